@@ -1,0 +1,1 @@
+"""Values and decisions of the control plane. Standard library only; no input, no output."""

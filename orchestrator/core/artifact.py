@@ -1,0 +1,55 @@
+"""References to artifacts, and the manifests that prove them.
+
+An artifact is an immutable folder. Its manifest lists every file with size and SHA-256; the digest
+of the artifact is the SHA-256 of the canonical manifest, so equal contents have equal digests
+wherever they are stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of an artifact: its size in bytes and its SHA-256 as 64 hex digits."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The files of an artifact by relative POSIX path."""
+
+    files: Mapping[str, FileEntry]
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+    def canonical(self) -> bytes:
+        """Return the bytes that the digest is taken over: sorted keys, no spaces, UTF-8."""
+        files = {path: [entry.size, entry.sha256] for path, entry in self.files.items()}
+        return json.dumps(files, sort_keys=True, separators=(",", ":")).encode()
+
+    @property
+    def digest(self) -> str:
+        """The artifact's digest, 64 hex digits."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Size of all files together, in bytes."""
+        return sum(entry.size for entry in self.files.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRef:
+    """Where an artifact lies and what it must contain."""
+
+    uri: str
+    digest: str
+    size: int

@@ -1,0 +1,99 @@
+"""The error tree. Every error that a user can cause ends here.
+
+OrchestratorError
+├── ConfigError            the config does not parse; carries every problem found
+├── PlanError              the config parses, but the pipeline can't run on this fleet
+├── NotFoundError          no such run, stage, pool or endpoint
+├── JobError               a job can't be imported or called
+├── ArtifactError          an artifact is missing, incomplete or altered
+├── StoreError             the event store can't be read or written
+│   └── StaleControllerError   another controller has taken this run over
+├── ClusterError           the cluster can't be started, reached or used
+├── ServingError           an endpoint can't be deployed or reached
+├── TrackingError          the tracking server can't be started or reached
+└── TransitionError        a state and an event that do not fit: a defect of ours
+
+A message names the offending value with `!r`, where it stands, and the way out, on one line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a config, and the way out.
+
+    Attributes:
+        path: Where it stands, as a dotted config path (`roles.train`).
+        what: What is wrong, with the offending value shown by `!r`.
+        hint: What to do about it; may be empty.
+    """
+
+    path: str
+    what: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """Return the problem as one line."""
+        line = f"{self.path}: {self.what}" if self.path else self.what
+        return f"{line}; {self.hint}" if self.hint else line
+
+
+class OrchestratorError(Exception):
+    """Base of every error that is reported as a line and not as a traceback."""
+
+
+class _ProblemsError(OrchestratorError):
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class ConfigError(_ProblemsError):
+    """The config does not parse. `problems` holds all of them."""
+
+
+class PlanError(_ProblemsError):
+    """The pipeline can't run on this fleet. `problems` holds all reasons."""
+
+
+class NotFoundError(OrchestratorError):
+    """What the user named does not exist."""
+
+
+class JobError(OrchestratorError):
+    """A job can't be imported, or is not a function that takes a context."""
+
+
+class ArtifactError(OrchestratorError):
+    """An artifact is missing, incomplete, or differs from its manifest."""
+
+
+class StoreError(OrchestratorError):
+    """The event store can't be read or written."""
+
+
+class StaleControllerError(StoreError):
+    """Another controller appended to this run: the one that gets this must stop."""
+
+
+class ClusterError(OrchestratorError):
+    """The cluster can't be started, reached or used."""
+
+
+class ServingError(OrchestratorError):
+    """An endpoint can't be deployed or reached."""
+
+
+class TrackingError(OrchestratorError):
+    """The tracking server can't be started or reached."""
+
+
+class TransitionError(OrchestratorError):
+    """A state and an event that do not fit together."""

@@ -1,0 +1,69 @@
+"""A parsed config: all that a command needs to know, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.core.spec import Bindings, Fleet, Json, Pipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """Where jobs may come from: an allow-list of packages, and folders for the import path."""
+
+    packages: tuple[str, ...] = ("jobs",)
+    code: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """Base URI of the artifact store; empty for the folder `artifacts` of the home."""
+
+    uri: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingSettings:
+    """Where runs are shown. An empty `uri` is a managed MLflow server on this machine.
+
+    `system_seconds` is the time between two samples of system metrics; 0 takes none.
+    """
+
+    enabled: bool = True
+    uri: str = ""
+    experiment: str = "orchestrator"
+    system_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """Where attempts run.
+
+    `ray` with an empty `address` is a managed cluster on this machine, `local` runs every
+    attempt in this process. `serve_port` is the HTTP port of all endpoints.
+    """
+
+    kind: Literal["ray", "local"] = "ray"
+    address: str = ""
+    serve_port: int = 8000
+    object_store_mb: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A whole config. `resolved` is what Hydra composed, interpolations filled in."""
+
+    pipeline: Pipeline
+    fleet: Fleet
+    bindings: Bindings
+    seed: int = 0
+    cost_limit: float | None = None
+    jobs: JobSettings = field(default_factory=JobSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    resolved: Mapping[str, Json] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()

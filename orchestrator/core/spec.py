@@ -1,0 +1,250 @@
+"""What a user declares: accelerators, pools, fleets, stages, pipelines, endpoints. Frozen values.
+
+Fields that nobody publishes are `None`, never guessed. Nothing here knows a vendor by name: a new
+accelerator is data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from orchestrator.core.failure import Action, FailureKind
+
+Json: TypeAlias = object
+Format = Literal["fp32", "bf16", "fp8", "fp8_ue8m0", "fp8_fnuz", "mxfp8", "hif8", "int8"]
+
+
+class Role(StrEnum):
+    """What a stage needs a pool for."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    SERVE = "serve"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """Facts of one chip.
+
+    Attributes:
+        name: Name of the chip, as its maker writes it.
+        vendor: The maker. Several makers share a torch device: never infer one from the other.
+        device: torch device type (`cuda`, `npu`, `mlu`, ...; `cpu` for a host without a chip).
+        backend: `torch.distributed` backend for collectives (`nccl`, `hccl`, ..., `gloo`).
+        resource: Ray resource that counts the chips; `None` for a host without one.
+        visible_devices: Environment variable that limits a process to some chips.
+        torch_package: Package that adds the torch device, where it isn't built in.
+        vllm_plugin: vLLM plug-in package of the maker.
+        memory_gb: Memory of a chip, GB.
+        bandwidth_tbs: Memory bandwidth, TB/s.
+        bf16_tflops: Dense BF16 rate, TFLOP/s.
+        fp8_tflops: Dense FP8 rate, TFLOP/s.
+        link_gbs: Bandwidth of the links between chips, GB/s.
+        formats: Weight formats that it can serve, best first.
+        price_per_hour: Rental price of one chip, US dollars per hour.
+        roles: Roles that the chip may take.
+        source: Where the figures are published.
+    """
+
+    name: str
+    vendor: str
+    device: str
+    backend: str
+    resource: str | None = None
+    visible_devices: str | None = None
+    torch_package: str | None = None
+    vllm_plugin: str | None = None
+    memory_gb: float | None = None
+    bandwidth_tbs: float | None = None
+    bf16_tflops: float | None = None
+    fp8_tflops: float | None = None
+    link_gbs: float | None = None
+    formats: tuple[Format, ...] = ("bf16",)
+    price_per_hour: float | None = None
+    roles: tuple[Role, ...] = (Role.PREPARE, Role.TRAIN, Role.SERVE)
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emulation:
+    """A pool whose chips are not there: its work runs on `device`, and everything says so."""
+
+    device: str = "cpu"
+    backend: str = "gloo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A named group of like accelerators.
+
+    Attributes:
+        name: Name of the pool; the value of the Ray node label `pool`.
+        accelerator: The chip.
+        nodes: Number of nodes.
+        devices_per_node: Chips a node.
+        cpus_per_node: CPU cores that a node offers to the scheduler.
+        labels: Node labels, beside `pool`, that a node must carry to belong to the pool.
+        roles: Roles that the owner allows here; the chip's own where empty.
+        price_per_hour: Price of one chip and hour in US dollars; the chip's own where `None`.
+        emulation: Set where the chips are emulated.
+        available: False for a pool that can't be used at present.
+        reason: Why it isn't available.
+    """
+
+    name: str
+    accelerator: Accelerator
+    nodes: int = 1
+    devices_per_node: int = 1
+    cpus_per_node: int = 2
+    labels: Mapping[str, str] = field(default_factory=dict)
+    roles: tuple[Role, ...] = ()
+    price_per_hour: float | None = None
+    emulation: Emulation | None = None
+    available: bool = True
+    reason: str = ""
+
+    @property
+    def devices(self) -> int:
+        """Chips of the whole pool."""
+        return self.nodes * self.devices_per_node
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the chips are emulated."""
+        return self.emulation is not None
+
+    @property
+    def allowed_roles(self) -> tuple[Role, ...]:
+        """Roles that this pool may take."""
+        return self.roles or self.accelerator.roles
+
+    @property
+    def price(self) -> float | None:
+        """Price of one chip, US dollars per hour, or `None` where unknown."""
+        known = self.price_per_hour
+        return self.accelerator.price_per_hour if known is None else known
+
+    @property
+    def device(self) -> str:
+        """torch device type that work on this pool really uses."""
+        return self.emulation.device if self.emulation else self.accelerator.device
+
+    @property
+    def backend(self) -> str:
+        """Backend for collectives that work on this pool really uses."""
+        return self.emulation.backend if self.emulation else self.accelerator.backend
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Label selector that finds the nodes of this pool."""
+        return {"pool": self.name, **self.labels}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The pools that a user has, by name."""
+
+    name: str
+    pools: Mapping[str, Pool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What one attempt asks of its pool: `workers` processes with so much each.
+
+    `devices` is the number of chips a worker; 0 for work that needs only the host's cores.
+    `memory_gb` is the chip memory a worker needs, where the user knows it.
+    """
+
+    workers: int = 1
+    devices: int = 1
+    cpus: float = 1.0
+    memory_gb: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Where a stage stops trying. Times in seconds, cost in US dollars; `None` is no limit.
+
+    `attempts` counts all attempts of the stage on all pools; `backoff` is the wait before the
+    second attempt on a pool and doubles with each; `pending` limits the wait for a free pool.
+    """
+
+    attempts: int = 3
+    timeout: float | None = None
+    pending: float | None = 600.0
+    cost: float | None = None
+    backoff: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A model served at a stable address.
+
+    Attributes:
+        name: Name of the endpoint, and of the model in the OpenAI API.
+        engine: Dotted name of the engine class, under the allow-list of job packages.
+        model: Name of the stage input that holds the model folder.
+        replicas: Number of engine processes.
+        formats: Weight formats that the model is exported in, best first.
+        engine_options: Keyword arguments of the engine.
+    """
+
+    name: str
+    engine: str
+    model: str = "model"
+    replicas: int = 1
+    formats: tuple[Format, ...] = ("bf16",)
+    engine_options: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A job or an endpoint, the role it needs, what it reads, and its limits.
+
+    Exactly one of `job` (dotted name of a function) and `endpoint` is set. `inputs` names, for
+    each input of the job, the stage whose artifact it reads; `after` lists further stages that
+    must be done before. `hours` is the expected wall time, for the cost in the plan.
+    """
+
+    name: str
+    role: Role
+    job: str | None = None
+    endpoint: Endpoint | None = None
+    params: Mapping[str, Json] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    needs: Needs = field(default_factory=Needs)
+    limits: Limits = field(default_factory=Limits)
+    on_failure: Mapping[FailureKind, Action] = field(default_factory=dict)
+    hours: float | None = None
+    cache: bool = True
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """Names of the stages that must be done before this one, each once."""
+        return tuple(dict.fromkeys((*self.inputs.values(), *self.after)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """A directed acyclic graph of stages, by the order in which the user wrote them."""
+
+    name: str
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bindings:
+    """Which pool takes each role, and which pools may take over, in order."""
+
+    roles: Mapping[Role, str]
+    fallbacks: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
+
+    def order(self, role: Role) -> tuple[str, ...]:
+        """Return the pools of `role` in order of preference, each once."""
+        first = (self.roles[role],) if role in self.roles else ()
+        return tuple(dict.fromkeys((*first, *self.fallbacks.get(role, ()))))

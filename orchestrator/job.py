@@ -1,0 +1,153 @@
+"""The protocol between a job and its attempt.
+
+A job is a plain function, named in a config by its dotted name:
+
+    def pretrain(ctx: JobContext, *, steps: int = 200, lr: float = 1e-3) -> Metrics:
+        ...
+
+It reads its inputs from `ctx.inputs`, writes the files of its artifact under `ctx.output`, and
+returns its headline metrics (or nothing). It knows no pipeline and no cluster: the attempt has
+already set up the process group, and `ctx.device` is where its tensors go.
+
+This module imports the standard library alone; jobs import nothing else of the orchestrator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+Metrics: TypeAlias = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What a worker runs on.
+
+    Attributes:
+        pool: Name of the pool.
+        accelerator: Name of the chip.
+        vendor: Its maker.
+        device: torch device of this worker (`cuda:0`, `npu:0`, `cpu`).
+        backend: `torch.distributed` backend of the gang.
+        formats: Weight formats that the chip can serve.
+        memory_gb: Memory of a chip, GB, where published.
+        emulated: Whether the chip is emulated; if so, no figure may be shown as the chip's.
+    """
+
+    pool: str
+    accelerator: str
+    vendor: str
+    device: str
+    backend: str
+    formats: tuple[str, ...]
+    memory_gb: float | None
+    emulated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A verified checkpoint: the step after which it was taken, and its folder."""
+
+    step: int
+    path: Path
+
+
+class JobContext(Protocol):
+    """What an attempt hands to the job, once in every worker of the gang.
+
+    With `world_size` > 1 the default `torch.distributed` process group is open; every worker
+    calls the job with the same parameters. Rank 0 alone writes to `output`.
+    """
+
+    run: str
+    stage: str
+    attempt: int
+    seed: int
+    rank: int
+    world_size: int
+    hardware: Hardware
+    inputs: Mapping[str, Path]
+    output: Path
+
+    @property
+    def device(self) -> str:
+        """torch device of this worker, as `hardware.device`."""
+        ...
+
+    def log(self, message: str) -> None:
+        """Add a line to the log of this stage."""
+        ...
+
+    def metrics(self, values: Metrics, *, step: int) -> None:
+        """Record metric points of this step; never blocks. Only rank 0's are kept."""
+        ...
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far the job is, in its own units (training steps, prompts)."""
+        ...
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+        """Commit a checkpoint: `write` fills the folder it is given; rank 0 calls this."""
+        ...
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """Return the newest checkpoint of this stage that verifies, from any attempt of it."""
+        ...
+
+
+# --- engines ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to draw tokens. `logprobs` asks for that many of the likeliest tokens a position."""
+
+    max_tokens: int = 128
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A generated token: its text, id and log-probability, and the likeliest others.
+
+    `finish` is set on the last piece: `stop` (end of text or a stop string) or `length`. The
+    text of a piece may be empty, where a character is not complete or a stop string was cut.
+    """
+
+    text: str
+    token: int | None = None
+    logprob: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    finish: str | None = None
+
+
+class Engine(Protocol):
+    """Loads a model folder and generates text. Named in a config by its dotted class name.
+
+    It is made in the replica's process as `Engine(model_folder, hardware, **options)`.
+    """
+
+    max_context: int
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a prompt."""
+        ...
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the token ids of a chat, by the model's own template."""
+        ...
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncIterator[Piece]:
+        """Yield the answer, token by token. Closing the iterator frees its slot."""
+        ...
+
+    def close(self) -> None:
+        """Free everything. Safe to call twice."""
+        ...

@@ -1,0 +1,364 @@
+"""What the control plane asks of the world. Adapters implement these; tests fake them.
+
+Foreign errors are translated by the adapter: a port raises only what its docstring names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from orchestrator.core.artifact import ArtifactRef, Manifest
+from orchestrator.core.failure import Failure
+from orchestrator.core.run import RunHeader
+from orchestrator.core.spec import Endpoint, Format, Json, Needs, Pool
+from orchestrator.core.state import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRequest:
+    """All that a pool needs to know to execute one attempt of a job.
+
+    `job` is a dotted function name under one of `packages`; `code` lists folders that are put
+    on the import path; `storage` is the base URI of the artifact store. `epoch` fences writes:
+    an attempt of an older epoch must not commit.
+    """
+
+    run: str
+    stage: str
+    attempt: int
+    epoch: int
+    job: str
+    params: Mapping[str, Json]
+    packages: tuple[str, ...]
+    code: tuple[str, ...]
+    inputs: Mapping[str, ArtifactRef]
+    storage: str
+    seed: int
+    pool: Pool
+    needs: Needs
+
+    @property
+    def key(self) -> str:
+        """Name of the attempt, unique over all runs."""
+        return f"{self.run}/{self.stage}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """All that serving needs to know to deploy one revision of an endpoint on a pool."""
+
+    run: str
+    stage: str
+    attempt: int
+    endpoint: Endpoint
+    model: ArtifactRef
+    format: Format
+    pool: Pool
+    needs: Needs
+    packages: tuple[str, ...]
+    code: tuple[str, ...]
+    storage: str
+
+    @property
+    def key(self) -> str:
+        """Name of the attempt, unique over all runs."""
+        return f"{self.run}/{self.stage}/{self.attempt}"
+
+
+# --- what an attempt says ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The attempt has no place yet; `infeasible` says that it never will have."""
+
+    reason: str
+    infeasible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """All workers have started; `nodes` are their node names by rank."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Metric points of one training step; `at` is seconds since the epoch, when recorded."""
+
+    step: int
+    values: Mapping[str, float]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the job is, in its own units."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that a worker printed."""
+
+    rank: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The attempt is done: its artifact, and the headline metrics that the job returned."""
+
+    artifact: ArtifactRef | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt ended without a result."""
+
+    failure: Failure
+
+
+Message: TypeAlias = Waiting | Placed | Points | Progress | LogLine | Succeeded | Failed
+
+
+class PoolState(StrEnum):
+    """Whether a pool can be used now."""
+
+    UP = "up"
+    BUSY = "busy"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStatus:
+    """A pool as the cluster sees it: live nodes, and chips by number and by what is free."""
+
+    name: str
+    state: PoolState
+    nodes: int = 0
+    devices: int = 0
+    free: int = 0
+
+
+class Worker(Protocol):
+    """What runs in each worker process of an attempt: `wiring.run_worker`.
+
+    Yields messages until, last, exactly one `Succeeded` or `Failed`; never raises.
+    """
+
+    def __call__(
+        self, request: AttemptRequest, *, rank: int, rendezvous: str | None
+    ) -> Iterator[Message]:
+        """Run the job as worker `rank`; `rendezvous` is `HOST:PORT` of rank 0's store."""
+        ...
+
+
+class Cluster(Protocol):
+    """Where attempts of jobs run. No call blocks for longer than a placement probe."""
+
+    def start(self, request: AttemptRequest) -> None:
+        """Ask for an attempt. All that follows, infeasible placement too, comes by `poll`."""
+        ...
+
+    def poll(self, key: str) -> Sequence[Message]:
+        """Return what attempt `key` said since the last call, oldest first.
+
+        After `Succeeded` or `Failed`, which come once and last, everything the attempt held
+        (processes, placement) is given back.
+        """
+        ...
+
+    def cancel(self, key: str) -> None:
+        """End attempt `key` and give back what it holds; nothing more comes from `poll`."""
+        ...
+
+    def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
+        """Return the live state of the `wanted` pools.
+
+        Raises:
+            ClusterError: The cluster can't be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Cancel what still runs and leave the cluster. Safe to call twice."""
+        ...
+
+
+class Serving(Protocol):
+    """Where endpoints are deployed. Same life cycle as an attempt of a job."""
+
+    def start(self, deployment: Deployment) -> None:
+        """Ask for a deployment; returns at once."""
+        ...
+
+    def poll(self, key: str) -> Sequence[Message]:
+        """Return what the deployment said since the last call; `Succeeded` when it answers."""
+        ...
+
+    def cancel(self, key: str) -> None:
+        """Take the deployment away."""
+        ...
+
+    def delete(self, endpoint: str) -> None:
+        """Take a live endpoint away.
+
+        Raises:
+            ServingError: It can't be reached or deleted.
+        """
+        ...
+
+
+# --- what is kept -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An event as it was committed: its number in the run and its time (seconds, epoch)."""
+
+    run: str
+    seq: int
+    at: float
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A metric point as it was committed; `id` grows over the whole store."""
+
+    id: int
+    run: str
+    stage: str
+    attempt: int
+    key: str
+    value: float
+    step: int
+    at: float
+
+
+class EventStore(Protocol):
+    """Append-only memory of all runs. Raises `StoreError` for what the database refuses."""
+
+    def create(self, header: RunHeader, at: float) -> None:
+        """Add a run. Raises `StoreError` when its id exists."""
+        ...
+
+    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+        """Commit `events` as numbers `seq`, `seq + 1`, ... of `run`, all or none.
+
+        Raises:
+            StaleControllerError: Number `seq` exists: another controller has this run.
+        """
+        ...
+
+    def events(self, run: str, after: int = 0) -> Sequence[Stored]:
+        """Return the events of `run` numbered above `after`, in order."""
+        ...
+
+    def header(self, run: str) -> RunHeader:
+        """Return the header of `run`, by id or unique prefix. Raises `NotFoundError`."""
+        ...
+
+    def runs(self, limit: int = 50) -> Sequence[RunHeader]:
+        """Return the newest runs first."""
+        ...
+
+    def add_points(self, run: str, stage: str, attempt: int, points: Sequence[Points]) -> None:
+        """Commit metric points; a point that is there already is not added again."""
+        ...
+
+    def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
+        """Return metric points of `run` with an id above `after`, by id."""
+        ...
+
+    def cursor(self, name: str) -> int:
+        """Return the number kept under `name`; 0 when there is none."""
+        ...
+
+    def set_cursor(self, name: str, value: int) -> None:
+        """Keep `value` under `name`."""
+        ...
+
+    def request_cancel(self, run: str) -> None:
+        """Ask whoever controls `run` to cancel it. Safe to call twice."""
+        ...
+
+    def cancel_requested(self, run: str) -> bool:
+        """Whether somebody asked for `run` to be cancelled."""
+        ...
+
+    def remember(self, key: str, result: Succeeded, run: str) -> None:
+        """Keep the result of a stage for reuse under its cache key."""
+        ...
+
+    def recall(self, key: str) -> tuple[Succeeded, str] | None:
+        """Return a kept result and the run that made it."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """Immutable folders under a base URI. Raises `ArtifactError`."""
+
+    def scratch(self, name: str) -> Path:
+        """Return a new empty local folder to fill; it disappears when committed or dropped."""
+        ...
+
+    def commit(self, folder: Path, name: str, meta: Mapping[str, str]) -> ArtifactRef:
+        """Store `folder` as artifact `name`: hashes and fsyncs, manifest last, then renames.
+
+        Raises:
+            ArtifactError: It exists already with other contents, or there is no space.
+        """
+        ...
+
+    def drop(self, folder: Path) -> None:
+        """Remove a scratch folder that will not be committed."""
+        ...
+
+    def fetch(self, ref: ArtifactRef) -> Path:
+        """Return a local folder with the artifact, every file verified against its hash."""
+        ...
+
+    def verify(self, uri: str) -> Manifest:
+        """Check every file of the artifact at `uri` against its manifest; return that."""
+        ...
+
+    def newest(self, prefix: str) -> tuple[str, ArtifactRef] | None:
+        """Return the last, by name, of the artifacts under `prefix` that verifies."""
+        ...
+
+
+class Tracker(Protocol):
+    """A projection of the event store for people. Never raises, never blocks the pipeline."""
+
+    def notify(self) -> None:
+        """Say that there is something new in the store."""
+        ...
+
+    def close(self, timeout: float) -> bool:
+        """Write what is left, at most for `timeout` seconds; return whether all is written."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, in seconds."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; a test's clock returns at once."""
+        ...
+
+
+Observer: TypeAlias = Callable[[str, int, Message], None]
