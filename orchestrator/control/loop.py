@@ -1,0 +1,300 @@
+"""Drive a run to its end: poll, apply, record, decide, execute.
+
+Every event is committed to the event store before anything is done about it, so that whoever
+reads the store knows at least as much as this controller. A controller that finds its next
+number taken stops at once and touches nothing: the run has another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.decide import Cancel, Command, Expire, Record, Start, decide
+from orchestrator.core.errors import ArtifactError, StaleControllerError
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.run import Attempt, Run, RunHeader, StageRun, apply, fold
+from orchestrator.core.spec import Endpoint, Stage
+from orchestrator.core.state import (
+    AttemptCancelled,
+    AttemptFailed,
+    AttemptPlaced,
+    AttemptStarted,
+    AttemptSucceeded,
+    CancelRequested,
+    Event,
+    RunStarted,
+    RunState,
+    StageReused,
+)
+from orchestrator.ports import (
+    ArtifactStore,
+    AttemptRequest,
+    Clock,
+    Cluster,
+    Deployment,
+    EventStore,
+    Failed,
+    Message,
+    Observer,
+    Placed,
+    Points,
+    Serving,
+    Succeeded,
+    Tracker,
+)
+
+SHORTEST_WAIT = 0.005
+LONGEST_WAIT = 0.2
+SECONDS_BETWEEN_CANCEL_CHECKS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The ports that a controller acts through."""
+
+    cluster: Cluster
+    serving: Serving
+    store: EventStore
+    artifacts: ArtifactStore
+    tracker: Tracker
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workbench:
+    """What every attempt of the run is given, beside its stage.
+
+    `reuse_key` returns the key under which the result of a stage may be reused, or `None`.
+    """
+
+    packages: tuple[str, ...]
+    code: tuple[str, ...]
+    storage: str
+    reuse_key: Callable[[Run, StageRun], str | None]
+
+
+def ignore(stage: str, attempt: int, message: Message) -> None:
+    """Observe nothing."""
+
+
+class Controller:
+    """Drives one run. `run` is the fold of what it has committed so far."""
+
+    def __init__(
+        self, header: RunHeader, world: World, bench: Workbench, observer: Observer = ignore
+    ) -> None:
+        """Read what is there of the run; `drive` takes it over."""
+        self._world = world
+        self._bench = bench
+        self._observer = observer
+        self._cancel_reason: str | None = None
+        self._next_cancel_check = 0.0
+        stored = world.store.events(header.run)
+        self.run = fold(header, ((item.at, item.event) for item in stored))
+
+    def cancel(self, reason: str) -> None:
+        """Ask for the run to end; safe to call from a signal handler."""
+        self._cancel_reason = reason
+
+    def drive(self) -> Run:
+        """Take the run over, drive it to its end, and return it.
+
+        Raises:
+            StaleControllerError: Another controller has the run; nothing was touched.
+        """
+        if self.run.done:
+            return self.run
+        try:
+            self._commit(RunStarted(self.run.epoch + 1))
+            self._until_done()
+        except StaleControllerError:
+            raise
+        except BaseException:
+            self._abandon()
+            raise
+        return self.run
+
+    def _until_done(self) -> None:
+        wait = SHORTEST_WAIT
+        while not self.run.done:
+            if self._turn():
+                wait = SHORTEST_WAIT
+            else:
+                self._world.clock.sleep(wait)
+                wait = min(wait * 1.5, LONGEST_WAIT)
+
+    def _turn(self) -> bool:
+        """Poll, then decide and execute; return whether anything moved."""
+        before = self.run.seq
+        self._notice_cancel()
+        for attempt in self.run.active:
+            self._poll(attempt)
+        for command in decide(self.run, self._world.clock.now()):
+            self._execute(command)
+        return self.run.seq != before
+
+    # --- record --------------------------------------------------------------------------------
+
+    def _commit(self, event: Event) -> None:
+        now = self._world.clock.now()
+        following = apply(self.run, event, now)
+        self._world.store.append(self.run.header.run, following.seq, (event,), now)
+        self.run = following
+        self._world.tracker.notify()
+
+    def _notice_cancel(self) -> None:
+        if self.run.state is not RunState.RUNNING:
+            return
+        now = self._world.clock.now()
+        if self._cancel_reason is None and now >= self._next_cancel_check:
+            self._next_cancel_check = now + SECONDS_BETWEEN_CANCEL_CHECKS
+            if self._world.store.cancel_requested(self.run.header.run):
+                self._cancel_reason = "cancelled by request"
+        if self._cancel_reason is not None:
+            self._commit(CancelRequested(self._cancel_reason))
+
+    # --- poll ----------------------------------------------------------------------------------
+
+    def _poll(self, attempt: Attempt) -> None:
+        messages = self._port(attempt.stage).poll(self._key(attempt.stage, attempt.number))
+        self._keep_points(attempt, [m for m in messages if isinstance(m, Points)])
+        for message in messages:
+            self._observer(attempt.stage, attempt.number, message)
+            event = _event_of(attempt, message)
+            if event is not None:
+                self._commit(event)
+            if isinstance(message, Succeeded):
+                self._remember(attempt.stage, message)
+
+    def _keep_points(self, attempt: Attempt, points: Sequence[Points]) -> None:
+        if points:
+            run = self.run.header.run
+            self._world.store.add_points(run, attempt.stage, attempt.number, points)
+            self._world.tracker.notify()
+
+    # --- execute -------------------------------------------------------------------------------
+
+    def _execute(self, command: Command) -> None:
+        if isinstance(command, Record):
+            self._commit(command.event)
+        elif isinstance(command, Start):
+            self._start(command)
+        elif isinstance(command, Expire):
+            self._commit(AttemptFailed(command.stage, command.number, command.failure))
+            self._end(command)
+        else:
+            self._commit(AttemptCancelled(command.stage, command.number))
+            self._end(command)
+
+    def _end(self, command: Expire | Cancel) -> None:
+        self._port(command.stage).cancel(self._key(command.stage, command.number))
+
+    def _start(self, command: Start) -> None:
+        reused = self._recall(command)
+        if reused is not None:
+            self._commit(reused)
+            return
+        self._commit(AttemptStarted(command.stage, command.number, command.pool))
+        stage = self.run.stages[command.stage].planned.stage
+        inputs: dict[str, ArtifactRef] = {}
+        for name, made in stage.inputs.items():
+            ref = self.run.stages[made].artifact
+            if ref is None:
+                self._refuse(command, f"input {name!r}: stage {made!r} made no artifact")
+                return
+            inputs[name] = ref
+        if stage.endpoint is None:
+            self._world.cluster.start(self._request(command, stage, inputs))
+        else:
+            model = inputs[stage.endpoint.model]
+            self._world.serving.start(self._deployment(command, stage.endpoint, model))
+
+    def _refuse(self, command: Start, evidence: str) -> None:
+        failure = Failure(kind=FailureKind.DATA, evidence=evidence, pool=command.pool)
+        self._commit(AttemptFailed(command.stage, command.number, failure))
+
+    def _request(
+        self, command: Start, stage: Stage, inputs: Mapping[str, ArtifactRef]
+    ) -> AttemptRequest:
+        return AttemptRequest(
+            run=self.run.header.run,
+            stage=stage.name,
+            attempt=command.number,
+            epoch=self.run.epoch,
+            job=stage.job or "",
+            params=stage.params,
+            packages=self._bench.packages,
+            code=self._bench.code,
+            inputs=inputs,
+            storage=self._bench.storage,
+            seed=self.run.plan.seed,
+            pool=self.run.plan.pools[command.pool],
+            needs=stage.needs,
+        )
+
+    def _deployment(self, command: Start, endpoint: Endpoint, model: ArtifactRef) -> Deployment:
+        planned = self.run.stages[command.stage].planned
+        return Deployment(
+            run=self.run.header.run,
+            stage=command.stage,
+            attempt=command.number,
+            endpoint=endpoint,
+            model=model,
+            format=planned.formats[planned.pools.index(command.pool)],
+            pool=self.run.plan.pools[command.pool],
+            needs=planned.stage.needs,
+            packages=self._bench.packages,
+            code=self._bench.code,
+            storage=self._bench.storage,
+        )
+
+    # --- reuse ---------------------------------------------------------------------------------
+
+    def _recall(self, command: Start) -> StageReused | None:
+        if command.number > 1:
+            return None
+        key = self._bench.reuse_key(self.run, self.run.stages[command.stage])
+        found = self._world.store.recall(key) if key else None
+        if found is None:
+            return None
+        result, run = found
+        if result.artifact is not None and not self._intact(result.artifact):
+            return None
+        return StageReused(command.stage, result.artifact, result.metrics, run)
+
+    def _intact(self, ref: ArtifactRef) -> bool:
+        try:
+            return self._world.artifacts.verify(ref.uri).digest == ref.digest
+        except ArtifactError:
+            return False
+
+    def _remember(self, name: str, result: Succeeded) -> None:
+        key = self._bench.reuse_key(self.run, self.run.stages[name])
+        if key:
+            self._world.store.remember(key, result, self.run.header.run)
+
+    # --- the rest ------------------------------------------------------------------------------
+
+    def _port(self, name: str) -> Cluster | Serving:
+        stage = self.run.stages[name].planned.stage
+        return self._world.cluster if stage.endpoint is None else self._world.serving
+
+    def _key(self, stage: str, number: int) -> str:
+        return f"{self.run.header.run}/{stage}/{number}"
+
+    def _abandon(self) -> None:
+        """Give back what the run holds when the controller itself breaks."""
+        for attempt in self.run.active:
+            self._port(attempt.stage).cancel(self._key(attempt.stage, attempt.number))
+
+
+def _event_of(attempt: Attempt, message: Message) -> Event | None:
+    if isinstance(message, Placed):
+        return AttemptPlaced(attempt.stage, attempt.number, message.nodes)
+    if isinstance(message, Succeeded):
+        return AttemptSucceeded(attempt.stage, attempt.number, message.artifact, message.metrics)
+    if isinstance(message, Failed):
+        return AttemptFailed(attempt.stage, attempt.number, message.failure)
+    return None
