@@ -14,7 +14,8 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Cancel, Command, Expire, Record, Start, decide
 from orchestrator.core.errors import ArtifactError, StaleControllerError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.run import Attempt, Run, RunHeader, StageRun, apply, fold
+from orchestrator.core.fold import apply, fold
+from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.core.spec import Endpoint, Stage
 from orchestrator.core.state import (
     AttemptCancelled,
@@ -274,8 +275,6 @@ class Controller:
         key = self._bench.reuse_key(self.run, self.run.stages[name])
         if key:
             self._world.store.remember(key, result, self.run.header.run)
-
-    # --- the rest ------------------------------------------------------------------------------
 
     def _port(self, name: str) -> Cluster | Serving:
         stage = self.run.stages[name].planned.stage

@@ -1,0 +1,196 @@
+"""A run is the fold of its events.
+
+`fold(header, events)` and applying the same events one by one give equal runs: replay is live.
+An event that does not fit raises `TransitionError`, and the run stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import singledispatch
+
+from orchestrator.core.errors import TransitionError
+from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
+from orchestrator.core.state import (
+    ATTEMPT_TRANSITIONS,
+    RUN_TRANSITIONS,
+    STAGE_TRANSITIONS,
+    AttemptCancelled,
+    AttemptEvent,
+    AttemptFailed,
+    AttemptPlaced,
+    AttemptStarted,
+    AttemptState,
+    AttemptSucceeded,
+    CancelRequested,
+    Event,
+    RetryScheduled,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    StageCancelled,
+    StageEvent,
+    StageFailed,
+    StageReused,
+    StageSkipped,
+    advance,
+)
+
+
+def begin(header: RunHeader) -> Run:
+    """Return the run of `header` before its first event."""
+    stages = {
+        planned.stage.name: StageRun(planned=planned, pool=planned.pools[0])
+        for planned in header.plan.stages
+    }
+    return Run(header=header, stages=stages)
+
+
+def fold(header: RunHeader, events: Iterable[tuple[float, Event]]) -> Run:
+    """Return the run after `events`, each with its time in seconds since the epoch."""
+    run = begin(header)
+    for at, event in events:
+        run = apply(run, event, at)
+    return run
+
+
+def apply(run: Run, event: Event, at: float) -> Run:
+    """Return the run after `event`, which happened at `at` seconds since the epoch.
+
+    Raises:
+        TransitionError: The event does not fit the run's state.
+    """
+    return replace(_apply(event, run, at), seq=run.seq + 1)
+
+
+@singledispatch
+def _apply(event: Event, run: Run, at: float) -> Run:
+    message = f"{event!r} at {at!r} is not an event of run {run.header.run!r}"
+    raise TransitionError(message)
+
+
+@_apply.register
+def _(event: RunStarted, run: Run, at: float) -> Run:
+    if event.epoch <= run.epoch:
+        message = f"epoch {event.epoch!r} is not above {run.epoch!r}"
+        raise TransitionError(message)
+    state = advance(RUN_TRANSITIONS, run.state, event)
+    return replace(
+        run, state=state, epoch=event.epoch, started=at if run.started is None else run.started
+    )
+
+
+@_apply.register
+def _(event: CancelRequested, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return replace(run, state=advance(RUN_TRANSITIONS, run.state, event), reason=event.reason)
+
+
+@_apply.register(RunSucceeded)
+@_apply.register(RunFailed)
+@_apply.register(RunCancelled)
+def _(event: RunSucceeded | RunFailed | RunCancelled, run: Run, at: float) -> Run:
+    state = advance(RUN_TRANSITIONS, run.state, event)
+    reason = event.reason if isinstance(event, RunFailed) else run.reason
+    return replace(run, state=state, ended=at, reason=reason)
+
+
+@_apply.register
+def _(event: StageReused, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return _with_stage(
+        run,
+        event,
+        artifact=event.artifact,
+        metrics=event.metrics,
+        reused_from=event.from_run,
+    )
+
+
+@_apply.register
+def _(event: RetryScheduled, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return _with_stage(
+        run, event, pool=event.pool, not_before=event.not_before, reason=event.reason
+    )
+
+
+@_apply.register(StageFailed)
+@_apply.register(StageSkipped)
+def _(event: StageFailed | StageSkipped, run: Run, at: float) -> Run:  # noqa: ARG001 - as above
+    return _with_stage(run, event, reason=event.reason)
+
+
+@_apply.register
+def _(event: StageCancelled, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return _with_stage(run, event)
+
+
+@_apply.register
+def _(event: AttemptStarted, run: Run, at: float) -> Run:
+    stage = _stage(run, event.stage)
+    if event.number != len(stage.attempts) + 1:
+        message = f"stage {event.stage!r} has {len(stage.attempts)!r} attempts: {event!r}"
+        raise TransitionError(message)
+    attempt = Attempt(
+        stage=event.stage,
+        number=event.number,
+        pool=event.pool,
+        state=advance(ATTEMPT_TRANSITIONS, AttemptState.NEW, event),
+        started=at,
+    )
+    return _with_stage(run, event, pool=event.pool, attempts=(*stage.attempts, attempt))
+
+
+@_apply.register
+def _(event: AttemptPlaced, run: Run, at: float) -> Run:
+    return _with_stage(run, event, attempts=_moved(run, event, placed=at, nodes=event.nodes))
+
+
+@_apply.register
+def _(event: AttemptSucceeded, run: Run, at: float) -> Run:
+    attempts = _moved(run, event, ended=at, metrics=event.metrics)
+    return _with_stage(
+        run, event, attempts=attempts, artifact=event.artifact, metrics=event.metrics
+    )
+
+
+@_apply.register
+def _(event: AttemptFailed, run: Run, at: float) -> Run:
+    attempts = _moved(run, event, ended=at, failure=event.failure)
+    return _with_stage(run, event, attempts=attempts, reason=event.failure.evidence)
+
+
+@_apply.register
+def _(event: AttemptCancelled, run: Run, at: float) -> Run:
+    return _with_stage(run, event, attempts=_moved(run, event, ended=at))
+
+
+def _stage(run: Run, name: str) -> StageRun:
+    if run.done or name not in run.stages:
+        message = f"run {run.header.run!r} ({run.state}) has no open stage {name!r}"
+        raise TransitionError(message)
+    return run.stages[name]
+
+
+def _with_stage(
+    run: Run,
+    event: StageEvent | AttemptEvent,
+    **changes: object,
+) -> Run:
+    stage = _stage(run, event.stage)
+    state = advance(STAGE_TRANSITIONS, stage.state, event)
+    changed = replace(stage, state=state, **changes)  # type: ignore[arg-type]
+    return replace(run, stages={**run.stages, event.stage: changed})
+
+
+def _moved(
+    run: Run,
+    event: AttemptEvent,
+    **changes: object,
+) -> tuple[Attempt, ...]:
+    attempts = _stage(run, event.stage).attempts
+    if not attempts or attempts[-1].number != event.number:
+        message = f"{event!r} is not about the latest attempt of stage {event.stage!r}"
+        raise TransitionError(message)
+    state = advance(ATTEMPT_TRANSITIONS, attempts[-1].state, event)
+    return (*attempts[:-1], replace(attempts[-1], state=state, **changes))  # type: ignore[arg-type]
