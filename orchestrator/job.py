@@ -103,7 +103,12 @@ class JobContext(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How to draw tokens. `logprobs` asks for that many of the likeliest tokens a position."""
+    """How to draw tokens.
+
+    A `temperature` of 0 is greedy. Equal `seed`s give equal answers, whatever else runs beside.
+    `logprobs` asks for log-probabilities, and for that many of the likeliest tokens a position;
+    they are the model's own, at temperature 1 and before `top_p`.
+    """
 
     max_tokens: int = 128
     temperature: float = 1.0
@@ -115,14 +120,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A generated token: its text, id and log-probability, and the likeliest others.
+    """A generated token: what it adds to the answer, its id, and its log-probability.
 
-    `finish` is set on the last piece: `stop` (end of text or a stop string) or `length`. The
-    text of a piece may be empty, where a character is not complete or a stop string was cut.
+    `text` may be empty, where a character is not complete, or the start of a stop string is held
+    back; the texts of all pieces together are the answer. Where log-probabilities were asked
+    for, `token_text` is the token by itself, and `top` has the likeliest ones, best first.
+    `finish` is set on the last piece: `stop` (end of text or a stop string) or `length`.
     """
 
     text: str
-    token: int | None = None
+    token: int
+    token_text: str = ""
     logprob: float | None = None
     top: tuple[tuple[str, float], ...] = ()
     finish: str | None = None
@@ -132,20 +140,36 @@ class Engine(Protocol):
     """Loads a model folder and generates text. Named in a config by its dotted class name.
 
     It is made in the replica's process as `Engine(model_folder, hardware, **options)`.
+
+    Attributes:
+        max_context: Tokens of a prompt and its answer together, at most.
+        vocabulary: Token ids are from 0 up to this.
     """
 
     max_context: int
+    vocabulary: int
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a prompt."""
         ...
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Return the token ids of a chat, by the model's own template."""
+        """Return the token ids of a chat (`role`, `content`), by the model's own template.
+
+        Raises:
+            ValueError: The model has no template, or the template refuses these messages.
+        """
         ...
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncIterator[Piece]:
-        """Yield the answer, token by token. Closing the iterator frees its slot."""
+        """Yield the answer, token by token, at least one. Closing the iterator frees its slot.
+
+        The caller has checked that `prompt` is not empty and that it fits, together with
+        `max_tokens`, into `max_context`.
+
+        Raises:
+            RuntimeError: The engine is closed, or the device failed.
+        """
         ...
 
     def close(self) -> None:
