@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from orchestrator.core.failure import DEFAULT_ACTIONS, Action, Failure, FailureKind
-from orchestrator.core.run import Attempt, Run, StageRun, stage_cost
+from orchestrator.core.limits import exhausted, over_budget, waited_too_long
+from orchestrator.core.run import Run, StageRun
 from orchestrator.core.state import (
     AttemptState,
     Event,
@@ -25,6 +26,8 @@ from orchestrator.core.state import (
     StageSkipped,
     StageState,
 )
+
+DOUBLINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,11 @@ def decide(run: Run, now: float) -> tuple[Command, ...]:
         return tuple(_wind_down(run))
     if run.state is not RunState.RUNNING:
         return ()
-    commands = [command for stage in run.stages.values() for command in _next(run, stage, now)]
-    if not commands and all(stage.done for stage in run.stages.values()):
+    if all(stage.done for stage in run.stages.values()):
         return (Record(_verdict(run)),)
-    return tuple(commands)
+    broke = over_budget(run, now)
+    stages = run.stages.values()
+    return tuple(command for stage in stages for command in _next(run, stage, now, broke=broke))
 
 
 def action_for(stage: StageRun, kind: FailureKind) -> Action:
@@ -90,77 +94,70 @@ def _wind_down(run: Run) -> Iterator[Command]:
         yield Record(RunCancelled())
 
 
-def _next(run: Run, stage: StageRun, now: float) -> Iterator[Command]:
-    if stage.state is StageState.DECIDING:
-        yield Record(_after_failure(stage, now))
+def _next(run: Run, stage: StageRun, now: float, *, broke: bool) -> Iterator[Command]:
+    if stage.state is StageState.PENDING:
+        yield from _begin(run, stage, now, broke=broke)
     elif stage.state is StageState.RUNNING:
-        failure = _over_limit(run, stage, stage.attempts[-1], now)
-        if failure:
-            yield Expire(stage.name, stage.attempts[-1].number, failure)
-    elif stage.state is StageState.PENDING:
-        yield from _start(run, stage, now)
+        yield from _watch(run, stage, now, broke=broke)
+    elif stage.state is StageState.DECIDING:
+        yield Record(_after_failure(run, stage, now, broke=broke))
 
 
-def _start(run: Run, stage: StageRun, now: float) -> Iterator[Command]:
+def _begin(run: Run, stage: StageRun, now: float, *, broke: bool) -> Iterator[Command]:
     before = [run.stages[name] for name in stage.planned.stage.upstream]
     lost = next((s for s in before if s.done and s.state is not StageState.SUCCEEDED), None)
     if lost:
         yield Record(StageSkipped(stage.name, f"stage {lost.name!r} {lost.state}"))
-    elif now >= stage.not_before and all(s.done for s in before):
-        yield Start(stage.name, len(stage.attempts) + 1, stage.pool)
+    elif all(s.done for s in before):
+        spent = exhausted(run, stage, now, broke=broke)
+        if spent:
+            yield Record(StageFailed(stage.name, f"{spent.kind}: {spent.evidence}"))
+        elif now >= stage.not_before:
+            yield Start(stage.name, len(stage.attempts) + 1, stage.pool)
 
 
-def _after_failure(stage: StageRun, now: float) -> Event:
+def _watch(run: Run, stage: StageRun, now: float, *, broke: bool) -> Iterator[Command]:
+    attempt = stage.attempts[-1]
+    failure = exhausted(run, stage, now, broke=broke)
+    if failure is None and attempt.state is AttemptState.WAITING:
+        failure = waited_too_long(stage, attempt, now)
+    if failure:
+        yield Expire(stage.name, attempt.number, failure)
+
+
+def _after_failure(run: Run, stage: StageRun, now: float, *, broke: bool) -> Event:
     failure = stage.attempts[-1].failure
     assert failure is not None, "a stage that is deciding has a failed attempt"  # noqa: S101
-    limits, action = stage.planned.stage.limits, action_for(stage, failure.kind)
+    action = action_for(stage, failure.kind)
+    end = _end_of_tries(stage, action, exhausted(run, stage, now, broke=broke))
+    if end is not None:
+        return StageFailed(stage.name, f"{failure.kind}: {failure.evidence}{end}")
+    if action is Action.RETRY:
+        reason = f"{failure.kind}: retry on {stage.pool}"
+        return RetryScheduled(stage.name, stage.pool, now + _backoff(stage), reason)
+    pool = _pools_left(stage)[0]
+    return RetryScheduled(stage.name, pool, now, f"{failure.kind}: fall back to {pool}")
+
+
+def _end_of_tries(stage: StageRun, action: Action, spent: Failure | None) -> str | None:
+    """Return why no further attempt follows, as the end of a sentence, or `None`."""
     if action is Action.STOP:
-        return StageFailed(stage.name, f"{failure.kind}: {failure.evidence}")
-    if len(stage.attempts) >= limits.attempts:
-        reason = f"{failure.kind}: {failure.evidence} (attempt {len(stage.attempts)}, the last)"
-        return StageFailed(stage.name, reason)
-    pool = stage.pool if action is Action.RETRY else _next_pool(stage)
-    if pool is None:
-        reason = f"{failure.kind}: {failure.evidence} (no pool left to fall back to)"
-        return StageFailed(stage.name, reason)
-    wait = 0.0 if pool != stage.pool else limits.backoff * 2 ** (_tries_here(stage) - 1)
-    verb = "retry on" if pool == stage.pool else "fall back to"
-    return RetryScheduled(stage.name, pool, now + wait, f"{failure.kind}: {verb} {pool}")
+        return ""
+    if len(stage.attempts) >= stage.planned.stage.limits.attempts:
+        return f" (attempt {len(stage.attempts)}, the last)"
+    if action is Action.FALL_BACK and not _pools_left(stage):
+        return " (no pool left to fall back to)"
+    return f" ({spent.evidence})" if spent else None
 
 
-def _next_pool(stage: StageRun) -> str | None:
+def _backoff(stage: StageRun) -> float:
+    tries = sum(attempt.pool == stage.pool for attempt in stage.attempts)
+    return stage.planned.stage.limits.backoff * 2.0 ** min(tries - 1, DOUBLINGS)
+
+
+def _pools_left(stage: StageRun) -> tuple[str, ...]:
     pools = stage.planned.pools
-    following = pools[pools.index(stage.pool) + 1 :]
-    return following[0] if following else None
-
-
-def _tries_here(stage: StageRun) -> int:
-    return sum(attempt.pool == stage.pool for attempt in stage.attempts)
-
-
-def _over_limit(run: Run, stage: StageRun, attempt: Attempt, now: float) -> Failure | None:
-    limits = stage.planned.stage.limits
-    if attempt.state is AttemptState.WAITING:
-        return _waited_too_long(limits.pending, attempt, now)
-    first = stage.attempts[0].started
-    if limits.timeout is not None and now - first > limits.timeout:
-        evidence = f"stage {stage.name!r} ran over its time limit of {limits.timeout!r} s"
-        return Failure(kind=FailureKind.TIME, evidence=evidence, pool=attempt.pool)
-    if limits.cost is not None and stage_cost(run, stage.name, now) > limits.cost:
-        evidence = f"stage {stage.name!r} cost more than its limit of ${limits.cost!r}"
-        return Failure(kind=FailureKind.BUDGET, evidence=evidence, pool=attempt.pool)
-    limit = run.plan.cost_limit
-    if limit is not None and run.spent(now) > limit:
-        evidence = f"the run cost more than its limit of ${limit!r}"
-        return Failure(kind=FailureKind.BUDGET, evidence=evidence, pool=attempt.pool)
-    return None
-
-
-def _waited_too_long(limit: float | None, attempt: Attempt, now: float) -> Failure | None:
-    if limit is None or now - attempt.started <= limit:
-        return None
-    evidence = f"no free place on pool {attempt.pool!r} within {limit!r} s"
-    return Failure(kind=FailureKind.PLACEMENT, evidence=evidence, pool=attempt.pool)
+    return pools[pools.index(stage.pool) + 1 :]
 
 
 def _verdict(run: Run) -> Event:

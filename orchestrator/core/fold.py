@@ -14,6 +14,7 @@ from orchestrator.core.errors import TransitionError
 from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.core.state import (
     ATTEMPT_TRANSITIONS,
+    OPEN_TO,
     RUN_TRANSITIONS,
     STAGE_TRANSITIONS,
     AttemptCancelled,
@@ -92,6 +93,9 @@ def _(event: CancelRequested, run: Run, at: float) -> Run:  # noqa: ARG001 - one
 @_apply.register(RunCancelled)
 def _(event: RunSucceeded | RunFailed | RunCancelled, run: Run, at: float) -> Run:
     state = advance(RUN_TRANSITIONS, run.state, event)
+    if run.active:
+        message = f"run {run.header.run!r} still has active attempts: {event!r}"
+        raise TransitionError(message)
     reason = event.reason if isinstance(event, RunFailed) else run.reason
     return replace(run, state=state, ended=at, reason=reason)
 
@@ -127,7 +131,7 @@ def _(event: StageCancelled, run: Run, at: float) -> Run:  # noqa: ARG001 - one 
 
 @_apply.register
 def _(event: AttemptStarted, run: Run, at: float) -> Run:
-    stage = _stage(run, event.stage)
+    stage = _open_stage(run, event)
     if event.number != len(stage.attempts) + 1:
         message = f"stage {event.stage!r} has {len(stage.attempts)!r} attempts: {event!r}"
         raise TransitionError(message)
@@ -165,30 +169,31 @@ def _(event: AttemptCancelled, run: Run, at: float) -> Run:
     return _with_stage(run, event, attempts=_moved(run, event, ended=at))
 
 
-def _stage(run: Run, name: str) -> StageRun:
-    if run.done or name not in run.stages:
-        message = f"run {run.header.run!r} ({run.state}) has no open stage {name!r}"
+def _open_stage(run: Run, event: StageEvent | AttemptEvent) -> StageRun:
+    stage = run.stages.get(event.stage)
+    if stage is None or type(event) not in OPEN_TO.get(run.state, ()):
+        message = f"run {run.header.run!r} ({run.state}) does not allow {event!r}"
         raise TransitionError(message)
-    return run.stages[name]
+    if isinstance(event, AttemptStarted | RetryScheduled):
+        _check_pool(stage, event)
+    return stage
 
 
-def _with_stage(
-    run: Run,
-    event: StageEvent | AttemptEvent,
-    **changes: object,
-) -> Run:
-    stage = _stage(run, event.stage)
+def _check_pool(stage: StageRun, event: AttemptStarted | RetryScheduled) -> None:
+    if event.pool not in stage.planned.pools:
+        message = f"stage {event.stage!r} may use {stage.planned.pools!r}, not {event.pool!r}"
+        raise TransitionError(message)
+
+
+def _with_stage(run: Run, event: StageEvent | AttemptEvent, **changes: object) -> Run:
+    stage = _open_stage(run, event)
     state = advance(STAGE_TRANSITIONS, stage.state, event)
     changed = replace(stage, state=state, **changes)  # type: ignore[arg-type]
     return replace(run, stages={**run.stages, event.stage: changed})
 
 
-def _moved(
-    run: Run,
-    event: AttemptEvent,
-    **changes: object,
-) -> tuple[Attempt, ...]:
-    attempts = _stage(run, event.stage).attempts
+def _moved(run: Run, event: AttemptEvent, **changes: object) -> tuple[Attempt, ...]:
+    attempts = _open_stage(run, event).attempts
     if not attempts or attempts[-1].number != event.number:
         message = f"{event!r} is not about the latest attempt of stage {event.stage!r}"
         raise TransitionError(message)

@@ -169,8 +169,9 @@ class Needs:
 class Limits:
     """Where a stage stops trying. Times in seconds, cost in US dollars; `None` is no limit.
 
-    `attempts` counts all attempts of the stage on all pools; `backoff` is the wait before the
-    second attempt on a pool and doubles with each; `pending` limits the wait for a free pool.
+    `attempts` counts all attempts of the stage on all pools; `timeout` counts from the first of
+    them on, waits included; `backoff` is the wait before the second attempt on a pool and doubles
+    with each, ten times at most; `pending` limits the wait for a free pool.
     """
 
     attempts: int = 3

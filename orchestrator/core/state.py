@@ -1,7 +1,8 @@
 """The life cycle of runs, stages and attempts: their states, the events, and one table each.
 
 An event that a state does not allow raises `TransitionError`: nothing is swallowed. A state
-without a row in its table is terminal.
+without a row in its table is terminal. `OPEN_TO` says what may happen to the stages of a run
+while the run is in a state: a run that is being cancelled starts nothing.
 """
 
 from __future__ import annotations
@@ -216,6 +217,7 @@ STAGE_TRANSITIONS: Mapping[tuple[StageState, type[Event]], StageState] = Mapping
     {
         (_S.PENDING, AttemptStarted): _S.RUNNING,
         (_S.PENDING, StageReused): _S.SUCCEEDED,
+        (_S.PENDING, StageFailed): _S.FAILED,
         (_S.PENDING, StageSkipped): _S.SKIPPED,
         (_S.PENDING, StageCancelled): _S.CANCELLED,
         (_S.RUNNING, AttemptPlaced): _S.RUNNING,
@@ -238,6 +240,19 @@ ATTEMPT_TRANSITIONS: Mapping[tuple[AttemptState, type[Event]], AttemptState] = M
         (_A.RUNNING, AttemptSucceeded): _A.SUCCEEDED,
         (_A.RUNNING, AttemptFailed): _A.FAILED,
         (_A.RUNNING, AttemptCancelled): _A.CANCELLED,
+    }
+)
+
+_SAID: frozenset[type[Event]] = frozenset({AttemptPlaced, AttemptSucceeded, AttemptFailed})
+_DECIDED: frozenset[type[Event]] = frozenset(
+    {AttemptStarted, StageReused, RetryScheduled, StageFailed, StageSkipped}
+)
+
+# What may happen to the stages of a run in a state without a row: nothing.
+OPEN_TO: Mapping[RunState, frozenset[type[Event]]] = MappingProxyType(
+    {
+        _R.RUNNING: _SAID | _DECIDED,
+        _R.CANCELLING: _SAID | {AttemptCancelled, StageCancelled},
     }
 )
 
