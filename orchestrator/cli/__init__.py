@@ -1,0 +1,35 @@
+"""The command `orchestrator`: parses the command line, calls a verb, turns errors into lines.
+
+A verb is a module `VERB.py` of this package with `run(args) -> Exit`; it imports what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from orchestrator.cli import parser
+from orchestrator.cli.exits import Exit, of_error
+from orchestrator.core.errors import OrchestratorError
+
+MODULES = {"_drive": "drive", "_complete": "complete"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    args = parser.parse(sys.argv[1:] if argv is None else argv)
+    module = importlib.import_module(f"orchestrator.cli.{MODULES.get(args.verb, args.verb)}")
+    try:
+        code: Exit = module.run(args)
+    except OrchestratorError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return of_error(error)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return Exit.SUCCEEDED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Exit.CANCELLED
+    return code

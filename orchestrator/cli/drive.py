@@ -1,0 +1,24 @@
+"""`orchestrator _drive RUN`: the controller of a detached run, as a Ray job starts it."""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator import session, wiring
+from orchestrator.adapters import hydra_config
+from orchestrator.cli import tables
+from orchestrator.cli.exits import Exit, of_state
+from orchestrator.cli.live import LiveView
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Drive a run that the event store has, on the services that are up."""
+    at = wiring.home()
+    header = wiring.event_store(at).header(args.run)
+    found = hydra_config.parse(header.config)
+    with (
+        LiveView(tables.console()) as view,
+        session.services(found, at, header.plan.pools, keep=lambda: True) as addresses,
+    ):
+        final = session.drive(found, header, at, addresses, view, reuse=not args.no_cache)
+    return of_state(final.state)

@@ -1,0 +1,168 @@
+"""A run while it goes on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator import wiring
+from orchestrator.cli import tables
+from orchestrator.control.loop import Controller
+from orchestrator.core.run import Run, StageRun
+from orchestrator.core.state import StageState
+from orchestrator.ports import Message, Points, Progress, Waiting
+
+SECONDS_BETWEEN_LINES = 5.0
+REFRESHES_A_SECOND = 4
+COLUMNS = ("STAGE", "POOL", "STATUS", "PROGRESS", "LOSS", "TOKENS/S", "ETA", "TIME")
+
+
+class _Latest:
+    """What an attempt said last."""
+
+    def __init__(self, now: float) -> None:
+        self.began = now
+        self.progress: Progress | None = None
+        self.first = 0
+        self.values: dict[str, float] = {}
+        self.waiting = ""
+        self.printed = now
+
+    def take(self, message: Message, now: float) -> None:
+        if isinstance(message, Points):
+            self.values.update(message.values)
+        elif isinstance(message, Waiting):
+            self.waiting = message.reason
+        elif isinstance(message, Progress):
+            if self.progress is None:
+                self.began, self.first = now, message.done
+            self.progress = message
+
+    def eta(self, now: float) -> float | None:
+        """Return the seconds that are left at the pace so far."""
+        if self.progress is None or self.progress.done <= self.first:
+            return None
+        pace = (now - self.began) / (self.progress.done - self.first)
+        return pace * (self.progress.total - self.progress.done)
+
+
+class LiveView:
+    """Shows the run of the controller that it follows; a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        """Show on `console`."""
+        self._console = console
+        self._clock = wiring.clock()
+        self._controller: Controller | None = None
+        self._latest: dict[tuple[str, int], _Latest] = {}
+        self._told: dict[str, str] = {}
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=REFRESHES_A_SECOND,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        if self._console.is_terminal:
+            self._live.start()
+        else:
+            self._console.print("Starting the cluster and MLflow, where they are not up ...")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the last state on the screen."""
+        if self._console.is_terminal:
+            self._live.stop()
+            if self._controller:
+                self._console.print(self._table(self._controller.run))
+
+    def follow(self, controller: Controller) -> None:
+        """Show this controller's run from now on."""
+        self._controller = controller
+
+    def observe(self, stage: str, attempt: int, message: Message) -> None:
+        """Take notice of what an attempt says."""
+        now = self._clock.now()
+        latest = self._latest.setdefault((stage, attempt), _Latest(now))
+        latest.take(message, now)
+        if not self._console.is_terminal and now - latest.printed >= SECONDS_BETWEEN_LINES:
+            latest.printed = now
+            line = " ".join(part for part in self._figures(latest) if part != "-")
+            self._console.print(f"{stage}: {line or latest.waiting}")
+
+    def changed(self) -> None:
+        """Print what is new about each stage, where there is no live table."""
+        if self._console.is_terminal or self._controller is None:
+            return
+        for stage in self._controller.run.stages.values():
+            line = _sentence(stage)
+            if line and self._told.get(stage.name) != line:
+                self._told[stage.name] = line
+                self._console.print(f"{stage.name}: {line}")
+
+    # --- drawing -------------------------------------------------------------------------------
+
+    def _render(self) -> RenderableType:
+        if self._controller is None:
+            return Spinner("dots", Text("Starting the cluster and MLflow, where they are not up"))
+        return Group(Text(""), self._table(self._controller.run))
+
+    def _table(self, run: Run) -> Table:
+        return tables.table(COLUMNS, (tuple(self._row(stage)) for stage in run.stages.values()))
+
+    def _row(self, stage: StageRun) -> Iterator[str]:
+        attempt = stage.attempts[-1] if stage.attempts else None
+        latest = self._latest.get((stage.name, attempt.number)) if attempt else None
+        yield from (stage.name, stage.pool, _status(stage))
+        yield from self._figures(latest) if latest else ("-",) * 4
+        took = attempt and (attempt.ended or self._clock.now()) - attempt.started
+        yield tables.duration(took)
+
+    def _figures(self, latest: _Latest) -> Iterator[str]:
+        progress = latest.progress
+        yield f"{progress.done}/{progress.total}" if progress else "-"
+        yield _figure(latest.values, "loss", "{:.4f}")
+        yield _figure(latest.values, "tokens_per_second", "{:,.0f}")
+        yield tables.duration(latest.eta(self._clock.now()))
+
+
+def _figure(values: dict[str, float], ending: str, form: str) -> str:
+    """Return the value whose name ends so, written in `form`."""
+    found = next((value for name, value in values.items() if name.endswith(ending)), None)
+    return "-" if found is None else form.format(found)
+
+
+def _status(stage: StageRun) -> str:
+    if stage.reused_from:
+        return "reused"
+    if stage.state is StageState.RUNNING:
+        return "waiting" if stage.attempts[-1].placed is None else "running"
+    return stage.state
+
+
+def _sentence(stage: StageRun) -> str:
+    """Return one line about a stage; empty while there is nothing to say."""
+    if stage.reused_from:
+        return f"reused from {stage.reused_from}"
+    if stage.state is StageState.PENDING:
+        return stage.reason if stage.attempts else ""
+    if stage.state is StageState.RUNNING:
+        return "" if stage.attempts[-1].placed is None else f"running on {stage.pool}"
+    if stage.state is StageState.SUCCEEDED:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in stage.metrics.items())
+        return f"succeeded on {stage.pool}" + (f" ({figures})" if figures else "")
+    return f"{stage.state}: {stage.reason}" if stage.reason else str(stage.state)

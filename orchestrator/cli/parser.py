@@ -1,0 +1,138 @@
+"""The command line: verbs, flags, help. Imports nothing heavy, so that help is instant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import orchestrator
+
+EPILOG = """\
+Overrides are Hydra's: `pipeline=r2`, `fleet=local`, `roles.train=ascend`, `seed=7`.
+
+exit codes: 0 succeeded, 1 error, 2 bad config or usage, 100 run failed, 101 run not finished,
+102 not found, 103 run cancelled
+"""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; flags and overrides may stand in any order.
+
+    Leaves by SystemExit with code 2 when it can't be parsed, or 0 after printing help.
+    """
+    return build().parse_args(argv)
+
+
+def build() -> argparse.ArgumentParser:
+    """Return the parser; `args.verb` names the command."""
+    parser = argparse.ArgumentParser(
+        prog="orchestrator",
+        description=orchestrator.__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=orchestrator.__version__)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    _plan(verbs)
+    _launch(verbs)
+    _runs(verbs)
+    _fleet(verbs)
+    _services(verbs)
+    _hidden(verbs)
+    return parser
+
+
+def _plan(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plan = verbs.add_parser("plan", help="show what a launch would do, and what it would cost")
+    _config(plan)
+    _json(plan)
+
+
+def _launch(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    launch = verbs.add_parser("launch", help="run a pipeline")
+    _config(launch)
+    launch.add_argument(
+        "-m", "--multirun", action="store_true", help="sweep: one run for each combination"
+    )
+    launch.add_argument(
+        "-d", "--detach", action="store_true", help="return at once; the run goes on as a Ray job"
+    )
+    launch.add_argument(
+        "--no-cache", action="store_true", help="run every stage, reuse no earlier result"
+    )
+
+
+def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    status = verbs.add_parser("status", help="list the runs, or the stages of one")
+    status.add_argument("run", nargs="?", metavar="RUN", help="id of a run, or its beginning")
+    status.add_argument("-n", "--limit", type=int, default=20, help="newest runs to list")
+    _json(status)
+    logs = verbs.add_parser("logs", help="print what the stages of a run wrote")
+    logs.add_argument("run", metavar="RUN")
+    logs.add_argument("stage", nargs="?", metavar="STAGE")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    cancel = verbs.add_parser("cancel", help="end a run")
+    cancel.add_argument("run", metavar="RUN")
+
+
+def _fleet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    pools = verbs.add_parser("pools", help="list the pools of the fleet, and their state")
+    _config(pools)
+    _json(pools)
+    ask = verbs.add_parser("ask", help="ask a served model")
+    ask.add_argument("question", help="`-` reads it from standard input")
+    ask.add_argument("-e", "--endpoint", help="default: the one deployed last")
+    ask.add_argument("--max-tokens", type=int, default=128)
+    ask.add_argument("--temperature", type=float, default=0.0)
+
+
+def _services(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ui = verbs.add_parser("ui", help="open the runs in the MLflow UI")
+    ui.add_argument("--no-browser", action="store_true", help="print the addresses only")
+    up = verbs.add_parser("up", help="start the cluster and MLflow on this machine")
+    _config(up)
+    verbs.add_parser("down", help="stop all that runs on this machine, endpoints too")
+    doctor = verbs.add_parser("doctor", help="check this machine and what runs on it")
+    _json(doctor)
+    completion = verbs.add_parser("completion", help="print the completion script of a shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Commands that other commands call; a parser without help is not listed."""
+    drive = verbs.add_parser("_drive")
+    drive.add_argument("run")
+    drive.add_argument("--no-cache", action="store_true")
+    complete = verbs.add_parser("_complete")
+    complete.add_argument("words", nargs=argparse.REMAINDER)
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    hydra = parser.add_argument_group("Hydra")
+    hydra.add_argument(
+        "--config-dir", "-cd", type=Path, help="your own configs; they win over ours"
+    )
+    hydra.add_argument("--config-name", "-cn", default="config", help="primary config")
+    hydra.add_argument("--cfg", choices=("job", "hydra", "all"), help="print the config, and stop")
+    hydra.add_argument("--resolve", action="store_true", help="with --cfg: fill interpolations in")
+    hydra.add_argument("--package", "-p", help="with --cfg: a part of it")
+    hydra.add_argument(
+        "--info",
+        nargs="?",
+        const="all",
+        choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+        help="print how the config was composed, and stop",
+    )
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def verbs() -> list[str]:
+    """Return the commands that help lists."""
+    made = build()
+    found = next(a for a in made._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001 - argparse has no public way
+    return [verb for verb in found.choices if not verb.startswith("_")]

@@ -1,0 +1,105 @@
+"""`orchestrator plan`: what a launch would do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+
+from rich.table import Table
+
+from orchestrator import wiring
+from orchestrator.cli import composing, tables
+from orchestrator.cli.exits import Exit
+from orchestrator.core import cost
+from orchestrator.core.plan import Plan, PlannedStage
+
+COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Print the plan, or refuse it with all problems."""
+    if composing.shown(args):
+        return Exit.SUCCEEDED
+    found = composing.settings(args)
+    made = wiring.plan(found)
+    if args.json:
+        print(json.dumps(as_json(made), indent=2))
+        return Exit.SUCCEEDED
+    out = tables.console()
+    show(made, out.print)
+    again = " ".join(found.overrides)
+    commands = [("To run it:", f"orchestrator launch {again}"), _switch(made, again)]
+    out.print(tables.useful_commands([line for line in commands if line]))
+    return Exit.SUCCEEDED
+
+
+def show(made: Plan, write: Callable[..., None]) -> None:
+    """Write the plan as a table: each stage with its pools, a tick on what was chosen."""
+    write(f"Pipeline [bold]{made.pipeline}[/] on fleet [bold]{made.fleet}[/]\n")
+    write(_table(made))
+    total = made.cost
+    write(f"\nExpected cost: {'unknown' if total is None else '$' + tables.dollars(total)}")
+    if made.emulated:
+        write("[yellow]Emulated pools stand in for their chips: no figure is the chip's.[/]")
+
+
+def _table(made: Plan) -> Table:
+    rows = (row for planned in made.stages for row in _rows(made, planned))
+    return tables.table(COLUMNS, rows)
+
+
+def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
+    stage = planned.stage
+    for index, name in enumerate(planned.pools):
+        pool = made.pools[name]
+        price = pool.price
+        spent = 0.0 if planned.devices == 0 else cost.money(planned.device_hours, price)
+        yield (
+            stage.name if index == 0 else "",
+            stage.role if index == 0 else "",
+            name,
+            pool.accelerator.name + (" (emulated)" if pool.emulated else ""),
+            str(planned.devices),
+            planned.formats[index] if planned.formats else "-",
+            tables.dollars(price),
+            tables.dollars(spent),
+            "✔" if index == 0 else "fallback",
+        )
+
+
+def as_json(made: Plan) -> dict[str, object]:
+    """Return the plan as plain values."""
+    stages = [
+        {
+            "stage": planned.stage.name,
+            "role": planned.stage.role,
+            "job": planned.stage.job,
+            "pool": planned.pools[0],
+            "fallbacks": list(planned.pools[1:]),
+            "accelerator": made.pools[planned.pools[0]].accelerator.name,
+            "emulated": made.pools[planned.pools[0]].emulated,
+            "devices": planned.devices,
+            "format": planned.formats[0] if planned.formats else None,
+            "device_hours": planned.device_hours,
+            "cost": planned.cost,
+        }
+        for planned in made.stages
+    ]
+    return {
+        "pipeline": made.pipeline,
+        "fleet": made.fleet,
+        "emulated": made.emulated,
+        "cost": made.cost,
+        "stages": stages,
+    }
+
+
+def _switch(made: Plan, again: str) -> tuple[str, str] | None:
+    """Return the command that moves a role to its first fallback, where one has any."""
+    for planned in made.stages:
+        if len(planned.pools) > 1:
+            role, other = planned.stage.role, planned.pools[1]
+            command = f"orchestrator launch {again} roles.{role}={other}".replace("  ", " ")
+            return (f"To {role} on {other}:", command)
+    return None

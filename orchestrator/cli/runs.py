@@ -1,0 +1,29 @@
+"""Reading runs back from the event store, for `status`, `logs`, `cancel` and `ask`."""
+
+from __future__ import annotations
+
+from orchestrator.core.fold import fold
+from orchestrator.core.run import Run, RunHeader
+from orchestrator.core.state import StageState
+from orchestrator.ports import EventStore
+
+
+def load(store: EventStore, header: RunHeader) -> Run:
+    """Return the run of `header` as the store has it."""
+    return fold(header, ((item.at, item.event) for item in store.events(header.run)))
+
+
+def tried(run: Run) -> list[str]:
+    """Return the pools that the run's attempts went to, each once, in order of use."""
+    attempts = [attempt for stage in run.stages.values() for attempt in stage.attempts]
+    ordered = sorted(attempts, key=lambda attempt: attempt.started)
+    return list(dict.fromkeys(attempt.pool for attempt in ordered))
+
+
+def served(run: Run) -> list[str]:
+    """Return the names of the endpoints that the run deployed."""
+    return [
+        stage.planned.stage.endpoint.name
+        for stage in run.stages.values()
+        if stage.planned.stage.endpoint and stage.state is StageState.SUCCEEDED
+    ]

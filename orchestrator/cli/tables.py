@@ -1,0 +1,75 @@
+"""Tables on the terminal. Columns follow SkyPilot's. Colours only where a terminal shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {
+    "succeeded": "green",
+    "up": "green",
+    "ok": "green",
+    "running": "cyan",
+    "waiting": "yellow",
+    "deciding": "yellow",
+    "cancelling": "yellow",
+    "busy": "yellow",
+    "warning": "yellow",
+    "failed": "red",
+    "down": "red",
+    "error": "red",
+}
+PIPED_WIDTH = 200
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console; when piped it is wide, so that no row is folded."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table in SkyPilot's manner; columns of figures are set to the right."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        figures = column.startswith(("$", "#")) or column in {"DEVICES", "NODES", "FREE", "COST"}
+        made.add_column(column, justify="right" if figures else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(_cell(column, text) for column, text in zip(columns, row, strict=True)))
+    return made
+
+
+def _cell(column: str, text: str) -> Text:
+    return Text(text, style=STYLES.get(text.lower(), "") if column == "STATUS" else "")
+
+
+def dollars(amount: float | None) -> str:
+    """Return an amount for a table; a dash where it is unknown."""
+    if amount is None:
+        return "-"
+    return f"{amount:,.2f}" if amount < 1000 else f"{amount:,.0f}"  # noqa: PLR2004 - cents end here
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time span as people write it (`2h 05m`, `3m 07s`, `12s`)."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+
+
+def useful_commands(lines: Sequence[tuple[str, str]]) -> Text:
+    """Return the block that ends a command's output: what to type next."""
+    width = max(len(what) for what, _ in lines)
+    text = Text("\nUseful commands\n", style="bold")
+    for what, command in lines:
+        text.append(f"  {what:<{width}}  ", style="dim")
+        text.append(f"{command}\n", style="not bold")
+    text.rstrip()
+    return text

@@ -1,0 +1,167 @@
+"""A run from its header to its end: services up, ports made, controller driven, all given back.
+
+A service that was started for a run is stopped after it, unless the run left an endpoint behind
+that needs it. A service that was up before stays up.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from orchestrator import wiring
+from orchestrator.adapters.log_files import LogFiles
+from orchestrator.control.loop import Controller, World
+from orchestrator.core.run import Run, RunHeader
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Pool
+from orchestrator.core.state import StageState
+from orchestrator.ports import Message, Observer, Tracker
+
+SECONDS_TO_FINISH_TRACKING = 60.0
+
+
+class View(Protocol):
+    """What shows a run while it goes on."""
+
+    def follow(self, controller: Controller) -> None:
+        """Show this controller's run from now on."""
+        ...
+
+    def observe(self, stage: str, attempt: int, message: Message) -> None:
+        """Take notice of what an attempt says."""
+        ...
+
+    def changed(self) -> None:
+        """Take notice that the run has a new event."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the services are; empty where they aren't needed."""
+
+    cluster: str
+    tracking: str
+
+
+@contextmanager
+def services(
+    found: Settings, at: Path, pools: Mapping[str, Pool], *, keep: Callable[[], bool]
+) -> Iterator[Addresses]:
+    """Have the services up; afterwards stop those that were started here, unless `keep()`.
+
+    Raises:
+        ClusterError: The cluster can't be started.
+        TrackingError: The tracking server can't be started or reached.
+    """
+    with ExitStack() as started:
+        with ThreadPoolExecutor(1) as beside:
+            tracking = beside.submit(wiring.start_tracking, found, at)
+            try:
+                address, ours = wiring.start_cluster(found, at, pools)
+                if ours:
+                    started.callback(wiring.stop_cluster, at)
+            finally:
+                uri, ours = tracking.result()
+                if ours:
+                    started.callback(wiring.stop_tracking, at)
+        yield Addresses(cluster=address, tracking=uri)
+        if keep():
+            started.pop_all()
+
+
+def launch(found: Settings, header: RunHeader, at: Path, view: View, *, reuse: bool) -> Run:
+    """Create the run of `header`, drive it here to its end, and return it."""
+    final: list[Run] = []
+    with services(
+        found, at, header.plan.pools, keep=lambda: any(_serves(run) for run in final)
+    ) as addresses:
+        wiring.event_store(at).create(header, header.created)
+        final.append(drive(found, header, at, addresses, view, reuse=reuse))
+    return final[0]
+
+
+def drive(
+    found: Settings,
+    header: RunHeader,
+    at: Path,
+    addresses: Addresses,
+    view: View,
+    *,
+    reuse: bool,
+) -> Run:
+    """Drive a run that the event store has, on services that are up, and return it."""
+    logs = LogFiles(at / "logs" / header.run)
+    with ExitStack() as closing:
+        closing.callback(logs.close)
+        store = wiring.event_store(at)
+        tracker = wiring.tracker(found, store, header.run, addresses.tracking, logs.folder)
+        closing.callback(tracker.close, SECONDS_TO_FINISH_TRACKING)
+        cluster = wiring.cluster(found, header.plan, addresses.cluster)
+        closing.callback(cluster.close)
+        world = World(
+            cluster=cluster,
+            serving=wiring.serving(found, addresses.cluster),
+            store=store,
+            artifacts=wiring.artifact_store(wiring.storage_uri(found, at)),
+            tracker=_Shown(tracker, view),
+            clock=wiring.clock(),
+        )
+        bench = wiring.workbench(found, at, reuse=reuse)
+        controller = Controller(header, world, bench, _both(logs.observe, view.observe))
+        view.follow(controller)
+        with _signals_cancel(controller):
+            return controller.drive()
+
+
+def _serves(run: Run) -> bool:
+    return any(
+        stage.planned.stage.endpoint and stage.state is StageState.SUCCEEDED
+        for stage in run.stages.values()
+    )
+
+
+def _both(first: Observer, second: Observer) -> Observer:
+    def observe(stage: str, attempt: int, message: Message) -> None:
+        first(stage, attempt, message)
+        second(stage, attempt, message)
+
+    return observe
+
+
+class _Shown:
+    """A tracker that tells the view too."""
+
+    def __init__(self, tracker: Tracker, view: View) -> None:
+        self._tracker = tracker
+        self._view = view
+
+    def notify(self) -> None:
+        self._tracker.notify()
+        self._view.changed()
+
+    def close(self, timeout: float) -> bool:
+        return self._tracker.close(timeout)
+
+
+@contextmanager
+def _signals_cancel(controller: Controller) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM cancel the run, and a second one break it off."""
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's form
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        controller.cancel("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

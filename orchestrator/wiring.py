@@ -1,0 +1,381 @@
+"""The composition root: the only place that chooses adapters or reads the environment.
+
+Adapters are imported by the function that needs them, so that a command pays only for what it
+uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.core.errors import PlanError, Problem
+from orchestrator.core.plan import Plan, make_plan
+from orchestrator.core.run import Run, RunHeader, StageRun
+from orchestrator.core.settings import Settings, TrackingSettings
+from orchestrator.core.spec import Pool
+from orchestrator.ports import (
+    ArtifactStore,
+    AttemptRequest,
+    Clock,
+    Cluster,
+    Deployment,
+    EventStore,
+    Message,
+    PoolStatus,
+    Serving,
+    Tracker,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.control.loop import Workbench
+
+HOME_VARIABLE = "ORCHESTRATOR_HOME"
+
+
+def home() -> Path:
+    """Return the folder that holds all state: `$ORCHESTRATOR_HOME`, or `.orchestrator` here."""
+    return Path(os.environ.get(HOME_VARIABLE) or ".orchestrator").absolute()
+
+
+# --- config and plan --------------------------------------------------------------------------
+
+
+def settings(
+    overrides: Sequence[str], config_dir: Path | None = None, config_name: str = "config"
+) -> Settings:
+    """Compose and parse a config; the environment fills in what it leaves open.
+
+    Raises:
+        ConfigError: With all problems.
+    """
+    from orchestrator.adapters import hydra_config
+
+    return hydra_config.compose(overrides, config_dir=config_dir, config_name=config_name)
+
+
+def plan(found: Settings) -> Plan:
+    """Plan the pipeline and check its jobs, without importing them or touching hardware.
+
+    Raises:
+        PlanError: With every reason why it can't run.
+    """
+    from orchestrator.adapters import job_source
+
+    problems = [*job_source.check(found.pipeline, found.jobs), *_unservable(found)]
+    try:
+        made = make_plan(
+            found.pipeline,
+            found.fleet,
+            found.bindings,
+            seed=found.seed,
+            cost_limit=found.cost_limit,
+        )
+    except PlanError as error:
+        raise PlanError([*error.problems, *problems]) from None
+    if problems:
+        raise PlanError(problems)
+    return made
+
+
+def _unservable(found: Settings) -> Iterator[Problem]:
+    if found.cluster.kind == "local":
+        for stage in found.pipeline.stages:
+            if stage.endpoint:
+                what = f"stage {stage.name!r} serves an endpoint, which needs Ray"
+                yield Problem("cluster.kind", what, "set cluster=ray")
+
+
+def new_header(found: Settings, planned: Plan) -> RunHeader:
+    """Return the header of a new run; ids sort by time."""
+    now = clock().now()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+    return RunHeader(
+        run=f"{found.pipeline.name}-{stamp}-{secrets.token_hex(2)}",
+        plan=planned,
+        config=found.resolved,
+        overrides=found.overrides,
+        tags={**_origin(), **found.tags},
+        created=now,
+    )
+
+
+def _origin() -> dict[str, str]:
+    """Return who starts a run, from where, by MLflow's own tag names."""
+    tags = {
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": Path(sys.argv[0]).name,
+        "mlflow.source.type": "LOCAL",
+    }
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if git.returncode == 0:
+        tags["mlflow.source.git.commit"] = git.stdout.strip()
+    return tags
+
+
+# --- adapters ---------------------------------------------------------------------------------
+
+
+def clock() -> Clock:
+    """Return the system's clock."""
+    from orchestrator.adapters.clock import SystemClock
+
+    return SystemClock()
+
+
+def event_store(at: Path) -> EventStore:
+    """Return the event store of home `at`; `ORCHESTRATOR_DATABASE` names another database."""
+    from orchestrator.adapters.event_store import SqlEventStore
+
+    at.mkdir(parents=True, exist_ok=True)
+    return SqlEventStore(os.environ.get("ORCHESTRATOR_DATABASE") or f"sqlite:///{at}/events.db")
+
+
+def storage_uri(found: Settings, at: Path) -> str:
+    """Return the base URI of the artifact store."""
+    return found.storage.uri or (at / "artifacts").as_uri()
+
+
+def artifact_store(uri: str) -> ArtifactStore:
+    """Return the artifact store at `uri`."""
+    from orchestrator.adapters.artifacts import FsspecArtifactStore
+
+    return FsspecArtifactStore(uri)
+
+
+def cluster_address(found: Settings) -> str:
+    """Return the address of a cluster that is not ours to start; empty where there is none."""
+    return found.cluster.address or os.environ.get("RAY_ADDRESS", "")
+
+
+def cluster(found: Settings, planned: Plan, address: str) -> Cluster:
+    """Return the cluster on which attempts run."""
+    if found.cluster.kind == "local":
+        from orchestrator.adapters.local import LocalCluster
+
+        return LocalCluster(run_worker, planned.pools)
+    from orchestrator.adapters.raycluster.cluster import RayCluster
+
+    return RayCluster(address, run_worker)
+
+
+def serving(found: Settings, address: str) -> Serving:
+    """Return where endpoints are deployed."""
+    if found.cluster.kind == "local":
+        from orchestrator.adapters.local import LocalServing
+
+        return LocalServing()
+    from orchestrator.adapters.rayserve import RayServing
+
+    return RayServing(address, found.cluster.serve_port, fetch_model)
+
+
+def tracker(found: Settings, store: EventStore, run: str, uri: str, logs: Path) -> Tracker:
+    """Return the projection of run `run` into MLflow, or one that writes nothing."""
+    if not found.tracking.enabled:
+        from orchestrator.adapters.no_tracker import NoTracker
+
+        return NoTracker()
+    from orchestrator.adapters.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(store, run, uri=uri, settings=found.tracking, clock=clock(), logs=logs)
+
+
+# --- what runs on the pools -------------------------------------------------------------------
+
+
+def run_worker(request: AttemptRequest, *, rank: int, rendezvous: str | None) -> Iterator[Message]:
+    """Run worker `rank` of an attempt; the port `Worker`."""
+    from orchestrator.adapters.torch_gang import open_gang
+    from orchestrator.control.attempt import stream
+
+    return stream(
+        request,
+        rank=rank,
+        rendezvous=rendezvous,
+        store=artifact_store(request.storage),
+        clock=clock(),
+        gang=open_gang,
+    )
+
+
+def fetch_model(deployment: Deployment) -> Path:
+    """Return the local, verified folder of the model that a replica serves."""
+    return artifact_store(deployment.storage).fetch(deployment.model)
+
+
+def workbench(found: Settings, at: Path, *, reuse: bool = True) -> Workbench:
+    """Return what every attempt of a run is given."""
+    from orchestrator.control.loop import Workbench
+
+    return Workbench(
+        packages=found.jobs.packages,
+        code=found.jobs.code,
+        storage=storage_uri(found, at),
+        reuse_key=_reuse_key(found) if reuse else _never,
+    )
+
+
+def _never(run: Run, stage: StageRun) -> str | None:  # noqa: ARG001 - the type of a reuse key
+    return None
+
+
+def _reuse_key(found: Settings) -> Callable[[Run, StageRun], str | None]:
+    """Return the key of a stage: equal job source, parameters, inputs, seed and hardware."""
+    from orchestrator.adapters import job_source
+
+    sources: dict[str, str] = {}
+
+    def key(run: Run, stage: StageRun) -> str | None:
+        planned = stage.planned.stage
+        if planned.job is None or not planned.cache:
+            return None
+        if planned.job not in sources:
+            sources[planned.job] = job_source.digest(planned.job, found.jobs)
+        made = {name: run.stages[source].artifact for name, source in planned.inputs.items()}
+        pool = run.plan.pools[stage.planned.pools[0]]
+        parts = {
+            "job": planned.job,
+            "source": sources[planned.job],
+            "params": planned.params,
+            "inputs": {name: ref.digest for name, ref in made.items() if ref},
+            "seed": run.plan.seed,
+            "needs": asdict(planned.needs),
+            "accelerator": pool.accelerator.name,
+            "emulated": pool.emulated,
+        }
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    return key
+
+
+# --- services of this machine -----------------------------------------------------------------
+
+
+def start_cluster(found: Settings, at: Path, pools: Mapping[str, Pool]) -> tuple[str, bool]:
+    """Return the cluster's address, and whether it had to be started for that.
+
+    Raises:
+        ClusterError: It can't be started, or the one that runs lacks a pool.
+    """
+    if found.cluster.kind == "local":
+        return "", False
+    address = cluster_address(found)
+    if address:
+        return address, False
+    from orchestrator.adapters.raycluster import service
+
+    running = service.find(at) is not None
+    return service.up(at, pools, found.cluster), not running
+
+
+def start_tracking(found: Settings, at: Path) -> tuple[str, bool]:
+    """Return the tracking server's address, and whether it had to be started for that.
+
+    Raises:
+        TrackingError: It can't be started or reached.
+    """
+    if not found.tracking.enabled:
+        return "", False
+    from orchestrator.adapters import mlflow_server
+
+    uri = found.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri:
+        mlflow_server.check(uri)
+        return uri, False
+    running = mlflow_server.find(at) is not None
+    return mlflow_server.up(at), not running
+
+
+def stop_cluster(at: Path) -> bool:
+    """Stop the cluster that home `at` started; return whether there was one."""
+    from orchestrator.adapters.raycluster import service
+
+    return service.down(at)
+
+
+def stop_tracking(at: Path) -> bool:
+    """Stop the tracking server that home `at` started; return whether there was one."""
+    from orchestrator.adapters import mlflow_server
+
+    return mlflow_server.down(at)
+
+
+def submit(found: Settings, at: Path, run: str, *, reuse: bool) -> str:
+    """Hand run `run` to a controller that runs as a Ray job; return the job's id.
+
+    Raises:
+        ClusterError: The cluster has no job server, or refuses the job.
+    """
+    from orchestrator.adapters.raycluster import jobs
+
+    words = [sys.executable, "-m", "orchestrator", "_drive", run]
+    environment = {HOME_VARIABLE: str(at), **_passed_on()}
+    return jobs.submit(at, words if reuse else [*words, "--no-cache"], environment)
+
+
+def _passed_on() -> dict[str, str]:
+    names = ("MLFLOW_TRACKING_URI", "ORCHESTRATOR_DATABASE", "PYTHONPATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def running(at: Path) -> dict[str, str]:
+    """Return the addresses of the services that home `at` started and that still run."""
+    from orchestrator.adapters import mlflow_server
+    from orchestrator.adapters.raycluster import service
+
+    found = service.find(at)
+    uri = mlflow_server.find(at)
+    addresses = {"cluster": found.address if found else "", "MLflow": uri or ""}
+    return {name: address for name, address in addresses.items() if address}
+
+
+def pool_states(found: Settings, at: Path) -> Mapping[str, PoolStatus]:
+    """Return the live state of the fleet's pools; empty where no cluster is up."""
+    address = cluster_address(found) or running(at).get("cluster", "")
+    if found.cluster.kind == "local" or not address:
+        return {}
+    from orchestrator.adapters.raycluster.cluster import RayCluster
+
+    connected = RayCluster(address, run_worker)
+    try:
+        return connected.pools(found.fleet.pools)
+    finally:
+        connected.close()
+
+
+def views(tracking: TrackingSettings, at: Path) -> Mapping[str, str]:
+    """Have MLflow up, and return the addresses of the ready-made views by name.
+
+    Raises:
+        TrackingError: It can't be started or reached.
+    """
+    from orchestrator.adapters import mlflow_server
+    from orchestrator.adapters.mlflow_tracker import views as ready_made
+
+    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "") or mlflow_server.up(at)
+    return ready_made.links(uri, tracking.experiment)
+
+
+def endpoint_url(header: RunHeader, name: str) -> str:
+    """Return the OpenAI base URL of an endpoint that the run of `header` deployed."""
+    from orchestrator.adapters import hydra_config
+
+    port = hydra_config.parse(header.config).cluster.serve_port
+    return f"http://127.0.0.1:{port}/{name}/v1"
