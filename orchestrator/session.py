@@ -6,7 +6,12 @@ that needs it. A service that was up before stays up.
 
 from __future__ import annotations
 
+import getpass
+import secrets
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -18,6 +23,7 @@ from typing import Protocol
 from orchestrator import wiring
 from orchestrator.adapters.log_files import LogFiles
 from orchestrator.control.loop import Controller, World
+from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, RunHeader
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Pool
@@ -49,6 +55,38 @@ class Addresses:
 
     cluster: str
     tracking: str
+
+
+def new_header(found: Settings, planned: Plan) -> RunHeader:
+    """Return the header of a new run; ids sort by time."""
+    now = wiring.clock().now()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+    return RunHeader(
+        run=f"{found.pipeline.name}-{stamp}-{secrets.token_hex(2)}",
+        plan=planned,
+        config=found.resolved,
+        overrides=found.overrides,
+        tags={**_origin(), **found.tags},
+        created=now,
+    )
+
+
+def _origin() -> dict[str, str]:
+    """Return who starts a run, from where, by MLflow's own tag names."""
+    tags = {
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": Path(sys.argv[0]).name,
+        "mlflow.source.type": "LOCAL",
+    }
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if git.returncode == 0:
+        tags["mlflow.source.git.commit"] = git.stdout.strip()
+    return tags
 
 
 @contextmanager

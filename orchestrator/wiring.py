@@ -6,22 +6,16 @@ uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 
 from __future__ import annotations
 
-import getpass
-import hashlib
-import json
 import os
-import secrets
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import PlanError, Problem
 from orchestrator.core.plan import Plan, make_plan
-from orchestrator.core.run import Run, RunHeader, StageRun
+from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec import Pool
 from orchestrator.ports import (
@@ -94,38 +88,6 @@ def _unservable(found: Settings) -> Iterator[Problem]:
             if stage.endpoint:
                 what = f"stage {stage.name!r} serves an endpoint, which needs Ray"
                 yield Problem("cluster.kind", what, "set cluster=ray")
-
-
-def new_header(found: Settings, planned: Plan) -> RunHeader:
-    """Return the header of a new run; ids sort by time."""
-    now = clock().now()
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    return RunHeader(
-        run=f"{found.pipeline.name}-{stamp}-{secrets.token_hex(2)}",
-        plan=planned,
-        config=found.resolved,
-        overrides=found.overrides,
-        tags={**_origin(), **found.tags},
-        created=now,
-    )
-
-
-def _origin() -> dict[str, str]:
-    """Return who starts a run, from where, by MLflow's own tag names."""
-    tags = {
-        "mlflow.user": getpass.getuser(),
-        "mlflow.source.name": Path(sys.argv[0]).name,
-        "mlflow.source.type": "LOCAL",
-    }
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if git.returncode == 0:
-        tags["mlflow.source.git.commit"] = git.stdout.strip()
-    return tags
 
 
 # --- adapters ---------------------------------------------------------------------------------
@@ -221,48 +183,20 @@ def fetch_model(deployment: Deployment) -> Path:
 
 def workbench(found: Settings, at: Path, *, reuse: bool = True) -> Workbench:
     """Return what every attempt of a run is given."""
+    from orchestrator.adapters import job_source
     from orchestrator.control.loop import Workbench
+    from orchestrator.control.reuse import never_reuse, reuse_key_with
+
+    @cache
+    def source_of(job: str) -> str:
+        return job_source.digest(job, found.jobs)
 
     return Workbench(
         packages=found.jobs.packages,
         code=found.jobs.code,
         storage=storage_uri(found, at),
-        reuse_key=_reuse_key(found) if reuse else _never,
+        reuse_key=reuse_key_with(source_of) if reuse else never_reuse,
     )
-
-
-def _never(run: Run, stage: StageRun) -> str | None:  # noqa: ARG001 - the type of a reuse key
-    return None
-
-
-def _reuse_key(found: Settings) -> Callable[[Run, StageRun], str | None]:
-    """Return the key of a stage: equal job source, parameters, inputs, seed and hardware."""
-    from orchestrator.adapters import job_source
-
-    sources: dict[str, str] = {}
-
-    def key(run: Run, stage: StageRun) -> str | None:
-        planned = stage.planned.stage
-        if planned.job is None or not planned.cache:
-            return None
-        if planned.job not in sources:
-            sources[planned.job] = job_source.digest(planned.job, found.jobs)
-        made = {name: run.stages[source].artifact for name, source in planned.inputs.items()}
-        pool = run.plan.pools[stage.planned.pools[0]]
-        parts = {
-            "job": planned.job,
-            "source": sources[planned.job],
-            "params": planned.params,
-            "inputs": {name: ref.digest for name, ref in made.items() if ref},
-            "seed": run.plan.seed,
-            "needs": asdict(planned.needs),
-            "accelerator": pool.accelerator.name,
-            "emulated": pool.emulated,
-        }
-        text = json.dumps(parts, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    return key
 
 
 # --- services of this machine -----------------------------------------------------------------
@@ -327,7 +261,8 @@ def submit(found: Settings, at: Path, run: str, *, reuse: bool) -> str:
 
     words = [sys.executable, "-m", "orchestrator", "_drive", run]
     environment = {HOME_VARIABLE: str(at), **_passed_on()}
-    return jobs.submit(at, words if reuse else [*words, "--no-cache"], environment)
+    address = cluster_address(found)
+    return jobs.submit(at, address, words if reuse else [*words, "--no-cache"], environment)
 
 
 def _passed_on() -> dict[str, str]:
