@@ -229,6 +229,16 @@ class Stage:
         """Names of the stages that must be done before this one, each once."""
         return tuple(dict.fromkeys((*self.inputs.values(), *self.after)))
 
+    @property
+    def processes(self) -> int:
+        """Processes of one attempt: the workers of a gang, or the replicas of an endpoint."""
+        return self.endpoint.replicas if self.endpoint else self.needs.workers
+
+    @property
+    def devices(self) -> int:
+        """Chips that one attempt uses on its pool."""
+        return self.processes * self.needs.devices
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:

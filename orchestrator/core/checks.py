@@ -1,0 +1,170 @@
+"""What can be known to be impossible before any hardware is touched.
+
+Each problem carries the config path at which the user can mend it. A check yields; it never
+stops at the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+
+from orchestrator.core.errors import Problem
+from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stage
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
+    """Yield every reason why `pipeline` can't run on `fleet`."""
+    yield from _binding_problems(fleet, bindings)
+    yield from _name_problems(pipeline)
+    yield from _graph_problems(pipeline)
+    for stage in pipeline.stages:
+        yield from _value_problems(stage)
+        yield from _role_problems(stage, fleet, bindings)
+
+
+def shared_format(stage: Stage, pool: Pool) -> Format | None:
+    """Return the first format of the stage's endpoint that `pool` serves, if any."""
+    offered = stage.endpoint.formats if stage.endpoint else ()
+    return next((form for form in offered if form in pool.accelerator.formats), None)
+
+
+# --- the pipeline -----------------------------------------------------------------------------
+
+
+def _binding_problems(fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
+    hint = f"pools of this fleet: {_names(fleet)}"
+    bound = [(f"roles.{role}", name) for role, name in bindings.roles.items()]
+    for role, names in bindings.fallbacks.items():
+        bound.extend((f"fallbacks.{role}", name) for name in names)
+    for path, name in bound:
+        if name not in fleet.pools:
+            yield Problem(path, f"{name!r} is not a pool of fleet {fleet.name!r}", hint)
+
+
+def _name_problems(pipeline: Pipeline) -> Iterator[Problem]:
+    if not pipeline.stages:
+        yield Problem("pipeline.stages", f"pipeline {pipeline.name!r} has no stage", "add one")
+    for name, count in Counter(stage.name for stage in pipeline.stages).items():
+        path = f"pipeline.stages.{name}"
+        if count > 1:
+            yield Problem(path, f"two stages are called {name!r}", "rename one")
+        if not NAME.fullmatch(name):
+            hint = "use letters, digits, '_', '.' and '-'"
+            yield Problem(path, f"{name!r} is no name for a stage", hint)
+
+
+def _graph_problems(pipeline: Pipeline) -> Iterator[Problem]:
+    graph = {stage.name: stage.upstream for stage in pipeline.stages}
+    hint = f"stages: {', '.join(sorted(graph))}"
+    for name, before in graph.items():
+        for upstream in before:
+            if upstream not in graph:
+                what = f"reads from {upstream!r}, which is not a stage"
+                yield Problem(f"pipeline.stages.{name}", what, hint)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        cycle = " -> ".join(error.args[1])
+        yield Problem("pipeline.stages", f"the stages form a cycle: {cycle}", "cut it somewhere")
+
+
+# --- a stage ----------------------------------------------------------------------------------
+
+
+def _value_problems(stage: Stage) -> Iterator[Problem]:
+    path = f"pipeline.stages.{stage.name}"
+    if (stage.job is None) == (stage.endpoint is None):
+        what = f"sets {'neither' if stage.job is None else 'both'} of 'job' and 'endpoint'"
+        yield Problem(path, what, "set one of them")
+    if stage.endpoint and stage.endpoint.model not in stage.inputs:
+        what = f"{stage.endpoint.model!r} is not an input of the stage"
+        hint = f"inputs: {', '.join(stage.inputs) or 'none'}"
+        yield Problem(f"{path}.endpoint.model", what, hint)
+    for field, value, least in _least_values(stage):
+        if value is not None and not value >= least:
+            yield Problem(f"{path}.{field}", f"{value!r} is too small", f"set {least!r} or more")
+
+
+def _least_values(stage: Stage) -> Iterator[tuple[str, float | None, float]]:
+    needs, limits = stage.needs, stage.limits
+    yield "needs.workers", needs.workers, 1
+    yield "needs.devices", needs.devices, 0
+    yield "needs.cpus", needs.cpus, 0
+    yield "needs.memory_gb", needs.memory_gb, 0
+    yield "limits.attempts", limits.attempts, 1
+    yield "limits.timeout", limits.timeout, 0
+    yield "limits.pending", limits.pending, 0
+    yield "limits.cost", limits.cost, 0
+    yield "limits.backoff", limits.backoff, 0
+    yield "hours", stage.hours, 0
+    if stage.endpoint:
+        yield "endpoint.replicas", stage.endpoint.replicas, 1
+
+
+# --- a stage on its pools ---------------------------------------------------------------------
+
+
+def _role_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
+    if stage.role not in bindings.roles:
+        hint = f"set roles.{stage.role} to one of: {_names(fleet)}"
+        yield Problem(f"roles.{stage.role}", f"no pool for stage {stage.name!r}", hint)
+    for name in bindings.order(stage.role):
+        if name in fleet.pools:
+            yield from _pool_problems(stage, fleet.pools[name])
+
+
+def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
+    path, where = f"pipeline.stages.{stage.name}", f"pool {pool.name!r}"
+    if not pool.available:
+        reason = pool.reason or "no reason given"
+        yield Problem(path, f"{where} is not available: {reason}", "bind another pool")
+    if stage.role not in pool.allowed_roles:
+        what = f"{where} does not take the role {str(stage.role)!r}"
+        yield Problem(path, what, f"roles that it takes: {', '.join(pool.allowed_roles)}")
+    yield from _size_problems(path, stage, pool)
+    yield from _memory_problems(path, stage, pool)
+    if stage.endpoint and shared_format(stage, pool) is None:
+        served = ", ".join(pool.accelerator.formats)
+        what = f"{where} can't serve {', '.join(stage.endpoint.formats)!r}"
+        yield Problem(path, what, f"formats that it serves: {served}")
+
+
+def _size_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:
+    needs, node = stage.needs, f"a node of {pool.name!r} has"
+    if stage.devices > pool.devices:
+        what = f"needs {stage.devices!r} devices, {pool.name!r} has {pool.devices!r}"
+        yield Problem(f"{path}.needs", what, "ask for fewer, or bind a larger pool")
+    elif needs.devices > pool.devices_per_node:
+        what = f"needs {needs.devices!r} devices in one worker, {node} {pool.devices_per_node!r}"
+        yield Problem(f"{path}.needs.devices", what, "ask for fewer")
+    elif needs.cpus > pool.cpus_per_node:
+        what = f"needs {needs.cpus!r} cores in one worker, {node} {pool.cpus_per_node!r}"
+        yield Problem(f"{path}.needs.cpus", what, "ask for fewer")
+    elif stage.processes > _places(stage, pool):
+        each = f"{needs.devices!r} devices and {needs.cpus!r} cores each"
+        what = f"needs {stage.processes!r} workers with {each}, {pool.name!r} has room for "
+        yield Problem(f"{path}.needs", f"{what}{_places(stage, pool)!r}", "ask for fewer")
+
+
+def _places(stage: Stage, pool: Pool) -> int:
+    """Return how many processes of `stage` the nodes of `pool` hold, each whole on one node."""
+    devices, cpus, all_of_them = stage.needs.devices, stage.needs.cpus, stage.processes
+    by_devices = pool.devices_per_node // devices if devices > 0 else all_of_them
+    by_cpus = int(pool.cpus_per_node // cpus) if cpus > 0 else all_of_them
+    return pool.nodes * min(by_devices, by_cpus)
+
+
+def _memory_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:
+    need, have = stage.needs.memory_gb, pool.accelerator.memory_gb
+    if need is not None and have is not None and need > have * max(stage.needs.devices, 1):
+        what = f"needs {need!r} GB in a worker, {pool.accelerator.name!r} has {have!r} GB a chip"
+        yield Problem(f"{path}.needs.memory_gb", what, "use more devices, or another pool")
+
+
+def _names(fleet: Fleet) -> str:
+    return ", ".join(sorted(fleet.pools)) or "none"
