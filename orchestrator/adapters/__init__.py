@@ -1,0 +1,1 @@
+"""Adapters: what implements the ports. Each translates the errors of what it wraps."""

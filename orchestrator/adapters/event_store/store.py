@@ -1,0 +1,271 @@
+"""The event store: an append-only table keyed by (run, sequence), and what lies beside it.
+
+Two controllers can't both append the same number: the primary key refuses the second. Whatever
+the database or its driver raises leaves as one `StoreError`. Safe to use from several threads and
+processes at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from orchestrator.adapters.event_store import codec, tables
+from orchestrator.adapters.event_store.tables import cursors, results, runs
+from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+from orchestrator.core.run import RunHeader
+from orchestrator.core.state import EVENTS, Event
+from orchestrator.ports import Point, Points, Stored, Succeeded
+
+NEWEST_NAMED = 5
+# What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
+# can't bind (UnicodeError is a ValueError), files and sockets, a driver that isn't installed.
+_FOREIGN = (SQLAlchemyError, OSError, ValueError, OverflowError, ImportError)
+
+
+class SqlEventStore:
+    """The port `EventStore` on a database that SQLAlchemy knows."""
+
+    def __init__(self, url: str) -> None:
+        """Open the database at `url` (`sqlite:////path/to.db`), making tables that it lacks.
+
+        Raises:
+            StoreError: It can't be opened, or is no database.
+        """
+        self._place = _without_password(url)
+        with self._translated():
+            self._reader, self._writer = tables.open_database(url)
+        self._insert = tables.insert_for(self._reader)
+
+    def close(self) -> None:
+        """Close all connections. Safe to call twice."""
+        self._reader.dispose()
+
+    # --- runs ----------------------------------------------------------------------------------
+
+    def create(self, header: RunHeader, at: float) -> None:
+        """Add a run. Raises `StoreError` when its id exists."""
+        row = {"run": header.run, "at": at, "header": codec.dump(header), "cancel": False}
+        with self._writing() as connection:
+            added = self._insert(runs).values(row).on_conflict_do_nothing()
+            if connection.execute(added).rowcount != 1:
+                message = f"run {header.run!r} exists already; take another id"
+                raise StoreError(message)
+
+    def header(self, run: str) -> RunHeader:
+        """Return the header of `run`, by id or unique prefix. Raises `NotFoundError`."""
+        begins = func.substr(runs.c.run, 1, len(run)) == run
+        query = select(runs.c.run, runs.c.header).where(begins).order_by(runs.c.run)
+        with self._reading() as connection:
+            found = connection.execute(query.limit(NEWEST_NAMED + 1)).all() if run else []
+            if not found:
+                raise NotFoundError(self._unknown(connection, run))
+        if len(found) > 1 and found[0].run != run:
+            names = ", ".join(row.run for row in found[:NEWEST_NAMED])
+            message = f"run {run!r} could be any of {names}; type more of its id"
+            raise NotFoundError(message)
+        return codec.load(RunHeader, found[0].header, f"header of run {found[0].run!r}")
+
+    def runs(self, limit: int = 50) -> Sequence[RunHeader]:
+        """Return the newest runs first."""
+        query = select(runs.c.run, runs.c.header).order_by(runs.c.at.desc(), runs.c.run.desc())
+        with self._reading() as connection:
+            rows = connection.execute(query.limit(limit)).all()
+        return [codec.load(RunHeader, row.header, f"header of run {row.run!r}") for row in rows]
+
+    def request_cancel(self, run: str) -> None:
+        """Ask whoever controls `run` to cancel it. Safe to call twice."""
+        with self._writing() as connection:
+            asked = update(runs).where(runs.c.run == run).values(cancel=True)
+            if connection.execute(asked).rowcount != 1:
+                raise NotFoundError(self._unknown(connection, run))
+
+    def cancel_requested(self, run: str) -> bool:
+        """Whether somebody asked for `run` to be cancelled."""
+        with self._reading() as connection:
+            return bool(connection.scalar(select(runs.c.cancel).where(runs.c.run == run)))
+
+    # --- events --------------------------------------------------------------------------------
+
+    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+        """Commit `events` as numbers `seq`, `seq + 1`, ... of `run`, all or none.
+
+        Raises:
+            StaleControllerError: Number `seq` exists: another controller has this run.
+        """
+        rows = [
+            {
+                "run": run,
+                "seq": number,
+                "at": at,
+                "kind": type(item).__name__,
+                "body": codec.dump(item),
+            }
+            for number, item in enumerate(events, start=seq)
+        ]
+        if rows:
+            with self._writing() as connection:
+                self._append(connection, run, seq, rows)
+
+    def _append(
+        self, connection: Connection, run: str, seq: int, rows: Sequence[Mapping[str, object]]
+    ) -> None:
+        last = (
+            connection.scalar(
+                select(func.max(tables.events.c.seq)).where(tables.events.c.run == run)
+            )
+            or 0
+        )
+        if seq > last + 1:
+            message = f"event {seq!r} of run {run!r} would leave a gap: the last is {last!r}"
+            raise StoreError(message)
+        try:
+            connection.execute(tables.events.insert(), rows)
+        except IntegrityError as error:
+            if last == 0 and not self._exists(run):
+                message = f"run {run!r} does not exist; create it before its events"
+                raise StoreError(message) from error
+            message = f"event {seq!r} of run {run!r} exists: another controller has this run"
+            raise StaleControllerError(message) from error
+
+    def events(self, run: str, after: int = 0) -> Sequence[Stored]:
+        """Return the events of `run` numbered above `after`, in order."""
+        wanted = (tables.events.c.run == run) & (tables.events.c.seq > after)
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(tables.events).where(wanted).order_by(tables.events.c.seq)
+            ).all()
+        return [Stored(row.run, row.seq, row.at, _event(row)) for row in rows]
+
+    # --- metric points -------------------------------------------------------------------------
+
+    def add_points(self, run: str, stage: str, attempt: int, points: Sequence[Points]) -> None:
+        """Commit metric points; a point that is there already is not added again."""
+        rows = [
+            {
+                "run": run,
+                "stage": stage,
+                "attempt": attempt,
+                "key": key,
+                "value": None if math.isnan(value) else value,
+                "step": item.step,
+                "at": item.at,
+            }
+            for item in points
+            for key, value in item.values.items()
+        ]
+        if rows:
+            with self._writing() as connection:
+                connection.execute(self._insert(tables.points).on_conflict_do_nothing(), rows)
+
+    def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
+        """Return metric points of `run` with an id above `after`, by id."""
+        wanted = (tables.points.c.run == run) & (tables.points.c.id > after)
+        query = select(tables.points).where(wanted).order_by(tables.points.c.id).limit(limit)
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [Point(**{**row, "value": _number(row["value"])}) for row in rows]
+
+    # --- cursors and results -------------------------------------------------------------------
+
+    def cursor(self, name: str) -> int:
+        """Return the number kept under `name`; 0 when there is none."""
+        with self._reading() as connection:
+            return connection.scalar(select(cursors.c.value).where(cursors.c.name == name)) or 0
+
+    def set_cursor(self, name: str, value: int) -> None:
+        """Keep `value` under `name`."""
+        added = self._insert(cursors).values(name=name, value=value)
+        with self._writing() as connection:
+            connection.execute(added.on_conflict_do_update(["name"], set_={"value": value}))
+
+    def remember(self, key: str, result: Succeeded, run: str) -> None:
+        """Keep the result of a stage for reuse under its cache key; the latest one stays."""
+        row = {"run": run, "body": codec.dump(result)}
+        added = self._insert(results).values(key=key, **row)
+        with self._writing() as connection:
+            connection.execute(added.on_conflict_do_update(["key"], set_=row))
+
+    def recall(self, key: str) -> tuple[Succeeded, str] | None:
+        """Return a kept result and the run that made it."""
+        with self._reading() as connection:
+            row = connection.execute(select(results).where(results.c.key == key)).one_or_none()
+        if row is None:
+            return None
+        return codec.load(Succeeded, row.body, f"result {key!r} of run {row.run!r}"), row.run
+
+    # --- transactions --------------------------------------------------------------------------
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._translated(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._translated(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except _FOREIGN as error:
+            raise StoreError(f"event store {self._place!r}: {_reason(error)}") from error
+
+    def _exists(self, run: str) -> bool:
+        with self._reading() as connection:
+            return bool(connection.scalar(select(func.count()).where(runs.c.run == run)))
+
+    def _unknown(self, connection: Connection, run: str) -> str:
+        query = select(runs.c.run).order_by(runs.c.at.desc(), runs.c.run.desc())
+        names = connection.scalars(query.limit(NEWEST_NAMED)).all()
+        newest = f"the newest are {', '.join(names)}" if names else "there are none yet"
+        return f"no run {run!r}; {newest}"
+
+
+def _event(row: Any) -> Event:  # noqa: ANN401 - a row of SQLAlchemy
+    where = f"event {row.seq!r} of run {row.run!r}"
+    if row.kind not in EVENTS:
+        message = f"{where} is of unknown kind {row.kind!r}; was it written by a newer version?"
+        raise StoreError(message)
+    return codec.load(EVENTS[row.kind], row.body, where)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the driver said, on one line, and the way out where we know one."""
+    said = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    line = " ".join(str(said).split()) or type(said).__name__
+    for sign, hint in _HINTS.items():
+        if sign in line:
+            return f"{line}; {hint}"
+    return line
+
+
+_HINTS = {
+    "disk is full": "free some space and resume the run",
+    "locked": "another process holds it; end that or wait",
+    "not a database": "move the file away to begin a new one",
+    "malformed": "move the file away to begin a new one",
+    "unable to open": "check that the folder exists and can be written",
+    "readonly": "check the permissions of the file and its folder",
+    "No module named": "install the database's driver",
+    "Could not parse": "write it as sqlite:////path/to.db",
+}
+
+
+def _without_password(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return url

@@ -1,0 +1,150 @@
+"""The tables, and how a database is opened.
+
+SQLite runs in WAL mode: readers never wait for the writer. `synchronous=FULL` makes a commit
+survive a power cut: an event is acted on once it is committed, and an epoch that was forgotten
+would let two controllers share it. Commits are few (events) or large (points), so that one
+flush each is cheap. A writer begins `IMMEDIATE`: it waits for its turn at once, instead of
+failing half-way when it turns from reader to writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.schema import CreateTable
+
+BUSY_SECONDS = 30
+_WRITES = "writes"
+_SCHEMA_LOCK = 0x6F726368  # any number, the same in all our processes
+
+metadata = MetaData()
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("at", Double, nullable=False, index=True),
+    Column("header", Text, nullable=False),
+    Column("cancel", Boolean, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("run", Text, ForeignKey("runs.run"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+# SQLite keeps NaN as NULL; so do we, everywhere.
+points = Table(
+    "points",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("run", Text, ForeignKey("runs.run"), nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("value", Double),
+    Column("step", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    UniqueConstraint("run", "stage", "attempt", "step", "at", "key"),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+
+def open_database(url: str) -> tuple[Engine, Engine]:
+    """Open the database at `url` and make the tables that it lacks.
+
+    Returns:
+        An engine to read with and one to write with, over one pool of connections.
+    """
+    parsed = make_url(url)
+    sqlite = parsed.get_backend_name() == "sqlite"
+    if sqlite and parsed.database in (None, "", ":memory:"):
+        message = "it has no file, and each thread would see its own"
+        raise ValueError(message)
+    if sqlite and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, pool_pre_ping=not sqlite)
+    if sqlite:
+        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "begin", _begin)
+    writer = engine.execution_options(**{_WRITES: True})
+    _make_tables(writer)
+    return engine, writer
+
+
+def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's, as it comes
+    connection.isolation_level = None  # transactions are ours: see _begin
+    for pragma in (
+        f"busy_timeout={BUSY_SECONDS * 1000}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _make_tables(engine: Engine) -> None:
+    """Make what is missing; processes that open a new database together take turns."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})"))
+        for table in metadata.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
+
+
+def insert_for(engine: Engine) -> Callable[[Table], Any]:
+    """Return the `insert` of the engine's dialect, which knows `ON CONFLICT`."""
+    if engine.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert
