@@ -1,0 +1,222 @@
+"""What is recorded of a service, and which live processes the record speaks of.
+
+The record is `HOME/services/NAME.json`; whoever holds a lock on `NAME.lock` owns it.
+
+Rules: standard library only, for the daemon stays small; a process id is trusted only while the
+birth of the process is the recorded one, so no foreign process is ever signalled.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from orchestrator.core.errors import OrchestratorError
+
+TICK = 0.02
+KILL_GRACE = 5.0
+_PROC = Path("/proc")
+
+
+class ServiceError(OrchestratorError):
+    """A service can't be started or stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One process of a service.
+
+    Attributes:
+        name: Name within the service.
+        argv: Command and arguments.
+        env: Variables set beside those of the command that starts the service.
+        after: Host and port that must answer before this process is started.
+        ready: Host and port that must answer before the service counts as up.
+        log: File for what it prints; `HOME/services/SERVICE-NAME.log` where empty.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, int] | None = None
+    ready: tuple[str, int] | None = None
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that is up: its daemon, its live processes, and what its starter noted.
+
+    `exited` has the exit codes of processes that ended by themselves; `started` is seconds since
+    the epoch.
+    """
+
+    name: str
+    pid: int
+    processes: Mapping[str, int]
+    info: Mapping[str, object]
+    started: float
+    exited: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Child:
+    """A process that the daemon started; `exit` is its exit code once it ended."""
+
+    pid: int
+    birth: str | None
+    exit: int | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """All that is written down of a service. `phase` is starting, up or failed."""
+
+    service: str
+    pid: int
+    birth: str | None
+    started: float
+    info: Mapping[str, object]
+    temporary: list[str]
+    phase: str = "starting"
+    reason: str = ""
+    children: dict[str, Child] = field(default_factory=dict)
+
+    @property
+    def owned(self) -> bool:
+        """Whether the daemon lives."""
+        return self.birth is not None and birth(self.pid) == self.birth
+
+    def public(self) -> Service:
+        """Return what callers may know."""
+        living = {n: c.pid for n, c in self.children.items() if c.exit is None}
+        exited = {n: c.exit for n, c in self.children.items() if c.exit is not None}
+        return Service(self.service, self.pid, living, self.info, self.started, exited)
+
+    def living(self) -> list[int]:
+        """Return the processes that are the service's for certain, the daemon left out."""
+        leaders = [c.pid for c in self.children.values() if c.birth and birth(c.pid) == c.birth]
+        foreign = birth(self.pid) not in {None, self.birth}  # the number was given away again
+        members = () if foreign else _session(self.pid)
+        return list(dict.fromkeys((*leaders, *(pid for pid in members if pid != self.pid))))
+
+    def kill(self) -> None:
+        """Kill all that is left: the groups, then whatever made a group of its own."""
+        for child in reversed(self.children.values()):
+            if child.birth and birth(child.pid) == child.birth:
+                send(child.pid, signal.SIGKILL, group=True)
+        wait(self._killed, KILL_GRACE)
+
+    def _killed(self) -> bool:
+        left = self.living()
+        for pid in left:
+            send(pid, signal.SIGKILL)
+        return not left
+
+
+# --- on disk ----------------------------------------------------------------------------------
+
+
+def folder_of(home: Path) -> Path:
+    """Return where the services of `home` are recorded."""
+    return home.absolute() / "services"
+
+
+def load(folder: Path, service: str) -> Record | None:
+    """Return what is recorded of `service`.
+
+    Raises:
+        ServiceError: The record can't be read.
+    """
+    path = folder / f"{service}.json"
+    try:
+        raw = json.loads(path.read_text())
+        children = {name: Child(**child) for name, child in raw.pop("children").items()}
+        return Record(**raw, children=children)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"service {service!r}: {str(path)!r} can't be read ({error}); delete it"
+        raise ServiceError(message) from error
+
+
+def save(folder: Path, record: Record) -> None:
+    """Write the record, whole or not at all."""
+    path = folder / f"{record.service}.json"
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(asdict(record), indent=1))
+    new.replace(path)
+
+
+def erase(folder: Path, record: Record) -> None:
+    """Remove the temporary folders and the record."""
+    for path in record.temporary:
+        shutil.rmtree(path, ignore_errors=True)
+    (folder / f"{record.service}.json").unlink(missing_ok=True)
+
+
+def lock(folder: Path, service: str) -> int | None:
+    """Take the lock of `service` and return its descriptor, or `None` when it is held."""
+    descriptor = os.open(folder / f"{service}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+# --- live processes ---------------------------------------------------------------------------
+
+
+def birth(pid: int) -> str | None:
+    """Return when `pid` was started, in the system's own words; `None` when it is dead."""
+    if (_PROC / "self").exists():
+        fields = _stat(pid)
+        return fields[19] if fields else None
+    argv = ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    words = subprocess.run(argv, capture_output=True, text=True, check=False).stdout  # noqa: S603 - a number
+    return None if not words.strip() or words.startswith("Z") else words.split(None, 1)[1]
+
+
+def send(pid: int, number: signal.Signals, *, group: bool = False) -> None:
+    """Signal a process or its group; one that is gone already is fine."""
+    try:
+        (os.killpg if group else os.kill)(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def wait(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until `condition` holds, at most for `seconds`; return whether it does."""
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(TICK)
+    return True
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields that Linux shows of a living process, from its state on."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [] if fields[0] in "ZX" else fields
+
+
+def _session(leader: int) -> Iterator[int]:
+    for path in _PROC.glob("[0-9]*"):
+        fields = _stat(int(path.name))
+        if fields and int(fields[3]) == leader:
+            yield int(path.name)
