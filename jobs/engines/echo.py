@@ -1,0 +1,68 @@
+"""An engine that answers with the prompt, a character a token: for tests and benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from jobs.engines.text import StopFilter
+from orchestrator.job import Hardware, Piece, Sampling
+
+
+class EchoEngine:
+    """Satisfies `orchestrator.job.Engine`. Waits `delay` seconds before each token.
+
+    `active` is the number of answers that are being generated.
+    """
+
+    def __init__(
+        self,
+        model_folder: Path,
+        hardware: Hardware,
+        *,
+        max_context: int = 4096,
+        delay: float = 0.0,
+    ) -> None:
+        del model_folder, hardware
+        self.max_context = max_context
+        self.vocabulary = 0x110000
+        self.active = 0
+        self._delay = delay
+
+    def encode(self, text: str) -> list[int]:
+        """Return the code points of `text`."""
+        return [ord(character) for character in text]
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the code points of the last message."""
+        return self.encode(messages[-1]["content"])
+
+    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncIterator[Piece]:
+        """Yield the prompt; ends by `length` if that is longer than `max_tokens`."""
+        self.active += 1
+        try:
+            stops = StopFilter(sampling.stop)
+            answer = prompt[: sampling.max_tokens]
+            for left, token in zip(range(len(answer) - 1, -1, -1), answer, strict=True):
+                await asyncio.sleep(self._delay)
+                text, stopped = stops.add(chr(token), last=not left)
+                finish = None if left and not stopped else "stop"
+                if not stopped and not left and len(prompt) > sampling.max_tokens:
+                    finish = "length"
+                yield _piece(text, token, sampling, finish)
+                if finish:
+                    return
+        finally:
+            self.active -= 1
+
+    def close(self) -> None:
+        """Do nothing: it holds nothing."""
+
+
+def _piece(text: str, token: int, sampling: Sampling, finish: str | None) -> Piece:
+    if sampling.logprobs is None:
+        return Piece(text, token, finish=finish)
+    word = chr(token)
+    top = ((word, 0.0),) if sampling.logprobs else ()
+    return Piece(text, token, word, 0.0, top, finish)
