@@ -1,0 +1,80 @@
+"""Short ways to make the frozen values that tests start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.plan import Plan, make_plan
+from orchestrator.core.run import RunHeader
+from orchestrator.core.spec import (
+    Accelerator,
+    Bindings,
+    Fleet,
+    Limits,
+    Needs,
+    Pipeline,
+    Pool,
+    Role,
+    Stage,
+)
+
+REF = ArtifactRef("file:///a/model", "0" * 64, 10)
+
+
+def accelerator(**changes: object) -> Accelerator:
+    """Return a chip of one maker."""
+    facts = {"name": "Chip 1", "vendor": "maker", "device": "cpu", "backend": "gloo", **changes}
+    return Accelerator(**facts)  # type: ignore[arg-type]
+
+
+def pool(name: str, *, chip: Accelerator | None = None, **changes: object) -> Pool:
+    """Return a pool of eight chips on one node."""
+    size = {"devices_per_node": 8, "cpus_per_node": 16, **changes}
+    return Pool(name=name, accelerator=chip or accelerator(), **size)  # type: ignore[arg-type]
+
+
+def fleet(*pools: Pool) -> Fleet:
+    """Return a fleet of `pools`, of `a`, `b` and `c` where none are given."""
+    some = pools or (pool("a"), pool("b"), pool("c"))
+    return Fleet(name="test", pools={one.name: one for one in some})
+
+
+def stage(name: str, *before: str, **changes: object) -> Stage:
+    """Return a training stage that comes after the stages `before`."""
+    facts = {"role": Role.TRAIN, "job": "jobs.noop.noop", "after": before, **changes}
+    if "limits" not in facts:
+        facts["limits"] = Limits()
+    if "needs" not in facts:
+        facts["needs"] = Needs()
+    return Stage(name=name, **facts)  # type: ignore[arg-type]
+
+
+def pipeline(*stages: Stage) -> Pipeline:
+    """Return a pipeline of `stages`."""
+    return Pipeline(name="test", stages=stages)
+
+
+def bindings(first: str = "a", *fallbacks: str) -> Bindings:
+    """Return bindings of every role to the same pools."""
+    return Bindings(roles=dict.fromkeys(Role, first), fallbacks=dict.fromkeys(Role, fallbacks))
+
+
+def plan(
+    *stages: Stage, pools: Iterable[str] = ("a",), cost_limit: float | None = None, **known: Pool
+) -> Plan:
+    """Return a plan of `stages`, every role on `pools`: the first, then its fallbacks."""
+    some = [known.get(name, pool(name)) for name in ("a", "b", "c")]
+    bound = bindings(*pools)
+    return make_plan(pipeline(*stages), fleet(*some), bound, cost_limit=cost_limit)
+
+
+def header(planned: Plan, run: str = "run") -> RunHeader:
+    """Return the header of a run of `planned`."""
+    return RunHeader(run=run, plan=planned)
+
+
+def failure(kind: FailureKind = FailureKind.INTERCONNECT, evidence: str = "EI0002") -> Failure:
+    """Return a failure of `kind`."""
+    return Failure(kind=kind, evidence=evidence, pool="a", node="n1", rank=0, step=40)

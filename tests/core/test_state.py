@@ -1,0 +1,128 @@
+"""The life cycle is three tables, and what is not in them raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+import pytest
+
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.errors import TransitionError
+from orchestrator.core.state import (
+    ATTEMPT_TRANSITIONS,
+    EVENTS,
+    OPEN_TO,
+    RUN_TRANSITIONS,
+    STAGE_TRANSITIONS,
+    AttemptCancelled,
+    AttemptFailed,
+    AttemptPlaced,
+    AttemptStarted,
+    AttemptState,
+    AttemptSucceeded,
+    CancelRequested,
+    Event,
+    RetryScheduled,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunState,
+    RunSucceeded,
+    StageCancelled,
+    StageFailed,
+    StageReused,
+    StageSkipped,
+    StageState,
+    advance,
+    terminal,
+)
+from tests.build import failure
+
+REF = ArtifactRef("file:///a", "0" * 64, 1)
+ONE_OF_EACH: tuple[Event, ...] = (
+    RunStarted(1),
+    CancelRequested("enough"),
+    RunSucceeded(),
+    RunFailed("broken"),
+    RunCancelled(),
+    StageReused("s", REF, {}, "other"),
+    RetryScheduled("s", "a", 0.0, "again"),
+    StageFailed("s", "broken"),
+    StageSkipped("s", "lost"),
+    StageCancelled("s"),
+    AttemptStarted("s", 1, "a"),
+    AttemptPlaced("s", 1, ("n",)),
+    AttemptSucceeded("s", 1, REF),
+    AttemptFailed("s", 1, failure()),
+    AttemptCancelled("s", 1),
+)
+TABLES: tuple[Mapping[Any, Any], ...] = (
+    RUN_TRANSITIONS,
+    STAGE_TRANSITIONS,
+    ATTEMPT_TRANSITIONS,
+)
+STATES = (RunState, StageState, AttemptState)
+TERMINAL = (
+    {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED},
+    {StageState.SUCCEEDED, StageState.FAILED, StageState.SKIPPED, StageState.CANCELLED},
+    {AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.CANCELLED},
+)
+
+
+def pairs() -> Iterator[tuple[Mapping[Any, Any], Any, Event]]:
+    for table, states in zip(TABLES, STATES, strict=True):
+        for state, event in product(states, ONE_OF_EACH):
+            yield table, state, event
+
+
+def test_there_is_one_event_of_each_kind_here() -> None:
+    assert {type(event) for event in ONE_OF_EACH} == set(EVENTS.values())
+    assert {name: kind.__name__ for name, kind in EVENTS.items()} == {
+        name: name for name in EVENTS
+    }
+
+
+def test_every_pair_that_is_not_in_its_table_raises() -> None:
+    for table, state, event in pairs():
+        if (state, type(event)) in table:
+            assert advance(table, state, event) == table[state, type(event)]
+        else:
+            with pytest.raises(TransitionError, match=type(event).__name__):
+                advance(table, state, event)
+
+
+@pytest.mark.parametrize(
+    ("table", "states", "ends"), [*zip(TABLES, STATES, TERMINAL, strict=True)]
+)
+def test_the_terminal_states_are_those_without_a_row(
+    table: Mapping[Any, Any], states: type[RunState], ends: set[RunState]
+) -> None:
+    assert {state for state in states if terminal(table, state)} == ends
+
+
+@pytest.mark.parametrize(("table", "states"), [*zip(TABLES, STATES, strict=True)])
+def test_every_state_is_reached_from_the_first(
+    table: Mapping[Any, Any], states: type[RunState]
+) -> None:
+    seen, found = set(), {next(iter(states))}
+    while found != seen:
+        seen = found
+        found = seen | {after for (state, _), after in table.items() if state in seen}
+    assert seen == set(states)
+
+
+def test_a_run_that_ended_or_never_began_is_open_to_nothing() -> None:
+    assert set(OPEN_TO) == {RunState.RUNNING, RunState.CANCELLING}
+
+
+def test_nothing_new_starts_while_a_run_is_being_cancelled() -> None:
+    starts = {AttemptStarted, StageReused, RetryScheduled}
+    assert starts <= OPEN_TO[RunState.RUNNING]
+    assert not starts & OPEN_TO[RunState.CANCELLING]
+
+
+def test_every_event_of_a_stage_is_open_somewhere() -> None:
+    rows = {kind for _, kind in (*STAGE_TRANSITIONS, *ATTEMPT_TRANSITIONS)}
+    assert frozenset().union(*OPEN_TO.values()) == rows
