@@ -1,0 +1,5 @@
+"""The artifact store: manifests, the places where artifacts lie, and the store itself."""
+
+from orchestrator.adapters.artifacts.store import FsspecArtifactStore
+
+__all__ = ["FsspecArtifactStore"]
