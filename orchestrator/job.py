@@ -14,7 +14,7 @@ This module imports the standard library alone; jobs import nothing else of the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -161,8 +161,8 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncIterator[Piece]:
-        """Yield the answer, token by token, at least one. Closing the iterator frees its slot.
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """Yield the answer, token by token, at least one. Closing it frees its slot.
 
         The caller has checked that `prompt` is not empty and that it fits, together with
         `max_tokens`, into `max_context`.

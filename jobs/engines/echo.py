@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from jobs.engines.text import StopFilter
@@ -38,7 +38,9 @@ class EchoEngine:
         """Return the code points of the last message."""
         return self.encode(messages[-1]["content"])
 
-    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncIterator[Piece]:
+    async def generate(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncGenerator[Piece, None]:
         """Yield the prompt; ends by `length` if that is longer than `max_tokens`."""
         self.active += 1
         try:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,10 @@ class EmbeddedEngine:
             raise ValueError(f"the chat template refuses these messages: {error}") from error
         return ids
 
-    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncIterator[Piece]:
-        """Yield the answer, token by token. Closing the iterator frees its slot."""
+    async def generate(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield the answer, token by token. Closing it frees its slot."""
         request = _Request(Answer(prompt, sampling, self._decode))
         self._submit(request)
         try:

@@ -1,0 +1,1 @@
+"""The gateway: an OpenAI-compatible HTTP face for any engine. It knows no cluster."""
