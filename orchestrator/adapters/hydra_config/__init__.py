@@ -1,0 +1,10 @@
+"""Configs: composed by Hydra, parsed once, all problems at once with their path.
+
+`parse` takes what was composed before and needs no Hydra; the rest imports it when called.
+"""
+
+from orchestrator.adapters.hydra_config.commands import compose, info, show, sweep
+from orchestrator.adapters.hydra_config.completion import complete
+from orchestrator.adapters.hydra_config.parse import parse
+
+__all__ = ["complete", "compose", "info", "parse", "show", "sweep"]

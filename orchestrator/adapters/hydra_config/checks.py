@@ -1,0 +1,94 @@
+"""What types can't say: bounds of figures, and fields that go together.
+
+Works on the config as plain data, so that a wrong type elsewhere hides nothing; what has a wrong
+type itself is passed over here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from orchestrator.core.errors import Problem
+from orchestrator.core.nearest import choices
+from orchestrator.core.spec import Json
+
+# The least and the most that a figure may be; "not a number" is refused with both.
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "cost_limit": (0, float("inf")),
+    "tracking.system_seconds": (0, 86_400),
+    "cluster.serve_port": (1, 65_535),
+    "cluster.object_store_mb": (75, float("inf")),
+    "fleet.pools.*.nodes": (1, 1_000_000),
+    "fleet.pools.*.devices_per_node": (0, 1024),
+    "fleet.pools.*.cpus_per_node": (1, 4096),
+    "fleet.pools.*.price_per_hour": (0, float("inf")),
+    "fleet.pools.*.accelerator.memory_gb": (0, float("inf")),
+    "fleet.pools.*.accelerator.price_per_hour": (0, float("inf")),
+    "pipeline.stages.*.hours": (0, 1_000_000),
+    "pipeline.stages.*.needs.workers": (1, 1_000_000),
+    "pipeline.stages.*.needs.devices": (0, 1024),
+    "pipeline.stages.*.needs.cpus": (0, 4096),
+    "pipeline.stages.*.needs.memory_gb": (0, float("inf")),
+    "pipeline.stages.*.limits.attempts": (1, 1000),
+    "pipeline.stages.*.limits.timeout": (0, float("inf")),
+    "pipeline.stages.*.limits.pending": (0, float("inf")),
+    "pipeline.stages.*.limits.cost": (0, float("inf")),
+    "pipeline.stages.*.limits.backoff": (0, 86_400),
+    "pipeline.stages.*.endpoint.replicas": (1, 10_000),
+}
+
+
+def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
+    """Yield what is wrong with a config beside its types."""
+    for pattern, (low, high) in BOUNDS.items():
+        for path, value in _at(data, pattern.split("."), ()):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and not low <= value <= high:  # type: ignore[operator]
+                hint = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+                yield Problem(path, f"{value!r} is out of bounds", hint)
+    stages = _mapping(_mapping(data.get("pipeline")).get("stages"))
+    if not stages and "pipeline" in data:
+        yield Problem("pipeline.stages", "the pipeline has no stage", "add one")
+    for name, stage in stages.items():
+        if isinstance(stage, dict):
+            yield from _stage(f"pipeline.stages.{name}", stage)
+    yield from _endpoint_names(stages)
+
+
+def _stage(path: str, stage: Mapping[str, Json]) -> Iterator[Problem]:
+    job, endpoint = stage.get("job"), stage.get("endpoint")
+    if job is None and endpoint is None:
+        yield Problem(path, "has neither a job nor an endpoint", f"set {path}.job=NAME")
+    if job is not None and endpoint is not None:
+        yield Problem(path, "has both a job and an endpoint", f"remove one: ~{path}.job")
+    if isinstance(endpoint, dict):
+        model, inputs = str(endpoint.get("model", "model")), _mapping(stage.get("inputs"))
+        if model not in inputs:
+            what = f"{model!r} is not an input of the stage"
+            yield Problem(f"{path}.endpoint.model", what, choices(model, inputs, "inputs"))
+        if endpoint.get("formats") == []:
+            yield Problem(f"{path}.endpoint.formats", "names no format", "name one: [bf16]")
+
+
+def _endpoint_names(stages: Mapping[str, Json]) -> Iterator[Problem]:
+    seen: dict[Json, str] = {}
+    for name, stage in stages.items():
+        endpoint = _mapping(_mapping(stage).get("endpoint")).get("name")
+        if isinstance(endpoint, str) and seen.setdefault(endpoint, name) != name:
+            what = f"{endpoint!r} is the endpoint of stage {seen[endpoint]!r} too"
+            yield Problem(f"pipeline.stages.{name}.endpoint.name", what, "rename one")
+
+
+def _at(data: Json, pattern: list[str], path: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
+    if not pattern:
+        yield ".".join(path), data
+        return
+    holder = _mapping(data)
+    for key in holder if pattern[0] == "*" else [pattern[0]]:
+        if key in holder:
+            yield from _at(holder[key], pattern[1:], (*path, key))
+
+
+def _mapping(data: Json) -> Mapping[str, Json]:
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,142 @@
+"""What the command line asks of Hydra: compose, sweep, show, explain.
+
+Hydra is imported by the function that needs it: a config that is only parsed does without.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Literal
+
+from orchestrator.adapters.hydra_config.parse import parse, try_parse
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.nearest import choices
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Json
+
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+def compose(
+    overrides: Sequence[str], *, config_dir: Path | None = None, config_name: str = "config"
+) -> Settings:
+    """Compose the config that `overrides` choose, and parse it.
+
+    Raises:
+        ConfigError: With all problems.
+    """
+    from orchestrator.adapters.hydra_config.composer import Composer
+    from orchestrator.adapters.hydra_config.plain import to_plain
+
+    config, problems = Composer(config_dir, config_name).compose(overrides)
+    if config is None:
+        raise ConfigError(problems)
+    data, unset = to_plain(config)
+    _anchor_code(data)
+    _, wrong = try_parse(data)
+    told = [problem.path for problem in (*problems, *unset)]
+    problems = [*problems, *unset, *(p for p in wrong if not _told(p.path, told))]
+    if problems:
+        raise ConfigError(problems)
+    return parse(data, overrides=overrides)
+
+
+def sweep(overrides: Sequence[str], *, config_dir: Path | None = None) -> list[tuple[str, ...]]:
+    """Return one tuple of overrides for each combination of the values in `overrides`.
+
+    Raises:
+        ConfigError: With all overrides that can't be read.
+    """
+    from orchestrator.adapters.hydra_config.composer import Composer
+    from orchestrator.adapters.hydra_config.overriding import combinations
+
+    parsed, problems = Composer(config_dir).parse(overrides)
+    if problems:
+        raise ConfigError(problems)
+    return combinations(parsed)
+
+
+def show(
+    kind: Literal["job", "hydra", "all"],
+    overrides: Sequence[str],
+    *,
+    config_dir: Path | None = None,
+    resolve: bool = False,
+    package: str | None = None,
+) -> str:
+    """Return the composed config as YAML, or the part of it at `package`.
+
+    Raises:
+        ConfigError: It does not compose, or has no such part.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from orchestrator.adapters.hydra_config import messages
+    from orchestrator.adapters.hydra_config.composer import Composer
+
+    composer = Composer(config_dir)
+    config, problems = composer.compose(overrides)
+    if config is None or problems:
+        raise ConfigError(problems)
+    config = composer.hydra.get_sanitized_cfg(config, kind)
+    if package not in {None, "_global_"}:
+        part = OmegaConf.select(config, package)
+        if part is None:
+            raise ConfigError([Problem("--package", f"{package!r} is not in the config")])
+        config = part
+    try:
+        return str(OmegaConf.to_yaml(config, resolve=resolve))
+    except OmegaConfBaseException as error:
+        raise ConfigError([messages.foreign(error)]) from error
+
+
+def info(kind: str, overrides: Sequence[str], *, config_dir: Path | None = None) -> str:
+    """Return what Hydra tells of a composition: its defaults list, tree, sources, plugins.
+
+    Raises:
+        ConfigError: It does not compose, or there is no such information.
+    """
+    from orchestrator.adapters.hydra_config import overriding
+    from orchestrator.adapters.hydra_config.composer import Composer
+
+    if kind not in INFO:
+        raise ConfigError([Problem("--info", f"{kind!r} is none", choices(kind, INFO, "kinds"))])
+    composer = Composer(config_dir)
+    _, problems = composer.compose(overrides)
+    if problems:
+        raise ConfigError(problems)
+    choosing, setting = overriding.split(composer.loader, composer.parse(overrides)[0])
+    lines = [str(o.input_line) for o in choosing] + [overriding.forced(o) for o in setting]
+    with _captured() as out:
+        composer.hydra.show_info(kind, composer.config_name, lines)
+    return out.getvalue()
+
+
+@contextmanager
+def _captured() -> Iterator[io.StringIO]:
+    """Catch what Hydra logs to standard output, and leave logging as it was."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    with redirect_stdout(io.StringIO()) as out:
+        try:
+            yield out
+        finally:
+            root.setLevel(level)
+            root.handlers[:] = handlers
+
+
+def _anchor_code(data: dict[str, Json]) -> None:
+    """Make the folders of `jobs.code` absolute: workers have other working folders."""
+    jobs = data.get("jobs")
+    code = jobs.get("code") if isinstance(jobs, dict) else None
+    if isinstance(jobs, dict) and isinstance(code, list):
+        jobs["code"] = [str(Path(c).absolute()) if isinstance(c, str) else c for c in code]
+
+
+def _told(path: str, told: Sequence[str]) -> bool:
+    return any(path == other or path.startswith(f"{other}.") for other in told if other)

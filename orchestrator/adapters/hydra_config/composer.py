@@ -1,0 +1,160 @@
+"""Hydra's composition, without its global state, and with every problem told and not the first.
+
+Overrides that choose files (`pipeline=r2`) go to Hydra; those that set values are applied here,
+one by one, so that each bad one gets its line. A value may be set wherever the schema knows a key:
+`+` is needed only for a new stage or pool.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from orchestrator.adapters.hydra_config import messages, overriding, unreadable
+from orchestrator.core.errors import ConfigError, Problem
+
+HYDRA_VERSION = "1.3"
+
+# What Hydra raises for what a user wrote. It asserts on some malformed defaults lists.
+FOREIGN = (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError, AssertionError)
+UNREADABLE = (YAMLError, OSError, UnicodeDecodeError)
+
+
+def packaged() -> Path:
+    """Return the folder of the shipped configs: inside the package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    inside = package / "conf"
+    return inside if (inside / "config.yaml").is_file() else package.parent / "conf"
+
+
+class Composer:
+    """Composes configs from the shipped folder and, before it, the user's own `config_dir`."""
+
+    def __init__(self, config_dir: Path | None = None, config_name: str = "config") -> None:
+        """Raise `ConfigError` when `config_dir` is no folder."""
+        if config_dir is not None and not config_dir.is_dir():
+            what = f"{str(config_dir)!r} is not a folder"
+            raise ConfigError([Problem("--config-dir", what, "name one that holds YAML files")])
+        self.config_name = config_name
+        self.folders = [*([config_dir.resolve()] if config_dir else []), packaged()]
+        version.setbase(HYDRA_VERSION)
+        Plugins.instance()
+        path = create_config_search_path(str(packaged()))
+        if config_dir is not None:
+            folder = f"file://{config_dir.resolve()}"
+            path.prepend("--config-dir", folder, SearchPathQuery("main", None))
+        self.loader = ConfigLoaderImpl(path)
+        self.hydra = Hydra("orchestrator", self.loader)
+
+    def parse(self, overrides: Iterable[str]) -> tuple[list[Override], list[Problem]]:
+        """Return the overrides that can be read, and what is wrong with the others."""
+        return overriding.parse(self.loader, overrides)
+
+    def compose(self, overrides: Sequence[str]) -> tuple[DictConfig | None, list[Problem]]:
+        """Return the config with its node `hydra`, as far as it goes, and all problems.
+
+        The config is `None` where the files themselves can't be composed.
+        """
+        parsed, problems = self.parse(overrides)
+        problems.extend(overriding.sweeps(parsed))
+        single = [override for override in parsed if not override.is_sweep_override()]
+        choosing, setting = overriding.split(self.loader, single)
+        unknown = list(overriding.unknown_options(self.loader, choosing))
+        problems.extend(problem for _, problem in unknown)
+        bad = [override for override, _ in unknown]
+        config, found = self._load([o for o in choosing if o not in bad])
+        problems.extend(found)
+        if config is None:
+            return None, problems
+        for override in setting:
+            found = list(_apply(override, config))
+            problems.extend(p for p in found if not _follows_from(p, bad))
+        return config, problems
+
+    def _load(self, choosing: Sequence[Override]) -> tuple[DictConfig | None, list[Problem]]:
+        """Compose the chosen files; when that fails, find each override that is to blame."""
+        try:
+            return self._compose(choosing), []
+        except FOREIGN as error:
+            first = self._problem(error)
+            if isinstance(error, UNREADABLE):
+                return None, [first]
+        accepted: list[Override] = []
+        problems: list[Problem] = []
+        for override in choosing:
+            try:
+                self._compose([*accepted, override])
+            except FOREIGN as error:
+                problems.append(self._problem(error))
+            else:
+                accepted.append(override)
+        if len(accepted) == len(choosing) or not problems:
+            return None, [first]
+        try:
+            return self._compose(accepted), problems
+        except FOREIGN:
+            return None, problems
+
+    def _compose(self, choosing: Iterable[Override]) -> DictConfig:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*is not available", category=UserWarning)
+            try:
+                config = self.hydra.compose_config(
+                    self.config_name, [o.input_line for o in choosing], RunMode.RUN
+                )
+            except UserWarning as warning:
+                raise HydraException(str(warning)) from warning
+        OmegaConf.set_struct(config, value=False)
+        return config
+
+    def _problem(self, error: BaseException) -> Problem:
+        if isinstance(error, UNREADABLE):
+            return unreadable.problem(error, self.folders)
+        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+        return messages.foreign(cause)
+
+
+def _apply(override: Override, config: DictConfig) -> Iterator[Problem]:
+    """Set the value that `override` says, or yield why it can't be."""
+    path = overriding.path_of(override)
+    adding = override.is_add() or override.is_force_add()
+    wrong = None
+    if not adding and not override.is_delete():
+        wrong = messages.unknown_key(path, lambda inner: _exists(config, inner))
+    if wrong is not None:
+        yield overriding.with_hint(override, wrong, config)
+        return
+    try:
+        with open_dict(config):
+            ConfigLoaderImpl._apply_overrides_to_config([override], config)  # noqa: SLF001 - Hydra has no public way to apply one
+            config.hydra.overrides.task.append(override.input_line)
+    except (HydraException, OmegaConfBaseException) as error:
+        yield Problem(".".join(path), messages.first_line(error))
+
+
+def _exists(config: DictConfig, path: Sequence[str]) -> bool:
+    node: object = config
+    for part in path:
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _follows_from(problem: Problem, bad: Iterable[Override]) -> bool:
+    """Whether `problem` lies in what an unknown option would have brought."""
+    return any(problem.path.split(".")[0] == o.key_or_group.split("/")[0] for o in bad)

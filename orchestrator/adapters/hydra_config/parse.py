@@ -1,0 +1,100 @@
+"""From a composed config, as plain data, to frozen values. Reports every problem at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.adapters.hydra_config import checks, messages
+from orchestrator.adapters.hydra_config.schema import NAMED, Document
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Bindings, Fleet, Json, Pipeline
+
+TEXTS = (("tags",), ("fleet", "pools", "*", "labels"))
+
+
+def parse(config: Mapping[str, Json], *, overrides: Iterable[str] = ()) -> Settings:
+    """Return the settings that `config`, composed and resolved, says.
+
+    Raises:
+        ConfigError: With all problems.
+    """
+    found, problems = try_parse(config)
+    if found is None or problems:
+        raise ConfigError(problems)
+    return replace(found, resolved=config, overrides=tuple(overrides))
+
+
+def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem]]:
+    """Return the settings, `None` where the config has not their shape, and all problems."""
+    data = json.loads(json.dumps(config, default=str))
+    problems = [*_name_by_key(data), *checks.problems(data)]
+    for path in TEXTS:
+        _as_text(data, path)
+    try:
+        # JSON in strict mode is what a config file means: a list is a tuple and a name an enum,
+        # but text is no number and `true` is not 1.
+        document = _adapter().validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        return None, [*map(messages.problem, error.errors(include_url=False)), *problems]
+    return _settings(document), problems
+
+
+@cache
+def _adapter() -> TypeAdapter[Document]:
+    return TypeAdapter(Document)
+
+
+def _settings(document: Document) -> Settings:
+    return Settings(
+        pipeline=Pipeline(
+            name=document.pipeline.name, stages=tuple(document.pipeline.stages.values())
+        ),
+        fleet=Fleet(name=document.fleet.name, pools=document.fleet.pools),
+        bindings=Bindings(roles=document.roles, fallbacks=document.fallbacks),
+        seed=document.seed,
+        cost_limit=document.cost_limit,
+        jobs=document.jobs,
+        storage=document.storage,
+        tracking=document.tracking,
+        cluster=document.cluster,
+        tags=document.tags,
+    )
+
+
+def _name_by_key(data: Json) -> Iterator[Problem]:
+    """Fill in the names of stages and pools, which are their keys."""
+    for path in NAMED:
+        for name, item in _mapping_at(data, path).items():
+            if not isinstance(item, dict):
+                continue
+            given = item.setdefault("name", name)
+            if given != name:
+                where = ".".join((*path, name, "name"))
+                yield Problem(where, f"{given!r} differs from its key", "rename the key")
+                item["name"] = name
+
+
+def _as_text(data: Json, path: tuple[str, ...]) -> None:
+    """Turn numbers and truth values at `path` into the text that was written."""
+    head, *rest = path
+    holder = data if isinstance(data, dict) else {}
+    if rest:
+        for key in list(holder) if head == "*" else [head]:
+            _as_text(holder.get(key), tuple(rest))
+        return
+    found = holder.get(head)
+    if isinstance(found, dict):
+        plain = {k: v for k, v in found.items() if isinstance(v, (bool, int, float))}
+        found.update({k: json.dumps(v) for k, v in plain.items()})
+
+
+def _mapping_at(data: Json, path: Iterable[str]) -> dict[str, Json]:
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
