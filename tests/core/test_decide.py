@@ -1,0 +1,250 @@
+"""What follows: when a stage starts, is retried, moves to another pool, or is given up."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.core.decide import Cancel, Command, Expire, Record, Start, action_for, decide
+from orchestrator.core.failure import DEFAULT_ACTIONS, Action, FailureKind
+from orchestrator.core.fold import apply, begin
+from orchestrator.core.plan import Plan
+from orchestrator.core.run import Run
+from orchestrator.core.spec import Limits, Needs
+from orchestrator.core.state import (
+    AttemptFailed,
+    AttemptPlaced,
+    AttemptStarted,
+    AttemptSucceeded,
+    CancelRequested,
+    Event,
+    RetryScheduled,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    StageCancelled,
+    StageFailed,
+    StageReused,
+    StageSkipped,
+)
+from tests.build import REF, failure, header, plan, pool, stage
+
+DAY = 86_400.0
+PAID = pool("a", price_per_hour=3600.0)
+
+
+def after(planned: Plan, *events: Event) -> Run:
+    """Return the running run of `planned` after `events`, all at time 0."""
+    run = apply(begin(header(planned)), RunStarted(1), 0.0)
+    for event in events:
+        run = apply(run, event, 0.0)
+    return run
+
+
+def failed(number: int, kind: FailureKind, where: str = "a") -> tuple[Event, ...]:
+    return (AttemptStarted("s", number, where), AttemptFailed("s", number, failure(kind)))
+
+
+def only(run: Run, now: float = 0.0) -> Command:
+    (command,) = decide(run, now)
+    return command
+
+
+def event_of(run: Run, now: float = 0.0) -> Event:
+    command = only(run, now)
+    assert isinstance(command, Record)
+    return command.event
+
+
+# --- start ------------------------------------------------------------------------------------
+
+
+def test_a_run_that_has_not_begun_or_is_over_waits_for_nothing() -> None:
+    planned = plan(stage("s"))
+    assert decide(begin(header(planned)), 0.0) == ()
+    assert decide(after(planned, RunFailed("x")), 0.0) == ()
+
+
+def test_stages_start_when_all_before_them_succeeded_in_the_order_of_the_plan() -> None:
+    planned = plan(stage("s"), stage("t"), stage("u", "s", "t"))
+    assert decide(after(planned), 0.0) == (Start("s", 1, "a"), Start("t", 1, "a"))
+    half = after(planned, StageReused("s", REF, {}, "x"), AttemptStarted("t", 1, "a"))
+    assert decide(half, 0.0) == ()
+    whole = apply(half, AttemptSucceeded("t", 1, None), 1.0)
+    assert only(whole, 1.0) == Start("u", 1, "a")
+
+
+def test_a_stage_after_one_that_did_not_succeed_is_skipped_and_says_which() -> None:
+    lost = after(plan(stage("s"), stage("t", "s"), stage("u", "t")), StageFailed("s", "broken"))
+    assert event_of(lost) == StageSkipped("t", "stage 's' failed")
+    again = apply(lost, event_of(lost), 0.0)
+    assert event_of(again) == StageSkipped("u", "stage 't' skipped")
+
+
+def test_a_run_succeeds_when_every_stage_did() -> None:
+    assert event_of(after(plan(stage("s")), StageReused("s", None, {}, "x"))) == RunSucceeded()
+
+
+def test_a_run_fails_with_the_stage_the_pool_and_the_reason() -> None:
+    run = after(plan(stage("s")), *failed(1, FailureKind.USER_CODE))
+    run = apply(run, event_of(run), 0.0)
+    why = "stage 's' failed on pool 'a': user_code: EI0002"
+    assert event_of(run) == RunFailed(why)
+
+
+# --- after a failure --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_each_kind_leads_to_what_its_row_says(kind: FailureKind) -> None:
+    event = event_of(after(plan(stage("s"), pools=("a", "b")), *failed(1, kind)))
+    expected = {
+        Action.STOP: StageFailed("s", f"{kind}: EI0002"),
+        Action.RETRY: RetryScheduled("s", "a", 1.0, f"{kind}: retry on a"),
+        Action.FALL_BACK: RetryScheduled("s", "b", 0.0, f"{kind}: fall back to b"),
+    }
+    assert event == expected[DEFAULT_ACTIONS[kind]]
+
+
+def test_a_stage_may_have_an_action_of_its_own() -> None:
+    own = stage("s", on_failure={FailureKind.INTERCONNECT: Action.RETRY})
+    run = after(plan(own, pools=("a", "b")), *failed(1, FailureKind.INTERCONNECT))
+    assert action_for(run.stages["s"], FailureKind.INTERCONNECT) is Action.RETRY
+    assert action_for(run.stages["s"], FailureKind.HANG) is Action.FALL_BACK
+    assert event_of(run) == RetryScheduled("s", "a", 1.0, "interconnect: retry on a")
+
+
+def test_without_a_pool_left_the_stage_is_given_up() -> None:
+    run = after(plan(stage("s")), *failed(1, FailureKind.HANG))
+    why = "hang: EI0002 (no pool left to fall back to)"
+    assert event_of(run) == StageFailed("s", why)
+
+
+def test_a_stage_falls_back_along_its_pools_and_never_goes_back() -> None:
+    planned = plan(stage("s"), pools=("a", "b", "c"))
+    moved = (*failed(1, FailureKind.HANG), RetryScheduled("s", "b", 0.0, "moved"))
+    run = after(planned, *moved, *failed(2, FailureKind.HANG, "b"))
+    assert event_of(run) == RetryScheduled("s", "c", 0.0, "hang: fall back to c")
+
+
+def test_the_last_attempt_says_that_it_was_the_last() -> None:
+    run = after(plan(stage("s", limits=Limits(attempts=1))), *failed(1, FailureKind.WORKER_LOST))
+    why = "worker_lost: EI0002 (attempt 1, the last)"
+    assert event_of(run) == StageFailed("s", why)
+
+
+def test_back_off_doubles_on_a_pool_ten_times_at_most_and_begins_anew_on_the_next() -> None:
+    lost = FailureKind.WORKER_LOST
+    run = after(plan(stage("s", limits=Limits(attempts=99, backoff=2.0)), pools=("a", "b")))
+    waits = []
+    for number in range(1, 14):
+        for event in failed(number, lost):
+            run = apply(run, event, 0.0)
+        event = event_of(run)
+        assert isinstance(event, RetryScheduled)
+        waits.append(event.not_before)
+        run = apply(run, event, 0.0)
+    assert waits == [2.0 * 2**n for n in range(11)] + [2048.0, 2048.0]
+    moved = (*failed(14, FailureKind.HANG), RetryScheduled("s", "b", 0.0, "moved"))
+    for event in (*moved, *failed(15, lost, "b")):
+        run = apply(run, event, 0.0)
+    assert event_of(run) == RetryScheduled("s", "b", 2.0, "worker_lost: retry on b")
+
+
+def test_a_retry_waits_until_its_time() -> None:
+    again = RetryScheduled("s", "a", 5.0, "again")
+    run = after(plan(stage("s")), *failed(1, FailureKind.WORKER_LOST), again)
+    assert decide(run, 4.9) == ()
+    assert only(run, 5.0) == Start("s", 2, "a")
+
+
+# --- limits -----------------------------------------------------------------------------------
+
+
+def test_an_attempt_that_waits_too_long_for_its_place_expires() -> None:
+    waiting = after(plan(stage("s", limits=Limits(pending=60.0))), AttemptStarted("s", 1, "a"))
+    assert decide(waiting, 60.0) == ()
+    command = only(waiting, 60.1)
+    assert isinstance(command, Expire)
+    assert command.failure.kind is FailureKind.PLACEMENT
+    assert command.failure.evidence == "no free place on pool 'a' within 60.0 s"
+
+
+def test_a_placed_attempt_and_one_without_a_limit_may_wait_for_ever() -> None:
+    for_ever = Limits(pending=None)
+    assert decide(after(plan(stage("s", limits=for_ever)), AttemptStarted("s", 1, "a")), DAY) == ()
+    placed = (AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n",)))
+    assert decide(after(plan(stage("s")), *placed), DAY) == ()
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_a_stage_expires_at_its_time_limit_waiting_or_not(*, placed: bool) -> None:
+    begun: list[Event] = [AttemptStarted("s", 1, "a")]
+    if placed:
+        begun.append(AttemptPlaced("s", 1, ("n",)))
+    run = after(plan(stage("s", limits=Limits(timeout=10.0))), *begun)
+    assert decide(run, 10.0) == ()
+    command = only(run, 10.1)
+    assert isinstance(command, Expire)
+    assert command.failure.kind is FailureKind.TIME
+    assert command.failure.evidence == "stage 's' ran over its time limit of 10.0 s"
+
+
+def test_no_further_attempt_follows_when_the_time_is_over() -> None:
+    one = stage("s", limits=Limits(timeout=10.0))
+    why = "worker_lost: EI0002 (stage 's' ran over its time limit of 10.0 s)"
+    run = after(plan(one), *failed(1, FailureKind.WORKER_LOST))
+    assert event_of(run, 10.1) == StageFailed("s", why)
+    waiting = apply(run, RetryScheduled("s", "a", 9.0, "again"), 0.0)
+    late = "time: stage 's' ran over its time limit of 10.0 s"
+    assert event_of(waiting, 10.1) == StageFailed("s", late)
+
+
+def test_a_stage_expires_at_its_cost_limit() -> None:
+    one = stage("s", limits=Limits(cost=10.0), needs=Needs(devices=2))
+    placed = (AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n",)))
+    run = after(plan(one, a=PAID), *placed)
+    assert decide(run, 5.0) == ()
+    command = only(run, 5.1)
+    assert isinstance(command, Expire)
+    assert command.failure.kind is FailureKind.BUDGET
+    assert command.failure.evidence == "stage 's' cost more than its limit of $10.0"
+
+
+def test_a_run_over_its_budget_expires_what_runs_and_starts_nothing() -> None:
+    planned = plan(stage("s"), stage("t"), stage("u", "s"), a=PAID, cost_limit=10.0)
+    placed = (AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n",)))
+    run = after(planned, *placed)
+    assert decide(run, 10.0) == (Start("t", 1, "a"),)
+    why = "the run cost more than its limit of $10.0"
+    expire, record = decide(run, 10.1)
+    assert isinstance(expire, Expire)
+    assert expire.failure.evidence == why
+    assert record == Record(StageFailed("t", f"budget: {why}"))
+
+
+def test_an_unknown_price_counts_nothing_towards_a_budget() -> None:
+    placed = (AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n",)))
+    assert decide(after(plan(stage("s"), cost_limit=0.0), *placed), DAY) == ()
+
+
+# --- cancel -----------------------------------------------------------------------------------
+
+
+def test_a_cancelled_run_winds_down_stage_by_stage() -> None:
+    planned = plan(stage("s"), stage("t"), stage("u"), stage("v", "s"))
+    begun = (*failed(1, FailureKind.WORKER_LOST), AttemptStarted("t", 1, "a"))
+    done = StageReused("u", None, {}, "x")
+    run = after(planned, *begun, done, CancelRequested("enough"))
+    commands = decide(run, 0.0)
+    assert commands == (
+        Record(StageCancelled("s")),
+        Cancel("t", 1),
+        Record(StageCancelled("v")),
+    )
+
+
+def test_a_cancelled_run_ends_when_nothing_of_it_runs() -> None:
+    run = after(plan(stage("s")), CancelRequested("enough"))
+    run = apply(run, event_of(run), 0.0)
+    assert event_of(run) == RunCancelled()
