@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -82,3 +83,34 @@ class Failure:
     node: str | None = None
     rank: int | None = None
     step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A pattern in what an exception says (`Type: message`) and the kind that it shows."""
+
+    pattern: re.Pattern[str]
+    kind: FailureKind
+
+
+def _sign(pattern: str, kind: FailureKind) -> Sign:
+    return Sign(re.compile(pattern), kind)
+
+
+# The first that fits counts. What fits none is the user's own code.
+SIGNS: tuple[Sign, ...] = (
+    _sign(r"^(Memory|OutOfMemory)Error\b", FailureKind.OUT_OF_MEMORY),
+    _sign(r"(?i)\bout of memory\b", FailureKind.OUT_OF_MEMORY),
+    _sign(r"^NotImplementedError: Could not run 'aten::", FailureKind.UNSUPPORTED_OPERATOR),
+    _sign(r"^FloatingPointError\b", FailureKind.NUMERICAL_DIVERGENCE),
+    _sign(r"^Dist(Backend|Network|Store)?Error\b", FailureKind.INTERCONNECT),
+    _sign(r"(?i)\bgloo\b.*\b(closed|reset|timed out|refused)\b", FailureKind.INTERCONNECT),
+    _sign(r"^ArtifactError\b", FailureKind.DATA),
+)
+
+
+def kind_of(exception: str, message: str) -> FailureKind:
+    """Return what an exception of type `exception` (its bare name) with `message` shows."""
+    said = f"{exception}: {message}"
+    found = (sign.kind for sign in SIGNS if sign.pattern.search(said))
+    return next(found, FailureKind.USER_CODE)

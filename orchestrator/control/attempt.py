@@ -1,0 +1,185 @@
+"""What runs in each worker of an attempt: imports the job, calls it, tells how it ended.
+
+The job runs in a thread of its own; what it says leaves as a stream of messages, in batches.
+Whatever the job does, raise `SystemExit` included, becomes one value: here, and nowhere else in
+the product, everything is caught.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.control.context import (
+    AttemptContext,
+    CancelledError,
+    Desk,
+    hardware_of,
+    meta_of,
+    numbers,
+)
+from orchestrator.control.evidence import describe
+from orchestrator.control.job_import import check_params, extend_path, load_job
+from orchestrator.control.outbox import Outbox
+from orchestrator.control.output import capture
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.ports import (
+    ArtifactStore,
+    AttemptRequest,
+    Clock,
+    Failed,
+    LogLine,
+    Message,
+    Succeeded,
+)
+
+BATCH_SECONDS = 0.1
+GRACE_SECONDS = 1.0
+
+
+class Gang(Protocol):
+    """Opens the process group of a gang: `adapters.torch_gang.open_gang`."""
+
+    def __call__(
+        self,
+        rendezvous: str | None,
+        rank: int,
+        world_size: int,
+        backend: str,
+        *,
+        cpu_threads: int,
+    ) -> AbstractContextManager[None]:
+        """Return what holds the group open. A gang of one needs none."""
+        ...
+
+
+def stream(
+    request: AttemptRequest,
+    *,
+    rank: int,
+    rendezvous: str | None,
+    store: ArtifactStore,
+    clock: Clock,
+    gang: Gang,
+) -> Iterator[Message]:
+    """Run worker `rank` of an attempt; yield what it says, last exactly one outcome.
+
+    Never raises. Closing the generator tells the job to end and takes its scratch away.
+    """
+    desk = Desk(store, clock, Outbox(), threading.Event())
+    attempt = _Attempt(request, rank, rendezvous, gang, desk)
+    thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
+    thread.start()
+    try:
+        while not desk.outbox.wait(BATCH_SECONDS):
+            yield from desk.outbox.drain()
+        yield from desk.outbox.drain()
+    finally:
+        desk.stop.set()
+        thread.join(GRACE_SECONDS)
+        attempt.drop()
+
+
+class _Attempt:
+    """One worker's part of an attempt."""
+
+    def __init__(
+        self,
+        request: AttemptRequest,
+        rank: int,
+        rendezvous: str | None,
+        gang: Gang,
+        desk: Desk,
+    ) -> None:
+        self._request = request
+        self._rank = rank
+        self._rendezvous = rendezvous
+        self._gang = gang
+        self._desk = desk
+        self._context: AttemptContext | None = None
+        self._output: Path | None = None
+
+    def run(self) -> None:
+        """Do the work; the outcome is the last that leaves."""
+        outcome: Succeeded | Failed = Failed(self._failure(FailureKind.SOFTWARE, "no outcome"))
+        try:
+            with capture(self._print):
+                outcome = self._outcome()
+            self.drop()
+        finally:
+            self._desk.outbox.finish(outcome)
+
+    def drop(self) -> None:
+        """Take the scratch folder away. Safe to call twice."""
+        if self._output is not None:
+            self._desk.store.drop(self._output)
+
+    def _outcome(self) -> Succeeded | Failed:
+        try:
+            return self._execute()
+        except CancelledError as error:
+            return Failed(self._failure(FailureKind.CANCELLED, str(error)))
+        except BaseException as error:  # noqa: BLE001 - user code: any outcome becomes a value
+            found = describe(error)
+            return Failed(self._failure(found.kind, found.line, found.detail))
+
+    def _execute(self) -> Succeeded | Failed:
+        request = self._request
+        missing = self._missing_device_package()
+        if missing is not None:
+            return missing
+        extend_path(request.code)
+        job = load_job(request.job, request.packages)
+        check_params(request.job, job, request.params)
+        inputs = {name: self._desk.store.fetch(ref) for name, ref in request.inputs.items()}
+        self._output = self._desk.store.scratch(request.key)
+        self._context = AttemptContext(request, self._rank, inputs, self._output, self._desk)
+        with self._gang(
+            self._rendezvous,
+            self._rank,
+            request.needs.workers,
+            self._context.hardware.backend,
+            cpu_threads=max(1, int(request.needs.cpus)),
+        ):
+            self._context.go_on()
+            returned = job(self._context, **request.params)
+        self._context.go_on()
+        metrics = {} if returned is None else numbers(returned, f"results of {request.job!r}")
+        return Succeeded(self._commit(self._output), metrics)
+
+    def _missing_device_package(self) -> Failed | None:
+        """Import the package that adds the chip's torch device, where there is one."""
+        pool = self._request.pool
+        package = pool.accelerator.torch_package
+        hardware = hardware_of(pool, self._request.needs)
+        if package is None or hardware.emulated or ":" not in hardware.device:
+            return None
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            line = f"pool {pool.name!r}: package {package!r} can't be imported: {error}"
+            return Failed(self._failure(FailureKind.SOFTWARE, line))
+        return None
+
+    def _commit(self, output: Path) -> ArtifactRef | None:
+        if self._rank != 0 or not any(path.is_file() for path in output.rglob("*")):
+            return None
+        return self._desk.store.commit(output, self._request.key, meta_of(self._request))
+
+    def _failure(self, kind: FailureKind, line: str, detail: str = "") -> Failure:
+        return Failure(
+            kind=kind,
+            evidence=line,
+            detail=detail,
+            pool=self._request.pool.name,
+            rank=self._rank,
+            step=self._context.last_step if self._context else None,
+        )
+
+    def _print(self, line: str) -> None:
+        self._desk.outbox.line(LogLine(self._rank, line))

@@ -1,0 +1,180 @@
+"""The context that a job is handed: the job's side of an attempt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.control.outbox import Outbox
+from orchestrator.core.errors import JobError
+from orchestrator.core.spec import Needs, Pool
+from orchestrator.job import Checkpoint, Hardware, Metrics
+from orchestrator.ports import (
+    ArtifactStore,
+    AttemptRequest,
+    Clock,
+    LogLine,
+    Points,
+    Progress,
+)
+
+HOST_DEVICE = "cpu"
+HOST_BACKEND = "gloo"  # of torch, for tensors in host memory
+CHECKPOINTS = "checkpoints"
+
+
+class CancelledError(BaseException):
+    """Raised in a job that nobody waits for any more; no job should catch it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a context works with. `stop` is set when the job shall end."""
+
+    store: ArtifactStore
+    clock: Clock
+    outbox: Outbox
+    stop: threading.Event
+
+
+def hardware_of(pool: Pool, needs: Needs) -> Hardware:
+    """Return what a worker runs on. A worker without a chip works on the host's cores.
+
+    Each worker sees its own chips alone, so that its device is always the first one.
+    """
+    on_host = needs.devices == 0 or pool.device == HOST_DEVICE
+    return Hardware(
+        pool=pool.name,
+        accelerator=pool.accelerator.name,
+        vendor=pool.accelerator.vendor,
+        device=HOST_DEVICE if on_host else f"{pool.device}:0",
+        backend=HOST_BACKEND if needs.devices == 0 else pool.backend,
+        formats=pool.accelerator.formats,
+        memory_gb=pool.accelerator.memory_gb,
+        emulated=pool.emulated,
+    )
+
+
+class AttemptContext:
+    """The context of one worker. Implements `orchestrator.job.JobContext`.
+
+    Every call ends the job when its attempt was given up. `last_step` is the last that the job
+    named.
+    """
+
+    def __init__(
+        self,
+        request: AttemptRequest,
+        rank: int,
+        inputs: Mapping[str, Path],
+        output: Path,
+        desk: Desk,
+    ) -> None:
+        """Describe worker `rank` of the attempt."""
+        self.run = request.run
+        self.stage = request.stage
+        self.attempt = request.attempt
+        self.seed = request.seed
+        self.rank = rank
+        self.world_size = request.needs.workers
+        self.hardware = hardware_of(request.pool, request.needs)
+        self.inputs = inputs
+        self.output = output
+        self.last_step: int | None = None
+        self._meta = meta_of(request)
+        self._desk = desk
+
+    @property
+    def device(self) -> str:
+        """torch device of this worker."""
+        return self.hardware.device
+
+    def go_on(self) -> None:
+        """End the job here if its attempt was given up."""
+        if self._desk.stop.is_set():
+            message = f"attempt {self.attempt} of stage {self.stage!r} was given up"
+            raise CancelledError(message)
+
+    def log(self, message: str) -> None:
+        """Add a line to the log of this stage."""
+        self.go_on()
+        for line in str(message).splitlines() or [""]:
+            self._desk.outbox.line(LogLine(self.rank, line))
+
+    def metrics(self, values: Metrics, *, step: int) -> None:
+        """Record metric points of this step; only rank 0's are kept."""
+        self.go_on()
+        self.last_step = step
+        if self.rank == 0:
+            at = self._desk.clock.now()
+            self._desk.outbox.points(Points(step, numbers(values, f"metrics of step {step}"), at))
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far the job is; only rank 0's counts."""
+        self.go_on()
+        if self.rank == 0:
+            self._desk.outbox.progress(Progress(done, total))
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+        """Commit a checkpoint: `write` fills the folder it is given; rank 0 calls this."""
+        self.go_on()
+        if self.rank != 0 or step < 0:
+            message = (
+                f"save_checkpoint({step!r}) by rank {self.rank}: only rank 0 saves, step >= 0"
+            )
+            raise JobError(message)
+        self.last_step = step
+        name = f"{self._checkpoints}/step-{step:010d}"
+        folder = self._desk.store.scratch(name)
+        try:
+            write(folder)
+            self.go_on()
+            self._desk.store.commit(folder, name, {**self._meta, "step": str(step)})
+        finally:
+            self._desk.store.drop(folder)
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """Return the newest checkpoint of this stage that verifies, from any attempt of it."""
+        self.go_on()
+        found = self._desk.store.newest(self._checkpoints)
+        if found is None:
+            return None
+        name, ref = found
+        return Checkpoint(step=int(name.rpartition("-")[2]), path=self._desk.store.fetch(ref))
+
+    @property
+    def _checkpoints(self) -> str:
+        return f"{CHECKPOINTS}/{self.run}/{self.stage}"
+
+
+def meta_of(request: AttemptRequest) -> dict[str, str]:
+    """Return what is noted in the manifests of all that an attempt stores."""
+    return {
+        "run": request.run,
+        "stage": request.stage,
+        "attempt": str(request.attempt),
+        "epoch": str(request.epoch),
+        "job": request.job,
+        "pool": request.pool.name,
+    }
+
+
+def numbers(values: object, where: str) -> dict[str, float]:
+    """Return metrics as plain numbers; tensors and arrays with one element are numbers too.
+
+    Raises:
+        JobError: Something isn't a number.
+    """
+    if not isinstance(values, Mapping):
+        message = f"{where} are a {type(values).__name__}; give a mapping of names to numbers"
+        raise JobError(message)
+    plain = {}
+    for name, value in values.items():
+        try:
+            plain[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            message = f"{where}: {name!r} is no number but a {type(value).__name__}"
+            raise JobError(message) from error
+    return plain

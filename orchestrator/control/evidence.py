@@ -1,0 +1,79 @@
+"""What an exception tells: its kind, the line that shows it, and the user's own traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from traceback import TracebackException
+from types import TracebackType
+
+from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.failure import FailureKind, kind_of
+
+LONGEST_LINE = 1_000
+LONGEST_DETAIL = 16_000
+LONGEST_CHAIN = 10
+_NOT_THE_USERS = ("orchestrator.", "importlib.", "contextlib")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an exception tells. `detail` is empty where `line` says it all."""
+
+    kind: FailureKind
+    line: str
+    detail: str
+
+
+def describe(error: BaseException) -> Evidence:
+    """Return what `error` tells; the traceback begins at the user's first frame."""
+    frames = _from_the_user(error.__traceback__)
+    if frames is None and isinstance(error, OrchestratorError):
+        return Evidence(_kind(error), str(error)[:LONGEST_LINE], "")
+    told = TracebackException(type(error), error, frames)
+    detail = "".join(told.format()).rstrip()[-LONGEST_DETAIL:]
+    return Evidence(_kind(error), _line(error, told), detail)
+
+
+def _from_the_user(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None:
+        module = str(frames.tb_frame.f_globals.get("__name__", ""))
+        if not f"{module}.".startswith(_NOT_THE_USERS):
+            return frames
+        frames = frames.tb_next
+    return None
+
+
+def _line(error: BaseException, told: TracebackException) -> str:
+    """Return `Type: message`, the first line of a longer message."""
+    lines = "".join(told.format_exception_only()).splitlines()
+    name = type(error).__name__
+    named = (line for line in lines if line.partition(":")[0].rpartition(".")[2] == name)
+    return next(named, lines[0])[:LONGEST_LINE]
+
+
+def _kind(error: BaseException) -> FailureKind:
+    """Return the first telling kind among the exception, its bases, and what caused it."""
+    kinds = (
+        kind_of(kind.__name__, _message(cause))
+        for cause in _causes(error)
+        for kind in type(cause).__mro__
+    )
+    return next(
+        (kind for kind in kinds if kind is not FailureKind.USER_CODE), FailureKind.USER_CODE
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    for _ in range(LONGEST_CHAIN):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__
+
+
+def _message(error: BaseException) -> str:
+    """Return what the exception says, even where its own `__str__` fails."""
+    said = "".join(TracebackException(type(error), error, None).format_exception_only())
+    return said.partition(": ")[2]
