@@ -1,0 +1,128 @@
+"""A managed MLflow server on this machine: one a home, on loopback, found again by its address.
+
+Rules: SQLite in WAL under `HOME/mlflow`, artifacts beside it and served by the server; one worker,
+no job execution, no telemetry, no pickle; the port is kept in the home, so that links stay good.
+Nothing of MLflow is imported here: a command that only wants the address stays fast.
+"""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator import supervisor
+from orchestrator.core.errors import TrackingError
+
+SERVICE = "mlflow"
+HOST = "127.0.0.1"
+START_SECONDS = 90.0
+_ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_AI_GATEWAY": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def up(home: Path) -> str:
+    """Start the server of `home`, unless it runs, and return its address.
+
+    Raises:
+        TrackingError: It can't be started.
+    """
+    uri = find(home)
+    if uri is not None:
+        return uri
+    try:
+        folder = _prepare(home)
+        port = _port(folder)
+        service = supervisor.start(
+            home,
+            SERVICE,
+            [_process(folder, port)],
+            info={"uri": f"http://{HOST}:{port}"},
+            timeout=START_SECONDS,
+        )
+    except (supervisor.ServiceError, OSError, sqlite3.Error) as error:
+        where = str(home / "services")
+        message = f"MLflow can't be started in {str(home)!r}: {error}; its log is in {where!r}"
+        raise TrackingError(message) from error
+    return str(service.info["uri"])
+
+
+def find(home: Path) -> str | None:
+    """Return the address of the server of `home`, or `None` when it is not up."""
+    service = supervisor.find(home, SERVICE)
+    return str(service.info["uri"]) if service and service.processes else None
+
+
+def down(home: Path) -> bool:
+    """Stop the server of `home`; return whether there was one."""
+    return supervisor.stop(home, SERVICE)
+
+
+def check(uri: str, timeout: float = 5.0) -> None:
+    """Check that an MLflow server, not ours, answers at `uri`.
+
+    Raises:
+        TrackingError: `uri` is no address of a server, or nothing answers there.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        what = f"tracking.uri {uri!r} is not the address of an MLflow server"
+        raise TrackingError(f"{what}; give http://HOST:PORT, or leave it empty for a managed one")
+    request = urllib.request.Request(f"{uri.rstrip('/')}/health")  # noqa: S310 - http(s) alone
+    try:
+        urllib.request.urlopen(request, timeout=timeout).close()  # noqa: S310 - as above
+    except urllib.error.HTTPError:
+        return  # it answers; whether it lets us in is for the tracker to see
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        what = f"no MLflow server answers at {uri!r} ({reason})"
+        raise TrackingError(f"{what}; start it, or unset MLFLOW_TRACKING_URI") from error
+
+
+def _prepare(home: Path) -> Path:
+    """Create the folder and the database; WAL is set once and stays."""
+    folder = home.absolute() / "mlflow"
+    (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(folder / "mlflow.db")
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+    return folder
+
+
+def _port(folder: Path) -> int:
+    """Return the port of last time when it is free, else a free one, and remember it."""
+    kept = folder / "port"
+    try:
+        port = _bindable(int(kept.read_text()))
+    except (FileNotFoundError, ValueError, OverflowError, OSError):
+        port = _bindable(0)
+        kept.write_text(f"{port}\n")
+    return port
+
+
+def _bindable(port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((HOST, port))
+        return int(probe.getsockname()[1])
+
+
+def _process(folder: Path, port: int) -> supervisor.Process:
+    argv = (
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--artifacts-destination", str(folder / "artifacts"), "--serve-artifacts"),
+        *("--host", HOST, "--port", str(port), "--workers", "1"),
+    )
+    ready = (HOST, port)
+    return supervisor.Process(name="server", argv=argv, env=_ENVIRONMENT, ready=ready)

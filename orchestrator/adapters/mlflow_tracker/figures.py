@@ -1,0 +1,38 @@
+"""The figures of a run that the orchestrator itself knows: time, devices, money, fallbacks."""
+
+from __future__ import annotations
+
+from orchestrator.adapters.mlflow_tracker.server import MetricPoint
+from orchestrator.core.run import Run
+
+PREFIX = "orchestrator/"
+
+
+def heartbeat(now: float) -> list[MetricPoint]:
+    """Return the sign of life of a controller; stuck runs are those whose last one is old."""
+    return [MetricPoint(f"{PREFIX}heartbeat", now, 0, round(now * 1000))]
+
+
+def totals(run: Run, now: float) -> list[MetricPoint]:
+    """Return what the run has used up to `now` (seconds, epoch).
+
+    The cost stands there only where the price of every pool that was used is known.
+    """
+    values = {
+        "duration_seconds": now - (run.started or now),
+        "device_hours": sum(stage.device_hours(now) for stage in run.stages.values()),
+        "failovers": float(run.failovers),
+    }
+    if _priced(run):
+        values["cost_usd"] = run.spent(now)
+    at = round(now * 1000)
+    return [MetricPoint(f"{PREFIX}{key}", value, 0, at) for key, value in values.items()]
+
+
+def _priced(run: Run) -> bool:
+    return all(
+        run.plan.pools[attempt.pool].price is not None
+        for stage in run.stages.values()
+        if stage.planned.devices
+        for attempt in stage.attempts
+    )

@@ -1,0 +1,175 @@
+"""What stands where in MLflow: the run, its attempts, their points, brought up to date.
+
+`sync` compares what the event store says with what the server was last seen to show, and writes
+the difference. So a pass that broke off is simply done again, a new controller takes over by
+looking at the server, and nothing is written twice. Points are the one thing with a cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.adapters.mlflow_tracker import fields, figures
+from orchestrator.adapters.mlflow_tracker.curves import Curves
+from orchestrator.adapters.mlflow_tracker.errors import AwayError
+from orchestrator.adapters.mlflow_tracker.outbox import Outbox
+from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Server, Shown
+from orchestrator.adapters.mlflow_tracker.story import Story
+from orchestrator.adapters.mlflow_tracker.texts import Texts
+from orchestrator.core.fold import begin
+from orchestrator.core.run import Attempt, Run
+from orchestrator.core.spec import Json
+from orchestrator.core.state import AttemptState, RunState
+from orchestrator.ports import EventStore
+
+_ATTEMPT_STATUS = {
+    AttemptState.SUCCEEDED: "FINISHED",
+    AttemptState.FAILED: "FAILED",
+    AttemptState.CANCELLED: "KILLED",
+}
+_RUN_STATUS = {
+    RunState.SUCCEEDED: "FINISHED",
+    RunState.FAILED: "FAILED",
+    RunState.CANCELLED: "KILLED",
+}
+
+
+class Projection:
+    """One run of the event store on one MLflow server. For one thread."""
+
+    def __init__(self, store: EventStore, run: str, server: Server, logs: Path) -> None:
+        """Read the header of `run`; `logs` is the folder of its attempts' logs."""
+        header = store.header(run)
+        self._store = store
+        self._key = header.run
+        self._server = server
+        self._story = Story(begin(header))
+        self._outbox = Outbox(server)
+        self._curves = Curves(store, header)
+        self._texts = Texts(server, logs)
+        self._shown: dict[str, Shown] | None = None
+        self._summed: set[str] = set()
+        self._in_views: list[str] | None = None
+
+    @property
+    def run(self) -> Run:
+        """The run as of the last `sync`."""
+        return self._story.run
+
+    def sync(self, now: float) -> None:
+        """Bring MLflow up to date, as of `now` (seconds, epoch).
+
+        Raises:
+            AwayError: MLflow is away; what is missing is written by a later call.
+            StoreError: The event store can't be read.
+        """
+        for stored in self._store.events(self._key, self.run.seq):
+            self._story.tell(stored)
+        try:
+            self._write(now)
+        except AwayError:
+            self._forget()
+            raise
+
+    def record(self, points: Sequence[MetricPoint]) -> None:
+        """Add points to the run that the event store doesn't have: heartbeats, load of hosts.
+
+        Raises:
+            AwayError: MLflow is away.
+        """
+        parent = (self._shown or {}).get(self._key)
+        if parent is not None and points:
+            self._server.log(parent.id, metrics=points)
+
+    def _write(self, now: float) -> None:
+        if not self._server.connected:
+            self._server.connect()
+        if self._shown is None:
+            self._shown = self._server.shown(self._key)
+        parent = self._show_run(self._shown, now)
+        attempts = {
+            (attempt.stage, attempt.number): self._show_attempt(self._shown, attempt, parent)
+            for attempt in self._story.attempts
+        }
+        self._curves.draw(parent, attempts, self._outbox)
+        self._sum_up(parent, attempts, now)
+        self._outbox.flush()
+        self._end(parent, attempts)
+        self._show_views()
+        self._texts.of_run(self.run.header, parent)
+        for attempt in self._story.attempts:
+            self._texts.of_attempt(attempt, attempts[attempt.stage, attempt.number])
+
+    def _forget(self) -> None:
+        """Look at the server again before the next pass: a request may have gone through."""
+        self._shown = None
+        self._outbox.clear()
+        self._summed.clear()
+
+    # --- what is shown ------------------------------------------------------------------------
+
+    def _show_run(self, shown: dict[str, Shown], now: float) -> Shown:
+        header = self.run.header
+        tags = fields.run_tags(self._story, now)
+        if self._key not in shown:
+            start = header.created or now
+            shown[self._key] = self._server.create(self._key, tags, start)
+        parent = shown[self._key]
+        self._outbox.add(parent, params=fields.params(header.config), tags=tags)
+        return parent
+
+    def _show_attempt(self, shown: dict[str, Shown], attempt: Attempt, parent: Shown) -> Shown:
+        key = fields.attempt_key(self._key, attempt.stage, attempt.number)
+        tags = fields.attempt_tags(self._story, attempt) | {fields.PARENT: parent.id}
+        if key not in shown:
+            title = f"{attempt.stage} {attempt.number} on {attempt.pool}"
+            shown[key] = self._server.create(title, tags, attempt.started)
+        self._outbox.add(shown[key], params=fields.params(self._params(attempt)), tags=tags)
+        return shown[key]
+
+    def _params(self, attempt: Attempt) -> Mapping[str, Json]:
+        stage = self.run.plan[attempt.stage].stage
+        return stage.params or (stage.endpoint.engine_options if stage.endpoint else {})
+
+    # --- what it came to ----------------------------------------------------------------------
+
+    def _sum_up(
+        self, parent: Shown, attempts: Mapping[tuple[str, int], Shown], now: float
+    ) -> None:
+        """Write the metrics that stages ended with, to their attempts and to the run."""
+        for name, at in self._story.finished.items():
+            if name in self._summed:
+                continue
+            stage = self.run.stages[name]
+            self._outbox.add(parent, points=self._curves.headline(name, stage.metrics, at))
+            if stage.attempts:
+                last = stage.attempts[-1]
+                points = self._curves.headline(name, last.metrics, at, last.number)
+                self._outbox.add(attempts[name, last.number], points=points)
+            self._summed.add(name)
+        if self.run.done and not parent.ended:
+            self._outbox.add(parent, points=figures.totals(self.run, self.run.ended or now))
+
+    def _end(self, parent: Shown, attempts: Mapping[tuple[str, int], Shown]) -> None:
+        for attempt in self._story.attempts:
+            shown = attempts[attempt.stage, attempt.number]
+            if not attempt.active and not shown.ended:
+                status = _ATTEMPT_STATUS[attempt.state]
+                self._server.end(shown.id, status, attempt.ended or attempt.started)
+                shown.ended = True
+        if self.run.done and not parent.ended:
+            status = _RUN_STATUS[self.run.state]
+            self._server.end(parent.id, status, self.run.ended or self.run.header.created)
+            parent.ended = True
+
+    def _show_views(self) -> None:
+        """Write the views when the run begins, and again when its metrics are known."""
+        if self._in_views is None or (self.run.done and self._in_views != self._headlines()):
+            headlines = self._headlines()
+            self._server.show_views(headlines, self._curves.names)
+            self._in_views = headlines
+
+    def _headlines(self) -> list[str]:
+        stages = self.run.stages.values()
+        return [fields.name(f"{stage.name}/{key}") for stage in stages for key in stage.metrics]

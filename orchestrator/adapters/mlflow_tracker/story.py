@@ -1,0 +1,55 @@
+"""A run and what the fold of its events leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from orchestrator.core.fold import apply
+from orchestrator.core.run import Attempt, Run
+from orchestrator.core.state import (
+    AttemptSucceeded,
+    RetryScheduled,
+    StageFailed,
+    StageReused,
+    StageState,
+)
+from orchestrator.ports import Stored
+
+
+@dataclass(slots=True)
+class Story:
+    """A run so far, and what its fold leaves out.
+
+    `decisions` has what followed each failed attempt, by stage and number; `finished` the time
+    (seconds, epoch) at which a stage got its result, made or reused.
+    """
+
+    run: Run
+    decisions: dict[tuple[str, int], str] = field(default_factory=dict)
+    finished: dict[str, float] = field(default_factory=dict)
+
+    def tell(self, stored: Stored) -> None:
+        """Take in the next event."""
+        event = stored.event
+        if isinstance(event, RetryScheduled | StageFailed):
+            attempts = self.run.stages[event.stage].attempts
+            if attempts:
+                given_up = isinstance(event, StageFailed)
+                text = f"give up: {event.reason}" if given_up else event.reason
+                self.decisions[event.stage, attempts[-1].number] = text
+        if isinstance(event, AttemptSucceeded | StageReused):
+            self.finished[event.stage] = stored.at
+        self.run = apply(self.run, event, stored.at)
+
+    @property
+    def attempts(self) -> Iterator[Attempt]:
+        """All attempts, stage by stage."""
+        return (attempt for stage in self.run.stages.values() for attempt in stage.attempts)
+
+    @property
+    def failure(self) -> Attempt | None:
+        """The failed attempt that matters: the last of the stage given up, else the latest."""
+        failed = [attempt for attempt in self.attempts if attempt.failure]
+        given_up = [a for a in failed if self.run.stages[a.stage].state is StageState.FAILED]
+        return max(given_up or failed, key=lambda a: a.ended or 0.0, default=None)

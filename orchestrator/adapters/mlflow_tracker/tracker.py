@@ -1,0 +1,130 @@
+"""The thread that writes to MLflow: the port `Tracker`.
+
+It never raises into the pipeline and never blocks it. MLflow away means wait and try again, longer
+each time; the event store keeps what is missing. MLflow is imported in this thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.adapters.mlflow_tracker import figures
+from orchestrator.adapters.mlflow_tracker.load import Sampler
+from orchestrator.adapters.mlflow_tracker.projection import Projection
+from orchestrator.adapters.mlflow_tracker.server import Server
+from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.settings import TrackingSettings
+from orchestrator.ports import Clock, EventStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often to write, in seconds: passes, heartbeats, first and longest wait when away."""
+
+    between: float = 0.5
+    heartbeat: float = 10.0
+    retry: float = 1.0
+    longest_retry: float = 30.0
+
+
+class MlflowTracker:
+    """Projects one run of the event store into MLflow, from a thread of its own."""
+
+    def __init__(  # noqa: PLR0913 - the composition root hands over all a tracker needs
+        self,
+        store: EventStore,
+        run: str,
+        *,
+        uri: str,
+        settings: TrackingSettings,
+        clock: Clock,
+        logs: Path,
+        pools: Mapping[str, int] | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """Start the thread.
+
+        `logs` is the folder of the attempts' logs. `pools` has, for pools whose processes run on
+        this machine, the id of the process whose descendants they are: their load is measured.
+        """
+        server = Server(uri, settings.experiment)
+        self._projection = Projection(store, run, server, logs)
+        self._clock, self._pace = clock, pace or Pace()
+        self._sampler = Sampler(clock, settings.system_seconds, pools or {})
+        self._last_heartbeat = float("-inf")
+        self._complained = False
+        self._news, self._closing = threading.Event(), threading.Event()
+        self._abandoned, self._complete = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow-tracker", daemon=True)
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Say that there is something new in the store."""
+        self._news.set()
+
+    def close(self, timeout: float) -> bool:
+        """Write what is left, at most for `timeout` seconds; return whether all is written."""
+        self._sampler.stop()
+        self._closing.set()
+        self._news.set()
+        self._thread.join(timeout)
+        self._abandoned.set()
+        return self._complete.is_set()
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        retry = self._pace.retry
+        while not self._abandoned.is_set():
+            last = self._closing.is_set()
+            self._news.clear()
+            if self._pass():
+                if last:
+                    self._complete.set()
+                    return
+                retry = self._pace.retry
+                self._closing.wait(self._pace.between)
+                self._news.wait(self._pace.heartbeat)
+            else:
+                self._rest(retry)
+                retry = min(2 * retry, self._pace.longest_retry)
+
+    def _pass(self) -> bool:
+        """Write what is new; return whether that went through."""
+        now = self._clock.now()
+        try:
+            self._projection.sync(now)
+            self._extras(now)
+        except OrchestratorError as error:
+            if not self._complained:
+                logger.warning("MLflow does not get this run at present: %s", error)
+            self._complained = True
+            return False
+        self._complained = False
+        return True
+
+    def _extras(self, now: float) -> None:
+        """Write a heartbeat when it is time, and the load of the machine."""
+        points = self._sampler.take()
+        run = self._projection.run
+        beat = not run.done and now - self._last_heartbeat >= self._pace.heartbeat
+        try:
+            extra = [*figures.heartbeat(now), *figures.totals(run, now)] if beat else []
+            self._projection.record([*points, *extra])
+        except OrchestratorError:
+            self._sampler.put_back(points)
+            raise
+        if beat:
+            self._last_heartbeat = now
+
+    def _rest(self, seconds: float) -> None:
+        """Wait after a failure: for less where the pipeline is waiting for the end."""
+        if not self._closing.wait(seconds):
+            return
+        self._abandoned.wait(self._pace.retry)

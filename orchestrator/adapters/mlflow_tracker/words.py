@@ -1,0 +1,161 @@
+"""A run told in words: one plain sentence first, then a table in markdown.
+
+MLflow clips a description to three lines and shows raw markdown in its table of runs: hence the
+sentence. Every pool that is emulated is called so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.adapters.mlflow_tracker.story import Story
+from orchestrator.core.failure import Failure
+from orchestrator.core.plan import Plan
+from orchestrator.core.run import Attempt, Run
+from orchestrator.core.spec import Pool, Role
+from orchestrator.core.state import RunState
+
+_VERBS = {Role.PREPARE: "prepared", Role.TRAIN: "trained", Role.SERVE: "served"}
+_EVIDENCE = 160
+_MINUTE, _HOUR = 60, 3600
+
+
+def description(story: Story, now: float) -> str:
+    """Return the description of a run at `now` (seconds, epoch)."""
+    return f"{sentence(story, now)}\n\n{table(story.run, now)}\n"
+
+
+def sentence(story: Story, now: float) -> str:
+    """Return what happened, in one or two plain sentences."""
+    run = story.run
+    failed = story.failure
+    after = f"after {duration((run.ended or now) - (run.started or now))}"
+    used = _capital(_used(run))
+    if run.state is RunState.FAILED:
+        return f"{_failed(run, failed)}; gave up {after}."
+    if run.state is RunState.CANCELLED:
+        return f"Cancelled {after}{_where(run)}."
+    if run.state is RunState.SUCCEEDED:
+        if failed:
+            return f"{_failed(run, failed)}{_recovered(run, failed)}. {used}; finished {after}."
+        return f"{used or 'Reused every result'}; finished in {after.removeprefix('after ')}."
+    now_running = "; ".join(_active(run)) or "Waiting to start"
+    if failed:
+        return f"{_failed(run, failed)}{_recovered(run, failed)}. {now_running}."
+    return f"{now_running}."
+
+
+def table(run: Run, now: float) -> str:
+    """Return the stages as a markdown table."""
+    lines = [
+        "| stage | role | pool | state | attempts | took |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for stage in run.stages.values():
+        pools = " → ".join(dict.fromkeys(a.pool for a in stage.attempts)) or stage.pool
+        state = f"reused from {stage.reused_from}" if stage.reused_from else str(stage.state)
+        cells = (
+            stage.name,
+            str(stage.planned.stage.role),
+            pools,
+            state,
+            str(len(stage.attempts)),
+            duration(sum((a.ended or now) - a.started for a in stage.attempts)),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plan_table(plan: Plan) -> str:
+    """Return a plan as markdown."""
+    lines = [
+        f"# Plan of `{plan.pipeline}` on fleet `{plan.fleet}`",
+        "",
+        "| stage | role | pool | devices | format | expected cost | fallbacks |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for planned in plan.stages:
+        cells = (
+            planned.stage.name,
+            str(planned.stage.role),
+            pool_name(plan.pools[planned.pools[0]]),
+            str(planned.devices),
+            planned.formats[0] if planned.formats else "",
+            "unknown" if planned.cost is None else f"${planned.cost:,.2f}",
+            ", ".join(pool_name(plan.pools[name]) for name in planned.pools[1:]),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def pool_name(pool: Pool) -> str:
+    """Return a pool and its chip, and whether the chip is emulated."""
+    kind = "emulated " if pool.emulated else ""
+    return f"{pool.name} ({kind}{pool.accelerator.name})"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, to the second."""
+    whole = max(round(seconds), 0)
+    if whole < 2 * _MINUTE:
+        return f"{whole} s"
+    if whole < 2 * _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+
+
+def _used(run: Run) -> str:
+    """Return which pool did what, of the stages that ran: training and serving if there were."""
+    used: dict[Role, dict[str, None]] = {}
+    for stage in run.stages.values():
+        for attempt in stage.attempts[-1:]:
+            used.setdefault(stage.planned.stage.role, {})[attempt.pool] = None
+    shown: list[Role] = [role for role in used if role is not Role.PREPARE] or list(used)
+    return ", ".join(
+        f"{_VERBS[role]} on {' and '.join(pool_name(run.plan.pools[p]) for p in used[role])}"
+        for role in shown
+    )
+
+
+def _failed(run: Run, attempt: Attempt | None) -> str:
+    if attempt is None or attempt.failure is None:
+        return f"Failed: {run.reason}" if run.reason else "Failed"
+    where = f"{attempt.stage} on {pool_name(run.plan.pools[attempt.pool])}"
+    return f"Failed in {where}: {_why(attempt.failure)}"
+
+
+def _why(failure: Failure) -> str:
+    lines = failure.evidence.strip().splitlines() or [""]
+    evidence = lines[0][:_EVIDENCE].rstrip(" .;")
+    step = f"step {failure.step}"
+    at = f" at {step}" if failure.step is not None and step not in evidence else ""
+    kind = str(failure.kind).replace("_", " ")
+    return f"{kind}, {evidence}{at}" if evidence else f"{kind}{at}"
+
+
+def _recovered(run: Run, failed: Attempt) -> str:
+    stage = run.stages[failed.stage]
+    later = [attempt for attempt in stage.attempts if attempt.number > failed.number]
+    pool = later[0].pool if later else stage.pool
+    if pool != failed.pool:
+        return f"; fell back to {pool}"
+    return f"; tried again on {pool}" if later else ""
+
+
+def _where(run: Run) -> str:
+    cancelled = [s for s in run.stages.values() if s.attempts and not s.artifact and s.done]
+    last = cancelled[-1] if cancelled else None
+    return f" in {last.name} on {pool_name(run.plan.pools[last.pool])}" if last else ""
+
+
+def _active(run: Run) -> Iterator[str]:
+    for attempt in run.active:
+        stage = run.stages[attempt.stage]
+        place = pool_name(run.plan.pools[attempt.pool])
+        verb = "Waiting for" if attempt.placed is None else "Running"
+        preposition = "to start on" if attempt.placed is None else "on"
+        yield f"{verb} {stage.name} {preposition} {place}, attempt {attempt.number}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
