@@ -48,7 +48,7 @@ def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
                 hint = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
                 yield Problem(path, f"{value!r} is out of bounds", hint)
     stages = _mapping(_mapping(data.get("pipeline")).get("stages"))
-    if not stages and "pipeline" in data:
+    if _mapping(data.get("pipeline")).get("stages") == {}:
         yield Problem("pipeline.stages", "the pipeline has no stage", "add one")
     for name, stage in stages.items():
         if isinstance(stage, dict):

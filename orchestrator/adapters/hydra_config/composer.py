@@ -29,9 +29,10 @@ from orchestrator.core.errors import ConfigError, Problem
 
 HYDRA_VERSION = "1.3"
 
-# What Hydra raises for what a user wrote. It asserts on some malformed defaults lists.
-FOREIGN = (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError, AssertionError)
-UNREADABLE = (YAMLError, OSError, UnicodeDecodeError)
+# What Hydra raises for what a user wrote. It asserts on some malformed defaults lists, and goes
+# round in those that include themselves.
+MALFORMED = (ValueError, AssertionError, RecursionError)
+FOREIGN = (HydraException, OmegaConfBaseException, YAMLError, OSError, *MALFORMED)
 
 
 def packaged() -> Path:
@@ -91,7 +92,7 @@ class Composer:
             return self._compose(choosing), []
         except FOREIGN as error:
             first = self._problem(error)
-            if isinstance(error, UNREADABLE):
+            if unreadable.is_cause(error):
                 return None, [first]
         accepted: list[Override] = []
         problems: list[Problem] = []
@@ -122,8 +123,12 @@ class Composer:
         return config
 
     def _problem(self, error: BaseException) -> Problem:
-        if isinstance(error, UNREADABLE):
+        if unreadable.is_cause(error):
             return unreadable.problem(error, self.folders)
+        if isinstance(error, MALFORMED):
+            reason = "it goes in a circle" if isinstance(error, RecursionError) else str(error)
+            what = f"a config can't be composed: {' '.join(reason.split()) or 'bad defaults list'}"
+            return Problem(str(self.folders[0]), what, "mend the defaults list")
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         return messages.foreign(cause)
 

@@ -1,0 +1,118 @@
+"""The parameters that a config may give to a job or an engine, read from its definition."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from orchestrator.adapters.job_source.lookup import Definition, LookupProblem
+from orchestrator.core.errors import Problem
+from orchestrator.core.nearest import choices
+from orchestrator.core.spec import Json
+
+# What comes before the parameters that a config gives: the context of a job; of an engine `self`,
+# the model folder and the hardware.
+GIVEN_TO_JOB, GIVEN_TO_ENGINE = 1, 3
+
+PLAIN_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "None": (type(None),),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter: whether it must be given, and its annotation as it is written."""
+
+    required: bool
+    annotation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Parameters by name, `None` where the source does not say; `open_ended` takes any other."""
+
+    parameters: Mapping[str, Parameter] | None
+    open_ended: bool = False
+
+
+def of_job(dotted: str, found: Definition | None) -> Signature:
+    """Return the parameters of a job.
+
+    Raises:
+        LookupProblem: It is not a function that takes a context.
+    """
+    if found is None or found.decorator_list:
+        return Signature(None)
+    how = "write `def NAME(ctx, *, ...)`"
+    if not isinstance(found, ast.FunctionDef):
+        raise LookupProblem(f"{dotted!r} is not a plain function", how)
+    if not (found.args.posonlyargs or found.args.args or found.args.vararg):
+        raise LookupProblem(f"{dotted!r} takes no context", how)
+    return _read(found, GIVEN_TO_JOB)
+
+
+def of_engine(dotted: str, found: Definition | None) -> Signature:
+    """Return the options of an engine.
+
+    Raises:
+        LookupProblem: It is not a class.
+    """
+    if found is None or found.decorator_list:
+        return Signature(None)
+    if not isinstance(found, ast.ClassDef):
+        raise LookupProblem(f"{dotted!r} is not a class", "an engine is one")
+    made = (n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    init = next(made, None)
+    return Signature(None) if init is None else _read(init, GIVEN_TO_ENGINE)
+
+
+def wrong_parameters(
+    signature: Signature, dotted: str, path: str, params: Mapping[str, Json]
+) -> Iterator[Problem]:
+    """Yield what is wrong with `params`, which stand at `path`, for the job `dotted`."""
+    known = signature.parameters
+    if known is None:
+        return
+    for name, value in params.items():
+        if name in known:
+            yield from _value(f"{path}.{name}", known[name], value)
+        elif not signature.open_ended:
+            what = f"{dotted!r} has no parameter {name!r}"
+            yield Problem(f"{path}.{name}", what, choices(name, known, "parameters"))
+    for name, parameter in known.items():
+        if parameter.required and name not in params:
+            what = f"{dotted!r} needs the parameter {name!r}"
+            yield Problem(f"{path}.{name}", what, f"set {path}.{name}=VALUE")
+
+
+def _value(path: str, parameter: Parameter, value: Json) -> Iterator[Problem]:
+    kinds = [kind.strip() for kind in parameter.annotation.split("|")]
+    if not all(kind in PLAIN_TYPES for kind in kinds):
+        return
+    allowed = tuple(plain for kind in kinds for plain in PLAIN_TYPES[kind])
+    truth = isinstance(value, bool) and bool not in allowed
+    if truth or not isinstance(value, allowed):
+        yield Problem(path, f"{value!r} is not of type {parameter.annotation}", "change it")
+
+
+def _read(function: ast.FunctionDef, given: int) -> Signature:
+    args = function.args
+    positional = [*args.posonlyargs, *args.args]
+    without_default = len(positional) - len(args.defaults)
+    read = {
+        arg.arg: Parameter(index < without_default, _text(arg.annotation))
+        for index, arg in enumerate(positional)
+        if index >= given
+    }
+    for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
+        read[arg.arg] = Parameter(default is None, _text(arg.annotation))
+    return Signature(read, open_ended=args.kwarg is not None)
+
+
+def _text(annotation: ast.expr | None) -> str:
+    return "" if annotation is None else ast.unparse(annotation)
