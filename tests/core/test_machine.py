@@ -1,0 +1,195 @@
+"""Decisions and a world that answers at random: what must hold whatever happens."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from orchestrator.core.decide import Cancel, Command, Expire, Record, Start, decide
+from orchestrator.core.failure import Action, FailureKind
+from orchestrator.core.fold import apply, begin, fold
+from orchestrator.core.plan import Plan
+from orchestrator.core.run import Attempt, Run
+from orchestrator.core.spec import Limits
+from orchestrator.core.state import (
+    AttemptCancelled,
+    AttemptFailed,
+    AttemptPlaced,
+    AttemptStarted,
+    AttemptState,
+    AttemptSucceeded,
+    CancelRequested,
+    Event,
+    RunStarted,
+    RunState,
+    StageReused,
+)
+from tests.build import REF, failure, header, plan, pool, stage
+
+POOLS = ("a", "b", "c")
+ENOUGH_TURNS = 200
+
+limits = st.builds(
+    Limits,
+    attempts=st.integers(1, 4),
+    timeout=st.none() | st.floats(1, 50),
+    pending=st.none() | st.floats(1, 20),
+    cost=st.none() | st.floats(0, 50),
+    backoff=st.floats(0, 5),
+)
+own_actions = st.dictionaries(
+    st.sampled_from([kind for kind in FailureKind if kind is not FailureKind.USER_CODE]),
+    st.sampled_from(Action),
+    max_size=4,
+)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Draw a small pipeline with random limits, on pools of which one has a price."""
+    names = "stuv"[: draw(st.integers(1, 4))]
+    stages = [
+        stage(
+            name,
+            *draw(st.lists(st.sampled_from(names[:index]), unique=True) if index else st.just([])),
+            limits=draw(limits),
+            on_failure=draw(own_actions),
+        )
+        for index, name in enumerate(names)
+    ]
+    order = draw(st.lists(st.sampled_from(POOLS), min_size=1, unique=True))
+    limit = draw(st.none() | st.floats(0, 100))
+    return plan(*stages, pools=order, cost_limit=limit, a=pool("a", price_per_hour=3600.0))
+
+
+class World(RuleBasedStateMachine):
+    """A run, the time, and all that was ever committed."""
+
+    run: Run
+
+    @initialize(planned=plans(), at=st.floats(0, 10))
+    def create(self, planned: Plan, at: float) -> None:
+        self.now = at
+        self.history: list[tuple[float, Event]] = []
+        self.run = begin(header(planned))
+        self.commit(RunStarted(1))
+
+    def commit(self, event: Event) -> None:
+        before, self.run = self.run, apply(self.run, event, self.now)
+        self.history.append((self.now, event))
+        for name, one in before.stages.items():
+            assert not one.done or self.run.stages[name] == one
+
+    def answer(self, command: Command, *, reuse: bool) -> Event:
+        if isinstance(command, Record):
+            return command.event
+        if isinstance(command, Expire):
+            return AttemptFailed(command.stage, command.number, command.failure)
+        if isinstance(command, Cancel):
+            return AttemptCancelled(command.stage, command.number)
+        if reuse and command.number == 1:
+            return StageReused(command.stage, REF, {}, "earlier")
+        return AttemptStarted(command.stage, command.number, command.pool)
+
+    def act(self, *, reuse: bool = False) -> None:
+        for command in decide(self.run, self.now):
+            if isinstance(command, Start):
+                assert self.run.state is RunState.RUNNING
+            self.commit(self.answer(command, reuse=reuse))
+
+    def attempt(self, index: int) -> Attempt:
+        return self.run.active[index % len(self.run.active)]
+
+    # --- what may happen ----------------------------------------------------------------------
+
+    @rule(reuse=st.booleans())
+    def decide_and_act(self, *, reuse: bool) -> None:
+        self.act(reuse=reuse)
+
+    @rule(seconds=st.floats(0, 30))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.run.active)
+    @rule(index=st.integers(0, 3))
+    def place(self, index: int) -> None:
+        attempt = self.attempt(index)
+        if attempt.state is AttemptState.WAITING:
+            self.commit(AttemptPlaced(attempt.stage, attempt.number, ("n1",)))
+
+    @precondition(lambda self: self.run.active)
+    @rule(index=st.integers(0, 3))
+    def succeed(self, index: int) -> None:
+        attempt = self.attempt(index)
+        self.commit(AttemptSucceeded(attempt.stage, attempt.number, REF))
+
+    @precondition(lambda self: self.run.active)
+    @rule(index=st.integers(0, 3), kind=st.sampled_from(FailureKind))
+    def fail(self, index: int, kind: FailureKind) -> None:
+        attempt = self.attempt(index)
+        self.commit(AttemptFailed(attempt.stage, attempt.number, failure(kind)))
+
+    @precondition(lambda self: not self.run.done)
+    @rule()
+    def take_over(self) -> None:
+        self.commit(RunStarted(self.run.epoch + 1))
+
+    @precondition(lambda self: not self.run.done)
+    @rule(sure=st.sampled_from([False, False, False, True]))
+    def cancel(self, *, sure: bool) -> None:
+        if sure:
+            self.commit(CancelRequested("enough"))
+
+    # --- what must hold -----------------------------------------------------------------------
+
+    @invariant()
+    def replay_equals_live(self) -> None:
+        assert fold(self.run.header, self.history) == self.run
+
+    @invariant()
+    def no_stage_has_more_attempts_than_its_limit(self) -> None:
+        for one in self.run.stages.values():
+            assert len(one.attempts) <= one.planned.stage.limits.attempts
+
+    @invariant()
+    def pools_are_used_in_their_order_and_never_again(self) -> None:
+        for one in self.run.stages.values():
+            places = [one.planned.pools.index(attempt.pool) for attempt in one.attempts]
+            assert all(0 <= after - before <= 1 for before, after in pairwise(places))
+
+    @invariant()
+    def a_defect_of_user_code_is_never_carried_to_another_attempt(self) -> None:
+        for one in self.run.stages.values():
+            kinds = [a.failure.kind for a in one.attempts[:-1] if a.failure]
+            assert FailureKind.USER_CODE not in kinds
+
+    @invariant()
+    def a_stage_begins_only_after_those_before_it_succeeded(self) -> None:
+        for one in self.run.stages.values():
+            before = [self.run.stages[name] for name in one.planned.stage.upstream]
+            assert not one.attempts or all(up.state == "succeeded" for up in before)
+
+    @invariant()
+    def a_run_that_is_over_holds_nothing(self) -> None:
+        if self.run.done:
+            assert not self.run.active
+            assert all(one.done for one in self.run.stages.values())
+
+    def teardown(self) -> None:
+        """Every run ends: whatever runs is let succeed, and time goes on."""
+        for _ in range(ENOUGH_TURNS if hasattr(self, "now") else 0):
+            if self.run.done:
+                break
+            self.act()
+            for attempt in self.run.active:
+                self.commit(AttemptSucceeded(attempt.stage, attempt.number, REF))
+            self.now += 10.0
+        else:
+            assert not hasattr(self, "now"), f"the run never ends: {self.run!r}"
+
+
+TestWorld = World.TestCase
+TestWorld.settings = settings(max_examples=60, stateful_step_count=30)
