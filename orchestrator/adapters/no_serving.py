@@ -1,0 +1,34 @@
+"""Serving where there is none: a run in one process can't leave an endpoint behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.core.errors import ServingError
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.ports import Deployment, Failed, Message
+
+REASON = "cluster.kind 'local' can't serve endpoints; set cluster=ray"
+
+
+class NoServing:
+    """Refuses every deployment; `plan` refuses such a pipeline before it comes here."""
+
+    def start(self, deployment: Deployment) -> None:
+        """Take the request; `poll` refuses it."""
+
+    def poll(self, key: str) -> Sequence[Message]:  # noqa: ARG002 - the port's signature
+        """Say why there is no endpoint."""
+        return (Failed(Failure(kind=FailureKind.SERVING, evidence=REASON)),)
+
+    def cancel(self, key: str) -> None:
+        """Do nothing: nothing was started."""
+
+    def delete(self, endpoint: str) -> None:
+        """Refuse: there is no endpoint.
+
+        Raises:
+            ServingError: Always.
+        """
+        message = f"no endpoint {endpoint!r}: {REASON}"
+        raise ServingError(message)

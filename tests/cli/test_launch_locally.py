@@ -1,0 +1,89 @@
+"""The command from end to end, in one process and without a tracker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+HERE = ("cluster=local", "tracking=none", "pipeline=noop")
+
+
+def test_a_launch_runs_the_pipeline_and_status_tells_it(orchestrator, tmp_path):
+    done = orchestrator("launch", *HERE)
+    assert done.returncode == 0, done.stderr
+    assert "succeeded" in done.stdout
+    assert "Useful commands" in done.stdout
+    listed = json.loads(orchestrator("status", "--json").stdout)
+    assert [run["state"] for run in listed] == ["succeeded"]
+    one = orchestrator("status", listed[0]["run"])
+    assert one.returncode == 0
+    assert "#FAILOVERS" in one.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [".orchestrator"]
+
+
+def test_a_finished_stage_is_reused_unless_the_user_refuses(orchestrator):
+    orchestrator("launch", *HERE)
+    again = orchestrator("launch", *HERE)
+    assert "reused from" in again.stdout
+    assert "reused from" not in orchestrator("launch", "--no-cache", *HERE).stdout
+
+
+def test_a_sweep_makes_one_run_for_each_pool(orchestrator):
+    done = orchestrator("launch", "-m", *HERE, "roles.prepare=nvidia,ascend")
+    assert done.returncode == 0, done.stderr
+    runs = json.loads(orchestrator("status", "--json").stdout)
+    assert sorted(run["stages"][0]["pool"] for run in runs) == ["ascend", "nvidia"]
+
+
+def test_a_sweep_with_one_bad_pool_starts_nothing(orchestrator):
+    done = orchestrator("launch", "-m", *HERE, "roles.prepare=nvidia,nowhere")
+    assert done.returncode == 2
+    assert "'nowhere' is not a pool" in done.stderr
+    assert json.loads(orchestrator("status", "--json").stdout) == []
+
+
+def test_a_job_that_fails_gives_the_exit_code_of_a_failed_run(orchestrator, tmp_path):
+    (tmp_path / "mine.py").write_text("def fail(ctx):\n    raise ValueError('no such corpus')\n")
+    own = ("jobs.packages=[mine]", "jobs.code=[.]", "pipeline.stages.noop.job=mine.fail")
+    done = orchestrator("launch", *HERE, *own, "pipeline.stages.noop.params=null")
+    assert done.returncode == 100, done.stdout + done.stderr
+    assert "ValueError: no such corpus" in done.stderr
+    assert "Traceback" not in done.stderr
+    run = json.loads(orchestrator("status", "--json").stdout)[0]["run"]
+    assert "no such corpus" in orchestrator("logs", run).stdout
+    assert orchestrator("status", run).returncode == 100
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (("status", "nothing"), 102, "'nothing'"),
+        (("logs", "nothing"), 102, "'nothing'"),
+        (("cancel", "nothing"), 102, "'nothing'"),
+        (("ask", "2 + 2?"), 102, "no endpoint"),
+        (("plan", "roles.train=ascnd"), 2, "pools of this fleet: ascend, nvidia"),
+        (("plan", "pipeline=nothing"), 2, "'nothing'"),
+        (("plan", "seed=soon", "cost_limit=much"), 2, "cost_limit"),
+        (("launch", "cluster=local", "pipeline=smoke"), 2, "set cluster=ray"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_an_exit_code(orchestrator, words, code, line):
+    done = orchestrator(*words)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_version_need_nothing(orchestrator):
+    assert "launch" in orchestrator("--help").stdout
+    assert orchestrator("--version").stdout.strip() == "0.1.0"
+
+
+def test_the_home_can_be_a_file_and_that_is_said(orchestrator, tmp_path: Path):
+    (tmp_path / ".orchestrator").write_text("not a folder")
+    done = orchestrator("launch", *HERE)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert ".orchestrator" in done.stderr
