@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from orchestrator.core.errors import Problem
+from orchestrator.core.nearest import choices
 from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stage
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -37,13 +38,13 @@ def shared_format(stage: Stage, pool: Pool) -> Format | None:
 
 
 def _binding_problems(fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
-    hint = f"pools of this fleet: {_names(fleet)}"
     bound = [(f"roles.{role}", name) for role, name in bindings.roles.items()]
     for role, names in bindings.fallbacks.items():
         bound.extend((f"fallbacks.{role}", name) for name in names)
     for path, name in bound:
         if name not in fleet.pools:
-            yield Problem(path, f"{name!r} is not a pool of fleet {fleet.name!r}", hint)
+            what = f"{name!r} is not a pool of fleet {fleet.name!r}"
+            yield Problem(path, what, choices(name, fleet.pools, "pools of this fleet"))
 
 
 def _name_problems(pipeline: Pipeline) -> Iterator[Problem]:
@@ -60,11 +61,11 @@ def _name_problems(pipeline: Pipeline) -> Iterator[Problem]:
 
 def _graph_problems(pipeline: Pipeline) -> Iterator[Problem]:
     graph = {stage.name: stage.upstream for stage in pipeline.stages}
-    hint = f"stages: {', '.join(sorted(graph))}"
     for name, before in graph.items():
         for upstream in before:
             if upstream not in graph:
                 what = f"reads from {upstream!r}, which is not a stage"
+                hint = choices(upstream, graph, "stages")
                 yield Problem(f"pipeline.stages.{name}", what, hint)
     try:
         TopologicalSorter(graph).prepare()

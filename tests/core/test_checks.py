@@ -75,7 +75,10 @@ def test_a_name_that_makes_no_key_is_refused(name: str) -> None:
 
 def test_a_stage_before_that_does_not_exist_is_answered_with_the_stages() -> None:
     found = lines(stage("s", inputs={"data": "dta"}), stage("data"))
-    what = "pipeline.stages.s: reads from 'dta', which is not a stage; stages: data, s"
+    what = (
+        "pipeline.stages.s: reads from 'dta', which is not a stage; "
+        "did you mean 'data'? stages: data, s"
+    )
     assert found == [what]
 
 
