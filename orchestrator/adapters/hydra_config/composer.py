@@ -36,10 +36,14 @@ FOREIGN = (HydraException, OmegaConfBaseException, YAMLError, OSError, *MALFORME
 
 
 def packaged() -> Path:
-    """Return the folder of the shipped configs: inside the package, or beside it in a checkout."""
+    """Return the folder of the shipped configs.
+
+    It lies in the package; in a checkout without symbolic links, beside it.
+    """
     package = Path(__file__).resolve().parents[2]
     inside = package / "conf"
-    return inside if (inside / "config.yaml").is_file() else package.parent / "conf"
+    found = inside if (inside / "config.yaml").is_file() else package.parent / "conf"
+    return found.resolve()
 
 
 class Composer:
