@@ -24,6 +24,7 @@ from orchestrator.core.state import EVENTS, Event
 from orchestrator.ports import Point, Points, Stored, Succeeded
 
 NEWEST_NAMED = 5
+POINT_COLUMNS = ("run", "stage", "attempt", "key", "value", "step", "at")
 # What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
 # can't bind (UnicodeError is a ValueError), files and sockets, a driver that isn't installed.
 _FOREIGN = (SQLAlchemyError, OSError, ValueError, OverflowError, ImportError)
@@ -42,6 +43,7 @@ class SqlEventStore:
         with self._translated():
             self._reader, self._writer = tables.open_database(url)
         self._insert = tables.insert_for(self._reader)
+        self._points = tables.BulkInsert(self._reader, tables.points, POINT_COLUMNS)
 
     def close(self) -> None:
         """Close all connections. Safe to call twice."""
@@ -148,29 +150,33 @@ class SqlEventStore:
     def add_points(self, run: str, stage: str, attempt: int, points: Sequence[Points]) -> None:
         """Commit metric points; a point that is there already is not added again."""
         rows = [
-            {
-                "run": run,
-                "stage": stage,
-                "attempt": attempt,
-                "key": key,
-                "value": None if math.isnan(value) else value,
-                "step": item.step,
-                "at": item.at,
-            }
+            (run, stage, attempt, key, None if math.isnan(value) else value, item.step, item.at)
             for item in points
             for key, value in item.values.items()
         ]
         if rows:
             with self._writing() as connection:
-                connection.execute(self._insert(tables.points).on_conflict_do_nothing(), rows)
+                self._points.into(connection, rows)
 
     def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
         """Return metric points of `run` with an id above `after`, by id."""
         wanted = (tables.points.c.run == run) & (tables.points.c.id > after)
         query = select(tables.points).where(wanted).order_by(tables.points.c.id).limit(limit)
         with self._reading() as connection:
-            rows = connection.execute(query).mappings().all()
-        return [Point(**{**row, "value": _number(row["value"])}) for row in rows]
+            rows = connection.execute(query).all()
+        return [
+            Point(
+                id=id_,
+                run=run,
+                stage=stage,
+                attempt=attempt,
+                key=key,
+                value=math.nan if value is None else value,
+                step=step,
+                at=at,
+            )
+            for id_, run, stage, attempt, key, value, step, at in rows
+        ]
 
     # --- cursors and results -------------------------------------------------------------------
 
@@ -236,10 +242,6 @@ def _event(row: Any) -> Event:  # noqa: ANN401 - a row of SQLAlchemy
         message = f"{where} is of unknown kind {row.kind!r}; was it written by a newer version?"
         raise StoreError(message)
     return codec.load(EVENTS[row.kind], row.body, where)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _reason(error: BaseException) -> str:

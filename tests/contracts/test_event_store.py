@@ -1,0 +1,192 @@
+"""What every event store must do. Runs against SQLite; a URL more is a line in `URLS`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier, Thread
+
+import pytest
+
+from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+from orchestrator.core.plan import Plan
+from orchestrator.core.run import RunHeader
+from orchestrator.core.state import RunStarted, StageFailed, StageSkipped
+from orchestrator.ports import EventStore, Points, Succeeded
+
+URLS = ("sqlite:///{folder}/events.db",)
+HEADER = RunHeader(run="r2-1", plan=Plan(pipeline="r2", fleet="local", stages=(), pools={}))
+STARTED, FAILED = RunStarted(1), StageFailed("train", "it broke")
+
+
+@pytest.fixture(params=URLS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(request.param).format(folder=tmp_path)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[EventStore]:
+    made = SqlEventStore(url)
+    made.create(HEADER, at=1.0)
+    yield made
+    made.close()
+
+
+def test_events_come_back_in_order_with_their_numbers_and_times(store: EventStore) -> None:
+    store.append("r2-1", 1, (STARTED,), at=2.5)
+    store.append("r2-1", 2, (FAILED, StageSkipped("serve", "train failed")), at=3.5)
+    stored = store.events("r2-1")
+    assert [(item.seq, item.at) for item in stored] == [(1, 2.5), (2, 3.5), (3, 3.5)]
+    assert [item.event for item in stored][:2] == [STARTED, FAILED]
+    assert [item.seq for item in store.events("r2-1", after=2)] == [3]
+
+
+def test_a_second_controller_that_appends_the_same_number_is_stale(store: EventStore) -> None:
+    store.append("r2-1", 1, (STARTED,), at=1.0)
+    with pytest.raises(StaleControllerError, match="event 1 of run 'r2-1' exists"):
+        store.append("r2-1", 1, (FAILED,), at=1.0)
+    assert [item.event for item in store.events("r2-1")] == [STARTED]
+
+
+def test_of_several_controllers_in_one_race_exactly_one_wins(store: EventStore) -> None:
+    ready = Barrier(4)
+    won: list[int] = []
+    stale: list[int] = []
+
+    def race(epoch: int) -> None:
+        ready.wait()
+        try:
+            store.append("r2-1", 1, (RunStarted(epoch),), at=1.0)
+        except StaleControllerError:
+            stale.append(epoch)
+        else:
+            won.append(epoch)
+
+    threads = [Thread(target=race, args=(epoch,)) for epoch in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(stale)) == (1, 3)
+    assert [item.event for item in store.events("r2-1")] == [RunStarted(won[0])]
+
+
+def test_events_are_appended_all_or_none(store: EventStore) -> None:
+    store.append("r2-1", 1, (STARTED, STARTED), at=1.0)
+    with pytest.raises(StaleControllerError):
+        store.append("r2-1", 2, (FAILED, FAILED, FAILED), at=1.0)
+    assert len(store.events("r2-1")) == 2
+
+
+def test_appending_nothing_does_nothing(store: EventStore) -> None:
+    store.append("r2-1", 1, (), at=1.0)
+    assert store.events("r2-1") == []
+
+
+def test_a_gap_in_the_numbers_is_refused(store: EventStore) -> None:
+    with pytest.raises(StoreError, match="event 3 of run 'r2-1' would leave a gap"):
+        store.append("r2-1", 3, (STARTED,), at=1.0)
+
+
+def test_events_of_a_run_that_does_not_exist_are_refused(store: EventStore) -> None:
+    with pytest.raises(StoreError, match="run 'r9' does not exist") as caught:
+        store.append("r9", 1, (STARTED,), at=1.0)
+    assert not isinstance(caught.value, StaleControllerError)
+
+
+def test_a_run_is_created_once(store: EventStore) -> None:
+    with pytest.raises(StoreError, match="run 'r2-1' exists already"):
+        store.create(HEADER, at=2.0)
+
+
+def test_a_header_is_found_by_id_and_by_unique_prefix(store: EventStore) -> None:
+    store.create(replace(HEADER, run="r2-10"), at=2.0)
+    store.create(replace(HEADER, run="other"), at=3.0)
+    assert store.header("r2-1") == HEADER
+    assert store.header("r2-10").run == "r2-10"
+    assert store.header("o").run == "other"
+
+
+def test_a_prefix_of_several_runs_names_them(store: EventStore) -> None:
+    store.create(replace(HEADER, run="r2-2"), at=2.0)
+    with pytest.raises(NotFoundError, match=r"run 'r2' could be any of r2-1, r2-2; type more"):
+        store.header("r2")
+
+
+@pytest.mark.parametrize("name", ["R2-1", "", "r_", "%"])
+def test_an_unknown_run_is_answered_with_the_newest(store: EventStore, name: str) -> None:
+    store.create(replace(HEADER, run="r2-2"), at=2.0)
+    with pytest.raises(NotFoundError, match=r"no run '.*'; the newest are r2-2, r2-1"):
+        store.header(name)
+
+
+def test_an_empty_store_says_so(url: str) -> None:
+    empty = SqlEventStore(url)
+    with pytest.raises(NotFoundError, match="no run 'r2-1'; there are none yet"):
+        empty.header("r2-1")
+    assert empty.runs() == []
+    empty.close()
+
+
+def test_the_newest_runs_come_first(store: EventStore) -> None:
+    for number in (3, 2):
+        store.create(replace(HEADER, run=f"r2-{number}"), at=float(number))
+    assert [header.run for header in store.runs(limit=2)] == ["r2-3", "r2-2"]
+
+
+def test_metric_points_come_back_by_id(store: EventStore) -> None:
+    store.add_points("r2-1", "train", 1, [Points(1, {"loss": 2.0, "lr": 0.1}, 5.0)])
+    store.add_points("r2-1", "train", 2, [Points(2, {"loss": 1.5}, 6.0)])
+    found = store.points("r2-1")
+    assert [(p.attempt, p.key, p.value, p.step, p.at) for p in found] == [
+        (1, "loss", 2.0, 1, 5.0),
+        (1, "lr", 0.1, 1, 5.0),
+        (2, "loss", 1.5, 2, 6.0),
+    ]
+    assert store.points("r2-1", after=found[0].id, limit=1) == [found[1]]
+    assert store.points("r9") == []
+
+
+def test_a_metric_point_that_is_there_is_not_added_again(store: EventStore) -> None:
+    points = [Points(step, {"loss": 1.0}, float(step)) for step in range(5)]
+    store.add_points("r2-1", "train", 1, points[:3])
+    store.add_points("r2-1", "train", 1, points)
+    assert [point.step for point in store.points("r2-1")] == [0, 1, 2, 3, 4]
+
+
+def test_metric_points_that_are_no_finite_number_survive(store: EventStore) -> None:
+    values = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 5e-324}
+    store.add_points("r2-1", "train", 1, [Points(1, values, 1.0), Points(2, {}, 1.0)])
+    found = {point.key: point.value for point in store.points("r2-1")}
+    assert repr(found) == repr(values)
+
+
+def test_a_cursor_begins_at_zero_and_keeps_its_latest_value(store: EventStore) -> None:
+    assert store.cursor("mlflow/r2-1") == 0
+    store.set_cursor("mlflow/r2-1", 7)
+    store.set_cursor("mlflow/r2-1", 2**40)
+    assert store.cursor("mlflow/r2-1") == 2**40
+
+
+def test_a_request_to_cancel_is_seen_by_all(store: EventStore, url: str) -> None:
+    other = SqlEventStore(url)
+    assert not store.cancel_requested("r2-1")
+    for _ in range(2):
+        other.request_cancel("r2-1")
+    assert store.cancel_requested("r2-1")
+    assert not store.cancel_requested("r9")
+    with pytest.raises(NotFoundError, match="no run 'r9'"):
+        other.request_cancel("r9")
+    other.close()
+
+
+def test_the_latest_result_of_a_key_is_recalled(store: EventStore) -> None:
+    result = Succeeded(ArtifactRef("file:///a", "0" * 64, 3), {"loss": math.inf})
+    assert store.recall("key") is None
+    store.remember("key", Succeeded(None), "r2-1")
+    store.remember("key", result, "r2-2")
+    assert store.recall("key") == (result, "r2-2")
