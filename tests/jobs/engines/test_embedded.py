@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM
+
+from jobs.engines.embedded import EmbeddedEngine
+from orchestrator.job import Piece, Sampling
+from tests.jobs.engines.tiny_llama import EOS, HARDWARE, save_tiny_llama
+
+PROMPTS = ["a", "hello", "the quick brown fox", "é日本🙂" * 5, "x" * 300]
+GREEDY = Sampling(max_tokens=48, temperature=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[EmbeddedEngine]:
+    engine = EmbeddedEngine(folder, HARDWARE, threads=1)
+    yield engine
+    engine.close()
+
+
+async def ask(engine: EmbeddedEngine, prompt: str, sampling: Sampling) -> list[Piece]:
+    return [piece async for piece in engine.generate(engine.encode(prompt), sampling)]
+
+
+async def ask_all(engine: EmbeddedEngine, sampling: Sampling) -> list[list[Piece]]:
+    return await asyncio.gather(*(ask(engine, prompt, sampling) for prompt in PROMPTS))
+
+
+async def ask_in_turn(engine: EmbeddedEngine, sampling: Sampling) -> list[list[Piece]]:
+    return [await ask(engine, prompt, sampling) for prompt in PROMPTS]
+
+
+def tokens(answers: list[list[Piece]]) -> list[list[int]]:
+    return [[piece.token for piece in answer] for answer in answers]
+
+
+async def freed(engine: EmbeddedEngine) -> bool:
+    for _ in range(200):
+        if not engine.active:
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+def test_greedy_equals_generate_token_for_token(engine: EmbeddedEngine, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    answers = asyncio.run(ask_all(engine, GREEDY))
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        given = tokenizer(prompt, return_tensors="pt")
+        whole = model.generate(**given, max_new_tokens=48, do_sample=False, pad_token_id=EOS)
+        expected = whole[0, given.input_ids.shape[1] :].tolist()
+        assert [piece.token for piece in answer] == expected
+        text = "".join(piece.text for piece in answer)
+        assert text == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_equal_seeds_give_equal_answers_alone_and_in_a_batch(engine: EmbeddedEngine) -> None:
+    sampling = Sampling(max_tokens=32, temperature=0.9, top_p=0.9, seed=5)
+    together = asyncio.run(ask_all(engine, sampling))
+    assert tokens(asyncio.run(ask_in_turn(engine, sampling))) == tokens(together)
+    other = Sampling(max_tokens=32, temperature=0.9, top_p=0.9, seed=6)
+    assert tokens(asyncio.run(ask_all(engine, other))) != tokens(together)
+
+
+def test_more_requests_than_slots_wait_and_are_answered(folder: Path) -> None:
+    engine = EmbeddedEngine(folder, HARDWARE, slots=2, threads=1)
+    try:
+        few = asyncio.run(ask_all(engine, GREEDY))
+        assert tokens(few) == tokens(asyncio.run(ask_in_turn(engine, GREEDY)))
+    finally:
+        engine.close()
+
+
+class AlwaysEnds:
+    """A model whose likeliest token is the end."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __call__(self, *, input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
+        scores = torch.nn.functional.one_hot(torch.tensor([[EOS]] * len(input_ids)), 257)
+        return SimpleNamespace(logits=scores)
+
+
+class Fails(AlwaysEnds):
+    """A model whose device is gone."""
+
+    def __call__(self, **_: object) -> SimpleNamespace:
+        raise RuntimeError("HCCL error 507035")
+
+
+def test_an_end_token_ends_the_answer(
+    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._batch, "_model", AlwaysEnds())
+    answer = asyncio.run(ask(engine, "a", GREEDY))
+    assert [(piece.text, piece.finish) for piece in answer] == [("", "stop")]
+
+
+def test_a_stop_string_is_cut_and_ends_the_answer(engine: EmbeddedEngine) -> None:
+    whole = "".join(piece.text for piece in asyncio.run(ask(engine, "hello", GREEDY)))
+    stop = whole[10:13]
+    sampling = Sampling(max_tokens=48, temperature=0, stop=("never there", stop))
+    answer = asyncio.run(ask(engine, "hello", sampling))
+    assert "".join(piece.text for piece in answer) == whole[: whole.index(stop)]
+    assert answer[-1].finish == "stop"
+
+
+def test_an_answer_that_is_full_ends_by_length(engine: EmbeddedEngine) -> None:
+    answer = asyncio.run(ask(engine, "hello", Sampling(max_tokens=3, temperature=0)))
+    assert [piece.finish for piece in answer] == [None, None, "length"]
+
+
+def test_closing_an_answer_frees_its_slot(engine: EmbeddedEngine) -> None:
+    async def leave() -> bool:
+        sampling = Sampling(max_tokens=400, temperature=0)
+        async with aclosing(engine.generate(engine.encode("hello"), sampling)) as answer:
+            await anext(answer)
+            assert engine.active == 1
+        return await freed(engine)
+
+    assert asyncio.run(leave())
+
+
+def test_a_device_that_fails_ends_its_answers_only(
+    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._batch, "_model", Fails())
+        with pytest.raises(RuntimeError, match="a step failed: HCCL error 507035"):
+            asyncio.run(ask(engine, "hello", GREEDY))
+    assert len(asyncio.run(ask(engine, "hello", GREEDY))) == 48
+
+
+def test_a_closed_engine_says_so(folder: Path) -> None:
+    engine = EmbeddedEngine(folder, HARDWARE, threads=1)
+
+    async def close_while_answering() -> None:
+        async for _ in engine.generate([1], Sampling(max_tokens=500, temperature=0)):
+            await asyncio.to_thread(engine.close)
+
+    with pytest.raises(RuntimeError, match="the engine is closed"):
+        asyncio.run(close_while_answering())
+    with pytest.raises(RuntimeError, match="the engine is closed"):
+        asyncio.run(ask(engine, "a", GREEDY))
+    engine.close()
+
+
+def test_a_chat_goes_through_the_models_template(engine: EmbeddedEngine) -> None:
+    prompt = engine.encode_chat([{"role": "user", "content": "2+2"}])
+    assert prompt == engine.encode("user: 2+2\nassistant:")
+    with pytest.raises(ValueError, match="refuses"):
+        engine.encode_chat([{"role": "user", "content": "refuse"}])
+
+
+def test_a_model_without_template_refuses_a_chat(folder: Path, tmp_path: Path) -> None:
+    plain = shutil.copytree(folder, tmp_path / "plain")
+    (plain / "chat_template.jinja").unlink()
+    engine = EmbeddedEngine(plain, HARDWARE, threads=1)
+    with pytest.raises(ValueError, match="no chat template"):
+        engine.encode_chat([{"role": "user", "content": "2+2"}])
+    engine.close()
+
+
+def test_a_model_with_a_recurrent_state_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "mamba")
+    config = MambaConfig(vocab_size=257, hidden_size=16, num_hidden_layers=1, state_size=4)
+    MambaForCausalLM(config).save_pretrained(other)
+    with pytest.raises(ValueError, match="is not supported by this engine"):
+        EmbeddedEngine(other, HARDWARE)

@@ -1,0 +1,56 @@
+"""A random Llama of a few thousand weights over bytes, saved as a Hugging Face folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from orchestrator.job import Hardware
+
+EOS = 256
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if messages[0].content == 'refuse' %}{{ raise_exception('no') }}{% endif %}assistant:"
+)
+HARDWARE = Hardware(
+    pool="ascend",
+    accelerator="ascend-910c",
+    vendor="huawei",
+    device="cpu",
+    backend="gloo",
+    formats=("bf16",),
+    memory_gb=None,
+    emulated=True,
+)
+
+
+def save_tiny_llama(
+    folder: Path, *, hidden: int = 64, layers: int = 2, vocabulary: int = 257, context: int = 512
+) -> Path:
+    """Write the model, its byte-level tokenizer and a chat template into `folder`."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=EOS,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {byte: number for number, byte in enumerate([*alphabet, "<eos>"])}
+    bytes_only = Tokenizer(models.BPE(vocab=words, merges=[]))
+    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_only.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_only, eos_token="<eos>")  # noqa: S106 - a word, not a password
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
