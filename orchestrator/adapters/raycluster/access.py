@@ -1,0 +1,101 @@
+"""How this process gets into a cluster: its address, and the token of a managed one.
+
+Ray takes credentials from the environment alone, so using the token of a managed cluster means
+setting them there. A cluster that isn't ours is reached with what the user's environment says.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+from orchestrator.core.errors import ClusterError
+
+NAMESPACE = "orchestrator"
+_PROBE_SECONDS = 3.0
+
+
+def make_token(path: Path) -> None:
+    """Create the token file of a managed cluster, readable by its owner alone."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+def token_environment(path: Path) -> dict[str, str]:
+    """Return the variables that make a Ray process use the token in `path`."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def use_token(path: Path) -> None:
+    """Let this process, and those that it starts, use the token in `path`."""
+    wanted = token_environment(path)
+    if all(os.environ.get(name) == value for name, value in wanted.items()):  # noqa: TID251 - see above
+        return
+    os.environ.update(wanted)  # noqa: TID251 - see above
+    os.environ.pop("RAY_AUTH_TOKEN", None)  # noqa: TID251 - it would win over the file
+    if "ray" in sys.modules:
+        from ray import _raylet  # its stub lacks the two
+
+        _raylet.Config.initialize("")  # type: ignore[attr-defined]
+        _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
+
+
+def connect(address: str) -> bool:
+    """Connect this process to the cluster at `address`; return whether it was not yet.
+
+    Raises:
+        ClusterError: Nothing answers there, or it doesn't let us in.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    if ray.is_initialized():
+        return False
+    _check(address)
+    try:
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ClusterError(f"Ray at {address!r} can't be joined: {line}") from error
+    return True
+
+
+def split(address: str) -> tuple[str, int]:
+    """Return host and port of `address`.
+
+    Raises:
+        ClusterError: It isn't HOST:PORT.
+    """
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal()) or "/" in host:
+        raise ClusterError(f"cluster.address {address!r} is not HOST:PORT of a Ray head node")
+    return host.strip("[]"), int(port)
+
+
+def answers(host: str, port: int, seconds: float) -> bool:
+    """Return whether somebody listens at `host` and `port`."""
+    try:
+        with socket.create_connection((host, port), timeout=seconds):
+            return True
+    except OSError:
+        return False
+
+
+def _check(address: str) -> None:
+    host, port = split(address)
+    if not answers(host, port, _PROBE_SECONDS):
+        hint = "check cluster.address or RAY_ADDRESS, or leave both empty for a managed cluster"
+        raise ClusterError(f"no Ray head node answers at {address!r}; {hint}")

@@ -1,0 +1,269 @@
+"""A managed Ray cluster on this machine: a head without work, and a node process a pool node.
+
+Rules: only emulated pools are started here; every node has a folder, ports and a log of its own;
+a token guards the cluster, for Ray listens on all interfaces; nothing is left after `down`. Ray
+itself is imported by `up` alone, and only to see the nodes arrive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator import supervisor
+from orchestrator.adapters.raycluster import access
+from orchestrator.core.errors import ClusterError
+from orchestrator.core.settings import ClusterSettings
+from orchestrator.core.spec import Pool
+from orchestrator.supervisor.record import wait
+
+SERVICE = "ray"
+HOST = "127.0.0.1"
+HEAD = "head"
+START_SECONDS = 120.0
+NODES_SECONDS = 60.0
+SMALLEST_STORE = 78_643_200
+_MB = 1_000_000
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # it watches the whole machine
+    "RAY_process_group_cleanup_enabled": "1",
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RayService:
+    """A managed cluster that is up.
+
+    Attributes:
+        address: Of its head node, `HOST:PORT`.
+        dashboard: Address of its dashboard and job server.
+        pools: What was started for each pool, as a line.
+        processes: Ids of the living node processes, by node name.
+    """
+
+    address: str
+    dashboard: str
+    pools: Mapping[str, str]
+    processes: Mapping[str, int]
+
+
+def up(home: Path, pools: Mapping[str, Pool], settings: ClusterSettings) -> str:
+    """Start the cluster of `home` with `pools`, unless it runs, and return its address.
+
+    Raises:
+        ClusterError: It can't be started, or the one that runs lacks a pool.
+    """
+    real = [name for name, pool in pools.items() if not pool.emulated]
+    if real:
+        hint = "set cluster.address or RAY_ADDRESS to the cluster that has it"
+        raise ClusterError(f"pool {real[0]!r} is not emulated and can't be started here; {hint}")
+    running = find(home)
+    if running is None:
+        running = _start(home, pools, settings)
+    _match(running, pools)
+    return running.address
+
+
+def find(home: Path) -> RayService | None:
+    """Return the cluster of `home` when it is up, and let this process into it.
+
+    Raises:
+        ClusterError: What is recorded of it can't be read.
+    """
+    try:
+        service = supervisor.find(home, SERVICE)
+    except supervisor.ServiceError as error:
+        raise ClusterError(str(error)) from error
+    if service is None or HEAD not in service.processes:
+        return None
+    access.use_token(_token(home))
+    return _public(service)
+
+
+def down(home: Path) -> bool:
+    """Stop the cluster of `home`; return whether there was one.
+
+    Raises:
+        ClusterError: What is recorded of it can't be read.
+    """
+    try:
+        return supervisor.stop(home, SERVICE)
+    except supervisor.ServiceError as error:
+        raise ClusterError(str(error)) from error
+
+
+def describe(pool: Pool) -> str:
+    """Return what is started for `pool`, as a line; equal lines are equal clusters."""
+    chips = f"{pool.devices_per_node} {pool.accelerator.resource or 'device'}"
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(pool.selector.items()))
+    return f"{pool.nodes} x ({chips}, {pool.cpus_per_node} CPU), {labels}"
+
+
+# --- start ------------------------------------------------------------------------------------
+
+
+def _start(home: Path, pools: Mapping[str, Pool], settings: ClusterSettings) -> RayService:
+    down(home)  # one whose head is lost
+    token = _token(home)
+    token.parent.mkdir(parents=True, exist_ok=True)
+    access.make_token(token)
+    access.use_token(token)
+    root = _root(home)
+    nodes = [(f"{name}-{n}", pool) for name, pool in pools.items() for n in range(pool.nodes)]
+    ports = _free_ports()
+    gcs, dashboard = next(ports), next(ports)
+    common = _Common(root, gcs, max(SMALLEST_STORE, settings.object_store_mb * _MB), token)
+    processes = [common.head(ports, dashboard)]
+    processes += [common.node(name, pool, ports) for name, pool in nodes]
+    try:
+        service = supervisor.start(
+            home,
+            SERVICE,
+            processes,
+            info={
+                "address": f"{HOST}:{gcs}",
+                "dashboard": f"http://{HOST}:{dashboard}",
+                "pools": {name: describe(pool) for name, pool in pools.items()},
+            },
+            temporary=[root],
+            timeout=START_SECONDS,
+        )
+    except supervisor.ServiceError as error:
+        message = f"the local Ray cluster can't be started: {error}; its logs are in"
+        raise ClusterError(f"{message} {str(token.parent)!r}") from error
+    found = _public(service)
+    _await_nodes(home, found, 1 + len(nodes))
+    return found
+
+
+def _await_nodes(home: Path, found: RayService, expected: int) -> None:
+    """Wait until every node has joined: a node that listens may not be known yet."""
+    from ray import _raylet
+
+    client = _raylet.GcsClient(address=found.address)  # type: ignore[attr-defined] # not in its stub
+
+    def joined() -> bool:
+        return len(client.get_all_node_info()) >= expected
+
+    arrived = False
+    try:
+        arrived = wait(joined, NODES_SECONDS)
+    finally:
+        if not arrived:
+            down(home)
+    if not arrived:
+        message = f"only some of {expected} Ray nodes joined within {NODES_SECONDS:g} s"
+        raise ClusterError(f"{message}; see the logs in {str(home / 'services')!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What all node processes share."""
+
+    root: Path
+    gcs: int
+    store: int
+    token: Path
+
+    def head(self, ports: Iterator[int], dashboard: int) -> supervisor.Process:
+        words = (
+            "--head",
+            f"--port={self.gcs}",
+            "--num-cpus=0",
+            "--num-gpus=0",
+            "--no-monitor",  # no autoscaler here
+            f"--ray-client-server-port={next(ports)}",  # can't be left out, and 10001 may be taken
+            f"--dashboard-host={HOST}",
+            f"--dashboard-port={dashboard}",
+        )
+        return self._process(HEAD, words, ports, ready=dashboard)
+
+    def node(self, name: str, pool: Pool, ports: Iterator[int]) -> supervisor.Process:
+        resource, count = pool.accelerator.resource, pool.devices_per_node
+        custom = {resource: count} if resource and resource != "GPU" else {}
+        words = (
+            f"--address={HOST}:{self.gcs}",
+            f"--num-cpus={pool.cpus_per_node}",
+            f"--num-gpus={count if resource == 'GPU' else 0}",
+            f"--resources={json.dumps(custom)}",
+            "--labels=" + ",".join(f"{key}={value}" for key, value in pool.selector.items()),
+        )
+        return self._process(name, words, ports)
+
+    def _process(
+        self, name: str, words: tuple[str, ...], ports: Iterator[int], ready: int | None = None
+    ) -> supervisor.Process:
+        manager = next(ports)
+        argv = (
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *words),
+            f"--node-name={name}",
+            f"--node-ip-address={HOST}",
+            f"--temp-dir={self.root / name}",
+            f"--node-manager-port={manager}",
+            f"--dashboard-agent-listen-port={next(ports)}",
+            f"--object-store-memory={self.store}",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            "--include-log-monitor=false",
+            "--disable-usage-stats",
+        )
+        return supervisor.Process(
+            name=name,
+            argv=argv,
+            env={**_ENVIRONMENT, **access.token_environment(self.token)},
+            after=None if name == HEAD else (HOST, self.gcs),
+            ready=(HOST, ready or manager),
+        )
+
+
+def _match(running: RayService, pools: Mapping[str, Pool]) -> None:
+    for name, pool in pools.items():
+        wanted, there = describe(pool), running.pools.get(name)
+        if there != wanted:
+            known = ", ".join(f"{key!r}: {line}" for key, line in running.pools.items())
+            message = f"the local Ray cluster runs {{{known}}}, but {name!r}: {wanted} is needed"
+            raise ClusterError(f"{message}; run `orchestrator down` first")
+
+
+def _public(service: supervisor.Service) -> RayService:
+    info: Mapping[str, Any] = service.info
+    return RayService(info["address"], info["dashboard"], info["pools"], service.processes)
+
+
+def _token(home: Path) -> Path:
+    return home.absolute() / "services" / "ray.token"
+
+
+def _root(home: Path) -> Path:
+    """Return a short folder, for the names of sockets in it may have 107 bytes at most."""
+    digest = hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:10]
+    short = Path("/tmp")  # noqa: S108 - ours alone, as checked below
+    root = (short if short.is_dir() else Path(tempfile.gettempdir())) / f"orch-{digest}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    if root.is_symlink() or root.stat().st_uid != os.getuid():
+        raise ClusterError(f"folder {str(root)!r} belongs to somebody else; remove it")
+    return root
+
+
+def _free_ports() -> Iterator[int]:
+    """Yield ports that are free, no two alike."""
+    with ExitStack() as held:
+        ports = [held.enter_context(socket.create_server((HOST, 0))) for _ in range(256)]
+        numbers = [int(server.getsockname()[1]) for server in ports]
+    yield from numbers
