@@ -1,0 +1,42 @@
+"""Controllers that outlive the command that started them: Ray jobs on the cluster's head.
+
+Ray's own job server keeps them; their output is in its dashboard.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.adapters.raycluster import service
+from orchestrator.core.errors import ClusterError
+
+
+def submit(home: Path, address: str, words: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Run the command `words` as a job with `environment` added; return the job's id.
+
+    `address` is that of a foreign cluster's job server (`http://HOST:8265`); empty for the
+    managed cluster of `home`.
+
+    Raises:
+        ClusterError: No job server answers, or it refuses the job.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    managed = service.find(home)
+    where = address or (managed.dashboard if managed else "")
+    if not where:
+        message = f"no cluster of {str(home)!r} is up to run a detached launch on"
+        raise ClusterError(message)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        client = JobSubmissionClient(where)
+        return client.submit_job(
+            entrypoint=shlex.join(words), runtime_env={"env_vars": dict(environment)}
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        message = f"the job server at {where!r} refuses the launch: {reason}"
+        raise ClusterError(message) from error
