@@ -48,6 +48,8 @@ def compose(
 def sweep(overrides: Sequence[str], *, config_dir: Path | None = None) -> list[tuple[str, ...]]:
     """Return one tuple of overrides for each combination of the values in `overrides`.
 
+    Values are `a,b`, `choice(a,b)`, `range(1,4)` and, for a group, `glob(*)`.
+
     Raises:
         ConfigError: With all overrides that can't be read.
     """
@@ -88,6 +90,8 @@ def show(
         part = OmegaConf.select(config, package)
         if part is None:
             raise ConfigError([Problem("--package", f"{package!r} is not in the config")])
+        if not OmegaConf.is_config(part):
+            return f"{part}\n"
         config = part
     try:
         return str(OmegaConf.to_yaml(config, resolve=resolve))
@@ -110,7 +114,8 @@ def info(kind: str, overrides: Sequence[str], *, config_dir: Path | None = None)
     _, problems = composer.compose(overrides)
     if problems:
         raise ConfigError(problems)
-    choosing, setting = overriding.split(composer.loader, composer.parse(overrides)[0])
+    parsed, _ = composer.parse(overrides)
+    choosing, setting = overriding.split(composer.repository(parsed), parsed)
     lines = [str(o.input_line) for o in choosing] + [overriding.forced(o) for o in setting]
     with _captured() as out:
         composer.hydra.show_info(kind, composer.config_name, lines)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hydra._internal.config_repository import IConfigRepository
     from omegaconf import DictConfig
-
-    from orchestrator.adapters.hydra_config.composer import Composer
 
 BINDINGS = ("roles.", "fallbacks.")
 
@@ -22,23 +22,33 @@ def complete(words: Sequence[str], *, config_dir: Path | None = None) -> list[st
 
     word = words[-1] if words else ""
     before = [other for other in words[:-1] if "=" in other and not other.startswith("-")]
+    config_dir = config_dir or _folder(words[:-1])
     prefix = word[: len(word) - len(word.lstrip("+~"))]
     bare = word.removeprefix(prefix)
     try:
         composer = Composer(config_dir)
+        repository = composer.repository(composer.parse(before)[0])
         config, _ = composer.compose(before)
     except ConfigError:
         return []
-    found = {*_groups(composer, bare), *_values(config, bare)}
+    found = {*_groups(repository, bare), *_values(config, bare)}
     return sorted(prefix + text for text in found if text.startswith(bare))
 
 
-def _groups(composer: Composer, word: str) -> Iterator[str]:
+def _folder(words: Sequence[str]) -> Path | None:
+    """Return the folder that `--config-dir` names among `words`."""
+    for option, value in pairwise([*words, ""]):
+        name, given, inline = option.partition("=")
+        if name == "--config-dir":
+            return Path(inline if given else value)
+    return None
+
+
+def _groups(repository: IConfigRepository, word: str) -> Iterator[str]:
     from hydra.core.object_type import ObjectType
 
     key, given, _ = word.partition("=")
     group = key.partition("@")[0]
-    repository = composer.loader.repository
     if given:
         yield from (f"{key}={name}" for name in repository.get_group_options(group))
         return

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
@@ -69,6 +70,19 @@ class Composer:
         """Return the overrides that can be read, and what is wrong with the others."""
         return overriding.parse(self.loader, overrides)
 
+    def repository(self, overrides: Iterable[Override]) -> IConfigRepository:
+        """Return all config files, those of `hydra.searchpath` too."""
+        lines = [o.input_line for o in overrides if o.is_hydra_override()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                found = self.loader._parse_overrides_and_create_caching_repo(  # noqa: SLF001 - the one place in Hydra that reads `hydra.searchpath`
+                    self.config_name, lines
+                )
+            except FOREIGN:  # told when the files are composed
+                return self.loader.repository
+        return found[1]
+
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig | None, list[Problem]]:
         """Return the config with its node `hydra`, as far as it goes, and all problems.
 
@@ -77,8 +91,9 @@ class Composer:
         parsed, problems = self.parse(overrides)
         problems.extend(overriding.sweeps(parsed))
         single = [override for override in parsed if not override.is_sweep_override()]
-        choosing, setting = overriding.split(self.loader, single)
-        unknown = list(overriding.unknown_options(self.loader, choosing))
+        repository = self.repository(single)
+        choosing, setting = overriding.split(repository, single)
+        unknown = list(overriding.unknown_options(repository, choosing))
         problems.extend(problem for _, problem in unknown)
         bad = [override for override, _ in unknown]
         config, found = self._load([o for o in choosing if o not in bad])
@@ -130,8 +145,9 @@ class Composer:
         if unreadable.is_cause(error):
             return unreadable.problem(error, self.folders)
         if isinstance(error, MALFORMED):
-            reason = "it goes in a circle" if isinstance(error, RecursionError) else str(error)
-            what = f"a config can't be composed: {' '.join(reason.split()) or 'bad defaults list'}"
+            known = {RecursionError: "it goes in a circle", AssertionError: "bad defaults list"}
+            reason = known.get(type(error), messages.one_line(error))
+            what = f"a config can't be composed: {reason}"
             return Problem(str(self.folders[0]), what, "mend the defaults list")
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         return messages.foreign(cause)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -33,6 +34,7 @@ def parse(
             what = f"{text!r} is no override: {messages.first_line(error)}"
             problems.append(Problem("", what, HOW))
             continue
+        override.config_loader = loader  # a sweep by glob(...) asks it for names
         if override.key_or_group:
             parsed.append(override)
         else:
@@ -41,13 +43,13 @@ def parse(
 
 
 def split(
-    loader: ConfigLoaderImpl, overrides: Iterable[Override]
+    repository: IConfigRepository, overrides: Iterable[Override]
 ) -> tuple[list[Override], list[Override]]:
     """Return those that choose files (or concern Hydra itself), and those that set values."""
     choosing: list[Override] = []
     setting: list[Override] = []
     for override in overrides:
-        group = loader.repository.group_exists(override.key_or_group)
+        group = repository.group_exists(override.key_or_group)
         chooses = group or override.package is not None or override.is_hydra_override()
         (choosing if chooses else setting).append(override)
     return choosing, setting
@@ -63,7 +65,7 @@ def sweeps(overrides: Iterable[Override]) -> Iterator[Problem]:
 
 
 def unknown_options(
-    loader: ConfigLoaderImpl, choosing: Iterable[Override]
+    repository: IConfigRepository, choosing: Iterable[Override]
 ) -> Iterator[tuple[Override, Problem]]:
     """Yield each override that chooses a file which does not exist."""
     for override in choosing:
@@ -71,11 +73,11 @@ def unknown_options(
             continue
         group, value = override.key_or_group, override.value()
         path = override.get_key_element().lstrip("+")
-        known = loader.get_group_options(group) if loader.repository.group_exists(group) else []
+        known = repository.get_group_options(group) if repository.group_exists(group) else []
         for name in value if isinstance(value, list) else [value]:
             if name is None:
                 yield override, Problem(path, "null chooses no config", f"remove it: ~{path}")
-            elif not loader.repository.config_exists(f"{group}/{name}"):
+            elif not repository.config_exists(f"{group}/{name}"):
                 what = f"{str(name)!r} is not one of the configs in {group}/"
                 yield override, Problem(path, what, choices(str(name), known, "configs"))
 
