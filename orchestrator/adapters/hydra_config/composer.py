@@ -98,8 +98,6 @@ class Composer:
         bad = [override for override, _ in unknown]
         config, found = self._load([o for o in choosing if o not in bad])
         problems.extend(found)
-        if config is None:
-            return None, problems
         for override in setting:
             found = list(_apply(override, config))
             problems.extend(p for p in found if not _follows_from(p, bad))
@@ -114,20 +112,20 @@ class Composer:
             if unreadable.is_cause(error):
                 return None, [first]
         accepted: list[Override] = []
-        problems: list[Problem] = []
-        for override in choosing:
+        problems: dict[Problem, None] = {}
+        for override in sorted(choosing, key=lambda o: o.package is not None):
             try:
                 self._compose([*accepted, override])
             except FOREIGN as error:
-                problems.append(self._problem(error))
+                problems[self._problem(error)] = None
             else:
                 accepted.append(override)
         if len(accepted) == len(choosing) or not problems:
             return None, [first]
         try:
-            return self._compose(accepted), problems
+            return self._compose(accepted), list(problems)
         except FOREIGN:
-            return None, problems
+            return None, list(problems)
 
     def _compose(self, choosing: Iterable[Override]) -> DictConfig:
         with warnings.catch_warnings():
@@ -153,15 +151,19 @@ class Composer:
         return messages.foreign(cause)
 
 
-def _apply(override: Override, config: DictConfig) -> Iterator[Problem]:
-    """Set the value that `override` says, or yield why it can't be."""
+def _apply(override: Override, config: DictConfig | None) -> Iterator[Problem]:
+    """Set the value that `override` says, or yield why it can't be.
+
+    Without a config, of which the files are to blame, a key is only checked against the schema.
+    """
     path = overriding.path_of(override)
     adding = override.is_add() or override.is_force_add()
     wrong = None
     if not adding and not override.is_delete():
-        wrong = messages.unknown_key(path, lambda inner: _exists(config, inner))
+        wrong = messages.unknown_key(path, lambda inner: config is None or _exists(config, inner))
     if wrong is not None:
         yield overriding.with_hint(override, wrong, config)
+    if wrong is not None or config is None:
         return
     try:
         with open_dict(config):

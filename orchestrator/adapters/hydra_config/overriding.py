@@ -88,10 +88,10 @@ def path_of(override: Override) -> tuple[str, ...]:
     return tuple(key for key in keys.split(".") if key)
 
 
-def with_hint(override: Override, problem: Problem, config: DictConfig) -> Problem:
+def with_hint(override: Override, problem: Problem, config: DictConfig | None) -> Problem:
     """Return `problem` with the names that exist, or the override that was meant."""
     path = tuple(problem.path.split("."))
-    if path[:-1] in NAMED:
+    if path[:-1] in NAMED and config is not None:
         known = [str(key) for key in OmegaConf.select(config, ".".join(path[:-1])) or ()]
         hint = f"{choices(path[-1], known, path[-2])}; a new one is added with +"
         return Problem(problem.path, problem.what, hint)

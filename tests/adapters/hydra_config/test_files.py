@@ -48,8 +48,13 @@ def test_a_file_that_is_not_utf8_is_named(refused: Refused, folder: Path) -> Non
 
 def test_other_problems_are_told_beside_a_broken_file(refused: Refused, write: Write) -> None:
     file = write("pipeline/broken.yaml", "name: [\n")
-    problems = refused("pipeline=broken", "fleet=lcal", "foo=[")
-    assert [problem.path.split(":")[0] for problem in problems] == ["", "fleet", str(file)]
+    problems = refused("pipeline=broken", "fleet=lcal", "foo=[", "seeed=3", "seed=4")
+    assert [problem.path.split(":")[0] for problem in problems] == [
+        "",
+        "fleet",
+        str(file),
+        "seeed",
+    ]
 
 
 def test_every_value_that_a_file_leaves_open_is_listed(refused: Refused, write: Write) -> None:
