@@ -152,12 +152,13 @@ class PoolStatus:
 class Worker(Protocol):
     """What runs in each worker process of an attempt: `wiring.run_worker`.
 
-    Yields messages until, last, exactly one `Succeeded` or `Failed`; never raises.
+    Yields batches of messages until, last of all, exactly one `Succeeded` or `Failed`; never
+    raises. Batches, because each costs a remote call's time while the job trains.
     """
 
     def __call__(
         self, request: AttemptRequest, *, rank: int, rendezvous: str | None
-    ) -> Iterator[Message]:
+    ) -> Iterator[Sequence[Message]]:
         """Run the job as worker `rank`; `rendezvous` is `HOST:PORT` of rank 0's store."""
         ...
 

@@ -161,7 +161,9 @@ def tracker(found: Settings, store: EventStore, run: str, uri: str, logs: Path) 
 # --- what runs on the pools -------------------------------------------------------------------
 
 
-def run_worker(request: AttemptRequest, *, rank: int, rendezvous: str | None) -> Iterator[Message]:
+def run_worker(
+    request: AttemptRequest, *, rank: int, rendezvous: str | None
+) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; the port `Worker`."""
     from orchestrator.adapters.torch_gang import open_gang
     from orchestrator.control.attempt import stream

@@ -31,7 +31,8 @@ def _planned(args: argparse.Namespace) -> list[tuple[Settings, Plan]]:
     from orchestrator.adapters import hydra_config
 
     combinations = hydra_config.sweep(args.overrides) if args.multirun else [args.overrides]
-    made, problems = [], []
+    made: list[tuple[Settings, Plan]] = []
+    problems: list[Problem] = []
     for overrides in combinations:
         try:
             found = wiring.settings(overrides, args.config_dir, args.config_name)

@@ -129,8 +129,8 @@ class LiveView:
         latest = self._latest.get((stage.name, attempt.number)) if attempt else None
         yield from (stage.name, stage.pool, _status(stage))
         yield from self._figures(latest) if latest else ("-",) * 4
-        took = attempt and (attempt.ended or self._clock.now()) - attempt.started
-        yield tables.duration(took)
+        ended = attempt and (attempt.ended or self._clock.now())
+        yield tables.duration(ended - attempt.started if attempt and ended else None)
 
     def _figures(self, latest: _Latest) -> Iterator[str]:
         progress = latest.progress

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -66,8 +66,8 @@ def stream(
     store: ArtifactStore,
     clock: Clock,
     gang: Gang,
-) -> Iterator[Message]:
-    """Run worker `rank` of an attempt; yield what it says, last exactly one outcome.
+) -> Iterator[Sequence[Message]]:
+    """Run worker `rank` of an attempt; yield what it says in batches, last exactly one outcome.
 
     Never raises. Closing the generator tells the job to end and takes its scratch away.
     """
@@ -77,8 +77,10 @@ def stream(
     thread.start()
     try:
         while not desk.outbox.wait(BATCH_SECONDS):
-            yield from desk.outbox.drain()
-        yield from desk.outbox.drain()
+            batch = desk.outbox.drain()
+            if batch:
+                yield batch
+        yield desk.outbox.drain()
     finally:
         desk.stop.set()
         thread.join(GRACE_SECONDS)
