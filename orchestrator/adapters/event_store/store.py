@@ -55,10 +55,11 @@ class SqlEventStore:
         """Add a run. Raises `StoreError` when its id exists."""
         row = {"run": header.run, "at": at, "header": codec.dump(header), "cancel": False}
         with self._writing() as connection:
-            added = self._insert(runs).values(row).on_conflict_do_nothing()
-            if connection.execute(added).rowcount != 1:
+            try:
+                connection.execute(runs.insert(), row)
+            except IntegrityError as error:
                 message = f"run {header.run!r} exists already; take another id"
-                raise StoreError(message)
+                raise StoreError(message) from error
 
     def header(self, run: str) -> RunHeader:
         """Return the header of `run`, by id or unique prefix. Raises `NotFoundError`."""
@@ -189,14 +190,16 @@ class SqlEventStore:
         """Keep `value` under `name`."""
         added = self._insert(cursors).values(name=name, value=value)
         with self._writing() as connection:
-            connection.execute(added.on_conflict_do_update(["name"], set_={"value": value}))
+            connection.execute(
+                added.on_conflict_do_update(index_elements=["name"], set_={"value": value})
+            )
 
     def remember(self, key: str, result: Succeeded, run: str) -> None:
         """Keep the result of a stage for reuse under its cache key; the latest one stays."""
         row = {"run": run, "body": codec.dump(result)}
         added = self._insert(results).values(key=key, **row)
         with self._writing() as connection:
-            connection.execute(added.on_conflict_do_update(["key"], set_=row))
+            connection.execute(added.on_conflict_do_update(index_elements=["key"], set_=row))
 
     def recall(self, key: str) -> tuple[Succeeded, str] | None:
         """Return a kept result and the run that made it."""
