@@ -1,0 +1,125 @@
+"""Budgets and bans that no other tool checks: sizes, names, broad excepts, heavy imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("orchestrator", "jobs")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+MOST_LINES_OF_A_FILE = 300
+MOST_LINES_OF_A_FUNCTION = 60
+MOST_LINES_OF_THE_README = 150
+BROAD = {"Exception", "BaseException"}
+# The one place that turns whatever user code does into a value.
+AROUND_USER_CODE = ROOT / "orchestrator/control/attempt.py"
+EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
+LEFT_BEHIND = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|/(root|work|home)/\w|\bunittest\.mock\b")
+HEAVY = ("ray", "mlflow", "torch", "transformers", "hydra", "omegaconf", "sqlalchemy", "fastapi")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def swallows_all(handler: ast.ExceptHandler) -> bool:
+    """Whether it takes every exception, and does not raise it again at its end."""
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    broad = any(kind is None or getattr(kind, "id", "") in BROAD for kind in kinds)
+    last = handler.body[-1]
+    return broad and not (isinstance(last, ast.Raise) and last.exc is None)
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(SOURCES) > 20
+    assert AROUND_USER_CODE in SOURCES
+
+
+def test_no_file_is_longer_than_its_budget() -> None:
+    long = {name_of(path): lines_of(path) for path in (*SOURCES, *TESTS)}
+    assert {name: size for name, size in long.items() if size > MOST_LINES_OF_A_FILE} == {}
+
+
+def test_no_function_is_longer_than_its_budget() -> None:
+    sizes = {
+        f"{name_of(path)}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in SOURCES
+        for node in functions(path)
+    }
+    assert {name: size for name, size in sizes.items() if size > MOST_LINES_OF_A_FUNCTION} == {}
+
+
+def test_half_of_all_functions_have_eight_lines_or_fewer() -> None:
+    sizes = sorted(
+        (node.end_lineno or node.lineno) - node.body[0].lineno + 1
+        for path in SOURCES
+        for node in functions(path)
+    )
+    assert sizes[len(sizes) // 2] <= 8
+
+
+def test_every_exception_is_caught_only_around_user_code() -> None:
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in SOURCES
+        if path != AROUND_USER_CODE
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ExceptHandler) and swallows_all(node)
+    ]
+    assert found == []
+
+
+def test_one_broad_except_is_enough_around_user_code() -> None:
+    nodes = ast.walk(tree_of(AROUND_USER_CODE))
+    assert sum(isinstance(n, ast.ExceptHandler) and swallows_all(n) for n in nodes) <= 1
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    named = {path.stem for path in (*SOURCES, *TESTS)} | {path.parent.name for path in SOURCES}
+    assert named & EMPTY_NAMES == set()
+
+
+def test_nothing_is_left_behind_in_the_tree() -> None:
+    found = [
+        f"{name_of(path)}:{number}: {line.strip()}"
+        for path in (*SOURCES, *TESTS)
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if LEFT_BEHIND.search(line)
+    ]
+    assert found == []
+
+
+def test_the_readme_stays_short() -> None:
+    assert lines_of(ROOT / "README.md") <= MOST_LINES_OF_THE_README
+
+
+@pytest.mark.parametrize("module", ["orchestrator.cli", "orchestrator.wiring", "jobs"])
+def test_what_starts_every_command_imports_nothing_heavy(module: str) -> None:
+    script = f"import {module}, sys; print(*({set(HEAVY)!r} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == []
