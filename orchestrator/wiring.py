@@ -142,9 +142,9 @@ def serving(found: Settings, address: str) -> Serving:
         from orchestrator.adapters.no_serving import NoServing
 
         return NoServing()
-    from orchestrator.adapters.rayserve import RayServing
+    from orchestrator.adapters.raycluster.serve import RayServing
 
-    return RayServing(address, found.cluster.serve_port, fetch_model)
+    return RayServing(address, found.cluster.serve_port, fetch_model, clock)
 
 
 def tracker(found: Settings, store: EventStore, run: str, uri: str, logs: Path) -> Tracker:

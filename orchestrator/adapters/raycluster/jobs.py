@@ -33,10 +33,11 @@ def submit(home: Path, address: str, words: Sequence[str], environment: Mapping[
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         client = JobSubmissionClient(where)
-        return client.submit_job(
+        job: str = client.submit_job(
             entrypoint=shlex.join(words), runtime_env={"env_vars": dict(environment)}
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         message = f"the job server at {where!r} refuses the launch: {reason}"
         raise ClusterError(message) from error
+    return job
