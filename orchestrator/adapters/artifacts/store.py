@@ -7,6 +7,7 @@ intact is never replaced by something else.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -121,7 +122,7 @@ class FsspecArtifactStore:
         with _translated(prefix):
             for child in sorted(self._place.children(prefix), reverse=True):
                 name = f"{prefix}/{child}"
-                with suppress(manifests.DamagedError):
+                with suppress(manifests.DamagedError), _translated(name):
                     return name, self._ref(name, self._load(name)[1])
         return None
 
@@ -231,5 +232,11 @@ def _translated(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-        message = f"artifact {name!r}: {reason}; free some space, or check the permissions"
-        raise ArtifactError(message) from error
+        way_out = _WAYS_OUT.get(error.errno or 0, "check its storage")
+        raise ArtifactError(f"artifact {name!r}: {reason}; {way_out}") from error
+
+
+_WAYS_OUT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the permissions"),
+}

@@ -1,0 +1,203 @@
+"""What is torn, altered or lost is found and named, and never taken for the newest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from orchestrator.adapters.artifacts import FsspecArtifactStore, manifests
+from orchestrator.adapters.artifacts.places import LocalPlace
+from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Manifest
+from orchestrator.core.errors import ArtifactError
+from tests.adapters.artifacts.shelf import FILES, contents, put, race_with
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+def _path(store: FsspecArtifactStore, path: str) -> tuple[object, str]:
+    fs = MemoryFileSystem() if store._base.startswith("memory") else None
+    base = store._base.removeprefix("memory:/").removeprefix("file://")
+    return fs, f"{base}/r/train/1/{path}"
+
+
+def _read(store: FsspecArtifactStore, path: str) -> bytes:
+    fs, where = _path(store, path)
+    return (
+        bytes(fs.cat_file(where)) if isinstance(fs, MemoryFileSystem) else Path(where).read_bytes()
+    )
+
+
+def _write(store: FsspecArtifactStore, path: str, content: bytes) -> None:
+    fs, where = _path(store, path)
+    if isinstance(fs, MemoryFileSystem):
+        fs.pipe_file(where, content)
+    else:
+        Path(where).write_bytes(content)
+
+
+def _take_away(store: FsspecArtifactStore, path: str) -> None:
+    fs, where = _path(store, path)
+    if isinstance(fs, MemoryFileSystem):
+        fs.rm_file(where)
+    else:
+        Path(where).unlink()
+
+
+def _truncate(store: FsspecArtifactStore) -> None:
+    _write(store, "weights/a.bin", b"a" * 99)
+
+
+def _flip(store: FsspecArtifactStore) -> None:
+    _write(store, "weights/a.bin", b"a" * 50 + b"c" + b"a" * 49)
+
+
+def _lose(store: FsspecArtifactStore) -> None:
+    _take_away(store, "config.json")
+
+
+def _swap(store: FsspecArtifactStore) -> None:
+    first, second = _read(store, "weights/a.bin"), _read(store, "weights/b.bin")
+    _write(store, "weights/a.bin", second)
+    _write(store, "weights/b.bin", first)
+
+
+def _add(store: FsspecArtifactStore) -> None:
+    _write(store, "weights/extra.bin", b"x")
+
+
+def _lose_manifest(store: FsspecArtifactStore) -> None:
+    _take_away(store, MANIFEST_NAME)
+
+
+def _tear_manifest(store: FsspecArtifactStore) -> None:
+    _write(store, MANIFEST_NAME, _read(store, MANIFEST_NAME)[:-9])
+
+
+def _alter_manifest(store: FsspecArtifactStore) -> None:
+    _write(store, MANIFEST_NAME, _read(store, MANIFEST_NAME).replace(b'"step"', b'"stop"'))
+
+
+DAMAGE = {
+    _truncate: "file 'weights/a.bin' has 99 bytes, not 100 bytes",
+    _flip: "file 'weights/a.bin' has .*, not",
+    _swap: "file 'weights/[ab].bin' has .*, not",
+    _lose: "lacks file 'config.json'",
+    _add: "has unknown file 'weights/extra.bin'",
+    _lose_manifest: "is not there, or was never finished",
+    _tear_manifest: "has a torn manifest",
+    _alter_manifest: "has an altered manifest",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__.strip("_"))
+def test_every_damage_is_found_and_named(
+    store: FsspecArtifactStore, damage: Callable[[FsspecArtifactStore], None]
+) -> None:
+    ref = put(store)
+    damage(store)
+    with pytest.raises(ArtifactError, match=f"artifact 'r/train/1'.*{DAMAGE[damage]}"):
+        store.verify(ref.uri)
+    with pytest.raises(ArtifactError, match=f"artifact 'r/train/1'.*{DAMAGE[damage]}"):
+        store.fetch(ref)
+    assert store.newest("r/train") is None
+
+
+def test_a_damaged_artifact_may_be_made_again(store: FsspecArtifactStore) -> None:
+    put(store)
+    _take_away(store, "config.json")
+    assert contents(store.fetch(put(store, files={"new": b"x"}))) == {"new": b"x"}
+
+
+def test_a_manifest_that_leads_out_of_the_artifact_is_refused() -> None:
+    evil = Manifest({"../../etc/passwd": FileEntry(1, "0" * 64)})
+    with pytest.raises(ArtifactError, match=r"file '../../etc/passwd' is no plain relative path"):
+        manifests.read(manifests.write(evil), "r")
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{}", b"\xff", b'{"files": {"a": {}}, "meta": {}}', b"[" * 100_000]
+)
+def test_a_manifest_of_another_shape_is_torn(text: bytes) -> None:
+    with pytest.raises(ArtifactError, match="artifact 'r' has a torn manifest"):
+        manifests.read(text, "r")
+
+
+def test_a_manifest_reads_back_as_it_was_written() -> None:
+    manifest = Manifest({"a": FileEntry(1, "0" * 64)}, {"job": "jobs.x"})
+    assert manifests.read(manifests.write(manifest), "r") == manifest
+    assert json.loads(manifests.write(manifest))["meta"] == {"job": "jobs.x"}
+
+
+def test_an_artifact_with_another_digest_than_asked_for_is_refused(
+    store: FsspecArtifactStore,
+) -> None:
+    ref = put(store)
+    with pytest.raises(ArtifactError, match=r"has digest '.*', not '000000000000'"):
+        store.fetch(ArtifactRef(ref.uri, "0" * 64, ref.size))
+
+
+@pytest.mark.parametrize("uri", ["file:///etc", "{base}/../x", "{base}", "memory://other/a"])
+def test_an_artifact_outside_of_the_store_is_refused(local: FsspecArtifactStore, uri: str) -> None:
+    with pytest.raises(ArtifactError, match=r"is not in the store|is no plain relative path"):
+        local.verify(uri.format(base=local._base))
+
+
+def test_an_artifact_reached_by_a_link_is_refused(
+    local: FsspecArtifactStore, root: Path, tmp_path: Path
+) -> None:
+    ref = put(local)
+    shutil.move(root / "r", tmp_path / "elsewhere")
+    (root / "r").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="is reached by a link, 'r'"):
+        local.fetch(ref)
+    with pytest.raises(ArtifactError, match="is reached by a link, 'r'"):
+        put(local, files={"new": b"x"})
+    assert (tmp_path / "elsewhere/train/1/config.json").exists()
+
+
+# --- the newest ---------------------------------------------------------------------------------
+
+
+def test_the_newest_is_the_last_by_name(store: FsspecArtifactStore) -> None:
+    refs = {step: put(store, f"c/step-{step:03}", {"s": b"%d" % step}) for step in (9, 100, 20)}
+    assert store.newest("c") == ("c/step-100", refs[100])
+
+
+def test_the_newest_that_verifies_is_taken(store: FsspecArtifactStore) -> None:
+    put(store, "r/train/0", {"s": b"0"})
+    put(store, "r/train/1")
+    _truncate(store)
+    found = store.newest("r/train")
+    assert found is not None
+    assert found[0] == "r/train/0"
+    assert contents(store.fetch(found[1])) == {"s": b"0"}
+
+
+def test_there_is_no_newest_of_nothing(store: FsspecArtifactStore) -> None:
+    assert store.newest("checkpoints/r/train") is None
+
+
+def test_a_store_that_cannot_be_read_is_no_empty_store(
+    remote: FsspecArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(remote)
+
+    def away(*_words: object, **_more: object) -> bytes:
+        raise ConnectionError
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", away)
+    with pytest.raises(ArtifactError, match="artifact 'r/train/1': ConnectionError; check its"):
+        remote.newest("r/train")
+
+
+def test_a_download_that_another_thread_finished_first_is_used(
+    remote: FsspecArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = put(remote)
+    race_with(monkeypatch, LocalPlace, lambda: remote.fetch(ref))
+    assert contents(remote.fetch(ref)) == FILES
