@@ -1,11 +1,11 @@
-"""What all tests share: the command as a user runs it, in a home of its own."""
+"""What all tests share: the command as a user runs it, and one MLflow server."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +39,14 @@ def orchestrator(tmp_path: Path, environment: dict[str, str]) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a home whose managed MLflow server runs; tests take experiments of their own."""
+    from orchestrator.adapters import mlflow_server
+
+    home = tmp_path_factory.mktemp("mlflow")
+    mlflow_server.up(home)
+    yield home
+    mlflow_server.down(home)
