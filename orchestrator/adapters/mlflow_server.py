@@ -35,10 +35,10 @@ def up(home: Path) -> str:
     Raises:
         TrackingError: It can't be started.
     """
-    uri = find(home)
-    if uri is not None:
-        return uri
     try:
+        uri = find(home)
+        if uri is not None:
+            return uri
         folder = _prepare(home)
         port = _port(folder)
         service = supervisor.start(

@@ -1,13 +1,16 @@
 """Metric points from the event store to the MLflow runs, in order, behind a cursor.
 
 A point goes to its attempt; where the stage trains, to the run as well, because MLflow draws only
-the rows that its table shows. Points keep their stored times, so a point that is written again is
-the same point. The cursor belongs to one MLflow run: on a new server it starts at nothing.
+the rows that its table shows. The run gets a curve's first 500 points, then ever fewer: MLflow
+draws some hundreds. Points keep their stored times and are counted in the order of the store, so
+writing again writes the same. The cursor belongs to one MLflow run: on a new server it starts at
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
@@ -16,9 +19,26 @@ from orchestrator.core.run import RunHeader
 from orchestrator.core.spec import Role
 from orchestrator.ports import EventStore, Point
 
-PAGE = 1000
+PAGE = 900  # what fits into one request
 _SCAN = 10_000
+_ALL = 500
 Attempts = Mapping[tuple[str, int], Shown]
+
+
+@dataclass(slots=True)
+class _Curve:
+    """One metric of one attempt, so far."""
+
+    step: int = 0
+    points: int = 0
+
+    def add(self, point: Point) -> bool:
+        """Take a point in; return whether it belongs to those that stand for the curve."""
+        self.step = max(self.step, point.step)
+        stride = 1 << (self.points // _ALL).bit_length()
+        chosen = self.points < _ALL or self.points % stride == 0
+        self.points += 1
+        return chosen
 
 
 class Curves:
@@ -32,12 +52,12 @@ class Curves:
         self._training = frozenset(s.name for s in stages if s.role is Role.TRAIN)
         self._cursor = ""
         self._at = 0
-        self._last: dict[tuple[str, int, str], int] = {}
+        self._curves: dict[tuple[str, int, str], _Curve] = {}
 
     @property
     def names(self) -> list[str]:
         """Names of the curves that the run has, in the order of their first points."""
-        found = [fields.name(f"{stage}/{key}") for stage, _, key in self._last]
+        found = [fields.name(f"{stage}/{key}") for stage, _, key in self._curves]
         return list(dict.fromkeys(found))
 
     def draw(self, parent: Shown, attempts: Attempts, outbox: Outbox) -> None:
@@ -64,9 +84,9 @@ class Curves:
         """
         prefix = f"{stage}/" if number is None else ""
         ends: dict[str, int] = {}
-        for (name, attempt, key), step in self._last.items():
+        for (name, attempt, key), curve in self._curves.items():
             if name == stage and number in {None, attempt}:
-                ends[key] = max(step, ends.get(key, 0))
+                ends[key] = max(curve.step, ends.get(key, 0))
         return [
             MetricPoint(fields.name(f"{prefix}{key}"), value, ends.get(key, 0), round(at * 1000))
             for key, value in metrics.items()
@@ -84,14 +104,14 @@ class Curves:
             seen = points[-1].id if points else self._at
 
     def _post(self, point: Point, parent: Shown, attempts: Attempts, outbox: Outbox) -> None:
-        self._note(point)
-        outbox.add(attempts[point.stage, point.attempt], points=[_metric(point, point.key)])
-        if point.stage in self._training:
-            outbox.add(parent, points=[_metric(point, f"{point.stage}/{point.key}")])
+        chosen = self._note(point)
+        outbox.post(attempts[point.stage, point.attempt], _metric(point, point.key))
+        if chosen and point.stage in self._training:
+            outbox.post(parent, _metric(point, f"{point.stage}/{point.key}"))
 
-    def _note(self, point: Point) -> None:
+    def _note(self, point: Point) -> bool:
         place = (point.stage, point.attempt, point.key)
-        self._last[place] = max(point.step, self._last.get(place, 0))
+        return self._curves.setdefault(place, _Curve()).add(point)
 
 
 def _until_unknown(points: Sequence[Point], attempts: Attempts) -> Iterator[Point]:

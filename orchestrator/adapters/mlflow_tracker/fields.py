@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from orchestrator.adapters.mlflow_tracker.story import Story
-from orchestrator.adapters.mlflow_tracker.words import description
+from orchestrator.adapters.mlflow_tracker.words import description, sentence
 from orchestrator.core.run import Attempt, Run
-from orchestrator.core.spec import Json, Pool
+from orchestrator.core.spec import Json, Pool, Role
 
 MAX_TAG = 8000
 MAX_PARAM = 6000
@@ -25,6 +27,7 @@ _CUT = " [cut]"
 _NOTE = "mlflow.note.content"
 
 
+@lru_cache(maxsize=4096)
 def name(text: str) -> str:
     """Return `text` as a name that MLflow takes for a metric, a param or a tag."""
     parts = _BAD.sub("_", text)[:MAX_NAME].split("/")
@@ -60,6 +63,7 @@ def run_tags(story: Story, now: float) -> dict[str, str]:
         "emulated": _yes(plan.emulated),
         "state": str(run.state),
         "pools": _route(run),
+        "summary": sentence(story, now),
         _NOTE: description(story, now),
         **{f"pool.{role}": pool for role, pool in _pools_by_role(run).items()},
         **{f"reused.{s.name}": s.reused_from for s in run.stages.values() if s.reused_from},
@@ -118,6 +122,7 @@ def _failure_tags(attempt: Attempt) -> dict[str, str]:
         "failure.stage": attempt.stage,
         "failure.pool": attempt.pool,
         "failure.node": failure.node or "",
+        "failure.at": _timestamp(attempt.ended),
     }
     numbers = {"failure.rank": failure.rank, "failure.step": failure.step}
     return tags | {key: str(value) for key, value in numbers.items() if value is not None}
@@ -129,9 +134,10 @@ def _pools_by_role(run: Run) -> dict[str, str]:
 
 
 def _route(run: Run) -> str:
-    """Return the way that each role took over the pools, on one line."""
+    """Return the way that training and serving took over the pools, on one line."""
     routes: dict[str, list[str]] = {}
-    for stage in run.stages.values():
+    stages = [s for s in run.stages.values() if s.planned.stage.role is not Role.PREPARE]
+    for stage in stages or run.stages.values():
         seen = routes.setdefault(str(stage.planned.stage.role), [])
         for pool in [attempt.pool for attempt in stage.attempts] or [stage.pool]:
             if seen[-1:] != [pool]:
@@ -151,6 +157,10 @@ def _flat(path: str, value: Json) -> Iterator[tuple[str, str]]:
         yield path, value
     else:
         yield path, json.dumps(value, default=str)
+
+
+def _timestamp(at: float | None) -> str:
+    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _yes(value: bool) -> str:  # noqa: FBT001 - the one argument is what it says

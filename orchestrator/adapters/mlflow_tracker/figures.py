@@ -26,7 +26,7 @@ def totals(run: Run, now: float) -> list[MetricPoint]:
     if _priced(run):
         values["cost_usd"] = run.spent(now)
     at = round(now * 1000)
-    return [MetricPoint(f"{PREFIX}{key}", value, 0, at) for key, value in values.items()]
+    return [MetricPoint(f"{PREFIX}{key}", round(value, 6), 0, at) for key, value in values.items()]
 
 
 def _priced(run: Run) -> bool:

@@ -23,6 +23,10 @@ class Outbox:
         self._server = server
         self._parcels: dict[str, _Parcel] = {}
 
+    def post(self, shown: Shown, point: MetricPoint) -> None:
+        """Take one point in for the MLflow run `shown`."""
+        self._parcels.setdefault(shown.id, _Parcel()).points.append(point)
+
     def add(
         self,
         shown: Shown,

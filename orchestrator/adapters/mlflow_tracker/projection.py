@@ -19,7 +19,7 @@ from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.texts import Texts
 from orchestrator.core.fold import begin
 from orchestrator.core.run import Attempt, Run
-from orchestrator.core.spec import Json
+from orchestrator.core.spec import Json, Role
 from orchestrator.core.state import AttemptState, RunState
 from orchestrator.ports import EventStore
 
@@ -171,5 +171,7 @@ class Projection:
             self._in_views = headlines
 
     def _headlines(self) -> list[str]:
-        stages = self.run.stages.values()
-        return [fields.name(f"{stage.name}/{key}") for stage in stages for key in stage.metrics]
+        """Return the names of the results: of stages that train or serve, the last ones first."""
+        stages = reversed(list(self.run.stages.values()))
+        results = (stage for stage in stages if stage.planned.stage.role is not Role.PREPARE)
+        return [fields.name(f"{stage.name}/{key}") for stage in results for key in stage.metrics]

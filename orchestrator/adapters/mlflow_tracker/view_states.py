@@ -21,24 +21,33 @@ _MAX_CURVES = 24
 _MAX_TAG = 20_000
 _RUNS = "tags.level = 'run'"
 _OWN = "orchestrator/"
-_REVIEW_COLUMNS = (
-    *("attributes.`Created`", "attributes.`Duration`", "attributes.`Description`"),
-    *("tags.`state`", "tags.`pools`", "tags.`failure.kind`", "tags.`failure.stage`"),
+_REVIEW_BEFORE = ("tags.`state`", "tags.`summary`", "tags.`pools`")
+_REVIEW_AFTER = (
+    *("tags.`failure.kind`", "tags.`failure.stage`", "tags.`emulated`"),
+    *(f"metrics.`{_OWN}{name}`" for name in ("failovers", "device_hours", "cost_usd")),
+    "attributes.`User`",
 )
-_REVIEW_METRICS = ("failovers", "device_hours", "cost_usd")
 _FAILURES_COLUMNS = (
-    "attributes.`Created`",
-    *("tags.`run.id`", "tags.`stage`", "tags.`attempt`", "tags.`pool`", "tags.`accelerator`"),
-    *("tags.`failure.kind`", "tags.`failure.evidence`", "tags.`decision`"),
-    *("tags.`failure.step`", "tags.`failure.rank`", "tags.`node`"),
+    *("tags.`failure.kind`", "tags.`failure.evidence`", "tags.`decision`", "tags.`stage`"),
+    *("tags.`attempt`", "tags.`pool`", "tags.`accelerator`", "tags.`failure.step`"),
+    *("tags.`failure.rank`", "tags.`failure.node`", "tags.`failure.at`", "tags.`run.id`"),
 )
+_BARS = tuple(f"{_OWN}{name}" for name in ("duration_seconds", "device_hours", "failovers"))
 _WIDTHS = {
-    "attributes.`Description`": 420,
-    "tags.`failure.evidence`": 420,
-    "tags.`decision`": 300,
-    "tags.`pools`": 260,
+    "attributes.`Run Name`": 215,
+    "runDateAndNestInfo": 145,
+    "tags.`accelerator`": 130,
+    "tags.`decision`": 260,
+    "tags.`failure.at`": 150,
+    "tags.`failure.evidence`": 330,
+    "tags.`failure.kind`": 120,
+    "tags.`failure.node`": 120,
+    "tags.`pools`": 215,
     "tags.`run.id`": 220,
+    "tags.`summary`": 500,
 }
+_WIDTH = 100
+_METRIC_WIDTH = 135
 
 
 def changes(
@@ -64,31 +73,30 @@ def decode(tag: str) -> Mapping[str, Json]:
 
 
 def _review(headlines: Sequence[str]) -> dict[str, Json]:
-    own = [f"metrics.`{_OWN}{name}`" for name in _REVIEW_METRICS]
     metrics = [f"metrics.`{name}`" for name in headlines]
-    return _table(_RUNS, (*_REVIEW_COLUMNS, *metrics, *own))
+    columns = (*_REVIEW_BEFORE, *metrics, *_REVIEW_AFTER)
+    return _table(_RUNS, columns, by="attributes.start_time")
 
 
 def _failures() -> dict[str, Json]:
-    return _table("tags.level = 'attempt' AND attributes.status = 'FAILED'", _FAILURES_COLUMNS)
+    """Order by a tag: by start time, MLflow would fold the attempts into their runs."""
+    where = "tags.level = 'attempt' AND attributes.status = 'FAILED'"
+    return _table(where, _FAILURES_COLUMNS, by="tags.`failure.at`")
 
 
 def _curves(curves: Sequence[str], headlines: Sequence[str]) -> dict[str, Json]:
     """Return lines of every curve first, then bars of what the runs ended with."""
     bars = [name for name in headlines if name not in curves]
-    names = {"Training": curves, "Results": bars, "Runs": [f"{_OWN}{n}" for n in _OWN_BARS]}
-    state = _table(_RUNS, _REVIEW_COLUMNS)
-    state["compareRunSections"] = [_section(name) for name, metrics in names.items() if metrics]
+    sections = {"Training": curves, "Results": bars, "Runs": _BARS}
+    state = _review(headlines)
+    state["compareRunSections"] = [_section(name) for name, keys in sections.items() if keys]
     state["compareRunCharts"] = [
-        _chart("LINE" if name == "Training" else "BAR", name, metric)
-        for name, metrics in names.items()
-        for metric in metrics
+        _chart("LINE" if name == "Training" else "BAR", name, key)
+        for name, keys in sections.items()
+        for key in keys
     ]
     state["isAccordionReordered"] = True
     return state
-
-
-_OWN_BARS = ("duration_seconds", "device_hours", "failovers")
 
 
 def _section(name: str) -> dict[str, Json]:
@@ -112,20 +120,26 @@ def _chart(kind: str, section: str, metric: str) -> dict[str, Json]:
     return chart
 
 
-def _table(where: str, columns: Sequence[str]) -> dict[str, Json]:
+def _table(where: str, columns: Sequence[str], *, by: str) -> dict[str, Json]:
+    order = ["attributes.`Run Name`", "runDateAndNestInfo", "duration", *columns]
+    widths = {column: _WIDTHS.get(column) or _width(column) for column in order}
     return {
         "searchFilter": where,
-        "orderByKey": "attributes.start_time",
+        "orderByKey": by,
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": list(columns),
-        "columnOrder": [],
-        "columnWidths": {column: _WIDTHS[column] for column in columns if column in _WIDTHS},
+        "columnOrder": order,
+        "columnWidths": widths,
         "groupBy": None,
     }
+
+
+def _width(column: str) -> int:
+    return _METRIC_WIDTH if column.startswith("metrics.") else _WIDTH
 
 
 def _tag(name: str, state: Mapping[str, Json]) -> str:

@@ -120,8 +120,9 @@ def _used(run: Run) -> str:
 def _failed(run: Run, attempt: Attempt | None) -> str:
     if attempt is None or attempt.failure is None:
         return f"Failed: {run.reason}" if run.reason else "Failed"
-    where = f"{attempt.stage} on {pool_name(run.plan.pools[attempt.pool])}"
-    return f"Failed in {where}: {_why(attempt.failure)}"
+    recovered = run.state is not RunState.FAILED  # the sentence goes on, and names the chips
+    pool = attempt.pool if recovered else pool_name(run.plan.pools[attempt.pool])
+    return f"Failed in {attempt.stage} on {pool}: {_why(attempt.failure)}"
 
 
 def _why(failure: Failure) -> str:
