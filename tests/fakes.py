@@ -1,0 +1,232 @@
+"""Fakes behind the ports: everything in memory, and time that moves when somebody waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.core.artifact import ArtifactRef, Manifest
+from orchestrator.core.errors import (
+    ArtifactError,
+    NotFoundError,
+    StaleControllerError,
+    StoreError,
+)
+from orchestrator.core.run import RunHeader
+from orchestrator.core.spec import Pool
+from orchestrator.core.state import (
+    AttemptCancelled,
+    AttemptFailed,
+    AttemptStarted,
+    AttemptSucceeded,
+    Event,
+)
+from orchestrator.ports import (
+    AttemptRequest,
+    Deployment,
+    Failed,
+    Message,
+    Point,
+    Points,
+    PoolState,
+    PoolStatus,
+    Stored,
+    Succeeded,
+)
+
+Asked = AttemptRequest | Deployment
+Script = Callable[[Asked], Sequence[tuple[float, Message]]]
+ENDS = (AttemptSucceeded, AttemptFailed, AttemptCancelled)
+
+
+class FakeClock:
+    """Moves when somebody sleeps, and then does what was put down for the time that passed."""
+
+    def __init__(self, at: float = 0.0) -> None:
+        self._now = at
+        self._plans: list[tuple[float, Callable[[], object]]] = []
+
+    def now(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        due = [plan for plan in self._plans if plan[0] <= self._now]
+        self._plans = [plan for plan in self._plans if plan[0] > self._now]
+        for _, act in due:
+            act()
+
+    def at(self, when: float, act: Callable[[], object]) -> None:
+        """Do `act` when somebody sleeps past `when`."""
+        self._plans.append((when, act))
+
+
+@dataclass
+class MemoryStore:
+    """An event store that forgets at the end of the test."""
+
+    headers: dict[str, RunHeader] = field(default_factory=dict)
+    log: dict[str, list[Stored]] = field(default_factory=dict)
+    kept_points: list[Point] = field(default_factory=list)
+    cursors: dict[str, int] = field(default_factory=dict)
+    cancels: set[str] = field(default_factory=set)
+    results: dict[str, tuple[Succeeded, str]] = field(default_factory=dict)
+
+    def create(self, header: RunHeader, at: float) -> None:
+        if header.run in self.headers:
+            raise StoreError(f"run {header.run!r} exists")
+        self.headers[header.run] = header
+        self.log[header.run] = []
+
+    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+        log = self.log[run]
+        if seq <= len(log):
+            raise StaleControllerError(f"event {seq!r} of run {run!r} exists")
+        if seq != len(log) + 1:
+            raise StoreError(f"event {seq!r} of run {run!r} leaves a gap after {len(log)!r}")
+        log.extend(Stored(run, seq + index, at, event) for index, event in enumerate(events))
+
+    def events(self, run: str, after: int = 0) -> Sequence[Stored]:
+        return tuple(self.log[run][after:])
+
+    def header(self, run: str) -> RunHeader:
+        found = [header for name, header in self.headers.items() if name.startswith(run)]
+        if len(found) != 1:
+            raise NotFoundError(f"no run {run!r}")
+        return found[0]
+
+    def runs(self, limit: int = 50) -> Sequence[RunHeader]:
+        return sorted(self.headers.values(), key=lambda one: -one.created)[:limit]
+
+    def add_points(self, run: str, stage: str, attempt: int, points: Sequence[Points]) -> None:
+        for one in points:
+            for key, value in one.values.items():
+                known = {"run": run, "stage": stage, "attempt": attempt, "key": key}
+                place = len(self.kept_points) + 1
+                point = Point(id=place, value=value, step=one.step, at=one.at, **known)
+                self.kept_points.append(point)
+
+    def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
+        found = [point for point in self.kept_points if point.run == run and point.id > after]
+        return found[:limit]
+
+    def cursor(self, name: str) -> int:
+        return self.cursors.get(name, 0)
+
+    def set_cursor(self, name: str, value: int) -> None:
+        self.cursors[name] = value
+
+    def request_cancel(self, run: str) -> None:
+        self.cancels.add(run)
+
+    def cancel_requested(self, run: str) -> bool:
+        return run in self.cancels
+
+    def remember(self, key: str, result: Succeeded, run: str) -> None:
+        self.results[key] = (result, run)
+
+    def recall(self, key: str) -> tuple[Succeeded, str] | None:
+        return self.results.get(key)
+
+
+class FakeCluster:
+    """Plays a script for every attempt, and holds the loop to "commit first, act then".
+
+    `script` gives, for what was asked, messages and the seconds after which they are said.
+    `active` is what runs now, `asked` all that ever did. Serves as `Serving` too.
+    """
+
+    def __init__(self, clock: FakeClock, store: MemoryStore, script: Script) -> None:
+        self._clock = clock
+        self._store = store
+        self._script = script
+        self.active: dict[str, list[tuple[float, Message]]] = {}
+        self.asked: dict[str, Asked] = {}
+        self.cancelled: list[str] = []
+        self.closed = False
+
+    def start(self, request: Asked) -> None:
+        assert request.key not in self.asked, f"{request.key} was started twice"
+        events = self._events_of(request)
+        started = AttemptStarted(request.stage, request.attempt, request.pool.name)
+        assert events == [started], f"{request.key} was started before that was committed"
+        now = self._clock.now()
+        self.asked[request.key] = request
+        self.active[request.key] = [(now + wait, said) for wait, said in self._script(request)]
+
+    def poll(self, key: str) -> Sequence[Message]:
+        coming, now = self.active.get(key, []), self._clock.now()
+        said = [message for at, message in coming if at <= now]
+        if any(isinstance(message, Succeeded | Failed) for message in said):
+            del self.active[key]
+        elif said:
+            self.active[key] = coming[len(said) :]
+        return said
+
+    def cancel(self, key: str) -> None:
+        assert isinstance(self._events_of(self.asked[key])[-1], ENDS), f"{key} ended unrecorded"
+        self.cancelled.append(key)
+        self.active.pop(key, None)
+
+    def delete(self, endpoint: str) -> None:
+        """Take a live endpoint away: there is none here."""
+
+    def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
+        return {name: PoolStatus(name=name, state=PoolState.UP) for name in wanted}
+
+    def close(self) -> None:
+        self.active.clear()
+        self.closed = True
+
+    def _events_of(self, request: Asked) -> list[Event]:
+        mine = (request.stage, request.attempt)
+        events = [stored.event for stored in self._store.events(request.run)]
+        return [e for e in events if (getattr(e, "stage", 0), getattr(e, "number", 0)) == mine]
+
+
+class FakeTracker:
+    """Counts how often it was told that there is something new."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def notify(self) -> None:
+        self.told += 1
+
+    def close(self, timeout: float) -> bool:
+        return True
+
+
+class FakeArtifacts:
+    """Knows of each artifact only whether it verifies: one whose URI is in `torn` does not."""
+
+    def __init__(self, torn: Sequence[str] = ()) -> None:
+        self.torn = set(torn)
+        self.manifests: dict[str, Manifest] = {}
+
+    def ref(self, name: str) -> ArtifactRef:
+        """Return a reference to an artifact that is there."""
+        manifest = Manifest({})
+        self.manifests[f"mem://{name}"] = manifest
+        return ArtifactRef(f"mem://{name}", manifest.digest, manifest.size)
+
+    def verify(self, uri: str) -> Manifest:
+        if uri in self.torn or uri not in self.manifests:
+            raise ArtifactError(f"{uri!r} is not whole")
+        return self.manifests[uri]
+
+    def scratch(self, name: str) -> Path:
+        raise NotImplementedError
+
+    def commit(self, folder: Path, name: str, meta: Mapping[str, str]) -> ArtifactRef:
+        raise NotImplementedError
+
+    def drop(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    def fetch(self, ref: ArtifactRef) -> Path:
+        raise NotImplementedError
+
+    def newest(self, prefix: str) -> tuple[str, ArtifactRef] | None:
+        return None
