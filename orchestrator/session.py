@@ -89,6 +89,15 @@ def _origin() -> dict[str, str]:
     return tags
 
 
+def startable(found: Settings, planned: Plan) -> Mapping[str, Pool]:
+    """Return the pools that a cluster on this machine needs: the plan's, and all emulated ones.
+
+    All of them, so that a later launch with other roles finds its pools on the same cluster.
+    """
+    emulated = {n: p for n, p in found.fleet.pools.items() if p.emulated and p.available}
+    return {**emulated, **planned.pools}
+
+
 @contextmanager
 def services(
     found: Settings, at: Path, pools: Mapping[str, Pool], *, keep: Callable[[], bool]
@@ -100,6 +109,8 @@ def services(
         TrackingError: The tracking server can't be started or reached.
     """
     with ExitStack() as started:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        started.callback(signal.signal, signal.SIGTERM, before)
         with ThreadPoolExecutor(1) as beside:
             tracking = beside.submit(wiring.start_tracking, found, at)
             try:
@@ -113,37 +124,41 @@ def services(
         yield Addresses(cluster=address, tracking=uri)
         if keep():
             started.pop_all()
+            signal.signal(signal.SIGTERM, before)
 
 
-def launch(found: Settings, header: RunHeader, at: Path, view: View, *, reuse: bool) -> Run:
-    """Create the run of `header`, drive it here to its end, and return it."""
-    final: list[Run] = []
-    with services(
-        found, at, header.plan.pools, keep=lambda: any(_serves(run) for run in final)
-    ) as addresses:
-        wiring.event_store(at).create(header, header.created)
-        final.append(drive(found, header, at, addresses, view, reuse=reuse))
-    return final[0]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A run that shall be driven: its config, its header, its home; `reuse` of earlier results."""
+
+    found: Settings
+    header: RunHeader
+    at: Path
+    reuse: bool = True
 
 
-def drive(
-    found: Settings,
-    header: RunHeader,
-    at: Path,
-    addresses: Addresses,
-    view: View,
-    *,
-    reuse: bool,
-) -> Run:
-    """Drive a run that the event store has, on services that are up, and return it."""
-    logs = LogFiles(at / "logs" / header.run)
+def launch(order: Order, addresses: Addresses, view: View) -> Run:
+    """Create the run, drive it here to its end, and return it."""
+    return _drive(order, addresses, view, new=True)
+
+
+def resume(order: Order, addresses: Addresses, view: View) -> Run:
+    """Drive a run that the event store has to its end, and return it."""
+    return _drive(order, addresses, view, new=False)
+
+
+def _drive(order: Order, addresses: Addresses, view: View, *, new: bool) -> Run:
+    found, header, at = order.found, order.header, order.at
     with ExitStack() as closing:
-        closing.callback(logs.close)
-        store = wiring.event_store(at)
-        tracker = wiring.tracker(found, store, header.run, addresses.tracking, logs.folder)
-        closing.callback(tracker.close, SECONDS_TO_FINISH_TRACKING)
         cluster = wiring.cluster(found, header.plan, addresses.cluster)
         closing.callback(cluster.close)
+        store = wiring.event_store(at)
+        if new:  # not before the cluster is there: what never ran is no run
+            store.create(header, header.created)
+        logs = LogFiles(at / "logs" / header.run)
+        tracker = wiring.tracker(found, store, header.run, addresses.tracking, logs.folder)
+        closing.callback(tracker.close, SECONDS_TO_FINISH_TRACKING)
+        closing.callback(logs.close)
         world = World(
             cluster=cluster,
             serving=wiring.serving(found, addresses.cluster),
@@ -152,14 +167,15 @@ def drive(
             tracker=_Shown(tracker, view),
             clock=wiring.clock(),
         )
-        bench = wiring.workbench(found, at, reuse=reuse)
+        bench = wiring.workbench(found, at, reuse=order.reuse)
         controller = Controller(header, world, bench, _both(logs.observe, view.observe))
         view.follow(controller)
         with _signals_cancel(controller):
             return controller.drive()
 
 
-def _serves(run: Run) -> bool:
+def serves(run: Run) -> bool:
+    """Return whether the run left an endpoint behind."""
     return any(
         stage.planned.stage.endpoint and stage.state is StageState.SUCCEEDED
         for stage in run.stages.values()

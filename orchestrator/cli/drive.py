@@ -18,7 +18,10 @@ def run(args: argparse.Namespace) -> Exit:
     found = hydra_config.parse(header.config)
     with (
         LiveView(tables.console()) as view,
-        session.services(found, at, header.plan.pools, keep=lambda: True) as addresses,
+        session.services(
+            found, at, session.startable(found, header.plan), keep=lambda: True
+        ) as addresses,
     ):
-        final = session.drive(found, header, at, addresses, view, reuse=not args.no_cache)
+        order = session.Order(found=found, header=header, at=at, reuse=not args.no_cache)
+        final = session.resume(order, addresses, view)
     return of_state(final.state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from orchestrator import session, wiring
 from orchestrator.cli import composing, plan, tables
@@ -22,8 +23,7 @@ def run(args: argparse.Namespace) -> Exit:
     if composing.shown(args):
         return Exit.SUCCEEDED
     planned = _planned(args)
-    codes = [_launch(args, found, made) for found, made in planned]
-    return max(codes)
+    return _detach(args, planned) if args.detach else _launch(args, planned)
 
 
 def _planned(args: argparse.Namespace) -> list[tuple[Settings, Plan]]:
@@ -44,36 +44,62 @@ def _planned(args: argparse.Namespace) -> list[tuple[Settings, Plan]]:
     return made
 
 
-def _launch(args: argparse.Namespace, found: Settings, made: Plan) -> Exit:
-    at = wiring.home()
-    header = session.new_header(found, made)
+def _launch(args: argparse.Namespace, planned: list[tuple[Settings, Plan]]) -> Exit:
+    """Run one after the other, on services that are started once."""
     out = tables.console()
-    plan.show(made, out.print)
-    out.print(f"\nRun [bold]{header.run}[/]")
-    if args.detach:
-        return _detach(args, found, made)
-    with LiveView(out) as view:
-        final = session.launch(found, header, at, view, reuse=not args.no_cache)
-    summarise(final, out.print)
-    return of_state(final.state)
+    finals: list[Run] = []
+    orders = [_order(args, found, made) for found, made in planned]
+    plan.show(planned[0][1], out.print)
+    with (
+        LiveView(out) as view,
+        _services(planned, keep=lambda: any(map(session.serves, finals))) as addresses,
+    ):
+        for order in orders:
+            if finals:
+                plan.show(order.header.plan, out.print)
+            out.print(f"\nRun [bold]{order.header.run}[/]")
+            finals.append(session.launch(order, addresses, view))
+            summarise(finals[-1], out.print)
+    return max(of_state(final.state) for final in finals)
 
 
-def _detach(args: argparse.Namespace, found: Settings, made: Plan) -> Exit:
-    at = wiring.home()
-    if found.cluster.kind == "local":
+def _detach(args: argparse.Namespace, planned: list[tuple[Settings, Plan]]) -> Exit:
+    """Hand each run to a Ray job, and leave the services up."""
+    if any(found.cluster.kind == "local" for found, _ in planned):
         what = "'local' runs in this process and can't be detached"
         raise ConfigError([Problem("cluster.kind", what, "use cluster=ray")])
-    header = session.new_header(found, made)
-    with session.services(found, at, made.pools, keep=lambda: True):
-        wiring.event_store(at).create(header, header.created)
-        wiring.submit(found, at, header.run, reuse=not args.no_cache)
-    commands = [
-        ("To see how it goes:", f"orchestrator status {header.run}"),
-        ("To follow its logs:", f"orchestrator logs -f {header.run}"),
-        ("To end it:", f"orchestrator cancel {header.run}"),
-    ]
-    tables.console().print(tables.useful_commands(commands))
+    out = tables.console()
+    with _services(planned, keep=lambda: True):
+        for found, made in planned:
+            order = _order(args, found, made)
+            plan.show(made, out.print)
+            name = order.header.run
+            wiring.event_store(order.at).create(order.header, order.header.created)
+            wiring.submit(found, order.at, name, reuse=order.reuse)
+            out.print(f"\nRun [bold]{name}[/] goes on by itself.")
+            commands = [
+                ("To see how it goes:", f"orchestrator status {name}"),
+                ("To follow its logs:", f"orchestrator logs -f {name}"),
+                ("To end it:", f"orchestrator cancel {name}"),
+            ]
+            out.print(tables.useful_commands(commands))
     return Exit.SUCCEEDED
+
+
+def _order(args: argparse.Namespace, found: Settings, made: Plan) -> session.Order:
+    header = session.new_header(found, made)
+    return session.Order(found=found, header=header, at=wiring.home(), reuse=not args.no_cache)
+
+
+def _services(
+    planned: list[tuple[Settings, Plan]], *, keep: Callable[[], bool]
+) -> AbstractContextManager[session.Addresses]:
+    pools = {
+        name: pool
+        for found, made in planned
+        for name, pool in session.startable(found, made).items()
+    }
+    return session.services(planned[0][0], wiring.home(), pools, keep=keep)
 
 
 def summarise(final: Run, write: Callable[..., None]) -> None:

@@ -87,12 +87,18 @@ class LiveView:
         """Leave the last state on the screen."""
         if self._console.is_terminal:
             self._live.stop()
-            if self._controller:
-                self._console.print(self._table(self._controller.run))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Print the last state of the run that was followed."""
+        if self._controller and self._console.is_terminal:
+            self._console.print(self._table(self._controller.run))
 
     def follow(self, controller: Controller) -> None:
         """Show this controller's run from now on."""
+        self._leave()
         self._controller = controller
+        self._latest, self._told = {}, {}
 
     def observe(self, stage: str, attempt: int, message: Message) -> None:
         """Take notice of what an attempt says."""

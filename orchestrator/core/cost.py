@@ -13,7 +13,12 @@ def device_hours(devices: int, seconds: float) -> float:
 
 
 def money(hours: float | None, price: float | None) -> float | None:
-    """Return the cost in US dollars of `hours` device-hours, or `None` where either is unknown."""
+    """Return the cost in US dollars of `hours` device-hours; `None` where it can't be known.
+
+    What is free costs nothing, however long it takes.
+    """
+    if price == 0 or hours == 0:
+        return 0.0
     return None if hours is None or price is None else hours * price
 
 
