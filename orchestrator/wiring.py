@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.errors import PlanError, Problem
+from orchestrator.core.errors import PlanError, Problem, StoreError
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import Settings, TrackingSettings
@@ -38,8 +38,18 @@ HOME_VARIABLE = "ORCHESTRATOR_HOME"
 
 
 def home() -> Path:
-    """Return the folder that holds all state: `$ORCHESTRATOR_HOME`, or `.orchestrator` here."""
-    return Path(os.environ.get(HOME_VARIABLE) or ".orchestrator").absolute()
+    """Return the folder that holds all state: `$ORCHESTRATOR_HOME`, or `.orchestrator` here.
+
+    Raises:
+        StoreError: It can't be made.
+    """
+    at = Path(os.environ.get(HOME_VARIABLE) or ".orchestrator").absolute()
+    try:
+        at.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{str(at)!r} can't hold the state: {error.strerror}; set {HOME_VARIABLE}"
+        raise StoreError(message) from error
+    return at
 
 
 # --- config and plan --------------------------------------------------------------------------
@@ -104,7 +114,6 @@ def event_store(at: Path) -> EventStore:
     """Return the event store of home `at`; `ORCHESTRATOR_DATABASE` names another database."""
     from orchestrator.adapters.event_store import SqlEventStore
 
-    at.mkdir(parents=True, exist_ok=True)
     return SqlEventStore(os.environ.get("ORCHESTRATOR_DATABASE") or f"sqlite:///{at}/events.db")
 
 

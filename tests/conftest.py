@@ -23,22 +23,41 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
 
 
-@pytest.fixture
-def orchestrator(tmp_path: Path, environment: dict[str, str]) -> Command:
-    """The command `orchestrator`, in an empty working folder, with its home there."""
+class Workplace:
+    """A working folder in which a user types commands; its home is in it."""
 
-    def run(*words: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        """Begin in `folder`."""
+        self.folder = folder
+        self.environment = environment
+
+    def run(self, *words: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
         return subprocess.run(
             [sys.executable, "-m", "orchestrator", *words],
-            cwd=tmp_path,
-            env=environment,
+            cwd=self.folder,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
             timeout=seconds,
         )
 
-    return run
+
+@pytest.fixture
+def orchestrator(tmp_path: Path, environment: dict[str, str]) -> Command:
+    """The command `orchestrator`, in an empty working folder."""
+    return Workplace(tmp_path, environment).run
+
+
+@pytest.fixture(scope="module")
+def workplace(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> Iterator[Workplace]:
+    """A working folder for the tests of a module; what they left running is stopped."""
+    made = Workplace(tmp_path_factory.mktemp("workplace"), environment)
+    yield made
+    made.run("down")
 
 
 @pytest.fixture(scope="session")

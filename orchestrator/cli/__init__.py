@@ -26,9 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return of_error(error)
-    except BrokenPipeError:
+    except BrokenPipeError:  # `... | head`: the reader has seen enough
         sys.stderr.close()
         return Exit.SUCCEEDED
+    except OSError as error:  # no space left, no such folder, no permission
+        print(f"error: {error}", file=sys.stderr)
+        return Exit.ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return Exit.CANCELLED

@@ -47,7 +47,7 @@ def test_a_sweep_with_one_bad_pool_starts_nothing(orchestrator):
 def test_a_job_that_fails_gives_the_exit_code_of_a_failed_run(orchestrator, tmp_path):
     (tmp_path / "mine.py").write_text("def fail(ctx):\n    raise ValueError('no such corpus')\n")
     own = ("jobs.packages=[mine]", "jobs.code=[.]", "pipeline.stages.noop.job=mine.fail")
-    done = orchestrator("launch", *HERE, *own, "pipeline.stages.noop.params=null")
+    done = orchestrator("launch", *HERE, *own)
     assert done.returncode == 100, done.stdout + done.stderr
     assert "ValueError: no such corpus" in done.stderr
     assert "Traceback" not in done.stderr

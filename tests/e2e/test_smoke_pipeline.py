@@ -1,0 +1,106 @@
+"""The whole product on real parts: Ray trains on one pool and serves on another, MLflow tells."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from openai import OpenAI
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
+PORT = 18473
+
+
+@pytest.fixture(scope="module")
+def launched(workplace: Any) -> Any:
+    """A finished launch of the smoke pipeline, whose endpoint is up."""
+    done = workplace.run("launch", "pipeline=smoke", f"cluster.serve_port={PORT}", seconds=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workplace
+
+
+def one_run(home: Any) -> dict[str, Any]:
+    run: dict[str, Any] = json.loads(home.run("status", "--json").stdout)[0]
+    return run
+
+
+def search(uri: str, home: Any) -> list[dict[str, Any]]:
+    body = json.dumps({"experiment_ids": experiments(uri), "max_results": 100}).encode()
+    found = post(f"{uri}/api/2.0/mlflow/runs/search", body)["runs"]
+    return [run for run in found if run["info"]["lifecycle_stage"] == "active"]
+
+
+def experiments(uri: str) -> list[str]:
+    found = post(f"{uri}/api/2.0/mlflow/experiments/search", b'{"max_results": 10}')
+    return [item["experiment_id"] for item in found["experiments"]]
+
+
+def post(url: str, body: bytes) -> dict[str, Any]:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - loopback
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - loopback
+        value: dict[str, Any] = json.load(answer)
+        return value
+
+
+def test_training_ran_on_one_pool_and_serving_on_the_other(launched):
+    run = one_run(launched)
+    pools = {stage["stage"]: stage["pool"] for stage in run["stages"]}
+    assert run["state"] == "succeeded"
+    assert pools["pretrain"] == "nvidia"
+    assert pools["serve"] == "ascend"
+    assert run["emulated"] is True
+
+
+def test_the_official_client_is_answered_by_the_served_model(launched):
+    client = OpenAI(base_url=f"http://127.0.0.1:{PORT}/smoke/v1", api_key="none")
+    message = {"role": "user", "content": "2 + 2 ="}
+    whole = client.chat.completions.create(
+        model="smoke", messages=[message], max_tokens=8, temperature=0
+    )
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens >= 1
+    stream = client.chat.completions.create(
+        model="smoke", messages=[message], max_tokens=8, temperature=0, stream=True
+    )
+    pieces = "".join(piece.choices[0].delta.content or "" for piece in stream)
+    assert pieces == (whole.choices[0].message.content or "")
+
+
+def test_ask_finds_the_endpoint_by_itself(launched):
+    asked = launched.run("ask", "2 + 2 =")
+    assert asked.returncode == 0, asked.stderr
+
+
+def test_mlflow_has_the_run_as_one_tree(launched):
+    uri = launched.run("up").stdout.split("MLflow:")[1].split()[0]
+    runs = search(uri, launched)
+    tags = [{tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in runs]
+    parents = [run for run, t in zip(runs, tags, strict=True) if "mlflow.parentRunId" not in t]
+    children = [t for t in tags if "mlflow.parentRunId" in t]
+    assert [run["info"]["status"] for run in parents] == ["FINISHED"]
+    assert {t["stage"] for t in children} == {"data", "pretrain", "evaluate", "export", "serve"}
+    assert all(t["emulated"] == "true" for t in children)
+    keys = {metric["key"] for metric in parents[0]["data"]["metrics"]}
+    assert any("accuracy" in key for key in keys), keys
+    assert any(key.endswith("loss") for key in keys), keys
+
+
+def test_a_second_launch_reuses_what_is_done_and_serves_on_the_other_pool(launched):
+    words = ("pipeline=smoke", f"cluster.serve_port={PORT}", "roles.serve=nvidia")
+    done = launched.run("launch", *words, seconds=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("reused from") == 4
+    assert {s["stage"]: s["pool"] for s in one_run(launched)["stages"]}["serve"] == "nvidia"
+
+
+def test_down_leaves_no_process_and_no_port(launched):
+    assert launched.run("down").returncode == 0
+    home = str(launched.folder)
+    left = [p.info for p in psutil.process_iter(["cmdline"]) if home in str(p.info["cmdline"])]
+    assert left == []
+    assert launched.run("down").stdout.strip() == "Nothing was running."
+    assert not list(Path(launched.folder).glob(".orchestrator/services/*.json"))
