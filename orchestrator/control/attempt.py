@@ -80,7 +80,7 @@ def stream(
             batch = desk.outbox.drain()
             if batch:
                 yield batch
-        yield desk.outbox.drain()
+        yield desk.outbox.last()
     finally:
         desk.stop.set()
         thread.join(GRACE_SECONDS)

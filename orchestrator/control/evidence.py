@@ -29,10 +29,10 @@ def describe(error: BaseException) -> Evidence:
     """Return what `error` tells; the traceback begins at the user's first frame."""
     frames = _from_the_user(error.__traceback__)
     if frames is None and isinstance(error, OrchestratorError):
-        return Evidence(_kind(error), str(error)[:LONGEST_LINE], "")
+        return Evidence(_kind(error), _line(error), "")
     told = TracebackException(type(error), error, frames)
     detail = "".join(told.format()).rstrip()[-LONGEST_DETAIL:]
-    return Evidence(_kind(error), _line(error, told), detail)
+    return Evidence(_kind(error), _line(error), detail)
 
 
 def _from_the_user(frames: TracebackType | None) -> TracebackType | None:
@@ -44,9 +44,11 @@ def _from_the_user(frames: TracebackType | None) -> TracebackType | None:
     return None
 
 
-def _line(error: BaseException, told: TracebackException) -> str:
-    """Return `Type: message`, the first line of a longer message."""
-    lines = "".join(told.format_exception_only()).splitlines()
+def _line(error: BaseException) -> str:
+    """Return `Type: message`, the first line of a longer message; our own say it all."""
+    if isinstance(error, OrchestratorError):
+        return str(error)[:LONGEST_LINE]
+    lines = _said(error).splitlines()
     name = type(error).__name__
     named = (line for line in lines if line.partition(":")[0].rpartition(".")[2] == name)
     return next(named, lines[0])[:LONGEST_LINE]
@@ -55,7 +57,7 @@ def _line(error: BaseException, told: TracebackException) -> str:
 def _kind(error: BaseException) -> FailureKind:
     """Return the first telling kind among the exception, its bases, and what caused it."""
     kinds = (
-        kind_of(kind.__name__, _message(cause))
+        kind_of(kind.__name__, _said(cause).partition(": ")[2])
         for cause in _causes(error)
         for kind in type(cause).__mro__
     )
@@ -73,7 +75,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__
 
 
-def _message(error: BaseException) -> str:
-    """Return what the exception says, even where its own `__str__` fails."""
-    said = "".join(TracebackException(type(error), error, None).format_exception_only())
-    return said.partition(": ")[2]
+def _said(error: BaseException) -> str:
+    """Return type and message of the exception, even where its own `__str__` fails."""
+    return "".join(TracebackException(type(error), error, None).format_exception_only())

@@ -32,6 +32,9 @@ def load_job(name: str, packages: Sequence[str]) -> Callable[..., object]:
             f"job {name!r} is in no allowed package ({allowed}); add its own to jobs.packages"
         )
         raise JobError(message)
+    if not all(part.isidentifier() for part in name.split(".")):
+        message = f"job {name!r} is no dotted name of a function; write it as package.module.name"
+        raise JobError(message)
     module_name, _, function = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)

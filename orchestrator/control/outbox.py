@@ -25,7 +25,7 @@ class Outbox:
         self._lines = 0
         self._lost = 0
         self._lost_rank = 0
-        self._outcome: Succeeded | Failed | None = None
+        self._outcome: tuple[Message, ...] = ()
 
     def points(self, points: Points) -> None:
         """Add metric points."""
@@ -50,7 +50,7 @@ class Outbox:
     def finish(self, outcome: Succeeded | Failed) -> None:
         """Add the outcome; nothing follows."""
         with self._lock:
-            self._outcome = outcome
+            self._outcome = (outcome,)
         self._finished.set()
 
     def wait(self, seconds: float) -> bool:
@@ -58,13 +58,18 @@ class Outbox:
         return self._finished.wait(seconds)
 
     def drain(self) -> list[Message]:
-        """Take out all that is there, oldest first."""
+        """Take out all that is there but the outcome, oldest first."""
         with self._lock:
             taken, self._messages, self._lines = self._messages, [], 0
             if self._lost:
                 text = f"{self._lost} lines were not kept: printed faster than they are read"
                 taken.append(LogLine(self._lost_rank, text))
                 self._lost = 0
-            taken += [item for item in (self._progress, self._outcome) if item is not None]
-            self._progress = self._outcome = None
+            if self._progress is not None:
+                taken.append(self._progress)
+                self._progress = None
         return taken
+
+    def last(self) -> list[Message]:
+        """Take out what is left, the outcome at its end; only once that is there."""
+        return [*self.drain(), *self._outcome]
