@@ -21,9 +21,12 @@ _MAX_CURVES = 24
 _MAX_TAG = 20_000
 _RUNS = "tags.level = 'run'"
 _OWN = "orchestrator/"
-_REVIEW_BEFORE = ("tags.`state`", "tags.`summary`", "tags.`pools`")
+_REVIEW_BEFORE = (
+    *("tags.`state`", "tags.`summary`", "tags.`pools`"),
+    *("tags.`failure.kind`", "tags.`failure.stage`"),
+)
 _REVIEW_AFTER = (
-    *("tags.`failure.kind`", "tags.`failure.stage`", "tags.`emulated`"),
+    "tags.`emulated`",
     *(f"metrics.`{_OWN}{name}`" for name in ("failovers", "device_hours", "cost_usd")),
     "attributes.`User`",
 )
@@ -35,16 +38,17 @@ _FAILURES_COLUMNS = (
 _BARS = tuple(f"{_OWN}{name}" for name in ("duration_seconds", "device_hours", "failovers"))
 _WIDTHS = {
     "attributes.`Run Name`": 215,
+    "duration": 80,
     "runDateAndNestInfo": 145,
     "tags.`accelerator`": 130,
     "tags.`decision`": 260,
     "tags.`failure.at`": 150,
     "tags.`failure.evidence`": 330,
-    "tags.`failure.kind`": 120,
+    "tags.`failure.kind`": 115,
     "tags.`failure.node`": 120,
-    "tags.`pools`": 215,
+    "tags.`pools`": 235,
     "tags.`run.id`": 220,
-    "tags.`summary`": 500,
+    "tags.`summary`": 420,
 }
 _WIDTH = 100
 _METRIC_WIDTH = 135
