@@ -11,28 +11,30 @@ from collections.abc import Iterator, Mapping
 from orchestrator.core.errors import Problem
 from orchestrator.core.spec import Json
 
+MOST = 10**15  # endless is `null`, never an infinite number
+
 # The least and the most that a figure may be; "not a number" is refused with both.
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
-    "cost_limit": (0, float("inf")),
+    "cost_limit": (0, MOST),
     "tracking.system_seconds": (0, 86_400),
     "cluster.serve_port": (1, 65_535),
-    "cluster.object_store_mb": (75, float("inf")),
+    "cluster.object_store_mb": (75, MOST),
     "fleet.pools.*.nodes": (1, 1_000_000),
     "fleet.pools.*.devices_per_node": (0, 1024),
     "fleet.pools.*.cpus_per_node": (1, 4096),
-    "fleet.pools.*.price_per_hour": (0, float("inf")),
-    "fleet.pools.*.accelerator.memory_gb": (0, float("inf")),
-    "fleet.pools.*.accelerator.price_per_hour": (0, float("inf")),
+    "fleet.pools.*.price_per_hour": (0, MOST),
+    "fleet.pools.*.accelerator.memory_gb": (0, MOST),
+    "fleet.pools.*.accelerator.price_per_hour": (0, MOST),
     "pipeline.stages.*.hours": (0, 1_000_000),
     "pipeline.stages.*.needs.workers": (1, 1_000_000),
     "pipeline.stages.*.needs.devices": (0, 1024),
     "pipeline.stages.*.needs.cpus": (0, 4096),
-    "pipeline.stages.*.needs.memory_gb": (0, float("inf")),
+    "pipeline.stages.*.needs.memory_gb": (0, MOST),
     "pipeline.stages.*.limits.attempts": (1, 1000),
-    "pipeline.stages.*.limits.timeout": (0, float("inf")),
-    "pipeline.stages.*.limits.pending": (0, float("inf")),
-    "pipeline.stages.*.limits.cost": (0, float("inf")),
+    "pipeline.stages.*.limits.timeout": (0, MOST),
+    "pipeline.stages.*.limits.pending": (0, MOST),
+    "pipeline.stages.*.limits.cost": (0, MOST),
     "pipeline.stages.*.limits.backoff": (0, 86_400),
     "pipeline.stages.*.endpoint.replicas": (1, 10_000),
 }
@@ -44,7 +46,7 @@ def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
         for path, value in _at(data, pattern.split("."), ()):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and not low <= value <= high:  # type: ignore[operator]
-                hint = f"at least {low}" if high == float("inf") else f"{low} to {high}"
+                hint = f"at least {low}" if high is MOST else f"{low} to {high}"
                 yield Problem(path, f"{value!r} is out of bounds", hint)
     yield from _endpoint_names(_mapping(_mapping(data.get("pipeline")).get("stages")))
 

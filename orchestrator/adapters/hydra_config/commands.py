@@ -9,10 +9,11 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.adapters.hydra_config.parse import parse, try_parse
+from orchestrator.adapters.hydra_config.parse import try_parse
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.nearest import choices
 from orchestrator.core.settings import Settings
@@ -37,12 +38,12 @@ def compose(
         raise ConfigError(problems)
     data, unset = to_plain(config)
     _anchor_code(data)
-    _, wrong = try_parse(data)
+    settings, wrong = try_parse(data)
     told = [problem.path for problem in (*problems, *unset)]
     problems = [*problems, *unset, *(p for p in wrong if not _told(p.path, told))]
-    if problems:
+    if problems or settings is None:
         raise ConfigError(problems)
-    return parse(data, overrides=overrides)
+    return replace(settings, resolved=data, overrides=tuple(overrides))
 
 
 def sweep(overrides: Sequence[str], *, config_dir: Path | None = None) -> list[tuple[str, ...]]:

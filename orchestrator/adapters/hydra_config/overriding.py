@@ -17,6 +17,8 @@ from orchestrator.adapters.hydra_config.schema import NAMED
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.nearest import choices
 
+# A name longer than this is no file: to ask for it would be an error of the operating system.
+LONGEST = 200
 HOW = "write KEY=VALUE, and quote special characters"
 
 
@@ -49,8 +51,11 @@ def split(
     choosing: list[Override] = []
     setting: list[Override] = []
     for override in overrides:
-        group = repository.group_exists(override.key_or_group)
-        chooses = group or override.package is not None or override.is_hydra_override()
+        chooses = (
+            _is_group(repository, override.key_or_group)
+            or override.package is not None
+            or override.is_hydra_override()
+        )
         (choosing if chooses else setting).append(override)
     return choosing, setting
 
@@ -73,13 +78,21 @@ def unknown_options(
             continue
         group, value = override.key_or_group, override.value()
         path = override.get_key_element().lstrip("+")
-        known = repository.get_group_options(group) if repository.group_exists(group) else []
+        known = repository.get_group_options(group) if _is_group(repository, group) else []
         for name in value if isinstance(value, list) else [value]:
             if name is None:
                 yield override, Problem(path, "null chooses no config", f"remove it: ~{path}")
-            elif not repository.config_exists(f"{group}/{name}"):
+            elif not _is_config(repository, f"{group}/{name}"):
                 what = f"{str(name)!r} is not one of the configs in {group}/"
                 yield override, Problem(path, what, choices(str(name), known, "configs"))
+
+
+def _is_group(repository: IConfigRepository, name: str) -> bool:
+    return len(name) <= LONGEST and bool(repository.group_exists(name))
+
+
+def _is_config(repository: IConfigRepository, name: str) -> bool:
+    return len(name) <= LONGEST and bool(repository.config_exists(name))
 
 
 def path_of(override: Override) -> tuple[str, ...]:

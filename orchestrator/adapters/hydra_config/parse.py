@@ -18,8 +18,8 @@ from orchestrator.core.spec import Bindings, Fleet, Json, Pipeline
 TEXTS = (("tags",), ("fleet", "pools", "*", "labels"))
 
 
-def parse(config: Mapping[str, Json], *, overrides: Iterable[str] = ()) -> Settings:
-    """Return the settings that `config`, composed and resolved, says.
+def parse(config: Mapping[str, Json]) -> Settings:
+    """Return the settings that `config`, composed and resolved before, says.
 
     Raises:
         ConfigError: With all problems.
@@ -27,22 +27,32 @@ def parse(config: Mapping[str, Json], *, overrides: Iterable[str] = ()) -> Setti
     found, problems = try_parse(config)
     if found is None or problems:
         raise ConfigError(problems)
-    return replace(found, resolved=config, overrides=tuple(overrides))
+    return replace(found, resolved=config)
 
 
 def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem]]:
     """Return the settings, `None` where the config has not their shape, and all problems."""
     data = json.loads(json.dumps(config, default=str))
-    problems = [*_name_by_key(data), *checks.problems(data)]
+    named = list(_name_by_key(data))
     for path in TEXTS:
         _as_text(data, path)
+    document, wrong = _validate(data)
+    told = {problem.path for problem in wrong}
+    bounds = (problem for problem in checks.problems(data) if problem.path not in told)
+    settings = None if document is None else _settings(document)
+    return settings, [*wrong, *named, *bounds]
+
+
+def _validate(data: Json) -> tuple[Document | None, list[Problem]]:
+    """Check the shape, as JSON in strict mode.
+
+    That is what a config file means: a list is a tuple and a name an enum, but text is no number
+    and `true` is not 1.
+    """
     try:
-        # JSON in strict mode is what a config file means: a list is a tuple and a name an enum,
-        # but text is no number and `true` is not 1.
-        document = _adapter().validate_json(json.dumps(data), strict=True)
+        return _adapter().validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
-        return None, [*map(messages.problem, error.errors(include_url=False)), *problems]
-    return _settings(document), problems
+        return None, [messages.problem(found) for found in error.errors(include_url=False)]
 
 
 @cache
