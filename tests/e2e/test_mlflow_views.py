@@ -47,9 +47,10 @@ pytestmark = [
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--window-size=2000,1100"),
+    *("--disable-dev-shm-usage", "--window-size=2400,1100"),
 )
 SECONDS_TO_SHOW = 60
+SEEN_PANEL = "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1"
 EXPERIMENT = "views"
 NOW = 1_795_000_000.0
 CHIP = Accelerator(name="H100", vendor="Nvidia", device="cuda", backend="nccl")
@@ -122,13 +123,6 @@ def driver() -> Iterator[int]:
         process.terminate()
 
 
-@pytest.fixture
-def browser(driver: int, tmp_path: Path) -> Iterator[Browser]:
-    opened = Browser(driver, tmp_path / "profile")
-    yield opened
-    opened.quit()
-
-
 @pytest.fixture(scope="module")
 def pages(mlflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the addresses of the views, on a server that shows three runs."""
@@ -136,6 +130,16 @@ def pages(mlflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     for number, train in enumerate((("nvidia",), ("ascend", "nvidia"), ("ascend",)), start=1):
         _show(uri, f"r2-{number}", train, logs)
     return dict(views.links(uri, EXPERIMENT))
+
+
+@pytest.fixture
+def browser(driver: int, pages: dict[str, str], tmp_path: Path) -> Iterator[Browser]:
+    """Return a browser that has seen MLflow before: the first time, a panel hides columns."""
+    opened = Browser(driver, tmp_path / "profile")
+    opened.open(f"{pages['Review'].partition('/#/')[0]}/version")
+    opened.run(f"localStorage.setItem({SEEN_PANEL!r}, 'true')")
+    yield opened
+    opened.quit()
 
 
 def _show(uri: str, name: str, train: tuple[str, ...], logs: Path) -> None:
