@@ -17,11 +17,12 @@ def test_device_hours_are_devices_times_hours() -> None:
 
 
 @given(hours=maybe, price=maybe)
-def test_a_cost_is_unknown_exactly_when_hours_or_price_are(
+def test_a_cost_is_unknown_when_hours_or_price_are_and_nothing_is_free(
     hours: float | None, price: float | None
 ) -> None:
     found = cost.money(hours, price)
-    assert (found is None) == (hours is None or price is None)
+    free = 0 in (hours, price)
+    assert (found is None) == (not free and (hours is None or price is None))
     if hours is not None and price is not None:
         assert found == hours * price
 
