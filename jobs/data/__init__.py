@@ -1,0 +1,1 @@
+"""Data sets: how they are made, and the one folder format that training and evaluation read."""

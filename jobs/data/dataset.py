@@ -1,0 +1,109 @@
+"""The folder format of a data set, the same for tasks and for plain text.
+
+    dataset.json            what it is: kind, task, sizes, pad token, how it was made
+    tokenizer/              a Hugging Face tokenizer with its chat template
+    train.safetensors       `tokens` and `labels`, int32 [rows, width]; the same per split
+    validation.safetensors
+    test.safetensors
+    test.jsonl              the examples themselves, one a line; the same per split
+
+A row is one training sample. Label i is token i where the model is to learn it and IGNORE where it
+isn't (questions, padding); shifting by one is the trainer's business. Rows are padded on the
+right, which a causal model can't see from the left, so no attention mask is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from jobs.data.splits import SPLITS
+
+IGNORE = -100
+FACTS_NAME = "dataset.json"
+TOKENIZER_NAME = "tokenizer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a data set is. `task` names its scorer in reasoning-gym, where it has one."""
+
+    kind: str
+    pad: int
+    task: str | None = None
+    chance: float | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Samples of one split: int32 tensors of the same shape [rows, width]."""
+
+    tokens: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self.tokens.shape[0])
+
+
+def rows_of(examples: Sequence[tuple[list[int], list[int]]], *, pad: int) -> Rows:
+    """Lay out (prompt, answer) pairs of tokens, one a row; only the answer is to be learnt."""
+    width = max((len(prompt) + len(answer) for prompt, answer in examples), default=1)
+    tokens = torch.full((len(examples), width), pad, dtype=torch.int32)
+    labels = torch.full((len(examples), width), IGNORE, dtype=torch.int32)
+    for row, (prompt, answer) in enumerate(examples):
+        start, end = len(prompt), len(prompt) + len(answer)
+        tokens[row, :end] = torch.tensor(prompt + answer, dtype=torch.int32)
+        labels[row, start:end] = torch.tensor(answer, dtype=torch.int32)
+    return Rows(tokens, labels)
+
+
+def rows_of_stream(stream: Sequence[int], *, width: int) -> Rows:
+    """Cut a stream of tokens into rows, all of it to be learnt; a short end is left out."""
+    count = len(stream) // width
+    tokens = torch.tensor(stream[: count * width], dtype=torch.int32).reshape(count, width)
+    return Rows(tokens, tokens.clone())
+
+
+def write_split(folder: Path, split: str, rows: Rows, examples: Iterable[object]) -> None:
+    """Write the arrays and the examples of one split."""
+    arrays = {"tokens": rows.tokens, "labels": rows.labels}
+    save_file(arrays, folder / f"{split}.safetensors")
+    lines = (json.dumps(item, sort_keys=True, ensure_ascii=False) for item in examples)
+    (folder / f"{split}.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+
+def write_facts(folder: Path, facts: Facts) -> None:
+    """Write what the data set is."""
+    text = json.dumps(asdict(facts), indent=2, sort_keys=True)
+    (folder / FACTS_NAME).write_text(f"{text}\n", "utf-8")
+
+
+def read_facts(folder: Path) -> Facts:
+    """Read what the data set in `folder` is."""
+    path = folder / FACTS_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is no data set: it has no {FACTS_NAME}")
+    return Facts(**json.loads(path.read_text("utf-8")))
+
+
+def read_rows(folder: Path, split: str) -> Rows:
+    """Read the arrays of one split."""
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    arrays = load_file(folder / f"{split}.safetensors")
+    return Rows(arrays["tokens"], arrays["labels"])
+
+
+def read_examples(folder: Path, split: str) -> list[dict[str, Any]]:
+    """Read the examples of one split."""
+    text = (folder / f"{split}.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]

@@ -1,0 +1,155 @@
+"""Trains a causal language model over a gang, with checkpoints that it can go on from.
+
+The result is a Hugging Face folder with its tokenizer. Same seed, same data and same number of
+workers give the same bits on CPU, interrupted or not; another number of workers gives the same
+model within rounding, from the same rows in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from jobs.data.dataset import TOKENIZER_NAME, Rows, read_facts, read_rows
+from jobs.data.splits import TRAIN, VALIDATION
+from jobs.data.tokenizer import load_tokenizer
+from jobs.training import checkpoint
+from jobs.training import model as models
+from jobs.training.gang import Gang
+from jobs.training.loop import Every, Loop
+from jobs.training.order import Order, mix
+from jobs.training.schedule import Schedule
+from jobs.training.step import Stepper, make_optimizer, wants_bf16
+from orchestrator.job import Checkpoint, JobContext, Metrics
+
+
+def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
+    ctx: JobContext,
+    *,
+    architecture: str = "llama",
+    model: dict[str, object] | None = None,
+    steps: int = 1200,
+    batch_size: int = 64,
+    accumulate: int = 1,
+    learning_rate: float = 6e-3,
+    warmup: int = 50,
+    learning_rate_floor: float = 0.05,
+    weight_decay: float = 0.1,
+    beta2: float = 0.98,
+    clip: float = 1.0,
+    precision: str = "auto",
+    log_every: int = 10,
+    validate_every: int = 200,
+    validation_rows: int = 256,
+    checkpoint_every: int = 200,
+) -> Metrics:
+    """Train on the input `data`, from the input `model` where there is one.
+
+    Args:
+        ctx: The context.
+        architecture: Model type of transformers (`llama`, `qwen3`, `gpt2`, ...).
+        model: Fields of its config.
+        steps: Optimizer steps in all.
+        batch_size: Rows a step, over all workers.
+        accumulate: Micro-batches that a worker splits its part of a batch into.
+        learning_rate: The peak rate.
+        warmup: Steps until the peak.
+        learning_rate_floor: Share of the peak that the cosine ends at.
+        weight_decay: Of matrices.
+        beta2: Of AdamW.
+        clip: Greatest norm of the gradient.
+        precision: `fp32`, `bf16`, or `auto`: bf16 where a real accelerator has it.
+        log_every: Steps between metric points.
+        validate_every: Steps between validations.
+        validation_rows: Most rows of a validation.
+        checkpoint_every: Steps between checkpoints.
+    """
+    _check(ctx, batch_size=batch_size, accumulate=accumulate)
+    gang = Gang(ctx)
+    data = ctx.inputs["data"]
+    tokenizer = load_tokenizer(data / TOKENIZER_NAME)
+    found = ctx.latest_checkpoint()
+    gang.agree(found.step if found else 0)
+    torch.manual_seed(mix(ctx.seed))
+    net = _model(ctx, found, lambda: models.build(architecture, model or {}, tokenizer))
+    net.to(gang.device).train()
+    optimizer = make_optimizer(
+        net, rate=learning_rate, weight_decay=weight_decay, beta2=beta2, device=gang.device
+    )
+    state = _resume(ctx, found, net, optimizer)
+    rows = read_rows(data, TRAIN)
+    ctx.log(
+        f"{models.parameters(net):,} parameters, {len(rows):,} rows, {ctx.world_size} workers, "
+        f"step {state.step} of {steps}"
+    )
+    loop = Loop(
+        ctx=ctx,
+        model=net,
+        stepper=Stepper(
+            gang=gang,
+            wrapped=gang.wrap(net),
+            optimizer=optimizer,
+            rows=rows,
+            pad=read_facts(data).pad,
+            accumulate=accumulate,
+            clip=clip,
+            bf16=wants_bf16(precision, ctx.hardware),
+        ),
+        schedule=Schedule(
+            peak=learning_rate, warmup=warmup, steps=steps, floor=learning_rate_floor
+        ),
+        order=Order(len(rows), seed=ctx.seed),
+        batch_size=batch_size,
+        every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
+        validation=_validation(data, validation_rows),
+        state=state,
+    )
+    last = loop.run()
+    if ctx.rank == 0:
+        _write(ctx.output, net, tokenizer)
+    return {**last, "train/steps": float(steps), "train/parameters": float(models.parameters(net))}
+
+
+def _check(ctx: JobContext, *, batch_size: int, accumulate: int) -> None:
+    if accumulate < 1 or batch_size < ctx.world_size * accumulate:
+        raise ValueError(
+            f"batch_size={batch_size!r} is too small for {ctx.world_size} workers with "
+            f"accumulate={accumulate!r}: every worker needs a row in every micro-batch"
+        )
+
+
+def _model(ctx: JobContext, found: Checkpoint | None, fresh: Callable[[], nn.Module]) -> nn.Module:
+    """Return the model of the checkpoint, else the input `model`, else a fresh one."""
+    if found:
+        return models.load(found.path)
+    return models.load(ctx.inputs["model"]) if "model" in ctx.inputs else fresh()
+
+
+def _resume(
+    ctx: JobContext, found: Checkpoint | None, net: nn.Module, optimizer: torch.optim.Optimizer
+) -> checkpoint.State:
+    """Return where to start, with the optimizer as it was there."""
+    if found is None:
+        return checkpoint.State(seed=ctx.seed)
+    state = checkpoint.read_state(found.path)
+    if state.seed != ctx.seed:
+        raise ValueError(
+            f"checkpoint of step {state.step} was made with seed {state.seed!r}, this run has "
+            f"{ctx.seed!r}: its data order can't be continued; start a new run"
+        )
+    checkpoint.read_optimizer(found.path, net, optimizer)
+    return state
+
+
+def _validation(data: Path, most: int) -> Rows:
+    rows = read_rows(data, VALIDATION)
+    return Rows(rows.tokens[:most], rows.labels[:most])
+
+
+def _write(folder: Path, net: Any, tokenizer: Any) -> None:  # noqa: ANN401 - foreign types
+    models.save(net, folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,62 @@
+"""What a worker does together with the others. Alone, all of it is the identity."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from orchestrator.job import JobContext
+
+
+class Gang:
+    """The workers of one attempt, seen from one of them."""
+
+    def __init__(self, ctx: JobContext) -> None:
+        """See the gang of `ctx`; with more than one worker its process group is open."""
+        self.rank = ctx.rank
+        self.size = ctx.world_size
+        self.device = torch.device(ctx.device)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return a model whose backward pass averages gradients over the gang."""
+        if self.size == 1:
+            return model
+        ids = None if self.device.type == "cpu" else [self.device]
+        return DistributedDataParallel(
+            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def without_sync(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        """Return a context that holds the averaging back until the last micro-batch."""
+        if last or not isinstance(model, DistributedDataParallel):
+            return nullcontext()
+        return model.no_sync()
+
+    def share(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return this worker's part of the rows of a batch."""
+        return rows.tensor_split(self.size)[self.rank]
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of `values` over the gang; every worker must call it."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def agree(self, step: int) -> int:
+        """Return `step`, or fail where the workers don't all say the same."""
+        if self.size == 1:
+            return step
+        both = torch.tensor([step, -step], device=self.device)
+        dist.all_reduce(both, op=dist.ReduceOp.MAX)
+        newest, oldest = int(both[0]), -int(both[1])
+        if newest != oldest:
+            raise RuntimeError(
+                f"the workers see checkpoints of different steps, {oldest!r} and {newest!r}: "
+                f"put them on storage that all nodes share"
+            )
+        return step

@@ -1,0 +1,70 @@
+"""Builds the causal language model that is trained.
+
+Weights are kept in float32, whatever the file they came from; lower precision is a matter of
+autocast in the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
+
+# A small Llama: what `architecture: llama` means where the config says no more.
+SMALL: Mapping[str, object] = {
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": True,
+}
+
+
+def build(architecture: str, overrides: Mapping[str, object], tokenizer: Any) -> nn.Module:  # noqa: ANN401 - foreign type
+    """Make a fresh model of a transformers architecture, fitted to the tokenizer."""
+    values = {
+        **(SMALL if architecture == "llama" else {}),
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        **overrides,
+    }
+    try:
+        config = AutoConfig.for_model(architecture, **values)
+    except ValueError as error:
+        raise ValueError(
+            f"architecture={architecture!r} is none that transformers knows; "
+            f"give a model type such as 'llama', 'qwen3' or 'gpt2'"
+        ) from error
+    unknown = sorted(key for key in overrides if key not in config.to_dict())
+    if unknown:
+        raise ValueError(f"model has no field {unknown[0]!r} in a config of {architecture!r}")
+    model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model
+
+
+def load(folder: Path) -> nn.Module:
+    """Open the model in a folder, in float32, from that folder alone."""
+    logging.disable_progress_bar()
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+    )
+    return model
+
+
+def save(model: Any, folder: Path) -> None:  # noqa: ANN401 - a transformers model
+    """Write config and safetensors, without a progress bar in the log."""
+    logging.disable_progress_bar()
+    model.save_pretrained(folder)
+
+
+def parameters(model: nn.Module) -> int:
+    """Return the number of parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,112 @@
+"""One optimizer step over one global batch.
+
+The loss is the mean over the tokens to be learnt in the *global* batch, whatever the number of
+workers and micro-batches, so that neither changes what is learnt. Nothing here waits for the
+device: values come back as tensors and are read when they are logged.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from jobs.data.dataset import IGNORE, Rows
+from jobs.training.gang import Gang
+from orchestrator.job import Hardware
+
+Precision = str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a step gives: this worker's part of the loss, the gradient norm, the tokens seen."""
+
+    loss: torch.Tensor
+    grad_norm: torch.Tensor
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepper:
+    """Takes optimizer steps. `wrapped` is the model as the gang trains it."""
+
+    gang: Gang
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    rows: Rows
+    pad: int
+    accumulate: int
+    clip: float
+    bf16: bool
+
+    def take(self, chosen: torch.Tensor, rate: float) -> Done:
+        """Take one step on the rows `chosen` of the global batch, at this learning rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        learnt = (self.rows.labels[chosen, 1:] != IGNORE).sum().item()
+        mine = self.gang.share(chosen)
+        parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
+        loss = torch.zeros((), device=self.gang.device)
+        for number, part in enumerate(parts, start=1):
+            with self.gang.without_sync(self.wrapped, last=number == len(parts)):
+                share = self._nll(part) / learnt
+                torch.autograd.backward(share * self.gang.size)
+            loss += share.detach()
+        norm = nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        tokens = int((self.rows.tokens[chosen] != self.pad).sum().item())
+        return Done(loss, norm, tokens)
+
+    def _nll(self, part: torch.Tensor) -> torch.Tensor:
+        return nll(self.wrapped, self.rows, part, device=self.gang.device, bf16=self.bf16)
+
+
+def nll(
+    model: nn.Module, rows: Rows, part: torch.Tensor, *, device: torch.device, bf16: bool = False
+) -> torch.Tensor:
+    """Return the summed negative log-likelihood of the labels of some rows."""
+    tokens = rows.tokens[part].to(device, torch.int64)
+    labels = rows.labels[part, 1:].to(device, torch.int64)
+    with autocast(device, bf16=bf16):
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+    return cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+
+
+def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[Any]:
+    """Return a context in which matrix products are done in bfloat16, if so wished."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+def wants_bf16(precision: Precision, hardware: Hardware) -> bool:
+    """Say whether to train in mixed precision: `auto` is where a real accelerator has bf16."""
+    if precision not in {"auto", "fp32", "bf16"}:
+        raise ValueError(f"precision={precision!r} is none of 'auto', 'fp32', 'bf16'")
+    if precision != "auto":
+        return precision == "bf16"
+    kind = torch.device(hardware.device).type
+    if hardware.emulated or kind == "cpu":
+        return False
+    asks = getattr(torch.get_device_module(kind), "is_bf16_supported", None)
+    return bool(asks()) if asks else True
+
+
+def make_optimizer(
+    model: nn.Module, *, rate: float, weight_decay: float, beta2: float, device: torch.device
+) -> torch.optim.Optimizer:
+    """Make AdamW; matrices decay, vectors don't."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    fused = device.type in {"cpu", "cuda"}
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, beta2), fused=fused)
