@@ -1,0 +1,182 @@
+"""The compose file, checked without an engine: its form, and ties to the package's settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+import orchestrator
+from orchestrator import wiring
+from orchestrator.core.spec import Pool
+
+FILE = Path(__file__).parents[2] / "docker/compose.yaml"
+COMPOSE = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+SERVICES: dict[str, Any] = COMPOSE["services"]
+GCS, DASHBOARD, MLFLOW = 6379, 8265, 5000
+
+WORDS = {"type": "array", "items": {"type": "string"}}
+TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+SECONDS = {"type": "string", "pattern": r"^\d+s$"}
+CONDITION = {"properties": {"condition": {"const": "service_healthy"}}, "required": ["condition"]}
+HEALTH = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["test", "interval", "timeout", "retries"],
+    "properties": {
+        "test": {**WORDS, "prefixItems": [{"const": "CMD"}]},
+        "interval": SECONDS,
+        "timeout": SECONDS,
+        "retries": {"type": "integer"},
+        "start_period": SECONDS,
+    },
+}
+SERVICE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["image", "build", "entrypoint", "command", "environment", "healthcheck"],
+    "properties": {
+        "image": {"type": "string", "pattern": r"^orchestrator:\d+\.\d+\.\d+$"},
+        "build": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "context": {"const": ".."},
+                "dockerfile": {"const": "docker/Dockerfile"},
+            },
+        },
+        "entrypoint": WORDS,
+        "command": WORDS,
+        "environment": TEXTS,
+        "healthcheck": HEALTH,
+        "depends_on": {"type": "object", "additionalProperties": CONDITION},
+        "ports": {**WORDS, "items": {"type": "string", "pattern": r"^127\.0\.0\.1:\d+:\d+$"}},
+        "restart": {"const": "unless-stopped"},
+        "shm_size": {"type": "string", "pattern": r"^\d+[mg]b$"},
+        "stop_grace_period": SECONDS,
+        "cap_drop": {"const": ["ALL"]},
+        "security_opt": {"const": ["no-new-privileges:true"]},
+        "volumes": WORDS,
+    },
+}
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "services", "volumes"],
+    "patternProperties": {"^x-": {}},
+    "properties": {
+        "name": {"const": "orchestrator"},
+        "services": {"type": "object", "additionalProperties": SERVICE},
+        "volumes": {"type": "object", "additionalProperties": {"type": "null"}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def pools() -> dict[str, Pool]:
+    return dict(wiring.settings(["fleet=local", "pipeline=noop"]).fleet.pools)
+
+
+def options(service: str) -> dict[str, str]:
+    """Return the options of a service's command, `--name=value`, by name."""
+    parts = [word.removeprefix("--").partition("=") for word in SERVICES[service]["command"]]
+    return {name: value for name, _, value in parts}
+
+
+def test_the_file_has_the_form_of_a_compose_file() -> None:
+    jsonschema.validate(COMPOSE, SCHEMA)
+
+
+def test_whoever_is_waited_for_and_every_volume_is_there() -> None:
+    for name, service in SERVICES.items():
+        assert set(service.get("depends_on", {})) <= set(SERVICES) - {name}
+        assert {volume.split(":")[0] for volume in service["volumes"]} <= set(COMPOSE["volumes"])
+
+
+def test_there_is_a_head_mlflow_and_one_node_for_each_pool(pools: dict[str, Pool]) -> None:
+    assert set(SERVICES) == {"head", "mlflow", *pools}
+
+
+def test_a_node_carries_the_labels_the_chips_and_the_cores_of_its_pool(
+    pools: dict[str, Pool],
+) -> None:
+    for name, pool in pools.items():
+        resource, said = pool.accelerator.resource, options(name)
+        custom = {} if resource == "GPU" else {resource: pool.devices_per_node}
+        assert pool.nodes == 1
+        assert dict(pair.split("=") for pair in said["labels"].split(",")) == pool.selector
+        assert json.loads(said["resources"]) == custom
+        assert int(said["num-gpus"]) == (pool.devices_per_node if resource == "GPU" else 0)
+        assert int(said["num-cpus"]) == pool.cpus_per_node
+
+
+def test_no_work_runs_on_the_head() -> None:
+    assert (options("head")["num-cpus"], options("head")["num-gpus"]) == ("0", "0")
+
+
+def test_everybody_means_the_same_ports(pools: dict[str, Pool]) -> None:
+    assert options("head")["port"] == str(GCS)
+    assert options("head")["dashboard-port"] == str(DASHBOARD)
+    assert options("mlflow")["port"] == str(MLFLOW)
+    assert SERVICES["head"]["ports"] == [f"127.0.0.1:{DASHBOARD}:{DASHBOARD}"]
+    assert SERVICES["mlflow"]["ports"] == [f"127.0.0.1:{MLFLOW}:{MLFLOW}"]
+    for name in ("head", *pools):
+        known = SERVICES[name]["environment"]
+        assert known["RAY_ADDRESS"] == f"head:{GCS}"
+        assert known["MLFLOW_TRACKING_URI"] == f"http://mlflow:{MLFLOW}"
+    assert {options(name)["address"] for name in pools} == {f"head:{GCS}"}
+
+
+def test_the_image_is_of_this_version_and_the_same_for_all() -> None:
+    images = {service["image"] for service in SERVICES.values()}
+    assert images == {f"orchestrator:{orchestrator.__version__}"}
+
+
+def test_nodes_share_the_state_and_a_token_that_has_no_default(pools: dict[str, Pool]) -> None:
+    for name in ("head", *pools):
+        assert SERVICES[name]["volumes"] == ["state:/data"]
+        known = SERVICES[name]["environment"]
+        assert known["RAY_AUTH_MODE"] == "token"
+        assert known["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?")
+
+
+def test_the_nodes_are_watched_as_those_of_a_managed_cluster() -> None:
+    from orchestrator.adapters.raycluster import service
+
+    ours = {name: value for name, value in service._ENVIRONMENT.items() if "health" in name}
+    known = SERVICES["head"]["environment"]
+    assert ours
+    assert {name: known[name] for name in ours} == ours
+
+
+def test_mlflow_is_as_closed_as_a_managed_one() -> None:
+    from orchestrator.adapters import mlflow_server
+
+    assert SERVICES["mlflow"]["environment"] == mlflow_server._ENVIRONMENT
+    hosts = options("mlflow")["allowed-hosts"].split(",")
+    assert hosts == [f"{host}:{MLFLOW}" for host in ("mlflow", "localhost", "127.0.0.1")]
+
+
+def test_ray_knows_every_option(pools: dict[str, Pool]) -> None:
+    from ray.scripts.scripts import cli
+
+    for name in ("head", *pools):
+        words = [*SERVICES[name]["entrypoint"][1:], *SERVICES[name]["command"]]
+        cli.commands[words[0]].make_context("start", words[1:]).close()
+        check = SERVICES[name]["healthcheck"]["test"]
+        assert check[:2] == ["CMD", "ray"]
+        cli.commands[check[2]].make_context("check", check[3:]).close()
+
+
+def test_mlflow_knows_every_option() -> None:
+    words = [*SERVICES["mlflow"]["entrypoint"], *SERVICES["mlflow"]["command"]]
+    wrong = [sys.executable, "-m", *words, "--no-such-option"]
+    said = subprocess.run(wrong, capture_output=True, text=True, timeout=100, check=False).stderr
+    assert "No such option" in said  # options are read in order: all before it are known
+    assert "--no-such-option" in said
