@@ -44,6 +44,13 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
             yield node
 
 
+def length_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of its body, without signature and docstring."""
+    said = ast.get_docstring(node) is not None
+    first = node.body[1 if said and len(node.body) > 1 else 0]
+    return (node.end_lineno or node.lineno) - first.lineno + 1
+
+
 def swallows_all(handler: ast.ExceptHandler) -> bool:
     """Whether it takes every exception, and does not raise it again at its end."""
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
@@ -64,7 +71,7 @@ def test_no_file_is_longer_than_its_budget() -> None:
 
 def test_no_function_is_longer_than_its_budget() -> None:
     sizes = {
-        f"{name_of(path)}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        f"{name_of(path)}:{node.name}": length_of(node)
         for path in SOURCES
         for node in functions(path)
     }
@@ -72,11 +79,7 @@ def test_no_function_is_longer_than_its_budget() -> None:
 
 
 def test_half_of_all_functions_have_eight_lines_or_fewer() -> None:
-    sizes = sorted(
-        (node.end_lineno or node.lineno) - node.body[0].lineno + 1
-        for path in SOURCES
-        for node in functions(path)
-    )
+    sizes = sorted(length_of(node) for path in SOURCES for node in functions(path))
     assert sizes[len(sizes) // 2] <= 8
 
 
