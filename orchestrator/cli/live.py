@@ -106,8 +106,15 @@ class LiveView:
         latest = self._latest.setdefault((stage, attempt), _Latest(now))
         latest.take(message, now)
         if not self._console.is_terminal and now - latest.printed >= SECONDS_BETWEEN_LINES:
+            self._tell(stage, latest, now)
+
+    def _tell(self, stage: str, latest: _Latest, now: float) -> None:
+        """Print a line about how far a stage is, where it says that."""
+        names = ("", "loss ", "tokens/s ", "ETA ")
+        figures = zip(names, self._figures(latest), strict=True)
+        line = ", ".join(name + figure for name, figure in figures if figure != "-")
+        if line or latest.waiting:
             latest.printed = now
-            line = " ".join(part for part in self._figures(latest) if part != "-")
             self._console.print(f"{stage}: {line or latest.waiting}")
 
     def changed(self) -> None:
