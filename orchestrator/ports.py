@@ -149,6 +149,20 @@ class PoolStatus:
     free: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatus:
+    """A live endpoint: its OpenAI base URL, its pool, and replicas that answer.
+
+    `state` is `up`, `busy` (replicas are starting or being replaced) or `down`.
+    """
+
+    name: str
+    url: str
+    pool: str
+    state: PoolState
+    replicas: int
+
+
 class Worker(Protocol):
     """What runs in each worker process of an attempt: `wiring.run_worker`.
 
@@ -215,6 +229,14 @@ class Serving(Protocol):
 
         Raises:
             ServingError: It can't be reached or deleted.
+        """
+        ...
+
+    def live(self) -> Mapping[str, EndpointStatus]:
+        """Return the endpoints that are deployed, by name.
+
+        Raises:
+            ServingError: Serving can't be reached.
         """
         ...
 

@@ -151,7 +151,7 @@ def serving(found: Settings, address: str) -> Serving:
         from orchestrator.adapters.no_serving import NoServing
 
         return NoServing()
-    from orchestrator.adapters.raycluster.serve import RayServing
+    from orchestrator.adapters.rayserve import RayServing
 
     return RayServing(address, found.cluster.serve_port, fetch_model, clock)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.ports import Deployment, Failed, Message
+from orchestrator.ports import Deployment, EndpointStatus, Failed, Message
 
 REASON = "cluster.kind 'local' can't serve endpoints; set cluster=ray"
 
@@ -32,3 +32,7 @@ class NoServing:
         """
         message = f"no endpoint {endpoint!r}: {REASON}"
         raise ServingError(message)
+
+    def live(self) -> Mapping[str, EndpointStatus]:
+        """Return nothing: there is no endpoint."""
+        return {}

@@ -1,0 +1,52 @@
+"""What runs in a replica: the verified model folder, the engine, and the gateway around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ray import serve
+
+from orchestrator.control.context import hardware_of
+from orchestrator.control.job_import import extend_path, load_job
+from orchestrator.job import Engine
+from orchestrator.ports import Clock, Deployment
+
+Fetch: TypeAlias = Callable[[Deployment], Path]
+MakeClock: TypeAlias = Callable[[], Clock]
+
+
+def make_engine(deployment: Deployment, folder: Path) -> Engine:
+    """Return the engine of `deployment`, from an allowed package, over the model in `folder`.
+
+    Raises:
+        JobError: It is in no allowed package, or is not there.
+    """
+    extend_path(deployment.code)
+    engine_class: Any = load_job(deployment.endpoint.engine, deployment.packages)
+    hardware = hardware_of(deployment.pool, deployment.needs)
+    engine: Engine = engine_class(folder, hardware, **deployment.endpoint.engine_options)
+    return engine
+
+
+@serve.ingress()
+class Replica:
+    """One engine process of an endpoint. Ray makes it on a node of the pool."""
+
+    def __init__(self, deployment: Deployment, fetch: Fetch, clock: MakeClock) -> None:
+        self._name = deployment.endpoint.name
+        self._clock = clock()
+        self._engine = make_engine(deployment, fetch(deployment))
+
+    def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
+        """Return the application that answers HTTP."""
+        from orchestrator.serving.gateway import gateway
+
+        return gateway(self._engine, self._name, self._clock)
+
+    def __del__(self) -> None:
+        """Close the engine; there is none where making it failed."""
+        engine = getattr(self, "_engine", None)
+        if engine is not None:
+            engine.close()

@@ -1,0 +1,197 @@
+"""Endpoints on a real cluster of two emulated pools, asked by the official client."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
+
+import openai
+import pytest
+import ray
+
+from orchestrator import wiring
+from orchestrator.adapters.raycluster import service
+from orchestrator.adapters.rayserve import RayServing
+from orchestrator.core.errors import ServingError
+from orchestrator.core.failure import FailureKind
+from orchestrator.core.settings import ClusterSettings
+from orchestrator.core.spec import Emulation, Endpoint, Needs, Pool
+from orchestrator.ports import Deployment, Failed, Message, Placed, PoolState, Succeeded
+from tests.build import accelerator
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+POOLS = {
+    "nvidia": Pool(
+        name="nvidia",
+        accelerator=accelerator(name="h800", resource="GPU"),
+        emulation=Emulation(),
+    ),
+    "ascend": Pool(
+        name="ascend",
+        accelerator=accelerator(name="ascend-910c", resource="NPU"),
+        devices_per_node=2,
+        emulation=Emulation(),
+    ),
+}
+SECONDS = 60.0
+BROKEN_ENGINE = """
+class Engine:
+    def __init__(self, folder, hardware):
+        raise RuntimeError(f"no kernel for {hardware.accelerator} on {hardware.device}")
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    home = Path(mkdtemp(prefix="rs-"))
+    try:
+        yield service.up(home, POOLS, ClusterSettings())
+    finally:
+        ray.shutdown()
+        service.down(home)
+        shutil.rmtree(home)
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def serving(address: str, port: int) -> RayServing:
+    return RayServing(address, port, wiring.fetch_model, wiring.clock)
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    folder = tmp_path_factory.mktemp("storage")
+    store = wiring.artifact_store(folder.as_uri())
+    model = store.scratch("model")
+    (model / "config.json").write_text("{}")
+    code = tmp_path_factory.mktemp("code")
+    (code / "their_engines.py").write_text(BROKEN_ENGINE)
+    return Deployment(
+        run="r1",
+        stage="serve",
+        attempt=1,
+        endpoint=Endpoint(name="echo", engine="jobs.engines.echo.EchoEngine"),
+        model=store.commit(model, "model", {}),
+        format="bf16",
+        pool=POOLS["ascend"],
+        needs=Needs(cpus=0.5),
+        packages=("jobs", "their_engines"),
+        code=(str(code),),
+        storage=folder.as_uri(),
+    )
+
+
+def broken(deployment: Deployment) -> Deployment:
+    endpoint = replace(deployment.endpoint, engine="their_engines.Engine")
+    return replace(deployment, endpoint=endpoint, attempt=9)
+
+
+def outcome(serving: RayServing, deployment: Deployment) -> list[Message]:
+    """Deploy, and return all that is said, the outcome last."""
+    serving.start(deployment)
+    said: list[Message] = []
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        said.extend(serving.poll(deployment.key))
+        if said and isinstance(said[-1], Succeeded | Failed):
+            return said
+        time.sleep(0.1)  # noqa: TID251 - a real cluster needs real time
+    raise AssertionError(said)
+
+
+def ask(url: str, text: str) -> str | None:
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        messages = [{"role": "user", "content": text}]
+        answer = client.chat.completions.create(model="echo", messages=messages)  # type: ignore[arg-type]
+        return answer.choices[0].message.content
+
+
+def nodes(said: Sequence[Message]) -> list[str]:
+    return [node for message in said if isinstance(message, Placed) for node in message.nodes]
+
+
+def failed(said: Sequence[Message]) -> Failed:
+    assert isinstance(said[-1], Failed), said
+    return said[-1]
+
+
+def test_an_endpoint_lives_on_its_pool_moves_and_goes(
+    serving: RayServing, deployment: Deployment, port: int
+) -> None:
+    said = outcome(serving, deployment)
+    assert isinstance(said[-1], Succeeded), said
+    assert said[-1].metrics["ready_seconds"] > 0
+    assert nodes(said) == ["ascend-0"]
+    found = serving.live()["echo"]
+    assert (found.pool, found.state, found.replicas) == ("ascend", PoolState.UP, 1)
+    assert found.url == f"http://127.0.0.1:{port}/echo/v1"
+    assert ask(found.url, "2+2") == "2+2"
+
+    said = outcome(serving, broken(deployment))
+    assert failed(said).failure.kind is FailureKind.SERVING
+    assert ask(found.url, "still there") == "still there"
+
+    said = outcome(serving, replace(deployment, pool=POOLS["nvidia"], attempt=2))
+    assert isinstance(said[-1], Succeeded), said
+    assert nodes(said) == ["nvidia-0"]
+    assert serving.live()["echo"].pool == "nvidia"
+    assert ask(found.url, "moved") == "moved"
+
+    serving.delete("echo")
+    assert serving.live() == {}
+    with pytest.raises(openai.APIConnectionError):
+        ask(found.url, "gone")
+    with pytest.raises(ServingError, match="no endpoint 'echo'; live: none"):
+        serving.delete("echo")
+
+
+def test_what_no_node_can_ever_give_is_told_at_once(
+    serving: RayServing, deployment: Deployment
+) -> None:
+    said = outcome(serving, replace(deployment, needs=Needs(cpus=0.5, devices=4)))
+    assert len(said) == 1
+    found = failed(said).failure
+    assert found.kind is FailureKind.PLACEMENT
+    assert found.evidence == "no node of pool 'ascend' can ever give 1 x (0.5 CPU, 4 NPU)"
+    assert serving.live() == {}
+
+
+def test_an_engine_that_breaks_is_told_by_its_own_error_and_leaves_nothing(
+    serving: RayServing, deployment: Deployment
+) -> None:
+    found = failed(outcome(serving, broken(deployment))).failure
+    assert found.kind is FailureKind.SERVING
+    assert found.evidence == "RuntimeError: no kernel for ascend-910c on cpu"
+    assert "Traceback" in found.detail
+    assert serving.live() == {}
+
+
+def test_a_port_in_use_is_named(address: str, deployment: Deployment) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = taken.getsockname()[1]
+        other = RayServing(address, used, wiring.fetch_model, wiring.clock)
+        found = failed(outcome(other, deployment)).failure
+    expected = f"port {used} of 127.0.0.1 is in use; set cluster.serve_port to a free port"
+    assert found.evidence == expected
+
+
+def test_a_deployment_that_is_cancelled_leaves_nothing(
+    serving: RayServing, deployment: Deployment
+) -> None:
+    serving.start(deployment)
+    while not serving.poll(deployment.key):
+        time.sleep(0.05)  # noqa: TID251 - a real cluster needs real time
+    serving.cancel(deployment.key)
+    assert serving.live() == {}
+    assert serving.poll(deployment.key) == []
