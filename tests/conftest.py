@@ -69,3 +69,33 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     mlflow_server.up(home)
     yield home
     mlflow_server.down(home)
+
+
+@pytest.fixture(scope="session")
+def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a home whose managed Ray cluster runs, with the pools of `tests.clusters`."""
+    from orchestrator.adapters.raycluster import service
+    from orchestrator.core.settings import ClusterSettings
+    from tests.clusters import POOLS
+
+    home = tmp_path_factory.mktemp("ray")
+    service.up(home, POOLS, ClusterSettings())
+    yield home
+    service.down(home)
+
+
+@pytest.fixture(scope="module")
+def ray_address(ray_home: Path) -> Iterator[str]:
+    """Return the address of that cluster; this process has joined it."""
+    import ray
+
+    import tests.workers
+    from orchestrator.adapters.raycluster import access, service
+
+    found = service.find(ray_home)
+    assert found is not None
+    access.connect(found.address)
+    ray.cloudpickle.register_pickle_by_value(tests.workers)
+    yield found.address
+    ray.cloudpickle.unregister_pickle_by_value(tests.workers)
+    ray.shutdown()

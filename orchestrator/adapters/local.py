@@ -7,9 +7,11 @@ those are Ray's.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.spec import Pool
@@ -136,7 +138,7 @@ class _Attempt:
         """Return what the worker said, up to its outcome."""
         taken: list[Message] = []
         while not self._queue.empty():
-            taken.extend(self._queue.get())
+            taken.extend(_located(message) for message in self._queue.get())
         return taken
 
     def end(self) -> None:
@@ -146,8 +148,26 @@ class _Attempt:
             self._thread.join(SECONDS_TO_END)
 
     def _run(self, worker: Worker) -> None:
-        with closing(worker(self.request, rank=0, rendezvous=None)) as stream:  # type: ignore[type-var]
-            for batch in stream:
-                self._queue.put(batch)
-                if self._stop.is_set():
-                    return
+        last: Message | None = None
+        try:
+            with closing(worker(self.request, rank=0, rendezvous=None)) as stream:  # type: ignore[type-var]
+                for batch in stream:
+                    self._queue.put(batch)
+                    last = batch[-1] if batch else last
+                    if self._stop.is_set():
+                        return
+        finally:  # a worker that breaks its protocol ends too; the thread prints what it raised
+            if not isinstance(last, Succeeded | Failed):
+                self._queue.put((Failed(_broken(self.request, sys.exception())),))
+
+
+def _located(message: Message) -> Message:
+    if not isinstance(message, Failed):
+        return message
+    return Failed(replace(message.failure, node=NODE, rank=0))
+
+
+def _broken(request: AttemptRequest, error: BaseException | None) -> Failure:
+    raised = f"{type(error).__name__}: {error}" if error else "worker 0 ended without an outcome"
+    kind = FailureKind.USER_CODE if error else FailureKind.SOFTWARE
+    return Failure(kind=kind, evidence=raised, pool=request.pool.name, node=NODE, rank=0)

@@ -1,38 +1,29 @@
-"""The port `Cluster` on Ray: each attempt a placement group and the workers in it.
+"""The port `Cluster` on Ray: each attempt a place on its pool, and the workers in it.
 
 Rules: placement goes by label and resource; what can never be placed is told at once, not waited
-for; when an attempt ends, however it does, its processes and its placement group are gone.
+for; when an attempt ends, however it does, its processes and its placement are gone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ray
-from ray.util.placement_group import (
-    placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
 
-from orchestrator.adapters.raycluster import access
-from orchestrator.adapters.raycluster.gang import Gang, bundle
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.adapters.raycluster import access, faults, nodes
+from orchestrator.adapters.raycluster.gang import Gang
+from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.core.errors import ClusterError
 from orchestrator.core.spec import Pool
 from orchestrator.ports import (
     AttemptRequest,
     Failed,
     Message,
-    PoolState,
     PoolStatus,
     Succeeded,
-    Waiting,
     Worker,
 )
-
-INFEASIBLE = "INFEASIBLE"
 
 
 class RayCluster:
@@ -50,7 +41,8 @@ class RayCluster:
 
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""
-        self._attempts[request.key] = _Attempt(request, self._worker)
+        held = self._held(request.pool.name)
+        self._attempts[request.key] = _Attempt(request, self._worker, held)
 
     def poll(self, key: str) -> Sequence[Message]:
         """Return what attempt `key` said since the last call."""
@@ -70,9 +62,11 @@ class RayCluster:
 
     def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
         """Return the live state of the `wanted` pools."""
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        free = ray._private.state.available_resources_per_node()  # noqa: SLF001 - the one way to ask by node
-        return {name: _status(pool, nodes, free) for name, pool in wanted.items()}
+        try:
+            live = nodes.live()
+        except faults.ERRORS as error:
+            raise ClusterError(f"the Ray cluster can't be asked for its nodes: {error}") from error
+        return {name: nodes.status(pool, live) for name, pool in wanted.items()}
 
     def close(self) -> None:
         """Cancel what still runs and leave the cluster. Safe to call twice."""
@@ -82,70 +76,56 @@ class RayCluster:
             ray.shutdown()
             self._ours = False
 
+    def _held(self, pool: str) -> Counter[str]:
+        held: Counter[str] = Counter()
+        for attempt in self._attempts.values():
+            if attempt.pool == pool:
+                held.update(attempt.asked)
+        return held
+
 
 class _Attempt:
-    """One attempt: first a placement group that is asked for, then the gang in it."""
+    """One attempt: its place, and the workers that are sent there."""
 
-    def __init__(self, request: AttemptRequest, worker: Worker) -> None:
+    def __init__(self, request: AttemptRequest, worker: Worker, held: Mapping[str, float]) -> None:
         self._request = request
-        self._worker = worker
         self._gang: Gang | None = None
-        self._told = ""
-        workers = request.needs.workers
-        self._group = placement_group(
-            [bundle(request)] * workers,
-            strategy="PACK",
-            name=request.key,
-            bundle_label_selector=[request.pool.selector] * workers,
-        )
+        self._place: Placement | None = None
+        self._error: Exception | None = None
+        try:
+            self._place = Placement(request, held)
+            if not self._place.impossible:
+                self._gang = Gang(worker, request, self._place)
+        except faults.ERRORS as error:
+            self._error = error
 
-    def poll(self) -> list[Message]:
+    @property
+    def pool(self) -> str:
+        """Name of its pool."""
+        return self._request.pool.name
+
+    @property
+    def asked(self) -> Mapping[str, float]:
+        """What it asked of the pool."""
+        return self._place.asked if self._place else {}
+
+    def poll(self) -> Sequence[Message]:
         """Return what is new."""
-        if self._gang is None:
-            table: dict[str, Any] = placement_group_table(self._group)
-            if table["state"] != "CREATED":
-                return self._waiting(table["stats"]["scheduling_state"])
-            self._gang = Gang(self._worker, self._request, self._group)
-        return self._gang.poll()
+        if self._place is None or self._error is not None:
+            return (self._broken(self._error or ConnectionError("Ray is away")),)
+        try:
+            messages = self._gang.poll() if self._gang else []
+            waits = not messages and not (self._gang and self._gang.begun)
+            return self._place.news() if waits else messages
+        except faults.ERRORS as error:
+            return (self._broken(error),)
 
     def end(self) -> None:
-        """End the processes and remove the placement group."""
+        """End the processes and give the place back."""
         if self._gang is not None:
             self._gang.end()
-        remove_placement_group(self._group)
+        if self._place is not None:
+            self._place.give_back()
 
-    def _waiting(self, state: str) -> list[Message]:
-        asked = _asked(self._request)
-        if state == INFEASIBLE:
-            evidence = f"no node of pool {self._request.pool.name!r} can ever give {asked}"
-            pool = self._request.pool.name
-            return [Failed(Failure(kind=FailureKind.PLACEMENT, evidence=evidence, pool=pool))]
-        if state == self._told or state != "NO_RESOURCES":
-            return []
-        self._told = state
-        return [Waiting(f"pool {self._request.pool.name!r} is busy: {asked} are not free")]
-
-
-def _asked(request: AttemptRequest) -> str:
-    """Return what an attempt asks for, as people write it."""
-    each = ", ".join(f"{amount:g} {name}" for name, amount in bundle(request).items())
-    return f"{request.needs.workers} x ({each})"
-
-
-def _status(
-    pool: Pool, nodes: Sequence[dict[str, Any]], free: Mapping[str, Mapping[str, float]]
-) -> PoolStatus:
-    ours = [n for n in nodes if pool.selector.items() <= n.get("Labels", {}).items()]
-    resource = pool.accelerator.resource or "CPU"
-    total: Counter[str] = Counter()
-    for node in ours:
-        total["all"] += int(node["Resources"].get(resource, 0))
-        total["free"] += int(free.get(node["NodeID"], {}).get(resource, 0))
-    state = PoolState.UP if total["free"] else PoolState.BUSY
-    return PoolStatus(
-        name=pool.name,
-        state=state if ours else PoolState.DOWN,
-        nodes=len(ours),
-        devices=total["all"],
-        free=total["free"],
-    )
+    def _broken(self, error: Exception) -> Failed:
+        return Failed(faults.failure(error, self._request, rank=0, node=None))

@@ -2,74 +2,104 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
-from ray import exceptions
+from ray import exceptions as ray_errors
 
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.ports import AttemptRequest
 
-ERRORS = (exceptions.RayError,)
+ERRORS = (ray_errors.RayError, ConnectionError)
+LOSSES = frozenset({FailureKind.WORKER_LOST, FailureKind.NODE_LOST})
+# What the others of a gang see when one of them is gone: an effect, until a cause shows.
+SECONDARY = frozenset({FailureKind.INTERCONNECT, FailureKind.HANG})
 
-_KINDS: tuple[tuple[tuple[type[Exception], ...], FailureKind], ...] = (
-    ((exceptions.TaskCancelledError,), FailureKind.CANCELLED),
-    ((exceptions.OutOfMemoryError,), FailureKind.OUT_OF_MEMORY),
-    (
-        (
-            exceptions.NodeDiedError,
-            exceptions.OwnerDiedError,
-            exceptions.ActorUnavailableError,
-            exceptions.LocalRayletDiedError,
-        ),
-        FailureKind.NODE_LOST,
-    ),
-    ((exceptions.WorkerCrashedError, exceptions.ActorDiedError), FailureKind.WORKER_LOST),
-    (
-        (exceptions.ActorUnschedulableError, exceptions.TaskUnschedulableError),
-        FailureKind.PLACEMENT,
-    ),
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_K = FailureKind
+KINDS: Mapping[type[Exception], FailureKind] = MappingProxyType(
+    {
+        # the process or its node is gone
+        ray_errors.WorkerCrashedError: _K.WORKER_LOST,
+        ray_errors.RayActorError: _K.WORKER_LOST,
+        ray_errors.ObjectLostError: _K.WORKER_LOST,
+        ray_errors.PlasmaObjectNotAvailable: _K.WORKER_LOST,
+        ray_errors.AsyncioActorExit: _K.WORKER_LOST,
+        ray_errors.ActorHandleNotFoundError: _K.WORKER_LOST,
+        ray_errors.NodeDiedError: _K.NODE_LOST,
+        ray_errors.LocalRayletDiedError: _K.NODE_LOST,
+        ray_errors.RpcError: _K.NODE_LOST,
+        ConnectionError: _K.NODE_LOST,
+        # the host is full, or too slow
+        ray_errors.OutOfMemoryError: _K.OUT_OF_MEMORY,
+        ray_errors.ObjectStoreFullError: _K.OUT_OF_MEMORY,
+        ray_errors.OutOfDiskError: _K.SOFTWARE,
+        ray_errors.GetTimeoutError: _K.HANG,
+        ray_errors.RayChannelTimeoutError: _K.HANG,
+        # its place was refused or taken away
+        ray_errors.TaskUnschedulableError: _K.PLACEMENT,
+        ray_errors.ActorUnschedulableError: _K.PLACEMENT,
+        ray_errors.TaskPlacementGroupRemoved: _K.PLACEMENT,
+        ray_errors.ActorPlacementGroupRemoved: _K.PLACEMENT,
+        ray_errors.TaskCancelledError: _K.CANCELLED,
+        # what the worker's code raised past the protocol
+        ray_errors.RayTaskError: _K.USER_CODE,
+        ray_errors.UserCodeException: _K.USER_CODE,
+        ray_errors.CrossLanguageError: _K.USER_CODE,
+        ray_errors.UnserializableException: _K.USER_CODE,
+        ray_errors.OufOfBandObjectRefSerializationException: _K.USER_CODE,
+        # Ray, or how it is used and set up
+        ray_errors.RaySystemError: _K.SOFTWARE,
+        ray_errors.AuthenticationError: _K.SOFTWARE,
+        ray_errors.RuntimeEnvSetupError: _K.SOFTWARE,
+        ray_errors.PendingCallsLimitExceeded: _K.SOFTWARE,
+        ray_errors.ObjectRefStreamEndOfStreamError: _K.SOFTWARE,
+        ray_errors.ActorAlreadyExistsError: _K.SOFTWARE,
+    }
 )
-_NODE_SIGNS = ("node died", "node has died", "raylet died", "node was terminated", "node failure")
 
 
 def failure(error: Exception, request: AttemptRequest, *, rank: int, node: str | None) -> Failure:
     """Return what `error`, which Ray raised for worker `rank`, means for the attempt."""
-    text = str(error).strip()
     return Failure(
-        kind=kind_of(error),
-        evidence=f"{type(error).__name__}: {_first_line(text)}",
-        detail=text,
+        kind=kind_of(type(error)),
+        evidence=_evidence(error),
+        detail=_COLOUR.sub("", str(error)).strip(),
         pool=request.pool.name,
         node=node,
         rank=rank,
     )
 
 
-def kind_of(error: Exception) -> FailureKind:
-    """Return the kind of failure that a Ray exception tells of."""
-    if isinstance(error, exceptions.ActorDiedError | exceptions.WorkerCrashedError) and any(
-        sign in str(error).lower() for sign in _NODE_SIGNS
-    ):
-        return FailureKind.NODE_LOST
-    for types, kind in _KINDS:
-        if isinstance(error, types):
-            return kind
-    return FailureKind.SOFTWARE
+def kind_of(error: type[Exception]) -> FailureKind:
+    """Return the kind of failure that exceptions of type `error` tell of."""
+    return next((KINDS[base] for base in error.__mro__ if base in KINDS), _K.SOFTWARE)
+
+
+def with_node(found: Failure) -> Failure:
+    """Return `found` as the loss of the whole node."""
+    evidence = f"node {found.node!r} is gone ({found.evidence})"
+    return replace(found, kind=_K.NODE_LOST, evidence=evidence)
 
 
 def silent(request: AttemptRequest, rank: int, node: str | None) -> Failure:
     """Return the failure of a worker that ended without an outcome."""
     evidence = f"worker {rank} ended without an outcome"
     return Failure(
-        kind=FailureKind.SOFTWARE, evidence=evidence, pool=request.pool.name, node=node, rank=rank
+        kind=_K.SOFTWARE, evidence=evidence, pool=request.pool.name, node=node, rank=rank
     )
 
 
-def located(found: Failure, node: str | None) -> Failure:
-    """Return `found` with the node on which it showed."""
-    return found if found.node else replace(found, node=node)
+def located(found: Failure, node: str | None, rank: int) -> Failure:
+    """Return `found` with the node and the worker on which it showed."""
+    rank = rank if found.rank is None else found.rank
+    return replace(found, node=found.node or node, rank=rank)
 
 
-def _first_line(text: str) -> str:
+def _evidence(error: Exception) -> str:
+    cause = getattr(error, "cause", None) if isinstance(error, ray_errors.RayTaskError) else None
+    text = _COLOUR.sub("", str(cause or error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else "no reason given"
+    return f"{type(cause or error).__name__}: {lines[0] if lines else 'no reason given'}"

@@ -1,30 +1,35 @@
 """The worker processes of one attempt: a task for one worker, actors for several.
 
-A worker is a stream: a remote generator of batches of messages. Ray itself never retries.
+A worker is a stream: a remote generator of batches of messages. Ray itself never retries. Of
+several failures the cause is told and not its effects: a lost worker breaks the links of the
+others, who may be heard before Ray knows of the loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import ray
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.adapters.raycluster import faults
-from orchestrator.ports import AttemptRequest, Failed, Message, Placed, Succeeded, Worker
+from orchestrator.adapters.raycluster import faults, nodes
+from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.core.errors import ClusterError
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.ports import (
+    AttemptRequest,
+    Failed,
+    Message,
+    Placed,
+    Points,
+    Progress,
+    Succeeded,
+    Worker,
+)
 
 Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
-Group: TypeAlias = Any
-
-
-def bundle(request: AttemptRequest) -> dict[str, float]:
-    """Return the resources that one worker of `request` holds."""
-    held = {"CPU": request.needs.cpus}
-    resource = request.pool.accelerator.resource
-    if resource and request.needs.devices:
-        held[resource] = request.needs.devices
-    return held
+SETTLE_SECONDS = 3.0
 
 
 def run_task(
@@ -33,7 +38,12 @@ def run_task(
     """Say where this worker is, then what `worker` says. Runs in a worker process."""
     from orchestrator.adapters.raycluster import visible
 
-    node = visible.prepare(request)
+    try:
+        node = visible.prepare(request)
+    except ClusterError as error:
+        pool = request.pool.name
+        yield (Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error), pool=pool)),)
+        return
     yield (Placed((node,)),)
     yield from worker(request, rank=rank, rendezvous=rendezvous)
 
@@ -55,43 +65,44 @@ class Member:
 
 
 class Gang:
-    """The workers of an attempt whose placement group is there."""
+    """The workers of an attempt, sent to their place."""
 
-    def __init__(self, worker: Worker, request: AttemptRequest, group: Group) -> None:
-        """Ask for the processes; returns at once."""
+    def __init__(
+        self,
+        worker: Worker,
+        request: AttemptRequest,
+        place: Placement,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Ask for the processes; returns at once, for they come up when there is room."""
         self._worker = worker
         self._request = request
-        self._group = group
+        self._place = place
+        self._now = now
         self._actors: list[Remote] = []
-        self._address: Remote = None
-        self._streams: dict[int, Remote] = {}
         self._nodes: dict[int, str] = {}
-        self._told_placed = False
-        self._success: Succeeded | None = None
-        if request.needs.workers == 1:
-            self._streams[0] = self._task()
-        else:
-            self._actors = [self._actor(rank) for rank in range(request.needs.workers)]
-            self._address = self._actors[0].address.remote()
+        self._streams: dict[int, Remote] = {}
+        self._succeeded: dict[int, Succeeded] = {}
+        self._failed: dict[int, Failure] = {}
+        self._first_failed = 0.0
+        self._launch()
+
+    @property
+    def begun(self) -> bool:
+        """Whether any worker has started."""
+        return bool(self._nodes)
 
     def poll(self) -> list[Message]:
         """Return what the workers said; the last of all is one outcome."""
-        if self._address is not None:
-            failed = self._meet()
-            if failed:
-                return [failed]
         said: list[Message] = []
         for rank in sorted(self._streams):
             for message in self._drain(rank):
                 said.extend(self._heard(rank, message))
-                if isinstance(message, Failed):
-                    return said
-        if not self._streams and self._address is None and self._success is not None:
-            said.append(self._success)
-        return said
+        outcome = self._outcome()
+        return [*said, outcome] if outcome else said
 
     def end(self) -> None:
-        """End every process. Safe to call twice."""
+        """End every process that has not ended by itself. Safe to call twice."""
         for actor in self._actors:
             ray.kill(actor)
         if not self._actors:
@@ -101,42 +112,28 @@ class Gang:
 
     # --- processes -----------------------------------------------------------------------------
 
-    def _options(self, rank: int) -> dict[str, Any]:
-        held = bundle(self._request)
-        cpus, gpus = held.pop("CPU"), held.pop("GPU", 0)
-        return {
-            "num_cpus": cpus,
-            "num_gpus": gpus,
-            "resources": held,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, rank),
-        }
-
-    def _task(self) -> Remote:
-        task = ray.remote(run_task).options(
-            num_returns="streaming", max_retries=0, name=self._request.key, **self._options(0)
-        )
-        return task.remote(self._worker, self._request, 0, None)
-
-    def _actor(self, rank: int) -> Remote:
-        made = ray.remote(Member).options(
-            max_restarts=0, max_task_retries=0, **self._options(rank)
-        )
-        return made.remote()
-
-    def _meet(self) -> Failed | None:
-        """Start the workers once rank 0 has told its address."""
-        ready, _ = ray.wait([self._address], timeout=0)
-        if not ready:
-            return None
-        try:
-            address = ray.get(self._address)
-        except faults.ERRORS as error:
-            return Failed(faults.failure(error, self._request, rank=0, node=None))
-        self._address = None
+    def _launch(self) -> None:
+        workers = self._request.needs.workers
+        if workers == 1:
+            # a process that held real chips ends with its task; any other is used again
+            fresh = not self._request.pool.emulated and self._request.needs.devices
+            task = ray.remote(max_calls=1 if fresh else 0)(run_task).options(
+                num_returns="streaming",
+                max_retries=0,
+                name=self._request.key,
+                **self._place.options(0),
+            )
+            self._streams[0] = task.remote(self._worker, self._request, 0, None)
+            return
+        self._actors = [self._actor(rank) for rank in range(workers)]
+        address = self._actors[0].address.remote()  # Ray hands on what it will return
         for rank, actor in enumerate(self._actors):
             run = actor.run.options(num_returns="streaming")
             self._streams[rank] = run.remote(self._worker, self._request, rank, address)
-        return None
+
+    def _actor(self, rank: int) -> Remote:
+        options = self._place.options(rank)
+        return ray.remote(Member).options(max_restarts=0, max_task_retries=0, **options).remote()
 
     # --- messages ------------------------------------------------------------------------------
 
@@ -147,28 +144,65 @@ class Gang:
             try:
                 yield from ray.get(next(stream))
             except StopIteration:
-                yield from self._ended(rank)
+                del self._streams[rank]
                 return
             except faults.ERRORS as error:
-                node = self._nodes.get(rank)
-                yield Failed(faults.failure(error, self._request, rank=rank, node=node))
+                del self._streams[rank]
+                if rank not in self._succeeded:
+                    yield Failed(self._lost(error, rank))
                 return
 
-    def _ended(self, rank: int) -> Iterator[Message]:
-        del self._streams[rank]
-        if rank == 0 and self._success is None:
-            yield Failed(faults.silent(self._request, rank, self._nodes.get(rank)))
-
     def _heard(self, rank: int, message: Message) -> Iterator[Message]:
-        """Keep the success until all have ended, and the placement until all are placed."""
+        """Keep outcomes until all is known, and the placement until all are placed."""
         if isinstance(message, Succeeded):
-            if rank == 0:
-                self._success = message
+            self._succeeded[rank] = message
+        elif isinstance(message, Failed):
+            self._first_failed = self._first_failed if self._failed else self._now()
+            self._failed[rank] = faults.located(message.failure, self._name(rank), rank)
         elif isinstance(message, Placed):
             self._nodes[rank] = message.nodes[0]
             if len(self._nodes) == self._request.needs.workers:
-                yield Placed(tuple(self._nodes[r] for r in sorted(self._nodes)))
-        elif isinstance(message, Failed):
-            yield Failed(faults.located(message.failure, self._nodes.get(rank)))
-        else:
+                yield Placed(self._names())
+        elif rank == 0 or not isinstance(message, Points | Progress):
             yield message
+
+    # --- outcome -------------------------------------------------------------------------------
+
+    def _outcome(self) -> Succeeded | Failed | None:
+        if self._failed:
+            return self._verdict()
+        if self._streams:
+            return None
+        silent = next((r for r in self._ranks() if r not in self._succeeded), None)
+        if silent is not None:
+            return Failed(faults.silent(self._request, silent, self._name(silent)))
+        return self._succeeded[0]
+
+    def _verdict(self) -> Failed | None:
+        """Return the failure that caused the others, once it is known."""
+        found = list(self._failed.values())  # in the order in which they were heard
+        lost = [failure for failure in found if failure.kind in faults.LOSSES]
+        own = [failure for failure in found if failure.kind not in faults.SECONDARY]
+        if lost or own:
+            return Failed((lost or own)[0])
+        settled = not self._streams.keys() - self._failed.keys()
+        late = self._now() - self._first_failed > SETTLE_SECONDS
+        return Failed(found[0]) if settled or late else None
+
+    def _lost(self, error: Exception, rank: int) -> Failure:
+        """Translate `error`; a worker that went with its node is a lost node."""
+        node = self._nodes.get(rank)
+        found = faults.failure(error, self._request, rank=rank, node=self._name(rank))
+        if found.kind is FailureKind.WORKER_LOST and node and not nodes.stands(node):
+            return faults.with_node(found)
+        return found
+
+    def _ranks(self) -> range:
+        return range(self._request.needs.workers)
+
+    def _name(self, rank: int) -> str | None:
+        node = self._nodes.get(rank)
+        return nodes.name(node) if node else None
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(nodes.name(self._nodes[rank]) for rank in self._ranks())

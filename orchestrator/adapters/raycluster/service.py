@@ -29,10 +29,14 @@ from orchestrator.supervisor.record import wait
 SERVICE = "ray"
 HOST = "127.0.0.1"
 HEAD = "head"
-START_SECONDS = 120.0
+START_SECONDS = 180.0
 NODES_SECONDS = 60.0
 SMALLEST_STORE = 78_643_200
 _MB = 1_000_000
+# Ray counts chips of other names without saying which; with this variable it numbers them too.
+NUMBERED = "RAY_custom_unit_instance_resources"
+_RAYS_OWN = "neuron_cores,TPU,NPU,HPU,RBLN,FURIOSA,TTNPU,MBLT"
+
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -108,6 +112,11 @@ def down(home: Path) -> bool:
         raise ClusterError(str(error)) from error
 
 
+def numbered(resources: tuple[str, ...]) -> str:
+    """Return the value of `NUMBERED` that adds `resources` to those that Ray knows."""
+    return ",".join(dict.fromkeys((*_RAYS_OWN.split(","), *resources)))
+
+
 def describe(pool: Pool) -> str:
     """Return what is started for `pool`, as a line; equal lines are equal clusters."""
     chips = f"{pool.devices_per_node} {pool.accelerator.resource or 'device'}"
@@ -128,7 +137,9 @@ def _start(home: Path, pools: Mapping[str, Pool], settings: ClusterSettings) -> 
     nodes = [(f"{name}-{n}", pool) for name, pool in pools.items() for n in range(pool.nodes)]
     ports = _free_ports()
     gcs, dashboard = next(ports), next(ports)
-    common = _Common(root, gcs, max(SMALLEST_STORE, settings.object_store_mb * _MB), token)
+    store = max(SMALLEST_STORE, settings.object_store_mb * _MB)
+    chips = {pool.accelerator.resource or "GPU" for pool in pools.values()} - {"GPU"}
+    common = _Common(root, gcs, store, token, tuple(sorted(chips)))
     processes = [common.head(ports, dashboard)]
     processes += [common.node(name, pool, ports) for name, pool in nodes]
     try:
@@ -180,6 +191,7 @@ class _Common:
     gcs: int
     store: int
     token: Path
+    chips: tuple[str, ...]
 
     def head(self, ports: Iterator[int], dashboard: int) -> supervisor.Process:
         words = (
@@ -226,7 +238,11 @@ class _Common:
         return supervisor.Process(
             name=name,
             argv=argv,
-            env={**_ENVIRONMENT, **access.token_environment(self.token)},
+            env={
+                **_ENVIRONMENT,
+                **access.token_environment(self.token),
+                NUMBERED: numbered(self.chips),
+            },
             after=None if name == HEAD else (HOST, self.gcs),
             ready=(HOST, ready or manager),
         )

@@ -7,23 +7,30 @@ import socket
 
 import ray
 
+from orchestrator.adapters.raycluster.service import NUMBERED, numbered
+from orchestrator.core.errors import ClusterError
 from orchestrator.ports import AttemptRequest
 
 
 def prepare(request: AttemptRequest) -> str:
-    """Show this process its own chips alone, and return its node's name.
+    """Show this process its own chips alone, and return the id of its node.
 
     Ray does that for the makers that it knows; for a custom resource it is done here.
+
+    Raises:
+        ClusterError: Ray doesn't say which chips are this worker's.
     """
-    context = ray.get_runtime_context()
-    chip = request.pool.accelerator
-    variable = chip.visible_devices
-    known = chip.resource in {"GPU", "NPU", "TPU", "HPU", "neuron_cores"}
-    if variable and chip.resource and not known and not request.pool.emulated:
-        ids = context.get_accelerator_ids().get(chip.resource, [])
+    pool, chip = request.pool, request.pool.accelerator
+    real = request.needs.devices and not pool.emulated
+    if real and chip.resource and chip.visible_devices and _foreign(chip.resource):
+        ids = _ids(chip.resource)
         if ids:
-            os.environ[variable] = ",".join(ids)  # noqa: TID251 - drivers read it from there
-    return str(context.get_node_id())
+            os.environ[chip.visible_devices] = ",".join(ids)  # noqa: TID251 - drivers read it
+        elif request.needs.devices < pool.devices_per_node:
+            message = f"Ray does not number the chips {chip.resource!r} of pool {pool.name!r}"
+            hint = f"start every node with {NUMBERED}={numbered((chip.resource,))}"
+            raise ClusterError(f"{message}; {hint}")
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def free_address() -> str:
@@ -32,3 +39,16 @@ def free_address() -> str:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return f"{host}:{probe.getsockname()[1]}"
+
+
+def _foreign(resource: str) -> bool:
+    """Whether Ray has no manager for these chips."""
+    return resource not in ray._private.accelerators.get_all_accelerator_resource_names()  # noqa: SLF001 - nowhere else
+
+
+def _ids(resource: str) -> list[str]:
+    worker = ray._private.worker.global_worker  # noqa: SLF001 - the public call knows Ray's makers only
+    found = worker.get_accelerator_ids_for_accelerator_resource(
+        resource, f"^{resource}_group_[0-9A-Za-z]+$"
+    )
+    return sorted(str(one) for one in found)

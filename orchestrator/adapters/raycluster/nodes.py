@@ -1,0 +1,85 @@
+"""What the cluster has now: the live nodes of a pool, their chips, and what fits on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import ray
+
+from orchestrator.adapters.raycluster import access
+from orchestrator.core.spec import Pool
+from orchestrator.ports import PoolState, PoolStatus
+
+_PROBE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A live node: its name, where its raylet listens, and its resources, all and free."""
+
+    id: str
+    name: str
+    host: str
+    port: int
+    labels: Mapping[str, str]
+    total: Mapping[str, float]
+    free: Mapping[str, float]
+
+
+def live() -> list[Node]:
+    """Return the nodes that Ray counts as alive."""
+    free = ray._private.state.available_resources_per_node()  # noqa: SLF001 - the one way to ask by node
+    return [
+        Node(
+            id=node["NodeID"],
+            name=node["NodeName"],
+            host=node["NodeManagerAddress"],
+            port=node["NodeManagerPort"],
+            labels=node.get("Labels", {}),
+            total=node["Resources"],
+            free=free.get(node["NodeID"], {}),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def of_pool(pool: Pool, nodes: Sequence[Node]) -> list[Node]:
+    """Return those of `nodes` that belong to `pool`."""
+    return [node for node in nodes if pool.selector.items() <= node.labels.items()]
+
+
+def room(amounts: Mapping[str, float], each: Mapping[str, float]) -> int:
+    """Return how many times `each` fits into `amounts`."""
+    slack = 1e-6  # amounts are sums of fractions
+    return int(min(amounts.get(name, 0.0) / asked for name, asked in each.items()) + slack)
+
+
+def name(node: str) -> str:
+    """Return the name of the node with id `node`, dead ones included."""
+    return next((str(one["NodeName"]) for one in ray.nodes() if one["NodeID"] == node), node)
+
+
+def stands(node: str) -> bool:
+    """Return whether the node with id `node` lives: Ray counts it, and its raylet listens.
+
+    Ray itself takes seconds to miss a node; its closed port tells at once.
+    """
+    known = next((one for one in live() if one.id == node), None)
+    return known is not None and access.answers(known.host, known.port, _PROBE_SECONDS)
+
+
+def status(pool: Pool, nodes: Sequence[Node]) -> PoolStatus:
+    """Return the state of `pool`; a pool without chips is counted in cores."""
+    ours = of_pool(pool, nodes)
+    resource = pool.accelerator.resource or "CPU"
+    free = sum(int(node.free.get(resource, 0)) for node in ours)
+    state = PoolState.UP if free else PoolState.BUSY
+    return PoolStatus(
+        name=pool.name,
+        state=state if ours else PoolState.DOWN,
+        nodes=len(ours),
+        devices=sum(int(node.total.get(resource, 0)) for node in ours),
+        free=free,
+    )

@@ -1,0 +1,93 @@
+"""What tests of clusters share: pools, requests, and a way to drive an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.spec import Accelerator, Emulation, Needs, Pool
+from orchestrator.ports import AttemptRequest, Cluster, Failed, Message, Succeeded
+from orchestrator.supervisor.record import wait
+from tests.build import accelerator, pool
+
+GPU = accelerator(name="H100", vendor="Nvidia", resource="GPU")
+NPU = accelerator(name="910C", vendor="Huawei", resource="NPU")
+MLU = accelerator(
+    name="MLU590", vendor="Cambricon", resource="MLU", visible_devices="MLU_VISIBLE_DEVICES"
+)
+
+
+def emulated(name: str, chip: Accelerator) -> Pool:
+    return pool(name, chip=chip, devices_per_node=2, cpus_per_node=4, emulation=Emulation())
+
+
+POOLS = {
+    "nvidia": emulated("nvidia", GPU),
+    "ascend": emulated("ascend", NPU),
+    "spare": emulated("spare", MLU),
+}
+
+
+def request(
+    job: str,
+    stage: str,
+    *,
+    on: Pool | str = "nvidia",
+    needs: Needs | None = None,
+    **params: object,
+) -> AttemptRequest:
+    """Return a request for attempt 1 of `stage`; a stage's name must be a test's own."""
+    return AttemptRequest(
+        run="run",
+        stage=stage,
+        attempt=1,
+        epoch=1,
+        job=job,
+        params=params,
+        packages=(),
+        code=(),
+        inputs={},
+        storage="",
+        seed=0,
+        pool=POOLS[on] if isinstance(on, str) else on,
+        needs=needs or Needs(),
+    )
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An attempt that was started, and all that it has said."""
+
+    cluster: Cluster
+    key: str
+    said: list[Message]
+
+    def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Poll until `condition` holds."""
+
+        def holds() -> bool:
+            self.said.extend(self.cluster.poll(self.key))
+            return condition() or self.heard(Succeeded) or self.heard(Failed)
+
+        wait(holds, seconds)
+        assert condition(), f"{self.key} said only {self.said}"
+
+    def heard(self, kind: type[Message]) -> bool:
+        return any(isinstance(message, kind) for message in self.said)
+
+    def until_heard(self, kind: type[Message], seconds: float = 30.0) -> None:
+        self.until(lambda: self.heard(kind), seconds)
+
+    def finish(self, seconds: float = 30.0) -> Message:
+        """Poll until the outcome; return that."""
+        self.until(lambda: self.heard(Succeeded) or self.heard(Failed), seconds)
+        return self.said[-1]
+
+    def of(self, kind: type[Message]) -> Sequence[Message]:
+        return [message for message in self.said if isinstance(message, kind)]
+
+
+def begin(cluster: Cluster, asked: AttemptRequest) -> Attempt:
+    """Start what is asked for."""
+    cluster.start(asked)
+    return Attempt(cluster, asked.key, [])

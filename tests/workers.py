@@ -1,0 +1,127 @@
+"""What attempts run in tests of clusters: workers that do what the job's name says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.ports import (
+    AttemptRequest,
+    Failed,
+    LogLine,
+    Message,
+    Points,
+    Progress,
+    Succeeded,
+)
+from tests.build import REF
+
+Batches = Iterator[Sequence[Message]]
+
+
+def worker(request: AttemptRequest, *, rank: int, rendezvous: str | None) -> Batches:
+    """Do what `request.job` says; implements the port `Worker`."""
+    yield from JOBS[request.job](request, rank, rendezvous)
+
+
+def succeed(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    yield (LogLine(rank, "one"), Points(1, {"loss": 2.0}, 10.0))
+    yield (LogLine(rank, "two"), Points(2, {"loss": 1.0}, 11.0), Progress(2, 2))
+    yield (Succeeded(REF, {"loss": 1.0}),)
+
+
+def fail(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    yield (LogLine(rank, "about to fail"),)
+    failure = Failure(kind=FailureKind.DATA, evidence="no such column: 'x'", step=3)
+    yield (Failed(failure),)
+
+
+def raise_past_the_protocol(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    yield (LogLine(rank, "about to raise"),)
+    raise RuntimeError("past the protocol")
+
+
+def say_nothing(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    yield ()
+
+
+def hold(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Hold the devices until the file `params["until"]` is there."""
+    yield (LogLine(rank, str(os.getpid())),)
+    until = Path(str(request.params["until"]))
+    while not until.exists():
+        threading.Event().wait(0.02)
+        yield (Progress(1, 2),)
+    yield (Succeeded(None),)
+
+
+def tell_environment(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    names = [str(name) for name in request.params["names"]]  # type: ignore[attr-defined]
+    yield (LogLine(rank, json.dumps({name: os.environ.get(name) for name in names})),)  # noqa: TID251 - asked for
+    yield (Succeeded(None),)
+
+
+def meet(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Let rank 0 and rank 1 find each other at the address that they were given."""
+    host, _, port = (rendezvous or "").rpartition(":")
+    if rank == 0:
+        with socket.create_server((host, int(port))) as server:
+            server.settimeout(20.0)
+            peer, _ = server.accept()
+            with peer:
+                said = peer.recv(100).decode()
+    else:
+        said = _say_hello(host, int(port))
+    yield (LogLine(rank, said), Points(1, {"rank": float(rank)}, 1.0))
+    yield (Succeeded(REF if rank == 0 else None),)
+
+
+def lose_one(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Kill rank 1; rank 0 sees its link break and says so first."""
+    yield (LogLine(rank, "started"),)
+    if rank == 1:
+        threading.Event().wait(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield (Failed(Failure(kind=FailureKind.INTERCONNECT, evidence="Connection closed by peer")),)
+
+
+def break_one(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Fail in rank 1 alone, while rank 0 goes on for ever."""
+    yield (LogLine(rank, str(os.getpid())),)
+    if rank == 1:
+        yield (Failed(Failure(kind=FailureKind.DATA, evidence="rank 1 has no data")),)
+        return
+    threading.Event().wait()
+
+
+def _say_hello(host: str, port: int) -> str:
+    for _ in range(100):
+        try:
+            with socket.create_connection((host, port), timeout=1.0) as peer:
+                peer.sendall(b"hello")
+                return "said hello"
+        except OSError:
+            threading.Event().wait(0.1)
+    return "nobody there"
+
+
+JOBS = {
+    job.__name__: job
+    for job in (
+        succeed,
+        fail,
+        raise_past_the_protocol,
+        say_nothing,
+        hold,
+        tell_environment,
+        meet,
+        lose_one,
+        break_one,
+    )
+}
