@@ -1,0 +1,127 @@
+"""How fast metric points reach MLflow, and what telling them costs the job."""
+
+from __future__ import annotations
+
+import pickle
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from orchestrator import wiring
+from orchestrator.control.attempt import stream
+from orchestrator.core.settings import TrackingSettings
+from orchestrator.core.state import AttemptPlaced, AttemptStarted, Event, RunStarted
+from orchestrator.ports import AttemptRequest, Points, Succeeded
+from orchestrator.supervisor.record import wait
+from tests.benchmarks.services import Bench, bench
+from tests.benchmarks.table import Row, compare
+from tests.build import header, plan, pool, stage
+
+STEPS, KEYS = 2_500, ("loss", "lr", "grad_norm", "tokens_per_second")
+ROUNDS = 3
+BATCH = 1_000
+TOLD_STEPS = 300
+
+
+def rows() -> list[Row]:
+    """Write points by the tracker and by hand, in turns; then tell steps from inside a job."""
+    with bench(["pipeline=noop", "cluster=local"]) as ready:
+        rounds = [(_tracked(ready, n), _by_hand(ready, n)) for n in range(ROUNDS)]
+        told = _told(ready.folder)
+    ours, theirs = (median(column) for column in zip(*rounds, strict=True))
+    step, telling = told["computing"] * 1e3, told["telling"] * 1e3
+    name = "metric points from the store into MLflow, against log_batch of 1,000"
+    cost = "metrics and progress of a step, against a step of 10 ms"
+    return [
+        compare(name, ours, theirs, unit="points/s", goal="ours >= 3000"),
+        compare(cost, telling, step, unit="ms", goal="ratio <= 0.01"),
+    ]
+
+
+def _tracked(ready: Bench, number: int) -> float:
+    """Return the points per second of our tracker, on a run that it shows already."""
+    from mlflow.tracking import MlflowClient
+
+    from orchestrator.adapters.mlflow_tracker import MlflowTracker
+
+    run = f"tracked-{number}"
+    store = wiring.event_store(ready.folder)
+    clock = wiring.clock()
+    store.create(header(plan(stage("train")), run), clock.now())
+    events: list[Event] = [
+        RunStarted(1),
+        AttemptStarted("train", 1, "a"),
+        AttemptPlaced("train", 1, ("node",)),
+    ]
+    store.append(run, 1, events, clock.now())
+    settings = TrackingSettings(experiment="points", system_seconds=0.0)
+    logs = ready.folder / "logs"
+    tracker = MlflowTracker(
+        store, run, uri=ready.tracking, settings=settings, clock=clock, logs=logs
+    )
+    client = MlflowClient(ready.tracking)
+
+    def shown() -> bool:
+        found = client.get_experiment_by_name("points")
+        where = f"tags.`run.id` = '{run}'"
+        return bool(found) and len(client.search_runs([found.experiment_id], where)) > 1
+
+    if not wait(shown, 60.0):
+        raise RuntimeError("the tracker doesn't show the run")
+    told = [Points(step, dict.fromkeys(KEYS, 1.0), clock.now()) for step in range(STEPS)]
+    store.add_points(run, "train", 1, told)
+    began = perf_counter()
+    tracker.notify()
+    if not tracker.close(120.0):
+        raise RuntimeError("the tracker doesn't write all points")
+    return STEPS * len(KEYS) / (perf_counter() - began)
+
+
+def _by_hand(ready: Bench, number: int) -> float:
+    """Return the points per second of MLflow's own client, in batches as large as it takes."""
+    from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(ready.tracking)
+    run = client.create_run("0", run_name=f"by-hand-{number}").info.run_id
+    at = round(wiring.clock().now() * 1000)
+    began = perf_counter()
+    points = [Metric(key, 1.0, at, step) for step in range(STEPS) for key in KEYS]
+    for start in range(0, len(points), BATCH):
+        client.log_batch(run, metrics=points[start : start + BATCH])
+    return len(points) / (perf_counter() - began)
+
+
+def _told(folder: Path) -> dict[str, float]:
+    """Return what a job measured of itself, its messages being packed as a cluster packs them."""
+    one = stage("steps")
+    request = AttemptRequest(
+        run="told",
+        stage=one.name,
+        attempt=1,
+        epoch=1,
+        job="tests.benchmarks.steps.tell",
+        params={"steps": TOLD_STEPS},
+        packages=("tests",),
+        code=(),
+        inputs={},
+        storage=(folder / "artifacts").as_uri(),
+        seed=0,
+        pool=pool("a"),
+        needs=one.needs,
+    )
+    store = wiring.artifact_store(request.storage)
+    outcome = None
+    for batch in stream(
+        request,
+        rank=0,
+        rendezvous=None,
+        store=store,
+        clock=wiring.clock(),
+        gang=lambda *_args, **_kinds: nullcontext(),
+    ):
+        outcome = pickle.loads(pickle.dumps(batch))[-1]  # noqa: S301 - our own
+    if not isinstance(outcome, Succeeded):
+        raise TypeError(f"the job did not succeed: {outcome!r}")
+    return dict(outcome.metrics)
