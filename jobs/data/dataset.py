@@ -77,8 +77,13 @@ def write_split(folder: Path, split: str, rows: Rows, examples: Iterable[object]
     """Write the arrays and the examples of one split."""
     arrays = {"tokens": rows.tokens, "labels": rows.labels}
     save_file(arrays, folder / f"{split}.safetensors")
-    lines = (json.dumps(item, sort_keys=True, ensure_ascii=False) for item in examples)
-    (folder / f"{split}.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    write_lines(folder / f"{split}.jsonl", examples)
+
+
+def write_lines(path: Path, items: Iterable[object]) -> None:
+    """Write values as JSON, one a line."""
+    lines = (json.dumps(item, sort_keys=True, ensure_ascii=False) for item in items)
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
@@ -106,4 +111,4 @@ def read_rows(folder: Path, split: str) -> Rows:
 def read_examples(folder: Path, split: str) -> list[dict[str, Any]]:
     """Read the examples of one split."""
     text = (folder / f"{split}.jsonl").read_text("utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]

@@ -47,6 +47,24 @@ class Gang:
             dist.all_reduce(values)
         return values
 
+    def gather(self, text: str) -> list[str]:
+        """Return the texts of all workers by rank; every worker must call it."""
+        if self.size == 1:
+            return [text]
+        raw = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(self.device)
+        sizes = self.sum(
+            torch.zeros(self.size, dtype=torch.int64, device=self.device).index_fill(
+                0, torch.tensor(self.rank, device=self.device), len(raw)
+            )
+        )
+        table = torch.zeros(self.size, int(sizes.max()), dtype=torch.uint8, device=self.device)
+        table[self.rank, : len(raw)] = raw
+        rows = self.sum(table).cpu()
+        return [
+            bytes(row[:size].tolist()).decode()
+            for row, size in zip(rows, sizes.tolist(), strict=True)
+        ]
+
     def agree(self, step: int) -> int:
         """Return `step`, or fail where the workers don't all say the same."""
         if self.size == 1:

@@ -1,0 +1,126 @@
+"""Measures a trained model on a split that it was not trained on.
+
+Loss and perplexity for any data set; for tasks also how often the answer is right, by
+reasoning-gym's own scorer, beside what blind guessing would reach.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from jobs.data.dataset import IGNORE, Rows, read_examples, read_facts, read_rows, write_lines
+from jobs.data.reasoning import scorer
+from jobs.data.splits import TEST
+from jobs.data.tokenizer import load_tokenizer
+from jobs.generation import answer
+from jobs.training import model as models
+from jobs.training.gang import Gang
+from jobs.training.step import nll
+from orchestrator.job import JobContext, Metrics
+
+PREDICTIONS_NAME = "predictions.jsonl"
+REPORT_NAME = "report.json"
+
+Example = dict[str, Any]
+Prediction = dict[str, Any]
+Answerer = Callable[[Sequence[str]], list[str]]
+
+_MOST_NATS = 700.0
+_SHOWN = 5
+
+
+def evaluate(
+    ctx: JobContext,
+    *,
+    split: str = TEST,
+    examples: int = 500,
+    batch_size: int = 64,
+    max_tokens: int = 16,
+) -> Metrics:
+    """Evaluate the input `model` on the input `data`.
+
+    Args:
+        ctx: The context.
+        split: The split to measure on.
+        examples: Most rows to measure on, from the beginning of the split.
+        batch_size: Rows at once.
+        max_tokens: Most tokens of an answer.
+    """
+    gang = Gang(ctx)
+    data, folder = ctx.inputs["data"], ctx.inputs["model"]
+    facts = read_facts(data)
+    model = models.load(folder).to(gang.device).eval()
+    rows = read_rows(data, split)
+    mine = gang.share(torch.arange(min(examples, len(rows))))
+    values = _likelihood(model, rows, torch.split(mine, batch_size), gang)
+    if facts.task is not None:
+        answerer = partial(
+            answer, model, load_tokenizer(folder), device=gang.device, max_tokens=max_tokens
+        )
+        items = read_examples(data, split)
+        scored: list[Prediction] = []
+        for part in torch.split(mine, batch_size):
+            scored += _score(facts.task, [items[index] for index in part.tolist()], answerer)
+            ctx.progress(len(scored), len(mine))
+        predictions = [
+            item for text in gang.gather(json.dumps(scored)) for item in json.loads(text)
+        ]
+        values |= _accuracy(predictions) | {"eval/chance": facts.chance or 0.0}
+        _show(ctx, predictions)
+        if ctx.rank == 0:
+            write_lines(ctx.output / PREDICTIONS_NAME, predictions)
+    ctx.metrics(values, step=0)
+    if ctx.rank == 0:
+        text = json.dumps(values, indent=2, sort_keys=True)
+        (ctx.output / REPORT_NAME).write_text(f"{text}\n", "utf-8")
+    return values
+
+
+def _likelihood(
+    model: nn.Module, rows: Rows, parts: Sequence[torch.Tensor], gang: Gang
+) -> dict[str, float]:
+    """Return loss and perplexity over the tokens that are to be learnt."""
+    sums = torch.zeros(2, device=gang.device)
+    with torch.no_grad():
+        for part in parts:
+            sums[0] += nll(model, rows, part, device=gang.device)
+            sums[1] += (rows.labels[part, 1:] != IGNORE).sum()
+    total, count = gang.sum(sums).tolist()
+    loss = total / max(count, 1.0)
+    return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, _MOST_NATS))}
+
+
+def _score(task: str, items: Sequence[Example], answerer: Answerer) -> list[Prediction]:
+    score = scorer(task)
+    answers = answerer([item["question"] for item in items])
+    return [
+        {
+            "question": item["question"],
+            "answer": item["answer"],
+            "prediction": text,
+            "score": float(score(text, item)),
+        }
+        for item, text in zip(items, answers, strict=True)
+    ]
+
+
+def _accuracy(predictions: Sequence[Prediction]) -> dict[str, float]:
+    count = max(len(predictions), 1)
+    return {
+        "eval/accuracy": sum(item["score"] == 1.0 for item in predictions) / count,
+        "eval/score": sum(item["score"] for item in predictions) / count,
+        "eval/examples": float(len(predictions)),
+    }
+
+
+def _show(ctx: JobContext, predictions: Sequence[Prediction]) -> None:
+    for item in predictions[:_SHOWN]:
+        said, right = item["prediction"], item["answer"]
+        ctx.log(f"{item['question']} -> {said!r}" + ("" if said == right else f", not {right!r}"))
