@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol, Self, TypeAlias
 
 from orchestrator import wiring
 from orchestrator.adapters.log_files import LogFiles
@@ -31,6 +31,7 @@ from orchestrator.core.state import StageState
 from orchestrator.ports import Message, Observer, Tracker
 
 SECONDS_TO_FINISH_TRACKING = 60.0
+_Handler: TypeAlias = Any  # of a signal: a function, or one of signal's own numbers
 
 
 class View(Protocol):
@@ -152,8 +153,11 @@ def _drive(order: Order, addresses: Addresses, view: View, *, new: bool) -> Run:
     with ExitStack() as closing:
         cluster = wiring.cluster(found, header.plan, addresses.cluster)
         closing.callback(cluster.close)
+        serving = wiring.serving(found, addresses.cluster)
+        bench = wiring.workbench(found, at, reuse=order.reuse)
         store = wiring.event_store(at)
-        if new:  # not before the cluster is there: what never ran is no run
+        interrupts = closing.enter_context(_Interrupts())
+        if new:  # not before the cluster is there: what never could run is no run
             store.create(header, header.created)
         logs = LogFiles(at / "logs" / header.run)
         tracker = wiring.tracker(found, store, header.run, addresses.tracking, logs.folder)
@@ -161,17 +165,16 @@ def _drive(order: Order, addresses: Addresses, view: View, *, new: bool) -> Run:
         closing.callback(logs.close)
         world = World(
             cluster=cluster,
-            serving=wiring.serving(found, addresses.cluster),
+            serving=serving,
             store=store,
             artifacts=wiring.artifact_store(wiring.storage_uri(found, at)),
             tracker=_Shown(tracker, view),
             clock=wiring.clock(),
         )
-        bench = wiring.workbench(found, at, reuse=order.reuse)
         controller = Controller(header, world, bench, _both(logs.observe, view.observe))
         view.follow(controller)
-        with _signals_cancel(controller):
-            return controller.drive()
+        interrupts.cancel(controller)
+        return controller.drive()
 
 
 def serves(run: Run) -> bool:
@@ -205,17 +208,31 @@ class _Shown:
         return self._tracker.close(timeout)
 
 
-@contextmanager
-def _signals_cancel(controller: Controller) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM cancel the run, and a second one break it off."""
+class _Interrupts:
+    """Lets the first Ctrl-C or SIGTERM cancel a run, and a second one break it off."""
 
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's form
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        controller.cancel("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+    def __init__(self) -> None:
+        self._controller: Controller | None = None
+        self._reason = ""
+        self._before: dict[signal.Signals, _Handler] = {}
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def cancel(self, controller: Controller) -> None:
+        """Cancel this controller's run, now if a signal has come already."""
+        self._controller = controller
+        if self._reason:
+            controller.cancel(self._reason)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's form
+        self._reason = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._controller:
+            self._controller.cancel(self._reason)

@@ -30,7 +30,9 @@ def _planned(args: argparse.Namespace) -> list[tuple[Settings, Plan]]:
     """Compose and plan every run of the launch; refuse all when one can't run."""
     from orchestrator.adapters import hydra_config
 
-    combinations = hydra_config.sweep(args.overrides) if args.multirun else [args.overrides]
+    combinations = [args.overrides]
+    if args.multirun:
+        combinations = hydra_config.sweep(args.overrides, config_dir=args.config_dir)
     made: list[tuple[Settings, Plan]] = []
     problems: list[Problem] = []
     for overrides in combinations:
