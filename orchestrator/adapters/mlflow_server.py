@@ -12,6 +12,8 @@ import sqlite3
 import sys
 import urllib.error
 import urllib.request
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +22,9 @@ from orchestrator.core.errors import TrackingError
 
 SERVICE = "mlflow"
 HOST = "127.0.0.1"
-START_SECONDS = 90.0
+START_SECONDS = 180.0
+_PORTS = range(20_000, 30_000)
+_TRIES = 100
 _ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -100,14 +104,25 @@ def _prepare(home: Path) -> Path:
 
 
 def _port(folder: Path) -> int:
-    """Return the port of last time when it is free, else a free one, and remember it."""
+    """Return the port of last time when it is free, else a free one, and remember it.
+
+    It lies below the ports that systems give to outgoing connections: one of those could hold it
+    at the moment of a restart.
+    """
     kept = folder / "port"
     try:
-        port = _bindable(int(kept.read_text()))
+        return _bindable(int(kept.read_text()))
     except (FileNotFoundError, ValueError, OverflowError, OSError):
-        port = _bindable(0)
+        port = _free(zlib.crc32(str(folder).encode()))
         kept.write_text(f"{port}\n")
-    return port
+        return port
+
+
+def _free(wish: int) -> int:
+    for step in range(_TRIES):
+        with suppress(OSError):
+            return _bindable(_PORTS[(wish + step) % len(_PORTS)])
+    return _bindable(0)
 
 
 def _bindable(port: int) -> int:

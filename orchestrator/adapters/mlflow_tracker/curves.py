@@ -75,6 +75,11 @@ class Curves:
             if len(known) < len(points):
                 return  # of an attempt that the next pass will know
 
+    def forget(self) -> None:
+        """Go back to the cursor: a page that broke off will be counted again."""
+        self._cursor = ""
+        self._curves.clear()
+
     def headline(
         self, stage: str, metrics: Mapping[str, float], at: float, number: int | None = None
     ) -> list[MetricPoint]:

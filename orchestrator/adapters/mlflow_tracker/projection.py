@@ -105,6 +105,7 @@ class Projection:
         """Look at the server again before the next pass: a request may have gone through."""
         self._shown = None
         self._outbox.clear()
+        self._curves.forget()
         self._summed.clear()
 
     # --- what is shown ------------------------------------------------------------------------
