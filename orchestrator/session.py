@@ -10,7 +10,6 @@ import getpass
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +75,7 @@ def _origin() -> dict[str, str]:
     """Return who starts a run, from where, by MLflow's own tag names."""
     tags = {
         "mlflow.user": getpass.getuser(),
-        "mlflow.source.name": Path(sys.argv[0]).name,
+        "mlflow.source.name": "orchestrator launch",
         "mlflow.source.type": "LOCAL",
     }
     git = subprocess.run(
