@@ -27,7 +27,8 @@ from orchestrator.core.run import Run, RunHeader
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Pool
 from orchestrator.core.state import StageState
-from orchestrator.ports import Message, Observer, Tracker
+from orchestrator.messages import Message
+from orchestrator.ports import Observer, Tracker
 
 SECONDS_TO_FINISH_TRACKING = 60.0
 _Handler: TypeAlias = Any  # of a signal: a function, or one of signal's own numbers

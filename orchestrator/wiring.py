@@ -18,18 +18,8 @@ from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec import Pool
-from orchestrator.ports import (
-    ArtifactStore,
-    AttemptRequest,
-    Clock,
-    Cluster,
-    Deployment,
-    EventStore,
-    Message,
-    PoolStatus,
-    Serving,
-    Tracker,
-)
+from orchestrator.messages import AttemptRequest, Deployment, Message, PoolStatus
+from orchestrator.ports import ArtifactStore, Clock, Cluster, EventStore, Serving, Tracker
 
 if TYPE_CHECKING:
     from orchestrator.control.loop import Workbench

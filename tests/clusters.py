@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.spec import Accelerator, Emulation, Needs, Pool
-from orchestrator.ports import AttemptRequest, Cluster, Failed, Message, Succeeded
+from orchestrator.messages import AttemptRequest, Failed, Message, Succeeded
+from orchestrator.ports import Cluster
 from orchestrator.supervisor.record import wait
 from tests.build import accelerator, pool
 

@@ -22,18 +22,17 @@ from orchestrator.core.state import (
     AttemptSucceeded,
     Event,
 )
-from orchestrator.ports import (
+from orchestrator.messages import (
     AttemptRequest,
     Deployment,
     Failed,
     Message,
-    Point,
     Points,
     PoolState,
     PoolStatus,
-    Stored,
     Succeeded,
 )
+from orchestrator.ports import Point, Stored
 
 Asked = AttemptRequest | Deployment
 Script = Callable[[Asked], Sequence[tuple[float, Message]]]

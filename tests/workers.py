@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.ports import (
+from orchestrator.messages import (
     AttemptRequest,
     Failed,
     LogLine,

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.spec import Pool
-from orchestrator.ports import (
+from orchestrator.messages import (
     AttemptRequest,
     Failed,
     Message,
@@ -24,8 +24,8 @@ from orchestrator.ports import (
     PoolStatus,
     Succeeded,
     Waiting,
-    Worker,
 )
+from orchestrator.ports import Worker
 
 NODE = "local"
 SECONDS_TO_END = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
-from orchestrator.ports import Failed, LogLine, Message
+from orchestrator.messages import Failed, LogLine, Message
 
 
 class LogFiles:

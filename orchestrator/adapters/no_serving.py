@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.ports import Deployment, EndpointStatus, Failed, Message
+from orchestrator.messages import Deployment, EndpointStatus, Failed, Message
 
 REASON = "cluster.kind 'local' can't serve endpoints; set cluster=ray"
 

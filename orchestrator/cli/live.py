@@ -17,7 +17,7 @@ from orchestrator.cli import tables
 from orchestrator.control.loop import Controller
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.state import StageState
-from orchestrator.ports import Message, Points, Progress, Waiting
+from orchestrator.messages import Message, Points, Progress, Waiting
 
 SECONDS_BETWEEN_LINES = 5.0
 REFRESHES_A_SECOND = 4

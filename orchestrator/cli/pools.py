@@ -10,7 +10,7 @@ from orchestrator import wiring
 from orchestrator.cli import composing, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.spec import Pool
-from orchestrator.ports import PoolStatus
+from orchestrator.messages import PoolStatus
 
 COLUMNS = (
     "POOL",

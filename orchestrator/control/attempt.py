@@ -28,15 +28,8 @@ from orchestrator.control.outbox import Outbox
 from orchestrator.control.output import capture
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.ports import (
-    ArtifactStore,
-    AttemptRequest,
-    Clock,
-    Failed,
-    LogLine,
-    Message,
-    Succeeded,
-)
+from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
+from orchestrator.ports import ArtifactStore, Clock
 
 BATCH_SECONDS = 0.1
 GRACE_SECONDS = 1.0

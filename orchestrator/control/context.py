@@ -11,14 +11,8 @@ from orchestrator.control.outbox import Outbox
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec import Needs, Pool
 from orchestrator.job import Checkpoint, Hardware, Metrics
-from orchestrator.ports import (
-    ArtifactStore,
-    AttemptRequest,
-    Clock,
-    LogLine,
-    Points,
-    Progress,
-)
+from orchestrator.messages import AttemptRequest, LogLine, Points, Progress
+from orchestrator.ports import ArtifactStore, Clock
 
 HOST_DEVICE = "cpu"
 HOST_BACKEND = "gloo"  # of torch, for tensors in host memory

@@ -29,20 +29,22 @@ from orchestrator.core.state import (
     RunState,
     StageReused,
 )
-from orchestrator.ports import (
-    ArtifactStore,
+from orchestrator.messages import (
     AttemptRequest,
-    Clock,
-    Cluster,
     Deployment,
-    EventStore,
     Failed,
     Message,
-    Observer,
     Placed,
     Points,
-    Serving,
     Succeeded,
+)
+from orchestrator.ports import (
+    ArtifactStore,
+    Clock,
+    Cluster,
+    EventStore,
+    Observer,
+    Serving,
     Tracker,
 )
 

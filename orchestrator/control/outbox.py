@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from orchestrator.ports import Failed, LogLine, Message, Points, Progress, Succeeded
+from orchestrator.messages import Failed, LogLine, Message, Points, Progress, Succeeded
 
 MOST_LINES = 10_000
 

@@ -196,13 +196,13 @@ def send(pid: int, number: signal.Signals, *, group: bool = False) -> None:
         return
 
 
-def wait(condition: Callable[[], bool], seconds: float) -> bool:
+def wait(condition: Callable[[], bool], seconds: float, tick: float = TICK) -> bool:
     """Wait until `condition` holds, at most for `seconds`; return whether it does."""
     deadline, pause = time.monotonic() + seconds, threading.Event()
     while not condition():
         if time.monotonic() > deadline:
             return False
-        pause.wait(TICK)
+        pause.wait(tick)
     return True
 
 

@@ -221,7 +221,7 @@ def test_a_closed_store_may_be_closed_again(store: SqlEventStore) -> None:
 WRITER = """
 import sys
 from orchestrator.adapters.event_store import SqlEventStore
-from orchestrator.ports import Points
+from orchestrator.messages import Points
 store = SqlEventStore(sys.argv[1])
 for step in range(20):
     store.set_cursor(f"c{step}", step)

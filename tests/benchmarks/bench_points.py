@@ -12,7 +12,7 @@ from orchestrator import wiring
 from orchestrator.control.attempt import stream
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.core.state import AttemptPlaced, AttemptStarted, Event, RunStarted
-from orchestrator.ports import AttemptRequest, Points, Succeeded
+from orchestrator.messages import AttemptRequest, Points, Succeeded
 from orchestrator.supervisor.record import wait
 from tests.benchmarks.services import Bench, bench
 from tests.benchmarks.table import Row, compare

@@ -17,7 +17,8 @@ from orchestrator import session, wiring
 from orchestrator.control.loop import Controller
 from orchestrator.core.run import Run
 from orchestrator.core.state import RunState
-from orchestrator.ports import Message, Observer
+from orchestrator.messages import Message
+from orchestrator.ports import Observer
 
 _FOREIGN = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ORCHESTRATOR_DATABASE")
 

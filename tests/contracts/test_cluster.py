@@ -12,8 +12,7 @@ import pytest
 from orchestrator.adapters.local import LocalCluster
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.spec import Needs
-from orchestrator.ports import (
-    Cluster,
+from orchestrator.messages import (
     Failed,
     LogLine,
     Placed,
@@ -23,6 +22,7 @@ from orchestrator.ports import (
     Succeeded,
     Waiting,
 )
+from orchestrator.ports import Cluster
 from orchestrator.supervisor.record import wait
 from tests.build import REF
 from tests.clusters import GPU as CHIP

@@ -16,7 +16,8 @@ from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreE
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import RunStarted, StageFailed, StageSkipped
-from orchestrator.ports import EventStore, Points, Succeeded
+from orchestrator.messages import Points, Succeeded
+from orchestrator.ports import EventStore
 
 URLS = ("sqlite:///{folder}/events.db",)
 HEADER = RunHeader(run="r2-1", plan=Plan(pipeline="r2", fleet="local", stages=(), pools={}))

@@ -18,7 +18,7 @@ from orchestrator.control.attempt import stream
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.failure import Failure
 from orchestrator.core.spec import Accelerator, Needs, Pool
-from orchestrator.ports import AttemptRequest, Failed, LogLine, Message, Succeeded
+from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 
 CHIP = Accelerator(name="H800", vendor="NVIDIA", device="cuda", backend="nccl", memory_gb=80.0)
 _numbers = itertools.count()

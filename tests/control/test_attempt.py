@@ -13,7 +13,7 @@ import pytest
 from orchestrator.control import attempt as module
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.spec import Emulation, Needs, Pool
-from orchestrator.ports import LogLine, Points, Progress, Succeeded
+from orchestrator.messages import LogLine, Points, Progress, Succeeded
 from tests.control.conftest import CHIP, Bench
 
 NOTHING = "def job(ctx): pass"

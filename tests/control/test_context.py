@@ -10,7 +10,7 @@ from orchestrator.control.context import hardware_of, numbers
 from orchestrator.core.errors import JobError
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.spec import Emulation, Needs, Pool
-from orchestrator.ports import Points, Progress
+from orchestrator.messages import Points, Progress
 from tests.control.conftest import CHIP, Bench
 
 SAVES = """

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.control.outbox import MOST_LINES, Outbox
 from orchestrator.control.output import LONGEST_LINE, capture
-from orchestrator.ports import LogLine, Progress, Succeeded
+from orchestrator.messages import LogLine, Progress, Succeeded
 from tests.control.conftest import Bench
 
 

@@ -37,7 +37,7 @@ from orchestrator.core.state import (
     RunSucceeded,
     StageFailed,
 )
-from orchestrator.ports import Points
+from orchestrator.messages import Points
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [

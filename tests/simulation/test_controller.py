@@ -11,7 +11,7 @@ from orchestrator.core.failure import FailureKind
 from orchestrator.core.run import Run
 from orchestrator.core.spec import Limits, Stage
 from orchestrator.core.state import RunFailed, RunStarted, RunState
-from orchestrator.ports import Message, Placed, Points, Succeeded
+from orchestrator.messages import Message, Placed, Points, Succeeded
 from tests.build import REF, header, plan, stage
 from tests.fakes import Asked, FakeArtifacts, FakeClock, FakeCluster, FakeTracker, MemoryStore
 

@@ -18,7 +18,7 @@ from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.spec import Endpoint, Limits, Role, Stage
 from orchestrator.core.state import STAGE_TRANSITIONS, RunState, StageState, terminal
-from orchestrator.ports import (
+from orchestrator.messages import (
     Failed,
     LogLine,
     Message,

@@ -21,7 +21,8 @@ from orchestrator.adapters.event_store.tables import cursors, results, runs
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import EVENTS, Event
-from orchestrator.ports import Point, Points, Stored, Succeeded
+from orchestrator.messages import Points, Succeeded
+from orchestrator.ports import Point, Stored
 
 NEWEST_NAMED = 5
 POINT_COLUMNS = ("run", "stage", "attempt", "key", "value", "step", "at")

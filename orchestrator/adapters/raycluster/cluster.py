@@ -16,14 +16,8 @@ from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.spec import Pool
-from orchestrator.ports import (
-    AttemptRequest,
-    Failed,
-    Message,
-    PoolStatus,
-    Succeeded,
-    Worker,
-)
+from orchestrator.messages import AttemptRequest, Failed, Message, PoolStatus, Succeeded
+from orchestrator.ports import Worker
 
 
 class RayCluster:

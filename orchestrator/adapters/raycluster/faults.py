@@ -10,7 +10,7 @@ from types import MappingProxyType
 from ray import exceptions as ray_errors
 
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.ports import AttemptRequest
+from orchestrator.messages import AttemptRequest
 
 ERRORS = (ray_errors.RayError, ConnectionError)
 LOSSES = frozenset({FailureKind.WORKER_LOST, FailureKind.NODE_LOST})

@@ -17,7 +17,7 @@ from orchestrator.adapters.raycluster import faults, nodes
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.ports import (
+from orchestrator.messages import (
     AttemptRequest,
     Failed,
     Message,
@@ -25,8 +25,8 @@ from orchestrator.ports import (
     Points,
     Progress,
     Succeeded,
-    Worker,
 )
+from orchestrator.ports import Worker
 
 Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
 SETTLE_SECONDS = 3.0

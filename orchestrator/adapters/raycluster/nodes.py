@@ -9,7 +9,7 @@ import ray
 
 from orchestrator.adapters.raycluster import access
 from orchestrator.core.spec import Pool
-from orchestrator.ports import PoolState, PoolStatus
+from orchestrator.messages import PoolState, PoolStatus
 
 _PROBE_SECONDS = 0.5
 

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.adapters.raycluster import nodes
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.ports import AttemptRequest, Failed, Waiting
+from orchestrator.messages import AttemptRequest, Failed, Waiting
 
 Group: TypeAlias = Any  # Ray's handles carry no useful types
 INFEASIBLE = "INFEASIBLE"

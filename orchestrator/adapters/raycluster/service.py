@@ -194,50 +194,47 @@ class _Common:
     chips: tuple[str, ...]
 
     def head(self, ports: Iterator[int], dashboard: int) -> supervisor.Process:
-        words = (
-            "--head",
-            f"--port={self.gcs}",
-            "--num-cpus=0",
-            "--num-gpus=0",
-            "--no-monitor",  # no autoscaler here
-            f"--ray-client-server-port={next(ports)}",  # can't be left out, and 10001 may be taken
-            f"--dashboard-host={HOST}",
-            f"--dashboard-port={dashboard}",
-        )
-        return self._process(HEAD, words, ports, ready=dashboard)
+        params = {
+            "gcs_server_port": self.gcs,
+            "num_cpus": 0,
+            "num_gpus": 0,
+            "no_monitor": True,  # no autoscaler here
+            "dashboard_host": HOST,
+            "dashboard_port": dashboard,
+        }
+        return self._process(HEAD, params, ports, ready=dashboard)
 
     def node(self, name: str, pool: Pool, ports: Iterator[int]) -> supervisor.Process:
         resource, count = pool.accelerator.resource, pool.devices_per_node
-        custom = {resource: count} if resource and resource != "GPU" else {}
-        words = (
-            f"--address={HOST}:{self.gcs}",
-            f"--num-cpus={pool.cpus_per_node}",
-            f"--num-gpus={count if resource == 'GPU' else 0}",
-            f"--resources={json.dumps(custom)}",
-            "--labels=" + ",".join(f"{key}={value}" for key, value in pool.selector.items()),
-        )
-        return self._process(name, words, ports)
+        params = {
+            "gcs_address": f"{HOST}:{self.gcs}",
+            "num_cpus": pool.cpus_per_node,
+            "num_gpus": count if resource == "GPU" else 0,
+            "resources": {resource: count} if resource and resource != "GPU" else {},
+            "labels": pool.selector,
+        }
+        return self._process(name, params, ports)
 
     def _process(
-        self, name: str, words: tuple[str, ...], ports: Iterator[int], ready: int | None = None
+        self, name: str, own: Mapping[str, object], ports: Iterator[int], ready: int | None = None
     ) -> supervisor.Process:
         manager = next(ports)
-        argv = (
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *words),
-            f"--node-name={name}",
-            f"--node-ip-address={HOST}",
-            f"--temp-dir={self.root / name}",
-            f"--node-manager-port={manager}",
-            f"--dashboard-agent-listen-port={next(ports)}",
-            f"--object-store-memory={self.store}",
-            "--min-worker-port=0",
-            "--max-worker-port=0",
-            "--include-log-monitor=false",
-            "--disable-usage-stats",
-        )
+        params = {
+            **own,
+            "node_name": name,
+            "node_ip_address": HOST,
+            "temp_dir": str(self.root / name),
+            "node_manager_port": manager,
+            "dashboard_agent_listen_port": next(ports),
+            "object_store_memory": self.store,
+            "min_worker_port": 0,
+            "max_worker_port": 0,
+            "include_log_monitor": False,
+        }
+        module = "orchestrator.adapters.raycluster.node"
         return supervisor.Process(
             name=name,
-            argv=argv,
+            argv=(sys.executable, "-P", "-m", module, json.dumps(params)),
             env={
                 **_ENVIRONMENT,
                 **access.token_environment(self.token),

@@ -9,7 +9,7 @@ import ray
 
 from orchestrator.adapters.raycluster.service import NUMBERED, numbered
 from orchestrator.core.errors import ClusterError
-from orchestrator.ports import AttemptRequest
+from orchestrator.messages import AttemptRequest
 
 
 def prepare(request: AttemptRequest) -> str:

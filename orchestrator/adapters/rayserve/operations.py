@@ -22,7 +22,7 @@ from ray.serve.exceptions import RayServeException
 from orchestrator.adapters.rayserve import placement, state
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica
 from orchestrator.core.errors import ServingError
-from orchestrator.ports import Deployment
+from orchestrator.messages import Deployment
 
 FOREIGN = (RayError, RayServeException, OSError, RuntimeError, TimeoutError, ValueError)
 
@@ -45,6 +45,7 @@ def application(
         name=state.DEPLOYMENT,
         num_replicas=deployment.endpoint.replicas,
         ray_actor_options=placement.actor_options(deployment),
+        user_config={"revision": deployment.key},
         max_ongoing_requests=256,
         max_queued_requests=1024,
         graceful_shutdown_timeout_s=_LONGEST_STREAM_SECONDS,
@@ -94,7 +95,7 @@ def remove(name: str) -> None:
         if not _within(_REMOVE_SECONDS, lambda: name not in _names()):
             raise ServingError(f"endpoint {name!r} was not gone after {_REMOVE_SECONDS:g} s")
         if not _names():
-            serve.shutdown()
+            state.stop()
 
 
 def ask(name: str, port: int) -> str:

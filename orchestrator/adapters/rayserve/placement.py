@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from typing import Any
 
@@ -11,9 +12,10 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from orchestrator.ports import Deployment
+from orchestrator.messages import Deployment
 
 _SECONDS = 2.0
+_POLL_SECONDS = 0.05
 
 
 class Room(StrEnum):
@@ -54,13 +56,21 @@ def probe(deployment: Deployment) -> Room:
         bundle_label_selector=[deployment.pool.selector] * replicas,
     )
     try:
-        if group.wait(_SECONDS):
-            return Room.FREE
-        table: dict[str, Any] = placement_group_table(group)
-        infeasible = table["stats"]["scheduling_state"] == "INFEASIBLE"
-        return Room.NEVER if infeasible else Room.BUSY
+        return _room(group)
     finally:
         remove_placement_group(group)
+
+
+def _room(group: Any) -> Room:  # noqa: ANN401 - Ray's handle
+    """Wait for a place; that there never will be one is known at once."""
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
+        if group.wait(_POLL_SECONDS):
+            return Room.FREE
+        table: dict[str, Any] = placement_group_table(group)
+        if table["stats"]["scheduling_state"] == "INFEASIBLE":
+            return Room.NEVER
+    return Room.BUSY
 
 
 def asked(deployment: Deployment) -> str:

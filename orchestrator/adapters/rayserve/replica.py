@@ -11,7 +11,8 @@ from ray import serve
 from orchestrator.control.context import hardware_of
 from orchestrator.control.job_import import extend_path, load_job
 from orchestrator.job import Engine
-from orchestrator.ports import Clock, Deployment
+from orchestrator.messages import Deployment
+from orchestrator.ports import Clock
 
 Fetch: TypeAlias = Callable[[Deployment], Path]
 MakeClock: TypeAlias = Callable[[], Clock]
@@ -38,6 +39,9 @@ class Replica:
         self._name = deployment.endpoint.name
         self._clock = clock()
         self._engine = make_engine(deployment, fetch(deployment))
+
+    def reconfigure(self, config: object) -> None:
+        """Take the user config: it names the revision to those who ask Serve, nothing more."""
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers HTTP."""

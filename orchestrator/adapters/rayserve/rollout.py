@@ -17,7 +17,7 @@ from orchestrator.adapters.rayserve.placement import Room
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.ports import Deployment, Failed, LogLine, Message, Placed, Succeeded, Waiting
+from orchestrator.messages import Deployment, Failed, LogLine, Message, Placed, Succeeded, Waiting
 
 _POLL_SECONDS = 0.25
 _REMOVE_SECONDS = 40.0
@@ -132,7 +132,7 @@ class Rollout:
                 self._messages.put(Placed(placed))
                 told = True
             mine_run = sum(replica.state == "RUNNING" for replica in mine)
-            if application.state == "RUNNING" and mine_run >= wanted:
+            if application.status == "HEALTHY" and mine_run >= wanted:
                 return
             self._pause()
 
@@ -142,7 +142,8 @@ class Rollout:
         if found is None:
             line = f"endpoint {self._name!r} was deleted while it was deployed"
             raise _RefusedError(self._failure(line))
-        if found.error or found.state == "DEPLOY_FAILED":
+        current = found.revision == self._deployment.key
+        if current and (found.error or found.status == "DEPLOY_FAILED"):
             text = found.error or found.message
             raise _RefusedError(self._failure(_last_line(text), detail=text))
         return found

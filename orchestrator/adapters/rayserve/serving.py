@@ -12,7 +12,7 @@ from orchestrator.adapters.rayserve.operations import FOREIGN, remove
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
 from orchestrator.adapters.rayserve.rollout import Rollout
 from orchestrator.core.errors import ServingError
-from orchestrator.ports import Deployment, EndpointStatus, Failed, Message, Succeeded
+from orchestrator.messages import Deployment, EndpointStatus, Failed, Message, Succeeded
 
 _NAMESPACE = "orchestrator"
 

@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray import serve
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve.context import _get_global_client
 
-from orchestrator.ports import EndpointStatus, PoolState
+from orchestrator.messages import EndpointStatus, PoolState
 
 HOST = "127.0.0.1"
 DEPLOYMENT = "engine"
+_STOP_SECONDS = 30.0
 
 _STATES = {"RUNNING": PoolState.UP, "DEPLOYING": PoolState.BUSY, "DELETING": PoolState.BUSY}
 
@@ -31,10 +35,16 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """An application, which is an endpoint, as Serve sees it."""
+    """An application, which is an endpoint, as Serve sees it.
+
+    `state` is the application's, `status` and `message` are those of its one deployment, and
+    speak of `revision`; they are older than the application for a moment after each deployment.
+    """
 
     state: str
+    status: str
     message: str
+    revision: str
     pool: str
     replicas: tuple[Replica, ...]
 
@@ -71,6 +81,17 @@ def instance() -> Instance | None:
     )
 
 
+def stop() -> None:
+    """Stop Serve. Its own call is retried by Ray while the controller dies, and prints so."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return
+    ending = client._controller.graceful_shutdown.options(max_task_retries=0)  # noqa: SLF001 - see above
+    with suppress(RayActorError, GetTimeoutError):
+        ray.get(ending.remote(), timeout=_STOP_SECONDS)
+    serve.shutdown()
+
+
 def endpoint(name: str, application: Application, port: int) -> EndpointStatus:
     """Return an application as an endpoint."""
     return EndpointStatus(
@@ -89,14 +110,17 @@ def base_url(name: str, port: int) -> str:
 
 def _application(details: Mapping[str, Any], names: Mapping[str, str]) -> Application:
     engine = details["deployments"].get(DEPLOYMENT, {})
-    options = engine.get("deployment_config", {}).get("ray_actor_options") or {}
+    config = engine.get("deployment_config", {})
+    options = config.get("ray_actor_options") or {}
     replicas = tuple(
         Replica(r["replica_id"], _word(r["state"]), names.get(r.get("node_id", ""), ""))
         for r in engine.get("replicas", ())
     )
     return Application(
         state=_word(details["status"]),
-        message=str(engine.get("message") or details["message"]),
+        status=_word(engine.get("status", "")),
+        message=str(engine.get("message", "")),
+        revision=str((config.get("user_config") or {}).get("revision", "")),
         pool=(options.get("label_selector") or {}).get("pool", ""),
         replicas=replicas,
     )

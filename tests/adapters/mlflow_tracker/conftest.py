@@ -26,7 +26,8 @@ from orchestrator.core.state import (
     RunStarted,
     RunSucceeded,
 )
-from orchestrator.ports import Point, Points, Stored, Succeeded
+from orchestrator.messages import Points, Succeeded
+from orchestrator.ports import Point, Stored
 
 START = 1_795_430_000.0
 FAST = Pace(between=0.02, heartbeat=0.1, retry=0.05, longest_retry=0.2)

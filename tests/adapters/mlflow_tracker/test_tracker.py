@@ -27,7 +27,7 @@ from orchestrator.core.state import (
     StageCancelled,
     StageReused,
 )
-from orchestrator.ports import Points
+from orchestrator.messages import Points
 
 SECONDS = 60.0
 Track = Callable[..., MlflowTracker]

@@ -21,7 +21,7 @@ from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec import Emulation, Endpoint, Needs, Pool
-from orchestrator.ports import Deployment, Failed, Message, Placed, PoolState, Succeeded
+from orchestrator.messages import Deployment, Failed, Message, Placed, PoolState, Succeeded
 from tests.build import accelerator
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -1,0 +1,160 @@
+"""What is said across the ports: requests, what attempts answer, and the state of things.
+
+Frozen values that travel between processes; no behaviour but names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.failure import Failure
+from orchestrator.core.spec import Endpoint, Format, Json, Needs, Pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRequest:
+    """All that a pool needs to know to execute one attempt of a job.
+
+    `job` is a dotted function name under one of `packages`; `code` lists folders that are put
+    on the import path; `storage` is the base URI of the artifact store. `epoch` fences writes:
+    an attempt of an older epoch must not commit.
+    """
+
+    run: str
+    stage: str
+    attempt: int
+    epoch: int
+    job: str
+    params: Mapping[str, Json]
+    packages: tuple[str, ...]
+    code: tuple[str, ...]
+    inputs: Mapping[str, ArtifactRef]
+    storage: str
+    seed: int
+    pool: Pool
+    needs: Needs
+
+    @property
+    def key(self) -> str:
+        """Name of the attempt, unique over all runs."""
+        return f"{self.run}/{self.stage}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """All that serving needs to know to deploy one revision of an endpoint on a pool."""
+
+    run: str
+    stage: str
+    attempt: int
+    endpoint: Endpoint
+    model: ArtifactRef
+    format: Format
+    pool: Pool
+    needs: Needs
+    packages: tuple[str, ...]
+    code: tuple[str, ...]
+    storage: str
+
+    @property
+    def key(self) -> str:
+        """Name of the attempt, unique over all runs."""
+        return f"{self.run}/{self.stage}/{self.attempt}"
+
+
+# --- what an attempt says ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The attempt has no place yet; `infeasible` says that it never will have."""
+
+    reason: str
+    infeasible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """All workers have started; `nodes` are their node names by rank."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Metric points of one training step; `at` is seconds since the epoch, when recorded."""
+
+    step: int
+    values: Mapping[str, float]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the job is, in its own units."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that a worker printed."""
+
+    rank: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The attempt is done: its artifact, and the headline metrics that the job returned."""
+
+    artifact: ArtifactRef | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt ended without a result."""
+
+    failure: Failure
+
+
+Message: TypeAlias = Waiting | Placed | Points | Progress | LogLine | Succeeded | Failed
+
+
+class PoolState(StrEnum):
+    """Whether a pool can be used now."""
+
+    UP = "up"
+    BUSY = "busy"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStatus:
+    """A pool as the cluster sees it: live nodes, and chips by number and by what is free."""
+
+    name: str
+    state: PoolState
+    nodes: int = 0
+    devices: int = 0
+    free: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatus:
+    """A live endpoint: its OpenAI base URL, its pool, and replicas that answer.
+
+    `state` is `up`, `busy` (replicas are starting or being replaced) or `down`.
+    """
+
+    name: str
+    url: str
+    pool: str
+    state: PoolState
+    replicas: int
