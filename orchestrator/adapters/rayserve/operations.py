@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import logging
 import socket
 import threading
 import time
@@ -66,7 +65,6 @@ def deploy(name: str, made: serve.Application, port: int) -> frozenset[str]:
         ServingError: The port is in use, or Serve uses another.
     """
     with _one_at_a_time:
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         running = state.instance()
         _check_port(port, running)
         earlier = running.applications.get(name) if running else None

@@ -82,6 +82,7 @@ class RayServing:
 
     def _join(self) -> None:
         """Connect this process to the cluster, unless it is."""
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if ray.is_initialized():
             return
         try:

@@ -1,6 +1,7 @@
 """What Serve says of itself: its applications, their replicas, and why one does not come up.
 
-`serve.status()` names no nodes and no pools, so its source, the details, is read instead.
+`serve.status()` names no nodes and no pools, so its source, the details, is read instead. This is
+the only module that reaches for Serve's private client.
 """
 
 from __future__ import annotations

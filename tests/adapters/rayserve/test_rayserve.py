@@ -117,6 +117,12 @@ def ask(url: str, text: str) -> str | None:
         return answer.choices[0].message.content
 
 
+def stream(url: str, prompt: str) -> list[str]:
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        chunks = client.completions.create(model="echo", prompt=prompt, stream=True)
+        return [chunk.choices[0].text for chunk in chunks]
+
+
 def nodes(said: Sequence[Message]) -> list[str]:
     return [node for message in said if isinstance(message, Placed) for node in message.nodes]
 
@@ -137,6 +143,7 @@ def test_an_endpoint_lives_on_its_pool_moves_and_goes(
     assert (found.pool, found.state, found.replicas) == ("ascend", PoolState.UP, 1)
     assert found.url == f"http://127.0.0.1:{port}/echo/v1"
     assert ask(found.url, "2+2") == "2+2"
+    assert stream(found.url, "piece by piece") == list("piece by piece")
 
     said = outcome(serving, broken(deployment))
     assert failed(said).failure.kind is FailureKind.SERVING

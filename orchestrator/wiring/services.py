@@ -1,0 +1,119 @@
+"""The services of this machine: the cluster and the tracking server, started, found, stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.core.settings import Settings, TrackingSettings
+from orchestrator.core.spec import Pool
+from orchestrator.messages import PoolStatus
+from orchestrator.wiring.adapters import HOME_VARIABLE, cluster_address, run_worker
+
+
+def start_cluster(found: Settings, at: Path, pools: Mapping[str, Pool]) -> tuple[str, bool]:
+    """Return the cluster's address, and whether it had to be started for that.
+
+    Raises:
+        ClusterError: It can't be started, or the one that runs lacks a pool.
+    """
+    if found.cluster.kind == "local":
+        return "", False
+    address = cluster_address(found)
+    if address:
+        return address, False
+    from orchestrator.adapters.raycluster import service
+
+    running = service.find(at) is not None
+    return service.up(at, pools, found.cluster), not running
+
+
+def start_tracking(found: Settings, at: Path) -> tuple[str, bool]:
+    """Return the tracking server's address, and whether it had to be started for that.
+
+    Raises:
+        TrackingError: It can't be started or reached.
+    """
+    if not found.tracking.enabled:
+        return "", False
+    from orchestrator.adapters import mlflow_server
+
+    uri = found.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri:
+        mlflow_server.check(uri)
+        return uri, False
+    running = mlflow_server.find(at) is not None
+    return mlflow_server.up(at), not running
+
+
+def stop_cluster(at: Path) -> bool:
+    """Stop the cluster that home `at` started; return whether there was one."""
+    from orchestrator.adapters.raycluster import service
+
+    return service.down(at)
+
+
+def stop_tracking(at: Path) -> bool:
+    """Stop the tracking server that home `at` started; return whether there was one."""
+    from orchestrator.adapters import mlflow_server
+
+    return mlflow_server.down(at)
+
+
+def submit(found: Settings, at: Path, run: str, *, reuse: bool) -> str:
+    """Hand run `run` to a controller that runs as a Ray job; return the job's id.
+
+    Raises:
+        ClusterError: The cluster has no job server, or refuses the job.
+    """
+    from orchestrator.adapters.raycluster import jobs
+
+    words = [sys.executable, "-m", "orchestrator", "_drive", run]
+    environment = {HOME_VARIABLE: str(at), **_passed_on()}
+    address = cluster_address(found)
+    return jobs.submit(at, address, words if reuse else [*words, "--no-cache"], environment)
+
+
+def _passed_on() -> dict[str, str]:
+    names = ("MLFLOW_TRACKING_URI", "ORCHESTRATOR_DATABASE", "PYTHONPATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def running(at: Path) -> dict[str, str]:
+    """Return the addresses of the services that home `at` started and that still run."""
+    from orchestrator.adapters import mlflow_server
+    from orchestrator.adapters.raycluster import service
+
+    found = service.find(at)
+    uri = mlflow_server.find(at)
+    addresses = {"cluster": found.address if found else "", "MLflow": uri or ""}
+    return {name: address for name, address in addresses.items() if address}
+
+
+def pool_states(found: Settings, at: Path) -> Mapping[str, PoolStatus]:
+    """Return the live state of the fleet's pools; empty where no cluster is up."""
+    address = cluster_address(found) or running(at).get("cluster", "")
+    if found.cluster.kind == "local" or not address:
+        return {}
+    from orchestrator.adapters.raycluster.cluster import RayCluster
+
+    connected = RayCluster(address, run_worker)
+    try:
+        return connected.pools(found.fleet.pools)
+    finally:
+        connected.close()
+
+
+def views(tracking: TrackingSettings, at: Path) -> Mapping[str, str]:
+    """Have MLflow up, and return the addresses of the ready-made views by name.
+
+    Raises:
+        TrackingError: It can't be started or reached.
+    """
+    from orchestrator.adapters import mlflow_server
+    from orchestrator.adapters.mlflow_tracker import views as ready_made
+
+    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "") or mlflow_server.up(at)
+    return ready_made.links(uri, tracking.experiment)
