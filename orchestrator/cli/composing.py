@@ -23,15 +23,10 @@ def shown(args: argparse.Namespace) -> bool:
         return False
     from orchestrator.adapters import hydra_config
 
+    where = {"config_dir": args.config_dir, "config_name": args.config_name}
     if args.cfg:
-        text = hydra_config.show(
-            args.cfg,
-            args.overrides,
-            config_dir=args.config_dir,
-            resolve=args.resolve,
-            package=args.package,
-        )
+        options = {"resolve": args.resolve, "package": args.package}
+        print(hydra_config.show(args.cfg, args.overrides, **where, **options))
     else:
-        text = hydra_config.info(args.info, args.overrides, config_dir=args.config_dir)
-    print(text)
+        print(hydra_config.info(args.info, args.overrides, **where))
     return True

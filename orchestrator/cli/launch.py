@@ -32,7 +32,9 @@ def _planned(args: argparse.Namespace) -> list[tuple[Settings, Plan]]:
 
     combinations = [args.overrides]
     if args.multirun:
-        combinations = hydra_config.sweep(args.overrides, config_dir=args.config_dir)
+        combinations = hydra_config.sweep(
+            args.overrides, config_dir=args.config_dir, config_name=args.config_name
+        )
     made: list[tuple[Settings, Plan]] = []
     problems: list[Problem] = []
     for overrides in combinations:

@@ -46,7 +46,9 @@ def compose(
     return replace(settings, resolved=data, overrides=tuple(overrides))
 
 
-def sweep(overrides: Sequence[str], *, config_dir: Path | None = None) -> list[tuple[str, ...]]:
+def sweep(
+    overrides: Sequence[str], *, config_dir: Path | None = None, config_name: str = "config"
+) -> list[tuple[str, ...]]:
     """Return one tuple of overrides for each combination of the values in `overrides`.
 
     Values are `a,b`, `choice(a,b)`, `range(1,4)` and, for a group, `glob(*)`.
@@ -57,7 +59,7 @@ def sweep(overrides: Sequence[str], *, config_dir: Path | None = None) -> list[t
     from orchestrator.adapters.hydra_config.composer import Composer
     from orchestrator.adapters.hydra_config.overriding import combinations
 
-    parsed, problems = Composer(config_dir).parse(overrides)
+    parsed, problems = Composer(config_dir, config_name).parse(overrides)
     if problems:
         raise ConfigError(problems)
     return combinations(parsed)
@@ -68,6 +70,7 @@ def show(
     overrides: Sequence[str],
     *,
     config_dir: Path | None = None,
+    config_name: str = "config",
     resolve: bool = False,
     package: str | None = None,
 ) -> str:
@@ -82,7 +85,7 @@ def show(
     from orchestrator.adapters.hydra_config import messages
     from orchestrator.adapters.hydra_config.composer import Composer
 
-    composer = Composer(config_dir)
+    composer = Composer(config_dir, config_name)
     config, problems = composer.compose(overrides)
     if config is None or problems:
         raise ConfigError(problems)
@@ -100,7 +103,13 @@ def show(
         raise ConfigError([messages.foreign(error)]) from error
 
 
-def info(kind: str, overrides: Sequence[str], *, config_dir: Path | None = None) -> str:
+def info(
+    kind: str,
+    overrides: Sequence[str],
+    *,
+    config_dir: Path | None = None,
+    config_name: str = "config",
+) -> str:
     """Return what Hydra tells of a composition: its defaults list, tree, sources, plugins.
 
     Raises:
@@ -111,7 +120,7 @@ def info(kind: str, overrides: Sequence[str], *, config_dir: Path | None = None)
 
     if kind not in INFO:
         raise ConfigError([Problem("--info", f"{kind!r} is none", choices(kind, INFO, "kinds"))])
-    composer = Composer(config_dir)
+    composer = Composer(config_dir, config_name)
     _, problems = composer.compose(overrides)
     if problems:
         raise ConfigError(problems)
