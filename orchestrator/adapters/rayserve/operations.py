@@ -91,7 +91,8 @@ def remove(name: str) -> None:
         if name in _names():
             serve.delete(name, _blocking=False)
         if not _within(_REMOVE_SECONDS, lambda: name not in _names()):
-            raise ServingError(f"endpoint {name!r} was not gone after {_REMOVE_SECONDS:g} s")
+            last = f"it goes when its streams end, within {_LONGEST_STREAM_SECONDS:g} s"
+            raise ServingError(f"endpoint {name!r} still answers requests; {last}")
         if not _names():
             state.stop()
 
