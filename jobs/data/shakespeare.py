@@ -95,6 +95,12 @@ def _folder() -> Path:
 
 
 def _rows(tokenizer: Any, scenes: Sequence[Scene], width: int) -> Rows:  # noqa: ANN401 - foreign type
-    ids = tokenizer([scene["text"] for scene in scenes], add_special_tokens=False)["input_ids"]
-    stream = [token for scene in ids for token in (*scene, tokenizer.eos_token_id)]
+    stream = [
+        token
+        for scene in scenes
+        for token in (
+            *tokenizer.encode(scene["text"], add_special_tokens=False),
+            tokenizer.eos_token_id,
+        )
+    ]
     return rows_of_stream(stream, width=width)
