@@ -12,6 +12,7 @@ from orchestrator.cli import parser
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
+FILE = re.compile(r"^`(\S+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 QUICK = {"status", "pools", "plan", "down"}
 
@@ -27,9 +28,8 @@ def commands() -> list[list[str]]:
 
 
 def files() -> dict[str, str]:
-    """The files that the README shows, by the path in their first line."""
-    shown = [body for language in ("yaml", "python") for body in blocks(language)]
-    return {body.splitlines()[0].removeprefix("# "): body for body in shown}
+    """The files that the README shows, by path."""
+    return dict(FILE.findall(TEXT))
 
 
 def test_there_are_examples():

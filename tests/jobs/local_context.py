@@ -38,6 +38,7 @@ class LocalContext:
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     done: tuple[int, int] = (0, 0)
     stop_after: int | None = None
+    result: dict[str, float] = field(default_factory=dict)
 
     @property
     def output(self) -> Path:

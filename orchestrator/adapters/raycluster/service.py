@@ -2,7 +2,7 @@
 
 Rules: only emulated pools are started here; every node has a folder, ports and a log of its own;
 a token guards the cluster, for Ray listens on all interfaces; nothing is left after `down`. Ray
-itself is imported by `up` alone, and only to see the nodes arrive.
+itself isn't imported here.
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ from orchestrator.adapters.raycluster import access
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec import Pool
-from orchestrator.supervisor.record import wait
 
 SERVICE = "ray"
 HOST = "127.0.0.1"
 HEAD = "head"
 START_SECONDS = 180.0
-NODES_SECONDS = 60.0
 SMALLEST_STORE = 78_643_200
 _MB = 1_000_000
 # Ray counts chips of other names without saying which; with this variable it numbers them too.
@@ -158,29 +156,7 @@ def _start(home: Path, pools: Mapping[str, Pool], settings: ClusterSettings) -> 
     except supervisor.ServiceError as error:
         message = f"the local Ray cluster can't be started: {error}; its logs are in"
         raise ClusterError(f"{message} {str(token.parent)!r}") from error
-    found = _public(service)
-    _await_nodes(home, found, 1 + len(nodes))
-    return found
-
-
-def _await_nodes(home: Path, found: RayService, expected: int) -> None:
-    """Wait until every node has joined: a node that listens may not be known yet."""
-    from ray import _raylet
-
-    client = _raylet.GcsClient(address=found.address)  # type: ignore[attr-defined] # not in its stub
-
-    def joined() -> bool:
-        return len(client.get_all_node_info()) >= expected
-
-    arrived = False
-    try:
-        arrived = wait(joined, NODES_SECONDS)
-    finally:
-        if not arrived:
-            down(home)
-    if not arrived:
-        message = f"only some of {expected} Ray nodes joined within {NODES_SECONDS:g} s"
-        raise ClusterError(f"{message}; see the logs in {str(home / 'services')!r}")
+    return _public(service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +178,7 @@ class _Common:
             "dashboard_host": HOST,
             "dashboard_port": dashboard,
         }
-        return self._process(HEAD, params, ports, ready=dashboard)
+        return self._process(HEAD, params, ports)
 
     def node(self, name: str, pool: Pool, ports: Iterator[int]) -> supervisor.Process:
         resource, count = pool.accelerator.resource, pool.devices_per_node
@@ -216,15 +192,14 @@ class _Common:
         return self._process(name, params, ports)
 
     def _process(
-        self, name: str, own: Mapping[str, object], ports: Iterator[int], ready: int | None = None
+        self, name: str, own: Mapping[str, object], ports: Iterator[int]
     ) -> supervisor.Process:
-        manager = next(ports)
+        ready = next(ports)
         params = {
             **own,
             "node_name": name,
             "node_ip_address": HOST,
             "temp_dir": str(self.root / name),
-            "node_manager_port": manager,
             "dashboard_agent_listen_port": next(ports),
             "object_store_memory": self.store,
             "min_worker_port": 0,
@@ -234,14 +209,14 @@ class _Common:
         module = "orchestrator.adapters.raycluster.node"
         return supervisor.Process(
             name=name,
-            argv=(sys.executable, "-P", "-m", module, json.dumps(params)),
+            argv=(sys.executable, "-P", "-m", module, json.dumps(params), str(ready)),
             env={
                 **_ENVIRONMENT,
                 **access.token_environment(self.token),
                 NUMBERED: numbered(self.chips),
             },
             after=None if name == HEAD else (HOST, self.gcs),
-            ready=(HOST, ready or manager),
+            ready=(HOST, ready),
         )
 
 
