@@ -37,15 +37,17 @@ def build(architecture: str, overrides: Mapping[str, object], tokenizer: Any) ->
         **overrides,
     }
     try:
-        config = AutoConfig.for_model(architecture, **values)
+        default = AutoConfig.for_model(architecture)
     except ValueError as error:
         raise ValueError(
             f"architecture={architecture!r} is none that transformers knows; "
             f"give a model type such as 'llama', 'qwen3' or 'gpt2'"
         ) from error
-    unknown = sorted(key for key in overrides if key not in config.to_dict())
+    # transformers itself takes any field, and leaves what it does not know unused.
+    unknown = sorted(key for key in overrides if not hasattr(default, key))
     if unknown:
         raise ValueError(f"model has no field {unknown[0]!r} in a config of {architecture!r}")
+    config = AutoConfig.for_model(architecture, **values)
     model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model
 

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs.pretraining import pretrain
+from tests.jobs import local_context
+from tests.jobs.local_context import LocalContext
+from tests.jobs.recipes import SHORT
+
+ROOT = Path(__file__).parents[2]
+
+
+def weights(ctx: LocalContext) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = load_file(ctx.output / "model.safetensors")
+    return loaded
+
+
+def same_bits(one: LocalContext, other: LocalContext) -> bool:
+    return (one.output / "model.safetensors").read_bytes() == (
+        other.output / "model.safetensors"
+    ).read_bytes()
+
+
+def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.allclose(one[name], other[name], atol=2e-4, rtol=1e-3) for name in one)
+
+
+def train_gang(folder: Path, data: Path, *, size: int) -> dict[str, float]:
+    """Train with `size` processes that meet over a file; return what rank 0 returned."""
+    spec = {"store": str(folder / "store"), "folder": str(folder), "inputs": {"data": str(data)}}
+    spec |= {"job": "jobs.pretraining.pretrain", "params": SHORT, "world_size": size}  # type: ignore[dict-item]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, local_context.__file__, json.dumps({**spec, "rank": rank})],
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        ends = [(worker.communicate(timeout=110)[1], worker.returncode) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [code for _, code in ends] == [0] * size, ends
+    told: dict[str, float] = json.loads((folder / "result.json").read_text())
+    return told
+
+
+def test_the_loss_goes_down_and_every_step_is_told(undisturbed: LocalContext) -> None:
+    losses = undisturbed.series("train/loss")
+
+    assert len(losses) == SHORT["steps"]
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    assert len(undisturbed.series("validation/loss")) == 2
+    assert undisturbed.done == (SHORT["steps"], SHORT["steps"])
+    for name in ("train/lr", "train/grad_norm", "train/tokens_per_second"):
+        assert all(value > 0 for value in undisturbed.series(name))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    tmp_path: Path, sums: Path, undisturbed: LocalContext
+) -> None:
+    again = LocalContext(folder=tmp_path / "again", inputs={"data": sums})
+    other = LocalContext(folder=tmp_path / "other", inputs={"data": sums}, seed=8)
+    pretrain(again, **SHORT)
+    pretrain(other, **SHORT)
+
+    assert same_bits(again, undisturbed)
+    assert again.series("train/loss") == undisturbed.series("train/loss")
+    assert not same_bits(other, undisturbed)
+
+
+@pytest.mark.parametrize("lost_after", [10, 17])
+def test_a_lost_worker_goes_on_bit_by_bit_as_if_nothing_had_happened(
+    tmp_path: Path, sums: Path, undisturbed: LocalContext, lost_after: int
+) -> None:
+    lost = LocalContext(folder=tmp_path, inputs={"data": sums}, stop_after=lost_after)
+    with pytest.raises(InterruptedError):
+        pretrain(lost, **SHORT)
+    resumed = LocalContext(folder=tmp_path, inputs={"data": sums})
+    pretrain(resumed, **SHORT)
+
+    assert resumed.points[0][0] == 11
+    assert same_bits(resumed, undisturbed)
+    assert resumed.series("train/loss") == undisturbed.series("train/loss")[10:]
+
+
+def test_checkpoints_hold_no_pickle(undisturbed: LocalContext) -> None:
+    files = [path for path in (undisturbed.folder / "checkpoints").rglob("*") if path.is_file()]
+
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+
+
+def test_a_checkpoint_of_another_seed_is_refused(tmp_path: Path, sums: Path) -> None:
+    lost = LocalContext(folder=tmp_path, inputs={"data": sums}, stop_after=10)
+    with pytest.raises(InterruptedError):
+        pretrain(lost, **SHORT)
+
+    with pytest.raises(ValueError, match="made with seed 7, this run has 8"):
+        pretrain(LocalContext(folder=tmp_path, inputs={"data": sums}, seed=8), **SHORT)
+
+
+def test_two_workers_learn_what_one_learns(
+    tmp_path: Path, sums: Path, undisturbed: LocalContext
+) -> None:
+    told = train_gang(tmp_path, sums, size=2)
+    pair = LocalContext(folder=tmp_path)
+
+    assert told["train/loss"] == pytest.approx(undisturbed.series("train/loss")[-1], rel=1e-3)
+    assert told["validation/loss"] == pytest.approx(
+        undisturbed.series("validation/loss")[-1], rel=1e-3
+    )
+    assert close(weights(pair), weights(undisturbed))
+
+
+def test_micro_batches_change_nothing_but_the_rounding(
+    tmp_path: Path, sums: Path, undisturbed: LocalContext
+) -> None:
+    ctx = LocalContext(folder=tmp_path, inputs={"data": sums})
+    pretrain(ctx, **{**SHORT, "accumulate": 3})
+
+    assert close(weights(ctx), weights(undisturbed))
+
+
+def test_another_architecture_is_a_name_and_its_fields(tmp_path: Path, sums: Path) -> None:
+    ctx = LocalContext(folder=tmp_path, inputs={"data": sums})
+    fields = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    pretrain(ctx, **{**SHORT, "architecture": "gpt2", "model": fields, "steps": 2})
+
+    config = json.loads((ctx.output / "config.json").read_text())
+    assert (config["model_type"], config["n_embd"]) == ("gpt2", 16)
+
+
+def test_training_goes_on_from_the_input_model(
+    tmp_path: Path, sums: Path, undisturbed: LocalContext
+) -> None:
+    inputs = {"data": sums, "model": undisturbed.output}
+    ctx = LocalContext(folder=tmp_path, inputs=inputs)
+    pretrain(ctx, **{**SHORT, "steps": 2, "learning_rate": 1e-5})
+
+    last = undisturbed.series("train/loss")[-1]
+    assert ctx.series("train/loss")[0] == pytest.approx(last, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"architecture": "lama"}, "architecture='lama' is none that transformers knows"),
+        ({"model": {"hidden_sise": 32}}, "model has no field 'hidden_sise'"),
+        ({"precision": "fp8"}, "precision='fp8' is none of"),
+        ({"batch_size": 2, "accumulate": 3}, "batch_size=2 is too small"),
+        ({"accumulate": 0}, "accumulate=0"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_with_its_value(
+    tmp_path: Path, sums: Path, changed: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        pretrain(LocalContext(folder=tmp_path, inputs={"data": sums}), **{**SHORT, **changed})
