@@ -7,16 +7,16 @@ number taken stops at once and touches nothing: the run has another one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.control.requests import Workbench, attempt_request, deployment
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Cancel, Command, Expire, Record, Start, decide
 from orchestrator.core.errors import ArtifactError, StaleControllerError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.fold import apply, fold
-from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
-from orchestrator.core.spec import Endpoint, Stage
+from orchestrator.core.run import Attempt, Run, RunHeader
 from orchestrator.core.state import (
     AttemptCancelled,
     AttemptFailed,
@@ -30,8 +30,6 @@ from orchestrator.core.state import (
     StageReused,
 )
 from orchestrator.messages import (
-    AttemptRequest,
-    Deployment,
     Failed,
     Message,
     Placed,
@@ -63,19 +61,6 @@ class World:
     artifacts: ArtifactStore
     tracker: Tracker
     clock: Clock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workbench:
-    """What every attempt of the run is given, beside its stage.
-
-    `reuse_key` returns the key under which the result of a stage may be reused, or `None`.
-    """
-
-    packages: tuple[str, ...]
-    code: tuple[str, ...]
-    storage: str
-    reuse_key: Callable[[Run, StageRun], str | None]
 
 
 def ignore(stage: str, attempt: int, message: Message) -> None:
@@ -209,49 +194,14 @@ class Controller:
                 return
             inputs[name] = ref
         if stage.endpoint is None:
-            self._world.cluster.start(self._request(command, stage, inputs))
+            self._world.cluster.start(attempt_request(self.run, self._bench, command, inputs))
         else:
             model = inputs[stage.endpoint.model]
-            self._world.serving.start(self._deployment(command, stage.endpoint, model))
+            self._world.serving.start(deployment(self.run, self._bench, command, model))
 
     def _refuse(self, command: Start, evidence: str) -> None:
         failure = Failure(kind=FailureKind.DATA, evidence=evidence, pool=command.pool)
         self._commit(AttemptFailed(command.stage, command.number, failure))
-
-    def _request(
-        self, command: Start, stage: Stage, inputs: Mapping[str, ArtifactRef]
-    ) -> AttemptRequest:
-        return AttemptRequest(
-            run=self.run.header.run,
-            stage=stage.name,
-            attempt=command.number,
-            epoch=self.run.epoch,
-            job=stage.job or "",
-            params=stage.params,
-            packages=self._bench.packages,
-            code=self._bench.code,
-            inputs=inputs,
-            storage=self._bench.storage,
-            seed=self.run.plan.seed,
-            pool=self.run.plan.pools[command.pool],
-            needs=stage.needs,
-        )
-
-    def _deployment(self, command: Start, endpoint: Endpoint, model: ArtifactRef) -> Deployment:
-        planned = self.run.stages[command.stage].planned
-        return Deployment(
-            run=self.run.header.run,
-            stage=command.stage,
-            attempt=command.number,
-            endpoint=endpoint,
-            model=model,
-            format=planned.formats[planned.pools.index(command.pool)],
-            pool=self.run.plan.pools[command.pool],
-            needs=planned.stage.needs,
-            packages=self._bench.packages,
-            code=self._bench.code,
-            storage=self._bench.storage,
-        )
 
     # --- reuse ---------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from orchestrator.messages import AttemptRequest, Deployment, Message
 from orchestrator.ports import ArtifactStore, Clock, Cluster, EventStore, Serving, Tracker
 
 if TYPE_CHECKING:
-    from orchestrator.control.loop import Workbench
+    from orchestrator.control.requests import Workbench
 
 HOME_VARIABLE = "ORCHESTRATOR_HOME"
 
@@ -196,7 +196,7 @@ def fetch_model(deployment: Deployment) -> Path:
 def workbench(found: Settings, at: Path, *, reuse: bool = True) -> Workbench:
     """Return what every attempt of a run is given."""
     from orchestrator.adapters import job_source
-    from orchestrator.control.loop import Workbench
+    from orchestrator.control.requests import Workbench
     from orchestrator.control.reuse import never_reuse, reuse_key_with
 
     @cache

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from orchestrator.control.loop import Controller, Workbench, World
+from orchestrator.control.loop import Controller, World
+from orchestrator.control.requests import Workbench
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.run import Run
 from orchestrator.core.spec import Limits, Stage

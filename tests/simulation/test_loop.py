@@ -9,7 +9,8 @@ from random import Random
 
 import pytest
 
-from orchestrator.control.loop import Controller, Workbench, World
+from orchestrator.control.loop import Controller, World
+from orchestrator.control.requests import Workbench
 from orchestrator.core.decide import action_for
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.failure import Action, FailureKind

@@ -38,3 +38,8 @@ def test_params_are_flat_with_lists_as_text() -> None:
         "e": "{}",
         "f": "text",
     }
+
+
+def test_a_stage_without_parameters_has_no_params():
+    assert fields.params({}) == {}
+    assert fields.params({"model": {}, "steps": 2}) == {"model": "{}", "steps": "2"}

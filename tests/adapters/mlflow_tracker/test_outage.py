@@ -1,0 +1,106 @@
+"""Lost answers and a server that goes away: nothing is lost, nothing is written twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters import mlflow_server
+from orchestrator.adapters.mlflow_tracker import MlflowTracker
+from orchestrator.adapters.mlflow_tracker.errors import AwayError
+from orchestrator.adapters.mlflow_tracker.projection import Projection
+from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Server, Shown
+from orchestrator.core.state import (
+    AttemptSucceeded,
+    RunSucceeded,
+)
+from tests.adapters.mlflow_tracker.seen import Seen
+
+SECONDS = 60.0
+Track = Callable[..., MlflowTracker]
+Tell = Callable[..., "object"]
+
+
+class Deaf(Server):
+    """A server whose answers get lost, ever more rarely, once the request has gone through."""
+
+    asked, next_lost, gap = 0, 1, 1
+
+    def create(self, name: str, tags: Mapping[str, str], start: float) -> Shown:
+        shown = super().create(name, tags, start)
+        self._lose()
+        return shown
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[MetricPoint] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        super().log(run_id, metrics=metrics, params=params, tags=tags)
+        self._lose()
+
+    def _lose(self) -> None:
+        self.asked += 1
+        if self.asked == self.next_lost:
+            self.gap += 1
+            self.next_lost += self.gap
+            raise AwayError("the answer was lost")
+
+
+def test_answers_that_are_lost_neither_lose_nor_double_anything(
+    tale: Tell, uri: str, experiment: str, tmp_path: Path
+) -> None:
+    story = tale()
+    story.to_the_end(steps=400)
+    projection = Projection(story.store, story.name, Deaf(uri, experiment), tmp_path)
+    lost = 0
+    while not _synced(projection, story.at):
+        lost += 1
+    assert lost >= 3
+    found = Seen(uri, experiment)
+    assert len(found.runs) == 5
+    assert {run.info.status for run in found.runs.values()} == {"FINISHED"}
+    assert found.count("r2-1/pretrain/1", "lr") == 400
+    assert found.count("r2-1", "pretrain/lr") == 400
+    assert found.count("r2-1", "evaluate/accuracy") == 1
+
+
+def _synced(projection: Projection, now: float) -> bool:
+    try:
+        projection.sync(now)
+    except AwayError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_outage_loses_nothing_and_writes_nothing_twice(
+    tale: Tell, track: Track, home: Path, uri: str, experiment: str
+) -> None:
+    story = tale()
+    story.succeed("data")
+    story.train_points(1, 500)
+    story.begin("pretrain")
+    tracker = track(story)
+    while not any(story.store.cursors.values()):
+        tracker.notify()
+    assert mlflow_server.down(home)
+    story.say(AttemptSucceeded("pretrain", 1, None, {"loss": 0.5}))
+    story.succeed("evaluate", accuracy=0.5)
+    tracker.notify()
+    assert mlflow_server.up(home) == uri
+    story.succeed("serve", 1, "ascend")
+    story.say(RunSucceeded())
+    tracker.notify()
+    assert tracker.close(SECONDS)
+    found = Seen(uri, experiment)
+    assert len(found.runs) == 5
+    assert {run.info.status for run in found.runs.values()} == {"FINISHED"}
+    assert found.count("r2-1/pretrain/1", "lr") == 500
+    assert found.count("r2-1", "pretrain/lr") == 500
