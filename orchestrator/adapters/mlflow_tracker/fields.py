@@ -153,10 +153,8 @@ def _flat(path: str, value: Json) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(f"{path}.{key}" if path else str(key), inner)
-    elif isinstance(value, str):
-        yield path, value
-    else:
-        yield path, json.dumps(value, default=str)
+    elif path:
+        yield path, value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _timestamp(at: float | None) -> str:
