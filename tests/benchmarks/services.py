@@ -15,7 +15,6 @@ from pathlib import Path
 
 from orchestrator import session, wiring
 from orchestrator.control.loop import Controller
-from orchestrator.core.run import Run
 from orchestrator.core.state import RunState
 from orchestrator.messages import Message
 from orchestrator.ports import Observer
@@ -36,18 +35,18 @@ class Bench:
         """The folder with the benchmark's own configs."""
         return self.folder / "conf"
 
-    def launch(
-        self, overrides: Sequence[str], *, reuse: bool = False, observer: Observer | None = None
-    ) -> Run:
-        """Run a pipeline as the command `launch` does, less its live view."""
+    def order(self, overrides: Sequence[str], *, reuse: bool = False) -> session.Order:
+        """Compose and plan a run."""
         found = wiring.settings(overrides, config_dir=self.configs)
         header = session.new_header(found, wiring.plan(found))
-        order = session.Order(found=found, header=header, at=_home(self.folder), reuse=reuse)
+        return session.Order(found=found, header=header, at=_home(self.folder), reuse=reuse)
+
+    def launch(self, order: session.Order, observer: Observer | None = None) -> None:
+        """Drive a run to its end as the command `launch` does, less its live view."""
         addresses = session.Addresses(cluster=self.cluster, tracking=self.tracking)
         run = session.launch(order, addresses, _View(observer or _ignore))
         if run.state is not RunState.SUCCEEDED:
-            raise RuntimeError(f"{header.run} {run.state}: {run.reason}")
-        return run
+            raise RuntimeError(f"{order.header.run} {run.state}: {run.reason}")
 
 
 @contextmanager
