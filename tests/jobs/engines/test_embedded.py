@@ -145,6 +145,23 @@ def test_a_device_that_fails_ends_its_answers_only(
     assert len(asyncio.run(ask(engine, "hello", GREEDY))) == 48
 
 
+@pytest.mark.parametrize(("able", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_weights_are_widened_where_the_cpu_can_not_compute_with_them(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    able: bool,  # noqa: FBT001 - a parameter of the test
+    expected: torch.dtype,
+) -> None:
+    narrow = shutil.copytree(folder, tmp_path / "narrow")
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(narrow)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
+    engine = EmbeddedEngine(narrow, HARDWARE, threads=1)
+    assert engine._batch._model.dtype == expected
+    assert len(asyncio.run(ask(engine, "hello", Sampling(max_tokens=4, temperature=0)))) == 4
+    engine.close()
+
+
 def test_a_closed_engine_says_so(folder: Path) -> None:
     engine = EmbeddedEngine(folder, HARDWARE, threads=1)
 
