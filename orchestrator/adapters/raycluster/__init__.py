@@ -2,5 +2,6 @@
 
 `service.py` starts and stops a cluster on this machine, `access.py` joins one, `cluster.py` is
 the port, `placement.py` and `gang.py` are one attempt, `visible.py` runs on the pools, `nodes.py`
-knows what there is, `faults.py` alone translates Ray's errors, `jobs.py` hands a controller over.
+knows what there is, `node.py` is a node process, `faults.py` alone translates Ray's errors,
+`jobs.py` hands a controller over.
 """

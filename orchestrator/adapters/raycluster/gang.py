@@ -193,9 +193,10 @@ class Gang:
         """Translate `error`; a worker that went with its node is a lost node."""
         node = self._nodes.get(rank)
         found = faults.failure(error, self._request, rank=rank, node=self._name(rank))
-        if found.kind is FailureKind.WORKER_LOST and node and not nodes.stands(node):
-            return faults.with_node(found)
-        return found
+        gone = found.kind is FailureKind.NODE_LOST
+        if found.kind is FailureKind.WORKER_LOST and node:
+            gone = not nodes.stands(node)
+        return faults.with_node(found) if gone and node else found
 
     def _ranks(self) -> range:
         return range(self._request.needs.workers)

@@ -10,26 +10,22 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.adapters.raycluster import service
+from orchestrator.adapters.raycluster import access, service
 from orchestrator.core.errors import ClusterError
 
 
 def submit(home: Path, address: str, words: Sequence[str], environment: Mapping[str, str]) -> str:
     """Run the command `words` as a job with `environment` added; return the job's id.
 
-    `address` is that of a foreign cluster's job server (`http://HOST:8265`); empty for the
-    managed cluster of `home`.
+    `address` is that of a foreign cluster, or of its job server (`http://HOST:8265`); empty for
+    the managed cluster of `home`.
 
     Raises:
         ClusterError: No job server answers, or it refuses the job.
     """
     from ray.job_submission import JobSubmissionClient
 
-    managed = service.find(home)
-    where = address or (managed.dashboard if managed else "")
-    if not where:
-        message = f"no cluster of {str(home)!r} is up to run a detached launch on"
-        raise ClusterError(message)
+    where = _job_server(address) if address else _managed(home)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         client = JobSubmissionClient(where)
@@ -41,3 +37,27 @@ def submit(home: Path, address: str, words: Sequence[str], environment: Mapping[
         message = f"the job server at {where!r} refuses the launch: {reason}"
         raise ClusterError(message) from error
     return job
+
+
+def _managed(home: Path) -> str:
+    found = service.find(home)
+    if found is None:
+        raise ClusterError(f"no cluster of {str(home)!r} is up to run a detached launch on")
+    return found.dashboard
+
+
+def _job_server(address: str) -> str:
+    """Return the job server of the cluster at `address`, which only the cluster itself knows."""
+    if "://" in address:
+        return address
+    import ray
+
+    joined = access.connect(address)
+    try:
+        known: str = ray._private.worker.global_worker.node.address_info["webui_url"]  # noqa: SLF001 - as Ray's own client finds it
+    finally:
+        if joined:
+            ray.shutdown()
+    if not known:
+        raise ClusterError(f"the Ray cluster at {address!r} has no dashboard, hence no job server")
+    return f"http://{known}"

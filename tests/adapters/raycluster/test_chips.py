@@ -1,0 +1,44 @@
+"""A worker sees its own chips alone, also where Ray has no manager for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.adapters.raycluster import service
+from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.core.spec import Needs
+from orchestrator.messages import LogLine
+from tests.clusters import POOLS, Attempt, begin, request
+from tests.workers import worker
+
+REAL = replace(POOLS["spare"], emulation=None)
+VARIABLE = "MLU_VISIBLE_DEVICES"
+
+
+def test_chips_that_ray_does_not_know_are_numbered_beside_those_that_it_does() -> None:
+    names = service.numbered(("MLU", "NPU")).split(",")
+
+    assert names.count("NPU") == 1
+    assert names[-1] == "MLU"
+
+
+@pytest.mark.ray
+def test_each_worker_is_shown_its_own_chips(ray_address: str) -> None:
+    cluster = RayCluster(ray_address, worker)
+    one = begin(cluster, request("tell_environment", "one", on=REAL, names=[VARIABLE]))
+    one.finish()
+    pair = Needs(workers=2)
+    two = begin(cluster, request("tell_environment", "two", on=REAL, needs=pair, names=[VARIABLE]))
+    two.finish()
+
+    assert shown(one) in (["0"], ["1"])
+    assert sorted(shown(two)) == ["0", "1"]
+
+
+def shown(attempt: Attempt) -> list[str]:
+    lines: Any = attempt.of(LogLine)
+    return [json.loads(line.text)[VARIABLE] for line in lines]

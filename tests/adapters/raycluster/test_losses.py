@@ -1,0 +1,101 @@
+"""What is lost is told within seconds, and by its cause: a killed worker, a killed node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.adapters.raycluster import service
+from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.core.failure import FailureKind
+from orchestrator.core.spec import Needs
+from orchestrator.messages import Failed, LogLine, PoolState, Progress, Succeeded
+from orchestrator.supervisor.record import wait
+from tests.clusters import POOLS, Attempt, begin, request
+from tests.workers import worker
+
+pytestmark = pytest.mark.ray
+PAIR = Needs(workers=2)
+
+
+@pytest.fixture
+def cluster(ray_address: str) -> Iterator[RayCluster]:
+    made = RayCluster(ray_address, worker)
+    yield made
+    made.close()
+
+
+def pid_of(attempt: Attempt) -> int:
+    line: Any = attempt.of(LogLine)[0]
+    return int(line.text)
+
+
+def test_a_killed_worker_is_told_at_once(cluster: RayCluster, tmp_path: Path) -> None:
+    attempt = begin(cluster, request("hold", "killed", until=str(tmp_path / "never")))
+    attempt.until_heard(Progress)
+    os.kill(pid_of(attempt), signal.SIGKILL)
+    began = time.monotonic()
+    outcome: Any = attempt.finish()
+
+    assert time.monotonic() - began < 5.0
+    assert isinstance(outcome, Failed)
+    assert outcome.failure.kind is FailureKind.WORKER_LOST
+    assert (outcome.failure.rank, outcome.failure.node) == (0, "nvidia-0")
+
+
+def test_of_a_gang_the_lost_worker_is_told_and_not_the_broken_link(cluster: RayCluster) -> None:
+    outcome: Any = begin(cluster, request("lose_one", "torn", needs=PAIR)).finish()
+
+    assert outcome.failure.kind is FailureKind.WORKER_LOST
+    assert outcome.failure.rank == 1
+
+
+def test_the_first_worker_to_fail_ends_the_gang(cluster: RayCluster) -> None:
+    attempt = begin(cluster, request("break_one", "broken", needs=PAIR))
+    outcome: Any = attempt.finish()
+
+    assert outcome.failure.kind is FailureKind.DATA
+    assert outcome.failure.rank == 1
+    assert wait(lambda: cluster.pools(POOLS)["nvidia"].free == 2, 10.0)
+    again = begin(cluster, request("succeed", "after", needs=Needs(devices=2)))
+    assert isinstance(again.finish(), Succeeded)
+
+
+def test_a_killed_node_is_told_within_seconds_and_its_pool_is_down(
+    cluster: RayCluster,
+    ray_home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    attempt = begin(cluster, request("hold", "razed", on="spare", until=str(tmp_path / "never")))
+    attempt.until_heard(Progress)
+    kill_raylet(ray_home, "spare-0")
+    began = time.monotonic()
+    outcome: Any = attempt.finish()
+
+    assert time.monotonic() - began < 5.0
+    assert outcome.failure.kind is FailureKind.NODE_LOST
+    assert "'spare-0'" in outcome.failure.evidence
+    assert wait(lambda: cluster.pools(POOLS)["spare"].state is PoolState.DOWN, 10.0)
+    refused: Any = begin(cluster, request("succeed", "ruins", on="spare")).finish(2.0)
+    assert refused.failure.kind is FailureKind.PLACEMENT
+    assert "pool 'spare' has no live node" in refused.failure.evidence
+    assert capsys.readouterr() == ("", "")
+
+
+def kill_raylet(home: Path, node: str) -> None:
+    """Kill the raylet of `node`: of all processes, the child of the one that was recorded."""
+    found = service.find(home)
+    assert found is not None
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        name, _, rest = path.read_text().partition(" (")[2].rpartition(") ")
+        if name == "raylet" and int(rest.split()[1]) == found.processes[node]:
+            os.kill(int(path.parent.name), signal.SIGKILL)
+            return
+    pytest.fail(f"no raylet of {node!r}")

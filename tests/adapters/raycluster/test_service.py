@@ -1,0 +1,96 @@
+"""The managed cluster: found again, refused where it does not fit, guarded by a token."""
+
+from __future__ import annotations
+
+import stat
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.raycluster import access, jobs, service
+from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.core.errors import ClusterError
+from orchestrator.core.settings import ClusterSettings
+from orchestrator.supervisor.record import wait
+from tests.clusters import POOLS
+from tests.workers import worker
+
+REAL = replace(POOLS["spare"], emulation=None)
+
+
+def test_a_pool_with_real_chips_is_not_started_here(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"'spare' is not emulated .* set cluster\.address"):
+        service.up(tmp_path, {"spare": REAL}, ClusterSettings())
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_cluster_nothing_is_found_and_nothing_to_stop(tmp_path: Path) -> None:
+    assert service.find(tmp_path) is None
+    assert not service.down(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://host:1", "host", "host:port", ":6379"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ClusterError, match="is not HOST:PORT"):
+        access.split(address)
+
+
+def test_an_address_where_nobody_answers_is_named() -> None:
+    with pytest.raises(ClusterError, match=r"no Ray head node answers at '127\.0\.0\.1:9'"):
+        RayCluster("127.0.0.1:9", worker)
+
+
+def test_a_detached_launch_without_a_cluster_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"no cluster of .* is up"):
+        jobs.submit(tmp_path, "", ["true"], {})
+
+
+@pytest.mark.ray
+def test_the_cluster_of_a_home_is_found_again(ray_home: Path) -> None:
+    found = service.find(ray_home)
+
+    assert found is not None
+    assert service.up(ray_home, {"ascend": POOLS["ascend"]}, ClusterSettings()) == found.address
+    assert {"head", "nvidia-0", "ascend-0"} <= found.processes.keys()
+
+
+@pytest.mark.ray
+def test_a_running_cluster_that_lacks_a_pool_is_refused_with_the_way_out(ray_home: Path) -> None:
+    bigger = {"ascend": replace(POOLS["ascend"], devices_per_node=8)}
+    with pytest.raises(ClusterError, match=r"'ascend': 1 x \(8 NPU.*`orchestrator down` first"):
+        service.up(ray_home, bigger, ClusterSettings())
+
+
+@pytest.mark.ray
+def test_who_has_no_token_is_not_let_in(ray_home: Path) -> None:
+    found = service.find(ray_home)
+    assert found is not None
+    token = ray_home / "services" / "ray.token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{found.dashboard}/api/jobs/", timeout=20.0)  # noqa: S310 - http
+
+    assert refused.value.code == 401
+    refused.value.close()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("known_by", ["home", "address"])
+def test_a_detached_launch_runs_as_a_job_of_the_cluster(
+    ray_home: Path, tmp_path: Path, known_by: str
+) -> None:
+    found = service.find(ray_home)
+    assert found is not None
+    made = tmp_path / "made"
+    code = f"import os, pathlib; pathlib.Path({str(made)!r}).write_text(os.environ['WHO'])"
+    home, address = (ray_home, "") if known_by == "home" else (tmp_path, found.address)
+    job = jobs.submit(home, address, [sys.executable, "-c", code], {"WHO": "the controller"})
+
+    assert job
+    assert wait(made.exists, 60.0)
+    assert wait(lambda: made.read_text() == "the controller", 5.0)
