@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+NOBODY = "http://127.0.0.1:9"
+NOOP = ("launch", "pipeline=noop")
 HERE = ("cluster=local", "tracking=none", "pipeline=noop")
 
 
@@ -67,6 +69,9 @@ def test_a_job_that_fails_gives_the_exit_code_of_a_failed_run(orchestrator, tmp_
         (("plan", "pipeline=nothing"), 2, "'nothing'"),
         (("plan", "seed=soon", "cost_limit=much"), 2, "cost_limit"),
         (("launch", "cluster=local", "pipeline=smoke"), 2, "set cluster=ray"),
+        ((*NOOP, "cluster=local", f"tracking.uri={NOBODY}"), 1, NOBODY),
+        ((*NOOP, "tracking=none", "cluster.address=127.0.0.1:9"), 1, "no Ray head node answers"),
+        ((*NOOP, "tracking=none", "fleet=r2"), 1, "set cluster.address or RAY_ADDRESS"),
     ],
 )
 def test_a_mistake_gets_one_line_and_an_exit_code(orchestrator, words, code, line):
@@ -74,6 +79,7 @@ def test_a_mistake_gets_one_line_and_an_exit_code(orchestrator, words, code, lin
     assert done.returncode == code, done.stdout + done.stderr
     assert line in done.stderr
     assert "Traceback" not in done.stderr
+    assert json.loads(orchestrator("status", "--json").stdout) == []
 
 
 def test_help_and_version_need_nothing(orchestrator):
