@@ -1,0 +1,56 @@
+"""A job's context without an attempt behind it: the yardsticks train the same job with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.job import Checkpoint, Hardware
+
+HARDWARE = Hardware(
+    pool="bare",
+    accelerator="CPU",
+    vendor="any",
+    device="cpu",
+    backend="gloo",
+    formats=("bf16",),
+    memory_gb=None,
+    emulated=True,
+)
+
+
+@dataclass(kw_only=True)
+class BareContext:
+    """Keeps nothing but the times at which metrics were told."""
+
+    inputs: Mapping[str, Path]
+    output: Path
+    rank: int = 0
+    world_size: int = 1
+    seed: int = 0
+    hardware: Hardware = HARDWARE
+    run: str = "bare"
+    stage: str = "bare"
+    attempt: int = 1
+    told: list[float] = field(default_factory=list)
+
+    @property
+    def device(self) -> str:
+        return self.hardware.device
+
+    def log(self, message: str) -> None:
+        pass
+
+    def metrics(self, values: Mapping[str, float], *, step: int) -> None:
+        self.told.append(time.time())  # noqa: TID251 - compared with the clock of a driver
+
+    def progress(self, done: int, total: int) -> None:
+        pass
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+        raise NotImplementedError
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        return None
