@@ -35,7 +35,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     steps: int = 1200,
     batch_size: int = 64,
     accumulate: int = 1,
-    learning_rate: float = 6e-3,
+    learning_rate: float = 2e-3,
     warmup: int = 50,
     learning_rate_floor: float = 0.05,
     weight_decay: float = 0.1,
