@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How often to write, in seconds: passes, heartbeats, first and longest wait when away."""
+    """How often to write, in seconds: starts of passes, heartbeats, waits when MLflow is away."""
 
     between: float = 0.5
     heartbeat: float = 10.0
@@ -84,12 +84,14 @@ class MlflowTracker:
         while not self._abandoned.is_set():
             last = self._closing.is_set()
             self._news.clear()
+            began = self._clock.now()
             if self._pass():
                 if last:
                     self._complete.set()
                     return
                 retry = self._pace.retry
-                self._closing.wait(self._pace.between)
+                spent = max(0.0, self._clock.now() - began)
+                self._closing.wait(self._pace.between - spent)  # a long pass is followed at once
                 self._news.wait(self._pace.heartbeat)
             else:
                 self._rest(retry)
