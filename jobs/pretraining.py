@@ -32,7 +32,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     *,
     architecture: str = "llama",
     model: dict[str, object] | None = None,
-    steps: int = 1200,
+    steps: int = 1600,
     batch_size: int = 64,
     accumulate: int = 1,
     learning_rate: float = 2e-3,

@@ -45,9 +45,9 @@ def prepare(  # noqa: PLR0913 - the parameters of a job are its configuration
     *,
     task: str = "basic_arithmetic",
     options: dict[str, object] | None = None,
-    draws: int = 20_000,
+    draws: int = 5_000,
     validation: float = 0.02,
-    test: float = 0.05,
+    test: float = 0.1,
     vocab_size: int = 384,
 ) -> Metrics:
     """Draw tasks, split them by content, tokenize them, and write the data set.
@@ -58,7 +58,8 @@ def prepare(  # noqa: PLR0913 - the parameters of a job are its configuration
         ctx: The context.
         task: Name of a reasoning-gym data set.
         options: Difficulty, in that data set's own words; `SUMS` where left out.
-        draws: How many tasks to draw; repeated questions are dropped.
+        draws: How many tasks to draw; repeated questions are dropped. Fewer tasks seen more often
+            are learnt sooner than many seen once or twice.
         validation: Share of the contents held out for validation.
         test: Share of the contents held out for the test.
         vocab_size: Most tokens of a trained tokenizer.
