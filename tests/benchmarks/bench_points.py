@@ -32,7 +32,7 @@ def rows() -> list[Row]:
     ours, theirs = (median(column) for column in zip(*rounds, strict=True))
     step, telling = told["computing"] * 1e3, told["telling"] * 1e3
     name = "metric points from the store into MLflow, against log_batch of 1,000"
-    cost = "metrics and progress of a step, against a step of 10 ms"
+    cost = "CPU time of telling metrics and progress, against a step of 10 ms"
     return [
         compare(name, ours, theirs, unit="points/s", goal="ours >= 3000"),
         compare(cost, telling, step, unit="ms", goal="ratio <= 0.01"),
@@ -121,7 +121,8 @@ def _told(folder: Path) -> dict[str, float]:
         clock=wiring.clock(),
         gang=lambda *_args, **_kinds: nullcontext(),
     ):
-        outcome = pickle.loads(pickle.dumps(batch))[-1]  # noqa: S301 - our own
+        pickle.dumps(batch)
+        outcome = batch[-1]
     if not isinstance(outcome, Succeeded):
         raise TypeError(f"the job did not succeed: {outcome!r}")
     return dict(outcome.metrics)
