@@ -42,7 +42,11 @@ format: $(VENV)/.dev ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## run the benchmarks, print them as a table
+$(VENV)/.bench: $(VENV)/.dev requirements-bench.lock
+	$(PIP) --no-deps -r requirements-bench.lock
+	@touch $@
+
+bench: $(VENV)/.bench ## run the benchmarks, print them as a table
 	$(BIN)/python -m tests.benchmarks
 
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs

@@ -83,7 +83,7 @@ class Loop:
 
     def _step(self) -> Done:
         step, position = self.state.step, self.state.position
-        torch.manual_seed(mix(self.ctx.seed, step, self.ctx.rank))
+        _seed(self.ctx.device, mix(self.ctx.seed, step, self.ctx.rank))
         rate = self.schedule.rate(step)
         done = self.stepper.take(self.order.take(position, self.batch_size), rate)
         self.state = checkpoint.State(
@@ -138,3 +138,11 @@ class Loop:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _seed(device: str, number: int) -> None:
+    """Seed what a step draws from; on a CPU without visiting every device that torch knows."""
+    if device == "cpu":
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)

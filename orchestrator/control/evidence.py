@@ -45,13 +45,24 @@ def _from_the_user(frames: TracebackType | None) -> TracebackType | None:
 
 
 def _line(error: BaseException) -> str:
-    """Return `Type: message`, the first line of a longer message; our own say it all."""
+    """Return `Type: message`; of a longer message the first line, and the one that it announces.
+
+    Our own errors say it all in one line.
+    """
     if isinstance(error, OrchestratorError):
         return str(error)[:LONGEST_LINE]
     lines = _said(error).splitlines()
     name = type(error).__name__
-    named = (line for line in lines if line.partition(":")[0].rpartition(".")[2] == name)
-    return next(named, lines[0])[:LONGEST_LINE]
+    heads = (i for i, line in enumerate(lines) if _type_in(line) == name)
+    first = next(heads, 0)
+    announced = lines[first].endswith(":") and first + 1 < len(lines)
+    line = f"{lines[first]} {lines[first + 1].strip()}" if announced else lines[first]
+    return line[:LONGEST_LINE]
+
+
+def _type_in(line: str) -> str:
+    """Return the name of the exception that a line of a traceback begins with, as it may."""
+    return line.partition(":")[0].rpartition(".")[2]
 
 
 def _kind(error: BaseException) -> FailureKind:

@@ -106,3 +106,8 @@ def test_a_syntax_error_is_told_with_its_file_and_line() -> None:
     found = describe(caught.value)
     assert found.line.startswith("SyntaxError: ")
     assert 'File "jobs.py", line 1' in found.detail
+
+
+def test_a_line_that_announces_another_is_told_with_it() -> None:
+    found = describe(ValueError("the config is wrong:\n    hidden_size 30 is no multiple of 4"))
+    assert found.line == "ValueError: the config is wrong: hidden_size 30 is no multiple of 4"
