@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -102,5 +103,7 @@ def test_down_leaves_no_process_and_no_port(launched):
     home = str(launched.folder)
     left = [p.info for p in psutil.process_iter(["cmdline"]) if home in str(p.info["cmdline"])]
     assert left == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", PORT)) != 0
     assert launched.run("down").stdout.strip() == "Nothing was running."
     assert not list(Path(launched.folder).glob(".orchestrator/services/*.json"))
