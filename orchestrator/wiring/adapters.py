@@ -147,6 +147,7 @@ def tracker(found: Settings, store: EventStore, run: str, uri: str, logs: Path) 
 
         return NoTracker()
     from orchestrator.adapters.mlflow_tracker import MlflowTracker
+    from orchestrator.wiring.tracking import access
 
     return MlflowTracker(
         store,
@@ -155,6 +156,7 @@ def tracker(found: Settings, store: EventStore, run: str, uri: str, logs: Path) 
         settings=found.tracking,
         clock=clock(),
         logs=logs,
+        access=access(uri),
         pools=_pool_processes(logs.parent.parent),
     )
 

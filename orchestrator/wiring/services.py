@@ -114,6 +114,7 @@ def views(tracking: TrackingSettings, at: Path) -> Mapping[str, str]:
     """
     from orchestrator.adapters import mlflow_server
     from orchestrator.adapters.mlflow_tracker import views as ready_made
+    from orchestrator.wiring.tracking import access
 
     uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "") or mlflow_server.up(at)
-    return ready_made.links(uri, tracking.experiment)
+    return ready_made.links(uri, tracking.experiment, access(uri))

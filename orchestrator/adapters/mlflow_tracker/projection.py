@@ -14,7 +14,7 @@ from orchestrator.adapters.mlflow_tracker import fields, figures
 from orchestrator.adapters.mlflow_tracker.curves import Curves
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Server, Shown
+from orchestrator.adapters.mlflow_tracker.server import RUNNING, MetricPoint, Server, Shown
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.texts import Texts
 from orchestrator.core.fold import begin
@@ -81,6 +81,10 @@ class Projection:
         parent = (self._shown or {}).get(self._key)
         if parent is not None and points:
             self._server.log(parent.id, metrics=points)
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._server.close()
 
     def _write(self, now: float) -> None:
         if not self._server.connected:
@@ -149,20 +153,26 @@ class Projection:
                 points = self._curves.headline(name, last.metrics, at, last.number)
                 self._outbox.add(attempts[name, last.number], points=points)
             self._summed.add(name)
-        if self.run.done and not parent.ended:
+        if self.run.done and parent.status == RUNNING:
             self._outbox.add(parent, points=figures.totals(self.run, self.run.ended or now))
 
     def _end(self, parent: Shown, attempts: Mapping[tuple[str, int], Shown]) -> None:
         for attempt in self._story.attempts:
             shown = attempts[attempt.stage, attempt.number]
-            if not attempt.active and not shown.ended:
-                status = _ATTEMPT_STATUS[attempt.state]
-                self._server.end(shown.id, status, attempt.ended or attempt.started)
-                shown.ended = True
-        if self.run.done and not parent.ended:
-            status = _RUN_STATUS[self.run.state]
-            self._server.end(parent.id, status, self.run.ended or self.run.header.created)
-            parent.ended = True
+            status = _ATTEMPT_STATUS.get(attempt.state, RUNNING)
+            self._set_status(shown, status, attempt.ended or attempt.started)
+        status = _RUN_STATUS.get(self.run.state, RUNNING)
+        self._set_status(parent, status, self.run.ended or self.run.header.created)
+
+    def _set_status(self, shown: Shown, status: str, ended: float) -> None:
+        """Write the true status, also over what somebody else made of it meanwhile."""
+        if shown.status == status:
+            return
+        if status == RUNNING:
+            self._server.reopen(shown.id)
+        else:
+            self._server.end(shown.id, status, ended)
+        shown.status = status
 
     def _show_views(self) -> None:
         """Write the views when the run begins, and again when its metrics are known."""

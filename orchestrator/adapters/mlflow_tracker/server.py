@@ -1,39 +1,29 @@
-"""The only file that talks to MLflow: a few verbs, whose errors are two.
+"""The verbs of the tracker on an MLflow server, whose errors are two.
 
-Rules: never the fluent API; short timeouts and no retries of MLflow's own, because the tracker's
-thread has a back-off; every verb may be repeated, and the second time changes nothing. MLflow is
-imported by `connect`, in the thread that calls it.
+Rules: every verb may be repeated, and the second time changes nothing, but for `create`: look at
+what is `shown` first. MLflow itself is not imported.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import Any
 
-from orchestrator.adapters.mlflow_tracker import view_states
-from orchestrator.adapters.mlflow_tracker.errors import AwayError, RefusedError
+from orchestrator.adapters.mlflow_tracker import foreign_artifacts, view_states
+from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.fields import KEY
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+from orchestrator.adapters.mlflow_tracker.rest import Access, Rest
 
 logger = logging.getLogger(__name__)
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _METRICS, _FIELDS = 900, 50  # of 1,000 entities and 1 MB that MLflow takes in one request
 _PAGE = 1000
-_FOR_EVER = frozenset({400, 404, 409, 413})
-_SWITCHES = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
+_PROXIED = "mlflow-artifacts:/"
+RUNNING = "RUNNING"
+Fields = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +38,26 @@ class MetricPoint:
 
 @dataclass(slots=True)
 class Shown:
-    """An MLflow run as it stands on the server: what need not be written again."""
+    """An MLflow run as it stands on the server: what need not be written again.
+
+    `artifacts` is the URI of the folder of its artifacts.
+    """
 
     id: str
     tags: dict[str, str] = field(default_factory=dict)
     params: frozenset[str] = frozenset()
-    ended: bool = False
+    status: str = RUNNING
+    artifacts: str = ""
+    metrics: int = 0
 
 
 class Server:
     """One experiment of an MLflow server. Not for use by two threads at once."""
 
-    def __init__(self, uri: str, experiment: str) -> None:
-        """Remember where; nothing is imported or asked yet."""
+    def __init__(self, uri: str, experiment: str, access: Access | None = None) -> None:
+        """Remember where; nothing is asked yet."""
         self._uri, self._name = uri, experiment
-        self._client: MlflowClient | None = None
+        self._rest = Rest(uri, access or Access())
         self.experiment_id = ""
 
     @property
@@ -70,47 +65,48 @@ class Server:
         """Whether `connect` succeeded."""
         return bool(self.experiment_id)
 
-    def connect(self) -> None:
-        """Find or create the experiment."""
-        for key, value in _SWITCHES.items():
-            os.environ.setdefault(key, value)  # noqa: TID251 - MLflow takes these from nowhere else
-        from mlflow.tracking import MlflowClient
+    def connect(self, *, create: bool = True) -> None:
+        """Find the experiment, or create it. Raises `RefusedError` where it may not."""
+        try:
+            found = self._find()
+        except RefusedError:
+            if not create:
+                raise
+            found = self._create()
+        if found["lifecycle_stage"] == "deleted":
+            self._rest.post("experiments/restore", {"experiment_id": found["experiment_id"]})
+        self.experiment_id = str(found["experiment_id"])
 
-        self._client = MlflowClient(tracking_uri=self._uri)
-        self.experiment_id = _ask(self._find_or_create)
+    def close(self) -> None:
+        """Leave the server."""
+        self._rest.close()
+
+    # --- runs ---------------------------------------------------------------------------------
 
     def shown(self, run: str) -> dict[str, Shown]:
-        """Return the MLflow runs of `run` by their keys."""
-        where = f"tags.`run.id` = '{run}'"
+        """Return the MLflow runs of `run` by their keys.
+
+        A key that stands there twice, because the answer to `create` was lost in a server that
+        hung, is mended: the one with less written to it is deleted.
+        """
         found: dict[str, Shown] = {}
-        token: str | None = None
-        while token is None or token:
-            page = _ask(
-                self._mlflow.search_runs,
-                [self.experiment_id],
-                where,
-                max_results=_PAGE,
-                order_by=["attributes.start_time DESC"],
-                page_token=token or None,
-            )
-            for item in page:
-                done = item.info.status in {"FINISHED", "FAILED", "KILLED"}
-                tags = dict(item.data.tags)
-                shown = Shown(item.info.run_id, tags, frozenset(item.data.params), done)
-                found[tags.get(KEY, "")] = shown
-            token = page.token or ""
+        for key, shown in self._search(f"tags.`run.id` = '{run}'"):
+            twin = found.get(key)
+            found[key] = shown if twin is None else self._only(twin, shown)
         return found
 
     def create(self, name: str, tags: Mapping[str, str], start: float) -> Shown:
         """Create an MLflow run that began at `start` (seconds, epoch)."""
-        made = _ask(
-            self._mlflow.create_run,
-            self.experiment_id,
-            start_time=round(start * 1000),
-            tags=dict(tags),
-            run_name=name,
+        made = self._rest.post(
+            "runs/create",
+            {
+                "experiment_id": self.experiment_id,
+                "start_time": _milliseconds(start),
+                "run_name": name,
+                "tags": _pairs(tags),
+            },
         )
-        return Shown(made.info.run_id, dict(tags))
+        return _shown(made["run"])[1]
 
     def log(
         self,
@@ -124,78 +120,124 @@ class Server:
 
         What MLflow refuses is reported in the log and left out.
         """
-        from mlflow.entities import Metric, Param, RunTag
-
-        points = [Metric(p.key, p.value, p.at, p.step) for p in metrics]
-        pairs = [Param(key, value) for key, value in (params or {}).items()]
-        marks = [RunTag(key, value) for key, value in (tags or {}).items()]
-        for part in _parts(points, pairs, marks):
-            self._try(self._mlflow.log_batch, run_id, *part)
+        points: list[Fields] = [
+            {"key": p.key, "value": _number(p.value), "timestamp": p.at, "step": p.step}
+            for p in metrics
+        ]
+        for part in _parts(points, _pairs(params or {}), _pairs(tags or {})):
+            self._try("runs/log-batch", {"run_id": run_id, **part})
 
     def end(self, run_id: str, status: str, at: float) -> None:
         """Set the final status, with the time `at` (seconds, epoch)."""
-        self._try(self._mlflow.set_terminated, run_id, status, round(at * 1000))
+        fields = {"run_id": run_id, "status": status, "end_time": _milliseconds(at)}
+        self._try("runs/update", fields)
 
-    def text(self, run_id: str, path: str, text: str) -> None:
+    def reopen(self, run_id: str) -> None:
+        """Say that a run goes on that had ended."""
+        self._try("runs/update", {"run_id": run_id, "status": RUNNING})
+
+    def text(self, shown: Shown, path: str, text: str) -> None:
         """Write a text artifact."""
-        self._try(self._mlflow.log_text, run_id, text, path)
+        try:
+            if shown.artifacts.startswith(_PROXIED) and shown.artifacts[len(_PROXIED)] != "/":
+                folder = shown.artifacts.removeprefix(_PROXIED)
+                self._rest.put_artifact(f"{folder}/{path}", text.encode())
+            else:
+                foreign_artifacts.write(self._uri, shown.id, path, text)
+        except RefusedError as error:
+            _report(error)
+
+    # --- the experiment -----------------------------------------------------------------------
 
     def show_views(self, headlines: Sequence[str] = (), curves: Sequence[str] = ()) -> None:
         """Write the ready-made views, with columns and charts for these metrics too."""
-        experiment = _ask(self._mlflow.get_experiment, self.experiment_id)
-        for key, value in view_states.changes(experiment.tags, headlines, curves).items():
-            self._try(self._mlflow.set_experiment_tag, self.experiment_id, key, value)
+        found = self._rest.get("experiments/get", experiment_id=self.experiment_id)
+        tags = {tag["key"]: tag["value"] for tag in found["experiment"].get("tags", ())}
+        for key, value in view_states.changes(tags, headlines, curves).items():
+            fields = {"experiment_id": self.experiment_id, "key": key, "value": value}
+            self._try("experiments/set-experiment-tag", fields)
 
-    @property
-    def _mlflow(self) -> MlflowClient:
-        if self._client is None:
-            raise AwayError(f"MLflow at {self._uri!r} is not connected yet")
-        return self._client
+    def _find(self) -> Mapping[str, Any]:
+        found = self._rest.get("experiments/get-by-name", experiment_name=self._name)
+        return dict(found["experiment"])
 
-    def _find_or_create(self) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self._mlflow.get_experiment_by_name(self._name)
-        if found is None:
-            try:
-                return str(self._mlflow.create_experiment(self._name))
-            except MlflowException:  # another controller may have been faster
-                found = self._mlflow.get_experiment_by_name(self._name)
-                if found is None:
-                    raise
-        if found.lifecycle_stage == "deleted":
-            self._mlflow.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
-
-    def _try(self, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    def _create(self) -> Mapping[str, Any]:
+        """Create the experiment, unless another controller is faster."""
         try:
-            _ask(call, *args, **kwargs)
+            self._rest.post("experiments/create", {"name": self._name})
+        except RefusedError:
+            return self._find()
+        return self._find()
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def _search(self, where: str) -> Iterator[tuple[str, Shown]]:
+        fields: Fields = {
+            "experiment_ids": [self.experiment_id],
+            "filter": where,
+            "max_results": _PAGE,
+            "order_by": ["attributes.start_time DESC"],
+        }
+        while True:
+            page = self._rest.post("runs/search", fields)
+            yield from map(_shown, page.get("runs", ()))
+            if not page.get("next_page_token"):
+                return
+            fields["page_token"] = page["next_page_token"]
+
+    def _only(self, one: Shown, other: Shown) -> Shown:
+        kept, spare = sorted((one, other), key=lambda s: (-s.metrics, -len(s.params), s.id))
+        self._try("runs/delete", {"run_id": spare.id})
+        return kept
+
+    def _try(self, path: str, fields: Mapping[str, object]) -> None:
+        try:
+            self._rest.post(path, fields)
         except RefusedError as error:
-            logger.warning("MLflow left something out: %s", error)
+            _report(error)
 
 
-def _ask(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call MLflow; the one place where its errors are translated."""
-    from mlflow.exceptions import MlflowException
+def _report(error: RefusedError) -> None:
+    logger.warning("MLflow left something out: %s", error)
 
-    try:
-        return call(*args, **kwargs)
-    except MlflowException as error:
-        line = " ".join(str(error).split())[:500]
-        if error.get_http_status_code() in _FOR_EVER:
-            raise RefusedError(line) from error
-        raise AwayError(line) from error
-    except OSError as error:  # `requests` raises these, for artifacts too
-        raise AwayError(" ".join(str(error).split())[:500]) from error
+
+def _shown(run: Mapping[str, Any]) -> tuple[str, Shown]:
+    """Return the key of a run as the server tells it, and the run."""
+    info, data = run["info"], run.get("data", {})
+    tags = {tag["key"]: tag["value"] for tag in data.get("tags", ())}
+    shown = Shown(
+        info["run_id"],
+        tags,
+        frozenset(param["key"] for param in data.get("params", ())),
+        info["status"],
+        info.get("artifact_uri", ""),
+        len(data.get("metrics", ())),
+    )
+    return tags.get(KEY, ""), shown
+
+
+def _pairs(texts: Mapping[str, str]) -> list[Fields]:
+    return [{"key": key, "value": value} for key, value in texts.items()]
+
+
+def _number(value: float) -> float | str:
+    """Return a number as MLflow reads it: JSON has none for infinity."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+def _milliseconds(at: float) -> int:
+    return round(at * 1000)
 
 
 def _parts(
-    metrics: Sequence[T], params: Sequence[T], tags: Sequence[T]
-) -> Iterator[tuple[Sequence[T], Sequence[T], Sequence[T]]]:
+    metrics: Sequence[Fields], params: Sequence[Fields], tags: Sequence[Fields]
+) -> Iterator[Mapping[str, Sequence[Fields]]]:
     sizes = ((len(metrics), _METRICS), (len(params), _FIELDS), (len(tags), _FIELDS))
     for i in range(max(-(-count // size) for count, size in sizes)):
-        yield (
-            metrics[i * _METRICS : (i + 1) * _METRICS],
-            params[i * _FIELDS : (i + 1) * _FIELDS],
-            tags[i * _FIELDS : (i + 1) * _FIELDS],
-        )
+        yield {
+            "metrics": metrics[i * _METRICS : (i + 1) * _METRICS],
+            "params": params[i * _FIELDS : (i + 1) * _FIELDS],
+            "tags": tags[i * _FIELDS : (i + 1) * _FIELDS],
+        }

@@ -45,7 +45,7 @@ class Texts:
 
     def _write(self, shown: Shown, path: str, text: str) -> None:
         if text and (shown.id, path) not in self._written:
-            self._server.text(shown.id, path, text)
+            self._server.text(shown, path, text)
         self._written.add((shown.id, path))
 
 

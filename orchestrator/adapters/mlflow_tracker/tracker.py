@@ -1,7 +1,7 @@
 """The thread that writes to MLflow: the port `Tracker`.
 
 It never raises into the pipeline and never blocks it. MLflow away means wait and try again, longer
-each time; the event store keeps what is missing. MLflow is imported in this thread.
+each time; the event store keeps what is missing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from orchestrator.adapters.mlflow_tracker import figures
 from orchestrator.adapters.mlflow_tracker.load import Sampler
 from orchestrator.adapters.mlflow_tracker.projection import Projection
+from orchestrator.adapters.mlflow_tracker.rest import Access
 from orchestrator.adapters.mlflow_tracker.server import Server
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.settings import TrackingSettings
@@ -45,6 +46,7 @@ class MlflowTracker:
         settings: TrackingSettings,
         clock: Clock,
         logs: Path,
+        access: Access | None = None,
         pools: Mapping[str, int] | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -53,7 +55,7 @@ class MlflowTracker:
         `logs` is the folder of the attempts' logs. `pools` has, for pools whose processes run on
         this machine, the id of the process whose descendants they are: their load is measured.
         """
-        server = Server(uri, settings.experiment)
+        server = Server(uri, settings.experiment, access)
         self._projection = Projection(store, run, server, logs)
         self._clock, self._pace = clock, pace or Pace()
         self._sampler = Sampler(clock, settings.system_seconds, pools or {})
@@ -80,6 +82,12 @@ class MlflowTracker:
     # --- the thread ---------------------------------------------------------------------------
 
     def _work(self) -> None:
+        try:
+            self._until_complete()
+        finally:
+            self._projection.close()
+
+    def _until_complete(self) -> None:
         retry = self._pace.retry
         while not self._abandoned.is_set():
             last = self._closing.is_set()

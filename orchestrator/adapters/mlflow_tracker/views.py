@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from orchestrator.adapters.mlflow_tracker.rest import Access
 from orchestrator.adapters.mlflow_tracker.server import Server
 from orchestrator.adapters.mlflow_tracker.view_states import CURVES, FAILURES, REVIEW
 
 
-def links(uri: str, experiment: str) -> Mapping[str, str]:
+def links(uri: str, experiment: str, access: Access | None = None) -> Mapping[str, str]:
     """Make sure that the experiment and its views are there; return their addresses by name.
 
     Raises:
         TrackingError: No MLflow answers at `uri`.
     """
-    server = Server(uri, experiment)
+    server = Server(uri, experiment, access)
     server.connect()
     server.show_views()
+    server.close()
     return addresses(uri, server.experiment_id)
 
 

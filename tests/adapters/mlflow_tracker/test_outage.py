@@ -61,6 +61,7 @@ def test_answers_that_are_lost_neither_lose_nor_double_anything(
     lost = 0
     while not _synced(projection, story.at):
         lost += 1
+    projection.close()
     assert lost >= 3
     found = Seen(uri, experiment)
     assert len(found.runs) == 5

@@ -1,0 +1,51 @@
+"""What the environment says about an MLflow server."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.adapters.mlflow_tracker import Access
+from orchestrator.wiring.tracking import access
+
+KNOWN = {
+    "MLFLOW_TRACKING_USERNAME": "ada",
+    "MLFLOW_TRACKING_PASSWORD": "secret",
+    "MLFLOW_TRACKING_TOKEN": "abc",
+    "MLFLOW_TRACKING_INSECURE_TLS": "true",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH": "ca.pem",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH": "me.pem",
+}
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*KNOWN, *PROXIES, *map(str.upper, PROXIES)):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_an_empty_environment_asks_for_nothing() -> None:
+    assert access("http://mlflow.example:5000") == Access()
+
+
+def test_the_variables_of_mlflow_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KNOWN.items():
+        monkeypatch.setenv(name, value)
+    assert access("http://mlflow.example") == Access(
+        user="ada",
+        password="secret",  # noqa: S106 - a test's
+        token="abc",  # noqa: S106 - a test's
+        insecure=True,
+        certificates="ca.pem",
+        identity="me.pem",
+    )
+
+
+def test_a_proxy_is_used_but_never_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("http_proxy", "http://plain.example:3128")
+    monkeypatch.setenv("no_proxy", "inside.example")
+    assert access("https://mlflow.example").proxy == "http://proxy.example:3128"
+    assert access("http://mlflow.example").proxy == "http://plain.example:3128"
+    assert access("https://inside.example").proxy == ""
+    assert access("http://127.0.0.1:5000").proxy == ""
