@@ -68,6 +68,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         validation_rows: Most rows of a validation.
         checkpoint_every: Steps between checkpoints.
     """
+    accumulate *= ctx.adjust.accumulate
+    learning_rate *= ctx.adjust.rate
     _check(ctx, batch_size=batch_size, accumulate=accumulate)
     gang = Gang(ctx)
     data = ctx.inputs["data"]

@@ -55,6 +55,19 @@ class Checkpoint:
     path: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What this attempt shall do otherwise than its parameters say, because an earlier one failed.
+
+    Attributes:
+        accumulate: Factor on the number of micro-batches, after one ran out of memory.
+        rate: Factor on the learning rate, after a loss went astray.
+    """
+
+    accumulate: int = 1
+    rate: float = 1.0
+
+
 class JobContext(Protocol):
     """What an attempt hands to the job, once in every worker of the gang.
 
@@ -66,6 +79,7 @@ class JobContext(Protocol):
     stage: str
     attempt: int
     seed: int
+    adjust: Changes
     rank: int
     world_size: int
     hardware: Hardware

@@ -11,7 +11,9 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.classify import Signature
 from orchestrator.core.failure import Failure
+from orchestrator.core.policy import AS_PLANNED, Adjust, Watch
 from orchestrator.core.spec import Endpoint, Format, Json, Needs, Pool
 
 
@@ -20,8 +22,10 @@ class AttemptRequest:
     """All that a pool needs to know to execute one attempt of a job.
 
     `job` is a dotted function name under one of `packages`; `code` lists folders that are put
-    on the import path; `storage` is the base URI of the artifact store. `epoch` fences writes:
-    an attempt of an older epoch must not commit.
+    on the import path; `storage` is the base URI of the artifact store. `epoch` and `attempt`
+    fence writes: once a later one has begun, this one must not commit. `avoid` names nodes of the
+    pool on which no worker may be placed; `keep` is how many checkpoints are kept. With
+    `needs.min_workers` the cluster decides how many workers there are, by what it has room for.
     """
 
     run: str
@@ -37,6 +41,11 @@ class AttemptRequest:
     seed: int
     pool: Pool
     needs: Needs
+    adjust: Adjust = AS_PLANNED
+    avoid: tuple[str, ...] = ()
+    keep: int = 3
+    watch: Watch = field(default_factory=Watch)
+    signatures: tuple[Signature, ...] = ()
 
     @property
     def key(self) -> str:
@@ -102,6 +111,28 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """The job goes on from the checkpoint of `step`."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The checkpoint of `step` is committed."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Worker `rank` lives, and its job has come to `step`, where that is known."""
+
+    rank: int
+    step: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """A line that a worker printed."""
 
@@ -124,7 +155,9 @@ class Failed:
     failure: Failure
 
 
-Message: TypeAlias = Waiting | Placed | Points | Progress | LogLine | Succeeded | Failed
+Message: TypeAlias = (
+    Waiting | Placed | Points | Progress | Resumed | Saved | Alive | LogLine | Succeeded | Failed
+)
 
 
 class PoolState(StrEnum):
@@ -133,6 +166,31 @@ class PoolState(StrEnum):
     UP = "up"
     BUSY = "busy"
     DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """A stage that waits for a place on `pool`, since `since` (seconds, epoch)."""
+
+    pool: str
+    run: str
+    stage: str
+    priority: int
+    since: float
+
+    @property
+    def order(self) -> tuple[float, float, str, str]:
+        """What the queue of a pool is sorted by: priority, then who came first."""
+        return (-self.priority, self.since, self.run, self.stage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The controller of a run showed life at `at` (seconds, epoch)."""
+
+    run: str
+    epoch: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

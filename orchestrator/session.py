@@ -170,6 +170,7 @@ def _drive(order: Order, addresses: Addresses, view: View, *, new: bool) -> Run:
             artifacts=wiring.artifact_store(wiring.storage_uri(found, at)),
             tracker=_Shown(tracker, view),
             clock=wiring.clock(),
+            gates=wiring.gates(store),
         )
         controller = Controller(header, world, bench, _both(logs.observe, view.observe))
         view.follow(controller)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import yaml
 
 from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.classify import Signature
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.plan import Plan, make_plan
+from orchestrator.core.policy import Bounds, Limits
 from orchestrator.core.run import RunHeader
 from orchestrator.core.spec import (
     Accelerator,
     Bindings,
     Fleet,
-    Limits,
     Needs,
     Pipeline,
     Pool,
@@ -67,12 +72,24 @@ def plan(
     """Return a plan of `stages`, every role on `pools`: the first, then its fallbacks."""
     some = [known.get(name, pool(name)) for name in ("a", "b", "c")]
     bound = bindings(*pools)
-    return make_plan(pipeline(*stages), fleet(*some), bound, cost_limit=cost_limit)
+    bounds = Bounds(cost=cost_limit)
+    return make_plan(pipeline(*stages), fleet(*some), bound, bounds=bounds)
 
 
 def header(planned: Plan, run: str = "run") -> RunHeader:
     """Return the header of a run of `planned`."""
     return RunHeader(run=run, plan=planned)
+
+
+@cache
+def documented() -> tuple[Signature, ...]:
+    """Return the signatures that ship."""
+    file = Path(__file__).parents[1] / "conf/signatures/documented.yaml"
+    found: dict[str, dict[str, str]] = yaml.safe_load(file.read_text())
+    return tuple(
+        Signature(**{**one, "kind": FailureKind(one["kind"])})  # type: ignore[arg-type]
+        for one in found.values()
+    )
 
 
 def failure(kind: FailureKind = FailureKind.INTERCONNECT, evidence: str = "EI0002") -> Failure:

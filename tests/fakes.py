@@ -13,6 +13,7 @@ from orchestrator.core.errors import (
     StaleControllerError,
     StoreError,
 )
+from orchestrator.core.policy import Gate
 from orchestrator.core.run import RunHeader
 from orchestrator.core.spec import Pool
 from orchestrator.core.state import (
@@ -26,10 +27,12 @@ from orchestrator.messages import (
     AttemptRequest,
     Deployment,
     Failed,
+    Lease,
     Message,
     Points,
     PoolState,
     PoolStatus,
+    Queued,
     Succeeded,
 )
 from orchestrator.ports import Point, Stored
@@ -71,6 +74,10 @@ class MemoryStore:
     cursors: dict[str, int] = field(default_factory=dict)
     cancels: set[str] = field(default_factory=set)
     results: dict[str, tuple[Succeeded, str]] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    drains: dict[str, str] = field(default_factory=dict)
+    approved: dict[str, dict[str, str]] = field(default_factory=dict)
+    queues: dict[str, tuple[float, tuple[Queued, ...]]] = field(default_factory=dict)
 
     def create(self, header: RunHeader, at: float) -> None:
         if header.run in self.headers:
@@ -116,6 +123,33 @@ class MemoryStore:
     def set_cursor(self, name: str, value: int) -> None:
         self.cursors[name] = value
 
+    def renew_lease(self, run: str, epoch: int, at: float) -> None:
+        self.leases[run] = Lease(run=run, epoch=epoch, at=at)
+
+    def lease(self, run: str) -> Lease | None:
+        return self.leases.get(run)
+
+    def drain(self, pool: str, reason: str) -> None:
+        self.drains[pool] = reason
+
+    def undrain(self, pool: str) -> None:
+        self.drains.pop(pool, None)
+
+    def drained(self) -> Mapping[str, str]:
+        return dict(self.drains)
+
+    def approve(self, run: str, stage: str, by: str) -> None:
+        self.approved.setdefault(self.header(run).run, {})[stage] = by
+
+    def approvals(self, run: str) -> Mapping[str, str]:
+        return self.approved.get(run, {})
+
+    def queue_up(self, run: str, entries: Sequence[Queued], at: float) -> None:
+        self.queues[run] = (at, tuple(entries))
+
+    def queue(self, since: float) -> Sequence[Queued]:
+        return [one for at, entries in self.queues.values() if at >= since for one in entries]
+
     def request_cancel(self, run: str) -> None:
         self.cancels.add(run)
 
@@ -146,6 +180,8 @@ class FakeCluster:
         self.active: dict[str, list[tuple[float, Message]]] = {}
         self.asked: dict[str, Asked] = {}
         self.cancelled: list[str] = []
+        self.prepared: list[tuple[str, str]] = []
+        self.released: list[str] = []
         self.closed = False
 
     def start(self, request: Asked) -> None:
@@ -171,6 +207,12 @@ class FakeCluster:
         assert ended or not self.recorded, f"{key} was cancelled before that was committed"
         self.cancelled.append(key)
         self.active.pop(key, None)
+
+    def prepare(self, request: AttemptRequest) -> None:
+        self.prepared.append((request.key, request.pool.name))
+
+    def release(self, run: str, stage: str) -> None:
+        self.released.append(f"{run}/{stage}")
 
     def delete(self, endpoint: str) -> None:
         """Take a live endpoint away: there is none here."""
@@ -201,12 +243,23 @@ class FakeTracker:
         return True
 
 
+class FakeGates:
+    """Opens the gate of each stage in `opened`, with the words there."""
+
+    def __init__(self) -> None:
+        self.opened: dict[str, str] = {}
+
+    def look(self, gate: Gate, run: str, stage: str) -> str | None:
+        return self.opened.get(stage)
+
+
 class FakeArtifacts:
     """Knows of each artifact only whether it verifies: one whose URI is in `torn` does not."""
 
     def __init__(self, torn: Sequence[str] = ()) -> None:
         self.torn = set(torn)
         self.manifests: dict[str, Manifest] = {}
+        self.marks: dict[str, str] = {}
 
     def ref(self, name: str) -> ArtifactRef:
         """Return a reference to an artifact that is there."""
@@ -230,6 +283,12 @@ class FakeArtifacts:
 
     def fetch(self, ref: ArtifactRef) -> Path:
         raise NotImplementedError
+
+    def mark(self, name: str, text: str) -> None:
+        self.marks[name] = text
+
+    def marked(self, name: str) -> str | None:
+        return self.marks.get(name)
 
     def newest(self, prefix: str) -> tuple[str, ArtifactRef] | None:
         return None

@@ -62,6 +62,12 @@ class LocalCluster:
             attempt.end()
             self._free[attempt.request.pool.name] += attempt.devices
 
+    def prepare(self, request: AttemptRequest) -> None:
+        """Have nobody stand by: a thread is there at once."""
+
+    def release(self, run: str, stage: str) -> None:
+        """Send nobody away."""
+
     def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
         """Return the state of the `wanted` pools."""
         return {name: self._status(name) for name in wanted}

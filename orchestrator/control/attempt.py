@@ -120,7 +120,7 @@ class _Attempt:
         except CancelledError as error:
             return Failed(self._failure(FailureKind.CANCELLED, str(error)))
         except BaseException as error:  # noqa: BLE001 - user code: any outcome becomes a value
-            found = describe(error)
+            found = describe(error, self._request.signatures)
             return Failed(self._failure(found.kind, found.line, found.detail))
 
     def _execute(self) -> Succeeded | Failed:

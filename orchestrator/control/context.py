@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.control.outbox import Outbox
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec import Needs, Pool
-from orchestrator.job import Checkpoint, Hardware, Metrics
+from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
 from orchestrator.messages import AttemptRequest, LogLine, Points, Progress
 from orchestrator.ports import ArtifactStore, Clock
 
@@ -71,6 +71,7 @@ class AttemptContext:
         self.stage = request.stage
         self.attempt = request.attempt
         self.seed = request.seed
+        self.adjust = Changes(accumulate=request.adjust.accumulate, rate=request.adjust.rate)
         self.rank = rank
         self.world_size = request.needs.workers
         self.hardware = hardware_of(request.pool, request.needs)

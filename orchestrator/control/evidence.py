@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from traceback import TracebackException
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
-from orchestrator.core.errors import OrchestratorError
-from orchestrator.core.failure import FailureKind, kind_of
+from orchestrator.core.classify import Signature, kind_of
+from orchestrator.core.errors import ArtifactError, OrchestratorError
+from orchestrator.core.failure import FailureKind
 
 LONGEST_LINE = 1_000
 LONGEST_DETAIL = 16_000
 LONGEST_CHAIN = 10
+# What these are needs no signature.
+_OF_TYPES: Mapping[type[BaseException], FailureKind] = MappingProxyType(
+    {
+        ArtifactError: FailureKind.DATA,
+        MemoryError: FailureKind.OUT_OF_MEMORY,
+        FloatingPointError: FailureKind.NUMERICAL_DIVERGENCE,
+    }
+)
 _NOT_THE_USERS = ("orchestrator.", "importlib.", "contextlib")
 
 
@@ -25,14 +34,14 @@ class Evidence:
     detail: str
 
 
-def describe(error: BaseException) -> Evidence:
+def describe(error: BaseException, signatures: Sequence[Signature] = ()) -> Evidence:
     """Return what `error` tells; the traceback begins at the user's first frame."""
     frames = _from_the_user(error.__traceback__)
     if frames is None and isinstance(error, OrchestratorError):
-        return Evidence(_kind(error), _line(error), "")
+        return Evidence(_kind(error, signatures), _line(error), "")
     told = TracebackException(type(error), error, frames)
     detail = "".join(told.format()).rstrip()[-LONGEST_DETAIL:]
-    return Evidence(_kind(error), _line(error), detail)
+    return Evidence(_kind(error, signatures), _line(error), detail)
 
 
 def _from_the_user(frames: TracebackType | None) -> TracebackType | None:
@@ -65,16 +74,27 @@ def _type_in(line: str) -> str:
     return line.partition(":")[0].rpartition(".")[2]
 
 
-def _kind(error: BaseException) -> FailureKind:
+def _kind(error: BaseException, signatures: Sequence[Signature]) -> FailureKind:
     """Return the first telling kind among the exception, its bases, and what caused it."""
     kinds = (
-        kind_of(kind.__name__, _said(cause).partition(": ")[2])
+        kind
         for cause in _causes(error)
-        for kind in type(cause).__mro__
+        for kind in (_by_type(cause), *_by_signature(cause, signatures))
     )
-    return next(
-        (kind for kind in kinds if kind is not FailureKind.USER_CODE), FailureKind.USER_CODE
-    )
+    return next((kind for kind in kinds if kind), FailureKind.USER_CODE)
+
+
+def _by_type(error: BaseException) -> FailureKind | None:
+    return next((kind for base, kind in _OF_TYPES.items() if isinstance(error, base)), None)
+
+
+def _by_signature(
+    error: BaseException, signatures: Sequence[Signature]
+) -> Iterator[FailureKind | None]:
+    message = _said(error).partition(": ")[2]
+    for base in type(error).__mro__:
+        found = kind_of(f"{base.__name__}: {message}", signatures)
+        yield None if found is FailureKind.USER_CODE else found
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -7,12 +7,15 @@ number taken stops at once and touches nothing: the run has another one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.control.hearing import Steps, event_of
+from orchestrator.control.lookout import Lookout
+from orchestrator.control.names import leaving
 from orchestrator.control.requests import Workbench, attempt_request, deployment
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.decide import Cancel, Command, Expire, Record, Start, decide
+from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide, standby
 from orchestrator.core.errors import ArtifactError, StaleControllerError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.fold import apply, fold
@@ -20,19 +23,16 @@ from orchestrator.core.run import Attempt, Run, RunHeader
 from orchestrator.core.state import (
     AttemptCancelled,
     AttemptFailed,
-    AttemptPlaced,
     AttemptStarted,
-    AttemptSucceeded,
     CancelRequested,
     Event,
+    LeaveRequested,
     RunStarted,
     RunState,
     StageReused,
 )
 from orchestrator.messages import (
-    Failed,
     Message,
-    Placed,
     Points,
     Succeeded,
 )
@@ -41,6 +41,7 @@ from orchestrator.ports import (
     Clock,
     Cluster,
     EventStore,
+    Gates,
     Observer,
     Serving,
     Tracker,
@@ -61,6 +62,7 @@ class World:
     artifacts: ArtifactStore
     tracker: Tracker
     clock: Clock
+    gates: Gates
 
 
 def ignore(stage: str, attempt: int, message: Message) -> None:
@@ -79,6 +81,9 @@ class Controller:
         self._observer = observer
         self._cancel_reason: str | None = None
         self._next_cancel_check = 0.0
+        self._lookout = Lookout(world.store, world.gates, world.clock)
+        self._steps = Steps()
+        self._standing_by: set[tuple[str, str]] = set()
         stored = world.store.events(header.run)
         self.run = fold(header, ((item.at, item.event) for item in stored))
 
@@ -91,6 +96,7 @@ class Controller:
 
         Raises:
             StaleControllerError: Another controller has the run; nothing was touched.
+            ClusterError: The cluster is gone; the run can be resumed on another.
         """
         if self.run.done:
             return self.run
@@ -102,6 +108,7 @@ class Controller:
         except BaseException:
             self._abandon()
             raise
+        self._lookout.leave(self.run)
         return self.run
 
     def _until_done(self) -> None:
@@ -119,8 +126,11 @@ class Controller:
         self._notice_cancel()
         for attempt in self.run.active:
             self._poll(attempt)
-        for command in decide(self.run, self._world.clock.now()):
+        outlook = self._lookout.look(self.run)
+        for command in decide(self.run, self._world.clock.now(), outlook):
             self._execute(command)
+        if self.run.seq != before:
+            self._keep_standby()
         return self.run.seq != before
 
     # --- record --------------------------------------------------------------------------------
@@ -150,7 +160,7 @@ class Controller:
         self._keep_points(attempt, [m for m in messages if isinstance(m, Points)])
         for message in messages:
             self._observer(attempt.stage, attempt.number, message)
-            event = _event_of(attempt, message)
+            event = event_of(attempt, self._steps.heard(attempt, message))
             if event is not None:
                 self._commit(event)
             if isinstance(message, Succeeded):
@@ -170,11 +180,37 @@ class Controller:
         elif isinstance(command, Start):
             self._start(command)
         elif isinstance(command, Expire):
-            self._commit(AttemptFailed(command.stage, command.number, command.failure))
+            failure = self._steps.located(command.stage, command.number, command.failure)
+            self._commit(AttemptFailed(command.stage, command.number, failure))
             self._end(command)
+        elif isinstance(command, Leave):
+            self._commit(LeaveRequested(command.stage, command.number, command.reason))
+            self._ask_to_leave(command)
         else:
             self._commit(AttemptCancelled(command.stage, command.number))
             self._end(command)
+
+    def _ask_to_leave(self, command: Leave) -> None:
+        name = leaving(self.run.header.run, command.stage, command.number)
+        try:
+            self._world.artifacts.mark(name, command.reason)
+        except ArtifactError:
+            return  # it goes on where it is, which is no worse
+
+    # --- standby -------------------------------------------------------------------------------
+
+    def _keep_standby(self) -> None:
+        """Have a gang stand by on the next pool of each stage that wants one and runs."""
+        wanted = dict(standby(self.run))
+        for stage, command in wanted.items():
+            if (stage, command.pool) not in self._standing_by:
+                self._standing_by.add((stage, command.pool))
+                request = attempt_request(self.run, self._bench, command, self._inputs(command))
+                self._world.cluster.prepare(request)
+        for stage, pool in list(self._standing_by):
+            if self.run.stages[stage].done:
+                self._standing_by.discard((stage, pool))
+                self._world.cluster.release(self.run.header.run, stage)
 
     def _end(self, command: Expire | Cancel) -> None:
         self._port(command.stage).cancel(self._key(command.stage, command.number))
@@ -186,18 +222,22 @@ class Controller:
             return
         self._commit(AttemptStarted(command.stage, command.number, command.pool))
         stage = self.run.stages[command.stage].planned.stage
-        inputs: dict[str, ArtifactRef] = {}
-        for name, made in stage.inputs.items():
-            ref = self.run.stages[made].artifact
-            if ref is None:
-                self._refuse(command, f"input {name!r}: stage {made!r} made no artifact")
-                return
-            inputs[name] = ref
-        if stage.endpoint is None:
+        inputs = self._inputs(command)
+        lacking = next((name for name in stage.inputs if name not in inputs), None)
+        if lacking is not None:
+            made = stage.inputs[lacking]
+            self._refuse(command, f"input {lacking!r}: stage {made!r} made no artifact")
+        elif stage.endpoint is None:
             self._world.cluster.start(attempt_request(self.run, self._bench, command, inputs))
         else:
             model = inputs[stage.endpoint.model]
             self._world.serving.start(deployment(self.run, self._bench, command, model))
+
+    def _inputs(self, command: Start) -> Mapping[str, ArtifactRef]:
+        """Return the artifacts that the stage reads, by input; those that were made."""
+        stage = self.run.stages[command.stage].planned.stage
+        found = ((name, self.run.stages[made].artifact) for name, made in stage.inputs.items())
+        return {name: ref for name, ref in found if ref is not None}
 
     def _refuse(self, command: Start, evidence: str) -> None:
         failure = Failure(kind=FailureKind.DATA, evidence=evidence, pool=command.pool)
@@ -239,13 +279,5 @@ class Controller:
         """Give back what the run holds when the controller itself breaks."""
         for attempt in self.run.active:
             self._port(attempt.stage).cancel(self._key(attempt.stage, attempt.number))
-
-
-def _event_of(attempt: Attempt, message: Message) -> Event | None:
-    if isinstance(message, Placed):
-        return AttemptPlaced(attempt.stage, attempt.number, message.nodes)
-    if isinstance(message, Succeeded):
-        return AttemptSucceeded(attempt.stage, attempt.number, message.artifact, message.metrics)
-    if isinstance(message, Failed):
-        return AttemptFailed(attempt.stage, attempt.number, message.failure)
-    return None
+        for stage, _ in self._standing_by:
+            self._world.cluster.release(self.run.header.run, stage)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.classify import Signature
 from orchestrator.core.decide import Start
+from orchestrator.core.recovery import avoided
 from orchestrator.core.run import Run, StageRun
 from orchestrator.messages import AttemptRequest, Deployment
 
@@ -22,13 +24,15 @@ class Workbench:
     code: tuple[str, ...]
     storage: str
     reuse_key: Callable[[Run, StageRun], str | None]
+    signatures: tuple[Signature, ...] = ()
 
 
 def attempt_request(
     run: Run, bench: Workbench, command: Start, inputs: Mapping[str, ArtifactRef]
 ) -> AttemptRequest:
     """Return the request of the attempt of a job that `command` starts."""
-    stage = run.stages[command.stage].planned.stage
+    found = run.stages[command.stage]
+    stage = found.planned.stage
     return AttemptRequest(
         run=run.header.run,
         stage=stage.name,
@@ -43,6 +47,11 @@ def attempt_request(
         seed=run.plan.seed,
         pool=run.plan.pools[command.pool],
         needs=stage.needs,
+        adjust=found.adjust,
+        avoid=avoided(found) if command.pool == found.pool else (),
+        keep=stage.recovery.keep,
+        watch=stage.watch,
+        signatures=bench.signatures,
     )
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from types import MappingProxyType
 
 from orchestrator.core.errors import Problem
+from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stage
 
@@ -89,6 +91,39 @@ def _value_problems(stage: Stage) -> Iterator[Problem]:
     for field, value, least in _least_values(stage):
         if value is not None and not value >= least:
             yield Problem(f"{path}.{field}", f"{value!r} is too small", f"set {least!r} or more")
+    if stage.needs.least > stage.needs.workers:
+        what = f"{stage.needs.least!r} is more than the {stage.needs.workers!r} workers at most"
+        yield Problem(f"{path}.needs.min_workers", what, "lower it")
+    yield from _gate_problems(path, stage)
+    yield from _action_problems(path, stage)
+
+
+def _gate_problems(path: str, stage: Stage) -> Iterator[Problem]:
+    gate = stage.gate
+    if gate and gate.kind != "approval" and not gate.target:
+        yield Problem(f"{path}.gate.target", f"a gate of kind {gate.kind!r} has none", "set it")
+    if gate and gate.kind == "url" and not gate.target.startswith(("http://", "https://")):
+        yield Problem(f"{path}.gate.target", f"{gate.target!r} is no URL", "give http(s)://...")
+
+
+def _action_problems(path: str, stage: Stage) -> Iterator[Problem]:
+    """Refuse actions that can't help: they would only fail again."""
+    for kind, action in stage.on_failure.items():
+        why = HOPELESS.get((kind, action))
+        if why:
+            what = f"{str(action)!r} can't help against {str(kind)!r}: {why}"
+            yield Problem(f"{path}.on_failure.{kind}", what, "leave it out")
+
+
+_EVERYWHERE = "it fails the same way on every pool"
+HOPELESS: Mapping[tuple[FailureKind, Action], str] = MappingProxyType(
+    {
+        (FailureKind.USER_CODE, Action.FALL_BACK): _EVERYWHERE,
+        (FailureKind.DATA, Action.FALL_BACK): _EVERYWHERE,
+        (FailureKind.UNSUPPORTED_OPERATOR, Action.RETRY): "the pool lacks it still",
+        (FailureKind.UNSUPPORTED_OPERATOR, Action.OTHER_NODES): "its other nodes lack it too",
+    }
+)
 
 
 def _least_values(stage: Stage) -> Iterator[tuple[str, float | None, float]]:
@@ -97,12 +132,23 @@ def _least_values(stage: Stage) -> Iterator[tuple[str, float | None, float]]:
     yield "needs.devices", needs.devices, 0
     yield "needs.cpus", needs.cpus, 0
     yield "needs.memory_gb", needs.memory_gb, 0
+    yield "needs.min_workers", needs.min_workers, 1
     yield "limits.attempts", limits.attempts, 1
+    yield "limits.tries", limits.tries, 1
     yield "limits.timeout", limits.timeout, 0
     yield "limits.pending", limits.pending, 0
     yield "limits.cost", limits.cost, 0
     yield "limits.backoff", limits.backoff, 0
     yield "hours", stage.hours, 0
+    yield "recovery.checkpoints", stage.recovery.checkpoints, 1
+    yield "recovery.accumulate", stage.recovery.accumulate, 2
+    yield "recovery.keep", stage.recovery.keep, 1
+    yield "watch.hang", stage.watch.hang, 1
+    yield "watch.window", stage.watch.window, 0
+    yield "watch.patience", stage.watch.patience, 1
+    if stage.gate:
+        yield "gate.least", stage.gate.least, 1
+        yield "gate.deadline", stage.gate.deadline, 0
     if stage.endpoint:
         yield "endpoint.replicas", stage.endpoint.replicas, 1
 
@@ -137,8 +183,9 @@ def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
 
 def _size_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:
     needs, node = stage.needs, f"a node of {pool.name!r} has"
-    if stage.devices > pool.devices:
-        what = f"needs {stage.devices!r} devices, {pool.name!r} has {pool.devices!r}"
+    least = stage.fewest * needs.devices
+    if least > pool.devices:
+        what = f"needs {least!r} devices, {pool.name!r} has {pool.devices!r}"
         yield Problem(f"{path}.needs", what, "ask for fewer, or bind a larger pool")
     elif needs.devices > pool.devices_per_node:
         what = f"needs {needs.devices!r} devices in one worker, {node} {pool.devices_per_node!r}"
@@ -146,13 +193,13 @@ def _size_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:
     elif needs.cpus > pool.cpus_per_node:
         what = f"needs {needs.cpus!r} cores in one worker, {node} {pool.cpus_per_node!r}"
         yield Problem(f"{path}.needs.cpus", what, "ask for fewer")
-    elif stage.processes > _places(stage, pool):
+    elif stage.fewest > places(stage, pool):
         each = f"{needs.devices!r} devices and {needs.cpus!r} cores each"
-        what = f"needs {stage.processes!r} workers with {each}, {pool.name!r} has room for "
-        yield Problem(f"{path}.needs", f"{what}{_places(stage, pool)!r}", "ask for fewer")
+        what = f"needs {stage.fewest!r} workers with {each}, {pool.name!r} has room for "
+        yield Problem(f"{path}.needs", f"{what}{places(stage, pool)!r}", "ask for fewer")
 
 
-def _places(stage: Stage, pool: Pool) -> int:
+def places(stage: Stage, pool: Pool) -> int:
     """Return how many processes of `stage` the nodes of `pool` hold, each whole on one node."""
     devices, cpus, all_of_them = stage.needs.devices, stage.needs.cpus, stage.processes
     by_devices = pool.devices_per_node // devices if devices > 0 else all_of_them

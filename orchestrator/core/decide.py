@@ -1,4 +1,4 @@
-"""What to do next: (run, now) -> commands. Pure; the loop carries the commands out.
+"""What to do next: (run, now, outlook) -> commands. Pure; the loop carries the commands out.
 
 Every command moves the run on: calling `decide` again after its commands have been carried out
 and their events applied reaches an empty answer, which means wait.
@@ -10,24 +10,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from orchestrator.core.failure import DEFAULT_ACTIONS, Action, Failure, FailureKind
+from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.limits import exhausted, over_budget, waited_too_long
-from orchestrator.core.run import Run, StageRun
+from orchestrator.core.recovery import QUIET, Outlook, follow_up
+from orchestrator.core.run import Attempt, Run, StageRun
 from orchestrator.core.state import (
     AttemptState,
     Event,
-    RetryScheduled,
+    GateOpened,
+    GateReached,
     RunCancelled,
     RunFailed,
     RunState,
     RunSucceeded,
     StageCancelled,
     StageFailed,
+    StageHeld,
+    StageMoved,
     StageSkipped,
     StageState,
 )
-
-DOUBLINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,15 @@ class Expire:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """Ask an attempt to leave its pool at its next checkpoint."""
+
+    stage: str
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """End an attempt because the run is being cancelled."""
 
@@ -63,10 +74,10 @@ class Record:
     event: Event
 
 
-Command: TypeAlias = Start | Expire | Cancel | Record
+Command: TypeAlias = Start | Expire | Leave | Cancel | Record
 
 
-def decide(run: Run, now: float) -> tuple[Command, ...]:
+def decide(run: Run, now: float, outlook: Outlook = QUIET) -> tuple[Command, ...]:
     """Return what to do at `now` (seconds since the epoch)."""
     if run.state is RunState.CANCELLING:
         return tuple(_wind_down(run))
@@ -76,12 +87,47 @@ def decide(run: Run, now: float) -> tuple[Command, ...]:
         return (Record(_verdict(run)),)
     broke = over_budget(run, now)
     stages = run.stages.values()
-    return tuple(command for stage in stages for command in _next(run, stage, now, broke=broke))
+    return tuple(
+        command for stage in stages for command in _next(run, stage, now, outlook, broke=broke)
+    )
 
 
-def action_for(stage: StageRun, kind: FailureKind) -> Action:
-    """Return what a failure of `kind` leads to in this stage."""
-    return stage.planned.stage.on_failure.get(kind, DEFAULT_ACTIONS[kind])
+def at_gate(run: Run) -> tuple[StageRun, ...]:
+    """Return the stages that wait at their gates."""
+    return tuple(
+        stage
+        for stage in run.stages.values()
+        if stage.state is StageState.PENDING and stage.gate_since is not None
+        if not stage.gate_opened
+    )
+
+
+def wanting(run: Run, now: float) -> tuple[StageRun, ...]:
+    """Return the stages that want chips of their pool: those about to start, and those waiting."""
+    return tuple(s for s in run.stages.values() if s.planned.devices and _wants(run, s, now))
+
+
+def standby(run: Run) -> Iterator[tuple[str, Start]]:
+    """Yield what would start next if a stage that keeps a standby gang had to fall back."""
+    for stage in run.stages.values():
+        pools = stage.planned.pools[stage.planned.pools.index(stage.pool) + 1 :]
+        placed = stage.state is StageState.RUNNING and stage.attempts[-1].placed is not None
+        if placed and pools and stage.planned.stage.recovery.standby:
+            yield stage.name, Start(stage.name, len(stage.attempts) + 1, pools[0])
+
+
+def _wants(run: Run, stage: StageRun, now: float) -> bool:
+    if stage.state is StageState.RUNNING:
+        return stage.attempts[-1].state is AttemptState.WAITING
+    gate = stage.planned.stage.gate
+    before = (run.stages[name].state for name in stage.planned.stage.upstream)
+    return (
+        stage.state is StageState.PENDING
+        and run.state is RunState.RUNNING
+        and all(state is StageState.SUCCEEDED for state in before)
+        and (gate is None or bool(stage.gate_opened))
+        and now >= stage.not_before
+    )
 
 
 def _wind_down(run: Run) -> Iterator[Command]:
@@ -94,16 +140,24 @@ def _wind_down(run: Run) -> Iterator[Command]:
         yield Record(RunCancelled())
 
 
-def _next(run: Run, stage: StageRun, now: float, *, broke: bool) -> Iterator[Command]:
+def _next(
+    run: Run, stage: StageRun, now: float, outlook: Outlook, *, broke: bool
+) -> Iterator[Command]:
     if stage.state is StageState.PENDING:
-        yield from _begin(run, stage, now, broke=broke)
+        yield from _begin(run, stage, now, outlook, broke=broke)
     elif stage.state is StageState.RUNNING:
-        yield from _watch(run, stage, now, broke=broke)
+        yield from _watch(run, stage, now, outlook, broke=broke)
     elif stage.state is StageState.DECIDING:
-        yield Record(_after_failure(run, stage, now, broke=broke))
+        spent = exhausted(run, stage, now, broke=broke)
+        yield Record(follow_up(run, stage, now, spent=spent, outlook=outlook))
 
 
-def _begin(run: Run, stage: StageRun, now: float, *, broke: bool) -> Iterator[Command]:
+# --- a stage that waits -----------------------------------------------------------------------
+
+
+def _begin(
+    run: Run, stage: StageRun, now: float, outlook: Outlook, *, broke: bool
+) -> Iterator[Command]:
     before = [run.stages[name] for name in stage.planned.stage.upstream]
     lost = next((s for s in before if s.done and s.state is not StageState.SUCCEEDED), None)
     if lost:
@@ -112,52 +166,67 @@ def _begin(run: Run, stage: StageRun, now: float, *, broke: bool) -> Iterator[Co
         spent = exhausted(run, stage, now, broke=broke)
         if spent:
             yield Record(StageFailed(stage.name, f"{spent.kind}: {spent.evidence}"))
+        elif stage.planned.stage.gate and not stage.gate_opened:
+            yield from _wait_at_gate(stage, now, outlook)
         elif now >= stage.not_before:
-            yield Start(stage.name, len(stage.attempts) + 1, stage.pool)
+            yield from _enter(stage, outlook)
 
 
-def _watch(run: Run, stage: StageRun, now: float, *, broke: bool) -> Iterator[Command]:
+def _wait_at_gate(stage: StageRun, now: float, outlook: Outlook) -> Iterator[Command]:
+    gate = stage.planned.stage.gate
+    assert gate is not None, "only a stage with a gate waits at one"  # noqa: S101
+    waits_for = f"{gate.kind} {gate.target!r}" if gate.target else gate.kind
+    if stage.gate_since is None:
+        yield Record(GateReached(stage.name, f"waits for {waits_for}"))
+    elif stage.name in outlook.opened:
+        yield Record(GateOpened(stage.name, outlook.opened[stage.name]))
+    elif gate.deadline is not None and now - stage.gate_since > gate.deadline:
+        late = f"{waits_for} did not come within {gate.deadline:g} s"
+        if gate.then == "stop":
+            yield Record(StageFailed(stage.name, f"{FailureKind.DATA}: {late}"))
+        elif gate.then == "go_on":
+            yield Record(GateOpened(stage.name, f"{late}; goes on with what is there"))
+
+
+def _enter(stage: StageRun, outlook: Outlook) -> Iterator[Command]:
+    """Start an attempt, unless its pool is being emptied or others go before."""
+    why = outlook.drained.get(stage.pool)
+    other = next((pool for pool in stage.planned.pools if pool not in outlook.drained), None)
+    held = outlook.behind.get(stage.name, "")
+    if why is not None and other is not None:
+        reason = f"pool {stage.pool!r} is being emptied ({why}): goes to {other!r}"
+        yield Record(StageMoved(stage.name, other, reason))
+        return
+    if why is not None:
+        held = f"every pool is being emptied ({why})"
+    if not held:
+        yield Start(stage.name, len(stage.attempts) + 1, stage.pool)
+    elif held != stage.held:
+        yield Record(StageHeld(stage.name, held))
+
+
+# --- a stage that runs ------------------------------------------------------------------------
+
+
+def _watch(
+    run: Run, stage: StageRun, now: float, outlook: Outlook, *, broke: bool
+) -> Iterator[Command]:
     attempt = stage.attempts[-1]
-    failure = exhausted(run, stage, now, broke=broke)
+    failure = _orphaned(run, attempt) or exhausted(run, stage, now, broke=broke)
     if failure is None and attempt.state is AttemptState.WAITING:
         failure = waited_too_long(stage, attempt, now)
     if failure:
         yield Expire(stage.name, attempt.number, failure)
+    elif attempt.pool in outlook.drained and not attempt.leaving:
+        yield Leave(stage.name, attempt.number, outlook.drained[attempt.pool])
 
 
-def _after_failure(run: Run, stage: StageRun, now: float, *, broke: bool) -> Event:
-    failure = stage.attempts[-1].failure
-    assert failure is not None, "a stage that is deciding has a failed attempt"  # noqa: S101
-    action = action_for(stage, failure.kind)
-    end = _end_of_tries(stage, action, exhausted(run, stage, now, broke=broke))
-    if end is not None:
-        return StageFailed(stage.name, f"{failure.kind}: {failure.evidence}{end}")
-    if action is Action.RETRY:
-        reason = f"{failure.kind}: retry on {stage.pool}"
-        return RetryScheduled(stage.name, stage.pool, now + _backoff(stage), reason)
-    pool = _pools_left(stage)[0]
-    return RetryScheduled(stage.name, pool, now, f"{failure.kind}: fall back to {pool}")
-
-
-def _end_of_tries(stage: StageRun, action: Action, spent: Failure | None) -> str | None:
-    """Return why no further attempt follows, as the end of a sentence, or `None`."""
-    if action is Action.STOP:
-        return ""
-    if len(stage.attempts) >= stage.planned.stage.limits.attempts:
-        return f" (attempt {len(stage.attempts)}, the last)"
-    if action is Action.FALL_BACK and not _pools_left(stage):
-        return " (no pool left to fall back to)"
-    return f" ({spent.evidence})" if spent else None
-
-
-def _backoff(stage: StageRun) -> float:
-    tries = sum(attempt.pool == stage.pool for attempt in stage.attempts)
-    return stage.planned.stage.limits.backoff * 2.0 ** min(tries - 1, DOUBLINGS)
-
-
-def _pools_left(stage: StageRun) -> tuple[str, ...]:
-    pools = stage.planned.pools
-    return pools[pools.index(stage.pool) + 1 :]
+def _orphaned(run: Run, attempt: Attempt) -> Failure | None:
+    """Return the failure of an attempt whose controller was lost: nobody hears it any more."""
+    if attempt.epoch == run.epoch:
+        return None
+    evidence = f"the controller of epoch {attempt.epoch} that had started it is gone"
+    return Failure(kind=FailureKind.CONTROLLER_LOST, evidence=evidence, pool=attempt.pool)
 
 
 def _verdict(run: Run) -> Event:

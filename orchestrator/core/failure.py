@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,39 +25,59 @@ class FailureKind(StrEnum):
     USER_CODE = "user_code"
     DATA = "data"
     SERVING = "serving"
+    DRAINED = "drained"
+    CONTROLLER_LOST = "controller_lost"
     BUDGET = "budget"
     TIME = "time"
     CANCELLED = "cancelled"
 
 
 class Action(StrEnum):
-    """What a failed attempt leads to."""
+    """What a failed attempt leads to.
+
+    RETRY here after a back-off; OTHER_NODES of the same pool; FALL_BACK to the next pool of the
+    role; LOWER_BATCH here, more micro-batches making up the same batch; ROLL_BACK here, to an
+    earlier checkpoint and with a lower learning rate; STOP.
+    """
 
     RETRY = "retry"
+    OTHER_NODES = "other_nodes"
     FALL_BACK = "fall_back"
+    LOWER_BATCH = "lower_batch"
+    ROLL_BACK = "roll_back"
     STOP = "stop"
 
 
 DEFAULT_ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
     {
         FailureKind.INTERCONNECT: Action.FALL_BACK,
-        FailureKind.DEVICE_LOST: Action.FALL_BACK,
-        FailureKind.DEVICE_DEGRADED: Action.FALL_BACK,
-        FailureKind.OUT_OF_MEMORY: Action.FALL_BACK,
+        FailureKind.DEVICE_LOST: Action.OTHER_NODES,
+        FailureKind.DEVICE_DEGRADED: Action.OTHER_NODES,
+        FailureKind.OUT_OF_MEMORY: Action.LOWER_BATCH,
         FailureKind.UNSUPPORTED_OPERATOR: Action.FALL_BACK,
-        FailureKind.NUMERICAL_DIVERGENCE: Action.STOP,
+        FailureKind.NUMERICAL_DIVERGENCE: Action.ROLL_BACK,
         FailureKind.SOFTWARE: Action.FALL_BACK,
         FailureKind.WORKER_LOST: Action.RETRY,
-        FailureKind.NODE_LOST: Action.FALL_BACK,
+        FailureKind.NODE_LOST: Action.OTHER_NODES,
         FailureKind.PLACEMENT: Action.FALL_BACK,
         FailureKind.HANG: Action.FALL_BACK,
         FailureKind.USER_CODE: Action.STOP,
         FailureKind.DATA: Action.STOP,
         FailureKind.SERVING: Action.FALL_BACK,
+        FailureKind.DRAINED: Action.FALL_BACK,
+        FailureKind.CONTROLLER_LOST: Action.RETRY,
         FailureKind.BUDGET: Action.STOP,
         FailureKind.TIME: Action.STOP,
         FailureKind.CANCELLED: Action.STOP,
     }
+)
+
+
+# What these kinds end is not the attempt's own fault: it doesn't count against the limit.
+UNCOUNTED: frozenset[FailureKind] = frozenset({FailureKind.DRAINED, FailureKind.CONTROLLER_LOST})
+# What these kinds show is bound to the node on which it showed.
+OF_A_NODE: frozenset[FailureKind] = frozenset(
+    {FailureKind.DEVICE_LOST, FailureKind.DEVICE_DEGRADED, FailureKind.NODE_LOST}
 )
 
 
@@ -83,34 +102,3 @@ class Failure:
     node: str | None = None
     rank: int | None = None
     step: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """A pattern in what an exception says (`Type: message`) and the kind that it shows."""
-
-    pattern: re.Pattern[str]
-    kind: FailureKind
-
-
-def _sign(pattern: str, kind: FailureKind) -> Sign:
-    return Sign(re.compile(pattern), kind)
-
-
-# The first that fits counts. What fits none is the user's own code.
-SIGNS: tuple[Sign, ...] = (
-    _sign(r"^(Memory|OutOfMemory)Error\b", FailureKind.OUT_OF_MEMORY),
-    _sign(r"(?i)\bout of memory\b", FailureKind.OUT_OF_MEMORY),
-    _sign(r"^NotImplementedError: Could not run 'aten::", FailureKind.UNSUPPORTED_OPERATOR),
-    _sign(r"^FloatingPointError\b", FailureKind.NUMERICAL_DIVERGENCE),
-    _sign(r"^Dist(Backend|Network|Store)?Error\b", FailureKind.INTERCONNECT),
-    _sign(r"(?i)\bgloo\b.*\b(closed|reset|timed out|refused)\b", FailureKind.INTERCONNECT),
-    _sign(r"^ArtifactError\b", FailureKind.DATA),
-)
-
-
-def kind_of(exception: str, message: str) -> FailureKind:
-    """Return what an exception of type `exception` (its bare name) with `message` shows."""
-    said = f"{exception}: {message}"
-    found = (sign.kind for sign in SIGNS if sign.pattern.search(said))
-    return next(found, FailureKind.USER_CODE)

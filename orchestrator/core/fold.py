@@ -13,19 +13,21 @@ from functools import singledispatch
 from orchestrator.core.errors import TransitionError
 from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.core.state import (
-    ATTEMPT_TRANSITIONS,
-    OPEN_TO,
-    RUN_TRANSITIONS,
-    STAGE_TRANSITIONS,
     AttemptCancelled,
     AttemptEvent,
     AttemptFailed,
     AttemptPlaced,
+    AttemptResumed,
+    AttemptSaved,
     AttemptStarted,
     AttemptState,
     AttemptSucceeded,
+    AttemptWaits,
     CancelRequested,
     Event,
+    GateOpened,
+    GateReached,
+    LeaveRequested,
     RetryScheduled,
     RunCancelled,
     RunFailed,
@@ -34,8 +36,16 @@ from orchestrator.core.state import (
     StageCancelled,
     StageEvent,
     StageFailed,
+    StageHeld,
+    StageMoved,
     StageReused,
     StageSkipped,
+)
+from orchestrator.core.transitions import (
+    ATTEMPT_TRANSITIONS,
+    OPEN_TO,
+    RUN_TRANSITIONS,
+    STAGE_TRANSITIONS,
     advance,
 )
 
@@ -114,8 +124,33 @@ def _(event: StageReused, run: Run, at: float) -> Run:  # noqa: ARG001 - one sig
 @_apply.register
 def _(event: RetryScheduled, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
     return _with_stage(
-        run, event, pool=event.pool, not_before=event.not_before, reason=event.reason
+        run,
+        event,
+        pool=event.pool,
+        not_before=event.not_before,
+        reason=event.reason,
+        adjust=event.adjust,
     )
+
+
+@_apply.register
+def _(event: StageHeld, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return _with_stage(run, event, held=event.reason)
+
+
+@_apply.register
+def _(event: StageMoved, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return _with_stage(run, event, pool=event.pool, reason=event.reason)
+
+
+@_apply.register
+def _(event: GateReached, run: Run, at: float) -> Run:
+    return _with_stage(run, event, gate_since=at, held=event.waits_for)
+
+
+@_apply.register
+def _(event: GateOpened, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return _with_stage(run, event, gate_opened=event.reason, held="")
 
 
 @_apply.register(StageFailed)
@@ -141,13 +176,37 @@ def _(event: AttemptStarted, run: Run, at: float) -> Run:
         pool=event.pool,
         state=advance(ATTEMPT_TRANSITIONS, AttemptState.NEW, event),
         started=at,
+        epoch=run.epoch,
     )
-    return _with_stage(run, event, pool=event.pool, attempts=(*stage.attempts, attempt))
+    return _with_stage(run, event, pool=event.pool, held="", attempts=(*stage.attempts, attempt))
+
+
+@_apply.register
+def _(event: AttemptWaits, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return _with_stage(run, event, attempts=_moved(run, event, waits=event.reason))
+
+
+@_apply.register
+def _(event: AttemptResumed, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return _with_stage(run, event, attempts=_moved(run, event, resumed=event.step))
+
+
+@_apply.register
+def _(event: AttemptSaved, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    before = (attempt.saved for attempt in _open_stage(run, event).attempts[-1:])
+    saved = (*next(before, ()), event.step)
+    return _with_stage(run, event, attempts=_moved(run, event, saved=saved))
+
+
+@_apply.register
+def _(event: LeaveRequested, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    return _with_stage(run, event, attempts=_moved(run, event, leaving=event.reason))
 
 
 @_apply.register
 def _(event: AttemptPlaced, run: Run, at: float) -> Run:
-    return _with_stage(run, event, attempts=_moved(run, event, placed=at, nodes=event.nodes))
+    moved = _moved(run, event, placed=at, nodes=event.nodes, waits="")
+    return _with_stage(run, event, attempts=moved)
 
 
 @_apply.register
@@ -174,12 +233,12 @@ def _open_stage(run: Run, event: StageEvent | AttemptEvent) -> StageRun:
     if stage is None or type(event) not in OPEN_TO.get(run.state, ()):
         message = f"run {run.header.run!r} ({run.state}) does not allow {event!r}"
         raise TransitionError(message)
-    if isinstance(event, AttemptStarted | RetryScheduled):
+    if isinstance(event, AttemptStarted | RetryScheduled | StageMoved):
         _check_pool(stage, event)
     return stage
 
 
-def _check_pool(stage: StageRun, event: AttemptStarted | RetryScheduled) -> None:
+def _check_pool(stage: StageRun, event: AttemptStarted | RetryScheduled | StageMoved) -> None:
     if event.pool not in stage.planned.pools:
         message = f"stage {event.stage!r} may use {stage.planned.pools!r}, not {event.pool!r}"
         raise TransitionError(message)

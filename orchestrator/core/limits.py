@@ -8,7 +8,7 @@ from orchestrator.core.run import Attempt, Run, StageRun, stage_cost
 
 def over_budget(run: Run, now: float) -> bool:
     """Return whether the run has cost more than its limit."""
-    limit = run.plan.cost_limit
+    limit = run.plan.bounds.cost
     return limit is not None and run.spent(now) > limit
 
 
@@ -25,8 +25,11 @@ def exhausted(run: Run, stage: StageRun, now: float, *, broke: bool) -> Failure 
     if limits.cost is not None and stage_cost(run, stage.name, now) > limits.cost:
         evidence = f"stage {stage.name!r} cost more than its limit of ${limits.cost!r}"
         return Failure(kind=FailureKind.BUDGET, evidence=evidence, pool=pool)
+    if _late(run, now):
+        evidence = f"the run took longer than its limit of {run.plan.bounds.time!r} s"
+        return Failure(kind=FailureKind.TIME, evidence=evidence, pool=pool)
     if broke:
-        evidence = f"the run cost more than its limit of ${run.plan.cost_limit!r}"
+        evidence = f"the run cost more than its limit of ${run.plan.bounds.cost!r}"
         return Failure(kind=FailureKind.BUDGET, evidence=evidence, pool=pool)
     return None
 
@@ -38,6 +41,11 @@ def waited_too_long(stage: StageRun, attempt: Attempt, now: float) -> Failure | 
         return None
     evidence = f"no free place on pool {attempt.pool!r} within {limit!r} s"
     return Failure(kind=FailureKind.PLACEMENT, evidence=evidence, pool=attempt.pool)
+
+
+def _late(run: Run, now: float) -> bool:
+    limit, began = run.plan.bounds.time, run.started
+    return limit is not None and began is not None and now - began > limit
 
 
 def _seconds(stage: StageRun, now: float) -> float:

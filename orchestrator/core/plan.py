@@ -12,6 +12,7 @@ from graphlib import TopologicalSorter
 from orchestrator.core import cost
 from orchestrator.core.checks import problems_of, shared_format
 from orchestrator.core.errors import PlanError, Problem
+from orchestrator.core.policy import UNBOUNDED, Bounds
 from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stage
 
 
@@ -36,14 +37,18 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A pipeline that can run: stages in dependency order, and the pools that they name."""
+    """A pipeline that can run: stages in dependency order, and the pools that they name.
+
+    Of the stages that wait for one pool those of the run with the highest `priority` go first.
+    """
 
     pipeline: str
     fleet: str
     stages: tuple[PlannedStage, ...]
     pools: Mapping[str, Pool]
     seed: int = 0
-    cost_limit: float | None = None
+    bounds: Bounds = UNBOUNDED
+    priority: int = 0
 
     @property
     def cost(self) -> float | None:
@@ -67,9 +72,9 @@ def make_plan(
     pipeline: Pipeline,
     fleet: Fleet,
     bindings: Bindings,
-    *,
     seed: int = 0,
-    cost_limit: float | None = None,
+    bounds: Bounds = UNBOUNDED,
+    priority: int = 0,
 ) -> Plan:
     """Return the plan of `pipeline` on `fleet`.
 
@@ -86,7 +91,8 @@ def make_plan(
         stages=planned,
         pools={name: fleet.pools[name] for stage in planned for name in stage.pools},
         seed=seed,
-        cost_limit=cost_limit,
+        bounds=bounds,
+        priority=priority,
     )
     problems = [*_cost_problems(plan)]
     if problems:
@@ -128,6 +134,7 @@ def _cost_problems(plan: Plan) -> Iterator[Problem]:
         if limit is not None and planned.cost is not None and planned.cost > limit:
             path = f"pipeline.stages.{planned.stage.name}.limits.cost"
             yield Problem(path, f"expected cost ${planned.cost:,.2f} is over {limit!r}", hint)
-    if plan.cost_limit is not None and plan.cost is not None and plan.cost > plan.cost_limit:
-        what = f"expected cost ${plan.cost:,.2f} is over {plan.cost_limit!r}"
+    most = plan.bounds.cost
+    if most is not None and plan.cost is not None and plan.cost > most:
+        what = f"expected cost ${plan.cost:,.2f} is over {most!r}"
         yield Problem("cost_limit", what, hint)

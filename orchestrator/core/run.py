@@ -13,14 +13,13 @@ from orchestrator.core import cost
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.failure import Failure
 from orchestrator.core.plan import Plan, PlannedStage
+from orchestrator.core.policy import AS_PLANNED, Adjust
 from orchestrator.core.spec import Json
-from orchestrator.core.state import (
+from orchestrator.core.state import AttemptState, RunState, StageState
+from orchestrator.core.transitions import (
     ATTEMPT_TRANSITIONS,
     RUN_TRANSITIONS,
     STAGE_TRANSITIONS,
-    AttemptState,
-    RunState,
-    StageState,
     terminal,
 )
 
@@ -43,16 +42,27 @@ class RunHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One execution of a stage on one pool. Times in seconds since the epoch."""
+    """One execution of a stage on one pool. Times in seconds since the epoch.
+
+    `epoch` is that of the controller that started it. `nodes` are those of its workers, by rank:
+    an elastic gang may have fewer than its stage asks for. `resumed` is the step of the
+    checkpoint that it went on from, `saved` those of the checkpoints that it made. `waits` says
+    why it has no place, `leaving` why it was asked to leave.
+    """
 
     stage: str
     number: int
     pool: str
     state: AttemptState
     started: float
+    epoch: int = 0
     placed: float | None = None
     ended: float | None = None
     nodes: tuple[str, ...] = ()
+    waits: str = ""
+    leaving: str = ""
+    resumed: int | None = None
+    saved: tuple[int, ...] = ()
     failure: Failure | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -64,12 +74,20 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRun:
-    """A stage of a run. `pool` is where its next or latest attempt goes."""
+    """A stage of a run. `pool` is where its next or latest attempt goes.
+
+    `adjust` is what that attempt does otherwise than planned; `held` says why it can't start yet.
+    `gate_since` is when the stage came to its gate (seconds, epoch), `gate_opened` why it passed.
+    """
 
     planned: PlannedStage
     state: StageState = StageState.PENDING
     pool: str
     not_before: float = 0.0
+    adjust: Adjust = AS_PLANNED
+    held: str = ""
+    gate_since: float | None = None
+    gate_opened: str = ""
     attempts: tuple[Attempt, ...] = ()
     artifact: ArtifactRef | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -92,11 +110,41 @@ class StageRun:
         pools = [attempt.pool for attempt in self.attempts]
         return sum(a != b for a, b in pairwise(pools))
 
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Steps of the checkpoints that count, oldest first; a resume cuts off what is later."""
+        kept: list[int] = []
+        for attempt in self.attempts:
+            if attempt.resumed is not None or attempt.saved:
+                kept = [step for step in kept if step <= (attempt.resumed or 0)]
+            kept.extend(attempt.saved)
+        return tuple(kept)
+
+    @property
+    def lost_steps(self) -> int:
+        """Steps that were done twice: from where an attempt resumed to where the last one failed.
+
+        What nobody has resumed yet isn't lost yet.
+        """
+        lost = 0
+        for failed, after in pairwise(self.attempts):
+            began = after.resumed is not None or after.saved or not after.active
+            if failed.failure and failed.failure.step is not None and began:
+                lost += max(0, failed.failure.step - (after.resumed or 0))
+        return lost
+
     def device_hours(self, now: float) -> float:
         """Return the device-hours that its attempts held, up to `now`."""
-        placed = ((a.placed, a.ended) for a in self.attempts if a.placed is not None)
-        seconds = sum((now if ended is None else ended) - start for start, ended in placed)
-        return cost.device_hours(self.planned.devices, seconds)
+        return sum(self.attempt_hours(attempt, now) for attempt in self.attempts)
+
+    def attempt_hours(self, attempt: Attempt, now: float) -> float:
+        """Return the device-hours that one of its attempts held, up to `now`."""
+        if attempt.placed is None:
+            return 0.0
+        stage = self.planned.stage
+        workers = len(attempt.nodes) if stage.needs.min_workers is not None else stage.processes
+        end = now if attempt.ended is None else attempt.ended
+        return cost.device_hours(workers * stage.needs.devices, end - attempt.placed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +180,11 @@ class Run:
         """How often any stage moved to another pool."""
         return sum(stage.failovers for stage in self.stages.values())
 
+    @property
+    def lost_steps(self) -> int:
+        """Steps that were done twice, of all stages."""
+        return sum(stage.lost_steps for stage in self.stages.values())
+
     def spent(self, now: float) -> float:
         """Return the known cost so far in US dollars; pools of unknown price count nothing."""
         return sum(stage_cost(self, name, now) for name in self.stages)
@@ -142,8 +195,6 @@ def stage_cost(run: Run, name: str, now: float) -> float:
     stage = run.stages[name]
     total = 0.0
     for attempt in stage.attempts:
-        if attempt.placed is not None:
-            end = now if attempt.ended is None else attempt.ended
-            hours = cost.device_hours(stage.planned.devices, end - attempt.placed)
-            total += cost.money(hours, run.plan.pools[attempt.pool].price) or 0.0
+        hours = stage.attempt_hours(attempt, now)
+        total += cost.money(hours, run.plan.pools[attempt.pool].price) or 0.0
     return total

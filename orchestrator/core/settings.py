@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from orchestrator.core.classify import Signature
+from orchestrator.core.policy import UNBOUNDED, Bounds
 from orchestrator.core.spec import Bindings, Fleet, Json, Pipeline
 
 
@@ -59,7 +61,9 @@ class Settings:
     fleet: Fleet
     bindings: Bindings
     seed: int = 0
-    cost_limit: float | None = None
+    bounds: Bounds = UNBOUNDED
+    priority: int = 0
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
     jobs: JobSettings = field(default_factory=JobSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from orchestrator.core.failure import Action, FailureKind
+from orchestrator.core.policy import Gate, Limits, Recovery, Watch
 
 Json: TypeAlias = object
 Format = Literal["fp32", "bf16", "fp8", "fp8_ue8m0", "fp8_fnuz", "mxfp8", "hif8", "int8"]
@@ -155,6 +156,8 @@ class Fleet:
 class Needs:
     """What one attempt asks of its pool: `workers` processes with so much each.
 
+    With `min_workers` the gang is elastic: it goes on with fewer, but not less than those, where
+    the pool has no room for more. A config writes both as `workers: {min: 1, max: 4}`.
     `devices` is the number of chips a worker; 0 for work that needs only the host's cores.
     `memory_gb` is the chip memory a worker needs, where the user knows it.
     """
@@ -163,22 +166,12 @@ class Needs:
     devices: int = 1
     cpus: float = 1.0
     memory_gb: float | None = None
+    min_workers: int | None = None
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Where a stage stops trying. Times in seconds, cost in US dollars; `None` is no limit.
-
-    `attempts` counts all attempts of the stage on all pools; `timeout` counts from the first of
-    them on, waits included; `backoff` is the wait before the second attempt on a pool and doubles
-    with each, ten times at most; `pending` limits the wait for a free pool.
-    """
-
-    attempts: int = 3
-    timeout: float | None = None
-    pending: float | None = 600.0
-    cost: float | None = None
-    backoff: float = 1.0
+    @property
+    def least(self) -> int:
+        """The fewest workers that will do."""
+        return self.workers if self.min_workers is None else self.min_workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +201,8 @@ class Stage:
 
     Exactly one of `job` (dotted name of a function) and `endpoint` is set. `inputs` names, for
     each input of the job, the stage whose artifact it reads; `after` lists further stages that
-    must be done before. `hours` is the expected wall time, for the cost in the plan.
+    must be done before. `hours` is the expected wall time, for the cost in the plan. What follows
+    a failure is `on_failure`, by its kind, else the default of that kind.
     """
 
     name: str
@@ -221,6 +215,9 @@ class Stage:
     needs: Needs = field(default_factory=Needs)
     limits: Limits = field(default_factory=Limits)
     on_failure: Mapping[FailureKind, Action] = field(default_factory=dict)
+    recovery: Recovery = field(default_factory=Recovery)
+    watch: Watch = field(default_factory=Watch)
+    gate: Gate | None = None
     hours: float | None = None
     cache: bool = True
 
@@ -233,6 +230,11 @@ class Stage:
     def processes(self) -> int:
         """Processes of one attempt: the workers of a gang, or the replicas of an endpoint."""
         return self.endpoint.replicas if self.endpoint else self.needs.workers
+
+    @property
+    def fewest(self) -> int:
+        """Processes that will do, where the pool has no room for all."""
+        return self.endpoint.replicas if self.endpoint else self.needs.least
 
     @property
     def devices(self) -> int:

@@ -1,8 +1,6 @@
-"""The life cycle of runs, stages and attempts: their states, the events, and one table each.
+"""What runs, stages and attempts can be, and what can happen to them: states and events.
 
-An event that a state does not allow raises `TransitionError`: nothing is swallowed. A state
-without a row in its table is terminal. `OPEN_TO` says what may happen to the stages of a run
-while the run is in a state: a run that is being cancelled starts nothing.
+Which event leads from which state to which is in `transitions.py`.
 """
 
 from __future__ import annotations
@@ -11,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.errors import TransitionError
-from orchestrator.core.failure import Failure
+from orchestrator.core.failure import Action, Failure
+from orchestrator.core.policy import AS_PLANNED, Adjust
 
 
 class RunState(StrEnum):
@@ -107,6 +105,41 @@ class RetryScheduled:
     pool: str
     not_before: float
     reason: str
+    action: Action = Action.RETRY
+    adjust: Adjust = AS_PLANNED
+
+
+@dataclass(frozen=True, slots=True)
+class StageHeld:
+    """The stage could start but for `reason`: its pools are being emptied, or others go first."""
+
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageMoved:
+    """The stage goes to `pool` before any attempt has failed: its pool is being emptied."""
+
+    stage: str
+    pool: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateReached:
+    """All stages before it are done; from now on the stage waits at its gate."""
+
+    stage: str
+    waits_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateOpened:
+    """What the stage waited for is there, or it goes on without."""
+
+    stage: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +178,48 @@ class AttemptStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptWaits:
+    """The pool has no place for the attempt yet."""
+
+    stage: str
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptPlaced:
     """All workers run; `nodes` by rank."""
 
     stage: str
     number: int
     nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResumed:
+    """The attempt goes on from the checkpoint of `step`, which some attempt of its stage made."""
+
+    stage: str
+    number: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSaved:
+    """The attempt's checkpoint of `step` is committed: less than this will not be lost."""
+
+    stage: str
+    number: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRequested:
+    """The attempt was asked to leave its pool at its next checkpoint."""
+
+    stage: str
+    number: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +250,27 @@ class AttemptCancelled:
 
 
 RunEvent: TypeAlias = RunStarted | CancelRequested | RunSucceeded | RunFailed | RunCancelled
-StageEvent: TypeAlias = StageReused | RetryScheduled | StageFailed | StageSkipped | StageCancelled
+StageEvent: TypeAlias = (
+    StageReused
+    | RetryScheduled
+    | StageHeld
+    | StageMoved
+    | GateReached
+    | GateOpened
+    | StageFailed
+    | StageSkipped
+    | StageCancelled
+)
 AttemptEvent: TypeAlias = (
-    AttemptStarted | AttemptPlaced | AttemptSucceeded | AttemptFailed | AttemptCancelled
+    AttemptStarted
+    | AttemptWaits
+    | AttemptPlaced
+    | AttemptResumed
+    | AttemptSaved
+    | LeaveRequested
+    | AttemptSucceeded
+    | AttemptFailed
+    | AttemptCancelled
 )
 Event: TypeAlias = RunEvent | StageEvent | AttemptEvent
 
@@ -194,85 +281,3 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
         for kind in group.__args__
     }
 )
-
-# --- the tables -------------------------------------------------------------------------------
-
-_R, _S, _A = RunState, StageState, AttemptState
-
-RUN_TRANSITIONS: Mapping[tuple[RunState, type[Event]], RunState] = MappingProxyType(
-    {
-        (_R.PENDING, RunStarted): _R.RUNNING,
-        (_R.PENDING, CancelRequested): _R.CANCELLING,
-        (_R.RUNNING, RunStarted): _R.RUNNING,
-        (_R.RUNNING, CancelRequested): _R.CANCELLING,
-        (_R.RUNNING, RunSucceeded): _R.SUCCEEDED,
-        (_R.RUNNING, RunFailed): _R.FAILED,
-        (_R.CANCELLING, RunStarted): _R.CANCELLING,
-        (_R.CANCELLING, CancelRequested): _R.CANCELLING,
-        (_R.CANCELLING, RunCancelled): _R.CANCELLED,
-    }
-)
-
-STAGE_TRANSITIONS: Mapping[tuple[StageState, type[Event]], StageState] = MappingProxyType(
-    {
-        (_S.PENDING, AttemptStarted): _S.RUNNING,
-        (_S.PENDING, StageReused): _S.SUCCEEDED,
-        (_S.PENDING, StageFailed): _S.FAILED,
-        (_S.PENDING, StageSkipped): _S.SKIPPED,
-        (_S.PENDING, StageCancelled): _S.CANCELLED,
-        (_S.RUNNING, AttemptPlaced): _S.RUNNING,
-        (_S.RUNNING, AttemptSucceeded): _S.SUCCEEDED,
-        (_S.RUNNING, AttemptFailed): _S.DECIDING,
-        (_S.RUNNING, AttemptCancelled): _S.CANCELLED,
-        (_S.DECIDING, RetryScheduled): _S.PENDING,
-        (_S.DECIDING, StageFailed): _S.FAILED,
-        (_S.DECIDING, StageCancelled): _S.CANCELLED,
-    }
-)
-
-ATTEMPT_TRANSITIONS: Mapping[tuple[AttemptState, type[Event]], AttemptState] = MappingProxyType(
-    {
-        (_A.NEW, AttemptStarted): _A.WAITING,
-        (_A.WAITING, AttemptPlaced): _A.RUNNING,
-        (_A.WAITING, AttemptSucceeded): _A.SUCCEEDED,
-        (_A.WAITING, AttemptFailed): _A.FAILED,
-        (_A.WAITING, AttemptCancelled): _A.CANCELLED,
-        (_A.RUNNING, AttemptSucceeded): _A.SUCCEEDED,
-        (_A.RUNNING, AttemptFailed): _A.FAILED,
-        (_A.RUNNING, AttemptCancelled): _A.CANCELLED,
-    }
-)
-
-_SAID: frozenset[type[Event]] = frozenset({AttemptPlaced, AttemptSucceeded, AttemptFailed})
-_DECIDED: frozenset[type[Event]] = frozenset(
-    {AttemptStarted, StageReused, RetryScheduled, StageFailed, StageSkipped}
-)
-
-# What may happen to the stages of a run in a state without a row: nothing.
-OPEN_TO: Mapping[RunState, frozenset[type[Event]]] = MappingProxyType(
-    {
-        _R.RUNNING: _SAID | _DECIDED,
-        _R.CANCELLING: _SAID | {AttemptCancelled, StageCancelled},
-    }
-)
-
-State = TypeVar("State", RunState, StageState, AttemptState)
-
-
-def advance(table: Mapping[tuple[State, type[Event]], State], state: State, event: Event) -> State:
-    """Return the state that follows `state` on `event`.
-
-    Raises:
-        TransitionError: The table has no row for the two.
-    """
-    following = table.get((state, type(event)))
-    if following is None:
-        name = type(state).__name__
-        message = f"{name} {str(state)!r} does not allow {type(event).__name__}: {event!r}"
-        raise TransitionError(message)
-    return following
-
-
-def terminal(table: Mapping[tuple[State, type[Event]], State], state: State) -> bool:
-    """Return whether no event leaves `state`."""
-    return all(source != state for source, _ in table)

@@ -13,7 +13,7 @@ from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import Settings
 from orchestrator.messages import AttemptRequest, Deployment, Message
-from orchestrator.ports import ArtifactStore, Clock, Cluster, EventStore, Serving, Tracker
+from orchestrator.ports import ArtifactStore, Clock, Cluster, EventStore, Gates, Serving, Tracker
 
 if TYPE_CHECKING:
     from orchestrator.control.requests import Workbench
@@ -67,7 +67,8 @@ def plan(found: Settings) -> Plan:
             found.fleet,
             found.bindings,
             seed=found.seed,
-            cost_limit=found.cost_limit,
+            bounds=found.bounds,
+            priority=found.priority,
         )
     except PlanError as error:
         raise PlanError([*error.problems, *problems]) from None
@@ -99,6 +100,13 @@ def event_store(at: Path) -> EventStore:
     from orchestrator.adapters.event_store import SqlEventStore
 
     return SqlEventStore(os.environ.get("ORCHESTRATOR_DATABASE") or f"sqlite:///{at}/events.db")
+
+
+def gates(store: EventStore) -> Gates:
+    """Return what looks whether stages may pass their gates."""
+    from orchestrator.adapters.gates import OutsideGates
+
+    return OutsideGates(store)
 
 
 def storage_uri(found: Settings, at: Path) -> str:
@@ -210,6 +218,7 @@ def workbench(found: Settings, at: Path, *, reuse: bool = True) -> Workbench:
         code=found.jobs.code,
         storage=storage_uri(found, at),
         reuse_key=reuse_key_with(source_of) if reuse else never_reuse,
+        signatures=tuple(found.signatures.values()),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import exc
 
@@ -72,6 +72,7 @@ def _any_of(kind: type[Event]) -> st.SearchStrategy[Event]:
     return st.builds(kind, **known)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first of each kind is costly to draw
 @given(st.sampled_from(list(EVENTS.values())).flatmap(_any_of))
 def test_every_event_survives_the_round_trip_exactly(event: Event) -> None:
     again = codec.load(type(event), codec.dump(event), "here")

@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from orchestrator.adapters.torch_gang import open_gang, threads
-from orchestrator.core.failure import FailureKind, kind_of
+from orchestrator.core.classify import kind_of
+from orchestrator.core.failure import FailureKind
+from tests.build import documented
 
 WORKER = """
 import sys
@@ -83,5 +85,5 @@ def test_a_gang_whose_other_half_does_not_come_ends_in_time() -> None:
         open_gang(free_address(), 0, 2, "gloo", setup_seconds=0.2),
     ):
         pass
-    kind = kind_of(type(caught.value).__name__, str(caught.value))
+    kind = kind_of(f"{type(caught.value).__name__}: {caught.value}", documented())
     assert kind is FailureKind.INTERCONNECT

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.job import Checkpoint, Hardware
+from orchestrator.job import Changes, Checkpoint, Hardware
 
 HARDWARE = Hardware(
     pool="bare",
@@ -29,6 +29,7 @@ class BareContext:
     output: Path
     rank: int = 0
     world_size: int = 1
+    adjust: Changes = field(default_factory=Changes)
     seed: int = 0
     hardware: Hardware = HARDWARE
     run: str = "bare"

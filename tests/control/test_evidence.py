@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.control.evidence import LONGEST_DETAIL, LONGEST_LINE, describe
+from orchestrator.core.classify import kind_of
 from orchestrator.core.errors import ArtifactError
-from orchestrator.core.failure import FailureKind, kind_of
+from orchestrator.core.failure import FailureKind
+from tests.build import documented
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
@@ -44,7 +46,7 @@ ATEN = "Could not run 'aten::_foo' with arguments from the 'NPU' backend.\nCPU: 
     ],
 )
 def test_the_kind_is_seen_in_type_and_message(error: BaseException, kind: FailureKind) -> None:
-    assert describe(raised(error)).kind is kind
+    assert describe(raised(error), documented()).kind is kind
 
 
 def test_the_kind_is_seen_in_what_caused_it() -> None:
@@ -61,7 +63,7 @@ def test_causes_in_a_circle_come_to_an_end() -> None:
 
 @pytest.mark.parametrize("name", ["DistBackendError", "DistNetworkError", "DistStoreError"])
 def test_errors_of_torchs_collectives_are_the_interconnect(name: str) -> None:
-    assert kind_of(name, "timeout") is FailureKind.INTERCONNECT
+    assert kind_of(f"{name}: timeout", documented()) is FailureKind.INTERCONNECT
 
 
 def test_the_line_is_the_first_of_the_message_without_notes() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.checks import problems_of
+from orchestrator.core.policy import Limits
 from orchestrator.core.spec import (
     Bindings,
     Endpoint,
     Fleet,
-    Limits,
     Needs,
     Pipeline,
     Pool,

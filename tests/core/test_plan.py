@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.core.errors import PlanError
 from orchestrator.core.plan import make_plan
-from orchestrator.core.spec import Emulation, Endpoint, Limits, Needs, Pipeline, Role
+from orchestrator.core.policy import Limits
+from orchestrator.core.spec import Emulation, Endpoint, Needs, Pipeline, Role
 from tests.build import accelerator, bindings, fleet, pipeline, plan, pool, stage
 
 NAMES = tuple("abcdefgh")

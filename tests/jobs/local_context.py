@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.job import Checkpoint, Hardware
+from orchestrator.job import Changes, Checkpoint, Hardware
 
 EMULATED = Hardware(
     pool="nvidia",
@@ -30,6 +30,7 @@ class LocalContext:
     seed: int = 7
     rank: int = 0
     world_size: int = 1
+    adjust: Changes = field(default_factory=Changes)
     hardware: Hardware = EMULATED
     run: str = "run"
     stage: str = "stage"

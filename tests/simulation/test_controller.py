@@ -9,12 +9,21 @@ import pytest
 from orchestrator.control.loop import Controller, World
 from orchestrator.control.requests import Workbench
 from orchestrator.core.failure import FailureKind
+from orchestrator.core.policy import Limits
 from orchestrator.core.run import Run
-from orchestrator.core.spec import Limits, Stage
+from orchestrator.core.spec import Stage
 from orchestrator.core.state import RunFailed, RunStarted, RunState
 from orchestrator.messages import Message, Placed, Points, Succeeded
 from tests.build import REF, header, plan, stage
-from tests.fakes import Asked, FakeArtifacts, FakeClock, FakeCluster, FakeTracker, MemoryStore
+from tests.fakes import (
+    Asked,
+    FakeArtifacts,
+    FakeClock,
+    FakeCluster,
+    FakeGates,
+    FakeTracker,
+    MemoryStore,
+)
 
 ENDLESS: Sequence[tuple[float, Message]] = ((0.1, Placed(("n1",))),)
 GOOD: Sequence[tuple[float, Message]] = (
@@ -40,6 +49,7 @@ class Bench:
             artifacts=FakeArtifacts(),
             tracker=self.tracker,
             clock=self.clock,
+            gates=FakeGates(),
         )
         self.store.create(self.header, 0.0)
 

@@ -47,6 +47,14 @@ class Place(Protocol):
         """Return the names right under `prefix`."""
         ...
 
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file, whole or not at all."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file, or `None` where there is none."""
+        ...
+
 
 def regular_files(folder: Path) -> Iterator[str]:
     """Yield the files of `folder` as relative POSIX paths; nothing is followed.
@@ -155,6 +163,21 @@ class LocalPlace:
                 message = f"artifact {name!r} is reached by a link, {part!r}; store a copy"
                 raise ArtifactError(message)
 
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file, whole or not at all."""
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        new.write_bytes(data)
+        new.replace(target)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file, or `None` where there is none."""
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
 
 class RemotePlace:
     """Anything that fsspec can reach. Nothing is renamed: the manifest, sent last, decides."""
@@ -215,6 +238,19 @@ class RemotePlace:
         except FileNotFoundError:
             return ()
         return [path.rstrip("/").rpartition("/")[2] for path in found]
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file; what fsspec reaches shows it when it is whole."""
+        path = self._path(name)
+        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._fs.pipe_file(path, data)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file, or `None` where there is none."""
+        try:
+            return bytes(self._fs.cat_file(self._path(name)))
+        except FileNotFoundError:
+            return None
 
     def _path(self, *parts: str) -> str:
         return "/".join((self._root, *parts))

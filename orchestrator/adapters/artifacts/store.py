@@ -157,6 +157,19 @@ class FsspecArtifactStore:
         finally:
             self.drop(folder)
 
+    def mark(self, name: str, text: str) -> None:
+        """Write a small text under `name`, whole or not at all; the last one stays."""
+        manifests.check_artifact_name(name)
+        with _translated(name):
+            self._place.write(name, text.encode())
+
+    def marked(self, name: str) -> str | None:
+        """Return the text under `name`, or `None` where there is none."""
+        manifests.check_artifact_name(name)
+        with _translated(name):
+            found = self._place.read(name)
+        return None if found is None else found.decode()
+
     # --- names ---------------------------------------------------------------------------------
 
     def _ref(self, name: str, manifest: Manifest) -> ArtifactRef:

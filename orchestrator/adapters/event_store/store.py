@@ -8,15 +8,14 @@ processes at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.event_store import codec, tables
+from orchestrator.adapters.event_store.notes import Notes
 from orchestrator.adapters.event_store.tables import cursors, results, runs
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
 from orchestrator.core.run import RunHeader
@@ -26,12 +25,9 @@ from orchestrator.ports import Point, Stored
 
 NEWEST_NAMED = 5
 POINT_COLUMNS = ("run", "stage", "attempt", "key", "value", "step", "at")
-# What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
-# can't bind (UnicodeError is a ValueError), files and sockets, a driver that isn't installed.
-_FOREIGN = (SQLAlchemyError, OSError, ValueError, OverflowError, ImportError)
 
 
-class SqlEventStore:
+class SqlEventStore(Notes):
     """The port `EventStore` on a database that SQLAlchemy knows."""
 
     def __init__(self, url: str) -> None:
@@ -40,15 +36,8 @@ class SqlEventStore:
         Raises:
             StoreError: It can't be opened, or is no database.
         """
-        self._place = _without_password(url)
-        with self._translated():
-            self._reader, self._writer = tables.open_database(url)
-        self._insert = tables.insert_for(self._reader)
+        super().__init__(url)
         self._points = tables.BulkInsert(self._reader, tables.points, POINT_COLUMNS)
-
-    def close(self) -> None:
-        """Close all connections. Safe to call twice."""
-        self._reader.dispose()
 
     # --- runs ----------------------------------------------------------------------------------
 
@@ -210,25 +199,6 @@ class SqlEventStore:
             return None
         return codec.load(Succeeded, row.body, f"result {key!r} of run {row.run!r}"), row.run
 
-    # --- transactions --------------------------------------------------------------------------
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._translated(), self._reader.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._translated(), self._writer.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except _FOREIGN as error:
-            raise StoreError(f"event store {self._place!r}: {_reason(error)}") from error
-
     def _exists(self, run: str) -> bool:
         with self._reading() as connection:
             return bool(connection.scalar(select(func.count()).where(runs.c.run == run)))
@@ -246,32 +216,3 @@ def _event(row: Any) -> Event:  # noqa: ANN401 - a row of SQLAlchemy
         message = f"{where} is of unknown kind {row.kind!r}; was it written by a newer version?"
         raise StoreError(message)
     return codec.load(EVENTS[row.kind], row.body, where)
-
-
-def _reason(error: BaseException) -> str:
-    """Return what the driver said, on one line, and the way out where we know one."""
-    said = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    line = " ".join(str(said).split()) or type(said).__name__
-    for sign, hint in _HINTS.items():
-        if sign in line:
-            return f"{line}; {hint}"
-    return line
-
-
-_HINTS = {
-    "disk is full": "free some space and resume the run",
-    "locked": "another process holds it; end that or wait",
-    "not a database": "move the file away to begin a new one",
-    "malformed": "move the file away to begin a new one",
-    "unable to open": "check that the folder exists and can be written",
-    "readonly": "check the permissions of the file and its folder",
-    "No module named": "install the database's driver",
-    "Could not parse": "write it as sqlite:////path/to.db",
-}
-
-
-def _without_password(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return url

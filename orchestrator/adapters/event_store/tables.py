@@ -81,6 +81,40 @@ cursors = Table(
     Column("value", BigInteger, nullable=False),
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("run", Text, ForeignKey("runs.run"), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+drains = Table(
+    "drains",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("run", Text, ForeignKey("runs.run"), primary_key=True),
+    Column("stage", Text, primary_key=True),
+    Column("who", Text, nullable=False),
+)
+
+queues = Table(
+    "queues",
+    metadata,
+    Column("run", Text, ForeignKey("runs.run"), primary_key=True),
+    Column("stage", Text, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
 results = Table(
     "results",
     metadata,

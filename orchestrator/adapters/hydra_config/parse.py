@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.adapters.hydra_config import checks, messages
 from orchestrator.adapters.hydra_config.schema import NAMED, Document
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.policy import Bounds
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Bindings, Fleet, Json, Pipeline
 
@@ -36,6 +37,7 @@ def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem
     named = list(_name_by_key(data))
     for path in TEXTS:
         _as_text(data, path)
+    _spread_workers(data)
     document, wrong = _validate(data)
     told = {problem.path for problem in wrong}
     bounds = (problem for problem in checks.problems(data) if problem.path not in told)
@@ -68,7 +70,11 @@ def _settings(document: Document) -> Settings:
         fleet=Fleet(name=document.fleet.name, pools=document.fleet.pools),
         bindings=Bindings(roles=document.roles, fallbacks=document.fallbacks),
         seed=document.seed,
-        cost_limit=document.cost_limit,
+        bounds=Bounds(
+            cost=document.cost_limit, time=document.time_limit, attempts=document.attempt_limit
+        ),
+        priority=document.priority,
+        signatures=document.signatures,
         jobs=document.jobs,
         storage=document.storage,
         tracking=document.tracking,
@@ -88,6 +94,15 @@ def _name_by_key(data: Json) -> Iterator[Problem]:
                 where = ".".join((*path, name, "name"))
                 yield Problem(where, f"{given!r} differs from its key", "rename the key")
                 item["name"] = name
+
+
+def _spread_workers(data: Json) -> None:
+    """Turn `workers: {min: 1, max: 4}` of an elastic gang into the two fields that hold it."""
+    for stage in _mapping_at(data, ("pipeline", "stages")).values():
+        needs = _mapping_at(stage, ("needs",))
+        span = needs.get("workers")
+        if isinstance(span, dict) and span.keys() == {"min", "max"}:
+            needs["workers"], needs["min_workers"] = span["max"], span["min"]
 
 
 def _as_text(data: Json, path: tuple[str, ...]) -> None:

@@ -24,6 +24,7 @@ from typing import (
 
 from pydantic import ConfigDict, Field
 
+from orchestrator.core.classify import Signature
 from orchestrator.core.settings import (
     ClusterSettings,
     JobSettings,
@@ -64,6 +65,10 @@ class Document:
     fallbacks: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
     seed: int = 0
     cost_limit: float | None = None
+    time_limit: float | None = None
+    attempt_limit: int | None = None
+    priority: int = 0
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
     jobs: JobSettings = field(default_factory=JobSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)

@@ -54,6 +54,12 @@ class RayCluster:
         if attempt is not None:
             attempt.end()
 
+    def prepare(self, request: AttemptRequest) -> None:
+        """Have nobody stand by yet."""
+
+    def release(self, run: str, stage: str) -> None:
+        """Send nobody away."""
+
     def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
         """Return the live state of the `wanted` pools."""
         try:

@@ -1,109 +1,16 @@
-"""What the control plane asks of the world. Adapters implement these; tests fake them.
-
-Foreign errors are translated by the adapter: a port raises only what its docstring names.
-"""
+"""What is kept: the events and points of all runs, and artifacts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from orchestrator.core.artifact import ArtifactRef, Manifest
 from orchestrator.core.run import RunHeader
-from orchestrator.core.spec import Pool
 from orchestrator.core.state import Event
-from orchestrator.messages import (
-    AttemptRequest,
-    Deployment,
-    EndpointStatus,
-    Message,
-    Points,
-    PoolStatus,
-    Succeeded,
-)
-
-
-class Worker(Protocol):
-    """What runs in each worker process of an attempt: `wiring.run_worker`.
-
-    Yields batches of messages until, last of all, exactly one `Succeeded` or `Failed`; never
-    raises. Batches, because each costs a remote call's time while the job trains.
-    """
-
-    def __call__(
-        self, request: AttemptRequest, *, rank: int, rendezvous: str | None
-    ) -> Iterator[Sequence[Message]]:
-        """Run the job as worker `rank`; `rendezvous` is `HOST:PORT` of rank 0's store."""
-        ...
-
-
-class Cluster(Protocol):
-    """Where attempts of jobs run. No call blocks for longer than a placement probe."""
-
-    def start(self, request: AttemptRequest) -> None:
-        """Ask for an attempt. All that follows, infeasible placement too, comes by `poll`."""
-        ...
-
-    def poll(self, key: str) -> Sequence[Message]:
-        """Return what attempt `key` said since the last call, oldest first.
-
-        After `Succeeded` or `Failed`, which come once and last, everything the attempt held
-        (processes, placement) is given back.
-        """
-        ...
-
-    def cancel(self, key: str) -> None:
-        """End attempt `key` and give back what it holds; nothing more comes from `poll`."""
-        ...
-
-    def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
-        """Return the live state of the `wanted` pools.
-
-        Raises:
-            ClusterError: The cluster can't be reached.
-        """
-        ...
-
-    def close(self) -> None:
-        """Cancel what still runs and leave the cluster. Safe to call twice."""
-        ...
-
-
-class Serving(Protocol):
-    """Where endpoints are deployed. Same life cycle as an attempt of a job."""
-
-    def start(self, deployment: Deployment) -> None:
-        """Ask for a deployment; returns at once."""
-        ...
-
-    def poll(self, key: str) -> Sequence[Message]:
-        """Return what the deployment said since the last call; `Succeeded` when it answers."""
-        ...
-
-    def cancel(self, key: str) -> None:
-        """Take the deployment away."""
-        ...
-
-    def delete(self, endpoint: str) -> None:
-        """Take a live endpoint away.
-
-        Raises:
-            ServingError: It can't be reached or deleted.
-        """
-        ...
-
-    def live(self) -> Mapping[str, EndpointStatus]:
-        """Return the endpoints that are deployed, by name.
-
-        Raises:
-            ServingError: Serving can't be reached.
-        """
-        ...
-
-
-# --- what is kept -----------------------------------------------------------------------------
+from orchestrator.messages import Lease, Points, Queued, Succeeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +80,42 @@ class EventStore(Protocol):
         """Keep `value` under `name`."""
         ...
 
+    def renew_lease(self, run: str, epoch: int, at: float) -> None:
+        """Note that the controller of `epoch` has the run at `at` (seconds, epoch)."""
+        ...
+
+    def lease(self, run: str) -> Lease | None:
+        """Return when a controller of `run` last showed life."""
+        ...
+
+    def drain(self, pool: str, reason: str) -> None:
+        """Note that `pool` is to be emptied. Safe to call twice; the last reason stays."""
+        ...
+
+    def undrain(self, pool: str) -> None:
+        """Note that `pool` is to be used again. Safe to call twice."""
+        ...
+
+    def drained(self) -> Mapping[str, str]:
+        """Return the pools that are to be emptied, with the reasons."""
+        ...
+
+    def approve(self, run: str, stage: str, by: str) -> None:
+        """Note that `by` approves `stage` of `run`. Raises `NotFoundError` for no such run."""
+        ...
+
+    def approvals(self, run: str) -> Mapping[str, str]:
+        """Return who approved which stages of `run`."""
+        ...
+
+    def queue_up(self, run: str, entries: Sequence[Queued], at: float) -> None:
+        """Make `entries` what `run` waits for as of `at` (seconds, epoch), instead of before."""
+        ...
+
+    def queue(self, since: float) -> Sequence[Queued]:
+        """Return what all runs wait for that said so at `since` (seconds, epoch) or later."""
+        ...
+
     def request_cancel(self, run: str) -> None:
         """Ask whoever controls `run` to cancel it. Safe to call twice."""
         ...
@@ -221,29 +164,10 @@ class ArtifactStore(Protocol):
         """Return the last, by name, of the artifacts under `prefix` that verifies."""
         ...
 
-
-class Tracker(Protocol):
-    """A projection of the event store for people. Never raises, never blocks the pipeline."""
-
-    def notify(self) -> None:
-        """Say that there is something new in the store."""
+    def mark(self, name: str, text: str) -> None:
+        """Write a small text under `name`, whole or not at all; the last one stays."""
         ...
 
-    def close(self, timeout: float) -> bool:
-        """Write what is left, at most for `timeout` seconds; return whether all is written."""
+    def marked(self, name: str) -> str | None:
+        """Return the text under `name`, or `None` where there is none."""
         ...
-
-
-class Clock(Protocol):
-    """Time, in seconds."""
-
-    def now(self) -> float:
-        """Return seconds since the epoch."""
-        ...
-
-    def sleep(self, seconds: float) -> None:
-        """Wait; a test's clock returns at once."""
-        ...
-
-
-Observer: TypeAlias = Callable[[str, int, Message], None]

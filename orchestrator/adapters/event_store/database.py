@@ -1,0 +1,82 @@
+"""A database behind SQLAlchemy: how it is opened, its transactions, and its errors as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from orchestrator.adapters.event_store import tables
+from orchestrator.core.errors import StoreError
+
+# What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
+# can't bind (UnicodeError is a ValueError), files and sockets, a driver that isn't installed.
+_FOREIGN = (SQLAlchemyError, OSError, ValueError, OverflowError, ImportError)
+
+
+class Database:
+    """An open database; whatever it or its driver raises leaves as `StoreError`."""
+
+    def __init__(self, url: str) -> None:
+        """Open the database at `url`, making tables that it lacks.
+
+        Raises:
+            StoreError: It can't be opened, or is no database.
+        """
+        self._place = _without_password(url)
+        with self._translated():
+            self._reader, self._writer = tables.open_database(url)
+        self._insert = tables.insert_for(self._reader)
+
+    def close(self) -> None:
+        """Close all connections. Safe to call twice."""
+        self._reader.dispose()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._translated(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._translated(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except _FOREIGN as error:
+            raise StoreError(f"event store {self._place!r}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the driver said, on one line, and the way out where we know one."""
+    said = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    line = " ".join(str(said).split()) or type(said).__name__
+    for sign, hint in _HINTS.items():
+        if sign in line:
+            return f"{line}; {hint}"
+    return line
+
+
+_HINTS = {
+    "disk is full": "free some space and resume the run",
+    "locked": "another process holds it; end that or wait",
+    "not a database": "move the file away to begin a new one",
+    "malformed": "move the file away to begin a new one",
+    "unable to open": "check that the folder exists and can be written",
+    "readonly": "check the permissions of the file and its folder",
+    "No module named": "install the database's driver",
+    "Could not parse": "write it as sqlite:////path/to.db",
+}
+
+
+def _without_password(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return url

@@ -1,0 +1,91 @@
+"""What is noted beside the events: leases, pools that are emptied, approvals, queues.
+
+Each is what somebody last said, and may be said again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Table, delete, select
+
+from orchestrator.adapters.event_store.database import Database
+from orchestrator.adapters.event_store.tables import approvals, drains, leases, queues, runs
+from orchestrator.core.errors import NotFoundError
+from orchestrator.messages import Lease, Queued
+
+
+class Notes(Database):
+    """The part of the event store that remembers the latest word alone."""
+
+    def renew_lease(self, run: str, epoch: int, at: float) -> None:
+        """Note that the controller of `epoch` has the run at `at` (seconds, epoch)."""
+        self._note(leases, run=run, epoch=epoch, at=at)
+
+    def lease(self, run: str) -> Lease | None:
+        """Return when a controller of `run` last showed life."""
+        with self._reading() as connection:
+            row = connection.execute(select(leases).where(leases.c.run == run)).one_or_none()
+        return None if row is None else Lease(run=row.run, epoch=row.epoch, at=row.at)
+
+    def drain(self, pool: str, reason: str) -> None:
+        """Note that `pool` is to be emptied. Safe to call twice; the last reason stays."""
+        self._note(drains, pool=pool, reason=reason)
+
+    def undrain(self, pool: str) -> None:
+        """Note that `pool` is to be used again. Safe to call twice."""
+        with self._writing() as connection:
+            connection.execute(delete(drains).where(drains.c.pool == pool))
+
+    def drained(self) -> Mapping[str, str]:
+        """Return the pools that are to be emptied, with the reasons."""
+        with self._reading() as connection:
+            return {row.pool: row.reason for row in connection.execute(select(drains))}
+
+    def approve(self, run: str, stage: str, by: str) -> None:
+        """Note that `by` approves `stage` of `run`."""
+        with self._reading() as connection:
+            if connection.scalar(select(runs.c.run).where(runs.c.run == run)) is None:
+                raise NotFoundError(f"no run {run!r}; `orchestrator status` lists them")
+        self._note(approvals, run=run, stage=stage, who=by)
+
+    def approvals(self, run: str) -> Mapping[str, str]:
+        """Return who approved which stages of `run`."""
+        with self._reading() as connection:
+            rows = connection.execute(select(approvals).where(approvals.c.run == run))
+            return {row.stage: row.who for row in rows}
+
+    def queue_up(self, run: str, entries: Sequence[Queued], at: float) -> None:
+        """Make `entries` what `run` waits for as of `at` (seconds, epoch), instead of before."""
+        rows = [
+            {
+                "run": run,
+                "stage": one.stage,
+                "pool": one.pool,
+                "priority": one.priority,
+                "since": one.since,
+                "at": at,
+            }
+            for one in entries
+        ]
+        with self._writing() as connection:
+            connection.execute(delete(queues).where(queues.c.run == run))
+            if rows:
+                connection.execute(queues.insert(), rows)
+
+    def queue(self, since: float) -> Sequence[Queued]:
+        """Return what all runs wait for that said so at `since` (seconds, epoch) or later."""
+        with self._reading() as connection:
+            rows = connection.execute(select(queues).where(queues.c.at >= since)).all()
+        return [
+            Queued(pool=r.pool, run=r.run, stage=r.stage, priority=r.priority, since=r.since)
+            for r in rows
+        ]
+
+    def _note(self, table: Table, **row: object) -> None:
+        """Write `row`, over what stood there under its key."""
+        keys = [column.name for column in table.primary_key]
+        rest = {name: value for name, value in row.items() if name not in keys}
+        added = self._insert(table).values(**row)
+        with self._writing() as connection:
+            connection.execute(added.on_conflict_do_update(index_elements=keys, set_=rest))

@@ -1,0 +1,99 @@
+"""What a controller must know of the world beside its run, looked up now and then.
+
+The pools that are being emptied, the gates that are open, the runs that go first: all of it comes
+from the event store and the gates, a few times a second at most. It shows the run's own lease and
+its places in the queues there, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from orchestrator.core.decide import at_gate, wanting
+from orchestrator.core.recovery import QUIET, Outlook
+from orchestrator.core.run import Run, StageRun
+from orchestrator.messages import Queued
+from orchestrator.ports import Clock, EventStore, Gates
+
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_GATES = 2.0
+SECONDS_OF_A_LEASE = 5.0
+# Who has not said for so long that it waits waits no more: its controller is gone.
+SECONDS_IN_QUEUE = 30.0
+
+
+class Lookout:
+    """Looks around for one run."""
+
+    def __init__(self, store: EventStore, gates: Gates, clock: Clock) -> None:
+        """Know nothing yet."""
+        self._store, self._gates, self._clock = store, gates, clock
+        self._next_look = self._next_gates = self._next_lease = 0.0
+        self._queued: dict[str, Queued] = {}
+        self._outlook = QUIET
+
+    def look(self, run: Run) -> Outlook:
+        """Return what is known now; asks the world where that is old, or the run wants a place."""
+        now = self._clock.now()
+        if now >= self._next_lease:
+            self._next_lease = now + SECONDS_OF_A_LEASE
+            self._store.renew_lease(run.header.run, run.epoch, now)
+        wanted = {stage.name: _entry(run, stage, self._queued, now) for stage in wanting(run, now)}
+        if now >= self._next_look or wanted.keys() != self._queued.keys():
+            self._next_look = now + SECONDS_BETWEEN_LOOKS
+            drained = self._store.drained()
+            behind = dict(self._line_up(run, wanted, now))
+            self._outlook = Outlook(drained=drained, opened=self._opened(run, now), behind=behind)
+        return self._outlook
+
+    def leave(self, run: Run) -> None:
+        """Take the run out of all queues."""
+        if self._queued:
+            self._queued = {}
+            self._store.queue_up(run.header.run, (), self._clock.now())
+
+    def _line_up(
+        self, run: Run, wanted: Mapping[str, Queued], now: float
+    ) -> Iterator[tuple[str, str]]:
+        """Say what the run waits for, and yield the stages that others go before, with who."""
+        if wanted or self._queued:
+            self._queued = dict(wanted)
+            self._store.queue_up(run.header.run, tuple(wanted.values()), now)
+        if not wanted:
+            return
+        queue = self._store.queue(now - SECONDS_IN_QUEUE)
+        for name, mine in wanted.items():
+            ahead = [
+                one
+                for one in queue
+                if one.pool == mine.pool and one.run != mine.run and one.order < mine.order
+            ]
+            if ahead:
+                first = min(ahead, key=lambda one: one.order)
+                who = f"{first.run}/{first.stage} (priority {first.priority})"
+                yield name, f"waits for pool {mine.pool!r} behind {who}"
+
+    def _opened(self, run: Run, now: float) -> Mapping[str, str]:
+        shut = at_gate(run)
+        if not shut or now < self._next_gates:
+            return {}
+        self._next_gates = now + SECONDS_BETWEEN_GATES
+        looked = ((stage.name, self._look_at(run, stage)) for stage in shut)
+        return {name: opened for name, opened in looked if opened is not None}
+
+    def _look_at(self, run: Run, stage: StageRun) -> str | None:
+        gate = stage.planned.stage.gate
+        return self._gates.look(gate, run.header.run, stage.name) if gate else None
+
+
+def _entry(run: Run, stage: StageRun, before: Mapping[str, Queued], now: float) -> Queued:
+    kept = before.get(stage.name)
+    if kept is not None and kept.pool == stage.pool:
+        return kept
+    return Queued(
+        pool=stage.pool,
+        run=run.header.run,
+        stage=stage.name,
+        priority=run.plan.priority,
+        since=now,
+    )

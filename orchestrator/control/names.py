@@ -1,0 +1,15 @@
+"""Where in the artifact store things of a stage stand that are no results."""
+
+from __future__ import annotations
+
+CHECKPOINTS = "checkpoints"
+
+
+def checkpoints(run: str, stage: str) -> str:
+    """Return the folder of the checkpoints of a stage."""
+    return f"{CHECKPOINTS}/{run}/{stage}"
+
+
+def leaving(run: str, stage: str, attempt: int) -> str:
+    """Return the name of the mark that asks an attempt to leave its pool."""
+    return f"{checkpoints(run, stage)}/leave-{attempt}"

@@ -1,0 +1,123 @@
+"""From what the workers of an attempt left behind to the one failure that caused it.
+
+Signatures are data: patterns of the makers' own error lines. A signature shows a `cause`, a
+`victim` (what the others of a gang see when one is gone: an effect, until no cause shows), or an
+`effect`, which is never a cause. The first worker to fail decides, and in it the first line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+from orchestrator.core.failure import Failure, FailureKind
+
+Shows: TypeAlias = Literal["cause", "victim", "effect"]
+
+# What a worker's exception of these types says is about the code that raised it, whatever its log
+# holds from before.
+PLAIN = re.compile(
+    r"^(Value|Key|Type|Attribute|Assertion|Index|Name|Import|ModuleNotFound|ZeroDivision|Lookup"
+    r"|UnboundLocal|FileNotFound|Permission|Syntax|Recursion|UnicodeDecode|Job|Artifact)Error\b"
+)
+LOSSES = frozenset({FailureKind.NODE_LOST, FailureKind.WORKER_LOST})
+SECONDARY = frozenset({FailureKind.INTERCONNECT, FailureKind.HANG})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """A regular expression that is searched in each line, and what a line with it shows."""
+
+    pattern: str
+    kind: FailureKind
+    shows: Shows = "cause"
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How worker `failure.rank` ended: what it or the cluster says, when, and its last lines.
+
+    `at` orders the workers; any clock will do that is the same for all of them.
+    """
+
+    failure: Failure
+    at: float = 0.0
+    tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    signature: Signature
+    line: str
+    report: Report
+
+
+def match(line: str, signatures: Sequence[Signature]) -> Signature | None:
+    """Return the first of `signatures` that `line` has."""
+    return next((one for one in signatures if _compiled(one.pattern).search(line)), None)
+
+
+def kind_of(said: str, signatures: Sequence[Signature]) -> FailureKind:
+    """Return what an exception that said `Type: message` shows; the user's own code if nothing."""
+    found = match(said, signatures)
+    return found.kind if found and found.shows != "effect" else FailureKind.USER_CODE
+
+
+def classify(reports: Sequence[Report], signatures: Sequence[Signature]) -> Failure:
+    """Return the failure that caused the others, with the line, worker and node that show it.
+
+    Raises:
+        ValueError: There is no report.
+    """
+    if not reports:
+        raise ValueError("there is no report to classify")
+    ordered = sorted(reports, key=lambda report: report.at)
+    signs = [sign for report in ordered for sign in _signs(report, signatures)]
+    cause = next((sign for sign in signs if sign.signature.shows == "cause"), None)
+    if cause:
+        return _shown(cause)
+    told = [report.failure for report in ordered]
+    own = [one for one in told if one.kind not in SECONDARY | LOSSES and not _vague(one)]
+    lost = [
+        one
+        for kind in (FailureKind.NODE_LOST, FailureKind.WORKER_LOST)
+        for one in told
+        if one.kind is kind
+    ]
+    if own or lost:
+        return (own or lost)[0]
+    victim = next((sign for sign in signs if sign.signature.shows == "victim"), None)
+    return _shown(victim) if victim else told[0]
+
+
+def _vague(failure: Failure) -> bool:
+    """Whether nothing but the lack of a signature makes it the user's own code."""
+    return failure.kind is FailureKind.USER_CODE and not PLAIN.search(failure.evidence)
+
+
+def _signs(report: Report, signatures: Sequence[Signature]) -> Iterator[_Sign]:
+    """Yield what the report shows, in the order in which it was written."""
+    failure = report.failure
+    plain = failure.kind is FailureKind.USER_CODE and PLAIN.search(failure.evidence)
+    for line in () if plain else (*report.tail, failure.evidence):
+        found = match(line, signatures)
+        if found:
+            yield _Sign(found, line, report)
+
+
+def _shown(sign: _Sign) -> Failure:
+    """Return the failure of the worker that the sign was found in, as the sign tells it."""
+    failure = sign.report.failure
+    if sign.line == failure.evidence:
+        return replace(failure, kind=sign.signature.kind)
+    detail = f"{failure.evidence}\n{failure.detail}".strip()
+    return replace(failure, kind=sign.signature.kind, evidence=sign.line.strip(), detail=detail)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)

@@ -1,0 +1,119 @@
+"""What a stage does about trouble: when it waits, watches, tries again, and how it goes on.
+
+Values alone; `decide.py` reads them. Times are in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Where a stage stops trying. Times in seconds, cost in US dollars; `None` is no limit.
+
+    `attempts` counts all attempts of the stage on all pools, `tries` those in a row on one pool,
+    after which the next pool takes over where there is one. `timeout` counts from the first
+    attempt on, waits included; `backoff` is the wait before the second attempt on a pool and
+    doubles with each, ten times at most; `pending` limits the wait for a free pool.
+    """
+
+    attempts: int = 3
+    tries: int = 2
+    timeout: float | None = None
+    pending: float | None = 600.0
+    cost: float | None = None
+    backoff: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Where a whole run stops trying: US dollars, seconds since it began, all its attempts."""
+
+    cost: float | None = None
+    time: float | None = None
+    attempts: int | None = None
+
+
+UNBOUNDED = Bounds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """How a stage goes on after a failure.
+
+    Attributes:
+        checkpoints: How many checkpoints a roll-back goes back.
+        rate: What a roll-back multiplies the learning rate by.
+        accumulate: What `lower_batch` multiplies the number of micro-batches by.
+        keep: How many of the newest checkpoints are kept.
+        standby: Whether a gang waits on the next pool, imports done, while this one works. It
+            holds its devices there.
+    """
+
+    checkpoints: int = 1
+    rate: float = 0.5
+    accumulate: int = 2
+    keep: int = 3
+    standby: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What counts as a hang, and as a loss that went astray.
+
+    Attributes:
+        hang: Seconds without a sign of life, after the first step, that are a hang; `None` waits
+            for ever. Set it above the longest pause that the job makes between two steps.
+        metric: The metric whose values are watched.
+        window: Newest values that a new one is compared with; 0 watches for NaN and infinity
+            alone.
+        deviations: A value further above the mean of the window than so many standard deviations
+            is a spike.
+        patience: Spikes in a row that are a divergence.
+    """
+
+    hang: float | None = 30.0
+    metric: str = "train/loss"
+    window: int = 20
+    deviations: float = 10.0
+    patience: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What a stage waits for outside of the pipeline, before its first attempt.
+
+    Attributes:
+        kind: `file` (or a glob) that exists, `count` lines of a file or files of a glob, `url`
+            that answers 200, `approval` by `orchestrator approve RUN STAGE`.
+        target: The path, glob or URL; a note for who approves.
+        least: How many a `count` must find.
+        deadline: Seconds to wait; `None` is no deadline.
+        then: What follows at the deadline: `wait` on, `stop`, or `go_on` with what is there.
+    """
+
+    kind: Literal["file", "count", "url", "approval"]
+    target: str = ""
+    least: int = 1
+    deadline: float | None = None
+    then: Literal["wait", "stop", "go_on"] = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjust:
+    """What an attempt does otherwise than its stage's parameters say, because of a failure.
+
+    Attributes:
+        accumulate: Factor on the number of micro-batches; the batch stays the same.
+        rate: Factor on the learning rate.
+        before: Only checkpoints of steps below this one may be resumed from.
+    """
+
+    accumulate: int = 1
+    rate: float = 1.0
+    before: int | None = None
+
+
+AS_PLANNED = Adjust()

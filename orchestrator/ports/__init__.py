@@ -1,0 +1,22 @@
+"""What the control plane asks of the world. Adapters implement these; tests fake them.
+
+Foreign errors are translated by the adapter: a port raises only what its docstring names.
+"""
+
+from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
+from orchestrator.ports.pools import Cluster, Serving, Worker
+from orchestrator.ports.stores import ArtifactStore, EventStore, Point, Stored
+
+__all__ = [
+    "ArtifactStore",
+    "Clock",
+    "Cluster",
+    "EventStore",
+    "Gates",
+    "Observer",
+    "Point",
+    "Serving",
+    "Stored",
+    "Tracker",
+    "Worker",
+]

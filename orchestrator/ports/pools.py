@@ -1,0 +1,107 @@
+"""Where work runs: the process of a worker, the cluster, and what serves endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from orchestrator.core.spec import Pool
+from orchestrator.messages import (
+    AttemptRequest,
+    Deployment,
+    EndpointStatus,
+    Message,
+    PoolStatus,
+)
+
+
+class Worker(Protocol):
+    """What runs in each worker process of an attempt: `wiring.run_worker`.
+
+    Yields batches of messages until, last of all, exactly one `Succeeded` or `Failed`; never
+    raises. Batches, because each costs a remote call's time while the job trains.
+    """
+
+    def __call__(
+        self, request: AttemptRequest, *, rank: int, rendezvous: str | None
+    ) -> Iterator[Sequence[Message]]:
+        """Run the job as worker `rank`; `rendezvous` is `HOST:PORT` of rank 0's store."""
+        ...
+
+
+class Cluster(Protocol):
+    """Where attempts of jobs run. No call blocks for longer than a placement probe."""
+
+    def start(self, request: AttemptRequest) -> None:
+        """Ask for an attempt. All that follows, infeasible placement too, comes by `poll`."""
+        ...
+
+    def poll(self, key: str) -> Sequence[Message]:
+        """Return what attempt `key` said since the last call, oldest first.
+
+        After `Succeeded` or `Failed`, which come once and last, everything the attempt held
+        (processes, placement) is given back.
+
+        Raises:
+            ClusterError: The whole cluster is gone, and with it every attempt.
+        """
+        ...
+
+    def cancel(self, key: str) -> None:
+        """End attempt `key` and give back what it holds; nothing more comes from `poll`."""
+        ...
+
+    def prepare(self, request: AttemptRequest) -> None:
+        """Have workers for an attempt like `request` stand by, so that it starts quickly.
+
+        They hold its place on its pool. Only a help: what can't be prepared is left.
+        """
+        ...
+
+    def release(self, run: str, stage: str) -> None:
+        """Send away those that stand by for `stage`, if any do."""
+        ...
+
+    def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
+        """Return the live state of the `wanted` pools.
+
+        Raises:
+            ClusterError: The cluster can't be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Cancel what still runs and leave the cluster. Safe to call twice."""
+        ...
+
+
+class Serving(Protocol):
+    """Where endpoints are deployed. Same life cycle as an attempt of a job."""
+
+    def start(self, deployment: Deployment) -> None:
+        """Ask for a deployment; returns at once."""
+        ...
+
+    def poll(self, key: str) -> Sequence[Message]:
+        """Return what the deployment said since the last call; `Succeeded` when it answers."""
+        ...
+
+    def cancel(self, key: str) -> None:
+        """Take the deployment away."""
+        ...
+
+    def delete(self, endpoint: str) -> None:
+        """Take a live endpoint away.
+
+        Raises:
+            ServingError: It can't be reached or deleted.
+        """
+        ...
+
+    def live(self) -> Mapping[str, EndpointStatus]:
+        """Return the endpoints that are deployed, by name.
+
+        Raises:
+            ServingError: Serving can't be reached.
+        """
+        ...
