@@ -27,12 +27,13 @@ def count(ctx: JobContext, *, to: int = 10, checkpoint_every: int = 0) -> Metric
     for step in range(first + 1, to + 1):
         ctx.metrics({"count/value": float(step)}, step=step)
         ctx.progress(step, to)
-        if ctx.rank == 0 and checkpoint_every and step % checkpoint_every == 0:
-            ctx.save_checkpoint(step, partial(_write, step))
+        if checkpoint_every and step % checkpoint_every == 0:
+            ctx.save_checkpoint(step, partial(_write, step if ctx.rank == 0 else None))
     if ctx.rank == 0:
         _write(to, ctx.output)
     return {"count/value": float(to), "count/first": float(first)}
 
 
-def _write(value: int, folder: Path) -> None:
-    (folder / "count.txt").write_text(f"{value}\n")
+def _write(value: int | None, folder: Path) -> None:
+    if value is not None:
+        (folder / "count.txt").write_text(f"{value}\n")

@@ -125,25 +125,25 @@ def _check(ctx: JobContext, *, batch_size: int, accumulate: int) -> None:
 
 
 def _model(ctx: JobContext, found: Checkpoint | None, fresh: Callable[[], nn.Module]) -> nn.Module:
-    """Return the model of the checkpoint, else the input `model`, else a fresh one."""
+    """Return a model for the checkpoint, else the input `model`, else a fresh one."""
     if found:
-        return models.load(found.path)
+        return models.shape(found.path)
     return models.load(ctx.inputs["model"]) if "model" in ctx.inputs else fresh()
 
 
 def _resume(
     ctx: JobContext, found: Checkpoint | None, net: nn.Module, optimizer: torch.optim.Optimizer
 ) -> checkpoint.State:
-    """Return where to start, with the optimizer as it was there."""
+    """Return where to start, with model and optimizer as they were there."""
     if found is None:
         return checkpoint.State(seed=ctx.seed)
-    state = checkpoint.read_state(found.path)
+    state = checkpoint.read_state(found)
     if state.seed != ctx.seed:
         raise ValueError(
             f"checkpoint of step {state.step} was made with seed {state.seed!r}, this run has "
             f"{ctx.seed!r}: its data order can't be continued; start a new run"
         )
-    checkpoint.read_optimizer(found.path, net, optimizer)
+    checkpoint.restore(found, net, optimizer)
     return state
 
 

@@ -49,10 +49,18 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A verified checkpoint: the step after which it was taken, and its folder."""
+    """A verified checkpoint.
+
+    Attributes:
+        step: The step after which it was taken.
+        path: The folder that rank 0 filled.
+        shards: The folders of all workers that wrote anything, by rank. There may have been more
+            or fewer workers than there are now.
+    """
 
     step: int
     path: Path
+    shards: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +112,22 @@ class JobContext(Protocol):
         ...
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
-        """Commit a checkpoint: `write` fills the folder it is given; rank 0 calls this."""
+        """Begin to save a checkpoint, and return: every worker calls this, after the same step.
+
+        `write` fills a folder with this worker's share of the state, or with nothing. It runs
+        beside the job, so it must write a snapshot that the job does not change any more. One
+        save is made at a time: the call waits for the one before. What goes wrong with a save is
+        raised by a later call of the context. Steps grow, from that of `latest_checkpoint` on.
+        """
         ...
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        """Return the newest checkpoint of this stage that verifies, from any attempt of it."""
+        """Return the checkpoint that this attempt goes on from, the same in every worker.
+
+        It is the newest of this stage that verifies, whichever attempt made it. Every worker
+        calls this, before the first save: an attempt that doesn't ask begins anew, and what
+        earlier ones have saved is void.
+        """
         ...
 
 

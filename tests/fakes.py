@@ -289,6 +289,3 @@ class FakeArtifacts:
 
     def marked(self, name: str) -> str | None:
         return self.marks.get(name)
-
-    def newest(self, prefix: str) -> tuple[str, ArtifactRef] | None:
-        return None

@@ -1,18 +1,21 @@
 """What a training run needs to go on as if nothing had happened. Safetensors and JSON, no pickle.
 
-    config.json, model.safetensors    the model, as transformers writes it
-    optimizer.safetensors             `PARAMETER/STATE` for every state of every parameter
-    state.json                        step, position in the data, seed, last learning rate
+    rank-0/config.json, ...     the model's configs, as transformers writes them
+    rank-0/state.json           step, position in the data, seed, last learning rate
+    rank-K/shard.safetensors    worker K's share of `model/NAME` and `optimizer/PARAMETER/STATE`
 
-Random numbers are drawn from a generator seeded anew in every step by (seed, step, rank), and the
-learning rate is a function of the step: `step` and `seed` are their whole state.
+Every worker of a gang has the whole state, so each writes some of the tensors, and as many
+workers as there are, on whatever device, read all of them back. Random numbers are drawn from a
+generator seeded anew in every step by (seed, step, rank), and the learning rate is a function of
+the step: `step` and `seed` are their whole state.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from jobs.training.model import save
+from jobs.training.model import save_shape
+from orchestrator.job import Checkpoint
 
-OPTIMIZER_NAME = "optimizer.safetensors"
+SHARD_NAME = "shard.safetensors"
 STATE_NAME = "state.json"
+_MODEL, _OPTIMIZER = "model", "optimizer"
+
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,37 +43,135 @@ class State:
     rate: float = 0.0
 
 
-def write(folder: Path, model: Any, optimizer: torch.optim.Optimizer, state: State) -> None:  # noqa: ANN401 - a transformers model
-    """Fill a checkpoint folder."""
-    save(model, folder)
-    tensors = {
-        f"{name}/{key}": value.detach().cpu().contiguous()
-        for name, parameter in _named(model, optimizer)
-        for key, value in optimizer.state[parameter].items()
-    }
-    save_file(tensors, folder / OPTIMIZER_NAME)
-    text = json.dumps(asdict(state), indent=2, sort_keys=True)
-    (folder / STATE_NAME).write_text(f"{text}\n", "utf-8")
+# --- saving -----------------------------------------------------------------------------------
 
 
-def read_state(folder: Path) -> State:
+class Snapshots:
+    """Copies worker `rank`'s share of the state to host memory, to be written beside training.
+
+    The memory of a copy is used again once it is written: touching new memory costs several
+    times what the copy does. So this holds a share of the state, twice where writing lags.
+    """
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - a transformers model
+        optimizer: torch.optim.Optimizer,
+        *,
+        rank: int,
+        size: int,
+    ) -> None:
+        """Copy nothing yet."""
+        self._model = model
+        self._optimizer = optimizer
+        self._rank = rank
+        self._size = size
+        self._free: list[Tensors] = []
+
+    @torch.no_grad()
+    def take(self, state: State) -> Callable[[Path], None]:
+        """Copy the share now; return what writes the copy into a folder."""
+        whole = dict(_tensors(self._model, self._optimizer))
+        mine = {name: whole[name] for name in shares(whole, self._size)[self._rank]}
+        copy = self._free.pop() if self._free else {}
+        for name, tensor in mine.items():
+            if name not in copy:
+                copy[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+            copy[name].copy_(tensor)
+        return partial(self._write, copy, state)
+
+    def _write(self, copy: Tensors, state: State, folder: Path) -> None:
+        if copy:
+            save_file(copy, folder / SHARD_NAME)
+        if self._rank == 0:
+            save_shape(self._model, folder)
+            text = json.dumps(asdict(state), indent=2, sort_keys=True)
+            (folder / STATE_NAME).write_text(f"{text}\n", "utf-8")
+        self._free.append(copy)
+
+
+def shares(tensors: Mapping[str, torch.Tensor], size: int) -> list[list[str]]:
+    """Return which worker of `size` writes which tensors: about as many bytes each."""
+    found: list[list[str]] = [[] for _ in range(size)]
+    loads = [0] * size
+    for name in sorted(tensors, key=lambda name: (-tensors[name].nbytes, name)):
+        least = loads.index(min(loads))
+        found[least].append(name)
+        loads[least] += tensors[name].nbytes
+    return found
+
+
+# --- going on ---------------------------------------------------------------------------------
+
+
+def read_state(found: Checkpoint) -> State:
     """Read where the training run stood."""
-    return State(**json.loads((folder / STATE_NAME).read_text("utf-8")))
+    return State(**json.loads((found.path / STATE_NAME).read_text("utf-8")))
 
 
-def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the state of every parameter back into the optimizer."""
-    tensors = load_file(folder / OPTIMIZER_NAME)
-    found: dict[int, dict[str, torch.Tensor]] = {}
+@torch.no_grad()
+def restore(found: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put weights and optimizer back as they were, from the shares of all who wrote some.
+
+    Raises:
+        ValueError: The checkpoint is of another model.
+    """
+    tensors = _read(found)
+    parts = dict(_model_tensors(model))
+    saved = {name for name in tensors if name.startswith(f"{_MODEL}/")}
+    for name in sorted(parts.keys() ^ saved):
+        raise ValueError(f"checkpoint of step {found.step} is of another model: see {name!r}")
+    for name, tensor in parts.items():
+        if tensor.shape != tensors[name].shape:
+            shapes = f"{tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+            raise ValueError(f"checkpoint of step {found.step}: {name!r} has shape {shapes}")
+        tensor.copy_(tensors[name])
+    _restore_optimizer(tensors, model, optimizer)
+
+
+def _restore_optimizer(
+    tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    state: dict[int, Tensors] = {}
     for index, (name, _) in enumerate(_named(model, optimizer)):
-        prefix = f"{name}/"
-        found[index] = {
+        prefix = f"{_OPTIMIZER}/{name}/"
+        state[index] = {
             key.removeprefix(prefix): value
             for key, value in tensors.items()
             if key.startswith(prefix)
         }
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": found, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _read(found: Checkpoint) -> Tensors:
+    tensors: Tensors = {}
+    for folder in found.shards:
+        if (folder / SHARD_NAME).exists():
+            tensors.update(load_file(folder / SHARD_NAME))
+    return tensors
+
+
+# --- what there is ----------------------------------------------------------------------------
+
+
+def _tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from _model_tensors(model)
+    for name, parameter in _named(model, optimizer):
+        for key, value in optimizer.state[parameter].items():
+            yield f"{_OPTIMIZER}/{name}/{key}", value
+
+
+def _model_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield parameters and kept buffers; what is tied comes once."""
+    for name, parameter in model.named_parameters():
+        yield f"{_MODEL}/{name}", parameter.detach()
+    kept = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name in kept:
+            yield f"{_MODEL}/{name}", buffer
 
 
 def _named(

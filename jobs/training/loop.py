@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -60,6 +58,16 @@ class Loop:
     validation: Rows
     state: checkpoint.State
     last: dict[str, float] = field(default_factory=dict)
+    snapshots: checkpoint.Snapshots = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make ready to copy the state."""
+        self.snapshots = checkpoint.Snapshots(
+            self.model,
+            self.stepper.optimizer,
+            rank=self.ctx.rank,
+            size=self.ctx.world_size,
+        )
 
     def run(self) -> Mapping[str, float]:
         """Train until the last step of the schedule; return the newest value of each metric."""
@@ -128,12 +136,12 @@ class Loop:
         self.ctx.metrics(values, step=self.state.step)
 
     def _save(self) -> None:
-        if self.ctx.rank == 0:
-            model: Any = self.model
-            write = partial(
-                checkpoint.write, model=model, optimizer=self.stepper.optimizer, state=self.state
-            )
-            self.ctx.save_checkpoint(self.state.step, write)
+        """Copy the state, and go on while the copy is written."""
+        began = time.perf_counter()
+        write = self.snapshots.take(self.state)
+        seconds = time.perf_counter() - began
+        self.ctx.save_checkpoint(self.state.step, write)
+        self.ctx.metrics({"checkpoint/copy_seconds": seconds}, step=self.state.step)
 
 
 def _due(step: int, every: int) -> bool:

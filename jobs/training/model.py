@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils import logging
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 # A small Llama: what `architecture: llama` means where the config says no more.
 SMALL: Mapping[str, object] = {
@@ -59,6 +59,23 @@ def load(folder: Path) -> nn.Module:
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
     )
     return model
+
+
+def save_shape(model: Any, folder: Path) -> None:  # noqa: ANN401 - a transformers model
+    """Write what the model is like, without its weights."""
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+def shape(folder: Path) -> nn.Module:
+    """Make the model that `save_shape` described, in float32; its weights are fresh."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if (folder / GENERATION_CONFIG_NAME).exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    made: nn.Module = model
+    return made
 
 
 def save(model: Any, folder: Path) -> None:  # noqa: ANN401 - a transformers model

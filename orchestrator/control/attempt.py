@@ -14,19 +14,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.control.context import (
-    AttemptContext,
-    CancelledError,
-    Desk,
-    hardware_of,
-    meta_of,
-    numbers,
-)
+from orchestrator.control.context import AttemptContext, hardware_of, meta_of, numbers
+from orchestrator.control.desk import CancelledError, Desk
 from orchestrator.control.evidence import describe
 from orchestrator.control.job_import import check_params, extend_path, load_job
 from orchestrator.control.outbox import Outbox
 from orchestrator.control.output import capture
 from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.errors import StaleAttemptError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import ArtifactStore, Clock
@@ -117,9 +112,11 @@ class _Attempt:
     def _outcome(self) -> Succeeded | Failed:
         try:
             return self._execute()
-        except CancelledError as error:
+        except (CancelledError, StaleAttemptError) as error:
             return Failed(self._failure(FailureKind.CANCELLED, str(error)))
         except BaseException as error:  # noqa: BLE001 - user code: any outcome becomes a value
+            if self._context is not None:
+                self._context.checkpoints.settle()
             found = describe(error, self._request.signatures)
             return Failed(self._failure(found.kind, found.line, found.detail))
 
@@ -143,7 +140,7 @@ class _Attempt:
         ):
             self._context.go_on()
             returned = job(self._context, **request.params)
-        self._context.go_on()
+        self._context.checkpoints.finish()
         metrics = {} if returned is None else numbers(returned, f"results of {request.job!r}")
         return Succeeded(self._commit(self._output), metrics)
 

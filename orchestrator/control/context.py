@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.control.outbox import Outbox
+from orchestrator.control.checkpoints import Checkpoints
+from orchestrator.control.desk import Desk
+from orchestrator.control.seat import Seat
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec import Needs, Pool
 from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
 from orchestrator.messages import AttemptRequest, LogLine, Points, Progress
-from orchestrator.ports import ArtifactStore, Clock
 
 HOST_DEVICE = "cpu"
 HOST_BACKEND = "gloo"  # of torch, for tensors in host memory
-CHECKPOINTS = "checkpoints"
-
-
-class CancelledError(BaseException):
-    """Raised in a job that nobody waits for any more; no job should catch it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What a context works with. `stop` is set when the job shall end."""
-
-    store: ArtifactStore
-    clock: Clock
-    outbox: Outbox
-    stop: threading.Event
 
 
 def hardware_of(pool: Pool, needs: Needs) -> Hardware:
@@ -54,8 +38,8 @@ def hardware_of(pool: Pool, needs: Needs) -> Hardware:
 class AttemptContext:
     """The context of one worker. Implements `orchestrator.job.JobContext`.
 
-    Every call ends the job when its attempt was given up. `last_step` is the last that the job
-    named.
+    Every call ends the job when its attempt was given up, when a save has gone wrong, or when it
+    shall leave its pool. `last_step` is the last that the job named.
     """
 
     def __init__(
@@ -78,8 +62,15 @@ class AttemptContext:
         self.inputs = inputs
         self.output = output
         self.last_step: int | None = None
-        self._meta = meta_of(request)
         self._desk = desk
+        self._seat = Seat(
+            request=request,
+            rank=rank,
+            world_size=self.world_size,
+            meta=meta_of(request),
+            desk=desk,
+        )
+        self.checkpoints = Checkpoints(self._seat)
 
     @property
     def device(self) -> str:
@@ -87,10 +78,9 @@ class AttemptContext:
         return self.hardware.device
 
     def go_on(self) -> None:
-        """End the job here if its attempt was given up."""
-        if self._desk.stop.is_set():
-            message = f"attempt {self.attempt} of stage {self.stage!r} was given up"
-            raise CancelledError(message)
+        """End the job here if it shall end."""
+        self._seat.go_on()
+        self.checkpoints.check()
 
     def log(self, message: str) -> None:
         """Add a line to the log of this stage."""
@@ -113,35 +103,15 @@ class AttemptContext:
             self._desk.outbox.progress(Progress(done, total))
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
-        """Commit a checkpoint: `write` fills the folder it is given; rank 0 calls this."""
+        """Begin to save a checkpoint: `write` fills this worker's folder, beside the job."""
         self.go_on()
-        if self.rank != 0 or step < 0:
-            message = (
-                f"save_checkpoint({step!r}) by rank {self.rank}: only rank 0 saves, step >= 0"
-            )
-            raise JobError(message)
         self.last_step = step
-        name = f"{self._checkpoints}/step-{step:010d}"
-        folder = self._desk.store.scratch(name)
-        try:
-            write(folder)
-            self.go_on()
-            self._desk.store.commit(folder, name, {**self._meta, "step": str(step)})
-        finally:
-            self._desk.store.drop(folder)
+        self.checkpoints.save(step, write)
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        """Return the newest checkpoint of this stage that verifies, from any attempt of it."""
+        """Return the checkpoint that this attempt goes on from, the same in all its workers."""
         self.go_on()
-        found = self._desk.store.newest(self._checkpoints)
-        if found is None:
-            return None
-        name, ref = found
-        return Checkpoint(step=int(name.rpartition("-")[2]), path=self._desk.store.fetch(ref))
-
-    @property
-    def _checkpoints(self) -> str:
-        return f"{CHECKPOINTS}/{self.run}/{self.stage}"
+        return self.checkpoints.latest()
 
 
 def meta_of(request: AttemptRequest) -> dict[str, str]:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import threading
 
-from orchestrator.messages import Failed, LogLine, Message, Points, Progress, Succeeded
+from orchestrator.messages import (
+    Failed,
+    LogLine,
+    Message,
+    Points,
+    Progress,
+    Resumed,
+    Saved,
+    Succeeded,
+)
 
 MOST_LINES = 10_000
 
@@ -31,6 +40,11 @@ class Outbox:
         """Add metric points."""
         with self._lock:
             self._messages.append(points)
+
+    def say(self, message: Resumed | Saved) -> None:
+        """Add what happened to the checkpoints."""
+        with self._lock:
+            self._messages.append(message)
 
     def progress(self, progress: Progress) -> None:
         """Say how far the job is now."""

@@ -6,6 +6,8 @@ OrchestratorError
 ├── NotFoundError          no such run, stage, pool or endpoint
 ├── JobError               a job can't be imported or called
 ├── ArtifactError          an artifact is missing, incomplete or altered
+│   └── DamagedError           it is torn, altered or not there: it may be made again
+├── StaleAttemptError      a newer attempt has claimed the checkpoints of the stage
 ├── StoreError             the event store can't be read or written
 │   └── StaleControllerError   another controller has taken this run over
 ├── ClusterError           the cluster can't be started, reached or used
@@ -73,6 +75,14 @@ class JobError(OrchestratorError):
 
 class ArtifactError(OrchestratorError):
     """An artifact is missing, incomplete, or differs from its manifest."""
+
+
+class DamagedError(ArtifactError):
+    """What is stored is torn, altered or not there: it may be made again."""
+
+
+class StaleAttemptError(OrchestratorError):
+    """A newer attempt has claimed the checkpoints: the one that gets this must stop."""
 
 
 class StoreError(OrchestratorError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.core.artifact import ArtifactRef, Manifest
+from orchestrator.core.artifact import ArtifactRef, FileEntry, Manifest
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import Event
 from orchestrator.messages import Lease, Points, Queued, Succeeded
@@ -134,7 +134,7 @@ class EventStore(Protocol):
 
 
 class ArtifactStore(Protocol):
-    """Immutable folders under a base URI. Raises `ArtifactError`."""
+    """Immutable folders under a base URI, and marks beside them. Raises `ArtifactError`."""
 
     def scratch(self, name: str) -> Path:
         """Return a new empty local folder to fill; it disappears when committed or dropped."""
@@ -149,7 +149,40 @@ class ArtifactStore(Protocol):
         ...
 
     def drop(self, folder: Path) -> None:
-        """Remove a scratch folder that will not be committed."""
+        """Remove a scratch folder, or one of a part, that will not be committed."""
+        ...
+
+    def part(self, name: str, part: str) -> Path:
+        """Return a new empty local folder to fill with one `part` of artifact `name`."""
+        ...
+
+    def add(self, folder: Path, name: str, part: str) -> Mapping[str, FileEntry]:
+        """Hash and flush what fills a part, and bring it where the others are gathered.
+
+        Returns the files by their path in the artifact. The folder isn't the caller's any more.
+        """
+        ...
+
+    def seal(
+        self, name: str, files: Mapping[str, FileEntry], meta: Mapping[str, str]
+    ) -> ArtifactRef:
+        """Make artifact `name` appear, of all its parts: manifest last, then rename.
+
+        Raises:
+            DamagedError: The parts have fewer or more files than `files`.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Take away what has this name, whole or torn, an artifact or a mark."""
+        ...
+
+    def mark(self, name: str, text: str) -> None:
+        """Keep a short text under `name`, all of it or nothing, over what it said before."""
+        ...
+
+    def marked(self, name: str) -> str | None:
+        """Return the text kept under `name`; `None` where there is none."""
         ...
 
     def fetch(self, ref: ArtifactRef) -> Path:
@@ -160,8 +193,26 @@ class ArtifactStore(Protocol):
         """Check every file of the artifact at `uri` against its manifest; return that."""
         ...
 
-    def newest(self, prefix: str) -> tuple[str, ArtifactRef] | None:
-        """Return the last, by name, of the artifacts under `prefix` that verifies."""
+    def manifest(self, name: str) -> Manifest:
+        """Return the manifest of artifact `name`; its files are not looked at.
+
+        Raises:
+            DamagedError: There is none, or it is torn or altered.
+        """
+        ...
+
+    def load(self, name: str, *, trusted: bool = False) -> tuple[Path, Manifest]:
+        """Return a local folder with artifact `name`, every file verified, and its manifest.
+
+        What is `trusted`, and lies on this machine or one that it shares, isn't hashed again.
+
+        Raises:
+            DamagedError: It is torn, altered or not there.
+        """
+        ...
+
+    def names(self, prefix: str) -> Sequence[str]:
+        """Return the names of what lies right under `prefix`, whole or not."""
         ...
 
     def mark(self, name: str, text: str) -> None:

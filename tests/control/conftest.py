@@ -16,9 +16,11 @@ import pytest
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.control.attempt import stream
 from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.checkpoint import CheckpointId, Token, parse_id
 from orchestrator.core.failure import Failure
 from orchestrator.core.spec import Accelerator, Needs, Pool
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
+from orchestrator.ports import Clock
 
 CHIP = Accelerator(name="H800", vendor="NVIDIA", device="cuda", backend="nccl", memory_gb=80.0)
 _numbers = itertools.count()
@@ -66,6 +68,7 @@ class Bench:
     package: str
     store: FsspecArtifactStore
     gang: FakeGang = field(default_factory=FakeGang)
+    clock: Clock = field(default_factory=FixedClock)
 
     def write(self, source: str) -> None:
         place = self.folder / self.package
@@ -100,7 +103,7 @@ class Bench:
             rank=rank,
             rendezvous=rendezvous,
             store=self.store,
-            clock=FixedClock(),
+            clock=self.clock,
             gang=self.gang,
         )
 
@@ -121,11 +124,24 @@ class Bench:
     def lines(self, source: str, **changes: object) -> list[str]:
         return [m.text for m in self.messages(source, **changes) if isinstance(m, LogLine)]
 
-    def artifact(self, name: str, files: Mapping[str, bytes]) -> ArtifactRef:
+    def artifact(
+        self, name: str, files: Mapping[str, bytes], meta: Mapping[str, str] | None = None
+    ) -> ArtifactRef:
         folder = self.store.scratch(name)
         for path, content in files.items():
             (folder / path).write_bytes(content)
-        return self.store.commit(folder, name, {})
+        return self.store.commit(folder, name, meta or {})
+
+    def checkpoints(self, stage: str = "train", run: str = "r2-1") -> list[str]:
+        """Return the checkpoints that are there, whole or not, as `STEP-EPOCH-ATTEMPT`."""
+        names = self.store.names(f"checkpoints/{run}/{stage}")
+        found = [one for name in names if (one := parse_id(name))]
+        return [f"{one.step}-{one.token.epoch}-{one.token.attempt}" for one in sorted(found)]
+
+    def folder_of(self, step: int, attempt: int = 1) -> Path:
+        """Return the folder of a checkpoint."""
+        name = f"checkpoints/r2-1/train/{CheckpointId(step, Token(3, attempt))}"
+        return Path(self.store._base.removeprefix("file://"), name)
 
     def scratch(self) -> list[Path]:
         """Return the scratch folders that are left."""

@@ -63,13 +63,16 @@ class LocalContext:
             raise InterruptedError(f"the worker was lost after {done}")
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
-        folder = self.folder / "checkpoints" / f"{step:08d}"
+        folder = self.folder / "checkpoints" / f"{step:08d}" / f"rank-{self.rank}"
         folder.mkdir(parents=True)
         write(folder)
 
     def latest_checkpoint(self) -> Checkpoint | None:
         found = sorted((self.folder / "checkpoints").glob("*"))
-        return Checkpoint(step=int(found[-1].name), path=found[-1]) if found else None
+        if not found:
+            return None
+        shards = tuple(sorted(found[-1].iterdir()))
+        return Checkpoint(step=int(found[-1].name), path=found[-1] / "rank-0", shards=shards)
 
     def series(self, name: str) -> list[float]:
         return [values[name] for _, values in self.points if name in values]

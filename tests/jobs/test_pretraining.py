@@ -93,6 +93,8 @@ def test_a_lost_worker_goes_on_bit_by_bit_as_if_nothing_had_happened(
     assert resumed.points[0][0] == 11
     assert same_bits(resumed, undisturbed)
     assert resumed.series("train/loss") == undisturbed.series("train/loss")[10:]
+    for path in undisturbed.output.glob("*.json"):
+        assert (resumed.output / path.name).read_text() == path.read_text()
 
 
 def test_checkpoints_hold_no_pickle(undisturbed: LocalContext) -> None:

@@ -15,17 +15,13 @@ from typing import BinaryIO
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.core.artifact import MANIFEST_NAME, FileEntry, Manifest
-from orchestrator.core.errors import ArtifactError
+from orchestrator.core.errors import ArtifactError, DamagedError
 
 _SHA256_DIGITS = 64
 _FORBIDDEN = frozenset("\\\0\n\r")
 _parser = TypeAdapter(dict[str, object])
 _files_parser = TypeAdapter(dict[str, FileEntry])
 _meta_parser = TypeAdapter(dict[str, str])
-
-
-class DamagedError(ArtifactError):
-    """What is stored is torn, altered or not there: it may be made again."""
 
 
 def check_name(name: str, what: str) -> str:

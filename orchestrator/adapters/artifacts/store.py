@@ -7,27 +7,28 @@ intact is never replaced by something else.
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote
 
 from orchestrator.adapters.artifacts import manifests
-from orchestrator.adapters.artifacts.places import (
-    LocalPlace,
-    Place,
-    RemotePlace,
-    regular_files,
+from orchestrator.adapters.artifacts.checking import (
+    check,
+    hash_folder,
+    manifest_of,
+    translated,
+    vanishing,
 )
+from orchestrator.adapters.artifacts.local_place import PARTIAL, LocalPlace
+from orchestrator.adapters.artifacts.places import Place
+from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.core.artifact import ArtifactRef, FileEntry, Manifest
-from orchestrator.core.errors import ArtifactError
+from orchestrator.core.errors import ArtifactError, DamagedError
 
 _FILE_SCHEME = "file://"
 
@@ -54,15 +55,18 @@ class FsspecArtifactStore:
 
     def scratch(self, name: str) -> Path:
         """Return a new empty local folder to fill; it disappears when committed or dropped."""
-        with _translated(name):
+        with translated(name):
             plain = manifests.check_name(name, "scratch folder").replace("/", "-")
             folder = self._scratch_root() / f"{plain[-80:]}-{uuid.uuid4().hex}"
             folder.mkdir()
             return folder
 
     def drop(self, folder: Path) -> None:
-        """Remove a scratch folder that will not be committed."""
+        """Remove a scratch folder, or one of a part, that will not be committed."""
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.parent.name.endswith(PARTIAL):
+            with suppress(OSError):  # other parts are there still
+                folder.parent.rmdir()
 
     def commit(self, folder: Path, name: str, meta: Mapping[str, str]) -> ArtifactRef:
         """Store `folder` as artifact `name`: hashes and fsyncs, manifest last, then renames.
@@ -71,8 +75,8 @@ class FsspecArtifactStore:
             ArtifactError: It exists already with other contents, or there is no space.
         """
         manifests.check_artifact_name(name)
-        with _translated(name):
-            manifest = Manifest(_hash_folder(folder), dict(meta))
+        with translated(name):
+            manifest = Manifest(hash_folder(folder), dict(meta))
             if not self._is_there(name, manifest):
                 self._put(folder, name, manifest)
         self.drop(folder)
@@ -88,8 +92,8 @@ class FsspecArtifactStore:
     def _is_there(self, name: str, manifest: Manifest) -> bool:
         """Whether `name` holds the same already; what is there but damaged is taken away."""
         try:
-            found = _check(self._place, name)
-        except manifests.DamagedError:
+            found = check(self._place, name)
+        except DamagedError:
             self._place.remove(name)
             return False
         if found.digest != manifest.digest:
@@ -97,12 +101,65 @@ class FsspecArtifactStore:
             raise ArtifactError(message)
         return True
 
+    # --- artifacts that several processes make ----------------------------------------------
+
+    def part(self, name: str, part: str) -> Path:
+        """Return a new empty local folder to fill with one `part` of artifact `name`."""
+        manifests.check_artifact_name(f"{name}/{part}")
+        with translated(name):
+            return self._place.room(name, part) or self.scratch(f"{name}/{part}")
+
+    def add(self, folder: Path, name: str, part: str) -> Mapping[str, FileEntry]:
+        """Hash and flush what fills a part, and bring it where the others are gathered.
+
+        Returns the files by their path in the artifact. The folder isn't the caller's any more.
+        """
+        with translated(name):
+            files = hash_folder(folder)
+            self._place.add(folder, name, part)
+        return {f"{part}/{path}": entry for path, entry in files.items()}
+
+    def seal(
+        self, name: str, files: Mapping[str, FileEntry], meta: Mapping[str, str]
+    ) -> ArtifactRef:
+        """Make artifact `name` appear, of all its parts: manifest last, then rename.
+
+        Raises:
+            DamagedError: The parts have fewer or more files than `files`.
+        """
+        manifest = Manifest(dict(files), dict(meta))
+        with translated(name):
+            manifests.compare_names(manifest, self._place.parts(name), name)
+            self._place.seal(name, manifests.write(manifest))
+        return self._ref(name, manifest)
+
+    def remove(self, name: str) -> None:
+        """Take away what has this name, whole or torn, an artifact or a mark."""
+        manifests.check_artifact_name(name)
+        with translated(name):
+            self._place.remove(name)
+
+    # --- marks ---------------------------------------------------------------------------------
+
+    def mark(self, name: str, text: str) -> None:
+        """Keep a short text under `name`, all of it or nothing, over what it said before."""
+        manifests.check_artifact_name(name)
+        with translated(name):
+            self._place.write(name, text.encode())
+
+    def marked(self, name: str) -> str | None:
+        """Return the text kept under `name`; `None` where there is none."""
+        manifests.check_artifact_name(name)
+        with translated(name):
+            found = self._place.read(name)
+        return None if found is None else found.decode(errors="replace")
+
     # --- reading -------------------------------------------------------------------------------
 
     def fetch(self, ref: ArtifactRef) -> Path:
         """Return a local folder with the artifact, every file verified against its hash."""
         name = self._name(ref.uri)
-        with _translated(name):
+        with translated(name):
             path, manifest = self._load(name)
         if manifest.digest != ref.digest:
             has, says = manifest.digest[:12], ref.digest[:12]
@@ -113,30 +170,42 @@ class FsspecArtifactStore:
     def verify(self, uri: str) -> Manifest:
         """Check every file of the artifact at `uri` against its manifest; return that."""
         name = self._name(uri)
-        with _translated(name):
-            return _check(self._place, name)
+        with translated(name):
+            return check(self._place, name)
 
-    def newest(self, prefix: str) -> tuple[str, ArtifactRef] | None:
-        """Return the last, by name, of the artifacts under `prefix` that verifies."""
+    def manifest(self, name: str) -> Manifest:
+        """Return the manifest of artifact `name`; its files are not looked at."""
+        manifests.check_artifact_name(name)
+        with translated(name):
+            return manifest_of(self._place, name)
+
+    def load(self, name: str, *, trusted: bool = False) -> tuple[Path, Manifest]:
+        """Return a local folder with artifact `name`, every file verified, and its manifest.
+
+        What is `trusted`, and lies on this machine or one that it shares, isn't hashed again.
+        """
+        manifests.check_artifact_name(name)
+        with translated(name):
+            return self._load(name, hashes=not trusted)
+
+    def names(self, prefix: str) -> Sequence[str]:
+        """Return the names of what lies right under `prefix`, whole or not."""
         manifests.check_artifact_name(prefix)
-        with _translated(prefix):
-            for child in sorted(self._place.children(prefix), reverse=True):
-                name = f"{prefix}/{child}"
-                with suppress(manifests.DamagedError), _translated(name):
-                    return name, self._ref(name, self._load(name)[1])
-        return None
+        with translated(prefix):
+            return self._place.children(prefix)
 
-    def _load(self, name: str) -> tuple[Path, Manifest]:
+    def _load(self, name: str, *, hashes: bool = True) -> tuple[Path, Manifest]:
         """Return a verified local folder of `name`; the stored one itself if it is local."""
         if isinstance(self._place, LocalPlace):
-            return self._place.root / name, _check(self._place, name)
-        manifest = _manifest(self._place, name)
+            return self._place.root / name, check(self._place, name, hashes=hashes)
+        manifest = manifest_of(self._place, name)
         cache = LocalPlace(self._scratch_root() / "cache")
         try:
-            _check(cache, manifest.digest)
-        except manifests.DamagedError:
+            check(cache, manifest.digest)
+        except DamagedError:
             cache.remove(manifest.digest)
-            self._download(name, manifest, cache)
+            with vanishing(name):
+                self._download(name, manifest, cache)
         return cache.root / manifest.digest, manifest
 
     def _download(self, name: str, manifest: Manifest, cache: LocalPlace) -> None:
@@ -153,22 +222,9 @@ class FsspecArtifactStore:
             try:
                 cache.put(folder, manifest.digest, manifests.write(manifest))
             except FileExistsError:  # another thread was faster
-                _check(cache, manifest.digest)
+                check(cache, manifest.digest)
         finally:
             self.drop(folder)
-
-    def mark(self, name: str, text: str) -> None:
-        """Write a small text under `name`, whole or not at all; the last one stays."""
-        manifests.check_artifact_name(name)
-        with _translated(name):
-            self._place.write(name, text.encode())
-
-    def marked(self, name: str) -> str | None:
-        """Return the text under `name`, or `None` where there is none."""
-        manifests.check_artifact_name(name)
-        with _translated(name):
-            found = self._place.read(name)
-        return None if found is None else found.decode()
 
     # --- names ---------------------------------------------------------------------------------
 
@@ -202,54 +258,3 @@ def _open(uri: str) -> tuple[Place, str]:
         message = f"storage.uri {uri!r} can't be opened: {' '.join(str(error).split())}"
         raise ArtifactError(message) from error
     return RemotePlace(fs, root), uri.rstrip("/")
-
-
-def _manifest(place: Place, name: str) -> Manifest:
-    text = place.manifest(name)
-    if text is None:
-        message = f"artifact {name!r} is not there, or was never finished; make it again"
-        raise manifests.DamagedError(message)
-    return manifests.read(text, name)
-
-
-def _check(place: Place, name: str) -> Manifest:
-    manifest = _manifest(place, name)
-    manifests.compare_names(manifest, place.files(name), name)
-    for path, entry in manifest.files.items():
-        with place.open(name, path) as stream:
-            manifests.compare_file(entry, manifests.hash_stream(stream), path, name)
-    return manifest
-
-
-def _hash_folder(folder: Path) -> dict[str, FileEntry]:
-    """Hash every file of `folder`, and flush it to disk while it is open."""
-    files = {}
-    for path in sorted(regular_files(folder)):
-        manifests.check_name(path, "file")
-        if manifests.reserved(path):
-            message = f"file {path!r} has the name of the manifest; take another name"
-            raise ArtifactError(message)
-        with (folder / path).open("rb") as stream:
-            files[path] = manifests.hash_stream(stream)
-            _flush(stream)
-    return files
-
-
-def _flush(stream: BinaryIO) -> None:
-    os.fsync(stream.fileno())
-
-
-@contextmanager
-def _translated(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-        way_out = _WAYS_OUT.get(error.errno or 0, "check its storage")
-        raise ArtifactError(f"artifact {name!r}: {reason}; {way_out}") from error
-
-
-_WAYS_OUT = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the permissions"),
-}

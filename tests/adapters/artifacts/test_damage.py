@@ -11,9 +11,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore, manifests
-from orchestrator.adapters.artifacts.places import LocalPlace
+from orchestrator.adapters.artifacts.local_place import LocalPlace
+from orchestrator.adapters.artifacts.places import Place
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Manifest
-from orchestrator.core.errors import ArtifactError
+from orchestrator.core.errors import ArtifactError, DamagedError
 from tests.adapters.artifacts.shelf import FILES, contents, put, race_with
 
 # --- damage -------------------------------------------------------------------------------------
@@ -104,7 +105,8 @@ def test_every_damage_is_found_and_named(
         store.verify(ref.uri)
     with pytest.raises(ArtifactError, match=f"artifact 'r/train/1'.*{DAMAGE[damage]}"):
         store.fetch(ref)
-    assert store.newest("r/train") is None
+    with pytest.raises(DamagedError, match=DAMAGE[damage]):
+        store.load("r/train/1")
 
 
 def test_a_damaged_artifact_may_be_made_again(store: FsspecArtifactStore) -> None:
@@ -160,26 +162,60 @@ def test_an_artifact_reached_by_a_link_is_refused(
     assert (tmp_path / "elsewhere/train/1/config.json").exists()
 
 
-# --- the newest ---------------------------------------------------------------------------------
+# --- by name ------------------------------------------------------------------------------------
 
 
-def test_the_newest_is_the_last_by_name(store: FsspecArtifactStore) -> None:
-    refs = {step: put(store, f"c/step-{step:03}", {"s": b"%d" % step}) for step in (9, 100, 20)}
-    assert store.newest("c") == ("c/step-100", refs[100])
+def test_an_artifact_is_loaded_by_its_name_with_what_its_manifest_says(
+    store: FsspecArtifactStore,
+) -> None:
+    ref = put(store)
+    path, manifest = store.load("r/train/1")
+    assert contents(path) == FILES
+    assert manifest == store.manifest("r/train/1") == store.verify(ref.uri)
 
 
-def test_the_newest_that_verifies_is_taken(store: FsspecArtifactStore) -> None:
-    put(store, "r/train/0", {"s": b"0"})
-    put(store, "r/train/1")
-    _truncate(store)
-    found = store.newest("r/train")
-    assert found is not None
-    assert found[0] == "r/train/0"
-    assert contents(store.fetch(found[1])) == {"s": b"0"}
+def test_what_another_has_hashed_here_is_not_hashed_again(local: FsspecArtifactStore) -> None:
+    put(local)
+    _flip(local)
+    local.load("r/train/1", trusted=True)
+    _lose(local)
+    with pytest.raises(DamagedError, match=r"lacks file 'config.json'"):
+        local.load("r/train/1", trusted=True)
 
 
-def test_there_is_no_newest_of_nothing(store: FsspecArtifactStore) -> None:
-    assert store.newest("checkpoints/r/train") is None
+def test_what_lies_elsewhere_is_hashed_by_everyone(remote: FsspecArtifactStore) -> None:
+    put(remote)
+    _flip(remote)
+    with pytest.raises(DamagedError, match=r"'weights/a.bin' has "):
+        remote.load("r/train/1", trusted=True)
+
+
+def test_what_is_taken_away_while_it_is_read_is_damaged(
+    store: FsspecArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store)
+    files = type(store._place).files
+
+    def then_lose(self: Place, name: str) -> frozenset[str]:
+        found = files(self, name)
+        _lose(store)
+        return found
+
+    monkeypatch.setattr(type(store._place), "files", then_lose)
+    with pytest.raises(DamagedError, match="'r/train/1' was taken away while it was read"):
+        store.load("r/train/1")
+
+
+def test_names_are_told_of_what_is_whole_and_what_is_not(store: FsspecArtifactStore) -> None:
+    assert store.names("r/train") == []
+    put(store)
+    (store.part("r/train/2", "a") / "file").write_text("x")
+    folder = store.part("r/train/3", "a")
+    (folder / "file").write_text("x")
+    store.add(folder, "r/train/3", "a")
+    assert set(store.names("r/train")) >= {"1", "3"}
+    with pytest.raises(DamagedError, match="'r/train/3' is not there, or was never finished"):
+        store.manifest("r/train/3")
 
 
 def test_a_store_that_cannot_be_read_is_no_empty_store(
@@ -192,7 +228,7 @@ def test_a_store_that_cannot_be_read_is_no_empty_store(
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", away)
     with pytest.raises(ArtifactError, match="artifact 'r/train/1': ConnectionError; check its"):
-        remote.newest("r/train")
+        remote.load("r/train/1")
 
 
 def test_a_download_that_another_thread_finished_first_is_used(

@@ -11,7 +11,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
-from orchestrator.adapters.artifacts.places import LocalPlace, RemotePlace
+from orchestrator.adapters.artifacts.local_place import LocalPlace
+from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.core.artifact import MANIFEST_NAME
 from orchestrator.core.errors import ArtifactError
 from tests.adapters.artifacts.shelf import FILES, contents, left_over, put, race_with

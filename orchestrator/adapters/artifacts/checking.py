@@ -1,0 +1,88 @@
+"""Hashes what is stored, checks it when it is read, and tells what the system refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from orchestrator.adapters.artifacts import manifests
+from orchestrator.adapters.artifacts.places import Place, regular_files
+from orchestrator.core.artifact import FileEntry, Manifest
+from orchestrator.core.errors import ArtifactError, DamagedError
+
+
+def manifest_of(place: Place, name: str) -> Manifest:
+    """Return the manifest of artifact `name`, its files unseen.
+
+    Raises:
+        DamagedError: There is none, or it is torn or altered.
+    """
+    text = place.manifest(name)
+    if text is None:
+        message = f"artifact {name!r} is not there, or was never finished; make it again"
+        raise DamagedError(message)
+    return manifests.read(text, name)
+
+
+def check(place: Place, name: str, *, hashes: bool = True) -> Manifest:
+    """Check that all files of artifact `name` are there, and their `hashes`; return the manifest.
+
+    Raises:
+        DamagedError: Names the first file that isn't as the manifest says.
+    """
+    manifest = manifest_of(place, name)
+    with vanishing(name):
+        manifests.compare_names(manifest, place.files(name), name)
+        for path, entry in manifest.files.items() if hashes else ():
+            with place.open(name, path) as stream:
+                manifests.compare_file(entry, manifests.hash_stream(stream), path, name)
+    return manifest
+
+
+@contextmanager
+def vanishing(name: str) -> Iterator[None]:
+    """Turn a file that goes while artifact `name` is read into damage."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        message = f"artifact {name!r} was taken away while it was read; make it again"
+        raise DamagedError(message) from error
+
+
+def hash_folder(folder: Path) -> dict[str, FileEntry]:
+    """Hash every file of `folder`, and flush it to disk while it is open."""
+    files = {}
+    for path in sorted(regular_files(folder)):
+        manifests.check_name(path, "file")
+        if manifests.reserved(path):
+            message = f"file {path!r} has the name of the manifest; take another name"
+            raise ArtifactError(message)
+        with (folder / path).open("rb") as stream:
+            files[path] = manifests.hash_stream(stream)
+            _flush(stream)
+    return files
+
+
+def _flush(stream: BinaryIO) -> None:
+    os.fsync(stream.fileno())
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turn what the system refuses into one line that names artifact `name` and the way out."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+        way_out = _WAYS_OUT.get(error.errno or 0, "check its storage")
+        raise ArtifactError(f"artifact {name!r}: {reason}; {way_out}") from error
+
+
+_WAYS_OUT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the permissions"),
+}

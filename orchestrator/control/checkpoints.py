@@ -1,0 +1,192 @@
+"""The checkpoints of a stage, as one worker of an attempt sees them.
+
+Rank 0 chooses which one the attempt goes on from, and claims it (`fence.py`); the others take the
+same. A save goes on beside the job (`saving.py`), one at a time: a second one waits for the
+first. What goes wrong with it is raised at the next call that the job makes.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator.control.background import Background
+from orchestrator.control.desk import DrainedError
+from orchestrator.control.saving import Save, leaving
+from orchestrator.control.seat import Seat
+from orchestrator.core.artifact import Manifest
+from orchestrator.core.checkpoint import CheckpointId, Claim, Token, counting
+from orchestrator.core.errors import ArtifactError, DamagedError, JobError
+from orchestrator.job import Checkpoint
+from orchestrator.messages import Resumed
+
+SETTLE_SECONDS = 10.0
+POLL_SECONDS = 0.05
+_PART = re.compile(r"rank-(\d+)/")
+
+
+class Checkpoints:
+    """The checkpoints of the stage of an attempt, seen from `seat`."""
+
+    def __init__(self, seat: Seat) -> None:
+        """Look at nothing: a job that has no checkpoints costs nothing."""
+        self._seat = seat
+        self._entered = False
+        self._source: Checkpoint | None = None
+        self._last_step = -1
+        self._saving: tuple[CheckpointId, Background] | None = None
+        self._leave: tuple[str, int] | None = None
+
+    # --- going on ------------------------------------------------------------------------------
+
+    def latest(self) -> Checkpoint | None:
+        """Return the checkpoint that this attempt goes on from: always the same.
+
+        Raises:
+            StaleAttemptError: A newer attempt has claimed the checkpoints of the stage.
+            ArtifactError: They can't be read.
+            JobError: Rank 0 doesn't say which one it is.
+        """
+        if not self._entered:
+            self._source = self._told() if self._seat.rank else self._chosen()
+            self._entered = True
+            self._last_step = self._source.step if self._source else -1
+        return self._source
+
+    def _chosen(self) -> Checkpoint | None:
+        """Choose the newest that counts and verifies, and claim it."""
+        seat, node = self._seat, platform.node()
+        fence = seat.fence
+        fence.enter(node)
+        for one in counting(fence.checkpoints(), fence.claims(), seat.request.adjust.before):
+            seat.go_on()
+            with suppress(DamagedError):
+                found = self._open(one, trusted=False)
+                fence.settle(one, node)
+                seat.desk.outbox.say(Resumed(one.step))
+                return found
+        fence.settle(None, node)
+        return None
+
+    def _told(self) -> Checkpoint | None:
+        """Take what rank 0 has chosen; what it has just hashed on this node isn't hashed again."""
+        fence = self._seat.fence
+        claim: Claim = self._seat.wait_for(
+            fence.settled, "rank 0 has not said which checkpoint to go on from"
+        )
+        if claim.source is None:
+            return None
+        return self._open(claim.source, trusted=fence.node(claim) == platform.node())
+
+    def _open(self, one: CheckpointId, *, trusted: bool) -> Checkpoint:
+        name = self._seat.name(one)
+        path, manifest = self._seat.desk.store.load(name, trusted=trusted)
+        if _says(manifest) != one:
+            raise DamagedError(f"artifact {name!r} is another one by its manifest; remove it")
+        ranks = sorted({int(found[1]) for file in manifest.files if (found := _PART.match(file))})
+        shards = tuple(path / f"rank-{rank}" for rank in ranks)
+        return Checkpoint(step=one.step, path=path / "rank-0", shards=shards)
+
+    # --- saving --------------------------------------------------------------------------------
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Begin to save this worker's part of the checkpoint of `step`.
+
+        Raises:
+            JobError: The steps don't grow.
+            CancelledError: The attempt was given up.
+            Exception: What went wrong with the save before.
+        """
+        seat = self._seat
+        if step <= self._last_step:
+            raise JobError(
+                f"save_checkpoint({step!r}): steps grow; take {self._last_step + 1} or more"
+            )
+        began = seat.desk.clock.now()
+        self.finish()
+        self.check()
+        self._last_step = step
+        one = CheckpointId(step, seat.token)
+        stall = seat.desk.clock.now() - began
+        save = Save(seat=seat, checkpoint=one, write=write, stall=stall)
+        background = Background(lambda: self._save(save), f"{seat.request.key} saves {step}")
+        self._saving = (one, background)
+
+    def _save(self, save: Save) -> None:
+        if self._seat.rank:
+            save.run()
+            return
+        if not self._entered:  # a job that didn't ask begins anew
+            self._entered = True
+            self._seat.fence.enter(platform.node())
+            self._seat.fence.settle(None, platform.node())
+        save.run()
+        reason = leaving(self._seat)
+        if reason is not None:
+            self._leave = (reason, save.checkpoint.step)
+
+    # --- what became of it ---------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise what went wrong with a save, or that the job shall leave after it.
+
+        Raises:
+            DrainedError: The pool is being emptied, and a checkpoint was made since.
+            Exception: What went wrong with a save.
+        """
+        if self._saving is not None and self._saving[1].done:
+            self._saving[1].check()
+        if self._leave is not None:
+            reason, step = self._leave
+            raise DrainedError(f"{reason}; left after the checkpoint of step {step}", step)
+
+    def finish(self) -> None:
+        """Wait until the last save is done.
+
+        Raises:
+            CancelledError: The attempt was given up.
+            Exception: What went wrong with it.
+        """
+        if self._saving is not None:
+            _, background = self._saving
+            while not background.wait(POLL_SECONDS):
+                self._seat.go_on()
+            background.check()
+        self._seat.go_on()
+
+    def settle(self) -> None:
+        """Give the last save of a failed job a little time: it lessens the work that is lost.
+
+        Others than rank 0 wait for the whole checkpoint: rank 0 may be ended because of them.
+        """
+        if self._saving is None or self._seat.desk.stop.is_set():
+            return
+        one, background = self._saving
+        if not background.wait(SETTLE_SECONDS) or background.failed or self._seat.rank == 0:
+            return
+        clock = self._seat.desk.clock
+        deadline = clock.now() + SETTLE_SECONDS
+        while not self._appeared(one) and clock.now() < deadline:
+            clock.sleep(POLL_SECONDS)
+
+    def _appeared(self, one: CheckpointId) -> bool:
+        """Whether a checkpoint is there, as far as this can be known."""
+        try:
+            self._seat.desk.store.manifest(self._seat.name(one))
+        except DamagedError:
+            return False
+        except ArtifactError:
+            return True  # nobody can say
+        return True
+
+
+def _says(manifest: Manifest) -> CheckpointId | None:
+    """Return which checkpoint this is by its own manifest."""
+    said = [manifest.meta.get(key, "") for key in ("step", "epoch", "attempt")]
+    if not all(text.isdecimal() for text in said):
+        return None
+    step, epoch, attempt = map(int, said)
+    return CheckpointId(step, Token(epoch, attempt))

@@ -1,0 +1,42 @@
+"""What a worker of an attempt works with, and the two ways in which its job is told to end."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from orchestrator.control.outbox import Outbox
+from orchestrator.ports import ArtifactStore, Clock
+
+
+class CancelledError(BaseException):
+    """Raised in a job that nobody waits for any more; no job should catch it."""
+
+
+class DrainedError(BaseException):
+    """Raised in a job that shall go on elsewhere, from the checkpoint of `step`."""
+
+    def __init__(self, message: str, step: int) -> None:
+        """Say why, and after which step."""
+        super().__init__(message)
+        self.step = step
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a context works with. `stop` is set when the job shall end."""
+
+    store: ArtifactStore
+    clock: Clock
+    outbox: Outbox
+    stop: threading.Event
+
+    def go_on(self, who: str) -> None:
+        """End the job of `who` here if its attempt was given up.
+
+        Raises:
+            CancelledError: It was.
+        """
+        if self.stop.is_set():
+            message = f"{who} was given up"
+            raise CancelledError(message)

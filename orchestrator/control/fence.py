@@ -1,0 +1,88 @@
+"""The claims of a stage's attempts to its checkpoints, as one attempt sees and makes them.
+
+A claim is a mark whose name says all (`core/checkpoint.py`); its text is the node of rank 0, for
+those beside it.
+"""
+
+from __future__ import annotations
+
+from orchestrator.core.checkpoint import (
+    CheckpointId,
+    Claim,
+    Token,
+    fenced_off,
+    parse_claim,
+    parse_id,
+)
+from orchestrator.core.errors import StaleAttemptError
+from orchestrator.ports import ArtifactStore
+
+
+class Fence:
+    """The checkpoints of a stage, and who has claimed them."""
+
+    def __init__(self, store: ArtifactStore, prefix: str, token: Token) -> None:
+        """Stand for attempt `token`, before the checkpoints under `prefix`."""
+        self.token = token
+        self._store = store
+        self._prefix = prefix
+
+    def checkpoints(self) -> list[CheckpointId]:
+        """Return what there is of checkpoints, whole or not, in no order."""
+        return [found for name in self._store.names(self._prefix) if (found := parse_id(name))]
+
+    def claims(self) -> list[Claim]:
+        """Return all claims that were made."""
+        names = self._store.names(f"{self._prefix}/claims")
+        return [found for name in names if (found := parse_claim(name))]
+
+    def enter(self, node: str) -> None:
+        """Claim the checkpoints, the choice still open: no older attempt commits from now on.
+
+        Raises:
+            StaleAttemptError: A newer attempt has, or another process that takes itself for this.
+        """
+        for claim in self.claims():
+            if claim.token == self.token:
+                message = f"{_said(self.token)} has run already; start a new one"
+                raise StaleAttemptError(message)
+        self.check()
+        self._store.mark(self._name(Claim(self.token, open=True)), node)
+
+    def settle(self, source: CheckpointId | None, node: str) -> None:
+        """Say what this attempt goes on from: what comes after it, of older ones, is void.
+
+        Raises:
+            StaleAttemptError: A newer attempt has come meanwhile.
+        """
+        self.check()
+        self._store.mark(self._name(Claim(self.token, source)), node)
+
+    def settled(self) -> Claim | None:
+        """Return this attempt's claim, once it says what it goes on from."""
+        own = (claim for claim in self.claims() if claim.token == self.token and not claim.open)
+        return next(own, None)
+
+    def node(self, claim: Claim) -> str | None:
+        """Return the node on which `claim` was made."""
+        return self._store.marked(self._name(claim))
+
+    def check(self) -> None:
+        """Refuse to go on where a newer attempt has claimed the checkpoints.
+
+        Raises:
+            StaleAttemptError: It has.
+        """
+        newer = fenced_off(self.token, self.claims())
+        if newer is not None:
+            raise StaleAttemptError(
+                f"{_said(self.token)} must not save any more: {_said(newer.token)} has claimed "
+                f"{self._prefix!r}"
+            )
+
+    def _name(self, claim: Claim) -> str:
+        return f"{self._prefix}/claims/{claim}"
+
+
+def _said(token: Token) -> str:
+    return f"attempt {token.attempt} of epoch {token.epoch}"
