@@ -11,11 +11,12 @@ import importlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.control.context import AttemptContext, hardware_of, meta_of, numbers
-from orchestrator.control.desk import CancelledError, Desk
+from orchestrator.control.desk import CancelledError, Desk, DrainedError
 from orchestrator.control.evidence import describe
 from orchestrator.control.job_import import check_params, extend_path, load_job
 from orchestrator.control.outbox import Outbox
@@ -114,6 +115,9 @@ class _Attempt:
             return self._execute()
         except (CancelledError, StaleAttemptError) as error:
             return Failed(self._failure(FailureKind.CANCELLED, str(error)))
+        except DrainedError as error:
+            failure = self._failure(FailureKind.DRAINED, str(error))
+            return Failed(replace(failure, step=error.step))
         except BaseException as error:  # noqa: BLE001 - user code: any outcome becomes a value
             if self._context is not None:
                 self._context.checkpoints.settle()

@@ -214,11 +214,3 @@ class ArtifactStore(Protocol):
     def names(self, prefix: str) -> Sequence[str]:
         """Return the names of what lies right under `prefix`, whole or not."""
         ...
-
-    def mark(self, name: str, text: str) -> None:
-        """Write a small text under `name`, whole or not at all; the last one stays."""
-        ...
-
-    def marked(self, name: str) -> str | None:
-        """Return the text under `name`, or `None` where there is none."""
-        ...

@@ -1,61 +1,25 @@
-"""One worker and its checkpoints: what it goes on from, what it saves, who may not any more."""
+"""One worker and its checkpoints: what it goes on from, and what it saves."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from orchestrator.adapters.artifacts.local_place import LocalPlace
-from orchestrator.core.artifact import MANIFEST_NAME
 from orchestrator.core.errors import ArtifactError
 from orchestrator.core.failure import FailureKind
-from orchestrator.messages import Failed, LogLine, Message, Points, Resumed, Saved, Succeeded
+from orchestrator.core.policy import Adjust
+from orchestrator.messages import Points, Resumed, Saved, Succeeded
 from tests.control.conftest import Bench
+from tests.control.saves import SAVES, begin, went_on_from
 
 Until = Callable[[Callable[[], bool]], None]
-
-SAVES = """
-    import threading
-    written, go = threading.Event(), threading.Event()
-
-    def job(ctx, *, steps):
-        begin = ctx.latest_checkpoint()
-        ctx.log("from " + str(begin and (begin.step, (begin.path / "w").read_text())))
-        for step in range(begin.step if begin else 0, steps):
-            ctx.save_checkpoint(
-                step + 1, lambda folder, step=step: (folder / "w").write_text(f"w{step}")
-            )
-
-    def anew(ctx):
-        ctx.save_checkpoint(1, lambda folder: (folder / "w").write_text("new"))
-
-    def too_low(ctx):
-        ctx.save_checkpoint(ctx.latest_checkpoint().step, print)
-
-    def slow(ctx):
-        begin = ctx.latest_checkpoint()
-        def write(folder):
-            (folder / "w").write_text("stale")
-            written.set()
-            go.wait(10)
-        ctx.save_checkpoint(begin.step + 1 if begin else 1, write)
-        written.wait(10)
-        ctx.log("begun")
-    """
-
-
-def went_on_from(bench: Bench, *, steps: int, attempt: int, **changes: object) -> str:
-    [line] = bench.lines(SAVES, params={"steps": steps}, attempt=attempt, **changes)
-    return line.removeprefix("from ")
-
 
 # --- going on -----------------------------------------------------------------------------------
 
@@ -120,7 +84,7 @@ def test_stages_and_runs_do_not_see_the_checkpoints_of_others(bench: Bench) -> N
 
 def test_rolling_back_goes_on_from_before_a_step_and_voids_the_rest(bench: Bench) -> None:
     went_on_from(bench, steps=3, attempt=1)
-    assert went_on_from(bench, steps=0, attempt=2, before=3) == "(2, 'w1')"
+    assert went_on_from(bench, steps=0, attempt=2, adjust=Adjust(before=3)) == "(2, 'w1')"
     assert went_on_from(bench, steps=3, attempt=3) == "(2, 'w1')"
     assert bench.checkpoints() == ["1-3-1", "2-3-1", "3-3-3"]
 
@@ -266,108 +230,6 @@ def test_a_job_that_fails_keeps_the_checkpoint_it_had_begun(bench: Bench) -> Non
     assert (bench.folder_of(1) / "rank-0/w").read_text() == "x"
 
 
-# --- the fence ----------------------------------------------------------------------------------
-
-
-def begin(bench: Bench, attempt: int) -> tuple[Iterator[Sequence[Message]], ModuleType]:
-    """Let attempt `attempt` come to the middle of a save."""
-    bench.write(SAVES)
-    batches = bench.stream(bench.request("slow", attempt=attempt))
-    while LogLine(0, "begun") not in next(batches):
-        pass
-    return batches, sys.modules[f"{bench.package}.jobs"]
-
-
-def test_an_attempt_that_was_followed_commits_nothing(bench: Bench) -> None:
-    went_on_from(bench, steps=2, attempt=1)
-    stale, module = begin(bench, 2)
-    bench.store.mark("checkpoints/r2-1/train/claims/0003-0003-open", "")
-    module.go.set()
-    outcome = [message for batch in stale for message in batch][-1]
-    assert isinstance(outcome, Failed)
-    assert outcome.failure.kind is FailureKind.CANCELLED
-    assert outcome.failure.evidence == (
-        "attempt 2 of epoch 3 must not save any more: attempt 3 of epoch 3 has claimed "
-        "'checkpoints/r2-1/train'"
-    )
-    assert not bench.folder_of(3, attempt=2).exists()
-
-
-def test_what_slips_past_the_fence_is_not_gone_on_from(bench: Bench) -> None:
-    went_on_from(bench, steps=2, attempt=1)
-    assert went_on_from(bench, steps=3, attempt=2) == "(2, 'w1')"
-    meta = {"step": "9", "epoch": "3", "attempt": "1"}
-    name = "checkpoints/r2-1/train/step-0000000009-0003-0001"
-    bench.artifact(name, {"w": b"stale"}, meta)
-    assert went_on_from(bench, steps=0, attempt=3) == "(3, 'w2')"
-
-
-@pytest.mark.parametrize("attempt", [1, 2])
-def test_an_attempt_that_comes_too_late_goes_on_from_nothing(bench: Bench, attempt: int) -> None:
-    went_on_from(bench, steps=1, attempt=2)
-    failure = bench.failure(SAVES, params={"steps": 2}, attempt=attempt)
-    assert failure.kind is FailureKind.CANCELLED
-    assert ("must not save any more" if attempt == 1 else "has run already") in failure.evidence
-
-
-def test_a_newer_epoch_goes_before_any_number(bench: Bench) -> None:
-    went_on_from(bench, steps=1, attempt=9)
-    assert went_on_from(bench, steps=0, attempt=2, epoch=4) == "(1, 'w0')"
-
-
-def test_an_attempt_that_is_followed_while_it_chooses_is_refused(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    went_on_from(bench, steps=1, attempt=1)
-    load = type(bench.store).load
-
-    def followed(self: object, name: str, *, trusted: bool) -> object:
-        bench.store.mark("checkpoints/r2-1/train/claims/0004-0003-open", "")
-        return load(bench.store, name, trusted=trusted)
-
-    monkeypatch.setattr(type(bench.store), "load", followed)
-    failure = bench.failure(SAVES, params={"steps": 2}, attempt=2)
-    assert "attempt 3 of epoch 4 has claimed" in failure.evidence
-
-
-# --- what is kept -------------------------------------------------------------------------------
-
-
-def test_the_newest_are_kept(bench: Bench) -> None:
-    went_on_from(bench, steps=6, attempt=1, keep=2)
-    assert bench.checkpoints() == ["5-3-1", "6-3-1"]
-
-
-def test_the_one_gone_on_from_is_kept(bench: Bench) -> None:
-    went_on_from(bench, steps=3, attempt=1)
-    went_on_from(bench, steps=7, attempt=2, keep=1)
-    assert bench.checkpoints() == ["3-3-1", "7-3-2"]
-
-
-def test_what_is_torn_does_not_count_as_kept_and_is_removed(bench: Bench) -> None:
-    went_on_from(bench, steps=3, attempt=1)
-    (bench.folder_of(3) / MANIFEST_NAME).unlink()
-    (bench.store.part("checkpoints/r2-1/train/step-0000000009-0003-0001", "rank-0")).joinpath(
-        "w"
-    ).write_text("half")
-    assert went_on_from(bench, steps=3, attempt=2, keep=3) == "(2, 'w1')"
-    assert bench.checkpoints() == ["1-3-1", "2-3-1", "3-3-2"]
-
-
-def test_what_can_not_be_removed_is_told_and_no_failure(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_self: LocalPlace, _name: str) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(LocalPlace, "remove", refuse)
-    messages = bench.messages(SAVES, params={"steps": 3}, keep=1)
-    assert isinstance(messages[-1], Succeeded)
-    lines = [m.text for m in messages if isinstance(m, LogLine)]
-    assert lines[-1].startswith("old checkpoints are not removed: artifact 'checkpoints/r2-1/")
-    assert bench.checkpoints() == ["1-3-1", "2-3-1", "3-3-1"]
-
-
 # --- giving up ----------------------------------------------------------------------------------
 
 
@@ -380,3 +242,38 @@ def test_an_attempt_that_was_given_up_commits_nothing(bench: Bench, until: Until
     with pytest.raises(ArtifactError):
         bench.store.load("checkpoints/r2-1/train/step-0000000001-0003-0001")
     assert not list(Path(bench.store._base.removeprefix("file://")).rglob("w"))
+
+
+# --- leaving ------------------------------------------------------------------------------------
+
+LEAVES = """
+    def job(ctx):
+        for step in (1, 2, 3):
+            ctx.save_checkpoint(step, lambda f: (f / "w").write_text("x"))
+            ctx.checkpoints.finish()
+            try:
+                ctx.progress(step, 3)
+            except Exception:
+                pass
+    """
+
+
+def test_a_job_leaves_after_its_next_checkpoint_when_it_is_asked_to(bench: Bench) -> None:
+    bench.store.mark("checkpoints/r2-1/train/leave-1", "pool 'nvidia' is being emptied")
+    failure = bench.failure(LEAVES)
+    assert failure.kind is FailureKind.DRAINED
+    assert failure.evidence == (
+        "pool 'nvidia' is being emptied; left after the checkpoint of step 1"
+    )
+    assert (failure.step, failure.pool, failure.detail) == (1, "nvidia", "")
+    assert bench.checkpoints() == ["1-3-1"]
+
+
+def test_an_attempt_is_not_asked_by_the_mark_of_another(bench: Bench) -> None:
+    bench.store.mark("checkpoints/r2-1/train/leave-1", "pool 'nvidia' is being emptied")
+    bench.result(LEAVES, attempt=2)
+
+
+def test_a_job_that_is_done_before_it_can_leave_has_succeeded(bench: Bench) -> None:
+    bench.store.mark("checkpoints/r2-1/train/leave-1", "pool 'nvidia' is being emptied")
+    bench.result("def job(ctx): ctx.save_checkpoint(1, lambda f: (f / 'w').write_text('x'))")
