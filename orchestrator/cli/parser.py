@@ -74,12 +74,19 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
     cancel = verbs.add_parser("cancel", help="end a run")
     cancel.add_argument("run", metavar="RUN")
+    approve = verbs.add_parser("approve", help="let a stage pass that waits for an approval")
+    approve.add_argument("run", metavar="RUN")
+    approve.add_argument("stage", metavar="STAGE")
 
 
 def _fleet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    pools = verbs.add_parser("pools", help="list the pools of the fleet, and their state")
+    pools = verbs.add_parser(
+        "pools",
+        help="list the pools of the fleet; `pools drain NAME` empties one, `undrain` ends that",
+    )
     _config(pools)
     _json(pools)
+    pools.add_argument("--reason", default="", help="with drain: why, for those who wait")
     ask = verbs.add_parser("ask", help="ask a served model")
     ask.add_argument("question", help="`-` reads it from standard input")
     ask.add_argument("-e", "--endpoint", help="default: the one deployed last")

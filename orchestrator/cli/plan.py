@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from rich.table import Table
 
 from orchestrator import wiring
-from orchestrator.cli import composing, tables
+from orchestrator.cli import composing, policies, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core import cost
+from orchestrator.core.forecast import forecast
 from orchestrator.core.plan import Plan, PlannedStage
 
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
@@ -28,6 +29,10 @@ def run(args: argparse.Namespace) -> Exit:
         return Exit.SUCCEEDED
     out = tables.console()
     show(made, out.print)
+    out.print("\n[bold]What follows a failure[/]\n")
+    out.print(policies.table(made))
+    for line in (*policies.gates(made), *policies.limits(made)):
+        out.print(line, markup=False)
     again = " ".join(found.overrides)
     commands = [("To run it:", f"orchestrator launch {again}"), _switch(made, again)]
     out.print(tables.useful_commands([line for line in commands if line]))
@@ -83,6 +88,7 @@ def as_json(made: Plan) -> dict[str, object]:
             "format": planned.formats[0] if planned.formats else None,
             "device_hours": planned.device_hours,
             "cost": planned.cost,
+            "on_failure": forecast(made, planned.stage.name),
         }
         for planned in made.stages
     ]

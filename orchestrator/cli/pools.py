@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 from orchestrator import wiring
-from orchestrator.cli import composing, tables
+from orchestrator.cli import composing, emptying, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.spec import Pool
 from orchestrator.messages import PoolStatus
@@ -28,34 +28,43 @@ COLUMNS = (
 
 def run(args: argparse.Namespace) -> Exit:
     """List the pools; their live state too, where the cluster is up."""
+    if args.overrides[:1] in (["drain"], ["undrain"]):
+        return emptying.run(args)
     if composing.shown(args):
         return Exit.SUCCEEDED
     found = composing.settings(args)
-    live = wiring.pool_states(found, wiring.home())
+    at = wiring.home()
+    live = wiring.pool_states(found, at)
+    drained = wiring.event_store(at).drained()
     pools = found.fleet.pools
     if args.json:
-        print(json.dumps([_json(pool, live) for pool in pools.values()], indent=2))
+        print(json.dumps([_json(pool, live, drained) for pool in pools.values()], indent=2))
         return Exit.SUCCEEDED
     out = tables.console()
     out.print(f"Fleet [bold]{found.fleet.name}[/]\n")
-    out.print(tables.table(COLUMNS, (_row(pool, live) for pool in pools.values())))
+    out.print(tables.table(COLUMNS, (_row(pool, live, drained) for pool in pools.values())))
     bound = [(f"roles.{role}", name) for role, name in found.bindings.roles.items()]
     out.print("\n" + "   ".join(f"{role}={name}" for role, name in bound))
     commands = [
         ("To switch a role to another pool:", "orchestrator launch roles.train=POOL"),
+        ("To empty a pool:", "orchestrator pools drain POOL --reason WHY"),
         ("To see another fleet:", "orchestrator pools fleet=r2"),
     ]
     out.print(tables.useful_commands(commands))
     return Exit.SUCCEEDED
 
 
-def _status(pool: Pool, live: Mapping[str, PoolStatus]) -> str:
+def _status(pool: Pool, live: Mapping[str, PoolStatus], drained: Mapping[str, str]) -> str:
     if not pool.available:
         return f"unavailable: {pool.reason}"
+    if pool.name in drained:
+        return f"being emptied: {drained[pool.name]}"
     return str(live[pool.name].state) if pool.name in live else "not started"
 
 
-def _row(pool: Pool, live: Mapping[str, PoolStatus]) -> tuple[str, ...]:
+def _row(
+    pool: Pool, live: Mapping[str, PoolStatus], drained: Mapping[str, str]
+) -> tuple[str, ...]:
     chip = pool.accelerator
     return (
         pool.name,
@@ -67,11 +76,13 @@ def _row(pool: Pool, live: Mapping[str, PoolStatus]) -> tuple[str, ...]:
         " ".join(chip.formats),
         " ".join(pool.allowed_roles),
         tables.dollars(pool.price),
-        _status(pool, live),
+        _status(pool, live, drained),
     )
 
 
-def _json(pool: Pool, live: Mapping[str, PoolStatus]) -> dict[str, object]:
+def _json(
+    pool: Pool, live: Mapping[str, PoolStatus], drained: Mapping[str, str]
+) -> dict[str, object]:
     return {
         "pool": pool.name,
         "accelerator": pool.accelerator.name,
@@ -84,5 +95,6 @@ def _json(pool: Pool, live: Mapping[str, PoolStatus]) -> dict[str, object]:
         "roles": list(pool.allowed_roles),
         "price_per_hour": pool.price,
         "available": pool.available,
-        "status": _status(pool, live),
+        "drained": drained.get(pool.name),
+        "status": _status(pool, live, drained),
     }

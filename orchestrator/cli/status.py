@@ -102,12 +102,12 @@ def _stage_row(one: Run, stage: StageRun, now: float) -> Iterator[str]:
     yield tables.duration(None if began is None else (ended or now) - began)
     yield tables.dollars(stage_cost(one, stage.name, now)) if attempts else "-"
     yield "reused" if stage.reused_from else _word(stage)
-    yield stage.reused_from or stage.reason
+    yield stage.reused_from or stage.waits_for or stage.reason
 
 
 def _word(stage: StageRun) -> str:
     waits = stage.state is StageState.RUNNING and stage.attempts[-1].placed is None
-    return "waiting" if waits else stage.state
+    return "waiting" if waits or stage.waits_for else stage.state
 
 
 def _run_json(one: Run, now: float) -> dict[str, object]:
@@ -138,6 +138,9 @@ def _stage_json(one: Run, stage: StageRun, now: float) -> dict[str, object]:
         "failovers": stage.failovers,
         "state": stage.state,
         "reason": stage.reason,
+        "waits_for": stage.waits_for,
+        "checkpoints": list(stage.checkpoints),
+        "lost_steps": stage.lost_steps,
         "reused_from": stage.reused_from,
         "device_hours": stage.device_hours(now),
         "cost": stage_cost(one, stage.name, now),

@@ -25,6 +25,10 @@ from orchestrator.core.spec import Stage
 from orchestrator.core.state import RetryScheduled, StageFailed
 
 DOUBLINGS = 10
+# What may not come again: better tried here again than given up, where no pool can take over.
+TRANSIENT = frozenset(
+    {FailureKind.INTERCONNECT, FailureKind.SOFTWARE, FailureKind.HANG, FailureKind.SERVING}
+)
 _HERE = frozenset({Action.RETRY, Action.OTHER_NODES, Action.LOWER_BATCH, Action.ROLL_BACK})
 
 
@@ -79,6 +83,8 @@ def _possible(run: Run, stage: StageRun, kind: FailureKind, outlook: Outlook) ->
     action = action_for(stage.planned.stage, kind)
     if kind is FailureKind.DRAINED and action is Action.FALL_BACK:
         return action if _targets(stage, outlook) else Action.RETRY  # waits until it is refilled
+    if action is Action.FALL_BACK and kind in TRANSIENT and not _targets(stage, outlook):
+        return Action.RETRY
     if action not in _HERE or kind is FailureKind.CONTROLLER_LOST:
         return action
     no_node = action is Action.OTHER_NODES and not _room_elsewhere(run, stage)
@@ -134,7 +140,7 @@ class _Case:
 def _again(case: _Case) -> RetryScheduled:
     stage = case.stage
     wait = 0.0 if _kind(stage) in UNCOUNTED else _backoff(stage)
-    reason = f"{case.what}: again on {stage.pool} in {wait:g} s"
+    reason = f"{case.what}: again on {stage.pool} {f'in {wait:g} s' if wait else 'at once'}"
     return _scheduled(stage, case.now + wait, reason, Action.RETRY)
 
 

@@ -105,6 +105,14 @@ class StageRun:
         return terminal(STAGE_TRANSITIONS, self.state)
 
     @property
+    def waits_for(self) -> str:
+        """Why it doesn't run though those before it are done; empty where it does."""
+        if self.state is StageState.PENDING:
+            return self.held
+        waits = self.state is StageState.RUNNING and self.attempts[-1].placed is None
+        return self.attempts[-1].waits if waits else ""
+
+    @property
     def failovers(self) -> int:
         """How often the stage moved to another pool."""
         pools = [attempt.pool for attempt in self.attempts]

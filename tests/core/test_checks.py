@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.checks import problems_of
-from orchestrator.core.policy import Limits
+from orchestrator.core.failure import Action, FailureKind
+from orchestrator.core.policy import Gate, Limits, Recovery, Watch
 from orchestrator.core.spec import (
     Bindings,
     Endpoint,
@@ -241,3 +242,36 @@ def test_all_problems_are_found_at_once() -> None:
         "pipeline.stages",
         "pipeline.stages.t.hours",
     ]
+
+
+# --- gates, gangs, recoveries -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"gate": Gate(kind="file")}, "gate.target: a gate of kind 'file' has none; set it"),
+        ({"gate": Gate(kind="url", target="ftp://x")}, "gate.target: 'ftp://x' is no URL; "),
+        ({"gate": Gate(kind="approval", least=0)}, "gate.least: 0 is too small; set 1 or more"),
+        ({"needs": Needs(workers=2, min_workers=3)}, "needs.min_workers: 3 is more than the 2 "),
+        ({"recovery": Recovery(keep=0)}, "recovery.keep: 0 is too small; set 1 or more"),
+        ({"watch": Watch(hang=0.5)}, "watch.hang: 0.5 is too small; set 1 or more"),
+        (
+            {"on_failure": {FailureKind.USER_CODE: Action.FALL_BACK}},
+            "on_failure.user_code: 'fall_back' can't help against 'user_code': it fails the same",
+        ),
+        (
+            {"on_failure": {FailureKind.UNSUPPORTED_OPERATOR: Action.RETRY}},
+            "on_failure.unsupported_operator: 'retry' can't help",
+        ),
+    ],
+)
+def test_what_can_not_work_is_refused(changes: dict[str, object], line: str) -> None:
+    (found,) = lines(stage("s", **changes))
+    assert found.startswith(f"pipeline.stages.s.{line}")
+
+
+def test_an_elastic_gang_needs_room_for_its_fewest_workers_alone() -> None:
+    assert lines(stage("s", needs=Needs(workers=20, min_workers=8))) == []
+    (found,) = lines(stage("s", needs=Needs(workers=20, min_workers=9)))
+    assert "needs 9 devices, 'a' has 8" in found

@@ -116,9 +116,14 @@ def test_a_stage_may_have_an_action_of_its_own() -> None:
 
 
 def test_without_a_pool_left_the_stage_is_given_up() -> None:
-    run = after(plan(stage("s")), *failed(1, FailureKind.HANG))
-    why = "hang: EI0002 (no pool left to fall back to)"
+    run = after(plan(stage("s")), *failed(1, FailureKind.UNSUPPORTED_OPERATOR))
+    why = "unsupported_operator: EI0002 (no pool left to fall back to)"
     assert event_of(run) == StageFailed("s", why)
+
+
+def test_without_a_pool_left_what_may_not_come_again_is_tried_here_again() -> None:
+    run = after(plan(stage("s")), *failed(1, FailureKind.HANG))
+    assert event_of(run) == RetryScheduled("s", "a", 1.0, "hang: again on a in 1 s")
 
 
 def test_a_stage_falls_back_along_its_pools_and_never_goes_back() -> None:

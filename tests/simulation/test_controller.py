@@ -8,13 +8,14 @@ import pytest
 
 from orchestrator.control.loop import Controller, World
 from orchestrator.control.requests import Workbench
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import Limits
+from orchestrator.core.errors import ClusterError
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.policy import AS_PLANNED, Gate, Limits, Recovery
 from orchestrator.core.run import Run
-from orchestrator.core.spec import Stage
+from orchestrator.core.spec import Pool, Stage
 from orchestrator.core.state import RunFailed, RunStarted, RunState
-from orchestrator.messages import Message, Placed, Points, Succeeded
-from tests.build import REF, header, plan, stage
+from orchestrator.messages import Failed, Message, Placed, Points, Queued, Saved, Succeeded
+from tests.build import REF, header, plan, pool, stage
 from tests.fakes import (
     Asked,
     FakeArtifacts,
@@ -35,21 +36,30 @@ BENCH = Workbench(packages=("jobs",), code=(), storage="mem://", reuse_key=lambd
 
 
 class Bench:
-    """A run of `stages` in which every attempt says the same."""
+    """A run of `stages` in which every attempt says the same, or what `script` has for it."""
 
-    def __init__(self, said: Sequence[tuple[float, Message]], *stages: Stage) -> None:
+    def __init__(
+        self,
+        said: Sequence[tuple[float, Message]],
+        *stages: Stage,
+        pools: Sequence[str] = ("a",),
+        **known: Pool,
+    ) -> None:
         self.clock, self.store = FakeClock(), MemoryStore()
-        self.cluster = FakeCluster(self.clock, self.store, lambda _asked: said)
-        self.header = header(plan(*(stages or (stage("s"),))))
-        self.tracker = FakeTracker()
+        self.artifacts, self.gates, self.tracker = FakeArtifacts(), FakeGates(), FakeTracker()
+        self.script: dict[str, Sequence[tuple[float, Message]]] = {}
+        self.cluster = FakeCluster(
+            self.clock, self.store, lambda asked: self.script.get(asked.key, said)
+        )
+        self.header = header(plan(*(stages or (stage("s"),)), pools=pools, **known))
         self.world = World(
             cluster=self.cluster,
             serving=self.cluster,
             store=self.store,
-            artifacts=FakeArtifacts(),
+            artifacts=self.artifacts,
             tracker=self.tracker,
             clock=self.clock,
-            gates=FakeGates(),
+            gates=self.gates,
         )
         self.store.create(self.header, 0.0)
 
@@ -138,3 +148,76 @@ def test_a_controller_that_breaks_gives_back_what_it_holds() -> None:
     with pytest.raises(KeyboardInterrupt):
         bench.drive()
     assert not bench.cluster.active
+
+
+# --- what happens beside the run ----------------------------------------------------------------
+
+
+def test_an_attempt_on_an_emptied_pool_leaves_at_its_checkpoint_and_the_next_pool_takes_over() -> (
+    None
+):
+    bench = Bench(ENDLESS, pools=("a", "b"))
+    bench.script["run/s/2"] = GOOD
+    left = Failed(Failure(kind=FailureKind.DRAINED, evidence="left after step 10", step=10))
+
+    def leave() -> None:
+        assert bench.artifacts.marks == {"checkpoints/run/s/leave-1": "repair"}
+        bench.cluster.active["run/s/1"] = [(0.0, Saved(10)), (0.0, left)]
+
+    bench.clock.at(1.0, lambda: bench.store.drain("a", "repair"))
+    bench.clock.at(3.0, leave)
+    run = bench.drive()
+    assert run.state is RunState.SUCCEEDED
+    first, second = run.stages["s"].attempts
+    assert (first.leaving, first.saved, second.pool) == ("repair", (10,), "b")
+
+
+def test_a_stage_at_its_gate_starts_nothing_until_that_is_open() -> None:
+    bench = Bench(GOOD, stage("s", gate=Gate(kind="approval")))
+    bench.clock.at(5.0, lambda: bench.gates.opened.update(s="approved by ann"))
+    run = bench.drive()
+    assert run.state is RunState.SUCCEEDED
+    assert run.stages["s"].gate_opened == "approved by ann"
+    assert run.stages["s"].attempts[0].started >= 5.0
+
+
+def test_a_run_waits_behind_one_of_higher_priority_for_the_same_pool() -> None:
+    bench = Bench(GOOD)
+    first = Queued(pool="a", run="other", stage="t", priority=5, since=0.0)
+    bench.store.queue_up("other", (first,), 0.0)
+    bench.clock.at(3.0, lambda: bench.store.queue_up("other", (), 3.0))
+    run = bench.drive()
+    assert run.state is RunState.SUCCEEDED
+    assert run.stages["s"].attempts[0].started >= 3.0
+    assert bench.store.queue(0.0) == []
+
+
+def test_a_gang_stands_by_on_the_next_pool_and_is_sent_away_with_the_stage() -> None:
+    bench = Bench(GOOD, stage("s", recovery=Recovery(standby=True)), pools=("a", "b"))
+    bench.drive()
+    assert bench.cluster.prepared == [("run/s/2", "b")]
+    assert bench.cluster.released == ["run/s"]
+
+
+def test_a_controller_that_breaks_sends_those_away_that_stand_by() -> None:
+    bench = Bench(ENDLESS, stage("s", recovery=Recovery(standby=True)), pools=("a", "b"))
+    bench.cluster.recorded = False
+
+    def gone() -> None:
+        raise ClusterError("the cluster is gone")
+
+    bench.clock.at(1.0, gone)
+    with pytest.raises(ClusterError):
+        bench.drive()
+    assert bench.cluster.released == ["run/s"]
+    assert not bench.controller().run.done
+
+
+def test_an_attempt_knows_the_nodes_that_it_must_avoid_and_what_it_shall_do_otherwise() -> None:
+    bench = Bench(GOOD, stage("s"), a=pool("a", nodes=2))
+    lost = Failure(kind=FailureKind.NODE_LOST, evidence="gone", node="n1")
+    bench.script["run/s/1"] = ((0.1, Failed(lost)),)
+    assert bench.drive().state is RunState.SUCCEEDED
+    second = bench.cluster.asked["run/s/2"]
+    assert second.avoid == ("n1",)  # type: ignore[union-attr]
+    assert second.adjust == AS_PLANNED  # type: ignore[union-attr]

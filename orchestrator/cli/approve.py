@@ -1,0 +1,34 @@
+"""`orchestrator approve RUN STAGE`: open the gate of a stage that waits for somebody's word."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+
+from orchestrator import wiring
+from orchestrator.cli import runs
+from orchestrator.cli.exits import Exit
+from orchestrator.core.errors import NotFoundError
+from orchestrator.core.nearest import choices
+from orchestrator.core.policy import Gate
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Approve a stage, before or after it has come to its gate."""
+    store = wiring.event_store(wiring.home())
+    one = runs.load(store, store.header(args.run))
+    name = one.header.run
+    waiting = [s.name for s in one.stages.values() if _waits(s.planned.stage.gate)]
+    if args.stage not in waiting:
+        hint = choices(args.stage, waiting, "stages that do") if waiting else "no stage of it does"
+        raise NotFoundError(f"stage {args.stage!r} of run {name!r} waits for no approval; {hint}")
+    if one.done:
+        print(f"Run {name} has already ended: {one.state}.")
+        return Exit.SUCCEEDED
+    store.approve(name, args.stage, getpass.getuser())
+    print(f"Stage {args.stage} of run {name} is approved.")
+    return Exit.SUCCEEDED
+
+
+def _waits(gate: Gate | None) -> bool:
+    return gate is not None and gate.kind == "approval"

@@ -1,0 +1,69 @@
+"""What `plan` prints of failures: what would follow each kind, stages of one policy together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.table import Table
+
+from orchestrator.cli import tables
+from orchestrator.core.failure import FailureKind
+from orchestrator.core.forecast import forecast
+from orchestrator.core.plan import Plan
+from orchestrator.core.policy import Limits
+from orchestrator.core.spec import Stage
+
+COLUMNS = ("STAGES", "AFTER", "WHAT FOLLOWS")
+
+
+def table(made: Plan) -> Table:
+    """Return what would follow the first failure of each stage, by its kind."""
+    groups: dict[tuple[tuple[FailureKind, str], ...], list[str]] = {}
+    for planned in made.stages:
+        told = forecast(made, planned.stage.name)
+        groups.setdefault(tuple(told.items()), []).append(planned.stage.name)
+    rows = (row for told, names in groups.items() for row in _rows(names, dict(told)))
+    return tables.table(COLUMNS, rows)
+
+
+def _rows(names: list[str], told: Mapping[FailureKind, str]) -> Iterator[tuple[str, str, str]]:
+    together: dict[str, list[str]] = {}
+    for kind, what in told.items():
+        together.setdefault(what, []).append(str(kind))
+    for index, (what, kinds) in enumerate(together.items()):
+        yield ", ".join(names) if index == 0 else "", " ".join(kinds), what
+
+
+def limits(made: Plan) -> Iterator[str]:
+    """Yield a line for each set of limits that stages have, and one for those of the run."""
+    groups: dict[str, list[str]] = {}
+    for planned in made.stages:
+        groups.setdefault(_limits(planned.stage.limits), []).append(planned.stage.name)
+    for line, names in groups.items():
+        yield f"Limits of {', '.join(names)}: {line}"
+    run = made.bounds
+    bounds = {"cost": run.cost, "time": run.time, "attempts": run.attempts}
+    set_ones = [f"{name} {value:g}" for name, value in bounds.items() if value is not None]
+    if set_ones:
+        yield f"Limits of the run: {', '.join(set_ones)}"
+
+
+def gates(made: Plan) -> Iterator[str]:
+    """Yield a line for each stage that waits at a gate."""
+    for stage in (planned.stage for planned in made.stages):
+        if stage.gate:
+            yield _gate(stage)
+
+
+def _gate(stage: Stage) -> str:
+    gate = stage.gate
+    assert gate is not None, "asked for a stage with a gate"  # noqa: S101
+    late = "" if gate.deadline is None else f"; after {gate.deadline:g} s: {gate.then}"
+    return f"Stage {stage.name} waits for {gate.kind} {gate.target}".rstrip() + late
+
+
+def _limits(found: Limits) -> str:
+    parts = [f"{found.attempts} attempts", f"{found.tries} in a row on one pool"]
+    parts += [f"{found.timeout:g} s"] if found.timeout is not None else []
+    parts += [f"${found.cost:g}"] if found.cost is not None else []
+    return ", ".join(parts)

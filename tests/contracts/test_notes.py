@@ -1,0 +1,47 @@
+"""What every event store must remember beside the events: the latest word of each."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.core.errors import NotFoundError
+from orchestrator.messages import Lease, Queued
+from orchestrator.ports import EventStore
+from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
+
+
+def entry(pool: str, stage: str, since: float = 1.0) -> Queued:
+    return Queued(pool=pool, run="r2-1", stage=stage, priority=3, since=since)
+
+
+def test_a_lease_is_the_last_sign_of_life(store: EventStore) -> None:  # noqa: F811 - the fixture
+    assert store.lease("r2-1") is None
+    store.renew_lease("r2-1", 1, 10.0)
+    store.renew_lease("r2-1", 2, 15.0)
+    assert store.lease("r2-1") == Lease(run="r2-1", epoch=2, at=15.0)
+
+
+def test_a_pool_is_emptied_until_it_is_not(store: EventStore) -> None:  # noqa: F811 - as above
+    store.drain("ascend", "firmware")
+    store.drain("ascend", "new firmware")
+    assert store.drained() == {"ascend": "new firmware"}
+    store.undrain("ascend")
+    store.undrain("ascend")
+    assert store.drained() == {}
+
+
+def test_an_approval_is_of_a_run_that_exists(store: EventStore) -> None:  # noqa: F811 - as above
+    store.approve("r2-1", "train", "ann")
+    assert store.approvals("r2-1") == {"train": "ann"}
+    assert store.approvals("other") == {}
+    with pytest.raises(NotFoundError, match="no run 'other'"):
+        store.approve("other", "train", "ann")
+
+
+def test_a_run_waits_for_what_it_said_last(store: EventStore) -> None:  # noqa: F811 - as above
+    store.queue_up("r2-1", (entry("a", "s"), entry("b", "t")), 10.0)
+    store.queue_up("r2-1", (entry("b", "t", since=2.0),), 20.0)
+    assert store.queue(20.0) == [entry("b", "t", since=2.0)]
+    assert store.queue(20.5) == []
+    store.queue_up("r2-1", (), 30.0)
+    assert store.queue(0.0) == []

@@ -1,0 +1,104 @@
+"""What a controller sees of the world beside its run."""
+
+from __future__ import annotations
+
+from orchestrator.control.lookout import SECONDS_IN_QUEUE, Lookout
+from orchestrator.core.fold import apply, begin
+from orchestrator.core.policy import Gate
+from orchestrator.core.recovery import Outlook
+from orchestrator.core.run import Run
+from orchestrator.core.state import AttemptPlaced, AttemptStarted, GateReached, RunStarted
+from orchestrator.messages import Queued
+from tests.build import header, plan, stage
+from tests.fakes import FakeClock, FakeGates, MemoryStore
+
+APPROVAL = Gate(kind="approval")
+
+
+class Post:
+    """A run of one stage, and its lookout."""
+
+    def __init__(self, gate: Gate | None = None) -> None:
+        self.store, self.gates, self.clock = MemoryStore(), FakeGates(), FakeClock(100.0)
+        self.lookout = Lookout(self.store, self.gates, self.clock)
+        self.run: Run = apply(begin(header(plan(stage("s", gate=gate)))), RunStarted(3), 100.0)
+
+    def look(self, after: float = 0.0) -> Outlook:
+        self.clock.sleep(after)
+        return self.lookout.look(self.run)
+
+
+def other(priority: int, since: float) -> Queued:
+    return Queued(pool="a", run="other", stage="t", priority=priority, since=since)
+
+
+def test_it_shows_the_runs_lease_every_few_seconds() -> None:
+    post = Post()
+    post.look()
+    lease = post.store.lease("run")
+    assert lease
+    assert (lease.epoch, lease.at) == (3, 100.0)
+    post.look(after=1.0)
+    assert post.store.lease("run") == lease
+    post.look(after=5.0)
+    renewed = post.store.lease("run")
+    assert renewed
+    assert renewed.at == 106.0
+
+
+def test_emptied_pools_are_seen_within_a_second() -> None:
+    post = Post()
+    post.look()
+    post.store.drain("a", "repair")
+    assert post.look(after=0.6).drained == {"a": "repair"}
+    post.store.undrain("a")
+    assert post.look(after=0.6).drained == {}
+
+
+def test_who_has_a_higher_priority_or_came_first_goes_before() -> None:
+    post = Post()
+    post.store.queue_up("other", (other(priority=5, since=200.0),), 100.0)
+    assert post.look().behind == {"s": "waits for pool 'a' behind other/t (priority 5)"}
+    post.store.queue_up("other", (other(priority=0, since=200.0),), 100.0)
+    assert post.look(after=0.6).behind == {}
+    post.store.queue_up("other", (other(priority=0, since=50.0),), 100.0)
+    assert "s" in post.look(after=0.6).behind
+    post.store.queue_up("other", (), 100.0)
+    assert post.look(after=0.6).behind == {}
+
+
+def test_who_has_not_been_heard_for_long_waits_no_more() -> None:
+    post = Post()
+    post.store.queue_up("other", (other(priority=5, since=0.0),), 100.0)
+    assert post.look().behind
+    assert not post.look(after=SECONDS_IN_QUEUE + 1.0).behind
+
+
+def test_a_run_leaves_the_queue_once_it_has_its_place_and_when_it_ends() -> None:
+    post = Post()
+    post.look()
+    (entry,) = post.store.queue(0.0)
+    assert (entry.pool, entry.stage, entry.since) == ("a", "s", 100.0)
+    post.run = apply(post.run, AttemptStarted("s", 1, "a"), 101.0)
+    post.look(after=1.0)
+    assert post.store.queue(0.0) == [entry], "it keeps its turn while it waits for its place"
+    post.run = apply(post.run, AttemptPlaced("s", 1, ("n1",)), 102.0)
+    post.look(after=1.0)
+    assert post.store.queue(0.0) == []
+    post.lookout.leave(post.run)
+
+
+def test_a_run_that_ends_while_it_waits_leaves_the_queue() -> None:
+    post = Post()
+    post.look()
+    post.lookout.leave(post.run)
+    assert post.store.queue(0.0) == []
+
+
+def test_gates_are_looked_at_every_two_seconds() -> None:
+    post = Post(APPROVAL)
+    post.run = apply(post.run, GateReached("s", "approval"), 100.0)
+    assert post.look().opened == {}
+    post.gates.opened["s"] = "approved by ann"
+    assert post.look(after=1.0).opened == {}
+    assert post.look(after=1.1).opened == {"s": "approved by ann"}

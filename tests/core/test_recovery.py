@@ -1,0 +1,245 @@
+"""What follows a failed attempt: again, elsewhere, otherwise, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.core.failure import Action, Failure, FailureKind
+from orchestrator.core.fold import apply, begin
+from orchestrator.core.limits import exhausted
+from orchestrator.core.plan import Plan
+from orchestrator.core.policy import Adjust, Bounds, Limits, Recovery
+from orchestrator.core.recovery import Outlook, avoided, counted, follow_up
+from orchestrator.core.run import Run
+from orchestrator.core.spec import Needs
+from orchestrator.core.state import (
+    AttemptFailed,
+    AttemptPlaced,
+    AttemptResumed,
+    AttemptSaved,
+    AttemptStarted,
+    Event,
+    RetryScheduled,
+    RunStarted,
+    StageFailed,
+)
+from tests.build import failure, header, plan, pool, stage
+
+K = FailureKind
+
+
+def after(planned: Plan, *events: Event) -> Run:
+    run = apply(begin(header(planned)), RunStarted(1), 0.0)
+    for event in events:
+        run = apply(run, event, 0.0)
+    return run
+
+
+def failed(number: int, kind: K, where: str = "a", **changes: object) -> tuple[Event, ...]:
+    shown = replace(failure(kind), **changes)  # type: ignore[arg-type]
+    return (AttemptStarted("s", number, where), AttemptFailed("s", number, shown))
+
+
+def answer(run: Run, outlook: Outlook | None = None) -> RetryScheduled | StageFailed:
+    one = run.stages["s"]
+    spent = exhausted(run, one, 0.0, broke=False)
+    return follow_up(run, one, 0.0, spent=spent, outlook=outlook or Outlook())
+
+
+def scheduled(run: Run, outlook: Outlook | None = None) -> RetryScheduled:
+    event = answer(run, outlook)
+    assert isinstance(event, RetryScheduled), event
+    return event
+
+
+# --- a pool that can't -------------------------------------------------------------------------
+
+
+def test_after_its_tries_on_a_pool_a_stage_falls_back_though_its_kind_would_be_retried() -> None:
+    run = after(
+        plan(stage("s", limits=Limits(attempts=9, tries=2)), pools=("a", "b")),
+        *failed(1, K.WORKER_LOST),
+    )
+    first = scheduled(run)
+    assert (first.pool, first.action) == ("a", Action.RETRY)
+    for event in (first, *failed(2, K.WORKER_LOST)):
+        run = apply(run, event, 0.0)
+    second = scheduled(run)
+    assert (second.pool, second.action) == ("b", Action.FALL_BACK)
+    assert second.reason == "worker_lost: falls back from a to b"
+
+
+def test_without_another_pool_it_goes_on_trying_until_its_attempts_are_used_up() -> None:
+    patient = stage("s", limits=Limits(attempts=4, tries=1))
+    run = after(plan(patient), *failed(1, K.WORKER_LOST))
+    assert scheduled(run).action is Action.RETRY
+
+
+def test_a_run_out_of_attempts_gives_the_stage_up() -> None:
+    planned = replace(plan(stage("s"), pools=("a", "b")), bounds=Bounds(attempts=1))
+    event = answer(after(planned, *failed(1, K.HANG)))
+    assert event == StageFailed("s", "hang: EI0002 (the run has had its 1 attempts)")
+
+
+# --- nodes -------------------------------------------------------------------------------------
+
+
+def test_a_lost_node_is_avoided_where_the_pool_has_others() -> None:
+    run = after(plan(stage("s"), pools=("a", "b"), a=pool("a", nodes=2)), *failed(1, K.NODE_LOST))
+    event = scheduled(run)
+    assert (event.pool, event.action, event.not_before) == ("a", Action.OTHER_NODES, 0.0)
+    assert event.reason == "node_lost: again on other nodes of a than n1"
+    assert avoided(run.stages["s"]) == ("n1",)
+
+
+def test_without_another_node_it_falls_back_or_tries_the_same_ones_again() -> None:
+    lost = failed(1, K.DEVICE_LOST)
+    assert scheduled(after(plan(stage("s"), pools=("a", "b")), *lost)).pool == "b"
+    again = scheduled(after(plan(stage("s")), *lost))
+    assert (again.pool, again.action) == ("a", Action.RETRY)
+
+
+def test_an_elastic_gang_goes_on_with_the_nodes_that_are_left() -> None:
+    needs = Needs(workers=16, min_workers=4)
+    two = pool("a", nodes=2)  # of eight devices each
+    elastic = after(
+        plan(stage("s", needs=needs), pools=("a", "b"), a=two), *failed(1, K.NODE_LOST)
+    )
+    assert scheduled(elastic).action is Action.OTHER_NODES
+    rigid = stage("s", needs=replace(needs, min_workers=None))
+    planned = plan(rigid, pools=("a", "b"), a=two, b=pool("b", nodes=2))
+    assert scheduled(after(planned, *failed(1, K.NODE_LOST))).pool == "b"
+
+
+# --- otherwise ---------------------------------------------------------------------------------
+
+
+def test_out_of_memory_halves_the_micro_batches_each_time() -> None:
+    patient = stage("s", limits=Limits(attempts=9, tries=9))
+    run = after(plan(patient, pools=("a", "b")), *failed(1, K.OUT_OF_MEMORY))
+    first = scheduled(run)
+    assert (first.pool, first.action, first.adjust) == (
+        *("a", Action.LOWER_BATCH),
+        Adjust(accumulate=2),
+    )
+    for event in (first, *failed(2, K.OUT_OF_MEMORY)):
+        run = apply(run, event, 0.0)
+    assert scheduled(run).adjust == Adjust(accumulate=4)
+    assert scheduled(run).reason.endswith("again on a with micro-batches of 1/4 of the size")
+
+
+def diverged(*saved: int, back: int = 1) -> RetryScheduled:
+    own = stage("s", recovery=Recovery(checkpoints=back, rate=0.5))
+    events: list[Event] = [AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n1",))]
+    events += [AttemptSaved("s", 1, step) for step in saved]
+    events.append(AttemptFailed("s", 1, failure(K.NUMERICAL_DIVERGENCE)))
+    return scheduled(after(plan(own, pools=("a", "b")), *events))
+
+
+def test_a_divergence_goes_back_before_the_newest_checkpoints_at_a_lower_rate() -> None:
+    assert diverged(10, 20, 30).adjust == Adjust(rate=0.5, before=30)
+    assert diverged(10, 20, 30, back=2).adjust == Adjust(rate=0.5, before=20)
+    assert diverged(10, back=5).adjust == Adjust(rate=0.5, before=10)
+    assert diverged().adjust == Adjust(rate=0.5)
+    assert diverged().reason.endswith("again on a from the beginning, learning rate x 0.5")
+
+
+def test_a_roll_back_is_the_matter_of_one_attempt_the_lower_rate_stays() -> None:
+    run = after(plan(stage("s", limits=Limits(attempts=9, tries=9)), pools=("a", "b")))
+    events = (
+        *(AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n1",)), AttemptSaved("s", 1, 10)),
+        AttemptFailed("s", 1, failure(K.NUMERICAL_DIVERGENCE)),
+    )
+    for event in events:
+        run = apply(run, event, 0.0)
+    run = apply(run, scheduled(run), 0.0)
+    assert run.stages["s"].adjust == Adjust(rate=0.5, before=10)
+    for event in failed(2, K.WORKER_LOST):
+        run = apply(run, event, 0.0)
+    assert scheduled(run).adjust == Adjust(rate=0.5)
+
+
+def test_a_divergence_that_falls_back_leaves_the_suspect_checkpoint_behind_too() -> None:
+    run = after(plan(stage("s", limits=Limits(tries=1)), pools=("a", "b")))
+    events = (
+        *(AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n1",)), AttemptSaved("s", 1, 10)),
+        AttemptFailed("s", 1, failure(K.NUMERICAL_DIVERGENCE)),
+    )
+    for event in events:
+        run = apply(run, event, 0.0)
+    event = scheduled(run)
+    assert (event.pool, event.adjust) == ("b", Adjust(rate=0.5, before=10))
+
+
+# --- emptied pools, lost controllers -----------------------------------------------------------
+
+
+def test_from_an_emptied_pool_a_stage_may_go_to_any_other() -> None:
+    run = after(
+        plan(stage("s"), pools=("a", "b", "c")),
+        *failed(1, K.HANG),
+        RetryScheduled("s", "b", 0.0, "moved"),
+        *failed(2, K.DRAINED, "b"),
+    )
+    assert scheduled(run, Outlook(drained={"b": "x", "c": "x"})).pool == "a"
+    assert scheduled(run, Outlook(drained={"b": "x"})).pool == "c"
+
+
+def test_when_every_pool_is_emptied_the_stage_waits_where_it_is() -> None:
+    run = after(plan(stage("s"), pools=("a", "b")), *failed(1, K.DRAINED))
+    event = scheduled(run, Outlook(drained={"a": "x", "b": "x"}))
+    assert (event.pool, event.action, event.not_before) == ("a", Action.RETRY, 0.0)
+
+
+def test_a_fall_back_passes_over_an_emptied_pool() -> None:
+    run = after(plan(stage("s"), pools=("a", "b", "c")), *failed(1, K.HANG))
+    assert scheduled(run, Outlook(drained={"b": "x"})).pool == "c"
+    assert scheduled(run, Outlook(drained={"b": "x", "c": "x"})).pool == "b"
+
+
+@pytest.mark.parametrize("kind", [K.DRAINED, K.CONTROLLER_LOST])
+def test_what_came_from_outside_uses_no_attempt_up(kind: K) -> None:
+    run = after(plan(stage("s", limits=Limits(attempts=1)), pools=("a", "b")), *failed(1, kind))
+    assert counted(run.stages["s"]) == 0
+    assert scheduled(run).not_before == 0.0
+
+
+def test_a_lost_controller_leaves_the_stage_on_its_pool() -> None:
+    tried = stage("s", limits=Limits(tries=1))
+    run = after(plan(tried, pools=("a", "b")), *failed(1, K.CONTROLLER_LOST))
+    assert scheduled(run).pool == "a"
+
+
+# --- what a run knows of its checkpoints --------------------------------------------------------
+
+
+def placed(number: int, where: str = "a") -> tuple[Event, ...]:
+    return (AttemptStarted("s", number, where), AttemptPlaced("s", number, ("n1",)))
+
+
+def test_a_resume_cuts_off_the_later_checkpoints_and_counts_what_was_lost() -> None:
+    lost = Failure(kind=K.HANG, evidence="x", step=37)
+    run = after(
+        plan(stage("s"), pools=("a", "b")),
+        *(*placed(1), AttemptSaved("s", 1, 10), AttemptSaved("s", 1, 20)),
+        *(AttemptSaved("s", 1, 30), AttemptFailed("s", 1, lost)),
+        *(RetryScheduled("s", "b", 0.0, "moved"), *placed(2, "b")),
+    )
+    assert run.lost_steps == 0, "where it resumes is not known yet"
+    run = apply(run, AttemptResumed("s", 2, 20), 0.0)
+    assert run.stages["s"].checkpoints == (10, 20)
+    assert (run.lost_steps, run.failovers) == (17, 1)
+    run = apply(run, AttemptSaved("s", 2, 30), 0.0)
+    assert run.stages["s"].checkpoints == (10, 20, 30)
+
+
+def test_an_attempt_that_begins_anew_loses_all_steps_and_checkpoints() -> None:
+    lost = Failure(kind=K.HANG, evidence="x", step=37)
+    run = after(
+        plan(stage("s"), pools=("a", "b")),
+        *(*placed(1), AttemptSaved("s", 1, 30), AttemptFailed("s", 1, lost)),
+        *(RetryScheduled("s", "b", 0.0, "moved"), *placed(2, "b"), AttemptSaved("s", 2, 5)),
+    )
+    assert (run.stages["s"].checkpoints, run.lost_steps) == ((5,), 37)

@@ -1,0 +1,170 @@
+"""Why a stage that could start does not: a gate, an emptied pool, others before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.core.decide import (
+    Command,
+    Expire,
+    Leave,
+    Record,
+    Start,
+    at_gate,
+    decide,
+    standby,
+    wanting,
+)
+from orchestrator.core.failure import FailureKind
+from orchestrator.core.fold import apply, begin
+from orchestrator.core.plan import Plan
+from orchestrator.core.policy import Bounds, Gate, Recovery
+from orchestrator.core.recovery import Outlook
+from orchestrator.core.run import Run
+from orchestrator.core.spec import Needs
+from orchestrator.core.state import (
+    AttemptPlaced,
+    AttemptStarted,
+    AttemptWaits,
+    Event,
+    GateOpened,
+    GateReached,
+    LeaveRequested,
+    RunStarted,
+    StageFailed,
+    StageHeld,
+    StageMoved,
+)
+from tests.build import header, plan, stage
+
+LABELS = Gate(kind="file", target="labels/*.csv", deadline=60.0)
+PLACED = (AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n1",)))
+
+
+def after(planned: Plan, *events: Event, at: float = 0.0) -> Run:
+    run = apply(begin(header(planned)), RunStarted(1), at)
+    for event in events:
+        run = apply(run, event, at)
+    return run
+
+
+def only(run: Run, now: float = 0.0, **outlook: dict[str, str]) -> Command:
+    (command,) = decide(run, now, Outlook(**outlook))
+    return command
+
+
+# --- gates --------------------------------------------------------------------------------------
+
+
+def test_a_stage_comes_to_its_gate_when_those_before_it_are_done_and_waits_there() -> None:
+    run = after(plan(stage("s", gate=LABELS)))
+    reached = GateReached("s", "waits for file 'labels/*.csv'")
+    assert only(run) == Record(reached)
+    run = apply(run, reached, 5.0)
+    assert decide(run, 6.0) == ()
+    assert [one.name for one in at_gate(run)] == ["s"]
+    assert run.stages["s"].held == "waits for file 'labels/*.csv'"
+
+
+def test_an_open_gate_lets_the_stage_start() -> None:
+    run = after(plan(stage("s", gate=LABELS)), GateReached("s", "labels"))
+    opened = GateOpened("s", "labels/a.csv is there")
+    assert only(run, opened={"s": "labels/a.csv is there"}) == Record(opened)
+    run = apply(run, opened, 1.0)
+    assert at_gate(run) == ()
+    assert only(run, 1.0) == Start("s", 1, "a")
+
+
+def at_deadline(gate: Gate) -> tuple[Command, ...]:
+    run = after(plan(stage("s", gate=gate)), GateReached("s", "labels"), at=10.0)
+    assert decide(run, 70.0) == ()
+    return decide(run, 71.0)
+
+
+def test_at_the_deadline_the_stage_stops_or_goes_on_or_waits_as_its_gate_says() -> None:
+    late = "file 'labels/*.csv' did not come within 60 s"
+    assert at_deadline(LABELS) == (Record(StageFailed("s", f"data: {late}")),)
+    going = Gate(kind="file", target="labels/*.csv", deadline=60.0, then="go_on")
+    assert at_deadline(going) == (Record(GateOpened("s", f"{late}; goes on with what is there")),)
+    patient = Gate(kind="file", target="labels/*.csv", deadline=60.0, then="wait")
+    assert at_deadline(patient) == ()
+
+
+# --- emptied pools ------------------------------------------------------------------------------
+
+
+def test_nothing_starts_on_an_emptied_pool_it_goes_to_the_next_one() -> None:
+    run = after(plan(stage("s"), pools=("a", "b")))
+    moved = StageMoved("s", "b", "pool 'a' is being emptied (repair): goes to 'b'")
+    assert only(run, drained={"a": "repair"}) == Record(moved)
+    run = apply(run, moved, 0.0)
+    assert only(run, drained={"a": "repair"}) == Start("s", 1, "b")
+
+
+def test_where_every_pool_is_emptied_a_stage_is_held_and_says_so_once() -> None:
+    run = after(plan(stage("s")))
+    held = StageHeld("s", "every pool is being emptied (repair)")
+    assert only(run, drained={"a": "repair"}) == Record(held)
+    run = apply(run, held, 0.0)
+    assert decide(run, 0.0, Outlook(drained={"a": "repair"})) == ()
+    assert only(run) == Start("s", 1, "a")
+
+
+def test_an_attempt_on_an_emptied_pool_is_asked_to_leave_once() -> None:
+    run = after(plan(stage("s"), pools=("a", "b")), *PLACED)
+    assert only(run, drained={"a": "repair"}) == Leave("s", 1, "repair")
+    run = apply(run, LeaveRequested("s", 1, "repair"), 0.0)
+    assert decide(run, 0.0, Outlook(drained={"a": "repair"})) == ()
+    assert run.stages["s"].attempts[-1].leaving == "repair"
+
+
+# --- queues -------------------------------------------------------------------------------------
+
+
+def test_a_stage_behind_others_is_held_until_it_is_its_turn() -> None:
+    run = after(plan(stage("s")))
+    behind = {"s": "waits for pool 'a' behind other/t (priority 5)"}
+    held = StageHeld("s", behind["s"])
+    assert only(run, behind=behind) == Record(held)
+    assert decide(apply(run, held, 0.0), 0.0, Outlook(behind=behind)) == ()
+
+
+def test_those_want_a_place_that_could_start_or_wait_for_one_with_chips() -> None:
+    host = Needs(devices=0)
+    planned = plan(*(stage("s"), stage("t", needs=host), stage("u", "s"), stage("v", gate=LABELS)))
+    run = after(planned)
+    assert [one.name for one in wanting(run, 0.0)] == ["s"]
+    run = apply(run, AttemptStarted("s", 1, "a"), 0.0)
+    assert [one.name for one in wanting(run, 0.0)] == ["s"]
+    run = apply(run, AttemptWaits("s", 1, "busy"), 0.0)
+    assert run.stages["s"].attempts[-1].waits == "busy"
+    run = apply(run, AttemptPlaced("s", 1, ("n1",)), 0.0)
+    assert wanting(run, 0.0) == ()
+    assert run.stages["s"].attempts[-1].waits == ""
+
+
+# --- other controllers, other limits ------------------------------------------------------------
+
+
+def test_an_attempt_of_a_lost_controller_is_ended_by_the_next_one() -> None:
+    run = apply(after(plan(stage("s")), *PLACED), RunStarted(2), 0.0)
+    command = only(run)
+    assert isinstance(command, Expire)
+    assert command.failure.kind is FailureKind.CONTROLLER_LOST
+    assert "epoch 1" in command.failure.evidence
+
+
+def test_a_run_over_its_time_limit_ends_what_runs() -> None:
+    run = after(replace(plan(stage("s")), bounds=Bounds(time=10.0)), *PLACED)
+    assert decide(run, 10.0) == ()
+    command = only(run, 10.5)
+    assert isinstance(command, Expire)
+    assert command.failure.evidence == "the run took longer than its limit of 10.0 s"
+
+
+def test_a_gang_stands_by_on_the_next_pool_while_one_runs() -> None:
+    careful = stage("s", recovery=Recovery(standby=True))
+    run = after(plan(careful, stage("t"), pools=("a", "b")))
+    assert list(standby(run)) == []
+    run = after(plan(careful, stage("t"), pools=("a", "b")), *PLACED)
+    assert list(standby(run)) == [("s", Start("s", 2, "b"))]
