@@ -101,6 +101,10 @@ class Points:
     values: Mapping[str, float]
     at: float
 
+    def __reduce__(self) -> tuple[type[Points], tuple[object, ...]]:
+        """Travel as a short tuple: a job says many of these."""
+        return Points, (self.step, self.values, self.at)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

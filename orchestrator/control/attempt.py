@@ -27,7 +27,8 @@ from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import ArtifactStore, Clock
 
-BATCH_SECONDS = 0.1
+FIRST_SECONDS = 0.1  # until what a silent job says is read
+BATCH_SECONDS = 0.3  # while it speaks: each waking of the reader costs the job some CPU time
 GRACE_SECONDS = 1.0
 
 
@@ -65,7 +66,8 @@ def stream(
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
     thread.start()
     try:
-        while not desk.outbox.wait(BATCH_SECONDS):
+        batch: Sequence[Message] = ()
+        while not desk.outbox.wait(BATCH_SECONDS if batch else FIRST_SECONDS):
             batch = desk.outbox.drain()
             if batch:
                 yield batch

@@ -11,7 +11,7 @@ from orchestrator.control.seat import Seat
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec import Needs, Pool
 from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
-from orchestrator.messages import AttemptRequest, LogLine, Points, Progress
+from orchestrator.messages import AttemptRequest, LogLine
 
 HOST_DEVICE = "cpu"
 HOST_BACKEND = "gloo"  # of torch, for tensors in host memory
@@ -93,14 +93,14 @@ class AttemptContext:
         self.go_on()
         self.last_step = step
         if self.rank == 0:
-            at = self._desk.clock.now()
-            self._desk.outbox.points(Points(step, numbers(values, f"metrics of step {step}"), at))
+            plain = _floats(values) or numbers(values, f"metrics of step {step}")
+            self._desk.outbox.points(step, plain, self._desk.clock.now())
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the job is; only rank 0's counts."""
         self.go_on()
         if self.rank == 0:
-            self._desk.outbox.progress(Progress(done, total))
+            self._desk.outbox.progress(done, total)
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         """Begin to save a checkpoint: `write` fills this worker's folder, beside the job."""
@@ -124,6 +124,19 @@ def meta_of(request: AttemptRequest) -> dict[str, str]:
         "job": request.job,
         "pool": request.pool.name,
     }
+
+
+def _floats(values: Metrics) -> dict[str, float] | None:
+    """Return a copy of metrics that are plain already: the usual case, each step, is cheap."""
+    if type(values) is not dict:
+        return None
+    for value in values.values():
+        if type(value) is not float:
+            return None
+    for name in values:
+        if type(name) is not str:
+            return None
+    return dict(values)
 
 
 def numbers(values: object, where: str) -> dict[str, float]:

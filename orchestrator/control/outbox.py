@@ -2,11 +2,18 @@
 
 Writing never waits for the reader. Metric points are all kept; of progress only the latest
 counts; of log lines there is a limit, so that a job that prints in a loop fills no memory.
+
+Telling of a step must cost the job next to nothing, and after a step that has filled the caches
+each line of code that runs is dear. So the job's thread only puts plain values down, by calls
+that are atomic; the reader makes messages of them, many at a time.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import TypeAlias
 
 from orchestrator.messages import (
     Failed,
@@ -20,6 +27,7 @@ from orchestrator.messages import (
 )
 
 MOST_LINES = 10_000
+_Told: TypeAlias = LogLine | Resumed | Saved | tuple[int, Mapping[str, float], float]
 
 
 class Outbox:
@@ -27,35 +35,34 @@ class Outbox:
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._lock = threading.RLock()  # what is freed meanwhile may print
-        self._finished = threading.Event()
-        self._messages: list[Message] = []
-        self._progress: Progress | None = None
+        self._told: deque[_Told] = deque()
+        self._progress: tuple[int, int] | None = None
+        self._read_progress: tuple[int, int] | None = None
+        self._lock = threading.RLock()  # of lines alone; what is freed meanwhile may print
         self._lines = 0
         self._lost = 0
         self._lost_rank = 0
         self._outcome: tuple[Message, ...] = ()
+        self._unfinished = threading.Lock()
+        self._unfinished.acquire()
 
-    def points(self, points: Points) -> None:
-        """Add metric points."""
-        with self._lock:
-            self._messages.append(points)
+    def points(self, step: int, values: Mapping[str, float], at: float) -> None:
+        """Add metric points, recorded at `at` (seconds, epoch); `values` is not changed later."""
+        self._told.append((step, values, at))
 
     def say(self, message: Resumed | Saved) -> None:
         """Add what happened to the checkpoints."""
-        with self._lock:
-            self._messages.append(message)
+        self._told.append(message)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, done: int, total: int) -> None:
         """Say how far the job is now."""
-        with self._lock:
-            self._progress = progress
+        self._progress = (done, total)
 
     def line(self, line: LogLine) -> None:
         """Add a line, or count it as lost when nobody reads."""
         with self._lock:
             if self._lines < MOST_LINES:
-                self._messages.append(line)
+                self._told.append(line)
                 self._lines += 1
             else:
                 self._lost += 1
@@ -63,27 +70,34 @@ class Outbox:
 
     def finish(self, outcome: Succeeded | Failed) -> None:
         """Add the outcome; nothing follows."""
-        with self._lock:
-            self._outcome = (outcome,)
-        self._finished.set()
+        self._outcome = (outcome,)
+        self._unfinished.release()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the outcome, at most for `seconds`; return whether it is there."""
-        return self._finished.wait(seconds)
+        if not self._outcome and self._unfinished.acquire(timeout=seconds):
+            self._unfinished.release()
+        return bool(self._outcome)
 
     def drain(self) -> list[Message]:
         """Take out all that is there but the outcome, oldest first."""
         with self._lock:
-            taken, self._messages, self._lines = self._messages, [], 0
+            taken = [_message(self._told.popleft()) for _ in range(len(self._told))]
+            self._lines = 0
             if self._lost:
                 text = f"{self._lost} lines were not kept: printed faster than they are read"
                 taken.append(LogLine(self._lost_rank, text))
                 self._lost = 0
-            if self._progress is not None:
-                taken.append(self._progress)
-                self._progress = None
+        progress = self._progress
+        if progress is not None and progress is not self._read_progress:
+            taken.append(Progress(*progress))
+            self._read_progress = progress
         return taken
 
     def last(self) -> list[Message]:
         """Take out what is left, the outcome at its end; only once that is there."""
         return [*self.drain(), *self._outcome]
+
+
+def _message(told: _Told) -> Message:
+    return Points(*told) if isinstance(told, tuple) else told

@@ -20,7 +20,7 @@ from orchestrator.control.seat import Seat
 from orchestrator.core.artifact import FileEntry
 from orchestrator.core.checkpoint import CheckpointId, counting, parse_id, surplus
 from orchestrator.core.errors import ArtifactError, DamagedError
-from orchestrator.messages import LogLine, Points, Saved
+from orchestrator.messages import LogLine, Saved
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -105,7 +105,7 @@ class Save:
         now = desk.clock.now()
         seconds = {"checkpoint/save_seconds": now - began, "checkpoint/stall_seconds": self.stall}
         desk.outbox.say(Saved(step))
-        desk.outbox.points(Points(step, seconds, now))
+        desk.outbox.points(step, seconds, now)
 
     # --- what is not needed any more -----------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,21 @@ def test_only_rank_0_is_heard_of_metrics_and_progress(bench: Bench) -> None:
     kinds = [type(message) for message in bench.messages(source)[:-1]]
     assert kinds == [Points, Progress]
     assert len(bench.messages(source, rank=1)) == 1
+
+
+def test_metrics_are_told_as_they_were_when_told(bench: Bench) -> None:
+    source = """
+        def job(ctx):
+            values = {"loss": 2.0}
+            ctx.metrics(values, step=1)
+            values["loss"] = 1.0
+            ctx.metrics(values, step=2)
+            ctx.metrics({1: 0.5}, step=3)
+            ctx.metrics({}, step=4)
+        """
+    told = [(m.step, m.values) for m in bench.messages(source) if isinstance(m, Points)]
+    assert told == [(1, {"loss": 2.0}), (2, {"loss": 1.0}), (3, {"1": 0.5}), (4, {})]
+    assert pickle.loads(pickle.dumps(Points(1, {"a": 2.0}, 3.0))) == Points(1, {"a": 2.0}, 3.0)  # noqa: S301 - our own
 
 
 def test_an_empty_log_message_is_an_empty_line(bench: Bench) -> None:

@@ -127,7 +127,7 @@ def test_lines_that_nobody_reads_are_counted_and_not_kept() -> None:
 def test_only_the_latest_progress_of_a_batch_is_told_and_the_outcome_last() -> None:
     outbox = Outbox()
     for done in range(3):
-        outbox.progress(Progress(done, 3))
+        outbox.progress(done, 3)
     outbox.finish(Succeeded(None))
     assert outbox.drain() == [Progress(2, 3)]
-    assert outbox.last() == [Succeeded(None)]
+    assert outbox.last() == [Succeeded(None)], "the same progress is not told twice"
