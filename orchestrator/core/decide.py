@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.limits import exhausted, over_budget, waited_too_long
+from orchestrator.core.limits import exhausted, held_too_long, over_budget, waited_too_long
 from orchestrator.core.recovery import QUIET, Outlook, follow_up
 from orchestrator.core.run import Attempt, Run, StageRun
 from orchestrator.core.state import (
@@ -169,7 +169,7 @@ def _begin(
         elif stage.planned.stage.gate and not stage.gate_opened:
             yield from _wait_at_gate(stage, now, outlook)
         elif now >= stage.not_before:
-            yield from _enter(stage, outlook)
+            yield from _enter(stage, now, outlook)
 
 
 def _wait_at_gate(stage: StageRun, now: float, outlook: Outlook) -> Iterator[Command]:
@@ -188,8 +188,12 @@ def _wait_at_gate(stage: StageRun, now: float, outlook: Outlook) -> Iterator[Com
             yield Record(GateOpened(stage.name, f"{late}; goes on with what is there"))
 
 
-def _enter(stage: StageRun, outlook: Outlook) -> Iterator[Command]:
+def _enter(stage: StageRun, now: float, outlook: Outlook) -> Iterator[Command]:
     """Start an attempt, unless its pool is being emptied or others go before."""
+    late = held_too_long(stage, now)
+    if late:
+        yield Record(_give_way(stage, late, outlook))
+        return
     why = outlook.drained.get(stage.pool)
     other = next((pool for pool in stage.planned.pools if pool not in outlook.drained), None)
     held = outlook.behind.get(stage.name, "")
@@ -203,6 +207,16 @@ def _enter(stage: StageRun, outlook: Outlook) -> Iterator[Command]:
         yield Start(stage.name, len(stage.attempts) + 1, stage.pool)
     elif held != stage.held:
         yield Record(StageHeld(stage.name, held))
+
+
+def _give_way(stage: StageRun, late: str, outlook: Outlook) -> Event:
+    """Return where a stage goes that has been held for too long."""
+    pools = stage.planned.pools
+    after = pools[pools.index(stage.pool) + 1 :]
+    other = next((pool for pool in after if pool not in outlook.drained), None)
+    if other is None:
+        return StageFailed(stage.name, f"{FailureKind.PLACEMENT}: {late} (no pool left)")
+    return StageMoved(stage.name, other, f"{late}: goes to {other!r}")
 
 
 # --- a stage that runs ------------------------------------------------------------------------

@@ -134,13 +134,15 @@ def _(event: RetryScheduled, run: Run, at: float) -> Run:  # noqa: ARG001 - one 
 
 
 @_apply.register
-def _(event: StageHeld, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
-    return _with_stage(run, event, held=event.reason)
+def _(event: StageHeld, run: Run, at: float) -> Run:
+    since = _open_stage(run, event).held_since
+    return _with_stage(run, event, held=event.reason, held_since=at if since is None else since)
 
 
 @_apply.register
 def _(event: StageMoved, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
-    return _with_stage(run, event, pool=event.pool, reason=event.reason)
+    moved = {"pool": event.pool, "reason": event.reason}
+    return _with_stage(run, event, **moved, held="", held_since=None)
 
 
 @_apply.register
@@ -178,7 +180,8 @@ def _(event: AttemptStarted, run: Run, at: float) -> Run:
         started=at,
         epoch=run.epoch,
     )
-    return _with_stage(run, event, pool=event.pool, held="", attempts=(*stage.attempts, attempt))
+    begun = {"attempts": (*stage.attempts, attempt), "held": "", "held_since": None}
+    return _with_stage(run, event, pool=event.pool, **begun)
 
 
 @_apply.register

@@ -43,6 +43,14 @@ def waited_too_long(stage: StageRun, attempt: Attempt, now: float) -> Failure | 
     return Failure(kind=FailureKind.PLACEMENT, evidence=evidence, pool=attempt.pool)
 
 
+def held_too_long(stage: StageRun, now: float) -> str:
+    """Return why a stage that is held must wait no longer, or nothing."""
+    limit, since = stage.planned.stage.limits.pending, stage.held_since
+    if limit is None or since is None or now - since <= limit:
+        return ""
+    return f"no place on pool {stage.pool!r} within {limit:g} s: {stage.held}"
+
+
 def _late(run: Run, now: float) -> bool:
     limit, began = run.plan.bounds.time, run.started
     return limit is not None and began is not None and now - began > limit

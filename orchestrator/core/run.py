@@ -76,7 +76,8 @@ class Attempt:
 class StageRun:
     """A stage of a run. `pool` is where its next or latest attempt goes.
 
-    `adjust` is what that attempt does otherwise than planned; `held` says why it can't start yet.
+    `adjust` is what that attempt does otherwise than planned; `held` says why it can't start yet,
+    and `held_since` since when (seconds, epoch).
     `gate_since` is when the stage came to its gate (seconds, epoch), `gate_opened` why it passed.
     """
 
@@ -86,6 +87,7 @@ class StageRun:
     not_before: float = 0.0
     adjust: Adjust = AS_PLANNED
     held: str = ""
+    held_since: float | None = None
     gate_since: float | None = None
     gate_opened: str = ""
     attempts: tuple[Attempt, ...] = ()

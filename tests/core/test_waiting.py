@@ -18,7 +18,7 @@ from orchestrator.core.decide import (
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.fold import apply, begin
 from orchestrator.core.plan import Plan
-from orchestrator.core.policy import Bounds, Gate, Recovery
+from orchestrator.core.policy import Bounds, Gate, Limits, Recovery
 from orchestrator.core.recovery import Outlook
 from orchestrator.core.run import Run
 from orchestrator.core.spec import Needs
@@ -127,6 +127,32 @@ def test_a_stage_behind_others_is_held_until_it_is_its_turn() -> None:
     held = StageHeld("s", behind["s"])
     assert only(run, behind=behind) == Record(held)
     assert decide(apply(run, held, 0.0), 0.0, Outlook(behind=behind)) == ()
+
+
+def test_a_stage_that_is_held_for_too_long_goes_to_the_next_pool_or_gives_up() -> None:
+    hasty = stage("s", limits=Limits(pending=60.0))
+    behind = Outlook(behind={"s": "waits for pool 'a' behind other/t (priority 5)"})
+    run = after(plan(hasty, pools=("a", "b")), StageHeld("s", behind.behind["s"]), at=10.0)
+    assert decide(run, 70.0, behind) == ()
+    (moved,) = decide(run, 71.0, behind)
+    why = "no place on pool 'a' within 60 s: waits for pool 'a' behind other/t (priority 5)"
+    assert moved == Record(StageMoved("s", "b", f"{why}: goes to 'b'"))
+    assert isinstance(moved, Record)
+    run = apply(run, moved.event, 71.0)
+    assert only(run, 71.0) == Start("s", 1, "b")
+    alone = after(plan(hasty), StageHeld("s", behind.behind["s"]), at=10.0)
+    (failed,) = decide(alone, 71.0, behind)
+    assert failed == Record(StageFailed("s", f"placement: {why} (no pool left)"))
+
+
+def test_what_a_stage_waits_for_is_told_while_it_waits() -> None:
+    run = after(plan(stage("s")), StageHeld("s", "others first"))
+    assert run.stages["s"].waits_for == "others first"
+    run = apply(run, AttemptStarted("s", 1, "a"), 0.0)
+    run = apply(run, AttemptWaits("s", 1, "busy"), 0.0)
+    assert run.stages["s"].waits_for == "busy"
+    run = apply(run, AttemptPlaced("s", 1, ("n1",)), 0.0)
+    assert run.stages["s"].waits_for == ""
 
 
 def test_those_want_a_place_that_could_start_or_wait_for_one_with_chips() -> None:

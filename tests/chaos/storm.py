@@ -1,0 +1,250 @@
+"""A storm: one training run, and faults that hit all parts of it, seeded, one after the other.
+
+Everything is done from outside, as it happens to a user: processes are killed or stopped by their
+ids, and commands are typed. A fault comes when the run has recovered from the last one and has
+made a checkpoint, so that each is a fault of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psutil
+
+from orchestrator import supervisor
+from orchestrator.supervisor.record import wait
+from tests.conftest import Workplace
+
+PIPELINE = """
+defaults:
+  - /job@stages.data: data_arithmetic
+  - /job@stages.pretrain: pretrain
+  - _self_
+name: storm
+stages:
+  data:
+    params: {{draws: 2000}}
+  pretrain:
+    inputs: {{data: data}}
+    needs: {{workers: 2}}
+    limits: {{attempts: 1000, tries: 1000, backoff: 0.1, pending: 120}}
+    watch: {{hang: 4}}
+    recovery: {{keep: 3}}
+    params:
+      steps: {steps}
+      batch_size: 16
+      warmup: 20
+      log_every: {every}
+      validate_every: {steps}
+      validation_rows: 64
+      checkpoint_every: {every}
+"""
+SECONDS_TO_RECOVER = 120.0
+SECONDS_OF_A_STOP = 8.0
+
+
+@dataclass
+class Storm:
+    """A run in `place`, and what has been done to it."""
+
+    place: Workplace
+    seed: int
+    steps: int
+    every: int = 20
+    faults: list[str] = field(default_factory=list)
+    recoveries: list[float] = field(default_factory=list)
+    run: str = ""
+
+    def __post_init__(self) -> None:
+        self.dice = Random(self.seed)  # noqa: S311 - a die, no secret
+        self.home = self.place.folder / ".orchestrator"
+        conf = self.place.folder / "conf" / "pipeline"
+        conf.mkdir(parents=True, exist_ok=True)
+        (conf / "storm.yaml").write_text(PIPELINE.format(steps=self.steps, every=self.every))
+        self._controller: subprocess.Popen[bytes] | None = None
+
+    # --- the run --------------------------------------------------------------------------------
+
+    def launch(self, *overrides: str) -> None:
+        """Launch the run; its stages are never reused."""
+        words = ("launch", "--no-cache", "--config-dir", "conf", "pipeline=storm", *overrides)
+        self._begin(*words)
+        assert wait(self._listed, 120.0, tick=0.5), "the run is not in the store"
+
+    def resume(self) -> None:
+        """Go on with the run after its controller was killed."""
+        self._begin("resume", self.run, "--take-over", "--no-cache")
+
+    def finish(self, seconds: float) -> int:
+        """Wait for the controller's end; return its exit code."""
+        assert self._controller is not None
+        return self._controller.wait(seconds)
+
+    def status(self) -> dict[str, Any]:
+        """Return what `status RUN --json` says."""
+        return dict(json.loads(self.place.run("status", self.run, "--json").stdout))
+
+    def stage(self) -> dict[str, Any]:
+        """Return what that says of the training stage."""
+        return next(one for one in self.status()["stages"] if one["stage"] == "pretrain")
+
+    def newest_checkpoint(self) -> int:
+        """Return the step of the newest checkpoint that counts, 0 for none."""
+        return max(self.stage()["checkpoints"], default=0)
+
+    def _begin(self, *words: str) -> None:
+        log = (self.place.folder / "controller.log").open("ab")
+        self._controller = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *words],
+            cwd=self.place.folder,
+            env=self.place.environment,
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+
+    def _listed(self) -> bool:
+        said = self.place.run("status", "--json").stdout
+        found = [one for one in json.loads(said or "[]") if one["pipeline"] == "storm"]
+        self.run = found[0]["run"] if found and found[0]["state"] == "running" else ""
+        return bool(self.run)
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def rage(self, count: int, kinds: Sequence[str]) -> None:
+        """Do `count` faults of these kinds, each once the run has recovered from the last."""
+        for _ in range(count):
+            before = self.newest_checkpoint()
+            if not self._recovered(before):
+                break  # it is over
+            kind = self.dice.choice(list(kinds))
+            time.sleep(self.dice.uniform(0.0, 1.0))  # noqa: TID251 - a test of real processes
+            began = time.monotonic()
+            if self._act(kind)():
+                self.faults.append(kind)
+                self._recovered(self.newest_checkpoint())
+                self.recoveries.append(time.monotonic() - began)
+
+    def _recovered(self, before: int) -> bool:
+        """Wait until there is a checkpoint after `before`; False when the run is over."""
+        over = False
+
+        def newer() -> bool:
+            nonlocal over
+            now = self.status()
+            over = now["state"] != "running"
+            stage = next(one for one in now["stages"] if one["stage"] == "pretrain")
+            return over or max(stage["checkpoints"], default=0) > before
+
+        assert wait(newer, SECONDS_TO_RECOVER, tick=0.3), f"no progress after {self.faults[-3:]}"
+        return not over
+
+    def _act(self, kind: str) -> Callable[[], bool]:
+        return {
+            "kill worker": self._kill_worker,
+            "stop worker": self._stop_worker,
+            "kill controller": self._kill_controller,
+            "kill MLflow": self._kill_mlflow,
+            "stop MLflow": self._stop_mlflow,
+            "kill raylet": self._kill_raylet,
+            "stop raylet": self._stop_raylet,
+        }[kind]
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes of the gang that trains."""
+        found = [one for one in self._family() if _named(one, "ray::Member")]
+        return sorted(found, key=lambda one: one.pid)
+
+    def _kill_worker(self) -> bool:
+        return self._signal_one(self.workers(), signal.SIGKILL)
+
+    def _stop_worker(self) -> bool:
+        """Stop a worker for good: whoever gives it up must end it too."""
+        return self._signal_one(self.workers(), signal.SIGSTOP)
+
+    def _kill_controller(self) -> bool:
+        if self._controller is None or self._controller.poll() is not None:
+            return False
+        self._controller.kill()
+        self._controller.wait()
+        self.resume()
+        return True
+
+    def _kill_mlflow(self) -> bool:
+        service = supervisor.find(self.home, "mlflow")
+        if service is None or not service.processes:
+            return False
+        for pid in service.processes.values():
+            os.killpg(pid, signal.SIGKILL)
+        wait(lambda: not _lives(service.pid), 30.0)
+        return self.place.run("ui", "--no-browser").returncode == 0
+
+    def _stop_mlflow(self) -> bool:
+        service = supervisor.find(self.home, "mlflow")
+        if service is None or not service.processes:
+            return False
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in service.processes.values():
+                os.killpg(pid, number)
+            if number == signal.SIGSTOP:
+                time.sleep(SECONDS_OF_A_STOP)  # noqa: TID251 - as above
+        return True
+
+    def _kill_raylet(self) -> bool:
+        return self._signal_one(self._raylets_that_work(), signal.SIGKILL)
+
+    def _stop_raylet(self) -> bool:
+        return self._signal_one(self._raylets_that_work(), signal.SIGSTOP)
+
+    def _raylets_that_work(self) -> list[psutil.Process]:
+        """Return the raylet of the node on which the gang is."""
+        return [p for one in self.workers()[:1] for p in one.parents() if "raylet" in p.name()]
+
+    def _signal_one(self, found: list[psutil.Process], number: signal.Signals) -> bool:
+        if not found:
+            return False
+        try:
+            self.dice.choice(found).send_signal(number)
+        except psutil.NoSuchProcess:
+            return False
+        return True
+
+    def _family(self) -> Iterator[psutil.Process]:
+        """Yield all processes of the managed cluster."""
+        service = supervisor.find(self.home, "ray")
+        if service is not None:
+            yield from psutil.Process(service.pid).children(recursive=True)
+
+
+def left_running(folder: Path) -> list[str]:
+    """Return the processes that have `folder` in their command line or working folder."""
+    found = []
+    for one in psutil.process_iter():
+        try:
+            words = " ".join(one.cmdline())
+            if str(folder) in words or str(folder) in one.cwd():
+                found.append(f"{one.pid} {words[:120]}")
+        except psutil.Error:
+            continue
+    return found
+
+
+def _named(process: psutil.Process, start: str) -> bool:
+    try:
+        return process.cmdline()[:1] != [] and process.cmdline()[0].startswith(start)
+    except psutil.Error:
+        return False
+
+
+def _lives(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -1,0 +1,111 @@
+"""Whatever is killed, a run ends as an undisturbed one does, and nothing is left behind.
+
+By hand: `make chaos`. CHAOS_SEED and CHAOS_FAULTS change the storm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters import mlflow_server
+from tests.chaos.storm import Storm, left_running
+from tests.conftest import Workplace
+
+SEED = int(os.environ.get("CHAOS_SEED", "1"))  # noqa: TID251 - a test's own
+FAULTS = int(os.environ.get("CHAOS_FAULTS", "100"))  # noqa: TID251 - as above
+KINDS = ("kill worker",) * 6 + ("stop worker",) * 2 + ("kill controller", "kill MLflow")
+KINDS += ("stop MLflow",)
+SPACING = 180.0  # seconds between two faults, for which the share of useful time is told
+
+
+@pytest.fixture
+def place(tmp_path: Path, environment: dict[str, str]):
+    made = Workplace(tmp_path, environment)
+    yield made
+    made.run("down")
+
+
+def undisturbed(place: Workplace, steps: int) -> tuple[dict[str, float], float]:
+    """Return the metrics of the training stage of a run that nothing hits, and its seconds."""
+    storm = Storm(place, seed=0, steps=steps)
+    began = time.monotonic()
+    storm.launch("roles.train=nvidia")
+    assert storm.finish(1800.0) == 0
+    return storm.stage()["metrics"], time.monotonic() - began
+
+
+def still_running_in_mlflow(home: Path) -> list[str]:
+    """Return the names of MLflow runs that are RUNNING."""
+    uri = mlflow_server.find(home) or mlflow_server.up(home)
+    body = {"experiment_ids": ["1"], "filter": "attributes.status = 'RUNNING'"}
+    request = urllib.request.Request(  # noqa: S310 - our own server
+        f"{uri}/api/2.0/mlflow/runs/search",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:  # noqa: S310 - as above
+        return [one["info"]["run_name"] for one in json.load(answer).get("runs", [])]
+
+
+def check_end(storm: Storm, expected: dict[str, float]) -> None:
+    stage = storm.stage()
+    assert storm.status()["state"] == "succeeded"
+    for key in ("train/loss", "validation/loss"):
+        assert stage["metrics"][key] == pytest.approx(expected[key], rel=1e-6)
+    pools = json.loads(storm.place.run("pools", "--json").stdout)
+    assert all(one["free"] in {one["devices"], None} for one in pools), pools
+    assert still_running_in_mlflow(storm.home) == []
+    assert storm.place.run("down").returncode == 0
+    assert left_running(storm.place.folder) == []
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(7200)
+def test_a_run_weathers_a_hundred_faults(place: Workplace) -> None:
+    steps = 60 * FAULTS
+    expected, calm = undisturbed(place, steps)
+    storm = Storm(place, seed=SEED, steps=steps)
+    place.run("up")
+    began = time.monotonic()
+    storm.launch("roles.train=nvidia")
+    storm.rage(FAULTS, KINDS)
+    assert storm.finish(1800.0) == 0
+    wall = time.monotonic() - began
+    report(storm, calm, wall)
+    lost = storm.stage()["lost_steps"]
+    assert lost <= len(storm.faults) * 2 * storm.every
+    check_end(storm, expected)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", ["kill raylet", "stop raylet"])
+def test_a_run_weathers_the_loss_of_a_node(place: Workplace, kind: str) -> None:
+    expected, _ = undisturbed(place, 400)
+    for seed in range(3):
+        storm = Storm(place, seed=seed, steps=400)
+        storm.launch("roles.train=nvidia")
+        storm.rage(1, [kind])
+        assert storm.finish(300.0) == 0
+        stage = storm.stage()
+        assert (stage["pool"], stage["failovers"]) == ("ascend", 1)
+        check_end(storm, expected)
+
+
+def report(storm: Storm, calm: float, wall: float) -> None:
+    faults = len(storm.faults)
+    each = (wall - calm) / max(faults, 1)
+    print(f"\nseed {storm.seed}, {faults} faults: {dict(Counter(storm.faults))}")
+    print(f"undisturbed {calm:.0f} s, in the storm {wall:.0f} s, {each:.1f} s a fault")
+    lost = storm.stage()["lost_steps"]
+    print(
+        f"steps done twice: {lost}, {lost / max(faults, 1):.1f} a fault, of {storm.every} between"
+    )
+    print(f"useful time at a fault each {SPACING:.0f} s (ETTR): {1 - each / SPACING:.1%}")
