@@ -154,9 +154,10 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt ended without a result."""
+    """The attempt ended without a result; `at` is when that showed (seconds, epoch), if known."""
 
     failure: Failure
+    at: float | None = None
 
 
 Message: TypeAlias = (

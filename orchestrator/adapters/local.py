@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from orchestrator.control.inquest import Inquest
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.spec import Pool
 from orchestrator.messages import (
     AttemptRequest,
     Failed,
+    LogLine,
     Message,
     Placed,
     PoolState,
@@ -124,6 +126,7 @@ class _Attempt:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._waits = False
+        self._inquest = Inquest(request.signatures)
 
     @property
     def running(self) -> bool:
@@ -144,8 +147,17 @@ class _Attempt:
         """Return what the worker said, up to its outcome."""
         taken: list[Message] = []
         while not self._queue.empty():
-            taken.extend(_located(message) for message in self._queue.get())
+            taken.extend(self._heard(message) for message in self._queue.get())
         return taken
+
+    def _heard(self, message: Message) -> Message:
+        if isinstance(message, LogLine):
+            self._inquest.hear(message)
+        if not isinstance(message, Failed):
+            return message
+        found = replace(message.failure, node=NODE, rank=0)
+        self._inquest.report(0, found, at=message.at, now=0.0)
+        return Failed(self._inquest.verdict(0.0, all_known=True) or found, message.at)
 
     def end(self) -> None:
         """Ask the worker to end, and wait for it a little."""
@@ -165,12 +177,6 @@ class _Attempt:
         finally:  # a worker that breaks its protocol ends too; the thread prints what it raised
             if not isinstance(last, Succeeded | Failed):
                 self._queue.put((Failed(_broken(self.request, sys.exception())),))
-
-
-def _located(message: Message) -> Message:
-    if not isinstance(message, Failed):
-        return message
-    return Failed(replace(message.failure, node=NODE, rank=0))
 
 
 def _broken(request: AttemptRequest, error: BaseException | None) -> Failure:

@@ -21,6 +21,7 @@ from orchestrator.control.evidence import describe
 from orchestrator.control.job_import import check_params, extend_path, load_job
 from orchestrator.control.outbox import Outbox
 from orchestrator.control.output import capture
+from orchestrator.control.watchdog import Hang, Watchdog
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.errors import StaleAttemptError
 from orchestrator.core.failure import Failure, FailureKind
@@ -65,12 +66,17 @@ def stream(
     attempt = _Attempt(request, rank, rendezvous, gang, desk)
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
     thread.start()
+    watchdog = Watchdog(desk.pulse, clock, thread, attempt.step)
     try:
         batch: Sequence[Message] = ()
         while not desk.outbox.wait(BATCH_SECONDS if batch else FIRST_SECONDS):
-            batch = desk.outbox.drain()
+            batch = [*desk.outbox.drain(), *watchdog.alive(rank)]
             if batch:
                 yield batch
+            hang = watchdog.hang(request.watch.hang)
+            if hang is not None:
+                yield [attempt.hangs(hang)]
+                return
         yield desk.outbox.last()
     finally:
         desk.stop.set()
@@ -96,6 +102,7 @@ class _Attempt:
         self._desk = desk
         self._context: AttemptContext | None = None
         self._output: Path | None = None
+        self._working = False
 
     def run(self) -> None:
         """Do the work; the outcome is the last that leaves."""
@@ -107,6 +114,14 @@ class _Attempt:
         finally:
             self._desk.outbox.finish(outcome)
 
+    def step(self) -> int | None:
+        """Return the last step that the job named, while it is at work."""
+        return self._context.last_step if self._context and self._working else None
+
+    def hangs(self, hang: Hang) -> Failed:
+        """Return the outcome of a job that gives no sign of life."""
+        return Failed(self._failure(FailureKind.HANG, hang.line, hang.stack), hang.at)
+
     def drop(self) -> None:
         """Take the scratch folder away. Safe to call twice."""
         if self._output is not None:
@@ -116,7 +131,7 @@ class _Attempt:
         try:
             return self._execute()
         except (CancelledError, StaleAttemptError) as error:
-            return Failed(self._failure(FailureKind.CANCELLED, str(error)))
+            return self._failed(FailureKind.CANCELLED, str(error))
         except DrainedError as error:
             failure = self._failure(FailureKind.DRAINED, str(error))
             return Failed(replace(failure, step=error.step))
@@ -124,7 +139,7 @@ class _Attempt:
             if self._context is not None:
                 self._context.checkpoints.settle()
             found = describe(error, self._request.signatures)
-            return Failed(self._failure(found.kind, found.line, found.detail))
+            return self._failed(found.kind, found.line, found.detail)
 
     def _execute(self) -> Succeeded | Failed:
         request = self._request
@@ -145,7 +160,11 @@ class _Attempt:
             cpu_threads=max(1, int(request.needs.cpus)),
         ):
             self._context.go_on()
-            returned = job(self._context, **request.params)
+            self._working = True
+            try:
+                returned = job(self._context, **request.params)
+            finally:
+                self._working = False
         self._context.checkpoints.finish()
         metrics = {} if returned is None else numbers(returned, f"results of {request.job!r}")
         return Succeeded(self._commit(self._output), metrics)
@@ -161,13 +180,16 @@ class _Attempt:
             importlib.import_module(package)
         except ImportError as error:
             line = f"pool {pool.name!r}: package {package!r} can't be imported: {error}"
-            return Failed(self._failure(FailureKind.SOFTWARE, line))
+            return self._failed(FailureKind.SOFTWARE, line)
         return None
 
     def _commit(self, output: Path) -> ArtifactRef | None:
         if self._rank != 0 or not any(path.is_file() for path in output.rglob("*")):
             return None
         return self._desk.store.commit(output, self._request.key, meta_of(self._request))
+
+    def _failed(self, kind: FailureKind, line: str, detail: str = "") -> Failed:
+        return Failed(self._failure(kind, line, detail), self._desk.clock.now())
 
     def _failure(self, kind: FailureKind, line: str, detail: str = "") -> Failure:
         return Failure(

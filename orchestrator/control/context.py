@@ -8,7 +8,8 @@ from pathlib import Path
 from orchestrator.control.checkpoints import Checkpoints
 from orchestrator.control.desk import Desk
 from orchestrator.control.seat import Seat
-from orchestrator.core.errors import JobError
+from orchestrator.core.errors import DivergenceError, JobError
+from orchestrator.core.guard import Guard
 from orchestrator.core.spec import Needs, Pool
 from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
 from orchestrator.messages import AttemptRequest, LogLine
@@ -71,6 +72,7 @@ class AttemptContext:
             desk=desk,
         )
         self.checkpoints = Checkpoints(self._seat)
+        self._watched, self._guard = request.watch.metric, Guard(request.watch)
 
     @property
     def device(self) -> str:
@@ -78,7 +80,8 @@ class AttemptContext:
         return self.hardware.device
 
     def go_on(self) -> None:
-        """End the job here if it shall end."""
+        """Leave a sign of life; end the job here if it shall end."""
+        self._desk.pulse.beat(self._desk.clock.now())
         self._seat.go_on()
         self.checkpoints.check()
 
@@ -95,6 +98,13 @@ class AttemptContext:
         if self.rank == 0:
             plain = _floats(values) or numbers(values, f"metrics of step {step}")
             self._desk.outbox.points(step, plain, self._desk.clock.now())
+            if self._watched in plain:
+                self._check(plain[self._watched], step)
+
+    def _check(self, value: float, step: int) -> None:
+        astray = self._guard.look(value, step)
+        if astray:
+            raise DivergenceError(astray)
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the job is; only rank 0's counts."""

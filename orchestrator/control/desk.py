@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.control.outbox import Outbox
+from orchestrator.control.watchdog import Pulse
 from orchestrator.ports import ArtifactStore, Clock
 
 
@@ -24,12 +25,13 @@ class DrainedError(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a context works with. `stop` is set when the job shall end."""
+    """What a context works with. `stop` is set when the job shall end, `pulse` shows it lives."""
 
     store: ArtifactStore
     clock: Clock
     outbox: Outbox
     stop: threading.Event
+    pulse: Pulse = field(default_factory=Pulse)
 
     def go_on(self, who: str) -> None:
         """End the job of `who` here if its attempt was given up.

@@ -41,7 +41,8 @@ class Steps:
             key = (attempt.stage, attempt.number)
             self._last[key] = max(message.step, self._last.get(key, 0))
         if isinstance(message, Failed):
-            return Failed(self.located(attempt.stage, attempt.number, message.failure))
+            located = self.located(attempt.stage, attempt.number, message.failure)
+            return replace(message, failure=located)
         return message
 
     def located(self, stage: str, number: int, failure: Failure) -> Failure:

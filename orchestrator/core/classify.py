@@ -8,7 +8,7 @@ Signatures are data: patterns of the makers' own error lines. A signature shows 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -23,6 +23,8 @@ PLAIN = re.compile(
     r"^(Value|Key|Type|Attribute|Assertion|Index|Name|Import|ModuleNotFound|ZeroDivision|Lookup"
     r"|UnboundLocal|FileNotFound|Permission|Syntax|Recursion|UnicodeDecode|Job|Artifact)Error\b"
 )
+# Where a worker hangs that waits for others in a collective.
+IN_TORCH = re.compile(r"is in \S*[/\\]torch[/\\]")
 LOSSES = frozenset({FailureKind.NODE_LOST, FailureKind.WORKER_LOST})
 SECONDARY = frozenset({FailureKind.INTERCONNECT, FailureKind.HANG})
 
@@ -67,8 +69,25 @@ def kind_of(said: str, signatures: Sequence[Signature]) -> FailureKind:
     return found.kind if found and found.shows != "effect" else FailureKind.USER_CODE
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The failure that caused the others; not `sure` while a worse one may yet be heard of."""
+
+    failure: Failure
+    sure: bool
+
+
 def classify(reports: Sequence[Report], signatures: Sequence[Signature]) -> Failure:
     """Return the failure that caused the others, with the line, worker and node that show it.
+
+    Raises:
+        ValueError: There is no report.
+    """
+    return weigh(reports, signatures).failure
+
+
+def weigh(reports: Sequence[Report], signatures: Sequence[Signature]) -> Verdict:
+    """Return what `classify` does, and whether further reports could change it.
 
     Raises:
         ValueError: There is no report.
@@ -76,22 +95,39 @@ def classify(reports: Sequence[Report], signatures: Sequence[Signature]) -> Fail
     if not reports:
         raise ValueError("there is no report to classify")
     ordered = sorted(reports, key=lambda report: report.at)
-    signs = [sign for report in ordered for sign in _signs(report, signatures)]
-    cause = next((sign for sign in signs if sign.signature.shows == "cause"), None)
+    signs = {id(report): tuple(_signs(report, signatures)) for report in ordered}
+    cause = _first("cause", (sign for report in ordered for sign in signs[id(report)]))
     if cause:
-        return _shown(cause)
-    told = [report.failure for report in ordered]
+        return Verdict(_shown(cause), sure=True)
+    victims = {id(report): _first("victim", signs[id(report)]) for report in ordered}
+    told = [report.failure for report in ordered if not victims[id(report)]]
     own = [one for one in told if one.kind not in SECONDARY | LOSSES and not _vague(one)]
-    lost = [
-        one
-        for kind in (FailureKind.NODE_LOST, FailureKind.WORKER_LOST)
-        for one in told
-        if one.kind is kind
-    ]
-    if own or lost:
-        return (own or lost)[0]
-    victim = next((sign for sign in signs if sign.signature.shows == "victim"), None)
-    return _shown(victim) if victim else told[0]
+    nodes = [one for one in told if one.kind is FailureKind.NODE_LOST]
+    workers = [one for one in told if one.kind is FailureKind.WORKER_LOST]
+    if own or nodes or workers:
+        return Verdict((own or nodes or workers)[0], sure=True)
+    victim = victims[id(ordered[0])]
+    if victim:
+        return Verdict(_shown(victim), sure=False)
+    if ordered[0].failure.kind is FailureKind.HANG:
+        return Verdict(_first_to_hang(ordered), sure=False)
+    return Verdict(ordered[0].failure, sure=False)
+
+
+def _first(shows: Shows, signs: Iterable[_Sign]) -> _Sign | None:
+    return next((sign for sign in signs if sign.signature.shows == shows), None)
+
+
+def _first_to_hang(reports: Sequence[Report]) -> Failure:
+    """Return the hang that the others wait for: of the fewest steps, and not in torch itself."""
+    hangs = [report for report in reports if report.failure.kind is FailureKind.HANG]
+
+    def order(report: Report) -> tuple[float, bool, float]:
+        failure = report.failure
+        step = -1 if failure.step is None else failure.step
+        return step, bool(IN_TORCH.search(failure.evidence)), report.at
+
+    return min(hangs, key=order).failure
 
 
 def _vague(failure: Failure) -> bool:

@@ -5,6 +5,7 @@ OrchestratorError
 ├── PlanError              the config parses, but the pipeline can't run on this fleet
 ├── NotFoundError          no such run, stage, pool or endpoint
 ├── JobError               a job can't be imported or called
+├── DivergenceError        a loss went astray
 ├── ArtifactError          an artifact is missing, incomplete or altered
 │   └── DamagedError           it is torn, altered or not there: it may be made again
 ├── StaleAttemptError      a newer attempt has claimed the checkpoints of the stage
@@ -71,6 +72,10 @@ class NotFoundError(OrchestratorError):
 
 class JobError(OrchestratorError):
     """A job can't be imported, or is not a function that takes a context."""
+
+
+class DivergenceError(OrchestratorError, FloatingPointError):
+    """A loss is no number any more, or rose far above what it was."""
 
 
 class ArtifactError(OrchestratorError):

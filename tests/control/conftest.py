@@ -42,6 +42,7 @@ class FakeGang:
 
     error: Exception | None = None
     calls: list[object] = field(default_factory=list)
+    seconds_to_close: float = 0.0
 
     @contextmanager
     def __call__(
@@ -57,6 +58,7 @@ class FakeGang:
         if self.error is not None:
             raise self.error
         yield
+        threading.Event().wait(self.seconds_to_close)
         self.calls.append("closed")
 
 

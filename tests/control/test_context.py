@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.control.context import hardware_of, numbers
 from orchestrator.core.errors import JobError
+from orchestrator.core.failure import FailureKind
 from orchestrator.core.spec import Emulation, Needs, Pool
 from orchestrator.messages import Points, Progress
 from tests.control.conftest import CHIP, Bench
@@ -98,3 +99,17 @@ def test_whatever_has_a_value_is_a_number() -> None:
 def test_what_has_no_value_is_named(value: object) -> None:
     with pytest.raises(JobError, match="metrics of step 1: 'loss' is no number but a "):
         numbers({"loss": value}, "metrics of step 1")
+
+
+def test_a_loss_that_went_astray_ends_the_job_with_the_line_that_shows_it(bench: Bench) -> None:
+    source = """
+        def job(ctx):
+            for step in range(1, 200):
+                ctx.metrics({"validation/loss": float("nan"), "train/loss": 1.0}, step=step)
+                if step == 120:
+                    ctx.metrics({"train/loss": float("nan")}, step=step)
+        """
+    failure = bench.failure(source)
+    assert failure.kind is FailureKind.NUMERICAL_DIVERGENCE
+    assert failure.evidence == "train/loss is nan at step 120"
+    assert failure.step == 120

@@ -13,11 +13,12 @@ from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest
 
 ERRORS = (ray_errors.RayError, ConnectionError)
-LOSSES = frozenset({FailureKind.WORKER_LOST, FailureKind.NODE_LOST})
-# What the others of a gang see when one of them is gone: an effect, until a cause shows.
-SECONDARY = frozenset({FailureKind.INTERCONNECT, FailureKind.HANG})
-
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# How the process of a worker ended, as far as Ray knows: up to where it begins to guess.
+_EXIT = re.compile(
+    r"Worker exit type: (\w+),? Worker exit detail: (.+?)(?= Some common causes| There are|$)",
+    re.MULTILINE,
+)
 _K = FailureKind
 KINDS: Mapping[type[Exception], FailureKind] = MappingProxyType(
     {
@@ -84,7 +85,13 @@ def with_node(found: Failure) -> Failure:
     return replace(found, kind=_K.NODE_LOST, evidence=evidence)
 
 
-def silent(request: AttemptRequest, rank: int, node: str | None) -> Failure:
+def silent(request: AttemptRequest, rank: int, node: str | None, seconds: float) -> Failure:
+    """Return the failure of a worker whose process, or whose node, gives no sign of life."""
+    evidence = f"worker {rank} on node {node!r} is silent for {seconds:.0f} s"
+    return Failure(kind=_K.HANG, evidence=evidence, pool=request.pool.name, node=node, rank=rank)
+
+
+def without_outcome(request: AttemptRequest, rank: int, node: str | None) -> Failure:
     """Return the failure of a worker that ended without an outcome."""
     evidence = f"worker {rank} ended without an outcome"
     return Failure(
@@ -92,14 +99,20 @@ def silent(request: AttemptRequest, rank: int, node: str | None) -> Failure:
     )
 
 
-def located(found: Failure, node: str | None, rank: int) -> Failure:
-    """Return `found` with the node and the worker on which it showed."""
-    rank = rank if found.rank is None else found.rank
-    return replace(found, node=found.node or node, rank=rank)
+def located(found: Failure, node: str | None, rank: int, step: int | None) -> Failure:
+    """Return `found` with the node, the worker and the step at which it showed."""
+    return replace(
+        found,
+        node=found.node or node,
+        rank=rank if found.rank is None else found.rank,
+        step=step if found.step is None else found.step,
+    )
 
 
 def _evidence(error: Exception) -> str:
     cause = getattr(error, "cause", None) if isinstance(error, ray_errors.RayTaskError) else None
     text = _COLOUR.sub("", str(cause or error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{type(cause or error).__name__}: {lines[0] if lines else 'no reason given'}"
+    exits = _EXIT.search(text)
+    line = " ".join(exits.groups()) if exits else (lines or ["no reason given"])[0]
+    return f"{type(cause or error).__name__}: {line}"

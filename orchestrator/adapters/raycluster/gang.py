@@ -2,7 +2,8 @@
 
 A worker is a stream: a remote generator of batches of messages. Ray itself never retries. Of
 several failures the cause is told and not its effects: a lost worker breaks the links of the
-others, who may be heard before Ray knows of the loss.
+others, who may be heard before Ray knows of the loss. A worker of which nothing at all is heard
+any more hangs with its whole process.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import ray
 
 from orchestrator.adapters.raycluster import faults, nodes
 from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.adapters.raycluster.silence import Silence
+from orchestrator.control.inquest import Inquest
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import (
+    Alive,
     AttemptRequest,
     Failed,
+    LogLine,
     Message,
     Placed,
     Points,
@@ -29,7 +34,6 @@ from orchestrator.messages import (
 from orchestrator.ports import Worker
 
 Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
-SETTLE_SECONDS = 3.0
 
 
 def run_task(
@@ -45,7 +49,12 @@ def run_task(
         yield (Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error), pool=pool)),)
         return
     yield (Placed((node,)),)
-    yield from worker(request, rank=rank, rendezvous=rendezvous)
+    last: Sequence[Message] = ()
+    for batch in worker(request, rank=rank, rendezvous=rendezvous):
+        yield batch
+        last = batch
+    if any(isinstance(one, Failed) and one.failure.kind is FailureKind.HANG for one in last):
+        visible.end_with_its_threads()
 
 
 class Member:
@@ -83,8 +92,9 @@ class Gang:
         self._nodes: dict[int, str] = {}
         self._streams: dict[int, Remote] = {}
         self._succeeded: dict[int, Succeeded] = {}
-        self._failed: dict[int, Failure] = {}
-        self._first_failed = 0.0
+        self._steps: dict[int, int] = {}
+        self._inquest = Inquest(request.signatures)
+        self._silence = Silence(request.watch.hang)
         self._launch()
 
     @property
@@ -94,11 +104,14 @@ class Gang:
 
     def poll(self) -> list[Message]:
         """Return what the workers said; the last of all is one outcome."""
+        now = self._now()
+        self._silence.look(now)
         said: list[Message] = []
         for rank in sorted(self._streams):
             for message in self._drain(rank):
-                said.extend(self._heard(rank, message))
-        outcome = self._outcome()
+                said.extend(self._heard(rank, message, now))
+        self._notice_silence(now)
+        outcome = self._outcome(now)
         return [*said, outcome] if outcome else said
 
     def end(self) -> None:
@@ -152,13 +165,17 @@ class Gang:
                     yield Failed(self._lost(error, rank))
                 return
 
-    def _heard(self, rank: int, message: Message) -> Iterator[Message]:
+    def _heard(self, rank: int, message: Message, now: float) -> Iterator[Message]:
         """Keep outcomes until all is known, and the placement until all are placed."""
+        self._silence.heard(rank, message, now)
+        if isinstance(message, Alive | Points) and message.step is not None:
+            self._steps[rank] = message.step
+        if isinstance(message, LogLine):
+            self._inquest.hear(message)
         if isinstance(message, Succeeded):
             self._succeeded[rank] = message
         elif isinstance(message, Failed):
-            self._first_failed = self._first_failed if self._failed else self._now()
-            self._failed[rank] = faults.located(message.failure, self._name(rank), rank)
+            self._report(rank, message.failure, message.at, now)
         elif isinstance(message, Placed):
             self._nodes[rank] = message.nodes[0]
             if len(self._nodes) == self._request.needs.workers:
@@ -166,28 +183,30 @@ class Gang:
         elif rank == 0 or not isinstance(message, Points | Progress):
             yield message
 
+    def _report(self, rank: int, failure: Failure, at: float | None, now: float) -> None:
+        found = faults.located(failure, self._name(rank), rank, self._steps.get(rank))
+        self._inquest.report(rank, found, at=at, now=now)
+
+    def _notice_silence(self, now: float) -> None:
+        """Report the workers whose processes say nothing at all any more."""
+        speaking = self._streams.keys() - self._succeeded.keys() - self._inquest.failed
+        for rank, seconds in self._silence.of(speaking, now, hurry=self._inquest.hangs):
+            found = faults.silent(self._request, rank, self._name(rank), seconds)
+            self._report(rank, found, 0.0, now)
+
     # --- outcome -------------------------------------------------------------------------------
 
-    def _outcome(self) -> Succeeded | Failed | None:
-        if self._failed:
-            return self._verdict()
+    def _outcome(self, now: float) -> Succeeded | Failed | None:
+        if self._inquest.failed:
+            all_known = not self._streams.keys() - self._inquest.failed
+            found = self._inquest.verdict(now, all_known=all_known)
+            return Failed(found) if found else None
         if self._streams:
             return None
-        silent = next((r for r in self._ranks() if r not in self._succeeded), None)
-        if silent is not None:
-            return Failed(faults.silent(self._request, silent, self._name(silent)))
+        without = next((r for r in self._ranks() if r not in self._succeeded), None)
+        if without is not None:
+            return Failed(faults.without_outcome(self._request, without, self._name(without)))
         return self._succeeded[0]
-
-    def _verdict(self) -> Failed | None:
-        """Return the failure that caused the others, once it is known."""
-        found = list(self._failed.values())  # in the order in which they were heard
-        lost = [failure for failure in found if failure.kind in faults.LOSSES]
-        own = [failure for failure in found if failure.kind not in faults.SECONDARY]
-        if lost or own:
-            return Failed((lost or own)[0])
-        settled = not self._streams.keys() - self._failed.keys()
-        late = self._now() - self._first_failed > SETTLE_SECONDS
-        return Failed(found[0]) if settled or late else None
 
     def _lost(self, error: Exception, rank: int) -> Failure:
         """Translate `error`; a worker that went with its node is a lost node."""
