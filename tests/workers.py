@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import (
+    Alive,
     AttemptRequest,
     Failed,
     LogLine,
@@ -59,6 +60,14 @@ def hold(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
         threading.Event().wait(0.02)
         yield (Progress(1, 2),)
     yield (Succeeded(None),)
+
+
+def live(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Say for ever that the job lives, at step 7."""
+    yield (LogLine(rank, str(os.getpid())),)
+    while True:
+        threading.Event().wait(0.1)
+        yield (Alive(rank, 7),)
 
 
 def tell_environment(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
@@ -119,6 +128,7 @@ JOBS = {
         raise_past_the_protocol,
         say_nothing,
         hold,
+        live,
         tell_environment,
         meet,
         lose_one,

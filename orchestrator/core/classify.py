@@ -27,6 +27,22 @@ PLAIN = re.compile(
 IN_TORCH = re.compile(r"is in \S*[/\\]torch[/\\]")
 LOSSES = frozenset({FailureKind.NODE_LOST, FailureKind.WORKER_LOST})
 SECONDARY = frozenset({FailureKind.INTERCONNECT, FailureKind.HANG})
+# Kinds that the attempt itself knows: no line of a log makes them another.
+CERTAIN = frozenset(
+    {
+        FailureKind.NUMERICAL_DIVERGENCE,
+        FailureKind.PLACEMENT,
+        FailureKind.DATA,
+        FailureKind.SERVING,
+        FailureKind.DRAINED,
+        FailureKind.CONTROLLER_LOST,
+        FailureKind.BUDGET,
+        FailureKind.TIME,
+        FailureKind.CANCELLED,
+    }
+)
+# What software says after it was cut off from the others is about that.
+_IN_ITS_TURN = frozenset({FailureKind.SOFTWARE, FailureKind.USER_CODE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +153,12 @@ def _vague(failure: Failure) -> bool:
 
 def _signs(report: Report, signatures: Sequence[Signature]) -> Iterator[_Sign]:
     """Yield what the report shows, in the order in which it was written."""
-    failure = report.failure
+    failure, cut_off = report.failure, False
     plain = failure.kind is FailureKind.USER_CODE and PLAIN.search(failure.evidence)
-    for line in () if plain else (*report.tail, failure.evidence):
+    for line in () if plain or failure.kind in CERTAIN else (*report.tail, failure.evidence):
         found = match(line, signatures)
-        if found:
+        if found and not (cut_off and found.kind in _IN_ITS_TURN):
+            cut_off = cut_off or found.shows == "victim"
             yield _Sign(found, line, report)
 
 

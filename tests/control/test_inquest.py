@@ -55,6 +55,7 @@ def test_a_cause_that_is_heard_later_is_told_instead_of_its_victim(inquest: Inqu
 def test_only_the_first_failure_of_a_worker_counts(inquest: Inquest) -> None:
     inquest.report(0, failed(FailureKind.HANG, "no sign", 0), at=5.0, now=0.0)
     assert inquest.hangs
+    assert inquest.failed == {0}
     inquest.report(0, failed(FailureKind.WORKER_LOST, "killed by us", 0), at=None, now=0.1)
     found = inquest.verdict(9.0, all_known=True)
     assert found is not None

@@ -1,0 +1,141 @@
+"""What hangs is found in the time that is set, by its place, and really ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.core.failure import FailureKind
+from orchestrator.core.policy import Watch
+from orchestrator.core.spec import Needs
+from orchestrator.messages import Alive, AttemptRequest, LogLine
+from orchestrator.supervisor.record import wait
+from orchestrator.wiring import run_worker
+from tests.clusters import POOLS, Attempt, begin, request
+from tests.workers import worker
+
+pytestmark = pytest.mark.ray
+PAIR = Needs(workers=2)
+SECOND = Watch(hang=1.0)
+STUCK = """
+    import os, threading
+
+    def alone(ctx):
+        ctx.log(str(os.getpid()))
+        ctx.metrics({"train/loss": 1.0}, step=3)
+        read_shard()
+
+    def together(ctx):
+        from torch import distributed, ones
+        ctx.log(str(os.getpid()))
+        ctx.metrics({"train/loss": 1.0}, step=3)
+        if ctx.rank == 1:
+            read_shard()
+        distributed.all_reduce(ones(1))
+
+    def read_shard():
+        threading.Event().wait()
+    """
+
+
+@pytest.fixture
+def cluster(ray_address: str) -> Iterator[RayCluster]:
+    made = RayCluster(ray_address, run_worker)
+    yield made
+    made.close()
+
+
+def asked(folder: Path, job: str, needs: Needs) -> AttemptRequest:
+    (folder / "stuckjobs.py").write_text(textwrap.dedent(STUCK))
+    return replace(
+        request(f"stuckjobs.{job}", f"stuck-{job}", needs=needs),
+        packages=("stuckjobs",),
+        code=(str(folder),),
+        storage=(folder / "store").as_uri(),
+        watch=SECOND,
+    )
+
+
+def pids(attempt: Attempt) -> list[int]:
+    lines: Any = attempt.of(LogLine)
+    return [int(line.text) for line in lines if line.text.isdecimal()]
+
+
+def runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
+    except OSError:
+        return False
+    return not state.startswith("Z")
+
+
+def is_over(cluster: RayCluster, attempt: Attempt) -> bool:
+    """Return whether nothing is left of an attempt: no process, and its place is free."""
+
+    def over() -> bool:
+        free = cluster.pools(POOLS)["nvidia"].free
+        return free == 2 and not any(runs(pid) for pid in pids(attempt))
+
+    return wait(over, 10.0)
+
+
+def test_a_job_that_hangs_is_told_with_its_place_and_its_process_ends(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    attempt = begin(cluster, asked(tmp_path, "alone", Needs()))
+    attempt.until_heard(LogLine)
+    began = time.monotonic()
+    outcome: Any = attempt.finish()
+
+    assert time.monotonic() - began < 5.0
+    failure = outcome.failure
+    assert (failure.kind, failure.rank, failure.step) == (FailureKind.HANG, 0, 3)
+    assert failure.node == "nvidia-0"
+    assert failure.evidence.startswith("no sign of life for 1 s after step 3; the job is in ")
+    assert "in read_shard" in failure.detail
+    assert is_over(cluster, attempt)
+
+
+def test_of_a_gang_the_one_is_told_that_the_others_wait_for(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    attempt = begin(cluster, asked(tmp_path, "together", PAIR))
+    outcome: Any = attempt.finish()
+
+    assert (outcome.failure.kind, outcome.failure.rank) == (FailureKind.HANG, 1)
+    assert "in read_shard" in outcome.failure.detail
+    assert is_over(cluster, attempt)
+
+
+def test_a_stopped_process_is_missed_and_killed(ray_address: str) -> None:
+    cluster = RayCluster(ray_address, worker)
+    attempt = begin(cluster, replace(request("live", "stopped", needs=PAIR), watch=SECOND))
+    attempt.until(lambda: len(pids(attempt)) == 2 and lives(attempt, 1))
+    os.kill(pid_of(attempt, 1), signal.SIGSTOP)
+    began = time.monotonic()
+    outcome: Any = attempt.finish()
+
+    assert time.monotonic() - began < 6.0
+    assert (outcome.failure.kind, outcome.failure.rank) == (FailureKind.HANG, 1)
+    assert outcome.failure.evidence.startswith("worker 1 on node 'nvidia-0' is silent for ")
+    assert outcome.failure.step == 7
+    assert is_over(cluster, attempt)
+
+
+def pid_of(attempt: Attempt, rank: int) -> int:
+    lines: Any = attempt.of(LogLine)
+    return next(int(line.text) for line in lines if line.rank == rank)
+
+
+def lives(attempt: Attempt, rank: int) -> bool:
+    heard: Any = attempt.of(Alive)
+    return any(one.rank == rank for one in heard)

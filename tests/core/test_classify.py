@@ -1,0 +1,112 @@
+"""What is told of a failure is its cause: the kind, the line that shows it, and the worker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.core.classify import Report, classify, kind_of, weigh
+from orchestrator.core.failure import Failure, FailureKind
+from tests.build import documented
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+@cache
+def cases() -> dict[str, Any]:
+    files = sorted(CORPUS.glob("*.yaml"))
+    return {
+        f"{file.stem}-{name}": case
+        for file in files
+        for name, case in yaml.safe_load(file.read_text()).items()
+    }
+
+
+def reports(case: dict[str, Any]) -> list[Report]:
+    """Return the reports of a case, in the order in which they are told."""
+    return [report(one, float(at)) for at, one in enumerate(case["reports"], 1)]
+
+
+def report(told: dict[str, Any], at: float) -> Report:
+    kind = told.get("kind")
+    failure = Failure(
+        kind=FailureKind(kind) if kind else kind_of(told["error"], documented()),
+        evidence=told["error"],
+        rank=told["rank"],
+        step=told.get("step"),
+    )
+    return Report(failure=failure, at=at, tail=tuple(told.get("lines", ())))
+
+
+def test_the_corpus_is_large_enough_to_mean_something() -> None:
+    assert len(cases()) >= 60
+    kinds = {case["expect"]["kind"] for case in cases().values()}
+    assert len(kinds) >= 12
+
+
+@pytest.mark.parametrize("name", cases())
+def test_the_cause_is_told_with_its_line_and_its_worker(name: str) -> None:
+    case = cases()[name]
+    found, expected = classify(reports(case), documented()), case["expect"]
+
+    assert (found.kind, found.rank) == (expected["kind"], expected["rank"])
+    assert expected["evidence"] in found.evidence
+
+
+@pytest.mark.parametrize("name", cases())
+def test_the_order_in_which_workers_are_heard_does_not_matter(name: str) -> None:
+    told = reports(cases()[name])
+    assert classify(told[::-1], documented()) == classify(told, documented())
+
+
+def test_no_kind_is_taken_for_another() -> None:
+    pairs = Counter(
+        (str(case["expect"]["kind"]), str(classify(reports(case), documented()).kind))
+        for case in cases().values()
+    )
+    wrong = {pair: count for pair, count in pairs.items() if pair[0] != pair[1]}
+    assert not wrong, f"confusion (expected -> told):\n{_table(pairs)}"
+
+
+def _table(pairs: Counter[tuple[str, str]]) -> str:
+    rows = sorted(pairs.items())
+    return "\n".join(f"{told:>22} <- {kind:<22} {count}" for (kind, told), count in rows)
+
+
+def test_without_a_report_there_is_nothing_to_tell() -> None:
+    with pytest.raises(ValueError, match="no report"):
+        classify([], documented())
+
+
+@pytest.mark.parametrize(
+    ("name", "sure"),
+    [
+        ("any-user_code_in_one_and_closed_links_in_the_others", True),
+        ("any-gloo_closed_by_a_killed_peer", True),
+        ("any-gloo_timed_out", False),
+        ("any-own_exception_in_one_and_closed_links_in_the_others", False),
+        ("any-hang_of_all_where_one_is_behind", False),
+        ("ascend-uncorrectable_memory", True),
+    ],
+)
+def test_a_verdict_is_sure_once_a_cause_is_known(name: str, *, sure: bool) -> None:
+    assert weigh(reports(cases()[name]), documented()).sure is sure
+
+
+def test_what_the_worker_itself_said_stands_below_the_line_that_shows_the_cause() -> None:
+    failure = Failure(
+        kind=FailureKind.WORKER_LOST, evidence="the worker died", detail="more", rank=2, step=7
+    )
+    found = classify([Report(failure=failure, tail=("UCE ERROR ",))], documented())
+
+    assert (found.evidence, found.detail) == ("UCE ERROR", "the worker died\nmore")
+    assert (found.rank, found.step) == (2, 7)
+
+
+def test_an_effect_shows_no_kind() -> None:
+    assert kind_of("RuntimeError: FORCE STOP.", documented()) is FailureKind.USER_CODE
