@@ -191,11 +191,15 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The controller of a run showed life at `at` (seconds, epoch)."""
+    """The controller of a run showed life at `at` (seconds, epoch).
+
+    `holder` names its process and machine, for those who can look whether it lives.
+    """
 
     run: str
     epoch: int
     at: float
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.core.artifact import ArtifactRef, Manifest
 from orchestrator.core.errors import (
     ArtifactError,
-    NotFoundError,
-    StaleControllerError,
-    StoreError,
 )
 from orchestrator.core.policy import Gate
-from orchestrator.core.run import RunHeader
 from orchestrator.core.spec import Pool
 from orchestrator.core.state import (
     AttemptCancelled,
@@ -27,15 +22,12 @@ from orchestrator.messages import (
     AttemptRequest,
     Deployment,
     Failed,
-    Lease,
     Message,
-    Points,
     PoolState,
     PoolStatus,
-    Queued,
     Succeeded,
 )
-from orchestrator.ports import Point, Stored
+from tests.memory import MemoryStore
 
 Asked = AttemptRequest | Deployment
 Script = Callable[[Asked], Sequence[tuple[float, Message]]]
@@ -62,105 +54,6 @@ class FakeClock:
     def at(self, when: float, act: Callable[[], object]) -> None:
         """Do `act` when somebody sleeps past `when`."""
         self._plans.append((when, act))
-
-
-@dataclass
-class MemoryStore:
-    """An event store that forgets at the end of the test."""
-
-    headers: dict[str, RunHeader] = field(default_factory=dict)
-    log: dict[str, list[Stored]] = field(default_factory=dict)
-    kept_points: list[Point] = field(default_factory=list)
-    cursors: dict[str, int] = field(default_factory=dict)
-    cancels: set[str] = field(default_factory=set)
-    results: dict[str, tuple[Succeeded, str]] = field(default_factory=dict)
-    leases: dict[str, Lease] = field(default_factory=dict)
-    drains: dict[str, str] = field(default_factory=dict)
-    approved: dict[str, dict[str, str]] = field(default_factory=dict)
-    queues: dict[str, tuple[float, tuple[Queued, ...]]] = field(default_factory=dict)
-
-    def create(self, header: RunHeader, at: float) -> None:
-        if header.run in self.headers:
-            raise StoreError(f"run {header.run!r} exists")
-        self.headers[header.run] = header
-        self.log[header.run] = []
-
-    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
-        log = self.log[run]
-        if seq <= len(log):
-            raise StaleControllerError(f"event {seq!r} of run {run!r} exists")
-        if seq != len(log) + 1:
-            raise StoreError(f"event {seq!r} of run {run!r} leaves a gap after {len(log)!r}")
-        log.extend(Stored(run, seq + index, at, event) for index, event in enumerate(events))
-
-    def events(self, run: str, after: int = 0) -> Sequence[Stored]:
-        return tuple(self.log[run][after:])
-
-    def header(self, run: str) -> RunHeader:
-        found = [header for name, header in self.headers.items() if name.startswith(run)]
-        if len(found) != 1:
-            raise NotFoundError(f"no run {run!r}")
-        return found[0]
-
-    def runs(self, limit: int = 50) -> Sequence[RunHeader]:
-        return sorted(self.headers.values(), key=lambda one: -one.created)[:limit]
-
-    def add_points(self, run: str, stage: str, attempt: int, points: Sequence[Points]) -> None:
-        for one in points:
-            for key, value in one.values.items():
-                known = {"run": run, "stage": stage, "attempt": attempt, "key": key}
-                place = len(self.kept_points) + 1
-                point = Point(id=place, value=value, step=one.step, at=one.at, **known)
-                self.kept_points.append(point)
-
-    def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
-        found = [point for point in self.kept_points if point.run == run and point.id > after]
-        return found[:limit]
-
-    def cursor(self, name: str) -> int:
-        return self.cursors.get(name, 0)
-
-    def set_cursor(self, name: str, value: int) -> None:
-        self.cursors[name] = value
-
-    def renew_lease(self, run: str, epoch: int, at: float) -> None:
-        self.leases[run] = Lease(run=run, epoch=epoch, at=at)
-
-    def lease(self, run: str) -> Lease | None:
-        return self.leases.get(run)
-
-    def drain(self, pool: str, reason: str) -> None:
-        self.drains[pool] = reason
-
-    def undrain(self, pool: str) -> None:
-        self.drains.pop(pool, None)
-
-    def drained(self) -> Mapping[str, str]:
-        return dict(self.drains)
-
-    def approve(self, run: str, stage: str, by: str) -> None:
-        self.approved.setdefault(self.header(run).run, {})[stage] = by
-
-    def approvals(self, run: str) -> Mapping[str, str]:
-        return self.approved.get(run, {})
-
-    def queue_up(self, run: str, entries: Sequence[Queued], at: float) -> None:
-        self.queues[run] = (at, tuple(entries))
-
-    def queue(self, since: float) -> Sequence[Queued]:
-        return [one for at, entries in self.queues.values() if at >= since for one in entries]
-
-    def request_cancel(self, run: str) -> None:
-        self.cancels.add(run)
-
-    def cancel_requested(self, run: str) -> bool:
-        return run in self.cancels
-
-    def remember(self, key: str, result: Succeeded, run: str) -> None:
-        self.results[key] = (result, run)
-
-    def recall(self, key: str) -> tuple[Succeeded, str] | None:
-        return self.results.get(key)
 
 
 class FakeCluster:

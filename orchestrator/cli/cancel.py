@@ -1,32 +1,61 @@
-"""`orchestrator cancel RUN`: ask whoever controls a run to end it, and wait until it has."""
+"""`orchestrator cancel RUN`: ask whoever controls a run to end it, and wait until it has.
+
+Where nobody controls it any more, this command takes it over and ends it itself.
+"""
 
 from __future__ import annotations
 
 import argparse
 
-from orchestrator import wiring
-from orchestrator.cli import runs
+from orchestrator import session, wiring
+from orchestrator.adapters import hydra_config
+from orchestrator.cli import runs, tables
 from orchestrator.cli.exits import Exit
+from orchestrator.cli.live import LiveView
+from orchestrator.control.presence import Presence
+from orchestrator.core.run import Run, RunHeader
+from orchestrator.ports import EventStore
 
 SECONDS_TO_WAIT = 30.0
 SECONDS_BETWEEN_LOOKS = 0.2
+REASON = "cancelled by request"
 
 
 def run(args: argparse.Namespace) -> Exit:
     """Cancel a run; one that has ended already is told as it ended."""
-    store, clock = wiring.event_store(wiring.home()), wiring.clock()
+    store = wiring.event_store(wiring.home())
     header = store.header(args.run)
     one = runs.load(store, header)
     if one.done:
         print(f"Run {header.run} has already ended: {one.state}.")
         return Exit.SUCCEEDED
     store.request_cancel(header.run)
-    until = clock.now() + SECONDS_TO_WAIT
-    while not one.done and clock.now() < until:
-        clock.sleep(SECONDS_BETWEEN_LOOKS)
-        one = runs.load(store, header)
+    one = _wait(store, header)
+    if not one.done and runs.presence(store, one) is not Presence.ALIVE:
+        one = _end(header)
     if not one.done:
         print(f"Asked run {header.run} to end; its controller has not answered yet.")
+        print(f"To end it all the same: orchestrator resume --take-over {header.run}")
         return Exit.NOT_FINISHED
     print(f"Run {header.run} {one.state}.")
     return Exit.SUCCEEDED
+
+
+def _wait(store: EventStore, header: RunHeader) -> Run:
+    """Wait until the run has ended, or its controller is gone; return it."""
+    clock = wiring.clock()
+    until = clock.now() + SECONDS_TO_WAIT
+    one = runs.load(store, header)
+    while not one.done and runs.presence(store, one) is not Presence.GONE and clock.now() < until:
+        clock.sleep(SECONDS_BETWEEN_LOOKS)
+        one = runs.load(store, header)
+    return one
+
+
+def _end(header: RunHeader) -> Run:
+    """Take the run over from nobody, and end it."""
+    print(f"The controller of run {header.run} is gone; ending the run without it.")
+    found, at = hydra_config.parse(header.config), wiring.home()
+    order = session.Order(found=found, header=header, at=at)
+    with session.tracking_alone(found, at) as addresses:
+        return session.wind_down(order, addresses, LiveView(tables.console()), REASON)

@@ -10,7 +10,7 @@ from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit
 
 TAKE_OVERRIDES = {"plan", "launch", "pools", "up"}
-TAKE_RUNS = {"status", "logs", "cancel", "approve"}
+TAKE_RUNS = {"status", "logs", "cancel", "approve", "resume"}
 NEWEST_RUNS = 50
 
 

@@ -22,6 +22,8 @@ def run(args: argparse.Namespace) -> Exit:
             found, at, session.startable(found, header.plan), keep=lambda: True
         ) as addresses,
     ):
-        order = session.Order(found=found, header=header, at=at, reuse=not args.no_cache)
+        order = session.Order(
+            found=found, header=header, at=at, reuse=not args.no_cache, by_force=args.take_over
+        )
         final = session.resume(order, addresses, view)
     return of_state(final.state)

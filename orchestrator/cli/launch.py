@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from orchestrator import session, wiring
@@ -69,25 +69,37 @@ def _launch(args: argparse.Namespace, planned: list[tuple[Settings, Plan]]) -> E
 
 def _detach(args: argparse.Namespace, planned: list[tuple[Settings, Plan]]) -> Exit:
     """Hand each run to a Ray job, and leave the services up."""
-    if any(found.cluster.kind == "local" for found, _ in planned):
-        what = "'local' runs in this process and can't be detached"
-        raise ConfigError([Problem("cluster.kind", what, "use cluster=ray")])
+    check_detachable([found for found, _ in planned])
     out = tables.console()
     with _services(planned, keep=lambda: True):
         for found, made in planned:
             order = _order(args, found, made)
             plan.show(made, out.print)
-            name = order.header.run
             wiring.event_store(order.at).create(order.header, order.header.created)
-            wiring.submit(found, order.at, name, reuse=order.reuse)
-            out.print(f"\nRun [bold]{name}[/] goes on by itself.")
-            commands = [
-                ("To see how it goes:", f"orchestrator status {name}"),
-                ("To follow its logs:", f"orchestrator logs -f {name}"),
-                ("To end it:", f"orchestrator cancel {name}"),
-            ]
-            out.print(tables.useful_commands(commands))
+            hand_over(order)
     return Exit.SUCCEEDED
+
+
+def check_detachable(settings: Sequence[Settings]) -> None:
+    """Refuse to detach what runs in this process. Raises `ConfigError`."""
+    if any(found.cluster.kind == "local" for found in settings):
+        what = "'local' runs in this process and can't be detached"
+        raise ConfigError([Problem("cluster.kind", what, "use cluster=ray")])
+
+
+def hand_over(order: session.Order) -> None:
+    """Hand a run of the event store to a Ray job, and say so."""
+    name, out = order.header.run, tables.console()
+    chosen = {"--no-cache": not order.reuse, "--take-over": order.by_force}
+    flags = [flag for flag, given in chosen.items() if given]
+    wiring.submit(order.found, order.at, name, flags)
+    out.print(f"\nRun [bold]{name}[/] goes on by itself.")
+    commands = [
+        ("To see how it goes:", f"orchestrator status {name}"),
+        ("To follow its logs:", f"orchestrator logs -f {name}"),
+        ("To end it:", f"orchestrator cancel {name}"),
+    ]
+    out.print(tables.useful_commands(commands))
 
 
 def _order(args: argparse.Namespace, found: Settings, made: Plan) -> session.Order:

@@ -10,6 +10,7 @@ from orchestrator import wiring
 from orchestrator.adapters import log_files
 from orchestrator.cli import runs
 from orchestrator.cli.exits import Exit, of_state
+from orchestrator.control.presence import Presence
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.run import Run
 from orchestrator.ports import EventStore
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> Exit:
 
 
 def _follow(store: EventStore, one: Run, tail: _Tail) -> Run:
-    while not one.done:
+    while not one.done and runs.presence(store, one) is not Presence.GONE:
         wiring.clock().sleep(SECONDS_BETWEEN_LOOKS)
         one = runs.load(store, one.header)
         _print(tail.new())

@@ -72,6 +72,13 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     logs.add_argument("run", metavar="RUN")
     logs.add_argument("stage", nargs="?", metavar="STAGE")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    resume = verbs.add_parser("resume", help="go on with a run whose controller is gone")
+    resume.add_argument("run", metavar="RUN")
+    resume.add_argument("-d", "--detach", action="store_true", help="go on as a Ray job")
+    resume.add_argument("--no-cache", action="store_true", help="reuse no result of other runs")
+    resume.add_argument(
+        "--take-over", action="store_true", help="even if its controller lives; that one stops"
+    )
     cancel = verbs.add_parser("cancel", help="end a run")
     cancel.add_argument("run", metavar="RUN")
     approve = verbs.add_parser("approve", help="let a stage pass that waits for an approval")
@@ -111,6 +118,7 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     drive = verbs.add_parser("_drive")
     drive.add_argument("run")
     drive.add_argument("--no-cache", action="store_true")
+    drive.add_argument("--take-over", action="store_true")
     complete = verbs.add_parser("_complete")
     complete.add_argument("words", nargs=argparse.REMAINDER)
 

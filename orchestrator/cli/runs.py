@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from orchestrator import wiring
+from orchestrator.control import presence as control
+from orchestrator.control.presence import Presence
 from orchestrator.core.fold import fold
 from orchestrator.core.run import Run, RunHeader
 from orchestrator.core.state import StageState
 from orchestrator.ports import EventStore
+from orchestrator.supervisor import holder
 
 
 def load(store: EventStore, header: RunHeader) -> Run:
     """Return the run of `header` as the store has it."""
     return fold(header, ((item.at, item.event) for item in store.events(header.run)))
+
+
+def presence(store: EventStore, run: Run) -> Presence | None:
+    """Return whether the controller of `run` is there; `None` when it needs none, or none came."""
+    now = wiring.clock().now()
+    return control.presence(run, store.lease(run.header.run), now, holder.lives)
+
+
+def last_sign(store: EventStore, run: Run) -> float:
+    """Return when the run last showed life, in seconds since the epoch."""
+    lease = store.lease(run.header.run)
+    times = [stored.at for stored in store.events(run.header.run)]
+    return max([lease.at if lease else run.header.created, *times])
 
 
 def tried(run: Run) -> list[str]:

@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from orchestrator import wiring
 from orchestrator.cli import runs, tables
 from orchestrator.cli.exits import Exit, of_state
+from orchestrator.control.presence import Presence
 from orchestrator.core.run import Run, StageRun, stage_cost
 from orchestrator.core.state import StageState
+from orchestrator.ports import EventStore
+
+LOST = "lost"
 
 RUN_COLUMNS = ("RUN", "PIPELINE", "POOL", "SUBMITTED", "DURATION", "#FAILOVERS", "STATUS")
 STAGE_COLUMNS = (
@@ -34,35 +38,45 @@ def run(args: argparse.Namespace) -> Exit:
     now = wiring.clock().now()
     if args.run is None:
         found = [runs.load(store, header) for header in store.runs(args.limit)]
-        _list(found, now, as_json=args.json)
+        _list([(one, runs.presence(store, one)) for one in found], now, as_json=args.json)
         return Exit.SUCCEEDED
     one = runs.load(store, store.header(args.run))
+    there = runs.presence(store, one)
     if args.json:
-        print(json.dumps(_run_json(one, now), indent=2))
+        print(json.dumps(_run_json(one, there, now), indent=2))
     else:
-        _show(one, now)
+        _show(one, _lost(store, one, now) if there is Presence.GONE else "", now)
     return of_state(one.state)
 
 
-def _list(found: list[Run], now: float, *, as_json: bool) -> None:
+def _lost(store: EventStore, one: Run, now: float) -> str:
+    """Return since when nobody has the run, as a line."""
+    sign = runs.last_sign(store, one)
+    since = time.strftime("%H:%M:%S", time.localtime(sign))
+    return f"its controller is gone since {since} ({tables.duration(now - sign)} ago)"
+
+
+def _list(found: list[tuple[Run, Presence | None]], now: float, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_run_json(one, now) for one in found], indent=2))
+        print(json.dumps([_run_json(one, there, now) for one, there in found], indent=2))
         return
     out = tables.console()
     if not found:
         out.print("No runs yet. Launch one: orchestrator launch pipeline=r2")
         return
-    out.print(tables.table(RUN_COLUMNS, (_run_row(one, now) for one in found)))
-    newest = found[0].header.run
+    out.print(tables.table(RUN_COLUMNS, (_run_row(one, there, now) for one, there in found)))
+    newest = found[0][0].header.run
+    lost = [one.header.run for one, there in found if there is Presence.GONE]
     commands = [
         ("To see the stages of one:", f"orchestrator status {newest}"),
         ("To read its logs:", f"orchestrator logs {newest}"),
         ("To review in MLflow:", "orchestrator ui"),
     ]
+    commands += [("To go on with a lost one:", f"orchestrator resume {name}") for name in lost[:1]]
     out.print(tables.useful_commands(commands))
 
 
-def _run_row(one: Run, now: float) -> tuple[str, ...]:
+def _run_row(one: Run, there: Presence | None, now: float) -> tuple[str, ...]:
     submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.header.created))
     took = None if one.started is None else (one.ended or now) - one.started
     return (
@@ -72,22 +86,26 @@ def _run_row(one: Run, now: float) -> tuple[str, ...]:
         submitted,
         tables.duration(took),
         str(one.failovers),
-        one.state,
+        LOST if there is Presence.GONE else one.state,
     )
 
 
-def _show(one: Run, now: float) -> None:
+def _show(one: Run, lost: str, now: float) -> None:
     out = tables.console()
     marked = " [yellow](emulated pools)[/]" if one.plan.emulated else ""
     out.print(f"Run [bold]{one.header.run}[/] {one.state}{marked}")
     if one.reason:
         out.print(one.reason, markup=False)
+    if lost:
+        out.print(f"[red]{LOST}[/]: {lost}")
     out.print()
     rows = (tuple(_stage_row(one, stage, now)) for stage in one.stages.values())
     out.print(tables.table(STAGE_COLUMNS, rows))
     name = one.header.run
     commands = [("To read the logs:", f"orchestrator logs {name}")]
     commands += [("To ask the model:", f'orchestrator ask -e {e} "..."') for e in runs.served(one)]
+    if lost:
+        commands.append(("To go on with it:", f"orchestrator resume {name}"))
     if not one.done:
         commands.append(("To end it:", f"orchestrator cancel {name}"))
     out.print(tables.useful_commands(commands))
@@ -110,12 +128,13 @@ def _word(stage: StageRun) -> str:
     return "waiting" if waits or stage.waits_for else stage.state
 
 
-def _run_json(one: Run, now: float) -> dict[str, object]:
+def _run_json(one: Run, there: Presence | None, now: float) -> dict[str, object]:
     return {
         "run": one.header.run,
         "pipeline": one.plan.pipeline,
         "fleet": one.plan.fleet,
         "state": one.state,
+        "controller": there,
         "reason": one.reason,
         "emulated": one.plan.emulated,
         "created": one.header.created,

@@ -19,6 +19,7 @@ STYLES = {
     "busy": "yellow",
     "warning": "yellow",
     "failed": "red",
+    "lost": "red",
     "down": "red",
     "error": "red",
 }

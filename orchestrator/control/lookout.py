@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from orchestrator.core.decide import at_gate, wanting
+from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.recovery import QUIET, Outlook
 from orchestrator.core.run import Run, StageRun
-from orchestrator.messages import Queued
+from orchestrator.messages import Lease, Queued
 from orchestrator.ports import Clock, EventStore, Gates
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -25,19 +26,23 @@ SECONDS_IN_QUEUE = 30.0
 class Lookout:
     """Looks around for one run."""
 
-    def __init__(self, store: EventStore, gates: Gates, clock: Clock) -> None:
-        """Know nothing yet."""
+    def __init__(self, store: EventStore, gates: Gates, clock: Clock, holder: str = "") -> None:
+        """Know nothing yet; `holder` names this process in the lease."""
         self._store, self._gates, self._clock = store, gates, clock
+        self._holder = holder
         self._next_look = self._next_gates = self._next_lease = 0.0
         self._queued: dict[str, Queued] = {}
         self._outlook = QUIET
 
     def look(self, run: Run) -> Outlook:
-        """Return what is known now; asks the world where that is old, or the run wants a place."""
+        """Return what is known now; asks the world where that is old, or the run wants a place.
+
+        Raises:
+            StaleControllerError: Another controller has the run: one that has nothing to commit
+                would not notice.
+        """
         now = self._clock.now()
-        if now >= self._next_lease:
-            self._next_lease = now + SECONDS_OF_A_LEASE
-            self._store.renew_lease(run.header.run, run.epoch, now)
+        self._keep_lease(run, now)
         wanted = {stage.name: _entry(run, stage, self._queued, now) for stage in wanting(run, now)}
         if now >= self._next_look or wanted.keys() != self._queued.keys():
             self._next_look = now + SECONDS_BETWEEN_LOOKS
@@ -45,6 +50,18 @@ class Lookout:
             behind = dict(self._line_up(run, wanted, now))
             self._outlook = Outlook(drained=drained, opened=self._opened(run, now), behind=behind)
         return self._outlook
+
+    def _keep_lease(self, run: Run, now: float) -> None:
+        """Renew the lease, or look whether it is ours still, when it is time for that."""
+        if now >= self._next_lease:
+            self._next_lease = now + SECONDS_OF_A_LEASE
+            mine = Lease(run=run.header.run, epoch=run.epoch, at=now, holder=self._holder)
+            self._store.renew_lease(mine)
+        elif now >= self._next_look:
+            found = self._store.lease(run.header.run)
+            if found and found.epoch > run.epoch:
+                message = f"run {run.header.run!r} has a controller of epoch {found.epoch!r}"
+                raise StaleControllerError(message)
 
     def leave(self, run: Run) -> None:
         """Take the run out of all queues."""

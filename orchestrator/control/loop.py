@@ -54,7 +54,7 @@ SECONDS_BETWEEN_CANCEL_CHECKS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The ports that a controller acts through."""
+    """The ports that a controller acts through; `holder` names its process in its lease."""
 
     cluster: Cluster
     serving: Serving
@@ -63,6 +63,7 @@ class World:
     tracker: Tracker
     clock: Clock
     gates: Gates
+    holder: str = ""
 
 
 def ignore(stage: str, attempt: int, message: Message) -> None:
@@ -81,7 +82,7 @@ class Controller:
         self._observer = observer
         self._cancel_reason: str | None = None
         self._next_cancel_check = 0.0
-        self._lookout = Lookout(world.store, world.gates, world.clock)
+        self._lookout = Lookout(world.store, world.gates, world.clock, world.holder)
         self._steps = Steps()
         self._standing_by: set[tuple[str, str]] = set()
         stored = world.store.events(header.run)

@@ -4,6 +4,7 @@ OrchestratorError
 ├── ConfigError            the config does not parse; carries every problem found
 ├── PlanError              the config parses, but the pipeline can't run on this fleet
 ├── NotFoundError          no such run, stage, pool or endpoint
+├── HeldError              a run has a controller already, and that one lives
 ├── JobError               a job can't be imported or called
 ├── DivergenceError        a loss went astray
 ├── ArtifactError          an artifact is missing, incomplete or altered
@@ -68,6 +69,10 @@ class PlanError(_ProblemsError):
 
 class NotFoundError(OrchestratorError):
     """What the user named does not exist."""
+
+
+class HeldError(OrchestratorError):
+    """A run has a controller already, and that one lives."""
 
 
 class JobError(OrchestratorError):

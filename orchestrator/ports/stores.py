@@ -80,12 +80,24 @@ class EventStore(Protocol):
         """Keep `value` under `name`."""
         ...
 
-    def renew_lease(self, run: str, epoch: int, at: float) -> None:
-        """Note that the controller of `epoch` has the run at `at` (seconds, epoch)."""
+    def renew_lease(self, lease: Lease) -> None:
+        """Note that a controller has its run.
+
+        Raises:
+            StaleControllerError: One of a later epoch has it.
+        """
         ...
 
     def lease(self, run: str) -> Lease | None:
-        """Return when a controller of `run` last showed life."""
+        """Return when a controller of `run` last showed life; `None` after it has left."""
+        ...
+
+    def leases(self) -> Sequence[Lease]:
+        """Return the leases of all runs whose controller has not left, dead ones included."""
+        ...
+
+    def drop_lease(self, run: str, epoch: int) -> None:
+        """Note that the controller of `epoch` has left `run`. Safe to call twice."""
         ...
 
     def drain(self, pool: str, reason: str) -> None:

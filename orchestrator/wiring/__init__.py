@@ -15,6 +15,7 @@ from orchestrator.wiring.adapters import (
     fetch_model,
     gates,
     home,
+    pinned,
     plan,
     run_worker,
     serving,
@@ -24,6 +25,7 @@ from orchestrator.wiring.adapters import (
     workbench,
 )
 from orchestrator.wiring.services import (
+    find_cluster,
     pool_states,
     running,
     start_cluster,
@@ -33,17 +35,21 @@ from orchestrator.wiring.services import (
     submit,
     views,
 )
+from orchestrator.wiring.tracking import bury
 
 __all__ = [
     "artifact_store",
+    "bury",
     "clock",
     "cluster",
     "cluster_address",
     "endpoint_url",
     "event_store",
     "fetch_model",
+    "find_cluster",
     "gates",
     "home",
+    "pinned",
     "plan",
     "pool_states",
     "run_worker",

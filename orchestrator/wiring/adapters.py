@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from orchestrator.core.errors import PlanError, Problem, StoreError
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.run import RunHeader
-from orchestrator.core.settings import Settings
+from orchestrator.core.settings import Settings, TrackingSettings
+from orchestrator.core.spec import Json
 from orchestrator.messages import AttemptRequest, Deployment, Message
 from orchestrator.ports import ArtifactStore, Clock, Cluster, EventStore, Gates, Serving, Tracker
 
@@ -124,6 +126,24 @@ def artifact_store(uri: str) -> ArtifactStore:
 def cluster_address(found: Settings) -> str:
     """Return the address of a cluster that is not ours to start; empty where there is none."""
     return found.cluster.address or os.environ.get("RAY_ADDRESS", "")
+
+
+def tracking_address(tracking: TrackingSettings) -> str:
+    """Return the address of an MLflow server that is not ours to start; empty where none is."""
+    return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+
+
+def pinned(found: Settings) -> Mapping[str, Json]:
+    """Return the config with what the environment says, so that a later resume goes there too."""
+    where: dict[str, dict[str, Json]] = {}
+    if found.cluster.kind == "ray":
+        where["cluster"] = {"address": cluster_address(found)}
+    uri = tracking_address(found.tracking)
+    if found.tracking.enabled and not urlsplit(uri).password:  # a config is no place for secrets
+        where["tracking"] = {"uri": uri}
+    sections = {name: found.resolved.get(name) for name in where}
+    kept = {n: section for n, section in sections.items() if isinstance(section, Mapping)}
+    return {**found.resolved, **{n: {**kept.get(n, {}), **where[n]} for n in where}}
 
 
 def cluster(found: Settings, planned: Plan, address: str) -> Cluster:

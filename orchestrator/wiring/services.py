@@ -4,48 +4,56 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec import Pool
 from orchestrator.messages import PoolStatus
-from orchestrator.wiring.adapters import HOME_VARIABLE, cluster_address, run_worker
+from orchestrator.supervisor import Tenancy
+from orchestrator.wiring.adapters import (
+    HOME_VARIABLE,
+    cluster_address,
+    run_worker,
+    tracking_address,
+)
 
 
-def start_cluster(found: Settings, at: Path, pools: Mapping[str, Pool]) -> tuple[str, bool]:
-    """Return the cluster's address, and whether it had to be started for that.
+def start_cluster(found: Settings, at: Path, pools: Mapping[str, Pool], tenancy: Tenancy) -> str:
+    """Have the cluster up, and return its address.
 
     Raises:
         ClusterError: It can't be started, or the one that runs lacks a pool.
     """
     if found.cluster.kind == "local":
-        return "", False
+        return ""
     address = cluster_address(found)
     if address:
-        return address, False
+        return address
     from orchestrator.adapters.raycluster import service
 
-    running = service.find(at) is not None
-    return service.up(at, pools, found.cluster), not running
+    if service.find(at) is None:
+        tenancy.started(service.SERVICE)
+    return service.up(at, pools, found.cluster)
 
 
-def start_tracking(found: Settings, at: Path) -> tuple[str, bool]:
-    """Return the tracking server's address, and whether it had to be started for that.
+def start_tracking(found: Settings, at: Path, tenancy: Tenancy) -> str:
+    """Have the tracking server up, and return its address.
 
     Raises:
         TrackingError: It can't be started or reached.
     """
     if not found.tracking.enabled:
-        return "", False
+        return ""
     from orchestrator.adapters import mlflow_server
 
-    uri = found.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = tracking_address(found.tracking)
     if uri:
         mlflow_server.check(uri)
-        return uri, False
-    running = mlflow_server.find(at) is not None
-    return mlflow_server.up(at), not running
+        return uri
+    if mlflow_server.find(at) is None:
+        tenancy.started(mlflow_server.SERVICE)
+    return mlflow_server.up(at)
 
 
 def stop_cluster(at: Path) -> bool:
@@ -62,18 +70,20 @@ def stop_tracking(at: Path) -> bool:
     return mlflow_server.down(at)
 
 
-def submit(found: Settings, at: Path, run: str, *, reuse: bool) -> str:
+def submit(found: Settings, at: Path, run: str, flags: Sequence[str]) -> str:
     """Hand run `run` to a controller that runs as a Ray job; return the job's id.
+
+    `flags` are those of the command `_drive`.
 
     Raises:
         ClusterError: The cluster has no job server, or refuses the job.
     """
     from orchestrator.adapters.raycluster import jobs
 
-    words = [sys.executable, "-m", "orchestrator", "_drive", run]
+    words = [sys.executable, "-m", "orchestrator", "_drive", run, *flags]
     environment = {HOME_VARIABLE: str(at), **_passed_on()}
     address = cluster_address(found)
-    return jobs.submit(at, address, words if reuse else [*words, "--no-cache"], environment)
+    return jobs.submit(at, address, words, environment)
 
 
 def _passed_on() -> dict[str, str]:
@@ -92,10 +102,17 @@ def running(at: Path) -> dict[str, str]:
     return {name: address for name, address in addresses.items() if address}
 
 
+def find_cluster(found: Settings, at: Path) -> str:
+    """Return the address of the cluster that `found` means; empty where that is down or local."""
+    if found.cluster.kind == "local":
+        return ""
+    return cluster_address(found) or running(at).get("cluster", "")
+
+
 def pool_states(found: Settings, at: Path) -> Mapping[str, PoolStatus]:
     """Return the live state of the fleet's pools; empty where no cluster is up."""
-    address = cluster_address(found) or running(at).get("cluster", "")
-    if found.cluster.kind == "local" or not address:
+    address = find_cluster(found, at)
+    if not address:
         return {}
     from orchestrator.adapters.raycluster.cluster import RayCluster
 
@@ -116,5 +133,5 @@ def views(tracking: TrackingSettings, at: Path) -> Mapping[str, str]:
     from orchestrator.adapters.mlflow_tracker import views as ready_made
     from orchestrator.wiring.tracking import access
 
-    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "") or mlflow_server.up(at)
+    uri = tracking_address(tracking) or mlflow_server.up(at)
     return ready_made.links(uri, tracking.experiment, access(uri))

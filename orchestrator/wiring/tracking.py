@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from orchestrator.core.settings import Settings
+
 if TYPE_CHECKING:
     from orchestrator.adapters.mlflow_tracker import Access
 
@@ -27,6 +29,13 @@ def access(uri: str) -> Access:
         identity=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH", ""),
         proxy=_proxy(uri),
     )
+
+
+def bury(found: Settings, uri: str, run: str, reason: str) -> bool:
+    """End what MLflow shows of a run that nobody drives; return whether that went through."""
+    if not found.tracking.enabled:
+        return True
+    return not (uri and run and reason)
 
 
 def _proxy(uri: str) -> str:

@@ -6,27 +6,50 @@ Each is what somebody last said, and may be said again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Table, delete, select
 
 from orchestrator.adapters.event_store.database import Database
 from orchestrator.adapters.event_store.tables import approvals, drains, leases, queues, runs
-from orchestrator.core.errors import NotFoundError
+from orchestrator.core.errors import NotFoundError, StaleControllerError
 from orchestrator.messages import Lease, Queued
 
 
 class Notes(Database):
     """The part of the event store that remembers the latest word alone."""
 
-    def renew_lease(self, run: str, epoch: int, at: float) -> None:
-        """Note that the controller of `epoch` has the run at `at` (seconds, epoch)."""
-        self._note(leases, run=run, epoch=epoch, at=at)
+    def renew_lease(self, lease: Lease) -> None:
+        """Note that a controller has its run.
+
+        Raises:
+            StaleControllerError: One of a later epoch has it.
+        """
+        row = {"epoch": lease.epoch, "at": lease.at, "holder": lease.holder}
+        added = self._insert(leases).values(run=lease.run, **row)
+        ours = leases.c.epoch <= lease.epoch
+        kept = added.on_conflict_do_update(index_elements=["run"], set_=row, where=ours)
+        with self._writing() as connection:
+            if not connection.execute(kept).rowcount:
+                message = f"run {lease.run!r} has a controller of an epoch after {lease.epoch!r}"
+                raise StaleControllerError(message)
 
     def lease(self, run: str) -> Lease | None:
-        """Return when a controller of `run` last showed life."""
+        """Return when a controller of `run` last showed life; `None` after it has left."""
         with self._reading() as connection:
             row = connection.execute(select(leases).where(leases.c.run == run)).one_or_none()
-        return None if row is None else Lease(run=row.run, epoch=row.epoch, at=row.at)
+        return None if row is None else _lease(row)
+
+    def leases(self) -> Sequence[Lease]:
+        """Return the leases of all runs whose controller has not left, dead ones included."""
+        with self._reading() as connection:
+            return [_lease(row) for row in connection.execute(select(leases))]
+
+    def drop_lease(self, run: str, epoch: int) -> None:
+        """Note that the controller of `epoch` has left `run`. Safe to call twice."""
+        mine = (leases.c.run == run) & (leases.c.epoch == epoch)
+        with self._writing() as connection:
+            connection.execute(delete(leases).where(mine))
 
     def drain(self, pool: str, reason: str) -> None:
         """Note that `pool` is to be emptied. Safe to call twice; the last reason stays."""
@@ -89,3 +112,7 @@ class Notes(Database):
         added = self._insert(table).values(**row)
         with self._writing() as connection:
             connection.execute(added.on_conflict_do_update(index_elements=keys, set_=rest))
+
+
+def _lease(row: Any) -> Lease:  # noqa: ANN401 - a row of SQLAlchemy
+    return Lease(run=row.run, epoch=row.epoch, at=row.at, holder=row.holder)

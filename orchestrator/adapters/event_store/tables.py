@@ -87,6 +87,7 @@ leases = Table(
     Column("run", Text, ForeignKey("runs.run"), primary_key=True),
     Column("epoch", Integer, nullable=False),
     Column("at", Double, nullable=False),
+    Column("holder", Text, nullable=False),
 )
 
 drains = Table(

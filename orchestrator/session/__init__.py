@@ -1,0 +1,25 @@
+"""A run from the command line to its end: services up, controller driven, all given back.
+
+`order.py` is what shall be driven, `services.py` what this machine runs for it, `driving.py` the
+drive itself, `interrupts.py` what Ctrl-C does.
+"""
+
+from orchestrator.session.claim import claim
+from orchestrator.session.driving import View, launch, resume, serves, wind_down
+from orchestrator.session.order import Order, new_header
+from orchestrator.session.services import Addresses, services, startable, tracking_alone
+
+__all__ = [
+    "Addresses",
+    "Order",
+    "View",
+    "claim",
+    "launch",
+    "new_header",
+    "resume",
+    "serves",
+    "services",
+    "startable",
+    "tracking_alone",
+    "wind_down",
+]

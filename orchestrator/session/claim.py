@@ -1,0 +1,40 @@
+"""Whether a run may be taken over: not from a controller that lives, unless by force."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from orchestrator import wiring
+from orchestrator.control.presence import Presence, presence
+from orchestrator.core.errors import HeldError
+from orchestrator.core.fold import fold
+from orchestrator.core.run import Run, RunHeader
+from orchestrator.core.state import RunStarted
+from orchestrator.messages import Lease
+from orchestrator.ports import EventStore, Stored
+from orchestrator.supervisor import holder
+
+
+def claim(store: EventStore, header: RunHeader, *, by_force: bool) -> Run:
+    """Return the run of `header` as it stands; it may be taken over.
+
+    Raises:
+        HeldError: It has a controller that lives; `by_force` does not ask.
+    """
+    events = store.events(header.run)
+    run = fold(header, ((item.at, item.event) for item in events))
+    lease, now = store.lease(header.run), wiring.clock().now()
+    if by_force or presence(run, lease, now, holder.lives) is not Presence.ALIVE:
+        return run
+    raise HeldError(_refusal(header.run, events, lease, now))
+
+
+def _refusal(run: str, events: Sequence[Stored], lease: Lease | None, now: float) -> str:
+    began = [item.at for item in events if isinstance(item.event, RunStarted)]
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began[-1])) if began else "?"
+    who = holder.told(lease.holder) if lease else ""
+    seen = f", seen {now - lease.at:.0f} s ago" if lease else ""
+    has = f"run {run!r} has a controller since {since} ({who or 'elsewhere'}{seen})"
+    ways = f"`orchestrator cancel {run}` ends it, `orchestrator resume --take-over {run}`"
+    return f"{has}; {ways} takes it over"

@@ -1,0 +1,185 @@
+"""A run from its header to its end: ports made, controller driven, all given back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+from orchestrator import wiring
+from orchestrator.adapters.log_files import LogFiles
+from orchestrator.control.loop import Controller, World
+from orchestrator.core.errors import ClusterError, StaleControllerError
+from orchestrator.core.run import Run
+from orchestrator.core.state import StageState
+from orchestrator.messages import Message
+from orchestrator.ports import Cluster, Observer, Serving, Tracker
+from orchestrator.session.claim import claim
+from orchestrator.session.interrupts import Interrupts
+from orchestrator.session.order import Order
+from orchestrator.session.services import Addresses
+from orchestrator.supervisor import holder
+
+SECONDS_TO_FINISH_TRACKING = 60.0
+
+
+class View(Protocol):
+    """What shows a run while it goes on."""
+
+    def follow(self, controller: Controller) -> None:
+        """Show this controller's run from now on."""
+        ...
+
+    def observe(self, stage: str, attempt: int, message: Message) -> None:
+        """Take notice of what an attempt says."""
+        ...
+
+    def changed(self) -> None:
+        """Take notice that the run has a new event."""
+        ...
+
+
+def launch(order: Order, addresses: Addresses, view: View) -> Run:
+    """Create the run, drive it here to its end, and return it."""
+    return _drive(order, addresses, view, _Hands.new(order, addresses))
+
+
+def resume(order: Order, addresses: Addresses, view: View) -> Run:
+    """Take a run over that the event store has, drive it to its end, and return it.
+
+    Raises:
+        HeldError: It has a controller that lives, and the order is not to take it over by force.
+    """
+    return _drive(order, addresses, view, _Hands.new(order, addresses), new=False)
+
+
+def wind_down(order: Order, addresses: Addresses, view: View, reason: str) -> Run:
+    """Take a run over whose controller is gone, cancel it for `reason`, and return it.
+
+    Nothing is started for that: what its attempts held went with the controller, but for
+    endpoints, which are taken away where the cluster is up.
+    """
+    hands = _Hands.tied(order, addresses, reason)
+    return _drive(order, addresses, view, hands, new=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hands:
+    """What a controller holds work with; `reason` is why it is to cancel the run, if it is."""
+
+    cluster: Cluster
+    serving: Serving
+    reason: str = ""
+
+    @classmethod
+    def new(cls, order: Order, addresses: Addresses) -> Self:
+        cluster = wiring.cluster(order.found, order.header.plan, addresses.cluster)
+        return cls(cluster, wiring.serving(order.found, addresses.cluster))
+
+    @classmethod
+    def tied(cls, order: Order, addresses: Addresses, reason: str) -> Self:
+        found = order.found
+        here = replace(found, cluster=replace(found.cluster, kind="local"))
+        serving = wiring.serving(found if addresses.cluster else here, addresses.cluster)
+        return cls(wiring.cluster(here, order.header.plan, ""), serving, reason)
+
+
+def _drive(
+    order: Order, addresses: Addresses, view: View, hands: _Hands, *, new: bool = True
+) -> Run:
+    found, header, at = order.found, order.header, order.at
+    with ExitStack() as closing:
+        closing.callback(hands.cluster.close)
+        store = wiring.event_store(at)
+        interrupts = closing.enter_context(Interrupts())
+        if new:  # not before the cluster is there: what never could run is no run
+            store.create(header, header.created)
+        else:
+            claim(store, header, by_force=order.by_force)
+        logs = LogFiles(at / "logs" / header.run)
+        closing.callback(logs.close)
+        tracker = wiring.tracker(found, store, header.run, addresses.tracking, logs.folder)
+        world = World(
+            cluster=hands.cluster,
+            serving=hands.serving,
+            store=store,
+            artifacts=wiring.artifact_store(wiring.storage_uri(found, at)),
+            tracker=_Shown(tracker, view),
+            clock=wiring.clock(),
+            gates=wiring.gates(store),
+            holder=holder.name(),
+        )
+        bench = wiring.workbench(found, at, reuse=order.reuse)
+        controller = Controller(header, world, bench, _both(logs.observe, view.observe))
+        closing.enter_context(_parting(controller, world, order, addresses))
+        view.follow(controller)
+        interrupts.cancel(controller)
+        if hands.reason:
+            controller.cancel(hands.reason)
+        return controller.drive()
+
+
+@contextmanager
+def _parting(
+    controller: Controller, world: World, order: Order, addresses: Addresses
+) -> Iterator[None]:
+    """Leave the run as it stands in the tracker too, and its lease to nobody."""
+    name = controller.run.header.run
+    try:
+        yield
+    except StaleControllerError as error:
+        world.tracker.close(0.0)  # what is to be written is the other's now
+        lease = world.store.lease(name)
+        by = f" (epoch {lease.epoch})" if lease else ""
+        message = f"another controller has taken run {name} over{by}; this one stops"
+        raise StaleControllerError(message) from error
+    except ClusterError as error:
+        message = f"{error}; when it is up, run {name} goes on: orchestrator resume {name}"
+        raise ClusterError(message) from error
+    finally:
+        if not isinstance(sys.exception(), StaleControllerError):
+            _part(controller.run, world, order, addresses)
+
+
+def _part(run: Run, world: World, order: Order, addresses: Addresses) -> None:
+    """Write the last of the run; a lease that stays has the reaper do what could not be done."""
+    if not world.tracker.close(SECONDS_TO_FINISH_TRACKING):
+        return
+    if not run.done:
+        reason = "its controller has stopped before the end"
+        if not wiring.bury(order.found, addresses.tracking, run.header.run, reason):
+            return
+    world.store.drop_lease(run.header.run, run.epoch)
+
+
+def serves(run: Run) -> bool:
+    """Return whether the run left an endpoint behind."""
+    return any(
+        stage.planned.stage.endpoint and stage.state is StageState.SUCCEEDED
+        for stage in run.stages.values()
+    )
+
+
+def _both(first: Observer, second: Observer) -> Observer:
+    def observe(stage: str, attempt: int, message: Message) -> None:
+        first(stage, attempt, message)
+        second(stage, attempt, message)
+
+    return observe
+
+
+class _Shown:
+    """A tracker that tells the view too."""
+
+    def __init__(self, tracker: Tracker, view: View) -> None:
+        self._tracker = tracker
+        self._view = view
+
+    def notify(self) -> None:
+        self._tracker.notify()
+        self._view.changed()
+
+    def close(self, timeout: float) -> bool:
+        return self._tracker.close(timeout)

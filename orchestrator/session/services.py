@@ -1,0 +1,71 @@
+"""The services of a home while they are used: started where they are down, and given back.
+
+A service that was started for a run is stopped after it, unless another run uses it, or the run
+left an endpoint behind that needs it. A service that was up before stays up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import wiring
+from orchestrator.core.plan import Plan
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Pool
+from orchestrator.session.interrupts import terminable
+from orchestrator.supervisor import Tenancy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the services are; empty where they aren't needed."""
+
+    cluster: str
+    tracking: str
+
+
+def startable(found: Settings, planned: Plan) -> Mapping[str, Pool]:
+    """Return the pools that a cluster on this machine needs: the plan's, and all emulated ones.
+
+    All of them, so that a later launch with other roles finds its pools on the same cluster.
+    """
+    emulated = {n: p for n, p in found.fleet.pools.items() if p.emulated and p.available}
+    return {**emulated, **planned.pools}
+
+
+@contextmanager
+def services(
+    found: Settings, at: Path, pools: Mapping[str, Pool], *, keep: Callable[[], bool]
+) -> Iterator[Addresses]:
+    """Have the services up; afterwards stop those that were started here, unless `keep()`.
+
+    Raises:
+        ClusterError: The cluster can't be started.
+        TrackingError: The tracking server can't be started or reached.
+    """
+    with terminable(), Tenancy(at) as tenancy:
+        with ThreadPoolExecutor(1) as beside:
+            tracking = beside.submit(wiring.start_tracking, found, at, tenancy)
+            try:
+                address = wiring.start_cluster(found, at, pools, tenancy)
+            finally:
+                uri = tracking.result()
+        yield Addresses(cluster=address, tracking=uri)
+        if keep():
+            tenancy.keep()
+
+
+@contextmanager
+def tracking_alone(found: Settings, at: Path) -> Iterator[Addresses]:
+    """Have the tracking server up, and the cluster as it is: empty where it is down.
+
+    Raises:
+        TrackingError: The tracking server can't be started or reached.
+    """
+    with terminable(), Tenancy(at) as tenancy:
+        uri = wiring.start_tracking(found, at, tenancy)
+        yield Addresses(cluster=wiring.find_cluster(found, at), tracking=uri)

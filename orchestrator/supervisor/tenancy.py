@@ -1,0 +1,66 @@
+"""Who uses the services of a home, and which of them are there only as long as somebody does.
+
+Each user holds a shared lock; the system frees it when the user dies. The last to leave takes it
+alone, and ends the services that users had started, also those of users who were killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from orchestrator.supervisor import record as records
+from orchestrator.supervisor import service as services
+
+_PASSING = ".passing"
+
+
+class Tenancy:
+    """One user of the services of `home`; a context manager."""
+
+    def __init__(self, home: Path) -> None:
+        """Use nothing yet."""
+        self._home = home
+        self._folder = records.folder_of(home)
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        """Begin to use them; waits while a last user ends them."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self._folder / "tenants.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave; the last one ends what is not kept."""
+        try:
+            if alone(self._lock):
+                for note in reversed(self._notes()):
+                    services.stop(self._home, note.stem)
+                    note.unlink(missing_ok=True)
+        finally:
+            os.close(self._lock)
+
+    def started(self, service: str) -> None:
+        """Note that `service` is started for its users alone."""
+        (self._folder / f"{service}{_PASSING}").touch()
+
+    def keep(self) -> None:
+        """Let all services stay when the last user leaves."""
+        for note in self._notes():
+            note.unlink(missing_ok=True)
+
+    def _notes(self) -> list[Path]:
+        """Return the notes on services that go with the last user, in the order of their start."""
+        return sorted(self._folder.glob(f"*{_PASSING}"), key=lambda note: note.stat().st_mtime_ns)
+
+
+def alone(lock: int) -> bool:
+    """Whether nobody else holds `lock`: then it is held alone from now on, else not at all."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
