@@ -43,6 +43,7 @@ def up(home: Path) -> str:
         uri = find(home)
         if uri is not None:
             return uri
+        supervisor.clear(home, SERVICE)  # what a killed daemon left would hold the port
         folder = _prepare(home)
         port = _port(folder)
         service = supervisor.start(

@@ -6,7 +6,7 @@ processes, `service.py` is what commands call, `tenancy.py` who uses the service
 """
 
 from orchestrator.supervisor.record import Process, Service, ServiceError
-from orchestrator.supervisor.service import find, start, stop
+from orchestrator.supervisor.service import clear, find, start, stop
 from orchestrator.supervisor.tenancy import Tenancy
 
-__all__ = ["Process", "Service", "ServiceError", "Tenancy", "find", "start", "stop"]
+__all__ = ["Process", "Service", "ServiceError", "Tenancy", "clear", "find", "start", "stop"]

@@ -102,6 +102,17 @@ def stop(home: Path, service: str, grace: float = GRACE) -> bool:
     return found
 
 
+def clear(home: Path, service: str) -> None:
+    """End what is left of `service`, unless somebody is just starting it.
+
+    Raises:
+        ServiceError: What is recorded can't be read.
+    """
+    record = records.load(records.folder_of(home), service)
+    if record is not None and not (record.owned and record.phase == "starting"):
+        stop(home, service)
+
+
 def last_line(folder: Path, service: str) -> str:
     """Return the last line of the daemon's own log."""
     lines = (folder / f"{service}.log").read_text(errors="replace").split("\n")

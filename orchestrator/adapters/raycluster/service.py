@@ -126,7 +126,7 @@ def describe(pool: Pool) -> str:
 
 
 def _start(home: Path, pools: Mapping[str, Pool], settings: ClusterSettings) -> RayService:
-    down(home)  # one whose head is lost
+    supervisor.clear(home, SERVICE)  # one whose head is lost
     token = _token(home)
     token.parent.mkdir(parents=True, exist_ok=True)
     access.make_token(token)

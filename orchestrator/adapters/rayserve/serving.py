@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import ray
 
@@ -45,10 +46,20 @@ class RayServing:
         return messages
 
     def cancel(self, key: str) -> None:
-        """Take the deployment away, unless an earlier revision of its endpoint serves."""
+        """Take the deployment away, unless an earlier revision of its endpoint serves.
+
+        One that another process had started, whose controller is gone, is found by its name.
+        """
         rollout = self._rollouts.pop(key, None)
         if rollout is not None:
             rollout.cancel()
+            return
+        with suppress(ServingError, *FOREIGN):  # where Serve is gone, so is the deployment
+            self._join()
+            running = state.instance()
+            found = running.applications.items() if running else ()
+            for name in [name for name, application in found if application.revision == key]:
+                remove(name)
 
     def delete(self, endpoint: str) -> None:
         """Take a live endpoint away.
