@@ -192,7 +192,7 @@ def test_review_shows_every_run_with_its_state_and_its_pools(
     page = browser.wait_for("r2-1", "r2-2", "r2-3", "3 matching runs")
     for head in ("state", "summary", "pools", "pretrain/accuracy"):
         assert head in page
-    assert "Failed in pretrain on ascend: interconnect, EI0002" in page
+    assert "Failed in pretrain on ascend at step 40: interconnect, EI0002" in page
     assert "train ascend → nvidia" in page
     assert "0.75" in page
 
@@ -202,7 +202,7 @@ def test_failures_shows_every_failed_attempt_with_its_reason(
 ) -> None:
     browser.open(pages["Failures"])
     page = browser.wait_for("2 matching runs", "pretrain 1 on ascend")
-    for head in ("failure.kind", "failure.evidence", "decision", "pool"):
+    for head in ("failure.kind", "failure.pool", "failure.step", "decision", "failure.evidence"):
         assert head in page
     assert "EI0002: Notify register times out" in page
     assert "interconnect: fall back to nvidia" in page
@@ -212,4 +212,4 @@ def test_failures_shows_every_failed_attempt_with_its_reason(
 def test_curves_draws_the_loss_of_all_runs_first(pages: dict[str, str], browser: Browser) -> None:
     browser.open(pages["Curves"])
     page = browser.wait_for("r2-1", "r2-2", "r2-3", "Training (1)", "pretrain/loss")
-    assert page.index("pretrain/loss") < page.index("Results (1)") < page.index("Runs (3)")
+    assert page.index("pretrain/loss") < page.index("Results (1)") < page.index("Runs (4)")

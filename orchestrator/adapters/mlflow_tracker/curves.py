@@ -1,21 +1,29 @@
 """Metric points from the event store to the MLflow runs, in order, behind a cursor.
 
-A point goes to its attempt; where the stage trains, to the run as well, because MLflow draws only
-the rows that its table shows. The run gets a curve's first 500 points, then ever fewer: MLflow
-draws some hundreds. Points keep their stored times and are counted in the order of the store, so
-writing again writes the same. The cursor belongs to one MLflow run: on a new server it starts at
-nothing.
+A point goes to its attempt at once. Where the stage trains it goes to the run as well, because
+MLflow draws only the rows that its table shows, and there all attempts make one curve with one
+value a step: a point is held back until it can't be superseded, which is when a checkpoint at or
+after its step is committed or the stage has ended. What lies beyond the checkpoint from which the
+next attempt goes on is left out; and where an attempt is rolled back behind a step that the run
+shows, that step keeps the value it has, for MLflow can't take one away.
+
+The run gets an attempt's first 500 points of a curve, then ever fewer: MLflow draws some
+hundreds. Points keep their stored times, so writing again writes the same. The cursor belongs to
+one MLflow run: on a new server it starts at nothing. How far the run's curves have come, the
+server itself says.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
 from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Shown
-from orchestrator.core.run import RunHeader
+from orchestrator.adapters.mlflow_tracker.story import has_begun
+from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.core.spec import Role
 from orchestrator.ports import EventStore, Point
 
@@ -41,6 +49,24 @@ class _Curve:
         return chosen
 
 
+@dataclass(slots=True)
+class _Line:
+    """One curve of the run: the steps above `floor` are those of `attempt`."""
+
+    attempt: int = 0
+    floor: float = -math.inf
+    top: float = -math.inf
+
+    def add(self, attempt: int, step: int) -> bool:
+        """Take a point in; return whether the run lacks a value at its step."""
+        if attempt > self.attempt:
+            self.attempt, self.floor = attempt, self.top
+        if attempt < self.attempt or step <= self.floor:
+            return False
+        self.top = max(self.top, step)
+        return True
+
+
 class Curves:
     """The metric points of one run."""
 
@@ -53,6 +79,8 @@ class Curves:
         self._cursor = ""
         self._at = 0
         self._curves: dict[tuple[str, int, str], _Curve] = {}
+        self._held: dict[tuple[str, int], list[Point]] = {}
+        self._lines: dict[tuple[str, str], _Line] = {}
 
     @property
     def names(self) -> list[str]:
@@ -60,38 +88,46 @@ class Curves:
         found = [fields.name(f"{stage}/{key}") for stage, _, key in self._curves]
         return list(dict.fromkeys(found))
 
-    def draw(self, parent: Shown, attempts: Attempts, outbox: Outbox) -> None:
+    def draw(self, run: Run, parent: Shown, attempts: Attempts, outbox: Outbox) -> None:
         """Write what is new; each page is flushed before the cursor moves past it."""
         if self._cursor != f"mlflow/{parent.id}":
             self._open(f"mlflow/{parent.id}")
         while points := self._store.points(self._run, self._at, PAGE):
             known = list(_until_unknown(points, attempts))
             for point in known:
-                self._post(point, parent, attempts, outbox)
+                self._note(point)
+                shown = attempts[point.stage, point.attempt]
+                outbox.post(shown, _metric(point, fields.name(point.key)))
             outbox.flush()
             if known:
                 self._at = known[-1].id
                 self._store.set_cursor(self._cursor, self._at)
             if len(known) < len(points):
-                return  # of an attempt that the next pass will know
+                break  # of an attempt that the next pass will know
+        for stage in run.stages.values():
+            self._release(stage, parent, outbox)
+        outbox.flush()
 
     def forget(self) -> None:
         """Go back to the cursor: a page that broke off will be counted again."""
         self._cursor = ""
         self._curves.clear()
+        self._held.clear()
+        self._lines.clear()
 
     def headline(
         self, stage: str, metrics: Mapping[str, float], at: float, number: int | None = None
     ) -> list[MetricPoint]:
         """Return the metrics that a stage ended with, for attempt `number` or for the run.
 
-        Where a curve has the same name, they stand at its end: MLflow shows the last step.
+        Where a curve has the same name, they stand one step after its end: MLflow shows the last
+        step, and the curve keeps one value a step.
         """
         prefix = f"{stage}/" if number is None else ""
         ends: dict[str, int] = {}
         for (name, attempt, key), curve in self._curves.items():
             if name == stage and number in {None, attempt}:
-                ends[key] = max(curve.step, ends.get(key, 0))
+                ends[key] = max(curve.step + 1, ends.get(key, 0))
         return [
             MetricPoint(fields.name(f"{prefix}{key}"), value, ends.get(key, 0), round(at * 1000))
             for key, value in metrics.items()
@@ -108,15 +144,43 @@ class Curves:
                     self._note(point)
             seen = points[-1].id if points else self._at
 
-    def _post(self, point: Point, parent: Shown, attempts: Attempts, outbox: Outbox) -> None:
-        chosen = self._note(point)
-        outbox.post(attempts[point.stage, point.attempt], _metric(point, point.key))
+    def _note(self, point: Point) -> None:
+        """Count a point, and hold it back where it may belong to the run."""
+        place = (point.stage, point.attempt)
+        chosen = self._curves.setdefault((*place, point.key), _Curve()).add(point)
         if chosen and point.stage in self._training:
-            outbox.post(parent, _metric(point, f"{point.stage}/{point.key}"))
+            self._held.setdefault(place, []).append(point)
 
-    def _note(self, point: Point) -> bool:
-        place = (point.stage, point.attempt, point.key)
-        return self._curves.setdefault(place, _Curve()).add(point)
+    def _release(self, stage: StageRun, parent: Shown, outbox: Outbox) -> None:
+        """Write to the run what can't be superseded any more; drop what has been."""
+        for attempt in stage.attempts:
+            held = self._held.pop((stage.name, attempt.number), None)
+            if not held:
+                continue
+            safe, superseded = _reach(stage, attempt)
+            rest = [point for point in held if not self._show(point, safe, parent, outbox)]
+            if rest and not superseded:
+                self._held[stage.name, attempt.number] = rest
+
+    def _show(self, point: Point, safe: float, parent: Shown, outbox: Outbox) -> bool:
+        """Write a point to the run if its step is `safe`; return whether it was."""
+        if point.step > safe:
+            return False
+        line = self._lines.setdefault((point.stage, point.key), _Line())
+        name = fields.name(f"{point.stage}/{point.key}")
+        if line.add(point.attempt, point.step) and point.step > parent.reached(name):
+            outbox.post(parent, _metric(point, name))
+        return True
+
+
+def _reach(stage: StageRun, attempt: Attempt) -> tuple[float, bool]:
+    """Return up to which step an attempt's points stay, and whether later ones are superseded."""
+    later = [a for a in stage.attempts if a.number > attempt.number and has_begun(a)]
+    if later:
+        return min(-math.inf if a.resumed is None else a.resumed for a in later), True
+    if stage.done:
+        return math.inf, False
+    return max(attempt.saved, default=-math.inf), False
 
 
 def _until_unknown(points: Sequence[Point], attempts: Attempts) -> Iterator[Point]:
@@ -126,5 +190,5 @@ def _until_unknown(points: Sequence[Point], attempts: Attempts) -> Iterator[Poin
         yield point
 
 
-def _metric(point: Point, key: str) -> MetricPoint:
-    return MetricPoint(fields.name(key), point.value, point.step, round(point.at * 1000))
+def _metric(point: Point, name: str) -> MetricPoint:
+    return MetricPoint(name, point.value, point.step, round(point.at * 1000))

@@ -1,4 +1,4 @@
-"""The figures of a run that the orchestrator itself knows: time, devices, money, fallbacks."""
+"""The figures of a run that the orchestrator itself knows: time, devices, money, lost steps."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def totals(run: Run, now: float) -> list[MetricPoint]:
         "duration_seconds": now - (run.started or now),
         "device_hours": sum(stage.device_hours(now) for stage in run.stages.values()),
         "failovers": float(run.failovers),
+        "lost_steps": float(run.lost_steps),
     }
     if _priced(run):
         values["cost_usd"] = run.spent(now)

@@ -3,6 +3,9 @@
 `sync` compares what the event store says with what the server was last seen to show, and writes
 the difference. So a pass that broke off is simply done again, a new controller takes over by
 looking at the server, and nothing is written twice. Points are the one thing with a cursor.
+
+A server that hung does what it was asked meanwhile when it wakes up, perhaps after what it is
+asked then. So after an answer that was lost one pass is not enough: the next looks once more.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from orchestrator.adapters.mlflow_tracker import fields, figures
 from orchestrator.adapters.mlflow_tracker.curves import Curves
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
+from orchestrator.adapters.mlflow_tracker.reaper import ORPHANED
 from orchestrator.adapters.mlflow_tracker.server import RUNNING, MetricPoint, Server, Shown
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.texts import Texts
@@ -51,14 +55,15 @@ class Projection:
         self._shown: dict[str, Shown] | None = None
         self._summed: set[str] = set()
         self._in_views: list[str] | None = None
+        self._in_doubt = False
 
     @property
     def run(self) -> Run:
         """The run as of the last `sync`."""
         return self._story.run
 
-    def sync(self, now: float) -> None:
-        """Bring MLflow up to date, as of `now` (seconds, epoch).
+    def sync(self, now: float) -> bool:
+        """Bring MLflow up to date, as of `now` (seconds, epoch); return whether that is sure.
 
         Raises:
             AwayError: MLflow is away; what is missing is written by a later call.
@@ -70,7 +75,13 @@ class Projection:
             self._write(now)
         except AwayError:
             self._forget()
+            self._in_doubt = True
             raise
+        if self._in_doubt:
+            self._in_doubt = False
+            self._forget()
+            return False
+        return True
 
     def record(self, points: Sequence[MetricPoint]) -> None:
         """Add points to the run that the event store doesn't have: heartbeats, load of hosts.
@@ -96,14 +107,14 @@ class Projection:
             (attempt.stage, attempt.number): self._show_attempt(self._shown, attempt, parent)
             for attempt in self._story.attempts
         }
-        self._curves.draw(parent, attempts, self._outbox)
+        self._curves.draw(self.run, parent, attempts, self._outbox)
         self._sum_up(parent, attempts, now)
         self._outbox.flush()
         self._end(parent, attempts)
         self._show_views()
         self._texts.of_run(self.run.header, parent)
         for attempt in self._story.attempts:
-            self._texts.of_attempt(attempt, attempts[attempt.stage, attempt.number])
+            self._texts.of_attempt(self._story, attempt, attempts[attempt.stage, attempt.number])
 
     def _forget(self) -> None:
         """Look at the server again before the next pass: a request may have gone through."""
@@ -166,6 +177,9 @@ class Projection:
 
     def _set_status(self, shown: Shown, status: str, ended: float) -> None:
         """Write the true status, also over what somebody else made of it meanwhile."""
+        if ORPHANED in shown.tags:
+            self._server.untag(shown.id, ORPHANED)
+            del shown.tags[ORPHANED]
         if shown.status == status:
             return
         if status == RUNNING:

@@ -40,7 +40,8 @@ class MetricPoint:
 class Shown:
     """An MLflow run as it stands on the server: what need not be written again.
 
-    `artifacts` is the URI of the folder of its artifacts.
+    `artifacts` is the URI of the folder of its artifacts, `metrics` has the last step of each
+    metric, as the server said when it was asked.
     """
 
     id: str
@@ -48,7 +49,11 @@ class Shown:
     params: frozenset[str] = frozenset()
     status: str = RUNNING
     artifacts: str = ""
-    metrics: int = 0
+    metrics: Mapping[str, int] = field(default_factory=dict)
+
+    def reached(self, metric: str) -> float:
+        """Return the last step at which the server was seen to have a value of `metric`."""
+        return self.metrics.get(metric, -math.inf)
 
 
 class Server:
@@ -73,7 +78,7 @@ class Server:
             if not create:
                 raise
             found = self._create()
-        if found["lifecycle_stage"] == "deleted":
+        if create and found["lifecycle_stage"] == "deleted":
             self._rest.post("experiments/restore", {"experiment_id": found["experiment_id"]})
         self.experiment_id = str(found["experiment_id"])
 
@@ -136,6 +141,10 @@ class Server:
         """Say that a run goes on that had ended."""
         self._try("runs/update", {"run_id": run_id, "status": RUNNING})
 
+    def untag(self, run_id: str, key: str) -> None:
+        """Take a tag away."""
+        self._try("runs/delete-tag", {"run_id": run_id, "key": key})
+
     def text(self, shown: Shown, path: str, text: str) -> None:
         """Write a text artifact."""
         try:
@@ -186,7 +195,7 @@ class Server:
             fields["page_token"] = page["next_page_token"]
 
     def _only(self, one: Shown, other: Shown) -> Shown:
-        kept, spare = sorted((one, other), key=lambda s: (-s.metrics, -len(s.params), s.id))
+        kept, spare = sorted((one, other), key=lambda s: (-len(s.metrics), -len(s.params), s.id))
         self._try("runs/delete", {"run_id": spare.id})
         return kept
 
@@ -211,7 +220,7 @@ def _shown(run: Mapping[str, Any]) -> tuple[str, Shown]:
         frozenset(param["key"] for param in data.get("params", ())),
         info["status"],
         info.get("artifact_uri", ""),
-        len(data.get("metrics", ())),
+        {metric["key"]: int(metric.get("step", 0)) for metric in data.get("metrics", ())},
     )
     return tags.get(KEY, ""), shown
 

@@ -42,6 +42,20 @@ class Story:
             self.finished[event.stage] = stored.at
         self.run = apply(self.run, event, stored.at)
 
+    def decision(self, attempt: Attempt) -> str:
+        """Return what followed a failed attempt, and why; empty while that is not known."""
+        return self.decisions.get((attempt.stage, attempt.number), "")
+
+    def next_to(self, attempt: Attempt) -> Attempt | None:
+        """Return the attempt that came after `attempt`."""
+        after = self.run.stages[attempt.stage].attempts[attempt.number :]
+        return after[0] if after else None
+
+    @property
+    def failures(self) -> int:
+        """How many attempts have failed."""
+        return sum(attempt.failure is not None for attempt in self.attempts)
+
     @property
     def attempts(self) -> Iterator[Attempt]:
         """All attempts, stage by stage."""
@@ -53,3 +67,8 @@ class Story:
         failed = [attempt for attempt in self.attempts if attempt.failure]
         given_up = [a for a in failed if self.run.stages[a.stage].state is StageState.FAILED]
         return max(given_up or failed, key=lambda a: a.ended or 0.0, default=None)
+
+
+def has_begun(attempt: Attempt) -> bool:
+    """Whether it is known from where an attempt of a job that saves checkpoints began."""
+    return attempt.resumed is not None or bool(attempt.saved) or not attempt.active

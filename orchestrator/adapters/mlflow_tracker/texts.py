@@ -1,4 +1,4 @@
-"""The text artifacts of a run and of its attempts, each written once."""
+"""The text artifacts of a run and of its attempts, each written once for each state of things."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 import yaml
 
 from orchestrator.adapters.mlflow_tracker import words
+from orchestrator.adapters.mlflow_tracker.report import failure_report
 from orchestrator.adapters.mlflow_tracker.server import Server, Shown
+from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.core.run import Attempt, RunHeader
 
-MAX_LOG = 4_000_000
+MAX_LOG, MAX_TAIL = 4_000_000, 100_000
 
 
 class Texts:
@@ -22,7 +24,7 @@ class Texts:
         """`logs` is the folder of the attempts' logs."""
         self._server = server
         self._logs = logs
-        self._written: set[tuple[str, str]] = set()
+        self._written: dict[tuple[str, str], int] = {}
 
     def of_run(self, header: RunHeader, shown: Shown) -> None:
         """Write the resolved config and the plan."""
@@ -33,28 +35,35 @@ class Texts:
         self._write(shown, "plan.md", words.plan_table(header.plan))
         self._write(shown, "plan.json", json.dumps(asdict(header.plan), indent=1, default=str))
 
-    def of_attempt(self, attempt: Attempt, shown: Shown) -> None:
-        """Write the log of an attempt that has ended, and how it failed."""
-        name = f"{attempt.stage}.{attempt.number}.log"
-        if attempt.active or (shown.id, name) in self._written:
+    def of_attempt(self, story: Story, attempt: Attempt, shown: Shown) -> None:
+        """Write the log of an attempt that has ended, and the report of how it failed."""
+        if attempt.active:
             return
-        if attempt.failure:
-            failure = attempt.failure
-            self._write(shown, "failure.txt", f"{failure.evidence}\n\n{failure.detail}\n")
-        self._write(shown, name, _tail(self._logs / name))
+        name = f"{attempt.stage}.{attempt.number}.log"
+        failure = attempt.failure
+        if failure and (story.decision(attempt) or story.run.done):
+            report = failure_report(story, attempt, failure, _lines(self._logs / name))
+            self._write(shown, "failure.md", report)  # again, where more is known of what followed
+        if (shown.id, name) not in self._written:
+            self._write(shown, name, _tail(self._logs / name, MAX_LOG))
 
     def _write(self, shown: Shown, path: str, text: str) -> None:
-        if text and (shown.id, path) not in self._written:
+        digest = hash(text)
+        if text and self._written.get((shown.id, path)) != digest:
             self._server.text(shown, path, text)
-        self._written.add((shown.id, path))
+        self._written[shown.id, path] = digest
 
 
-def _tail(path: Path) -> str:
-    """Return the file's last megabytes as text; empty when there is none."""
+def _lines(path: Path) -> list[str]:
+    return _tail(path, MAX_TAIL).splitlines()
+
+
+def _tail(path: Path, size: int) -> str:
+    """Return the file's last `size` bytes as text; empty when there is none."""
     try:
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(size - MAX_LOG, 0))
+            end = file.seek(0, 2)
+            file.seek(max(end - size, 0))
             return file.read().decode(errors="replace")
     except OSError:
         return ""

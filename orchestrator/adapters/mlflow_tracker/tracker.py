@@ -61,6 +61,7 @@ class MlflowTracker:
         self._sampler = Sampler(clock, settings.system_seconds, pools or {})
         self._last_heartbeat = float("-inf")
         self._complained = False
+        self._sure = False
         self._news, self._closing = threading.Event(), threading.Event()
         self._abandoned, self._complete = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-tracker", daemon=True)
@@ -93,10 +94,11 @@ class MlflowTracker:
             last = self._closing.is_set()
             self._news.clear()
             began = self._clock.now()
-            if self._pass():
-                if last:
-                    self._complete.set()
-                    return
+            went_through = self._pass()
+            if went_through and last and self._sure:
+                self._complete.set()
+                return
+            if went_through and not last:
                 retry = self._pace.retry
                 spent = max(0.0, self._clock.now() - began)
                 self._closing.wait(self._pace.between - spent)  # a long pass is followed at once
@@ -109,7 +111,7 @@ class MlflowTracker:
         """Write what is new; return whether that went through."""
         now = self._clock.now()
         try:
-            self._projection.sync(now)
+            self._sure = self._projection.sync(now)
             self._extras(now)
         except OrchestratorError as error:
             if not self._complained:

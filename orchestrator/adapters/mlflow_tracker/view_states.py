@@ -27,24 +27,29 @@ _REVIEW_BEFORE = (
 )
 _REVIEW_AFTER = (
     "tags.`emulated`",
-    *(f"metrics.`{_OWN}{name}`" for name in ("failovers", "device_hours", "cost_usd")),
+    *(
+        f"metrics.`{_OWN}{name}`"
+        for name in ("failovers", "lost_steps", "device_hours", "cost_usd")
+    ),
     "attributes.`User`",
 )
 _FAILURES_COLUMNS = (
-    *("tags.`failure.kind`", "tags.`failure.evidence`", "tags.`decision`", "tags.`stage`"),
-    *("tags.`attempt`", "tags.`pool`", "tags.`accelerator`", "tags.`failure.step`"),
-    *("tags.`failure.rank`", "tags.`failure.node`", "tags.`failure.at`", "tags.`run.id`"),
+    *("tags.`failure.kind`", "tags.`failure.pool`", "tags.`failure.step`", "tags.`decision`"),
+    *("tags.`failure.evidence`", "tags.`stage`", "tags.`attempt`", "tags.`accelerator`"),
+    *("tags.`failure.node`", "tags.`failure.rank`", "tags.`failure.at`", "tags.`run.id`"),
 )
-_BARS = tuple(f"{_OWN}{name}" for name in ("duration_seconds", "device_hours", "failovers"))
+_BARS = tuple(
+    f"{_OWN}{name}" for name in ("duration_seconds", "device_hours", "failovers", "lost_steps")
+)
 _WIDTHS = {
     "attributes.`Run Name`": 215,
     "duration": 80,
     "runDateAndNestInfo": 145,
     "tags.`accelerator`": 130,
-    "tags.`decision`": 260,
+    "tags.`decision`": 300,
     "tags.`failure.at`": 150,
     "tags.`failure.evidence`": 330,
-    "tags.`failure.kind`": 115,
+    "tags.`failure.kind`": 150,
     "tags.`failure.node`": 120,
     "tags.`pools`": 235,
     "tags.`run.id`": 220,

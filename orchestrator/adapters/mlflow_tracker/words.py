@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.adapters.mlflow_tracker.story import Story
-from orchestrator.core.failure import Failure
+from orchestrator.core.failure import UNCOUNTED, Failure
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Attempt, Run
 from orchestrator.core.spec import Pool, Role
@@ -32,16 +32,18 @@ def sentence(story: Story, now: float) -> str:
     after = f"after {duration((run.ended or now) - (run.started or now))}"
     used = _capital(_used(run))
     if run.state is RunState.FAILED:
-        return f"{_failed(run, failed)}; gave up {after}."
+        return f"{_failed(story, failed)}; gave up {after}."
     if run.state is RunState.CANCELLED:
         return f"Cancelled {after}{_where(run)}."
     if run.state is RunState.SUCCEEDED:
         if failed:
-            return f"{_failed(run, failed)}{_recovered(run, failed)}. {used}; finished {after}."
+            return (
+                f"{_failed(story, failed)}{_recovered(story, failed)}. {used}; finished {after}."
+            )
         return f"{used or 'Reused every result'}; finished in {after.removeprefix('after ')}."
     now_running = "; ".join(_active(run)) or "Waiting to start"
     if failed:
-        return f"{_failed(run, failed)}{_recovered(run, failed)}. {now_running}."
+        return f"{_failed(story, failed)}{_recovered(story, failed)}. {now_running}."
     return f"{now_running}."
 
 
@@ -117,30 +119,38 @@ def _used(run: Run) -> str:
     )
 
 
-def _failed(run: Run, attempt: Attempt | None) -> str:
+def _failed(story: Story, attempt: Attempt | None) -> str:
+    run = story.run
     if attempt is None or attempt.failure is None:
         return f"Failed: {run.reason}" if run.reason else "Failed"
     recovered = run.state is not RunState.FAILED  # the sentence goes on, and names the chips
     pool = attempt.pool if recovered else pool_name(run.plan.pools[attempt.pool])
-    return f"Failed in {attempt.stage} on {pool}: {_why(attempt.failure)}"
+    times = "" if story.failures == 1 else f" {story.failures} times, last"
+    step = f"step {attempt.failure.step}"
+    told = attempt.failure.step is None or step in attempt.failure.evidence
+    at = "" if told else f" at {step}"
+    word = "Interrupted" if attempt.failure.kind in UNCOUNTED else "Failed"
+    return f"{word}{times} in {attempt.stage} on {pool}{at}: {_why(attempt.failure)}"
 
 
 def _why(failure: Failure) -> str:
     lines = failure.evidence.strip().splitlines() or [""]
     evidence = lines[0][:_EVIDENCE].rstrip(" .;")
-    step = f"step {failure.step}"
-    at = f" at {step}" if failure.step is not None and step not in evidence else ""
     kind = str(failure.kind).replace("_", " ")
-    return f"{kind}, {evidence}{at}" if evidence else f"{kind}{at}"
+    return f"{kind}, {evidence}" if evidence else kind
 
 
-def _recovered(run: Run, failed: Attempt) -> str:
-    stage = run.stages[failed.stage]
-    later = [attempt for attempt in stage.attempts if attempt.number > failed.number]
-    pool = later[0].pool if later else stage.pool
-    if pool != failed.pool:
-        return f"; fell back to {pool}"
-    return f"; tried again on {pool}" if later else ""
+def _recovered(story: Story, failed: Attempt) -> str:
+    stage = story.run.stages[failed.stage]
+    after = story.next_to(failed)
+    pool = after.pool if after else stage.pool
+    moved = f"; fell back to {pool}" if pool != failed.pool else ""
+    text = moved or (f"; tried again on {pool}" if after else "")
+    if after is None or after.resumed is None:
+        return text
+    lost = story.run.lost_steps
+    steps = f"{lost} step{'s' * (lost != 1)} lost{' in all' * (story.failures > 1)}"
+    return f"{text}, resumed from step {after.resumed} ({steps})"
 
 
 def _where(run: Run) -> str:

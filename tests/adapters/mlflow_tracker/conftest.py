@@ -19,12 +19,16 @@ from orchestrator.core.spec import Accelerator, Emulation, Endpoint, Needs, Pool
 from orchestrator.core.state import (
     AttemptFailed,
     AttemptPlaced,
+    AttemptSaved,
     AttemptStarted,
     AttemptSucceeded,
     Event,
     RetryScheduled,
+    RunFailed,
     RunStarted,
     RunSucceeded,
+    StageFailed,
+    StageSkipped,
 )
 from orchestrator.messages import Points, Succeeded
 from orchestrator.ports import Point, Stored
@@ -181,8 +185,14 @@ class Tale:
         self.begin(stage, number, pool)
         self.say(AttemptSucceeded(stage, number, None, metrics))
 
-    def fail(self, stage: str, number: int, pool: str, *, following: str) -> None:
-        self.begin(stage, number, pool)
+    def save(self, stage: str, number: int, *steps: int) -> None:
+        self.say(*(AttemptSaved(stage, number, step) for step in steps), took=0)
+
+    def fail(
+        self, stage: str, number: int, pool: str, *, following: str, begin: bool = True
+    ) -> None:
+        if begin:
+            self.begin(stage, number, pool)
         failure = Failure(
             kind=FailureKind.INTERCONNECT,
             evidence="EI0002: Notify register times out",
@@ -193,12 +203,23 @@ class Tale:
             step=40,
         )
         self.say(AttemptFailed(stage, number, failure))
-        reason = f"interconnect: fall back to {following}"
-        self.say(RetryScheduled(stage, following, self.at, reason))
+        self.retry(stage, following, f"interconnect: fall back to {following}")
 
-    def train_points(self, number: int, steps: int, start: float = 4.0) -> None:
-        for step in range(1, steps + 1):
-            values = {"loss": start / step, "lr": 0.001, "tokens_per_second": 900.0 + step}
+    def retry(self, stage: str, pool: str, reason: str = "try again") -> None:
+        self.say(RetryScheduled(stage, pool, self.at, reason))
+
+    def give_up(self, stage: str, number: int) -> None:
+        failure = Failure(kind=FailureKind.USER_CODE, evidence="ValueError: no", rank=0)
+        self.say(AttemptFailed(stage, number, failure), StageFailed(stage, "user_code"))
+        self.say(StageSkipped("evaluate", "x"), StageSkipped("serve", "x"), RunFailed("no"))
+
+    def train_points(self, number: int, steps: int, first: int = 1) -> None:
+        for step in range(first, steps + 1):
+            values = {
+                "loss": 4.0 / step + number / 1000,
+                "lr": 0.001,
+                "tokens_per_second": 900.0 + step,
+            }
             points = Points(step, values, self.at + step / 1000)
             self.store.add_points(self.name, "pretrain", number, (points,))
 

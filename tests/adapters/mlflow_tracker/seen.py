@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mlflow.entities import Run
+import tempfile
+from pathlib import Path
+
+from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
 
@@ -21,6 +24,19 @@ class Seen:
     def count(self, key: str, metric: str) -> int:
         run = self.runs[key].info.run_id
         return len(self.client.get_metric_history(run, metric))
+
+    def history(self, key: str, metric: str) -> list[Metric]:
+        run = self.runs[key].info.run_id
+        return sorted(self.client.get_metric_history(run, metric), key=lambda m: m.step)
+
+    def curve(self, key: str, metric: str) -> list[int]:
+        """Return the steps that have a value, as often as they have one."""
+        return [point.step for point in self.history(key, metric)]
+
+    def text(self, key: str, path: str) -> str:
+        run = self.runs[key].info.run_id
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self.client.download_artifacts(run, path, folder)).read_text()
 
     def counts(self) -> dict[tuple[str, str], int]:
         return {

@@ -71,12 +71,45 @@ def test_answers_that_are_lost_neither_lose_nor_double_anything(
     assert found.count("r2-1", "evaluate/accuracy") == 1
 
 
+def test_a_request_that_a_hung_server_answers_late_makes_nothing_twice(
+    tale: Tell, uri: str, experiment: str, tmp_path: Path
+) -> None:
+    story = tale()
+    story.to_the_end(steps=20)
+    slow = Slow(uri, experiment)
+    projection = Projection(story.store, story.name, slow, tmp_path)
+    assert not _synced(projection, story.at), "the answer to the first `create` is lost"
+    assert not _synced(projection, story.at), "all is written, but what was asked first may follow"
+    slow.wake_up()
+    assert _synced(projection, story.at)
+    projection.close()
+    found = Seen(uri, experiment)
+    assert len(found.runs) == 5
+    assert found.curve("r2-1", "pretrain/lr") == list(range(1, 21))
+    assert found.runs["r2-1"].info.status == "FINISHED"
+
+
+class Slow(Server):
+    """A server that hangs at the first `create`, and does that only when it wakes up."""
+
+    asked: tuple[str, Mapping[str, str], float] | None = None
+
+    def create(self, name: str, tags: Mapping[str, str], start: float) -> Shown:
+        if self.asked is None:
+            self.asked = (name, tags, start)
+            raise AwayError("timed out")
+        return super().create(name, tags, start)
+
+    def wake_up(self) -> None:
+        assert self.asked is not None
+        super().create(*self.asked)
+
+
 def _synced(projection: Projection, now: float) -> bool:
     try:
-        projection.sync(now)
+        return projection.sync(now)
     except AwayError:
         return False
-    return True
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ def test_a_run_is_a_tree_of_attempts_that_tells_of_its_fallback(
 
     tags = parent.data.tags
     assert tags["mlflow.note.content"].startswith(
-        "Failed in pretrain on ascend: interconnect, "
-        "EI0002: Notify register times out at step 40; fell back to nvidia. "
+        "Failed in pretrain on ascend at step 40: interconnect, "
+        "EI0002: Notify register times out; fell back to nvidia. "
         "Trained on nvidia (emulated H100), served on ascend (emulated Ascend 910C); "
         "finished after 17 s.\n"
     )
@@ -90,7 +90,7 @@ def test_a_run_is_a_tree_of_attempts_that_tells_of_its_fallback(
     assert failed.data.params == {"lr": "0.001", "model.layers": "2", "model.sizes": "[1, 2]"}
     assert parent.data.params == {"pipeline.name": "r2", "seed": "0"}
     assert found.files("r2-1") == {"config.yaml", "plan.md", "plan.json"}
-    assert found.files("r2-1/pretrain/1") == {"failure.txt", "pretrain.1.log"}
+    assert found.files("r2-1/pretrain/1") == {"failure.md", "pretrain.1.log"}
 
 
 def test_headline_metrics_and_the_training_curve_stand_on_the_run_too(
@@ -105,12 +105,13 @@ def test_headline_metrics_and_the_training_curve_stand_on_the_run_too(
     assert metrics["data/examples"] == 2000.0
     assert metrics["pretrain/loss"] == 0.123, "what it ended with, not the last of the curve"
     assert metrics["orchestrator/failovers"] == 1.0
+    assert metrics["orchestrator/lost_steps"] == 40.0
     assert metrics["orchestrator/duration_seconds"] == 17.0
     assert "orchestrator/cost_usd" not in metrics, "nobody knows the price of one pool"
     assert found.count("r2-1/pretrain/1", "lr") == 15
     assert found.count("r2-1/pretrain/2", "lr") == 30
-    assert found.count("r2-1", "pretrain/lr") == 45
-    assert found.count("r2-1", "pretrain/loss") == 46
+    assert found.count("r2-1", "pretrain/lr") == 30, "the second attempt began anew"
+    assert found.count("r2-1", "pretrain/loss") == 31
 
 
 def test_a_replay_from_nothing_changes_nothing(
