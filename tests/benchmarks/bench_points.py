@@ -11,7 +11,7 @@ from time import perf_counter
 from orchestrator import wiring
 from orchestrator.control.attempt import stream
 from orchestrator.core.settings import TrackingSettings
-from orchestrator.core.state import AttemptPlaced, AttemptStarted, Event, RunStarted
+from orchestrator.core.state import AttemptPlaced, AttemptSaved, AttemptStarted, Event, RunStarted
 from orchestrator.messages import AttemptRequest, Points, Succeeded
 from orchestrator.supervisor.record import wait
 from tests.benchmarks.services import Bench, bench
@@ -71,6 +71,8 @@ def _tracked(ready: Bench, number: int) -> float:
         raise RuntimeError("the tracker doesn't show the run")
     told = [Points(step, dict.fromkeys(KEYS, 1.0), clock.now()) for step in range(STEPS)]
     store.add_points(run, "train", 1, told)
+    saved = AttemptSaved("train", 1, STEPS)  # now the run shows the curves too
+    store.append(run, len(events) + 1, [saved], clock.now())
     began = perf_counter()
     tracker.notify()
     if not tracker.close(120.0):
