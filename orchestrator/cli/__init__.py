@@ -13,7 +13,7 @@ from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.core.errors import OrchestratorError
 
-MODULES = {"_drive": "drive", "_complete": "complete"}
+MODULES = {"_drive": "drive", "_complete": "complete", "_reap": "reap"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this
     stopped = [
         name
         for name, stop in (
+            ("reaper", wiring.stop_reaper),
             ("cluster", wiring.stop_cluster),
             ("MLflow", wiring.stop_tracking),
         )

@@ -119,6 +119,7 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     drive.add_argument("run")
     drive.add_argument("--no-cache", action="store_true")
     drive.add_argument("--take-over", action="store_true")
+    verbs.add_parser("_reap")
     complete = verbs.add_parser("_complete")
     complete.add_argument("words", nargs=argparse.REMAINDER)
 

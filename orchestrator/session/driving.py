@@ -113,7 +113,7 @@ def _drive(
         )
         bench = wiring.workbench(found, at, reuse=order.reuse)
         controller = Controller(header, world, bench, _both(logs.observe, view.observe))
-        closing.enter_context(_parting(controller, world, order, addresses))
+        closing.enter_context(_parting(controller, world, order))
         view.follow(controller)
         interrupts.cancel(controller)
         if hands.reason:
@@ -122,9 +122,7 @@ def _drive(
 
 
 @contextmanager
-def _parting(
-    controller: Controller, world: World, order: Order, addresses: Addresses
-) -> Iterator[None]:
+def _parting(controller: Controller, world: World, order: Order) -> Iterator[None]:
     """Leave the run as it stands in the tracker too, and its lease to nobody."""
     name = controller.run.header.run
     try:
@@ -140,16 +138,16 @@ def _parting(
         raise ClusterError(message) from error
     finally:
         if not isinstance(sys.exception(), StaleControllerError):
-            _part(controller.run, world, order, addresses)
+            _part(controller.run, world, order)
 
 
-def _part(run: Run, world: World, order: Order, addresses: Addresses) -> None:
+def _part(run: Run, world: World, order: Order) -> None:
     """Write the last of the run; a lease that stays has the reaper do what could not be done."""
     if not world.tracker.close(SECONDS_TO_FINISH_TRACKING):
         return
     if not run.done:
         reason = "its controller has stopped before the end"
-        if not wiring.bury(order.found, addresses.tracking, run.header.run, reason):
+        if not wiring.bury(order.at, world.store, run, reason):
             return
     world.store.drop_lease(run.header.run, run.epoch)
 

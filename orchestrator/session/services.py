@@ -54,6 +54,7 @@ def services(
                 address = wiring.start_cluster(found, at, pools, tenancy)
             finally:
                 uri = tracking.result()
+        wiring.start_reaper(found, at, tenancy)
         yield Addresses(cluster=address, tracking=uri)
         if keep():
             tenancy.keep()

@@ -28,15 +28,14 @@ class Tenancy:
 
     def __enter__(self) -> Self:
         """Begin to use them; waits while a last user ends them."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._folder / "tenants.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = _open(self._home)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         return self
 
     def __exit__(self, *error: object) -> None:
         """Leave; the last one ends what is not kept."""
         try:
-            if alone(self._lock):
+            if _alone(self._lock):
                 for note in reversed(self._notes()):
                     services.stop(self._home, note.stem)
                     note.unlink(missing_ok=True)
@@ -57,7 +56,22 @@ class Tenancy:
         return sorted(self._folder.glob(f"*{_PASSING}"), key=lambda note: note.stat().st_mtime_ns)
 
 
-def alone(lock: int) -> bool:
+def used(home: Path) -> bool:
+    """Return whether anybody uses the services of `home`."""
+    lock = _open(home)
+    try:
+        return not _alone(lock)
+    finally:
+        os.close(lock)
+
+
+def _open(home: Path) -> int:
+    folder = records.folder_of(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.open(folder / "tenants.lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _alone(lock: int) -> bool:
     """Whether nobody else holds `lock`: then it is held alone from now on, else not at all."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

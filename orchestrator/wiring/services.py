@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from orchestrator import supervisor
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec import Pool
 from orchestrator.messages import PoolStatus
@@ -17,6 +18,8 @@ from orchestrator.wiring.adapters import (
     run_worker,
     tracking_address,
 )
+
+REAPER = "reaper"
 
 
 def start_cluster(found: Settings, at: Path, pools: Mapping[str, Pool], tenancy: Tenancy) -> str:
@@ -54,6 +57,23 @@ def start_tracking(found: Settings, at: Path, tenancy: Tenancy) -> str:
     if mlflow_server.find(at) is None:
         tenancy.started(mlflow_server.SERVICE)
     return mlflow_server.up(at)
+
+
+def start_reaper(found: Settings, at: Path, tenancy: Tenancy) -> None:
+    """Have somebody look after runs whose controller dies, where a tracking server shows them."""
+    if not found.tracking.enabled:
+        return
+    running = supervisor.find(at, REAPER)
+    if running is None or not running.processes:
+        tenancy.started(REAPER)
+        argv = (sys.executable, "-m", "orchestrator", "_reap")
+        process = supervisor.Process(name=REAPER, argv=argv, env={HOME_VARIABLE: str(at)})
+        supervisor.start(at, REAPER, [process])
+
+
+def stop_reaper(at: Path) -> bool:
+    """Stop what looks after the runs of home `at`; return whether there was one."""
+    return supervisor.stop(at, REAPER)
 
 
 def stop_cluster(at: Path) -> bool:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from orchestrator.core.settings import Settings
+from orchestrator.core.errors import TrackingError
+from orchestrator.core.run import Run
+from orchestrator.core.settings import TrackingSettings
+from orchestrator.ports import EventStore
+from orchestrator.wiring import adapters
+from orchestrator.wiring.adapters import tracking_address
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mlflow_tracker import Access
 
+SECONDS_TO_WRITE = 20.0
 _HERE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -31,11 +39,39 @@ def access(uri: str) -> Access:
     )
 
 
-def bury(found: Settings, uri: str, run: str, reason: str) -> bool:
-    """End what MLflow shows of a run that nobody drives; return whether that went through."""
+def bury(at: Path, store: EventStore, run: Run, reason: str) -> bool:
+    """Write the last of a run that nobody drives; return whether that went through.
+
+    What MLflow shows as running of it is ended, with the reason: a resume takes that back.
+    """
+    from orchestrator.adapters import hydra_config, mlflow_server
+
+    found = hydra_config.parse(run.header.config)
     if not found.tracking.enabled:
         return True
-    return not (uri and run and reason)
+    uri = tracking_address(found.tracking) or mlflow_server.find(at)
+    return bool(uri) and _bury(found.tracking, str(uri), store, (run, at / "logs"), reason)
+
+
+def _bury(
+    tracking: TrackingSettings, uri: str, store: EventStore, last: tuple[Run, Path], reason: str
+) -> bool:
+    from orchestrator.adapters.mlflow_tracker import MlflowTracker, reap
+
+    (run, logs), name, clock = last, last[0].header.run, adapters.clock()
+    settings, way = replace(tracking, system_seconds=0.0), access(uri)
+    logs /= name
+    writer = MlflowTracker(
+        store, name, uri=uri, settings=settings, clock=clock, logs=logs, access=way
+    )
+    if not writer.close(SECONDS_TO_WRITE):
+        return False
+    try:
+        if not run.done:
+            reap(uri, tracking.experiment, [name], reason, clock.now(), way)
+    except TrackingError:
+        return False
+    return True
 
 
 def _proxy(uri: str) -> str:
