@@ -8,13 +8,13 @@ import pytest
 
 from orchestrator.control.loop import Controller, World
 from orchestrator.control.requests import Workbench
-from orchestrator.core.errors import ClusterError
+from orchestrator.core.errors import ClusterError, StaleControllerError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.policy import AS_PLANNED, Gate, Limits, Recovery
 from orchestrator.core.run import Run
 from orchestrator.core.spec import Pool, Stage
 from orchestrator.core.state import RunFailed, RunStarted, RunState
-from orchestrator.messages import Failed, Message, Placed, Points, Queued, Saved, Succeeded
+from orchestrator.messages import Failed, Lease, Message, Placed, Points, Queued, Saved, Succeeded
 from tests.build import REF, header, plan, pool, stage
 from tests.fakes import (
     Asked,
@@ -221,3 +221,13 @@ def test_an_attempt_knows_the_nodes_that_it_must_avoid_and_what_it_shall_do_othe
     second = bench.cluster.asked["run/s/2"]
     assert second.avoid == ("n1",)  # type: ignore[union-attr]
     assert second.adjust == AS_PLANNED  # type: ignore[union-attr]
+
+
+def test_a_controller_that_has_nothing_to_commit_notices_that_another_took_over() -> None:
+    bench = Bench(ENDLESS, stage("s", limits=Limits(timeout=1e6)))
+    later = Lease(run="run", epoch=2, at=3.0, holder="other")
+    bench.clock.at(3.0, lambda: bench.store.renew_lease(later))
+    with pytest.raises(StaleControllerError):
+        bench.drive()
+    assert bench.clock.now() < 4.0
+    assert bench.store.lease("run") == later

@@ -1,0 +1,48 @@
+"""What every event store must keep of leases. Runs against SQLite and against the fake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.core.errors import StaleControllerError
+from orchestrator.messages import Lease
+from orchestrator.ports import EventStore
+from tests.build import header, plan, stage
+from tests.fakes import MemoryStore
+
+FIRST = Lease(run="run", epoch=1, at=1.0, holder="a")
+SECOND = Lease(run="run", epoch=2, at=2.0, holder="b")
+
+
+@pytest.fixture(params=["sql", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore]:
+    url = f"sqlite:///{tmp_path}/events.db"
+    made = SqlEventStore(url) if request.param == "sql" else MemoryStore()
+    made.create(header(plan(stage("s"))), 0.0)
+    yield made
+    if isinstance(made, SqlEventStore):
+        made.close()
+
+
+def test_the_last_lease_of_the_latest_epoch_stands(store: EventStore) -> None:
+    assert store.lease("run") is None
+    store.renew_lease(FIRST)
+    assert store.lease("run") == FIRST
+    store.renew_lease(SECOND)
+    assert store.leases() == [SECOND] or store.leases() == (SECOND,)
+    with pytest.raises(StaleControllerError):
+        store.renew_lease(FIRST)
+    assert store.lease("run") == SECOND
+
+
+def test_a_lease_is_dropped_by_its_own_epoch_alone(store: EventStore) -> None:
+    store.renew_lease(SECOND)
+    store.drop_lease("run", 1)
+    assert store.lease("run") == SECOND
+    store.drop_lease("run", 2)
+    store.drop_lease("run", 2)
+    assert store.lease("run") is None
