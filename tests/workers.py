@@ -70,6 +70,11 @@ def live(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
         yield (Alive(rank, 7),)
 
 
+def tell_workers(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    yield (LogLine(rank, f"{rank + 1} of {request.needs.workers}"),)
+    yield (Succeeded(None),)
+
+
 def tell_environment(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
     names = [str(name) for name in request.params["names"]]  # type: ignore[attr-defined]
     yield (LogLine(rank, json.dumps({name: os.environ.get(name) for name in names})),)  # noqa: TID251 - asked for
@@ -129,6 +134,7 @@ JOBS = {
         say_nothing,
         hold,
         live,
+        tell_workers,
         tell_environment,
         meet,
         lose_one,

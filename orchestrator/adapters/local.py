@@ -110,8 +110,8 @@ def _refusal(attempt: _Attempt, pool: Pool | None) -> str:
     if pool is None or attempt.devices > pool.devices:
         have = pool.devices if pool else 0
         return f"pool {name!r} has {have!r} devices, the attempt asks for {attempt.devices!r}"
-    if attempt.request.needs.workers > 1:
-        workers = attempt.request.needs.workers
+    workers = attempt.request.needs.workers
+    if workers > 1:
         return f"a gang of {workers!r} workers needs processes: set cluster=ray"
     return ""
 
@@ -120,8 +120,10 @@ class _Attempt:
     """One attempt: a thread that runs the worker, and a queue of what it says."""
 
     def __init__(self, request: AttemptRequest) -> None:
-        self.request = request
-        self.devices = request.needs.workers * request.needs.devices
+        elastic = request.needs.min_workers == 1
+        needs = replace(request.needs, workers=1) if elastic else request.needs
+        self.request = replace(request, needs=needs)
+        self.devices = needs.workers * needs.devices
         self._queue: queue.SimpleQueue[Sequence[Message]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

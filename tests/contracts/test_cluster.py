@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,37 @@ def test_a_gang_in_one_process_is_refused_with_the_way_out() -> None:
 
     assert outcome.failure.kind is FailureKind.PLACEMENT
     assert "set cluster=ray" in outcome.failure.evidence
+
+
+def test_an_elastic_gang_runs_with_the_one_worker_that_there_is_room_for(cluster: Cluster) -> None:
+    needs = Needs(workers=4, min_workers=1, devices=2)
+    attempt = begin(cluster, request("tell_workers", "elastic", needs=needs))
+    attempt.finish()
+
+    assert attempt.of(LogLine) == [LogLine(0, "1 of 1")]
+    placed: Any = attempt.of(Placed)[0]
+    assert len(placed.nodes) == 1
+
+
+@pytest.mark.ray
+def test_an_elastic_gang_has_as_many_workers_as_its_pool_holds(on_ray: Cluster) -> None:
+    needs = Needs(workers=4, min_workers=2)
+    attempt = begin(on_ray, request("tell_workers", "stretched", needs=needs))
+    attempt.finish()
+
+    lines: Any = attempt.of(LogLine)
+    assert {line.text for line in lines} == {"1 of 2", "2 of 2"}
+
+
+@pytest.mark.ray
+def test_a_pool_of_which_every_node_is_avoided_is_refused_with_their_names(
+    on_ray: Cluster,
+) -> None:
+    asked = replace(request("succeed", "shy"), avoid=("nvidia-0", "ascend-0"))
+    outcome: Any = begin(on_ray, asked).finish(2.0)
+
+    assert outcome.failure.kind is FailureKind.PLACEMENT
+    assert "has no live node: none but 'nvidia-0'" in outcome.failure.evidence
 
 
 @pytest.mark.ray

@@ -1,19 +1,23 @@
 """The port `Cluster` on Ray: each attempt a place on its pool, and the workers in it.
 
 Rules: placement goes by label and resource; what can never be placed is told at once, not waited
-for; when an attempt ends, however it does, its processes and its placement are gone.
+for; when an attempt ends, however it does, its processes and its placement are gone; nothing is
+asked of Ray while its head does not answer.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import ray
 
 from orchestrator.adapters.raycluster import access, faults, nodes
 from orchestrator.adapters.raycluster.gang import Gang
+from orchestrator.adapters.raycluster.head import Head
 from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.core.classify import LOSSES
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.spec import Pool
 from orchestrator.messages import AttemptRequest, Failed, Message, PoolStatus, Succeeded
@@ -30,20 +34,29 @@ class RayCluster:
             ClusterError: Nothing answers at `address`, or it doesn't let us in.
         """
         self._ours = access.connect(address)
+        self._head = Head(address)
         self._worker = worker
         self._attempts: dict[str, _Attempt] = {}
 
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""
-        held = self._held(request.pool.name)
-        self._attempts[request.key] = _Attempt(request, self._worker, held)
+        self._attempts[request.key] = _Attempt(request, self._worker)
+        if self._head.there:
+            self._open(request.key)
 
     def poll(self, key: str) -> Sequence[Message]:
         """Return what attempt `key` said since the last call."""
         attempt = self._attempts.get(key)
         if attempt is None:
             return ()
+        if not self._head.there:
+            self._raise_if_gone(key)
+            return ()
+        self._open(key)
         messages = attempt.poll()
+        if not self._credible(messages):
+            attempt.put_back(messages)
+            return ()
         if messages and isinstance(messages[-1], Succeeded | Failed):
             self.cancel(key)
         return messages
@@ -51,7 +64,7 @@ class RayCluster:
     def cancel(self, key: str) -> None:
         """End attempt `key`, if there is one, and give back what it holds."""
         attempt = self._attempts.pop(key, None)
-        if attempt is not None:
+        if attempt is not None and self._head.there:
             attempt.end()
 
     def prepare(self, request: AttemptRequest) -> None:
@@ -62,6 +75,8 @@ class RayCluster:
 
     def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
         """Return the live state of the `wanted` pools."""
+        if not self._head.look():
+            raise ClusterError(f"the head of the Ray cluster at {self._head.address!r} is silent")
         try:
             live = nodes.live()
         except faults.ERRORS as error:
@@ -76,26 +91,50 @@ class RayCluster:
             ray.shutdown()
             self._ours = False
 
-    def _held(self, pool: str) -> Counter[str]:
+    def _open(self, key: str) -> None:
+        """Look for a place for attempt `key`, unless that was done."""
+        attempt = self._attempts[key]
+        if not attempt.opened:
+            attempt.open(self._held(attempt))
+
+    def _held(self, asking: _Attempt) -> Counter[str]:
         held: Counter[str] = Counter()
         for attempt in self._attempts.values():
-            if attempt.pool == pool:
+            if attempt.pool == asking.pool and attempt is not asking:
                 held.update(attempt.asked)
         return held
+
+    def _credible(self, messages: Sequence[Message]) -> bool:
+        """Whether what is told may be told: a loss may be the head's, and then it is no loss."""
+        last = messages[-1] if messages else None
+        return not isinstance(last, Failed) or last.failure.kind not in LOSSES or self._head.look()
+
+    def _raise_if_gone(self, key: str) -> None:
+        if self._head.gone:
+            run = key.partition("/")[0]
+            gone = f"the Ray cluster at {self._head.address!r} is gone"
+            raise ClusterError(f"{gone}; `orchestrator resume {run}` goes on when it is up again")
 
 
 class _Attempt:
     """One attempt: its place, and the workers that are sent there."""
 
-    def __init__(self, request: AttemptRequest, worker: Worker, held: Mapping[str, float]) -> None:
+    def __init__(self, request: AttemptRequest, worker: Worker) -> None:
         self._request = request
+        self._worker = worker
         self._gang: Gang | None = None
         self._place: Placement | None = None
         self._error: Exception | None = None
+        self._again: tuple[Message, ...] = ()
+        self.opened = False
+
+    def open(self, held: Mapping[str, float]) -> None:
+        """Ask for the place, where others of this process hold `held`, and send the workers."""
+        self.opened = True
         try:
-            self._place = Placement(request, held)
+            self._place = Placement(self._request, held)
             if not self._place.impossible:
-                self._gang = Gang(worker, request, self._place)
+                self._gang = Gang(self._worker, self._place.request, self._place)
         except faults.ERRORS as error:
             self._error = error
 
@@ -111,14 +150,21 @@ class _Attempt:
 
     def poll(self) -> Sequence[Message]:
         """Return what is new."""
+        if self._again:
+            again, self._again = self._again, ()
+            return again
         if self._place is None or self._error is not None:
             return (self._broken(self._error or ConnectionError("Ray is away")),)
         try:
             messages = self._gang.poll() if self._gang else []
             waits = not messages and not (self._gang and self._gang.begun)
-            return self._place.news() if waits else messages
+            return self._wait(self._place) if waits else messages
         except faults.ERRORS as error:
             return (self._broken(error),)
+
+    def put_back(self, messages: Sequence[Message]) -> None:
+        """Have the next poll return `messages` again."""
+        self._again = tuple(messages)
 
     def end(self) -> None:
         """End the processes and give the place back."""
@@ -126,6 +172,17 @@ class _Attempt:
             self._gang.end()
         if self._place is not None:
             self._place.give_back()
+
+    def _wait(self, place: Placement) -> Sequence[Message]:
+        """Return what is new of the place; take a smaller one where that is all there is."""
+        news = place.news()
+        fewer = None if news else place.smaller()
+        if fewer is not None:
+            self.end()
+            needs = replace(self._request.needs, workers=fewer)
+            self._request = replace(self._request, needs=needs)
+            self.open({})
+        return news
 
     def _broken(self, error: Exception) -> Failed:
         return Failed(faults.failure(error, self._request, rank=0, node=None))

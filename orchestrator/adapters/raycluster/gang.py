@@ -34,6 +34,7 @@ from orchestrator.messages import (
 from orchestrator.ports import Worker
 
 Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
+SECONDS_BETWEEN_LOOKS = 2.0
 
 
 def run_task(
@@ -95,6 +96,7 @@ class Gang:
         self._steps: dict[int, int] = {}
         self._inquest = Inquest(request.signatures)
         self._silence = Silence(request.watch.hang)
+        self._next_look = now() + SECONDS_BETWEEN_LOOKS
         self._launch()
 
     @property
@@ -111,6 +113,7 @@ class Gang:
             for message in self._drain(rank):
                 said.extend(self._heard(rank, message, now))
         self._notice_silence(now)
+        self._notice_dead_nodes(now)
         outcome = self._outcome(now)
         return [*said, outcome] if outcome else said
 
@@ -193,6 +196,18 @@ class Gang:
         for rank, seconds in self._silence.of(speaking, now, hurry=self._inquest.hangs):
             found = faults.silent(self._request, rank, self._name(rank), seconds)
             self._report(rank, found, 0.0, now)
+
+    def _notice_dead_nodes(self, now: float) -> None:
+        """Report workers of nodes that are dead to Ray; a stopped raylet leaves them at work."""
+        if now < self._next_look or not self._streams:
+            return
+        self._next_look = now + SECONDS_BETWEEN_LOOKS
+        alive = nodes.alive()
+        for rank, node in self._nodes.items():
+            if node not in alive and rank in self._streams and rank not in self._inquest.failed:
+                gone = ConnectionError("Ray counts it as dead")
+                found = faults.failure(gone, self._request, rank=rank, node=self._name(rank))
+                self._report(rank, faults.with_node(found), None, now)
 
     # --- outcome -------------------------------------------------------------------------------
 

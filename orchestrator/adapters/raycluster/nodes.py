@@ -56,6 +56,11 @@ def room(amounts: Mapping[str, float], each: Mapping[str, float]) -> int:
     return int(min(amounts.get(name, 0.0) / asked for name, asked in each.items()) + slack)
 
 
+def alive() -> set[str]:
+    """Return the ids of the nodes that Ray counts as alive."""
+    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
+
+
 def name(node: str) -> str:
     """Return the name of the node with id `node`, dead ones included."""
     return next((str(one["NodeName"]) for one in ray.nodes() if one["NodeID"] == node), node)

@@ -3,11 +3,15 @@
 What can never be placed is known from what the nodes have, at once. A single worker that finds
 room now goes there as a plain task, which is some 100 ms quicker than by a placement group; all
 else takes a placement group, which holds the workers of a gang together and tells why it waits.
+An elastic gang asks for as many workers as the live nodes hold; where others keep it from that
+place, for as many as are free.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from ray.util.placement_group import (
@@ -24,6 +28,9 @@ from orchestrator.messages import AttemptRequest, Failed, Waiting
 Group: TypeAlias = Any  # Ray's handles carry no useful types
 INFEASIBLE = "INFEASIBLE"
 NO_RESOURCES = "NO_RESOURCES"
+NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
+# Figures of what is free lag behind, so a gang waits a little before it goes on with fewer.
+SHRINK_SECONDS = 3.0
 _LEAST_CPU = 0.001  # a bundle can't be empty
 
 
@@ -45,20 +52,21 @@ class Placement:
         `held` is what other attempts of this process have asked of the pool: Ray's own figures
         of what is free come a moment late.
         """
-        self._request = request
         self._bundle = bundle(request)
         self._told = False
+        self._since = time.monotonic()
         self._group: Group = None
-        self.impossible = self._lack()
-        if not self.impossible and not (request.needs.workers == 1 and self._fits_now(held)):
+        ours = self._look(request)
+        workers = max(request.needs.least, min(request.needs.workers, self._room(ours)))
+        self.request = replace(request, needs=replace(request.needs, workers=workers))
+        self.impossible = self._lack(ours)
+        if not self.impossible and not (workers == 1 and self._fits_now(ours, held)):
             self._group = self._ask()
 
     @property
     def asked(self) -> Mapping[str, float]:
         """What all workers together hold."""
-        return {
-            name: amount * self._request.needs.workers for name, amount in self._bundle.items()
-        }
+        return {name: amount * self._workers for name, amount in self._bundle.items()}
 
     def options(self, rank: int) -> dict[str, Any]:
         """Return the options that send the process of worker `rank` to its place."""
@@ -69,7 +77,7 @@ class Placement:
             "resources": held,
         }
         if self._group is None:
-            return {**options, "label_selector": self._request.pool.selector}
+            return {**options, "label_selector": self._selector}
         return {
             **options,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, rank),
@@ -81,17 +89,26 @@ class Placement:
         if self._group is not None:
             table: dict[str, Any] = placement_group_table(self._group)
             state = "" if table["state"] == "CREATED" else table["stats"]["scheduling_state"]
-        self.impossible = self.impossible or self._lack()
+        self.impossible = self.impossible or self._lack(self._look(self.request))
         if not self.impossible and state == INFEASIBLE:
-            self.impossible = f"no node of pool {self._request.pool.name!r} can give {self._asked}"
+            self.impossible = f"no node of pool {self.request.pool.name!r} can give {self._asked}"
         if self.impossible:
-            pool = self._request.pool.name
+            pool = self.request.pool.name
             kind = FailureKind.PLACEMENT
             return [Failed(Failure(kind=kind, evidence=self.impossible, pool=pool))]
         if state != NO_RESOURCES or self._told:
             return []
         self._told = True
-        return [Waiting(f"pool {self._request.pool.name!r} is busy: {self._asked} is not free")]
+        return [Waiting(f"pool {self.request.pool.name!r} is busy: {self._asked} is not free")]
+
+    def smaller(self) -> int | None:
+        """Return with how many workers a gang that waits can go on now, if it can with fewer."""
+        least = self.request.needs.min_workers
+        waited = time.monotonic() - self._since
+        if least is None or not self._told or waited < SHRINK_SECONDS:
+            return None
+        free = sum(nodes.room(node.free, self._bundle) for node in self._look(self.request))
+        return free if least <= free < self._workers else None
 
     def give_back(self) -> None:
         """Remove the placement group, and with it whatever runs in it."""
@@ -99,40 +116,52 @@ class Placement:
             remove_placement_group(self._group)
             self._group = None
 
+    def _look(self, request: AttemptRequest) -> list[nodes.Node]:
+        """Return the live nodes where workers may be placed; note which may not take any."""
+        ours = nodes.of_pool(request.pool, nodes.live())
+        avoided = [node.id for node in ours if node.name in request.avoid]
+        self._selector = dict(request.pool.selector)
+        if avoided:
+            self._selector[NODE_ID] = f"!in({','.join(avoided)})"
+        return [node for node in ours if node.id not in avoided]
+
     def _ask(self) -> Group:
-        workers = self._request.needs.workers
         return placement_group(
-            [self._bundle] * workers,
+            [self._bundle] * self._workers,
             strategy="PACK",
-            name=self._request.key,
-            bundle_label_selector=[self._request.pool.selector] * workers,
+            name=self.request.key,
+            bundle_label_selector=[self._selector] * self._workers,
         )
 
-    def _fits_now(self, held: Mapping[str, float]) -> bool:
-        ours = nodes.of_pool(self._request.pool, nodes.live())
+    def _room(self, ours: Sequence[nodes.Node]) -> int:
+        return sum(nodes.room(node.total, self._bundle) for node in ours)
+
+    def _fits_now(self, ours: Sequence[nodes.Node], held: Mapping[str, float]) -> bool:
         left = {n: sum(o.total.get(n, 0.0) for o in ours) - held.get(n, 0.0) for n in self._bundle}
         free = any(nodes.room(node.free, self._bundle) for node in ours)
         return free and nodes.room(left, self._bundle) > 0
 
-    def _lack(self) -> str:
-        """Return why the pool can never give what is asked; empty when it can."""
-        pool = self._request.pool
-        ours = nodes.of_pool(pool, nodes.live())
-        if (
-            sum(nodes.room(node.total, self._bundle) for node in ours)
-            >= self._request.needs.workers
-        ):
+    def _lack(self, ours: Sequence[nodes.Node]) -> str:
+        """Return why the nodes `ours` can never give what is asked; empty when they can."""
+        pool, avoid = self.request.pool, self.request.avoid
+        if self._room(ours) >= self._workers:
             return ""
+        but = f" but {', '.join(map(repr, avoid))}, where it failed," if avoid else ""
         if not ours:
             labels = ", ".join(f"{key}={value}" for key, value in pool.selector.items())
-            return f"pool {pool.name!r} has no live node: none carries the labels {labels!r}"
+            none = f"none{but}" if avoid else "none"
+            return f"pool {pool.name!r} has no live node: {none} carries the labels {labels!r}"
         each = ", ".join(
             f"{sum(node.total.get(name, 0.0) for node in ours):g} {name}" for name in self._bundle
         )
-        live = f"{len(ours)} live node{'s' if len(ours) > 1 else ''}"
+        live = f"{len(ours)} live node{'s' if len(ours) > 1 else ''}{but}"
         return f"pool {pool.name!r} can't give {self._asked}: its {live} have {each}"
+
+    @property
+    def _workers(self) -> int:
+        return self.request.needs.workers
 
     @property
     def _asked(self) -> str:
         each = ", ".join(f"{amount:g} {name}" for name, amount in self._bundle.items())
-        return f"{self._request.needs.workers} x ({each})"
+        return f"{self._workers} x ({each})"
