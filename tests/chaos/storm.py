@@ -7,7 +7,6 @@ made a checkpoint, so that each is a fault of its own.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,11 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import psutil
 
 from orchestrator import supervisor
+from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.cli import runs
+from orchestrator.core.run import Run, StageRun
 from orchestrator.supervisor.record import wait
 from tests.conftest import Workplace
 
@@ -60,7 +61,7 @@ class Storm:
     place: Workplace
     seed: int
     steps: int
-    every: int = 20
+    every: int = 50
     faults: list[str] = field(default_factory=list)
     recoveries: list[float] = field(default_factory=list)
     run: str = ""
@@ -77,9 +78,10 @@ class Storm:
 
     def launch(self, *overrides: str) -> None:
         """Launch the run; its stages are never reused."""
+        self._earlier = self._runs()
         words = ("launch", "--no-cache", "--config-dir", "conf", "pipeline=storm", *overrides)
         self._begin(*words)
-        assert wait(self._listed, 120.0, tick=0.5), "the run is not in the store"
+        assert wait(self._listed, 300.0, tick=0.5), "the run is not in the store"
 
     def resume(self) -> None:
         """Go on with the run after its controller was killed."""
@@ -90,17 +92,23 @@ class Storm:
         assert self._controller is not None
         return self._controller.wait(seconds)
 
-    def status(self) -> dict[str, Any]:
-        """Return what `status RUN --json` says."""
-        return dict(json.loads(self.place.run("status", self.run, "--json").stdout))
+    def told(self) -> Run:
+        """Return the run as the event store has it."""
+        store = SqlEventStore(f"sqlite:///{self.home}/events.db")
+        try:
+            return runs.load(store, store.header(self.run))
+        finally:
+            store.close()
 
-    def stage(self) -> dict[str, Any]:
-        """Return what that says of the training stage."""
-        return next(one for one in self.status()["stages"] if one["stage"] == "pretrain")
+    def stage(self) -> StageRun:
+        """Return its training stage."""
+        return self.told().stages["pretrain"]
 
-    def newest_checkpoint(self) -> int:
-        """Return the step of the newest checkpoint that counts, 0 for none."""
-        return max(self.stage()["checkpoints"], default=0)
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first attempt to train, asked for, to the end of the last."""
+        attempts = self.stage().attempts
+        return (attempts[-1].ended or 0.0) - attempts[0].started
 
     def _begin(self, *words: str) -> None:
         log = (self.place.folder / "controller.log").open("ab")
@@ -114,40 +122,45 @@ class Storm:
         log.close()
 
     def _listed(self) -> bool:
-        said = self.place.run("status", "--json").stdout
-        found = [one for one in json.loads(said or "[]") if one["pipeline"] == "storm"]
-        self.run = found[0]["run"] if found and found[0]["state"] == "running" else ""
-        return bool(self.run)
+        new = [run for run in self._runs() if run not in self._earlier]
+        self.run = new[0] if new else ""
+        return bool(new)
+
+    def _runs(self) -> list[str]:
+        if not self.home.exists():
+            return []
+        store = SqlEventStore(f"sqlite:///{self.home}/events.db")
+        try:
+            return [header.run for header in store.runs()]
+        finally:
+            store.close()
 
     # --- faults ---------------------------------------------------------------------------------
 
     def rage(self, count: int, kinds: Sequence[str]) -> None:
         """Do `count` faults of these kinds, each once the run has recovered from the last."""
         for _ in range(count):
-            before = self.newest_checkpoint()
-            if not self._recovered(before):
+            if not self._recovered():
                 break  # it is over
             kind = self.dice.choice(list(kinds))
             time.sleep(self.dice.uniform(0.0, 1.0))  # noqa: TID251 - a test of real processes
             began = time.monotonic()
             if self._act(kind)():
                 self.faults.append(kind)
-                self._recovered(self.newest_checkpoint())
+                print(f"{len(self.faults)}: {kind}", flush=True)
+                self._recovered()
                 self.recoveries.append(time.monotonic() - began)
 
-    def _recovered(self, before: int) -> bool:
-        """Wait until there is a checkpoint after `before`; False when the run is over."""
-        over = False
+    def _recovered(self) -> bool:
+        """Wait until there is one more checkpoint than now; False when the run is over."""
+        made = _made(self.told())
 
         def newer() -> bool:
-            nonlocal over
-            now = self.status()
-            over = now["state"] != "running"
-            stage = next(one for one in now["stages"] if one["stage"] == "pretrain")
-            return over or max(stage["checkpoints"], default=0) > before
+            now = self.told()
+            return now.done or _made(now) > made
 
         assert wait(newer, SECONDS_TO_RECOVER, tick=0.3), f"no progress after {self.faults[-3:]}"
-        return not over
+        return not self.told().done
 
     def _act(self, kind: str) -> Callable[[], bool]:
         return {
@@ -224,6 +237,11 @@ class Storm:
         service = supervisor.find(self.home, "ray")
         if service is not None:
             yield from psutil.Process(service.pid).children(recursive=True)
+
+
+def _made(run: Run) -> int:
+    """Return how many checkpoints all attempts to train have made."""
+    return sum(len(attempt.saved) for attempt in run.stages["pretrain"].attempts)
 
 
 def left_running(folder: Path) -> list[str]:
