@@ -90,7 +90,7 @@ class Slow:
         """Return what the jobs have noted: stage, process, step."""
         return [line.split() for line in self.trace.read_text().splitlines()]
 
-    def until_step(self, step: int, seconds: float = 90.0) -> int:
+    def until_step(self, step: int, seconds: float = 240.0) -> int:
         """Wait until a worker is beyond `step`; return its process."""
 
         def beyond() -> bool:

@@ -1,6 +1,6 @@
 """`orchestrator _reap`: the service that looks after runs whose controller is gone.
 
-It ends when no run is left to look after and nobody uses the services of this home.
+It ends when for a while no run is left to look after and nobody uses the services of this home.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from orchestrator.core.run import Run
 from orchestrator.supervisor import holder, tenancy
 
 SECONDS_BETWEEN_LOOKS = 5.0
+IDLE_LOOKS = 12  # a detached run needs a moment until its controller is up
 
 
 def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this form
@@ -28,7 +29,10 @@ def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this
         return wiring.bury(at, store, one, reason)
 
     reaper = Reaper(store, clock, holder.lives, bury)
-    while _look(reaper) or tenancy.used(at):
+    idle = 0
+    while idle < IDLE_LOOKS:
+        busy = _look(reaper) or tenancy.used(at)
+        idle = 0 if busy else idle + 1
         clock.sleep(SECONDS_BETWEEN_LOOKS)
     return Exit.SUCCEEDED
 

@@ -16,6 +16,7 @@ from tests.conftest import Workplace
 from tests.slow import SLOW, Slow, parents
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(900)]
+LONG = (*SLOW, "pipeline.stages.second.params.to=300")
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def kill_tree(pid: int) -> None:
 
 
 def test_a_run_goes_on_after_the_head_was_killed(slow: Slow) -> None:
-    launched = slow.begin("launch", *SLOW)
+    launched = slow.begin("launch", *LONG)
     slow.until_step(12)
     run = slow.status()["run"]
     kill_tree(head_of(slow))
@@ -75,7 +76,7 @@ def test_a_run_goes_on_after_the_head_was_killed(slow: Slow) -> None:
 
 
 def test_a_run_goes_on_after_all_was_killed(slow: Slow) -> None:
-    launched = slow.begin("launch", *SLOW)
+    launched = slow.begin("launch", *LONG)
     slow.until_step(12)
     run = slow.status()["run"]
     while left := slow.processes():
@@ -87,7 +88,7 @@ def test_a_run_goes_on_after_all_was_killed(slow: Slow) -> None:
 
 
 def test_a_detached_run_goes_on_after_its_controller_was_killed(slow: Slow) -> None:
-    begun = slow.place.run("launch", "--detach", *SLOW, seconds=300)
+    begun = slow.place.run("launch", "--detach", *LONG, seconds=300)
     assert begun.returncode == 0, begun.stdout + begun.stderr
     slow.until_step(12)
     run = slow.status()["run"]
@@ -103,7 +104,7 @@ def test_a_detached_run_goes_on_after_its_controller_was_killed(slow: Slow) -> N
 
 
 def test_a_lost_run_on_a_cluster_is_cancelled_and_told_so(slow: Slow) -> None:
-    launched = slow.begin("launch", *SLOW)
+    launched = slow.begin("launch", *LONG)
     slow.until_step(6)
     run = slow.status()["run"]
     launched.kill()
@@ -115,7 +116,7 @@ def test_a_lost_run_on_a_cluster_is_cancelled_and_told_so(slow: Slow) -> None:
 
 
 def test_a_run_is_taken_over_from_a_controller_that_lives(slow: Slow) -> None:
-    launched = slow.begin("launch", *SLOW)
+    launched = slow.begin("launch", *LONG)
     slow.until_step(12)
     run = slow.status()["run"]
     refused = slow.place.run("resume", run)
