@@ -226,6 +226,10 @@ class Tale:
     def to_the_end(self, *, steps: int = 30) -> None:
         """Succeed; on a fleet with a fallback, fail on the first pool before that."""
         self.succeed("data", examples=2000.0)
+        self.finish_from_training(steps)
+
+    def finish_from_training(self, steps: int) -> None:
+        """Go on from the training stage to the end."""
         for number, pool in enumerate(self.train, start=1):
             if number < len(self.train):
                 self.train_points(number, steps // 2)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from orchestrator import supervisor
 from orchestrator.adapters import mlflow_server
-from orchestrator.adapters.mlflow_tracker import MlflowTracker
+from orchestrator.adapters.mlflow_tracker import MlflowTracker, rest
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.projection import Projection
 from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Server, Shown
@@ -110,6 +115,45 @@ def _synced(projection: Projection, now: float) -> bool:
         return projection.sync(now)
     except AwayError:
         return False
+
+
+def test_a_server_that_hangs_holds_nobody_up_and_gets_the_rest_when_it_wakes_up(
+    tale: Tell,
+    track: Track,
+    home: Path,
+    uri: str,
+    experiment: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rest, "SECONDS", 0.3)
+    story = tale()
+    story.succeed("data")
+    assert track(story).close(SECONDS)
+    story.finish_from_training(100)
+    with _stopped(home):
+        began = time.monotonic()
+        assert not track(story).close(1.0)
+        assert time.monotonic() - began < 2.0
+    monkeypatch.undo()
+    assert track(story).close(SECONDS)
+    found = Seen(uri, experiment)
+    assert len(found.runs) == 5
+    assert {run.info.status for run in found.runs.values()} == {"FINISHED"}
+    assert found.curve("r2-1/pretrain/1", "lr") == list(range(1, 101))
+    assert found.curve("r2-1", "pretrain/lr") == list(range(1, 101))
+
+
+@contextmanager
+def _stopped(home: Path) -> Iterator[None]:
+    """Have the server of `home` hang: it takes connections and never answers."""
+    found = supervisor.find(home, mlflow_server.SERVICE)
+    assert found is not None
+    group = os.getpgid(found.processes["server"])
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGCONT)
 
 
 @pytest.mark.slow
