@@ -15,6 +15,14 @@ SECONDS = 180
 CONFIGURED = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ORCHESTRATOR_HOME", "ORCHESTRATOR_DATABASE")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is run by hand, unless it is asked for; `-m "not ray"` does not ask."""
+    if "chaos" not in config.option.markexpr:
+        by_hand = [item for item in items if item.get_closest_marker("chaos")]
+        config.hook.pytest_deselected(items=by_hand)
+        items[:] = [item for item in items if item not in by_hand]
+
+
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """The environment without what would lead a command to somebody's cluster."""

@@ -35,6 +35,7 @@ class Checkpoints:
         """Look at nothing: a job that has no checkpoints costs nothing."""
         self._seat = seat
         self._entered = False
+        self._tidied = False
         self._source: Checkpoint | None = None
         self._last_step = -1
         self._saving: tuple[CheckpointId, Background] | None = None
@@ -123,6 +124,9 @@ class Checkpoints:
             self._entered = True
             self._seat.fence.enter(platform.node())
             self._seat.fence.settle(None, platform.node())
+        if not self._tidied:  # what a crash left may take the room that this one needs
+            self._tidied = True
+            save.tidy()
         save.run()
         reason = leaving(self._seat)
         if reason is not None:

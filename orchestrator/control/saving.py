@@ -42,6 +42,13 @@ class Save:
             StaleAttemptError: A newer attempt has claimed the checkpoints of the stage.
             CancelledError: The attempt was given up.
         """
+        try:
+            self._save()
+        except (ArtifactError, OSError):
+            self.seat.fence.check()  # a newer attempt removes what this one has begun
+            raise
+
+    def _save(self) -> None:
         seat = self.seat
         began = seat.desk.clock.now()
         mine = self._fill()
@@ -60,7 +67,7 @@ class Save:
         }
         seat.desk.store.seal(self._name, files, meta)
         self._tell(began)
-        self._tidy()
+        self.tidy(made=True)
 
     @property
     def _name(self) -> str:
@@ -93,12 +100,16 @@ class Save:
 
     def _part_of(self, rank: int) -> Mapping[str, FileEntry]:
         name = self._acknowledgement(rank)
-        text = self.seat.wait_for(
-            lambda: self.seat.desk.store.marked(name),
-            f"worker {rank} has not written its part of the checkpoint of step "
-            f"{self.checkpoint.step}",
-        )
-        return _files(text, name)
+
+        def look() -> str | None:
+            text = self.seat.desk.store.marked(name)
+            if text is None:
+                self.seat.fence.check()  # a newer attempt removes the parts of this one
+            return text
+
+        step = self.checkpoint.step
+        what = f"worker {rank} has not written its part of the checkpoint of step {step}"
+        return _files(self.seat.wait_for(look, what), name)
 
     def _tell(self, began: float) -> None:
         desk, step = self.seat.desk, self.checkpoint.step
@@ -109,11 +120,14 @@ class Save:
 
     # --- what is not needed any more -----------------------------------------------------------
 
-    def _tidy(self) -> None:
-        """Remove what the new checkpoint makes superfluous; what can't be removed is told."""
+    def tidy(self, *, made: bool = False) -> None:
+        """Remove what is not needed beside this checkpoint, and once it is `made`, for it.
+
+        What can't be removed is told.
+        """
         try:
             self._remove_checkpoints()
-            self._remove_acknowledgements()
+            self._remove_acknowledgements({self.checkpoint} if made else set())
         except ArtifactError as error:
             self.seat.desk.outbox.line(LogLine(0, f"old checkpoints are not removed: {error}"))
 
@@ -131,12 +145,12 @@ class Save:
         for one in surplus(found, claims, kept, self.checkpoint):
             store.remove(self.seat.name(one))
 
-    def _remove_acknowledgements(self) -> None:
+    def _remove_acknowledgements(self, done: set[CheckpointId]) -> None:
         store, folder = self.seat.desk.store, f"{self.seat.prefix}/acknowledged"
         of = {name: parse_id(name.rpartition("-")[0]) for name in store.names(folder)}
-        done = {self.checkpoint, *surplus(filter(None, of.values()), (), (), self.checkpoint)}
+        old = {*done, *surplus(filter(None, of.values()), (), (), self.checkpoint)}
         for name, one in of.items():
-            if one in done:
+            if one in old:
                 store.remove(f"{folder}/{name}")
 
 

@@ -12,6 +12,7 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.control import checkpoints as module
+from orchestrator.control.saving import Save
 from orchestrator.core.errors import ArtifactError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.spec import Needs
@@ -168,6 +169,22 @@ def test_what_one_worker_has_hashed_the_others_on_its_node_do_not_hash(
     monkeypatch.setattr(LocalPlace, "open", count)
     run(bench, attempt=2)
     assert sorted(opened) == sorted(["rank-0/w", "rank-1/w"] * times)
+
+
+def test_a_worker_that_is_faster_than_rank_0_is_heard(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidy, acknowledged = Save.tidy, threading.Event()
+
+    def late(self: Save, *, made: bool = False) -> None:
+        if not made:
+            name = "checkpoints/r2-1/train/acknowledged/step-0000000001-0003-0001-1"
+            while bench.store.marked(name) is None:
+                acknowledged.wait(0.01)
+        tidy(self, made=made)
+
+    monkeypatch.setattr(Save, "tidy", late)
+    assert isinstance(run(bench, params={"steps": 1})[0][-1], Succeeded)
 
 
 # --- the others don't come ----------------------------------------------------------------------

@@ -1,0 +1,340 @@
+"""Checkpoints cannot lie: whatever is done to them, what is loaded is whole, and the newest.
+
+`pytest -m chaos tests/chaos/test_checkpoint_torture.py` does it in full, and prints a table; the
+short form of each runs with all other tests.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.artifacts.local_place import LocalPlace
+from orchestrator.core.artifact import MANIFEST_NAME
+from orchestrator.core.errors import OrchestratorError
+from tests.chaos.meter import Meter, kill, refuse, stop
+from tests.chaos.writers import PREFIX, Gang, forked, name_of, reported
+
+SEED = 20251125
+UNITS_OF_A_SAVE = 18_000
+Report = Callable[[str], None]
+
+
+def times(short: int, full: int) -> pytest.MarkDecorator:
+    """Do it `short` times, or in full by hand."""
+    by_hand = pytest.param(full, marks=[pytest.mark.chaos, pytest.mark.timeout(1200)])
+    return pytest.mark.parametrize("count", [short, by_hand])
+
+
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[list[tuple[str, ...]]]:
+    """Rows of what was done, how often, and what came of it; printed at the end."""
+    rows: list[tuple[str, ...]] = []
+    yield rows
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal and "chaos" in request.config.option.markexpr:
+        terminal.write_line("")
+        for row in rows:
+            terminal.write_line(f"{row[0]:44} {' '.join(row[1:])}")
+
+
+def draw(name: str) -> random.Random:
+    return random.Random(f"{SEED} {name}")  # noqa: S311 - no secret
+
+
+# --- processes that die -------------------------------------------------------------------------
+
+
+@times(5, 200)
+def test_a_kill_at_any_byte_loses_no_more_than_the_save_it_hits(
+    tmp_path: Path, table: list[tuple[str, ...]], count: int
+) -> None:
+    drawn = draw("kill")
+    done = killed = 0
+    for attempt in range(1, count + 1):
+        limit = drawn.randrange(3 * UNITS_OF_A_SAVE)
+
+        def work(report: Report, attempt: int = attempt, limit: int = limit) -> None:
+            Meter(limit, kill)
+            gang = Gang(tmp_path, attempt)
+            first = gang.resume()
+            report(f"{first}")
+            for step in range(first + 1, first + 5):
+                gang.save(step)
+                report(f"{step}")
+
+        child, reading = forked(work)
+        _, status = os.waitpid(child, 0)
+        killed += os.WIFSIGNALED(status)
+        said = [int(line) for line in reported(reading)]
+        if said:
+            assert said[0] in {done, done + 1}, "the newest good one is gone on from"
+            done = said[-1]
+    last = Gang(tmp_path, count + 1)
+    assert last.resume() in {done, done + 1}
+    last.save_all(range(done + 2, done + 6))
+    assert len([path for path in (tmp_path / PREFIX).iterdir() if "step-" in path.name]) <= 4
+    assert not list(tmp_path.glob(".trash-*"))
+    assert killed > count // 3
+    table.append(("SIGKILL at a random byte", f"{killed} of {count} hit, torn ones loaded: 0"))
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """Three checkpoints of an attempt, the newest of step 3."""
+    gang = Gang(tmp_path, 1)
+    gang.resume()
+    gang.save_all(range(1, 4))
+    return tmp_path
+
+
+def files(root: Path, step: int) -> list[Path]:
+    found = (root / PREFIX / name_of(step, 1)).rglob("*")
+    return sorted(path for path in found if path.is_file())
+
+
+def flip(path: Path, drawn: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[drawn.randrange(len(data))] ^= 1 << drawn.randrange(8)
+    path.write_bytes(data)
+
+
+def truncate(path: Path, drawn: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: drawn.randrange(path.stat().st_size)])
+
+
+def lengthen(path: Path, drawn: random.Random) -> None:
+    path.write_bytes(path.read_bytes() + drawn.randbytes(1 + drawn.randrange(9)))
+
+
+def lose(path: Path, drawn: random.Random) -> None:
+    path.unlink()
+
+
+def lose_shard(path: Path, drawn: random.Random) -> None:
+    shutil.rmtree(_checkpoint(path) / f"rank-{drawn.randrange(2)}")
+
+
+def swap_shards(path: Path, drawn: random.Random) -> None:
+    folder = _checkpoint(path)
+    (folder / "rank-0").rename(folder / "x")
+    (folder / "rank-1").rename(folder / "rank-0")
+    (folder / "x").rename(folder / "rank-1")
+
+
+def swap_files(path: Path, drawn: random.Random) -> None:
+    folder = _checkpoint(path)
+    first, second = folder / "rank-0/a.bin", folder / "rank-1/a.bin"
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+
+
+def take_a_shard_of_another(path: Path, drawn: random.Random) -> None:
+    folder = _checkpoint(path)
+    step = int(folder.name.split("-")[1])
+    other = folder.with_name(name_of(step % 3 + 1, 1))
+    shutil.rmtree(folder / "rank-1")
+    shutil.copytree(other / "rank-1", folder / "rank-1")
+
+
+def take_the_place_of_another(path: Path, drawn: random.Random) -> None:
+    folder = _checkpoint(path)
+    other = folder.with_name(name_of(int(folder.name.split("-")[1]) % 3 + 1, 1))
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+
+
+def _checkpoint(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.name.startswith("step-"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "count"),
+    [
+        (flip, 25),
+        pytest.param(flip, 1000, marks=[pytest.mark.chaos, pytest.mark.timeout(1200)]),
+        *(
+            case
+            for damage in (
+                truncate,
+                lengthen,
+                lose,
+                lose_shard,
+                swap_shards,
+                swap_files,
+                take_a_shard_of_another,
+                take_the_place_of_another,
+            )
+            for case in (
+                (damage, 2),
+                pytest.param(damage, 100, marks=[pytest.mark.chaos, pytest.mark.timeout(600)]),
+            )
+        ),
+    ],
+)
+def test_damage_is_found_and_the_newest_good_one_taken(
+    saved: Path,
+    table: list[tuple[str, ...]],
+    damage: Callable[[Path, random.Random], None],
+    count: int,
+) -> None:
+    drawn = draw(damage.__name__)
+    spare = saved.with_name(f"{saved.name}-spare")
+    shutil.copytree(saved / PREFIX, spare)
+    for number in range(count):
+        hit = {3} if number % 4 else {3, 2}
+        for step in hit:
+            damage(drawn.choice(files(saved, step)), drawn)
+        assert Gang(saved, 2).peek() == 3 - len(hit)
+        for step in hit:
+            folder = saved / PREFIX / name_of(step, 1)
+            shutil.rmtree(folder)
+            shutil.copytree(spare / folder.name, folder)
+    assert Gang(saved, 2).peek() == 3
+    name = damage.__name__.replace("_", " ")
+    table.append((name, f"{count} of {count} found, loaded: 0"))
+
+
+def test_without_any_good_one_it_begins_anew(saved: Path) -> None:
+    for step in (1, 2, 3):
+        (saved / PREFIX / name_of(step, 1) / MANIFEST_NAME).unlink()
+    assert Gang(saved, 2).resume() == 0
+
+
+# --- no space -----------------------------------------------------------------------------------
+
+
+def until_full(root: Path, attempt: int, limit: int) -> list[str]:
+    """Save until the disk is full; return what was said."""
+
+    def work(report: Report) -> None:
+        Meter(limit, refuse, always=True)
+        gang = Gang(root, attempt)
+        try:
+            first = gang.resume()
+            report(f"{first}")
+            for step in range(first + 1, first + 5):
+                gang.save(step)
+                report(f"{step}")
+        except OrchestratorError as error:
+            report(str(error))
+
+    child, reading = forked(work)
+    os.waitpid(child, 0)
+    return reported(reading)
+
+
+@times(4, 100)
+def test_a_full_disk_is_one_line_and_loses_no_checkpoint(
+    tmp_path: Path, table: list[tuple[str, ...]], count: int
+) -> None:
+    drawn = draw("full")
+    done = 0
+    for attempt in range(1, count + 1):
+        said = until_full(tmp_path, attempt, drawn.randrange(3 * UNITS_OF_A_SAVE))
+        steps = [int(line) for line in said if line.isdecimal()]
+        assert said[-1].endswith(": No space left on device; free some space"), said
+        if steps:
+            assert steps[0] in {done, done + 1}
+            done = steps[-1]
+    assert Gang(tmp_path, count + 1).resume() in {done, done + 1}
+    table.append(("disk full at a random byte", f"{count} of {count} told, loaded: 0"))
+
+
+@pytest.mark.chaos
+def test_a_disk_that_is_really_full_is_one_line(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        gang = Gang(disk, 1, keep=99)
+        gang.resume()
+        with pytest.raises(OrchestratorError, match="No space left on device; free some space"):
+            gang.save_all(range(1, 20))
+        last = max(int(path.name.split("-")[1]) for path in (disk / PREFIX).glob("step-*[0-9]"))
+        assert last > 1
+        with pytest.raises(OrchestratorError, match="No space left on device; free some space"):
+            Gang(disk, 2).resume()
+        more = ["mount", "-o", "remount,size=200k", str(disk)]
+        subprocess.run(more, check=True)
+        assert Gang(disk, 3).resume() == last
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)  # noqa: S607
+
+
+# --- a writer that was given up -----------------------------------------------------------------
+
+
+def stopped_writer(root: Path, limit: int, at_seal: int) -> tuple[int, int]:
+    """Let attempt 1 save until it stands still: at a unit, or between last look and rename."""
+
+    def work(report: Report) -> None:
+        seal = LocalPlace.seal
+
+        def stand_still(place: LocalPlace, name: str, manifest: bytes) -> None:
+            if at_seal and f"step-{at_seal:010d}" in name:
+                stop()
+            seal(place, name, manifest)
+
+        LocalPlace.seal = stand_still  # type: ignore[method-assign]
+        gang = Gang(root, 1)
+        gang.resume()
+        if not at_seal:
+            Meter(limit, stop)
+        try:
+            for step in range(1, 9):
+                gang.save(step)
+                report(f"{step}")
+        except OrchestratorError as error:
+            report(type(error).__name__)
+
+    return forked(work)
+
+
+@times(4, 100)
+def test_a_writer_that_was_given_up_is_never_gone_on_from(
+    tmp_path: Path, table: list[tuple[str, ...]], count: int
+) -> None:
+    drawn = draw("stale")
+    slipped = refused = 0
+    for number in range(count):
+        root = tmp_path / str(number)
+        at_seal = drawn.randrange(2, 7) if number % 2 else 0
+        child, reading = stopped_writer(root, drawn.randrange(6 * UNITS_OF_A_SAVE), at_seal)
+        _, status = os.waitpid(child, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        second = Gang(root, 2)
+        first = second.resume()
+        before = drawn.randrange(2)  # what the second saves removes what the first has begun
+        second.save_all(range(first + 1, first + 1 + before))
+        os.kill(child, signal.SIGCONT)
+        os.waitpid(child, 0)
+        said = reported(reading)
+        refused += said[-1:] == ["StaleAttemptError"]
+        stale = [path.name for path in (root / PREFIX).glob("step-*-0001-0001")]
+        slipped += any(int(name.split("-")[1]) > first for name in stale)
+        second.save_all(range(first + 1 + before, first + 3))
+        third = Gang(root, 3)
+        assert third.resume() == first + 2
+        assert third.source == name_of(first + 2, 2)
+        third.save_all(range(first + 3, first + 5))
+        left = {path.name for path in (root / PREFIX).glob("step-*")}
+        assert left == {name_of(first + 2, 2), name_of(first + 3, 3), name_of(first + 4, 3)}
+    assert refused == count
+    if count > 10:
+        assert slipped > count // 4
+    said_of = f"{refused} of {count} refused, {slipped} of them one rename late; gone on from: 0"
+    table.append(("a writer that was given up", said_of))

@@ -1,0 +1,99 @@
+"""Runs attempts of a stage one after the other, each a gang of processes over gloo.
+
+`python gangs_in_turn.py SPEC`: the spec has the storage, the request's facts, and the number of
+workers of each attempt. All but the last are asked to leave after their first checkpoint. What
+each worker says is printed as JSON, a line a message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+import jobs.pretraining  # noqa: F401 - imported once, for all processes
+from orchestrator import wiring
+from orchestrator.adapters.torch_gang import open_gang
+from orchestrator.control import names
+from orchestrator.control.attempt import stream
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.spec import Needs
+from orchestrator.messages import AttemptRequest
+from tests.build import pool
+
+
+def main(spec: Mapping[str, Any]) -> None:
+    """Run all attempts, each worker in a process of its own."""
+    torch.set_num_threads(1)
+    for attempt, size in enumerate(spec["sizes"], 1):
+        ask_to_leave(spec, attempt)
+        address = _free_address()
+        workers = [_fork(spec, attempt, rank, address) for rank in range(size)]
+        for worker in workers:
+            os.waitpid(worker, 0)
+
+
+def ask_to_leave(spec: Mapping[str, Any], attempt: int) -> None:
+    """Have an attempt leave after its first checkpoint, if it isn't the last one."""
+    if attempt < len(spec["sizes"]):
+        store = wiring.artifact_store(spec["storage"])
+        store.mark(names.leaving("run", "train", attempt), "pool 'a' is being emptied")
+
+
+def worker(
+    spec: Mapping[str, Any], attempt: int, rank: int, address: str | None
+) -> Iterator[dict[str, Any]]:
+    """Run worker `rank` of an attempt; yield what it says."""
+    request = AttemptRequest(
+        run="run",
+        stage="train",
+        attempt=attempt,
+        epoch=1,
+        job="jobs.pretraining.pretrain",
+        params=spec["params"],
+        packages=("jobs",),
+        code=(),
+        inputs={"data": ArtifactRef(**spec["data"])},
+        storage=spec["storage"],
+        seed=7,
+        pool=pool("a"),
+        needs=Needs(workers=spec["sizes"][attempt - 1]),
+    )
+    for batch in stream(
+        request,
+        rank=rank,
+        rendezvous=address,
+        store=wiring.artifact_store(spec["storage"]),
+        clock=wiring.clock(),
+        gang=open_gang,
+    ):
+        for message in batch:
+            told = {"attempt": attempt, "rank": rank, "kind": type(message).__name__}
+            yield {**told, **asdict(message)}
+
+
+def _fork(spec: Mapping[str, Any], attempt: int, rank: int, address: str) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        for told in worker(spec, attempt, rank, address):
+            os.write(1, f"{json.dumps(told, default=str)}\n".encode())
+    finally:
+        os._exit(0)
+
+
+def _free_address() -> str:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
