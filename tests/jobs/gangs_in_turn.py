@@ -16,8 +16,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+import torch._dynamo
+import transformers.models.llama.modeling_llama  # noqa: F401
 
-import jobs.pretraining  # noqa: F401 - imported once, for all processes
+import jobs.pretraining  # noqa: F401
 from orchestrator import wiring
 from orchestrator.adapters.torch_gang import open_gang
 from orchestrator.control import names
