@@ -16,7 +16,9 @@ import ray
 from orchestrator.adapters.raycluster import access, faults, nodes
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import Head
+from orchestrator.adapters.raycluster.member import Remote
 from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.adapters.raycluster.standby import Reserve
 from orchestrator.core.classify import LOSSES
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.spec import Pool
@@ -37,6 +39,7 @@ class RayCluster:
         self._head = Head(address)
         self._worker = worker
         self._attempts: dict[str, _Attempt] = {}
+        self._reserve = Reserve(worker)
 
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""
@@ -53,6 +56,7 @@ class RayCluster:
             self._raise_if_gone(key)
             return ()
         self._open(key)
+        self._reserve.look()
         messages = attempt.poll()
         if not self._credible(messages):
             attempt.put_back(messages)
@@ -68,10 +72,13 @@ class RayCluster:
             attempt.end()
 
     def prepare(self, request: AttemptRequest) -> None:
-        """Have nobody stand by yet."""
+        """Have workers stand by for attempts like `request`, once there is room for them."""
+        self._reserve.want(request)
 
     def release(self, run: str, stage: str) -> None:
-        """Send nobody away."""
+        """Send away those that stand by for `stage`, if any do."""
+        if self._head.there:
+            self._reserve.release(run, stage)
 
     def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
         """Return the live state of the `wanted` pools."""
@@ -87,6 +94,8 @@ class RayCluster:
         """Cancel what still runs and leave the cluster. Safe to call twice."""
         for key in list(self._attempts):
             self.cancel(key)
+        if self._head.there:
+            self._reserve.close()
         if self._ours:
             ray.shutdown()
             self._ours = False
@@ -95,7 +104,7 @@ class RayCluster:
         """Look for a place for attempt `key`, unless that was done."""
         attempt = self._attempts[key]
         if not attempt.opened:
-            attempt.open(self._held(attempt))
+            attempt.open(self._held(attempt), self._reserve)
 
     def _held(self, asking: _Attempt) -> Counter[str]:
         held: Counter[str] = Counter()
@@ -128,15 +137,25 @@ class _Attempt:
         self._again: tuple[Message, ...] = ()
         self.opened = False
 
-    def open(self, held: Mapping[str, float]) -> None:
-        """Ask for the place, where others of this process hold `held`, and send the workers."""
+    def open(self, held: Mapping[str, float], reserve: Reserve) -> None:
+        """Ask for the place, where others of this process hold `held`, and send the workers.
+
+        Those that stand by in `reserve` have both already.
+        """
         self.opened = True
         try:
-            self._place = Placement(self._request, held)
-            if not self._place.impossible:
-                self._gang = Gang(self._worker, self._place.request, self._place)
+            crew = reserve.take(self._request)
+            if crew is None:
+                self._send(Placement(self._request, held))
+            else:
+                self._send(crew.adopt(self._request), crew.actors)
         except faults.ERRORS as error:
             self._error = error
+
+    def _send(self, place: Placement, actors: Sequence[Remote] = ()) -> None:
+        self._place, self._gang = place, None
+        if not place.impossible:
+            self._gang = Gang(self._worker, place.request, place, actors)
 
     @property
     def pool(self) -> str:
@@ -181,7 +200,7 @@ class _Attempt:
             self.end()
             needs = replace(self._request.needs, workers=fewer)
             self._request = replace(self._request, needs=needs)
-            self.open({})
+            self._send(Placement(self._request, {}))
         return news
 
     def _broken(self, error: Exception) -> Failed:

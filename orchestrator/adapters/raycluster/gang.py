@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
 
 import ray
 
 from orchestrator.adapters.raycluster import faults, nodes
+from orchestrator.adapters.raycluster.member import Remote, muster, run_task
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.silence import Silence
 from orchestrator.control.inquest import Inquest
-from orchestrator.core.errors import ClusterError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import (
     Alive,
@@ -33,45 +32,7 @@ from orchestrator.messages import (
 )
 from orchestrator.ports import Worker
 
-Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
 SECONDS_BETWEEN_LOOKS = 2.0
-
-
-def run_task(
-    worker: Worker, request: AttemptRequest, rank: int, rendezvous: str | None
-) -> Iterator[Sequence[Message]]:
-    """Say where this worker is, then what `worker` says. Runs in a worker process."""
-    from orchestrator.adapters.raycluster import visible
-
-    try:
-        node = visible.prepare(request)
-    except ClusterError as error:
-        pool = request.pool.name
-        yield (Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error), pool=pool)),)
-        return
-    yield (Placed((node,)),)
-    last: Sequence[Message] = ()
-    for batch in worker(request, rank=rank, rendezvous=rendezvous):
-        yield batch
-        last = batch
-    if any(isinstance(one, Failed) and one.failure.kind is FailureKind.HANG for one in last):
-        visible.end_with_its_threads()
-
-
-class Member:
-    """A worker of a gang: an actor, so that it is there before the gang's address is known."""
-
-    def address(self) -> str:
-        """Return `HOST:PORT` where rank 0 can listen for the others."""
-        from orchestrator.adapters.raycluster import visible
-
-        return visible.free_address()
-
-    def run(
-        self, worker: Worker, request: AttemptRequest, rank: int, rendezvous: str
-    ) -> Iterator[Sequence[Message]]:
-        """Run as worker `rank`."""
-        yield from run_task(worker, request, rank, rendezvous)
 
 
 class Gang:
@@ -82,14 +43,15 @@ class Gang:
         worker: Worker,
         request: AttemptRequest,
         place: Placement,
+        actors: Sequence[Remote] = (),
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Ask for the processes; returns at once, for they come up when there is room."""
+        """Ask for the processes, where no `actors` stand by; they come up when there is room."""
         self._worker = worker
         self._request = request
         self._place = place
         self._now = now
-        self._actors: list[Remote] = []
+        self._actors = list(actors)
         self._nodes: dict[int, str] = {}
         self._streams: dict[int, Remote] = {}
         self._succeeded: dict[int, Succeeded] = {}
@@ -130,7 +92,7 @@ class Gang:
 
     def _launch(self) -> None:
         workers = self._request.needs.workers
-        if workers == 1:
+        if workers == 1 and not self._actors:
             # a process that held real chips ends with its task; any other is used again
             fresh = not self._request.pool.emulated and self._request.needs.devices
             task = ray.remote(max_calls=1 if fresh else 0)(run_task).options(
@@ -141,15 +103,13 @@ class Gang:
             )
             self._streams[0] = task.remote(self._worker, self._request, 0, None)
             return
-        self._actors = [self._actor(rank) for rank in range(workers)]
-        address = self._actors[0].address.remote()  # Ray hands on what it will return
+        self._actors = self._actors or muster(self._place)
+        address = None  # of one worker
+        if workers > 1:
+            address = self._actors[0].address.remote()  # Ray hands on what it will return
         for rank, actor in enumerate(self._actors):
             run = actor.run.options(num_returns="streaming")
             self._streams[rank] = run.remote(self._worker, self._request, rank, address)
-
-    def _actor(self, rank: int) -> Remote:
-        options = self._place.options(rank)
-        return ray.remote(Member).options(max_restarts=0, max_task_retries=0, **options).remote()
 
     # --- messages ------------------------------------------------------------------------------
 

@@ -43,11 +43,20 @@ def bundle(request: AttemptRequest) -> dict[str, float]:
     return held
 
 
+def free_room(request: AttemptRequest) -> int:
+    """Return how many workers of `request` have room on its pool now."""
+    ours = nodes.of_pool(request.pool, nodes.live())
+    free = (node.free for node in ours if node.name not in request.avoid)
+    return sum(nodes.room(amounts, bundle(request)) for amounts in free)
+
+
 class Placement:
     """The place of one attempt: held by its workers alone, or by a placement group."""
 
-    def __init__(self, request: AttemptRequest, held: Mapping[str, float]) -> None:
-        """Ask for a place, unless there can't be one; returns at once.
+    def __init__(
+        self, request: AttemptRequest, held: Mapping[str, float], *, together: bool = False
+    ) -> None:
+        """Ask for a place, `together` in any case, unless there can't be one; returns at once.
 
         `held` is what other attempts of this process have asked of the pool: Ray's own figures
         of what is free come a moment late.
@@ -60,8 +69,15 @@ class Placement:
         workers = max(request.needs.least, min(request.needs.workers, self._room(ours)))
         self.request = replace(request, needs=replace(request.needs, workers=workers))
         self.impossible = self._lack(ours)
-        if not self.impossible and not (workers == 1 and self._fits_now(ours, held)):
+        alone = workers == 1 and not together and self._fits_now(ours, held)
+        if not self.impossible and not alone:
             self._group = self._ask()
+
+    @property
+    def created(self) -> bool:
+        """Whether the whole place is there, all of it held."""
+        group = self._group
+        return group is not None and placement_group_table(group)["state"] == "CREATED"
 
     @property
     def asked(self) -> Mapping[str, float]:
@@ -107,7 +123,7 @@ class Placement:
         waited = time.monotonic() - self._since
         if least is None or not self._told or waited < SHRINK_SECONDS:
             return None
-        free = sum(nodes.room(node.free, self._bundle) for node in self._look(self.request))
+        free = free_room(self.request)
         return free if least <= free < self._workers else None
 
     def give_back(self) -> None:

@@ -1,0 +1,73 @@
+"""What runs in the processes of an attempt: one worker, as a task or as an actor."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import ray
+
+from orchestrator.adapters.raycluster import visible
+from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.control.job_import import extend_path, load_job
+from orchestrator.core.errors import ClusterError
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.messages import AttemptRequest, Failed, Message, Placed
+from orchestrator.ports import Worker
+
+Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
+
+
+def run_task(
+    worker: Worker, request: AttemptRequest, rank: int, rendezvous: str | None
+) -> Iterator[Sequence[Message]]:
+    """Say where this worker is, then what `worker` says. Runs in a worker process."""
+    try:
+        node = visible.prepare(request)
+    except ClusterError as error:
+        pool = request.pool.name
+        yield (Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error), pool=pool)),)
+        return
+    yield (Placed((node,)),)
+    last: Sequence[Message] = ()
+    for batch in worker(request, rank=rank, rendezvous=rendezvous):
+        yield batch
+        last = batch
+    if any(isinstance(one, Failed) and one.failure.kind is FailureKind.HANG for one in last):
+        visible.end_with_its_threads()
+
+
+class Member:
+    """A worker of a gang: an actor, so that it is there before the gang's address is known."""
+
+    def warm(self, worker: Worker, request: AttemptRequest) -> None:  # noqa: ARG002 - see below
+        """Import what an attempt like `request` needs; `worker` brings its own by coming here."""
+        visible.prepare(request)
+        extend_path(request.code)
+        package = request.pool.accelerator.torch_package
+        if request.needs.workers > 1:
+            importlib.import_module("torch.distributed")
+        if package and request.needs.devices and not request.pool.emulated:
+            importlib.import_module(package)
+        load_job(request.job, request.packages)
+
+    def ping(self) -> None:
+        """Show that this process lives."""
+
+    def address(self) -> str:
+        """Return `HOST:PORT` where rank 0 can listen for the others."""
+        return visible.free_address()
+
+    def run(
+        self, worker: Worker, request: AttemptRequest, rank: int, rendezvous: str | None
+    ) -> Iterator[Sequence[Message]]:
+        """Run as worker `rank`."""
+        yield from run_task(worker, request, rank, rendezvous)
+
+
+def muster(place: Placement) -> list[Remote]:
+    """Return the actors of a gang, sent to `place`, by rank."""
+    member = ray.remote(max_restarts=0, max_task_retries=0)(Member)
+    workers = range(place.request.needs.workers)
+    return [member.options(**place.options(rank)).remote() for rank in workers]

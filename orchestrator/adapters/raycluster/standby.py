@@ -1,0 +1,125 @@
+"""Workers that stand by: placed on the next pool of a stage, with all imports done.
+
+Rules: only where there is room; they give way to whoever needs their pool; an attempt gets them
+only if they are what it asks for, all of them alive.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import ray
+
+from orchestrator.adapters.raycluster import faults
+from orchestrator.adapters.raycluster.member import muster
+from orchestrator.adapters.raycluster.placement import Placement, free_room
+from orchestrator.messages import AttemptRequest
+from orchestrator.ports import Worker
+
+SECONDS_BETWEEN_TRIES = 5.0
+_PING_SECONDS = 0.5
+
+
+class Crew:
+    """Workers in their place, and what they were asked to import."""
+
+    def __init__(self, worker: Worker, request: AttemptRequest) -> None:
+        """Send them there; returns at once."""
+        self.request = request
+        self.place = Placement(request, {}, together=True)
+        self.actors = [] if self.place.impossible else muster(self.place)
+        self._warm = [actor.warm.remote(worker, self.place.request) for actor in self.actors]
+
+    def fits(self, request: AttemptRequest) -> bool:
+        """Whether they can do what `request` asks for, now."""
+        ours, theirs = self.request, request
+        alike = (ours.pool, ours.needs, ours.job) == (theirs.pool, theirs.needs, theirs.job)
+        return alike and set(theirs.avoid) <= set(ours.avoid) and self._alive()
+
+    def adopt(self, request: AttemptRequest) -> Placement:
+        """Return their place as that of `request`."""
+        self.place.request = replace(request, needs=self.place.request.needs)
+        return self.place
+
+    def end(self) -> None:
+        """Send them away and give the place back."""
+        for actor in self.actors:
+            ray.kill(actor)
+        self.place.give_back()
+
+    def _alive(self) -> bool:
+        if not self.actors or not self.place.created:
+            return False
+        try:
+            ready, busy = ray.wait(self._warm, num_returns=len(self._warm), timeout=0)
+            ray.get(ready)
+            if busy:
+                return True  # still importing, which is sooner done than begun
+            pings = [actor.ping.remote() for actor in self.actors]
+            ray.get(pings, timeout=_PING_SECONDS)
+        except faults.ERRORS:
+            return False
+        return True
+
+
+class Reserve:
+    """The crews that stand by, one for a stage of a run at most."""
+
+    def __init__(self, worker: Worker, now: Callable[[], float] = time.monotonic) -> None:
+        """Have none; each will run `worker`."""
+        self._worker = worker
+        self._now = now
+        self._wanted: dict[tuple[str, str], AttemptRequest] = {}
+        self._crews: dict[tuple[str, str], Crew] = {}
+        self._next_try = 0.0
+
+    def want(self, request: AttemptRequest) -> None:
+        """Have a crew stand by for attempts like `request`, as soon as there is room."""
+        self.release(request.run, request.stage)
+        self._wanted[request.run, request.stage] = request
+        self._next_try = 0.0
+
+    def look(self) -> None:
+        """Send out the crews for which there is room now."""
+        missing = self._wanted.keys() - self._crews.keys()
+        if not missing or self._now() < self._next_try:
+            return
+        self._next_try = self._now() + SECONDS_BETWEEN_TRIES
+        for key in missing:
+            request = self._wanted[key]
+            try:
+                if free_room(request) >= request.needs.workers:
+                    self._crews[key] = Crew(self._worker, request)
+            except faults.ERRORS:
+                return  # it was only a help
+
+    def take(self, request: AttemptRequest) -> Crew | None:
+        """Return the crew for `request`, which is then the caller's; others leave its pool."""
+        key = (request.run, request.stage)
+        crew = self._crews.pop(key) if key in self._on(request.pool.name) else None
+        for other in self._on(request.pool.name):
+            self._crews.pop(other).end()
+        if crew is None:
+            return None
+        del self._wanted[key]
+        if crew.fits(request):
+            return crew
+        crew.end()
+        return None
+
+    def release(self, run: str, stage: str) -> None:
+        """Send away who stands by for `stage` of `run`."""
+        self._wanted.pop((run, stage), None)
+        crew = self._crews.pop((run, stage), None)
+        if crew is not None:
+            crew.end()
+
+    def close(self) -> None:
+        """Send all away."""
+        for run, stage in list(self._wanted):
+            self.release(run, stage)
+
+    def _on(self, pool: str) -> list[tuple[str, str]]:
+        return [key for key, crew in self._crews.items() if crew.request.pool.name == pool]
