@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import threading
+import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.local_place import LocalPlace
@@ -128,6 +131,20 @@ def test_the_number_of_workers_may_change_from_attempt_to_attempt(bench: Bench) 
     assert lines(said[0]) == [
         "from 3: [('rank-0', '3 by 0 of 3'), ('rank-1', '3 by 1 of 3'), ('rank-2', '3 by 2 of 3')]"
     ]
+
+
+def test_it_is_the_same_where_nothing_can_be_renamed(bench: Bench, tmp_path: Path) -> None:
+    bench.store = FsspecArtifactStore(f"memory://{uuid.uuid4().hex}", tmp_path / "scratch")
+    run(bench, params={"steps": 5})
+    assert bench.checkpoints() == ["3-3-1", "4-3-1", "5-3-1"]
+    torn = bench.store._base.removeprefix("memory:/") + "/checkpoints/r2-1/train/"
+    MemoryFileSystem().rm_file(f"{torn}step-0000000005-0003-0001/rank-1/w")
+    said = run(bench, attempt=2, params={"steps": 2})
+    expected = "from 4: [('rank-0', '4 by 0 of 2'), ('rank-1', '4 by 1 of 2')]"
+    assert [lines(messages) for messages in said] == [[expected], [expected]]
+    assert bench.checkpoints() == ["4-3-1", "5-3-2", "6-3-2"]
+    assert MemoryFileSystem().find(f"{torn}acknowledged") == []
+    assert not list((tmp_path / "scratch").glob("checkpoints*"))
 
 
 def test_a_worker_may_have_nothing_to_write(bench: Bench) -> None:
