@@ -12,8 +12,10 @@ from orchestrator import wiring
 from orchestrator.cli import composing, policies, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core import cost
+from orchestrator.core.emulation import Emulation
 from orchestrator.core.forecast import forecast
 from orchestrator.core.plan import Plan, PlannedStage
+from orchestrator.core.spec import Pool
 
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
 
@@ -64,13 +66,23 @@ def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
             stage.name if index == 0 else "",
             stage.role if index == 0 else "",
             name,
-            pool.accelerator.name + (" (emulated)" if pool.emulated else ""),
+            _chip(pool),
             str(planned.devices),
             planned.formats[index] if planned.formats else "-",
             tables.dollars(price),
             tables.dollars(spent),
             "✔" if index == 0 else "fallback",
         )
+
+
+def _chip(pool: Pool) -> str:
+    """Return the chip, and what stands in for it."""
+    if not pool.emulated:
+        return pool.accelerator.name
+    bare = pool.emulation == Emulation()
+    return pool.accelerator.name + (
+        " (emulated)" if bare else f" (emulated: {pool.emulation_mode})"
+    )
 
 
 def as_json(made: Plan) -> dict[str, object]:
@@ -84,6 +96,7 @@ def as_json(made: Plan) -> dict[str, object]:
             "fallbacks": list(planned.pools[1:]),
             "accelerator": made.pools[planned.pools[0]].accelerator.name,
             "emulated": made.pools[planned.pools[0]].emulated,
+            "emulation": made.pools[planned.pools[0]].emulation_mode,
             "devices": planned.devices,
             "format": planned.formats[0] if planned.formats else None,
             "device_hours": planned.device_hours,

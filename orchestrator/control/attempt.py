@@ -11,10 +11,11 @@ import importlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from orchestrator.control.chips import Chips, real_chip
 from orchestrator.control.context import AttemptContext, hardware_of, meta_of, numbers
 from orchestrator.control.desk import CancelledError, Desk, DrainedError
 from orchestrator.control.evidence import describe
@@ -26,7 +27,7 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.errors import StaleAttemptError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
-from orchestrator.ports import ArtifactStore, Clock
+from orchestrator.ports import ArtifactStore, Chip, Clock
 
 FIRST_SECONDS = 0.1  # until what a silent job says is read
 BATCH_SECONDS = 0.3  # while it speaks: each waking of the reader costs the job some CPU time
@@ -49,7 +50,7 @@ class Gang(Protocol):
         ...
 
 
-def stream(
+def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     request: AttemptRequest,
     *,
     rank: int,
@@ -57,13 +58,14 @@ def stream(
     store: ArtifactStore,
     clock: Clock,
     gang: Gang,
+    chip: Chips = real_chip,
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; yield what it says in batches, last exactly one outcome.
 
     Never raises. Closing the generator tells the job to end and takes its scratch away.
     """
     desk = Desk(store, clock, Outbox(), threading.Event())
-    attempt = _Attempt(request, rank, rendezvous, gang, desk)
+    attempt = _Attempt(request, rank, rendezvous, Surroundings(gang, chip), desk)
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
     thread.start()
     watchdog = Watchdog(desk.pulse, clock, thread, attempt.step)
@@ -84,6 +86,14 @@ def stream(
         attempt.drop()
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is held around the job."""
+
+    gang: Gang
+    chip: Chips
+
+
 class _Attempt:
     """One worker's part of an attempt."""
 
@@ -92,13 +102,13 @@ class _Attempt:
         request: AttemptRequest,
         rank: int,
         rendezvous: str | None,
-        gang: Gang,
+        around: Surroundings,
         desk: Desk,
     ) -> None:
         self._request = request
         self._rank = rank
         self._rendezvous = rendezvous
-        self._gang = gang
+        self._around = around
         self._desk = desk
         self._context: AttemptContext | None = None
         self._output: Path | None = None
@@ -152,13 +162,8 @@ class _Attempt:
         inputs = {name: self._desk.store.fetch(ref) for name, ref in request.inputs.items()}
         self._output = self._desk.store.scratch(request.key)
         self._context = AttemptContext(request, self._rank, inputs, self._output, self._desk)
-        with self._gang(
-            self._rendezvous,
-            self._rank,
-            request.needs.workers,
-            self._context.hardware.backend,
-            cpu_threads=max(1, int(request.needs.cpus)),
-        ):
+        with self._chip() as chip, self._gang(self._context.hardware.backend):
+            self._context.chip = chip
             self._context.go_on()
             self._working = True
             try:
@@ -168,6 +173,17 @@ class _Attempt:
         self._context.checkpoints.finish()
         metrics = {} if returned is None else numbers(returned, f"results of {request.job!r}")
         return Succeeded(self._commit(self._output), metrics)
+
+    def _chip(self) -> AbstractContextManager[Chip]:
+        desk = self._desk
+        return self._around.chip(self._request, self._rank, clock=desk.clock, stop=desk.stop)
+
+    def _gang(self, backend: str) -> AbstractContextManager[None]:
+        needs = self._request.needs
+        threads = max(1, int(needs.cpus))
+        return self._around.gang(
+            self._rendezvous, self._rank, needs.workers, backend, cpu_threads=threads
+        )
 
     def _missing_device_package(self) -> Failed | None:
         """Import the package that adds the chip's torch device, where there is one."""

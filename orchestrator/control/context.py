@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from orchestrator.control.checkpoints import Checkpoints
+from orchestrator.control.chips import RealChip
 from orchestrator.control.desk import Desk
 from orchestrator.control.seat import Seat
 from orchestrator.core.errors import DivergenceError, JobError
@@ -13,6 +14,7 @@ from orchestrator.core.guard import Guard
 from orchestrator.core.spec import Needs, Pool
 from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
 from orchestrator.messages import AttemptRequest, LogLine
+from orchestrator.ports import Chip
 
 HOST_DEVICE = "cpu"
 HOST_BACKEND = "gloo"  # of torch, for tensors in host memory
@@ -40,7 +42,8 @@ class AttemptContext:
     """The context of one worker. Implements `orchestrator.job.JobContext`.
 
     Every call ends the job when its attempt was given up, when a save has gone wrong, or when it
-    shall leave its pool. `last_step` is the last that the job named.
+    shall leave its pool. `last_step` is the last that the job named;
+    `chip` is told of each.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class AttemptContext:
         self.inputs = inputs
         self.output = output
         self.last_step: int | None = None
+        self.chip: Chip = RealChip()
         self._desk = desk
         self._seat = Seat(
             request=request,
@@ -100,6 +104,7 @@ class AttemptContext:
             self._desk.outbox.points(step, plain, self._desk.clock.now())
             if self._watched in plain:
                 self._check(plain[self._watched], step)
+        self.chip.reached(step)
 
     def _check(self, value: float, step: int) -> None:
         astray = self._guard.look(value, step)
@@ -111,6 +116,7 @@ class AttemptContext:
         self.go_on()
         if self.rank == 0:
             self._desk.outbox.progress(done, total)
+        self.chip.reached(done)
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         """Begin to save a checkpoint: `write` fills this worker's folder, beside the job."""
@@ -121,7 +127,10 @@ class AttemptContext:
     def latest_checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint that this attempt goes on from, the same in all its workers."""
         self.go_on()
-        return self.checkpoints.latest()
+        found = self.checkpoints.latest()
+        if found is not None:
+            self.chip.resumed(found.step)
+        return found
 
 
 def meta_of(request: AttemptRequest) -> dict[str, str]:

@@ -19,8 +19,8 @@ def reuse_key_with(source_of: Callable[[str], str]) -> Callable[[Run, StageRun],
     """Return the function that gives a stage its key, or `None` where it may not be reused.
 
     Two stages have one key when job, source of the job (`source_of(dotted name)`), parameters,
-    contents of the inputs, seed, size and accelerator are equal. What a stage made on one chip
-    never stands for what it would make on another.
+    contents of the inputs, seed, size, accelerator and its emulation are equal. What a stage made
+    on one chip never stands for what it would make on another.
     """
 
     def key(run: Run, stage: StageRun) -> str | None:
@@ -37,7 +37,7 @@ def reuse_key_with(source_of: Callable[[str], str]) -> Callable[[Run, StageRun],
             "seed": run.plan.seed,
             "needs": asdict(planned.needs),
             "accelerator": pool.accelerator.name,
-            "emulated": pool.emulated,
+            "emulation": asdict(pool.emulation) if pool.emulation else None,
         }
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

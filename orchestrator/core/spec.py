@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
+from orchestrator.core.emulation import HOST_DEVICE, OWN, Emulation
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.policy import Gate, Limits, Recovery, Watch
 
@@ -70,14 +71,6 @@ class Accelerator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Emulation:
-    """A pool whose chips are not there: its work runs on `device`, and everything says so."""
-
-    device: str = "cpu"
-    backend: str = "gloo"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """A named group of like accelerators.
 
@@ -118,6 +111,15 @@ class Pool:
         return self.emulation is not None
 
     @property
+    def emulation_mode(self) -> str:
+        """What stands in for the chips, in a few words; empty where they are real."""
+        if self.emulation is None:
+            return ""
+        plain = self.device == HOST_DEVICE
+        stand_in = "plain CPU" if plain else f"{self.device} on CPU"
+        return f"{stand_in} with faults" if self.emulation.faults else stand_in
+
+    @property
     def allowed_roles(self) -> tuple[Role, ...]:
         """Roles that this pool may take."""
         return self.roles or self.accelerator.roles
@@ -131,12 +133,14 @@ class Pool:
     @property
     def device(self) -> str:
         """torch device type that work on this pool really uses."""
-        return self.emulation.device if self.emulation else self.accelerator.device
+        asked = self.emulation.device if self.emulation else OWN
+        return self.accelerator.device if asked == OWN else asked
 
     @property
     def backend(self) -> str:
         """Backend for collectives that work on this pool really uses."""
-        return self.emulation.backend if self.emulation else self.accelerator.backend
+        asked = self.emulation.backend if self.emulation else OWN
+        return self.accelerator.backend if asked == OWN else asked
 
     @property
     def selector(self) -> dict[str, str]:

@@ -4,11 +4,12 @@ Foreign errors are translated by the adapter: a port raises only what its docstr
 """
 
 from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
-from orchestrator.ports.pools import Cluster, Serving, Worker
+from orchestrator.ports.pools import Chip, Cluster, Serving, Worker
 from orchestrator.ports.stores import ArtifactStore, EventStore, Point, Stored
 
 __all__ = [
     "ArtifactStore",
+    "Chip",
     "Clock",
     "Cluster",
     "EventStore",

@@ -29,6 +29,21 @@ class Worker(Protocol):
         ...
 
 
+class Chip(Protocol):
+    """What an attempt tells of the job that runs on an emulated chip: steps, at which it may fail.
+
+    Both calls may raise whatever the chip's own software would.
+    """
+
+    def reached(self, step: int) -> None:
+        """The job has named `step`, in its own count; each step counts once, in order."""
+        ...
+
+    def resumed(self, step: int) -> None:
+        """The job goes on from the checkpoint of `step`."""
+        ...
+
+
 class Cluster(Protocol):
     """Where attempts of jobs run. No call blocks for longer than a placement probe."""
 

@@ -206,8 +206,11 @@ def run_worker(
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; the port `Worker`."""
     from orchestrator.adapters.torch_gang import open_gang
-    from orchestrator.control.attempt import stream
+    from orchestrator.control.attempt import real_chip, stream
 
+    chip = real_chip
+    if request.pool.emulated:
+        from orchestrator.emulation import emulated_chip as chip
     return stream(
         request,
         rank=rank,
@@ -215,6 +218,7 @@ def run_worker(
         store=artifact_store(request.storage),
         clock=clock(),
         gang=open_gang,
+        chip=chip,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.spec import Bindings, Emulation, Endpoint, Needs, Role
+from orchestrator.core.emulation import Emulation, Fault, FaultType
+from orchestrator.core.spec import Bindings, Endpoint, Needs, Role
 from tests.build import accelerator, pool, stage
 
 
@@ -44,3 +45,24 @@ def test_the_pools_of_a_role_are_in_order_and_each_once() -> None:
     bound = Bindings(roles={Role.TRAIN: "b"}, fallbacks={Role.TRAIN: ("a", "b", "c", "a")})
     assert bound.order(Role.TRAIN) == ("b", "a", "c")
     assert bound.order(Role.SERVE) == ()
+
+
+def test_an_emulated_pool_may_have_the_device_and_the_backend_of_its_chip() -> None:
+    chip = accelerator(device="npu", backend="hccl")
+    for device, backend in (("own", "own"), ("npu", "hccl")):
+        emulation = Emulation(device=device, backend=backend)
+        emulated = pool("p", chip=chip, emulation=emulation)
+        assert (emulated.device, emulated.backend) == ("npu", "hccl")
+
+
+def test_an_emulated_pool_says_what_stands_in_for_its_chips() -> None:
+    chip = accelerator(device="npu")
+    faults = (Fault(what=FaultType.HANG, at_step=1),)
+    modes = {
+        None: "",
+        Emulation(): "plain CPU",
+        Emulation(faults=faults): "plain CPU with faults",
+        Emulation(device="own"): "npu on CPU",
+        Emulation(device="own", faults=faults): "npu on CPU with faults",
+    }
+    assert {e: pool("p", chip=chip, emulation=e).emulation_mode for e in modes} == modes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from orchestrator.adapters.hydra_config import emulated
 from orchestrator.core.errors import Problem
 from orchestrator.core.spec import Json
 
@@ -27,6 +28,13 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "fleet.pools.*.devices_per_node": (0, 1024),
     "fleet.pools.*.cpus_per_node": (1, 4096),
     "fleet.pools.*.price_per_hour": (0, MOST),
+    "fleet.pools.*.emulation.faults.*.at_step": (0, MOST),
+    "fleet.pools.*.emulation.faults.*.rate": (0, 1),
+    "fleet.pools.*.emulation.faults.*.rank": (0, 1_000_000),
+    "fleet.pools.*.emulation.faults.*.attempts": (1, 1000),
+    "fleet.pools.*.emulation.faults.*.steps": (1, MOST),
+    "fleet.pools.*.emulation.faults.*.factor": (1, 1_000_000),
+    "fleet.pools.*.emulation.faults.*.seconds": (0, 86_400),
     "fleet.pools.*.accelerator.memory_gb": (0, MOST),
     "fleet.pools.*.accelerator.price_per_hour": (0, MOST),
     "pipeline.stages.*.hours": (0, 1_000_000),
@@ -63,6 +71,7 @@ def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
             if number and not low <= value <= high:  # type: ignore[operator]
                 hint = f"at least {low}" if high is MOST else f"{low} to {high}"
                 yield Problem(path, f"{value!r} is out of bounds", hint)
+    yield from emulated.problems(_mapping(_mapping(data.get("fleet")).get("pools")))
     yield from _endpoint_names(_mapping(_mapping(data.get("pipeline")).get("stages")))
 
 
@@ -79,10 +88,17 @@ def _at(data: Json, pattern: list[str], path: tuple[str, ...]) -> Iterator[tuple
     if not pattern:
         yield ".".join(path), data
         return
-    holder = _mapping(data)
+    holder = _holder(data)
     for key in holder if pattern[0] == "*" else [pattern[0]]:
         if key in holder:
             yield from _at(holder[key], pattern[1:], (*path, key))
+
+
+def _holder(data: Json) -> Mapping[str, Json]:
+    """Return what `data` holds by key, or by number where it is a list."""
+    if isinstance(data, list):
+        return {str(number): item for number, item in enumerate(data)}
+    return _mapping(data)
 
 
 def _mapping(data: Json) -> Mapping[str, Json]:

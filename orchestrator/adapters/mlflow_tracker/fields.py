@@ -109,6 +109,7 @@ def _hardware(pool: Pool) -> dict[str, str]:
         "accelerator": pool.accelerator.name,
         "vendor": pool.accelerator.vendor,
         "emulated": _yes(pool.emulated),
+        "emulation": pool.emulation_mode,
     }
 
 

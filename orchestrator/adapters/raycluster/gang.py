@@ -18,6 +18,7 @@ from orchestrator.adapters.raycluster.member import Remote, muster, run_task
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.silence import Silence
 from orchestrator.control.inquest import Inquest
+from orchestrator.core.emulation import HOST_DEVICE as HOST
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import (
     Alive,
@@ -93,8 +94,9 @@ class Gang:
     def _launch(self) -> None:
         workers = self._request.needs.workers
         if workers == 1 and not self._actors:
-            # a process that held real chips ends with its task; any other is used again
-            fresh = not self._request.pool.emulated and self._request.needs.devices
+            # a process that has a device, real or emulated, keeps it; any other is used again
+            pool = self._request.pool
+            fresh = self._request.needs.devices and not (pool.emulated and pool.device == HOST)
             task = ray.remote(max_calls=1 if fresh else 0)(run_task).options(
                 num_returns="streaming",
                 max_retries=0,

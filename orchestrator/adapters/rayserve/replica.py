@@ -10,6 +10,7 @@ from ray import serve
 
 from orchestrator.control.context import hardware_of
 from orchestrator.control.job_import import extend_path, load_job
+from orchestrator.emulation import provide
 from orchestrator.job import Engine
 from orchestrator.messages import Deployment
 from orchestrator.ports import Clock
@@ -25,6 +26,8 @@ def make_engine(deployment: Deployment, folder: Path) -> Engine:
         JobError: It is in no allowed package, or is not there.
     """
     extend_path(deployment.code)
+    if deployment.pool.emulated:
+        provide(deployment.pool, deployment.needs)
     engine_class: Any = load_job(deployment.endpoint.engine, deployment.packages)
     hardware = hardware_of(deployment.pool, deployment.needs)
     engine: Engine = engine_class(folder, hardware, **deployment.endpoint.engine_options)

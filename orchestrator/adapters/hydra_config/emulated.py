@@ -1,0 +1,82 @@
+"""What is wrong with how a pool is emulated. Works on plain data, as `checks` does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from orchestrator.core.emulation import HOST_DEVICE, OWN, Emulation, FaultType
+from orchestrator.core.errors import Problem
+from orchestrator.core.nearest import choices
+from orchestrator.core.spec import Json
+from orchestrator.emulation.catalogue import catalogue
+
+_OPERATOR = re.compile(r"\w+::\w+(\.\w+)?")
+_PLAIN = Emulation()
+# Names that torch gives to devices and backends of its own: no other can have them.
+_TAKEN = {"device": frozenset({"cuda"}), "backend": frozenset({"nccl"})}
+_TOLD = frozenset({FaultType.RAISE.value, FaultType.DROP.value})
+
+
+def problems(pools: Mapping[str, Json]) -> Iterator[Problem]:
+    """Yield what is wrong with the emulation of each of `pools`."""
+    for name, pool in pools.items():
+        emulation, chip = _in(pool, "emulation"), _in(pool, "accelerator")
+        path = f"fleet.pools.{name}.emulation"
+        yield from _name_problems(path, "device", emulation, chip)
+        yield from _name_problems(path, "backend", emulation, chip)
+        yield from _operator_problems(path, emulation)
+        faults = emulation.get("faults")
+        for number, fault in enumerate(faults if isinstance(faults, list) else []):
+            if isinstance(fault, dict):
+                yield from _fault_problems(f"{path}.faults.{number}", fault)
+
+
+def _name_problems(
+    path: str, what: str, emulation: Mapping[str, Json], chip: Mapping[str, Json]
+) -> Iterator[Problem]:
+    plain, own = str(getattr(_PLAIN, what)), chip.get(what)
+    asked = emulation.get(what, plain)
+    if asked == plain or not isinstance(own, str):
+        return
+    if asked not in {OWN, own}:
+        hint = f"set {plain!r}, or {own!r}, which is the chip's"
+        yield Problem(f"{path}.{what}", f"{asked!r} is not the {what} of this chip", hint)
+    elif own in _TAKEN[what]:
+        hint = f"set {plain!r}: the faults come all the same"
+        said = f"torch has a {what} {own!r} of its own, so it can't be emulated"
+        yield Problem(f"{path}.{what}", said, hint)
+
+
+def _operator_problems(path: str, emulation: Mapping[str, Json]) -> Iterator[Problem]:
+    for field in ("unsupported", "on_host"):
+        names = emulation.get(field)
+        for name in names if isinstance(names, list) else []:
+            if not _OPERATOR.fullmatch(str(name)):
+                yield Problem(f"{path}.{field}", f"{name!r} is no operator", "as in 'aten::silu'")
+        if names and emulation.get("device", HOST_DEVICE) == HOST_DEVICE:
+            what = "a plain CPU device lacks no operator"
+            yield Problem(f"{path}.{field}", what, f"set emulation.device={OWN}")
+
+
+def _fault_problems(path: str, fault: Mapping[str, Json]) -> Iterator[Problem]:
+    if (fault.get("at_step") is None) == (fault.get("rate") is None):
+        both = "neither" if fault.get("rate") is None else "both"
+        yield Problem(path, f"sets {both} of 'at_step' and 'rate'", "set one of them")
+    name, told = fault.get("signature"), fault.get("what") in _TOLD
+    texts = sum(fault.get(field) is not None for field in ("signature", "text"))
+    if told and texts != 1:
+        which = "both" if texts else "neither"
+        what = f"{fault['what']!r} sets {which} of 'signature' and 'text'"
+        yield Problem(path, what, "set one of them")
+    elif texts and not told:
+        what = f"{fault.get('what')!r} tells nothing, but sets 'signature' or 'text'"
+        yield Problem(path, what, "leave it out")
+    if isinstance(name, str) and name not in catalogue():
+        what = f"{name!r} is no documented error"
+        yield Problem(f"{path}.signature", what, choices(name, catalogue(), "errors"))
+
+
+def _in(data: Json, key: str) -> Mapping[str, Json]:
+    found = data.get(key) if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}

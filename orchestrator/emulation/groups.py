@@ -1,0 +1,142 @@
+"""The chip's own backend for collectives, by its own name: gloo does the work on host memory.
+
+`init_process_group("hccl")` takes the way that it takes with the maker's package. Every
+collective asks first whether a fault is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from torch import distributed as dist
+
+from orchestrator.emulation.hooks import hooks
+from orchestrator.emulation.tensor import unwrap
+
+Value: TypeAlias = Any  # what collectives take: tensors, lists of them, options
+
+# What torch asks of a group, and what gloo calls it.
+_COLLECTIVES: Mapping[str, str] = MappingProxyType(
+    {
+        "all_gather_single": "_allgather_base",
+        "all_to_all_single": "alltoall_base",
+        "reduce_scatter_single": "_reduce_scatter_base",
+        **{
+            name: name
+            for name in (
+                "allgather",
+                "allgather_coalesced",
+                "allreduce",
+                "allreduce_coalesced",
+                "alltoall",
+                "barrier",
+                "broadcast",
+                "gather",
+                "recv",
+                "reduce",
+                "reduce_scatter",
+                "scatter",
+                "send",
+            )
+        },
+    }
+)
+
+_registered: set[str] = set()
+
+
+def register(name: str, devices: Sequence[str]) -> None:
+    """Let `init_process_group(name)` open an emulated group for tensors of `devices`."""
+    if name not in _registered:
+        _registered.add(name)
+        on = list(dict.fromkeys(devices))
+        dist.Backend.register_backend(name, _maker(name), devices=on)
+
+
+def _maker(name: str) -> Callable[[Value, int, int, timedelta], EmulatedGroup]:
+    def make(store: Value, rank: int, size: int, timeout: timedelta) -> EmulatedGroup:
+        if hooks.collective is not None:
+            hooks.collective()
+        return EmulatedGroup(name, dist.ProcessGroupGloo(store, rank, size, timeout))
+
+    return make
+
+
+class EmulatedWork(dist.Work):
+    """A collective on its way. It gives back what was put in, as torch's DDP wants it."""
+
+    def __init__(self, inner: dist.Work, given: Value) -> None:
+        """Stand for `inner`, which writes into the CPU's side of `given`."""
+        super().__init__()
+        self._work = inner
+        self._given = given
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        """Wait until it is done."""
+        return self._work.wait(timeout) if timeout else self._work.wait()
+
+    def is_completed(self) -> bool:
+        """Whether it is done."""
+        return self._work.is_completed()
+
+    def result(self) -> Value:
+        """Return what it gives."""
+        return self._given
+
+    def get_future(self) -> Value:
+        """Return the future of what it gives."""
+
+        def give(done: Value) -> Value:
+            done.value()  # raises what went wrong
+            return self._given
+
+        return self._work.get_future().then(give)
+
+
+class EmulatedGroup(dist.ProcessGroup):
+    """A process group of an emulated chip. Its collectives are set below, all of one form."""
+
+    def __init__(self, name: str, inner: Value) -> None:
+        """Do over `inner` what is asked of `name`."""
+        super().__init__(inner.rank(), inner.size())  # type: ignore[call-arg] # typed for C++ groups alone
+        self._name = name
+        self._inner = inner
+        self._title = ""
+
+    def getBackendName(self) -> str:  # noqa: N802 - torch's own name for it
+        """Return the name that it goes by."""
+        return self._name
+
+    @property
+    def pg_name(self) -> str:
+        """Name of the group."""
+        return self._title
+
+    @property
+    def group_name(self) -> str:  # type: ignore[override] # a text by a name of its own
+        """Name of the group."""
+        return self._title
+
+    def _set_group_name(self, name: str) -> None:
+        self._title = name
+
+    def do(self, collective: str, args: Sequence[Value], named: Mapping[str, Value]) -> dist.Work:
+        """Begin a collective, if it does not fail."""
+        if hooks.collective is not None:
+            hooks.collective()
+        work = getattr(self._inner, collective)(*map(unwrap, args), **named)
+        return EmulatedWork(work, args[0] if args else [])
+
+
+def _collective(name: str) -> Callable[..., dist.Work]:
+    def begin(group: EmulatedGroup, *args: Value, **named: Value) -> dist.Work:
+        return group.do(name, args, named)
+
+    return begin
+
+
+for _asked, _done in _COLLECTIVES.items():
+    setattr(EmulatedGroup, _asked, _collective(_done))

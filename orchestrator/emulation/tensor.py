@@ -1,0 +1,313 @@
+"""A tensor of the emulated device: it wraps one of the CPU, which does its arithmetic.
+
+Every operator on it comes through `__torch_dispatch__`, below autograd: unwrap, do it, wrap. What
+an operator is like is found out once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+
+from orchestrator.emulation import gaps
+from orchestrator.emulation.hooks import hooks
+from orchestrator.emulation.late import attempt, fail
+
+Value: TypeAlias = Any  # what operators take and give: tensors, numbers, lists of them
+Operator: TypeAlias = Any  # torch gives it no useful type
+
+_CPU = torch.device("cpu")
+PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution"})
+# Operators that take tensors of the host together with those of the device.
+_MIXED = frozenset(
+    {"copy_", "_copy_from", "_foreach_copy_", "index", "index_put", "index_put_"}
+    | {"_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
+)
+
+
+@dataclass(slots=True)
+class Kernel:
+    """What is known of an operator."""
+
+    mixed: bool
+    product: bool
+    gap: Gap | None
+    special: Special | None
+
+
+Gap: TypeAlias = Callable[[Operator, Sequence[Value], Mapping[str, Value]], None]
+Special: TypeAlias = Callable[[Operator, Kernel, Sequence[Value], Mapping[str, Value]], Value]
+
+
+class Device:
+    """The device that this process has; it is here before it has a name."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.at = _CPU
+        self.refused: frozenset[str] = frozenset()
+        self.on_host: frozenset[str] = frozenset()
+        self.kernels: dict[Operator, Kernel] = {}
+
+
+device = Device()
+_DATA: Any = torch.Tensor.data  # the descriptor that is torch's own
+
+
+def unwrap(value: Value) -> Value:
+    """Return `value` with the CPU's tensors for the device's."""
+    if value.__class__ is EmulatedTensor:
+        return value.on_cpu
+    if value.__class__ is list or value.__class__ is tuple:
+        return [unwrap(item) for item in value]
+    return value
+
+
+# --- the tensor ---
+
+
+class EmulatedTensor(torch.Tensor):
+    """A tensor of the emulated device; `on_cpu` is the CPU's."""
+
+    on_cpu: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment] # noqa: SLF001 - as torch's documentation says
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override] # typed without what is passed
+        cls,
+        func: Operator,
+        types: Sequence[type],
+        args: Sequence[Value] = (),
+        kwargs: Mapping[str, Value] | None = None,
+    ) -> Value:
+        """Do an operator on the CPU."""
+        kernel = device.kernels.get(func) or _learn(func)
+        if hooks.before is not None:
+            attempt(hooks.before)
+        if kernel.gap is not None:
+            kernel.gap(func, args, kwargs or {})
+        if kernel.special is not None:
+            return kernel.special(func, kernel, args, kwargs or {})
+        inner = [_inside(value, kernel) for value in args]
+        if not kwargs:
+            out = func(*inner)
+        elif "device" in kwargs:
+            return _make(func, inner, kwargs)
+        else:
+            out = func(*inner, **{name: _inside(value, kernel) for name, value in kwargs.items()})
+        if kernel.product and hooks.after is not None:
+            out = hooks.after(out)
+        return _outside(out)
+
+    @property
+    def data(self) -> torch.Tensor:
+        """The tensor without its history."""
+        found: torch.Tensor = _DATA.__get__(self)
+        return found
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        _DATA.__set__(self, value)
+        self.on_cpu = unwrap(value)
+
+    def tolist(self) -> Any:  # noqa: ANN401 - as torch declares it
+        """Return the values as numbers."""
+        return self.on_cpu.tolist()
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """Return the memory that holds the values."""
+        return self.on_cpu.untyped_storage()
+
+    def data_ptr(self) -> int:
+        """Return where the values are."""
+        return self.on_cpu.data_ptr()
+
+    def numpy(self, **_: Value) -> Any:  # noqa: ANN401 - there is nothing to return
+        """Refuse, as every device does."""
+        message = f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu()"
+        raise TypeError(f"{message} to copy the tensor to host memory first.")
+
+    def __array__(self, *_: Value) -> Any:  # noqa: ANN401 - numpy asks for it
+        """Refuse, as every device does."""
+        return self.numpy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EmulatedTensor:
+        """Copy values, gradient and all."""
+        if id(self) in memo:
+            return memo[id(self)]  # type: ignore[no-any-return]
+        copied = wrap(self.on_cpu.clone())
+        copied.requires_grad = self.requires_grad
+        copied.__dict__ |= {k: deepcopy(v, memo) for k, v in vars(self).items() if k != "on_cpu"}
+        copied.grad = deepcopy(self.grad, memo)
+        memo[id(self)] = copied
+        return copied  # a Parameter stays one: that is in its dict
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        """Say what it wraps. Without this and the next, `module.to()` would part tied weights."""
+        return ["on_cpu"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner: dict[str, torch.Tensor], *_: object) -> EmulatedTensor:
+        """Return a tensor around what was wrapped."""
+        return wrap(inner["on_cpu"])
+
+    def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
+        """Travel as the CPU's tensor, and come back to the device."""
+        known = (self.cpu(), self.dtype, str(self.device), self.requires_grad)
+        return torch._utils._rebuild_device_tensor_from_cpu_tensor, known  # noqa: SLF001 - as torch does for others
+
+    def __repr__(self, **_: object) -> str:  # type: ignore[override] # all are torch's own
+        """Show the values and the device."""
+        text = repr(self.on_cpu)
+        return f"{text[:-1]}, device='{self.device}')"
+
+
+def wrap(inner: torch.Tensor) -> EmulatedTensor:
+    """Return a tensor of the device around `inner`."""
+    made: EmulatedTensor = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - as torch's documentation says
+        EmulatedTensor,
+        inner.size(),
+        inner.stride(),
+        inner.storage_offset(),
+        None,
+        inner.dtype,
+        inner.layout,
+        device.at,
+    )
+    made.on_cpu = inner
+    return made
+
+
+def _inside(value: Value, kernel: Kernel) -> Value:
+    """Return what the CPU works with in place of `value`."""
+    kind = value.__class__
+    if kind is EmulatedTensor:
+        return value.on_cpu
+    if kind is list or kind is tuple:
+        return [_inside(item, kernel) for item in value]
+    if isinstance(value, torch.Tensor) and value.dim() and not kernel.mixed:
+        message = "Expected all tensors to be on the same device, but found at least two devices"
+        fail(RuntimeError(f"{message}, {device.at} and {value.device}!"))
+    return value
+
+
+def _outside(value: Value) -> Value:
+    """Return what the device gives in place of the CPU's `value`."""
+    if isinstance(value, torch.Tensor):
+        return value if value.__class__ is EmulatedTensor else wrap(value)
+    if value.__class__ is list or value.__class__ is tuple:
+        return value.__class__(_outside(item) for item in value)
+    return value
+
+
+# --- operators of their own kind ----------------------------------------------------------------
+
+
+def _make(func: Operator, inner: Sequence[Value], kwargs: Mapping[str, Value]) -> Value:
+    """Do an operator that says on which device its result is to be."""
+    asked = kwargs["device"]
+    own = asked is None or torch.device(asked).type == device.name
+    known = {name: unwrap(value) for name, value in kwargs.items()}
+    out = func(*inner, **(known | {"device": _CPU} if own else known))
+    return _outside(out) if own else out
+
+
+def _mutate(
+    func: Operator, kernel: Kernel, args: Sequence[Value], kwargs: Mapping[str, Value]
+) -> Value:
+    """Do an operator that writes into what it is given, and gives that back."""
+    inner = [_inside(value, kernel) for value in args]
+    named = {name: _inside(value, kernel) for name, value in kwargs.items()}
+    out = func(*inner, **named)
+    if kernel.product and hooks.after is not None:
+        hooks.after(out)
+    if out is inner[0]:  # as nearly all do
+        return args[0]
+    given = {id(mine): theirs for mine, theirs in _pairs(inner, args)}
+    given |= {id(mine): theirs for mine, theirs in _pairs([*named.values()], [*kwargs.values()])}
+    return _given_back(out, given)
+
+
+def _given_back(out: Value, given: Mapping[int, Value]) -> Value:
+    """Return `out` with the tensors that were given for those that they wrap."""
+    if id(out) in given:
+        return given[id(out)]
+    if out.__class__ is list or out.__class__ is tuple:
+        return out.__class__(_given_back(item, given) for item in out)
+    return _outside(out)
+
+
+def _pairs(inner: Sequence[Value], given: Sequence[Value]) -> Iterator[tuple[Value, Value]]:
+    for mine, theirs in zip(inner, given, strict=True):
+        if isinstance(mine, torch.Tensor):
+            yield mine, theirs
+        elif mine.__class__ is list:
+            yield from _pairs(mine, theirs)
+
+
+def _collect(
+    func: Operator, kernel: Kernel, args: Sequence[Value], kwargs: Mapping[str, Value]
+) -> Value:
+    """Begin a collective over a group of the host, if it does not fail."""
+    if hooks.collective is not None:
+        hooks.collective()
+    return _mutate(func, kernel, args, kwargs)
+
+
+def _reshape(
+    func: Operator, _: Kernel, args: Sequence[Value], kwargs: Mapping[str, Value]
+) -> Value:
+    """Do an operator that changes the shape of a tensor in its place (`squeeze_`, `t_`)."""
+    func(*map(unwrap, args), **kwargs)
+    with torch._C._DisableTorchDispatch():  # noqa: SLF001 - the wrapper's own shape
+        func(*args, **kwargs)
+    return args[0]
+
+
+def _take_apart(
+    func: Operator, _: Kernel, args: Sequence[Value], kwargs: Mapping[str, Value]
+) -> Value:
+    """Do an operator by those that torch makes it of: in inference mode that is left to us."""
+    return func.decompose(*args, **kwargs)
+
+
+def _refuse(func: Operator, args: Sequence[Value], kwargs: Mapping[str, Value]) -> None:
+    """Lack the operator."""
+    attempt(partial(gaps.refuse, func, args, kwargs))
+
+
+def _warn(func: Operator, _: Sequence[Value], __: Mapping[str, Value]) -> None:
+    """Warn that the host does the operator, which it does for all of them here."""
+    gaps.warn(func, device.name)
+
+
+def _learn(func: Operator) -> Kernel:
+    space, _, name = str(func._schema.name).partition("::")  # noqa: SLF001 - no public name for it
+    kernel = device.kernels[func] = Kernel(
+        mixed=name in _MIXED or space == "c10d",
+        product=name in PRODUCTS,
+        gap=_gap(func),
+        special=_special(func, space),
+    )
+    return kernel
+
+
+def _gap(func: Operator) -> Gap | None:
+    if gaps.named(func, device.refused):
+        return _refuse
+    return _warn if gaps.named(func, device.on_host) else None
+
+
+def _special(func: Operator, space: str) -> Special | None:
+    kinds: tuple[tuple[bool, Special], ...] = (
+        (space == "c10d", _collect),
+        (gaps.is_composite(func), _take_apart),
+        (torch.Tag.inplace_view in func.tags, _reshape),
+        (func._schema.is_mutable, _mutate),  # noqa: SLF001 - no public name for it
+    )
+    return next((special for fits, special in kinds if fits), None)
