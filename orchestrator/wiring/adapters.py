@@ -206,7 +206,8 @@ def run_worker(
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; the port `Worker`."""
     from orchestrator.adapters.torch_gang import open_gang
-    from orchestrator.control.attempt import real_chip, stream
+    from orchestrator.control.attempt import stream
+    from orchestrator.control.chips import real_chip
 
     chip = real_chip
     if request.pool.emulated:

@@ -65,7 +65,7 @@ def gang(
         )
         for word in words
     ]
-    outputs = [worker.communicate(timeout=110) for worker in started]
+    outputs = [worker.communicate(timeout=280) for worker in started]
     assert all(out for out, _ in outputs), outputs
     return [told(json.loads(out.strip().splitlines()[-1])) for out, _ in outputs]
 
@@ -99,6 +99,7 @@ def _request(what: dict[str, Any]) -> AttemptRequest:
         seed=7,
         pool=Pool(name="ascend", accelerator=CHIP, devices_per_node=2, emulation=emulation),
         needs=Needs(workers=what["workers"]),
+        signatures=tuple(wiring.settings(["pipeline=r2"]).signatures.values()),
     )
 
 

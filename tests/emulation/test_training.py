@@ -12,6 +12,7 @@ from tests.emulation.interpreter import Interpreter
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
 
+pytestmark = pytest.mark.timeout(300)  # imports, mostly, which a busy machine stretches
 QUICK = {**SHORT, "steps": 12, "validate_every": 0, "checkpoint_every": 4}
 TIMEOUT = {"what": "raise", "signature": "hccl_timeout", "at_step": 9, "rank": 1}
 
@@ -57,6 +58,7 @@ result = [losses, measured["eval/loss"], sorted(path.name for path in ctx.output
     assert "model.safetensors" in files
 
 
+@pytest.mark.slow
 def test_a_gang_trains_on_the_device_over_the_chips_own_backend_until_that_breaks(
     tmp_path: Path, sums: Path, on_cpu: list[float]
 ) -> None:
@@ -64,6 +66,7 @@ def test_a_gang_trains_on_the_device_over_the_chips_own_backend_until_that_break
     first, second = gang(tmp_path, sums, emulation, QUICK)
     assert second.failure is not None
     assert second.failure["step"] == 9
+    assert second.failure["kind"] == "interconnect"
     assert "EI0002: " in second.failure["detail"]
     assert "in do" in second.failure["detail"]  # out of a collective, and not of the context
     assert first.failure is not None  # the other side of the link is gone
@@ -71,19 +74,12 @@ def test_a_gang_trains_on_the_device_over_the_chips_own_backend_until_that_break
     assert list(first.losses.values()) == pytest.approx(on_cpu[:9], rel=1e-4)
 
 
-def test_a_plain_cpu_device_breaks_in_its_collectives_too(tmp_path: Path, sums: Path) -> None:
-    emulation = {"device": "cpu", "backend": "hccl", "faults": [TIMEOUT]}
-    _, second = gang(tmp_path, sums, emulation, QUICK)
-    assert second.failure is not None
-    assert "EI0002: " in second.failure["detail"]
-    assert "in do" in second.failure["detail"]
-
-
-def test_a_poisoned_step_makes_every_later_loss_no_number(tmp_path: Path, sums: Path) -> None:
+def test_a_poisoned_step_makes_the_next_loss_no_number(tmp_path: Path, sums: Path) -> None:
     emulation = {"faults": [{"what": "nan", "at_step": 5}]}
     only = told(run(asked(tmp_path, sums, emulation, QUICK)))
-    numbers = [step for step, loss in only.losses.items() if loss == loss]  # noqa: PLR0124 - only NaN differs from itself
-    assert numbers == [1, 2, 3, 4, 5]
+    assert only.failure is not None
+    assert (only.failure["kind"], only.failure["step"]) == ("numerical_divergence", 6)
+    assert [step for step, loss in only.losses.items() if loss == loss] == [1, 2, 3, 4, 5]  # noqa: PLR0124 - only NaN differs from itself
 
 
 def test_a_gap_stops_the_job_at_the_operator(npu: Interpreter, tmp_path: Path, sums: Path) -> None:
