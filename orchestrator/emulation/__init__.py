@@ -6,6 +6,7 @@
     hooks.py        where operators and collectives ask whether something is due
     device.py       the torch device
     tensor.py       its tensors
+    kernels.py      what is known of its operators
     late.py         how its operators fail
     backend.py      its module, `torch.npu`
     gaps.py         the operators that it lacks

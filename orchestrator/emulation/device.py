@@ -12,7 +12,8 @@ from orchestrator.core.errors import JobError
 from orchestrator.core.spec import Accelerator
 from orchestrator.emulation import gaps
 from orchestrator.emulation.backend import DeviceModule
-from orchestrator.emulation.tensor import EmulatedTensor, device, unwrap, wrap
+from orchestrator.emulation.kernels import device
+from orchestrator.emulation.tensor import EmulatedTensor, unwrap, wrap
 
 _KEY = "PrivateUse1"
 _libraries: list[object] = []  # what they register goes when they go

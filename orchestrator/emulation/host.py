@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from orchestrator.emulation.hooks import hooks
-from orchestrator.emulation.tensor import PRODUCTS
+from orchestrator.emulation.kernels import PRODUCTS
 
 
 class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves it untyped

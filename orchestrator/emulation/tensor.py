@@ -6,56 +6,28 @@ an operator is like is found out once and kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from orchestrator.emulation import gaps
 from orchestrator.emulation.hooks import hooks
+from orchestrator.emulation.kernels import (
+    MIXED,
+    PRODUCTS,
+    Gap,
+    Kernel,
+    Operator,
+    Special,
+    Value,
+    device,
+)
 from orchestrator.emulation.late import attempt, fail
 
-Value: TypeAlias = Any  # what operators take and give: tensors, numbers, lists of them
-Operator: TypeAlias = Any  # torch gives it no useful type
-
 _CPU = torch.device("cpu")
-PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution"})
-# Operators that take tensors of the host together with those of the device.
-_MIXED = frozenset(
-    {"copy_", "_copy_from", "_foreach_copy_", "index", "index_put", "index_put_"}
-    | {"_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
-)
-
-
-@dataclass(slots=True)
-class Kernel:
-    """What is known of an operator."""
-
-    mixed: bool
-    product: bool
-    gap: Gap | None
-    special: Special | None
-
-
-Gap: TypeAlias = Callable[[Operator, Sequence[Value], Mapping[str, Value]], None]
-Special: TypeAlias = Callable[[Operator, Kernel, Sequence[Value], Mapping[str, Value]], Value]
-
-
-class Device:
-    """The device that this process has; it is here before it has a name."""
-
-    def __init__(self) -> None:
-        self.name = ""
-        self.at = _CPU
-        self.refused: frozenset[str] = frozenset()
-        self.on_host: frozenset[str] = frozenset()
-        self.kernels: dict[Operator, Kernel] = {}
-
-
-device = Device()
 _DATA: Any = torch.Tensor.data  # the descriptor that is torch's own
 
 
@@ -289,7 +261,7 @@ def _warn(func: Operator, _: Sequence[Value], __: Mapping[str, Value]) -> None:
 def _learn(func: Operator) -> Kernel:
     space, _, name = str(func._schema.name).partition("::")  # noqa: SLF001 - no public name for it
     kernel = device.kernels[func] = Kernel(
-        mixed=name in _MIXED or space == "c10d",
+        mixed=name in MIXED or space == "c10d",
         product=name in PRODUCTS,
         gap=_gap(func),
         special=_special(func, space),

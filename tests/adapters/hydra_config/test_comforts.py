@@ -30,6 +30,7 @@ def test_a_sweep_over_a_group_takes_a_glob_and_a_removal_stays_one() -> None:
     assert hydra_config.sweep(["fleet=glob(*)", "~tags"]) == [
         ("fleet=local", "~tags"),
         ("fleet=r2", "~tags"),
+        ("fleet=rehearsal", "~tags"),
     ]
 
 

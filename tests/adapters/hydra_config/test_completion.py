@@ -56,6 +56,6 @@ def test_no_word_offers_all_groups_and_keys(folder: Path) -> None:
 
 def test_files_that_do_not_compose_still_offer_groups(folder: Path) -> None:
     (folder / "pipeline" / "broken.yaml").write_text("name: [")
-    words = ["pipeline=broken", "fleet=r"]
+    words = ["pipeline=broken", "fleet=r2"]
     assert hydra_config.complete(words, config_dir=folder) == ["fleet=r2"]
     assert hydra_config.complete(["fleet="], config_dir=folder / "nowhere") == []
