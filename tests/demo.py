@@ -1,6 +1,7 @@
 """The demo: launch the pipeline, ask what it serves, and say where to look. Run by `make demo`.
 
-It uses the command as a user would. The questions come from the test split that the run itself
+It uses the command as a user would. Training begins on pool `ascend`, whose emulated link breaks
+at a step, and goes on on pool `nvidia`. The questions come from the test split that the run itself
 held out, and reasoning-gym scores the answers.
 """
 
@@ -20,12 +21,12 @@ from rich.console import Console
 from jobs.data.dataset import read_examples, read_facts
 from jobs.data.reasoning import scorer
 from orchestrator import wiring
-from orchestrator.cli import tables
+from orchestrator.cli import runs, tables
 
 QUESTIONS = 100
 SHOWN = 5
 ASKED_AT_ONCE = 8
-OVERRIDES = ("pipeline=r2",)
+OVERRIDES = ("pipeline=r2", "experiment=ascend_breaks")
 
 
 def command(*words: str) -> list[str]:
@@ -41,6 +42,24 @@ def newest_run() -> dict[str, Any]:
 def folder_of(run: dict[str, Any], stage: str) -> Path:
     uri = next(item["artifact"] for item in run["stages"] if item["stage"] == stage)
     return Path(urlparse(uri).path)
+
+
+def story(run: dict[str, Any]) -> str:
+    """Return what happened to the training stage, told from the event store."""
+    store = wiring.event_store(wiring.home())
+    header = store.header(run["run"])
+    stage = runs.load(store, header).stages["pretrain"]
+    lines = []
+    for attempt in stage.attempts:
+        began = f"from step {attempt.resumed}" if attempt.resumed else "from the beginning"
+        if attempt.failure:
+            failure = attempt.failure
+            ended = f"failed at step {failure.step}: {failure.kind}, {failure.evidence}"
+        else:
+            ended = str(attempt.state)
+        lines.append(f"Attempt {attempt.number} on {attempt.pool}, {began}, {ended}")
+    lines.append(f"Steps done twice: {stage.lost_steps}")
+    return "\n".join(lines)
 
 
 def answers(run: dict[str, Any], questions: list[str]) -> list[str]:
@@ -65,6 +84,7 @@ def main() -> int:
     if launched:
         return launched
     run, out = newest_run(), Console(highlight=False)
+    out.print(f"\n{story(run)}")
     data = folder_of(run, "data")
     facts, examples = read_facts(data), read_examples(data, "test")[:QUESTIONS]
     said = answers(run, [item["question"] for item in examples])
