@@ -55,7 +55,7 @@ def _went_on(story: Story, failure: Failure, following: Attempt) -> str:
     begun = following.resumed or 0
     text += f" from step {begun}" if following.resumed is not None else " from the beginning"
     lost = max(0, (failure.step or 0) - begun)
-    return f"{text}; {lost} steps again" if lost else text
+    return f"{text}; {lost} steps lost" if lost else text
 
 
 def _of_rank(log: Sequence[str], rank: int | None) -> Sequence[str]:

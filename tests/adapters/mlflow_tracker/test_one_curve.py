@@ -104,7 +104,7 @@ def test_the_story_says_what_was_lost(
         "- **step:** 40",
         "- **last checkpoint:** step 30",
         "- **decision:** interconnect: fall back to nvidia",
-        "- **went on:** attempt 2 on nvidia (emulated H100) from step 30; 10 steps again",
+        "- **went on:** attempt 2 on nvidia (emulated H100) from step 30; 10 steps lost",
         "    [1] step 99",
         "    rank 1 saw it first",
     ):
