@@ -25,10 +25,11 @@ from tests.benchmarks.services import Bench, bench
 OUTAGES = int(os.environ.get("CHAOS_OUTAGES", "10"))  # noqa: TID251 - a test's own
 STEPS = int(os.environ.get("CHAOS_STEPS", "2500"))  # noqa: TID251 - as above
 KEYS = ("loss", "lr", "grad_norm", "tokens")
-STEP_SECONDS = 0.1
+CALM_STEPS = min(STEPS, 600)
+STEP_SECONDS = 0.2
 KINDS = ("SIGKILL", "SIGTERM", "SIGSTOP")
 AWAY_SECONDS = {"SIGKILL": 3.0, "SIGTERM": 3.0, "SIGSTOP": 13.0}  # longer than a request waits
-UP_SECONDS = 3.0
+UP_SECONDS = 5.0
 ROOT = Path(__file__).parents[2]
 PIPELINE = f"""
 name: stepping
@@ -85,9 +86,9 @@ class Outages:
         return os.getpgid(found.processes["server"])
 
 
-def _run(ready: Bench) -> tuple[str, Mapping[str, float]]:
+def _run(ready: Bench, steps: int) -> tuple[str, Mapping[str, float]]:
     """Run the pipeline; return the run's name and what the job measured of itself."""
-    order = ready.order(OVERRIDES)
+    order = ready.order([*OVERRIDES, f"pipeline.stages.step.params.steps={steps}"])
     ready.launch(order)
     name = order.header.run
     stored = wiring.event_store(order.at).events(name)
@@ -112,10 +113,10 @@ def _table(**runs: Mapping[str, float]) -> str:
 @pytest.mark.filterwarnings("ignore")  # Ray's, in this process
 def test_mlflow_outages_are_not_noticed_by_the_job_and_lose_nothing() -> None:
     with bench(OVERRIDES, stepping=PIPELINE) as ready:
-        _, before = _run(ready)
+        _, before = _run(ready, CALM_STEPS)
         with Outages(ready.folder / "home") as outages:
-            name, during = _run(ready)
-        _, after = _run(ready)
+            name, during = _run(ready, STEPS)
+        _, after = _run(ready, CALM_STEPS)
         experiment = ready.order(OVERRIDES).found.tracking.experiment
         found = Seen(mlflow_server.up(ready.folder / "home"), experiment)
         curves = {key: found.curve(f"{name}/step/1", key) for key in KEYS}

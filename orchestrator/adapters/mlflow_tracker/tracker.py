@@ -31,7 +31,7 @@ class Pace:
     between: float = 0.5
     heartbeat: float = 10.0
     retry: float = 1.0
-    longest_retry: float = 30.0
+    longest_retry: float = 5.0  # short: MLflow may be back for a moment only
 
 
 class MlflowTracker:
