@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from traceback import TracebackException
 from types import MappingProxyType, TracebackType
 
-from orchestrator.core.classify import Signature, kind_of
+from orchestrator.core.classify import Signature, kind_of, match
 from orchestrator.core.errors import ArtifactError, OrchestratorError
 from orchestrator.core.failure import FailureKind
 
@@ -41,7 +41,18 @@ def describe(error: BaseException, signatures: Sequence[Signature] = ()) -> Evid
         return Evidence(_kind(error, signatures), _line(error), "")
     told = TracebackException(type(error), error, frames)
     detail = "".join(told.format()).rstrip()[-LONGEST_DETAIL:]
-    return Evidence(_kind(error, signatures), _line(error), detail)
+    line = _line_with_code(error, signatures) or _line(error)
+    return Evidence(_kind(error, signatures), line, detail)
+
+
+def _line_with_code(error: BaseException, signatures: Sequence[Signature]) -> str | None:
+    """Return the line below the first of the message that a signature knows, as it was written.
+
+    Drivers begin with where in their own source they are, and come to the code further down.
+    """
+    below = (line.strip() for line in _said(error).splitlines()[1:])
+    found = next((line for line in below if match(line, signatures)), None)
+    return None if found is None else found[:LONGEST_LINE]
 
 
 def _from_the_user(frames: TracebackType | None) -> TracebackType | None:

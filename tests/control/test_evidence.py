@@ -113,3 +113,15 @@ def test_a_syntax_error_is_told_with_its_file_and_line() -> None:
 def test_a_line_that_announces_another_is_told_with_it() -> None:
     found = describe(ValueError("the config is wrong:\n    hidden_size 30 is no multiple of 4"))
     assert found.line == "ValueError: the config is wrong: hidden_size 30 is no multiple of 4"
+
+
+def test_the_line_is_the_one_with_the_makers_code_where_the_message_has_one() -> None:
+    error = RuntimeError(
+        "npuSynchronizeDevice:x.ts:479 NPU function error, error code is 507048\n"
+        "[ERROR] 2026-01-01 (PID:1, Device:0, RankID:1) ERR02005 DIST internal error\n"
+        "  EI0002: [PID: 1] The wait execution of the Notify register times out."
+    )
+    found = describe(raised(error), documented())
+    assert found.kind is FailureKind.INTERCONNECT
+    assert found.line == "EI0002: [PID: 1] The wait execution of the Notify register times out."
+    assert "npuSynchronizeDevice" in found.detail
