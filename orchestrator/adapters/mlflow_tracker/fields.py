@@ -40,6 +40,11 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
 
 
+def run_params(config: Mapping[str, Json]) -> dict[str, str]:
+    """Return the params of a run; the signatures, which few change, are in its artifact alone."""
+    return params({key: value for key, value in config.items() if key != "signatures"})
+
+
 def attempt_key(run: str, stage: str, number: int) -> str:
     """Return the key of an attempt; the key of a run is its id."""
     return f"{run}/{stage}/{number}"

@@ -132,7 +132,7 @@ class Projection:
             start = header.created or now
             shown[self._key] = self._server.create(self._key, tags, start)
         parent = shown[self._key]
-        self._outbox.add(parent, params=fields.params(header.config), tags=tags)
+        self._outbox.add(parent, params=fields.run_params(header.config), tags=tags)
         return parent
 
     def _show_attempt(self, shown: dict[str, Shown], attempt: Attempt, parent: Shown) -> Shown:

@@ -40,6 +40,11 @@ def test_params_are_flat_with_lists_as_text() -> None:
     }
 
 
+def test_the_signatures_of_failures_are_no_params_of_a_run():
+    config = {"seed": 1, "signatures": {"oom": {"pattern": "x"}}}
+    assert fields.run_params(config) == {"seed": "1"}
+
+
 def test_a_stage_without_parameters_has_no_params():
     assert fields.params({}) == {}
     assert fields.params({"model": {}, "steps": 2}) == {"model": "{}", "steps": "2"}
