@@ -100,13 +100,16 @@ def _drive(
             claim(store, header, by_force=order.by_force)
         logs = LogFiles(at / "logs" / header.run)
         closing.callback(logs.close)
-        tracker = wiring.tracker(found, store, header.run, addresses.tracking, logs.folder)
+        shown = _Shown(view, len(store.events(header.run)))
+        shown.tracker = wiring.tracker(
+            found, store, addresses.tracking, logs.folder, shown.last_event
+        )
         world = World(
             cluster=hands.cluster,
             serving=hands.serving,
             store=store,
             artifacts=wiring.artifact_store(wiring.storage_uri(found, at)),
-            tracker=_Shown(tracker, view),
+            tracker=shown,
             clock=wiring.clock(),
             gates=wiring.gates(store),
             holder=holder.name(),
@@ -114,7 +117,7 @@ def _drive(
         bench = wiring.workbench(found, at, reuse=order.reuse)
         controller = Controller(header, world, bench, _both(logs.observe, view.observe))
         closing.enter_context(_parting(controller, world, order))
-        view.follow(controller)
+        shown.follow(controller)
         interrupts.cancel(controller)
         if hands.reason:
             controller.cancel(hands.reason)
@@ -169,15 +172,26 @@ def _both(first: Observer, second: Observer) -> Observer:
 
 
 class _Shown:
-    """A tracker that tells the view too."""
+    """A tracker that tells the view too, and shows no more than its own controller has done."""
 
-    def __init__(self, tracker: Tracker, view: View) -> None:
-        self._tracker = tracker
-        self._view = view
+    tracker: Tracker
+
+    def __init__(self, view: View, events: int) -> None:
+        self._view, self._events = view, events
+        self._controller: Controller | None = None
+
+    def follow(self, controller: Controller) -> None:
+        """Show this controller's run from now on."""
+        self._controller = controller
+        self._view.follow(controller)
+
+    def last_event(self) -> int:
+        """Return the number of the last event that the controller has committed, or found."""
+        return self._controller.run.seq if self._controller else self._events
 
     def notify(self) -> None:
-        self._tracker.notify()
+        self.tracker.notify()
         self._view.changed()
 
     def close(self, timeout: float) -> bool:
-        return self._tracker.close(timeout)
+        return self.tracker.close(timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,8 +168,14 @@ def serving(found: Settings, address: str) -> Serving:
     return RayServing(address, found.cluster.serve_port, fetch_model, clock)
 
 
-def tracker(found: Settings, store: EventStore, run: str, uri: str, logs: Path) -> Tracker:
-    """Return the projection of run `run` into MLflow, or one that writes nothing."""
+def tracker(
+    found: Settings, store: EventStore, uri: str, logs: Path, upto: Callable[[], int]
+) -> Tracker:
+    """Return the projection of a run into MLflow, or one that writes nothing.
+
+    `logs` is the folder of the run's logs, which has its name. `upto` returns the number of the
+    last event that is to be shown.
+    """
     if not found.tracking.enabled:
         from orchestrator.adapters.no_tracker import NoTracker
 
@@ -179,13 +185,14 @@ def tracker(found: Settings, store: EventStore, run: str, uri: str, logs: Path) 
 
     return MlflowTracker(
         store,
-        run,
+        logs.name,
         uri=uri,
         settings=found.tracking,
         clock=clock(),
         logs=logs,
         access=access(uri),
         pools=_pool_processes(logs.parent.parent),
+        upto=upto,
     )
 
 

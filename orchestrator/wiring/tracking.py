@@ -62,7 +62,14 @@ def _bury(
     settings, way = replace(tracking, system_seconds=0.0), access(uri)
     logs /= name
     writer = MlflowTracker(
-        store, name, uri=uri, settings=settings, clock=clock, logs=logs, access=way
+        store,
+        name,
+        uri=uri,
+        settings=settings,
+        clock=clock,
+        logs=logs,
+        access=way,
+        upto=lambda: run.seq,  # what follows is shown by whoever resumes the run
     )
     if not writer.close(SECONDS_TO_WRITE):
         return False

@@ -116,7 +116,7 @@ def test_a_lost_run_on_a_cluster_is_cancelled_and_told_so(slow: Slow) -> None:
 
 
 def test_a_run_is_taken_over_from_a_controller_that_lives(slow: Slow) -> None:
-    launched = slow.begin("launch", *LONG)
+    launched = slow.begin("launch", *SLOW, "pipeline.stages.second.params.to=900")
     slow.until_step(12)
     run = slow.status()["run"]
     refused = slow.place.run("resume", run)

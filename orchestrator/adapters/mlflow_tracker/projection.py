@@ -10,7 +10,8 @@ asked then. So after an answer that was lost one pass is not enough: the next lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.adapters.mlflow_tracker import fields, figures
@@ -42,10 +43,21 @@ _RUN_STATUS = {
 class Projection:
     """One run of the event store on one MLflow server. For one thread."""
 
-    def __init__(self, store: EventStore, run: str, server: Server, logs: Path) -> None:
-        """Read the header of `run`; `logs` is the folder of its attempts' logs."""
+    def __init__(
+        self,
+        store: EventStore,
+        run: str,
+        server: Server,
+        logs: Path,
+        upto: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
+        """Read the header of `run`; `logs` is the folder of its attempts' logs.
+
+        `upto` returns the number of the last event that is ours to show: what follows it was
+        committed by a controller that took over, whose own tracker shows it.
+        """
         header = store.header(run)
-        self._store = store
+        self._store, self._upto = store, upto
         self._key = header.run
         self._server = server
         self._story = Story(begin(header))
@@ -69,8 +81,10 @@ class Projection:
             AwayError: MLflow is away; what is missing is written by a later call.
             StoreError: The event store can't be read.
         """
+        last = self._upto()
         for stored in self._store.events(self._key, self.run.seq):
-            self._story.tell(stored)
+            if stored.seq <= last:
+                self._story.tell(stored)
         try:
             self._write(now)
         except AwayError:

@@ -7,8 +7,9 @@ each time; the event store keeps what is missing.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,14 +50,16 @@ class MlflowTracker:
         access: Access | None = None,
         pools: Mapping[str, int] | None = None,
         pace: Pace | None = None,
+        upto: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         """Start the thread.
 
         `logs` is the folder of the attempts' logs. `pools` has, for pools whose processes run on
         this machine, the id of the process whose descendants they are: their load is measured.
+        `upto` returns the number of the last event that is to be shown.
         """
         server = Server(uri, settings.experiment, access)
-        self._projection = Projection(store, run, server, logs)
+        self._projection = Projection(store, run, server, logs, upto)
         self._clock, self._pace = clock, pace or Pace()
         self._sampler = Sampler(clock, settings.system_seconds, pools or {})
         self._last_heartbeat = float("-inf")

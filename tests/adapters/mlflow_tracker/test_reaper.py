@@ -80,3 +80,17 @@ def test_where_nothing_was_ever_shown_nothing_is_made(uri: str) -> None:
 def test_mlflow_being_away_is_said() -> None:
     with pytest.raises(TrackingError, match="refused"):
         reap("http://127.0.0.1:9", "experiment", ["r2-1"], REASON, START)
+
+
+def test_the_tracker_of_a_controller_shows_nothing_of_one_that_took_over(
+    orphan: Tale, track: Track, uri: str, experiment: str
+) -> None:
+    ours = len(orphan.store.events(orphan.name))
+    lost = Failure(kind=FailureKind.CONTROLLER_LOST, evidence="no life", pool="nvidia")
+    orphan.say(RunStarted(2), AttemptFailed("pretrain", 1, lost))
+    orphan.retry("pretrain", "nvidia")
+    orphan.begin("pretrain", 2)
+    assert track(orphan, upto=lambda: ours).close(SECONDS)
+    found = Seen(uri, experiment)
+    assert set(found.runs) == {"r2-1", "r2-1/data/1", "r2-1/pretrain/1"}
+    assert found.runs["r2-1/pretrain/1"].info.status == "RUNNING"
