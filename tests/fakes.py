@@ -96,6 +96,8 @@ class FakeCluster:
         return said
 
     def cancel(self, key: str) -> None:
+        if key not in self.asked:
+            return  # what another controller had started went with that one
         ended = isinstance(self._events_of(self.asked[key])[-1], ENDS)
         assert ended or not self.recorded, f"{key} was cancelled before that was committed"
         self.cancelled.append(key)

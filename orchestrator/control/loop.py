@@ -31,11 +31,7 @@ from orchestrator.core.state import (
     RunState,
     StageReused,
 )
-from orchestrator.messages import (
-    Message,
-    Points,
-    Succeeded,
-)
+from orchestrator.messages import Message, Points, Succeeded
 from orchestrator.ports import (
     ArtifactStore,
     Clock,
@@ -85,8 +81,8 @@ class Controller:
         self._lookout = Lookout(world.store, world.gates, world.clock, world.holder)
         self._steps = Steps()
         self._standing_by: set[tuple[str, str]] = set()
-        stored = world.store.events(header.run)
-        self.run = fold(header, ((item.at, item.event) for item in stored))
+        self._header = header
+        self.run = self._stored()
 
     def cancel(self, reason: str) -> None:
         """Ask for the run to end; safe to call from a signal handler."""
@@ -102,7 +98,7 @@ class Controller:
         if self.run.done:
             return self.run
         try:
-            self._commit(RunStarted(self.run.epoch + 1))
+            self._take_over()
             self._until_done()
         except StaleControllerError:
             raise
@@ -111,6 +107,19 @@ class Controller:
             raise
         self._lookout.leave(self.run)
         return self.run
+
+    def _take_over(self) -> None:
+        """Begin an epoch; what the controller of the last one commits meanwhile is read first."""
+        last = self.run.epoch
+        while not self.run.done:
+            try:
+                self._commit(RunStarted(last + 1))
+            except StaleControllerError:
+                self.run = self._stored()
+                if self.run.epoch != last:
+                    raise
+            else:
+                return
 
     def _until_done(self) -> None:
         wait = SHORTEST_WAIT
@@ -133,6 +142,10 @@ class Controller:
         if self.run.seq != before:
             self._keep_standby()
         return self.run.seq != before
+
+    def _stored(self) -> Run:
+        stored = self._world.store.events(self._header.run)
+        return fold(self._header, ((item.at, item.event) for item in stored))
 
     # --- record --------------------------------------------------------------------------------
 

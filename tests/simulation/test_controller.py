@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,14 @@ from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.policy import AS_PLANNED, Gate, Limits, Recovery
 from orchestrator.core.run import Run
 from orchestrator.core.spec import Pool, Stage
-from orchestrator.core.state import RunFailed, RunStarted, RunState
+from orchestrator.core.state import (
+    AttemptSaved,
+    AttemptStarted,
+    Event,
+    RunFailed,
+    RunStarted,
+    RunState,
+)
 from orchestrator.messages import Failed, Lease, Message, Placed, Points, Queued, Saved, Succeeded
 from tests.build import REF, header, plan, pool, stage
 from tests.fakes import (
@@ -231,3 +239,34 @@ def test_a_controller_that_has_nothing_to_commit_notices_that_another_took_over(
         bench.drive()
     assert bench.clock.now() < 4.0
     assert bench.store.lease("run") == later
+
+
+class Busy(MemoryStore):
+    """A store to which another controller commits something just before this one does."""
+
+    others: list[Event]
+
+    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+        if self.others:
+            super().append(run, len(self.log[run]) + 1, (self.others.pop(0),), at)
+        super().append(run, seq, events, at)
+
+
+def test_a_busy_controller_can_be_taken_over() -> None:
+    bench = Bench(GOOD)
+    bench.store.append("run", 1, (RunStarted(1),), 0.0)
+    bench.store.append("run", 2, (AttemptStarted("s", 1, "a"),), 0.0)
+    busy = Busy(bench.store.headers, bench.store.log)
+    busy.others = [AttemptSaved("s", 1, 5), AttemptSaved("s", 1, 6)]
+    run = Controller(bench.header, replace(bench.world, store=busy), BENCH).drive()
+    assert (run.state, run.epoch) == (RunState.SUCCEEDED, 2)
+    assert [attempt.saved for attempt in run.stages["s"].attempts] == [(5, 6), ()]
+
+
+def test_of_two_that_take_a_run_over_at_once_one_stops() -> None:
+    bench = Bench(GOOD)
+    busy = Busy(bench.store.headers, bench.store.log)
+    busy.others = [RunStarted(1)]
+    with pytest.raises(StaleControllerError):
+        Controller(bench.header, replace(bench.world, store=busy), BENCH).drive()
+    assert not bench.cluster.asked
