@@ -6,7 +6,7 @@ maker's log writes it (`aten::isin.Tensor_Tensor`, `aten::isin.Tensor_Tensor_out
 
 from __future__ import annotations
 
-import warnings
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -49,12 +49,11 @@ def refuse(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NoRetur
 
 
 def warn(func: Any, device: str) -> None:  # noqa: ANN401 - an operator of torch
-    """Warn as makers' software does where an operator runs on the host."""
-    warnings.warn(
-        f"CAUTION: The operator '{_qualified(func)}' is not currently supported on the "
-        f"{device.upper()} backend and will fall back to run on the CPU. "
-        f"This may have performance implications.",
-        stacklevel=3,
+    """Warn in the log, as torch_npu does, that an operator runs on the host."""
+    sys.stderr.write(
+        f"[W VariableFallbackKernel.cpp:51] Warning: CAUTION: The operator '{_qualified(func)}' "
+        f"is not currently supported on the {device.upper()} backend and will fall back to run "
+        f"on the CPU. This may have performance implications. (function {device}_cpu_fallback)\n"
     )
 
 

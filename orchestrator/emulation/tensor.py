@@ -254,8 +254,9 @@ def _refuse(func: Operator, args: Sequence[Value], kwargs: Mapping[str, Value]) 
 
 
 def _warn(func: Operator, _: Sequence[Value], __: Mapping[str, Value]) -> None:
-    """Warn that the host does the operator, which it does for all of them here."""
+    """Warn, once, that the host does the operator, which it does for all of them here."""
     gaps.warn(func, device.name)
+    device.kernels[func].gap = None
 
 
 def _learn(func: Operator) -> Kernel:

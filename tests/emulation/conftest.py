@@ -12,7 +12,8 @@ from tests.emulation.interpreter import Interpreter
 from tests.jobs.local_context import LocalContext
 
 SETUP = """
-import warnings
+import contextlib
+import io
 from dataclasses import replace
 from pathlib import Path
 import torch

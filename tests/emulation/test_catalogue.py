@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from orchestrator import wiring
+from orchestrator.core.classify import kind_of
 from orchestrator.emulation.catalogue import catalogue
 
 
@@ -30,3 +32,36 @@ def test_the_interconnect_timeout_tells_its_code() -> None:
     text = catalogue()["hccl_timeout"].fill(time="t", pid=1, device=0, rank=1)
     assert "EI0002: " in text
     assert "Notify register times out" in text
+
+
+KINDS = {
+    "aicore": "software",
+    "aicore_overflow": "numerical_divergence",
+    "aicpu": "software",
+    "cuda_degraded": "device_degraded",
+    "cuda_ecc": "device_lost",
+    "cuda_kernel": "software",
+    "cuda_lost": "device_lost",
+    "cuda_oom": "out_of_memory",
+    "hbm_ecc": "device_lost",
+    "hccl_retry": "interconnect",
+    "hccl_setup": "interconnect",
+    "hccl_timeout": "interconnect",
+    "hccp": "software",
+    "hccs_link": "interconnect",
+    "nccl_watchdog": "interconnect",
+    "npu_oom": "out_of_memory",
+    "npu_operator": "unsupported_operator",
+    "nvlink": "interconnect",
+    "suspect_remote": "interconnect",
+    "uce": "device_lost",
+}
+
+
+def test_every_error_is_told_apart_by_the_shipped_signatures() -> None:
+    signatures = tuple(wiring.settings(["pipeline=r2"]).signatures.values())
+    found = {}
+    for name, signature in catalogue().items():
+        text = signature.fill(time="2026-01-02-03:04:05", pid=77, device=3, rank=1)
+        found[name] = kind_of(f"RuntimeError: {text}", signatures)
+    assert found == KINDS
