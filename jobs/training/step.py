@@ -108,5 +108,6 @@ def make_optimizer(
         {"params": matrices, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    fused = device.type in {"cpu", "cuda"}
+    # where there is no fused kernel, torch takes several tensors at once if it may choose
+    fused = True if device.type in {"cpu", "cuda"} else None
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, beta2), fused=fused)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.optim.optimizer import _foreach_supported_types as _of_optimizers
+from torch.utils._foreach_utils import _foreach_supported_types as _of_gradients
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from orchestrator.core.errors import JobError
@@ -50,6 +52,9 @@ def _register(name: str, module: DeviceModule) -> None:
     library.impl("empty_strided", _empty_strided, _KEY)
     library.impl("_copy_from", _copy_from, _KEY)
     _libraries.append(library)
+    # Optimizers take several tensors at once on a chip, where they know the kind of tensor.
+    for known in (_of_optimizers, _of_gradients):
+        known.append(EmulatedTensor)
 
 
 # --- the three kernels that torch asks the device itself for -----------------------------------

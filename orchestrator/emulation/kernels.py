@@ -41,7 +41,7 @@ class Device:
         self.at = torch.device("cpu")
         self.refused: frozenset[str] = frozenset()
         self.on_host: frozenset[str] = frozenset()
-        self.kernels: dict[Operator, Kernel] = {}
+        self.kernels: dict[int, Kernel] = {}  # by id: an operator lives for ever, its hash is slow
 
 
 device = Device()

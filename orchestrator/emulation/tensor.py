@@ -58,7 +58,7 @@ class EmulatedTensor(torch.Tensor):
         kwargs: Mapping[str, Value] | None = None,
     ) -> Value:
         """Do an operator on the CPU."""
-        kernel = device.kernels.get(func) or _learn(func)
+        kernel = device.kernels.get(id(func)) or _learn(func)
         if hooks.before is not None:
             attempt(hooks.before)
         if kernel.gap is not None:
@@ -256,12 +256,12 @@ def _refuse(func: Operator, args: Sequence[Value], kwargs: Mapping[str, Value]) 
 def _warn(func: Operator, _: Sequence[Value], __: Mapping[str, Value]) -> None:
     """Warn, once, that the host does the operator, which it does for all of them here."""
     gaps.warn(func, device.name)
-    device.kernels[func].gap = None
+    device.kernels[id(func)].gap = None
 
 
 def _learn(func: Operator) -> Kernel:
     space, _, name = str(func._schema.name).partition("::")  # noqa: SLF001 - no public name for it
-    kernel = device.kernels[func] = Kernel(
+    kernel = device.kernels[id(func)] = Kernel(
         mixed=name in MIXED or space == "c10d",
         product=name in PRODUCTS,
         gap=_gap(func),
