@@ -80,10 +80,9 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The attempt has no place yet; `infeasible` says that it never will have."""
+    """The attempt has no place yet."""
 
     reason: str
-    infeasible: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ class Simulation:
         """Say what the attempt will say: it may wait for ever, hang, fail or succeed."""
         at, said = 0.0, list[tuple[float, Message]]()
         if self.dice.random() < 0.3:
-            said.append((at, Waiting("no room", infeasible=False)))
+            said.append((at, Waiting("no room")))
             at += self.dice.uniform(0.0, 0.8)
         if self.dice.random() < 0.9:
             said.append((at, Placed(("n1",))))
