@@ -29,19 +29,21 @@ from tests.conftest import Workplace
 PIPELINE = """
 defaults:
   - /job@stages.data: data_arithmetic
-  - /job@stages.pretrain: pretrain
   - _self_
 name: storm
 stages:
   data:
     params: {{draws: 2000}}
   pretrain:
+    job: paced.pretrain
+    role: train
     inputs: {{data: data}}
     needs: {{workers: 2}}
     limits: {{attempts: 1000, tries: 1000, backoff: 0.1, pending: 120}}
     watch: {{hang: 4}}
     recovery: {{keep: 3}}
     params:
+      pace: {pace}
       steps: {steps}
       batch_size: 16
       warmup: 20
@@ -50,6 +52,29 @@ stages:
       validation_rows: 64
       checkpoint_every: {every}
 """
+# The real training, whose steps take as long as those of a model of some size.
+PACED = """
+import time
+
+from jobs import pretraining
+
+
+class Paced:
+    def __init__(self, ctx, pace):
+        self._ctx, self._pace = ctx, pace
+
+    def __getattr__(self, name):
+        return getattr(self._ctx, name)
+
+    def progress(self, done, total):
+        time.sleep(self._pace)
+        self._ctx.progress(done, total)
+
+
+def pretrain(ctx, *, pace, **params):
+    return pretraining.pretrain(Paced(ctx, pace), **params)
+"""
+OVERRIDES = ("pipeline=storm", "jobs.packages=[jobs,paced]", "jobs.code=[.]")
 SECONDS_TO_RECOVER = 120.0
 SECONDS_OF_A_STOP = 8.0
 
@@ -61,7 +86,8 @@ class Storm:
     place: Workplace
     seed: int
     steps: int
-    every: int = 50
+    pace: float = 0.0
+    every: int = 5
     faults: list[str] = field(default_factory=list)
     recoveries: list[float] = field(default_factory=list)
     run: str = ""
@@ -71,7 +97,9 @@ class Storm:
         self.home = self.place.folder / ".orchestrator"
         conf = self.place.folder / "conf" / "pipeline"
         conf.mkdir(parents=True, exist_ok=True)
-        (conf / "storm.yaml").write_text(PIPELINE.format(steps=self.steps, every=self.every))
+        facts = {"steps": self.steps, "pace": self.pace, "every": self.every}
+        (conf / "storm.yaml").write_text(PIPELINE.format(**facts))
+        (self.place.folder / "paced.py").write_text(PACED)
         self._controller: subprocess.Popen[bytes] | None = None
 
     # --- the run --------------------------------------------------------------------------------
@@ -79,8 +107,7 @@ class Storm:
     def launch(self, *overrides: str) -> None:
         """Launch the run; its stages are never reused."""
         self._earlier = self._runs()
-        words = ("launch", "--no-cache", "--config-dir", "conf", "pipeline=storm", *overrides)
-        self._begin(*words)
+        self._begin("launch", "--no-cache", "--config-dir", "conf", *OVERRIDES, *overrides)
         assert wait(self._listed, 300.0, tick=0.5), "the run is not in the store"
 
     def resume(self) -> None:
@@ -137,12 +164,11 @@ class Storm:
 
     # --- faults ---------------------------------------------------------------------------------
 
-    def rage(self, count: int, kinds: Sequence[str]) -> None:
-        """Do `count` faults of these kinds, each once the run has recovered from the last."""
-        for _ in range(count):
+    def rage(self, kinds: Sequence[str]) -> None:
+        """Do faults of these kinds, shuffled, each once the run has recovered from the last."""
+        for kind in self.dice.sample(kinds, len(kinds)):
             if not self._recovered():
                 break  # it is over
-            kind = self.dice.choice(list(kinds))
             time.sleep(self.dice.uniform(0.0, 1.0))  # noqa: TID251 - a test of real processes
             began = time.monotonic()
             if self._act(kind)():
