@@ -14,7 +14,7 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.classify import Signature
 from orchestrator.core.failure import Failure
 from orchestrator.core.policy import AS_PLANNED, Adjust, Watch
-from orchestrator.core.spec import Endpoint, Format, Json, Needs, Pool
+from orchestrator.core.spec import Json, Needs, Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,28 +46,6 @@ class AttemptRequest:
     keep: int = 3
     watch: Watch = field(default_factory=Watch)
     signatures: tuple[Signature, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """Name of the attempt, unique over all runs."""
-        return f"{self.run}/{self.stage}/{self.attempt}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
-    """All that serving needs to know to deploy one revision of an endpoint on a pool."""
-
-    run: str
-    stage: str
-    attempt: int
-    endpoint: Endpoint
-    model: ArtifactRef
-    format: Format
-    pool: Pool
-    needs: Needs
-    packages: tuple[str, ...]
-    code: tuple[str, ...]
-    storage: str
 
     @property
     def key(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.core.artifact import ArtifactRef, Manifest
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import (
     ArtifactError,
 )
@@ -18,15 +19,7 @@ from orchestrator.core.state import (
     AttemptSucceeded,
     Event,
 )
-from orchestrator.messages import (
-    AttemptRequest,
-    Deployment,
-    Failed,
-    Message,
-    PoolState,
-    PoolStatus,
-    Succeeded,
-)
+from orchestrator.messages import AttemptRequest, Failed, Message, PoolState, PoolStatus, Succeeded
 from tests.memory import MemoryStore
 
 Asked = AttemptRequest | Deployment

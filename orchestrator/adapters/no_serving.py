@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.messages import Deployment, EndpointStatus, Failed, Message
+from orchestrator.messages import EndpointStatus, Failed, Message
 
 REASON = "cluster.kind 'local' can't serve endpoints; set cluster=ray"
 

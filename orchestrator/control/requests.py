@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.classify import Signature
 from orchestrator.core.decide import Start
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.recovery import avoided
 from orchestrator.core.run import Run, StageRun
-from orchestrator.messages import AttemptRequest, Deployment
+from orchestrator.messages import AttemptRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

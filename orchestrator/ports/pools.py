@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.spec import Pool
-from orchestrator.messages import (
-    AttemptRequest,
-    Deployment,
-    EndpointStatus,
-    Message,
-    PoolStatus,
-)
+from orchestrator.messages import AttemptRequest, EndpointStatus, Message, PoolStatus
 
 
 class Worker(Protocol):

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import PlanError, Problem, StoreError
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec import Json
-from orchestrator.messages import AttemptRequest, Deployment, Message
+from orchestrator.messages import AttemptRequest, Message
 from orchestrator.ports import ArtifactStore, Clock, Cluster, EventStore, Gates, Serving, Tracker
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from ray.serve.exceptions import RayServeException
 
 from orchestrator.adapters.rayserve import placement, state
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
-from orchestrator.messages import Deployment
 
 FOREIGN = (RayError, RayServeException, OSError, RuntimeError, TimeoutError, ValueError)
 

@@ -12,7 +12,7 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from orchestrator.messages import Deployment
+from orchestrator.core.endpoints import Deployment
 
 _SECONDS = 2.0
 _POLL_SECONDS = 0.05

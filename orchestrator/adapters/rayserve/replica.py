@@ -10,9 +10,9 @@ from ray import serve
 
 from orchestrator.control.context import hardware_of
 from orchestrator.control.job_import import extend_path, load_job
+from orchestrator.core.endpoints import Deployment
 from orchestrator.emulation import provide
 from orchestrator.job import Engine
-from orchestrator.messages import Deployment
 from orchestrator.ports import Clock
 
 Fetch: TypeAlias = Callable[[Deployment], Path]

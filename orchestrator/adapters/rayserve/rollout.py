@@ -15,9 +15,10 @@ from orchestrator.adapters.rayserve import operations, placement, state
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.placement import Room
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.messages import Deployment, Failed, LogLine, Message, Placed, Succeeded, Waiting
+from orchestrator.messages import Failed, LogLine, Message, Placed, Succeeded, Waiting
 
 _POLL_SECONDS = 0.25
 _REMOVE_SECONDS = 40.0

@@ -12,8 +12,9 @@ from orchestrator.adapters.rayserve import state
 from orchestrator.adapters.rayserve.operations import FOREIGN, remove
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
 from orchestrator.adapters.rayserve.rollout import Rollout
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
-from orchestrator.messages import Deployment, EndpointStatus, Failed, Message, Succeeded
+from orchestrator.messages import EndpointStatus, Failed, Message, Succeeded
 
 _NAMESPACE = "orchestrator"
 

@@ -17,11 +17,12 @@ import ray
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import service
 from orchestrator.adapters.rayserve import RayServing
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec import Emulation, Endpoint, Needs, Pool
-from orchestrator.messages import Deployment, Failed, Message, Placed, PoolState, Succeeded
+from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
 from tests.build import accelerator
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -1,0 +1,265 @@
+"""Endpoints: a stable address with revisions behind it, each one model on one pool.
+
+An endpoint is the fold of its events, as a run is. Traffic goes by shares in percent, only to
+revisions that are ready, and an event that does not fit is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypeAlias
+
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.errors import TransitionError
+from orchestrator.core.spec import Endpoint, Format, Needs, Pool
+
+WHOLE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """All that serving needs to know to deploy a model on a pool as an endpoint's revision.
+
+    `token` is what the gateway shows to a replica: nobody else may ask one.
+    """
+
+    run: str
+    stage: str
+    attempt: int
+    endpoint: Endpoint
+    model: ArtifactRef
+    format: Format
+    pool: Pool
+    needs: Needs
+    packages: tuple[str, ...]
+    code: tuple[str, ...]
+    storage: str
+    revision: int = 1
+    token: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name of the attempt that deploys it, unique over all runs."""
+        return f"{self.run}/{self.stage}/{self.attempt}"
+
+    @property
+    def application(self) -> str:
+        """Name of the revision, unique over all endpoints."""
+        return f"{self.endpoint.name}.r{self.revision}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """An OpenAI-compatible address that somebody else runs, as a revision of an endpoint.
+
+    `model` is its name for the model; `key_variable` names the environment variable of the
+    gateway that holds its API key, if it wants one.
+    """
+
+    address: str
+    model: str
+    key_variable: str = ""
+
+
+class RevisionState(StrEnum):
+    """State of a revision. RETIRED: it takes no traffic, and its replicas are gone or going."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RETIRED = "retired"
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionAdded:
+    """Revision `number` was asked for: one of ours, or one outside."""
+
+    number: int
+    deployment: Deployment | None = None
+    outside: Outside | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionReady:
+    """All replicas of the revision have answered."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficMoved:
+    """Revisions share the traffic so, in percent; `shadow` gets copies that nobody reads."""
+
+    shares: Mapping[int, int]
+    reason: str
+    shadow: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRetired:
+    """The revision takes no traffic any more."""
+
+    number: int
+    reason: str
+
+
+EndpointEvent: TypeAlias = RevisionAdded | RevisionReady | TrafficMoved | RevisionRetired
+ENDPOINT_EVENTS: Mapping[str, type[EndpointEvent]] = MappingProxyType(
+    {kind.__name__: kind for kind in (RevisionAdded, RevisionReady, TrafficMoved, RevisionRetired)}
+)
+
+
+# --- the fold ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """A revision so far; `since` is when it was asked for (seconds, epoch)."""
+
+    number: int
+    since: float
+    deployment: Deployment | None = None
+    outside: Outside | None = None
+    state: RevisionState = RevisionState.STARTING
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call it: `r3`."""
+        return f"r{self.number}"
+
+    @property
+    def pool(self) -> str:
+        """Name of its pool; where it is outside, the address."""
+        if self.deployment is not None:
+            return self.deployment.pool.name
+        return self.outside.address if self.outside else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A change of traffic, as it was committed at `at` (seconds, epoch)."""
+
+    at: float
+    shares: Mapping[int, int]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointLife:
+    """An endpoint after `seq` events."""
+
+    name: str
+    seq: int = 0
+    revisions: Mapping[int, Revision] = field(default_factory=dict)
+    shares: Mapping[int, int] = field(default_factory=dict)
+    shadow: int | None = None
+    moves: tuple[Move, ...] = ()
+
+    @property
+    def next_number(self) -> int:
+        """Number of the revision that would be added next."""
+        return max(self.revisions, default=0) + 1
+
+    @property
+    def leading(self) -> Revision | None:
+        """The revision with the largest share of the traffic; the newer of equals."""
+        shared = [(share, number) for number, share in self.shares.items() if share]
+        return self.revisions[max(shared)[1]] if shared else None
+
+    @property
+    def live(self) -> tuple[Revision, ...]:
+        """Revisions that are not retired, oldest first."""
+        there = sorted(self.revisions.values(), key=lambda revision: revision.number)
+        return tuple(r for r in there if r.state is not RevisionState.RETIRED)
+
+    @property
+    def before(self) -> Revision | None:
+        """The revision that led before the one that leads now; what a rollback goes back to."""
+        leading = self.leading
+        for move in reversed(self.moves):
+            shared = [(share, number) for number, share in move.shares.items() if share]
+            if shared and leading is not None and max(shared)[1] != leading.number:
+                return self.revisions[max(shared)[1]]
+        return None
+
+
+def endpoint_of(name: str, events: Iterable[tuple[float, EndpointEvent]]) -> EndpointLife:
+    """Return the endpoint after `events`, each with its time in seconds since the epoch."""
+    life = EndpointLife(name=name)
+    for at, event in events:
+        life = follow(life, event, at)
+    return life
+
+
+def follow(life: EndpointLife, event: EndpointEvent, at: float) -> EndpointLife:
+    """Return the endpoint after `event`, which happened at `at` seconds since the epoch.
+
+    Raises:
+        TransitionError: The event does not fit the endpoint's state.
+    """
+    if isinstance(event, RevisionAdded):
+        after = _added(life, event, at)
+    elif isinstance(event, RevisionReady):
+        after = _turned(life, event.number, RevisionState.STARTING, RevisionState.READY)
+    elif isinstance(event, TrafficMoved):
+        after = _moved(life, event, at)
+    else:
+        after = _retired(life, event)
+    return replace(after, seq=life.seq + 1)
+
+
+def _added(life: EndpointLife, event: RevisionAdded, at: float) -> EndpointLife:
+    if event.number != life.next_number:
+        raise _unfit(life, f"revision r{event.number} can't be added, r{life.next_number} can")
+    if (event.deployment is None) == (event.outside is None):
+        raise _unfit(life, "a revision is one of ours or one outside")
+    made = Revision(
+        number=event.number, since=at, deployment=event.deployment, outside=event.outside
+    )
+    return replace(life, revisions={**life.revisions, event.number: made})
+
+
+def _moved(life: EndpointLife, event: TrafficMoved, at: float) -> EndpointLife:
+    for number in (*event.shares, *(() if event.shadow is None else (event.shadow,))):
+        found = life.revisions.get(number)
+        if found is None or found.state is not RevisionState.READY:
+            state = found.state if found else "unknown"
+            raise _unfit(life, f"r{number} is {state}, and only ready revisions take traffic")
+    if sum(event.shares.values()) != WHOLE or any(share < 0 for share in event.shares.values()):
+        raise _unfit(life, f"shares {dict(event.shares)!r} are not {WHOLE} percent together")
+    shares = {number: share for number, share in event.shares.items() if share}
+    move = Move(at=at, shares=shares, reason=event.reason)
+    return replace(life, shares=shares, shadow=event.shadow, moves=(*life.moves, move))
+
+
+def _retired(life: EndpointLife, event: RevisionRetired) -> EndpointLife:
+    if life.shares.get(event.number) and len(life.shares) > 1:
+        raise _unfit(life, f"r{event.number} takes traffic; move that first")
+    found = life.revisions.get(event.number)
+    if found is None or found.state is RevisionState.RETIRED:
+        raise _unfit(life, f"there is no live revision r{event.number}")
+    gone = replace(found, state=RevisionState.RETIRED, reason=event.reason)
+    shares = {number: share for number, share in life.shares.items() if number != event.number}
+    shadow = None if life.shadow == event.number else life.shadow
+    revisions = {**life.revisions, event.number: gone}
+    return replace(life, revisions=revisions, shares=shares, shadow=shadow)
+
+
+def _turned(
+    life: EndpointLife, number: int, before: RevisionState, after: RevisionState
+) -> EndpointLife:
+    found = life.revisions.get(number)
+    if found is None or found.state is not before:
+        state = found.state if found else "unknown"
+        raise _unfit(life, f"r{number} is {state}, not {before}")
+    return replace(life, revisions={**life.revisions, number: replace(found, state=after)})
+
+
+def _unfit(life: EndpointLife, why: str) -> TransitionError:
+    return TransitionError(f"endpoint {life.name!r}: {why}")

@@ -1,0 +1,86 @@
+"""Where requests go: the endpoints, their revisions, and the replicas that answer for each.
+
+The gateway reads these values anew every moment; who writes them is no concern of its.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionRoute:
+    """A revision that may take traffic.
+
+    Attributes:
+        name: `r3`.
+        pool: Its pool, for metrics and for people.
+        share: Percent of the traffic.
+        urls: Base URL of each replica that answers (`http://10.0.0.1:30000/chat.r3`), or of the
+            one outside; `/v1/...` comes after it.
+        token: What is sent as the bearer token.
+        model: Name of the model there; the endpoint's own name where empty.
+        outside: Whether somebody else runs it.
+    """
+
+    name: str
+    pool: str
+    share: int
+    urls: tuple[str, ...]
+    token: str = ""
+    model: str = ""
+    outside: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRoute:
+    """An endpoint and its revisions.
+
+    Attributes:
+        name: Name of the endpoint, and of its model in the OpenAI API.
+        revisions: Those that take traffic, and the shadow.
+        shadow: Name of the revision that gets a copy of each request, answered to nobody.
+        sticky: What keeps a client on a revision while shares stand: its API `key`, the header
+            `x-session-id` (`session`), or nothing.
+        concurrency: Requests a replica works on at once, at most.
+        queue: Requests that wait for a replica, at most; more are answered by 429.
+        overflow: Name of the revision that takes what finds no room at the others.
+    """
+
+    name: str
+    revisions: tuple[RevisionRoute, ...]
+    shadow: str = ""
+    sticky: str = ""
+    concurrency: int = 256
+    queue: int = 1024
+    overflow: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """An API key: only its SHA-256 is kept. Limits are a minute's; None is no limit."""
+
+    name: str
+    digest: str
+    models: tuple[str, ...] = ()
+    requests: int | None = None
+    tokens: int | None = None
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """All that the gateway goes by. Without keys it is open to all who reach it."""
+
+    endpoints: Mapping[str, EndpointRoute] = field(default_factory=dict)
+    keys: Mapping[str, Key] = field(default_factory=dict)  # by digest
+
+
+class Routes(Protocol):
+    """Where the gateway looks the table up; cheap enough for every request."""
+
+    def table(self) -> Table:
+        """Return the newest table."""
+        ...
