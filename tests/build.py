@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.classify import Signature
+from orchestrator.core.endpoints import Deployment
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.policy import Bounds, Limits
@@ -17,6 +19,7 @@ from orchestrator.core.run import RunHeader
 from orchestrator.core.spec import (
     Accelerator,
     Bindings,
+    Endpoint,
     Fleet,
     Needs,
     Pipeline,
@@ -95,3 +98,24 @@ def documented() -> tuple[Signature, ...]:
 def failure(kind: FailureKind = FailureKind.INTERCONNECT, evidence: str = "EI0002") -> Failure:
     """Return a failure of `kind`."""
     return Failure(kind=kind, evidence=evidence, pool="a", node="n1", rank=0, step=40)
+
+
+def deployment(
+    name: str, *, pool_name: str = "a", revision: int = 1, run: str = "r2-1", **fields: object
+) -> Deployment:
+    """Return the deployment of revision `revision` of endpoint `name`."""
+    made = Deployment(
+        run=run,
+        stage="serve",
+        attempt=1,
+        endpoint=Endpoint(name=name, engine="jobs.engines.echo.EchoEngine"),
+        model=REF,
+        format="bf16",
+        pool=pool(pool_name),
+        needs=Needs(),
+        packages=("jobs",),
+        code=(),
+        storage="file:///artifacts",
+        revision=revision,
+    )
+    return replace(made, **fields)  # type: ignore[arg-type]

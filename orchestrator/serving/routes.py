@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from orchestrator.core.endpoints import ApiKey
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionRoute:
@@ -59,23 +61,11 @@ class EndpointRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """An API key: only its SHA-256 is kept. Limits are a minute's; None is no limit."""
-
-    name: str
-    digest: str
-    models: tuple[str, ...] = ()
-    requests: int | None = None
-    tokens: int | None = None
-    expires: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """All that the gateway goes by. Without keys it is open to all who reach it."""
 
     endpoints: Mapping[str, EndpointRoute] = field(default_factory=dict)
-    keys: Mapping[str, Key] = field(default_factory=dict)  # by digest
+    keys: Mapping[str, ApiKey] = field(default_factory=dict)  # by digest
 
 
 class Routes(Protocol):

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.event_store import codec, tables
+from orchestrator.adapters.event_store.endpoints import Endpoints
 from orchestrator.adapters.event_store.notes import Notes
 from orchestrator.adapters.event_store.tables import cursors, results, runs
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
@@ -27,8 +28,8 @@ NEWEST_NAMED = 5
 POINT_COLUMNS = ("run", "stage", "attempt", "key", "value", "step", "at")
 
 
-class SqlEventStore(Notes):
-    """The port `EventStore` on a database that SQLAlchemy knows."""
+class SqlEventStore(Notes, Endpoints):
+    """The ports `EventStore` and `EndpointStore` on a database that SQLAlchemy knows."""
 
     def __init__(self, url: str) -> None:
         """Open the database at `url` (`sqlite:////path/to.db`), making tables that it lacks.

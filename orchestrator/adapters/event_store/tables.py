@@ -116,6 +116,31 @@ queues = Table(
     Column("at", Double, nullable=False),
 )
 
+endpoint_events = Table(
+    "endpoint_events",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("urls", Text, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
 results = Table(
     "results",
     metadata,

@@ -1,0 +1,109 @@
+"""Endpoints: their events, numbered as those of runs; replicas and keys, as last said."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from orchestrator.adapters.event_store import codec
+from orchestrator.adapters.event_store.database import Database
+from orchestrator.adapters.event_store.tables import endpoint_events, keys, replicas
+from orchestrator.core.endpoints import (
+    ENDPOINT_EVENTS,
+    ApiKey,
+    EndpointEvent,
+    EndpointLife,
+    endpoint_of,
+    follow,
+)
+from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+
+
+class Endpoints(Database):
+    """The port `EndpointStore`."""
+
+    def endpoint(self, name: str) -> EndpointLife:
+        """Return the endpoint as its events tell; one without events has no revision."""
+        wanted = select(endpoint_events).where(endpoint_events.c.endpoint == name)
+        with self._reading() as connection:
+            rows = connection.execute(wanted.order_by(endpoint_events.c.seq)).all()
+        return endpoint_of(name, map(_event, rows))
+
+    def endpoints(self) -> Mapping[str, EndpointLife]:
+        """Return all endpoints that have events, by name."""
+        by_name: dict[str, list[tuple[float, EndpointEvent]]] = defaultdict(list)
+        order = (endpoint_events.c.endpoint, endpoint_events.c.seq)
+        with self._reading() as connection:
+            for row in connection.execute(select(endpoint_events).order_by(*order)):
+                by_name[row.endpoint].append(_event(row))
+        return {name: endpoint_of(name, events) for name, events in by_name.items()}
+
+    def follow(self, life: EndpointLife, events: Sequence[EndpointEvent], at: float) -> None:
+        """Commit what happens to the endpoint after `life`, all or nothing.
+
+        Raises:
+            TransitionError: An event does not fit.
+            StaleControllerError: Somebody else has changed the endpoint since `life`.
+        """
+        rows = []
+        for event in events:
+            life = follow(life, event, at)
+            row = {"endpoint": life.name, "seq": life.seq, "at": at}
+            rows.append({**row, "kind": type(event).__name__, "body": codec.dump(event)})
+        with self._writing() as connection:
+            try:
+                connection.execute(endpoint_events.insert(), rows)
+            except IntegrityError as error:
+                message = f"endpoint {life.name!r} was changed by somebody else; look again"
+                raise StaleControllerError(message) from error
+
+    def note_replicas(self, endpoint: str, revision: int, urls: Sequence[str]) -> None:
+        """Make `urls` the replicas of a revision, instead of before; none is none."""
+        place = {"endpoint": endpoint, "revision": revision}
+        mine = (replicas.c.endpoint == endpoint) & (replicas.c.revision == revision)
+        with self._writing() as connection:
+            connection.execute(delete(replicas).where(mine))
+            if urls:
+                connection.execute(replicas.insert(), {**place, "urls": json.dumps(list(urls))})
+
+    def replicas(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
+        """Return the base URLs of the replicas that answer, by endpoint and revision."""
+        with self._reading() as connection:
+            rows = connection.execute(select(replicas)).all()
+        return {(row.endpoint, row.revision): tuple(json.loads(row.urls)) for row in rows}
+
+    def add_key(self, key: ApiKey) -> None:
+        """Keep an API key. Raises `StoreError` when there is one of its name."""
+        with self._writing() as connection:
+            try:
+                connection.execute(keys.insert(), {"name": key.name, "body": codec.dump(key)})
+            except IntegrityError as error:
+                message = f"there is a key {key.name!r}; revoke it first, or take another name"
+                raise StoreError(message) from error
+
+    def drop_key(self, name: str) -> None:
+        """Forget an API key. Raises `NotFoundError`."""
+        with self._writing() as connection:
+            gone = connection.execute(delete(keys).where(keys.c.name == name)).rowcount
+        if not gone:
+            known = ", ".join(key.name for key in self.keys()) or "none"
+            raise NotFoundError(f"no key {name!r}; there are: {known}")
+
+    def keys(self) -> Sequence[ApiKey]:
+        """Return all API keys, by name."""
+        with self._reading() as connection:
+            rows = connection.execute(select(keys).order_by(keys.c.name)).all()
+        return [codec.load(ApiKey, row.body, f"key {row.name!r}") for row in rows]
+
+
+def _event(row: Any) -> tuple[float, EndpointEvent]:  # noqa: ANN401 - a row of SQLAlchemy
+    where = f"event {row.seq!r} of endpoint {row.endpoint!r}"
+    if row.kind not in ENDPOINT_EVENTS:
+        message = f"{where} is of unknown kind {row.kind!r}; was it written by a newer version?"
+        raise StoreError(message)
+    return row.at, codec.load(ENDPOINT_EVENTS[row.kind], row.body, where)

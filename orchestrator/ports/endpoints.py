@@ -1,0 +1,49 @@
+"""What is kept of endpoints: their events, the replicas that answer, and API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from orchestrator.core.endpoints import ApiKey, EndpointEvent, EndpointLife
+
+
+class EndpointStore(Protocol):
+    """Memory of all endpoints. Raises `StoreError` for what the database refuses."""
+
+    def endpoint(self, name: str) -> EndpointLife:
+        """Return the endpoint as its events tell; one without events has no revision."""
+        ...
+
+    def endpoints(self) -> Mapping[str, EndpointLife]:
+        """Return all endpoints that have events, by name."""
+        ...
+
+    def follow(self, life: EndpointLife, events: Sequence[EndpointEvent], at: float) -> None:
+        """Commit what happens to the endpoint after `life`, all or nothing.
+
+        Raises:
+            TransitionError: An event does not fit.
+            StaleControllerError: Somebody else has changed the endpoint since `life`.
+        """
+        ...
+
+    def note_replicas(self, endpoint: str, revision: int, urls: Sequence[str]) -> None:
+        """Make `urls` the replicas of a revision, instead of before; none is none."""
+        ...
+
+    def replicas(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
+        """Return the base URLs of the replicas that answer, by endpoint and revision."""
+        ...
+
+    def add_key(self, key: ApiKey) -> None:
+        """Keep an API key. Raises `StoreError` when there is one of its name."""
+        ...
+
+    def drop_key(self, name: str) -> None:
+        """Forget an API key. Raises `NotFoundError`."""
+        ...
+
+    def keys(self) -> Sequence[ApiKey]:
+        """Return all API keys, by name."""
+        ...

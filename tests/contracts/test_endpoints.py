@@ -1,0 +1,55 @@
+"""What every store of endpoints must do."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.core.endpoints import (
+    ApiKey,
+    RevisionAdded,
+    RevisionReady,
+    RevisionState,
+    TrafficMoved,
+)
+from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+from tests.build import deployment
+from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
+
+
+def test_an_endpoint_comes_back_as_its_events_made_it(store: SqlEventStore) -> None:  # noqa: F811 - the fixture
+    one = deployment("chat", pool_name="ascend", revision=1)
+    assert store.endpoint("chat").revisions == {}
+    store.follow(store.endpoint("chat"), [RevisionAdded(1, one), RevisionReady(1)], 5.0)
+    store.follow(store.endpoint("chat"), [TrafficMoved({1: 100}, "the first")], 6.0)
+    found = store.endpoints()["chat"]
+    assert found == store.endpoint("chat")
+    assert (found.seq, found.shares) == (3, {1: 100})
+    assert found.revisions[1].deployment == one
+    assert (found.revisions[1].state, found.revisions[1].since) == (RevisionState.READY, 5.0)
+
+
+def test_of_two_who_change_an_endpoint_one_is_stale(store: SqlEventStore) -> None:  # noqa: F811 - as above
+    seen = store.endpoint("chat")
+    store.follow(seen, [RevisionAdded(1, deployment("chat"))], 5.0)
+    with pytest.raises(StaleControllerError, match="'chat' was changed"):
+        store.follow(seen, [RevisionAdded(1, deployment("chat"))], 6.0)
+
+
+def test_replicas_are_those_that_were_noted_last(store: SqlEventStore) -> None:  # noqa: F811 - as above
+    store.note_replicas("chat", 1, ["http://a:1/chat.r1", "http://b:1/chat.r1"])
+    store.note_replicas("chat", 2, ["http://c:1/chat.r2"])
+    store.note_replicas("chat", 1, ["http://b:1/chat.r1"])
+    store.note_replicas("chat", 2, [])
+    assert store.replicas() == {("chat", 1): ("http://b:1/chat.r1",)}
+
+
+def test_a_key_has_one_name_until_it_is_revoked(store: SqlEventStore) -> None:  # noqa: F811 - as above
+    key = ApiKey(name="ann", digest="aa", models=("chat",), requests=60)
+    store.add_key(key)
+    with pytest.raises(StoreError, match="there is a key 'ann'"):
+        store.add_key(key)
+    assert store.keys() == [key]
+    store.drop_key("ann")
+    with pytest.raises(NotFoundError, match="no key 'ann'; there are: none"):
+        store.drop_key("ann")

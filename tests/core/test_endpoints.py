@@ -1,0 +1,106 @@
+"""An endpoint is the fold of its events, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.core.endpoints import (
+    EndpointEvent,
+    EndpointLife,
+    Outside,
+    RevisionAdded,
+    RevisionReady,
+    RevisionRetired,
+    RevisionState,
+    TrafficMoved,
+    endpoint_of,
+    follow,
+)
+from orchestrator.core.errors import TransitionError
+from tests.build import deployment
+
+OUTSIDE = Outside(address="http://far/v1", model="m")
+
+
+def life(*events: EndpointEvent) -> EndpointLife:
+    return endpoint_of("chat", ((float(at), event) for at, event in enumerate(events)))
+
+
+def added(number: int) -> RevisionAdded:
+    return RevisionAdded(number, deployment("chat", revision=number))
+
+
+TWO = (added(1), RevisionReady(1), TrafficMoved({1: 100}, "first"), added(2), RevisionReady(2))
+
+
+def test_traffic_goes_by_shares_and_the_largest_leads() -> None:
+    found = life(*TWO, TrafficMoved({1: 90, 2: 10}, "canary"))
+    assert found.leading is found.revisions[1]
+    assert found.before is None
+    later = follow(found, TrafficMoved({2: 100}, "all"), 9.0)
+    assert later.leading is not None
+    assert (later.leading.name, later.before) == ("r2", later.revisions[1])
+    assert [move.shares for move in later.moves] == [{1: 100}, {1: 90, 2: 10}, {2: 100}]
+
+
+def test_a_retired_revision_is_no_longer_live() -> None:
+    found = life(*TWO, TrafficMoved({2: 100}, "all"), RevisionRetired(1, "replaced by r2"))
+    assert [revision.name for revision in found.live] == ["r2"]
+    assert found.revisions[1].state is RevisionState.RETIRED
+    assert found.next_number == 3
+    ended = follow(found, RevisionRetired(2, "down"), 9.0)
+    assert (ended.shares, ended.leading) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("events", "why"),
+    [
+        ((added(2),), "r2 can't be added, r1 can"),
+        ((RevisionAdded(1),), "one of ours or one outside"),
+        ((RevisionAdded(1, deployment("chat"), OUTSIDE),), "one of ours or one outside"),
+        ((added(1), TrafficMoved({1: 100}, "")), "r1 is starting, and only ready"),
+        ((TrafficMoved({4: 100}, ""),), "r4 is unknown"),
+        ((*TWO, TrafficMoved({1: 50, 2: 40}, "")), "are not 100 percent"),
+        ((*TWO, TrafficMoved({1: 110, 2: -10}, "")), "are not 100 percent"),
+        ((*TWO, TrafficMoved({1: 100}, "", shadow=3)), "r3 is unknown"),
+        ((*TWO, RevisionReady(2)), "r2 is ready, not starting"),
+        ((*TWO, TrafficMoved({1: 5, 2: 95}, ""), RevisionRetired(1, "")), "takes traffic"),
+        ((RevisionRetired(1, ""),), "no live revision r1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(events: tuple[EndpointEvent, ...], why: str) -> None:
+    with pytest.raises(TransitionError, match=why):
+        life(*events)
+
+
+def test_one_outside_has_an_address_for_a_pool() -> None:
+    found = life(RevisionAdded(1, outside=OUTSIDE), RevisionReady(1))
+    assert found.revisions[1].pool == "http://far/v1"
+    shadowed = life(*TWO, TrafficMoved({1: 100}, "", shadow=2), RevisionRetired(2, "enough"))
+    assert shadowed.shadow is None
+
+
+numbers = st.integers(1, 3)
+any_event = st.one_of(
+    numbers.map(added),
+    numbers.map(RevisionReady),
+    numbers.map(lambda number: RevisionRetired(number, "")),
+    st.dictionaries(numbers, st.sampled_from((0, 40, 60, 100))).map(lambda s: TrafficMoved(s, "")),
+)
+
+
+@given(st.lists(any_event, max_size=30))
+def test_whatever_happens_only_ready_revisions_share_the_whole(
+    events: list[EndpointEvent],
+) -> None:
+    found = EndpointLife(name="chat")
+    for at, event in enumerate(events):
+        try:
+            found = follow(found, event, float(at))
+        except TransitionError:
+            continue
+        assert sum(found.shares.values()) in (0, 100)
+        ready = {n for n, r in found.revisions.items() if r.state is RevisionState.READY}
+        assert set(found.shares) <= ready
