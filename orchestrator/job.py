@@ -159,6 +159,7 @@ class Piece:
     back; the texts of all pieces together are the answer. Where log-probabilities were asked
     for, `token_text` is the token by itself, and `top` has the likeliest ones, best first.
     `finish` is set on the last piece: `stop` (end of text or a stop string) or `length`.
+    `version` names the weights that made this token; see `Engine.swap`.
     """
 
     text: str
@@ -167,20 +168,24 @@ class Piece:
     logprob: float | None = None
     top: tuple[tuple[str, float], ...] = ()
     finish: str | None = None
+    version: str = ""
 
 
 class Engine(Protocol):
     """Loads a model folder and generates text. Named in a config by its dotted class name.
 
-    It is made in the replica's process as `Engine(model_folder, hardware, **options)`.
+    It is made in the replica's process as `Engine(model_folder, hardware, **options)`. One option
+    that all have is `version`; by default it is the name of the folder.
 
     Attributes:
         max_context: Tokens of a prompt and its answer together, at most.
         vocabulary: Token ids are from 0 up to this.
+        version: Names the weights that serve now; answers carry it as `system_fingerprint`.
     """
 
     max_context: int
     vocabulary: int
+    version: str
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a prompt."""
@@ -202,6 +207,28 @@ class Engine(Protocol):
 
         Raises:
             RuntimeError: The engine is closed, or the device failed.
+        """
+        ...
+
+    def statistics(self) -> Mapping[str, float]:
+        """Return how busy the engine is, at once and from any thread.
+
+        `running` and `waiting` are numbers of answers, `tokens` those made since the start, and
+        `cache_used` is the share of the key-value cache that is taken, from 0 to 1.
+        """
+        ...
+
+    def swap(self, model_folder: Path, version: str) -> None:
+        """Serve the weights of another folder from now on. Blocks until they do.
+
+        No answer is dropped. One that is being made goes on with the new weights, over a cache
+        that is made anew from its tokens: so every token, with its log-probability, is wholly
+        one version's, the one that its `Piece` names. An answer with several is a mixture, and
+        says so.
+
+        Raises:
+            ValueError: The folder does not fit, or answers wrongly. The old weights serve on.
+            RuntimeError: The engine is closed.
         """
         ...
 

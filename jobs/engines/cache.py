@@ -2,11 +2,12 @@
 
 Row `i` belongs to the i-th answer of the batch; a forward pass covers a run of neighbouring rows.
 What a row holds beyond its own length is masked, never cleared. The buffers grow by doubling, so
-that memory follows what is used.
+that memory follows what is used, and a batch that has reached its size allocates nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,14 +15,25 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Span:
-    """What the next forward pass covers: rows `start` to `stop`, and positions in each."""
+    """What a forward pass covers.
+
+    Attributes:
+        start: Its first row.
+        stop: The row after its last.
+        width: New tokens a row, the shorter ones padded.
+        length: Tokens of the longest row, the new ones included.
+        fresh: Whether all rows were empty.
+        positions: Where the new tokens stand in their rows (rows, width).
+    """
 
     start: int
     stop: int
-    positions: Tensor
+    width: int
     length: int
+    fresh: bool
+    positions: Tensor
 
 
 class _Layer:
@@ -32,13 +44,19 @@ class _Layer:
         self._buffers: list[Tensor] = []
 
     def update(self, keys: Tensor, values: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values, and return all that the rows of the span hold."""
-        span = self._cache.span
-        self._fit(span, (keys, values))
-        rows = torch.arange(span.start, span.stop, device=keys.device)[:, None]
+        """Store new keys and values (rows, heads, width, size); return all of the span's rows."""
+        return self.store(keys.transpose(1, 2).flatten(0, 1), values.transpose(1, 2).flatten(0, 1))
+
+    def store(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new keys and values (rows * width, heads, size); return as `update` does."""
+        span, shape = self._cache.span, self._cache.shape
+        if not self._buffers or self._buffers[0].shape[0::2] != shape:
+            self._fit(keys, values)
+        places = self._cache.places(keys.shape[1])
+        held: list[Tensor] = []
         for buffer, new in zip(self._buffers, (keys, values), strict=True):
-            buffer[rows, :, span.positions] = new.transpose(1, 2)
-        held = [buffer[span.start : span.stop, :, : span.length] for buffer in self._buffers]
+            buffer.flatten(0, 2).index_copy_(0, places, new.flatten(0, 1))
+            held.append(buffer[span.start : span.stop, :, : span.length])
         return held[0], held[1]
 
     def move(self, source: int, target: int) -> None:
@@ -54,31 +72,68 @@ class _Layer:
         """Return the length and offset of a mask; unused, since masks are given too."""
         return query_length, 0
 
-    def _fit(self, span: Span, like: tuple[Tensor, Tensor]) -> None:
-        rows, length = self._buffers[0].shape[0::2] if self._buffers else (0, 0)
-        if span.stop <= rows and span.length <= length:
-            return
-        rows = max(rows, _rounded(span.stop, 1))
-        length = max(length, min(_rounded(span.length, 64), self._cache.max_context))
-        grown = [new.new_zeros(rows, new.shape[1], length, new.shape[3]) for new in like]
+    def _fit(self, *like: Tensor) -> None:
+        rows, capacity = self._cache.shape
+        grown = [new.new_zeros(rows, new.shape[1], capacity, new.shape[2]) for new in like]
         for old, new in zip(self._buffers, grown, strict=False):
             new[: old.shape[0], :, : old.shape[2]] = old
         self._buffers = grown
 
 
 class SlotCache:
-    """The cache of a batch, as a model takes it (`past`)."""
+    """The cache of a batch, as a model takes it (`past`).
 
-    def __init__(self, layers: int, max_context: int) -> None:
-        self.max_context = max_context
-        self.span = Span(0, 0, torch.empty(0, dtype=torch.long), 0)
-        self._layers = [_Layer(self) for _ in range(layers)]
-        self.past = Cache(layers=self._layers)
+    Attributes:
+        shape: Rows, and tokens a row, that there is memory for.
+        layers: The layers, in the order of the model's.
+    """
+
+    span: Span
+
+    def __init__(self, layers: int, max_context: int, device: torch.device) -> None:
+        self.shape = (0, 0)
+        self.layers = [_Layer(self) for _ in range(layers)]
+        self.past = Cache(layers=self.layers)
+        self._max_context = max_context
+        self._device = device
+        self._places: dict[int, Tensor] = {}
+
+    def cover(self, start: int, held: Sequence[int], width: int) -> Span:
+        """Begin a pass: `width` new tokens in each row from `start` on, which `held` some."""
+        stop, length = start + len(held), max(held) + width
+        rows, capacity = self.shape
+        if stop > rows:
+            rows = _doubled(stop, 1)
+        if length > capacity:
+            capacity = min(_doubled(length, 64), self._max_context)
+        self.shape = (rows, capacity)
+        first = torch.tensor(held, device=self._device)[:, None]
+        positions = first + torch.arange(width, device=self._device)
+        self.span = Span(start, stop, width, length, not any(held), positions)
+        self._places.clear()
+        return self.span
+
+    def places(self, heads: int) -> Tensor:
+        """Return where the pass puts its tokens, a head each, in a buffer without dimensions."""
+        if heads not in self._places:
+            span, capacity = self.span, self.shape[1]
+            begins = torch.arange(span.start * heads, span.stop * heads, device=self._device)
+            begins = (begins * capacity).view(-1, 1, heads)
+            self._places[heads] = (span.positions[..., None] + begins).flatten()
+        return self._places[heads]
 
     def move(self, source: int, target: int) -> None:
         """Copy the row of an answer over that of another, which is gone."""
-        for layer in self._layers:
+        for layer in self.layers:
             layer.move(source, target)
+
+
+def mask_of(span: Span, dtype: torch.dtype) -> Tensor:
+    """Return what to add to the attention of a pass: the least number where nothing is seen."""
+    seen = torch.arange(span.length, device=span.positions.device)
+    hidden = seen > span.positions[:, None, :, None]
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+    return mask.masked_fill_(hidden, torch.finfo(dtype).min)
 
 
 def fitting_context(config: object, wanted: int) -> tuple[int, int]:
@@ -98,5 +153,5 @@ def fitting_context(config: object, wanted: int) -> tuple[int, int]:
     return len(layers), wanted
 
 
-def _rounded(size: int, least: int) -> int:
+def _doubled(size: int, least: int) -> int:
     return max(least, 1 << (size - 1).bit_length())

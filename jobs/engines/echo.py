@@ -21,13 +21,16 @@ class EchoEngine:
         model_folder: Path,
         hardware: Hardware,
         *,
+        version: str | None = None,
         max_context: int = 4096,
         delay: float = 0.0,
     ) -> None:
-        del model_folder, hardware
+        del hardware
+        self.version = model_folder.name if version is None else version
         self.max_context = max_context
         self.vocabulary = 0x110000
         self.active = 0
+        self._made = 0
         self._delay = delay
 
     def encode(self, text: str) -> list[int]:
@@ -48,23 +51,37 @@ class EchoEngine:
             answer = prompt[: sampling.max_tokens]
             for left, token in zip(range(len(answer) - 1, -1, -1), answer, strict=True):
                 await asyncio.sleep(self._delay)
+                self._made += 1
                 text, stopped = stops.add(chr(token), last=not left)
                 finish = None if left and not stopped else "stop"
                 if not stopped and not left and len(prompt) > sampling.max_tokens:
                     finish = "length"
-                yield _piece(text, token, sampling, finish)
+                yield self._piece(text, token, sampling, finish)
                 if finish:
                     return
         finally:
             self.active -= 1
 
+    def statistics(self) -> Mapping[str, float]:
+        """Return how many answers are being made; none ever waits, and there is no cache."""
+        return {"running": self.active, "waiting": 0, "tokens": self._made, "cache_used": 0.0}
+
+    def swap(self, model_folder: Path, version: str) -> None:
+        """Take the version of another folder.
+
+        Raises:
+            ValueError: It is not there.
+        """
+        if not model_folder.is_dir():
+            raise ValueError(f"there is no model folder {str(model_folder)!r}")
+        self.version = version
+
     def close(self) -> None:
         """Do nothing: it holds nothing."""
 
-
-def _piece(text: str, token: int, sampling: Sampling, finish: str | None) -> Piece:
-    if sampling.logprobs is None:
-        return Piece(text, token, finish=finish)
-    word = chr(token)
-    top = ((word, 0.0),) if sampling.logprobs else ()
-    return Piece(text, token, word, 0.0, top, finish)
+    def _piece(self, text: str, token: int, sampling: Sampling, finish: str | None) -> Piece:
+        if sampling.logprobs is None:
+            return Piece(text, token, finish=finish, version=self.version)
+        word = chr(token)
+        top = ((word, 0.0),) if sampling.logprobs else ()
+        return Piece(text, token, word, 0.0, top, finish, self.version)

@@ -31,17 +31,19 @@ def choose(
     scores: Tensor, samplings: Sequence[Sampling], randoms: Sequence[random.Random]
 ) -> list[Choice]:
     """Return the choice for each row of `scores` (rows, vocabulary)."""
-    scores = scores.float()
     tokens = scores.argmax(-1)
     hot = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
     if hot:
-        drawn = _draw(scores[hot], [samplings[i] for i in hot], [randoms[i] for i in hot])
+        sources = [randoms[row] for row in hot]
+        drawn = _draw(scores[hot].float(), [samplings[row] for row in hot], sources)
         tokens[hot] = drawn
-    chosen = tokens.tolist()
-    return [
-        Choice(token) if sampling.logprobs is None else _with_logprobs(row, token, sampling)
-        for row, token, sampling in zip(scores, chosen, samplings, strict=True)
-    ]
+    choices = [Choice(token) for token in tokens.tolist()]
+    asked = [row for row, sampling in enumerate(samplings) if sampling.logprobs is not None]
+    if asked:
+        logs = torch.log_softmax(scores[asked].float(), -1)
+        for row, mine in zip(asked, logs, strict=True):
+            choices[row] = _with_logprobs(mine, choices[row].token, samplings[row].logprobs or 0)
+    return choices
 
 
 def _draw(scores: Tensor, samplings: list[Sampling], randoms: list[random.Random]) -> Tensor:
@@ -65,8 +67,7 @@ def _nucleus(likely: Tensor, top_p: Tensor) -> Tensor:
     return torch.zeros_like(likely).scatter(-1, order, ordered)
 
 
-def _with_logprobs(scores: Tensor, token: int, sampling: Sampling) -> Choice:
-    logs = torch.log_softmax(scores, -1)
-    values, ids = logs.topk(min(sampling.logprobs or 0, logs.shape[-1]))
+def _with_logprobs(logs: Tensor, token: int, count: int) -> Choice:
+    values, ids = logs.topk(min(count, logs.shape[-1]))
     top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
     return Choice(token, logs[token].item(), top)

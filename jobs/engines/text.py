@@ -18,17 +18,19 @@ class Detokenizer:
         self._decode = decode
         self._window: list[int] = []
         self._read = 0
+        self._before = ""
 
     def add(self, token: int, *, last: bool = False) -> str:
         """Return the text that `token` completes; with `last`, all that was held back too."""
         self._window.append(token)
-        before = self._decode(self._window[: self._read])
         after = self._decode(self._window)
         if after.endswith(_BROKEN) and not last and len(self._window) - self._read < 8:  # noqa: PLR2004 - no character has more bytes, so the token itself is broken
             return ""
+        ready = after[len(self._before) :]
         del self._window[: self._read]
         self._read = len(self._window)
-        return after[len(before) :]
+        self._before = self._decode(self._window)
+        return ready
 
 
 class StopFilter:

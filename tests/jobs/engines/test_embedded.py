@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM
 
+from jobs.engines.cache import SlotCache
 from jobs.engines.embedded import EmbeddedEngine
+from jobs.engines.passes import Pass
 from orchestrator.job import Piece, Sampling
 from tests.jobs.engines.tiny_llama import EOS, HARDWARE, save_tiny_llama
 
@@ -85,27 +87,24 @@ def test_more_requests_than_slots_wait_and_are_answered(folder: Path) -> None:
         engine.close()
 
 
-class AlwaysEnds:
-    """A model whose likeliest token is the end."""
-
-    device, dtype = torch.device("cpu"), torch.float32
-
-    def __call__(self, *, input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
-        scores = torch.nn.functional.one_hot(torch.tensor([[EOS]] * len(input_ids)), 257)
-        return SimpleNamespace(logits=scores)
+def always_ends(new: Sequence[Sequence[int]], cache: SlotCache) -> torch.Tensor:
+    """Make the end the likeliest token."""
+    return torch.nn.functional.one_hot(torch.tensor([EOS] * len(new)), 257)
 
 
-class Fails(AlwaysEnds):
-    """A model whose device is gone."""
+def fails(new: Sequence[Sequence[int]], cache: SlotCache) -> torch.Tensor:
+    """Answer as a device that is gone."""
+    raise RuntimeError("HCCL error 507035")
 
-    def __call__(self, **_: object) -> SimpleNamespace:
-        raise RuntimeError("HCCL error 507035")
+
+def give(engine: EmbeddedEngine, run: Pass, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(engine._batch, "weights", replace(engine._batch.weights, run=run))
 
 
 def test_an_end_token_ends_the_answer(
     engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine._batch, "_model", AlwaysEnds())
+    give(engine, always_ends, monkeypatch)
     answer = asyncio.run(ask(engine, "a", GREEDY))
     assert [(piece.text, piece.finish) for piece in answer] == [("", "stop")]
 
@@ -139,7 +138,7 @@ def test_a_device_that_fails_ends_its_answers_only(
     engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(engine._batch, "_model", Fails())
+        give(engine, fails, patched)
         with pytest.raises(RuntimeError, match="a step failed: HCCL error 507035"):
             asyncio.run(ask(engine, "hello", GREEDY))
     assert len(asyncio.run(ask(engine, "hello", GREEDY))) == 48
@@ -157,7 +156,7 @@ def test_weights_are_widened_where_the_cpu_can_not_compute_with_them(
     AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(narrow)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
     engine = EmbeddedEngine(narrow, HARDWARE, threads=1)
-    assert engine._batch._model.dtype == expected
+    assert engine._model.dtype == expected
     assert len(asyncio.run(ask(engine, "hello", Sampling(max_tokens=4, temperature=0)))) == 4
     engine.close()
 

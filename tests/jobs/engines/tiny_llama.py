@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from orchestrator.job import Hardware
 
 EOS = 256
+SHAPE: dict[str, Any] = {
+    "vocab_size": 257,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": EOS,
+}
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     "{% if messages[0].content == 'refuse' %}{{ raise_exception('no') }}{% endif %}assistant:"
@@ -27,24 +41,16 @@ HARDWARE = Hardware(
 )
 
 
-def save_tiny_llama(
-    folder: Path, *, hidden: int = 64, layers: int = 2, vocabulary: int = 257, context: int = 512
-) -> Path:
+def save_tiny_llama(folder: Path, *, seed: int = 0, **config: Any) -> Path:
     """Write the model, its byte-level tokenizer and a chat template into `folder`."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=context,
-        initializer_range=0.2,
-        bos_token_id=None,
-        eos_token_id=EOS,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    LlamaForCausalLM(LlamaConfig(**{**SHAPE, **config})).save_pretrained(folder)
+    return save_byte_tokenizer(folder)
+
+
+def save_byte_tokenizer(folder: Path) -> Path:
+    """Write a byte-level tokenizer and a chat template into `folder`."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = {byte: number for number, byte in enumerate([*alphabet, "<eos>"])}
     bytes_only = Tokenizer(models.BPE(vocab=words, merges=[]))

@@ -1,0 +1,113 @@
+"""Reads the weights of a model folder, and refuses what would not serve rightly.
+
+transformers itself makes up a tensor that is missing, at random, and says so in a warning only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+# Fields of a config that say how it was written, or what its caller does with it.
+ASIDE = frozenset(
+    {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache"}
+    | {"bos_token_id", "eos_token_id", "pad_token_id"}
+)
+
+
+def load(folder: Path, dtype: str | torch.dtype, device: str) -> Any:  # noqa: ANN401 - any causal language model of transformers
+    """Return the model in `folder`, ready to serve. `auto` is the type in which it was saved.
+
+    On a CPU without arithmetic for the saved type, `auto` widens it to float32.
+
+    Raises:
+        ValueError: There is none, or a tensor is missing, is superfluous, has a wrong shape or has
+            values that are no finite numbers.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no model folder {str(folder)!r}")
+    logging.disable_progress_bar()
+    try:
+        model, told = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the model in {str(folder)!r} can't be loaded: {reason}") from error
+    _check_complete(folder, told)
+    _check_finite(folder, model)
+    if dtype == "auto" and device == "cpu" and not _computes(model.dtype):
+        model.float()
+    _own(model)
+    return model.to(device).eval()
+
+
+def check_alike(folder: Path, model: Any, serving: Any) -> None:  # noqa: ANN401 - as above
+    """Check that `model`, of `folder`, differs from the one that serves in its weights only.
+
+    Raises:
+        ValueError: It has another architecture, or a field of its config differs.
+    """
+    new, old = ({**m.config.to_dict(), "class": type(m).__name__} for m in (model, serving))
+    fields = sorted(set(new) | set(old), key=lambda field: (field != "class", field))
+    for field in fields:
+        if field not in ASIDE and new.get(field) != old.get(field):
+            raise ValueError(
+                f"{str(folder)!r} can't take the place of the model that serves: its {field} is "
+                f"{new.get(field)!r}, not {old.get(field)!r}; deploy it as a new revision"
+            )
+
+
+def check_tokenizer(folder: Path, serving: Path) -> None:
+    """Check that a tokenizer in `folder`, if there is one, is that of the folder that serves.
+
+    Raises:
+        ValueError: It has other tokens.
+    """
+    name = "tokenizer.json"
+    if not ((folder / name).exists() and (serving / name).exists()):
+        return
+    new, old = (json.loads((place / name).read_bytes()) for place in (folder, serving))
+    if any(new.get(part) != old.get(part) for part in ("model", "added_tokens")):
+        raise ValueError(
+            f"{str(folder / name)!r} has other tokens than the model that serves; "
+            f"deploy it as a new revision"
+        )
+
+
+def _check_complete(folder: Path, told: Mapping[str, Any]) -> None:
+    for kind in ("missing", "mismatched", "unexpected"):
+        names = sorted(str(key) for key in told[f"{kind}_keys"])
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(f"the model in {str(folder)!r} has {kind} tensors: {names[0]}{more}")
+
+
+def _check_finite(folder: Path, model: Any) -> None:  # noqa: ANN401 - as above
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(f"tensor {name} of {str(folder)!r} has values that are not finite")
+
+
+def _own(model: Any) -> None:  # noqa: ANN401 - as above
+    """Copy weights that are pages of their file, which may be written anew while they serve."""
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
+
+
+def _computes(dtype: torch.dtype) -> bool:
+    """Whether this CPU has instructions for `dtype`; without, they are some 7 times slower."""
+    able: Mapping[str, object] = torch.cpu.get_capabilities()
+    wanted = {torch.bfloat16: ("avx512_bf16", "bf16"), torch.float16: ("avx512_fp16", "fp16")}
+    return dtype not in wanted or any(able.get(name) for name in wanted[dtype])
