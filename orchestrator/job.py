@@ -235,3 +235,23 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free everything. Safe to call twice."""
         ...
+
+
+class Predictor(Protocol):
+    """Serves a model that is no language model: JSON in, JSON out, at `/v1/predict`.
+
+    It is named and made as an `Engine` is; what it is asked and what it answers are its own.
+    """
+
+    async def predict(self, body: object) -> object:
+        """Return the answer to `body`, both JSON as Python has it.
+
+        Raises:
+            ValueError: `body` is not what it takes; the message goes to the client.
+            RuntimeError: The device failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything. Safe to call twice."""
+        ...

@@ -4,63 +4,81 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-
-_CLIENT_CLOSED_REQUEST = 499
+from orchestrator.serving.encoding import encode
 
 
 class ApiError(Exception):
-    """A request that is answered by an error."""
+    """A request that is answered by an error.
+
+    `retry_after` is how many seconds the client should wait before it asks again.
+    """
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.param = param
         self.code = code
+        self.retry_after = retry_after
+        self.allow = allow
 
     def body(self) -> dict[str, object]:
         """Return the error as JSON."""
-        ours = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        kind = "server_error" if ours else "invalid_request_error"
-        fields = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        fields = {
+            "message": str(self),
+            "type": _kind(self.status),
+            "param": self.param,
+            "code": self.code,
+        }
         return {"error": fields}
 
+    def event(self) -> bytes:
+        """Return the error as the last event of a stream."""
+        return b"data: " + encode(self.body()) + b"\n\n"
 
-def answer_errors(app: FastAPI) -> None:
-    """Give every error of `app` OpenAI's shape: ours, unknown paths and methods, and defects."""
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _nobody_listens)
-    app.add_exception_handler(Exception, _defect)
-
-
-async def _api_error(_: Request, error: Exception) -> Response:
-    known = error if isinstance(error, ApiError) else ApiError(500, str(error))
-    return JSONResponse(known.body(), known.status)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    what = HTTPStatus(status).phrase.lower()
-    said = ApiError(status, f"{request.method} {request.url.path!r}: {what}", code=_code(status))
-    headers = error.headers if isinstance(error, HTTPException) else None
-    return JSONResponse(said.body(), status, headers=headers)
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return what the answer has beside its body."""
+        found = []
+        if self.retry_after is not None:
+            found.append((b"retry-after", b"%d" % self.retry_after))
+        if self.allow is not None:
+            found.append((b"allow", self.allow.encode()))
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            found.append((b"www-authenticate", b"Bearer"))
+        return found
 
 
-async def _nobody_listens(_: Request, error: Exception) -> Response:
-    del error
-    return Response(status_code=_CLIENT_CLOSED_REQUEST)
+class ClientLeft(Exception):  # noqa: N818 - nobody did anything wrong
+    """The client closed its connection: nobody waits for an answer."""
 
 
-async def _defect(_: Request, error: Exception) -> Response:
-    said = ApiError(500, f"the server failed: {type(error).__name__}; its log says more")
-    return JSONResponse(said.body(), said.status)
+def unknown_url(method: str, path: str) -> ApiError:
+    """Return the error of a path that is not there."""
+    return ApiError(404, f"{method} {path!r}: not found", code="unknown_url")
 
 
-def _code(status: int) -> str | None:
-    return {404: "unknown_url", 405: "method_not_allowed"}.get(status)
+def wrong_method(method: str, path: str, allowed: str) -> ApiError:
+    """Return the error of a path that is there for another method."""
+    message = f"{method} {path!r}: method not allowed"
+    return ApiError(405, message, code="method_not_allowed", allow=allowed)
+
+
+def unknown_model(name: str, there: str) -> ApiError:
+    """Return the error of a model that is not here; `there` says which are."""
+    message = f"no model {name!r} here; there is {there}"
+    return ApiError(404, message, param="model", code="model_not_found")
+
+
+def _kind(status: int) -> str:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "server_error"
+    limited = status == HTTPStatus.TOO_MANY_REQUESTS
+    return "rate_limit_error" if limited else "invalid_request_error"

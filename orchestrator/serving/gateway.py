@@ -1,252 +1,227 @@
-"""The gateway: an OpenAI-compatible ASGI application in front of one engine.
+"""The gateway: the address that clients know, in front of the replicas of all endpoints.
 
-It checks a request wholly before it asks the engine, and frees the engine's slot as soon as the
-client leaves, whether it streams or waits.
+It is an ASGI application in a process of its own. What is malformed, not allowed or too much ends
+here; all else goes to a replica of the revision whose turn it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import uuid
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from random import Random
+from time import perf_counter
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from pydantic_core import from_json
 
-from orchestrator.job import Engine, Piece, Sampling
 from orchestrator.ports import Clock
-from orchestrator.serving.errors import ApiError, answer_errors
-from orchestrator.serving.replies import ChatShape, CompletionShape, Json, Shape, usage
+from orchestrator.serving.asgi import (
+    Application,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    bearer,
+    body_of,
+    header,
+    path_of,
+)
+from orchestrator.serving.attending import Attending
+from orchestrator.serving.depth import check_depth
+from orchestrator.serving.encoding import encode
+from orchestrator.serving.errors import (
+    ApiError,
+    unknown_model,
+    unknown_url,
+    wrong_method,
+)
+from orchestrator.serving.forwarding import Asked, Forwarder
+from orchestrator.serving.keys import Doorman, allowed
+from orchestrator.serving.limits import Limits
+from orchestrator.serving.metrics import CONTENT_TYPE, Metrics, Tally
+from orchestrator.serving.openapi import document
+from orchestrator.serving.reply import Reply
 from orchestrator.serving.requests import ChatRequest, CompletionRequest, parse
+from orchestrator.serving.routes import EndpointRoute, Key, Routes, Table
+from orchestrator.serving.seats import Seats
+from orchestrator.serving.upstream import Pool
 
-Result = TypeVar("Result")
-Generation = AsyncGenerator[tuple[int, Piece], None]
+_COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
+_GENERATING = {_COMPLETIONS, _CHAT}
+_PREDICT, _MODELS = "/v1/predict", "/v1/models"
+_LOOPBACK = {"127.0.0.1", "::1"}
 
 
 def gateway(
-    engine: Engine, model_name: str, clock: Clock, *, body_limit: int = 4 * 1024 * 1024
-) -> FastAPI:
-    """Return the application that serves `engine` under the name `model_name`."""
-    routes = _Routes(engine, model_name, clock, body_limit)
-    app = FastAPI(title="orchestrator", openapi_url=None, redirect_slashes=False)
-    app.add_api_route("/health", routes.health, methods=["GET"])
-    app.add_api_route("/v1/models", routes.models, methods=["GET"])
-    app.add_api_route("/v1/models/{name:path}", routes.model, methods=["GET"])
-    app.add_api_route("/v1/completions", routes.completions, methods=["POST"])
-    app.add_api_route("/v1/chat/completions", routes.chat, methods=["POST"])
-    answer_errors(app)
-    return app
+    routes: Routes, clock: Clock, limits: Limits | None = None, *, rng: Random | None = None
+) -> Application:
+    """Return the application.
+
+    Args:
+        routes: Where it looks the endpoints, their revisions and the API keys up.
+        clock: For the expiry and the allowances of keys.
+        limits: Of connections, requests and waiting.
+        rng: What spreads the traffic by shares; a seeded one makes that repeatable.
+    """
+    found = _Gateway(routes, clock, limits or Limits(), rng or Random())  # noqa: S311 - no secret
+    return Application(found.handle, found.close)
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A checked request: a prompt and a sampling for each choice, and how to answer."""
+@dataclass(slots=True)
+class _Call:
+    """A request: the endpoint that its path names, or nothing, and the path below that."""
 
-    shape: Shape
-    head: Json
-    choices: list[tuple[list[int], Sampling]]
-    prompt_tokens: int
-    include_usage: bool
+    scope: Scope
+    table: Table
+    endpoint: str
+    path: str
+
+    def visible(self, key: Key | None) -> list[str]:
+        """Return the names of the models that may be asked for here."""
+        if self.endpoint and self.endpoint not in self.table.endpoints:
+            return []
+        names = [self.endpoint] if self.endpoint else self.table.endpoints
+        return [name for name in names if allowed(key, name)]
 
 
-class _Routes:
-    def __init__(self, engine: Engine, model_name: str, clock: Clock, body_limit: int) -> None:
-        self._engine = engine
-        self._model_name = model_name
-        self._clock = clock
-        self._body_limit = body_limit
+class _Gateway:
+    def __init__(self, routes: Routes, clock: Clock, limits: Limits, rng: Random) -> None:
+        self._routes = routes
+        self._limits = limits
+        self._doorman = Doorman(clock)
         self._since = int(clock.now())
+        self._document = encode(document())
+        seats = Seats(routes, limits, rng)
+        self._metrics = Metrics(routes, seats)
+        self._forwarder = Forwarder(seats, Pool(limits.connect_seconds), self._metrics, limits)
 
-    async def health(self) -> JSONResponse:
-        return JSONResponse({"status": "ok"})
+    async def close(self) -> None:
+        await self._forwarder.close()
 
-    async def models(self) -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [self._card()]})
-
-    async def model(self, name: str) -> JSONResponse:
-        self._check_model(name)
-        return JSONResponse(self._card())
-
-    async def completions(self, request: Request) -> Response:
-        asked = parse(CompletionRequest, await self._body(request))
-        self._check_model(asked.model)
-        prompts = [self._encode(prompt) for prompt in asked.prompts]
-        return await self._answer(request, CompletionShape(), asked, prompts)
-
-    async def chat(self, request: Request) -> Response:
-        asked = parse(ChatRequest, await self._body(request))
-        self._check_model(asked.model)
-        if asked.top_logprobs and not asked.logprobs:
-            raise ApiError(400, "top_logprobs needs 'logprobs': true", param="top_logprobs")
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; count what is refused."""
+        began = perf_counter()
+        table = self._routes.table()
+        endpoint, path = _split(path_of(scope))
+        call = _Call(scope, table, endpoint, path)
+        reply = Reply(send)
         try:
-            prompt = self._engine.encode_chat([message.plain() for message in asked.messages])
-        except ValueError as error:
-            raise ApiError(400, str(error), param="messages") from error
-        return await self._answer(request, ChatShape(), asked, [prompt])
+            if path in _GENERATING or path == _PREDICT:
+                await self._post(call, receive, reply, Tally(began))
+            else:
+                await self._get(call, send)
+        except ApiError as error:
+            known = endpoint if endpoint in table.endpoints else ""
+            self._metrics.refused(known, error.status)
+            await reply.fail(error)
+        except asyncio.CancelledError:  # the server ends, and this has taken too long
+            await reply.fail(ApiError(503, "the gateway is ending", code="ending", retry_after=1))
 
-    async def _answer(
-        self,
-        request: Request,
-        shape: Shape,
-        asked: CompletionRequest | ChatRequest,
-        prompts: Sequence[list[int]],
-    ) -> Response:
-        limits = [self._room(prompt, asked.limit) for prompt in prompts]
-        choices = [
-            (prompt, asked.sampling(choice, limit))
-            for prompt, limit in zip(prompts, limits, strict=True)
-            for choice in range(asked.n or 1)
-        ]
-        head = {
-            "id": f"{shape.prefix}{uuid.uuid4().hex}",
-            "object": shape.chunk if asked.stream else shape.whole,
-            "created": int(self._clock.now()),
-            "model": self._model_name,
-        }
-        job = _Job(shape, head, choices, sum(map(len, prompts)), asked.include_usage)
-        if asked.stream:
-            return _EventStream(self._events(job), media_type="text/event-stream")
-        return JSONResponse(await _while_connected(request, self._whole(job)))
+    async def _get(self, call: _Call, send: Send) -> None:
+        path, method = call.scope["path"], call.scope["method"]
+        body, headers = None, []
+        if path == "/health":
+            body = b'{"status":"ok"}'
+        elif path == "/openapi.json":
+            body = self._document
+        elif path == "/metrics":
+            self._check_observer(call)
+            body, headers = self._metrics.text(), [CONTENT_TYPE]
+        elif call.path == _MODELS or call.path.startswith(f"{_MODELS}/"):
+            key = self._doorman.identify(call.table, bearer(call.scope))
+            body = encode(self._cards(call, key))
+        if body is None:
+            raise unknown_url(method, path)
+        if method != "GET":
+            raise wrong_method(method, path, "GET")
+        await answer(send, 200, body, headers)
 
-    async def _whole(self, job: _Job) -> Json:
-        answers: list[list[Piece]] = [[] for _ in job.choices]
+    async def _post(self, call: _Call, receive: Receive, reply: Reply, tally: Tally) -> None:
+        scope = call.scope
+        if scope["method"] != "POST":
+            raise wrong_method(scope["method"], scope["path"], "POST")
+        key = self._doorman.identify(call.table, bearer(scope))
+        body = await body_of(scope, receive, self._limits.body_bytes)
+        route = self._route(call, key, self._checked(call, body))
+        self._doorman.admit(key, route.name)
+        asked = Asked(route.name, call.path, body, _client(route, key, scope))
         try:
-            async with aclosing(self._generate(job)) as generation:
-                async for index, piece in generation:
-                    answers[index].append(piece)
-        except RuntimeError as error:
-            raise ApiError(500, str(error), code="engine_failed") from error
-        choices = [job.shape.choice(index, pieces) for index, pieces in enumerate(answers)]
-        used = usage(job.prompt_tokens, sum(map(len, answers)))
-        return {**job.head, "choices": choices, "usage": used}
+            with Attending(receive, self._limits.request_seconds):
+                await self._forwarder.forward(asked, reply, tally)
+        finally:
+            self._doorman.charge(key, tally.tokens)
+        await reply.end()
 
-    async def _events(self, job: _Job) -> AsyncGenerator[str, None]:
-        """Yield the events of a stream. An engine that fails ends it by an error event."""
-        extra = {"usage": None} if job.include_usage else {}
-        sent = [0] * len(job.choices)
-        made = 0
-        openings = [job.shape.opening(index) for index in range(len(job.choices))]
-        for opening in filter(None, openings):
-            yield _event({**job.head, "choices": [opening], **extra})
-        try:
-            async with aclosing(self._generate(job)) as generation:
-                async for index, piece in generation:
-                    made += 1
-                    if piece.text or piece.finish or piece.logprob is not None:
-                        choice = job.shape.delta(index, piece, sent[index])
-                        yield _event({**job.head, "choices": [choice], **extra})
-                    sent[index] += len(piece.text)
-        except RuntimeError as error:
-            yield _event(ApiError(500, str(error), code="engine_failed").body())
-            return
-        if job.include_usage:
-            used = usage(job.prompt_tokens, made)
-            yield _event({**job.head, "choices": [], "usage": used})
-        yield "data: [DONE]\n\n"
+    def _checked(self, call: _Call, body: bytes) -> str:
+        """Return the model that a request names, all of it being well-formed.
 
-    def _generate(self, job: _Job) -> Generation:
-        return _merged([self._engine.generate(*choice) for choice in job.choices])
+        Raises:
+            ApiError: It is not.
+        """
+        check_depth(body, self._limits.depth)
+        if call.path == _PREDICT:
+            return _model_of(body) or call.endpoint
+        chat = call.path == _CHAT
+        asked = parse(ChatRequest, body) if chat else parse(CompletionRequest, body)
+        limit = self._limits.max_tokens
+        if asked.limit is not None and asked.limit > limit:
+            raise ApiError(400, f"max_tokens is over {limit}", param="max_tokens")
+        choices = (asked.n or 1) * len(getattr(asked, "prompts", "1"))
+        if choices > self._limits.choices:
+            what = f"{choices} answers at once; {self._limits.choices} at most"
+            raise ApiError(400, what, param="n")
+        return asked.model
 
-    async def _body(self, request: Request) -> bytes:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._body_limit:
-                limit = f"the body is longer than {self._body_limit} bytes"
-                raise ApiError(413, limit, code="body_too_large")
-        return bytes(body)
+    def _route(self, call: _Call, key: Key | None, model: str) -> EndpointRoute:
+        route = call.table.endpoints.get(call.endpoint or model)
+        if route is None or (call.endpoint and model != call.endpoint):
+            raise unknown_model(model, _named(call.visible(key)))
+        return route
 
-    def _encode(self, prompt: str | list[int]) -> list[int]:
-        if isinstance(prompt, str):
-            return self._engine.encode(prompt)
-        unknown = next((token for token in prompt if token >= self._engine.vocabulary), None)
-        if unknown is not None:
-            least = f"the model has {self._engine.vocabulary} tokens"
-            raise ApiError(400, f"prompt: no token {unknown}; {least}", param="prompt")
-        return prompt
+    def _cards(self, call: _Call, key: Key | None) -> object:
+        names = call.visible(key)
+        wanted = call.path.removeprefix(_MODELS).removeprefix("/")
+        unknown = wanted if wanted and wanted not in names else "" if names else call.endpoint
+        if unknown:
+            raise unknown_model(unknown, _named(names))
+        if wanted:
+            return self._card(wanted)
+        return {"object": "list", "data": [self._card(name) for name in names]}
 
-    def _room(self, prompt: Sequence[int], wanted: int | None) -> int:
-        """Return how many tokens may follow `prompt`."""
-        left = self._engine.max_context - len(prompt)
-        if not prompt:
-            raise ApiError(400, "the prompt has no tokens", param="prompt")
-        if left < (wanted or 1):
-            asked = f"{len(prompt)} tokens in the prompt and {wanted or 1} in the answer"
-            message = f"the model has room for {self._engine.max_context} tokens, not for {asked}"
-            raise ApiError(400, message, code="context_length_exceeded")
-        return wanted or left
+    def _card(self, name: str) -> dict[str, object]:
+        card = {"id": name, "object": "model", "created": self._since}
+        return {**card, "owned_by": "orchestrator"}
 
-    def _check_model(self, name: str) -> None:
-        if name != self._model_name:
-            message = f"no model {name!r} here; there is {self._model_name!r}"
-            raise ApiError(404, message, param="model", code="model_not_found")
-
-    def _card(self) -> Json:
-        return {
-            "id": self._model_name,
-            "object": "model",
-            "created": self._since,
-            "owned_by": "orchestrator",
-            "max_model_len": self._engine.max_context,
-        }
+    def _check_observer(self, call: _Call) -> None:
+        """Let this machine look at the metrics, and others with a key, if there are any."""
+        client = call.scope.get("client")
+        near = client is not None and client[0] in _LOOPBACK
+        if not near or header(call.scope, b"x-forwarded-for") is not None:
+            self._doorman.identify(call.table, bearer(call.scope))
 
 
-class _EventStream(StreamingResponse):
-    """A stream that closes its generator however the connection ends."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body: Any = self.body_iterator
-        async with aclosing(body):
-            await super().__call__(scope, receive, send)
+def _split(path: str) -> tuple[str, str]:
+    """Return the endpoint that a path names, or nothing, and the path below it."""
+    head, mark, rest = path[1:].partition("/v1/")
+    return (head, f"/v1/{rest}") if mark and "/" not in head and head else ("", path)
 
 
-def _event(data: Json) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _named(names: list[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
 
 
-async def _merged(answers: Sequence[AsyncGenerator[Piece, None]]) -> Generation:
-    """Yield the pieces of all answers as they come, each with the number of its answer."""
-    waiting = {asyncio.ensure_future(anext(answer)): i for i, answer in enumerate(answers)}
+def _client(route: EndpointRoute, key: Key | None, scope: Scope) -> str:
+    if route.sticky == "key":
+        return key.digest if key is not None else ""
+    session = header(scope, b"x-session-id") if route.sticky == "session" else None
+    return session.decode("latin-1") if session else ""
+
+
+def _model_of(body: bytes) -> str:
+    """Return the model that any JSON names; nothing where it names none."""
     try:
-        while waiting:
-            ready, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in ready:
-                index = waiting.pop(task)
-                piece = task.result()
-                yield index, piece
-                if not piece.finish:
-                    waiting[asyncio.ensure_future(anext(answers[index]))] = index
-    finally:
-        await _end(waiting)
-        for answer in answers:
-            await answer.aclose()
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Return the result of `work`, or stop it and raise when the client leaves."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        await _end([working, leaving])
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _end(tasks: Any) -> None:  # noqa: ANN401 - tasks of any result
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        asked = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        what = f"the body is not valid JSON: {error}"
+        raise ApiError(400, what, code="invalid_json") from error
+    model = asked.get("model", "") if isinstance(asked, dict) else ""
+    return model if isinstance(model, str) else ""

@@ -15,13 +15,15 @@ from orchestrator.job import Sampling
 from orchestrator.serving.errors import ApiError
 
 Text = Annotated[str, Field(min_length=1)]
-Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+# Lists stop at their first fault: a million faults would be a million errors.
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 Top = Annotated[int, Field(ge=0, le=20)]
 
 _DEFAULT_TOKENS = 16
 _SEEDS = 1 << 63
+_WORTH_SHOWING = 64 * 1024  # bytes of a body whose faulty value is shown
 
 
 class StreamOptions(BaseModel):
@@ -42,7 +44,7 @@ class _Request(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-_SEEDS, lt=_SEEDS)] | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=4, fail_fast=True)] | None = None
     max_tokens: Count | None = None
 
     @property
@@ -76,7 +78,11 @@ class _Request(BaseModel):
 class CompletionRequest(_Request):
     """Body of `POST /v1/completions`."""
 
-    prompt: Text | Tokens | Annotated[list[Text | Tokens], Field(min_length=1, max_length=64)]
+    prompt: (
+        Text
+        | Tokens
+        | Annotated[list[Text | Tokens], Field(min_length=1, max_length=64, fail_fast=True)]
+    )
     logprobs: Top | None = None
 
     @property
@@ -113,7 +119,7 @@ class Message(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(fail_fast=True)] | None = None
 
     def plain(self) -> dict[str, str]:
         """Return role and text, as chat templates know them."""
@@ -126,7 +132,7 @@ class Message(BaseModel):
 class ChatRequest(_Request):
     """Body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000, fail_fast=True)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Top | None = None
@@ -152,13 +158,19 @@ def parse(kind: type[Kind], body: bytes) -> Kind:
         ApiError: It is no JSON, or not what `kind` asks for.
     """
     try:
-        return kind.model_validate_json(body)
+        asked = kind.model_validate_json(body)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
+        small = len(body) < _WORTH_SHOWING
+        problem = error.errors(include_url=False, include_input=small)[0]
+    else:
+        if isinstance(asked, ChatRequest) and asked.top_logprobs and not asked.logprobs:
+            raise ApiError(400, "top_logprobs needs 'logprobs': true", param="top_logprobs")
+        return asked
     if problem["type"] == "json_invalid":
         raise ApiError(400, f"the body is not valid JSON: {problem['msg']}", code="invalid_json")
     where = ".".join(str(part) for part in problem["loc"])
-    shown = "" if problem["type"] == "missing" else f", not {_short(problem['input'])}"
+    told = small and problem["type"] != "missing"
+    shown = f", not {_short(problem['input'])}" if told else ""
     param = str(problem["loc"][0]) if problem["loc"] else None
     raise ApiError(400, f"{where}: {problem['msg']}{shown}".lstrip(": "), param=param)
 

@@ -1,13 +1,26 @@
-"""An ASGI application under uvicorn in a thread of this process."""
+"""Servers of this process, each in a thread of its own: replicas, and the gateway."""
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import Random
 
 import uvicorn
-from fastapi import FastAPI
+
+from jobs.engines.echo import EchoEngine
+from orchestrator.ports import Clock
+from orchestrator.serving.asgi import Application
+from orchestrator.serving.gateway import gateway
+from orchestrator.serving.limits import Limits
+from orchestrator.serving.replica import replica
+from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
+from orchestrator.serving.server import Server
+from tests.jobs.engines.tiny_llama import HARDWARE
 
 
 class FixedClock:
@@ -20,17 +33,68 @@ class FixedClock:
         pass
 
 
+class Board:
+    """Routes that a test writes."""
+
+    def __init__(self, *endpoints: EndpointRoute, **more: object) -> None:
+        self._table = Table(endpoints={route.name: route for route in endpoints}, **more)  # type: ignore[arg-type]
+
+    def table(self) -> Table:
+        return self._table
+
+    def put(self, route: EndpointRoute) -> None:
+        self._table = replace(self._table, endpoints={**self._table.endpoints, route.name: route})
+
+
+def revision(name: str, *urls: str, share: int = 100, **more: str) -> RevisionRoute:
+    return RevisionRoute(name=name, pool=f"pool-{name}", share=share, urls=urls, **more)  # type: ignore[arg-type]
+
+
+def echo_engine(delay: float = 0.0, max_context: int = 4096) -> EchoEngine:
+    return EchoEngine(Path(), HARDWARE, delay=delay, max_context=max_context)
+
+
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Serve `app` on a free port; give its base URL."""
+def serving(app: Application) -> Iterator[str]:
+    """Serve `app` by plain uvicorn on a free port; give its base URL."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
-    server = uvicorn.Server(config)
-    sockets = [config.bind_socket()]
-    thread = threading.Thread(target=server.run, args=(sockets,))
+    with _running(uvicorn.Server(config)) as url:
+        yield url
+
+
+@contextmanager
+def echoing(
+    *engines: EchoEngine, name: str = "echo", token: str = "", version: str = ""
+) -> Iterator[list[str]]:
+    """Serve replicas of echo engines; give their base URLs."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                serving(replica(engine, name, FixedClock(), token=token, version=version))
+            )
+            for engine in engines
+        ]
+
+
+@contextmanager
+def gateway_of(
+    board: Board, limits: Limits | None = None, clock: Clock | None = None
+) -> Iterator[str]:
+    """Serve the gateway as its own process would; give its base URL."""
+    limits = limits or Limits()
+    app = gateway(board, clock or FixedClock(), limits, rng=Random(0))  # noqa: S311 - no secret
+    with _running(Server(app, limits)) as url:
+        yield url
+
+
+@contextmanager
+def _running(server: uvicorn.Server) -> Iterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
-        sockets[0].close()
+        listener.close()

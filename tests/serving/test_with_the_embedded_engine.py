@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from jobs.engines.embedded import EmbeddedEngine
-from orchestrator.serving.gateway import gateway
+from orchestrator.serving.replica import replica
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 from tests.serving.http_server import FixedClock, serving
 
@@ -19,7 +19,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     folder = save_tiny_llama(tmp_path_factory.mktemp("model"))
     engine = EmbeddedEngine(folder, HARDWARE, threads=1)
     with (
-        serving(gateway(engine, "tiny", FixedClock())) as url,
+        serving(replica(engine, "tiny", FixedClock())) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client

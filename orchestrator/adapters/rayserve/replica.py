@@ -48,9 +48,9 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers HTTP."""
-        from orchestrator.serving.gateway import gateway
+        from orchestrator.serving.replica import replica
 
-        return gateway(self._engine, self._name, self._clock)
+        return replica(self._engine, self._name, self._clock)
 
     def __del__(self) -> None:
         """Close the engine; there is none where making it failed."""

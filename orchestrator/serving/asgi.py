@@ -1,0 +1,137 @@
+"""What both applications have in common: ASGI without a framework, since each token passes here.
+
+Every error has OpenAI's shape, a body is read up to a limit, and work ends when its client leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+from orchestrator.serving.encoding import encode
+from orchestrator.serving.errors import ApiError, ClientLeft
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Close: TypeAlias = Callable[[], Awaitable[None]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+class Application:
+    """An ASGI application around `handle`, which may raise `ApiError` until it answers.
+
+    `close` is awaited when the server ends.
+    """
+
+    def __init__(self, handle: Handler, close: Close | None = None) -> None:
+        self._handle = handle
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or live through the server's life."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        try:
+            await self._handle(scope, receive, send)
+        except ApiError as error:
+            await answer(send, error.status, encode(error.body()), error.headers())
+        except ClientLeft:
+            return
+        except Exception as error:
+            what = f"the server failed: {type(error).__name__}; its log says more"
+            await answer(send, 500, encode(ApiError(500, what).body()))
+            raise
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while (event := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{event['type']}.complete"})
+        if self._close is not None:
+            await self._close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """Return the first header `name`, in small letters."""
+    for found, value in scope["headers"]:
+        if found == name:
+            return bytes(value)
+    return None
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path below the application's own root."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def bearer(scope: Scope) -> str:
+    """Return the token of the `Authorization` header; empty where there is none."""
+    kind, _, token = (header(scope, b"authorization") or b"").partition(b" ")
+    return token.strip().decode("latin-1") if kind.lower() == b"bearer" else ""
+
+
+async def body_of(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Return the body of the request.
+
+    Raises:
+        ApiError: It has more than `limit` bytes.
+        ClientLeft: It doesn't come to its end.
+    """
+    announced = header(scope, b"content-length")
+    if announced is not None and int(announced) > limit:
+        raise _too_long(limit)
+    event = await receive()
+    body: bytes = event.get("body", b"")
+    if not event.get("more_body") and event["type"] == "http.request":
+        _within(body, limit)
+        return body
+    parts = bytearray(body)
+    while event["type"] == "http.request" and event.get("more_body"):
+        _within(parts, limit)
+        event = await receive()
+        parts += event.get("body", b"")
+    if event["type"] == "http.disconnect":
+        raise ClientLeft
+    _within(parts, limit)
+    return bytes(parts)
+
+
+async def answer(send: Send, status: int, body: bytes, headers: Headers | None = None) -> None:
+    """Send a whole answer of JSON, or of the type that `headers` begins with."""
+    length = (b"content-length", b"%d" % len(body))
+    more = headers or []
+    typed = bool(more) and more[0][0] == b"content-type"
+    head = [length, *more] if typed else [JSON, length, *more]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def begin(send: Send, status: int, headers: Headers) -> None:
+    """Send the head of an answer whose length is not known."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def add(send: Send, part: bytes) -> None:
+    """Send a part of an answer."""
+    await send({"type": "http.response.body", "body": part, "more_body": True})
+
+
+async def end(send: Send, part: bytes = b"") -> None:
+    """Send the last part of an answer."""
+    await send({"type": "http.response.body", "body": part})
+
+
+def _within(body: bytes | bytearray, limit: int) -> None:
+    if len(body) > limit:
+        raise _too_long(limit)
+
+
+def _too_long(limit: int) -> ApiError:
+    return ApiError(413, f"the body is longer than {limit} bytes", code="body_too_large")

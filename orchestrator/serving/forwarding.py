@@ -1,0 +1,253 @@
+"""A request on its way: to a replica, back to the client, and elsewhere when that fails.
+
+As long as the client has got nothing, a replica that fails is replaced: once where it may have
+begun to work, and for a few seconds where it could not even be reached. After that a failure is
+told in the stream. Bytes of a stream are handed on as they come, in whole events, unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from time import perf_counter
+
+from pydantic_core import from_json
+
+from orchestrator.serving.asgi import Headers
+from orchestrator.serving.encoding import encode
+from orchestrator.serving.errors import ApiError
+from orchestrator.serving.limits import Limits
+from orchestrator.serving.metrics import Metrics, Tally
+from orchestrator.serving.reply import Nobody, Reply
+from orchestrator.serving.routes import RevisionRoute
+from orchestrator.serving.seats import Seat, Seats
+from orchestrator.serving.upstream import Broken, Connection, Pool, Unreachable, address_of
+
+_USED = re.compile(rb'"(prompt|completion)_tokens"\s*:\s*(\d+)')
+_TAIL = 1024  # bytes that hold the usage of an answer, in those of ours
+_STREAM = b"text/event-stream"
+# What a replica never answers to the gateway's own request: it is another one, or going.
+_ASTRAY = frozenset({401, 403, 404, 405, 408})
+_FAILED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A checked request. `client` is what keeps it on a revision; empty where nothing does."""
+
+    endpoint: str
+    path: str
+    body: bytes
+    client: str = ""
+
+
+class _Failure(Exception):  # noqa: N818 - a value that travels up
+    """A replica gave no answer. `answer` is the error that it did give, if any."""
+
+    def __init__(self, why: str, kind: str, answer: tuple[int, Headers, bytes] | None) -> None:
+        super().__init__(why)
+        self.kind = kind
+        self.answer = answer
+
+
+class Forwarder:
+    """Sends requests on, and their answers back."""
+
+    def __init__(self, seats: Seats, pool: Pool, metrics: Metrics, limits: Limits) -> None:
+        self._seats = seats
+        self._pool = pool
+        self._metrics = metrics
+        self._limits = limits
+        self._copies: set[asyncio.Task[None]] = set()
+
+    async def forward(self, asked: Asked, reply: Reply, tally: Tally) -> None:
+        """Answer `asked`; a stream is left to be ended.
+
+        Raises:
+            ApiError: There is no room, or no replica that answers.
+        """
+        self._mirror(asked)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._limits.absent_seconds
+        avoid, reached = "", 0
+        while True:
+            seat = await self._seats.take(asked.endpoint, asked.client, avoid)
+            try:
+                await self._attempt(asked, seat, reply, tally)
+            except _Failure as failure:
+                reached += failure.kind != "unreachable"
+                if reply.begun or reached > 1 or loop.time() > until:
+                    await self._give_up(failure, reply, tally)
+                    return
+                avoid = seat.url
+                self._metrics.retried(asked.endpoint)
+            else:
+                return
+
+    async def close(self) -> None:
+        """Stop the copies and close all connections."""
+        for task in self._copies:
+            task.cancel()
+        await asyncio.gather(*self._copies, return_exceptions=True)
+        self._pool.close()
+        await asyncio.sleep(0)  # the loop closes them
+
+    async def _give_up(self, failure: _Failure, reply: Reply, tally: Tally) -> None:
+        if failure.answer is not None and not reply.begun:
+            status, headers, body = failure.answer
+            tally.status = status
+            await reply.whole(status, headers, body)
+            return
+        there = failure.kind != "unreachable"
+        raise ApiError(
+            502 if there else 503,
+            f"the model's replica failed: {failure}",
+            code="replica_failed" if there else "no_replica",
+            retry_after=1,
+        )
+
+    async def _attempt(self, asked: Asked, seat: Seat, reply: Reply, tally: Tally) -> None:
+        """Ask the replica of `seat` once, and count what comes of it."""
+        try:
+            await self._exchange(asked, seat, reply, tally)
+        except (Unreachable, Broken, _Failure) as error:
+            failure = error if isinstance(error, _Failure) else _failure(error, reply)
+            tally.status = tally.status if reply.begun else 0
+            self._metrics.failed(asked.endpoint, seat.revision, failure.kind)
+            if failure.kind != "failed":
+                self._seats.rest(seat.url)
+            raise failure from error
+        except asyncio.CancelledError:
+            tally.status = tally.status or 499
+            raise
+        finally:
+            self._seats.leave(seat)
+            tally.last = perf_counter()
+            if tally.status:
+                self._metrics.answered(asked.endpoint, seat.revision, tally)
+        self._seats.well(seat.url)
+
+    async def _exchange(self, asked: Asked, seat: Seat, reply: Reply, tally: Tally) -> None:
+        connection = await self._pool.take(seat.url)
+        try:
+            connection.ask(_request(asked, seat))
+            status = await connection.head()
+            if connection.headers.get(b"content-type", b"").startswith(_STREAM):
+                tally.status = status
+                await self._stream(connection, seat.revision, reply, tally)
+                return
+            body = await self._whole(connection)
+        finally:
+            self._pool.give(connection)
+        headers = _headers(connection, seat.revision)
+        if status >= _FAILED or status in _ASTRAY:
+            raise _refusal(status, headers, body)
+        tally.status = status
+        _read_usage(body, tally)
+        await reply.whole(status, headers, body)
+
+    async def _whole(self, connection: Connection) -> bytes:
+        body = await connection.read()
+        part = body
+        while part:
+            part = await connection.read()
+            body += part
+            if len(body) > self._limits.answer_bytes:
+                raise ApiError(502, "the model's answer is too long", code="answer_too_long")
+        return body
+
+    async def _stream(
+        self, connection: Connection, revision: RevisionRoute, reply: Reply, tally: Tally
+    ) -> None:
+        headers = [*_headers(connection, revision), (b"cache-control", b"no-store")]
+        rest = events = b""
+        while part := await connection.read():
+            events, rest = _split(rest + part if rest else part)
+            if not events:
+                continue
+            if not tally.first:
+                tally.first = perf_counter()
+            tally.completion_tokens += events.count(b"\n\n")
+            await reply.add(headers, events)
+        if b"data: [DONE]" not in events:
+            raise Broken("its stream ended early")
+        tally.completion_tokens -= 1
+        _read_usage(events, tally)
+
+    def _mirror(self, asked: Asked) -> None:
+        shadow = self._seats.route(asked.endpoint).shadow
+        if not shadow:
+            return
+        seat = self._seats.take_at(asked.endpoint, shadow)
+        if seat is None:
+            self._metrics.unmirrored(asked.endpoint)
+            return
+        task = asyncio.get_running_loop().create_task(self._copy(asked, seat))
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    async def _copy(self, asked: Asked, seat: Seat) -> None:
+        try:
+            async with asyncio.timeout(self._limits.request_seconds):
+                await self._attempt(asked, seat, Nobody(), Tally(perf_counter()))
+        except (_Failure, ApiError, TimeoutError):
+            return  # counted already; a copy is not asked again
+
+
+def _failure(error: Unreachable | Broken, reply: Reply) -> _Failure:
+    if isinstance(error, Unreachable):
+        return _Failure(str(error), "unreachable", None)
+    return _Failure(str(error), "broken" if reply.begun else "lost", None)
+
+
+def _refusal(status: int, headers: Headers, body: bytes) -> _Failure:
+    if status in _ASTRAY:
+        return _Failure(f"it answers {status}", "astray", None)
+    own = (status, headers, body) if body.startswith(b'{"error"') else None
+    kind = "failed" if own and status == _FAILED else "going"
+    return _Failure(f"it answers {status}", kind, own)
+
+
+def _request(asked: Asked, seat: Seat) -> bytes:
+    revision, body = seat.revision, asked.body
+    if revision.model and revision.model != asked.endpoint:
+        body = _renamed(body, revision.model)
+    address = address_of(seat.url)
+    return (
+        f"POST {address.base}{asked.path} HTTP/1.1\r\nhost: {address.host}:{address.port}\r\n"
+        f"authorization: Bearer {revision.token}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
+def _renamed(body: bytes, model: str) -> bytes:
+    """Return `body` with another model in it, where it has one."""
+    asked = from_json(body)
+    named = isinstance(asked, dict) and "model" in asked
+    return encode({**asked, "model": model}) if named else body
+
+
+def _headers(connection: Connection, revision: RevisionRoute) -> Headers:
+    kind = connection.headers.get(b"content-type", b"application/json")
+    headers = [(b"content-type", kind), (b"x-revision", revision.name.encode())]
+    wait = connection.headers.get(b"retry-after")
+    return headers if wait is None else [*headers, (b"retry-after", wait)]
+
+
+def _split(part: bytes) -> tuple[bytes, bytes]:
+    """Return the whole events of `part`, and the beginning of one that isn't."""
+    if part.endswith((b"\n\n", b"\r\n\r\n")):
+        return part, b""
+    ends = [(part.rfind(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n")]
+    at = max((start + size for start, size in ends if start >= 0), default=0)
+    return part[:at], part[at:]
+
+
+def _read_usage(text: bytes, tally: Tally) -> None:
+    found = _USED.findall(text[-_TAIL:]) or _USED.findall(text)
+    for kind, count in found[-2:]:
+        if kind == b"prompt":
+            tally.prompt_tokens = int(count)
+        else:
+            tally.completion_tokens = int(count)

@@ -1,0 +1,46 @@
+"""What a request may cost, at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of the gateway, the same for all endpoints.
+
+    Attributes:
+        connections: Open at once; the next is answered by 503 and closed.
+        header_bytes: Of a request's line and headers, together.
+        body_bytes: Of a body.
+        header_seconds: From the first byte, or the connection, to the end of the headers.
+        body_seconds: From there to the end of the body.
+        idle_seconds: Between two requests of a connection.
+        depth: Levels of JSON.
+        choices: Prompts times `n`.
+        max_tokens: That a client may ask for; the model's context is the engine's to check.
+        request_seconds: From a checked request to the end of its answer.
+        stuck_seconds: That a client may leave its answer unread.
+        answer_bytes: Of an answer that is no stream.
+        connect_seconds: To reach a replica.
+        absent_seconds: That a request waits for a revision which has no replica at the moment.
+        queue_seconds: That a request waits for room at one.
+        drain_seconds: That answers go on when the gateway is told to end.
+    """
+
+    connections: int = 4096
+    header_bytes: int = 64 * 1024
+    body_bytes: int = 4 * 1024 * 1024
+    header_seconds: float = 10.0
+    body_seconds: float = 10.0
+    idle_seconds: float = 65.0
+    depth: int = 64
+    choices: int = 128
+    max_tokens: int = 1 << 20
+    request_seconds: float = 900.0
+    stuck_seconds: float = 30.0
+    answer_bytes: int = 64 * 1024 * 1024
+    connect_seconds: float = 2.0
+    absent_seconds: float = 5.0
+    queue_seconds: float = 60.0
+    drain_seconds: float = 30.0

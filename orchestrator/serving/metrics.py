@@ -1,0 +1,158 @@
+"""What the gateway counts, for Prometheus: by endpoint, revision and pool.
+
+Errors are those of replicas, also where another replica then answered: what a canary is judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from orchestrator.serving.routes import RevisionRoute, Routes
+from orchestrator.serving.seats import Seats
+
+CONTENT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_WHERE = ("endpoint", "revision", "pool")
+_TTFT = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10, 20, 40)
+_TPOT = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 1)
+_WHOLE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one answer came to: seconds of `perf_counter`, tokens, and its status.
+
+    `first` is when a stream's first event went out; 0 where there is no stream.
+    """
+
+    began: float
+    first: float = 0.0
+    last: float = 0.0
+    status: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Metrics:
+    """The registry of one gateway."""
+
+    def __init__(self, routes: Routes, seats: Seats) -> None:
+        self._registry = CollectorRegistry()
+        self._series: dict[tuple[str, str, str], _Series] = {}
+        self._refused = self._counter("refused", "Refused at the edge.", "endpoint", "status")
+        self._retries = self._counter("retries", "Asked again elsewhere.", "endpoint")
+        self._unmirrored = self._counter("unmirrored", "Not copied: no room.", "endpoint")
+        self._requests = self._counter("requests", "Answered by a revision.", *_WHERE, "status")
+        self._errors = self._counter("errors", "Failures of replicas.", *_WHERE, "kind")
+        self._tokens = self._counter("tokens", "Tokens.", *_WHERE, "kind")
+        self._first = self._histogram("time_to_first_token", "Of streams.", _TTFT)
+        self._each = self._histogram("time_per_output_token", "Of streams, mean.", _TPOT)
+        self._whole = self._histogram("request", "From the request to its end.", _WHOLE)
+        self._registry.register(_Now(routes, seats))
+
+    def text(self) -> bytes:
+        """Return all of it in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def refused(self, endpoint: str, status: int) -> None:
+        """Count a request that no revision has answered."""
+        self._refused.labels(endpoint, str(status)).inc()
+
+    def retried(self, endpoint: str) -> None:
+        """Count a request that is asked again."""
+        self._retries.labels(endpoint).inc()
+
+    def unmirrored(self, endpoint: str) -> None:
+        """Count a copy that the shadow had no room for."""
+        self._unmirrored.labels(endpoint).inc()
+
+    def failed(self, endpoint: str, revision: RevisionRoute, kind: str) -> None:
+        """Count a failure of a replica."""
+        self._errors.labels(endpoint, revision.name, revision.pool, kind).inc()
+
+    def answered(self, endpoint: str, revision: RevisionRoute, tally: Tally) -> None:
+        """Count an answer."""
+        where = (endpoint, revision.name, revision.pool)
+        series = self._series.get(where)
+        if series is None:
+            series = self._series[where] = _Series(self, where)
+        series.count(tally)
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(f"orchestrator_{name}", what, labels, registry=self._registry)
+
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(
+            f"orchestrator_{name}_seconds",
+            what,
+            _WHERE,
+            buckets=buckets,
+            registry=self._registry,
+        )
+
+
+class _Series:
+    """The children of all metrics for one revision: to look each up costs as much as counting."""
+
+    def __init__(self, metrics: Metrics, where: tuple[str, str, str]) -> None:
+        self._requests = metrics._requests  # noqa: SLF001 - a part of it
+        self._where = where
+        self._by_status: dict[int, Counter] = {}
+        self._prompt = metrics._tokens.labels(*where, "prompt")  # noqa: SLF001
+        self._completion = metrics._tokens.labels(*where, "completion")  # noqa: SLF001
+        self._first = metrics._first.labels(*where)  # noqa: SLF001
+        self._each = metrics._each.labels(*where)  # noqa: SLF001
+        self._whole = metrics._whole.labels(*where)  # noqa: SLF001
+
+    def count(self, tally: Tally) -> None:
+        status = self._by_status.get(tally.status)
+        if status is None:
+            status = self._requests.labels(*self._where, str(tally.status))
+            self._by_status[tally.status] = status
+        status.inc()
+        self._whole.observe(tally.last - tally.began)
+        if tally.prompt_tokens:
+            self._prompt.inc(tally.prompt_tokens)
+        if tally.completion_tokens:
+            self._completion.inc(tally.completion_tokens)
+        if tally.first:
+            self._first.observe(tally.first - tally.began)
+            if tally.completion_tokens > 1:
+                self._each.observe((tally.last - tally.first) / (tally.completion_tokens - 1))
+
+
+class _Now(Collector):
+    """What is so at the moment of asking: requests in flight and in the queue, and shares."""
+
+    def __init__(self, routes: Routes, seats: Seats) -> None:
+        self._routes = routes
+        self._seats = seats
+
+    def describe(self) -> Iterator[Metric]:
+        """Return nothing: the names don't clash."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauges."""
+        flying = GaugeMetricFamily("orchestrator_in_flight", "At a replica.", labels=_WHERE)
+        there = GaugeMetricFamily("orchestrator_replicas", "Known replicas.", labels=_WHERE)
+        share = GaugeMetricFamily("orchestrator_share", "Percent of traffic.", labels=_WHERE)
+        queue = GaugeMetricFamily("orchestrator_queue", "Waiting.", labels=("endpoint",))
+        waiting, taken = self._seats.waiting(), self._seats.taken
+        for name, route in self._routes.table().endpoints.items():
+            queue.add_metric((name,), waiting.get(name, 0))
+            for revision in route.revisions:
+                where = (name, revision.name, revision.pool)
+                flying.add_metric(where, sum(taken.get(url, 0) for url in revision.urls))
+                there.add_metric(where, len(revision.urls))
+                share.add_metric(where, revision.share)
+        yield from (flying, there, share, queue)

@@ -1,0 +1,156 @@
+"""The OpenAPI document of the gateway, made of the requests that it checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from orchestrator import __version__
+from orchestrator.serving.requests import ChatRequest, CompletionRequest
+
+Json = dict[str, Any]
+
+_REF = "#/components/schemas/{model}"
+_ERRORS = {
+    "400": "The request is malformed, or asks for more than there is.",
+    "401": "No API key, an unknown or an expired one.",
+    "403": "The key may not ask for this model.",
+    "404": "No such model.",
+    "408": "The request did not arrive in time.",
+    "413": "The body is too long.",
+    "429": "The queue is full, or the key has used its minute; see `Retry-After`.",
+    "502": "The replica failed.",
+    "503": "There is no replica at the moment; see `Retry-After`.",
+    "504": "The answer took too long.",
+}
+_ERROR: Json = {
+    "type": "object",
+    "required": ["error"],
+    "additionalProperties": False,
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string", "minLength": 1},
+                "type": {"enum": ["invalid_request_error", "rate_limit_error", "server_error"]},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_USAGE: Json = {
+    "type": "object",
+    "required": ["prompt_tokens", "completion_tokens", "total_tokens"],
+    "additionalProperties": {"type": "integer", "minimum": 0},
+}
+_ANSWER: Json = {
+    "type": "object",
+    "required": ["id", "object", "created", "model", "system_fingerprint", "choices", "usage"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"enum": ["text_completion", "chat.completion"]},
+        "created": {"type": "integer"},
+        "model": {"type": "string"},
+        "system_fingerprint": {"type": "string"},
+        "choices": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "usage": {"$ref": _REF.format(model="Usage")},
+    },
+}
+_MODEL: Json = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+    },
+}
+_LIST: Json = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": {"$ref": _REF.format(model="Model")}},
+    },
+}
+_HEALTH: Json = {"type": "object", "properties": {"status": {"const": "ok"}}}
+_ENDPOINT = {"name": "endpoint", "in": "path", "required": True, "schema": {"type": "string"}}
+_NAME = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+_SESSION = {
+    "name": "x-session-id",
+    "in": "header",
+    "required": False,
+    "description": "Keeps a client on one revision, where the endpoint says so.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"},
+}
+
+
+def document() -> Json:
+    """Return the document, as JSON."""
+    kinds = (CompletionRequest, ChatRequest)
+    _, made = models_json_schema([(kind, "validation") for kind in kinds], ref_template=_REF)
+    ours = {"Error": _ERROR, "Answer": _ANSWER, "Usage": _USAGE, "Model": _MODEL, "Models": _LIST}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "orchestrator gateway", "version": __version__},
+        "paths": {**_watching(), **_below(""), **_below("/{endpoint}")},
+        "components": {
+            "schemas": {**made["$defs"], **ours},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+def _watching() -> Json:
+    metrics = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "/health": {"get": _operation("health", _json(_HEALTH))},
+        "/metrics": {"get": _operation("metrics", metrics, ["401"])},
+        "/openapi.json": {"get": _operation("openapi", _json({"type": "object"}))},
+    }
+
+
+def _below(prefix: str) -> Json:
+    """Return the paths of all endpoints, or of a fixed one."""
+    of = "_of_endpoint" if prefix else ""
+    more = [_ENDPOINT] if prefix else []
+    answer = {**_json(_ref("Answer")), "text/event-stream": {"schema": {"type": "string"}}}
+    names = {"completions": "CompletionRequest", "chat/completions": "ChatRequest"}
+    asked: Json = {path: (_ref(name), answer) for path, name in names.items()}
+    if prefix:
+        asked["predict"] = ({}, _json({}))
+    paths: Json = {}
+    for path, (body, answers) in asked.items():
+        made = _operation(path.replace("/", "_") + of, answers, list(_ERRORS))
+        made["requestBody"] = {"required": True, "content": _json(body)}
+        made["parameters"] = [*more, _SESSION]
+        paths[f"{prefix}/v1/{path}"] = {"post": made}
+    for path, found, params in (("", "Models", more), ("/{model}", "Model", [*more, _NAME])):
+        name = f"model{of}" if path else f"models{of}"
+        made = _operation(name, _json(_ref(found)), ["401", "404"])
+        paths[f"{prefix}/v1/models{path}"] = {"get": {**made, "parameters": params}}
+    return paths
+
+
+def _operation(name: str, answers: Json, errors: list[str] | None = None) -> Json:
+    refused = {
+        status: {"description": _ERRORS[status], "content": _json(_ref("Error"))}
+        for status in errors or []
+    }
+    return {
+        "operationId": name,
+        "responses": {"200": {"description": "The answer.", "content": answers}, **refused},
+    }
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": _REF.format(model=name)}

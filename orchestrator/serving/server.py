@@ -1,0 +1,158 @@
+"""The server under the gateway: uvicorn, with an end to its patience.
+
+uvicorn waits for headers and bodies without limit. Here each connection has a time by which its
+client must have done its part, and what is late, too long or malformed HTTP is answered in
+OpenAI's shape and closed. On SIGTERM no new connection is taken, and answers in progress go on for
+a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+from typing import Any, ClassVar
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from orchestrator.serving.asgi import Application
+from orchestrator.serving.encoding import encode
+from orchestrator.serving.errors import ApiError
+from orchestrator.serving.limits import Limits
+
+_TICKS = 5  # of a tenth of a second, between two looks at the connections
+
+
+def serve(app: Application, host: str, port: int, limits: Limits | None = None) -> None:
+    """Serve `app` until a signal ends the process.
+
+    Raises:
+        OSError: The address can't be had.
+    """
+    server = Server(app, limits or Limits())
+    listener = socket.create_server((host, port), backlog=2048)
+    gc.collect()
+    gc.freeze()  # what is there by now stays: the collector needn't look at it again
+    server.run([listener])
+
+
+class Server(uvicorn.Server):
+    """uvicorn, looking after its connections."""
+
+    def __init__(self, app: Application, limits: Limits) -> None:
+        kind = type("Patience", (_Patience,), {"limits": limits})
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=kind,
+                loop="uvloop",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
+                timeout_graceful_shutdown=limits.drain_seconds,  # type: ignore[arg-type]
+            )
+        )
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each bad request
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close what is late."""
+        if counter % _TICKS == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, _Patience):
+                    connection.look(now)
+        return await super().on_tick(counter)
+
+
+class _Patience(HttpToolsProtocol):
+    """A connection whose client must do its part in time."""
+
+    limits: ClassVar[Limits]
+    _due: float | None = None  # when the client must have sent the headers, or the body
+    _stuck: float | None = None  # since when the client has not read what it asked for
+    _in_head = True
+    _received = 0
+
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as its base has it
+        super().connection_made(transport)
+        self._due = self.loop.time() + self.limits.header_seconds
+        if len(self.connections) > self.limits.connections:
+            self._refuse(ApiError(503, "too many connections", code="busy", retry_after=1))
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._due is None and (self.cycle is None or self.cycle.response_complete):
+            self._due = self.loop.time() + self.limits.header_seconds
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._received += len(data)
+            if self._received > self.limits.header_bytes:
+                what = f"the headers are longer than {self.limits.header_bytes} bytes"
+                self._refuse(ApiError(431, what, code="headers_too_large"))
+
+    def eof_received(self) -> None:
+        if self._due is not None and self._received and not self._answering:
+            what = "the connection was half-closed before the request was whole"
+            self._refuse(ApiError(400, what, code="request_incomplete"))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._received = True, 1
+        self._due = self.loop.time() + self.limits.header_seconds
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head = False
+        self._due = self.loop.time() + self.limits.body_seconds
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._due = None
+        self._in_head = True
+        self._received = 0
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.time()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stuck = None
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(ApiError(400, msg.rstrip("."), code="invalid_http"))
+
+    def look(self, now: float) -> None:
+        """Close the connection if its client is late."""
+        if self._stuck is not None and now - self._stuck > self.limits.stuck_seconds:
+            self.transport.abort()
+        elif self._due is not None and now >= self._due and not self.flow.read_paused:
+            part = "headers" if self._in_head else "body"
+            what = f"the {part} of the request did not arrive in time"
+            self._refuse(ApiError(408, what, code="request_timeout"))
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and self.cycle.response_started
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer by `error`, unless an answer has begun, and close."""
+        self._due = None
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(_raw(error))
+        self.transport.close()
+
+
+def _raw(error: ApiError) -> bytes:
+    body = encode(error.body())
+    named = [(b"content-type", b"application/json"), (b"connection", b"close"), *error.headers()]
+    head = b"".join(name + b": " + value + b"\r\n" for name, value in named)
+    return STATUS_LINE[error.status] + head + b"content-length: %d\r\n\r\n" % len(body) + body
