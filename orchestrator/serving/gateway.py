@@ -13,6 +13,7 @@ from time import perf_counter
 
 from pydantic_core import from_json
 
+from orchestrator.core.endpoints import ApiKey
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import (
     Application,
@@ -41,7 +42,7 @@ from orchestrator.serving.metrics import CONTENT_TYPE, Metrics, Tally
 from orchestrator.serving.openapi import document
 from orchestrator.serving.reply import Reply
 from orchestrator.serving.requests import ChatRequest, CompletionRequest, parse
-from orchestrator.serving.routes import EndpointRoute, Key, Routes, Table
+from orchestrator.serving.routes import EndpointRoute, Routes, Table
 from orchestrator.serving.seats import Seats
 from orchestrator.serving.upstream import Pool
 
@@ -75,7 +76,7 @@ class _Call:
     endpoint: str
     path: str
 
-    def visible(self, key: Key | None) -> list[str]:
+    def visible(self, key: ApiKey | None) -> list[str]:
         """Return the names of the models that may be asked for here."""
         if self.endpoint and self.endpoint not in self.table.endpoints:
             return []
@@ -171,13 +172,13 @@ class _Gateway:
             raise ApiError(400, what, param="n")
         return asked.model
 
-    def _route(self, call: _Call, key: Key | None, model: str) -> EndpointRoute:
+    def _route(self, call: _Call, key: ApiKey | None, model: str) -> EndpointRoute:
         route = call.table.endpoints.get(call.endpoint or model)
         if route is None or (call.endpoint and model != call.endpoint):
             raise unknown_model(model, _named(call.visible(key)))
         return route
 
-    def _cards(self, call: _Call, key: Key | None) -> object:
+    def _cards(self, call: _Call, key: ApiKey | None) -> object:
         names = call.visible(key)
         wanted = call.path.removeprefix(_MODELS).removeprefix("/")
         unknown = wanted if wanted and wanted not in names else "" if names else call.endpoint
@@ -209,7 +210,7 @@ def _named(names: list[str]) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
-def _client(route: EndpointRoute, key: Key | None, scope: Scope) -> str:
+def _client(route: EndpointRoute, key: ApiKey | None, scope: Scope) -> str:
     if route.sticky == "key":
         return key.digest if key is not None else ""
     session = header(scope, b"x-session-id") if route.sticky == "session" else None

@@ -8,7 +8,7 @@ comment, which clients of event streams pass over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +26,12 @@ DONE = b"data: [DONE]\n\n"
 class Order:
     """A checked request: a prompt and a sampling for each choice, and how to answer.
 
-    `version` tells which weights answer, at any moment: they may be swapped meanwhile.
+    `version` names the weights, for pieces that don't name theirs.
     """
 
     shape: Shape
     head: Json
-    version: Callable[[], str]
+    version: str
     choices: list[tuple[list[int], Sampling]]
     prompt_tokens: int
     include_usage: bool
@@ -52,7 +52,9 @@ async def whole(engine: Engine, order: Order) -> Json:
         raise _failed(error) from error
     choices = [order.shape.choice(index, pieces) for index, pieces in enumerate(answers)]
     used = usage(order.prompt_tokens, sum(map(len, answers)))
-    return {**_head(order), "choices": choices, "usage": used}
+    versions = dict.fromkeys(piece.version for pieces in answers for piece in pieces)
+    mixture = "+".join(filter(None, versions)) or order.version
+    return {**order.head, "system_fingerprint": mixture, "choices": choices, "usage": used}
 
 
 async def events(engine: Engine, order: Order) -> AsyncGenerator[bytes, None]:
@@ -62,48 +64,45 @@ async def events(engine: Engine, order: Order) -> AsyncGenerator[bytes, None]:
         ApiError: The engine failed before its first token.
     """
     sent = [0] * len(order.choices)
-    made = 0
+    made, version = 0, order.version
     try:
         async with aclosing(_generate(engine, order)) as generation:
             async for index, piece in generation:
-                begun = _openings(order) if not made else b""
+                version = piece.version or order.version
+                begun = _openings(order, version) if not made else b""
                 made += 1
                 told = piece.text or piece.finish or piece.logprob is not None
                 delta = order.shape.delta(index, piece, sent[index]) if told else None
                 sent[index] += len(piece.text)
                 if begun or delta:
-                    yield begun + (_chunk(order, delta) if delta else b"")
+                    yield begun + (_chunk(order, version, delta) if delta else b"")
     except RuntimeError as error:
         if not made:
             raise _failed(error) from error
         yield _failed(error).event()
         return
-    yield _ending(order, made)
+    yield _ending(order, version, made)
 
 
-def _openings(order: Order) -> bytes:
+def _openings(order: Order, version: str) -> bytes:
     openings = (order.shape.opening(index) for index in range(len(order.choices)))
-    return b"".join(_chunk(order, opening) for opening in openings if opening)
+    return b"".join(_chunk(order, version, opening) for opening in openings if opening)
 
 
-def _chunk(order: Order, choice: Json) -> bytes:
-    data = {**_head(order), "choices": [choice]}
+def _chunk(order: Order, version: str, choice: Json) -> bytes:
+    data = {**order.head, "system_fingerprint": version, "choices": [choice]}
     if order.include_usage:
         data["usage"] = None
     return b"data: " + encode(data) + b"\n\n"
 
 
-def _ending(order: Order, made: int) -> bytes:
+def _ending(order: Order, version: str, made: int) -> bytes:
     used = usage(order.prompt_tokens, made)
     comment = b": " + encode({"usage": used}) + b"\n\n"
     if not order.include_usage:
         return comment + DONE
-    data = {**_head(order), "choices": [], "usage": used}
+    data = {**order.head, "system_fingerprint": version, "choices": [], "usage": used}
     return b"data: " + encode(data) + b"\n\n" + DONE
-
-
-def _head(order: Order) -> Json:
-    return {**order.head, "system_fingerprint": order.version()}
 
 
 def _failed(error: RuntimeError) -> ApiError:

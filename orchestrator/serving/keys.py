@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
 
+from orchestrator.core.endpoints import ApiKey
 from orchestrator.ports import Clock
 from orchestrator.serving.errors import ApiError
-from orchestrator.serving.routes import Key, Table
+from orchestrator.serving.routes import Table
 
 MINUTE = 60.0
 _NOBODY = "0" * 64
@@ -41,7 +42,7 @@ class Doorman:
         self._clock = clock
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
-    def identify(self, table: Table, token: str) -> Key | None:
+    def identify(self, table: Table, token: str) -> ApiKey | None:
         """Return whose key `token` is; `None` where the gateway is open.
 
         Raises:
@@ -60,7 +61,7 @@ class Doorman:
             raise ApiError(401, f"API key {key.name!r} is expired", code="expired_api_key")
         return key
 
-    def admit(self, key: Key | None, model: str) -> None:
+    def admit(self, key: ApiKey | None, model: str) -> None:
         """Take a request of `key` for `model` into account.
 
         Raises:
@@ -80,13 +81,13 @@ class Doorman:
                 raise _limited(key, "requests", key.requests, 1 - requests.left)
             requests.left -= 1
 
-    def charge(self, key: Key | None, tokens: int) -> None:
+    def charge(self, key: ApiKey | None, tokens: int) -> None:
         """Take what an answer used into account."""
         bucket = None if key is None else self._bucket(key, "tokens", key.tokens)
         if bucket is not None:
             bucket.left -= tokens
 
-    def _bucket(self, key: Key, kind: str, allowance: int | None) -> _Bucket | None:
+    def _bucket(self, key: ApiKey, kind: str, allowance: int | None) -> _Bucket | None:
         if allowance is None:
             return None
         now = self._clock.now()
@@ -95,12 +96,12 @@ class Doorman:
         return bucket
 
 
-def allowed(key: Key | None, model: str) -> bool:
+def allowed(key: ApiKey | None, model: str) -> bool:
     """Whether `key` may ask for `model`."""
     return key is None or not key.models or model in key.models
 
 
-def _limited(key: Key, what: str, allowance: int, missing: float) -> ApiError:
+def _limited(key: ApiKey, what: str, allowance: int, missing: float) -> ApiError:
     wait = ceil(missing * MINUTE / allowance) if allowance else int(MINUTE)
     said = f"API key {key.name!r} has used its {allowance} {what} a minute; wait {wait} s"
     return ApiError(429, said, code="rate_limit_exceeded", retry_after=wait)

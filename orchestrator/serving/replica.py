@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -65,21 +65,22 @@ def replica(
         version: The `system_fingerprint` of answers, where the engine has no `version` itself.
         limits: Of a request.
     """
-    routes = _Routes(engine, model_name, clock, token, limits or Limits())
-    routes.version = lambda: str(getattr(engine, "version", version) or model_name)
+    routes = _Routes(engine, model_name, clock, limits or Limits())
+    routes.token = token.encode()
+    routes.version = version or model_name
     return Application(routes.handle)
 
 
 class _Routes:
-    version: Callable[[], str]
+    token = b""
+    version = ""
 
     def __init__(
-        self, engine: Engine | Predictor, name: str, clock: Clock, token: str, limits: Limits
+        self, engine: Engine | Predictor, name: str, clock: Clock, limits: Limits
     ) -> None:
         self._engine = engine
         self._name = name
         self._clock = clock
-        self._token = token.encode()
         self._limits = limits
         self._since = int(clock.now())
 
@@ -170,7 +171,8 @@ class _Routes:
         ]
         head = self._head(shape, streams=bool(asked.stream))
         tokens = sum(map(len, prompts))
-        order = Order(shape, head, self.version, choices, tokens, asked.include_usage)
+        version = str(getattr(engine, "version", "")) or self.version
+        order = Order(shape, head, version, choices, tokens, asked.include_usage)
         if not asked.stream:
             return await whole(engine, order)
         async with aclosing(events(engine, order)) as stream:
@@ -197,7 +199,7 @@ class _Routes:
         return engine
 
     def _check_token(self, scope: Scope) -> None:
-        if self._token and not hmac.compare_digest(bearer(scope).encode(), self._token):
+        if self.token and not hmac.compare_digest(bearer(scope).encode(), self.token):
             raise ApiError(401, "only the gateway may ask a replica", code="invalid_api_key")
 
     def _check_model(self, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -50,8 +51,10 @@ def revision(name: str, *urls: str, share: int = 100, **more: str) -> RevisionRo
     return RevisionRoute(name=name, pool=f"pool-{name}", share=share, urls=urls, **more)  # type: ignore[arg-type]
 
 
-def echo_engine(delay: float = 0.0, max_context: int = 4096) -> EchoEngine:
-    return EchoEngine(Path(), HARDWARE, delay=delay, max_context=max_context)
+def echo_engine(
+    delay: float = 0.0, max_context: int = 4096, version: str | None = None
+) -> EchoEngine:
+    return EchoEngine(Path(), HARDWARE, delay=delay, max_context=max_context, version=version)
 
 
 @contextmanager
@@ -85,6 +88,14 @@ def gateway_of(
     app = gateway(board, clock or FixedClock(), limits, rng=Random(0))  # noqa: S311 - no secret
     with _running(Server(app, limits)) as url:
         yield url
+
+
+def becomes_idle(engine: EchoEngine) -> bool:
+    for _ in range(200):
+        if not engine.active:
+            return True
+        time.sleep(0.01)  # noqa: TID251 - a server in another thread needs real time
+    return False
 
 
 @contextmanager

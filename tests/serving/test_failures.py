@@ -14,9 +14,15 @@ import pytest
 
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.routes import EndpointRoute
-from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
+from tests.serving.http_server import (
+    Board,
+    becomes_idle,
+    echo_engine,
+    echoing,
+    gateway_of,
+    revision,
+)
 from tests.serving.scripted import HEAD, WHOLE, chunk, scripted, sends, waits
-from tests.serving.test_replica import becomes_idle
 
 PROMPT = {"model": "echo", "prompt": "abc", "max_tokens": 500}
 STREAM = {**PROMPT, "stream": True}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from jobs.engines.echo import EchoEngine
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.replica import replica
 from tests.jobs.engines.tiny_llama import HARDWARE
-from tests.serving.http_server import FixedClock, serving
+from tests.serving.http_server import FixedClock, becomes_idle, serving
 
 BODY_LIMIT = 10_000
 
@@ -293,11 +292,3 @@ def test_a_client_that_stops_waiting_frees_its_slots() -> None:
         with pytest.raises(httpx.TimeoutException):
             httpx.post(f"{url}/v1/completions", json=SLOW, timeout=0.3)
         assert becomes_idle(slow)
-
-
-def becomes_idle(engine: EchoEngine) -> bool:
-    for _ in range(200):
-        if not engine.active:
-            return True
-        time.sleep(0.01)  # noqa: TID251 - a server in another thread needs real time
-    return False
