@@ -24,7 +24,7 @@ demo: $(VENV)/.installed ## train on one pool, serve on the other, ask the serve
 	@$(BIN)/python -m tests.demo
 
 test: $(VENV)/.dev ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

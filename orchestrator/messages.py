@@ -191,14 +191,14 @@ class PoolStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointStatus:
-    """A live endpoint: its OpenAI base URL, its pool, and replicas that answer.
+class RevisionStatus:
+    """A deployed revision: its pool, and the base URL of each replica that answers.
 
-    `state` is `up`, `busy` (replicas are starting or being replaced) or `down`.
+    `state` is `up`, `busy` (replicas are starting or being replaced) or `down`; `error` says why
+    a replica did not come up.
     """
 
-    name: str
-    url: str
     pool: str
     state: PoolState
-    replicas: int
+    urls: tuple[str, ...]
+    error: str = ""

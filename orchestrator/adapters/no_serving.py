@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.messages import EndpointStatus, Failed, Message
+from orchestrator.messages import Failed, Message, RevisionStatus
 
 REASON = "cluster.kind 'local' can't serve endpoints; set cluster=ray"
 
@@ -34,6 +34,6 @@ class NoServing:
         message = f"no endpoint {endpoint!r}: {REASON}"
         raise ServingError(message)
 
-    def live(self) -> Mapping[str, EndpointStatus]:
+    def live(self) -> Mapping[str, RevisionStatus]:
         """Return nothing: there is no endpoint."""
         return {}

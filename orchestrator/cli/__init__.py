@@ -13,7 +13,13 @@ from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.core.errors import OrchestratorError
 
-MODULES = {"_drive": "drive", "_complete": "complete", "_reap": "reap"}
+MODULES = {
+    "_drive": "drive",
+    "_complete": "complete",
+    "_reap": "reap",
+    "_gateway": "gateway",
+    "_keep": "keep",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,12 +6,11 @@ import argparse
 import sys
 
 from orchestrator import wiring
-from orchestrator.cli import runs
 from orchestrator.cli.exits import Exit
 from orchestrator.core.errors import NotFoundError, ServingError
 
 SECONDS_TO_ANSWER = 60.0
-NEWEST_RUNS = 100
+KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -20,7 +19,12 @@ def run(args: argparse.Namespace) -> Exit:
     name, base = _endpoint(args.endpoint)
     from openai import APIConnectionError, APIStatusError, OpenAI
 
-    client = OpenAI(base_url=base, api_key="none", timeout=SECONDS_TO_ANSWER, max_retries=0)
+    client = OpenAI(
+        base_url=base,
+        api_key=wiring.variable(KEY_VARIABLE) or "none",
+        timeout=SECONDS_TO_ANSWER,
+        max_retries=0,
+    )
     try:
         pieces = client.chat.completions.create(
             model=name,
@@ -35,7 +39,7 @@ def run(args: argparse.Namespace) -> Exit:
         message = f"endpoint {name!r} refused the question: {error.message}"
         raise ServingError(message) from error
     except APIConnectionError as error:
-        message = f"endpoint {name!r} does not answer at {base}; launch its pipeline again"
+        message = f"endpoint {name!r} does not answer at {base}; see `orchestrator endpoints`"
         raise ServingError(message) from error
     print()
     return Exit.SUCCEEDED
@@ -43,15 +47,19 @@ def run(args: argparse.Namespace) -> Exit:
 
 def _endpoint(wanted: str | None) -> tuple[str, str]:
     """Return the name and base URL of an endpoint; the newest without a name."""
-    store = wiring.event_store(wiring.home())
-    known: dict[str, str] = {}
-    for header in store.runs(NEWEST_RUNS):
-        for name in runs.served(runs.load(store, header)):
-            known.setdefault(name, wiring.endpoint_url(header, name))
-            if wanted in (None, name):
-                return name, known[name]
-    if wanted is None:
-        message = "no endpoint was deployed yet; launch a pipeline that serves: pipeline=r2"
+    at = wiring.home()
+    lives = wiring.endpoint_store(at).endpoints()
+    known = {name: life for name, life in lives.items() if life.shares}
+    if not known and wanted is None:
+        message = "no endpoint is served; launch a pipeline that serves: pipeline=r2"
         raise NotFoundError(message)
-    message = f"no endpoint {wanted!r}; deployed so far: {', '.join(sorted(known)) or 'none'}"
-    raise NotFoundError(message)
+    newest = max(known, key=lambda name: known[name].moves[-1].at, default="")
+    name = wanted or newest
+    if name not in known:
+        message = f"no endpoint {name!r}; served now: {', '.join(sorted(known)) or 'none'}"
+        raise NotFoundError(message)
+    gateway = wiring.find_gateway(at)
+    if gateway is None:
+        message = f"endpoint {name!r} has no gateway; `orchestrator up` starts it"
+        raise ServingError(message)
+    return name, f"{gateway}/{name}/v1"

@@ -11,7 +11,7 @@ from orchestrator import session, wiring
 from orchestrator.cli import composing, plan, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
-from orchestrator.core.errors import ConfigError, PlanError, Problem
+from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
 from orchestrator.core.settings import Settings
@@ -39,9 +39,8 @@ def _planned(args: argparse.Namespace) -> list[tuple[Settings, Plan]]:
     problems: list[Problem] = []
     for overrides in combinations:
         try:
-            found = wiring.settings(overrides, args.config_dir, args.config_name)
-            made.append((found, wiring.plan(found)))
-        except (ConfigError, PlanError) as error:
+            made.append(wiring.planned(overrides, args.config_dir, args.config_name))
+        except ConfigError as error:
             problems.extend(error.problems)
     if problems:
         raise ConfigError(dict.fromkeys(problems))

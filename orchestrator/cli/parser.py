@@ -38,6 +38,7 @@ def build() -> argparse.ArgumentParser:
     _launch(verbs)
     _runs(verbs)
     _fleet(verbs)
+    _endpoints(verbs)
     _services(verbs)
     _hidden(verbs)
     return parser
@@ -94,11 +95,44 @@ def _fleet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _config(pools)
     _json(pools)
     pools.add_argument("--reason", default="", help="with drain: why, for those who wait")
+
+
+def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ask = verbs.add_parser("ask", help="ask a served model")
     ask.add_argument("question", help="`-` reads it from standard input")
     ask.add_argument("-e", "--endpoint", help="default: the one deployed last")
     ask.add_argument("--max-tokens", type=int, default=128)
     ask.add_argument("--temperature", type=float, default=0.0)
+    endpoints = verbs.add_parser("endpoints", help="list what is served, and where")
+    endpoints.add_argument("-a", "--all", action="store_true", help="retired revisions too")
+    _json(endpoints)
+    switch = verbs.add_parser("switch", help="move a live endpoint to another pool")
+    switch.add_argument("name", metavar="ENDPOINT", help="an endpoint, or the id of a run")
+    switch.add_argument("overrides", nargs="*", metavar="pool=POOL", help="or KEY=VALUE")
+    _dry(switch)
+    deploy = verbs.add_parser("deploy", help="add a revision to an endpoint, without traffic")
+    deploy.add_argument("name", metavar="RUN", help="with --address: ENDPOINT")
+    deploy.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    deploy.add_argument("--address", help="OpenAI base URL of a server that is there already")
+    deploy.add_argument("--model", help="with --address: its name for the model")
+    deploy.add_argument(
+        "--key-variable", default="", help="with --address: the gateway's variable with its key"
+    )
+    _dry(deploy)
+    traffic = verbs.add_parser("traffic", help="share an endpoint's traffic between revisions")
+    traffic.add_argument("endpoint", metavar="ENDPOINT")
+    traffic.add_argument("shares", nargs="+", metavar="r1=90", help="percent, 100 together")
+    rollback = verbs.add_parser("rollback", help="go back to the revision before")
+    rollback.add_argument("endpoint", metavar="ENDPOINT")
+    _dry(rollback)
+    keys = verbs.add_parser("keys", help="list the API keys; `keys add NAME`, `keys revoke NAME`")
+    keys.add_argument("action", nargs="?", choices=("list", "add", "revoke"), default="list")
+    keys.add_argument("name", nargs="?", metavar="NAME")
+    keys.add_argument("--model", action="append", default=[], help="an endpoint that it opens")
+    keys.add_argument("--requests", type=int, help="requests a minute, at most")
+    keys.add_argument("--tokens", type=int, help="tokens a minute, at most")
+    keys.add_argument("--days", type=float, help="until it expires")
+    _json(keys)
 
 
 def _services(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -120,6 +154,8 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     drive.add_argument("--no-cache", action="store_true")
     drive.add_argument("--take-over", action="store_true")
     verbs.add_parser("_reap")
+    verbs.add_parser("_gateway").add_argument("port", type=int)
+    verbs.add_parser("_keep").add_argument("address")
     complete = verbs.add_parser("_complete")
     complete.add_argument("words", nargs=argparse.REMAINDER)
 
@@ -141,6 +177,10 @@ def _config(parser: argparse.ArgumentParser) -> None:
         choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
         help="print how the config was composed, and stop",
     )
+
+
+def _dry(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print the steps, do nothing")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

@@ -24,8 +24,7 @@ def run(args: argparse.Namespace) -> Exit:
     """Print the plan, or refuse it with all problems."""
     if composing.shown(args):
         return Exit.SUCCEEDED
-    found = composing.settings(args)
-    made = wiring.plan(found)
+    found, made = wiring.planned(args.overrides, args.config_dir, args.config_name)
     if args.json:
         print(json.dumps(as_json(made), indent=2))
         return Exit.SUCCEEDED

@@ -262,8 +262,10 @@ class Controller:
     def _recall(self, command: Start) -> StageReused | None:
         if command.number > 1:
             return None
-        key = self._bench.reuse_key(self.run, self.run.stages[command.stage])
-        found = self._world.store.recall(key) if key else None
+        found = self._bench.kept.get(command.stage)
+        if found is None:
+            key = self._bench.reuse_key(self.run, self.run.stages[command.stage])
+            found = self._world.store.recall(key) if key else None
         if found is None:
             return None
         result, run = found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.classify import Signature
@@ -11,14 +11,16 @@ from orchestrator.core.decide import Start
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.recovery import avoided
 from orchestrator.core.run import Run, StageRun
-from orchestrator.messages import AttemptRequest
+from orchestrator.messages import AttemptRequest, Succeeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workbench:
     """What every attempt of the run is given, beside its stage.
 
-    `reuse_key` returns the key under which the result of a stage may be reused, or `None`.
+    `reuse_key` returns the key under which the result of a stage may be reused, or `None`. `kept`
+    has results that stand whatever their key: those of the run that a switch starts from, with
+    its id.
     """
 
     packages: tuple[str, ...]
@@ -26,6 +28,7 @@ class Workbench:
     storage: str
     reuse_key: Callable[[Run, StageRun], str | None]
     signatures: tuple[Signature, ...] = ()
+    kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
 
 
 def attempt_request(

@@ -25,6 +25,7 @@ class FailureKind(StrEnum):
     USER_CODE = "user_code"
     DATA = "data"
     SERVING = "serving"
+    ROLLED_BACK = "rolled_back"
     DRAINED = "drained"
     CONTROLLER_LOST = "controller_lost"
     BUDGET = "budget"
@@ -64,6 +65,7 @@ DEFAULT_ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
         FailureKind.USER_CODE: Action.STOP,
         FailureKind.DATA: Action.STOP,
         FailureKind.SERVING: Action.FALL_BACK,
+        FailureKind.ROLLED_BACK: Action.STOP,
         FailureKind.DRAINED: Action.FALL_BACK,
         FailureKind.CONTROLLER_LOST: Action.RETRY,
         FailureKind.BUDGET: Action.STOP,

@@ -102,6 +102,34 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """How a new revision of an endpoint takes over from the one that leads.
+
+    Attributes:
+        steps: Percent of the traffic that it gets, one after the other; without steps it gets
+            none until somebody moves traffic. The first revision gets all at once.
+        hold: Seconds at each step; after the last one the old revision is retired.
+        requests: Requests it must have answered at a step before it is judged. A hold in which
+            fewer come is no reason to go back.
+        error_rate: How much larger its share of failed requests may be than that of the old one.
+        slower: How many times as long as the old one it may take to the first token, or a token.
+        probes: Prompts that both answer greedily before any traffic moves. Where there are none,
+            a revision with the same model is asked some of our own.
+        agreement: Share of the probes that both must answer alike.
+        shadow: Whether it gets copies of requests during one hold before the first step.
+    """
+
+    steps: tuple[int, ...] = (5, 25, 100)
+    hold: float = 10.0
+    requests: int = 20
+    error_rate: float = 0.02
+    slower: float = 2.0
+    probes: tuple[str, ...] = ()
+    agreement: float = 0.9
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Adjust:
     """What an attempt does otherwise than its stage's parameters say, because of a failure.
 

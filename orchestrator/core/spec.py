@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from orchestrator.core.emulation import HOST_DEVICE, OWN, Emulation
 from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.policy import Gate, Limits, Recovery, Watch
+from orchestrator.core.policy import Gate, Limits, Recovery, Rollout, Watch
 
 Json: TypeAlias = object
 Format = Literal["fp32", "bf16", "fp8", "fp8_ue8m0", "fp8_fnuz", "mxfp8", "hif8", "int8"]
@@ -186,7 +186,14 @@ class Endpoint:
         name: Name of the endpoint, and of the model in the OpenAI API.
         engine: Dotted name of the engine class, under the allow-list of job packages.
         model: Name of the stage input that holds the model folder.
-        replicas: Number of engine processes.
+        replicas: Number of engine processes; the least of them where it scales.
+        max_replicas: The most of them; with it they follow the load.
+        target_requests: Requests that a replica works on at once, for which scaling aims.
+        concurrency: Requests that a replica works on at once, at most.
+        queue: Requests that wait at the gateway, at most; more are answered by 429.
+        sticky: What keeps a client on its revision while shares stand: its API `key`, its
+            `session` (header `x-session-id`), or nothing.
+        rollout: How a new revision takes over.
         formats: Weight formats that the model is exported in, best first.
         engine_options: Keyword arguments of the engine.
     """
@@ -195,7 +202,13 @@ class Endpoint:
     engine: str
     model: str = "model"
     replicas: int = 1
+    max_replicas: int | None = None
+    target_requests: float = 8.0
+    concurrency: int = 256
+    queue: int = 1024
+    sticky: Literal["", "key", "session"] = ""
     formats: tuple[Format, ...] = ("bf16",)
+    rollout: Rollout = field(default_factory=Rollout)
     engine_options: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -3,7 +3,7 @@
 Foreign errors are translated by the adapter: a port raises only what its docstring names.
 """
 
-from orchestrator.ports.endpoints import EndpointStore
+from orchestrator.ports.endpoints import EndpointStore, Traffic
 from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
 from orchestrator.ports.pools import Chip, Cluster, Serving, Worker
 from orchestrator.ports.stores import ArtifactStore, EventStore, Point, Stored
@@ -21,5 +21,6 @@ __all__ = [
     "Serving",
     "Stored",
     "Tracker",
+    "Traffic",
     "Worker",
 ]

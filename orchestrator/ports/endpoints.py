@@ -1,4 +1,4 @@
-"""What is kept of endpoints: their events, the replicas that answer, and API keys."""
+"""What is kept of endpoints, and what their traffic tells."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.core.endpoints import ApiKey, EndpointEvent, EndpointLife
+from orchestrator.core.rollout import Figures
 
 
 class EndpointStore(Protocol):
@@ -44,6 +45,30 @@ class EndpointStore(Protocol):
         """Forget an API key. Raises `NotFoundError`."""
         ...
 
-    def keys(self) -> Sequence[ApiKey]:
+    def api_keys(self) -> Sequence[ApiKey]:
         """Return all API keys, by name."""
+        ...
+
+
+class Traffic(Protocol):
+    """The gateway's view of endpoints, and a way to put a question past it."""
+
+    def figures(self, endpoint: str) -> Mapping[str, Figures]:
+        """Return what the gateway has counted, by name of the revision (`r3`).
+
+        Raises:
+            ServingError: It does not answer.
+        """
+        ...
+
+    def answers(self, endpoint: str) -> bool:
+        """Whether the gateway knows a replica for the endpoint."""
+        ...
+
+    def probe(self, url: str, token: str, model: str, prompt: str) -> str:
+        """Return the greedy answer of the replica at `url`, asked directly.
+
+        Raises:
+            ServingError: It answers by an error, or not at all.
+        """
         ...

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.spec import Pool
-from orchestrator.messages import AttemptRequest, EndpointStatus, Message, PoolStatus
+from orchestrator.messages import AttemptRequest, Message, PoolStatus, RevisionStatus
 
 
 class Worker(Protocol):
@@ -86,7 +86,7 @@ class Cluster(Protocol):
 
 
 class Serving(Protocol):
-    """Where endpoints are deployed. Same life cycle as an attempt of a job."""
+    """Where models are deployed. Same life cycle as an attempt of a job."""
 
     def start(self, deployment: Deployment) -> None:
         """Ask for a deployment; returns at once."""
@@ -100,16 +100,16 @@ class Serving(Protocol):
         """Take the deployment away."""
         ...
 
-    def delete(self, endpoint: str) -> None:
-        """Take a live endpoint away.
+    def delete(self, name: str) -> None:
+        """Take away what is live under this name; streams that are being answered end first.
 
         Raises:
-            ServingError: It can't be reached or deleted.
+            ServingError: It is not there, or can't be reached or deleted.
         """
         ...
 
-    def live(self) -> Mapping[str, EndpointStatus]:
-        """Return the endpoints that are deployed, by name.
+    def live(self) -> Mapping[str, RevisionStatus]:
+        """Return the revisions that are deployed, by name (`chat.r3`).
 
         Raises:
             ServingError: Serving can't be reached.

@@ -76,13 +76,13 @@ class _Hands:
     @classmethod
     def new(cls, order: Order, addresses: Addresses) -> Self:
         cluster = wiring.cluster(order.found, order.header.plan, addresses.cluster)
-        return cls(cluster, wiring.serving(order.found, addresses.cluster))
+        return cls(cluster, wiring.serving(order.found, order.at, addresses.cluster))
 
     @classmethod
     def tied(cls, order: Order, addresses: Addresses, reason: str) -> Self:
         found = order.found
         here = replace(found, cluster=replace(found.cluster, kind="local"))
-        serving = wiring.serving(found if addresses.cluster else here, addresses.cluster)
+        serving = wiring.serving(found if addresses.cluster else here, order.at, addresses.cluster)
         return cls(wiring.cluster(here, order.header.plan, ""), serving, reason)
 
 
@@ -114,7 +114,7 @@ def _drive(
             gates=wiring.gates(store),
             holder=holder.name(),
         )
-        bench = wiring.workbench(found, at, reuse=order.reuse)
+        bench = replace(wiring.workbench(found, at, reuse=order.reuse), kept=order.kept)
         controller = Controller(header, world, bench, _both(logs.observe, view.observe))
         closing.enter_context(_parting(controller, world, order))
         shown.follow(controller)

@@ -46,6 +46,7 @@ def services(
     Raises:
         ClusterError: The cluster can't be started.
         TrackingError: The tracking server can't be started or reached.
+        ServingError: The gateway, which a pipeline with an endpoint needs, can't be started.
     """
     with terminable(), Tenancy(at) as tenancy:
         with ThreadPoolExecutor(1) as beside:
@@ -55,6 +56,8 @@ def services(
             finally:
                 uri = tracking.result()
         wiring.start_reaper(found, at, tenancy)
+        if address and any(stage.endpoint for stage in found.pipeline.stages):
+            wiring.start_gateway(found, at, address, tenancy)
         yield Addresses(cluster=address, tracking=uri)
         if keep():
             tenancy.keep()

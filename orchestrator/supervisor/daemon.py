@@ -2,8 +2,8 @@
 
 It leaves its starter, leads a session that all it starts belongs to, starts the processes in
 order, each in a group with a log of its own, reaps them, and records what becomes of them. On
-SIGTERM it ends them, last first. A process that ends is recorded, never restarted: a lost node
-must be seen. When none is left the daemon goes too.
+SIGTERM it ends them, last first. A process that ends is recorded, and restarted only where that
+was asked for: a lost node must be seen. When none is left the daemon goes too.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from orchestrator.supervisor.service import BUSY, GRACE
 
 _LOCK_TRIES = 0.5
 _PROBE = 0.05
+_REST = 1.0  # before a process is started again
 _TAIL = 8192
 _DECISIVE = re.compile(r"error|exception|fatal|denied|in use|no space|not found", re.IGNORECASE)
 
@@ -65,6 +66,7 @@ class Daemon:
         self._clear(spec["service"])
         self._processes = [Process(**{**p, "argv": tuple(p["argv"])}) for p in spec["processes"]]
         self._popen: dict[str, subprocess.Popen[bytes]] = {}
+        self._due: dict[str, float] = {}  # what is to be started again, and when
         self._deadline = time.monotonic() + spec["timeout"]
         self._timeout = spec["timeout"]
         self._stopping = False
@@ -88,15 +90,26 @@ class Daemon:
                 self._until_answers(process, process.ready)
             self._record.phase = "up"
             records.save(self._folder, self._record)
-            while not self._stopping and any(c.exit is None for c in self._children):
-                self._watch(None)
+            while not self._stopping and (self._due or self._alive):
+                self._watch(self._until_due())
+                self._start_again()
         except (ServiceError, OSError) as error:
             self._record.phase, self._record.reason = "failed", str(error)
         self._end()
 
     @property
-    def _children(self) -> list[Child]:
-        return list(self._record.children.values())
+    def _alive(self) -> bool:
+        return any(child.exit is None for child in self._record.children.values())
+
+    def _until_due(self) -> float | None:
+        return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+
+    def _start_again(self) -> None:
+        now = time.monotonic()
+        for process in self._processes:
+            if not self._stopping and self._due.get(process.name, now + 1) <= now:
+                del self._due[process.name]
+                self._launch(process, "ab")
 
     def _clear(self, service: str) -> None:
         """End what an earlier daemon left behind when it was killed."""
@@ -118,11 +131,13 @@ class Daemon:
 
     def _start(self, process: Process) -> None:
         self._until_answers(process, process.after)
-        if self._stopping:
-            return
+        if not self._stopping:
+            self._launch(process, "wb")
+
+    def _launch(self, process: Process, mode: str) -> None:
         log = Path(process.log or self._folder / f"{self._record.service}-{process.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as out:
+        with log.open(mode) as out:
             popen = subprocess.Popen(  # noqa: S603 - what the starter named
                 process.argv,
                 env={**os.environ, **process.env},  # noqa: TID251 - a child inherits it
@@ -157,6 +172,8 @@ class Daemon:
             if child.exit is None and popen.poll() is not None:
                 child.exit = popen.returncode
                 records.save(self._folder, self._record)
+                if self._process(name).again:
+                    self._due[name] = time.monotonic() + _REST
 
     def _end(self) -> None:
         deadline = time.monotonic() + GRACE
@@ -173,13 +190,16 @@ class Daemon:
         else:
             records.erase(self._folder, self._record)
 
+    def _process(self, name: str) -> Process:
+        return next(process for process in self._processes if process.name == name)
+
     def _exit(self, name: str) -> str:
         code = self._record.children[name].exit or 0
         return f"code {code}" if code >= 0 else signal.Signals(-code).name
 
     def _said(self, name: str) -> str:
         """Return the line of the log of process `name` that tells most."""
-        process = next(p for p in self._processes if p.name == name)
+        process = self._process(name)
         log = Path(process.log or self._folder / f"{self._record.service}-{name}.log")
         text = log.read_bytes()[-_TAIL:].decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -42,6 +42,7 @@ class Process:
         after: Host and port that must answer before this process is started.
         ready: Host and port that must answer before the service counts as up.
         log: File for what it prints; `HOME/services/SERVICE-NAME.log` where empty.
+        again: Whether it is started again when it ends by itself.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Process:
     after: tuple[str, int] | None = None
     ready: tuple[str, int] | None = None
     log: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,33 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from orchestrator.core.endpoints import Deployment
-from orchestrator.core.errors import PlanError, Problem, StoreError
+from orchestrator.core.errors import ConfigError, PlanError, Problem, StoreError
 from orchestrator.core.plan import Plan, make_plan
-from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec import Json
 from orchestrator.messages import AttemptRequest, Message
-from orchestrator.ports import ArtifactStore, Clock, Cluster, EventStore, Gates, Serving, Tracker
+from orchestrator.ports import (
+    ArtifactStore,
+    Clock,
+    Cluster,
+    EndpointStore,
+    EventStore,
+    Gates,
+    Serving,
+    Tracker,
+    Traffic,
+)
 
 if TYPE_CHECKING:
+    from orchestrator.adapters.rayserve import RayServing
     from orchestrator.control.requests import Workbench
 
 HOME_VARIABLE = "ORCHESTRATOR_HOME"
+
+
+def variable(name: str) -> str:
+    """Return an environment variable, empty where it isn't set."""
+    return os.environ.get(name, "")
 
 
 def home() -> Path:
@@ -53,6 +68,30 @@ def settings(
     from orchestrator.adapters import hydra_config
 
     return hydra_config.compose(overrides, config_dir=config_dir, config_name=config_name)
+
+
+def planned(
+    overrides: Sequence[str], config_dir: Path | None = None, config_name: str = "config"
+) -> tuple[Settings, Plan]:
+    """Compose, parse and plan at once, so that no problem hides another.
+
+    Raises:
+        ConfigError: With all problems, those of the plan too.
+    """
+    from orchestrator.adapters import hydra_config
+
+    found, problems = hydra_config.try_compose(
+        overrides, config_dir=config_dir, config_name=config_name
+    )
+    if found is None:
+        raise ConfigError(problems)
+    try:
+        made = plan(found)
+    except PlanError as error:
+        raise ConfigError(dict.fromkeys([*problems, *error.problems])) from None
+    if problems:
+        raise ConfigError(problems)
+    return found, made
 
 
 def plan(found: Settings) -> Plan:
@@ -102,7 +141,18 @@ def event_store(at: Path) -> EventStore:
     """Return the event store of home `at`; `ORCHESTRATOR_DATABASE` names another database."""
     from orchestrator.adapters.event_store import SqlEventStore
 
-    return SqlEventStore(os.environ.get("ORCHESTRATOR_DATABASE") or f"sqlite:///{at}/events.db")
+    return SqlEventStore(_database(at))
+
+
+def endpoint_store(at: Path) -> EndpointStore:
+    """Return the store of endpoints of home `at`: the same database."""
+    from orchestrator.adapters.event_store import SqlEventStore
+
+    return SqlEventStore(_database(at))
+
+
+def _database(at: Path) -> str:
+    return os.environ.get("ORCHESTRATOR_DATABASE") or f"sqlite:///{at}/events.db"
 
 
 def gates(store: EventStore) -> Gates:
@@ -158,15 +208,39 @@ def cluster(found: Settings, planned: Plan, address: str) -> Cluster:
     return RayCluster(address, run_worker)
 
 
-def serving(found: Settings, address: str) -> Serving:
-    """Return where endpoints are deployed."""
+def serving(found: Settings, at: Path, address: str) -> Serving:
+    """Return where endpoints are deployed, revision by revision."""
     if found.cluster.kind == "local":
         from orchestrator.adapters.no_serving import NoServing
 
         return NoServing()
+    from orchestrator.control.rollouts import Rollouts
+
+    gateway = traffic(f"http://127.0.0.1:{found.cluster.serve_port}")
+    return Rollouts(replicas(address), endpoint_store(at), gateway, clock())
+
+
+def replicas(address: str) -> RayServing:
+    """Return what deploys single revisions on the cluster at `address`."""
     from orchestrator.adapters.rayserve import RayServing
 
-    return RayServing(address, found.cluster.serve_port, fetch_model, clock)
+    return RayServing(address, fetch_model, clock)
+
+
+def traffic(gateway: str) -> Traffic:
+    """Return the view of the gateway at that address."""
+    from orchestrator.adapters.gateway import GatewayTraffic
+
+    return GatewayTraffic(gateway)
+
+
+def forget_endpoints(at: Path, reason: str) -> None:
+    """Retire all revisions whose cluster was stopped."""
+    from orchestrator.adapters.no_serving import NoServing
+    from orchestrator.control.revisions import Revisions
+
+    store = endpoint_store(at)
+    Revisions(store, NoServing(), clock()).forget_all(reason)
 
 
 def tracker(
@@ -253,11 +327,3 @@ def workbench(found: Settings, at: Path, *, reuse: bool = True) -> Workbench:
         reuse_key=reuse_key_with(source_of) if reuse else never_reuse,
         signatures=tuple(found.signatures.values()),
     )
-
-
-def endpoint_url(header: RunHeader, name: str) -> str:
-    """Return the OpenAI base URL of an endpoint that the run of `header` deployed."""
-    from orchestrator.adapters import hydra_config
-
-    port = hydra_config.parse(header.config).cluster.serve_port
-    return f"http://127.0.0.1:{port}/{name}/v1"

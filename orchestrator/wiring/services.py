@@ -76,6 +76,33 @@ def stop_reaper(at: Path) -> bool:
     return supervisor.stop(at, REAPER)
 
 
+def start_gateway(found: Settings, at: Path, address: str, tenancy: Tenancy) -> str:
+    """Have the gateway up, and the keeper of its endpoints; return its address.
+
+    Raises:
+        ServingError: It can't be started, or runs on another port.
+    """
+    from orchestrator.adapters import gateway_service
+
+    if gateway_service.find(at) is None:
+        tenancy.started(gateway_service.SERVICE)
+    return gateway_service.up(at, found.cluster.serve_port, address, {HOME_VARIABLE: str(at)})
+
+
+def find_gateway(at: Path) -> str | None:
+    """Return the address of the gateway of home `at`, or `None` when it is not up."""
+    from orchestrator.adapters import gateway_service
+
+    return gateway_service.find(at)
+
+
+def stop_gateway(at: Path) -> bool:
+    """Stop the gateway of home `at`; return whether there was one."""
+    from orchestrator.adapters import gateway_service
+
+    return gateway_service.down(at)
+
+
 def stop_cluster(at: Path) -> bool:
     """Stop the cluster that home `at` started; return whether there was one."""
     from orchestrator.adapters.raycluster import service

@@ -68,6 +68,12 @@ def test_a_job_that_fails_gives_the_exit_code_of_a_failed_run(orchestrator, tmp_
         (("plan", "roles.train=ascnd"), 2, "pools of this fleet: ascend, nvidia"),
         (("plan", "pipeline=nothing"), 2, "'nothing'"),
         (("plan", "seed=soon", "cost_limit=much"), 2, "cost_limit"),
+        (("plan", "attempt_limit=0", "roles.serve=ascnd"), 2, "attempt_limit: 0 is out"),
+        (
+            ("plan", "attempt_limit=0", "roles.serve=ascnd"),
+            2,
+            "roles.serve: 'ascnd' is not a pool",
+        ),
         (("launch", "cluster=local", "pipeline=smoke"), 2, "set cluster=ray"),
         ((*NOOP, "cluster=local", f"tracking.uri={NOBODY}"), 1, NOBODY),
         ((*NOOP, "tracking=none", "cluster.address=127.0.0.1:9"), 1, "no Ray head node answers"),

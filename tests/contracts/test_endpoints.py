@@ -49,7 +49,7 @@ def test_a_key_has_one_name_until_it_is_revoked(store: SqlEventStore) -> None:  
     store.add_key(key)
     with pytest.raises(StoreError, match="there is a key 'ann'"):
         store.add_key(key)
-    assert store.keys() == [key]
+    assert store.api_keys() == [key]
     store.drop_key("ann")
     with pytest.raises(NotFoundError, match="no key 'ann'; there are: none"):
         store.drop_key("ann")

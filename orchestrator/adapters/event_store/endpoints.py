@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.event_store import codec
@@ -18,7 +17,6 @@ from orchestrator.core.endpoints import (
     ApiKey,
     EndpointEvent,
     EndpointLife,
-    endpoint_of,
     follow,
 )
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
@@ -27,21 +25,35 @@ from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreE
 class Endpoints(Database):
     """The port `EndpointStore`."""
 
+    def __init__(self, url: str) -> None:
+        """Open the database at `url`, making tables that it lacks."""
+        super().__init__(url)
+        self._lives: dict[str, EndpointLife] = {}
+
     def endpoint(self, name: str) -> EndpointLife:
         """Return the endpoint as its events tell; one without events has no revision."""
-        wanted = select(endpoint_events).where(endpoint_events.c.endpoint == name)
-        with self._reading() as connection:
-            rows = connection.execute(wanted.order_by(endpoint_events.c.seq)).all()
-        return endpoint_of(name, map(_event, rows))
+        return self._up_to_date(name, None)
 
     def endpoints(self) -> Mapping[str, EndpointLife]:
         """Return all endpoints that have events, by name."""
-        by_name: dict[str, list[tuple[float, EndpointEvent]]] = defaultdict(list)
-        order = (endpoint_events.c.endpoint, endpoint_events.c.seq)
+        newest = select(endpoint_events.c.endpoint, func.max(endpoint_events.c.seq))
         with self._reading() as connection:
-            for row in connection.execute(select(endpoint_events).order_by(*order)):
-                by_name[row.endpoint].append(_event(row))
-        return {name: endpoint_of(name, events) for name, events in by_name.items()}
+            rows = connection.execute(newest.group_by(endpoint_events.c.endpoint)).all()
+        return {name: self._up_to_date(name, last) for name, last in rows}
+
+    def _up_to_date(self, name: str, last: int | None) -> EndpointLife:
+        """Fold what came since the last look: the gateway looks many times a second."""
+        life = self._lives.get(name, EndpointLife(name=name))
+        if life.seq == last:
+            return life
+        later = (endpoint_events.c.endpoint == name) & (endpoint_events.c.seq > life.seq)
+        query = select(endpoint_events).where(later).order_by(endpoint_events.c.seq)
+        with self._reading() as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            life = follow(life, _event(row), row.at)
+        self._lives[name] = life
+        return life
 
     def follow(self, life: EndpointLife, events: Sequence[EndpointEvent], at: float) -> None:
         """Commit what happens to the endpoint after `life`, all or nothing.
@@ -91,19 +103,19 @@ class Endpoints(Database):
         with self._writing() as connection:
             gone = connection.execute(delete(keys).where(keys.c.name == name)).rowcount
         if not gone:
-            known = ", ".join(key.name for key in self.keys()) or "none"
+            known = ", ".join(key.name for key in self.api_keys()) or "none"
             raise NotFoundError(f"no key {name!r}; there are: {known}")
 
-    def keys(self) -> Sequence[ApiKey]:
+    def api_keys(self) -> Sequence[ApiKey]:
         """Return all API keys, by name."""
         with self._reading() as connection:
             rows = connection.execute(select(keys).order_by(keys.c.name)).all()
         return [codec.load(ApiKey, row.body, f"key {row.name!r}") for row in rows]
 
 
-def _event(row: Any) -> tuple[float, EndpointEvent]:  # noqa: ANN401 - a row of SQLAlchemy
+def _event(row: Any) -> EndpointEvent:  # noqa: ANN401 - a row of SQLAlchemy
     where = f"event {row.seq!r} of endpoint {row.endpoint!r}"
     if row.kind not in ENDPOINT_EVENTS:
         message = f"{where} is of unknown kind {row.kind!r}; was it written by a newer version?"
         raise StoreError(message)
-    return row.at, codec.load(ENDPOINT_EVENTS[row.kind], row.body, where)
+    return codec.load(ENDPOINT_EVENTS[row.kind], row.body, where)

@@ -30,20 +30,33 @@ def compose(
     Raises:
         ConfigError: With all problems.
     """
+    settings, problems = try_compose(overrides, config_dir=config_dir, config_name=config_name)
+    if problems or settings is None:
+        raise ConfigError(problems)
+    return settings
+
+
+def try_compose(
+    overrides: Sequence[str], *, config_dir: Path | None = None, config_name: str = "config"
+) -> tuple[Settings | None, list[Problem]]:
+    """Return the settings, `None` where the config has not their shape, and all problems.
+
+    Settings with problems are good for one thing: to find more of them.
+    """
     from orchestrator.adapters.hydra_config.composer import Composer
     from orchestrator.adapters.hydra_config.plain import to_plain
 
     config, problems = Composer(config_dir, config_name).compose(overrides)
     if config is None:
-        raise ConfigError(problems)
+        return None, problems
     data, unset = to_plain(config)
     _anchor_code(data)
     settings, wrong = try_parse(data)
     told = [problem.path for problem in (*problems, *unset)]
     problems = [*problems, *unset, *(p for p in wrong if not _told(p.path, told))]
-    if problems or settings is None:
-        raise ConfigError(problems)
-    return replace(settings, resolved=data, overrides=tuple(overrides))
+    if settings is not None:
+        settings = replace(settings, resolved=data, overrides=tuple(overrides))
+    return settings, problems
 
 
 def sweep(

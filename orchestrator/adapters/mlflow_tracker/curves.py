@@ -7,8 +7,8 @@ after its step is committed or the stage has ended. What lies beyond the checkpo
 next attempt goes on is left out; and where an attempt is rolled back behind a step that the run
 shows, that step keeps the value it has, for MLflow can't take one away.
 
-The run gets an attempt's first 500 points of a curve, then ever fewer: MLflow draws some
-hundreds. Points keep their stored times, so writing again writes the same. The cursor belongs to
+The run gets an attempt's first 320 points of a curve, then ever fewer: that is how many MLflow
+draws. Points keep their stored times, so writing again writes the same. The cursor belongs to
 one MLflow run: on a new server it starts at nothing. How far the run's curves have come, the
 server itself says.
 """
@@ -29,7 +29,7 @@ from orchestrator.ports import EventStore, Point
 
 PAGE = 900  # what fits into one request
 _SCAN = 10_000
-_ALL = 500
+_ALL = 320
 Attempts = Mapping[tuple[str, int], Shown]
 
 

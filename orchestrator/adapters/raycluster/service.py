@@ -45,6 +45,8 @@ _ENVIRONMENT = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "4",
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",  # replicas listen on ports of their own
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
 }
 
 

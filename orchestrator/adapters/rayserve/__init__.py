@@ -1,6 +1,6 @@
-"""Ray Serve behind the port `Serving`: one application an endpoint, replicas on the serve pool.
+"""Ray Serve behind the port `Serving`: one application a revision, replicas on its pool.
 
-`serving.py` is the port, `rollout.py` one deployment on its way, `operations.py` what is done to
+`serving.py` is the port, `deploying.py` one deployment on its way, `operations.py` what is done to
 Serve, `state.py` what it says of itself, `placement.py` the probe, `replica.py` what runs on the
 pool.
 """

@@ -40,17 +40,18 @@ class Replica:
 
     def __init__(self, deployment: Deployment, fetch: Fetch, clock: MakeClock) -> None:
         self._name = deployment.endpoint.name
+        self._token = deployment.token
         self._clock = clock()
         self._engine = make_engine(deployment, fetch(deployment))
 
     def reconfigure(self, config: object) -> None:
-        """Take the user config: it names the revision to those who ask Serve, nothing more."""
+        """Take the user config: it names the attempt to those who ask Serve, nothing more."""
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers HTTP."""
         from orchestrator.serving.replica import replica
 
-        return replica(self._engine, self._name, self._clock)
+        return replica(self._engine, self._name, self._clock, token=self._token)
 
     def __del__(self) -> None:
         """Close the engine; there is none where making it failed."""

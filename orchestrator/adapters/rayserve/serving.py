@@ -1,4 +1,4 @@
-"""The port `Serving` on Ray Serve. Endpoints outlive this process: Serve is detached."""
+"""The port `Serving` on Ray Serve. Revisions outlive this process: Serve is detached."""
 
 from __future__ import annotations
 
@@ -8,89 +8,93 @@ from contextlib import suppress
 
 import ray
 
-from orchestrator.adapters.rayserve import state
-from orchestrator.adapters.rayserve.operations import FOREIGN, remove
+from orchestrator.adapters.rayserve import operations, state
+from orchestrator.adapters.rayserve.deploying import Deploying
+from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
-from orchestrator.adapters.rayserve.rollout import Rollout
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
-from orchestrator.messages import EndpointStatus, Failed, Message, Succeeded
+from orchestrator.messages import Failed, Message, RevisionStatus, Succeeded
 
 _NAMESPACE = "orchestrator"
 
 
 class RayServing:
-    """Endpoints on the Ray cluster at `address`, all behind HTTP port `serve_port` of its head.
+    """Revisions on the Ray cluster at `address`, each an application of Serve.
 
-    `fetch` and `clock` are functions of a module: they run in the replicas.
+    `fetch` and `clock` are functions of a module: they run in the replicas. Those of a cluster on
+    this machine listen on loopback alone.
     """
 
-    def __init__(self, address: str, serve_port: int, fetch: Fetch, clock: MakeClock) -> None:
+    def __init__(self, address: str, fetch: Fetch, clock: MakeClock) -> None:
         self._address = address
-        self._port = serve_port
+        self._host = state.HERE if address.startswith(f"{state.HERE}:") else state.ANYWHERE
         self._fetch = fetch
         self._clock = clock
-        self._rollouts: dict[str, Rollout] = {}
+        self._deploying: dict[str, Deploying] = {}
 
     def start(self, deployment: Deployment) -> None:
         """Ask for a deployment; a thread does the waiting."""
         self._join()
-        rollout = Rollout(deployment, self._port, self._fetch, self._clock)
-        self._rollouts[deployment.key] = rollout
+        one = Deploying(deployment, self._host, self._fetch, self._clock)
+        self._deploying[deployment.key] = one
 
     def poll(self, key: str) -> Sequence[Message]:
         """Return what the deployment said since the last call."""
-        rollout = self._rollouts.get(key)
-        messages = rollout.said() if rollout else []
+        one = self._deploying.get(key)
+        messages = one.said() if one else []
         if messages and isinstance(messages[-1], Succeeded | Failed):
-            del self._rollouts[key]
+            del self._deploying[key]
         return messages
 
     def cancel(self, key: str) -> None:
-        """Take the deployment away, unless an earlier revision of its endpoint serves.
+        """Take the deployment away.
 
-        One that another process had started, whose controller is gone, is found by its name.
+        One that another process had started, whose controller is gone, is found by its key.
         """
-        rollout = self._rollouts.pop(key, None)
-        if rollout is not None:
-            rollout.cancel()
+        one = self._deploying.pop(key, None)
+        if one is not None:
+            one.cancel()
             return
         with suppress(ServingError, *FOREIGN):  # where Serve is gone, so is the deployment
             self._join()
-            running = state.instance()
-            found = running.applications.items() if running else ()
-            for name in [name for name, application in found if application.revision == key]:
-                remove(name)
+            found = (state.applications() or {}).items()
+            for name in [name for name, application in found if application.key == key]:
+                operations.remove(name)
 
-    def delete(self, endpoint: str) -> None:
-        """Take a live endpoint away.
+    def delete(self, name: str) -> None:
+        """Take a live revision away.
 
         Raises:
             ServingError: There is none of this name, or it can't be deleted.
         """
         live = self.live()
-        if endpoint not in live:
+        if name not in live:
             known = ", ".join(sorted(live)) or "none"
-            raise ServingError(f"no endpoint {endpoint!r}; live: {known}")
+            raise ServingError(f"no revision {name!r}; live: {known}")
         try:
-            remove(endpoint)
+            operations.remove(name)
         except FOREIGN as error:
-            raise ServingError(f"endpoint {endpoint!r} can't be deleted: {error}") from error
+            raise ServingError(f"{name!r} can't be deleted: {error}") from error
 
-    def live(self) -> Mapping[str, EndpointStatus]:
-        """Return the endpoints that Serve has, by name.
+    def live(self) -> Mapping[str, RevisionStatus]:
+        """Return the revisions that Serve has, by name.
 
         Raises:
             ServingError: The cluster can't be reached.
         """
         self._join()
         try:
-            running = state.instance()
+            found = state.applications(self._host) or {}
         except FOREIGN as error:
             raise ServingError(f"Ray Serve does not answer: {error}") from error
-        found = running.applications.items() if running else ()
-        port = running.port if running else self._port
-        return {name: state.endpoint(name, application, port) for name, application in found}
+        going = [name for name, application in found.items() if application.state == "DELETING"]
+        return {name: state.status(one) for name, one in found.items() if name not in going}
+
+    def stop(self) -> None:
+        """Stop Serve where nothing is deployed: it holds memory of the head."""
+        self._join()
+        operations.stop()
 
     def _join(self) -> None:
         """Connect this process to the cluster, unless it is."""

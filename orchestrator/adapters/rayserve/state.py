@@ -16,10 +16,11 @@ from ray import serve
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve.context import _get_global_client
 
-from orchestrator.messages import EndpointStatus, PoolState
+from orchestrator.messages import PoolState, RevisionStatus
 
-HOST = "127.0.0.1"
 DEPLOYMENT = "engine"
+HERE = "127.0.0.1"
+ANYWHERE = "0.0.0.0"  # noqa: S104 - other nodes reach the replicas, which ask for a token
 _STOP_SECONDS = 30.0
 
 _STATES = {"RUNNING": PoolState.UP, "DEPLOYING": PoolState.BUSY, "DELETING": PoolState.BUSY}
@@ -36,18 +37,19 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """An application, which is an endpoint, as Serve sees it.
+    """An application, which is a revision of an endpoint, as Serve sees it.
 
-    `state` is the application's, `status` and `message` are those of its one deployment, and
-    speak of `revision`; they are older than the application for a moment after each deployment.
+    `state` is the application's, `status` and `message` are those of its one deployment. `key` is
+    the attempt that deployed it, and `urls` are the base URLs of replicas that answer.
     """
 
     state: str
     status: str
     message: str
-    revision: str
+    key: str
     pool: str
     replicas: tuple[Replica, ...]
+    urls: tuple[str, ...]
 
     @property
     def running(self) -> tuple[Replica, ...]:
@@ -60,26 +62,16 @@ class Application:
         return self.message.partition("Error:\n")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """Serve on this cluster."""
-
-    port: int
-    applications: Mapping[str, Application]
-
-
-def instance() -> Instance | None:
-    """Return what runs, or `None` where Serve was not started."""
+def applications(host: str = ANYWHERE) -> Mapping[str, Application] | None:
+    """Return what runs, or `None` where Serve was not started; replicas listen on `host`."""
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:
         return None
     details: dict[str, Any] = client.get_serve_details()
     names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
+    urls = {group["app_name"]: _urls(group, host) for group in details["target_groups"]}
     found = details["applications"].items()
-    return Instance(
-        port=int(details["http_options"]["port"]),
-        applications={name: _application(details, names) for name, details in found},
-    )
+    return {name: _application(one, names, urls.get(name, ())) for name, one in found}
 
 
 def stop() -> None:
@@ -93,23 +85,29 @@ def stop() -> None:
     serve.shutdown()
 
 
-def endpoint(name: str, application: Application, port: int) -> EndpointStatus:
-    """Return an application as an endpoint."""
-    return EndpointStatus(
-        name=name,
-        url=base_url(name, port),
+def status(application: Application) -> RevisionStatus:
+    """Return an application as a revision."""
+    return RevisionStatus(
         pool=application.pool,
         state=_STATES.get(application.state, PoolState.DOWN),
-        replicas=len(application.running),
+        urls=application.urls,
+        error=application.error,
     )
 
 
-def base_url(name: str, port: int) -> str:
-    """Return the OpenAI base URL of an endpoint."""
-    return f"http://{HOST}:{port}/{name}/v1"
+def _urls(group: Mapping[str, Any], host: str) -> tuple[str, ...]:
+    """Return where the replicas of an application listen, each on a port of its own.
+
+    Serve tells the address of the machine, which is not where one on loopback listens.
+    """
+    prefix = group["route_prefix"]
+    places = ((one["ip"] if host == ANYWHERE else host, one["port"]) for one in group["targets"])
+    return tuple(f"http://{ip}:{port}{prefix}" for ip, port in places)
 
 
-def _application(details: Mapping[str, Any], names: Mapping[str, str]) -> Application:
+def _application(
+    details: Mapping[str, Any], names: Mapping[str, str], urls: tuple[str, ...]
+) -> Application:
     engine = details["deployments"].get(DEPLOYMENT, {})
     config = engine.get("deployment_config", {})
     options = config.get("ray_actor_options") or {}
@@ -121,9 +119,10 @@ def _application(details: Mapping[str, Any], names: Mapping[str, str]) -> Applic
         state=_word(details["status"]),
         status=_word(engine.get("status", "")),
         message=str(engine.get("message", "")),
-        revision=str((config.get("user_config") or {}).get("revision", "")),
+        key=str((config.get("user_config") or {}).get("key", "")),
         pool=(options.get("label_selector") or {}).get("pool", ""),
         replicas=replicas,
+        urls=urls,
     )
 
 

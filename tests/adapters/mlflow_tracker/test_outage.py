@@ -163,7 +163,7 @@ def test_an_outage_loses_nothing_and_writes_nothing_twice(
 ) -> None:
     story = tale()
     story.succeed("data")
-    story.train_points(1, 500)
+    story.train_points(1, 300)
     story.begin("pretrain")
     tracker = track(story)
     while not any(story.store.cursors.values()):
@@ -180,5 +180,5 @@ def test_an_outage_loses_nothing_and_writes_nothing_twice(
     found = Seen(uri, experiment)
     assert len(found.runs) == 5
     assert {run.info.status for run in found.runs.values()} == {"FINISHED"}
-    assert found.count("r2-1/pretrain/1", "lr") == 500
-    assert found.count("r2-1", "pretrain/lr") == 500
+    assert found.count("r2-1/pretrain/1", "lr") == 300
+    assert found.count("r2-1", "pretrain/lr") == 300

@@ -1,9 +1,8 @@
-"""Endpoints on a real cluster of two emulated pools, asked by the official client."""
+"""Revisions on a real cluster of two emulated pools, asked by the official client."""
 
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import openai
+import psutil
 import pytest
 import ray
 
@@ -23,6 +23,7 @@ from orchestrator.core.failure import FailureKind
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec import Emulation, Endpoint, Needs, Pool
 from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
+from orchestrator.supervisor.record import wait
 from tests.build import accelerator
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -60,14 +61,8 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def serving(address: str, port: int) -> RayServing:
-    return RayServing(address, port, wiring.fetch_model, wiring.clock)
+def serving(address: str) -> RayServing:
+    return RayServing(address, wiring.fetch_model, wiring.clock)
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +85,13 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
         packages=("jobs", "their_engines"),
         code=(str(code),),
         storage=folder.as_uri(),
+        token="secret",  # noqa: S106 - a test's own
     )
 
 
 def broken(deployment: Deployment) -> Deployment:
     endpoint = replace(deployment.endpoint, engine="their_engines.Engine")
-    return replace(deployment, endpoint=endpoint, attempt=9)
+    return replace(deployment, endpoint=endpoint, attempt=9, revision=9)
 
 
 def outcome(serving: RayServing, deployment: Deployment) -> list[Message]:
@@ -111,15 +107,22 @@ def outcome(serving: RayServing, deployment: Deployment) -> list[Message]:
     raise AssertionError(said)
 
 
-def ask(url: str, text: str) -> str | None:
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+def ask(url: str, text: str, key: str = "secret") -> str | None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
         messages = [{"role": "user", "content": text}]
         answer = client.chat.completions.create(model="echo", messages=messages)  # type: ignore[arg-type]
         return answer.choices[0].message.content
 
 
+def answers(url: str) -> bool:
+    try:
+        return ask(url, "back") == "back"
+    except openai.OpenAIError:
+        return False
+
+
 def stream(url: str, prompt: str) -> list[str]:
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="secret", max_retries=0) as client:
         chunks = client.completions.create(model="echo", prompt=prompt, stream=True)
         return [chunk.choices[0].text for chunk in chunks]
 
@@ -133,41 +136,65 @@ def failed(said: Sequence[Message]) -> Failed:
     return said[-1]
 
 
-def test_an_endpoint_lives_on_its_pool_moves_and_goes(
-    serving: RayServing, deployment: Deployment, port: int
+def gone(serving: RayServing, name: str) -> bool:
+    return wait(lambda: name not in serving.live(), SECONDS)
+
+
+def test_revisions_live_on_their_pools_side_by_side_and_go(
+    serving: RayServing, deployment: Deployment
 ) -> None:
     said = outcome(serving, deployment)
     assert isinstance(said[-1], Succeeded), said
     assert said[-1].metrics["ready_seconds"] > 0
     assert nodes(said) == ["ascend-0"]
-    found = serving.live()["echo"]
-    assert (found.pool, found.state, found.replicas) == ("ascend", PoolState.UP, 1)
-    assert found.url == f"http://127.0.0.1:{port}/echo/v1"
-    assert ask(found.url, "2+2") == "2+2"
-    assert stream(found.url, "piece by piece") == list("piece by piece")
+    found = serving.live()["echo.r1"]
+    assert (found.pool, found.state, len(found.urls)) == ("ascend", PoolState.UP, 1)
+    assert ask(found.urls[0], "2+2") == "2+2"
+    assert stream(found.urls[0], "piece by piece") == list("piece by piece")
+    with pytest.raises(openai.AuthenticationError):
+        ask(found.urls[0], "let me in", key="guessed")
 
-    said = outcome(serving, broken(deployment))
-    assert failed(said).failure.kind is FailureKind.SERVING
-    assert ask(found.url, "still there") == "still there"
-
-    said = outcome(serving, replace(deployment, pool=POOLS["nvidia"], attempt=2))
+    said = outcome(serving, replace(deployment, pool=POOLS["nvidia"], attempt=2, revision=2))
     assert isinstance(said[-1], Succeeded), said
     assert nodes(said) == ["nvidia-0"]
-    assert serving.live()["echo"].pool == "nvidia"
-    assert ask(found.url, "moved") == "moved"
+    other = serving.live()["echo.r2"]
+    assert other.pool == "nvidia"
+    assert (ask(found.urls[0], "old"), ask(other.urls[0], "new")) == ("old", "new")
 
-    serving.delete("echo")
-    assert serving.live() == {}
-    with pytest.raises(openai.APIConnectionError):
-        ask(found.url, "gone")
-    with pytest.raises(ServingError, match="no endpoint 'echo'; live: none"):
-        serving.delete("echo")
+    for name in ("echo.r1", "echo.r2"):
+        serving.delete(name)
+        assert gone(serving, name)
+    assert wait(lambda: not answers(found.urls[0]), SECONDS)
+    with pytest.raises(ServingError, match=r"no revision 'echo.r1'; live: none"):
+        serving.delete("echo.r1")
+
+
+def test_a_replica_that_is_killed_comes_back(serving: RayServing, deployment: Deployment) -> None:
+    asked = replace(deployment, attempt=3, revision=3)
+    assert isinstance(outcome(serving, asked)[-1], Succeeded)
+    (before,) = serving.live()["echo.r3"].urls
+    pid = next(p.pid for p in psutil.process_iter() if "ServeReplica:echo.r3" in named(p))
+    psutil.Process(pid).kill()
+
+    def back() -> bool:
+        return any(map(answers, serving.live()["echo.r3"].urls))
+
+    assert wait(back, SECONDS), before
+    serving.delete("echo.r3")
+    assert gone(serving, "echo.r3")
+
+
+def named(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def test_what_no_node_can_ever_give_is_told_at_once(
     serving: RayServing, deployment: Deployment
 ) -> None:
-    said = outcome(serving, replace(deployment, needs=Needs(cpus=0.5, devices=4)))
+    said = outcome(serving, replace(deployment, needs=Needs(cpus=0.5, devices=4), revision=4))
     assert len(said) == 1
     found = failed(said).failure
     assert found.kind is FailureKind.PLACEMENT
@@ -182,24 +209,16 @@ def test_an_engine_that_breaks_is_told_by_its_own_error_and_leaves_nothing(
     assert found.kind is FailureKind.SERVING
     assert found.evidence == "RuntimeError: no kernel for ascend-910c on cpu"
     assert "Traceback" in found.detail
-    assert serving.live() == {}
-
-
-def test_a_port_in_use_is_named(address: str, deployment: Deployment) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        used = taken.getsockname()[1]
-        other = RayServing(address, used, wiring.fetch_model, wiring.clock)
-        found = failed(outcome(other, deployment)).failure
-    expected = f"port {used} of 127.0.0.1 is in use; set cluster.serve_port to a free port"
-    assert found.evidence == expected
+    assert gone(serving, "echo.r9")
 
 
 def test_a_deployment_that_is_cancelled_leaves_nothing(
     serving: RayServing, deployment: Deployment
 ) -> None:
-    serving.start(deployment)
-    while not serving.poll(deployment.key):
-        time.sleep(0.05)  # noqa: TID251 - a real cluster needs real time
-    serving.cancel(deployment.key)
-    assert serving.live() == {}
-    assert serving.poll(deployment.key) == []
+    asked = replace(deployment, attempt=5, revision=5)
+    serving.start(asked)
+    assert wait(lambda: bool(serving.poll(asked.key)), SECONDS)
+    serving.cancel(asked.key)
+    assert gone(serving, "echo.r5")
+    assert serving.poll(asked.key) == []
+    serving.stop()

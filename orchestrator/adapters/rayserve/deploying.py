@@ -1,7 +1,6 @@
 """One deployment on its way, in a thread: probe, deploy, watch the replicas, ask a question.
 
-A deployment that fails or is cancelled is removed, unless an earlier revision of the endpoint
-was there: then Serve stops the update, and the earlier one serves on.
+A deployment that fails or is cancelled is removed.
 """
 
 from __future__ import annotations
@@ -22,6 +21,11 @@ from orchestrator.messages import Failed, LogLine, Message, Placed, Succeeded, W
 
 _POLL_SECONDS = 0.25
 _REMOVE_SECONDS = 40.0
+_NO_INGRESS = (
+    "its replicas run, but listen on no port: start the cluster with "
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS=1 in the environment of every node"
+)
+_INGRESS_SECONDS = 15.0
 
 
 class _RefusedError(Exception):
@@ -36,18 +40,17 @@ class _CancelledError(Exception):
     """The deployment was given up."""
 
 
-class Rollout:
-    """One deployment, from the request to the first answer."""
+class Deploying:
+    """One deployment, from the request to the first answer; replicas listen on `host`."""
 
-    def __init__(self, deployment: Deployment, port: int, fetch: Fetch, clock: MakeClock) -> None:
+    def __init__(self, deployment: Deployment, host: str, fetch: Fetch, clock: MakeClock) -> None:
         self._deployment = deployment
-        self._name = deployment.endpoint.name
+        self._name = deployment.application
         self._pool = deployment.pool.name
-        self._port = port
+        self._host = host
         self._fetch = fetch
         self._clock = clock
         self._deployed = False
-        self._earlier: frozenset[str] = frozenset()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._run, name=deployment.key, daemon=True)
@@ -76,9 +79,10 @@ class Rollout:
     def _outcome(self) -> Succeeded | Failed | None:
         began = time.monotonic()
         try:
-            self._deploy(surge=self._place())
-            self._watch()
-            url = operations.ask(self._name, self._port)
+            self._place()
+            self._deploy()
+            for url in self._watch():
+                operations.ask(url, self._deployment.token, self._deployment.endpoint.name)
         except _CancelledError:
             self._remove()
             return None
@@ -88,63 +92,54 @@ class Rollout:
         except (ServingError, *FOREIGN) as error:
             self._remove()
             return Failed(self._failure(str(error)))
-        self._log(f"endpoint {self._name!r} answers at {url}")
         return Succeeded(None, {"ready_seconds": time.monotonic() - began})
 
-    def _place(self) -> bool:
-        """Wait until the pool has room; return whether it has some beside an earlier revision."""
+    def _place(self) -> None:
+        """Wait until the pool has room."""
         told = False
         while (room := placement.probe(self._deployment)) is not Room.FREE:
             asked = placement.asked(self._deployment)
             if room is Room.NEVER:
                 line = f"no node of pool {self._pool!r} can ever give {asked}"
                 raise _RefusedError(self._failure(line, kind=FailureKind.PLACEMENT))
-            if self._replaces_itself():
-                return False
             if not told:
                 self._messages.put(Waiting(f"pool {self._pool!r} is busy: {asked} are not free"))
             told = True
             self._pause()
-        return True
 
-    def _replaces_itself(self) -> bool:
-        """Whether an earlier revision on the same pool has the place that this one needs."""
-        running = state.instance()
-        earlier = running.applications.get(self._name) if running else None
-        return earlier is not None and earlier.pool == self._pool
-
-    def _deploy(self, *, surge: bool) -> None:
+    def _deploy(self) -> None:
         if self._cancelled.is_set():
             raise _CancelledError
-        made = operations.application(self._deployment, self._fetch, self._clock, surge=surge)
-        self._log(f"deploying {self._name!r} on pool {self._pool!r}")
-        self._earlier = operations.deploy(self._name, made, self._port)
+        made = operations.application(self._deployment, self._fetch, self._clock)
+        self._messages.put(LogLine(0, f"deploying {self._name!r} on pool {self._pool!r}"))
+        operations.deploy(self._name, made, self._host)
         self._deployed = True
 
-    def _watch(self) -> None:
-        """Wait until all replicas are of this revision, and run."""
+    def _watch(self) -> tuple[str, ...]:
+        """Wait until all replicas run; return where they listen."""
         told = False
-        wanted = self._deployment.endpoint.replicas
+        wanted = max(1, self._deployment.endpoint.replicas)
+        ran: float | None = None
         while True:
             application = self._look()
-            mine = [r for r in application.replicas if r.id not in self._earlier]
-            placed = tuple(replica.node for replica in mine if replica.node)
+            placed = tuple(one.node for one in application.replicas if one.node)
             if not told and len(placed) >= wanted:
                 self._messages.put(Placed(placed))
                 told = True
-            mine_run = sum(replica.state == "RUNNING" for replica in mine)
-            if application.status == "HEALTHY" and mine_run >= wanted:
-                return
+            if application.status == "HEALTHY" and len(application.running) >= wanted:
+                if len(application.urls) >= wanted:
+                    return application.urls
+                ran = ran or time.monotonic()
+                if time.monotonic() - ran > _INGRESS_SECONDS:
+                    raise _RefusedError(self._failure(_NO_INGRESS))
             self._pause()
 
     def _look(self) -> state.Application:
-        running = state.instance()
-        found = running.applications.get(self._name) if running else None
+        found = (state.applications(self._host) or {}).get(self._name)
         if found is None:
-            line = f"endpoint {self._name!r} was deleted while it was deployed"
+            line = f"{self._name!r} was deleted while it was deployed"
             raise _RefusedError(self._failure(line))
-        current = found.revision == self._deployment.key
-        if current and (found.error or found.status == "DEPLOY_FAILED"):
+        if found.error or found.status == "DEPLOY_FAILED":
             text = found.error or found.message
             raise _RefusedError(self._failure(_last_line(text), detail=text))
         return found
@@ -152,17 +147,10 @@ class Rollout:
     # --- the end -------------------------------------------------------------------------------
 
     def _remove(self) -> None:
-        """Delete what was deployed, unless an earlier revision still serves."""
-        if not self._deployed:
-            return
-        with suppress(ServingError, *FOREIGN):
-            if not self._serves_still():
+        """Delete what was deployed."""
+        if self._deployed:
+            with suppress(ServingError, *FOREIGN):
                 operations.remove(self._name)
-
-    def _serves_still(self) -> bool:
-        running = state.instance()
-        found = running.applications.get(self._name) if running else None
-        return found is not None and any(r.id in self._earlier for r in found.running)
 
     def _failure(
         self, evidence: str, detail: str = "", kind: FailureKind = FailureKind.SERVING
@@ -172,9 +160,6 @@ class Rollout:
     def _pause(self) -> None:
         if self._cancelled.wait(_POLL_SECONDS):
             raise _CancelledError
-
-    def _log(self, text: str) -> None:
-        self._messages.put(LogLine(0, text))
 
 
 def _last_line(text: str) -> str:

@@ -1,0 +1,89 @@
+"""The gateway of a home, as a service of this machine: the HTTP server, and the keeper.
+
+Both are started again when they die: what they know is in the event store. It listens on
+loopback; put a proxy with TLS before it to open it to others.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator import supervisor
+from orchestrator.core.errors import ServingError
+
+SERVICE = "gateway"
+HOST = "127.0.0.1"
+START_SECONDS = 60.0
+
+
+def up(home: Path, port: int, cluster: str, env: Mapping[str, str]) -> str:
+    """Start the gateway of `home` on `port`, unless it runs, and return its address.
+
+    The keeper looks after endpoints on the Ray cluster at `cluster`; `env` is for both.
+
+    Raises:
+        ServingError: It can't be started, or runs on another port or for another cluster.
+    """
+    try:
+        running = supervisor.find(home, SERVICE)
+        if running is not None and running.processes:
+            return _match(running, port, cluster)
+        supervisor.clear(home, SERVICE)
+        _check_free(port)
+        info = {"url": f"http://{HOST}:{port}", "cluster": cluster}
+        processes = [_process("server", port, env), _process("keeper", cluster, env)]
+        service = supervisor.start(home, SERVICE, processes, info=info, timeout=START_SECONDS)
+    except supervisor.ServiceError as error:
+        where = str(home / "services")
+        message = f"the gateway can't be started: {error}; its log is in {where!r}"
+        raise ServingError(message) from error
+    return str(service.info["url"])
+
+
+def find(home: Path) -> str | None:
+    """Return the address of the gateway of `home`, or `None` when it is not up."""
+    service = supervisor.find(home, SERVICE)
+    return str(service.info["url"]) if service and service.processes else None
+
+
+def down(home: Path) -> bool:
+    """Stop the gateway of `home`; return whether there was one."""
+    return supervisor.stop(home, SERVICE)
+
+
+def _process(name: str, about: int | str, env: Mapping[str, str]) -> supervisor.Process:
+    verb = {"server": "_gateway", "keeper": "_keep"}[name]
+    return supervisor.Process(
+        name=name,
+        argv=(sys.executable, "-m", "orchestrator", verb, str(about)),
+        env=env,
+        ready=(HOST, int(about)) if name == "server" else None,
+        again=True,
+    )
+
+
+def _match(running: supervisor.Service, port: int, cluster: str) -> str:
+    url = str(running.info["url"])
+    if not url.endswith(f":{port}"):
+        there = url.rpartition(":")[2]
+        hint = f"set cluster.serve_port={there}, or run `orchestrator down` first"
+        raise ServingError(f"the gateway of this home listens on port {there}, not {port}; {hint}")
+    if running.info["cluster"] != cluster:
+        message = (
+            f"the gateway of this home serves from the cluster at {running.info['cluster']!r}"
+        )
+        raise ServingError(f"{message}, not {cluster!r}; run `orchestrator down` first")
+    return url
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            line = f"port {port} of {HOST} is in use"
+            raise ServingError(f"{line}; set cluster.serve_port to a free port") from error

@@ -1,0 +1,21 @@
+"""`orchestrator _gateway PORT`: the service that answers clients, in front of all replicas."""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator import wiring
+from orchestrator.cli.exits import Exit
+from orchestrator.serving.gateway import gateway
+from orchestrator.serving.lookup import StoreRoutes
+from orchestrator.serving.server import serve
+
+HOST = "127.0.0.1"
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Serve until a signal ends the process; answers in progress end first."""
+    routes = StoreRoutes(wiring.endpoint_store(wiring.home()), wiring.variable)
+    serve(gateway(routes, wiring.clock()), HOST, args.port)
+    routes.close()
+    return Exit.SUCCEEDED

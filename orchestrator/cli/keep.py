@@ -1,0 +1,31 @@
+"""`orchestrator _keep ADDRESS`: the service that keeps endpoints as the store says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from orchestrator import wiring
+from orchestrator.cli.exits import Exit
+from orchestrator.control.keeper import Keeper
+from orchestrator.core.errors import OrchestratorError
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Look every moment, until the service is stopped."""
+    at, clock = wiring.home(), wiring.clock()
+    wiring.running(at)  # which lets this process into a cluster of ours
+    store = wiring.endpoint_store(at)
+    keeper = Keeper(store, wiring.replicas(args.address), clock, _tell)
+    while True:
+        try:
+            keeper.look()
+        except OrchestratorError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        clock.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,55 @@
+"""`orchestrator rollback ENDPOINT`: back to the revision before, at once where it is there."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+
+from orchestrator import wiring
+from orchestrator.cli import switch
+from orchestrator.cli.exits import Exit
+from orchestrator.core.endpoints import (
+    WHOLE,
+    EndpointLife,
+    Revision,
+    RevisionState,
+    TrafficMoved,
+)
+from orchestrator.core.errors import NotFoundError
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Give all traffic back to the revision before."""
+    store = wiring.endpoint_store(wiring.home())
+    life = store.endpoint(args.endpoint)
+    if life.leading is None:
+        served = ", ".join(n for n, one in store.endpoints().items() if one.shares) or "none"
+        raise NotFoundError(f"no endpoint {args.endpoint!r} is served; served: {served}")
+    earlier = _there(life)
+    if earlier is not None:
+        reason = f"rolled back by {getpass.getuser()}"
+        store.follow(life, [TrafficMoved({earlier.number: WHOLE}, reason)], wiring.clock().now())
+        print(f"All traffic of {life.name} goes to {earlier.name} on {earlier.pool}.")
+        return Exit.SUCCEEDED
+    before = life.before
+    if before is None or before.deployment is None:
+        raise NotFoundError(f"endpoint {life.name!r} has no revision before {life.leading.name}")
+    print(f"{before.name} is retired: its model is deployed anew on {before.pool}.")
+    overrides = [f"roles.serve={before.pool}", *_at_once(before)]
+    made = switch.run_of(life, before.number)
+    return switch.go(made, overrides, dry=args.dry_run, name="rollback")
+
+
+def _there(life: EndpointLife) -> Revision | None:
+    """Return the newest revision that is ready, and older than the newest that takes traffic."""
+    newest = max(life.shares)
+    ready = [r for r in life.live if r.state is RevisionState.READY and r.number < newest]
+    return ready[-1] if ready else None
+
+
+def _at_once(revision: Revision) -> list[str]:
+    """Return overrides that move all traffic in one step: it has served before."""
+    made = revision.deployment
+    assert made is not None, "only those of ours are deployed anew"  # noqa: S101
+    where = f"pipeline.stages.{made.stage}.endpoint.rollout"
+    return [f"{where}={{steps: [100], hold: 0}}"]

@@ -1,0 +1,129 @@
+"""`orchestrator switch ENDPOINT pool=POOL`, or `switch RUN KEY=VALUE...`: other hardware, live.
+
+A run of its own: what the earlier run made is kept, and its endpoints are deployed beside what
+serves now, on the pool that is asked for; then the traffic moves in steps. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from orchestrator import session, wiring
+from orchestrator.adapters import hydra_config
+from orchestrator.cli import launch, plan, runs, tables
+from orchestrator.cli.exits import Exit, of_state
+from orchestrator.cli.live import LiveView
+from orchestrator.core.endpoints import EndpointLife
+from orchestrator.core.errors import ConfigError, NotFoundError, Problem
+from orchestrator.core.policy import Rollout
+from orchestrator.core.run import Run, RunHeader
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Endpoint, Role
+from orchestrator.core.state import StageState
+from orchestrator.messages import Succeeded
+
+WITHOUT_FALLBACK = f"fallbacks.{Role.SERVE}=[]"  # who asks for a pool wants that one
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Move what NAME serves to other hardware."""
+    made, words = _source(args.name, args.overrides)
+    return go(made, words, dry=args.dry_run, name="switch")
+
+
+def go(made: Run, overrides: Sequence[str], *, dry: bool, name: str) -> Exit:
+    """Serve what run `made` has made, with `overrides`, by a new run called `name-...`."""
+    found = hydra_config.parse(
+        hydra_config.changed(made.header.config, [WITHOUT_FALLBACK, *overrides])
+    )
+    planned = wiring.plan(found)
+    out = tables.console()
+    plan.show(planned, out.print)
+    endpoints = [stage.endpoint for stage in found.pipeline.stages if stage.endpoint]
+    for endpoint in endpoints:
+        for line in steps(endpoint, wiring.endpoint_store(wiring.home()).endpoint(endpoint.name)):
+            out.print(f"  {line}", markup=False)
+    if dry:
+        return Exit.SUCCEEDED
+    header = session.new_header(found, planned, name)
+    return _drive(found, header, kept_of(made))
+
+
+def _drive(found: Settings, header: RunHeader, kept: Mapping[str, tuple[Succeeded, str]]) -> Exit:
+    order = session.Order(found=found, header=header, at=wiring.home(), kept=kept)
+    pools = session.startable(found, header.plan)
+    out = tables.console()
+    with (
+        LiveView(out) as view,
+        session.services(found, order.at, pools, keep=lambda: True) as addresses,
+    ):
+        out.print(f"\nRun [bold]{header.run}[/]")
+        final = session.launch(order, addresses, view)
+        launch.summarise(final, out.print)
+    return of_state(final.state)
+
+
+def kept_of(made: Run) -> dict[str, tuple[Succeeded, str]]:
+    """Return what the stages of a run have made, but for its endpoints."""
+    return {
+        name: (Succeeded(stage.artifact, stage.metrics), made.header.run)
+        for name, stage in made.stages.items()
+        if stage.state is StageState.SUCCEEDED and stage.planned.stage.endpoint is None
+    }
+
+
+def steps(endpoint: Endpoint, life: EndpointLife) -> list[str]:
+    """Return what a rollout of the endpoint would do, step by step."""
+    new, leading = f"r{life.next_number}", life.leading
+    lines = [f"deploy {endpoint.name}.{new}, wait until all its replicas answer"]
+    if leading is None:
+        return [*lines, f"give it all traffic of {endpoint.name!r}"]
+    rules = endpoint.rollout
+    lines.append(f"compare its answers with those of {leading.name} (same model, or own probes)")
+    lines += [_step(new, share, rules) for share in rules.steps]
+    if rules.steps:
+        return [*lines, f"retire {leading.name} on {leading.pool}, its streams end first"]
+    return [*lines, "leave all traffic where it is: `orchestrator traffic` moves it"]
+
+
+def _step(new: str, share: int, rules: Rollout) -> str:
+    return (
+        f"give {new} {share} % of the traffic for {rules.hold:g} s; back at once if errors rise "
+        f"by {rules.error_rate:.0%} or times {rules.slower:g}-fold"
+    )
+
+
+def _source(name: str, overrides: Sequence[str]) -> tuple[Run, list[str]]:
+    """Return the run to start from, and its overrides: `pool=X` is short for the serve role."""
+    at = wiring.home()
+    store = wiring.event_store(at)
+    lives = wiring.endpoint_store(at).endpoints()
+    words = [_longer(word) for word in overrides]
+    if not words:
+        raise ConfigError([Problem("switch", "nothing is to change", "write pool=POOL")])
+    if name in lives:
+        return run_of(lives[name]), words
+    try:
+        return runs.load(store, store.header(name)), words
+    except NotFoundError as error:
+        served = ", ".join(sorted(n for n, life in lives.items() if life.shares)) or "none"
+        raise NotFoundError(f"no endpoint {name!r} (served: {served}), and {error}") from None
+
+
+def run_of(life: EndpointLife, number: int | None = None) -> Run:
+    """Return the run that deployed the revision that leads, or revision `number`.
+
+    Raises:
+        NotFoundError: There is none, or it runs outside.
+    """
+    found = life.leading if number is None else life.revisions.get(number)
+    if found is None or found.deployment is None:
+        what = "has no revision of ours that serves"
+        raise NotFoundError(f"endpoint {life.name!r} {what}; `orchestrator endpoints` lists all")
+    store = wiring.event_store(wiring.home())
+    return runs.load(store, store.header(found.deployment.run))
+
+
+def _longer(word: str) -> str:
+    return f"roles.{Role.SERVE}={word.removeprefix('pool=')}" if word.startswith("pool=") else word

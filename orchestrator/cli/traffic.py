@@ -1,0 +1,38 @@
+"""`orchestrator traffic ENDPOINT r1=90 r2=10`: share the traffic between revisions."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import re
+
+from orchestrator import wiring
+from orchestrator.cli import endpoints
+from orchestrator.cli.exits import Exit
+from orchestrator.core.endpoints import TrafficMoved
+from orchestrator.core.errors import ConfigError, Problem, TransitionError
+
+_SHARE = re.compile(r"r(\d+)=(\d+)")
+_SHADOW = re.compile(r"shadow=r(\d+)")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Move the traffic of an endpoint."""
+    words = [word for argument in args.shares for word in argument.split(",") if word]
+    shares = {int(m[1]): int(m[2]) for word in words if (m := _SHARE.fullmatch(word))}
+    shadows = [int(m[1]) for word in words if (m := _SHADOW.fullmatch(word))]
+    if len(shares) + len(shadows) != len(words) or len(shadows) > 1:
+        how = "write r1=90 r2=10, and shadow=r2 to send copies"
+        raise ConfigError([Problem("traffic", f"{' '.join(words)!r} are no shares", how)])
+    store = wiring.endpoint_store(wiring.home())
+    life = store.endpoint(args.endpoint)
+    moved = TrafficMoved(
+        shares or life.shares, f"by {getpass.getuser()}", shadows[0] if shadows else None
+    )
+    try:
+        store.follow(life, [moved], wiring.clock().now())
+    except TransitionError as error:
+        there = ", ".join(f"{r.name} ({r.state})" for r in life.live) or "none"
+        raise TransitionError(f"{error}; revisions: {there}") from None
+    endpoints.show({life.name: store.endpoint(life.name)})
+    return Exit.SUCCEEDED

@@ -1,0 +1,88 @@
+"""Keep endpoints as the store says: replicas noted, lost revisions deployed anew, strays removed.
+
+It looks every moment and remembers nothing that the store doesn't: it may be killed and started
+again at any time. A cluster that does not answer changes nothing: replicas may live on without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionState
+from orchestrator.messages import Failed, RevisionStatus, Succeeded
+from orchestrator.ports import Clock, EndpointStore, Serving
+
+Tell = Callable[[str], None]
+SECONDS_TO_DEPLOY_ANEW = 5.0  # a revision that was added may not be deployed yet
+
+
+class Keeper:
+    """Looks after all endpoints of a store; `tell` takes a line about what it did."""
+
+    def __init__(self, store: EndpointStore, replicas: Serving, clock: Clock, tell: Tell) -> None:
+        self._store = store
+        self._replicas = replicas
+        self._clock = clock
+        self._tell = tell
+        self._restoring: dict[str, Deployment] = {}
+        self._missing: dict[str, float] = {}
+
+    def look(self) -> bool:
+        """Look once; return whether there is any endpoint to keep.
+
+        Raises:
+            ServingError: The cluster does not answer.
+            StoreError: The database does not answer.
+        """
+        lives = self._store.endpoints()
+        live = self._replicas.live()
+        noted = self._store.replicas()
+        wanted = {r.deployment.application: r for r in _ours(lives) if r.deployment}
+        for name, revision in wanted.items():
+            self._keep(name, revision, live.get(name), noted)
+        for name in live.keys() - wanted.keys():
+            self._tell(f"{name} belongs to no endpoint: removed")
+            self._replicas.delete(name)
+        self._follow()
+        return any(life.live for life in lives.values())
+
+    def _keep(
+        self,
+        name: str,
+        revision: Revision,
+        status: RevisionStatus | None,
+        noted: Mapping[tuple[str, int], tuple[str, ...]],
+    ) -> None:
+        made = revision.deployment
+        assert made is not None, "only those of ours are kept"  # noqa: S101
+        place = (made.endpoint.name, made.revision)
+        urls = status.urls if status else ()
+        if urls != noted.get(place, ()):
+            self._store.note_replicas(*place, urls)
+            self._tell(f"{name} has {len(urls)} replicas")
+        if status is not None or name in self._restoring:
+            self._missing.pop(name, None)
+        elif revision.state is RevisionState.READY:
+            self._restore(name, made)
+
+    def _restore(self, name: str, made: Deployment) -> None:
+        """Deploy a revision anew that has been missing for a while."""
+        since = self._missing.setdefault(name, self._clock.now())
+        if self._clock.now() - since >= SECONDS_TO_DEPLOY_ANEW:
+            del self._missing[name]
+            self._tell(f"{name} is gone from the cluster: deployed anew")
+            self._restoring[name] = made
+            self._replicas.start(made)
+
+    def _follow(self) -> None:
+        """Go on with what is being deployed anew."""
+        for name, made in list(self._restoring.items()):
+            for message in self._replicas.poll(made.key):
+                if isinstance(message, Succeeded | Failed):
+                    del self._restoring[name]
+                if isinstance(message, Failed):
+                    self._tell(f"{name} can't be deployed: {message.failure.evidence}")
+
+
+def _ours(lives: Mapping[str, EndpointLife]) -> list[Revision]:
+    return [revision for life in lives.values() for revision in life.live if revision.deployment]

@@ -1,0 +1,122 @@
+"""The revisions of endpoints: committed to the store, deployed and removed on the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from orchestrator.core.endpoints import (
+    WHOLE,
+    Deployment,
+    EndpointEvent,
+    EndpointLife,
+    RevisionRetired,
+    RevisionState,
+    TrafficMoved,
+)
+from orchestrator.core.errors import NotFoundError, ServingError
+from orchestrator.core.rollout import shares
+from orchestrator.ports import Clock, EndpointStore, Serving
+
+
+class Revisions:
+    """What is known of endpoints, and the replicas behind them."""
+
+    def __init__(self, store: EndpointStore, replicas: Serving, clock: Clock) -> None:
+        self._store = store
+        self._replicas = replicas
+        self._clock = clock
+
+    def life(self, name: str) -> EndpointLife:
+        """Return the endpoint as it stands."""
+        return self._store.endpoint(name)
+
+    def present(self, name: str) -> EndpointLife:
+        """Return the endpoint; revisions whose replicas went with their cluster are retired."""
+        life = self.life(name)
+        there = self._replicas.live()
+        gone = [r for r in life.live if r.deployment and r.deployment.application not in there]
+        if len(gone) == len(life.live):
+            self._forget(life, "its cluster is gone")
+        return self.life(name)
+
+    def commit(self, life: EndpointLife, *events: EndpointEvent) -> None:
+        """Commit what happens to the endpoint after `life`."""
+        self._store.follow(life, events, self._clock.now())
+
+    def note(self, made: Deployment) -> None:
+        """Note the replicas of a revision, so that requests find them at once."""
+        status = self._replicas.live().get(made.application)
+        self._store.note_replicas(made.endpoint.name, made.revision, status.urls if status else ())
+
+    def unfinished(self, key: str) -> Iterator[Deployment]:
+        """Yield the revisions that attempt `key` deployed, and that do not lead."""
+        for life in self._store.endpoints().values():
+            for revision in life.live:
+                made = revision.deployment
+                if made is not None and made.key == key and revision is not life.leading:
+                    yield made
+
+    def retire(self, made: Deployment, reason: str) -> None:
+        """Take a revision out, and remove its replicas."""
+        life = self.life(made.endpoint.name)
+        found = life.revisions.get(made.revision)
+        if found is not None and found.state is not RevisionState.RETIRED:
+            self.commit(life, RevisionRetired(made.revision, reason))
+        self._store.note_replicas(made.endpoint.name, made.revision, ())
+        with suppress(ServingError):  # what is not there needs no removing
+            self._replicas.delete(made.application)
+
+    def retire_number(self, name: str, number: int, reason: str) -> None:
+        """Retire revision `number`, wherever it runs."""
+        life = self.life(name)
+        found = life.revisions[number]
+        if found.deployment is not None:
+            self.retire(found.deployment, reason)
+        elif found.state is not RevisionState.RETIRED:
+            self.commit(life, RevisionRetired(number, reason))
+
+    def take_back(self, made: Deployment, old: Mapping[int, int], reason: str) -> None:
+        """Give its traffic to `old`, else to the others or to who led before; retire `made`."""
+        life = self.life(made.endpoint.name)
+        if life.shares.get(made.revision):
+            rest = {n: share for n, share in life.shares.items() if n != made.revision}
+            earlier = {life.before.number: WHOLE} if life.before else {}
+            back = old or (shares(0, made.revision, rest) if rest else earlier)
+            if back:
+                self.commit(life, TrafficMoved(back, f"back: {reason}"))
+        self.retire(made, reason)
+
+    def end(self, name: str, reason: str) -> None:
+        """Retire all revisions of an endpoint.
+
+        Raises:
+            NotFoundError: There is none of this name.
+        """
+        life = self.life(name)
+        if not life.live:
+            known = ", ".join(n for n, one in self._store.endpoints().items() if one.live)
+            raise NotFoundError(f"no endpoint {name!r}; live: {known or 'none'}")
+        for revision in life.live:
+            if revision.deployment is not None:
+                self._store.note_replicas(name, revision.number, ())
+                with suppress(ServingError):
+                    self._replicas.delete(revision.deployment.application)
+        self._forget(life, reason)
+
+    def forget_all(self, reason: str) -> None:
+        """Retire all revisions of ours, whose cluster is gone."""
+        for life in self._store.endpoints().values():
+            if life.live and all(revision.deployment for revision in life.live):
+                self._forget(life, reason)
+
+    def _forget(self, life: EndpointLife, reason: str) -> None:
+        """Retire all live revisions: first those without traffic, then the one with all of it."""
+        if len(life.shares) > 1 and life.leading is not None:
+            self.commit(life, TrafficMoved({life.leading.number: 100}, reason))
+            life = self.life(life.name)
+        order = sorted(life.live, key=lambda revision: revision.number in life.shares)
+        if order:
+            self.commit(life, *(RevisionRetired(one.number, reason) for one in order))
+            for one in order:
+                self._store.note_replicas(life.name, one.number, ())

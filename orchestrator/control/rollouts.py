@@ -1,0 +1,237 @@
+"""Deploy revisions beside what serves, and move the traffic in steps: the port `Serving`.
+
+Whatever fails, the revision that led before serves all traffic, and the new one goes. Every move
+is committed to the store before anything is done about it. It works whenever it is polled and
+waits for nothing: `Replicas` do the deploying, the clock tells when a step is over.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.control.revisions import Revisions
+from orchestrator.control.watching import Watching
+from orchestrator.core.endpoints import (
+    Deployment,
+    RevisionAdded,
+    RevisionReady,
+    TrafficMoved,
+)
+from orchestrator.core.errors import OrchestratorError, ServingError
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.rollout import shares
+from orchestrator.messages import Failed, LogLine, Message, Points, RevisionStatus, Succeeded
+from orchestrator.ports import Clock, EndpointStore, Serving, Traffic
+
+SECONDS_TO_ANSWER = 60.0
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_OF_GRACE = 2.0  # until every gateway has seen that a revision gets no traffic any more
+
+
+class _BackError(Exception):
+    """The rollout ends here, and the old revision keeps the traffic; the text says why."""
+
+
+@dataclass(slots=True)
+class _Rollout:
+    """A revision on its way; `step` counts its steps, -1 before the first."""
+
+    made: Deployment
+    began: float
+    ready: float | None = None
+    old: Mapping[int, int] | None = None
+    step: int = -1
+    since: float = 0.0
+    looked: float = 0.0
+    watching: Watching | None = None
+
+    @property
+    def name(self) -> str:
+        return self.made.endpoint.name
+
+    @property
+    def number(self) -> int:
+        return self.made.revision
+
+
+class Rollouts:
+    """Serving by revisions, over `replicas`, which deploys and removes one at a time."""
+
+    def __init__(
+        self, replicas: Serving, store: EndpointStore, traffic: Traffic, clock: Clock
+    ) -> None:
+        self._replicas, self._store = replicas, store
+        self._traffic = traffic
+        self._clock = clock
+        self._revisions = Revisions(store, replicas, clock)
+        self._rollouts: dict[str, _Rollout] = {}
+
+    # --- the port ------------------------------------------------------------------------------
+
+    def start(self, deployment: Deployment) -> None:
+        """Add a revision and ask for its replicas; the rest follows by `poll`."""
+        life = self._revisions.present(deployment.endpoint.name)
+        made = replace(deployment, revision=life.next_number, token=secrets.token_hex(16))
+        self._revisions.commit(life, RevisionAdded(made.revision, made))
+        self._rollouts[made.key] = _Rollout(made, self._clock.now())
+        self._replicas.start(made)
+
+    def poll(self, key: str) -> Sequence[Message]:
+        """Go on with the rollout as far as can be without waiting."""
+        rollout = self._rollouts.get(key)
+        if rollout is None:
+            return ()
+        try:
+            said = self._deploying(rollout) if rollout.ready is None else self._moving(rollout)
+        except _BackError as error:
+            said = [Failed(self._take_back(rollout, str(error)))]
+        except OrchestratorError as error:
+            said = [Failed(self._take_back(rollout, str(error), FailureKind.SERVING))]
+        if said and isinstance(said[-1], Succeeded | Failed):
+            del self._rollouts[key]
+        return said
+
+    def cancel(self, key: str) -> None:
+        """Give the rollout up: the old revision gets its traffic back, the new one goes.
+
+        One that another process had started, whose controller is gone, is found in the store.
+        """
+        rollout = self._rollouts.pop(key, None)
+        self._replicas.cancel(key)
+        if rollout is not None:
+            self._take_back(rollout, "the rollout was cancelled")
+            return
+        for made in self._revisions.unfinished(key):
+            self._take_back(_Rollout(made, 0.0), "its rollout was given up")
+
+    def delete(self, endpoint: str) -> None:
+        """Take an endpoint away, all its revisions. Raises `NotFoundError`."""
+        self._revisions.end(endpoint, "deleted")
+
+    def live(self) -> Mapping[str, RevisionStatus]:
+        """Return what is deployed, by revision (`chat.r3`)."""
+        return self._replicas.live()
+
+    # --- until its replicas are there ----------------------------------------------------------
+
+    def _deploying(self, rollout: _Rollout) -> list[Message]:
+        said = list(self._replicas.poll(rollout.made.key))
+        if not said or not isinstance(said[-1], Succeeded | Failed):
+            return said
+        last = said.pop()
+        if isinstance(last, Failed):
+            self._revisions.retire(rollout.made, last.failure.evidence)
+            return [*said, last]
+        rollout.ready = rollout.since = self._clock.now()
+        life = self._revisions.life(rollout.name)
+        rollout.old = dict(life.shares)
+        self._revisions.commit(life, RevisionReady(rollout.number))
+        self._revisions.note(rollout.made)
+        rollout.watching = Watching(self._traffic, self._store, life.leading, rollout.made)
+        seconds = rollout.ready - rollout.began
+        return [*said, LogLine(0, f"{rollout.made.application} is ready after {seconds:.1f} s")]
+
+    # --- the steps -----------------------------------------------------------------------------
+
+    def _moving(self, rollout: _Rollout) -> list[Message]:
+        if rollout.step < 0:
+            return self._first_step(rollout)
+        now = self._clock.now()
+        if now - rollout.looked < SECONDS_BETWEEN_LOOKS:
+            return []
+        rollout.looked = now
+        rules = rollout.made.endpoint.rollout
+        shares_now = self._revisions.life(rollout.name).shares
+        if shares_now.get(rollout.number, 0) != self._share(rollout):
+            return self._overruled(rollout, shares_now)
+        if not rollout.old:
+            return self._answering(rollout)
+        assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
+        why = rollout.watching.verdict(rules)
+        if why:
+            raise _BackError(f"at {self._share(rollout)} %: {why}")
+        last = rollout.step == len(rules.steps) - 1
+        if now - rollout.since < max(rules.hold, SECONDS_OF_GRACE if last else 0.0):
+            return []
+        return self._finish(rollout) if last else self._next_step(rollout)
+
+    def _first_step(self, rollout: _Rollout) -> list[Message]:
+        rules = rollout.made.endpoint.rollout
+        if not rollout.old:
+            rollout.step, rollout.since = 0, self._clock.now()
+            return self._move(rollout, {rollout.number: 100}, "the first revision")
+        assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
+        why = rollout.watching.compare(rules)
+        if why:
+            raise _BackError(why)
+        if rules.steps:
+            return self._next_step(rollout)
+        return self._done(rollout, "it is ready, and gets traffic when somebody moves it")
+
+    def _next_step(self, rollout: _Rollout) -> list[Message]:
+        rollout.step += 1
+        rollout.since = self._clock.now()
+        wanted = shares(self._share(rollout), rollout.number, rollout.old or {})
+        assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
+        rollout.watching.begin()
+        reason = f"rollout of r{rollout.number} on {rollout.made.pool.name}"
+        return self._move(rollout, wanted, reason)
+
+    def _move(self, rollout: _Rollout, wanted: Mapping[int, int], reason: str) -> list[Message]:
+        life = self._revisions.life(rollout.name)
+        self._revisions.commit(life, TrafficMoved(wanted, reason))
+        text = ", ".join(f"r{number} {share} %" for number, share in sorted(wanted.items()))
+        share = {"rollout/share": float(wanted.get(rollout.number, 0))}
+        point = Points(rollout.step, share, self._clock.now())
+        return [LogLine(0, f"traffic of {rollout.name!r}: {text}"), point]
+
+    def _answering(self, rollout: _Rollout) -> list[Message]:
+        """Wait until the first revision answers through the gateway."""
+        if self._traffic.answers(rollout.name):
+            return self._done(rollout, "it answers")
+        if self._clock.now() - rollout.since > SECONDS_TO_ANSWER:
+            message = f"endpoint {rollout.name!r} does not answer within {SECONDS_TO_ANSWER:g} s"
+            raise ServingError(message)
+        return []
+
+    def _finish(self, rollout: _Rollout) -> list[Message]:
+        reason = f"replaced by r{rollout.number}"
+        for number in rollout.old or ():
+            self._revisions.retire_number(rollout.name, number, reason)
+        return self._done(rollout, "it took over")
+
+    def _done(self, rollout: _Rollout, what: str) -> list[Message]:
+        ready, now = rollout.ready or 0.0, self._clock.now()
+        figures = rollout.watching.figures() if rollout.watching else {}
+        metrics = {
+            "ready_seconds": ready - rollout.began,
+            "rollout_seconds": now - ready,
+            "revision": float(rollout.number),
+            **figures,
+        }
+        text = f"{rollout.made.application} on {rollout.made.pool.name}: {what}"
+        return [LogLine(0, text), Succeeded(None, metrics)]
+
+    # --- back ----------------------------------------------------------------------------------
+
+    def _overruled(self, rollout: _Rollout, now: Mapping[int, int]) -> list[Message]:
+        """End the rollout where somebody has moved the traffic meanwhile: as they set it."""
+        if not now.get(rollout.number):
+            raise _BackError("somebody took its traffic away")
+        return self._done(rollout, "somebody moved the traffic, which stays so")
+
+    def _share(self, rollout: _Rollout) -> int:
+        steps = rollout.made.endpoint.rollout.steps
+        return steps[rollout.step] if rollout.old else 100
+
+    def _take_back(
+        self, rollout: _Rollout, why: str, kind: FailureKind = FailureKind.ROLLED_BACK
+    ) -> Failure:
+        """Give the traffic back to what led before, and remove the new revision."""
+        self._revisions.take_back(rollout.made, rollout.old or {}, why)
+        serves = ", ".join(f"r{number}" for number in rollout.old or ())
+        rest = f"; {serves} serves on" if serves else ""
+        evidence = f"{rollout.made.application}: {why}{rest}"
+        return Failure(kind=kind, evidence=evidence, pool=rollout.made.pool.name)

@@ -1,0 +1,103 @@
+"""The gateway's table, read from the store of endpoints again and again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from orchestrator.core.endpoints import EndpointLife, Revision, RevisionState
+from orchestrator.core.errors import OrchestratorError
+from orchestrator.ports import EndpointStore
+from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
+
+SECONDS_BETWEEN_READS = 0.2
+Replicas = Mapping[tuple[str, int], tuple[str, ...]]
+logger = logging.getLogger(__name__)
+
+
+class StoreRoutes:
+    """Satisfies `Routes`: a thread reads the store every moment.
+
+    While that is away, the last table stands. `secret` returns the value of an environment
+    variable: outside addresses name their keys so.
+    """
+
+    def __init__(self, store: EndpointStore, secret: Callable[[str], str]) -> None:
+        """Read the store once, and go on in a thread."""
+        self._store = store
+        self._secret = secret
+        self._table = self._read()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="routes", daemon=True)
+        self._thread.start()
+
+    def table(self) -> Table:
+        """Return the newest table."""
+        return self._table
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        away = False
+        while not self._closed.wait(SECONDS_BETWEEN_READS):
+            try:
+                self._table = self._read()
+                away = False
+            except OrchestratorError as error:
+                if not away:
+                    logger.warning("the last routes stand: %s", error)
+                away = True
+
+    def _read(self) -> Table:
+        replicas = self._store.replicas()
+        routes = (self._route(life, replicas) for life in self._store.endpoints().values())
+        return Table(
+            endpoints={route.name: route for route in routes if route.revisions},
+            keys={key.digest: key for key in self._store.api_keys()},
+        )
+
+    def _route(self, life: EndpointLife, replicas: Replicas) -> EndpointRoute:
+        taking = [r for r in life.live if r.state is RevisionState.READY]
+        taking = [r for r in taking if life.shares.get(r.number) or r.number == life.shadow]
+        leading = life.leading
+        of = leading.deployment.endpoint if leading and leading.deployment else None
+        limits = {}
+        if of is not None:
+            limits = {"sticky": of.sticky, "concurrency": of.concurrency, "queue": of.queue}
+        return EndpointRoute(
+            name=life.name,
+            revisions=tuple(self._revision(life, r, replicas) for r in taking),
+            shadow="" if life.shadow is None else f"r{life.shadow}",
+            **limits,  # type: ignore[arg-type]
+        )
+
+    def _revision(
+        self,
+        life: EndpointLife,
+        revision: Revision,
+        replicas: Replicas,
+    ) -> RevisionRoute:
+        share = life.shares.get(revision.number, 0)
+        far = revision.outside
+        if far is not None:
+            return RevisionRoute(
+                name=revision.name,
+                pool="outside",
+                share=share,
+                urls=(far.address.removesuffix("/").removesuffix("/v1"),),
+                token=self._secret(far.key_variable) if far.key_variable else "",
+                model=far.model,
+                outside=True,
+            )
+        assert revision.deployment is not None, "ours or outside"  # noqa: S101
+        return RevisionRoute(
+            name=revision.name,
+            pool=revision.pool,
+            share=share,
+            urls=replicas.get((life.name, revision.number), ()),
+            token=revision.deployment.token,
+        )

@@ -1,0 +1,37 @@
+"""The gateway's figures, read from what it tells Prometheus."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.adapters.gateway import GatewayTraffic, figures_in, replicas_in
+from orchestrator.core.errors import ServingError
+from orchestrator.core.rollout import Figures
+
+TEXT = """# HELP orchestrator_requests_total Answered by a revision.
+orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",status="200"} 90.0
+orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",status="400"} 5.0
+orchestrator_requests_total{endpoint="other",revision="r1",pool="a",status="200"} 7.0
+orchestrator_errors_total{endpoint="chat",revision="r2",pool="b",kind="unreachable"} 3.0
+orchestrator_time_to_first_token_seconds_sum{endpoint="chat",revision="r1",pool="a"} 9.0
+orchestrator_time_to_first_token_seconds_count{endpoint="chat",revision="r1",pool="a"} 90.0
+orchestrator_time_to_first_token_seconds_bucket{endpoint="chat",revision="r1",le="1"} 90.0
+orchestrator_replicas{endpoint="chat",revision="r1",pool="a"} 2.0
+orchestrator_replicas{endpoint="other",revision="r1",pool="a"} 1.0
+"""
+
+
+def test_figures_are_those_of_the_endpoint_by_revision() -> None:
+    assert figures_in(TEXT, "chat") == {
+        "r1": Figures(requests=95.0, first=9.0, firsts=90.0),
+        "r2": Figures(requests=3.0, errors=3.0),
+    }
+    assert figures_in(TEXT, "nothing") == {}
+    assert (replicas_in(TEXT, "chat"), replicas_in(TEXT, "nothing")) == (2, 0)
+
+
+def test_a_gateway_that_is_away_is_told() -> None:
+    away = GatewayTraffic("http://127.0.0.1:9")
+    with pytest.raises(ServingError, match=r"nothing answers at 'http://127.0.0.1:9/metrics'"):
+        away.figures("chat")
+    assert not away.answers("chat")

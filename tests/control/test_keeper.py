@@ -1,0 +1,77 @@
+"""The keeper makes the cluster as the store says, and forgets nothing when it is killed."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.control.keeper import Keeper
+from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionRetired, TrafficMoved
+from orchestrator.core.errors import ServingError
+from tests.build import deployment
+from tests.fakes import FakeClock
+from tests.serving_fakes import FakeReplicas, MemoryEndpoints
+
+
+class Bench:
+    """An endpoint `chat` whose revision 1 is deployed."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(10.0)
+        self.replicas = FakeReplicas()
+        self.store = MemoryEndpoints()
+        self.told: list[str] = []
+        self.made = deployment("chat")
+        events = [RevisionAdded(1, self.made), RevisionReady(1), TrafficMoved({1: 100}, "first")]
+        self.store.follow(self.store.endpoint("chat"), events, 1.0)
+        self.replicas.there["chat.r1"] = self.made
+        self.keeper = Keeper(self.store, self.replicas, self.clock, self.told.append)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_the_replicas_that_answer_are_noted(bench: Bench) -> None:
+    assert bench.keeper.look()
+    assert bench.store.replicas() == {("chat", 1): ("http://chat.r1/chat.r1",)}
+    assert bench.told == ["chat.r1 has 1 replicas"]
+    bench.keeper.look()
+    assert len(bench.told) == 1
+
+
+def test_a_revision_that_is_gone_is_deployed_anew_after_a_moment(bench: Bench) -> None:
+    bench.keeper.look()
+    bench.replicas.there.clear()
+    bench.keeper.look()
+    assert bench.store.replicas() == {}
+    assert bench.replicas.asked == {}
+    bench.clock.sleep(6.0)
+    bench.keeper.look()
+    assert "chat.r1" in bench.replicas.there
+    bench.keeper.look()
+    assert bench.store.replicas() == {("chat", 1): ("http://chat.r1/chat.r1",)}
+
+
+def test_what_can_not_be_deployed_anew_is_told_and_tried_again(bench: Bench) -> None:
+    bench.replicas.there.clear()
+    bench.replicas.broken = {bench.made.pool.name}
+    for _ in range(3):
+        bench.keeper.look()
+        bench.clock.sleep(6.0)
+    assert any("can't be deployed: no kernel" in line for line in bench.told)
+
+
+def test_what_belongs_to_no_endpoint_is_removed(bench: Bench) -> None:
+    bench.replicas.there["old.r7"] = deployment("old", revision=7)
+    bench.store.follow(bench.store.endpoint("chat"), [RevisionRetired(1, "enough")], 2.0)
+    assert not bench.keeper.look()
+    assert bench.replicas.there == {}
+
+
+def test_a_cluster_that_does_not_answer_changes_nothing(bench: Bench) -> None:
+    bench.keeper.look()
+    bench.replicas.away = True
+    with pytest.raises(ServingError):
+        bench.keeper.look()
+    assert bench.store.replicas() == {("chat", 1): ("http://chat.r1/chat.r1",)}

@@ -1,0 +1,209 @@
+"""A revision takes over in steps, and whatever fails the old one serves all traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from orchestrator.control.rollouts import Rollouts
+from orchestrator.core.endpoints import Deployment, RevisionState, TrafficMoved
+from orchestrator.core.failure import FailureKind
+from orchestrator.core.policy import Rollout
+from orchestrator.core.rollout import Figures
+from orchestrator.messages import Failed, Message, Points, Succeeded
+from tests.build import deployment
+from tests.fakes import FakeClock
+from tests.serving_fakes import FakeReplicas, FakeTraffic, MemoryEndpoints
+
+RULES = Rollout(steps=(10, 50, 100), hold=10.0, requests=20)
+GOOD = Figures(requests=100, errors=0, first=10.0, firsts=100, each=1.0, eachs=100)
+
+
+class Bench:
+    """Rollouts over fakes, driven until they end."""
+
+    def __init__(self, broken: tuple[str, ...] = ()) -> None:
+        self.clock = FakeClock(1000.0)
+        self.replicas = FakeReplicas(broken)
+        self.store = MemoryEndpoints()
+        self.traffic = FakeTraffic()
+        self.rollouts = self.again()
+
+    def again(self) -> Rollouts:
+        """Return rollouts as another controller sees them."""
+        return Rollouts(self.replicas, self.store, self.traffic, self.clock)
+
+    def asked(self, pool_name: str, attempt: int, rules: Rollout = RULES) -> Deployment:
+        made = deployment("chat", pool_name=pool_name, run=f"run-{attempt}")
+        return replace(made, endpoint=replace(made.endpoint, rollout=rules))
+
+    def go(self, asked: Deployment, seconds: float = 100.0) -> list[Message]:
+        """Start a rollout and drive it for so long, or to its end."""
+        self.rollouts.start(asked)
+        return self.on(asked, seconds)
+
+    def on(self, asked: Deployment, seconds: float = 100.0) -> list[Message]:
+        said: list[Message] = []
+        until = self.clock.now() + seconds
+        while self.clock.now() < until:
+            said += self.rollouts.poll(asked.key)
+            if said and isinstance(said[-1], Succeeded | Failed):
+                break
+            self.clock.sleep(0.5)
+        return said
+
+    @property
+    def shares(self) -> Mapping[int, int]:
+        return self.store.endpoint("chat").shares
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {r.name: str(r.state) for r in self.store.endpoint("chat").revisions.values()}
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """An endpoint whose first revision serves on pool `a`."""
+    made = Bench(broken=("broken",))
+    said = made.go(made.asked("a", 1))
+    assert isinstance(said[-1], Succeeded), said
+    return made
+
+
+def failure(said: list[Message]) -> tuple[FailureKind, str]:
+    assert isinstance(said[-1], Failed), said
+    return said[-1].failure.kind, said[-1].failure.evidence
+
+
+def test_the_first_revision_gets_all_traffic_once_the_gateway_knows_it(bench: Bench) -> None:
+    assert bench.shares == {1: 100}
+    assert bench.store.replicas() == {("chat", 1): ("http://chat.r1/chat.r1",)}
+    blind = Bench()
+    blind.traffic.ready = False
+    kind, evidence = failure(blind.go(blind.asked("a", 1)))
+    assert kind is FailureKind.SERVING
+    assert "does not answer within 60 s" in evidence
+    assert (blind.replicas.there, blind.shares) == ({}, {})
+
+
+def test_a_revision_takes_over_step_by_step_and_the_old_one_is_retired(bench: Bench) -> None:
+    said = bench.go(bench.asked("b", 2))
+    moves = bench.store.endpoint("chat").moves
+    wanted = [{1: 100}, {1: 90, 2: 10}, {1: 50, 2: 50}, {2: 100}]
+    assert [dict(move.shares) for move in moves] == wanted
+    assert [later.at - move.at for move, later in pairwise(moves[1:])] == [10.0, 10.0]
+    assert bench.states == {"r1": "retired", "r2": "ready"}
+    assert list(bench.replicas.there) == ["chat.r2"]
+    assert isinstance(said[-1], Succeeded)
+    assert said[-1].metrics["revision"] == 2.0
+    assert said[-1].metrics["rollout_seconds"] >= 30.0
+    points = [message.values["rollout/share"] for message in said if isinstance(message, Points)]
+    assert points == [10.0, 50.0, 100.0]
+
+
+@pytest.mark.parametrize(
+    ("new", "why"),
+    [
+        (replace(GOOD, errors=10), "10.0% of 100 requests failed, 0.0% at the old"),
+        (replace(GOOD, first=30.0), "time to the first token is 300.0 ms, 100.0 ms"),
+        (replace(GOOD, each=5.0), "time per token is 50.0 ms, 10.0 ms"),
+    ],
+)
+def test_a_breach_gives_the_traffic_back_and_says_why(
+    bench: Bench, new: Figures, why: str
+) -> None:
+    asked = bench.asked("b", 2)
+    assert bench.go(asked, 12.0)
+    assert bench.shares == {1: 50, 2: 50}
+    bench.traffic.told = {"r1": GOOD, "r2": new}
+    kind, evidence = failure(bench.on(asked))
+    assert kind is FailureKind.ROLLED_BACK
+    assert evidence.startswith("chat.r2: at 50 %: ")
+    assert why in evidence
+    assert evidence.endswith("r1 serves on")
+    assert (bench.shares, bench.states) == ({1: 100}, {"r1": "ready", "r2": "retired"})
+    assert list(bench.replicas.there) == ["chat.r1"]
+
+
+def test_few_requests_and_a_gateway_that_is_away_are_no_reason_to_go_back(bench: Bench) -> None:
+    bench.traffic.told = {"r2": Figures(requests=5, errors=5)}
+    bench.traffic.away = True
+    asked = bench.asked("b", 2)
+    bench.go(asked, 12.0)
+    bench.traffic.away = False
+    assert isinstance(bench.on(asked)[-1], Succeeded)
+
+
+def test_what_can_not_be_deployed_leaves_the_old_revision_alone(bench: Bench) -> None:
+    kind, evidence = failure(bench.go(bench.asked("broken", 2)))
+    assert (kind, evidence) == (FailureKind.SERVING, "no kernel")
+    assert (bench.shares, bench.states) == ({1: 100}, {"r1": "ready", "r2": "retired"})
+
+
+def test_the_same_model_must_answer_probes_alike_before_it_gets_traffic(bench: Bench) -> None:
+    bench.traffic.answer_of["chat.r2"] = "garbage"
+    kind, evidence = failure(bench.go(bench.asked("b", 2)))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "0 of 4 probes are answered alike, 90% are wanted; 'garbage'" in evidence
+    assert [dict(move.shares) for move in bench.store.endpoint("chat").moves] == [{1: 100}]
+
+
+def test_without_steps_a_revision_waits_for_somebody_to_move_traffic(bench: Bench) -> None:
+    said = bench.go(bench.asked("b", 2, replace(RULES, steps=())))
+    assert isinstance(said[-1], Succeeded)
+    assert (bench.shares, bench.states) == ({1: 100}, {"r1": "ready", "r2": "ready"})
+
+
+def test_somebody_who_takes_its_traffic_away_ends_the_rollout(bench: Bench) -> None:
+    asked = bench.asked("b", 2)
+    bench.go(asked, 5.0)
+    bench.store.follow(bench.store.endpoint("chat"), [TrafficMoved({1: 100}, "by ann")], 1.0)
+    kind, evidence = failure(bench.on(asked))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "somebody took its traffic away" in evidence
+    assert bench.states["r2"] == "retired"
+
+
+def test_somebody_who_shares_otherwise_has_the_last_word(bench: Bench) -> None:
+    asked = bench.asked("b", 2)
+    bench.go(asked, 5.0)
+    bench.store.follow(bench.store.endpoint("chat"), [TrafficMoved({1: 30, 2: 70}, "ann")], 1.0)
+    assert isinstance(bench.on(asked)[-1], Succeeded)
+    assert (bench.shares, bench.states["r1"]) == ({1: 30, 2: 70}, "ready")
+
+
+def test_a_cancelled_rollout_gives_the_traffic_back(bench: Bench) -> None:
+    asked = bench.asked("b", 2)
+    bench.go(asked, 12.0)
+    bench.rollouts.cancel(asked.key)
+    assert (bench.shares, bench.states["r2"]) == ({1: 100}, "retired")
+    assert bench.rollouts.poll(asked.key) == ()
+
+
+def test_a_rollout_whose_controller_is_lost_is_found_and_taken_back(bench: Bench) -> None:
+    asked = bench.asked("b", 2)
+    bench.go(asked, 5.0)
+    assert bench.shares == {1: 90, 2: 10}
+    bench.again().cancel(asked.key)
+    assert (bench.shares, bench.states["r2"]) == ({1: 100}, "retired")
+
+
+def test_revisions_that_went_with_their_cluster_are_retired(bench: Bench) -> None:
+    bench.replicas.there.clear()
+    assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
+    assert (bench.shares, bench.states) == ({2: 100}, {"r1": "retired", "r2": "ready"})
+    assert bench.store.endpoint("chat").revisions[1].reason == "its cluster is gone"
+
+
+def test_a_deleted_endpoint_has_no_revision_left(bench: Bench) -> None:
+    bench.go(bench.asked("b", 2), 5.0)
+    bench.rollouts.delete("chat")
+    assert bench.store.endpoint("chat").live == ()
+    assert bench.replicas.there == {}
+    assert all(
+        revision.state is RevisionState.RETIRED
+        for revision in bench.store.endpoint("chat").revisions.values()
+    )

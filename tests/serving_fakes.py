@@ -1,0 +1,114 @@
+"""Fakes of what endpoints stand on: replicas that are deployed at once, and traffic on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.core.endpoints import ApiKey, Deployment, EndpointEvent, EndpointLife, follow
+from orchestrator.core.errors import ServingError, StaleControllerError
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.rollout import Figures
+from orchestrator.messages import Failed, Message, PoolState, RevisionStatus, Succeeded
+
+
+class FakeReplicas:
+    """The port `Serving` for single revisions; those of pools in `broken` never come up."""
+
+    def __init__(self, broken: Sequence[str] = ()) -> None:
+        self.broken = set(broken)
+        self.there: dict[str, Deployment] = {}
+        self.asked: dict[str, Deployment] = {}
+        self.cancelled: list[str] = []
+        self.away = False
+
+    def start(self, deployment: Deployment) -> None:
+        self.asked[deployment.key] = deployment
+
+    def poll(self, key: str) -> Sequence[Message]:
+        made = self.asked.pop(key, None)
+        if made is None:
+            return ()
+        if made.pool.name in self.broken:
+            failure = Failure(kind=FailureKind.SERVING, evidence="no kernel", pool=made.pool.name)
+            return (Failed(failure),)
+        self.there[made.application] = made
+        return (Succeeded(None, {"ready_seconds": 1.0}),)
+
+    def cancel(self, key: str) -> None:
+        self.asked.pop(key, None)
+        self.cancelled.append(key)
+
+    def delete(self, name: str) -> None:
+        if self.there.pop(name, None) is None:
+            raise ServingError(f"no revision {name!r}")
+
+    def live(self) -> Mapping[str, RevisionStatus]:
+        if self.away:
+            raise ServingError("the cluster does not answer")
+        return {
+            name: RevisionStatus(
+                pool=made.pool.name, state=PoolState.UP, urls=(f"http://{name}/{name}",)
+            )
+            for name, made in self.there.items()
+        }
+
+
+class MemoryEndpoints:
+    """The port `EndpointStore`, in memory."""
+
+    def __init__(self) -> None:
+        self.lives: dict[str, EndpointLife] = {}
+        self.noted: dict[tuple[str, int], tuple[str, ...]] = {}
+
+    def endpoint(self, name: str) -> EndpointLife:
+        return self.lives.get(name, EndpointLife(name=name))
+
+    def endpoints(self) -> Mapping[str, EndpointLife]:
+        return dict(self.lives)
+
+    def follow(self, life: EndpointLife, events: Sequence[EndpointEvent], at: float) -> None:
+        if life.seq != self.endpoint(life.name).seq:
+            raise StaleControllerError(life.name)
+        for event in events:
+            life = follow(life, event, at)
+        self.lives[life.name] = life
+
+    def note_replicas(self, endpoint: str, revision: int, urls: Sequence[str]) -> None:
+        self.noted.pop((endpoint, revision), None)
+        if urls:
+            self.noted[endpoint, revision] = tuple(urls)
+
+    def replicas(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
+        return dict(self.noted)
+
+    def add_key(self, key: ApiKey) -> None:
+        raise NotImplementedError
+
+    def drop_key(self, name: str) -> None:
+        raise NotImplementedError
+
+    def api_keys(self) -> Sequence[ApiKey]:
+        return []
+
+
+@dataclass
+class FakeTraffic:
+    """The port `Traffic`: figures that a test sets, answers by model and revision."""
+
+    told: dict[str, Figures] = field(default_factory=dict)
+    answer_of: dict[str, str] = field(default_factory=dict)
+    ready: bool = True
+    away: bool = False
+
+    def figures(self, endpoint: str) -> Mapping[str, Figures]:
+        if self.away:
+            raise ServingError(f"the gateway of {endpoint} does not answer")
+        return dict(self.told)
+
+    def answers(self, endpoint: str) -> bool:
+        return self.ready and bool(endpoint)
+
+    def probe(self, url: str, token: str, model: str, prompt: str) -> str:
+        assert token, model
+        return self.answer_of.get(url.rpartition("/")[2], f"<{prompt}>")
