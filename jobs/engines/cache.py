@@ -42,6 +42,8 @@ class _Layer:
     def __init__(self, cache: SlotCache) -> None:
         self._cache = cache
         self._buffers: list[Tensor] = []
+        self._flat: list[Tensor] = []
+        self._shape = (0, 0)
 
     def update(self, keys: Tensor, values: Tensor, *_: object) -> tuple[Tensor, Tensor]:
         """Store new keys and values (rows, heads, width, size); return all of the span's rows."""
@@ -50,13 +52,12 @@ class _Layer:
     def store(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store new keys and values (rows * width, heads, size); return as `update` does."""
         span, shape = self._cache.span, self._cache.shape
-        if not self._buffers or self._buffers[0].shape[0::2] != shape:
+        if self._shape != shape:
             self._fit(keys, values)
         places = self._cache.places(keys.shape[1])
-        held: list[Tensor] = []
-        for buffer, new in zip(self._buffers, (keys, values), strict=True):
-            buffer.flatten(0, 2).index_copy_(0, places, new.flatten(0, 1))
-            held.append(buffer[span.start : span.stop, :, : span.length])
+        for flat, new in zip(self._flat, (keys, values), strict=True):
+            flat.index_copy_(0, places, new.flatten(0, 1))
+        held = [buffer[span.start : span.stop, :, : span.length] for buffer in self._buffers]
         return held[0], held[1]
 
     def move(self, source: int, target: int) -> None:
@@ -78,6 +79,8 @@ class _Layer:
         for old, new in zip(self._buffers, grown, strict=False):
             new[: old.shape[0], :, : old.shape[2]] = old
         self._buffers = grown
+        self._flat = [buffer.flatten(0, 2) for buffer in grown]
+        self._shape = self._cache.shape
 
 
 class SlotCache:

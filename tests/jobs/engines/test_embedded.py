@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +132,30 @@ def test_closing_an_answer_frees_its_slot(engine: EmbeddedEngine) -> None:
         return await freed(engine)
 
     assert asyncio.run(leave())
+
+
+def test_statistics_follow_the_work(folder: Path) -> None:
+    engine = EmbeddedEngine(folder, HARDWARE, slots=1, threads=1)
+
+    async def look() -> list[Mapping[str, float]]:
+        sampling = Sampling(max_tokens=400, temperature=0)
+        first, second = (engine.generate(engine.encode("hello"), sampling) for _ in range(2))
+        await anext(first)
+        waits = asyncio.ensure_future(anext(second))
+        await asyncio.sleep(0)
+        found = [engine.statistics()]
+        await first.aclose()
+        await waits
+        await second.aclose()
+        await freed(engine)
+        return [*found, engine.statistics()]
+
+    busy, idle = asyncio.run(look())
+    assert (busy["running"], busy["waiting"]) == (1, 1)
+    assert 5 / 512 <= busy["cache_used"] <= 405 / 512
+    assert (idle["running"], idle["waiting"], idle["cache_used"]) == (0, 0, 0)
+    assert idle["tokens"] > busy["tokens"] >= 1
+    engine.close()
 
 
 def test_a_device_that_fails_ends_its_answers_only(

@@ -1,28 +1,20 @@
-"""The engine on an emulated accelerator: it answers as on the CPU, and swaps as there."""
+"""The embedded engine on an emulated chip: it answers as on the CPU, and swaps as there."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jobs.engines.embedded import EmbeddedEngine
 from orchestrator.job import Sampling
-from tests.emulation.conftest import SETUP
 from tests.emulation.interpreter import Interpreter
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 
+pytestmark = pytest.mark.timeout(300)  # imports, mostly, which a busy machine stretches
 PROMPTS = ["2+2=", "the quick brown fox"]
 GREEDY = Sampling(max_tokens=8, temperature=0)
-
-
-@pytest.fixture(scope="module")
-def npu() -> Iterator[Interpreter]:
-    started = Interpreter(SETUP)
-    yield started
-    started.close()
 
 
 async def tokens(engine: EmbeddedEngine) -> list[list[int]]:
@@ -44,8 +36,9 @@ def test_a_device_answers_as_the_cpu_does_before_and_after_a_swap(
         expected.append(asyncio.run(tokens(engine)))
         engine.close()
     found = npu(f"""
+install()
 import asyncio
-from tests.jobs.engines.test_on_a_device import EmbeddedEngine, HARDWARE, tokens
+from tests.emulation.test_engine import EmbeddedEngine, HARDWARE, tokens
 engine = EmbeddedEngine(Path({str(folders[0])!r}), replace(HARDWARE, device="npu:0"), threads=1)
 result = [str(engine._model.device), asyncio.run(tokens(engine))]
 engine.swap(Path({str(folders[1])!r}), "v2")

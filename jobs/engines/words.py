@@ -1,0 +1,63 @@
+"""Between text and tokens, by the tokenizer of a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from transformers import AutoTokenizer
+
+
+class Words:
+    """A tokenizer.
+
+    Raises:
+        OSError: It can't be read.
+    """
+
+    def __init__(self, model_folder: Path) -> None:
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(
+            str(model_folder), local_files_only=True
+        )
+        self._backend: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a prompt, with the special tokens that the model expects."""
+        ids: list[int] = self._tokenizer(text)["input_ids"]
+        return ids
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the token ids of a chat, up to where the answer begins.
+
+        Raises:
+            ValueError: There is no template, or it refuses these messages.
+        """
+        if not self._tokenizer.chat_template:
+            raise ValueError("this model has no chat template; ask /v1/completions instead")
+        try:
+            ids: list[int] = self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                add_generation_prompt=True,
+                return_dict=False,
+            )
+        except jinja2.TemplateError as error:
+            raise ValueError(f"the chat template refuses these messages: {error}") from error
+        return ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens`, without special ones."""
+        if self._backend is not None:  # the wrapper around it costs more than it
+            words: str = self._backend.decode(tokens, skip_special_tokens=True)
+            return words
+        text: str = self._tokenizer.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def ends(self, generation_config: Any) -> frozenset[int]:  # noqa: ANN401 - foreign and untyped
+        """Return the tokens that end an answer."""
+        configured = generation_config.eos_token_id
+        several = configured if isinstance(configured, list) else [configured]
+        return frozenset({*several, self._tokenizer.eos_token_id} - {None})
