@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo test check lint types contracts format bench chaos smollm2 lock clean
+.PHONY: help install demo test test-services test-units check lint types contracts format bench chaos smollm2 lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -23,8 +23,14 @@ install: $(VENV)/.installed ## make the virtual environment, with all that runni
 demo: $(VENV)/.installed ## train on one pool, serve on the other, ask the served model
 	@$(BIN)/python -m tests.demo
 
-test: $(VENV)/.dev ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: $(VENV)/.dev ## run the tests, those that start services beside the others
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-services test-units
+
+test-services: $(VENV)/.dev
+	$(BIN)/python -m pytest -m services
+
+test-units: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not services"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

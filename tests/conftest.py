@@ -15,20 +15,20 @@ SECONDS = 180
 CONFIGURED = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ORCHESTRATOR_HOME", "ORCHESTRATOR_DATABASE")
 
 
-# What starts services shares them, and takes turns: one process has them all, the other the rest.
+# Fixtures that start services. Their tests share those and take turns; all others run beside them.
 SERVICES = {"workplace", "mlflow_home", "ray_home", "orchestrator", "place"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is run by hand, unless it is asked for; `-m "not ray"` does not ask.
 
-    Of two processes (`-n 2 --dist loadgroup`) one gets all that starts services.
+    Those that start services get the marker `services`.
     """
     for item in items:
         heavy = any(item.get_closest_marker(name) for name in ("ray", "slow"))
         if heavy or SERVICES & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("services"))
+            item.add_marker(pytest.mark.services)
     if "chaos" not in config.option.markexpr:
         by_hand = [item for item in items if item.get_closest_marker("chaos")]
         config.hook.pytest_deselected(items=by_hand)
