@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,8 +31,16 @@ def make_engine(deployment: Deployment, folder: Path) -> Engine:
         provide(deployment.pool, deployment.needs)
     engine_class: Any = load_job(deployment.endpoint.engine, deployment.packages)
     hardware = hardware_of(deployment.pool, deployment.needs)
-    engine: Engine = engine_class(folder, hardware, **deployment.endpoint.engine_options)
+    options = dict(deployment.endpoint.engine_options)
+    if "version" in inspect.signature(engine_class).parameters:
+        options.setdefault("version", version_of(deployment))
+    engine: Engine = engine_class(folder, hardware, **options)
     return engine
+
+
+def version_of(deployment: Deployment) -> str:
+    """Return the name of what a revision serves, which its answers carry: revision and model."""
+    return f"r{deployment.revision}-{deployment.model.digest[:8]}"
 
 
 @serve.ingress()
@@ -41,6 +50,7 @@ class Replica:
     def __init__(self, deployment: Deployment, fetch: Fetch, clock: MakeClock) -> None:
         self._name = deployment.endpoint.name
         self._token = deployment.token
+        self._version = version_of(deployment)
         self._clock = clock()
         self._engine = make_engine(deployment, fetch(deployment))
 
@@ -51,7 +61,9 @@ class Replica:
         """Return the application that answers HTTP."""
         from orchestrator.serving.replica import replica
 
-        return replica(self._engine, self._name, self._clock, token=self._token)
+        return replica(
+            self._engine, self._name, self._clock, token=self._token, version=self._version
+        )
 
     def __del__(self) -> None:
         """Close the engine; there is none where making it failed."""
