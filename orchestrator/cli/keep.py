@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 
 from orchestrator import wiring
@@ -18,13 +19,19 @@ def run(args: argparse.Namespace) -> Exit:
     at, clock = wiring.home(), wiring.clock()
     wiring.running(at)  # which lets this process into a cluster of ours
     store = wiring.endpoint_store(at)
-    keeper = Keeper(store, wiring.replicas(args.address), clock, _tell)
+    keeper = Keeper(store, wiring.replicas(args.address), clock, _tell, _move)
     while True:
         try:
             keeper.look()
         except OrchestratorError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
         clock.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _move(endpoint: str, pool: str) -> None:
+    """Have the endpoint switched, by a run that is recorded as any other."""
+    words = [sys.executable, "-m", "orchestrator", "switch", endpoint, f"pool={pool}"]
+    subprocess.Popen(words, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
 
 
 def _tell(line: str) -> None:

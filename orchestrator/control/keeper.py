@@ -13,17 +13,28 @@ from orchestrator.messages import Failed, RevisionStatus, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Serving
 
 Tell = Callable[[str], None]
+Move = Callable[[str, str], None]
+SECONDS_OF_A_LOSS = 20.0  # without a replica, until another pool takes over
+SECONDS_BETWEEN_MOVES = 300.0
 SECONDS_TO_DEPLOY_ANEW = 5.0  # a revision that was added may not be deployed yet
 
 
 class Keeper:
-    """Looks after all endpoints of a store; `tell` takes a line about what it did."""
+    """Looks after all endpoints of a store; `tell` takes a line about what it did.
 
-    def __init__(self, store: EndpointStore, replicas: Serving, clock: Clock, tell: Tell) -> None:
+    `move` is called with an endpoint and a pool to which that is to go: its own is lost.
+    """
+
+    def __init__(
+        self, store: EndpointStore, replicas: Serving, clock: Clock, tell: Tell, move: Move
+    ) -> None:
         self._store = store
         self._replicas = replicas
         self._clock = clock
         self._tell = tell
+        self._move = move
+        self._silent: dict[str, float] = {}
+        self._moved: dict[str, float] = {}
         self._restoring: dict[str, Deployment] = {}
         self._missing: dict[str, float] = {}
 
@@ -44,6 +55,8 @@ class Keeper:
             self._tell(f"{name} belongs to no endpoint: removed")
             self._replicas.delete(name)
         self._follow()
+        for life in lives.values():
+            self._watch(life, live)
         return any(life.live for life in lives.values())
 
     def _keep(
@@ -73,6 +86,23 @@ class Keeper:
             self._tell(f"{name} is gone from the cluster: deployed anew")
             self._restoring[name] = made
             self._replicas.start(made)
+
+    def _watch(self, life: EndpointLife, live: Mapping[str, RevisionStatus]) -> None:
+        """Move an endpoint to its next pool when the revision that leads has lost its own."""
+        made = life.leading.deployment if life.leading else None
+        status = live.get(made.application) if made else None
+        if made is None or (status and status.urls):
+            self._silent.pop(life.name, None)
+            return
+        now = self._clock.now()
+        silent = now - self._silent.setdefault(life.name, now)
+        rested = now - self._moved.get(life.name, -SECONDS_BETWEEN_MOVES) >= SECONDS_BETWEEN_MOVES
+        if silent >= SECONDS_OF_A_LOSS and rested and made.fallbacks:
+            self._moved[life.name] = now
+            pool = made.fallbacks[0]
+            lost = f"{made.application} has had no replica for {silent:.0f} s"
+            self._tell(f"{lost}: {life.name} goes to pool {pool}")
+            self._move(life.name, pool)
 
     def _follow(self) -> None:
         """Go on with what is being deployed anew."""

@@ -71,6 +71,7 @@ def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -
         endpoint=endpoint,
         model=model,
         format=planned.formats[planned.pools.index(command.pool)],
+        fallbacks=planned.pools[planned.pools.index(command.pool) + 1 :],
         pool=run.plan.pools[command.pool],
         needs=planned.stage.needs,
         packages=bench.packages,

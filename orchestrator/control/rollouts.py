@@ -166,6 +166,8 @@ class Rollouts:
         why = rollout.watching.compare(rules)
         if why:
             raise _BackError(why)
+        if rules.steps and rollout.watching.alone:
+            rollout.step = len(rules.steps) - 2  # nobody serves: all traffic at once
         if rules.steps:
             return self._next_step(rollout)
         return self._done(rollout, "it is ready, and gets traffic when somebody moves it")

@@ -35,10 +35,18 @@ class Watching:
         old = self._old.deployment if self._old else None
         same = old is not None and old.model.digest == self._made.model.digest
         probes = rules.probes or (PROBES if same else ())
-        if old is None or not probes:
+        if old is None or not probes or self.alone:
             return ""
         theirs, ours = (self._answers(one, probes) for one in (old, self._made))
         return disagreement(rules, theirs, ours)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the old revision is one of ours that has no replica any more."""
+        old = self._old.deployment if self._old else None
+        if old is None:
+            return False
+        return not self._store.replicas().get((old.endpoint.name, old.revision))
 
     def begin(self) -> None:
         """Count from now on."""

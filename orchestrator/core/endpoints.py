@@ -23,7 +23,8 @@ WHOLE = 100
 class Deployment:
     """All that serving needs to know to deploy a model on a pool as an endpoint's revision.
 
-    `token` is what the gateway shows to a replica: nobody else may ask one.
+    `token` is what the gateway shows to a replica: nobody else may ask one. `fallbacks` are the
+    pools that may take over, in order.
     """
 
     run: str
@@ -37,6 +38,7 @@ class Deployment:
     packages: tuple[str, ...]
     code: tuple[str, ...]
     storage: str
+    fallbacks: tuple[str, ...] = ()
     revision: int = 1
     token: str = ""
 

@@ -1,6 +1,7 @@
 """The composition root: the only place that chooses adapters or reads the environment.
 
-`adapters.py` makes what a run works with, `services.py` what this machine runs for it. Adapters
+`adapters.py` makes what a run works with, `endpoints.py` what serves, `services.py` what this
+machine runs for them. Adapters
 are imported by the function that needs them, so that a command pays only for what it uses: `plan`
 imports no Ray, `status` no Hydra, help nothing at all.
 """
@@ -10,24 +11,26 @@ from orchestrator.wiring.adapters import (
     clock,
     cluster,
     cluster_address,
-    endpoint_store,
     event_store,
-    fetch_model,
-    forget_endpoints,
     gates,
     home,
     pinned,
     plan,
     planned,
-    replicas,
     run_worker,
-    serving,
     settings,
     storage_uri,
     tracker,
-    traffic,
     variable,
     workbench,
+)
+from orchestrator.wiring.endpoints import (
+    endpoint_store,
+    fetch_model,
+    forget_endpoints,
+    replicas,
+    serving,
+    traffic,
 )
 from orchestrator.wiring.services import (
     find_cluster,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ConfigError, PlanError, Problem, StoreError
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.settings import Settings, TrackingSettings
@@ -19,16 +18,12 @@ from orchestrator.ports import (
     ArtifactStore,
     Clock,
     Cluster,
-    EndpointStore,
     EventStore,
     Gates,
-    Serving,
     Tracker,
-    Traffic,
 )
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.rayserve import RayServing
     from orchestrator.control.requests import Workbench
 
 HOME_VARIABLE = "ORCHESTRATOR_HOME"
@@ -141,17 +136,11 @@ def event_store(at: Path) -> EventStore:
     """Return the event store of home `at`; `ORCHESTRATOR_DATABASE` names another database."""
     from orchestrator.adapters.event_store import SqlEventStore
 
-    return SqlEventStore(_database(at))
+    return SqlEventStore(database(at))
 
 
-def endpoint_store(at: Path) -> EndpointStore:
-    """Return the store of endpoints of home `at`: the same database."""
-    from orchestrator.adapters.event_store import SqlEventStore
-
-    return SqlEventStore(_database(at))
-
-
-def _database(at: Path) -> str:
+def database(at: Path) -> str:
+    """Return the URL of the database of home `at`, or of the one that the environment names."""
     return os.environ.get("ORCHESTRATOR_DATABASE") or f"sqlite:///{at}/events.db"
 
 
@@ -206,41 +195,6 @@ def cluster(found: Settings, planned: Plan, address: str) -> Cluster:
     from orchestrator.adapters.raycluster.cluster import RayCluster
 
     return RayCluster(address, run_worker)
-
-
-def serving(found: Settings, at: Path, address: str) -> Serving:
-    """Return where endpoints are deployed, revision by revision."""
-    if found.cluster.kind == "local":
-        from orchestrator.adapters.no_serving import NoServing
-
-        return NoServing()
-    from orchestrator.control.rollouts import Rollouts
-
-    gateway = traffic(f"http://127.0.0.1:{found.cluster.serve_port}")
-    return Rollouts(replicas(address), endpoint_store(at), gateway, clock())
-
-
-def replicas(address: str) -> RayServing:
-    """Return what deploys single revisions on the cluster at `address`."""
-    from orchestrator.adapters.rayserve import RayServing
-
-    return RayServing(address, fetch_model, clock)
-
-
-def traffic(gateway: str) -> Traffic:
-    """Return the view of the gateway at that address."""
-    from orchestrator.adapters.gateway import GatewayTraffic
-
-    return GatewayTraffic(gateway)
-
-
-def forget_endpoints(at: Path, reason: str) -> None:
-    """Retire all revisions whose cluster was stopped."""
-    from orchestrator.adapters.no_serving import NoServing
-    from orchestrator.control.revisions import Revisions
-
-    store = endpoint_store(at)
-    Revisions(store, NoServing(), clock()).forget_all(reason)
 
 
 def tracker(
@@ -303,11 +257,6 @@ def run_worker(
         gang=open_gang,
         chip=chip,
     )
-
-
-def fetch_model(deployment: Deployment) -> Path:
-    """Return the local, verified folder of the model that a replica serves."""
-    return artifact_store(deployment.storage).fetch(deployment.model)
 
 
 def workbench(found: Settings, at: Path, *, reuse: bool = True) -> Workbench:

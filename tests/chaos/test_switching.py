@@ -116,6 +116,9 @@ def test_a_rollback_fails_no_request(place: Workplace) -> None:
 
 
 def test_replicas_are_killed_every_ten_seconds(place: Workplace) -> None:
+    two = ("pipeline.stages.serve.endpoint.replicas=2", f"{ROLLOUT}.hold=1")
+    done = place.run("switch", "smoke", "pool=nvidia", *two, seconds=300)
+    assert done.returncode == 0, done.stdout + done.stderr
     kills = 0
     with load() as clients:
         for _ in range(6):

@@ -20,11 +20,18 @@ class Bench:
         self.replicas = FakeReplicas()
         self.store = MemoryEndpoints()
         self.told: list[str] = []
-        self.made = deployment("chat")
+        self.made = deployment("chat", fallbacks=("b", "c"))
         events = [RevisionAdded(1, self.made), RevisionReady(1), TrafficMoved({1: 100}, "first")]
         self.store.follow(self.store.endpoint("chat"), events, 1.0)
         self.replicas.there["chat.r1"] = self.made
-        self.keeper = Keeper(self.store, self.replicas, self.clock, self.told.append)
+        self.moved: list[tuple[str, str]] = []
+        self.keeper = Keeper(
+            self.store,
+            self.replicas,
+            self.clock,
+            self.told.append,
+            lambda *to: self.moved.append(to),
+        )
 
 
 @pytest.fixture
@@ -60,6 +67,15 @@ def test_what_can_not_be_deployed_anew_is_told_and_tried_again(bench: Bench) -> 
         bench.keeper.look()
         bench.clock.sleep(6.0)
     assert any("can't be deployed: no kernel" in line for line in bench.told)
+
+
+def test_an_endpoint_whose_pool_is_lost_goes_to_the_next_one_once(bench: Bench) -> None:
+    bench.replicas.there.clear()
+    bench.replicas.broken = {bench.made.pool.name}
+    for _ in range(60):
+        bench.keeper.look()
+        bench.clock.sleep(1.0)
+    assert bench.moved == [("chat", "b")]
 
 
 def test_what_belongs_to_no_endpoint_is_removed(bench: Bench) -> None:

@@ -191,6 +191,16 @@ def test_a_rollout_whose_controller_is_lost_is_found_and_taken_back(bench: Bench
     assert (bench.shares, bench.states["r2"]) == ({1: 100}, "retired")
 
 
+def test_who_takes_over_from_the_dead_gets_all_traffic_at_once(bench: Bench) -> None:
+    bench.store.note_replicas("chat", 1, ())
+    said = bench.go(bench.asked("b", 2))
+    assert isinstance(said[-1], Succeeded)
+    assert [dict(move.shares) for move in bench.store.endpoint("chat").moves] == [
+        {1: 100},
+        {2: 100},
+    ]
+
+
 def test_revisions_that_went_with_their_cluster_are_retired(bench: Bench) -> None:
     bench.replicas.there.clear()
     assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
