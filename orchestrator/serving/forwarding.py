@@ -109,11 +109,12 @@ class Forwarder:
 
     async def _attempt(self, asked: Asked, seat: Seat, reply: Reply, tally: Tally) -> None:
         """Ask the replica of `seat` once, and count what comes of it."""
+        tally.revision = seat.revision
         try:
             await self._exchange(asked, seat, reply, tally)
         except (Unreachable, Broken, _Failure) as error:
             failure = error if isinstance(error, _Failure) else _failure(error, reply)
-            tally.status = tally.status if reply.begun else 0
+            tally.status = 0
             self._metrics.failed(asked.endpoint, seat.revision, failure.kind)
             if failure.kind != "failed":
                 self._seats.rest(seat.url)
@@ -124,7 +125,7 @@ class Forwarder:
         finally:
             self._seats.leave(seat)
             tally.last = perf_counter()
-            if tally.status:
+            if tally.status or tally.first:
                 self._metrics.answered(asked.endpoint, seat.revision, tally)
         self._seats.well(seat.url)
 

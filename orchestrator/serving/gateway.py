@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from http import HTTPStatus
 from random import Random
 from time import perf_counter
 
@@ -148,6 +149,10 @@ class _Gateway:
         try:
             with Attending(receive, self._limits.request_seconds):
                 await self._forwarder.forward(asked, reply, tally)
+        except ApiError as error:
+            if error.status == HTTPStatus.GATEWAY_TIMEOUT and tally.revision is not None:
+                self._metrics.failed(route.name, tally.revision, "timeout")
+            raise
         finally:
             self._doorman.charge(key, tally.tokens)
         await reply.end()

@@ -24,7 +24,7 @@ _WHOLE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 
 
 @dataclass(slots=True)
 class Tally:
-    """What one answer came to: seconds of `perf_counter`, tokens, and its status.
+    """What one answer came to: seconds of `perf_counter`, tokens, its status, and whose it is.
 
     `first` is when a stream's first event went out; 0 where there is no stream.
     """
@@ -35,6 +35,7 @@ class Tally:
     status: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    revision: RevisionRoute | None = None
 
     @property
     def tokens(self) -> int:
@@ -114,11 +115,8 @@ class _Series:
         self._whole = metrics._whole.labels(*where)  # noqa: SLF001
 
     def count(self, tally: Tally) -> None:
-        status = self._by_status.get(tally.status)
-        if status is None:
-            status = self._requests.labels(*self._where, str(tally.status))
-            self._by_status[tally.status] = status
-        status.inc()
+        if tally.status:  # else it failed, and is among the errors
+            self._of(tally.status).inc()
         self._whole.observe(tally.last - tally.began)
         if tally.prompt_tokens:
             self._prompt.inc(tally.prompt_tokens)
@@ -128,6 +126,12 @@ class _Series:
             self._first.observe(tally.first - tally.began)
             if tally.completion_tokens > 1:
                 self._each.observe((tally.last - tally.first) / (tally.completion_tokens - 1))
+
+    def _of(self, status: int) -> Counter:
+        found = self._by_status.get(status)
+        if found is None:
+            found = self._by_status[status] = self._requests.labels(*self._where, str(status))
+        return found
 
 
 class _Now(Collector):

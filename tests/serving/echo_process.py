@@ -1,0 +1,25 @@
+"""An echoing replica under plain uvicorn: `python -m tests.serving.echo_process DELAY`."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import uvicorn
+
+from orchestrator.adapters.clock import SystemClock
+from orchestrator.serving.replica import replica
+from tests.serving.http_server import echo_engine
+
+
+def main(delay: str) -> None:
+    """Serve on a free port, and print the address."""
+    app = replica(echo_engine(delay=float(delay)), "echo", SystemClock())
+    config = uvicorn.Config(app, log_level="critical", access_log=False)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    uvicorn.Server(config).run([listener])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
