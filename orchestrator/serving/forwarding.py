@@ -26,6 +26,7 @@ from orchestrator.serving.upstream import Broken, Connection, Pool, Unreachable,
 
 _USED = re.compile(rb'"(prompt|completion)_tokens"\s*:\s*(\d+)')
 _TAIL = 1024  # bytes that hold the usage of an answer, in those of ours
+_DONE = b"data: [DONE]\n\n"
 _STREAM = b"text/event-stream"
 # What a replica never answers to the gateway's own request: it is another one, or going.
 _ASTRAY = frozenset({401, 403, 404, 405, 408})
@@ -77,7 +78,8 @@ class Forwarder:
                 await self._attempt(asked, seat, reply, tally)
             except _Failure as failure:
                 reached += failure.kind != "unreachable"
-                if reply.begun or reached > 1 or loop.time() > until:
+                late = not reached and loop.time() > until
+                if reply.begun or reached > 1 or late:
                     await self._give_up(failure, reply, tally)
                     return
                 avoid = seat.url
@@ -130,10 +132,9 @@ class Forwarder:
         self._seats.well(seat.url)
 
     async def _exchange(self, asked: Asked, seat: Seat, reply: Reply, tally: Tally) -> None:
-        connection = await self._pool.take(seat.url)
+        connection = await self._asked(seat.url, _request(asked, seat))
+        status = connection.status
         try:
-            connection.ask(_request(asked, seat))
-            status = await connection.head()
             if connection.headers.get(b"content-type", b"").startswith(_STREAM):
                 tally.status = status
                 await self._stream(connection, seat.revision, reply, tally)
@@ -147,6 +148,26 @@ class Forwarder:
         tally.status = status
         _read_usage(body, tally)
         await reply.whole(status, headers, body)
+
+    async def _asked(self, url: str, request: bytes) -> Connection:
+        """Return a connection on which `request` is being answered.
+
+        One that was kept from before may have been closed at this moment: that is no failure.
+        """
+        while True:
+            connection = await self._pool.take(url)
+            try:
+                connection.ask(request)
+                await connection.head()
+            except Broken:
+                connection.close()
+                if not connection.kept:
+                    raise
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            else:
+                return connection
 
     async def _whole(self, connection: Connection) -> bytes:
         body = await connection.read()
@@ -170,8 +191,11 @@ class Forwarder:
             if not tally.first:
                 tally.first = perf_counter()
             tally.completion_tokens += events.count(b"\n\n")
-            await reply.add(headers, events)
-        if b"data: [DONE]" not in events:
+            if reply.begun and events.endswith(_DONE):
+                reply.hold(events)
+            else:
+                await reply.add(headers, events)
+        if not events.rstrip().endswith(_DONE.rstrip()):
             raise Broken("its stream ended early")
         tally.completion_tokens -= 1
         _read_usage(events, tally)

@@ -14,6 +14,7 @@ class Reply:
         self._send = send
         self.begun = False
         self._open = False
+        self._last = b""
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send all of it."""
@@ -27,11 +28,15 @@ class Reply:
             await begin(self._send, 200, headers)
         await add(self._send, events)
 
+    def hold(self, events: bytes) -> None:
+        """Keep the last events of a stream, to go with its end."""
+        self._last = events
+
     async def end(self) -> None:
         """End a stream, if there is one."""
         if self._open:
             self._open = False
-            await end(self._send)
+            await end(self._send, self._last)
 
     async def fail(self, error: ApiError) -> None:
         """Send an error: as the answer, or as the last event of a stream."""

@@ -84,10 +84,14 @@ class Seats:
         """
         route = self.route(name)
         loop = asyncio.get_running_loop()
+        now = loop.time()
         chosen = choose(route, client, self._rng)
+        seat = None if chosen is None else self._seat(route, chosen, avoid, now)
+        if seat is not None:  # so it goes nearly always
+            return seat
         wanted = "" if chosen is None else chosen.name
-        wish = _Wish(name, client, avoid, loop.time(), wanted, loop.create_future())
-        seat = self._offer(wish, route, wish.since)
+        wish = _Wish(name, client, avoid, now, wanted, loop.create_future())
+        seat = self._offer(wish, route, now)
         if seat is not None:
             return seat
         queue = self._waiting.setdefault(name, {})

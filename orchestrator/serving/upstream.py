@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._size = 0
-        self._whole = False
+        self._whole = self._stays = False
         self._lost: str = ""
         self._waiter: asyncio.Future[None] | None = None
         self._transport: Any = None
@@ -68,7 +68,12 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may follow."""
-        return self._whole and not self._lost and bool(self._parser.should_keep_alive())
+        return self._whole and self._stays and not self._lost
+
+    @property
+    def kept(self) -> bool:
+        """Whether it has answered before."""
+        return self.idle_since > 0
 
     @property
     def fresh(self) -> bool:
@@ -172,6 +177,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Know that the answer is whole."""
         self._whole = self.status > 0
+        self._stays = bool(self._parser.should_keep_alive())  # the parser forgets it hereafter
 
 
 class Pool:

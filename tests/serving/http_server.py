@@ -46,6 +46,10 @@ class Board:
     def put(self, route: EndpointRoute) -> None:
         self._table = replace(self._table, endpoints={**self._table.endpoints, route.name: route})
 
+    def remove(self, name: str) -> None:
+        rest = {key: route for key, route in self._table.endpoints.items() if key != name}
+        self._table = replace(self._table, endpoints=rest)
+
 
 def revision(name: str, *urls: str, share: int = 100, **more: str) -> RevisionRoute:
     return RevisionRoute(name=name, pool=f"pool-{name}", share=share, urls=urls, **more)  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+"""Small parts of the gateway: depth of JSON, kept connections, and a model that is no text."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx2 as httpx
+import pytest
+
+from orchestrator.serving.depth import check_depth
+from orchestrator.serving.errors import ApiError
+from orchestrator.serving.replica import replica
+from orchestrator.serving.routes import EndpointRoute
+from orchestrator.serving.upstream import Pool, Unreachable
+from tests.serving.http_server import Board, FixedClock, gateway_of, revision, serving
+from tests.serving.scripted import WHOLE
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 3 + b"]" * 3, b'{"a": "[[[[\\"[[["}', b"[[],[],[],[[]]]", b'"' + b"[" * 99]
+)
+def test_what_is_not_deep_passes(body: bytes) -> None:
+    check_depth(body, 3)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 4, b'{"a":' * 4, b'["]", [[[]]]]', b"[]," * 20_001, b'[[[["' + b'"",' * 90_000]
+)
+def test_what_is_deep_or_has_too_many_parts_is_refused_quickly(body: bytes) -> None:
+    began = time.perf_counter()
+    with pytest.raises(ApiError) as error:
+        check_depth(body, 3)
+    assert error.value.status == 400
+    assert time.perf_counter() - began < 0.5
+
+
+def test_a_connection_is_kept_for_the_next_request_and_a_closed_one_is_not() -> None:
+    seen: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(0)
+        while await reader.readuntil(b"\r\n\r\n"):
+            seen[-1] += 1
+            writer.write(WHOLE)
+            if seen[-1] == 3:
+                break
+        writer.close()
+
+    async def ask(pool: Pool, url: str) -> bytes:
+        connection = await pool.take(url)
+        connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+        assert await connection.head() == 200
+        body = await connection.read()
+        assert await connection.read() == b""
+        pool.give(connection)
+        await asyncio.sleep(0.01)  # the server closes
+        return body
+
+    async def play() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        pool = Pool(connect_seconds=1.0)
+        assert {await ask(pool, url) for _ in range(5)} == {b'{"whole": true}'}
+        pool.close()
+        server.close()
+        with pytest.raises(Unreachable):
+            await Pool(connect_seconds=1.0).take(url)
+
+    asyncio.run(play())
+    assert seen == [3, 2]
+
+
+class Doubling:
+    """A model that is no language model."""
+
+    version = "d1"
+
+    async def predict(self, body: object) -> object:
+        if body == {}:
+            raise ValueError("x must be there")
+        assert isinstance(body, dict)
+        if body["x"] < 0:
+            raise RuntimeError("the device is gone")
+        return {"y": 2 * body["x"]}
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_model_that_is_no_language_model_predicts_and_generates_nothing() -> None:
+    with serving(replica(Doubling(), "double", FixedClock())) as there:
+        route = EndpointRoute(name="double", revisions=(revision("r1", there),))
+        with gateway_of(Board(route)) as url, httpx.Client(base_url=url) as client:
+            assert client.post("/double/v1/predict", json={"x": 4}).json() == {"y": 8}
+            named = {"x": 4, "model": "double"}
+            assert client.post("/v1/predict", json=named).json() == {"y": 8}
+            for body, status in (({}, 400), ({"x": -1}, 500)):
+                answer = client.post("/double/v1/predict", json=body)
+                assert answer.status_code == status
+                assert answer.json()["error"]["message"]
+            torn = client.post("/double/v1/predict", content=b"{")
+            assert torn.json()["error"]["code"] == "invalid_json"
+            asked = {"model": "double", "prompt": "a"}
+            refused = client.post("/v1/completions", json=asked).json()["error"]
+            assert "it answers at /v1/predict" in refused["message"]
+
+
+def test_a_replica_answers_nobody_without_its_token() -> None:
+    secret = "of the gateway"  # noqa: S105 - of a test
+    with serving(replica(Doubling(), "double", FixedClock(), token=secret)) as url:
+        for token in ("", "Bearer x", f"Basic {secret}"):
+            headers = {"Authorization": token}
+            answer = httpx.post(f"{url}/v1/predict", json={"x": 1}, headers=headers)
+            assert answer.status_code == 401
+        headers = {"Authorization": f"Bearer {secret}"}
+        assert httpx.post(f"{url}/v1/predict", json={"x": 1}, headers=headers).json() == {"y": 2}
+        assert httpx.get(f"{url}/health").status_code == 200
