@@ -89,7 +89,8 @@ class _Patience(HttpToolsProtocol):
     _due: float | None = None  # when the client must have sent the headers, or the body
     _stuck: float | None = None  # since when the client has not read what it asked for
     _in_head = True
-    _received = 0
+    _received = 0  # bytes of a head that isn't whole
+    _completed = False  # whether what has come just now ended a request
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as its base has it
         super().connection_made(_Joining(transport))  # type: ignore[arg-type]
@@ -102,8 +103,9 @@ class _Patience(HttpToolsProtocol):
             return
         if self._due is None and (self.cycle is None or self.cycle.response_complete):
             self._due = self.loop.time() + self.limits.header_seconds
+        self._completed = False
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        if self._in_head and not self._completed and not self.transport.is_closing():
             self._received += len(data)
             if self._received > self.limits.header_bytes:
                 what = f"the headers are longer than {self.limits.header_bytes} bytes"
@@ -127,7 +129,7 @@ class _Patience(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._due = None
-        self._in_head = True
+        self._in_head = self._completed = True
         self._received = 0
 
     def pause_writing(self) -> None:

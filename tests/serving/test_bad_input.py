@@ -40,7 +40,9 @@ class Gateway:
         return self.process.memory_info().rss / 1024
 
     def works(self, client: httpx.Client) -> bool:
-        return client.post(f"{self.url}/v1/completions", json=GOOD).status_code == 200
+        answer = client.post(f"{self.url}/v1/completions", json=GOOD)
+        assert answer.status_code == 200, answer.text
+        return True
 
 
 @contextmanager

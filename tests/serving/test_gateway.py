@@ -152,3 +152,10 @@ def test_what_cannot_be_answered_is_refused(
     answer = httpx.post(f"{world.url}{path}", content=json.dumps(body))
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["code"] == code
+
+
+def test_a_long_body_is_no_long_head(world: World) -> None:
+    with httpx.Client(base_url=world.url) as client:
+        for kilobytes in (60, 250, 1000, 4000):
+            body = {**PROMPT, "user": "x" * (1024 * kilobytes)}
+            assert client.post("/v1/completions", json=body).status_code == 200
