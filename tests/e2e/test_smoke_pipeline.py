@@ -77,7 +77,7 @@ def test_ask_finds_the_endpoint_by_itself(launched):
 
 
 def test_mlflow_has_the_run_as_one_tree(launched):
-    uri = launched.run("up").stdout.split("MLflow:")[1].split()[0]
+    uri = launched.run("up", f"cluster.serve_port={PORT}").stdout.split("MLflow:")[1].split()[0]
     runs = search(uri, launched)
     tags = [{tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in runs]
     parents = [run for run, t in zip(runs, tags, strict=True) if "mlflow.parentRunId" not in t]
@@ -96,6 +96,15 @@ def test_a_second_launch_reuses_what_is_done_and_serves_on_the_other_pool(launch
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("reused from") == 4
     assert {s["stage"]: s["pool"] for s in one_run(launched)["stages"]}["serve"] == "nvidia"
+    (endpoint,) = json.loads(launched.run("endpoints", "--all", "--json").stdout)
+    assert endpoint["shares"] == {"r2": 100}
+    assert [one["state"] for one in endpoint["revisions"]] == ["retired", "ready"]
+    assert [move["shares"] for move in endpoint["moves"]] == [
+        {"r1": 100},
+        {"r1": 95, "r2": 5},
+        {"r1": 75, "r2": 25},
+        {"r2": 100},
+    ]
 
 
 def test_down_leaves_no_process_and_no_port(launched):
