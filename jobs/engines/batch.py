@@ -28,12 +28,18 @@ READ_ALONE = 2048  # tokens a step where nobody waits
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """What makes tokens: the forward pass over some weights, their name, the tokens that end."""
+class Source:
+    """What tokens are of: the name of some weights, and the tokens that end an answer of them."""
 
-    run: Pass
     version: str
     eos: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights(Source):
+    """Weights, as the forward pass over them."""
+
+    run: Pass
 
 
 class Answer:
@@ -54,24 +60,29 @@ class Answer:
         self._stops = StopFilter(sampling.stop)
 
     @property
+    def left(self) -> int:
+        """Number of tokens that may still come."""
+        return self._end - len(self.tokens)
+
+    @property
     def unread(self) -> int:
         """Number of tokens that are not in the cache yet."""
         return len(self.tokens) - self.held
 
-    def take(self, choice: Choice, weights: Weights) -> Piece:
-        """Add a token that `weights` made; return what it adds to the answer."""
+    def take(self, choice: Choice, source: Source) -> Piece:
+        """Add a token of `source`; return what it adds to the answer."""
         self.tokens.append(choice.token)
-        ended = choice.token in weights.eos
+        ended = choice.token in source.eos
         full = len(self.tokens) >= self._end
         last = ended or full
         text, stopped = self._stops.add(self._text.add(choice.token, last=last), last=last)
         self.done = last or stopped
         finish = ("stop" if ended or stopped else "length") if self.done else None
         if choice.logprob is None:
-            return Piece(text, choice.token, finish=finish, version=weights.version)
+            return Piece(text, choice.token, finish=finish, version=source.version)
         top = tuple((self._decode([token]), logprob) for token, logprob in choice.top)
         word = self._decode([choice.token])
-        return Piece(text, choice.token, word, choice.logprob, top, finish, weights.version)
+        return Piece(text, choice.token, word, choice.logprob, top, finish, source.version)
 
 
 class Batch:

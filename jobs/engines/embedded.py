@@ -18,7 +18,7 @@ from jobs.engines.batch import Answer, Batch, Weights
 from jobs.engines.cache import SlotCache, fitting_context
 from jobs.engines.passes import ModelPass, Pass
 from jobs.engines.stepping import Stepper
-from jobs.engines.weights import check_alike, check_tokenizer, load
+from jobs.engines.weights import check_alike, check_tokenizer, load, shape
 from jobs.engines.words import Words
 from orchestrator.job import Hardware, Piece, Sampling
 
@@ -106,7 +106,7 @@ class EmbeddedEngine:
         with self._swapping:
             check_tokenizer(model_folder, self._folder)
             model = load(model_folder, self._model.dtype, self._device)
-            check_alike(model_folder, model, self._model)
+            check_alike(model_folder, shape(model), shape(self._model))
             weights = self._proven(model, version)
             self._stepper.between_steps(lambda: self._batch.exchange(weights))
             self._model = model
@@ -120,7 +120,7 @@ class EmbeddedEngine:
         ours = self._lean and lean.fits(model)
         run: Pass = lean.LeanPass(model, self.max_context) if ours else ModelPass(model)
         probe.check(model, run, self._cache())
-        return Weights(run, version, self._words.ends(model.generation_config))
+        return Weights(version, self._words.ends(model.generation_config), run)
 
     def _cache(self) -> SlotCache:
         return SlotCache(self._layers, self.max_context, torch.device(self._device))

@@ -30,12 +30,26 @@ def check(model: Any, run: Pass, cache: SlotCache) -> None:  # noqa: ANN401 - an
     Raises:
         ValueError: They differ, or the scores are no numbers.
     """
-    tokens = [(11 + 7919 * place) % model.config.vocab_size for place in range(32)]
-    expected = _by_model(model, tokens)
-    if not expected.isfinite().all():
-        raise ValueError("the model's scores for a plain prompt are not finite")
-    worst = max(_difference(at, expected[place]) for place, at in _by_pass(run, cache, tokens))
-    allowed = ALLOWED[model.dtype]
+    tokens = prompt(model.config.vocab_size)
+    expected = by_model(model, tokens)
+    judge(
+        max(difference(at, expected[place]) for place, at in _by_pass(run, cache, tokens)),
+        model.dtype,
+    )
+
+
+def prompt(vocabulary: int) -> list[int]:
+    """Return the plain prompt."""
+    return [(11 + 7919 * place) % vocabulary for place in range(32)]
+
+
+def judge(worst: float, dtype: torch.dtype) -> None:
+    """Refuse a difference that is more than rounding.
+
+    Raises:
+        ValueError: It is.
+    """
+    allowed = ALLOWED[dtype]
     if not worst <= allowed:
         raise ValueError(
             f"the engine's log-probabilities for a plain prompt differ by {worst:.2g} of their "
@@ -44,10 +58,17 @@ def check(model: Any, run: Pass, cache: SlotCache) -> None:  # noqa: ANN401 - an
 
 
 @torch.inference_mode()
-def _by_model(model: Any, tokens: list[int]) -> Tensor:  # noqa: ANN401 - as above
-    """Return the log-probabilities (place, vocabulary) that the model's own forward gives."""
+def by_model(model: Any, tokens: list[int]) -> Tensor:  # noqa: ANN401 - as above
+    """Return the log-probabilities (place, vocabulary) that the model's own forward gives.
+
+    Raises:
+        ValueError: They are no numbers.
+    """
     ids = torch.tensor([tokens], device=model.device)
-    return _logs(model(input_ids=ids, use_cache=False).logits[0])
+    expected = _logs(model(input_ids=ids, use_cache=False).logits[0])
+    if not expected.isfinite().all():
+        raise ValueError("the model's scores for a plain prompt are not finite")
+    return expected
 
 
 @torch.inference_mode()
@@ -68,6 +89,7 @@ def _logs(scores: Tensor) -> Tensor:
     return scores.float().log_softmax(-1)
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Return how far log-probabilities are from the expected ones, as a share of their spread."""
     spread = float((expected - expected.mean()).norm())
     return float((found - expected).norm()) / max(spread, 1e-3 * sqrt(len(expected)))

@@ -109,7 +109,8 @@ class Stepper:
         try:
             self._prepare()
             while self._wait_for_work(running):
-                running = self._step(running)
+                if running or self._waiting:
+                    running = self._step(running)
         except BaseException as error:
             reason = f"the engine broke: {error!r}"
             raise

@@ -53,19 +53,23 @@ def load(folder: Path, dtype: str | torch.dtype, device: str) -> Any:  # noqa: A
     return model.to(device).eval()
 
 
-def check_alike(folder: Path, model: Any, serving: Any) -> None:  # noqa: ANN401 - as above
-    """Check that `model`, of `folder`, differs from the one that serves in its weights only.
+def shape(model: Any) -> Mapping[str, object]:  # noqa: ANN401 - as above
+    """Return all that a model is beside its weights: its class, and the fields of its config."""
+    fields = {**model.config.to_dict(), "class": type(model).__name__}
+    return {name: value for name, value in fields.items() if name not in ASIDE}
+
+
+def check_alike(folder: Path, new: Mapping[str, object], serving: Mapping[str, object]) -> None:
+    """Check that the model of `folder` has the shape of the one that serves.
 
     Raises:
         ValueError: It has another architecture, or a field of its config differs.
     """
-    new, old = ({**m.config.to_dict(), "class": type(m).__name__} for m in (model, serving))
-    fields = sorted(set(new) | set(old), key=lambda field: (field != "class", field))
-    for field in fields:
-        if field not in ASIDE and new.get(field) != old.get(field):
+    for field in sorted(set(new) | set(serving), key=lambda field: (field != "class", field)):
+        if new.get(field) != serving.get(field):
             raise ValueError(
                 f"{str(folder)!r} can't take the place of the model that serves: its {field} is "
-                f"{new.get(field)!r}, not {old.get(field)!r}; deploy it as a new revision"
+                f"{new.get(field)!r}, not {serving.get(field)!r}; deploy it as a new revision"
             )
 
 

@@ -40,7 +40,7 @@ def batch() -> tuple[Batch, Sums]:
     sums = Sums()
     cache = SlotCache(0, 1 << 15, torch.device("cpu"))
     cache.layers.append(sums)  # type: ignore[arg-type]
-    return Batch(Weights(sums, "v1", frozenset()), cache), sums
+    return Batch(Weights("v1", frozenset(), sums), cache), sums
 
 
 def answer(prompt: list[int], tokens: int = 10) -> Answer:

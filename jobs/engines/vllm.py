@@ -1,0 +1,149 @@
+"""vLLM's engine in this process: stepped in a thread, behind the protocol of all engines.
+
+vLLM makes tokens; text, stop strings and versions are ours, as for the embedded engine. Before
+it serves, and after each swap, its log-probabilities are compared with those of transformers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.engines import probe
+from jobs.engines.batch import Answer, Source
+from jobs.engines.stepping import Stepper
+from jobs.engines.vllm_batch import INSTEAD, VllmBatch
+from jobs.engines.weights import check_alike, check_tokenizer, load, shape
+from jobs.engines.words import Words
+from orchestrator.job import Hardware, Piece, Sampling
+
+
+class VllmEngine:
+    """Satisfies `orchestrator.job.Engine`.
+
+    Args:
+        model_folder: A Hugging Face folder: config, safetensors, tokenizer.
+        hardware: What to run on.
+        version: Names the weights; by default the folder's name.
+        slots: Answers that are made at once; further ones wait.
+        max_context: Limit on prompt and answer together; the model's own where that is less.
+        dtype: torch type of the weights, as for the embedded engine.
+        cache_gb: Memory for keys and values, GiB.
+        compiled: Whether vLLM compiles the model, which takes it half a minute more to start.
+
+    Raises:
+        ValueError: vLLM doesn't run this folder rightly here; the message says what does.
+        OSError: The tokenizer can't be read.
+    """
+
+    def __init__(  # noqa: PLR0913 - the options of an endpoint's config
+        self,
+        model_folder: Path,
+        hardware: Hardware,
+        *,
+        version: str | None = None,
+        slots: int = 32,
+        max_context: int = 4096,
+        dtype: str = "auto",
+        cache_gb: float = 1.0,
+        compiled: bool = False,
+    ) -> None:
+        self._folder = model_folder
+        model = load(model_folder, dtype, "cpu")
+        self._shape, self._dtype = shape(model), model.dtype
+        self._words = Words(model_folder)
+        own = getattr(model.config, "max_position_embeddings", max_context)
+        self.max_context = min(own, max_context)
+        self.vocabulary = int(model.config.vocab_size)
+        check_able(hardware, model.config)
+        arguments = {
+            "max_model_len": self.max_context,
+            "max_num_seqs": slots,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "kv_cache_memory_bytes": int(cache_gb * 2**30),
+            "enforce_eager": not compiled,
+        }
+        name = model_folder.name if version is None else version
+        self._batch = VllmBatch(arguments, model_folder, self._source(model, name))
+        self._swapping = threading.Lock()
+        self._stepper = Stepper(self._batch, slots, lambda: None)
+        proof = self._proof(model)
+        try:
+            self._stepper.between_steps(lambda: self._batch.begin(proof))
+        except (ValueError, RuntimeError):
+            self.close()
+            raise
+
+    @property
+    def version(self) -> str:
+        """Name of the weights that serve now."""
+        return self._batch.source.version
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a prompt, with the special tokens that the model expects."""
+        return self._words.encode(text)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the token ids of a chat, up to where the answer begins."""
+        return self._words.encode_chat(messages)
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """Yield the answer, token by token. Closing it frees its slot at the next step."""
+        return self._stepper.generate(Answer(prompt, sampling, self._words.decode))
+
+    def statistics(self) -> Mapping[str, float]:
+        """Return how busy the engine is; the cache counts as vLLM has it."""
+        return {**self._stepper.statistics(), "cache_used": self._batch.cache_used()}
+
+    def swap(self, model_folder: Path, version: str) -> None:
+        """Serve the weights of another folder from now on; its tokenizer stays the first one.
+
+        Between two steps vLLM reads them, is proven, and takes all answers up anew. A model of
+        experts is not read in place, which vLLM does wrongly, but by an engine made anew. The
+        folder that served must still be there, for the case that the new one answers wrongly.
+        """
+        with self._swapping:
+            check_tokenizer(model_folder, self._folder)
+            model = load(model_folder, self._dtype, "cpu")
+            check_alike(model_folder, shape(model), self._shape)
+            source, proof = self._source(model, version), self._proof(model)
+            self._stepper.between_steps(lambda: self._batch.exchange(model_folder, source, proof))
+
+    def close(self) -> None:
+        """End the thread and vLLM. Safe to call twice."""
+        self._stepper.close()
+        self._batch.close()
+
+    def _source(self, model: Any, version: str) -> Source:  # noqa: ANN401 - foreign and untyped
+        return Source(version, self._words.ends(model.generation_config))
+
+    def _proof(self, model: Any) -> Callable[[VllmBatch], None]:  # noqa: ANN401 - as above
+        def check(batch: VllmBatch) -> None:
+            tokens = probe.prompt(self.vocabulary)
+            made, found = batch.try_out(tokens)
+            whole = [*tokens, *made]
+            logs = probe.by_model(model, whole[:-1])
+            expected = logs.gather(1, torch.tensor(whole[1:])[:, None])[:, 0]
+            probe.judge(probe.difference(found, expected), model.dtype)
+
+        return check
+
+
+def check_able(hardware: Hardware, config: Any) -> None:  # noqa: ANN401 - as above
+    """Check that vLLM computes a model of this config rightly on this hardware.
+
+    Raises:
+        ValueError: It does not; the message says what does.
+    """
+    on_cpu, kind = hardware.device == "cpu", config.model_type
+    if hardware.emulated and not on_cpu:
+        raise ValueError(f"vLLM doesn't run on an emulated {hardware.device!r}; {INSTEAD}")
+    if on_cpu and kind.startswith("deepseek"):
+        raise ValueError(f"vLLM computes {kind!r} wrongly on a CPU without compiling; {INSTEAD}")
+    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    if on_cpu and method == "fp8" and not torch.cpu.get_capabilities().get("amx_tile"):
+        raise ValueError("vLLM needs AMX for FP8 on a CPU; export the model in bf16")
