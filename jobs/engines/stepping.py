@@ -135,6 +135,9 @@ class Stepper:
                 act()
             except (ValueError, RuntimeError) as error:
                 done.set_exception(error)
+            except BaseException as error:
+                done.set_exception(RuntimeError(f"the engine broke: {error!r}"))
+                raise
             else:
                 done.set_result(None)
         return True

@@ -116,6 +116,27 @@ def references(folders: list[Path]) -> list[list[list[Piece]]]:
     return answers
 
 
+@with_vllm
+def test_a_model_of_experts_is_swapped_by_an_engine_made_anew(tmp_path: Path) -> None:
+    """Runs first: a process holds one vLLM at a time."""
+    folders = [tmp_path / "0", tmp_path / "1"]
+    more = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        config = Qwen3MoeConfig(**{**SHAPE, **more, "head_dim": 32})
+        Qwen3MoeForCausalLM(config).save_pretrained(folder)
+        save_byte_tokenizer(folder)
+    engine = VllmEngine(folders[0], HARDWARE, cache_gb=0.1, **DTYPE)
+    before = asyncio.run(ask_all(engine))
+    engine.swap(folders[1], "v1")  # which compares it with transformers
+    swapped = asyncio.run(ask_all(engine))
+    engine.close()
+    assert swapped != before
+    fresh = VllmEngine(folders[1], HARDWARE, cache_gb=0.1, **DTYPE)
+    agree(swapped, asyncio.run(ask_all(fresh)))
+    fresh.close()
+
+
 @pytest.fixture(scope="module")
 def engine(folders: list[Path]) -> Iterator[VllmEngine]:
     engine = VllmEngine(folders[0], HARDWARE, version="v0", cache_gb=0.1, **DTYPE)
@@ -182,23 +203,3 @@ def test_stop_strings_and_seeds_are_kept(engine: VllmEngine) -> None:
         for sampling in (Sampling(max_tokens=8, seed=seed) for seed in (5, 5, 6))
     ]
     assert drawn[0] == drawn[1] != drawn[2]
-
-
-@with_vllm
-def test_a_model_of_experts_is_swapped_by_an_engine_made_anew(tmp_path: Path) -> None:
-    folders = [tmp_path / "0", tmp_path / "1"]
-    more = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
-    for seed, folder in enumerate(folders):
-        torch.manual_seed(seed)
-        config = Qwen3MoeConfig(**{**SHAPE, **more, "head_dim": 32})
-        Qwen3MoeForCausalLM(config).save_pretrained(folder)
-        save_byte_tokenizer(folder)
-    engine = VllmEngine(folders[0], HARDWARE, cache_gb=0.1, **DTYPE)
-    before = asyncio.run(ask_all(engine))
-    engine.swap(folders[1], "v1")  # which compares it with transformers
-    swapped = asyncio.run(ask_all(engine))
-    engine.close()
-    assert swapped != before
-    fresh = VllmEngine(folders[1], HARDWARE, cache_gb=0.1, **DTYPE)
-    agree(swapped, asyncio.run(ask_all(fresh)))
-    fresh.close()

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jobs.engines.batch import Answer
+from jobs.engines.stepping import Stepper
+from orchestrator.job import Piece, Sampling
+from tests.jobs.engines.test_batch import batch
+
+
+def test_what_is_done_between_steps_tells_how_it_ended() -> None:
+    stepper = Stepper(batch()[0], 4, lambda: None)
+    done: list[int] = []
+    stepper.between_steps(lambda: done.append(1))
+    assert done == [1]
+    with pytest.raises(ValueError, match="invalid literal"):
+        stepper.between_steps(lambda: int("x"))
+    stepper.between_steps(lambda: done.append(2))
+    assert done == [1, 2]
+    stepper.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_breaks_leaves_nobody_waiting() -> None:
+    stepper = Stepper(batch()[0], 4, lambda: None)
+
+    async def ask() -> list[Piece]:
+        answer = Answer([1], Sampling(max_tokens=2), lambda _: "")
+        return [piece async for piece in stepper.generate(answer)]
+
+    with pytest.raises(RuntimeError, match="the engine broke: ZeroDivisionError"):
+        stepper.between_steps(lambda: 1 // 0)
+    with pytest.raises(RuntimeError, match="the engine is closed"):
+        asyncio.run(ask())
+    stepper.close()
