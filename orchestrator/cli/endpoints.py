@@ -79,7 +79,7 @@ def _row(life: EndpointLife, one: Revision, told: Figures) -> tuple[str, ...]:
         one.pool,
         f"{chip.name}{emulated}" if chip else "outside",
         made.format if made else "-",
-        f"{share} %" + (" shadow" if life.shadow == one.number else ""),
+        f"{share} %{_beside(life, one.number)}",
         str(len(_urls(life.name, one.number))) if made else "-",
         tables.dollars(None if price is None else price * devices),
         f"{told.requests:.0f}",
@@ -87,6 +87,11 @@ def _row(life: EndpointLife, one: Revision, told: Figures) -> tuple[str, ...]:
         f"{told.to_first * 1e3:.0f} ms" if told.firsts else "-",
         str(one.state),
     )
+
+
+def _beside(life: EndpointLife, number: int) -> str:
+    shadow = " shadow" if life.shadow == number else ""
+    return f"{shadow} overflow" if life.overflow == number else shadow
 
 
 def _urls(endpoint: str, number: int) -> tuple[str, ...]:
@@ -109,6 +114,7 @@ def _json(life: EndpointLife, *, everything: bool) -> dict[str, object]:
         "endpoint": life.name,
         "shares": {f"r{number}": share for number, share in life.shares.items()},
         "shadow": None if life.shadow is None else f"r{life.shadow}",
+        "overflow": None if life.overflow is None else f"r{life.overflow}",
         "revisions": [_revision(life, one, figures.get(one.name, NOTHING)) for one in shown],
         "moves": [
             {

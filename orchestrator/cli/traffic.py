@@ -13,22 +13,20 @@ from orchestrator.core.endpoints import TrafficMoved
 from orchestrator.core.errors import ConfigError, Problem, TransitionError
 
 _SHARE = re.compile(r"r(\d+)=(\d+)")
-_SHADOW = re.compile(r"shadow=r(\d+)")
+_BESIDE = re.compile(r"(shadow|overflow)=r(\d+)")
 
 
 def run(args: argparse.Namespace) -> Exit:
     """Move the traffic of an endpoint."""
     words = [word for argument in args.shares for word in argument.split(",") if word]
     shares = {int(m[1]): int(m[2]) for word in words if (m := _SHARE.fullmatch(word))}
-    shadows = [int(m[1]) for word in words if (m := _SHADOW.fullmatch(word))]
-    if len(shares) + len(shadows) != len(words) or len(shadows) > 1:
-        how = "write r1=90 r2=10, and shadow=r2 to send copies"
+    beside = {m[1]: int(m[2]) for word in words if (m := _BESIDE.fullmatch(word))}
+    if len(shares) + len(beside) != len(words):
+        how = "write r1=90 r2=10; shadow=r3 sends copies, overflow=r4 what finds no room"
         raise ConfigError([Problem("traffic", f"{' '.join(words)!r} are no shares", how)])
     store = wiring.endpoint_store(wiring.home())
     life = store.endpoint(args.endpoint)
-    moved = TrafficMoved(
-        shares or life.shares, f"by {getpass.getuser()}", shadows[0] if shadows else None
-    )
+    moved = TrafficMoved(shares or life.shares, f"by {getpass.getuser()}", **beside)
     try:
         store.follow(life, [moved], wiring.clock().now())
     except TransitionError as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from orchestrator.control.revisions import Revisions
 from orchestrator.control.watching import Watching
 from orchestrator.core.endpoints import (
+    WHOLE,
     Deployment,
     RevisionAdded,
     RevisionReady,
@@ -26,6 +27,7 @@ from orchestrator.messages import Failed, LogLine, Message, Points, RevisionStat
 from orchestrator.ports import Clock, EndpointStore, Serving, Traffic
 
 SECONDS_TO_ANSWER = 60.0
+READY = "it is ready, and gets traffic when somebody moves it"
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_OF_GRACE = 2.0  # until every gateway has seen that a revision gets no traffic any more
 
@@ -45,6 +47,7 @@ class _Rollout:
     step: int = -1
     since: float = 0.0
     looked: float = 0.0
+    shadowed: bool = False
     watching: Watching | None = None
 
     @property
@@ -136,18 +139,20 @@ class Rollouts:
     # --- the steps -----------------------------------------------------------------------------
 
     def _moving(self, rollout: _Rollout) -> list[Message]:
-        if rollout.step < 0:
+        if rollout.step < 0 and not rollout.shadowed:
             return self._first_step(rollout)
         now = self._clock.now()
         if now - rollout.looked < SECONDS_BETWEEN_LOOKS:
             return []
         rollout.looked = now
-        rules = rollout.made.endpoint.rollout
         shares_now = self._revisions.life(rollout.name).shares
         if shares_now.get(rollout.number, 0) != self._share(rollout):
             return self._overruled(rollout, shares_now)
-        if not rollout.old:
-            return self._answering(rollout)
+        return self._held(rollout, now) if rollout.old else self._answering(rollout)
+
+    def _held(self, rollout: _Rollout, now: float) -> list[Message]:
+        """Judge the new revision, and go on when it has been at this step for long enough."""
+        rules = rollout.made.endpoint.rollout
         assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
         why = rollout.watching.verdict(rules)
         if why:
@@ -155,22 +160,34 @@ class Rollouts:
         last = rollout.step == len(rules.steps) - 1
         if now - rollout.since < max(rules.hold, SECONDS_OF_GRACE if last else 0.0):
             return []
+        if not rules.steps:
+            return self._done(rollout, READY)
         return self._finish(rollout) if last else self._next_step(rollout)
 
     def _first_step(self, rollout: _Rollout) -> list[Message]:
         rules = rollout.made.endpoint.rollout
         if not rollout.old:
             rollout.step, rollout.since = 0, self._clock.now()
-            return self._move(rollout, {rollout.number: 100}, "the first revision")
+            return self._move(rollout, {rollout.number: WHOLE}, "the first revision")
         assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
         why = rollout.watching.compare(rules)
         if why:
             raise _BackError(why)
+        if rules.shadow and not rollout.shadowed and not rollout.watching.alone:
+            return self._shadow(rollout)
         if rules.steps and rollout.watching.alone:
             rollout.step = len(rules.steps) - 2  # nobody serves: all traffic at once
         if rules.steps:
             return self._next_step(rollout)
-        return self._done(rollout, "it is ready, and gets traffic when somebody moves it")
+        return self._done(rollout, READY)
+
+    def _shadow(self, rollout: _Rollout) -> list[Message]:
+        """Send it copies for one hold, before it gets any traffic."""
+        rollout.shadowed = True
+        rollout.since = self._clock.now()
+        assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
+        rollout.watching.begin()
+        return self._move(rollout, rollout.old or {}, "shadow", shadow=rollout.number)
 
     def _next_step(self, rollout: _Rollout) -> list[Message]:
         rollout.step += 1
@@ -181,9 +198,16 @@ class Rollouts:
         reason = f"rollout of r{rollout.number} on {rollout.made.pool.name}"
         return self._move(rollout, wanted, reason)
 
-    def _move(self, rollout: _Rollout, wanted: Mapping[int, int], reason: str) -> list[Message]:
+    def _move(
+        self,
+        rollout: _Rollout,
+        wanted: Mapping[int, int],
+        reason: str,
+        shadow: int | None = None,
+    ) -> list[Message]:
         life = self._revisions.life(rollout.name)
-        self._revisions.commit(life, TrafficMoved(wanted, reason))
+        overflow = life.overflow
+        self._revisions.commit(life, TrafficMoved(wanted, reason, shadow, overflow))
         text = ", ".join(f"r{number} {share} %" for number, share in sorted(wanted.items()))
         share = {"rollout/share": float(wanted.get(rollout.number, 0))}
         point = Points(rollout.step, share, self._clock.now())
@@ -226,7 +250,9 @@ class Rollouts:
 
     def _share(self, rollout: _Rollout) -> int:
         steps = rollout.made.endpoint.rollout.steps
-        return steps[rollout.step] if rollout.old else 100
+        if not rollout.old:
+            return WHOLE
+        return steps[rollout.step] if rollout.step >= 0 else 0
 
     def _take_back(
         self, rollout: _Rollout, why: str, kind: FailureKind = FailureKind.ROLLED_BACK

@@ -116,11 +116,21 @@ class RevisionReady:
 
 @dataclass(frozen=True, slots=True)
 class TrafficMoved:
-    """Revisions share the traffic so, in percent; `shadow` gets copies that nobody reads."""
+    """Revisions share the traffic so, in percent.
+
+    `shadow` gets copies that nobody reads; `overflow` gets what finds no room at the others.
+    """
 
     shares: Mapping[int, int]
     reason: str
     shadow: int | None = None
+    overflow: int | None = None
+
+    @property
+    def named(self) -> tuple[int, ...]:
+        """All revisions that it speaks of."""
+        beside = (number for number in (self.shadow, self.overflow) if number is not None)
+        return (*self.shares, *beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +192,14 @@ class EndpointLife:
     revisions: Mapping[int, Revision] = field(default_factory=dict)
     shares: Mapping[int, int] = field(default_factory=dict)
     shadow: int | None = None
+    overflow: int | None = None
     moves: tuple[Move, ...] = ()
+
+    @property
+    def taking(self) -> tuple[Revision, ...]:
+        """Revisions that requests may go to, copies and overflow too."""
+        numbers = {*self.shares, self.shadow, self.overflow}
+        return tuple(revision for revision in self.live if revision.number in numbers)
 
     @property
     def next_number(self) -> int:
@@ -249,7 +266,7 @@ def _added(life: EndpointLife, event: RevisionAdded, at: float) -> EndpointLife:
 
 
 def _moved(life: EndpointLife, event: TrafficMoved, at: float) -> EndpointLife:
-    for number in (*event.shares, *(() if event.shadow is None else (event.shadow,))):
+    for number in event.named:
         found = life.revisions.get(number)
         if found is None or found.state is not RevisionState.READY:
             state = found.state if found else "unknown"
@@ -258,7 +275,8 @@ def _moved(life: EndpointLife, event: TrafficMoved, at: float) -> EndpointLife:
         raise _unfit(life, f"shares {dict(event.shares)!r} are not {WHOLE} percent together")
     shares = {number: share for number, share in event.shares.items() if share}
     move = Move(at=at, shares=shares, reason=event.reason)
-    return replace(life, shares=shares, shadow=event.shadow, moves=(*life.moves, move))
+    beside = {"shadow": event.shadow, "overflow": event.overflow}
+    return replace(life, shares=shares, moves=(*life.moves, move), **beside)  # type: ignore[arg-type]
 
 
 def _retired(life: EndpointLife, event: RevisionRetired) -> EndpointLife:
@@ -269,9 +287,12 @@ def _retired(life: EndpointLife, event: RevisionRetired) -> EndpointLife:
         raise _unfit(life, f"there is no live revision r{event.number}")
     gone = replace(found, state=RevisionState.RETIRED, reason=event.reason)
     shares = {number: share for number, share in life.shares.items() if number != event.number}
-    shadow = None if life.shadow == event.number else life.shadow
+    beside = {
+        "shadow": None if life.shadow == event.number else life.shadow,
+        "overflow": None if life.overflow == event.number else life.overflow,
+    }
     revisions = {**life.revisions, event.number: gone}
-    return replace(life, revisions=revisions, shares=shares, shadow=shadow)
+    return replace(life, revisions=revisions, shares=shares, **beside)  # type: ignore[arg-type]
 
 
 def _turned(

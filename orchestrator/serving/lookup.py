@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
-from orchestrator.core.endpoints import EndpointLife, Revision, RevisionState
+from orchestrator.core.endpoints import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.ports import EndpointStore
 from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
@@ -61,8 +61,6 @@ class StoreRoutes:
         )
 
     def _route(self, life: EndpointLife, replicas: Replicas) -> EndpointRoute:
-        taking = [r for r in life.live if r.state is RevisionState.READY]
-        taking = [r for r in taking if life.shares.get(r.number) or r.number == life.shadow]
         leading = life.leading
         of = leading.deployment.endpoint if leading and leading.deployment else None
         limits = {}
@@ -70,8 +68,9 @@ class StoreRoutes:
             limits = {"sticky": of.sticky, "concurrency": of.concurrency, "queue": of.queue}
         return EndpointRoute(
             name=life.name,
-            revisions=tuple(self._revision(life, r, replicas) for r in taking),
+            revisions=tuple(self._revision(life, r, replicas) for r in life.taking),
             shadow="" if life.shadow is None else f"r{life.shadow}",
+            overflow="" if life.overflow is None else f"r{life.overflow}",
             **limits,  # type: ignore[arg-type]
         )
 

@@ -18,9 +18,9 @@ def test_servers_outside_are_revisions_that_share_traffic(orchestrator):
     assert found["shares"] == {"r1": 100}
     assert [one["state"] for one in found["revisions"]] == ["ready", "ready"]
 
-    moved = orchestrator("traffic", "chat", "r1=90,r2=10", "shadow=r2")
+    moved = orchestrator("traffic", "chat", "r1=90,r2=10", "shadow=r2", "overflow=r2")
     assert moved.returncode == 0, moved.stderr
-    assert "10 % shadow" in moved.stdout
+    assert "10 % shadow overflow" in moved.stdout
     back = orchestrator("rollback", "chat")
     assert back.stdout == "All traffic of chat goes to r1 on http://far.example:9000/v1.\n"
     (found,) = json.loads(orchestrator("endpoints", "--json").stdout)

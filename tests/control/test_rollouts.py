@@ -157,6 +157,23 @@ def test_without_steps_a_revision_waits_for_somebody_to_move_traffic(bench: Benc
     assert (bench.shares, bench.states) == ({1: 100}, {"r1": "ready", "r2": "ready"})
 
 
+def test_a_shadow_gets_copies_before_any_traffic_and_may_fail_there(bench: Bench) -> None:
+    asked = bench.asked("b", 2, replace(RULES, shadow=True))
+    bench.go(asked, 5.0)
+    life = bench.store.endpoint("chat")
+    assert (life.shares, life.shadow) == ({1: 100}, 2)
+    bench.traffic.told = {"r1": GOOD, "r2": replace(GOOD, errors=50)}
+    kind, evidence = failure(bench.on(asked))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "at 0 %: 50.0% of 100 requests failed" in evidence
+    bench.traffic.told = {}
+    assert isinstance(bench.go(bench.asked("c", 3, replace(RULES, shadow=True)))[-1], Succeeded)
+    assert bench.store.endpoint("chat").shadow is None
+    quiet = bench.go(bench.asked("b", 4, replace(RULES, shadow=True, steps=())))
+    assert isinstance(quiet[-1], Succeeded)
+    assert bench.shares == {3: 100}
+
+
 def test_somebody_who_takes_its_traffic_away_ends_the_rollout(bench: Bench) -> None:
     asked = bench.asked("b", 2)
     bench.go(asked, 5.0)

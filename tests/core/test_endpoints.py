@@ -78,8 +78,11 @@ def test_what_does_not_fit_is_refused(events: tuple[EndpointEvent, ...], why: st
 def test_one_outside_has_an_address_for_a_pool() -> None:
     found = life(RevisionAdded(1, outside=OUTSIDE), RevisionReady(1))
     assert found.revisions[1].pool == "http://far/v1"
-    shadowed = life(*TWO, TrafficMoved({1: 100}, "", shadow=2), RevisionRetired(2, "enough"))
-    assert shadowed.shadow is None
+    beside = TrafficMoved({1: 100}, "", shadow=2, overflow=2)
+    taking = life(*TWO, beside).taking
+    assert [revision.name for revision in taking] == ["r1", "r2"]
+    shadowed = life(*TWO, beside, RevisionRetired(2, "enough"))
+    assert (shadowed.shadow, shadowed.overflow) == (None, None)
 
 
 numbers = st.integers(1, 3)
