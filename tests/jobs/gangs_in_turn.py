@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,7 +28,10 @@ from orchestrator.control.attempt import stream
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.spec import Needs
 from orchestrator.messages import AttemptRequest
+from orchestrator.supervisor.record import wait
 from tests.build import pool
+
+SECONDS_TO_END = 5.0
 
 
 def main(spec: Mapping[str, Any]) -> None:
@@ -37,8 +41,8 @@ def main(spec: Mapping[str, Any]) -> None:
         ask_to_leave(spec, attempt)
         address = _free_address()
         workers = [_fork(spec, attempt, rank, address) for rank in range(size)]
-        for worker in workers:
-            os.waitpid(worker, 0)
+        os.waitpid(workers[0], 0)
+        _end(workers[1:])
 
 
 def ask_to_leave(spec: Mapping[str, Any], attempt: int) -> None:
@@ -89,6 +93,20 @@ def _fork(spec: Mapping[str, Any], attempt: int, rank: int, address: str) -> int
             os.write(1, f"{json.dumps(told, default=str)}\n".encode())
     finally:
         os._exit(0)
+
+
+def _end(workers: Sequence[int]) -> None:
+    """Let the others end, or end them as the cluster does: gloo may wait for a lost peer."""
+    left = set(workers)
+
+    def gone() -> bool:
+        left.difference_update([pid for pid in left if os.waitpid(pid, os.WNOHANG)[0]])
+        return not left
+
+    if not wait(gone, SECONDS_TO_END):
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _free_address() -> str:

@@ -61,7 +61,7 @@ def test_answers_that_are_lost_neither_lose_nor_double_anything(
     tale: Tell, uri: str, experiment: str, tmp_path: Path
 ) -> None:
     story = tale()
-    story.to_the_end(steps=400)
+    story.to_the_end(steps=300)
     projection = Projection(story.store, story.name, Deaf(uri, experiment), tmp_path)
     lost = 0
     while not _synced(projection, story.at):
@@ -71,7 +71,7 @@ def test_answers_that_are_lost_neither_lose_nor_double_anything(
     found = Seen(uri, experiment)
     assert len(found.runs) == 5
     assert {run.info.status for run in found.runs.values()} == {"FINISHED"}
-    assert found.count("r2-1/pretrain/1", "lr") == 400
+    assert found.count("r2-1/pretrain/1", "lr") == 300
     assert found.count("r2-1", "pretrain/lr") == 400
     assert found.count("r2-1", "evaluate/accuracy") == 1
 
