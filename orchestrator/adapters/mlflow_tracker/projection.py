@@ -68,6 +68,7 @@ class Projection:
         self._summed: set[str] = set()
         self._in_views: list[str] | None = None
         self._in_doubt = False
+        self._new = True
 
     @property
     def run(self) -> Run:
@@ -116,6 +117,9 @@ class Projection:
             self._server.connect()
         if self._shown is None:
             self._shown = self._server.shown(self._key)
+            if self._shown and self._new:  # what another tracker sent may arrive only now
+                self._in_doubt = True
+            self._new = False
         parent = self._show_run(self._shown, now)
         attempts = {
             (attempt.stage, attempt.number): self._show_attempt(self._shown, attempt, parent)

@@ -72,7 +72,7 @@ def test_answers_that_are_lost_neither_lose_nor_double_anything(
     assert len(found.runs) == 5
     assert {run.info.status for run in found.runs.values()} == {"FINISHED"}
     assert found.count("r2-1/pretrain/1", "lr") == 300
-    assert found.count("r2-1", "pretrain/lr") == 400
+    assert found.count("r2-1", "pretrain/lr") == 300
     assert found.count("r2-1", "evaluate/accuracy") == 1
 
 
