@@ -1,0 +1,35 @@
+"""A config of an earlier run, with some values changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.adapters.hydra_config import changed
+from orchestrator.core.errors import ConfigError
+
+CONFIG = {"roles": {"serve": "ascend"}, "pipeline": {"stages": {"serve": {"endpoint": {}}}}}
+
+
+def test_values_are_set_where_they_stand_and_the_original_stays() -> None:
+    words = ["roles.serve=nvidia", "pipeline.stages.serve.endpoint.rollout={steps: [100]}"]
+    made = changed(CONFIG, words)
+    assert made["roles"] == {"serve": "nvidia"}
+    assert made["pipeline"]["stages"]["serve"]["endpoint"] == {"rollout": {"steps": [100]}}  # type: ignore[index]
+    assert CONFIG["roles"] == {"serve": "ascend"}
+    deep = changed(CONFIG, ["pipeline.stages.serve.endpoint.rollout.hold=5"])
+    assert deep["pipeline"]["stages"]["serve"]["endpoint"] == {"rollout": {"hold": 5}}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("nvidia", "'nvidia' is no override; write KEY=VALUE"),
+        ("rules.serve=nvidia", "rules.serve: there is no such place"),
+        ("roles.serve.pool=nvidia", "roles.serve.pool: there is no such place"),
+        ("roles.serve={", "roles.serve: '{' is no value"),
+    ],
+)
+def test_what_can_not_be_set_is_told(word: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        changed(CONFIG, [word, "roles.serve=x"])
+    assert said in str(caught.value)

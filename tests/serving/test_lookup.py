@@ -1,0 +1,107 @@
+"""The gateway's table is what the store says, and stands while the store is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.core.endpoints import (
+    Outside,
+    RevisionAdded,
+    RevisionReady,
+    RevisionRetired,
+    TrafficMoved,
+)
+from orchestrator.core.errors import StoreError
+from orchestrator.serving.lookup import StoreRoutes
+from orchestrator.serving.routes import RevisionRoute
+from orchestrator.supervisor.record import wait
+from tests.build import deployment
+from tests.serving_fakes import MemoryEndpoints
+
+SECONDS = 5.0
+
+
+class Store(MemoryEndpoints):
+    """A store that may be away."""
+
+    away = False
+
+    def replicas(self) -> dict[tuple[str, int], tuple[str, ...]]:
+        if self.away:
+            raise StoreError("disk is full")
+        return dict(self.noted)
+
+
+@pytest.fixture
+def store() -> Store:
+    """An endpoint with one revision on pool `a`, one outside, and one that takes nothing."""
+    made = Store()
+    one = deployment("chat", token="t1")  # noqa: S106 - a test's own
+    limited = replace(one, endpoint=replace(one.endpoint, sticky="session", queue=3))
+    far = Outside(address="http://far:9000/v1/", model="llama", key_variable="FAR_KEY")
+    events = [
+        RevisionAdded(1, limited),
+        RevisionReady(1),
+        RevisionAdded(2, outside=far),
+        RevisionReady(2),
+        RevisionAdded(3, deployment("chat", revision=3)),
+        RevisionReady(3),
+        TrafficMoved({1: 90, 2: 10}, "canary", overflow=2),
+    ]
+    made.follow(made.endpoint("chat"), events, 1.0)
+    made.note_replicas("chat", 1, ["http://a:1/chat.r1", "http://b:1/chat.r1"])
+    return made
+
+
+@pytest.fixture
+def routes(store: Store) -> Iterator[StoreRoutes]:
+    made = StoreRoutes(store, {"FAR_KEY": "sk-far"}.get)  # type: ignore[arg-type]
+    yield made
+    made.close()
+
+
+def test_a_route_has_the_revisions_that_take_traffic_and_where_they_answer(
+    routes: StoreRoutes,
+) -> None:
+    route = routes.table().endpoints["chat"]
+    urls = ("http://a:1/chat.r1", "http://b:1/chat.r1")
+    ours = RevisionRoute(name="r1", pool="a", share=90, urls=urls, token="t1")  # noqa: S106 - as above
+    theirs = RevisionRoute(
+        name="r2",
+        pool="outside",
+        share=10,
+        urls=("http://far:9000",),
+        token="sk-far",  # noqa: S106 - as above
+        model="llama",
+        outside=True,
+    )
+    assert route.revisions == (ours, theirs)
+    assert (route.sticky, route.queue, route.overflow) == ("session", 3, "r2")
+
+
+def test_what_changes_is_seen_and_an_endpoint_without_revisions_is_gone(
+    store: Store, routes: StoreRoutes
+) -> None:
+    store.note_replicas("chat", 1, ["http://b:1/chat.r1"])
+    seen = routes.table
+    assert wait(lambda: len(seen().endpoints["chat"].revisions[0].urls) == 1, SECONDS)
+    gone = [
+        TrafficMoved({1: 100}, ""),
+        RevisionRetired(2, ""),
+        RevisionRetired(3, ""),
+        RevisionRetired(1, ""),
+    ]
+    store.follow(store.endpoint("chat"), gone, 2.0)
+    assert wait(lambda: not seen().endpoints, SECONDS)
+
+
+def test_while_the_store_is_away_the_last_table_stands(store: Store, routes: StoreRoutes) -> None:
+    before = routes.table()
+    store.away = True
+    store.note_replicas("chat", 1, [])
+    assert not wait(lambda: routes.table() != before, 0.6)
+    store.away = False
+    assert wait(lambda: routes.table().endpoints["chat"].revisions[0].urls == (), SECONDS)
