@@ -161,6 +161,8 @@ def test_a_process_that_ends_is_recorded_and_not_restarted(home: Path) -> None:
 def test_a_process_that_is_wanted_again_is_restarted_and_its_log_goes_on(home: Path) -> None:
     service = begin(home, process("one", SLEEP, again=True))
     first = service.processes["one"]
+    log = home / "services" / "svc-one.log"
+    assert wait(lambda: log.read_text().count("asleep") == 1, 5.0)
     os.kill(first, signal.SIGKILL)
 
     def again() -> bool:
@@ -168,7 +170,6 @@ def test_a_process_that_is_wanted_again_is_restarted_and_its_log_goes_on(home: P
         return found is not None and found.processes.get("one", first) != first
 
     assert wait(again, 5.0)
-    log = home / "services" / "svc-one.log"
     assert wait(lambda: log.read_text().count("asleep") == 2, 5.0)
 
 
