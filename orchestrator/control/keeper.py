@@ -1,4 +1,4 @@
-"""Keep endpoints as the store says: replicas noted, lost revisions deployed anew, strays removed.
+"""Keep endpoints as the store says: replicas noted, lost revisions deployed anew, retired ones removed.
 
 It looks every moment and remembers nothing that the store doesn't: it may be killed and started
 again at any time. A cluster that does not answer changes nothing: replicas may live on without it.
@@ -51,8 +51,8 @@ class Keeper:
         wanted = {r.deployment.application: r for r in _ours(lives) if r.deployment}
         for name, revision in wanted.items():
             self._keep(name, revision, live.get(name), noted)
-        for name in live.keys() - wanted.keys():
-            self._tell(f"{name} belongs to no endpoint: removed")
+        for name in (live.keys() & _retired(lives)) - wanted.keys():  # never somebody else's
+            self._tell(f"{name} is retired: removed")
             self._replicas.delete(name)
         self._follow()
         for life in lives.values():
@@ -112,6 +112,12 @@ class Keeper:
                     del self._restoring[name]
                 if isinstance(message, Failed):
                     self._tell(f"{name} can't be deployed: {message.failure.evidence}")
+
+
+def _retired(lives: Mapping[str, EndpointLife]) -> set[str]:
+    revisions = (revision for life in lives.values() for revision in life.revisions.values())
+    retired = (r for r in revisions if r.state is RevisionState.RETIRED)
+    return {revision.deployment.application for revision in retired if revision.deployment}
 
 
 def _ours(lives: Mapping[str, EndpointLife]) -> list[Revision]:

@@ -78,11 +78,11 @@ def test_an_endpoint_whose_pool_is_lost_goes_to_the_next_one_once(bench: Bench) 
     assert bench.moved == [("chat", "b")]
 
 
-def test_what_belongs_to_no_endpoint_is_removed(bench: Bench) -> None:
-    bench.replicas.there["old.r7"] = deployment("old", revision=7)
+def test_what_is_retired_is_removed_and_what_is_not_ours_is_left_alone(bench: Bench) -> None:
+    bench.replicas.there["theirs.r7"] = deployment("theirs", revision=7)
     bench.store.follow(bench.store.endpoint("chat"), [RevisionRetired(1, "enough")], 2.0)
     assert not bench.keeper.look()
-    assert bench.replicas.there == {}
+    assert list(bench.replicas.there) == ["theirs.r7"]
 
 
 def test_a_cluster_that_does_not_answer_changes_nothing(bench: Bench) -> None:
