@@ -1,4 +1,4 @@
-"""Keep endpoints as the store says: replicas noted, lost revisions deployed anew, retired ones removed.
+"""Keep endpoints as the store says: replicas noted, lost ones deployed anew, retired ones removed.
 
 It looks every moment and remembers nothing that the store doesn't: it may be killed and started
 again at any time. A cluster that does not answer changes nothing: replicas may live on without it.
