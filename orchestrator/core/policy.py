@@ -16,7 +16,8 @@ class Limits:
     `attempts` counts all attempts of the stage on all pools, `tries` those in a row on one pool,
     after which the next pool takes over where there is one. `timeout` counts from the first
     attempt on, waits included; `backoff` is the wait before the second attempt on a pool and
-    doubles with each, ten times at most; `pending` limits the wait for a free pool.
+    doubles with each that saved no checkpoint, ten times at most; `pending` limits the wait for a
+    free pool.
     """
 
     attempts: int = 3

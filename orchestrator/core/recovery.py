@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from types import MappingProxyType
 
 from orchestrator.core.checks import places
@@ -211,8 +212,10 @@ def _tries_here(stage: StageRun) -> int:
 
 
 def _backoff(stage: StageRun) -> float:
-    tries = sum(attempt.pool == stage.pool for attempt in stage.attempts)
-    return stage.planned.stage.limits.backoff * 2.0 ** min(tries - 1, DOUBLINGS)
+    """Return the wait, which doubles while attempts on this pool bring the stage no further."""
+    here = takewhile(lambda attempt: attempt.pool == stage.pool, reversed(stage.attempts))
+    vain = sum(1 for _ in takewhile(lambda attempt: not attempt.saved, here))
+    return stage.planned.stage.limits.backoff * 2.0 ** min(max(vain - 1, 0), DOUBLINGS)
 
 
 def _targets(stage: StageRun, outlook: Outlook) -> tuple[str, ...]:

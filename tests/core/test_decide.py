@@ -14,6 +14,7 @@ from orchestrator.core.spec import Needs
 from orchestrator.core.state import (
     AttemptFailed,
     AttemptPlaced,
+    AttemptSaved,
     AttemptStarted,
     AttemptSucceeded,
     CancelRequested,
@@ -158,6 +159,22 @@ def test_back_off_doubles_on_a_pool_ten_times_at_most_and_begins_anew_on_the_nex
     for event in (*moved, *failed(15, lost, "b")):
         run = apply(run, event, 0.0)
     assert event_of(run) == RetryScheduled("s", "b", 2.0, "worker_lost: again on b in 2 s")
+
+
+def test_back_off_begins_anew_after_an_attempt_that_saved_a_checkpoint() -> None:
+    lost = FailureKind.WORKER_LOST
+    run = after(plan(stage("s", limits=Limits(attempts=99, tries=99, backoff=2.0))))
+    waits = []
+    for number in range(1, 6):
+        begun, *ended = failed(number, lost)
+        saved = [AttemptSaved("s", number, 10)] if number == 3 else []
+        for event in (begun, AttemptPlaced("s", number, ("n",)), *saved, *ended[-1:]):
+            run = apply(run, event, 0.0)
+        event = event_of(run)
+        assert isinstance(event, RetryScheduled)
+        waits.append(event.not_before)
+        run = apply(run, event, 0.0)
+    assert waits == [2.0, 4.0, 2.0, 2.0, 4.0]
 
 
 def test_a_retry_waits_until_its_time() -> None:
