@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.core.endpoints import ApiKey, Deployment, EndpointEvent, EndpointLife, follow
+from orchestrator.core.endpoints import Deployment, EndpointEvent, EndpointLife, follow
 from orchestrator.core.errors import ServingError, StaleControllerError
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.keys import ApiKey
 from orchestrator.core.rollout import Figures
 from orchestrator.messages import Failed, Message, PoolState, RevisionStatus, Succeeded
 

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core.endpoints import ApiKey
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.keys import ApiKey
 
 COLUMNS = ("NAME", "MODELS", "#REQUESTS/MIN", "#TOKENS/MIN", "EXPIRES")
 DAY = 86_400.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints import ApiKey, EndpointEvent, EndpointLife
+from orchestrator.core.endpoints import EndpointEvent, EndpointLife
+from orchestrator.core.keys import ApiKey
 from orchestrator.core.rollout import Figures
 
 

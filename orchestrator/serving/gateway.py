@@ -14,7 +14,7 @@ from time import perf_counter
 
 from pydantic_core import from_json
 
-from orchestrator.core.endpoints import ApiKey
+from orchestrator.core.keys import ApiKey
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import (
     Application,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
 
-from orchestrator.core.endpoints import ApiKey
+from orchestrator.core.keys import ApiKey
 from orchestrator.ports import Clock
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.routes import Table

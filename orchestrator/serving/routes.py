@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from orchestrator.core.endpoints import ApiKey
+from orchestrator.core.keys import ApiKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,14 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
-from orchestrator.core.endpoints import (
-    ApiKey,
-    RevisionAdded,
-    RevisionReady,
-    RevisionState,
-    TrafficMoved,
-)
+from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionState, TrafficMoved
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+from orchestrator.core.keys import ApiKey
 from tests.build import deployment
 from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
 

@@ -41,8 +41,8 @@ def main(spec: Mapping[str, Any]) -> None:
         ask_to_leave(spec, attempt)
         address = _free_address()
         workers = [_fork(spec, attempt, rank, address) for rank in range(size)]
-        os.waitpid(workers[0], 0)
-        _end(workers[1:])
+        first, _ = os.wait()
+        _end([worker for worker in workers if worker != first])
 
 
 def ask_to_leave(spec: Mapping[str, Any], attempt: int) -> None:

@@ -61,6 +61,15 @@ def outcome(said: list[dict[str, Any]], attempt: int) -> dict[str, Any]:
     return [told for told in said if (told["attempt"], told["rank"]) == (attempt, 0)][-1]
 
 
+def failures(said: list[dict[str, Any]], attempt: int) -> set[tuple[str, int]]:
+    """Return how the workers of an attempt failed, and at which step.
+
+    The one that leaves breaks the links of the others, who may tell first: that is an after-effect.
+    """
+    told = [t["failure"] for t in said if (t["attempt"], t["kind"]) == (attempt, "Failed")]
+    return {(failure["kind"], failure["step"]) for failure in told}
+
+
 @pytest.mark.slow
 def test_two_workers_then_one_then_three_learn_what_one_learns_undisturbed(
     tmp_path: Path, sums: Path
@@ -70,9 +79,7 @@ def test_two_workers_then_one_then_three_learn_what_one_learns_undisturbed(
     said = run(spec_of(tmp_path / "store", sums, [2, 1, 3]))
 
     for attempt, step in ((1, 8), (2, 16)):
-        told = outcome(said, attempt)
-        assert told["kind"] == "Failed", told
-        assert (told["failure"]["kind"], told["failure"]["step"]) == ("drained", step)
+        assert ("drained", step) in failures(said, attempt)
     assert outcome(said, 3)["kind"] == "Succeeded", outcome(said, 3)
     assert [(t["attempt"], t["step"]) for t in said if t["kind"] == "Resumed"] == [(2, 8), (3, 16)]
     losses = losses_of(said)

@@ -7,7 +7,7 @@ from hashlib import sha256
 import httpx2 as httpx
 import pytest
 
-from orchestrator.core.endpoints import ApiKey
+from orchestrator.core.keys import ApiKey
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.keys import Doorman, allowed
 from orchestrator.serving.routes import EndpointRoute, Table

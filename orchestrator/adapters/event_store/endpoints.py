@@ -12,14 +12,9 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator.adapters.event_store import codec
 from orchestrator.adapters.event_store.database import Database
 from orchestrator.adapters.event_store.tables import endpoint_events, keys, replicas
-from orchestrator.core.endpoints import (
-    ENDPOINT_EVENTS,
-    ApiKey,
-    EndpointEvent,
-    EndpointLife,
-    follow,
-)
+from orchestrator.core.endpoints import ENDPOINT_EVENTS, EndpointEvent, EndpointLife, follow
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+from orchestrator.core.keys import ApiKey
 
 
 class Endpoints(Database):
