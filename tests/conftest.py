@@ -15,15 +15,15 @@ SECONDS = 180
 CONFIGURED = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ORCHESTRATOR_HOME", "ORCHESTRATOR_DATABASE")
 
 
-# Fixtures that start clusters. Their tests share those and take turns; all others run beside them.
-SERVICES = {"workplace", "ray_home", "place"}
+# Fixtures that start services. Their tests share those and take turns; all others run beside them.
+SERVICES = {"workplace", "mlflow_home", "ray_home", "place"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is run by hand, unless it is asked for; `-m "not ray"` does not ask.
 
-    Those that start clusters get the marker `services`.
+    Those that start services get the marker `services`.
     """
     for item in items:
         if item.get_closest_marker("ray") or SERVICES & set(getattr(item, "fixturenames", ())):

@@ -34,7 +34,7 @@ SHARES = {
 }
 NODES = ("fleet.pools.nvidia.nodes=4", "fleet.pools.ascend.nodes=4")  # some get lost
 PACE = 0.2  # seconds of a step in the storm
-STEPS_A_FAULT = 60
+STEPS_A_FAULT = 30
 SPACING = 180.0  # seconds between two faults, for which the share of useful time is told
 
 
