@@ -64,7 +64,7 @@ def outcome(said: list[dict[str, Any]], attempt: int) -> dict[str, Any]:
 def failures(said: list[dict[str, Any]], attempt: int) -> set[tuple[str, int]]:
     """Return how the workers of an attempt failed, and at which step.
 
-    The one that leaves breaks the links of the others, who may tell first: that is an after-effect.
+    The one that leaves breaks the links of the others, who may tell that first.
     """
     told = [t["failure"] for t in said if (t["attempt"], t["kind"]) == (attempt, "Failed")]
     return {(failure["kind"], failure["step"]) for failure in told}
