@@ -84,7 +84,7 @@ def test_a_run_weathers_a_hundred_faults(place: Workplace) -> None:
     expected, calm = undisturbed(place, steps)
     storm = Storm(place, seed=SEED, steps=steps, pace=PACE)
     storm.launch("roles.train=nvidia", *NODES)
-    faults = [kind for kind, share in SHARES.items() for _ in range(share * FAULTS // 100)]
+    faults = [kind for kind, share in SHARES.items() for _ in range(-(-share * FAULTS // 100))]
     storm.rage(faults)
     assert storm.finish(1800.0) == 0
     report(storm, calm + steps * PACE)
