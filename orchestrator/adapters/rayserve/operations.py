@@ -1,6 +1,7 @@
 """What is done to Serve: start it, deploy a revision, delete one, stop it with the last.
 
-Replicas listen on ports of their own (Serve's direct ingress); Serve's proxies are never started.
+Replicas listen on ports of their own (Serve's direct ingress). All the same Serve starts a proxy on
+its head, which nobody uses: it takes any free port.
 Serve's own calls share one client in a process and are not thread-safe: one lock holds them all.
 """
 
@@ -75,7 +76,7 @@ def deploy(name: str, made: serve.Application, host: str) -> None:
     with _one_at_a_time:
         try:
             if state.applications() is None:
-                serve.start(proxy_location="Disabled", http_options={"host": host})
+                serve.start(http_options={"host": host, "port": 0})
             target = serve.RunTarget(made, name, f"/{name}")
             serve.run_many([target], wait_for_applications_running=False)
         except FOREIGN:

@@ -13,6 +13,7 @@ import openai
 import psutil
 import pytest
 import ray
+import ray.serve.context
 
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import service
@@ -151,6 +152,8 @@ def test_revisions_live_on_their_pools_side_by_side_and_go(
     assert (found.pool, found.state, len(found.urls)) == ("ascend", PoolState.UP, 1)
     assert ask(found.urls[0], "2+2") == "2+2"
     assert stream(found.urls[0], "piece by piece") == list("piece by piece")
+    client = ray.serve.context._get_global_client()
+    assert client.get_serve_details()["http_options"]["port"] == 0  # 8000 is the gateway's
     with pytest.raises(openai.AuthenticationError):
         ask(found.urls[0], "let me in", key="guessed")
 
