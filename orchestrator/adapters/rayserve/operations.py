@@ -1,7 +1,7 @@
 """What is done to Serve: start it, deploy a revision, delete one, stop it with the last.
 
-Replicas listen on ports of their own (Serve's direct ingress). All the same Serve starts a proxy on
-its head, which nobody uses: it takes any free port.
+Replicas listen on ports of their own (Serve's direct ingress). Serve starts a proxy on its head
+all the same, which nobody uses: it takes any free port.
 Serve's own calls share one client in a process and are not thread-safe: one lock holds them all.
 """
 
