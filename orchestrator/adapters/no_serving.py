@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from orchestrator.core.endpoints import Deployment
-from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.messages import Failed, Message, RevisionStatus
+from orchestrator.messages import Failed, Message
 
 REASON = "cluster.kind 'local' can't serve endpoints; set cluster=ray"
 
@@ -24,16 +23,3 @@ class NoServing:
 
     def cancel(self, key: str) -> None:
         """Do nothing: nothing was started."""
-
-    def delete(self, endpoint: str) -> None:
-        """Refuse: there is no endpoint.
-
-        Raises:
-            ServingError: Always.
-        """
-        message = f"no endpoint {endpoint!r}: {REASON}"
-        raise ServingError(message)
-
-    def live(self) -> Mapping[str, RevisionStatus]:
-        """Return nothing: there is no endpoint."""
-        return {}

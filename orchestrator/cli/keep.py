@@ -19,10 +19,15 @@ def run(args: argparse.Namespace) -> Exit:
     at, clock = wiring.home(), wiring.clock()
     wiring.running(at)  # which lets this process into a cluster of ours
     store = wiring.endpoint_store(at)
-    keeper = Keeper(store, wiring.replicas(args.address), clock, _tell, _move)
+    replicas = wiring.replicas(args.address)
+    keeper = Keeper(store, replicas, clock, _tell, _move)
+    served = False
     while True:
         try:
-            keeper.look()
+            if keeper.look():
+                served = True
+            elif served:
+                served = not replicas.stop()  # Serve itself goes with the last endpoint
         except OrchestratorError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
         clock.sleep(SECONDS_BETWEEN_LOOKS)

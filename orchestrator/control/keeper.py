@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionState
 from orchestrator.messages import Failed, RevisionStatus, Succeeded
-from orchestrator.ports import Clock, EndpointStore, Serving
+from orchestrator.ports import Clock, EndpointStore, Replicas
 
 Tell = Callable[[str], None]
 Move = Callable[[str, str], None]
@@ -26,7 +26,7 @@ class Keeper:
     """
 
     def __init__(
-        self, store: EndpointStore, replicas: Serving, clock: Clock, tell: Tell, move: Move
+        self, store: EndpointStore, replicas: Replicas, clock: Clock, tell: Tell, move: Move
     ) -> None:
         self._store = store
         self._replicas = replicas

@@ -14,15 +14,15 @@ from orchestrator.core.endpoints import (
     RevisionState,
     TrafficMoved,
 )
-from orchestrator.core.errors import NotFoundError, ServingError
+from orchestrator.core.errors import ServingError
 from orchestrator.core.rollout import shares
-from orchestrator.ports import Clock, EndpointStore, Serving
+from orchestrator.ports import Clock, EndpointStore, Replicas
 
 
 class Revisions:
     """What is known of endpoints, and the replicas behind them."""
 
-    def __init__(self, store: EndpointStore, replicas: Serving, clock: Clock) -> None:
+    def __init__(self, store: EndpointStore, replicas: Replicas, clock: Clock) -> None:
         self._store = store
         self._replicas = replicas
         self._clock = clock
@@ -37,7 +37,7 @@ class Revisions:
         there = self._replicas.live()
         gone = [r for r in life.live if r.deployment and r.deployment.application not in there]
         if len(gone) == len(life.live):
-            self._forget(life, "its cluster is gone")
+            end(self._store, life, "its cluster is gone", self._clock.now())
         return self.life(name)
 
     def commit(self, life: EndpointLife, *events: EndpointEvent) -> None:
@@ -81,42 +81,24 @@ class Revisions:
         life = self.life(made.endpoint.name)
         if life.shares.get(made.revision):
             rest = {n: share for n, share in life.shares.items() if n != made.revision}
-            earlier = {life.before.number: WHOLE} if life.before else {}
+            ready = life.before is not None and life.before.state is RevisionState.READY
+            earlier = {life.before.number: WHOLE} if life.before and ready else {}
             back = old or (shares(0, made.revision, rest) if rest else earlier)
             if back:
                 self.commit(life, TrafficMoved(back, f"back: {reason}"))
         self.retire(made, reason)
 
-    def end(self, name: str, reason: str) -> None:
-        """Retire all revisions of an endpoint.
 
-        Raises:
-            NotFoundError: There is none of this name.
-        """
-        life = self.life(name)
-        if not life.live:
-            known = ", ".join(n for n, one in self._store.endpoints().items() if one.live)
-            raise NotFoundError(f"no endpoint {name!r}; live: {known or 'none'}")
-        for revision in life.live:
-            if revision.deployment is not None:
-                self._store.note_replicas(name, revision.number, ())
-                with suppress(ServingError):
-                    self._replicas.delete(revision.deployment.application)
-        self._forget(life, reason)
+def end(store: EndpointStore, life: EndpointLife, reason: str, at: float) -> None:
+    """Retire all live revisions: first those without traffic, then the one with all of it.
 
-    def forget_all(self, reason: str) -> None:
-        """Retire all revisions of ours, whose cluster is gone."""
-        for life in self._store.endpoints().values():
-            if life.live and all(revision.deployment for revision in life.live):
-                self._forget(life, reason)
-
-    def _forget(self, life: EndpointLife, reason: str) -> None:
-        """Retire all live revisions: first those without traffic, then the one with all of it."""
-        if len(life.shares) > 1 and life.leading is not None:
-            self.commit(life, TrafficMoved({life.leading.number: 100}, reason))
-            life = self.life(life.name)
-        order = sorted(life.live, key=lambda revision: revision.number in life.shares)
-        if order:
-            self.commit(life, *(RevisionRetired(one.number, reason) for one in order))
-            for one in order:
-                self._store.note_replicas(life.name, one.number, ())
+    Their replicas are no concern of this: the keeper removes them, where the cluster is there.
+    """
+    if len(life.shares) > 1 and life.leading is not None:
+        store.follow(life, [TrafficMoved({life.leading.number: WHOLE}, reason)], at)
+        life = store.endpoint(life.name)
+    order = sorted(life.live, key=lambda revision: revision.number in life.shares)
+    if order:
+        store.follow(life, [RevisionRetired(one.number, reason) for one in order], at)
+    for one in order:
+        store.note_replicas(life.name, one.number, ())

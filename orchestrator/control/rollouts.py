@@ -23,8 +23,8 @@ from orchestrator.core.endpoints import (
 from orchestrator.core.errors import OrchestratorError, ServingError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.rollout import shares
-from orchestrator.messages import Failed, LogLine, Message, Points, RevisionStatus, Succeeded
-from orchestrator.ports import Clock, EndpointStore, Serving, Traffic
+from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
+from orchestrator.ports import Clock, EndpointStore, Replicas, Traffic
 
 SECONDS_TO_ANSWER = 60.0
 READY = "it is ready, and gets traffic when somebody moves it"
@@ -63,7 +63,7 @@ class Rollouts:
     """Serving by revisions, over `replicas`, which deploys and removes one at a time."""
 
     def __init__(
-        self, replicas: Serving, store: EndpointStore, traffic: Traffic, clock: Clock
+        self, replicas: Replicas, store: EndpointStore, traffic: Traffic, clock: Clock
     ) -> None:
         self._replicas, self._store = replicas, store
         self._traffic = traffic
@@ -108,14 +108,6 @@ class Rollouts:
             return
         for made in self._revisions.unfinished(key):
             self._take_back(_Rollout(made, 0.0), "its rollout was given up")
-
-    def delete(self, endpoint: str) -> None:
-        """Take an endpoint away, all its revisions. Raises `NotFoundError`."""
-        self._revisions.end(endpoint, "deleted")
-
-    def live(self) -> Mapping[str, RevisionStatus]:
-        """Return what is deployed, by revision (`chat.r3`)."""
-        return self._replicas.live()
 
     # --- until its replicas are there ----------------------------------------------------------
 

@@ -100,6 +100,10 @@ class Serving(Protocol):
         """Take the deployment away."""
         ...
 
+
+class Replicas(Serving, Protocol):
+    """Where single revisions are deployed: what rollouts and the keeper work with."""
+
     def delete(self, name: str) -> None:
         """Take away what is live under this name; streams that are being answered end first.
 

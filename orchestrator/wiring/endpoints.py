@@ -49,11 +49,12 @@ def traffic(gateway: str) -> Traffic:
 
 def forget_endpoints(at: Path, reason: str) -> None:
     """Retire all revisions whose cluster was stopped."""
-    from orchestrator.adapters.no_serving import NoServing
-    from orchestrator.control.revisions import Revisions
+    from orchestrator.control.revisions import end
 
     store = endpoint_store(at)
-    Revisions(store, NoServing(), clock()).forget_all(reason)
+    for life in store.endpoints().values():
+        if life.live and all(revision.deployment for revision in life.live):
+            end(store, life, reason, clock().now())
 
 
 def fetch_model(deployment: Deployment) -> Path:

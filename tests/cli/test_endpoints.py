@@ -25,9 +25,12 @@ def test_servers_outside_are_revisions_that_share_traffic(orchestrator):
     assert back.stdout == "All traffic of chat goes to r1 on http://far.example:9000/v1.\n"
     (found,) = json.loads(orchestrator("endpoints", "--json").stdout)
     assert (found["shares"], found["shadow"]) == ({"r1": 100}, None)
+    assert orchestrator("undeploy", "chat", "r2").returncode == 0
     reasons = [move["reason"] for move in found["moves"]]
     assert reasons[0] == "the first revision"
     assert reasons[-1].startswith("rolled back by ")
+    assert orchestrator("undeploy", "chat").stdout == "Endpoint chat answers no more.\n"
+    assert "No endpoint is served" in orchestrator("endpoints").stdout
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,7 @@ def test_servers_outside_are_revisions_that_share_traffic(orchestrator):
         (("deploy", "chat", "--address", "far:9000"), 2, "'far:9000' is no address of a server"),
         (("deploy", "nothing"), 102, "no run 'nothing'"),
         (("ask", "2 + 2?"), 102, "no endpoint is served; launch a pipeline"),
+        (("undeploy", "chat"), 102, "no endpoint 'chat'; there are: none"),
         (("keys", "add"), 2, "no name is given; keys add NAME"),
         (("keys", "revoke", "ann"), 102, "no key 'ann'; there are: none"),
     ],

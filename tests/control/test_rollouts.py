@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from orchestrator.control.revisions import end
 from orchestrator.control.rollouts import Rollouts
 from orchestrator.core.endpoints import Deployment, RevisionState, TrafficMoved
 from orchestrator.core.failure import FailureKind
@@ -225,11 +226,11 @@ def test_revisions_that_went_with_their_cluster_are_retired(bench: Bench) -> Non
     assert bench.store.endpoint("chat").revisions[1].reason == "its cluster is gone"
 
 
-def test_a_deleted_endpoint_has_no_revision_left(bench: Bench) -> None:
+def test_an_endpoint_that_ended_has_no_revision_left(bench: Bench) -> None:
     bench.go(bench.asked("b", 2), 5.0)
-    bench.rollouts.delete("chat")
+    end(bench.store, bench.store.endpoint("chat"), "enough", 2000.0)
     assert bench.store.endpoint("chat").live == ()
-    assert bench.replicas.there == {}
+    assert bench.store.replicas() == {}
     assert all(
         revision.state is RevisionState.RETIRED
         for revision in bench.store.endpoint("chat").revisions.values()

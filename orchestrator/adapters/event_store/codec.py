@@ -46,6 +46,18 @@ def load(kind: type[T], text: str, where: str) -> T:
     return value
 
 
+def load_kind(kinds: Mapping[str, type[T]], kind: str, text: str, where: str) -> T:
+    """Return the value of the kind that is named so, found at `where`.
+
+    Raises:
+        StoreError: No such kind is known, or the text is no such value.
+    """
+    if kind not in kinds:
+        message = f"{where} is of unknown kind {kind!r}; was it written by a newer version?"
+        raise StoreError(message)
+    return load(kinds[kind], text, where)
+
+
 _adapters: dict[type, TypeAdapter[Any]] = {}
 
 

@@ -110,7 +110,4 @@ class Endpoints(Database):
 
 def _event(row: Any) -> EndpointEvent:  # noqa: ANN401 - a row of SQLAlchemy
     where = f"event {row.seq!r} of endpoint {row.endpoint!r}"
-    if row.kind not in ENDPOINT_EVENTS:
-        message = f"{where} is of unknown kind {row.kind!r}; was it written by a newer version?"
-        raise StoreError(message)
-    return codec.load(ENDPOINT_EVENTS[row.kind], row.body, where)
+    return codec.load_kind(ENDPOINT_EVENTS, row.kind, row.body, where)

@@ -213,7 +213,4 @@ class SqlEventStore(Notes, Endpoints):
 
 def _event(row: Any) -> Event:  # noqa: ANN401 - a row of SQLAlchemy
     where = f"event {row.seq!r} of run {row.run!r}"
-    if row.kind not in EVENTS:
-        message = f"{where} is of unknown kind {row.kind!r}; was it written by a newer version?"
-        raise StoreError(message)
-    return codec.load(EVENTS[row.kind], row.body, where)
+    return codec.load_kind(EVENTS, row.kind, row.body, where)

@@ -91,11 +91,13 @@ def remove(name: str) -> None:
             serve.delete(name, _blocking=False)
 
 
-def stop() -> None:
-    """Stop Serve, unless something is deployed."""
+def stop() -> bool:
+    """Stop Serve, unless something is deployed or on its way out; return whether it is stopped."""
     with _one_at_a_time:
-        if not state.applications():
-            state.stop()
+        if state.applications():
+            return False
+        state.stop()
+        return True
 
 
 def ask(url: str, token: str, model: str) -> None:

@@ -91,10 +91,17 @@ class RayServing:
         going = [name for name, application in found.items() if application.state == "DELETING"]
         return {name: state.status(one) for name, one in found.items() if name not in going}
 
-    def stop(self) -> None:
-        """Stop Serve where nothing is deployed: it holds memory of the head."""
+    def stop(self) -> bool:
+        """Stop Serve where nothing is deployed; return whether it is stopped.
+
+        Raises:
+            ServingError: The cluster can't be reached.
+        """
         self._join()
-        operations.stop()
+        try:
+            return operations.stop()
+        except FOREIGN as error:
+            raise ServingError(f"Ray Serve does not answer: {error}") from error
 
     def _join(self) -> None:
         """Connect this process to the cluster, unless it is."""

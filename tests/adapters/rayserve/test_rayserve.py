@@ -224,4 +224,4 @@ def test_a_deployment_that_is_cancelled_leaves_nothing(
     serving.cancel(asked.key)
     assert gone(serving, "echo.r5")
     assert serving.poll(asked.key) == []
-    serving.stop()
+    assert wait(serving.stop, SECONDS)
