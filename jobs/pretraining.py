@@ -8,6 +8,8 @@ model within rounding, from the same rows in the same order.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,47 +70,55 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         validation_rows: Most rows of a validation.
         checkpoint_every: Steps between checkpoints.
     """
-    accumulate *= ctx.adjust.accumulate
-    learning_rate *= ctx.adjust.rate
-    _check(ctx, batch_size=batch_size, accumulate=accumulate)
-    gang = Gang(ctx)
-    data = ctx.inputs["data"]
+    recipe = _Recipe(
+        batch_size=batch_size,
+        accumulate=accumulate * ctx.adjust.accumulate,
+        schedule=Schedule(
+            peak=learning_rate * ctx.adjust.rate,
+            warmup=warmup,
+            steps=steps,
+            floor=learning_rate_floor,
+        ),
+        weight_decay=weight_decay,
+        beta2=beta2,
+        clip=clip,
+        precision=precision,
+        every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
+        validation_rows=validation_rows,
+    )
+    return _train(ctx, recipe, partial(models.build, architecture, model or {}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Recipe:
+    """The parameters as they are used: those of the job, with the changes of this attempt."""
+
+    batch_size: int
+    accumulate: int
+    schedule: Schedule
+    weight_decay: float
+    beta2: float
+    clip: float
+    precision: str
+    every: Every
+    validation_rows: int
+
+
+def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) -> Metrics:
+    """Train the model of the newest checkpoint, of the input `model`, or the `fresh` one."""
+    _check(ctx, recipe)
+    gang, data = Gang(ctx), ctx.inputs["data"]
     tokenizer = load_tokenizer(data / TOKENIZER_NAME)
     found = ctx.latest_checkpoint()
     gang.agree(found.step if found else 0)
     torch.manual_seed(mix(ctx.seed))
-    net = _model(ctx, found, lambda: models.build(architecture, model or {}, tokenizer))
+    net = _model(ctx, found, lambda: fresh(tokenizer))
     net.to(gang.device).train()
-    optimizer = make_optimizer(
-        net, rate=learning_rate, weight_decay=weight_decay, beta2=beta2, device=gang.device
-    )
-    state = _resume(ctx, found, net, optimizer)
-    rows = read_rows(data, TRAIN)
+    loop = _loop(ctx, recipe, gang, net, found)
+    steps = recipe.schedule.steps
     ctx.log(
-        f"{models.parameters(net):,} parameters, {len(rows):,} rows, {ctx.world_size} workers, "
-        f"step {state.step} of {steps}"
-    )
-    loop = Loop(
-        ctx=ctx,
-        model=net,
-        stepper=Stepper(
-            gang=gang,
-            wrapped=gang.wrap(net),
-            optimizer=optimizer,
-            rows=rows,
-            pad=read_facts(data).pad,
-            accumulate=accumulate,
-            clip=clip,
-            bf16=wants_bf16(precision, ctx.hardware),
-        ),
-        schedule=Schedule(
-            peak=learning_rate, warmup=warmup, steps=steps, floor=learning_rate_floor
-        ),
-        order=Order(len(rows), seed=ctx.seed),
-        batch_size=batch_size,
-        every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
-        validation=_validation(data, validation_rows),
-        state=state,
+        f"{models.parameters(net):,} parameters, {len(loop.stepper.rows):,} rows, "
+        f"{ctx.world_size} workers, step {loop.state.step} of {steps}"
     )
     last = loop.run()
     if ctx.rank == 0:
@@ -116,11 +126,48 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     return {**last, "train/steps": float(steps), "train/parameters": float(models.parameters(net))}
 
 
-def _check(ctx: JobContext, *, batch_size: int, accumulate: int) -> None:
-    if accumulate < 1 or batch_size < ctx.world_size * accumulate:
+def _loop(
+    ctx: JobContext, recipe: _Recipe, gang: Gang, net: nn.Module, found: Checkpoint | None
+) -> Loop:
+    """Return the loop over `net`, from where the checkpoint stands."""
+    data = ctx.inputs["data"]
+    optimizer = make_optimizer(
+        net,
+        rate=recipe.schedule.peak,
+        weight_decay=recipe.weight_decay,
+        beta2=recipe.beta2,
+        device=gang.device,
+    )
+    state = _resume(ctx, found, net, optimizer)
+    rows = read_rows(data, TRAIN)
+    stepper = Stepper(
+        gang=gang,
+        wrapped=gang.wrap(net),
+        optimizer=optimizer,
+        rows=rows,
+        pad=read_facts(data).pad,
+        accumulate=recipe.accumulate,
+        clip=recipe.clip,
+        bf16=wants_bf16(recipe.precision, ctx.hardware),
+    )
+    return Loop(
+        ctx=ctx,
+        model=net,
+        stepper=stepper,
+        schedule=recipe.schedule,
+        order=Order(len(rows), seed=ctx.seed),
+        batch_size=recipe.batch_size,
+        every=recipe.every,
+        validation=_validation(data, recipe.validation_rows),
+        state=state,
+    )
+
+
+def _check(ctx: JobContext, recipe: _Recipe) -> None:
+    if recipe.accumulate < 1 or recipe.batch_size < ctx.world_size * recipe.accumulate:
         raise ValueError(
-            f"batch_size={batch_size!r} is too small for {ctx.world_size} workers with "
-            f"accumulate={accumulate!r}: every worker needs a row in every micro-batch"
+            f"batch_size={recipe.batch_size!r} is too small for {ctx.world_size} workers with "
+            f"accumulate={recipe.accumulate!r}: every worker needs a row in every micro-batch"
         )
 
 
