@@ -194,11 +194,9 @@ class PoolStatus:
 class RevisionStatus:
     """A deployed revision: its pool, and the base URL of each replica that answers.
 
-    `state` is `up`, `busy` (replicas are starting or being replaced) or `down`; `error` says why
-    a replica did not come up.
+    `state` is `up`, `busy` (replicas are starting or being replaced) or `down`.
     """
 
     pool: str
     state: PoolState
     urls: tuple[str, ...]
-    error: str = ""

@@ -6,7 +6,7 @@ revisions that are ready, and an event that does not fit is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -206,14 +206,6 @@ class EndpointLife:
             if shared and leading is not None and max(shared)[1] != leading.number:
                 return self.revisions[max(shared)[1]]
         return None
-
-
-def endpoint_of(name: str, events: Iterable[tuple[float, EndpointEvent]]) -> EndpointLife:
-    """Return the endpoint after `events`, each with its time in seconds since the epoch."""
-    life = EndpointLife(name=name)
-    for at, event in events:
-        life = follow(life, event, at)
-    return life
 
 
 def follow(life: EndpointLife, event: EndpointEvent, at: float) -> EndpointLife:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -11,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.core.errors import ArtifactError
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.policy import Adjust
 from orchestrator.messages import Points, Resumed, Saved, Succeeded
 from tests.control.conftest import Bench
 from tests.control.saves import SAVES, begin, went_on_from
+from tests.interposed import Interposed
 
 Until = Callable[[Callable[[], bool]], None]
 
@@ -196,15 +195,12 @@ def test_a_full_disk_is_one_line(bench: Bench, error: int) -> None:
     assert failure.kind is FailureKind.DATA
 
 
-def test_a_store_that_is_full_is_one_line(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    seal = LocalPlace.seal
-
-    def full(self: LocalPlace, name: str, manifest: bytes) -> None:
+def test_a_store_that_is_full_is_one_line(bench: Bench) -> None:
+    def full(name: str, *_: object) -> None:
         if "step-0000000002" in name:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        seal(self, name, manifest)
+            raise ArtifactError(f"artifact {name!r}: No space left on device; free some space")
 
-    monkeypatch.setattr(LocalPlace, "seal", full)
+    bench.store = Interposed(bench.store, seal=full)  # type: ignore[assignment]
     failure = bench.failure(SAVES, params={"steps": 3})
     assert failure.evidence.endswith("-0003-0001': No space left on device; free some space")
     assert failure.kind is FailureKind.DATA

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import os
-
 import pytest
 
-from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.core.artifact import MANIFEST_NAME
+from orchestrator.core.errors import ArtifactError
 from orchestrator.core.failure import FailureKind
 from orchestrator.messages import Failed, LogLine, Succeeded
 from tests.control.conftest import Bench
 from tests.control.saves import SAVES, begin, went_on_from
+from tests.interposed import Interposed
 
 # --- the fence ----------------------------------------------------------------------------------
 
@@ -54,17 +52,14 @@ def test_a_newer_epoch_goes_before_any_number(bench: Bench) -> None:
     assert went_on_from(bench, steps=0, attempt=2, epoch=4) == "(1, 'w0')"
 
 
-def test_an_attempt_that_is_followed_while_it_chooses_is_refused(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_attempt_that_is_followed_while_it_chooses_is_refused(bench: Bench) -> None:
     went_on_from(bench, steps=1, attempt=1)
-    load = type(bench.store).load
 
-    def followed(self: object, name: str, *, trusted: bool) -> object:
+    def followed(_name: str, *, trusted: bool) -> None:
+        del trusted
         bench.store.mark("checkpoints/r2-1/train/claims/0004-0003-open", "")
-        return load(bench.store, name, trusted=trusted)
 
-    monkeypatch.setattr(type(bench.store), "load", followed)
+    bench.store = Interposed(bench.store, load=followed)  # type: ignore[assignment]
     failure = bench.failure(SAVES, params={"steps": 2}, attempt=2)
     assert "attempt 3 of epoch 4 has claimed" in failure.evidence
 
@@ -93,13 +88,12 @@ def test_what_is_torn_does_not_count_as_kept_and_is_removed(bench: Bench) -> Non
     assert bench.checkpoints() == ["1-3-1", "2-3-1", "3-3-2"]
 
 
-def test_what_can_not_be_removed_is_told_and_no_failure(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_self: LocalPlace, _name: str) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+def test_what_can_not_be_removed_is_told_and_no_failure(bench: Bench) -> None:
+    def refuse(name: str) -> None:
+        if "step-" in name:
+            raise ArtifactError(f"artifact {name!r}: Permission denied")
 
-    monkeypatch.setattr(LocalPlace, "remove", refuse)
+    bench.store = Interposed(bench.store, remove=refuse)  # type: ignore[assignment]
     messages = bench.messages(SAVES, params={"steps": 3}, keep=1)
     assert isinstance(messages[-1], Succeeded)
     lines = [m.text for m in messages if isinstance(m, LogLine)]

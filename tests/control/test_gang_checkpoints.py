@@ -21,6 +21,7 @@ from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.spec import Needs
 from orchestrator.messages import Failed, LogLine, Message, Points, Resumed, Saved, Succeeded
 from tests.control.conftest import Bench
+from tests.interposed import Interposed
 
 SAVES = """
     import threading
@@ -263,11 +264,9 @@ def test_it_does_not_wait_where_its_own_part_is_missing(bench: Bench) -> None:
     assert alone(bench, 1, "rank_1_cannot_write").evidence == "ValueError: no part"
 
 
-def test_it_does_not_wait_where_nobody_can_say(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(_self: object, _name: str) -> object:
+def test_it_does_not_wait_where_nobody_can_say(bench: Bench) -> None:
+    def away(_name: str) -> None:
         raise ArtifactError("the store is away")
 
-    monkeypatch.setattr(FsspecArtifactStore, "manifest", away)
+    bench.store = Interposed(bench.store, manifest=away)  # type: ignore[assignment]
     assert alone(bench, 1, "rank_1_fails").evidence == "ValueError: bad"

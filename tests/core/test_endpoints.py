@@ -15,7 +15,6 @@ from orchestrator.core.endpoints import (
     RevisionRetired,
     RevisionState,
     TrafficMoved,
-    endpoint_of,
     follow,
 )
 from orchestrator.core.errors import TransitionError
@@ -25,7 +24,10 @@ OUTSIDE = Outside(address="http://far/v1", model="m")
 
 
 def life(*events: EndpointEvent) -> EndpointLife:
-    return endpoint_of("chat", ((float(at), event) for at, event in enumerate(events)))
+    found = EndpointLife(name="chat")
+    for at, event in enumerate(events):
+        found = follow(found, event, float(at))
+    return found
 
 
 def added(number: int) -> RevisionAdded:
@@ -98,7 +100,7 @@ any_event = st.one_of(
 def test_whatever_happens_only_ready_revisions_share_the_whole(
     events: list[EndpointEvent],
 ) -> None:
-    found = EndpointLife(name="chat")
+    found = life()
     for at, event in enumerate(events):
         try:
             found = follow(found, event, float(at))

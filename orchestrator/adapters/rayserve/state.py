@@ -91,7 +91,6 @@ def status(application: Application) -> RevisionStatus:
         pool=application.pool,
         state=_STATES.get(application.state, PoolState.DOWN),
         urls=application.urls,
-        error=application.error,
     )
 
 
