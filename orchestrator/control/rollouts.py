@@ -20,7 +20,7 @@ from orchestrator.core.endpoints import (
     RevisionReady,
     TrafficMoved,
 )
-from orchestrator.core.errors import OrchestratorError, ServingError
+from orchestrator.core.errors import OrchestratorError, ServingError, StaleControllerError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.rollout import shares
 from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
@@ -42,6 +42,8 @@ class _Rollout:
 
     made: Deployment
     began: float
+    added: bool = False
+    asked: bool = False
     ready: float | None = None
     old: Mapping[int, int] | None = None
     step: int = -1
@@ -74,18 +76,16 @@ class Rollouts:
     # --- the port ------------------------------------------------------------------------------
 
     def start(self, deployment: Deployment) -> None:
-        """Add a revision and ask for its replicas; the rest follows by `poll`."""
-        life = self._revisions.present(deployment.endpoint.name)
-        made = replace(deployment, revision=life.next_number, token=secrets.token_hex(16))
-        self._revisions.commit(life, RevisionAdded(made.revision, made))
-        self._rollouts[made.key] = _Rollout(made, self._clock.now())
-        self._replicas.start(made)
+        """Take the request; all that follows, a failure too, comes by `poll`."""
+        self._rollouts[deployment.key] = _Rollout(deployment, self._clock.now())
 
     def poll(self, key: str) -> Sequence[Message]:
         """Go on with the rollout as far as can be without waiting."""
         rollout = self._rollouts.get(key)
         if rollout is None:
             return ()
+        if not rollout.added:
+            return self._add(rollout)
         try:
             said = self._deploying(rollout) if rollout.ready is None else self._moving(rollout)
         except _BackError as error:
@@ -104,14 +104,34 @@ class Rollouts:
         rollout = self._rollouts.pop(key, None)
         self._replicas.cancel(key)
         if rollout is not None:
-            self._take_back(rollout, "the rollout was cancelled")
+            if rollout.added:
+                self._take_back(rollout, "the rollout was cancelled")
             return
         for made in self._revisions.unfinished(key):
-            self._take_back(_Rollout(made, 0.0), "its rollout was given up")
+            self._take_back(_Rollout(made, 0.0, added=True), "its rollout was given up")
+
+    def _add(self, rollout: _Rollout) -> list[Message]:
+        """Add a revision, and ask for its replicas."""
+        try:
+            life = self._revisions.present(rollout.name)
+            number = life.next_number
+            made = replace(rollout.made, revision=number, token=secrets.token_hex(16))
+            self._revisions.commit(life, RevisionAdded(number, made))
+        except StaleControllerError:
+            return []  # somebody else has changed the endpoint at this moment: once more
+        except OrchestratorError as error:
+            del self._rollouts[rollout.made.key]
+            pool = rollout.made.pool.name
+            return [Failed(Failure(kind=FailureKind.SERVING, evidence=str(error), pool=pool))]
+        rollout.made, rollout.added = made, True
+        return []
 
     # --- until its replicas are there ----------------------------------------------------------
 
     def _deploying(self, rollout: _Rollout) -> list[Message]:
+        if not rollout.asked:
+            rollout.asked = True
+            self._replicas.start(rollout.made)
         said = list(self._replicas.poll(rollout.made.key))
         if not said or not isinstance(said[-1], Succeeded | Failed):
             return said

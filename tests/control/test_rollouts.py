@@ -10,13 +10,19 @@ import pytest
 
 from orchestrator.control.revisions import end
 from orchestrator.control.rollouts import Rollouts
-from orchestrator.core.endpoints import Deployment, RevisionState, TrafficMoved
+from orchestrator.core.endpoints import (
+    Deployment,
+    RevisionAdded,
+    RevisionState,
+    TrafficMoved,
+)
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.policy import Rollout
 from orchestrator.core.rollout import Figures
 from orchestrator.messages import Failed, Message, Points, Succeeded
 from tests.build import deployment
 from tests.fakes import FakeClock
+from tests.interposed import Interposed
 from tests.serving_fakes import FakeReplicas, FakeTraffic, MemoryEndpoints
 
 RULES = Rollout(steps=(10, 50, 100), hold=10.0, requests=20)
@@ -142,6 +148,32 @@ def test_what_can_not_be_deployed_leaves_the_old_revision_alone(bench: Bench) ->
     kind, evidence = failure(bench.go(bench.asked("broken", 2)))
     assert (kind, evidence) == (FailureKind.SERVING, "no kernel")
     assert (bench.shares, bench.states) == ({1: 100}, {"r1": "ready", "r2": "retired"})
+
+
+def test_a_cluster_that_does_not_answer_is_a_failure_and_changes_nothing(bench: Bench) -> None:
+    before = bench.store.endpoint("chat")
+    bench.replicas.away = True
+    kind, evidence = failure(bench.go(bench.asked("b", 2)))
+    assert (kind, evidence) == (FailureKind.SERVING, "the cluster does not answer")
+    assert bench.store.endpoint("chat") == before
+    bench.replicas.away = False
+    asked = bench.asked("b", 3)
+    bench.rollouts.start(asked)
+    bench.rollouts.cancel(asked.key)
+    assert bench.store.endpoint("chat") == before
+
+
+def test_two_who_add_a_revision_at_once_both_get_one(bench: Bench) -> None:
+    def meanwhile(*_: object) -> None:
+        if bench.store.endpoint("chat").next_number == 2:
+            other = RevisionAdded(2, deployment("chat", revision=2, run="other"))
+            bench.store.follow(bench.store.endpoint("chat"), [other], 1.0)
+
+    store = Interposed(bench.store, follow=meanwhile)
+    bench.rollouts = Rollouts(bench.replicas, store, bench.traffic, bench.clock)  # type: ignore[arg-type]
+    said = bench.go(bench.asked("b", 2))
+    assert isinstance(said[-1], Succeeded)
+    assert said[-1].metrics["revision"] == 3.0
 
 
 def test_the_same_model_must_answer_probes_alike_before_it_gets_traffic(bench: Bench) -> None:
