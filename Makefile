@@ -3,6 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 VLLM ?= .venv-vllm
+# Two things at once: the tests that start services beside the others, then the checks.
+ifneq ($(filter test check,$(MAKECMDGOALS)),)
+MAKEFLAGS += --jobs=2 --output-sync=target
+endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help install demo test test-services test-units check lint types contracts format bench chaos vllm smollm2 lock clean
@@ -24,8 +28,7 @@ install: $(VENV)/.installed ## make the virtual environment, with all that runni
 demo: $(VENV)/.installed ## train on one pool, serve on the other, ask the served model
 	@$(BIN)/python -m tests.demo
 
-test: $(VENV)/.dev ## run the tests, those that start services beside the others
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-services test-units
+test: test-services test-units ## run the tests, those that start services beside the others
 
 test-services: $(VENV)/.dev
 	$(BIN)/python -m pytest -m services
@@ -43,7 +46,7 @@ types: $(VENV)/.dev
 contracts: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 
-check: lint types contracts test ## lint, types, import contracts, tests
+check: test lint types contracts ## tests, lint, types, import contracts
 
 format: $(VENV)/.dev ## put the code in form
 	$(BIN)/ruff check --fix .

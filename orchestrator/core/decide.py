@@ -119,12 +119,12 @@ def standby(run: Run) -> Iterator[tuple[str, Start]]:
 def _wants(run: Run, stage: StageRun, now: float) -> bool:
     if stage.state is StageState.RUNNING:
         return stage.attempts[-1].state is AttemptState.WAITING
+    if stage.state is not StageState.PENDING or run.state is not RunState.RUNNING:
+        return False
     gate = stage.planned.stage.gate
     before = (run.stages[name].state for name in stage.planned.stage.upstream)
     return (
-        stage.state is StageState.PENDING
-        and run.state is RunState.RUNNING
-        and all(state is StageState.SUCCEEDED for state in before)
+        all(state is StageState.SUCCEEDED for state in before)
         and (gate is None or bool(stage.gate_opened))
         and now >= stage.not_before
     )

@@ -17,10 +17,9 @@ from orchestrator.core.policy import AS_PLANNED, Adjust
 from orchestrator.core.spec import Json
 from orchestrator.core.state import AttemptState, RunState, StageState
 from orchestrator.core.transitions import (
-    ATTEMPT_TRANSITIONS,
-    RUN_TRANSITIONS,
-    STAGE_TRANSITIONS,
-    terminal,
+    ATTEMPT_ENDS,
+    RUN_ENDS,
+    STAGE_ENDS,
 )
 
 
@@ -69,7 +68,7 @@ class Attempt:
     @property
     def active(self) -> bool:
         """Whether it still runs, or waits for its place."""
-        return not terminal(ATTEMPT_TRANSITIONS, self.state)
+        return self.state not in ATTEMPT_ENDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +103,7 @@ class StageRun:
     @property
     def done(self) -> bool:
         """Whether its state is terminal."""
-        return terminal(STAGE_TRANSITIONS, self.state)
+        return self.state in STAGE_ENDS
 
     @property
     def waits_for(self) -> str:
@@ -178,7 +177,7 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether its state is terminal."""
-        return terminal(RUN_TRANSITIONS, self.state)
+        return self.state in RUN_ENDS
 
     @property
     def active(self) -> tuple[Attempt, ...]:

@@ -139,6 +139,19 @@ OPEN_TO: Mapping[RunState, frozenset[type[Event]]] = MappingProxyType(
 State = TypeVar("State", RunState, StageState, AttemptState)
 
 
+def _ends(
+    states: type[State], table: Mapping[tuple[State, type[Event]], State]
+) -> frozenset[State]:
+    left = {source for source, _ in table}
+    return frozenset(state for state in states if state not in left)
+
+
+# The states that no event leaves.
+RUN_ENDS = _ends(RunState, RUN_TRANSITIONS)
+STAGE_ENDS = _ends(StageState, STAGE_TRANSITIONS)
+ATTEMPT_ENDS = _ends(AttemptState, ATTEMPT_TRANSITIONS)
+
+
 def advance(table: Mapping[tuple[State, type[Event]], State], state: State, event: Event) -> State:
     """Return the state that follows `state` on `event`.
 
@@ -151,8 +164,3 @@ def advance(table: Mapping[tuple[State, type[Event]], State], state: State, even
         message = f"{name} {str(state)!r} does not allow {type(event).__name__}: {event!r}"
         raise TransitionError(message)
     return following
-
-
-def terminal(table: Mapping[tuple[State, type[Event]], State], state: State) -> bool:
-    """Return whether no event leaves `state`."""
-    return all(source != state for source, _ in table)

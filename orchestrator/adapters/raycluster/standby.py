@@ -53,7 +53,8 @@ class Crew:
         if not self.actors or not self.place.created:
             return False
         try:
-            ready, busy = ray.wait(self._warm, num_returns=len(self._warm), timeout=0)
+            # A worker that died while it imported is told a moment later.
+            ready, busy = ray.wait(self._warm, num_returns=len(self._warm), timeout=_PING_SECONDS)
             ray.get(ready)
             if busy:
                 return True  # still importing, which is sooner done than begun
