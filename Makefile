@@ -65,6 +65,7 @@ chaos: $(VENV)/.dev ## kill, stop and corrupt everything, and see that runs end 
 $(VLLM)/.installed: requirements-vllm.lock
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 vllm: $(VLLM)/.installed ## make the environment of jobs.engines.vllm, and test the engine there

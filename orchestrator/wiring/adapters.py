@@ -83,7 +83,9 @@ def planned(
     try:
         made = plan(found)
     except PlanError as error:
-        raise ConfigError(dict.fromkeys([*problems, *error.problems])) from None
+        told = {problem.path for problem in problems}  # once is enough
+        more = (problem for problem in error.problems if problem.path not in told)
+        raise ConfigError([*problems, *more]) from None
     if problems:
         raise ConfigError(problems)
     return found, made

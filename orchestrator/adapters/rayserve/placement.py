@@ -43,6 +43,7 @@ def actor_options(deployment: Deployment) -> dict[str, Any]:
         "num_gpus": held.pop("GPU", 0),
         "resources": held,
         "label_selector": deployment.pool.selector,
+        "runtime_env": deployment.pool.runtime_env,
     }
 
 

@@ -1,0 +1,101 @@
+"""An endpoint follows its load, outlives its pool, and comes back after its cluster's head.
+
+By hand: `make chaos`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestrator import supervisor
+from orchestrator.supervisor.record import wait
+from tests.chaos.clients import Load
+from tests.conftest import Workplace
+
+PORT = 18544
+BASE = f"http://127.0.0.1:{PORT}/v1"
+ENDPOINT = "pipeline.stages.serve.endpoint"
+SCALED = (f"{ENDPOINT}.max_replicas=2", f"{ENDPOINT}.target_requests=2")
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Iterator[Workplace]:
+    yield workplace
+    workplace.run("down")
+
+
+def launch(place: Workplace, *words: str) -> None:
+    done = place.run("launch", "pipeline=smoke", f"cluster.serve_port={PORT}", *words, seconds=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def leading(place: Workplace) -> dict[str, Any]:
+    """Return what `endpoints` tells of the revision that has all traffic."""
+    (told,) = json.loads(place.run("endpoints", "--json").stdout)
+    (number,) = told["shares"]
+    return next(dict(one) for one in told["revisions"] if one["revision"] == number)
+
+
+def test_replicas_follow_the_load(place: Workplace) -> None:
+    launch(place, *SCALED)
+    assert leading(place)["replicas"] == 1
+    began = time.monotonic()
+    with Load(BASE, "smoke") as clients:
+        assert wait(lambda: leading(place)["replicas"] == 2, 120.0, tick=1.0)
+        grown = time.monotonic() - began
+        time.sleep(10.0)  # noqa: TID251 - a real load needs real time
+    began = time.monotonic()
+    assert wait(lambda: leading(place)["replicas"] == 1, 240.0, tick=1.0)
+    shrunk = time.monotonic() - began
+    print(f"\ntwo replicas after {grown:.0f} s of load, one {shrunk:.0f} s after: {clients.line}")
+    assert clients.failures == []
+
+
+def test_an_endpoint_whose_pool_is_lost_moves_to_the_next(place: Workplace) -> None:
+    launch(place)
+    assert leading(place)["pool"] == "ascend"
+    with Load(BASE, "smoke", connections=2) as clients:
+        began = time.monotonic()
+        for raylet in raylets(place, "ascend"):
+            raylet.send_signal(signal.SIGKILL)
+        assert wait(lambda: leading(place)["pool"] == "nvidia", 240.0, tick=1.0)
+        moved = time.monotonic() - began
+        before = clients.answered
+        assert wait(lambda: clients.answered > before + 10, 60.0)
+    print(f"\nserved by the other pool {moved:.0f} s after its own was lost: {clients.line}")
+
+
+def test_an_endpoint_comes_back_after_its_head(place: Workplace) -> None:
+    launch(place)
+    cluster = supervisor.find(place.folder / ".orchestrator", "ray")
+    assert cluster is not None
+    began = time.monotonic()
+    for process in psutil.Process(cluster.pid).children(recursive=True):
+        if "gcs_server" in process.name():
+            process.kill()
+    with Load(BASE, "smoke", connections=1) as clients:
+        before = time.monotonic()
+        time.sleep(5.0)  # noqa: TID251 - as above
+        print(f"\nafter the head was killed: {clients.line}")
+        assert place.run("up").returncode == 0
+        at = clients.answered
+        assert wait(lambda: clients.answered > at + 5, 240.0, tick=0.5)
+        back = time.monotonic() - before
+    print(f"answers again {back:.0f} s after `up`, {time.monotonic() - began:.0f} s in all")
+
+
+def raylets(place: Workplace, pool: str) -> list[psutil.Process]:
+    """Return the raylets whose nodes belong to `pool`."""
+    cluster = supervisor.find(place.folder / ".orchestrator", "ray")
+    assert cluster is not None
+    family = psutil.Process(cluster.pid).children(recursive=True)
+    return [p for p in family if "raylet" in p.name() and f"/{pool}-" in " ".join(p.cmdline())]
