@@ -237,6 +237,34 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a model says of a token of a text by those before it, at temperature 1.
+
+    `logprob` is that token's; `top` has the likeliest tokens, best first, `logprobs` theirs.
+    """
+
+    logprob: float
+    top: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class Scorer(Protocol):
+    """What an `Engine` may do besides: say how likely a text is, by its own way of serving."""
+
+    def score(self, tokens: Sequence[int], begin: int, top: int) -> Sequence[Score]:
+        """Return a score for each token from place `begin` (1 or later) on.
+
+        What stands before is read as a prompt is, the rest token by token as answers are made.
+        Blocks, and answers that are being made wait meanwhile.
+
+        Raises:
+            ValueError: The text does not fit into `max_context`.
+            RuntimeError: The engine is closed, or the device failed.
+        """
+        ...
+
+
 class Predictor(Protocol):
     """Serves a model that is no language model: JSON in, JSON out, at `/v1/predict`.
 

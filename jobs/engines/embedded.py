@@ -17,10 +17,11 @@ from jobs.engines import lean, probe
 from jobs.engines.batch import Answer, Batch, Weights
 from jobs.engines.cache import SlotCache, fitting_context
 from jobs.engines.passes import ModelPass, Pass
+from jobs.engines.scoring import check_text, follow
 from jobs.engines.stepping import Stepper
 from jobs.engines.weights import check_alike, check_tokenizer, load, shape
 from jobs.engines.words import Words
-from orchestrator.job import Hardware, Piece, Sampling
+from orchestrator.job import Hardware, Piece, Sampling, Score
 
 _SMALL = 20_000_000
 
@@ -91,6 +92,17 @@ class EmbeddedEngine:
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""
         return self._stepper.generate(Answer(prompt, sampling, self._words.decode))
+
+    def score(self, tokens: Sequence[int], begin: int, top: int) -> Sequence[Score]:
+        """Return a score for each token from place `begin` on, as `Scorer` says."""
+        check_text(tokens, begin, self.max_context)
+        found: list[Score] = []
+
+        def act() -> None:
+            found.extend(follow(self._batch.weights.run, self._cache(), tokens, begin, top))
+
+        self._stepper.between_steps(act)
+        return found
 
     def statistics(self) -> Mapping[str, float]:
         """Return how busy the engine is; the cache counts as what all slots could hold."""

@@ -15,11 +15,12 @@ import torch
 
 from jobs.engines import probe
 from jobs.engines.batch import Answer, Source
+from jobs.engines.scoring import check_text
 from jobs.engines.stepping import Stepper
 from jobs.engines.vllm_batch import INSTEAD, VllmBatch
 from jobs.engines.weights import check_alike, check_tokenizer, load, shape
 from jobs.engines.words import Words
-from orchestrator.job import Hardware, Piece, Sampling
+from orchestrator.job import Hardware, Piece, Sampling, Score
 
 
 class VllmEngine:
@@ -66,6 +67,7 @@ class VllmEngine:
             "dtype": str(model.dtype).removeprefix("torch."),
             "kv_cache_memory_bytes": int(cache_gb * 2**30),
             "enforce_eager": not compiled,
+            "max_logprobs": -1,  # no cap: what asks for many is our own
         }
         name = model_folder.name if version is None else version
         self._batch = VllmBatch(arguments, model_folder, self._source(model, name))
@@ -94,6 +96,17 @@ class VllmEngine:
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""
         return self._stepper.generate(Answer(prompt, sampling, self._words.decode))
+
+    def score(self, tokens: Sequence[int], begin: int, top: int) -> Sequence[Score]:
+        """Return a score for each token from place `begin` on, as `Scorer` says."""
+        check_text(tokens, begin, self.max_context)
+        found: list[Score] = []
+
+        def act() -> None:
+            found.extend(self._batch.score(tokens, begin, top))
+
+        self._stepper.between_steps(act)
+        return found
 
     def statistics(self) -> Mapping[str, float]:
         """Return how busy the engine is; the cache counts as vLLM has it."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jobs.engines.batch import Answer, Source
 from jobs.engines.sampling import Choice
-from orchestrator.job import Piece
+from orchestrator.job import Piece, Score
 
 INSTEAD = "serve it with jobs.engines.embedded.EmbeddedEngine"
 PROBED = 8  # tokens that the probe lets vLLM decode
@@ -104,6 +104,21 @@ class VllmBatch:
                 logs += [choice.logprob or 0.0 for choice in choices]
         return made, torch.tensor(logs)
 
+    def score(self, tokens: Sequence[int], begin: int, top: int) -> list[Score]:
+        """Return a score for each token from place `begin` on; answers are taken up anew after."""
+        answers = self.answers
+        self.clear()
+        params = _params(max_tokens=1, temperature=0, prompt_logprobs=top)
+        self._vllm.add_request("score", {"prompt_token_ids": list(tokens)}, params)
+        told: list[Mapping[int, Any]] = []
+        try:
+            while self._vllm.has_unfinished_requests():
+                for output in self._vllm.step():
+                    told = told or list(output.prompt_logprobs or ())
+        finally:
+            self._ask(answers)
+        return [_score(told[place], tokens[place], top) for place in range(begin, len(tokens))]
+
     def cache_used(self) -> float:
         """Return the share of the key-value cache that is taken."""
         manager = self._vllm.engine_core.engine_core.scheduler.kv_cache_manager
@@ -170,6 +185,11 @@ def _params_of(answer: Answer, source: Source) -> Any:  # noqa: ANN401 - as abov
         logprobs=sampling.logprobs,
         stop_token_ids=sorted(source.eos),
     )
+
+
+def _score(at: Mapping[int, Any], token: int, top: int) -> Score:
+    ids, logprobs = zip(*_likeliest(at, top), strict=True)
+    return Score(at[token].logprob, ids, logprobs)
 
 
 def _choices(output: Any, count: int | None) -> Iterable[Choice]:  # noqa: ANN401 - as above

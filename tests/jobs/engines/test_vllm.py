@@ -156,6 +156,20 @@ def test_it_answers_as_the_embedded_engine_does_and_swaps_as_it(
 
 
 @with_vllm
+def test_it_scores_a_text_as_the_embedded_engine_does(
+    engine: VllmEngine, folders: list[Path]
+) -> None:
+    embedded = EmbeddedEngine(folders[0], HARDWARE, threads=1)
+    tokens = embedded.encode("to be, or not to be")
+    pairs = zip(engine.score(tokens, 4, 8), embedded.score(tokens, 4, 8), strict=True)
+    for ours, theirs in pairs:
+        assert ours.top[:2] == theirs.top[:2]
+        assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-3)
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-3)
+    embedded.close()
+
+
+@with_vllm
 def test_answers_in_flight_go_on_over_a_swap(engine: VllmEngine, folders: list[Path]) -> None:
     sampling = Sampling(max_tokens=200, temperature=0)
 

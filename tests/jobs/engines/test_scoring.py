@@ -1,0 +1,73 @@
+"""Scores of an engine are what its answers' tokens had, and what the model itself says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from jobs.engines.embedded import EmbeddedEngine
+from orchestrator.job import Piece, Sampling
+from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[EmbeddedEngine]:
+    made = EmbeddedEngine(folder, HARDWARE)
+    yield made
+    made.close()
+
+
+def test_an_answer_scores_what_its_tokens_had_when_they_were_made(engine: EmbeddedEngine) -> None:
+    async def ask() -> list[Piece]:
+        sampling = Sampling(max_tokens=12, temperature=0.0, logprobs=3)
+        return [piece async for piece in engine.generate(prompt, sampling)]
+
+    prompt = engine.encode("Once upon a time")
+    pieces = asyncio.run(ask())
+    scores = engine.score([*prompt, *(piece.token for piece in pieces)], len(prompt), 3)
+    assert [score.logprob for score in scores] == [piece.logprob for piece in pieces]
+    assert [score.top[0] for score in scores] == [piece.token for piece in pieces]
+    assert [list(score.logprobs) for score in scores] == [
+        [logprob for _, logprob in piece.top] for piece in pieces
+    ]
+
+
+def test_scores_of_the_whole_vocabulary_are_those_of_the_model(
+    engine: EmbeddedEngine, folder: Path
+) -> None:
+    tokens = engine.encode("to be, or not to be: that is the question")
+    scores = engine.score(tokens, 5, 10_000)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        logs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    assert len(scores) == len(tokens) - 5
+    for place, score in enumerate(scores, start=5):
+        found = torch.empty(engine.vocabulary)
+        found[list(score.top)] = torch.tensor(score.logprobs)
+        assert torch.allclose(found, logs[place - 1], atol=1e-4)
+        assert score.logprob == pytest.approx(found[tokens[place]].item())
+
+
+@pytest.mark.parametrize(
+    ("begin", "length", "line"),
+    [
+        (0, 4, "begin=0 is no place in a text of 4 tokens after 0"),
+        (4, 4, "begin=4 is no place"),
+        (1, 600, "600 tokens are more than max_context=512"),
+    ],
+)
+def test_what_can_not_be_scored_is_refused(
+    engine: EmbeddedEngine, begin: int, length: int, line: str
+) -> None:
+    with pytest.raises(ValueError, match=line):
+        engine.score([1] * length, begin, 1)
