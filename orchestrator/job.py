@@ -22,6 +22,13 @@ from typing import Protocol, TypeAlias
 Metrics: TypeAlias = Mapping[str, float]
 
 
+class ParityError(Exception):
+    """What is to be served does not do what was trained: nothing is tried again or elsewhere.
+
+    The message is one sentence that names the threshold, its limit and the value.
+    """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """What a worker runs on.
@@ -105,6 +112,13 @@ class JobContext(Protocol):
 
     def metrics(self, values: Metrics, *, step: int) -> None:
         """Record metric points of this step; never blocks. Only rank 0's are kept."""
+        ...
+
+    def report(self, name: str, text: str) -> None:
+        """Show a text file with this attempt in the tracker, whether it succeeds or not.
+
+        Only rank 0's are kept, of each `name` (letters, digits, `._-`) the last.
+        """
         ...
 
     def progress(self, done: int, total: int) -> None:

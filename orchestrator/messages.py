@@ -122,6 +122,14 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """A text file that the job shows with its attempt, over one of the same name."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Succeeded:
     """The attempt is done: its artifact, and the headline metrics that the job returned."""
 
@@ -138,7 +146,17 @@ class Failed:
 
 
 Message: TypeAlias = (
-    Waiting | Placed | Points | Progress | Resumed | Saved | Alive | LogLine | Succeeded | Failed
+    Waiting
+    | Placed
+    | Points
+    | Progress
+    | Resumed
+    | Saved
+    | Alive
+    | LogLine
+    | Report
+    | Succeeded
+    | Failed
 )
 
 

@@ -1,11 +1,14 @@
-"""Log files: one a stage and attempt, `STAGE.ATTEMPT.log` in the folder of its run."""
+"""Log files: one a stage and attempt, `STAGE.ATTEMPT.log` in the folder of its run.
+
+What an attempt reports lies beside its log, in the folder `STAGE.ATTEMPT.reports`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TextIO
 
-from orchestrator.messages import Failed, LogLine, Message
+from orchestrator.messages import Failed, LogLine, Message, Report
 
 
 class LogFiles:
@@ -18,9 +21,13 @@ class LogFiles:
         self._files: dict[tuple[str, int], TextIO] = {}
 
     def observe(self, stage: str, attempt: int, message: Message) -> None:
-        """Write a line, or how the attempt failed."""
+        """Write a line, a report, or how the attempt failed."""
         if isinstance(message, LogLine):
             self._file(stage, attempt).write(f"[{message.rank}] {message.text}\n")
+        elif isinstance(message, Report):
+            folder = reports(self.folder, stage, attempt)
+            folder.mkdir(exist_ok=True)
+            (folder / message.name).write_text(message.text, "utf-8")
         elif isinstance(message, Failed):
             failure = message.failure
             text = f"{failure.detail}\n" if failure.detail else ""
@@ -37,6 +44,11 @@ class LogFiles:
             path = self.folder / f"{stage}.{attempt}.log"
             self._files[key] = path.open("a", encoding="utf-8", buffering=1)
         return self._files[key]
+
+
+def reports(folder: Path, stage: str, attempt: int) -> Path:
+    """Return the folder of what an attempt reports, among the logs of its run."""
+    return folder / f"{stage}.{attempt}.reports"
 
 
 def existing(folder: Path, stage: str | None = None) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from orchestrator.core.errors import DivergenceError, JobError
 from orchestrator.core.guard import Guard
 from orchestrator.core.spec import Needs, Pool
 from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
-from orchestrator.messages import AttemptRequest, LogLine
+from orchestrator.messages import AttemptRequest, LogLine, Report
 from orchestrator.ports import Chip
 
 HOST_DEVICE = "cpu"
 HOST_BACKEND = "gloo"  # of torch, for tensors in host memory
+REPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LONGEST_REPORT = 1_000_000  # characters
 
 
 def hardware_of(pool: Pool, needs: Needs) -> Hardware:
@@ -110,6 +113,15 @@ class AttemptContext:
         astray = self._guard.look(value, step)
         if astray:
             raise DivergenceError(astray)
+
+    def report(self, name: str, text: str) -> None:
+        """Show a text file with this attempt in the tracker; only rank 0's are kept."""
+        self.go_on()
+        if not REPORT_NAME.fullmatch(name):
+            message = f"{name!r} is no name of a report; use letters, digits and ._-"
+            raise JobError(message)
+        if self.rank == 0:
+            self._desk.outbox.say(Report(name, text[:LONGEST_REPORT]))
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the job is; only rank 0's counts."""

@@ -10,6 +10,7 @@ from types import MappingProxyType, TracebackType
 from orchestrator.core.classify import Signature, kind_of, match
 from orchestrator.core.errors import ArtifactError, OrchestratorError
 from orchestrator.core.failure import FailureKind
+from orchestrator.job import ParityError
 
 LONGEST_LINE = 1_000
 LONGEST_DETAIL = 16_000
@@ -18,6 +19,7 @@ LONGEST_CHAIN = 10
 _OF_TYPES: Mapping[type[BaseException], FailureKind] = MappingProxyType(
     {
         ArtifactError: FailureKind.DATA,
+        ParityError: FailureKind.PARITY,
         MemoryError: FailureKind.OUT_OF_MEMORY,
         FloatingPointError: FailureKind.NUMERICAL_DIVERGENCE,
     }
@@ -36,6 +38,10 @@ class Evidence:
 
 def describe(error: BaseException, signatures: Sequence[Signature] = ()) -> Evidence:
     """Return what `error` tells; the traceback begins at the user's first frame."""
+    if isinstance(error, ParityError):
+        return Evidence(
+            FailureKind.PARITY, _said(error).partition(": ")[2].strip()[:LONGEST_LINE], ""
+        )
     frames = _from_the_user(error.__traceback__)
     if frames is None and isinstance(error, OrchestratorError):
         return Evidence(_kind(error, signatures), _line(error), "")

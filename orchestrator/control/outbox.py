@@ -21,13 +21,14 @@ from orchestrator.messages import (
     Message,
     Points,
     Progress,
+    Report,
     Resumed,
     Saved,
     Succeeded,
 )
 
 MOST_LINES = 10_000
-_Told: TypeAlias = LogLine | Resumed | Saved | tuple[int, Mapping[str, float], float]
+_Told: TypeAlias = LogLine | Report | Resumed | Saved | tuple[int, Mapping[str, float], float]
 
 
 class Outbox:
@@ -50,8 +51,8 @@ class Outbox:
         """Add metric points, recorded at `at` (seconds, epoch); `values` is not changed later."""
         self._told.append((step, values, at))
 
-    def say(self, message: Resumed | Saved) -> None:
-        """Add what happened to the checkpoints."""
+    def say(self, message: Report | Resumed | Saved) -> None:
+        """Add what happened to the checkpoints, or what the job shows."""
         self._told.append(message)
 
     def progress(self, done: int, total: int) -> None:

@@ -116,12 +116,14 @@ def _action_problems(path: str, stage: Stage) -> Iterator[Problem]:
 
 
 _EVERYWHERE = "it fails the same way on every pool"
+_NOT_ALIKE = "what is served must do what was trained"
 HOPELESS: Mapping[tuple[FailureKind, Action], str] = MappingProxyType(
     {
         (FailureKind.USER_CODE, Action.FALL_BACK): _EVERYWHERE,
         (FailureKind.DATA, Action.FALL_BACK): _EVERYWHERE,
         (FailureKind.UNSUPPORTED_OPERATOR, Action.RETRY): "the pool lacks it still",
         (FailureKind.UNSUPPORTED_OPERATOR, Action.OTHER_NODES): "its other nodes lack it too",
+        **{(FailureKind.PARITY, action): _NOT_ALIKE for action in set(Action) - {Action.STOP}},
     }
 )
 

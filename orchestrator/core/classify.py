@@ -33,6 +33,7 @@ CERTAIN = frozenset(
         FailureKind.NUMERICAL_DIVERGENCE,
         FailureKind.PLACEMENT,
         FailureKind.DATA,
+        FailureKind.PARITY,
         FailureKind.SERVING,
         FailureKind.DRAINED,
         FailureKind.CONTROLLER_LOST,

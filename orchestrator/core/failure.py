@@ -24,6 +24,7 @@ class FailureKind(StrEnum):
     HANG = "hang"
     USER_CODE = "user_code"
     DATA = "data"
+    PARITY = "parity"
     SERVING = "serving"
     ROLLED_BACK = "rolled_back"
     DRAINED = "drained"
@@ -64,6 +65,7 @@ DEFAULT_ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
         FailureKind.HANG: Action.FALL_BACK,
         FailureKind.USER_CODE: Action.STOP,
         FailureKind.DATA: Action.STOP,
+        FailureKind.PARITY: Action.STOP,
         FailureKind.SERVING: Action.FALL_BACK,
         FailureKind.ROLLED_BACK: Action.STOP,
         FailureKind.DRAINED: Action.FALL_BACK,

@@ -11,7 +11,7 @@ from orchestrator.control.context import hardware_of, numbers
 from orchestrator.core.errors import JobError
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.spec import Emulation, Needs, Pool
-from orchestrator.messages import Points, Progress
+from orchestrator.messages import Points, Progress, Report
 from tests.control.conftest import CHIP, Bench
 
 
@@ -113,3 +113,15 @@ def test_a_loss_that_went_astray_ends_the_job_with_the_line_that_shows_it(bench:
     assert failure.kind is FailureKind.NUMERICAL_DIVERGENCE
     assert failure.evidence == "train/loss is nan at step 120"
     assert failure.step == 120
+
+
+def test_a_report_leaves_with_what_the_job_says_by_rank_0_alone(bench: Bench) -> None:
+    source = "def job(ctx):\n    ctx.report('parity.md', 'Passed.')\n"
+    assert Report("parity.md", "Passed.") in bench.messages(source)
+    assert Report("parity.md", "Passed.") not in bench.messages(source, rank=1)
+
+
+@pytest.mark.parametrize("name", ["../up.md", "", ".hidden", "a/b", "a\nb"])
+def test_a_report_is_a_file_of_its_own_folder(bench: Bench, name: str) -> None:
+    failure = bench.failure(f"def job(ctx):\n    ctx.report({name!r}, 'x')\n")
+    assert failure.evidence.startswith(f"{name!r} is no name of a report")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.control.evidence import LONGEST_DETAIL, LONGEST_LINE, describe
+from orchestrator.control.evidence import LONGEST_DETAIL, LONGEST_LINE, Evidence, describe
 from orchestrator.core.classify import kind_of
 from orchestrator.core.errors import ArtifactError
 from orchestrator.core.failure import FailureKind
+from orchestrator.job import ParityError
 from tests.build import documented
 
 
@@ -125,3 +126,8 @@ def test_the_line_is_the_one_with_the_makers_code_where_the_message_has_one() ->
     assert found.kind is FailureKind.INTERCONNECT
     assert found.line == "EI0002: [PID: 1] The wait execution of the Notify register times out."
     assert "npuSynchronizeDevice" in found.detail
+
+
+def test_a_parity_that_is_not_kept_is_told_in_its_one_sentence() -> None:
+    found = describe(raised(ParityError("kl_mean is 3, at most 0.02 is allowed")), documented())
+    assert found == Evidence(FailureKind.PARITY, "kl_mean is 3, at most 0.02 is allowed", "")

@@ -264,6 +264,10 @@ def test_all_problems_are_found_at_once() -> None:
             {"on_failure": {FailureKind.UNSUPPORTED_OPERATOR: Action.RETRY}},
             "on_failure.unsupported_operator: 'retry' can't help",
         ),
+        (
+            {"on_failure": {FailureKind.PARITY: Action.FALL_BACK}},
+            "on_failure.parity: 'fall_back' can't help against 'parity': what is served must",
+        ),
     ],
 )
 def test_what_can_not_work_is_refused(changes: dict[str, object], line: str) -> None:

@@ -14,6 +14,7 @@ def test_what_another_pool_can_not_mend_stops() -> None:
     assert stops == {
         FailureKind.USER_CODE,
         FailureKind.DATA,
+        FailureKind.PARITY,
         FailureKind.ROLLED_BACK,
         FailureKind.BUDGET,
         FailureKind.TIME,

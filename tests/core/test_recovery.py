@@ -243,3 +243,10 @@ def test_an_attempt_that_begins_anew_loses_all_steps_and_checkpoints() -> None:
         *(RetryScheduled("s", "b", 0.0, "moved"), *placed(2, "b"), AttemptSaved("s", 2, 5)),
     )
     assert (run.stages["s"].checkpoints, run.lost_steps) == ((5,), 37)
+
+
+@pytest.mark.parametrize("drained", [{}, {"a": "firmware"}])
+def test_what_is_not_what_was_trained_is_tried_nowhere_again(drained: dict[str, str]) -> None:
+    run = after(plan(stage("s"), pools=("a", "b")), *failed(1, K.PARITY, evidence="kl_mean is 3"))
+    found = answer(run, Outlook(drained=drained))
+    assert found == StageFailed("s", "parity: kl_mean is 3")

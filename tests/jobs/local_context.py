@@ -37,6 +37,7 @@ class LocalContext:
     attempt: int = 1
     lines: list[str] = field(default_factory=list)
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    reports: dict[str, str] = field(default_factory=dict)
     done: tuple[int, int] = (0, 0)
     stop_after: int | None = None
     result: dict[str, float] = field(default_factory=dict)
@@ -56,6 +57,9 @@ class LocalContext:
 
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         self.points.append((step, dict(values)))
+
+    def report(self, name: str, text: str) -> None:
+        self.reports[name] = text
 
     def progress(self, done: int, total: int) -> None:
         self.done = (done, total)

@@ -36,7 +36,7 @@ class Texts:
         self._write(shown, "plan.json", json.dumps(asdict(header.plan), indent=1, default=str))
 
     def of_attempt(self, story: Story, attempt: Attempt, shown: Shown) -> None:
-        """Write the log of an attempt that has ended, and the report of how it failed."""
+        """Write the log of an attempt that has ended, what it reports, and how it failed."""
         if attempt.active:
             return
         name = f"{attempt.stage}.{attempt.number}.log"
@@ -46,6 +46,9 @@ class Texts:
             self._write(shown, "failure.md", report)  # again, where more is known of what followed
         if (shown.id, name) not in self._written:
             self._write(shown, name, _tail(self._logs / name, MAX_LOG))
+        for path in sorted((self._logs / f"{attempt.stage}.{attempt.number}.reports").glob("*")):
+            if (shown.id, path.name) not in self._written:
+                self._write(shown, path.name, path.read_text("utf-8", "replace"))
 
     def _write(self, shown: Shown, path: str, text: str) -> None:
         digest = hash(text)
