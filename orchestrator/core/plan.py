@@ -12,6 +12,7 @@ from graphlib import TopologicalSorter
 from orchestrator.core import cost
 from orchestrator.core.checks import problems_of, shared_format
 from orchestrator.core.errors import PlanError, Problem
+from orchestrator.core.parity import with_engines
 from orchestrator.core.policy import UNBOUNDED, Bounds
 from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stage
 
@@ -81,6 +82,7 @@ def make_plan(
     Raises:
         PlanError: With every reason why it can't run.
     """
+    pipeline = with_engines(pipeline)
     problems = [*problems_of(pipeline, fleet, bindings)]
     if problems:
         raise PlanError(problems)

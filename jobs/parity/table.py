@@ -1,0 +1,126 @@
+"""The verdict, the table of figures and the worst prompts, as markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from jobs.parity.figures import divergence, usable
+from jobs.parity.questions import Question
+from jobs.parity.verdict import Threshold
+from orchestrator.job import Score
+
+WORST = 5
+_LONGEST = 120  # characters of a prompt or an answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A prompt, and how far the two models are apart after it: mean KL a place, nats."""
+
+    prompt: str
+    kl: float
+    trained: str
+    served: str
+    right: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """All that the gate says. `why` is empty where it is passed."""
+
+    why: str
+    format: str
+    pools: tuple[str, str]
+    engine: str
+    emulated: bool
+    places: int
+    thresholds: tuple[Threshold, ...]
+    accuracies: tuple[float, float] | None
+    worst: tuple[Prompt, ...]
+
+
+def worst(
+    prompts: Sequence[str],
+    questions: Sequence[Question],
+    scores: tuple[Sequence[Sequence[Score]], Sequence[Sequence[Score]]],
+    answers: tuple[Sequence[str], Sequence[str]],
+) -> tuple[Prompt, ...]:
+    """Return the prompts after which the models are furthest apart; pairs are trained, served."""
+    found = [
+        Prompt(
+            prompt=prompts[at],
+            kl=_apart(scores[0][at], scores[1][at]),
+            trained=answers[0][at],
+            served=answers[1][at],
+            right=(questions[at].example or {}).get("answer"),
+        )
+        for at in range(len(questions))
+    ]
+    return tuple(sorted(found, key=lambda one: (one.trained == one.served, -one.kl))[:WORST])
+
+
+def _apart(trained: Sequence[Score], served: Sequence[Score]) -> float:
+    pairs = list(zip(trained, served, strict=True))
+    if not all(usable(other) for _, other in pairs):
+        return math.inf
+    return sum(divergence(one, other) for one, other in pairs) / max(len(pairs), 1)
+
+
+def markdown(verdict: Verdict) -> str:
+    """Return the verdict for people, one plain sentence first."""
+    trained, served = verdict.pools
+    emulated = " (emulated)" if verdict.emulated else ""
+    said = "Passed" if not verdict.why else f"Not passed: {verdict.why}"
+    lines = [
+        f"{said}.",
+        "",
+        (
+            f"Trained: on {trained}. Served: {verdict.format} on {served}{emulated}, by "
+            f"`{verdict.engine}`. {verdict.places} places of text were compared."
+        ),
+        "",
+        "| figure | value | limit | kept | |",
+        "| --- | ---: | ---: | --- | --- |",
+        *map(_row, verdict.thresholds),
+    ]
+    if verdict.accuracies is not None:
+        before, after = verdict.accuracies
+        lines += ["", f"Right answers: {before:.1%} trained, {after:.1%} served."]
+    lines += ["", "## Prompts after which they are furthest apart", ""]
+    lines += [
+        "| prompt | KL, nats | trained | served | right |",
+        "| --- | ---: | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *map(_prompt, verdict.worst), ""])
+
+
+def as_json(verdict: Verdict) -> str:
+    """Return the verdict for programs; what is no finite number is a text."""
+    return json.dumps(_finite(asdict(verdict)), indent=1, ensure_ascii=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _row(one: Threshold) -> str:
+    limit = f"{'≥' if one.least else '≤'} {one.limit:g}"
+    kept = "yes" if one.kept else "**no**"
+    return f"| {one.name} | {one.value:.4g} | {limit} | {kept} | {one.words} |"
+
+
+def _prompt(one: Prompt) -> str:
+    cells = (one.prompt, f"{one.kl:.3g}", one.trained, one.served, one.right or "")
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(text: str) -> str:
+    """Return a text that stays in its cell."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")[:_LONGEST]

@@ -1,0 +1,52 @@
+"""Which stages must pass before an endpoint serves, and by which engine they ask its model.
+
+A guard of an endpoint is a job of role `serve` that reads the model of the endpoint and that the
+endpoint's stage comes after. Its parameter `engine: auto` means the engine of the endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from orchestrator.core.spec import Pipeline, Role, Stage
+
+ENGINE, OPTIONS, AUTO = "engine", "options", "auto"
+
+
+def guards(stages: Iterable[Stage], serving: Stage) -> tuple[Stage, ...]:
+    """Return the stages that must pass before `serving` begins, of all `stages`."""
+    model = serving.inputs.get(serving.endpoint.model) if serving.endpoint else None
+    return tuple(
+        stage
+        for stage in stages
+        if stage.job
+        and stage.role is Role.SERVE
+        and stage.name in serving.upstream
+        and model in stage.inputs.values()
+    )
+
+
+def with_engines(pipeline: Pipeline) -> Pipeline:
+    """Return `pipeline` with the engine of an endpoint in place of each `auto` of its guards."""
+    engines = {
+        guard.name: serving.endpoint
+        for serving in pipeline.stages
+        if serving.endpoint
+        for guard in guards(pipeline.stages, serving)
+        if guard.params.get(ENGINE) == AUTO
+    }
+    stages = tuple(
+        replace(
+            stage,
+            params={
+                OPTIONS: dict(endpoint.engine_options),
+                **stage.params,
+                ENGINE: endpoint.engine,
+            },
+        )
+        if (endpoint := engines.get(stage.name))
+        else stage
+        for stage in pipeline.stages
+    )
+    return replace(pipeline, stages=stages)

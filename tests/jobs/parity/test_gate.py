@@ -1,0 +1,164 @@
+"""An honest export passes the gate; each planted fault is caught, by the figure that shows it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from jobs.export import export
+from orchestrator.job import ParityError
+from tests.jobs.local_context import LocalContext
+from tests.jobs.parity.conftest import LIMITS, Case, check
+
+NAME = "model.safetensors"
+ATTENTION = "model.layers.0.self_attn.o_proj.weight"
+Tensors = dict[str, torch.Tensor]
+Context = Callable[..., LocalContext]
+
+
+def transposed(tensors: Tensors) -> None:
+    tensors[ATTENTION] = tensors[ATTENTION].T.contiguous()
+
+
+def flipped_bit(tensors: Tensors) -> None:
+    """Flip the highest exponent bit but one of the largest weight of a norm."""
+    bits = tensors["model.norm.weight"].view(torch.int16)
+    bits[0] ^= 1 << 13
+
+
+def doubled(tensors: Tensors) -> None:
+    """What one wrong bit in the scale of a block does: a power of two."""
+    tensors["model.layers.0.mlp.down_proj.weight"] *= 2
+
+
+def truncated_exponent(tensors: Tensors) -> None:
+    """Lose the lowest exponent bit of all matrices, as a cast through a narrower type may."""
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2:
+            bits = tensor.contiguous().view(torch.int16)
+            tensors[name] = (bits & ~(1 << 7)).view(torch.bfloat16)
+
+
+def missing(tensors: Tensors) -> None:
+    del tensors[ATTENTION]
+
+
+def not_a_number(tensors: Tensors) -> None:
+    tensors[ATTENTION][3, 4] = math.nan
+
+
+def spoil(folder: Path, fault: Callable[[Tensors], None]) -> Path:
+    tensors = load_file(folder / NAME)
+    fault(tensors)
+    save_file(tensors, folder / NAME, metadata={"format": "pt"})
+    return folder
+
+
+def why(ctx: LocalContext) -> str:
+    """What the gate says of a model that it refuses."""
+    with pytest.raises(ParityError) as caught:
+        check(ctx)
+    return str(caught.value)
+
+
+def test_an_honest_export_passes_with_all_its_figures(context: Context) -> None:
+    ctx = context()
+    values = check(ctx)
+    assert values["parity/passed"] == 1.0
+    assert values["parity/kl_mean"] <= LIMITS["bf16"]["kl_mean"] / 2
+    assert values["parity/nan"] == values["parity/tokenizer"] == values["parity/template"] == 0
+    assert values["parity/places"] > 24
+    kept = json.loads((ctx.output / "parity.json").read_text())
+    assert kept["why"] == ""
+    assert kept["format"] == "bf16"
+    assert kept["pools"] == ["nvidia", "ascend"]
+    assert all(one["value"] <= one["limit"] for one in kept["thresholds"] if not one["least"])
+    assert "Passed." in ctx.reports["parity.md"]
+    assert "on ascend (emulated)" in ctx.reports["parity.md"]
+
+
+def test_an_export_in_full_precision_is_all_but_the_same(
+    case: Case, context: Context, tmp_path: Path
+) -> None:
+    made = LocalContext(folder=tmp_path / "fp32", inputs={"model": case.trained})
+    export(made, format="fp32")
+    values = check(context(made.output))
+    assert values["parity/kl_max"] < 1e-5
+    assert values["parity/greedy"] == 1.0
+
+
+@pytest.mark.parametrize("fault", [transposed, flipped_bit, doubled, truncated_exponent])
+def test_wrong_weights_are_caught(
+    copy: Path, context: Context, fault: Callable[[Tensors], None]
+) -> None:
+    ctx = context(spoil(copy, fault))
+    said = why(ctx)
+    assert "the model on pool 'ascend' is not the one that was trained" in said
+    assert "is allowed for bf16" in said
+    assert ctx.points[-1][1]["parity/passed"] == 0.0
+    assert "Not passed: " in ctx.reports["parity.md"]
+
+
+def test_a_weight_that_is_no_number_is_caught_before_it_serves(
+    copy: Path, context: Context
+) -> None:
+    said = why(context(spoil(copy, not_a_number)))
+    assert said.startswith("the engine of pool 'ascend' refuses: tensor ")
+    assert "not finite" in said
+
+
+def test_a_tensor_that_is_missing_is_caught(copy: Path, context: Context) -> None:
+    spoil(copy, missing)
+    assert "has missing tensors" in why(context(copy))
+
+
+def test_a_stale_tokenizer_is_caught(case: Case, copy: Path, context: Context) -> None:
+    path = copy / "tokenizer.json"
+    words = json.loads(path.read_text())
+    merges = words["model"]["merges"]
+    words["model"]["merges"] = merges[: len(merges) // 2]
+    path.write_text(json.dumps(words))
+    Tokenizer.from_file(str(path))
+    ctx = context(copy)
+    assert "texts that the tokenizer encodes otherwise" in why(ctx)
+    assert ctx.points[-1][1]["parity/kl_mean"] <= LIMITS["bf16"]["kl_mean"]
+
+
+def test_a_wrong_chat_template_is_caught(copy: Path, context: Context) -> None:
+    path = copy / "chat_template.jinja"
+    path.write_text(path.read_text().replace("<|user|>", "<|user|> "))
+    ctx = context(copy)
+    assert why(ctx).startswith("template is ")
+    assert ctx.points[-1][1]["parity/tokenizer"] == 0.0
+
+
+def test_a_template_that_is_gone_is_caught(copy: Path, context: Context) -> None:
+    (copy / "chat_template.jinja").unlink()
+    assert why(context(copy)).startswith("template is ")
+
+
+@pytest.mark.parametrize(
+    ("params", "kind", "line"),
+    [
+        ({"limits": {}}, ValueError, "limits has none for format 'bf16'; it has none"),
+        (
+            {"limits": {"bf16": {**LIMITS["bf16"], "klmean": 1.0}}},
+            ValueError,
+            "limits.bf16 has no use for 'klmean'",
+        ),
+        ({"engine": "auto"}, TypeError, "engine='auto' is no dotted name of an engine"),
+        ({"engine": "jobs.engines.echo.EchoEngine"}, TypeError, "it has no `score`"),
+    ],
+)
+def test_a_wrong_config_is_no_verdict(
+    context: Context, params: dict[str, object], kind: type[Exception], line: str
+) -> None:
+    with pytest.raises(kind, match=line):
+        check(context(), **params)
