@@ -39,6 +39,7 @@ def build() -> argparse.ArgumentParser:
     _runs(verbs)
     _fleet(verbs)
     _endpoints(verbs)
+    _models(verbs)
     _services(verbs)
     _hidden(verbs)
     return parser
@@ -136,6 +137,18 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     keys.add_argument("--tokens", type=int, help="tokens a minute, at most")
     keys.add_argument("--days", type=float, help="until it expires")
     _json(keys)
+
+
+def _models(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    models = verbs.add_parser("models", help="list the versions of the models that were served")
+    models.add_argument("model", nargs="?", metavar="MODEL", help="of this endpoint alone")
+    _json(models)
+    promote = verbs.add_parser("promote", help="make a version the champion of its model")
+    promote.add_argument("model", metavar="MODEL")
+    promote.add_argument("version", nargs="?", type=int, help="default: the candidate")
+    promote.add_argument(
+        "--force", default="", metavar="REASON", help="though its parity is not passed"
+    )
 
 
 def _services(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,5 +1,7 @@
 """`orchestrator _reap`: the service that looks after runs whose controller is gone.
 
+It also keeps the champions of the registry in step with the traffic of endpoints.
+
 It ends when for a while no run is left to look after and nobody uses the services of this home.
 """
 
@@ -7,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
 from orchestrator.control.reaper import Reaper
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.run import Run
+from orchestrator.ports import EndpointStore
 from orchestrator.supervisor import holder, tenancy
 
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -29,12 +33,25 @@ def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this
         return wiring.bury(at, store, one, reason)
 
     reaper = Reaper(store, clock, holder.lives, bury)
+    endpoints, followed = wiring.endpoint_store(at), dict[str, int]()
     idle = 0
     while idle < IDLE_LOOKS:
         busy = _look(reaper) or tenancy.used(at)
+        _follow(at, endpoints, followed)
         idle = 0 if busy else idle + 1
         clock.sleep(SECONDS_BETWEEN_LOOKS)
     return Exit.SUCCEEDED
+
+
+def _follow(at: Path, endpoints: EndpointStore, followed: dict[str, int]) -> None:
+    """Tell the registry of models whose traffic has moved; later, where it is away."""
+    try:
+        lives = endpoints.endpoints()
+    except OrchestratorError:
+        return
+    for name, life in lives.items():
+        if followed.get(name) != life.seq and wiring.follow_traffic(at, life):
+            followed[name] = life.seq
 
 
 def _look(reaper: Reaper) -> bool:

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> Exit:
         reason = f"rolled back by {getpass.getuser()}"
         store.follow(life, [TrafficMoved({earlier.number: WHOLE}, reason)], wiring.clock().now())
         print(f"All traffic of {life.name} goes to {earlier.name} on {earlier.pool}.")
+        wiring.follow_traffic(wiring.home(), store.endpoint(life.name))
         return Exit.SUCCEEDED
     before = life.before
     if before is None or before.deployment is None:

@@ -32,5 +32,6 @@ def run(args: argparse.Namespace) -> Exit:
     except TransitionError as error:
         there = ", ".join(f"{r.name} ({r.state})" for r in life.live) or "none"
         raise TransitionError(f"{error}; revisions: {there}") from None
+    wiring.follow_traffic(wiring.home(), store.endpoint(life.name))
     endpoints.show({life.name: store.endpoint(life.name)})
     return Exit.SUCCEEDED

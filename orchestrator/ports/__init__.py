@@ -6,6 +6,7 @@ Foreign errors are translated by the adapter: a port raises only what its docstr
 from orchestrator.ports.endpoints import EndpointStore, Traffic
 from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
 from orchestrator.ports.pools import Chip, Cluster, Replicas, Serving, Worker
+from orchestrator.ports.registry import Registry
 from orchestrator.ports.stores import ArtifactStore, EventStore, Point, Stored
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Gates",
     "Observer",
     "Point",
+    "Registry",
     "Replicas",
     "Serving",
     "Stored",

@@ -48,7 +48,7 @@ from orchestrator.wiring.services import (
     submit,
     views,
 )
-from orchestrator.wiring.tracking import bury
+from orchestrator.wiring.tracking import bury, follow_traffic, registry
 
 __all__ = [
     "artifact_store",
@@ -61,6 +61,7 @@ __all__ = [
     "fetch_model",
     "find_cluster",
     "find_gateway",
+    "follow_traffic",
     "forget_endpoints",
     "gates",
     "home",
@@ -68,6 +69,7 @@ __all__ = [
     "plan",
     "planned",
     "pool_states",
+    "registry",
     "replicas",
     "run_worker",
     "running",

@@ -211,6 +211,7 @@ def tracker(
         from orchestrator.adapters.no_tracker import NoTracker
 
         return NoTracker()
+    from orchestrator.adapters.event_store import SqlEventStore
     from orchestrator.adapters.mlflow_tracker import MlflowTracker
     from orchestrator.wiring.tracking import access
 
@@ -224,6 +225,7 @@ def tracker(
         access=access(uri),
         pools=_pool_processes(logs.parent.parent),
         upto=upto,
+        endpoints=SqlEventStore(database(logs.parent.parent)),
     )
 
 

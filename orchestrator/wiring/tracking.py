@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from orchestrator.core.endpoints import EndpointLife
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.run import Run
 from orchestrator.core.settings import TrackingSettings
-from orchestrator.ports import EventStore
+from orchestrator.ports import EventStore, Registry
 from orchestrator.wiring import adapters
 from orchestrator.wiring.adapters import tracking_address
 
@@ -87,3 +88,37 @@ def _proxy(uri: str) -> str:
     if host in _HERE or proxy_bypass(host):
         return ""
     return getproxies().get(parts.scheme, "")
+
+
+def registry(at: Path) -> Registry:
+    """Return the registry of models; the tracking server of this machine is started if need be.
+
+    Raises:
+        TrackingError: It can't be started or reached.
+    """
+    from orchestrator.adapters import mlflow_server
+    from orchestrator.adapters.mlflow_tracker import Models
+
+    uri = tracking_address(TrackingSettings()) or mlflow_server.up(at)
+    return Models(uri, access(uri))
+
+
+def follow_traffic(at: Path, life: EndpointLife) -> bool:
+    """Make the champion what has all traffic; return whether the registry was there.
+
+    Where it is away the reaper does so later, or who next drives a run of this endpoint.
+    """
+    from orchestrator.adapters import mlflow_server
+    from orchestrator.adapters.mlflow_tracker import Models
+
+    uri = tracking_address(TrackingSettings()) or mlflow_server.find(at)
+    if not uri:
+        return False
+    models = Models(uri, access(uri))
+    try:
+        models.follow(life)
+    except TrackingError:
+        return False
+    finally:
+        models.close()
+    return True

@@ -19,6 +19,7 @@ from orchestrator.adapters.mlflow_tracker.curves import Curves
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
 from orchestrator.adapters.mlflow_tracker.reaper import ORPHANED
+from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.server import RUNNING, MetricPoint, Server, Shown
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.texts import Texts
@@ -50,6 +51,7 @@ class Projection:
         server: Server,
         logs: Path,
         upto: Callable[[], int] = lambda: sys.maxsize,
+        registrar: Registrar | None = None,
     ) -> None:
         """Read the header of `run`; `logs` is the folder of its attempts' logs.
 
@@ -64,6 +66,7 @@ class Projection:
         self._outbox = Outbox(server)
         self._curves = Curves(store, header)
         self._texts = Texts(server, logs)
+        self._registrar = registrar
         self._shown: dict[str, Shown] | None = None
         self._summed: set[str] = set()
         self._in_views: list[str] | None = None
@@ -111,6 +114,8 @@ class Projection:
     def close(self) -> None:
         """Leave the server."""
         self._server.close()
+        if self._registrar is not None:
+            self._registrar.close()
 
     def _write(self, now: float) -> None:
         if not self._server.connected:
@@ -133,6 +138,8 @@ class Projection:
         self._texts.of_run(self.run.header, parent)
         for attempt in self._story.attempts:
             self._texts.of_attempt(self._story, attempt, attempts[attempt.stage, attempt.number])
+        if self._registrar is not None:
+            self._registrar.sync(self.run, self._shown, self._server.experiment_id)
 
     def _forget(self) -> None:
         """Look at the server again before the next pass: a request may have gone through."""
@@ -140,6 +147,8 @@ class Projection:
         self._outbox.clear()
         self._curves.forget()
         self._summed.clear()
+        if self._registrar is not None:
+            self._registrar.forget()
 
     # --- what is shown ------------------------------------------------------------------------
 

@@ -67,6 +67,10 @@ class Rest:
         """Have something done. Raises `AwayError`, `RefusedError`."""
         return self._json(self._ask("POST", f"{API}{path}", json.dumps(fields).encode(), _JSON))
 
+    def patch(self, path: str, fields: Mapping[str, object]) -> Mapping[str, Any]:
+        """Have something changed. Raises `AwayError`, `RefusedError`."""
+        return self._json(self._ask("PATCH", f"{API}{path}", json.dumps(fields).encode(), _JSON))
+
     def put_artifact(self, path: str, content: bytes) -> None:
         """Store a file by way of the server. Raises `AwayError`, `RefusedError`."""
         self._ask("PUT", f"{ARTIFACTS}{quote(path)}", content, _BYTES)

@@ -15,12 +15,14 @@ from pathlib import Path
 
 from orchestrator.adapters.mlflow_tracker import figures
 from orchestrator.adapters.mlflow_tracker.load import Sampler
+from orchestrator.adapters.mlflow_tracker.models import Models
 from orchestrator.adapters.mlflow_tracker.projection import Projection
+from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.rest import Access
 from orchestrator.adapters.mlflow_tracker.server import Server
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.settings import TrackingSettings
-from orchestrator.ports import Clock, EventStore
+from orchestrator.ports import Clock, EndpointStore, EventStore
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +53,18 @@ class MlflowTracker:
         pools: Mapping[str, int] | None = None,
         pace: Pace | None = None,
         upto: Callable[[], int] = lambda: sys.maxsize,
+        endpoints: EndpointStore | None = None,
     ) -> None:
         """Start the thread.
 
         `logs` is the folder of the attempts' logs. `pools` has, for pools whose processes run on
         this machine, the id of the process whose descendants they are: their load is measured.
-        `upto` returns the number of the last event that is to be shown.
+        `upto` returns the number of the last event that is to be shown. `endpoints` tells which
+        model is the champion of each.
         """
         server = Server(uri, settings.experiment, access)
-        self._projection = Projection(store, run, server, logs, upto)
+        registrar = Registrar(Models(uri, access), endpoints, logs)
+        self._projection = Projection(store, run, server, logs, upto, registrar)
         self._clock, self._pace = clock, pace or Pace()
         self._sampler = Sampler(clock, settings.system_seconds, pools or {})
         self._last_heartbeat = float("-inf")

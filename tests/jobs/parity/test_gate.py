@@ -28,9 +28,9 @@ def transposed(tensors: Tensors) -> None:
 
 
 def flipped_bit(tensors: Tensors) -> None:
-    """Flip the highest exponent bit but one of the largest weight of a norm."""
-    bits = tensors["model.norm.weight"].view(torch.int16)
-    bits[0] ^= 1 << 13
+    """Flip the highest exponent bit of one weight that is below 2."""
+    bits = tensors["model.layers.0.mlp.down_proj.weight"].view(torch.int16)
+    bits[0, 0] ^= 1 << 14
 
 
 def doubled(tensors: Tensors) -> None:

@@ -1,0 +1,230 @@
+"""The model registry of an MLflow server, by REST: the port `Registry`, and how versions are made.
+
+A version's source is a logged model of MLflow, because the server takes no file path that isn't
+its own as a source. That model holds no weights but `artifact.json`: where the weights are, and
+the digest that proves them. Every verb may be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from orchestrator.adapters.mlflow_tracker import fields
+from orchestrator.adapters.mlflow_tracker.errors import RefusedError
+from orchestrator.adapters.mlflow_tracker.rest import Access, Rest
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.endpoints import EndpointLife
+from orchestrator.core.registry import CHAMPION, KEY, Entry, ModelVersion, leader
+
+_MOVED = "orchestrator.moved_at"
+_NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_PAGE = "100"
+_PROXIED = "mlflow-artifacts:/"
+_POINTER = "artifact.json"
+
+
+class Models:
+    """The registered models of a server. Not for use by two threads at once."""
+
+    def __init__(self, uri: str, access: Access | None = None) -> None:
+        """Remember where; nothing is asked yet."""
+        self._rest = Rest(uri, access or Access())
+        self._folders: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Leave the server. Safe to call twice."""
+        self._rest.close()
+
+    # --- the port ------------------------------------------------------------------------------
+
+    def versions(self, model: str = "") -> Sequence[ModelVersion]:
+        """Return the versions of `model`, or of all models, newest first."""
+        where = {"filter": f"name = '{model}'"} if model else {}
+        found = [_version(one) for one in self._pages("model-versions/search", where)]
+        aliases = {name: self._aliases(name) for name in {one.name for one in found}}
+        named = [replace(one, aliases=_of(aliases[one.name], one.number)) for one in found]
+        return sorted(named, key=lambda one: (one.created, one.number), reverse=True)
+
+    def promote(self, version: ModelVersion, note: str) -> None:
+        """Make `version` the champion of its model; `note` says who did so, and why."""
+        self.alias(version, CHAMPION)
+        self.tag(version, {"promoted": note})
+
+    def follow(self, life: EndpointLife) -> ModelVersion | None:
+        """Make the champion what one endpoint gives all traffic to; return it, if that is new.
+
+        Each move counts once: what somebody promotes later stays until the traffic moves again.
+        """
+        led = leader(life)
+        model = self._model(life.name)
+        if led is None or model is None:
+            return None
+        (at, key), tags = led, _tags(model)
+        if at <= float(tags.get(_MOVED, "-inf")):
+            return None
+        found = next((one for one in self.versions(life.name) if one.key == key), None)
+        if found is None and key:
+            return None  # it is not registered yet
+        if found is not None:
+            self.alias(found, CHAMPION)
+        mark = {"name": life.name, "key": _MOVED, "value": repr(at)}
+        self._rest.post("registered-models/set-tag", mark)
+        return found
+
+    # --- versions ------------------------------------------------------------------------------
+
+    def create(self, entry: Entry, experiment: str, run: str) -> ModelVersion:
+        """Make a version that is not there; `run` is the MLflow run that it comes from."""
+        if self._model(entry.name) is None:
+            what = f"What endpoint {entry.name} serves, one version for each model and pool."
+            self._rest.post("registered-models/create", {"name": entry.name, "description": what})
+        logged = self._logged(entry, experiment) or self._log(entry, experiment, run)
+        made = self._rest.post(
+            "model-versions/create",
+            {
+                "name": entry.name,
+                "source": f"models:/{logged}",
+                "run_id": run,
+                "model_id": logged,
+                "description": _description(entry),
+                "tags": _pairs(entry.tags),
+            },
+        )
+        return replace(_version(made["model_version"]), tags=clean(entry.tags))
+
+    def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> ModelVersion:
+        """Write the tags that differ; return the version with them."""
+        place = {"name": version.name, "version": str(version.number)}
+        new = {k: v for k, v in clean(tags).items() if version.tags.get(k) != v}
+        for key, value in new.items():
+            self._rest.post("model-versions/set-tag", {**place, "key": key, "value": value})
+        return replace(version, tags={**version.tags, **new})
+
+    def describe(self, version: ModelVersion, entry: Entry) -> None:
+        """Write what a reader sees first."""
+        place = {"name": version.name, "version": str(version.number)}
+        self._rest.patch("model-versions/update", {**place, "description": _description(entry)})
+
+    def alias(self, version: ModelVersion, alias: str) -> None:
+        """Point an alias at a version."""
+        place = {"name": version.name, "version": str(version.number)}
+        self._rest.post("registered-models/alias", {**place, "alias": alias})
+
+    def measure(self, version: ModelVersion, run: str, figures: Mapping[str, float]) -> None:
+        """Tie metrics of the MLflow run `run` to the model of a version."""
+        at = round(version.created * 1000)
+        points = [
+            {
+                "key": fields.name(key),
+                "value": value,
+                "timestamp": at,
+                "step": 0,
+                "model_id": version.model_id,
+            }
+            for key, value in figures.items()
+        ]
+        if points and version.model_id:
+            self._rest.post("runs/log-batch", {"run_id": run, "metrics": points})
+
+    def attach(self, version: ModelVersion, name: str, text: str) -> None:
+        """Put a text file beside the pointer of a version's model."""
+        found = self._rest.get(f"logged-models/{version.model_id}")
+        self._put(str(found["model"]["info"].get("artifact_uri", "")), name, text)
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def _logged(self, entry: Entry, experiment: str) -> str | None:
+        """Return the logged model that an earlier try has left."""
+        where = {"experiment_ids": [experiment], "filter": f"tags.`{KEY}` = '{entry.key}'"}
+        found = self._rest.post("logged-models/search", where).get("models", ())
+        return next((str(one["info"]["model_id"]) for one in found), None)
+
+    def _log(self, entry: Entry, experiment: str, run: str) -> str:
+        made = self._rest.post(
+            "logged-models",
+            {
+                "experiment_id": experiment,
+                "name": _NO_NAME.sub("-", entry.name),
+                "model_type": "orchestrator",
+                "source_run_id": run,
+                "tags": _pairs(entry.tags),
+            },
+        )["model"]["info"]
+        logged = str(made["model_id"])
+        self._put(str(made.get("artifact_uri", "")), _POINTER, _pointer(entry.model))
+        status = {"model_id": logged, "status": "LOGGED_MODEL_READY"}
+        self._rest.patch(f"logged-models/{logged}", status)
+        output = {"run_id": run, "models": [{"model_id": logged, "step": 0}]}
+        self._rest.post("runs/outputs", output)
+        return logged
+
+    def _put(self, folder: str, name: str, text: str) -> None:
+        if folder.startswith(_PROXIED):
+            place = folder.removeprefix(_PROXIED).strip("/")
+            self._rest.put_artifact(f"{place}/{name}", text.encode())
+
+    def _model(self, name: str) -> Mapping[str, Any] | None:
+        try:
+            found = self._rest.get("registered-models/get", name=name)
+        except RefusedError:
+            return None
+        return dict(found["registered_model"])
+
+    def _aliases(self, name: str) -> list[Mapping[str, str]]:
+        return list((self._model(name) or {}).get("aliases", ()))
+
+    def _pages(self, path: str, where: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        asked = {**where, "max_results": _PAGE}
+        while True:
+            page = self._rest.get(path, **asked)
+            yield from page.get("model_versions", ())
+            if not page.get("next_page_token"):
+                return
+            asked["page_token"] = page["next_page_token"]
+
+
+def _version(one: Mapping[str, Any]) -> ModelVersion:
+    return ModelVersion(
+        name=one["name"],
+        number=int(one["version"]),
+        source=one.get("source", ""),
+        created=int(one.get("creation_timestamp", 0)) / 1000,
+        tags=_tags(one),
+    )
+
+
+def _of(aliases: Sequence[Mapping[str, str]], number: int) -> tuple[str, ...]:
+    return tuple(sorted(one["alias"] for one in aliases if int(one["version"]) == number))
+
+
+def _tags(one: Mapping[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in one.get("tags", ())}
+
+
+def clean(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags as MLflow takes them."""
+    return {fields.name(k): fields.cut(v, fields.MAX_TAG) for k, v in tags.items() if v}
+
+
+def _pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in clean(tags).items()]
+
+
+def _pointer(model: ArtifactRef) -> str:
+    return json.dumps(asdict(model), indent=1)
+
+
+def _description(entry: Entry) -> str:
+    """Return where a version comes from, in two sentences."""
+    tags = entry.tags
+    reason = f" ({tags['parity.reason']})" if "parity.reason" in tags else ""
+    emulated = " (emulated)" if tags["emulated"] == "true" else ""
+    return (
+        f"Exported in {tags['format'] or 'its own format'} by stage {tags['stage']} of run "
+        f"{tags['run']} for pool {tags['pool']}{emulated}. "
+        f"Compared with what was trained: {tags['parity']}{reason}."
+    )

@@ -1,0 +1,114 @@
+"""Keeps the registry as the event store tells: versions of a run's models, and their aliases.
+
+Like the tree of runs it is compared and mended, so a pass that broke off is simply done again.
+What the registry refuses is reported and left out: the runs are shown all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.adapters.mlflow_tracker import fields
+from orchestrator.adapters.mlflow_tracker.errors import RefusedError
+from orchestrator.adapters.mlflow_tracker.models import Models, clean
+from orchestrator.adapters.mlflow_tracker.server import Shown
+from orchestrator.core.registry import (
+    CANDIDATE,
+    PARITY,
+    Entry,
+    ModelVersion,
+    Parity,
+    candidate,
+    entries,
+)
+from orchestrator.core.run import Run
+from orchestrator.ports import EndpointStore
+
+logger = logging.getLogger(__name__)
+
+
+class Registrar:
+    """The registry's part of a projection. For one thread."""
+
+    def __init__(self, models: Models, endpoints: EndpointStore | None, logs: Path) -> None:
+        """Know of no version yet; `logs` is the folder of the attempts' logs and reports."""
+        self._models, self._endpoints, self._logs = models, endpoints, logs
+        self._done: dict[str, ModelVersion] = {}
+        self._followed: dict[str, int] = {}
+
+    def sync(self, run: Run, shown: Mapping[str, Shown], experiment: str) -> None:
+        """Bring the versions of `run` up to date, and the champions of its endpoints.
+
+        Raises:
+            AwayError: MLflow is away; a later call does what is missing.
+        """
+        for entry in entries(run):
+            try:
+                self._keep(entry, run, shown, experiment)
+                self._follow(entry.name)
+            except RefusedError as error:
+                logger.warning("MLflow's registry left something out: %s", error)
+
+    def forget(self) -> None:
+        """Look at the server again: a request may have gone through."""
+        self._done.clear()
+        self._followed.clear()
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._models.close()
+
+    def _keep(self, entry: Entry, run: Run, shown: Mapping[str, Shown], experiment: str) -> None:
+        found = self._done.get(entry.key) or self._found(entry)
+        new = found is None
+        if found is None:
+            found = self._models.create(entry, experiment, _shown(run, entry.exporter, shown))
+        self._done[entry.key] = found
+        news = _news(entry)
+        if news and (new or any(found.tags.get(key) != value for key, value in news.items())):
+            version = self._models.tag(found, news)
+            self._models.describe(version, entry)
+            self._compared(version, entry, _shown(run, entry.guard, shown))
+            self._candidate(entry.name)
+            self._done[entry.key] = version
+
+    def _found(self, entry: Entry) -> ModelVersion | None:
+        there = (one for one in self._models.versions(entry.name) if one.key == entry.key)
+        return min(there, key=lambda one: one.number, default=None)
+
+    def _candidate(self, name: str) -> None:
+        best = candidate(self._models.versions(name))
+        if best is not None and CANDIDATE not in best.aliases:
+            self._models.alias(best, CANDIDATE)
+
+    def _compared(self, version: ModelVersion, entry: Entry, run: str) -> None:
+        """Tie the figures of a comparison, and what it reports, to the model."""
+        if entry.guard is None or not version.model_id:
+            return
+        self._models.measure(version, run, entry.figures)
+        stage, number = entry.guard
+        for path in sorted((self._logs / f"{stage}.{number}.reports").glob("*")):
+            self._models.attach(version, path.name, path.read_text("utf-8", "replace"))
+
+    def _follow(self, name: str) -> None:
+        if self._endpoints is None:
+            return
+        life = self._endpoints.endpoint(name)
+        if self._followed.get(name) != life.seq:
+            self._models.follow(life)
+            self._followed[name] = life.seq
+
+
+def _news(entry: Entry) -> dict[str, str]:
+    """Return what a comparison says; the lineage of a version stays that of its first run."""
+    if entry.tags[PARITY] == Parity.PENDING:
+        return {}
+    return clean({k: v for k, v in entry.tags.items() if k.startswith(PARITY)})
+
+
+def _shown(run: Run, place: tuple[str, int] | None, shown: Mapping[str, Shown]) -> str:
+    """Return the MLflow run of an attempt; that of the whole run where it made none."""
+    key = fields.attempt_key(run.header.run, *place) if place else run.header.run
+    return shown[key].id

@@ -1,0 +1,173 @@
+"""The models of a run on a real MLflow server: versions with their lineage, and aliases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow.artifacts import load_text
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from orchestrator.adapters.mlflow_tracker import MlflowTracker, Models
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.endpoints import (
+    EndpointLife,
+    RevisionAdded,
+    RevisionReady,
+    TrafficMoved,
+    follow,
+)
+from orchestrator.core.failure import FailureKind
+from orchestrator.core.plan import Plan, PlannedStage
+from orchestrator.core.registry import key_of
+from orchestrator.core.run import RunHeader
+from orchestrator.core.spec import Endpoint, Needs, Role, Stage
+from orchestrator.core.state import (
+    AttemptFailed,
+    AttemptPlaced,
+    AttemptStarted,
+    AttemptSucceeded,
+    Event,
+    RunFailed,
+    RunStarted,
+    StageFailed,
+    StageSkipped,
+)
+from tests.adapters.mlflow_tracker.conftest import POOLS, START, MemoryStore
+from tests.build import deployment, failure
+
+SECONDS = 60.0
+FIGURES = {"parity/kl_mean": 0.0012, "parity/top1": 1.0, "parity/passed": 1.0}
+
+
+class OneEndpoint:
+    """The port `EndpointStore`, as far as a tracker asks."""
+
+    def __init__(self, name: str) -> None:
+        self.life = EndpointLife(name=name)
+
+    def endpoint(self, name: str) -> EndpointLife:
+        return self.life
+
+    def say(self, *events: object) -> None:
+        for event in events:
+            self.life = follow(self.life, event, float(self.life.seq))  # type: ignore[arg-type]
+
+
+class Telling:
+    """A run that exports, compares, and serves; `say` tells its events."""
+
+    def __init__(self, name: str, endpoint: str) -> None:
+        needs = Needs(devices=0)
+        export = Stage(name="export", role=Role.PREPARE, job="jobs.export.export", needs=needs)
+        reads = {"model": "export"}
+        parity = Stage(name="parity", role=Role.SERVE, job="jobs.parity.check", inputs=reads)
+        served = Endpoint(name=endpoint, engine="jobs.engines.Torch")
+        serve = Stage(
+            name="serve", role=Role.SERVE, endpoint=served, inputs=reads, after=("parity",)
+        )
+        planned = (
+            PlannedStage(stage=export, pools=("nvidia",)),
+            PlannedStage(stage=parity, pools=("ascend",)),
+            PlannedStage(stage=serve, pools=("ascend",), formats=("bf16",)),
+        )
+        plan = Plan(pipeline="r2", fleet="local", stages=planned, pools=POOLS)
+        self.name, self.at = name, START
+        self.store = MemoryStore(RunHeader(run=name, plan=plan, created=START))
+        self.say(RunStarted(1))
+
+    def say(self, *events: Event) -> None:
+        for event in events:
+            self.at += 1
+            self.store.say(event, self.at)
+
+    def succeed(self, stage: str, pool: str, ref: ArtifactRef | None, **metrics: float) -> None:
+        begun = AttemptStarted(stage, 1, pool), AttemptPlaced(stage, 1, (f"{pool}-0",))
+        self.say(*begun, AttemptSucceeded(stage, 1, ref, metrics))
+
+
+def model(letter: str) -> ArtifactRef:
+    return ArtifactRef(f"file:///artifacts/{letter}", letter * 64, 10)
+
+
+@pytest.mark.services
+def test_a_run_registers_its_model_and_the_traffic_makes_the_champion(
+    uri: str, experiment: str, track: Callable[..., MlflowTracker], tmp_path: Path
+) -> None:
+    name = f"chat-{experiment}"
+    endpoints, client, models = OneEndpoint(name), MlflowClient(uri), Models(uri)
+    first = Telling("r2-1", name)
+    first.succeed("export", "nvidia", model("a"))
+    first.succeed("parity", "ascend", None, **FIGURES)
+    first.say(AttemptStarted("serve", 1, "ascend"))
+    reports = tmp_path / "parity.1.reports"
+    reports.mkdir()
+    (reports / "parity.md").write_text("Passed.")
+    deployed = deployment(name, pool_name="ascend", model=model("a"))
+    endpoints.say(RevisionAdded(1, deployed), RevisionReady(1), TrafficMoved({1: 100}, "first"))
+    assert track(first, endpoints=endpoints).close(SECONDS)
+    assert track(first, endpoints=endpoints).close(SECONDS)
+
+    (version,) = models.versions(name)
+    assert version.aliases == ("candidate", "champion")
+    found = client.get_model_version(name, str(version.number))
+    exporter, parity = (
+        _run(client, experiment, f"r2-1/{stage}/1") for stage in ("export", "parity")
+    )
+    assert found.run_id == exporter.info.run_id
+    assert found.source == f"models:/{version.model_id}"
+    assert found.description == (
+        "Exported in bf16 by stage export of run r2-1 for pool ascend (emulated). "
+        "Compared with what was trained: passed."
+    )
+    expected = {"parity": "passed", "parity.kl_mean": "0.0012", "artifact.uri": model("a").uri}
+    assert expected.items() <= found.tags.items()
+    logged = client.get_logged_model(version.model_id)
+    assert logged.source_run_id == exporter.info.run_id
+    assert {m.key: m.value for m in logged.metrics or []} == FIGURES
+    assert {m.run_id for m in logged.metrics or []} == {parity.info.run_id}
+    assert json.loads(load_text(f"{logged.artifact_location}/artifact.json")) == {
+        "uri": model("a").uri,
+        "digest": model("a").digest,
+        "size": 10,
+    }
+    assert load_text(f"{logged.artifact_location}/parity.md") == "Passed."
+    files = {item.path for item in client.list_artifacts(parity.info.run_id)}
+    assert "parity.md" in files
+
+    second = Telling("r2-2", name)
+    second.succeed("export", "nvidia", model("b"))
+    second.say(
+        AttemptStarted("parity", 1, "ascend"),
+        AttemptFailed("parity", 1, failure(FailureKind.PARITY, "kl_mean is 3")),
+        StageFailed("parity", "parity: kl_mean is 3"),
+        StageSkipped("serve", "stage 'parity' failed"),
+        RunFailed("stage 'parity' failed"),
+    )
+    assert track(second, endpoints=endpoints).close(SECONDS)
+    refused, kept = models.versions(name)
+    assert (refused.key, refused.parity) == (key_of(model("b"), "ascend"), "failed")
+    assert refused.tags["parity.reason"] == "parity: kl_mean is 3"
+    assert (refused.aliases, kept.aliases) == ((), ("candidate", "champion"))
+
+    models.promote(refused, "by ada")
+    assert models.follow(endpoints.life) is None  # what was moved before counts no more
+    assert models.versions(name)[0].aliases == ("champion",)
+    again = TrafficMoved({1: 100}, "rolled back by ada")
+    endpoints.say(again)
+    champion = models.follow(endpoints.life)
+    assert champion is not None
+    assert champion.number == version.number
+    assert models.versions(name)[0].aliases == ()
+    models.close()
+
+
+def _run(client: MlflowClient, experiment: str, key: str) -> Run:
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    where = f"tags.`orchestrator.key` = '{key}'"
+    (run,) = client.search_runs([found.experiment_id], where)
+    return run
