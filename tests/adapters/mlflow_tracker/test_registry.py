@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from mlflow.artifacts import load_text
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -22,7 +23,7 @@ from orchestrator.core.endpoints import (
 )
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.plan import Plan, PlannedStage
-from orchestrator.core.registry import key_of
+from orchestrator.core.registry import ModelVersion, key_of
 from orchestrator.core.run import RunHeader
 from orchestrator.core.spec import Endpoint, Needs, Role, Stage
 from orchestrator.core.state import (
@@ -93,13 +94,14 @@ def model(letter: str) -> ArtifactRef:
     return ArtifactRef(f"file:///artifacts/{letter}", letter * 64, 10)
 
 
-@pytest.mark.services
-def test_a_run_registers_its_model_and_the_traffic_makes_the_champion(
+@pytest.fixture
+def registered(
     uri: str, experiment: str, track: Callable[..., MlflowTracker], tmp_path: Path
-) -> None:
+) -> Iterator[Registered]:
+    """A run that exported, compared and served; then one whose comparison failed."""
     name = f"chat-{experiment}"
-    endpoints, client, models = OneEndpoint(name), MlflowClient(uri), Models(uri)
-    first = Telling("r2-1", name)
+    endpoints = OneEndpoint(name)
+    first, second = Telling("r2-1", name), Telling("r2-2", name)
     first.succeed("export", "nvidia", model("a"))
     first.succeed("parity", "ascend", None, **FIGURES)
     first.say(AttemptStarted("serve", 1, "ascend"))
@@ -108,15 +110,46 @@ def test_a_run_registers_its_model_and_the_traffic_makes_the_champion(
     (reports / "parity.md").write_text("Passed.")
     deployed = deployment(name, pool_name="ascend", model=model("a"))
     endpoints.say(RevisionAdded(1, deployed), RevisionReady(1), TrafficMoved({1: 100}, "first"))
-    assert track(first, endpoints=endpoints).close(SECONDS)
-    assert track(first, endpoints=endpoints).close(SECONDS)
-
-    (version,) = models.versions(name)
-    assert version.aliases == ("candidate", "champion")
-    found = client.get_model_version(name, str(version.number))
-    exporter, parity = (
-        _run(client, experiment, f"r2-1/{stage}/1") for stage in ("export", "parity")
+    second.succeed("export", "nvidia", model("b"))
+    second.say(
+        AttemptStarted("parity", 1, "ascend"),
+        AttemptFailed("parity", 1, failure(FailureKind.PARITY, "kl_mean is 3")),
+        StageFailed("parity", "parity: kl_mean is 3"),
+        StageSkipped("serve", "stage 'parity' failed"),
+        RunFailed("stage 'parity' failed"),
     )
+    for one in (first, first, second):  # the second time nothing is new
+        assert track(one, endpoints=endpoints).close(SECONDS)
+    found = Registered(uri, name, Models(uri), MlflowClient(uri), experiment, endpoints)
+    yield found
+    found.models.close()
+
+
+def test_a_run_registers_its_model_and_the_traffic_makes_the_champion(
+    registered: Registered,
+) -> None:
+    refused, kept = registered.models.versions(registered.name)
+    assert kept.aliases == ("candidate", "champion")
+    assert (refused.key, refused.parity) == (key_of(model("b"), "ascend"), "failed")
+    assert refused.tags["parity.reason"] == "parity: kl_mean is 3"
+    assert refused.aliases == ()
+    _has_its_lineage(registered, kept)
+
+    registered.models.promote(refused, "by ada")
+    life = registered.endpoints.life
+    assert registered.models.follow(life) is None  # what was moved before counts no more
+    assert registered.models.versions(registered.name)[0].aliases == ("champion",)
+    registered.endpoints.say(TrafficMoved({1: 100}, "rolled back by ada"))
+    champion = registered.models.follow(registered.endpoints.life)
+    assert champion is not None
+    assert champion.number == kept.number
+    assert registered.models.versions(registered.name)[0].aliases == ()
+
+
+def _has_its_lineage(registered: Registered, version: ModelVersion) -> None:
+    client = registered.client
+    found = client.get_model_version(version.name, str(version.number))
+    exporter, parity = registered.run("export"), registered.run("parity")
     assert found.run_id == exporter.info.run_id
     assert found.source == f"models:/{version.model_id}"
     assert found.description == (
@@ -129,45 +162,36 @@ def test_a_run_registers_its_model_and_the_traffic_makes_the_champion(
     assert logged.source_run_id == exporter.info.run_id
     assert {m.key: m.value for m in logged.metrics or []} == FIGURES
     assert {m.run_id for m in logged.metrics or []} == {parity.info.run_id}
-    assert json.loads(load_text(f"{logged.artifact_location}/artifact.json")) == {
-        "uri": model("a").uri,
-        "digest": model("a").digest,
-        "size": 10,
-    }
-    assert load_text(f"{logged.artifact_location}/parity.md") == "Passed."
+    folder = logged.artifact_location.removeprefix("mlflow-artifacts:/")
+    pointer = json.loads(registered.file(f"{folder}/artifact.json"))
+    assert pointer == {"uri": model("a").uri, "digest": model("a").digest, "size": 10}
+    assert registered.file(f"{folder}/parity.md") == b"Passed."
     files = {item.path for item in client.list_artifacts(parity.info.run_id)}
     assert "parity.md" in files
 
-    second = Telling("r2-2", name)
-    second.succeed("export", "nvidia", model("b"))
-    second.say(
-        AttemptStarted("parity", 1, "ascend"),
-        AttemptFailed("parity", 1, failure(FailureKind.PARITY, "kl_mean is 3")),
-        StageFailed("parity", "parity: kl_mean is 3"),
-        StageSkipped("serve", "stage 'parity' failed"),
-        RunFailed("stage 'parity' failed"),
-    )
-    assert track(second, endpoints=endpoints).close(SECONDS)
-    refused, kept = models.versions(name)
-    assert (refused.key, refused.parity) == (key_of(model("b"), "ascend"), "failed")
-    assert refused.tags["parity.reason"] == "parity: kl_mean is 3"
-    assert (refused.aliases, kept.aliases) == ((), ("candidate", "champion"))
 
-    models.promote(refused, "by ada")
-    assert models.follow(endpoints.life) is None  # what was moved before counts no more
-    assert models.versions(name)[0].aliases == ("champion",)
-    again = TrafficMoved({1: 100}, "rolled back by ada")
-    endpoints.say(again)
-    champion = models.follow(endpoints.life)
-    assert champion is not None
-    assert champion.number == version.number
-    assert models.versions(name)[0].aliases == ()
-    models.close()
+@dataclass(frozen=True)
+class Registered:
+    """What stands on the server."""
 
+    uri: str
+    name: str
+    models: Models
+    client: MlflowClient
+    experiment: str
+    endpoints: OneEndpoint
 
-def _run(client: MlflowClient, experiment: str, key: str) -> Run:
-    found = client.get_experiment_by_name(experiment)
-    assert found is not None
-    where = f"tags.`orchestrator.key` = '{key}'"
-    (run,) = client.search_runs([found.experiment_id], where)
-    return run
+    def run(self, stage: str) -> Run:
+        """Return the MLflow run of a stage of the first run."""
+        found = self.client.get_experiment_by_name(self.experiment)
+        assert found is not None
+        where = f"tags.`orchestrator.key` = 'r2-1/{stage}/1'"
+        (run,) = self.client.search_runs([found.experiment_id], where)
+        return run
+
+    def file(self, path: str) -> bytes:
+        """Return an artifact as the server has it."""
+        address = f"{self.uri}/api/2.0/mlflow-artifacts/artifacts/{path}"
+        with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - loopback
+            found: bytes = answer.read()
+            return found
