@@ -31,6 +31,7 @@ class Figures:
         perplexity: Relative change of the perplexity, without its sign.
         greedy: Share of the greedy answers that are the same text.
         accuracy: By how much fewer answers are right, as a share of all; 0 for plain texts.
+        weights: Largest relative change of the norm of a block of weights.
         places: How many places were compared.
     """
 
@@ -44,6 +45,7 @@ class Figures:
     perplexity: float
     greedy: float
     accuracy: float
+    weights: float
     places: float
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.data.tokenizer import load_tokenizer
+from jobs.engines.weights import load
 from jobs.parity import figures, table
+from jobs.parity.blocks import furthest, norms
 from jobs.parity.form import form_of
 from jobs.parity.reading import Reference, read
 from jobs.parity.reference import rendered
@@ -118,12 +120,15 @@ def _measure(ctx: JobContext, served: _Served, reference: Reference, folder: Pat
     both = None if before is None or after is None else (before, after)
     same = zip(reference.answers, answers, strict=True)
     words = load_tokenizer(folder)
+    change, name = furthest(reference.norms, norms(load(folder, AUTO, "cpu")))
+    ctx.log(f"weights: {change:.3g}, most in {name}")
     found = figures.Figures(
         **figures.compare(reference.scores, scores),
         tokenizer=float(served.other_texts(reference)),
         template=float(served.other_chats(reference, prompts, words)),
         greedy=figures.share(one == other for one, other in same),
         accuracy=max(both[0] - both[1], 0.0) if both else 0.0,
+        weights=change,
     )
     texts = [_text(question, words) for question in asked]
     far = table.worst(texts, asked, (reference.scores, scores), (reference.answers, answers))

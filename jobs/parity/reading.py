@@ -2,24 +2,27 @@
 
 reference.json          facts, questions, answers, encodings
 scores.safetensors      `logprob` [places], `top` and `logprobs` [places, top]
+norms.safetensors       of the blocks of each weight, by its name
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from jobs.parity.blocks import Norms
 from jobs.parity.questions import Question
 from orchestrator.job import Score
 
 FACTS_NAME = "reference.json"
 SCORES_NAME = "scores.safetensors"
+NORMS_NAME = "norms.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ class Reference:
         texts: Plain texts with their tokens.
         chats: Chats with their tokens; none where there is no template.
         scores: Of each question the scores of what follows its prompt.
+        norms: Of the blocks of its weights, by their names.
     """
 
     pool: str
@@ -58,11 +62,13 @@ class Reference:
     texts: tuple[tuple[str, tuple[int, ...]], ...]
     chats: tuple[Chat, ...]
     scores: tuple[tuple[Score, ...], ...]
+    norms: Norms
 
 
 def write(found: Reference, folder: Path) -> None:
     """Write what was found into a folder."""
-    facts = {key: value for key, value in asdict(found).items() if key != "scores"}
+    facts = asdict(replace(found, scores=(), norms={}))
+    del facts["scores"], facts["norms"]
     (folder / FACTS_NAME).write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf-8")
     flat = [score for scores in found.scores for score in scores]
     arrays = {
@@ -71,6 +77,7 @@ def write(found: Reference, folder: Path) -> None:
         "logprobs": torch.tensor([score.logprobs for score in flat]),
     }
     save_file(arrays, folder / SCORES_NAME)
+    save_file(found.norms, folder / NORMS_NAME)
 
 
 def read(folder: Path) -> Reference:
@@ -89,7 +96,13 @@ def read(folder: Path) -> Reference:
     answers = tuple(facts.pop("answers"))
     scores = _scores(load_file(folder / SCORES_NAME), questions)
     return Reference(
-        questions=questions, texts=texts, chats=chats, answers=answers, scores=scores, **facts
+        questions=questions,
+        texts=texts,
+        chats=chats,
+        answers=answers,
+        scores=scores,
+        norms=load_file(folder / NORMS_NAME),
+        **facts,
     )
 
 

@@ -16,6 +16,7 @@ from jobs.data.dataset import read_facts
 from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.scoring import score_of
+from jobs.parity.blocks import norms
 from jobs.parity.figures import accuracy, perplexity
 from jobs.parity.questions import CHATS, TEXTS, Question, choose
 from jobs.parity.reading import Chat, Reference, write
@@ -66,6 +67,7 @@ def measure(
         texts=tuple((text, tuple(tokenizer(text)["input_ids"])) for text in _texts(asked)),
         chats=tuple(chats_of(tokenizer)),
         scores=tuple(scores),
+        norms=norms(model),
     )
     if ctx.rank == 0:
         write(found, ctx.output)

@@ -29,6 +29,7 @@ WORDS: Mapping[str, str] = {
     "nan": "places whose scores are no numbers",
     "tokenizer": "texts that the tokenizer encodes otherwise",
     "template": "chats that the chat template makes other tokens of",
+    "weights": "largest relative change of the norm of a block of weights",
     "top1": "share of places with the same likeliest token",
     "kl_mean": "mean KL divergence, nats",
     "kl_p99": "KL divergence at the 99th percentile, nats",

@@ -162,3 +162,14 @@ def test_a_wrong_config_is_no_verdict(
 ) -> None:
     with pytest.raises(kind, match=line):
         check(context(), **params)
+
+
+def test_one_wrong_scale_shows_in_the_weights_whatever_the_answers(
+    copy: Path, context: Context
+) -> None:
+    """As in a large model, where one block of thousands hardly counts."""
+    ctx = context(spoil(copy, doubled))
+    loose = dict.fromkeys(LIMITS["bf16"], 1e9) | {"top1": 0.0, "greedy": 0.0}
+    with pytest.raises(ParityError, match=r"^weights is 1, at most 0\.01 is allowed for bf16"):
+        check(ctx, limits={"bf16": loose | {"weights": LIMITS["bf16"]["weights"]}})
+    assert "weights: 1, most in model.layers.0.mlp.down_proj.weight" in ctx.lines
