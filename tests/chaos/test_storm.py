@@ -32,7 +32,8 @@ SHARES = {
     "kill raylet": 3,
     "stop raylet": 3,
 }
-NODES = ("fleet.pools.nvidia.nodes=4", "fleet.pools.ascend.nodes=4")  # some get lost
+# The first hang moves the run to the second pool, which then loses all nodes that get lost.
+NODES = ("fleet.pools.nvidia.nodes=2", "fleet.pools.ascend.nodes=8")
 PACE = 0.2  # seconds of a step in the storm
 STEPS_A_FAULT = 30
 SPACING = 180.0  # seconds between two faults, for which the share of useful time is told
@@ -86,7 +87,7 @@ def test_a_run_weathers_a_hundred_faults(place: Workplace) -> None:
     storm.launch("roles.train=nvidia", *NODES)
     faults = [kind for kind, share in SHARES.items() for _ in range(-(-share * FAULTS // 100))]
     storm.rage(faults)
-    assert storm.finish(1800.0) == 0
+    assert storm.finish(1800.0) == 0, storm.told().reason
     report(storm, calm + steps * PACE)
     assert len(storm.faults) >= 0.95 * len(faults), "the run was over before the storm"
     assert max(losses(storm.stage()), default=0) <= storm.every + 1  # one is being saved
