@@ -51,5 +51,6 @@ def _of(weight: Tensor) -> Tensor:
     matrix = matrix.reshape(-1, matrix.shape[-1]) if matrix.ndim > 1 else matrix.reshape(1, -1)
     rows, columns = matrix.shape
     padded = functional.pad(matrix, (0, -columns % SIZE, 0, -rows % SIZE))
-    blocks = padded.unflatten(1, (-1, SIZE)).unflatten(0, (-1, SIZE))
-    return torch.linalg.vector_norm(blocks, dim=(1, 3))
+    blocks = padded.reshape(padded.shape[0] // SIZE, SIZE, padded.shape[1] // SIZE, SIZE)
+    found: Tensor = torch.linalg.vector_norm(blocks, dim=(1, 3))
+    return found
