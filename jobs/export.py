@@ -1,15 +1,21 @@
-"""Writes the folder that is served: Hugging Face format, safetensors, in the serving precision."""
+"""Writes the folder that is served: Hugging Face's layout, safetensors, in the serving format."""
 
 from __future__ import annotations
 
-import torch
-from transformers import GenerationConfig
+import os
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, GenerationConfig
 
 from jobs.data.tokenizer import load_tokenizer
-from jobs.training import model as models
+from jobs.formats.choice import Choice, choose
+from jobs.formats.conversion import Conversion
+from jobs.formats.folder import Folder
+from jobs.formats.records import KEY, record
+from jobs.formats.schemes import FORMATS, PLAIN
 from orchestrator.job import JobContext, Metrics
-
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def export(ctx: JobContext, *, format: str = "bf16", max_tokens: int = 64) -> Metrics:  # noqa: A002 - the word of the glossary
@@ -17,24 +23,56 @@ def export(ctx: JobContext, *, format: str = "bf16", max_tokens: int = 64) -> Me
 
     Args:
         ctx: The context.
-        format: `bf16` or `fp32`.
+        format: Format of the weights; a plan says the one that the pools can serve in place of
+            `auto`.
         max_tokens: Most tokens of an answer, unless the caller says otherwise.
     """
-    if format not in DTYPES:
-        raise ValueError(f"format={format!r} is none of {', '.join(sorted(DTYPES))}")
-    folder = ctx.inputs["model"]
-    tokenizer = load_tokenizer(folder)
-    model = models.load(folder).to(DTYPES[format])
-    model.generation_config = GenerationConfig(
+    if format not in FORMATS:
+        raise ValueError(f"format={format!r} is none of {', '.join(FORMATS)}")
+    if ctx.rank != 0:
+        return {}
+    source = Folder(ctx.inputs["model"])
+    config = AutoConfig.from_pretrained(source.path, local_files_only=True)
+    choice = choose(config, source.specs)
+    if format not in PLAIN and not choice.coded:
+        raise ValueError(
+            f"a {config.model_type} has no linear layer to quantise; export it in bf16"
+        )
+    size = Conversion(
+        source=source,
+        form=format,
+        choice=choice,
+        device="cpu" if ctx.hardware.emulated else ctx.device,
+        threads=os.cpu_count() or 1,
+    ).run(ctx.output)
+    _describe(config, format, choice, ctx.output)
+    _accompany(source.path, max_tokens, ctx.output)
+    counts = {name: prod(spec.shape) for name, spec in source.specs.items()}
+    coded = 0 if format in PLAIN else sum(counts[name] for name in choice.coded)
+    total = sum(counts.values())
+    ctx.log(f"{total:,} parameters in {format}, {coded:,} of them quantised: {size:,} bytes")
+    return {"export/bytes": float(size), "export/parameters": float(total)}
+
+
+def _describe(config: Any, form: str, choice: Choice, folder: Path) -> None:  # noqa: ANN401 - a transformers config
+    """Write the config, which says what the format is."""
+    if hasattr(config, KEY):
+        delattr(config, KEY)
+    config.dtype = PLAIN.get(form, PLAIN["bf16"])
+    said = record(form, choice.whole)
+    if said is not None:
+        setattr(config, KEY, said)
+    config.save_pretrained(folder)
+
+
+def _accompany(source: Path, max_tokens: int, folder: Path) -> None:
+    """Write what an engine needs beside the weights."""
+    tokenizer = load_tokenizer(source)
+    GenerationConfig(
         do_sample=False,
         max_new_tokens=max_tokens,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-    )
-    if ctx.rank == 0:
-        models.save(model, ctx.output)
-        tokenizer.save_pretrained(ctx.output)
-    ctx.log(f"{models.parameters(model):,} parameters in {format}")
-    size = sum(path.stat().st_size for path in ctx.output.glob("*.safetensors"))
-    return {"export/bytes": float(size), "export/parameters": float(models.parameters(model))}
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from jobs.engines import probe
 from jobs.engines.batch import Answer, Source
@@ -60,7 +61,8 @@ class VllmEngine:
         own = getattr(model.config, "max_position_embeddings", max_context)
         self.max_context = min(own, max_context)
         self.vocabulary = int(model.config.vocab_size)
-        check_able(hardware, model.config)
+        # Read again: what is loaded is plain, whatever the folder holds.
+        check_able(hardware, AutoConfig.from_pretrained(model_folder, local_files_only=True))
         arguments = {
             "max_model_len": self.max_context,
             "max_num_seqs": slots,

@@ -1,6 +1,8 @@
 """Reads the weights of a model folder, and refuses what would not serve rightly.
 
-transformers itself makes up a tensor that is missing, at random, and says so in a warning only.
+The folder may be in any format that `jobs.formats` knows; what is quantised is dequantised to the
+type of the calculation. transformers itself makes up a tensor that is missing, at random, and says
+so in a warning only.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME, logging
+
+from jobs.formats.folder import Folder
+from jobs.formats.records import KEY
 
 # Fields of a config that say how it was written, or what its caller does with it.
 ASIDE = frozenset(
@@ -35,21 +39,17 @@ def load(folder: Path, dtype: str | torch.dtype, device: str) -> Any:  # noqa: A
         raise ValueError(f"there is no model folder {str(folder)!r}")
     logging.disable_progress_bar()
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, SafetensorError) as error:
+        source = Folder(folder)
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        stored = _stored(config, source) if dtype == "auto" else dtype
+        model, told = _filled(source, config, stored)
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"the model in {str(folder)!r} can't be loaded: {reason}") from error
     _check_complete(folder, told)
     _check_finite(folder, model)
     if dtype == "auto" and device == "cpu" and not _computes(model.dtype):
         model.float()
-    _own(model)
     return model.to(device).eval()
 
 
@@ -90,6 +90,48 @@ def check_tokenizer(folder: Path, serving: Path) -> None:
         )
 
 
+class _Weight:
+    """A tensor that is read when it is wanted, by the threads of transformers."""
+
+    def __init__(self, source: Folder, name: str, dtype: torch.dtype) -> None:
+        self._source, self._name, self._dtype = source, name, dtype
+
+    def __getitem__(self, _: object) -> torch.Tensor:
+        return self._source.read(self._name, self._dtype)
+
+
+def _filled(
+    source: Folder,
+    config: Any,  # noqa: ANN401 - foreign and untyped
+    dtype: str | torch.dtype,
+) -> tuple[Any, Mapping[str, Any]]:
+    """Return the model with its weights, and what transformers tells of them."""
+    wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    if hasattr(config, KEY):
+        delattr(config, KEY)  # it is plain once it is read
+    with torch.device("meta"):
+        kind = type(AutoModelForCausalLM.from_config(config))
+    model, told = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict={name: _Weight(source, name, wanted) for name in source.specs},
+        dtype=wanted,
+        output_loading_info=True,
+    )
+    if (source.path / GENERATION_CONFIG_NAME).exists():
+        model.generation_config = GenerationConfig.from_pretrained(
+            source.path, local_files_only=True
+        )
+    return model, told
+
+
+def _stored(config: Any, source: Folder) -> torch.dtype:  # noqa: ANN401 - as above
+    """Return the type in which the weights were saved, or from which they were quantised."""
+    found = (spec.dtype for spec in source.specs.values() if spec.dtype.is_floating_point)
+    stored: torch.dtype = config.dtype or next(found, torch.float32)
+    return stored
+
+
 def _check_complete(folder: Path, told: Mapping[str, Any]) -> None:
     for kind in ("missing", "mismatched", "unexpected"):
         names = sorted(str(key) for key in told[f"{kind}_keys"])
@@ -102,12 +144,6 @@ def _check_finite(folder: Path, model: Any) -> None:  # noqa: ANN401 - as above
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise ValueError(f"tensor {name} of {str(folder)!r} has values that are not finite")
-
-
-def _own(model: Any) -> None:  # noqa: ANN401 - as above
-    """Copy weights that are pages of their file, which may be written anew while they serve."""
-    for weight in model.parameters():
-        weight.data = weight.data.clone()
 
 
 def _computes(dtype: torch.dtype) -> bool:

@@ -11,7 +11,7 @@ from rich.table import Table
 from orchestrator import wiring
 from orchestrator.cli import composing, policies, tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core import cost
+from orchestrator.core import cost, formats
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.forecast import forecast
 from orchestrator.core.plan import Plan, PlannedStage
@@ -44,6 +44,9 @@ def show(made: Plan, write: Callable[..., None]) -> None:
     """Write the plan as a table: each stage with its pools, a tick on what was chosen."""
     write(f"Pipeline [bold]{made.pipeline}[/] on fleet [bold]{made.fleet}[/]\n")
     write(_table(made))
+    for planned in made.stages:
+        for line in _left_out(planned):
+            write(f"\n[yellow]{line}[/]")
     total = made.cost
     write(f"\nExpected cost: {'unknown' if total is None else '$' + tables.dollars(total)}")
     if made.emulated:
@@ -67,11 +70,23 @@ def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
             name,
             _chip(pool),
             str(planned.devices),
-            planned.formats[index] if planned.formats else "-",
+            planned.formats[index] if planned.formats else _written(planned),
             tables.dollars(price),
             tables.dollars(spent),
             "✔" if index == 0 else "fallback",
         )
+
+
+def _written(planned: PlannedStage) -> str:
+    """Return the format of the model that a stage writes, where it does."""
+    form = planned.stage.params.get(formats.PARAMETER)
+    return form if isinstance(form, str) and form in formats.FORMATS else "-"
+
+
+def _left_out(planned: PlannedStage) -> Iterator[str]:
+    for name in planned.left_out:
+        bound, form = planned.pools[0], planned.formats[0]
+        yield f"{planned.stage.name}: {name} can't serve {form}, made for {bound}: no fallback."
 
 
 def _chip(pool: Pool) -> str:
@@ -98,6 +113,7 @@ def as_json(made: Plan) -> dict[str, object]:
             "emulation": made.pools[planned.pools[0]].emulation_mode,
             "devices": planned.devices,
             "format": planned.formats[0] if planned.formats else None,
+            "left_out": list(planned.left_out),
             "device_hours": planned.device_hours,
             "cost": planned.cost,
             "on_failure": forecast(made, planned.stage.name),

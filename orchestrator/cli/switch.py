@@ -1,7 +1,8 @@
 """`orchestrator switch ENDPOINT pool=POOL`, or `switch RUN KEY=VALUE...`: other hardware, live.
 
-A run of its own: what the earlier run made is kept, and its endpoints are deployed beside what
-serves now, on the pool that is asked for; then the traffic moves in steps. Nothing is trained.
+A run of its own: what the earlier run made is kept, but for what another pool needs otherwise, as
+a model in another format. Its endpoints are deployed beside what serves now, on the pool that is
+asked for; then the traffic moves in steps. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.core.endpoints import EndpointLife
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
+from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.policy import Rollout
-from orchestrator.core.run import Run, RunHeader
+from orchestrator.core.run import Run, RunHeader, StageRun
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Endpoint, Role
 from orchestrator.core.state import StageState
@@ -38,8 +40,11 @@ def go(made: Run, overrides: Sequence[str], *, dry: bool, name: str) -> Exit:
         hydra_config.changed(made.header.config, [WITHOUT_FALLBACK, *overrides])
     )
     planned = wiring.plan(found)
+    kept = kept_of(made, planned)
     out = tables.console()
     plan.show(planned, out.print)
+    for line in anew(planned, kept):
+        out.print(f"  {line}", markup=False)
     endpoints = [stage.endpoint for stage in found.pipeline.stages if stage.endpoint]
     for endpoint in endpoints:
         for line in steps(endpoint, wiring.endpoint_store(wiring.home()).endpoint(endpoint.name)):
@@ -47,7 +52,7 @@ def go(made: Run, overrides: Sequence[str], *, dry: bool, name: str) -> Exit:
     if dry:
         return Exit.SUCCEEDED
     header = session.new_header(found, planned, name)
-    return _drive(found, header, kept_of(made))
+    return _drive(found, header, kept)
 
 
 def _drive(found: Settings, header: RunHeader, kept: Mapping[str, tuple[Succeeded, str]]) -> Exit:
@@ -64,13 +69,35 @@ def _drive(found: Settings, header: RunHeader, kept: Mapping[str, tuple[Succeede
     return of_state(final.state)
 
 
-def kept_of(made: Run) -> dict[str, tuple[Succeeded, str]]:
-    """Return what the stages of a run have made, but for its endpoints."""
-    return {
-        name: (Succeeded(stage.artifact, stage.metrics), made.header.run)
-        for name, stage in made.stages.items()
-        if stage.state is StageState.SUCCEEDED and stage.planned.stage.endpoint is None
-    }
+def kept_of(made: Run, planned: Plan) -> dict[str, tuple[Succeeded, str]]:
+    """Return what of run `made` stands in a new one that is `planned`, with the run it is from.
+
+    That is what stages made which are the same in both, and read the same. What was made on the
+    pool that serves does not stand for another one.
+    """
+    kept: dict[str, tuple[Succeeded, str]] = {}
+    for new in planned.stages:
+        old = made.stages.get(new.stage.name)
+        reads = new.stage.inputs.values()
+        if old and _stands(old, new) and all(name in kept for name in reads):
+            kept[new.stage.name] = (Succeeded(old.artifact, old.metrics), made.header.run)
+    return kept
+
+
+def _stands(old: StageRun, new: PlannedStage) -> bool:
+    before, after = old.planned.stage, new.stage
+    same = (before.job, before.params, before.inputs) == (after.job, after.params, after.inputs)
+    there = after.role is not Role.SERVE or old.pool == new.pools[0]
+    return old.state is StageState.SUCCEEDED and after.endpoint is None and same and there
+
+
+def anew(planned: Plan, kept: Mapping[str, object]) -> list[str]:
+    """Return which jobs run anew, in a line each."""
+    return [
+        f"run {one.stage.name} anew on {one.pools[0]}: an earlier result does not serve here"
+        for one in planned.stages
+        if one.stage.job and one.stage.name not in kept
+    ]
 
 
 def steps(endpoint: Endpoint, life: EndpointLife) -> list[str]:

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 
+from orchestrator.core import formats
 from orchestrator.core.errors import Problem
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.nearest import choices
-from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stage
+from orchestrator.core.spec import Bindings, Fleet, Pipeline, Pool, Stage
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -28,12 +29,7 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
     for stage in pipeline.stages:
         yield from _value_problems(stage)
         yield from _role_problems(stage, fleet, bindings)
-
-
-def shared_format(stage: Stage, pool: Pool) -> Format | None:
-    """Return the first format of the stage's endpoint that `pool` serves, if any."""
-    offered = stage.endpoint.formats if stage.endpoint else ()
-    return next((form for form in offered if form in pool.accelerator.formats), None)
+        yield from _format_problems(stage, pipeline, fleet, bindings)
 
 
 # --- the pipeline -----------------------------------------------------------------------------
@@ -177,10 +173,22 @@ def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
         yield Problem(path, what, f"roles that it takes: {', '.join(pool.allowed_roles)}")
     yield from _size_problems(path, stage, pool)
     yield from _memory_problems(path, stage, pool)
-    if stage.endpoint and shared_format(stage, pool) is None:
-        served = ", ".join(pool.accelerator.formats)
-        what = f"{where} can't serve {', '.join(stage.endpoint.formats)!r}"
-        yield Problem(path, what, f"formats that it serves: {served}")
+
+
+def _format_problems(
+    stage: Stage, pipeline: Pipeline, fleet: Fleet, bindings: Bindings
+) -> Iterator[Problem]:
+    if stage.endpoint is None:
+        return
+    pools = [fleet.pools[name] for name in bindings.order(stage.role) if name in fleet.pools]
+    aside = formats.left_out(pipeline, stage, pools)
+    made = formats.made_format(pipeline, stage)
+    asked = ", ".join(stage.endpoint.formats) if made in (None, formats.AUTO) else made
+    for pool in pools:
+        if pool.name not in aside and formats.served_format(pipeline, stage, pool) is None:
+            what = f"pool {pool.name!r} can't serve {asked!r}"
+            hint = f"formats that it serves: {', '.join(pool.accelerator.formats)}"
+            yield Problem(f"pipeline.stages.{stage.name}", what, hint)
 
 
 def _size_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:

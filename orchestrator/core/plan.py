@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
 from orchestrator.core import cost
-from orchestrator.core.checks import problems_of, shared_format
+from orchestrator.core.checks import problems_of
 from orchestrator.core.errors import PlanError, Problem
+from orchestrator.core.formats import left_out, served_format, with_formats
 from orchestrator.core.parity import with_engines
 from orchestrator.core.policy import UNBOUNDED, Bounds
 from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stage
@@ -21,12 +22,14 @@ from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stag
 class PlannedStage:
     """A stage with its pools: `pools[0]` is chosen, the rest are fallbacks in order.
 
-    `formats` holds, for an endpoint, the weight format on each pool.
+    `formats` holds, for an endpoint, the weight format on each pool. `left_out` are fallbacks of
+    the role that can't serve the format which is made for the first pool.
     """
 
     stage: Stage
     pools: tuple[str, ...]
     formats: tuple[Format, ...] = ()
+    left_out: tuple[str, ...] = ()
     device_hours: float | None = None
     cost: float | None = None
 
@@ -82,11 +85,11 @@ def make_plan(
     Raises:
         PlanError: With every reason why it can't run.
     """
-    pipeline = with_engines(pipeline)
+    pipeline = with_engines(with_formats(pipeline, fleet, bindings))
     problems = [*problems_of(pipeline, fleet, bindings)]
     if problems:
         raise PlanError(problems)
-    planned = tuple(_bind(stage, fleet, bindings) for stage in _in_order(pipeline))
+    planned = tuple(_bind(stage, pipeline, fleet, bindings) for stage in _in_order(pipeline))
     plan = Plan(
         pipeline=pipeline.name,
         fleet=fleet.name,
@@ -115,15 +118,18 @@ def _in_order(pipeline: Pipeline) -> list[Stage]:
     return ordered
 
 
-def _bind(stage: Stage, fleet: Fleet, bindings: Bindings) -> PlannedStage:
+def _bind(stage: Stage, pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> PlannedStage:
     order = bindings.order(stage.role)
-    found = (shared_format(stage, fleet.pools[name]) for name in order)
+    aside = left_out(pipeline, stage, [fleet.pools[name] for name in order])
+    order = tuple(name for name in order if name not in aside)
+    found = (served_format(pipeline, stage, fleet.pools[name]) for name in order)
     hours = None if stage.hours is None else stage.devices * stage.hours
     price = fleet.pools[order[0]].price
     return PlannedStage(
         stage=stage,
         pools=order,
         formats=tuple(form for form in found if form is not None),
+        left_out=aside,
         device_hours=hours,
         cost=0.0 if stage.devices == 0 else cost.money(hours, price),
     )

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from jobs.data.dataset import TOKENIZER_NAME
+from jobs.engines.embedded import EmbeddedEngine
 from jobs.export import export
+from jobs.formats.schemes import SCHEMES
+from orchestrator.job import Sampling
 from tests.jobs.local_context import LocalContext
 
 CHAT = [{"role": "user", "content": "What is 12 + 34?"}]
@@ -55,6 +59,34 @@ def test_the_folder_has_all_that_an_engine_needs(
     assert said["pad_token_id"] == tokenizer.pad_token_id
     assert tokenizer.chat_template == trained_with.chat_template
     assert {path.suffix for path in folder.iterdir()} <= {".json", ".safetensors", ".jinja"}
+
+
+@pytest.mark.parametrize("form", SCHEMES)
+def test_what_is_exported_in_any_format_is_served(
+    tmp_path: Path, undisturbed: LocalContext, form: str
+) -> None:
+    ctx = exported(tmp_path, undisturbed.output, format=form)
+    engine = EmbeddedEngine(ctx.output, ctx.hardware, threads=1)
+
+    async def answer() -> str:
+        asked = engine.generate(engine.encode_chat(CHAT), Sampling(max_tokens=4, temperature=0))
+        return "".join([piece.text async for piece in asked])
+
+    assert isinstance(asyncio.run(answer()), str)
+    engine.close()
+    assert "parameters in" in ctx.lines[-1]
+    assert " 0 of them quantised" not in ctx.lines[-1]
+
+
+def test_a_model_without_linear_layers_is_not_exported_as_if_it_were_quantised(
+    tmp_path: Path, undisturbed: LocalContext
+) -> None:
+    model = AutoModelForCausalLM.from_config(
+        GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=9, bos_token_id=0, eos_token_id=0)
+    )
+    model.save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ValueError, match="a gpt2 has no linear layer to quantise; export it in"):
+        exported(tmp_path, tmp_path / "gpt2", format="int8")
 
 
 def test_an_unknown_format_is_refused_with_those_that_exist(

@@ -1,0 +1,12 @@
+"""Weights on disk: which formats there are, how they are read and how they are written.
+
+schemes     what a format is: codes, scales, blocks
+records     how a folder says which one it has, as other software knows it
+rounding    powers of two, bit for bit
+blocks      weights to codes and scales, and back
+headers     the safetensors format
+folder      a model folder, read row by row, refusing what is not safe or not whole
+sink        safetensors files that are written row by row, in any order
+choice      which weights of a model are quantised
+conversion  a folder into another one in another format
+"""

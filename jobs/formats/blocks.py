@@ -1,0 +1,192 @@
+"""Weights to codes and scales, and back; bit for bit the same on every torch device.
+
+Every step is exact, or rounded once as IEEE 754 says: the largest weight of a block, a true
+division (torch turns one by a plain number into a product with its reciprocal on some devices),
+powers of two by their bits, one cast. On a CPU it goes piece by piece, so that what a step leaves
+is still in a cache when the next one wants it.
+
+Rounding is DeepSeek's (DeepSeek-V3, inference/kernel.py; DeepGEMM, ceil_to_ue8m0): the largest
+weight of a block, 1e-4 at least, divided by the largest code, and rounded up where scales are
+powers of two.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from jobs.formats import rounding
+from jobs.formats.schemes import LARGEST, SCHEMES, Scheme
+
+LEAST = {torch.float8_e4m3fn: 1e-4, torch.int8: 1e-12}
+_HALF, _NO_SIGN = 2, 0x7FFF  # bytes of a 16-bit float, all bits but its sign
+_PIECE = 1 << 19  # elements: with fewer, calls take longer than what they calculate
+_LINE = 128  # columns
+_HALF_SHIFT, _HALF_MASK, _HALF_FACTOR = 7, -0x4080, 256.0
+_NOT_NUMBERS = 0x7F, 0xFF  # the two codes that are none
+
+
+def quantise(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor | None]:
+    """Return codes and scales of a weight; no scales where the weight is not finite.
+
+    Args:
+        weight: Rows and columns, of any floating type. Its rows begin at the edge of a block.
+        scheme: What to make.
+    """
+    made = SCHEMES["fp8_ue8m0"] if scheme.form == "mxfp8" else scheme
+    most = _largest(weight, made)
+    if not bool(most.isfinite().all()):
+        return weight, None
+    largest = torch.full((), LARGEST[made.codes], device=weight.device)
+    scales = most.clamp_(min=LEAST[made.codes]) / largest
+    if made.powers:
+        scales = rounding.power_up(scales)
+    codes = _codes(weight, scales, made)
+    return codes, reblock(scales, weight, scheme) if scheme is not made else scales
+
+
+def reblock(powers: Tensor, like: Tensor, scheme: Scheme) -> Tensor:
+    """Return scales of 128 x 128 blocks as those of smaller ones, in E8M0: nothing is lost.
+
+    Args:
+        powers: Powers of two, float32.
+        like: A tensor of the weight's shape.
+        scheme: That of the smaller blocks.
+    """
+    stored = rounding.to_bytes(powers)
+    rows, columns = scheme.grid((like.shape[0], like.shape[1]))
+    tall = stored.repeat_interleave(SCHEMES["fp8_ue8m0"].block[0] // scheme.block[0], 0)[:rows]
+    wide = tall.repeat_interleave(SCHEMES["fp8_ue8m0"].block[1] // scheme.block[1], 1)
+    return wide[:, :columns].contiguous()
+
+
+def dequantise(codes: Tensor, scales: Tensor, scheme: Scheme, dtype: torch.dtype) -> Tensor:
+    """Return codes times scales, each product rounded once, to `dtype`.
+
+    Args:
+        codes: Rows and columns; the rows begin at the edge of a block.
+        scales: Of the blocks that `codes` touches, float32.
+        scheme: What they are.
+        dtype: torch type of the result.
+    """
+    found = torch.empty(codes.shape, dtype=dtype, device=codes.device)
+    exact = scheme.codes == torch.float8_e4m3fn and not _has_special(codes, scales)
+    scales = scales * _HALF_FACTOR if exact else scales
+    for place, by in _pieces(codes, scales, scheme):
+        wide = _halves(codes[place]) if exact else codes[place].float()
+        part = found[place] if dtype == torch.float32 else wide
+        torch.mul(wide, by, out=part)
+        if part is wide:
+            found[place] = wide
+    return found
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def _largest(weight: Tensor, scheme: Scheme) -> Tensor:
+    """Return the largest absolute weight of each block, float32; as NaN where one is."""
+    rows, columns = scheme.block[0], scheme.block[1] or weight.shape[1]
+    strips = torch.cat([_tallest(part) for part in _split(weight, rows)])
+    blocks = pad(strips, (0, -strips.shape[1] % columns)).reshape(len(strips), -1, columns)
+    return blocks.amax(2).float()
+
+
+def _tallest(strips: Tensor) -> Tensor:
+    """Return the largest absolute values over the rows of strips (strips, rows, columns)."""
+    if strips.dtype.itemsize != _HALF:
+        return torch.maximum(strips.amax(1), strips.amin(1).neg())
+    # Without their sign the bits of a float grow as it does, up to those that are no number.
+    found = strips.new_empty((len(strips), strips.shape[2]), dtype=torch.int16)
+    for index, strip in enumerate(strips.view(torch.int16)):
+        bits = _room("bits", strip.shape, torch.int16, strip.device)
+        torch.bitwise_and(strip, _NO_SIGN, out=bits)
+        torch.amax(bits, 0, out=found[index])
+    return found.view(strips.dtype)
+
+
+def _split(weight: Tensor, rows: int) -> Iterator[Tensor]:
+    """Yield the whole strips of so many rows, and what is left below them."""
+    whole = len(weight) // rows * rows
+    if whole:
+        yield weight[:whole].reshape(-1, rows, weight.shape[1])
+    if whole < len(weight):
+        yield weight[whole:][None]
+
+
+def _codes(weight: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
+    codes = torch.empty(weight.shape, dtype=scheme.codes, device=weight.device)
+    by = scales.reciprocal() if scheme.powers else scales  # exact, of powers of two
+    for place, part in _pieces(weight, by, scheme):
+        given = weight[place]
+        scaled = _room("wide", given.shape, torch.float32, given.device)
+        torch.mul(given, part, out=scaled) if scheme.powers else torch.div(given, part, out=scaled)
+        codes[place] = scaled.round_() if scheme.codes == torch.int8 else scaled
+    return codes
+
+
+def _pieces(
+    weight: Tensor, scales: Tensor, scheme: Scheme
+) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    """Yield places in a weight, each with its scales as they are multiplied to it."""
+    (rows, columns), (tall, wide) = weight.shape, scheme.block
+    each = _PIECE if weight.is_cpu else weight.numel()
+    down = tall if tall > 1 else max(each // max(columns, 1), 1)
+    along = max(each // down // _LINE, 1) * _LINE if tall > 1 else columns
+    for first in range(0, rows, down):
+        band = scales[first // tall : -(-min(first + down, rows) // tall)]
+        if wide:
+            band = band[..., None].expand(-1, -1, wide).flatten(1)
+        for begin in range(0, columns, along):
+            place = slice(first, first + down), slice(begin, begin + along)
+            yield place, band[:, begin : min(begin + along, columns)] if wide else band
+
+
+def _has_special(codes: Tensor, scales: Tensor) -> bool:
+    """Return whether there is a code or a scale that `_halves` gets wrong."""
+    if not codes.numel():
+        return True
+    bits = codes.view(torch.uint8)
+    most = bits.view(torch.int8).amax(), bits.amax()
+    special = any(int(m) == none for m, none in zip(most, _NOT_NUMBERS, strict=True))
+    return special or bool((scales * _HALF_FACTOR).isinf().any())
+
+
+def _halves(codes: Tensor) -> Tensor:
+    """Return codes in e4m3 as float32, by way of float16, which has that type's bits in its own.
+
+    What is right to shift leaves the value divided by 256, subnormal ones too. torch itself has no
+    vector instructions for the way from e4m3.
+    """
+    bits = _room("bits", codes.shape, torch.int16, codes.device)
+    bits.copy_(codes.view(torch.int8))
+    bits.bitwise_left_shift_(_HALF_SHIFT).bitwise_and_(_HALF_MASK)
+    wide = _room("wide", codes.shape, torch.float32, codes.device)
+    return wide.copy_(bits.view(torch.float16))
+
+
+class _Rooms(threading.local):
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, torch.device], Tensor] = {}
+
+
+_rooms = _Rooms()
+
+
+def _room(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return memory of this thread for what is used up at once.
+
+    It is used again and again: to touch new memory costs several times what is calculated in it.
+    """
+    size = prod(shape)
+    held = _rooms.held.get((name, device))
+    if held is None or len(held) < size:
+        held = torch.empty(max(size, _PIECE), dtype=dtype, device=device)
+        if device.type == "cpu":
+            _rooms.held[name, device] = held
+    return held[:size].view(shape)

@@ -1,0 +1,103 @@
+"""A model folder's weights into another folder, in another format.
+
+A few rows at a time are read, quantised and written by each of some threads: memory follows the
+size of those pieces, not that of a tensor or a shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import lcm
+from pathlib import Path
+
+import torch
+
+from jobs.formats import headers
+from jobs.formats.blocks import quantise
+from jobs.formats.choice import Choice
+from jobs.formats.folder import Folder, pieces
+from jobs.formats.headers import Spec
+from jobs.formats.schemes import PLAIN, SCHEMES
+from jobs.formats.sink import SHARD, Sink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """A conversion of the weights of `source` into `form`.
+
+    Attributes:
+        source: What is converted, in whatever format.
+        form: The format that is made.
+        choice: Which weights are quantised.
+        device: torch device of the calculation; the result is the same on each.
+        threads: Pieces that are worked on at once.
+        shard: Bytes of a file, at most.
+    """
+
+    source: Folder
+    form: str
+    choice: Choice
+    device: str = "cpu"
+    threads: int = 1
+    shard: int = SHARD
+
+    def run(self, target: Path) -> int:
+        """Write the weights; return their bytes.
+
+        Raises:
+            ValueError: A weight is no finite number; names the tensor.
+        """
+        specs = dict(self._specs())
+        work = [
+            (name, *piece)
+            for name, spec in self.source.specs.items()
+            for piece in pieces(spec, self._step())
+        ]
+        with (
+            Sink(target, specs, shard=self.shard) as sink,
+            ThreadPoolExecutor(self.threads, initializer=_one_thread) as pool,
+        ):
+            for done in [pool.submit(self._convert, sink, *piece) for piece in work]:
+                done.result()
+        return headers.total(specs.values())
+
+    def _specs(self) -> Iterator[tuple[str, Spec]]:
+        """Yield type and shape of all that is written."""
+        scheme = SCHEMES.get(self.form)
+        for name, spec in self.source.specs.items():
+            if scheme is not None and name in self.choice.coded:
+                yield name, Spec(scheme.codes, spec.shape)
+                yield f"{name}{scheme.suffix}", Spec(scheme.scales, scheme.grid(spec.shape))
+            else:
+                yield name, Spec(self._plain(name, spec), spec.shape)
+
+    def _plain(self, name: str, spec: Spec) -> torch.dtype:
+        if not (spec.dtype.is_floating_point or self.source.coded(name)):
+            return spec.dtype
+        return torch.float32 if self.choice.is_wide(name) else PLAIN.get(self.form, torch.bfloat16)
+
+    def _step(self) -> int:
+        """Return the rows that stay together, for what is read and for what is made."""
+        made, read = SCHEMES.get(self.form), self.source.scheme
+        return lcm(made.together if made else 1, read.block[0] if read else 1)
+
+    def _convert(self, sink: Sink, name: str, first: int, last: int) -> None:
+        rows = self.source.rows(name, first, last)
+        scheme = SCHEMES.get(self.form)
+        if scheme is None or name not in self.choice.coded:
+            sink.write(name, first, rows.to(self._plain(name, self.source.specs[name])))
+            return
+        codes, scales = quantise(rows.to(self.device), scheme)
+        if scales is None:
+            raise ValueError(
+                f"tensor {name} of {str(self.source.path)!r} has values that are not finite"
+            )
+        sink.write(name, first, codes)
+        sink.write(f"{name}{scheme.suffix}", first // scheme.block[0], scales)
+
+
+def _one_thread() -> None:
+    """Leave the cores to the threads of the pool."""
+    torch.set_num_threads(1)

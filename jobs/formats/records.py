@@ -1,0 +1,143 @@
+"""How a model folder says which format it has: `quantization_config` in its `config.json`.
+
+The conventions are those that transformers and vLLM read:
+
+    fp8, fp8_ue8m0   as DeepSeek-V3.1 has it (its config.json): `NAME_scale_inv` in float32, one
+                     for 128 x 128 weights; `scale_fmt: ue8m0` says that all are powers of two
+    int8             compressed-tensors, `int-quantized`: `NAME_scale` in float32, one a row
+    mxfp8            compressed-tensors, `mxfp8-quantized`: `NAME_scale` as bytes in E8M0 (Open
+                     Compute Project, Microscaling Formats 1.0), one for 32 weights of a row
+
+A folder is told by this record alone, never by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from jobs.formats.schemes import SCHEMES, Scheme
+
+KEY = "quantization_config"
+_COMPRESSED = {"int-quantized": "int8", "mxfp8-quantized": "mxfp8"}
+_LAYOUTS: Mapping[str, Mapping[str, object]] = {
+    "int8": {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True},
+    "mxfp8": {
+        "num_bits": 8,
+        "type": "float",
+        "strategy": "group",
+        "group_size": 32,
+        "symmetric": True,
+    },
+}
+_BLOCKS = 2  # rows and columns
+
+
+def record(form: str, whole: Sequence[str]) -> dict[str, object] | None:
+    """Return what the config of a folder in `form` says; `None` where that is nothing.
+
+    Args:
+        form: Name of the format.
+        whole: Names of the linear layers whose weights are not quantised.
+    """
+    if form in ("fp8", "fp8_ue8m0"):
+        return _blocks(form, whole)
+    return _groups(form, whole) if form in _LAYOUTS else None
+
+
+def scheme_of(config: Mapping[str, Any]) -> Scheme | None:
+    """Return the scheme that a config says its weights have; `None` for plain weights.
+
+    Raises:
+        ValueError: It is none that is read here.
+    """
+    said = config.get(KEY)
+    if said is None:
+        return None
+    method = said.get("quant_method") if isinstance(said, Mapping) else said
+    if method == "fp8":
+        return _of_blocks(said)
+    form = _COMPRESSED.get(str(said.get("format"))) if method == "compressed-tensors" else None
+    if form is None or any(not _alike(group, form) for group in _groups_of(said)):
+        raise ValueError(
+            f"{KEY} of quant_method {method!r} is of no kind that is read here; "
+            f"export the model in one of {', '.join(('bf16', *SCHEMES))}"
+        )
+    return SCHEMES[form]
+
+
+def form_of(config: Mapping[str, Any]) -> str:
+    """Return the name of the format that a config says its weights have.
+
+    Raises:
+        ValueError: As `scheme_of`.
+    """
+    scheme = scheme_of(config)
+    if scheme is not None:
+        return scheme.form
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return {"bfloat16": "bf16", "float32": "fp32"}.get(stored, stored)
+
+
+def _blocks(form: str, whole: Sequence[str]) -> dict[str, object]:
+    made: dict[str, object] = {
+        "activation_scheme": "dynamic",
+        "fmt": "e4m3",
+        "quant_method": "fp8",
+        "weight_block_size": list(SCHEMES[form].block),
+    }
+    if form == "fp8_ue8m0":
+        made["scale_fmt"] = "ue8m0"
+    # Readers leave the head alone by themselves, but not when they are told names.
+    if set(whole) - {"lm_head"}:
+        made["modules_to_not_convert"] = list(whole)
+    return made
+
+
+def _of_blocks(said: Mapping[str, Any]) -> Scheme:
+    block = said.get("weight_block_size")
+    sizes = block if isinstance(block, Sequence) and len(block) == _BLOCKS else ()
+    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise ValueError(f"{KEY}: weight_block_size is {block!r}, not rows and columns of a block")
+    if said.get("fmt", "e4m3") != "e4m3":
+        raise ValueError(f"{KEY}: fmt is {said['fmt']!r}; only 'e4m3' is read here")
+    form = "fp8_ue8m0" if said.get("scale_fmt") == "ue8m0" else "fp8"
+    return replace(SCHEMES[form], block=(sizes[0], sizes[1]))
+
+
+def _groups(form: str, whole: Sequence[str]) -> dict[str, object]:
+    weights: dict[str, object] = {**_LAYOUTS[form], "dynamic": False}
+    activations: dict[str, object] = {**_LAYOUTS[form], "dynamic": True}
+    if form == "int8":
+        activations["strategy"] = "token"
+    if SCHEMES[form].scales == torch.uint8:
+        weights["scale_dtype"] = activations["scale_dtype"] = "torch.uint8"
+    group = {
+        "targets": ["Linear"],
+        "weights": weights,
+        "input_activations": activations,
+        "output_activations": None,
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": next(name for name, known in _COMPRESSED.items() if known == form),
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": group},
+        "ignore": list(whole),
+        "kv_cache_scheme": None,
+    }
+
+
+def _groups_of(said: Mapping[str, Any]) -> list[Any]:
+    groups = said.get("config_groups")
+    return list(groups.values()) if isinstance(groups, Mapping) else [None]
+
+
+def _alike(group: Any, form: str) -> bool:  # noqa: ANN401 - a foreign record
+    weights = group.get("weights") if isinstance(group, Mapping) else None
+    return isinstance(weights, Mapping) and all(
+        weights.get(name) == value for name, value in _LAYOUTS[form].items()
+    )

@@ -1,0 +1,98 @@
+"""Which files of a model folder are read, and what is refused before any of them is.
+
+A folder may come from anywhere. Pickles are never opened, an index can't name a file elsewhere,
+and where the folder has a manifest every file that is read must have the hash that it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePath
+from typing import Any
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MANIFEST = "manifest.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+LONGEST_JSON = 100_000_000  # bytes, as the header of a safetensors file
+_THREADS = 2
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        ValueError: It is missing, too long, or holds something else.
+    """
+    try:
+        if file.stat().st_size > LONGEST_JSON:
+            raise ValueError(f"{str(file)!r} is longer than {LONGEST_JSON:,} bytes")
+        found = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{str(file)!r} can't be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{str(file)!r} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{str(file)!r} holds no JSON object")  # noqa: TRY004 - the file's fault
+    return found
+
+
+def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
+    """Return the files of weights of a folder, and which tensor its index says is in which.
+
+    Raises:
+        ValueError: There are none, or the index leads out of the folder.
+    """
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE], {}
+    if not (folder / INDEX).exists():
+        raise ValueError(f"there is no {SINGLE} in {str(folder)!r}{_pickled(folder)}")
+    said = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(said, dict) or not said:
+        raise ValueError(f"{str(folder / INDEX)!r} has no weight_map")
+    names = {str(tensor): str(file) for tensor, file in said.items()}
+    for tensor, name in names.items():
+        if not _is_plain(name):
+            raise ValueError(
+                f"{str(folder / INDEX)!r} has tensor {tensor} in {name!r}, "
+                f"which is no safetensors file of this folder"
+            )
+    return [folder / name for name in sorted(set(names.values()))], names
+
+
+def check_hashes(folder: Path, files: Sequence[Path]) -> None:
+    """Check files against the manifest of their folder, where the artifact store has left one.
+
+    Raises:
+        ValueError: A file is not in it, or has another size or hash.
+    """
+    if not (folder / MANIFEST).exists():
+        return
+    said = read_json(folder / MANIFEST)
+    known = said.get("files")
+    if not isinstance(known, dict) or "seal" not in said:
+        return  # somebody else's file of that name
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(_hashed, files)
+        for file, entry in zip(files, found, strict=True):
+            if known.get(file.name) != entry:
+                raise ValueError(f"{str(file)!r} is not as its manifest says; fetch it again")
+
+
+def _hashed(file: Path) -> dict[str, object]:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"size": file.stat().st_size, "sha256": digest}
+
+
+def _is_plain(name: str) -> bool:
+    return PurePath(name).name == name and name.endswith(".safetensors") and "\\" not in name
+
+
+def _pickled(folder: Path) -> str:
+    found = sorted(path.name for kind in PICKLES for path in folder.glob(kind))
+    return f"; {found[0]!r} may be a pickle, which is never opened" if found else ""

@@ -1,0 +1,96 @@
+"""What a format of weights is: the type of its codes and scales, and which weights share a scale.
+
+A weight is its code times its scale. All formats but `fp32` and `bf16` are schemes of that kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+
+PLAIN: Mapping[str, torch.dtype] = MappingProxyType(
+    {"bf16": torch.bfloat16, "fp32": torch.float32}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """A format with scales.
+
+    Attributes:
+        form: Its name.
+        codes: torch type of the codes.
+        scales: torch type in which scales are stored; `uint8` holds E8M0: byte b is 2^(b - 127).
+        suffix: What the name of a scale has after the name of its weight.
+        block: Rows and columns that share a scale, 0 for all; those at the edges may be smaller.
+        powers: Whether every scale is a power of two.
+        together: Rows that are quantised together.
+    """
+
+    form: str
+    codes: torch.dtype
+    scales: torch.dtype
+    suffix: str
+    block: tuple[int, int]
+    powers: bool = False
+    together: int = 1
+
+    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the rows and columns of the scales of a weight of this shape."""
+        rows, columns = (
+            -(-size // (block or max(size, 1)))
+            for size, block in zip(shape, self.block, strict=True)
+        )
+        return rows, columns
+
+
+# The largest code of a format; scales map the largest weight of a block on it.
+LARGEST: Mapping[torch.dtype, float] = MappingProxyType(
+    {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
+)
+
+SCHEMES: Mapping[str, Scheme] = MappingProxyType(
+    {
+        scheme.form: scheme
+        for scheme in (
+            Scheme(
+                form="fp8",
+                codes=torch.float8_e4m3fn,
+                scales=torch.float32,
+                suffix="_scale_inv",
+                block=(128, 128),
+                together=128,
+            ),
+            Scheme(
+                form="fp8_ue8m0",
+                codes=torch.float8_e4m3fn,
+                scales=torch.float32,
+                suffix="_scale_inv",
+                block=(128, 128),
+                powers=True,
+                together=128,
+            ),
+            Scheme(
+                form="mxfp8",
+                codes=torch.float8_e4m3fn,
+                scales=torch.uint8,
+                suffix="_scale",
+                block=(1, 32),
+                powers=True,
+                together=128,
+            ),
+            Scheme(
+                form="int8",
+                codes=torch.int8,
+                scales=torch.float32,
+                suffix="_scale",
+                block=(1, 0),
+            ),
+        )
+    }
+)
+
+FORMATS = (*PLAIN, *SCHEMES)

@@ -1,0 +1,110 @@
+"""Safetensors files whose tensors are written a few rows at a time, in any order, by any thread.
+
+Their headers are known beforehand from types and shapes: so nothing is gathered in memory, no
+tensor and no shard. Hashes are not made here: they would need the bytes in order, and the artifact
+store has to hash what is on disk anyway, when it flushes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from jobs.formats import headers
+from jobs.formats.headers import Place, Spec
+from jobs.formats.safety import INDEX, SINGLE
+
+SHARD = 5_000_000_000  # bytes
+
+
+class Sink:
+    """The weights of a folder that is being written; leave it as a context when all is there.
+
+    Args:
+        folder: Where the files go.
+        specs: Type and shape of every tensor, in the order in which they fill the shards.
+        shard: Bytes of a file, at most, but for a tensor that is larger itself.
+
+    Raises:
+        OSError: The files can't be written.
+    """
+
+    def __init__(self, folder: Path, specs: Mapping[str, Spec], *, shard: int = SHARD) -> None:
+        self._folder = folder
+        self._places: dict[str, Place] = {}
+        self._left = headers.total(specs.values())
+        self._counting = threading.Lock()
+        self._handles: dict[Path, int] = {}
+        parts = [*_parts(specs, shard)]
+        for number, part in enumerate(parts, 1):
+            name = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+            self._begin(folder / (name if len(parts) > 1 else SINGLE), part)
+        if len(parts) > 1:
+            self._write_index(self._left)
+
+    def __enter__(self) -> Self:
+        """Return the sink itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the files.
+
+        Raises:
+            ValueError: Something was not written.
+        """
+        for handle in self._handles.values():
+            os.close(handle)
+        if kind is None and self._left:
+            raise ValueError(f"{self._left:,} bytes of {str(self._folder)!r} were never written")
+
+    def write(self, name: str, first: int, rows: Tensor) -> None:
+        """Write rows of a tensor, from row `first` on."""
+        place = self._places[name]
+        assert rows.dtype == place.spec.dtype, f"{name} is {rows.dtype}"  # noqa: S101 - our own code
+        given = rows.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
+        at = place.begin + first * place.spec.row_size
+        with self._counting:
+            self._left -= len(given)
+        while given:
+            count = os.pwrite(self._handles[place.file], given, at)
+            given, at = given[count:], at + count
+
+    def _begin(self, file: Path, specs: Mapping[str, Spec]) -> None:
+        head, begins = headers.write(specs)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._handles[file] = handle
+        os.pwrite(handle, head, 0)
+        os.ftruncate(handle, len(head) + headers.total(specs.values()))
+        for name, begin in begins.items():
+            self._places[name] = Place(file, begin, specs[name])
+
+    def _write_index(self, size: int) -> None:
+        said = {name: self._places[name].file.name for name in sorted(self._places)}
+        text = json.dumps({"metadata": {"total_size": size}, "weight_map": said}, indent=2)
+        (self._folder / INDEX).write_text(f"{text}\n", "utf-8")
+
+
+def _parts(specs: Mapping[str, Spec], shard: int) -> Iterator[dict[str, Spec]]:
+    """Yield the tensors of each file, as many as it holds."""
+    part: dict[str, Spec] = {}
+    held = 0
+    for name, spec in specs.items():
+        if part and held + spec.size > shard:
+            yield part
+            part, held = {}, 0
+        part[name] = spec
+        held += spec.size
+    yield part

@@ -1,0 +1,146 @@
+"""What of an earlier run stands when its model moves to another pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from orchestrator.cli.switch import anew, kept_of
+from orchestrator.control.loop import Controller, World
+from orchestrator.control.requests import Workbench
+from orchestrator.core.endpoints import Deployment
+from orchestrator.core.plan import Plan, make_plan
+from orchestrator.core.run import Run
+from orchestrator.core.spec import Bindings, Endpoint, Format, Role, Stage
+from orchestrator.core.state import RunState
+from orchestrator.messages import AttemptRequest, Message, Placed, Succeeded
+from tests.build import accelerator, fleet, header, pipeline, pool, stage
+from tests.fakes import (
+    Asked,
+    FakeArtifacts,
+    FakeClock,
+    FakeCluster,
+    FakeGates,
+    FakeTracker,
+    MemoryStore,
+)
+
+POOLS: Mapping[str, tuple[Format, ...]] = {
+    "nvidia": ("bf16", "fp8"),
+    "ascend": ("bf16",),
+    "moore": ("fp8",),
+}
+OFFERED: tuple[Format, ...] = ("bf16", "fp8_ue8m0", "fp8")
+CHAT = Endpoint(name="chat", engine="jobs.engines.e", formats=OFFERED)
+STAGES = (
+    stage("data", role=Role.PREPARE),
+    stage("pretrain", inputs={"data": "data"}, params={"steps": 3}),
+    stage("evaluate", inputs={"model": "pretrain"}),
+    stage("export", role=Role.PREPARE, inputs={"model": "pretrain"}, params={"format": "auto"}),
+    stage("check", role=Role.SERVE, inputs={"model": "export"}),
+    stage("serve", "check", job=None, role=Role.SERVE, endpoint=CHAT, inputs={"model": "export"}),
+)
+
+
+def planned(serve: str, *stages: Stage) -> Plan:
+    known = [pool(name, chip=accelerator(formats=able)) for name, able in POOLS.items()]
+    roles = {Role.PREPARE: "nvidia", Role.TRAIN: "nvidia", Role.SERVE: serve}
+    return make_plan(pipeline(*(stages or STAGES)), fleet(*known), Bindings(roles=roles))
+
+
+ARTIFACTS = FakeArtifacts()
+
+
+def says(asked: Asked) -> list[tuple[float, Message]]:
+    """Succeed with an artifact that tells where it came from."""
+    return [(0.1, Placed(("n1",))), (0.2, Succeeded(ARTIFACTS.ref(asked.key), {}))]
+
+
+def driven(name: str, plan: Plan, kept: Mapping[str, tuple[Succeeded, str]]) -> tuple[Run, Asked]:
+    """Drive a run to its end; return it, and what it deployed."""
+    clock, store = FakeClock(), MemoryStore()
+    cluster = FakeCluster(clock, store, says)
+    world = _world(cluster, store, clock)
+    made = header(plan, name)
+    store.create(made, 0.0)
+    run = Controller(made, world, replace(BENCH, kept=kept)).drive()
+    assert run.state is RunState.SUCCEEDED, run.reason
+    *_, last = cluster.asked.values()
+    return run, last
+
+
+def ran(run: Run) -> list[str]:
+    return [stage.name for stage in run.stages.values() if stage.attempts]
+
+
+def test_a_pool_that_serves_the_same_format_needs_nothing_anew() -> None:
+    first, _ = driven("one", planned("nvidia"), {})
+    assert ran(first) == [one.name for one in STAGES]
+    plan = planned("ascend")
+    kept = kept_of(first, plan)
+    assert sorted(kept) == ["data", "evaluate", "export", "pretrain"]
+    moved, deployed = driven("two", plan, kept)
+    assert ran(moved) == ["check", "serve"]  # what was found on the old pool says nothing of this
+    assert isinstance(deployed, Deployment)
+    assert (deployed.format, deployed.pool.name) == ("bf16", "ascend")
+    assert deployed.model.uri == "mem://one/export/1"
+
+
+def test_a_pool_that_needs_another_format_gets_the_model_exported_anew() -> None:
+    first, _ = driven("one", planned("nvidia"), {})
+    plan = planned("moore")
+    kept = kept_of(first, plan)
+    assert sorted(kept) == ["data", "evaluate", "pretrain"]
+    assert anew(plan, kept) == [
+        "run export anew on nvidia: an earlier result does not serve here",
+        "run check anew on moore: an earlier result does not serve here",
+    ]
+    moved, deployed = driven("two", plan, kept)
+    assert ran(moved) == ["export", "check", "serve"]
+    assert isinstance(deployed, Deployment)
+    assert (deployed.format, deployed.pool.name) == ("fp8_ue8m0", "moore")
+    assert deployed.model.uri == "mem://two/export/1"
+
+    back = planned("nvidia")
+    assert sorted(kept_of(moved, back)) == ["data", "evaluate", "pretrain"]
+    assert sorted(kept_of(moved, plan)) == ["check", "data", "evaluate", "export", "pretrain"]
+
+
+def test_the_export_is_asked_for_in_the_format_of_the_pool() -> None:
+    plan = planned("moore")
+    clock, store = FakeClock(), MemoryStore()
+    cluster = FakeCluster(clock, store, says)
+    made = header(plan, "one")
+    store.create(made, 0.0)
+    Controller(made, _world(cluster, store, clock), BENCH).drive()
+    asked = cluster.asked["one/export/1"]
+    assert isinstance(asked, AttemptRequest)
+    assert asked.params == {"format": "fp8_ue8m0"}
+
+
+def test_a_changed_parameter_runs_its_stage_anew_and_all_that_read_it() -> None:
+    first, _ = driven("one", planned("nvidia"), {})
+    changed = [
+        replace(one, params={"steps": 4}) if one.name == "pretrain" else one for one in STAGES
+    ]
+    assert sorted(kept_of(first, planned("nvidia", *changed))) == ["data"]
+
+
+def test_a_stage_that_was_never_done_is_not_kept() -> None:
+    run, _ = driven("one", planned("nvidia", STAGES[0], STAGES[1]), {})
+    assert sorted(kept_of(run, planned("nvidia"))) == ["data", "pretrain"]
+
+
+BENCH = Workbench(packages=("jobs",), code=(), storage="mem://", reuse_key=lambda _run, _one: None)
+
+
+def _world(cluster: FakeCluster, store: MemoryStore, clock: FakeClock) -> World:
+    return World(
+        cluster=cluster,
+        serving=cluster,
+        store=store,
+        artifacts=ARTIFACTS,
+        tracker=FakeTracker(),
+        clock=clock,
+        gates=FakeGates(),
+    )

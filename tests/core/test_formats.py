@@ -1,0 +1,126 @@
+"""The format in which a model is written follows from the pools that shall serve it."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.core.errors import PlanError
+from orchestrator.core.formats import serves, with_formats
+from orchestrator.core.plan import Plan, make_plan
+from orchestrator.core.spec import Bindings, Endpoint, Format, Pool, Role, Stage
+from tests.build import accelerator, fleet, pipeline, pool, stage
+
+OFFERED: tuple[Format, ...] = ("bf16", "fp8_ue8m0", "fp8", "mxfp8", "int8")
+POOLS = {
+    "train": ("bf16",),
+    "ascend": ("bf16", "int8"),
+    "hopper": ("fp8", "bf16"),
+    "moore": ("fp8",),
+    "new": ("mxfp8", "hif8"),
+    "odd": ("hif8",),
+}
+
+
+def pools(**more: tuple[Format, ...]) -> list[Pool]:
+    known = {**POOLS, **more}
+    return [pool(name, chip=accelerator(formats=able)) for name, able in known.items()]
+
+
+def export(form: str = "auto", name: str = "export") -> Stage:
+    return stage(name, params={"format": form, "max_tokens": 8}, role=Role.PREPARE)
+
+
+def serving(name: str = "serve", *, reads: str = "export", **changes: object) -> Stage:
+    facts = {"name": name, "engine": "jobs.engines.e", "formats": OFFERED, **changes}
+    endpoint = Endpoint(**facts)  # type: ignore[arg-type]
+    return stage(name, role=Role.SERVE, job=None, endpoint=endpoint, inputs={"model": reads})
+
+
+def planned(*stages: Stage, on: tuple[str, ...]) -> Plan:
+    first, *fallbacks = on
+    bound = Bindings(
+        roles={Role.PREPARE: "train", Role.TRAIN: "train", Role.SERVE: first},
+        fallbacks={Role.SERVE: tuple(fallbacks)},
+    )
+    return make_plan(pipeline(*stages), fleet(*pools()), bound)
+
+
+@pytest.mark.parametrize(
+    ("first", "form"),
+    [("ascend", "bf16"), ("hopper", "bf16"), ("moore", "fp8_ue8m0"), ("new", "mxfp8")],
+)
+def test_a_model_is_made_in_the_first_format_that_the_bound_pool_serves(
+    first: str, form: str
+) -> None:
+    made = planned(export(), serving(), on=(first,))
+    assert made["export"].stage.params == {"format": form, "max_tokens": 8}
+    assert made["serve"].formats == (form,)
+
+
+def test_a_format_that_the_fallbacks_serve_too_goes_first() -> None:
+    made = planned(export(), serving(), on=("hopper", "moore"))
+    assert made["serve"].formats == ("fp8_ue8m0", "fp8_ue8m0")
+    assert made["serve"].left_out == ()
+
+
+def test_a_fallback_that_can_not_serve_what_is_made_is_left_out() -> None:
+    made = planned(export(), serving(), on=("moore", "ascend", "hopper"))
+    assert made["serve"].pools == ("moore", "hopper")
+    assert made["serve"].formats == ("fp8_ue8m0", "fp8_ue8m0")
+    assert made["serve"].left_out == ("ascend",)
+
+
+def test_a_pool_without_any_of_the_formats_is_refused_by_name() -> None:
+    with pytest.raises(PlanError) as refused:
+        planned(export(), serving(), on=("odd",))
+    assert [str(problem) for problem in refused.value.problems] == [
+        (
+            "pipeline.stages.serve: pool 'odd' can't serve 'bf16, fp8_ue8m0, fp8, mxfp8, int8'; "
+            "formats that it serves: hif8"
+        )
+    ]
+
+
+def test_a_format_that_the_user_names_stays_and_is_checked() -> None:
+    made = planned(export("int8"), serving(), on=("ascend", "hopper"))
+    assert (made["serve"].formats, made["serve"].left_out) == (("int8",), ("hopper",))
+    with pytest.raises(PlanError, match="pool 'moore' can't serve 'int8'"):
+        planned(export("int8"), serving(), on=("moore",))
+
+
+def test_two_endpoints_of_one_model_need_a_format_for_both() -> None:
+    both = (serving("chat"), serving("batch", formats=("int8", "fp8")))
+    assert planned(export(), *both, on=("hopper",))["export"].stage.params["format"] == "fp8"
+    with pytest.raises(PlanError, match="pool 'new' can't serve"):
+        planned(export(), *both, on=("new",))
+
+
+def test_what_nobody_serves_is_made_in_the_usual_format() -> None:
+    made = planned(export(), export(name="other"), serving(), on=("new",))
+    assert made["other"].stage.params["format"] == "bf16"
+
+
+@pytest.mark.parametrize("params", [{}, {"format": "parquet"}, {"format": 8}])
+def test_a_maker_that_says_nothing_of_a_format_leaves_each_pool_its_own(
+    params: dict[str, object],
+) -> None:
+    maker = stage("export", params=params, role=Role.PREPARE)
+    made = planned(maker, serving(), on=("moore", "ascend"))
+    assert made["export"].stage.params == params
+    assert made["serve"].formats == ("fp8_ue8m0", "bf16")
+
+
+def test_a_pool_that_is_unknown_is_told_by_the_plan_and_decides_nothing() -> None:
+    bound = Bindings(roles={Role.SERVE: "gone"})
+    (first, _) = with_formats(pipeline(export(), serving()), fleet(*pools()), bound).stages
+    assert first.params["format"] == "bf16"
+    (first, _) = with_formats(
+        pipeline(export(), serving()), fleet(*pools()), Bindings(roles={})
+    ).stages
+    assert first.params["format"] == "bf16"
+
+
+def test_who_reads_any_scales_reads_powers_of_two() -> None:
+    known = fleet(*pools(blackwell=("fp8_ue8m0",))).pools
+    assert serves(known["moore"], "fp8_ue8m0")
+    assert not serves(known["blackwell"], "fp8")
