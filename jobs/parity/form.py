@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-_PLAIN = {"float32": "fp32", "bfloat16": "bf16"}
+from jobs.formats import records, safety
 
 
 def form_of(folder: Path) -> str:
-    """Return the format of the weights in `folder`, by its name in configs."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    quantised = config.get("quantization_config")
-    if quantised:
-        method = str(quantised.get("quant_method"))
-        return f"{method}_{scale}" if (scale := quantised.get("scale_fmt")) else method
-    saved = str(config.get("dtype") or config.get("torch_dtype"))
-    return _PLAIN.get(saved, saved)
+    """Return the format of the weights in `folder`, by its name in configs.
+
+    Raises:
+        ValueError: The folder has no config, or one of a format that is not known.
+    """
+    return records.form_of(safety.read_json(folder / safety.CONFIG))
