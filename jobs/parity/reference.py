@@ -32,7 +32,7 @@ def measure(
     split: str = TEST,
     questions: int = 64,
     max_tokens: int = 16,
-    top: int = 64,
+    top: int = 256,
 ) -> Metrics:
     """Ask the input `model` questions of the input `data`, and keep what it says.
 
