@@ -173,3 +173,34 @@ def test_one_wrong_scale_shows_in_the_weights_whatever_the_answers(
     with pytest.raises(ParityError, match=r"^weights is 1, at most 0\.01 is allowed for bf16"):
         check(ctx, limits={"bf16": loose | {"weights": LIMITS["bf16"]["weights"]}})
     assert "weights: 1, most in model.layers.0.mlp.down_proj.weight" in ctx.lines
+
+
+@pytest.mark.parametrize("form", ["fp8", "fp8_ue8m0", "mxfp8", "int8"])
+def test_an_honest_export_passes_in_every_format(
+    case: Case, context: Context, tmp_path: Path, form: str
+) -> None:
+    ctx = context(quantised(case, tmp_path, form))
+    assert check(ctx)["parity/weights"] <= LIMITS[form]["weights"] / 4
+    assert json.loads(ctx.reports["parity.json"])["format"] == form
+
+
+@pytest.mark.parametrize("form", ["fp8", "fp8_ue8m0"])
+def test_one_flipped_bit_of_one_scale_is_caught(
+    case: Case, context: Context, tmp_path: Path, form: str
+) -> None:
+    folder = quantised(case, tmp_path, form)
+    ctx = context(spoil(folder, flipped_scale))
+    with pytest.raises(ParityError, match=rf"^weights is (1|0\.5|0\.4)\d*, .* allowed for {form}"):
+        check(ctx)
+
+
+def quantised(case: Case, folder: Path, form: str) -> Path:
+    made = LocalContext(folder=folder / form, inputs={"model": case.trained})
+    export(made, format=form)
+    return made.output
+
+
+def flipped_scale(tensors: Tensors) -> None:
+    """Flip the lowest exponent bit of one scale: it stays a power of two where it was one."""
+    name = next(name for name in tensors if name.endswith("_scale_inv"))
+    tensors[name].view(torch.int32).flatten()[0] ^= 1 << 23
