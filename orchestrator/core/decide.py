@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.limits import exhausted, held_too_long, over_budget, waited_too_long
-from orchestrator.core.recovery import QUIET, Outlook, follow_up
+from orchestrator.core.recovery import QUIET, Outlook, follow_up, misplaced, proven
 from orchestrator.core.run import Attempt, Run, StageRun
 from orchestrator.core.state import (
     AttemptState,
@@ -169,7 +169,7 @@ def _begin(
         elif stage.planned.stage.gate and not stage.gate_opened:
             yield from _wait_at_gate(stage, now, outlook)
         elif now >= stage.not_before:
-            yield from _enter(stage, now, outlook)
+            yield from _enter(run, stage, now, outlook)
 
 
 def _wait_at_gate(stage: StageRun, now: float, outlook: Outlook) -> Iterator[Command]:
@@ -188,8 +188,16 @@ def _wait_at_gate(stage: StageRun, now: float, outlook: Outlook) -> Iterator[Com
             yield Record(GateOpened(stage.name, f"{late}; goes on with what is there"))
 
 
-def _enter(stage: StageRun, now: float, outlook: Outlook) -> Iterator[Command]:
-    """Start an attempt, unless its pool is being emptied or others go before."""
+def _enter(run: Run, stage: StageRun, now: float, outlook: Outlook) -> Iterator[Command]:
+    """Start an attempt, unless its pool is being emptied or others go before.
+
+    An endpoint begins where its model was compared with what was trained, and there alone.
+    """
+    found = misplaced(run, stage)
+    if found is not None:
+        yield Record(found)
+        return
+    stage = proven(run, stage)
     late = held_too_long(stage, now)
     if late:
         yield Record(_give_way(stage, late, outlook))

@@ -20,10 +20,11 @@ from orchestrator.core.failure import (
     Failure,
     FailureKind,
 )
+from orchestrator.core.parity import guards
 from orchestrator.core.policy import Adjust
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.spec import Stage
-from orchestrator.core.state import RetryScheduled, StageFailed
+from orchestrator.core.state import RetryScheduled, StageFailed, StageMoved
 
 DOUBLINGS = 10
 # What may not come again: better tried here again than given up, where no pool can take over.
@@ -56,6 +57,31 @@ def action_for(stage: Stage, kind: FailureKind) -> Action:
     return stage.on_failure.get(kind, DEFAULT_ACTIONS[kind])
 
 
+def proven(run: Run, stage: StageRun) -> StageRun:
+    """Return `stage` with the pools alone on which all that guards its endpoint has passed.
+
+    The pool that it is bound to at present stays among them.
+    """
+    stages = (one.planned.stage for one in run.stages.values())
+    passed = [run.stages[one.name].pool for one in guards(stages, stage.planned.stage)]
+    pools = stage.planned.pools
+    left = tuple(one for one in pools if one == stage.pool or all(one == p for p in passed))
+    return replace(stage, planned=replace(stage.planned, pools=left)) if left != pools else stage
+
+
+def misplaced(run: Run, stage: StageRun) -> StageMoved | StageFailed | None:
+    """Return what follows where an endpoint's guards passed on another pool than its own."""
+    stages = (one.planned.stage for one in run.stages.values())
+    passed = {run.stages[one.name].pool for one in guards(stages, stage.planned.stage)}
+    if not passed - {stage.pool}:
+        return None
+    where = ", ".join(sorted(passed))
+    if len(passed) == 1 and where in stage.planned.pools:
+        return StageMoved(stage.name, where, f"its model was compared on {where}: goes there")
+    reason = f"{FailureKind.PARITY}: its model was compared on {where}, which can't serve it"
+    return StageFailed(stage.name, reason)
+
+
 def avoided(stage: StageRun) -> tuple[str, ...]:
     """Return the nodes of the stage's pool that its attempts failed by; each once."""
     failures = (a.failure for a in stage.attempts if a.pool == stage.pool)
@@ -70,6 +96,7 @@ def follow_up(
 
     `spent` says which limit is exhausted, if one is.
     """
+    stage = proven(run, stage)
     failure = stage.attempts[-1].failure
     assert failure is not None, "a stage that is deciding has a failed attempt"  # noqa: S101
     action = _possible(run, stage, failure.kind, outlook)
