@@ -144,6 +144,13 @@ class JobContext(Protocol):
         """
         ...
 
+    def saved_checkpoint(self, step: int) -> Checkpoint:
+        """Return the checkpoint of `step`, the last that was saved, as whoever resumes reads it.
+
+        Every worker calls this; it waits for the save, and every file is verified.
+        """
+        ...
+
 
 # --- engines ----------------------------------------------------------------------------------
 

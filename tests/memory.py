@@ -10,6 +10,7 @@ from orchestrator.core.errors import (
     StaleControllerError,
     StoreError,
 )
+from orchestrator.core.qualification import Verdict
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import (
     Event,
@@ -37,6 +38,7 @@ class MemoryStore:
     drains: dict[str, str] = field(default_factory=dict)
     approved: dict[str, dict[str, str]] = field(default_factory=dict)
     queues: dict[str, tuple[float, tuple[Queued, ...]]] = field(default_factory=dict)
+    judged: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
 
     def create(self, header: RunHeader, at: float) -> None:
         if header.run in self.headers:
@@ -118,6 +120,12 @@ class MemoryStore:
 
     def queue(self, since: float) -> Sequence[Queued]:
         return [one for at, entries in self.queues.values() if at >= since for one in entries]
+
+    def note_verdict(self, verdict: Verdict) -> None:
+        self.judged[verdict.pool, str(verdict.role), verdict.identity] = verdict
+
+    def verdicts(self) -> Sequence[Verdict]:
+        return [self.judged[key] for key in sorted(self.judged)]
 
     def request_cancel(self, run: str) -> None:
         self.cancels.add(run)

@@ -9,7 +9,7 @@ from orchestrator import wiring
 from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit
 
-TAKE_OVERRIDES = {"plan", "launch", "pools", "up"}
+TAKE_OVERRIDES = {"plan", "launch", "pools", "qualify", "up"}
 TAKE_RUNS = {"status", "logs", "cancel", "approve", "resume"}
 NEWEST_RUNS = 50
 

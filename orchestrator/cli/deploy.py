@@ -35,7 +35,8 @@ def _ours(args: argparse.Namespace) -> Exit:
         what = f"run {made.header.run!r} has no stage with an endpoint"
         raise ConfigError([Problem("deploy", what, "name one that serves")])
     quiet = [f"pipeline.stages.{name}.endpoint.rollout.steps=[]" for name in serving]
-    return switch.go(made, [*args.overrides, *quiet], dry=args.dry_run, name="deploy")
+    way = switch.Way(dry=args.dry_run, unqualified=args.unqualified)
+    return switch.go(made, [*args.overrides, *quiet], way, name="deploy")
 
 
 def _outside(args: argparse.Namespace) -> Exit:

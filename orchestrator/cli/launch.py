@@ -37,13 +37,21 @@ def _planned(args: argparse.Namespace) -> list[tuple[Settings, Plan]]:
         )
     made: list[tuple[Settings, Plan]] = []
     problems: list[Problem] = []
+    dropped: list[str] = []
     for overrides in combinations:
         try:
-            made.append(wiring.planned(overrides, args.config_dir, args.config_name))
+            found, whole = wiring.planned(overrides, args.config_dir, args.config_name)
         except ConfigError as error:
             problems.extend(error.problems)
+            continue
+        vetted = wiring.vetted(found, whole, unqualified=args.unqualified)
+        problems.extend(vetted.problems)
+        dropped.extend(vetted.dropped)
+        made.append((found, vetted.plan))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
+    for line in dict.fromkeys(dropped):
+        tables.console().print(line, style="yellow", markup=False)
     return made
 
 

@@ -21,7 +21,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
     Leaves by SystemExit with code 2 when it can't be parsed, or 0 after printing help.
     """
-    return build().parse_args(argv)
+    parser = build()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(args, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes positionals in one piece; these come after a flag
+        args.overrides = [*args.overrides, *rest]
+    return args
 
 
 def build() -> argparse.ArgumentParser:
@@ -38,6 +44,7 @@ def build() -> argparse.ArgumentParser:
     _launch(verbs)
     _runs(verbs)
     _fleet(verbs)
+    _qualify(verbs)
     _endpoints(verbs)
     _models(verbs)
     _services(verbs)
@@ -48,12 +55,14 @@ def build() -> argparse.ArgumentParser:
 def _plan(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     plan = verbs.add_parser("plan", help="show what a launch would do, and what it would cost")
     _config(plan)
+    _unqualified(plan)
     _json(plan)
 
 
 def _launch(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     launch = verbs.add_parser("launch", help="run a pipeline")
     _config(launch)
+    _unqualified(launch)
     launch.add_argument(
         "-m", "--multirun", action="store_true", help="sweep: one run for each combination"
     )
@@ -98,6 +107,17 @@ def _fleet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     pools.add_argument("--reason", default="", help="with drain: why, for those who wait")
 
 
+def _qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    qualify = verbs.add_parser("qualify", help="find out what a pool can do: `qualify POOL`")
+    _config(qualify)
+    qualify.add_argument("--role", choices=("train", "serve"), help="default: both")
+    qualify.add_argument("--quick", action="store_true", help="in seconds, without a soak")
+    qualify.add_argument("--soak", type=float, metavar="SECONDS", help="how long to work on")
+    qualify.add_argument(
+        "--model-of", metavar="PIPELINE", help="check the model that this pipeline trains"
+    )
+
+
 def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ask = verbs.add_parser("ask", help="ask a served model")
     ask.add_argument("question", help="`-` reads it from standard input")
@@ -111,6 +131,10 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     switch.add_argument("name", metavar="ENDPOINT", help="an endpoint, or the id of a run")
     switch.add_argument("overrides", nargs="*", metavar="pool=POOL", help="or KEY=VALUE")
     _dry(switch)
+    _unqualified(switch)
+    switch.add_argument(
+        "--qualify", action="store_true", help="qualify the new pool first, if it is not"
+    )
     deploy = verbs.add_parser("deploy", help="add a revision to an endpoint, without traffic")
     deploy.add_argument("name", metavar="RUN", help="with --address: ENDPOINT")
     deploy.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -120,6 +144,7 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--key-variable", default="", help="with --address: the gateway's variable with its key"
     )
     _dry(deploy)
+    _unqualified(deploy)
     traffic = verbs.add_parser("traffic", help="share an endpoint's traffic between revisions")
     traffic.add_argument("endpoint", metavar="ENDPOINT")
     traffic.add_argument("shares", nargs="+", metavar="r1=90", help="percent, 100 together")
@@ -197,6 +222,12 @@ def _config(parser: argparse.ArgumentParser) -> None:
 
 def _dry(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the steps, do nothing")
+
+
+def _unqualified(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--unqualified", action="store_true", help="use pools that have not earned their role too"
+    )
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

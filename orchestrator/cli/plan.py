@@ -15,6 +15,7 @@ from orchestrator.core import cost, formats
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.forecast import forecast
 from orchestrator.core.plan import Plan, PlannedStage
+from orchestrator.core.qualification import Vetted
 from orchestrator.core.spec import Pool
 
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
@@ -26,10 +27,14 @@ def run(args: argparse.Namespace) -> Exit:
         return Exit.SUCCEEDED
     found, made = wiring.planned(args.overrides, args.config_dir, args.config_name)
     if args.json:
-        print(json.dumps(as_json(made), indent=2))
+        vetted = wiring.vetted(found, made, unqualified=args.unqualified)
+        refused = [str(problem) for problem in vetted.problems]
+        told = {**as_json(made), "refused": refused, "notes": [*vetted.dropped, *vetted.notes]}
+        print(json.dumps(told, indent=2))
         return Exit.SUCCEEDED
     out = tables.console()
     show(made, out.print)
+    remark(wiring.vetted(found, made, unqualified=args.unqualified), out.print)
     out.print("\n[bold]What follows a failure[/]\n")
     out.print(policies.table(made))
     for line in (*policies.gates(made), *policies.limits(made)):
@@ -51,6 +56,14 @@ def show(made: Plan, write: Callable[..., None]) -> None:
     write(f"\nExpected cost: {'unknown' if total is None else '$' + tables.dollars(total)}")
     if made.emulated:
         write("[yellow]Emulated pools stand in for their chips: no figure is the chip's.[/]")
+
+
+def remark(vetted: Vetted, write: Callable[..., None]) -> None:
+    """Write which pools of a plan have not earned their role."""
+    for problem in vetted.problems:
+        write(f"A launch is refused: {problem}", style="red", markup=False)
+    for note in (*vetted.dropped, *vetted.notes):
+        write(note, style="yellow", markup=False)
 
 
 def _table(made: Plan) -> Table:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator import wiring
 from orchestrator.cli import composing, emptying, tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core.spec import Pool
+from orchestrator.core.qualification import EARNED, Standing, Verdict, verdict_of
+from orchestrator.core.spec import Pool, Role
 from orchestrator.messages import PoolStatus
 
 COLUMNS = (
@@ -22,6 +24,7 @@ COLUMNS = (
     "FORMATS",
     "ROLES",
     "$/H",
+    "QUALIFIED",
     "STATUS",
 )
 
@@ -35,18 +38,20 @@ def run(args: argparse.Namespace) -> Exit:
     found = composing.settings(args)
     at = wiring.home()
     live = wiring.pool_states(found, at)
-    drained = wiring.event_store(at).drained()
+    store = wiring.event_store(at)
+    known = Known(live, store.drained(), store.verdicts(), wiring.clock().now())
     pools = found.fleet.pools
     if args.json:
-        print(json.dumps([_json(pool, live, drained) for pool in pools.values()], indent=2))
+        print(json.dumps([_json(pool, known) for pool in pools.values()], indent=2))
         return Exit.SUCCEEDED
     out = tables.console()
     out.print(f"Fleet [bold]{found.fleet.name}[/]\n")
-    out.print(tables.table(COLUMNS, (_row(pool, live, drained) for pool in pools.values())))
+    out.print(tables.table(COLUMNS, (_row(pool, known) for pool in pools.values())))
     bound = [(f"roles.{role}", name) for role, name in found.bindings.roles.items()]
     out.print("\n" + "   ".join(f"{role}={name}" for role, name in bound))
     commands = [
         ("To switch a role to another pool:", "orchestrator launch roles.train=POOL"),
+        ("To find out what a pool can do:", "orchestrator qualify POOL"),
         ("To empty a pool:", "orchestrator pools drain POOL --reason WHY"),
         ("To see another fleet:", "orchestrator pools fleet=r2"),
     ]
@@ -54,17 +59,36 @@ def run(args: argparse.Namespace) -> Exit:
     return Exit.SUCCEEDED
 
 
-def _status(pool: Pool, live: Mapping[str, PoolStatus], drained: Mapping[str, str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the pools at `now` (seconds, epoch)."""
+
+    live: Mapping[str, PoolStatus]
+    drained: Mapping[str, str]
+    verdicts: Sequence[Verdict]
+    now: float
+
+    def of(self, pool: Pool) -> dict[Role, Verdict]:
+        """Return the verdicts that hold for a pool."""
+        found = {role: verdict_of(pool, role, self.verdicts, self.now) for role in EARNED}
+        return {role: one for role, one in found.items() if one is not None}
+
+
+def _status(pool: Pool, known: Known) -> str:
     if not pool.available:
         return f"unavailable: {pool.reason}"
-    if pool.name in drained:
-        return f"being emptied: {drained[pool.name]}"
-    return str(live[pool.name].state) if pool.name in live else "not started"
+    if pool.name in known.drained:
+        return f"being emptied: {known.drained[pool.name]}"
+    return str(known.live[pool.name].state) if pool.name in known.live else "not started"
 
 
-def _row(
-    pool: Pool, live: Mapping[str, PoolStatus], drained: Mapping[str, str]
-) -> tuple[str, ...]:
+def _qualified(pool: Pool, known: Known) -> str:
+    told = {Standing.QUALIFIED: "", Standing.LIMITED: " (limits)", Standing.REFUSED: " refused"}
+    found = (f"{role}{told[one.standing]}" for role, one in known.of(pool).items())
+    return ", ".join(found) or "-"
+
+
+def _row(pool: Pool, known: Known) -> tuple[str, ...]:
     chip = pool.accelerator
     return (
         pool.name,
@@ -72,17 +96,16 @@ def _row(
         chip.vendor,
         str(pool.nodes),
         str(pool.devices),
-        str(live[pool.name].free) if pool.name in live else "-",
+        str(known.live[pool.name].free) if pool.name in known.live else "-",
         " ".join(chip.formats),
         " ".join(pool.allowed_roles),
         tables.dollars(pool.price),
-        _status(pool, live, drained),
+        _qualified(pool, known),
+        _status(pool, known),
     )
 
 
-def _json(
-    pool: Pool, live: Mapping[str, PoolStatus], drained: Mapping[str, str]
-) -> dict[str, object]:
+def _json(pool: Pool, known: Known) -> dict[str, object]:
     return {
         "pool": pool.name,
         "accelerator": pool.accelerator.name,
@@ -90,11 +113,22 @@ def _json(
         "emulated": pool.emulated,
         "nodes": pool.nodes,
         "devices": pool.devices,
-        "free": live[pool.name].free if pool.name in live else None,
+        "free": known.live[pool.name].free if pool.name in known.live else None,
         "formats": list(pool.accelerator.formats),
         "roles": list(pool.allowed_roles),
         "price_per_hour": pool.price,
         "available": pool.available,
-        "drained": drained.get(pool.name),
-        "status": _status(pool, live, drained),
+        "drained": known.drained.get(pool.name),
+        "qualified": {str(role): _verdict(one) for role, one in known.of(pool).items()},
+        "status": _status(pool, known),
+    }
+
+
+def _verdict(one: Verdict) -> dict[str, object]:
+    return {
+        "verdict": str(one.standing),
+        "reasons": list(one.reasons),
+        "run": one.run,
+        "at": one.at,
+        "until": one.until,
     }

@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> Exit:
     print(f"{before.name} is retired: its model is deployed anew on {before.pool}.")
     overrides = [f"roles.serve={before.pool}", *_at_once(before)]
     made = switch.run_of(life, before.number)
-    return switch.go(made, overrides, dry=args.dry_run, name="rollback")
+    way = switch.Way(dry=args.dry_run, unqualified=True)  # it has served there
+    return switch.go(made, overrides, way, name="rollback")
 
 
 def _there(life: EndpointLife) -> Revision | None:

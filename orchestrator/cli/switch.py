@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator import session, wiring
 from orchestrator.adapters import hydra_config
-from orchestrator.cli import launch, plan, runs, tables
+from orchestrator.cli import launch, plan, qualify, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.core.endpoints import EndpointLife
-from orchestrator.core.errors import ConfigError, NotFoundError, Problem
+from orchestrator.core.errors import ConfigError, NotFoundError, PlanError, Problem
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.policy import Rollout
+from orchestrator.core.qualification import unknown
 from orchestrator.core.run import Run, RunHeader, StageRun
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Endpoint, Role
@@ -31,10 +33,24 @@ WITHOUT_FALLBACK = f"fallbacks.{Role.SERVE}=[]"  # who asks for a pool wants tha
 def run(args: argparse.Namespace) -> Exit:
     """Move what NAME serves to other hardware."""
     made, words = _source(args.name, args.overrides)
-    return go(made, words, dry=args.dry_run, name="switch")
+    way = Way(dry=args.dry_run, unqualified=args.unqualified, qualify=args.qualify)
+    return go(made, words, way, name="switch")
 
 
-def go(made: Run, overrides: Sequence[str], *, dry: bool, name: str) -> Exit:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How to go about it.
+
+    `dry` prints the steps alone, `unqualified` asks for no verdict, `qualify` has the new pool
+    qualified first where no verdict holds.
+    """
+
+    dry: bool = False
+    unqualified: bool = False
+    qualify: bool = False
+
+
+def go(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Exit:
     """Serve what run `made` has made, with `overrides`, by a new run called `name-...`."""
     found = hydra_config.parse(
         hydra_config.changed(made.header.config, [WITHOUT_FALLBACK, *overrides])
@@ -49,10 +65,28 @@ def go(made: Run, overrides: Sequence[str], *, dry: bool, name: str) -> Exit:
     for endpoint in endpoints:
         for line in steps(endpoint, wiring.endpoint_store(wiring.home()).endpoint(endpoint.name)):
             out.print(f"  {line}", markup=False)
-    if dry:
+    if way.dry:
         return Exit.SUCCEEDED
-    header = session.new_header(found, planned, name)
+    header = session.new_header(found, _earned(found, planned, way), name)
     return _drive(found, header, kept)
+
+
+def _earned(found: Settings, planned: Plan, way: Way) -> Plan:
+    """Return the plan with pools that may serve; the new one is qualified first if it must be.
+
+    Raises:
+        PlanError: The pool was refused, or is not qualified.
+    """
+    if way.unqualified:
+        return planned
+    if way.qualify or found.qualification.required:
+        now = wiring.clock().now()
+        for pool, role in unknown(planned, wiring.verdicts(), now, (Role.SERVE,)):
+            qualify.first(found, planned.pools[pool], role)
+    vetted = wiring.vetted(found, planned, roles=(Role.SERVE,))
+    if vetted.problems:
+        raise PlanError(vetted.problems)
+    return vetted.plan
 
 
 def _drive(found: Settings, header: RunHeader, kept: Mapping[str, tuple[Succeeded, str]]) -> Exit:

@@ -132,6 +132,29 @@ class Checkpoints:
         if reason is not None:
             self._leave = (reason, save.checkpoint.step)
 
+    def saved(self, step: int) -> Checkpoint:
+        """Return the checkpoint of `step`, the last that was saved, read back from the store.
+
+        Raises:
+            JobError: It is not the last one; or it does not appear.
+            DamagedError: What was stored is not what was saved.
+        """
+        if self._saving is None or self._saving[0].step != step:
+            message = f"saved_checkpoint({step!r}): the last save of this attempt is of "
+            raise JobError(
+                f"{message}step {self._last_step}" if self._saving else f"{message}none"
+            )
+        self.finish()
+        one = self._saving[0]
+        if self._seat.rank == 0:
+            return self._open(one, trusted=False)
+        return self._seat.wait_for(lambda: self._sealed(one), f"step {step} was not sealed")
+
+    def _sealed(self, one: CheckpointId) -> Checkpoint | None:
+        with suppress(DamagedError):
+            return self._open(one, trusted=False)
+        return None
+
     # --- what became of it ---------------------------------------------------------------------
 
     def check(self) -> None:

@@ -144,6 +144,11 @@ class AttemptContext:
             self.chip.resumed(found.step)
         return found
 
+    def saved_checkpoint(self, step: int) -> Checkpoint:
+        """Return the checkpoint of `step`, the last that was saved, every file verified."""
+        self.go_on()
+        return self.checkpoints.saved(step)
+
 
 def meta_of(request: AttemptRequest) -> dict[str, str]:
     """Return what is noted in the manifests of all that an attempt stores."""

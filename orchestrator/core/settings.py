@@ -8,6 +8,7 @@ from typing import Literal
 
 from orchestrator.core.classify import Signature
 from orchestrator.core.policy import UNBOUNDED, Bounds
+from orchestrator.core.qualification import Rules
 from orchestrator.core.spec import Bindings, Fleet, Json, Pipeline
 
 
@@ -68,6 +69,7 @@ class Settings:
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    qualification: Rules = field(default_factory=Rules)
     tags: Mapping[str, str] = field(default_factory=dict)
     resolved: Mapping[str, Json] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()

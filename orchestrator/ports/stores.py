@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.core.artifact import ArtifactRef, FileEntry, Manifest
+from orchestrator.core.qualification import Verdict
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import Event
 from orchestrator.messages import Lease, Points, Queued, Succeeded
@@ -126,6 +127,14 @@ class EventStore(Protocol):
 
     def queue(self, since: float) -> Sequence[Queued]:
         """Return what all runs wait for that said so at `since` (seconds, epoch) or later."""
+        ...
+
+    def note_verdict(self, verdict: Verdict) -> None:
+        """Keep a verdict on a pool as it is configured, in place of an earlier one."""
+        ...
+
+    def verdicts(self) -> Sequence[Verdict]:
+        """Return the last verdict on each pool, by role and by how it is configured."""
         ...
 
     def request_cancel(self, run: str) -> None:

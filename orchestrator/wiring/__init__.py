@@ -1,9 +1,9 @@
 """The composition root: the only place that chooses adapters or reads the environment.
 
-`adapters.py` makes what a run works with, `endpoints.py` what serves, `services.py` what this
-machine runs for them. Adapters
-are imported by the function that needs them, so that a command pays only for what it uses: `plan`
-imports no Ray, `status` no Hydra, help nothing at all.
+`adapters.py` makes what a run works with, `endpoints.py` what serves, `qualification.py` what is
+known of pools, `services.py` what this machine runs for them. Adapters are imported by the
+function that needs them, so that a command pays only for what it uses: `plan` imports no Ray,
+`status` no Hydra, help nothing at all.
 """
 
 from orchestrator.wiring.adapters import (
@@ -32,6 +32,7 @@ from orchestrator.wiring.endpoints import (
     serving,
     traffic,
 )
+from orchestrator.wiring.qualification import findings, verdicts, vetted
 from orchestrator.wiring.services import (
     find_cluster,
     find_gateway,
@@ -61,6 +62,7 @@ __all__ = [
     "fetch_model",
     "find_cluster",
     "find_gateway",
+    "findings",
     "follow_traffic",
     "forget_endpoints",
     "gates",
@@ -88,6 +90,8 @@ __all__ = [
     "tracker",
     "traffic",
     "variable",
+    "verdicts",
+    "vetted",
     "views",
     "workbench",
 ]

@@ -34,13 +34,18 @@ def variable(name: str) -> str:
     return os.environ.get(name, "")
 
 
+def home_path() -> Path:
+    """Return the folder that holds all state, which need not be there yet."""
+    return Path(os.environ.get(HOME_VARIABLE) or ".orchestrator").absolute()
+
+
 def home() -> Path:
     """Return the folder that holds all state: `$ORCHESTRATOR_HOME`, or `.orchestrator` here.
 
     Raises:
         StoreError: It can't be made.
     """
-    at = Path(os.environ.get(HOME_VARIABLE) or ".orchestrator").absolute()
+    at = home_path()
     try:
         at.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -55,3 +55,6 @@ class BareContext:
 
     def latest_checkpoint(self) -> Checkpoint | None:
         return None
+
+    def saved_checkpoint(self, step: int) -> Checkpoint:
+        raise NotImplementedError

@@ -71,6 +71,12 @@ class LocalContext:
         folder.mkdir(parents=True)
         write(folder)
 
+    def saved_checkpoint(self, step: int) -> Checkpoint:
+        found = self.latest_checkpoint()
+        assert found is not None
+        assert found.step == step
+        return found
+
     def latest_checkpoint(self) -> Checkpoint | None:
         found = sorted((self.folder / "checkpoints").glob("*"))
         if not found:

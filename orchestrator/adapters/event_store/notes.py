@@ -1,4 +1,4 @@
-"""What is noted beside the events: leases, pools that are emptied, approvals, queues.
+"""What is noted beside the events: leases, emptied pools, verdicts on pools, approvals, queues.
 
 Each is what somebody last said, and may be said again.
 """
@@ -10,9 +10,18 @@ from typing import Any
 
 from sqlalchemy import Table, delete, select
 
+from orchestrator.adapters.event_store import codec
 from orchestrator.adapters.event_store.database import Database
-from orchestrator.adapters.event_store.tables import approvals, drains, leases, queues, runs
+from orchestrator.adapters.event_store.tables import (
+    approvals,
+    drains,
+    leases,
+    queues,
+    runs,
+    verdicts,
+)
 from orchestrator.core.errors import NotFoundError, StaleControllerError
+from orchestrator.core.qualification import Verdict
 from orchestrator.messages import Lease, Queued
 
 
@@ -104,6 +113,17 @@ class Notes(Database):
             Queued(pool=r.pool, run=r.run, stage=r.stage, priority=r.priority, since=r.since)
             for r in rows
         ]
+
+    def note_verdict(self, verdict: Verdict) -> None:
+        """Keep a verdict on a pool as it is configured, in place of an earlier one."""
+        body, role = codec.dump(verdict), str(verdict.role)
+        self._note(verdicts, pool=verdict.pool, role=role, identity=verdict.identity, body=body)
+
+    def verdicts(self) -> Sequence[Verdict]:
+        """Return the last verdict on each pool, by role and by how it is configured."""
+        with self._reading() as connection:
+            rows = connection.execute(select(verdicts).order_by(verdicts.c.pool)).all()
+        return [codec.load(Verdict, r.body, f"verdict on pool {r.pool!r}") for r in rows]
 
     def _note(self, table: Table, **row: object) -> None:
         """Write `row`, over what stood there under its key."""

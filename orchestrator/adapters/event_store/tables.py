@@ -116,6 +116,15 @@ queues = Table(
     Column("at", Double, nullable=False),
 )
 
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("identity", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
 endpoint_events = Table(
     "endpoint_events",
     metadata,

@@ -79,6 +79,7 @@ def _settings(document: Document) -> Settings:
         storage=document.storage,
         tracking=document.tracking,
         cluster=document.cluster,
+        qualification=document.qualification,
         tags=document.tags,
     )
 

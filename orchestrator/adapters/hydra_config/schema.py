@@ -25,6 +25,7 @@ from typing import (
 from pydantic import ConfigDict, Field
 
 from orchestrator.core.classify import Signature
+from orchestrator.core.qualification import Rules
 from orchestrator.core.settings import (
     ClusterSettings,
     JobSettings,
@@ -73,6 +74,7 @@ class Document:
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    qualification: Rules = field(default_factory=Rules)
     tags: Mapping[str, str] = field(default_factory=dict)
 
 

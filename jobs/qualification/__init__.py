@@ -1,0 +1,17 @@
+"""Finds out whether a pool can do what it is wanted for: as ordinary attempts on its own nodes.
+
+    nodes.py         one worker a node, with all its chips: what each chip can do by itself
+    gang.py          one worker a chip, over the whole pool: what they can do together
+    bench.py         what every check works with, and how it says what it found
+    report.py        what all workers found, as a table, as JSON, as metrics
+    chips.py         the chips that are there, their memory, their bandwidth
+    products.py      matrix products against float64, and their rate
+    operators.py     the operators of the pipeline's own model, one by one
+    coverage.py      how operators are recorded, and done again one at a time
+    collectives.py   right, how fast, who comes late
+    training.py      the same seed twice, the loss of the host CPU, checkpoints
+    pace.py          whether one chip lags behind the others, and all of them for a while
+
+A check that fails says so and lets the next one go on; what breaks a chip or a link ends the
+attempt, and is classified as any failure is. No figure of an emulated pool is the chip's.
+"""

@@ -1,0 +1,106 @@
+"""What every check works with, and how it says what it found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from jobs.training.gang import Gang
+from orchestrator.job import JobContext
+
+PASSED, SKIPPED, LIMITED, FAILED = "passed", "skipped", "limited", "failed"
+TRAIN, SERVE = "train", "serve"
+BOTH = (TRAIN, SERVE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one worker found.
+
+    Attributes:
+        check: Which check.
+        subject: What it looked at.
+        status: `passed`, `skipped`, `limited` or `failed`.
+        figure: What was measured, where something was.
+        unit: Its unit; of seconds less is better, of all else more.
+        note: What is wrong, or worth knowing.
+        roles: The roles that the check matters to.
+        rank: The worker.
+        spread: How many times better than the worst worker the best one may be.
+    """
+
+    check: str
+    subject: str
+    status: str = PASSED
+    figure: float | None = None
+    unit: str = ""
+    note: str = ""
+    roles: tuple[str, ...] = BOTH
+    rank: int = 0
+    spread: float | None = None
+
+
+@dataclass(slots=True)
+class Bench:
+    """One worker's place of work. `quick` is for a check in seconds."""
+
+    ctx: JobContext
+    quick: bool = False
+    found: list[Finding] = field(default_factory=list)
+    steps: int = 0
+    gang: Gang = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the place among the others."""
+        self.gang = Gang(self.ctx)
+
+    @property
+    def device(self) -> torch.device:
+        """The first device of this worker."""
+        return self.gang.device
+
+    @property
+    def real(self) -> bool:
+        """Whether the device is a chip, and not the host in its place."""
+        return not self.ctx.hardware.emulated and self.device.type != "cpu"
+
+    def say(self, check: str, subject: str, status: str = PASSED, **facts: Any) -> None:  # noqa: ANN401 - the other fields of a finding
+        """Note what was found."""
+        self.found.append(
+            Finding(check=check, subject=subject, status=status, rank=self.ctx.rank, **facts)
+        )
+
+    def step(self) -> None:
+        """Leave a sign of life; an emulated chip may fail here, as it may in a training step."""
+        self.steps += 1
+        self.ctx.metrics({"qualification/step": float(self.steps)}, step=self.steps)
+
+    def finish(self, device: torch.device | None = None) -> None:
+        """Wait until the device has done what it was asked."""
+        at = device or self.device
+        if at.type != "cpu":
+            torch.get_device_module(at.type).synchronize(at)
+
+    def seconds(
+        self, act: Callable[[], object], *, repeats: int, device: torch.device | None = None
+    ) -> float:
+        """Return how long `act` takes: the median of `repeats`, after one that does not count."""
+        act()
+        taken = []
+        for _ in range(repeats):
+            self.finish(device)
+            began = time.perf_counter()
+            act()
+            self.finish(device)
+            taken.append(time.perf_counter() - began)
+        return max(median(taken), 1e-9)
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, on one line of bearable length."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,148 @@
+"""Whether the device has every operator of the pipeline's own model, and has it right.
+
+The model is trained a step and generates a few tokens while its operators are recorded; then each
+is tried by itself. Every operator that is missing is named, with what needs it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from jobs.qualification.bench import BOTH, FAILED, LIMITED, SERVE, TRAIN, Bench
+from jobs.qualification.coverage import Recorder, Tried, again, missing
+from jobs.training import model as models
+from jobs.training.step import autocast, make_optimizer, wants_bf16
+
+FORWARD, BACKWARD, OPTIMIZER, GENERATION = "forward", "backward", "optimizer", "generation"
+_OF_TRAINING = frozenset({FORWARD, BACKWARD, OPTIMIZER})
+_OF_SERVING = frozenset({FORWARD, GENERATION})
+_ON_HOST = re.compile(r"operator '([\w:.]+)' is not currently supported on the \w+ backend")
+_ROWS, _WIDTH, _NEW = 2, 16, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Stands for a tokenizer where a model is made without one."""
+
+    size: int = 256
+    pad_token_id: int = 0
+    bos_token_id: int = 1
+    eos_token_id: int = 2
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return self.size
+
+
+def fresh(architecture: str, fields: Mapping[str, object], seed: int) -> nn.Module:
+    """Return the model that a pipeline with these parameters trains, with weights of `seed`."""
+    torch.manual_seed(seed)
+    return models.build(architecture, fields, Vocabulary())
+
+
+def check_operators(
+    bench: Bench, architecture: str, fields: Mapping[str, object], roles: tuple[str, ...]
+) -> None:
+    """Find every operator that the model needs and the device lacks, or has wrong."""
+    recorder = Recorder(bench.device)
+    model: Any = fresh(architecture, fields, bench.ctx.seed).to(bench.device)
+    with _listening() as said:
+        if TRAIN in roles:
+            _train(bench, recorder, model)
+        if SERVE in roles:
+            _generate(bench, recorder, model)
+    tried = [again(call) for call in list(recorder.calls.values())]
+    _tell(bench, tried)
+    for name in sorted(set(_ON_HOST.findall(said.getvalue()))):
+        note = "is done on the host, which costs time"
+        bench.say("operators", name, LIMITED, note=note)
+
+
+def _train(bench: Bench, recorder: Recorder, model: Any) -> None:  # noqa: ANN401 - a transformers model
+    """Take a training step under the eyes of the recorder."""
+    tokens = torch.arange(_ROWS * _WIDTH).reshape(_ROWS, _WIDTH).to(bench.device)
+    optimizer = make_optimizer(model, rate=1e-3, weight_decay=0.1, beta2=0.98, device=bench.device)
+    bf16 = wants_bf16("auto", bench.ctx.hardware)
+    with recorder:
+        recorder.phase = FORWARD
+        with autocast(bench.device, bf16=bf16):
+            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        labels = tokens[:, 1:].flatten()
+        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels)
+        recorder.phase = BACKWARD
+        _past_gaps(lambda: torch.autograd.backward(loss))
+        recorder.phase = OPTIMIZER
+        for parameter in model.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    if not bool(torch.isfinite(loss.detach().cpu())):
+        note = "the loss of its first step is no number"
+        bench.say("operators", "model", FAILED, note=note, roles=BOTH)
+
+
+def _generate(bench: Bench, recorder: Recorder, model: Any) -> None:  # noqa: ANN401 - a transformers model
+    """Generate a few tokens, as an engine does, under the eyes of the recorder."""
+    prompt = torch.arange(3, 3 + _WIDTH).reshape(1, _WIDTH).to(bench.device)
+    model.eval()
+    with recorder, torch.no_grad():
+        recorder.phase = GENERATION
+        model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=_NEW,
+            pad_token_id=0,
+            eos_token_id=2,
+        )
+
+
+def _past_gaps(act: Callable[[], object]) -> None:
+    """Do what may end with a gap: which operator that was, trying them one by one will show."""
+    try:
+        act()
+    except RuntimeError as error:
+        if not missing(error):
+            raise
+
+
+def _tell(bench: Bench, tried: list[Tried]) -> None:
+    """Say each operator once, with all that uses it; the worst that was seen of it stands."""
+    phases: dict[str, set[str]] = {}
+    for one in tried:
+        phases.setdefault(one.call.name, set()).update(one.call.phases)
+    bad: dict[str, str] = {}
+    for one in tried:
+        if one.gap or one.wrong:
+            bad.setdefault(one.call.name, f"missing: {one.gap}" if one.gap else one.wrong)
+    for name, what in sorted(bad.items()):
+        used = phases[name]
+        roles = tuple(
+            role for role, needs in ((TRAIN, _OF_TRAINING), (SERVE, _OF_SERVING)) if used & needs
+        )
+        note = f"{what} (in {', '.join(sorted(used))})"
+        bench.say("operators", name, FAILED, note=note, roles=roles)
+    good = len(phases.keys() - bad.keys())
+    note = f"{good} of {len(phases)} operators of the model are there and right"
+    bench.say("operators", "model", figure=float(good), note=note)
+
+
+@contextmanager
+def _listening() -> Iterator[io.StringIO]:
+    """Hear what is printed as an error meanwhile, and print it afterwards."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield said
+    finally:
+        sys.stderr.write(said.getvalue())

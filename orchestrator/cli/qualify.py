@@ -1,0 +1,243 @@
+"""`orchestrator qualify POOL`: find out what a pool can do, and keep the verdict.
+
+A pipeline of its own, `pipeline=qualify`, on every node of the pool and on all its chips at once.
+What breaks an attempt is a finding too: the pool is refused for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from orchestrator import session, wiring
+from orchestrator.adapters import hydra_config
+from orchestrator.cli import composing, launch, tables
+from orchestrator.cli.exits import Exit, of_state
+from orchestrator.cli.live import LiveView
+from orchestrator.core.errors import ConfigError, NotFoundError, Problem
+from orchestrator.core.nearest import choices
+from orchestrator.core.qualification import (
+    DAY,
+    EARNED,
+    Standing,
+    Verdict,
+    failures_of,
+    identity,
+    judge,
+)
+from orchestrator.core.run import Run
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Json, Pool, Role
+
+PIPELINE = "pipeline=qualify"
+QUICK_STEPS = 4
+COLUMNS = ("POOL", "ROLE", "VERDICT", "REASON")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Qualify the pool that the command line names."""
+    name, overrides = _named(args.overrides)
+    args.overrides = [PIPELINE, *overrides]
+    if composing.shown(args):
+        return Exit.SUCCEEDED
+    found = composing.settings(args)
+    pool = _pool(found, name)
+    asked = (Role(args.role),) if args.role else EARNED
+    roles = tuple(role for role in asked if role in pool.allowed_roles)
+    if not roles:
+        takes = ", ".join(pool.allowed_roles)
+        what = f"pool {name!r} does not take the role {args.role or 'train'!r}"
+        raise ConfigError([Problem("--role", what, f"roles that it takes: {takes}")])
+    of = _model_of(args)
+    final, verdicts = qualify(found, pool, roles, quick=args.quick, soak=args.soak, of=of)
+    return conclude(final, verdicts)
+
+
+def conclude(final: Run, verdicts: Sequence[Verdict]) -> Exit:
+    """Print the verdicts, and return the exit code that tells them."""
+    if not verdicts:
+        print("No verdict: what ended the run says nothing of the pool.")
+        return of_state(final.state)
+    show(verdicts)
+    refused = any(one.standing is Standing.REFUSED for one in verdicts)
+    return Exit.FAILED if refused else Exit.SUCCEEDED
+
+
+def qualify(
+    found: Settings,
+    pool: Pool,
+    roles: Sequence[Role],
+    *,
+    quick: bool,
+    soak: float | None = None,
+    of: Mapping[str, Json] | None = None,
+) -> tuple[Run, tuple[Verdict, ...]]:
+    """Run the checks of `pool`, keep the verdicts, and return both.
+
+    `found` is a config with `pipeline=qualify`; `of` has the parameters of the model.
+
+    Raises:
+        PlanError: The pool can't be used at all.
+    """
+    made = hydra_config.changed(
+        found.resolved, [*_words(pool, roles, quick=quick, soak=soak, of=of or {})]
+    )
+    mine = replace(hydra_config.parse(_without_gang(made, roles)), overrides=found.overrides)
+    final = _drive(mine, pool)
+    verdicts = _verdicts(mine, pool, roles, final)
+    store = wiring.event_store(wiring.home())
+    for one in verdicts:
+        store.note_verdict(one)
+    return final, verdicts
+
+
+def _words(
+    pool: Pool,
+    roles: Sequence[Role],
+    *,
+    quick: bool,
+    soak: float | None,
+    of: Mapping[str, Json],
+) -> Iterator[str]:
+    """Yield what the pipeline is changed by: where it runs, with how many, how thoroughly."""
+    role, stages = roles[0], "pipeline.stages"
+    yield f"roles={json.dumps({role: pool.name})}"
+    yield "fallbacks={}"
+    yield f"tags.qualification={pool.name}"
+    needs = {
+        "nodes": {"workers": pool.nodes, "devices": pool.devices_per_node, "cpus": 1},
+        "gang": {"workers": pool.devices, "devices": 1, "cpus": 1},
+    }
+    chip = pool.accelerator
+    params: dict[str, dict[str, Json]] = {
+        "nodes": {
+            "devices": pool.devices_per_node,
+            "roles": [str(one) for one in roles],
+            "bf16_tflops": chip.bf16_tflops,
+            "bandwidth_tbs": chip.bandwidth_tbs,
+        },
+        "gang": {},
+    }
+    if quick:
+        params["gang"] |= {"steps": QUICK_STEPS, "soak_seconds": 0.0}
+    if soak is not None:
+        params["gang"]["soak_seconds"] = soak
+    for stage in ("nodes", "gang"):
+        yield f"{stages}.{stage}.role={role}"
+        yield f"{stages}.{stage}.needs={json.dumps(needs[stage])}"
+        for key, value in {**of, **params[stage], "quick": quick}.items():
+            yield f"{stages}.{stage}.params.{key}={json.dumps(value)}"
+
+
+def _without_gang(config: Mapping[str, Json], roles: Sequence[Role]) -> Mapping[str, Json]:
+    """Return the config without the stage that only training needs, where nobody trains."""
+    pipeline = config["pipeline"]
+    if Role.TRAIN in roles or not isinstance(pipeline, dict):
+        return config
+    stages = {name: one for name, one in pipeline["stages"].items() if name != "gang"}
+    return {**config, "pipeline": {**pipeline, "stages": stages}}
+
+
+def _drive(found: Settings, pool: Pool) -> Run:
+    planned = wiring.plan(found)
+    header = session.new_header(found, planned, f"qualify-{pool.name}")
+    order = session.Order(found=found, header=header, at=wiring.home(), reuse=False)
+    out = tables.console()
+    with (
+        LiveView(out) as view,
+        session.services(
+            found, order.at, session.startable(found, planned), keep=lambda: False
+        ) as addresses,
+    ):
+        out.print(f"\nRun [bold]{header.run}[/]")
+        final = session.launch(order, addresses, view)
+        launch.summarise(final, out.print)
+    return final
+
+
+def _verdicts(
+    found: Settings, pool: Pool, roles: Sequence[Role], final: Run
+) -> tuple[Verdict, ...]:
+    failures = failures_of(final)
+    if failures is None:
+        return ()
+    findings = (*failures, *wiring.findings(found, wiring.home(), final))
+    now = wiring.clock().now()
+    judged = {role: judge(role, findings) for role in roles}
+    return tuple(
+        Verdict(
+            pool=pool.name,
+            role=role,
+            identity=identity(pool),
+            standing=standing,
+            reasons=reasons,
+            run=final.header.run,
+            at=now,
+            until=now + found.qualification.days * DAY,
+        )
+        for role, (standing, reasons) in judged.items()
+    )
+
+
+def show(verdicts: Sequence[Verdict]) -> None:
+    """Print verdicts with all their reasons."""
+    rows = (
+        (one.pool if first else "", str(one.role) if first else "", said, reason)
+        for one in verdicts
+        for first, said, reason in _lines(one)
+    )
+    out = tables.console()
+    out.print()
+    out.print(tables.table(COLUMNS, rows))
+
+
+def _lines(verdict: Verdict) -> Iterator[tuple[bool, str, str]]:
+    reasons = verdict.reasons or ("",)
+    for number, reason in enumerate(reasons):
+        yield number == 0, str(verdict.standing) if number == 0 else "", reason
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def _named(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the pool among `words`, and the overrides."""
+    names = [word for word in words if "=" not in word and not word.startswith(("~", "+"))]
+    if len(names) != 1:
+        what = f"{len(names)} pools are named" if names else "no pool is named"
+        raise ConfigError([Problem("qualify", what, "write qualify POOL")])
+    return names[0], [word for word in words if word != names[0]]
+
+
+def _pool(found: Settings, name: str) -> Pool:
+    fleet = found.fleet
+    if name not in fleet.pools:
+        hint = choices(name, fleet.pools, "pools of this fleet")
+        raise NotFoundError(f"{name!r} is not a pool of fleet {fleet.name!r}; {hint}")
+    pool = fleet.pools[name]
+    if not pool.devices:
+        what = f"pool {name!r} has no chips"
+        raise ConfigError([Problem("qualify", what, "there is nothing to qualify")])
+    return pool
+
+
+def _model_of(args: argparse.Namespace) -> dict[str, Json]:
+    """Return the parameters of the model that the pipeline `--model-of` trains."""
+    if not args.model_of:
+        return {}
+    found = wiring.settings([f"pipeline={args.model_of}"], args.config_dir, args.config_name)
+    for stage in found.pipeline.stages:
+        known = {k: v for k, v in stage.params.items() if k in {"architecture", "model"}}
+        if known:
+            return known
+    return {}
+
+
+def first(found: Settings, pool: Pool, role: Role) -> None:
+    """Qualify a pool, in short, before it is used by the config `found`; show the verdict."""
+    pipeline = wiring.settings([PIPELINE]).resolved["pipeline"]
+    checks = hydra_config.parse({**found.resolved, "pipeline": pipeline})
+    final, verdicts = qualify(checks, pool, (role,), quick=True)
+    conclude(final, verdicts)

@@ -1,0 +1,285 @@
+"""Whether a pool has earned a role: what was found on it, the verdict, and what follows from it.
+
+A verdict is of one pool as it was configured then (`identity`), for one role, and holds for a
+time. A pool that was refused is used by no plan and by no fallback; one without a verdict is used
+unless `Rules.required`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+
+from orchestrator.core.errors import Problem
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.plan import Plan, PlannedStage
+from orchestrator.core.run import Run
+from orchestrator.core.spec import Pool, Role
+from orchestrator.core.state import RunState
+
+DAY = 86_400.0
+# Roles that a pool must earn; what prepares data needs no chip.
+EARNED = (Role.TRAIN, Role.SERVE)
+# What ends an attempt for these reasons says nothing of the pool.
+NO_VERDICT = frozenset(
+    {
+        FailureKind.BUDGET,
+        FailureKind.CANCELLED,
+        FailureKind.CONTROLLER_LOST,
+        FailureKind.DRAINED,
+        FailureKind.TIME,
+    }
+)
+# What shows between chips is no matter of a replica, which has its own.
+OF_A_GANG = frozenset({FailureKind.INTERCONNECT})
+LONGEST_NOTE = 240
+
+
+class Standing(StrEnum):
+    """What a pool may do in a role."""
+
+    QUALIFIED = "qualified"
+    LIMITED = "qualified with limits"
+    REFUSED = "refused"
+
+
+class Status(StrEnum):
+    """How a single check ended."""
+
+    PASSED = "passed"
+    SKIPPED = "skipped"
+    LIMITED = "limited"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found: `subject` is what it looked at, `note` says what is wrong or else.
+
+    `roles` are those that the check matters to.
+    """
+
+    check: str
+    subject: str
+    status: Status
+    note: str = ""
+    roles: tuple[Role, ...] = EARNED
+
+    @property
+    def reason(self) -> str:
+        """The finding as a reason of a verdict."""
+        return f"{self.check} {self.subject}: {self.note or self.status}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What pools may be used. A config writes it under `qualification`.
+
+    Attributes:
+        required: Whether a pool without a valid verdict is kept out, as one that was refused is.
+        days: How long a verdict holds.
+    """
+
+    required: bool = False
+    days: float = 7.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a pool may do in a role, by what `run` found; `at` and `until` in seconds (epoch).
+
+    `identity` is that of the pool as it was: see `identity`.
+    """
+
+    pool: str
+    role: Role
+    identity: str
+    standing: Standing
+    reasons: tuple[str, ...] = ()
+    run: str
+    at: float
+    until: float
+
+
+def identity(pool: Pool) -> str:
+    """Return a short hash of what a verdict is of: the chip, how many, where, how emulated."""
+    chip = asdict(pool.accelerator)
+    for said_of_its_use in ("price_per_hour", "roles", "source"):
+        chip.pop(said_of_its_use)
+    facts = {
+        "accelerator": chip,
+        "nodes": pool.nodes,
+        "devices_per_node": pool.devices_per_node,
+        "labels": dict(pool.labels),
+        "emulation": asdict(pool.emulation) if pool.emulation else None,
+    }
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def judge(role: Role, findings: Iterable[Finding]) -> tuple[Standing, tuple[str, ...]]:
+    """Return the standing that follows for a role, with all its reasons."""
+    mine = [finding for finding in findings if role in finding.roles]
+    against = tuple(f.reason for f in mine if f.status is Status.FAILED)
+    if against:
+        return Standing.REFUSED, against
+    limits = tuple(f.reason for f in mine if f.status is Status.LIMITED)
+    return (Standing.LIMITED if limits else Standing.QUALIFIED), limits
+
+
+def verdict_of(pool: Pool, role: Role, verdicts: Iterable[Verdict], now: float) -> Verdict | None:
+    """Return the verdict that holds at `now` for the pool as it is configured, if one does."""
+    mine = identity(pool)
+    for one in verdicts:
+        if (one.pool, one.role, one.identity) == (pool.name, role, mine) and now < one.until:
+            return one
+    return None
+
+
+# --- what follows for a plan ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vetted:
+    """A plan without the fallbacks that may not be used.
+
+    `problems` say which chosen pools may not be used, `dropped` which fallbacks, `notes` what else
+    there is to know.
+    """
+
+    plan: Plan
+    problems: tuple[Problem, ...] = ()
+    dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def vet(
+    plan: Plan,
+    verdicts: Sequence[Verdict],
+    rules: Rules,
+    now: float,
+    roles: Collection[Role] = EARNED,
+) -> Vetted:
+    """Return what of `plan` may be used at `now` (seconds since the epoch).
+
+    `roles` are those that anything is done in: what is only reused needs no pool.
+    """
+    used = _used(plan, roles)
+    found = {(p, r): verdict_of(plan.pools[p], r, verdicts, now) for p, r in used}
+    barred = {
+        key: why for key, verdict in found.items() if (why := _objection(key, verdict, rules))
+    }
+    stages = tuple(_without(stage, barred) for stage in plan.stages)
+    named = {name for stage in stages for name in stage.pools}
+    pools = {name: pool for name, pool in plan.pools.items() if name in named}
+    return Vetted(
+        plan=replace(plan, stages=stages, pools=pools),
+        problems=tuple(_problems(plan, barred)),
+        dropped=tuple(_dropped(plan, barred)),
+        notes=tuple(_remarks(found, rules)),
+    )
+
+
+def unknown(
+    plan: Plan, verdicts: Sequence[Verdict], now: float, roles: Collection[Role] = EARNED
+) -> tuple[tuple[str, Role], ...]:
+    """Return the chosen pools of a plan, with the role, of which no verdict holds at `now`."""
+    chosen = {(planned.pools[0], planned.stage.role) for planned in plan.stages}
+    return tuple(
+        (pool, role)
+        for pool, role in _used(plan, roles)
+        if (pool, role) in chosen and verdict_of(plan.pools[pool], role, verdicts, now) is None
+    )
+
+
+def _used(plan: Plan, roles: Collection[Role]) -> tuple[tuple[str, Role], ...]:
+    """Return each pool with each role that it must earn here, once."""
+    pairs = (
+        (name, planned.stage.role)
+        for planned in plan.stages
+        for name in planned.pools
+        if planned.stage.role in roles and planned.devices
+    )
+    return tuple(dict.fromkeys(pairs))
+
+
+def _objection(key: tuple[str, Role], verdict: Verdict | None, rules: Rules) -> str:
+    pool, role = key
+    if verdict is None:
+        return f"pool {pool!r} is not qualified for {role!s}" if rules.required else ""
+    if verdict.standing is not Standing.REFUSED:
+        return ""
+    more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
+    why = f"{verdict.reasons[0]}{more}" if verdict.reasons else "no reason is kept"
+    return f"pool {pool!r} was refused for {role!s} by run {verdict.run}: {why}"
+
+
+def _without(planned: PlannedStage, barred: Mapping[tuple[str, Role], str]) -> PlannedStage:
+    """Return the stage without the fallbacks that are barred; the chosen pool stays."""
+    role = planned.stage.role
+    kept = [n for n, p in enumerate(planned.pools) if n == 0 or (p, role) not in barred]
+    formats = tuple(planned.formats[n] for n in kept) if planned.formats else ()
+    return replace(planned, pools=tuple(planned.pools[n] for n in kept), formats=formats)
+
+
+def _problems(plan: Plan, barred: Mapping[tuple[str, Role], str]) -> Iterator[Problem]:
+    chosen = ((planned.pools[0], planned.stage.role) for planned in plan.stages)
+    for pool, role in dict.fromkeys(chosen):
+        why = barred.get((pool, role))
+        if why:
+            ways = f"`orchestrator qualify {pool}` finds out, --unqualified uses it all the same"
+            yield Problem(f"roles.{role}", why, ways)
+
+
+def _dropped(plan: Plan, barred: Mapping[tuple[str, Role], str]) -> Iterator[str]:
+    later = ((p, planned.stage.role) for planned in plan.stages for p in planned.pools[1:])
+    for key in dict.fromkeys(later):
+        if key in barred:
+            yield f"no fallback: {barred[key]}"
+
+
+def _remarks(found: Mapping[tuple[str, Role], Verdict | None], rules: Rules) -> Iterator[str]:
+    unknown = [f"{pool} ({role})" for (pool, role), verdict in found.items() if verdict is None]
+    if unknown and not rules.required:
+        yield f"Not qualified: {', '.join(unknown)}; `orchestrator qualify POOL` checks a pool."
+    for (pool, role), verdict in found.items():
+        if verdict is not None and verdict.standing is Standing.LIMITED:
+            yield f"{pool} is qualified for {role} with limits: {'; '.join(verdict.reasons)}"
+
+
+# --- what a run of checks says ----------------------------------------------------------------
+
+
+def failures_of(run: Run) -> tuple[Finding, ...] | None:
+    """Return how attempts of a qualification failed; `None` where that says nothing of the pool.
+
+    An attempt that broke is a finding too: a link that is lost, a worker that hangs.
+    """
+    failed = [
+        (stage.name, attempt.failure)
+        for stage in run.stages.values()
+        for attempt in stage.attempts
+        if attempt.failure
+    ]
+    if not run.done or run.state is RunState.CANCELLED:
+        return None
+    if any(failure.kind in NO_VERDICT for _, failure in failed):
+        return None
+    return tuple(_told(stage, failure) for stage, failure in failed)
+
+
+def _told(stage: str, failure: Failure) -> Finding:
+    places = (("rank", failure.rank), ("step", failure.step))
+    where = ", ".join(f"{name} {number}" for name, number in places if number is not None)
+    said = " ".join(failure.evidence.split())
+    said = said if len(said) <= LONGEST_NOTE else f"{said[:LONGEST_NOTE]} ..."
+    return Finding(
+        check=stage,
+        subject=str(failure.kind),
+        status=Status.FAILED,
+        note=f"{said} ({where})" if where else said,
+        roles=(Role.TRAIN,) if failure.kind in OF_A_GANG else EARNED,
+    )

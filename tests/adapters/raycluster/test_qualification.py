@@ -1,0 +1,45 @@
+"""The qualification of a pool as a gang on the cluster: who lags behind is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import wiring
+from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.core.emulation import Emulation, Fault, FaultType
+from orchestrator.core.spec import Needs
+from orchestrator.messages import Succeeded
+from tests.clusters import POOLS, begin, request
+from tests.jobs.recipes import SMALL
+
+SLOW = Fault(what=FaultType.SLOW, at_step=1, steps=1000, factor=20.0, rank=1)
+LATE = Fault(what=FaultType.DELAY, at_step=8, seconds=1.0, rank=1)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_slow_chip_and_a_late_collective_are_found_and_their_worker_is_named(
+    ray_address: str, tmp_path: Path
+) -> None:
+    cluster = RayCluster(ray_address, wiring.run_worker)
+    pool = replace(POOLS["ascend"], emulation=Emulation(faults=(SLOW, LATE)))
+    params = {"model": SMALL, "steps": 2, "soak_seconds": 0.0, "quick": True}
+    asked = request(
+        *("jobs.qualification.gang.qualify_gang", "gang"),
+        on=pool,
+        needs=Needs(workers=2),
+        **params,
+    )
+    asked = replace(asked, packages=("jobs",), storage=(tmp_path / "store").as_uri())
+    done = begin(cluster, asked).finish(110)
+    assert isinstance(done, Succeeded), done
+    assert done.artifact is not None
+    folder = wiring.artifact_store(asked.storage).fetch(done.artifact)
+    told = json.loads((folder / "report.json").read_text())["findings"]
+    notes = {one["check"]: one["note"] for one in told if one["status"] == "limited"}
+    assert notes["pace"].startswith("rank 1 is the slowest")
+    assert notes["punctuality"].startswith("rank 1 is the slowest")

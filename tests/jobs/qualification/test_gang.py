@@ -1,0 +1,105 @@
+"""The checks of a whole gang: two processes over gloo, and one by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.qualification import training
+from jobs.qualification.bench import FAILED, LIMITED, Bench
+from jobs.qualification.gang import qualify_gang
+from jobs.qualification.training import Trained
+from tests.jobs.local_context import LocalContext
+from tests.jobs.recipes import SMALL
+
+ROOT = Path(__file__).parents[3]
+PARAMS: dict[str, Any] = {"model": SMALL, "steps": 3, "soak_seconds": 0.0, "quick": True}
+
+
+def findings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    told = json.loads((folder / "output" / "report.json").read_text())
+    return {(one["check"], one["subject"]): one for one in told["findings"]}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+    """What two workers find of each other."""
+    folder = tmp_path_factory.mktemp("gang")
+    common = {"job": "jobs.qualification.gang.qualify_gang", "params": PARAMS, "inputs": {}}
+    spec = json.dumps({**common, "store": str(folder / "store"), "folder": str(folder)})
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.jobs.qualification.forked_gang", spec],
+        cwd=ROOT,
+        check=False,
+        timeout=100,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return findings(folder)
+
+
+def test_collectives_are_right_and_measured_by_size(
+    together: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    found = {subject: one for (check, subject), one in together.items() if check == "collectives"}
+    assert {subject.partition(" ")[0] for subject in found} == {
+        *("all-reduce", "all-gather", "reduce-scatter", "broadcast"),
+    }
+    assert {subject.partition(" ")[2] for subject in found} == {"16 KiB", "1 MiB"}
+    assert all(one["status"] == "passed" and one["figure"] > 0 for one in found.values())
+
+
+def test_a_healthy_gang_trains_as_the_host_does_twice_alike_and_saves(
+    together: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    wanted = (
+        ("determinism", "training"),
+        ("reference", "loss"),
+        ("checkpoint", "written and read"),
+    )
+    assert [together[key]["status"] for key in wanted] == ["passed"] * 3
+
+
+def test_one_worker_has_nobody_to_talk_to(tmp_path: Path) -> None:
+    qualify_gang(LocalContext(folder=tmp_path), **{**PARAMS, "soak_seconds": 0.01})
+    found = findings(tmp_path)
+    assert found["collectives", "all"]["status"] == "skipped"
+    assert found["soak", "0.01 s"]["status"] == "passed"
+
+
+def trained(*losses: float) -> Trained:
+    torch.manual_seed(0)
+    return Trained(list(losses), torch.nn.Linear(2, 2), torch.optim.SGD([torch.zeros(1)]))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(LocalContext(folder=tmp_path))
+
+
+def test_a_loss_that_is_no_number_is_found_with_its_step(bench: Bench) -> None:
+    training._check_finite(bench, [1.0, float("nan")])
+    assert (bench.found[0].status, bench.found[0].note) == (FAILED, "the loss of step 2 is nan")
+
+
+def test_a_loss_that_leaves_the_curve_of_the_host_is_found(bench: Bench) -> None:
+    training._check_curve(bench, trained(1.0, 1.5), trained(1.0, 1.0))
+    assert bench.found[0].status == FAILED
+    assert bench.found[0].note.startswith("loss 1.5000 at step 2, 1.0000 on the host")
+
+
+def test_one_seed_that_gives_two_trainings_is_a_limit(bench: Bench) -> None:
+    training._check_same(bench, trained(1.0, 2.0), trained(1.0, 2.1))
+    other = trained(1.0)
+    torch.nn.init.zeros_(other.model.weight)  # type: ignore[arg-type]
+    training._check_same(bench, trained(1.0), other)
+    assert [one.status for one in bench.found] == [LIMITED, LIMITED]
+    assert bench.found[0].note == "with one seed, the losses part at step 2"
+    assert bench.found[1].note.endswith("the weights are not")
