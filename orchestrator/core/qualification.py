@@ -105,7 +105,10 @@ class Verdict:
 
 
 def identity(pool: Pool) -> str:
-    """Return a short hash of what a verdict is of: the chip, how many, where, how emulated."""
+    """Return a short hash of what a verdict is of: the chip, how many, where, how emulated.
+
+    The environment that its work runs in is part of it: its software does half the work.
+    """
     chip = asdict(pool.accelerator)
     for said_of_its_use in ("price_per_hour", "roles", "source"):
         chip.pop(said_of_its_use)
@@ -114,6 +117,7 @@ def identity(pool: Pool) -> str:
         "nodes": pool.nodes,
         "devices_per_node": pool.devices_per_node,
         "labels": dict(pool.labels),
+        "python": pool.python,
         "emulation": asdict(pool.emulation) if pool.emulation else None,
     }
     text = json.dumps(facts, sort_keys=True, default=str)

@@ -99,6 +99,7 @@ def test_a_verdict_holds_for_its_time_and_its_role() -> None:
         {"chip": accelerator(name="Chip 2")},
         {"labels": {"rack": "3"}},
         {"emulation": Emulation()},
+        {"python": "/opt/other/bin/python"},
     ],
 )
 def test_a_pool_that_is_configured_otherwise_has_no_verdict(changes: dict[str, object]) -> None:
