@@ -10,7 +10,7 @@ from statistics import median
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench, Finding
 from orchestrator.job import Metrics
 
-NAME = "report.json"
+NAME, TABLE_NAME = "report.json", "qualification.txt"
 _ORDER = (SKIPPED, PASSED, LIMITED, FAILED)  # the worst comes last
 
 
@@ -34,8 +34,10 @@ def finish(bench: Bench) -> Metrics:
     rows = merged(found)
     counts = {f"qualification/{status}": float(n) for status, n in _counts(rows).items()}
     if bench.ctx.rank == 0:
-        for line in table(rows, bench):
+        lines = list(table(rows, bench))
+        for line in lines:
             bench.ctx.log(line)
+        bench.ctx.report(TABLE_NAME, "\n".join([*lines, ""]))
         values = dict(figures(rows, emulated=bench.ctx.hardware.emulated))
         bench.ctx.metrics({**values, **counts}, step=bench.steps)
         text = json.dumps(as_json(rows, bench), indent=2)
