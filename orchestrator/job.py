@@ -128,27 +128,21 @@ class JobContext(Protocol):
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         """Begin to save a checkpoint, and return: every worker calls this, after the same step.
 
-        `write` fills a folder with this worker's share of the state, or with nothing. It runs
-        beside the job, so it must write a snapshot that the job does not change any more. One
-        save is made at a time: the call waits for the one before. What goes wrong with a save is
-        raised by a later call of the context. Steps grow, from that of `latest_checkpoint` on.
+        `write` fills a folder with this worker's share of a snapshot, beside the job. The call
+        waits for the save before; a later one raises what goes wrong. Steps grow.
         """
         ...
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint that this attempt goes on from, the same in every worker.
 
-        It is the newest of this stage that verifies, whichever attempt made it. Every worker
-        calls this, before the first save: an attempt that doesn't ask begins anew, and what
-        earlier ones have saved is void.
+        It is the newest of this stage that verifies. Every worker calls this, before the first
+        save: an attempt that doesn't ask begins anew, and what earlier ones have saved is void.
         """
         ...
 
     def saved_checkpoint(self, step: int) -> Checkpoint:
-        """Return the checkpoint of `step`, the last that was saved, as whoever resumes reads it.
-
-        Every worker calls this; it waits for the save, and every file is verified.
-        """
+        """Return the last save, of `step`, when it is done; every worker calls this."""
         ...
 
 
