@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from orchestrator.core.artifact import ArtifactRef
@@ -128,6 +128,12 @@ def entries(run: Run) -> Iterator[Entry]:
             yield _entry(run, endpoint.name, serving, made, made.artifact)
 
 
+def with_figures(entry: Entry, figures: Mapping[str, float]) -> Entry:
+    """Return `entry` with the figures of its comparison, in its tags too."""
+    told = {key.replace("/", "."): f"{value:.6g}" for key, value in figures.items()}
+    return replace(entry, figures=figures, tags={**entry.tags, **told})
+
+
 def _entry(run: Run, name: str, serving: StageRun, made: StageRun, model: ArtifactRef) -> Entry:
     stages = [stage.planned.stage for stage in run.stages.values()]
     found = [run.stages[one.name] for one in guards(stages, serving.planned.stage)]
@@ -138,7 +144,7 @@ def _entry(run: Run, name: str, serving: StageRun, made: StageRun, model: Artifa
         for key, value in one.metrics.items()
         if key.startswith(FIGURES)
     }
-    return Entry(
+    entry = Entry(
         name=name,
         key=key_of(model, serving.pool),
         exporter=_latest(made),
@@ -149,12 +155,12 @@ def _entry(run: Run, name: str, serving: StageRun, made: StageRun, model: Artifa
             **_lineage(run, made),
             **_place(run, serving),
             **_comparison(found, serving.pool),
-            **{key.replace("/", "."): f"{value:.6g}" for key, value in figures.items()},
             "artifact.uri": model.uri,
             "artifact.digest": model.digest,
         },
-        figures=figures,
+        figures={},
     )
+    return with_figures(entry, figures)
 
 
 def _latest(stage: StageRun) -> tuple[str, int] | None:

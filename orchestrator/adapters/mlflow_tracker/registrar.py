@@ -16,15 +16,17 @@ from orchestrator.adapters.mlflow_tracker.models import Models, clean
 from orchestrator.adapters.mlflow_tracker.server import Shown
 from orchestrator.core.registry import (
     CANDIDATE,
+    FIGURES,
     PARITY,
     Entry,
     ModelVersion,
     Parity,
     candidate,
     entries,
+    with_figures,
 )
 from orchestrator.core.run import Run
-from orchestrator.ports import EndpointStore
+from orchestrator.ports import EndpointStore, EventStore
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +34,12 @@ logger = logging.getLogger(__name__)
 class Registrar:
     """The registry's part of a projection. For one thread."""
 
-    def __init__(self, models: Models, endpoints: EndpointStore | None, logs: Path) -> None:
+    def __init__(
+        self, models: Models, store: EventStore, endpoints: EndpointStore | None, logs: Path
+    ) -> None:
         """Know of no version yet; `logs` is the folder of the attempts' logs and reports."""
-        self._models, self._endpoints, self._logs = models, endpoints, logs
+        self._models, self._store = models, store
+        self._endpoints, self._logs = endpoints, logs
         self._done: dict[str, ModelVersion] = {}
         self._followed: dict[str, int] = {}
 
@@ -60,14 +65,26 @@ class Registrar:
         """Leave the server."""
         self._models.close()
 
+    def _figures(self, entry: Entry, run: str) -> Mapping[str, float]:
+        """Return the figures of a comparison that failed: it made no result, but told points."""
+        found: dict[str, float] = {}
+        after = 0
+        while points := self._store.points(run, after):
+            after = points[-1].id
+            ours = (point for point in points if (point.stage, point.attempt) == entry.guard)
+            found |= {point.key: point.value for point in ours if point.key.startswith(FIGURES)}
+        return found
+
     def _keep(self, entry: Entry, run: Run, shown: Mapping[str, Shown], experiment: str) -> None:
         found = self._done.get(entry.key) or self._found(entry)
+        if entry.tags[PARITY] == Parity.FAILED and not (found and _says(found, entry)):
+            entry = with_figures(entry, self._figures(entry, run.header.run))
         new = found is None
         if found is None:
             found = self._models.create(entry, experiment, _shown(run, entry.exporter, shown))
         self._done[entry.key] = found
         news = _news(entry)
-        if news and (new or any(found.tags.get(key) != value for key, value in news.items())):
+        if news and (new or not _says(found, entry)):
             version = self._models.tag(found, news)
             self._models.describe(version, entry)
             self._compared(version, entry, _shown(run, entry.guard, shown))
@@ -99,6 +116,11 @@ class Registrar:
         if self._followed.get(name) != life.seq:
             self._models.follow(life)
             self._followed[name] = life.seq
+
+
+def _says(version: ModelVersion, entry: Entry) -> bool:
+    """Whether a version says all that is known of its comparison."""
+    return all(version.tags.get(key) == value for key, value in _news(entry).items())
 
 
 def _news(entry: Entry) -> dict[str, str]:

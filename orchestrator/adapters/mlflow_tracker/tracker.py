@@ -63,7 +63,7 @@ class MlflowTracker:
         model is the champion of each.
         """
         server = Server(uri, settings.experiment, access)
-        registrar = Registrar(Models(uri, access), endpoints, logs)
+        registrar = Registrar(Models(uri, access), store, endpoints, logs)
         self._projection = Projection(store, run, server, logs, upto, registrar)
         self._clock, self._pace = clock, pace or Pace()
         self._sampler = Sampler(clock, settings.system_seconds, pools or {})

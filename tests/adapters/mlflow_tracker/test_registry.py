@@ -37,6 +37,7 @@ from orchestrator.core.state import (
     StageFailed,
     StageSkipped,
 )
+from orchestrator.messages import Points
 from tests.adapters.mlflow_tracker.conftest import POOLS, START, MemoryStore
 from tests.build import deployment, failure
 
@@ -118,6 +119,7 @@ def registered(
         StageSkipped("serve", "stage 'parity' failed"),
         RunFailed("stage 'parity' failed"),
     )
+    second.store.add_points("r2-2", "parity", 1, (Points(0, {"parity/kl_mean": 3.0}, START),))
     for one in (first, first, second):  # the second time nothing is new
         assert track(one, endpoints=endpoints).close(SECONDS)
     found = Registered(uri, name, Models(uri), MlflowClient(uri), experiment, endpoints)
@@ -132,6 +134,7 @@ def test_a_run_registers_its_model_and_the_traffic_makes_the_champion(
     assert kept.aliases == ("candidate", "champion")
     assert (refused.key, refused.parity) == (key_of(model("b"), "ascend"), "failed")
     assert refused.tags["parity.reason"] == "parity: kl_mean is 3"
+    assert refused.tags["parity.kl_mean"] == "3"
     assert refused.aliases == ()
     _has_its_lineage(registered, kept)
 
