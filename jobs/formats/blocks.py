@@ -24,8 +24,9 @@ from jobs.formats import rounding
 from jobs.formats.schemes import LARGEST, SCHEMES, Scheme
 
 LEAST = {torch.float8_e4m3fn: 1e-4, torch.int8: 1e-12}
-_HALF, _NO_SIGN = 2, 0x7FFF  # bytes of a 16-bit float, all bits but its sign
-_PIECE = 1 << 19  # elements: with fewer, calls take longer than what they calculate
+# The whole numbers as wide as floats of so many bytes, and all their bits but the sign.
+_BITS = {2: (torch.int16, 0x7FFF), 4: (torch.int32, 0x7FFFFFFF)}
+_PIECE = 1 << 18  # elements: of fewer, calls take longer than what they calculate
 _LINE = 128  # columns
 _HALF_SHIFT, _HALF_MASK, _HALF_FACTOR = 7, -0x4080, 256.0
 _NOT_NUMBERS = 0x7F, 0xFF  # the two codes that are none
@@ -35,7 +36,8 @@ def quantise(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor | None]:
     """Return codes and scales of a weight; no scales where the weight is not finite.
 
     Args:
-        weight: Rows and columns, of any floating type. Its rows begin at the edge of a block.
+        weight: Rows and columns, of a floating type of 16 or 32 bits. Its rows begin at the edge
+            of a block.
         scheme: What to make.
     """
     made = SCHEMES["fp8_ue8m0"] if scheme.form == "mxfp8" else scheme
@@ -92,22 +94,32 @@ def dequantise(codes: Tensor, scales: Tensor, scheme: Scheme, dtype: torch.dtype
 def _largest(weight: Tensor, scheme: Scheme) -> Tensor:
     """Return the largest absolute weight of each block, float32; as NaN where one is."""
     rows, columns = scheme.block[0], scheme.block[1] or weight.shape[1]
-    strips = torch.cat([_tallest(part) for part in _split(weight, rows)])
+    if rows == 1:
+        return _most(weight.reshape(len(weight), -1, columns), 2).float()
+    strips = torch.cat([_most(part, 1) for part in _split(weight, rows)])
     blocks = pad(strips, (0, -strips.shape[1] % columns)).reshape(len(strips), -1, columns)
     return blocks.amax(2).float()
 
 
-def _tallest(strips: Tensor) -> Tensor:
-    """Return the largest absolute values over the rows of strips (strips, rows, columns)."""
-    if strips.dtype.itemsize != _HALF:
-        return torch.maximum(strips.amax(1), strips.amin(1).neg())
-    # Without their sign the bits of a float grow as it does, up to those that are no number.
-    found = strips.new_empty((len(strips), strips.shape[2]), dtype=torch.int16)
-    for index, strip in enumerate(strips.view(torch.int16)):
-        bits = _room("bits", strip.shape, torch.int16, strip.device)
-        torch.bitwise_and(strip, _NO_SIGN, out=bits)
-        torch.amax(bits, 0, out=found[index])
-    return found.view(strips.dtype)
+def _most(values: Tensor, dim: int) -> Tensor:
+    """Return the largest absolute values over one of three dimensions.
+
+    Without their sign the bits of floats grow as they do, up to those that are no number; and
+    torch finds the largest of whole numbers several times faster.
+    """
+    bits, mask = _BITS[values.dtype.itemsize]
+    found = [
+        torch.bitwise_and(part, mask, out=_room("bits", part.shape, bits, part.device)).amax(dim)
+        for part in _parts(values.view(bits))
+    ]
+    return torch.cat(found).view(values.dtype)
+
+
+def _parts(values: Tensor) -> Iterator[Tensor]:
+    """Yield as many slices of the first dimension as make a piece."""
+    each = max(_PIECE // max(values[0].numel(), 1), 1) if values.is_cpu else len(values)
+    for first in range(0, len(values), each):
+        yield values[first : first + each]
 
 
 def _split(weight: Tensor, rows: int) -> Iterator[Tensor]:
@@ -172,7 +184,7 @@ def _halves(codes: Tensor) -> Tensor:
 
 class _Rooms(threading.local):
     def __init__(self) -> None:
-        self.held: dict[tuple[str, torch.device], Tensor] = {}
+        self.held: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
 
 _rooms = _Rooms()
@@ -184,9 +196,9 @@ def _room(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.d
     It is used again and again: to touch new memory costs several times what is calculated in it.
     """
     size = prod(shape)
-    held = _rooms.held.get((name, device))
+    held = _rooms.held.get((name, dtype, device))
     if held is None or len(held) < size:
         held = torch.empty(max(size, _PIECE), dtype=dtype, device=device)
         if device.type == "cpu":
-            _rooms.held[name, device] = held
+            _rooms.held[name, dtype, device] = held
     return held[:size].view(shape)

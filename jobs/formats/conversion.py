@@ -89,7 +89,8 @@ class Conversion:
         if scheme is None or name not in self.choice.coded:
             sink.write(name, first, rows.to(self._plain(name, self.source.specs[name])))
             return
-        codes, scales = quantise(rows.to(self.device), scheme)
+        narrow = rows if rows.dtype.itemsize <= torch.float32.itemsize else rows.float()
+        codes, scales = quantise(narrow.to(self.device), scheme)
         if scales is None:
             raise ValueError(
                 f"tensor {name} of {str(self.source.path)!r} has values that are not finite"
