@@ -82,7 +82,7 @@ def weights(draw: st.DrawFn, most: int = 11) -> torch.Tensor:
 
 @pytest.mark.parametrize("form", SMALL)
 @given(weight=weights())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_codes_and_scales_are_those_of_the_reference_bit_for_bit(
     form: str, weight: torch.Tensor
 ) -> None:
@@ -97,7 +97,7 @@ def test_codes_and_scales_are_those_of_the_reference_bit_for_bit(
 
 @pytest.mark.parametrize("form", SMALL)
 @given(weight=weights())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_round_trip_stays_within_the_bound_of_the_format(
     form: str, weight: torch.Tensor
 ) -> None:
@@ -112,7 +112,7 @@ def test_a_round_trip_stays_within_the_bound_of_the_format(
 
 
 @given(weight=weights())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_was_quantised_is_not_changed_by_doing_it_again(weight: torch.Tensor) -> None:
     scheme = SMALL["fp8_ue8m0"]
     codes, scales = quantise(weight, scheme)
