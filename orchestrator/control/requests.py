@@ -9,7 +9,7 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.classify import Signature
 from orchestrator.core.decide import Start
 from orchestrator.core.endpoints import Deployment
-from orchestrator.core.recovery import avoided, proven
+from orchestrator.core.recovery import avoided
 from orchestrator.core.run import Run, StageRun
 from orchestrator.messages import AttemptRequest, Succeeded
 
@@ -62,7 +62,6 @@ def attempt_request(
 def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -> Deployment:
     """Return the deployment of `model` that `command` starts."""
     planned = run.stages[command.stage].planned
-    usable = proven(run, run.stages[command.stage]).planned.pools
     endpoint = planned.stage.endpoint
     assert endpoint is not None, "only a stage with an endpoint is deployed"  # noqa: S101
     return Deployment(
@@ -72,7 +71,7 @@ def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -
         endpoint=endpoint,
         model=model,
         format=planned.formats[planned.pools.index(command.pool)],
-        fallbacks=usable[usable.index(command.pool) + 1 :],
+        fallbacks=planned.pools[planned.pools.index(command.pool) + 1 :],
         pool=run.plan.pools[command.pool],
         needs=planned.stage.needs,
         packages=bench.packages,

@@ -24,7 +24,7 @@ class Deployment:
     """All that serving needs to know to deploy a model on a pool as an endpoint's revision.
 
     `token` is what the gateway shows to a replica: nobody else may ask one. `fallbacks` are the
-    pools that may take over, in order.
+    pools to which it may be switched, in order, should its own be lost.
     """
 
     run: str

@@ -102,11 +102,6 @@ def test_a_pool_that_is_emptied_is_not_left_for_one_without_a_comparison() -> No
     assert isinstance(only(after(guards=()), drained), StageMoved)
 
 
-@pytest.mark.parametrize(
-    ("guards", "fallbacks"), [(("parity",), ()), ((), ("b",))], ids=["guarded", "free"]
-)
-def test_its_replicas_move_to_no_other_pool_by_themselves(
-    guards: tuple[str, ...], fallbacks: tuple[str, ...]
-) -> None:
-    run = after(*[event for name in guards for event in passed(name, "a")], guards=guards)
-    assert deployment(run, BENCH, Start("serve", 1, "a"), REF).fallbacks == fallbacks
+def test_who_moves_it_from_a_lost_pool_knows_where_to_as_that_compares_anew() -> None:
+    run = after(*passed("parity", "a"))
+    assert deployment(run, BENCH, Start("serve", 1, "a"), REF).fallbacks == ("b",)
