@@ -8,6 +8,8 @@ ifneq ($(filter test check,$(MAKECMDGOALS)),)
 MAKEFLAGS += --jobs=2 --output-sync=target
 endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A lock file is a whole list, in any order: two pips take it in turns.
+LOCKED = grep -v '^\#' $(1) | xargs -P 2 -n 24 $(PIP) --no-deps
 
 .PHONY: help install demo test test-services test-units check lint types contracts format bench chaos vllm smollm2 lock clean
 help: ## list the targets
@@ -15,12 +17,12 @@ help: ## list the targets
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --no-deps -r requirements.lock
+	$(call LOCKED,requirements.lock)
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.lock
-	$(PIP) --no-deps -r requirements-dev.lock
+	$(call LOCKED,requirements-dev.lock)
 	@touch $@
 
 install: $(VENV)/.installed ## make the virtual environment, with all that running needs

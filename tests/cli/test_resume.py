@@ -14,6 +14,8 @@ import pytest
 from orchestrator.supervisor.record import wait
 from tests.conftest import Command
 
+pytestmark = pytest.mark.services  # it starts none, but makes the two halves equal
+
 JOB = """\
 import time
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""A controller dies in the middle of a run, and another goes on with it."""
+"""A controller dies in the middle of a run, and another goes on with it.
+
+By hand: `make chaos`. With every change, `tests/cli/test_resume.py` does it without a cluster.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from orchestrator.supervisor.record import wait
 from tests.conftest import Workplace
 from tests.slow import SLOW, Slow, parents
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
