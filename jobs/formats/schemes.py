@@ -6,7 +6,7 @@ A weight is its code times its scale. All formats but `fp32` and `bf16` are sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -52,45 +52,19 @@ LARGEST: Mapping[torch.dtype, float] = MappingProxyType(
     {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
 )
 
+_FP8 = Scheme(
+    form="fp8",
+    codes=torch.float8_e4m3fn,
+    scales=torch.float32,
+    suffix="_scale_inv",
+    block=(128, 128),
+    together=128,
+)
+_UE8M0 = replace(_FP8, form="fp8_ue8m0", powers=True)
+_MXFP8 = replace(_UE8M0, form="mxfp8", scales=torch.uint8, suffix="_scale", block=(1, 32))
+_INT8 = Scheme(form="int8", codes=torch.int8, scales=torch.float32, suffix="_scale", block=(1, 0))
 SCHEMES: Mapping[str, Scheme] = MappingProxyType(
-    {
-        scheme.form: scheme
-        for scheme in (
-            Scheme(
-                form="fp8",
-                codes=torch.float8_e4m3fn,
-                scales=torch.float32,
-                suffix="_scale_inv",
-                block=(128, 128),
-                together=128,
-            ),
-            Scheme(
-                form="fp8_ue8m0",
-                codes=torch.float8_e4m3fn,
-                scales=torch.float32,
-                suffix="_scale_inv",
-                block=(128, 128),
-                powers=True,
-                together=128,
-            ),
-            Scheme(
-                form="mxfp8",
-                codes=torch.float8_e4m3fn,
-                scales=torch.uint8,
-                suffix="_scale",
-                block=(1, 32),
-                powers=True,
-                together=128,
-            ),
-            Scheme(
-                form="int8",
-                codes=torch.int8,
-                scales=torch.float32,
-                suffix="_scale",
-                block=(1, 0),
-            ),
-        )
-    }
+    {scheme.form: scheme for scheme in (_FP8, _UE8M0, _MXFP8, _INT8)}
 )
 
 FORMATS = (*PLAIN, *SCHEMES)

@@ -88,19 +88,7 @@ def real_clock(bench: Bench) -> None:
 def run(bench: Bench, size: int = 2, job: str = "job", **changes: object) -> list[list[Message]]:
     """Run all workers of a gang, each in a thread, the last of them first."""
     bench.write(SAVES)
-    request = bench.request(job, needs=Needs(workers=size), **changes)
-    said: list[list[Message]] = [[] for _ in range(size)]
-
-    def work(rank: int) -> None:
-        for batch in bench.stream(request, rank):
-            said[rank].extend(batch)
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in reversed(range(size))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return said
+    return bench.together(bench.request(job, needs=Needs(workers=size), **changes))
 
 
 def alone(bench: Bench, rank: int, job: str, size: int = 2) -> Failure:

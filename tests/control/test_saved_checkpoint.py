@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import pytest
@@ -29,22 +28,10 @@ JOBS = """
 
 
 def run(bench: Bench, size: int) -> list[list[Message]]:
-    """Run all workers, rank 0 last: the others must wait for it."""
+    """Run all workers, on real time: they wait for one another."""
     bench.write(JOBS)
     bench.clock = SystemClock()
-    request = bench.request("job", needs=Needs(workers=size))
-    said: list[list[Message]] = [[] for _ in range(size)]
-
-    def work(rank: int) -> None:
-        for batch in bench.stream(request, rank):
-            said[rank].extend(batch)
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in reversed(range(size))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return said
+    return bench.together(bench.request("job", needs=Needs(workers=size)))
 
 
 def lines(messages: Sequence[Message]) -> list[str]:
