@@ -16,6 +16,7 @@ Tell = Callable[[str], None]
 Move = Callable[[str, str], None]
 SECONDS_OF_A_LOSS = 20.0  # without a replica, until another pool takes over
 SECONDS_BETWEEN_MOVES = 300.0
+SECONDS_OF_REST = 60.0  # after the last endpoint: what failed may be tried again
 SECONDS_TO_DEPLOY_ANEW = 5.0  # a revision that was added may not be deployed yet
 
 
@@ -37,9 +38,10 @@ class Keeper:
         self._moved: dict[str, float] = {}
         self._restoring: dict[str, Deployment] = {}
         self._missing: dict[str, float] = {}
+        self._kept: float | None = None
 
     def look(self) -> bool:
-        """Look once; return whether there is any endpoint to keep.
+        """Look once; return whether there is any endpoint to keep, or was a moment ago.
 
         Raises:
             ServingError: The cluster does not answer.
@@ -57,7 +59,10 @@ class Keeper:
         self._follow()
         for life in lives.values():
             self._watch(life, live)
-        return any(life.live for life in lives.values())
+        now = self._clock.now()
+        if any(life.live for life in lives.values()):
+            self._kept = now
+        return self._kept is not None and now - self._kept < SECONDS_OF_REST
 
     def _keep(
         self,

@@ -85,6 +85,17 @@ def test_what_is_retired_is_removed_and_what_is_not_ours_is_left_alone(bench: Be
     assert list(bench.replicas.there) == ["theirs.r7"]
 
 
+def test_after_the_last_endpoint_it_rests_a_while_before_it_says_that_there_is_none(
+    bench: Bench,
+) -> None:
+    assert bench.keeper.look()
+    bench.store.follow(bench.store.endpoint("chat"), [RevisionRetired(1, "enough")], 2.0)
+    bench.clock.sleep(59.0)
+    assert bench.keeper.look()
+    bench.clock.sleep(1.0)
+    assert not bench.keeper.look()
+
+
 def test_a_cluster_that_does_not_answer_changes_nothing(bench: Bench) -> None:
     bench.keeper.look()
     bench.replicas.away = True
