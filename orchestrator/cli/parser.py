@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def _qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _config(qualify)
     qualify.add_argument("--role", choices=("train", "serve"), help="default: both")
     qualify.add_argument("--quick", action="store_true", help="in seconds, without a soak")
-    qualify.add_argument("--soak", type=float, metavar="SECONDS", help="how long to work on")
+    qualify.add_argument("--soak", type=_seconds, metavar="SECONDS", help="how long to work on")
     qualify.add_argument(
         "--model-of", metavar="PIPELINE", help="check the model that this pipeline trains"
     )
@@ -239,3 +240,13 @@ def verbs() -> list[str]:
     made = build()
     found = next(a for a in made._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001 - argparse has no public way
     return [verb for verb in found.choices if not verb.startswith("_")]
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
+    return seconds

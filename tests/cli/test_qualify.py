@@ -112,6 +112,7 @@ def test_what_breaks_an_attempt_refuses_the_pool(desk: Desk) -> None:
     ("words", "code", "line"),
     [
         (("qualify",), 2, "no pool is named"),
+        (("qualify", "nvidia", "--soak", "-3"), 2, "'-3' is no number of seconds"),
         (("qualify", "nvida"), 102, "did you mean 'nvidia'?"),
         (("qualify", "host", "fleet=r2"), 2, "pool 'host' has no chips"),
         (("qualify", "s5000", "--role", "train", "fleet=r2"), 2, "roles that it takes: serve"),
