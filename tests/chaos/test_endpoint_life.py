@@ -45,16 +45,20 @@ def leading(place: Workplace) -> dict[str, Any]:
     return next(dict(one) for one in told["revisions"] if one["revision"] == number)
 
 
+def replicas(place: Workplace) -> int:
+    return len(leading(place)["replicas"])
+
+
 def test_replicas_follow_the_load(place: Workplace) -> None:
     launch(place, *SCALED)
-    assert leading(place)["replicas"] == 1
+    assert replicas(place) == 1
     began = time.monotonic()
     with Load(BASE, "smoke") as clients:
-        assert wait(lambda: leading(place)["replicas"] == 2, 120.0, tick=1.0)
+        assert wait(lambda: replicas(place) == 2, 120.0, tick=1.0)
         grown = time.monotonic() - began
         time.sleep(10.0)  # noqa: TID251 - a real load needs real time
     began = time.monotonic()
-    assert wait(lambda: leading(place)["replicas"] == 1, 240.0, tick=1.0)
+    assert wait(lambda: replicas(place) == 1, 240.0, tick=1.0)
     shrunk = time.monotonic() - began
     print(f"\ntwo replicas after {grown:.0f} s of load, one {shrunk:.0f} s after: {clients.line}")
     assert clients.failures == []
@@ -86,7 +90,7 @@ def test_an_endpoint_comes_back_after_its_head(place: Workplace) -> None:
         before = time.monotonic()
         time.sleep(5.0)  # noqa: TID251 - as above
         print(f"\nafter the head was killed: {clients.line}")
-        assert place.run("up").returncode == 0
+        assert place.run("up", f"cluster.serve_port={PORT}").returncode == 0
         at = clients.answered
         assert wait(lambda: clients.answered > at + 5, 240.0, tick=0.5)
         back = time.monotonic() - before

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.serve._private.constants import SERVE_PROXY_NAME
 from ray.serve.context import _get_global_client
 
 from orchestrator.messages import PoolState, RevisionStatus
@@ -69,7 +70,7 @@ def applications(host: str = ANYWHERE) -> Mapping[str, Application] | None:
         return None
     details: dict[str, Any] = client.get_serve_details()
     names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
-    urls = {group["app_name"]: _urls(group, host) for group in details["target_groups"]}
+    urls = {group["app_name"]: addresses(group, host) for group in details["target_groups"]}
     found = details["applications"].items()
     return {name: _application(one, names, urls.get(name, ())) for name, one in found}
 
@@ -94,13 +95,15 @@ def status(application: Application) -> RevisionStatus:
     )
 
 
-def _urls(group: Mapping[str, Any], host: str) -> tuple[str, ...]:
+def addresses(group: Mapping[str, Any], host: str) -> tuple[str, ...]:
     """Return where the replicas of an application listen, each on a port of its own.
 
-    Serve tells the address of the machine, which is not where one on loopback listens.
+    Serve tells the address of the machine, which is not where one on loopback listens. Where no
+    replica runs it names its proxy in their place, which has nobody to hand a request to either.
     """
     prefix = group["route_prefix"]
-    places = ((one["ip"] if host == ANYWHERE else host, one["port"]) for one in group["targets"])
+    replicas = (one for one in group["targets"] if not one["name"].startswith(SERVE_PROXY_NAME))
+    places = ((one["ip"] if host == ANYWHERE else host, one["port"]) for one in replicas)
     return tuple(f"http://{ip}:{port}{prefix}" for ip, port in places)
 
 
