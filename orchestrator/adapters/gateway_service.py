@@ -17,6 +17,7 @@ from orchestrator.core.errors import ServingError
 SERVICE = "gateway"
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
+CONNECT_SECONDS = 5.0
 
 
 def up(home: Path, port: int, cluster: str, env: Mapping[str, str]) -> str:
@@ -25,11 +26,11 @@ def up(home: Path, port: int, cluster: str, env: Mapping[str, str]) -> str:
     The keeper looks after endpoints on the Ray cluster at `cluster`; `env` is for both.
 
     Raises:
-        ServingError: It can't be started, or runs on another port or for another cluster.
+        ServingError: It can't be started, or runs on another port or for another living cluster.
     """
     try:
         running = supervisor.find(home, SERVICE)
-        if running is not None and running.processes:
+        if running is not None and running.processes and not _orphaned(running, cluster):
             return _match(running, port, cluster)
         supervisor.clear(home, SERVICE)
         _check_free(port)
@@ -63,6 +64,21 @@ def _process(name: str, about: int | str, env: Mapping[str, str]) -> supervisor.
         ready=(HOST, int(about)) if name == "server" else None,
         again=True,
     )
+
+
+def _orphaned(running: supervisor.Service, cluster: str) -> bool:
+    """Return whether its cluster is gone, as after the head died: a new one has a new address."""
+    served = str(running.info["cluster"])
+    return served != cluster and not _answers(served)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _match(running: supervisor.Service, port: int, cluster: str) -> str:
