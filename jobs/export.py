@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import AutoConfig, GenerationConfig
 
@@ -18,7 +18,12 @@ from jobs.formats.schemes import FORMATS, PLAIN
 from orchestrator.job import JobContext, Metrics
 
 
-def export(ctx: JobContext, *, format: str = "bf16", max_tokens: int = 64) -> Metrics:  # noqa: A002 - the word of the glossary
+def export(
+    ctx: JobContext,
+    *,
+    format: Literal["auto", "bf16", "fp32", "fp8", "fp8_ue8m0", "mxfp8", "int8"] = "bf16",  # noqa: A002 - the word of the glossary
+    max_tokens: int = 64,
+) -> Metrics:
     """Export the input `model` with its tokenizer, generation config and chat template.
 
     Args:

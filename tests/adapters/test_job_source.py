@@ -22,6 +22,7 @@ from json import dumps
 raise RuntimeError("imported")
 
 def learn(ctx, *, steps: int, lr: float = 0.1, name: str | None = None, mix: list[int] = ()): ...
+def shaped(ctx, *, form: Literal["a", "b"] = "a", limits: dict[str, dict[str, float]] = {}): ...
 def loose(ctx, **options): ...
 def positional(ctx, first, second: int = 2): ...
 def alone(): ...
@@ -113,6 +114,11 @@ def test_a_job_may_be_imported_decorated_made_or_defined_under_a_condition(
         ("learn", {}, ["params.steps: 'acme.work.learn' needs the parameter 'steps'; set "]),
         ("learn", {"steps": 1, "lrr": 2}, ["params.lrr: 'acme.work.learn' has no parameter 'lrr"]),
         ("learn", {"steps": "1"}, ["params.steps: '1' is not of type int"]),
+        ("learn", {"steps": 1, "mix": ["2"]}, ["params.mix.0: '2' is not of type int"]),
+        ("shaped", {"form": "b", "limits": {"x": {"y": 1}}}, []),
+        ("shaped", {"form": "c"}, ["params.form: 'c' is none of them"]),
+        ("shaped", {"limits": {"x": 1}}, ["params.limits.x: 1 is not of type dict[str, float]"]),
+        ("shaped", {"limits": {"x": {"y": ""}}}, ["params.limits.x.y: '' is not of type float"]),
         ("learn", {"steps": True}, ["params.steps: True is not of type int"]),
         ("learn", {"steps": 1, "lr": 1, "name": None, "mix": [1]}, []),
         ("learn", {"steps": 1, "name": 3}, ["params.name: 3 is not of type str | None"]),

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from orchestrator.adapters.job_source.annotation import misfits
 from orchestrator.adapters.job_source.lookup import Definition, LookupProblem
 from orchestrator.core.errors import Problem
 from orchestrator.core.nearest import choices
@@ -15,21 +16,13 @@ from orchestrator.core.spec import Json
 # the model folder and the hardware.
 GIVEN_TO_JOB, GIVEN_TO_ENGINE = 1, 3
 
-PLAIN_TYPES: Mapping[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
-    "None": (type(None),),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter: whether it must be given, and its annotation as it is written."""
+    """A parameter: whether it must be given, and its annotation where the source has one."""
 
     required: bool
-    annotation: str = ""
+    annotation: ast.expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +84,14 @@ def wrong_parameters(
 
 
 def _value(path: str, parameter: Parameter, value: Json) -> Iterator[Problem]:
-    kinds = [kind.strip() for kind in parameter.annotation.split("|")]
-    if not all(kind in PLAIN_TYPES for kind in kinds):
+    if parameter.annotation is None:
         return
-    allowed = tuple(plain for kind in kinds for plain in PLAIN_TYPES[kind])
-    truth = isinstance(value, bool) and bool not in allowed
-    if truth or not isinstance(value, allowed):
-        yield Problem(path, f"{value!r} is not of type {parameter.annotation}", "change it")
+    for bad in misfits(path, value, parameter.annotation):
+        if bad.known:
+            hint = choices(str(bad.value), map(str, bad.known), "values")
+            yield Problem(bad.path, f"{bad.value!r} is none of them", hint)
+        else:
+            yield Problem(bad.path, f"{bad.value!r} is not of type {bad.kind}", "change it")
 
 
 def _read(function: ast.FunctionDef, given: int) -> Signature:
@@ -105,14 +99,10 @@ def _read(function: ast.FunctionDef, given: int) -> Signature:
     positional = [*args.posonlyargs, *args.args]
     without_default = len(positional) - len(args.defaults)
     read = {
-        arg.arg: Parameter(index < without_default, _text(arg.annotation))
+        arg.arg: Parameter(index < without_default, arg.annotation)
         for index, arg in enumerate(positional)
         if index >= given
     }
     for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
-        read[arg.arg] = Parameter(default is None, _text(arg.annotation))
+        read[arg.arg] = Parameter(default is None, arg.annotation)
     return Signature(read, open_ended=args.kwarg is not None)
-
-
-def _text(annotation: ast.expr | None) -> str:
-    return "" if annotation is None else ast.unparse(annotation)
