@@ -17,6 +17,7 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints import EndpointLife
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.parity import guards
+from orchestrator.core.qualification import Verdict
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.spec import Role
 from orchestrator.core.state import StageState
@@ -132,6 +133,18 @@ def with_figures(entry: Entry, figures: Mapping[str, float]) -> Entry:
     """Return `entry` with the figures of its comparison, in its tags too."""
     told = {key.replace("/", "."): f"{value:.6g}" for key, value in figures.items()}
     return replace(entry, figures=figures, tags={**entry.tags, **told})
+
+
+def with_verdict(entry: Entry, verdict: Verdict | None) -> Entry:
+    """Return `entry` with what its pool had earned when the version was made."""
+    if verdict is None:
+        return replace(entry, tags={**entry.tags, "qualification": "not qualified"})
+    told = {
+        "qualification": str(verdict.standing),
+        "qualification.run": verdict.run,
+        "qualification.reasons": "; ".join(verdict.reasons),
+    }
+    return replace(entry, tags={**entry.tags, **{key: text for key, text in told.items() if text}})
 
 
 def _entry(run: Run, name: str, serving: StageRun, made: StageRun, model: ArtifactRef) -> Entry:

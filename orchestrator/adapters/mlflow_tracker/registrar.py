@@ -14,6 +14,7 @@ from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.models import Models, clean
 from orchestrator.adapters.mlflow_tracker.server import Shown
+from orchestrator.core.qualification import Verdict, verdict_of
 from orchestrator.core.registry import (
     CANDIDATE,
     FIGURES,
@@ -24,8 +25,10 @@ from orchestrator.core.registry import (
     candidate,
     entries,
     with_figures,
+    with_verdict,
 )
 from orchestrator.core.run import Run
+from orchestrator.core.spec import Role
 from orchestrator.ports import EndpointStore, EventStore
 
 logger = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ class Registrar:
             entry = with_figures(entry, self._figures(entry, run.header.run))
         new = found is None
         if found is None:
+            entry = with_verdict(entry, self._verdict(entry, run))
             found = self._models.create(entry, experiment, _shown(run, entry.exporter, shown))
         self._done[entry.key] = found
         news = _news(entry)
@@ -90,6 +94,10 @@ class Registrar:
             self._compared(version, entry, _shown(run, entry.guard, shown))
             self._candidate(entry.name)
             self._done[entry.key] = version
+
+    def _verdict(self, entry: Entry, run: Run) -> Verdict | None:
+        pool, at = run.plan.pools[entry.tags["pool"]], run.header.created
+        return verdict_of(pool, Role.SERVE, self._store.verdicts(), at)
 
     def _found(self, entry: Entry) -> ModelVersion | None:
         there = (one for one in self._models.versions(entry.name) if one.key == entry.key)

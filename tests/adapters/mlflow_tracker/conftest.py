@@ -13,6 +13,7 @@ from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, Pace
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.plan import Plan, PlannedStage
+from orchestrator.core.qualification import Verdict
 from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.core.spec import Accelerator, Emulation, Endpoint, Needs, Pool, Role, Stage
@@ -45,6 +46,10 @@ class MemoryStore:
         self._events: list[Stored] = []
         self._points: list[Point] = []
         self.cursors: dict[str, int] = {}
+        self.known: list[Verdict] = []
+
+    def verdicts(self) -> Sequence[Verdict]:
+        return self.known
 
     def create(self, header: RunHeader, at: float) -> None:
         self._header = header

@@ -23,6 +23,7 @@ from orchestrator.core.endpoints import (
 )
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.plan import Plan, PlannedStage
+from orchestrator.core.qualification import Standing, Verdict, identity
 from orchestrator.core.registry import ModelVersion, key_of
 from orchestrator.core.run import RunHeader
 from orchestrator.core.spec import Endpoint, Needs, Role, Stage
@@ -43,6 +44,18 @@ from tests.build import deployment, failure
 
 SECONDS = 60.0
 FIGURES = {"parity/kl_mean": 0.0012, "parity/top1": 1.0, "parity/passed": 1.0}
+
+
+LIMITED = Verdict(
+    pool="ascend",
+    role=Role.SERVE,
+    identity=identity(POOLS["ascend"]),
+    standing=Standing.LIMITED,
+    reasons=("pace work: rank 1 is the slowest",),
+    run="qualify-1",
+    at=START - 1,
+    until=START + 1,
+)
 
 
 class OneEndpoint:
@@ -103,6 +116,7 @@ def registered(
     name = f"chat-{experiment}"
     endpoints = OneEndpoint(name)
     first, second = Telling("r2-1", name), Telling("r2-2", name)
+    first.store.known.append(LIMITED)
     first.succeed("export", "nvidia", model("a"))
     first.succeed("parity", "ascend", None, **FIGURES)
     first.say(AttemptStarted("serve", 1, "ascend"))
@@ -135,6 +149,7 @@ def test_a_run_registers_its_model_and_the_traffic_makes_the_champion(
     assert (refused.key, refused.parity) == (key_of(model("b"), "ascend"), "failed")
     assert refused.tags["parity.reason"] == "parity: kl_mean is 3"
     assert refused.tags["parity.kl_mean"] == "3"
+    assert refused.tags["qualification"] == "not qualified"
     assert refused.aliases == ()
     _has_its_lineage(registered, kept)
 
@@ -159,7 +174,14 @@ def _has_its_lineage(registered: Registered, version: ModelVersion) -> None:
         "Exported in bf16 by stage export of run r2-1 for pool ascend (emulated). "
         "Compared with what was trained: passed."
     )
-    expected = {"parity": "passed", "parity.kl_mean": "0.0012", "artifact.uri": model("a").uri}
+    expected = {
+        "parity": "passed",
+        "parity.kl_mean": "0.0012",
+        "qualification": "qualified with limits",
+        "qualification.run": "qualify-1",
+        "qualification.reasons": "pace work: rank 1 is the slowest",
+        "artifact.uri": model("a").uri,
+    }
     assert expected.items() <= found.tags.items()
     logged = client.get_logged_model(version.model_id)
     assert logged.source_run_id == exporter.info.run_id
