@@ -7,6 +7,7 @@ from collections.abc import Callable
 from jobs.qualification import report
 from jobs.qualification.bench import BOTH, SERVE, Bench
 from jobs.qualification.chips import check_bandwidth, check_devices, check_memory, devices_of
+from jobs.qualification.codes import check_codes
 from jobs.qualification.operators import check_operators
 from jobs.qualification.products import check_products, compare
 from jobs.qualification.training import check_logits
@@ -24,6 +25,7 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
     roles: list[str] | None = None,
     bf16_tflops: float | None = None,
     bandwidth_tbs: float | None = None,
+    formats: list[str] | None = None,
     quick: bool = False,
 ) -> Metrics:
     """Check every chip of every node.
@@ -36,6 +38,7 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
         roles: What the pool is wanted for; both where none is given.
         bf16_tflops: Rate that is published of the chip, TFLOP/s.
         bandwidth_tbs: Memory bandwidth that is published, TB/s.
+        formats: Formats of weights that the chip can serve.
         quick: Repeat less.
     """
     bench, wanted = Bench(ctx, quick), tuple(roles or BOTH)
@@ -47,6 +50,7 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
         checks: tuple[Callable[[], None], ...] = (
             lambda device=device: check_memory(bench, device),  # type: ignore[misc] # bound now
             lambda device=device: check_products(bench, device),  # type: ignore[misc] # as above
+            lambda device=device: check_codes(bench, device, formats or ()),  # type: ignore[misc] # as above
             lambda device=device: check_bandwidth(bench, device),  # type: ignore[misc] # as above
         )
         for check in checks:

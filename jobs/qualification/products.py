@@ -36,11 +36,11 @@ def _check(bench: Bench, device: torch.device, dtype: torch.dtype, name: str, si
     for rows in (*_ODD, size):
         out = (left[:rows].to(device) @ there).cpu()
         some = slice(0, rows, max(rows // _ROWS, 1))
-        errors.append(_error(out[some], left[:rows][some].double() @ right.double()))
+        errors.append(error_of(out[some], left[:rows][some].double() @ right.double()))
     worst = max(errors, key=lambda error: (math.isnan(error), error))
     wrong = not worst <= tolerance
-    note = f"error {worst:.1e} of the largest, {tolerance:.0e} is allowed"
-    bench.say("products", subject, FAILED if wrong else "passed", figure=worst, note=note)
+    status, note = FAILED if wrong else "passed", note_of(worst, tolerance)
+    bench.say("products", subject, status, figure=worst, note=note)
     here = left.to(device)
     taken = bench.seconds(lambda: here @ there, repeats=3 if bench.quick else 10, device=device)
     rate = 2 * size**3 / taken / 1e12
@@ -48,7 +48,12 @@ def _check(bench: Bench, device: torch.device, dtype: torch.dtype, name: str, si
     bench.say("product rate", subject, figure=rate, unit="TFLOP/s", spread=spread)
 
 
-def _error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+def note_of(worst: float, tolerance: float) -> str:
+    """Return an error in words."""
+    return f"error {worst:.1e} of the largest, {tolerance:.0e} is allowed"
+
+
+def error_of(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """Return the largest error as a share of the largest value; NaN where anything is one."""
     return float((found.double() - wanted).abs().max() / wanted.abs().max())
 

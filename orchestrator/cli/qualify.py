@@ -117,6 +117,7 @@ def _words(
             "roles": [str(one) for one in roles],
             "bf16_tflops": chip.bf16_tflops,
             "bandwidth_tbs": chip.bandwidth_tbs,
+            "formats": list(chip.formats),
         },
         "gang": {},
     }
