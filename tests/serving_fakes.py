@@ -61,6 +61,7 @@ class MemoryEndpoints:
     def __init__(self) -> None:
         self.lives: dict[str, EndpointLife] = {}
         self.noted: dict[tuple[str, int], tuple[str, ...]] = {}
+        self.last: dict[str, float] = {}
 
     def endpoint(self, name: str) -> EndpointLife:
         return self.lives.get(name, EndpointLife(name=name))
@@ -82,6 +83,12 @@ class MemoryEndpoints:
 
     def replicas(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
         return dict(self.noted)
+
+    def note_asked(self, endpoint: str, at: float) -> None:
+        self.last[endpoint] = at
+
+    def asked(self) -> Mapping[str, float]:
+        return dict(self.last)
 
     def add_key(self, key: ApiKey) -> None:
         raise NotImplementedError

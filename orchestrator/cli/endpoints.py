@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core.endpoints import EndpointLife, Revision
+from orchestrator.core.endpoints import EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ServingError
 from orchestrator.core.rollout import NOTHING, Figures
 
@@ -27,6 +27,7 @@ COLUMNS = (
     "#TTFT",
     "STATUS",
 )
+RESTS = "resting"
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -72,7 +73,8 @@ def _row(life: EndpointLife, one: Revision, told: Figures) -> tuple[str, ...]:
     emulated = " (emulated)" if made and made.pool.emulated else ""
     share = life.shares.get(one.number, 0)
     price = made.pool.price if made else None
-    devices = made.endpoint.replicas * made.needs.devices if made else 0
+    urls, state = _urls(life.name, one.number), _state(life, one)
+    devices = made.endpoint.replicas * made.needs.devices if made and state != RESTS else 0
     return (
         life.name,
         one.name,
@@ -80,13 +82,21 @@ def _row(life: EndpointLife, one: Revision, told: Figures) -> tuple[str, ...]:
         f"{chip.name}{emulated}" if chip else "outside",
         made.format if made else "-",
         f"{share} %{_beside(life, one.number)}",
-        str(len(_urls(life.name, one.number))) if made else "-",
+        str(len(urls)) if made else "-",
         tables.dollars(None if price is None else price * devices),
         f"{told.requests:.0f}",
         f"{told.errors:.0f}",
         f"{told.to_first * 1e3:.0f} ms" if told.firsts else "-",
-        str(one.state),
+        state,
     )
+
+
+def _state(life: EndpointLife, one: Revision) -> str:
+    """Return the state of a revision, or that its replicas are started when somebody asks."""
+    made = one.deployment
+    idle = made is not None and made.endpoint.idle is not None
+    sleeps = idle and one.state is RevisionState.READY and not _urls(life.name, one.number)
+    return RESTS if sleeps else str(one.state)
 
 
 def _beside(life: EndpointLife, number: int) -> str:
@@ -131,7 +141,7 @@ def _revision(life: EndpointLife, one: Revision, told: Figures) -> dict[str, obj
     made = one.deployment
     return {
         "revision": one.name,
-        "state": str(one.state),
+        "state": _state(life, one),
         "reason": one.reason,
         "pool": one.pool,
         "emulated": made.pool.emulated if made else False,

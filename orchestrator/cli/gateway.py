@@ -15,7 +15,8 @@ HOST = "127.0.0.1"
 
 def run(args: argparse.Namespace) -> Exit:
     """Serve until a signal ends the process; answers in progress end first."""
-    routes = StoreRoutes(wiring.endpoint_store(wiring.home()), wiring.variable)
-    serve(gateway(routes, wiring.clock()), HOST, args.port)
+    store, clock = wiring.endpoint_store(wiring.home()), wiring.clock()
+    routes = StoreRoutes(store, wiring.variable, clock)
+    serve(gateway(routes, clock), HOST, args.port)
     routes.close()
     return Exit.SUCCEEDED

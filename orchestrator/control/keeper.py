@@ -1,5 +1,7 @@
 """Keep endpoints as the store says: replicas noted, lost ones deployed anew, retired ones removed.
 
+Those of an endpoint that nobody has asked for long are removed too, until somebody asks.
+
 It looks every moment and remembers nothing that the store doesn't: it may be killed and started
 again at any time. A cluster that does not answer changes nothing: replicas may live on without it.
 """
@@ -8,7 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionState
+from orchestrator.core.endpoints import (
+    Deployment,
+    EndpointLife,
+    Revision,
+    RevisionState,
+    rests,
+)
 from orchestrator.messages import Failed, RevisionStatus, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Replicas
 
@@ -50,14 +58,18 @@ class Keeper:
         lives = self._store.endpoints()
         live = self._replicas.live()
         noted = self._store.replicas()
-        wanted = {r.deployment.application: r for r in _ours(lives) if r.deployment}
+        resting = self._resting(lives)
+        awake = {name: life for name, life in lives.items() if name not in resting}
+        wanted = {r.deployment.application: r for r in _ours(awake) if r.deployment}
         for name, revision in wanted.items():
             self._keep(name, revision, live.get(name), noted)
         for name in (live.keys() & _retired(lives)) - wanted.keys():  # never somebody else's
             self._tell(f"{name} is retired: removed")
             self._replicas.delete(name)
+        for life in resting.values():
+            self._lay_down(life, live, noted)
         self._follow()
-        for life in lives.values():
+        for life in awake.values():
             self._watch(life, live)
         now = self._clock.now()
         if any(life.live for life in lives.values()):
@@ -83,12 +95,41 @@ class Keeper:
         elif revision.state is RevisionState.READY:
             self._restore(name, made)
 
+    def _resting(self, lives: Mapping[str, EndpointLife]) -> dict[str, EndpointLife]:
+        asked, now = self._store.asked(), self._clock.now()
+        found = {
+            name: life for name, life in lives.items() if rests(life, asked.get(name, 0), now)
+        }
+        return {name: one for name, one in found.items() if not self._restored(one)}
+
+    def _restored(self, life: EndpointLife) -> bool:
+        """Whether it is being deployed at this moment; that is not broken off."""
+        return any(r.deployment and r.deployment.application in self._restoring for r in life.live)
+
+    def _lay_down(
+        self,
+        life: EndpointLife,
+        live: Mapping[str, RevisionStatus],
+        noted: Mapping[tuple[str, int], tuple[str, ...]],
+    ) -> None:
+        """Remove the replicas of an endpoint that rests; nobody is sent to them any more."""
+        made = life.live[0].deployment
+        assert made is not None, "only those of ours rest"  # noqa: S101
+        name, place = made.application, (life.name, made.revision)
+        self._silent.pop(life.name, None)
+        self._missing[name] = self._clock.now() - SECONDS_TO_DEPLOY_ANEW  # at once, when asked
+        if place in noted:
+            self._store.note_replicas(*place, ())
+        if name in live:
+            self._tell(f"{name} rests: nobody has asked for {made.endpoint.idle:g} s")
+            self._replicas.delete(name)
+
     def _restore(self, name: str, made: Deployment) -> None:
         """Deploy a revision anew that has been missing for a while."""
         since = self._missing.setdefault(name, self._clock.now())
         if self._clock.now() - since >= SECONDS_TO_DEPLOY_ANEW:
             del self._missing[name]
-            self._tell(f"{name} is gone from the cluster: deployed anew")
+            self._tell(f"{name} is not on the cluster: deployed anew")
             self._restoring[name] = made
             self._replicas.start(made)
 
@@ -102,9 +143,9 @@ class Keeper:
         now = self._clock.now()
         silent = now - self._silent.setdefault(life.name, now)
         rested = now - self._moved.get(life.name, -SECONDS_BETWEEN_MOVES) >= SECONDS_BETWEEN_MOVES
-        if silent >= SECONDS_OF_A_LOSS and rested and made.fallbacks:
+        pool = _refuge(life, made)
+        if silent >= SECONDS_OF_A_LOSS and rested and pool:
             self._moved[life.name] = now
-            pool = made.fallbacks[0]
             lost = f"{made.application} has had no replica for {silent:.0f} s"
             self._tell(f"{lost}: {life.name} goes to pool {pool}")
             self._move(life.name, pool)
@@ -117,6 +158,13 @@ class Keeper:
                     del self._restoring[name]
                 if isinstance(message, Failed):
                     self._tell(f"{name} can't be deployed: {message.failure.evidence}")
+
+
+def _refuge(life: EndpointLife, made: Deployment) -> str | None:
+    """Return the pool to go to: a fallback, or the one that the endpoint was switched from."""
+    earlier = (one.pool for one in reversed([*life.revisions.values()]) if one.deployment)
+    pools = (*made.fallbacks, *earlier)
+    return next((pool for pool in pools if pool != made.pool.name), None)
 
 
 def _retired(lives: Mapping[str, EndpointLife]) -> set[str]:

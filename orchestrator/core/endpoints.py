@@ -208,6 +208,18 @@ class EndpointLife:
         return None
 
 
+def rests(life: EndpointLife, asked: float, now: float) -> bool:
+    """Return whether nobody has asked for so long that the replicas are to end.
+
+    `asked` is when somebody last did, `now` the time, in seconds since the epoch. While there is
+    more than one revision the traffic is on its way to another, and none of them rests.
+    """
+    made = life.leading.deployment if life.leading else None
+    if made is None or made.endpoint.idle is None or len(life.live) > 1:
+        return False
+    return now - max(asked, life.moves[-1].at) >= made.endpoint.idle
+
+
 def follow(life: EndpointLife, event: EndpointEvent, at: float) -> EndpointLife:
     """Return the endpoint after `event`, which happened at `at` seconds since the epoch.
 

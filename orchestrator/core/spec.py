@@ -198,6 +198,8 @@ class Endpoint:
         replicas: Number of engine processes; the least of them where it scales.
         max_replicas: The most of them; with it they follow the load.
         target_requests: Requests that a replica works on at once, for which scaling aims.
+        idle: Seconds without a request after which the replicas end; the next request has them
+            started again, and waits for that. Never where `None`.
         concurrency: Requests that a replica works on at once, at most.
         queue: Requests that wait at the gateway, at most; more are answered by 429.
         sticky: What keeps a client on its revision while shares stand: its API `key`, its
@@ -213,6 +215,7 @@ class Endpoint:
     replicas: int = 1
     max_replicas: int | None = None
     target_requests: float = 8.0
+    idle: float | None = None
     concurrency: int = 256
     queue: int = 1024
     sticky: Literal["", "key", "session"] = ""

@@ -38,6 +38,14 @@ class EndpointStore(Protocol):
         """Return the base URLs of the replicas that answer, by endpoint and revision."""
         ...
 
+    def note_asked(self, endpoint: str, at: float) -> None:
+        """Note when somebody last asked an endpoint, in seconds since the epoch."""
+        ...
+
+    def asked(self) -> Mapping[str, float]:
+        """Return when somebody last asked, by endpoint, of those whose replicas may rest."""
+        ...
+
     def add_key(self, key: ApiKey) -> None:
         """Keep an API key. Raises `StoreError` when there is one of its name."""
         ...

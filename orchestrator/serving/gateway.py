@@ -7,6 +7,7 @@ here; all else goes to a replica of the revision whose turn it is.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from random import Random
@@ -50,6 +51,7 @@ from orchestrator.serving.upstream import Pool
 _COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
 _GENERATING = {_COMPLETIONS, _CHAT}
 _PREDICT, _MODELS = "/v1/predict", "/v1/models"
+_NOBODY_SLEEPS = nullcontext()
 _LOOPBACK = {"127.0.0.1", "::1"}
 
 
@@ -147,7 +149,7 @@ class _Gateway:
         self._doorman.admit(key, route.name)
         asked = Asked(route.name, call.path, body, _client(route, key, scope))
         try:
-            with Attending(receive, self._limits.request_seconds):
+            with self._asking(route), Attending(receive, self._limits.request_seconds):
                 await self._forwarder.forward(asked, reply, tally)
         except ApiError as error:
             if error.status == HTTPStatus.GATEWAY_TIMEOUT and tally.revision is not None:
@@ -156,6 +158,9 @@ class _Gateway:
         finally:
             self._doorman.charge(key, tally.tokens)
         await reply.end()
+
+    def _asking(self, route: EndpointRoute) -> AbstractContextManager[None]:
+        return self._routes.asking(route.name) if route.rests else _NOBODY_SLEEPS
 
     def _checked(self, call: _Call, body: bytes) -> str:
         """Return the model that a request names, all of it being well-formed.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from orchestrator.core.endpoints import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError
-from orchestrator.ports import EndpointStore
+from orchestrator.ports import Clock, EndpointStore
 from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
 
 SECONDS_BETWEEN_READS = 0.2
+SECONDS_BETWEEN_NOTES = 1.0
 Replicas = Mapping[tuple[str, int], tuple[str, ...]]
 logger = logging.getLogger(__name__)
 
@@ -23,10 +26,14 @@ class StoreRoutes:
     variable: outside addresses name their keys so.
     """
 
-    def __init__(self, store: EndpointStore, secret: Callable[[str], str]) -> None:
+    def __init__(self, store: EndpointStore, secret: Callable[[str], str], clock: Clock) -> None:
         """Read the store once, and go on in a thread."""
         self._store = store
         self._secret = secret
+        self._clock = clock
+        self._asking: Counter[str] = Counter()
+        self._asked: dict[str, float] = {}
+        self._noted: dict[str, float] = {}
         self._table = self._read()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="routes", daemon=True)
@@ -35,6 +42,17 @@ class StoreRoutes:
     def table(self) -> Table:
         """Return the newest table."""
         return self._table
+
+    @contextmanager
+    def asking(self, endpoint: str) -> Iterator[None]:
+        """Have it noted, for a block, that somebody asks; a moment later, by the thread."""
+        self._asking[endpoint] += 1
+        self._asked[endpoint] = self._clock.now()
+        try:
+            yield
+        finally:
+            self._asking[endpoint] -= 1
+            self._asked[endpoint] = self._clock.now()
 
     def close(self) -> None:
         """End the thread."""
@@ -46,11 +64,21 @@ class StoreRoutes:
         while not self._closed.wait(SECONDS_BETWEEN_READS):
             try:
                 self._table = self._read()
+                self._note()
                 away = False
             except OrchestratorError as error:
                 if not away:
                     logger.warning("the last routes stand: %s", error)
                 away = True
+
+    def _note(self) -> None:
+        now = self._clock.now()
+        for endpoint, last in list(self._asked.items()):
+            at = now if self._asking[endpoint] else last
+            noted = self._noted.get(endpoint, 0.0)
+            if at > noted and now - noted >= SECONDS_BETWEEN_NOTES:
+                self._store.note_asked(endpoint, at)
+                self._noted[endpoint] = at
 
     def _read(self) -> Table:
         replicas = self._store.replicas()
@@ -66,6 +94,7 @@ class StoreRoutes:
         limits = {}
         if of is not None:
             limits = {"sticky": of.sticky, "concurrency": of.concurrency, "queue": of.queue}
+            limits["rests"] = of.idle is not None
         return EndpointRoute(
             name=life.name,
             revisions=tuple(self._revision(life, r, replicas) for r in life.taking),

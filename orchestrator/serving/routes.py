@@ -6,6 +6,7 @@ The gateway reads these values anew every moment; who writes them is no concern 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,6 +50,7 @@ class EndpointRoute:
         concurrency: Requests a replica works on at once, at most.
         queue: Requests that wait for a replica, at most; more are answered by 429.
         overflow: Name of the revision that takes what finds no room at the others.
+        rests: Whether its replicas end when nobody asks, and are started for a request.
     """
 
     name: str
@@ -58,6 +60,7 @@ class EndpointRoute:
     concurrency: int = 256
     queue: int = 1024
     overflow: str = ""
+    rests: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,4 +76,8 @@ class Routes(Protocol):
 
     def table(self) -> Table:
         """Return the newest table."""
+        ...
+
+    def asking(self, endpoint: str) -> AbstractContextManager[None]:
+        """Let it be known, for a block, that somebody asks an endpoint that `rests`."""
         ...

@@ -3,7 +3,8 @@
 A request gets a seat at the replica of its revision with the fewest requests in flight. Where all
 are taken the overflow revision gives one, else the request waits in the endpoint's queue, which is
 bounded. A replica that failed rests for a while. A revision without any replica is waited for,
-a few seconds, and then the other ones that take traffic help out.
+a few seconds, and then the other ones that take traffic help out; one that is started for the
+request is waited for as long as for a seat.
 """
 
 from __future__ import annotations
@@ -185,9 +186,11 @@ class Seats:
     ) -> Seat | None:
         """Return a seat elsewhere for a wish whose revisions have had no replica for long."""
         waited = now - wish.since
-        if waited > self._limits.queue_seconds:
+        there = self._there(asked, now)
+        if waited > self._limits.queue_seconds and (there or not route.rests):
             raise _full(f"model {route.name!r} had no room for {waited:.0f} s")
-        if waited <= self._limits.absent_seconds or self._there(asked, now):
+        patience = self._limits.queue_seconds if route.rests else self._limits.absent_seconds
+        if waited <= patience or there:
             return None
         others = [r for r in route.revisions if r.share > 0 and r not in asked]
         for revision in others:

@@ -1,4 +1,4 @@
-"""An endpoint follows its load, outlives its pool, and comes back after its cluster's head.
+"""An endpoint follows its load, rests, outlives its pool and its cluster's head.
 
 By hand: `make chaos`.
 """
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import openai
 import psutil
 import pytest
 
@@ -62,6 +63,23 @@ def test_replicas_follow_the_load(place: Workplace) -> None:
     shrunk = time.monotonic() - began
     print(f"\ntwo replicas after {grown:.0f} s of load, one {shrunk:.0f} s after: {clients.line}")
     assert clients.failures == []
+
+
+def test_an_endpoint_rests_and_is_woken_by_a_request(place: Workplace) -> None:
+    launch(place, f"{ENDPOINT}.idle=10")
+    assert wait(lambda: leading(place)["state"] == "resting", 60.0, tick=1.0)
+    assert replicas(place) == 0
+    client = openai.OpenAI(base_url=BASE, api_key="none", max_retries=0, timeout=120.0)
+    began = time.monotonic()
+    answer = client.completions.create(model="smoke", prompt="17 + 25 =", max_tokens=4)
+    woken = time.monotonic() - began
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens >= 1
+    began = time.monotonic()
+    client.completions.create(model="smoke", prompt="17 + 25 =", max_tokens=4)
+    awake = time.monotonic() - began
+    assert wait(lambda: leading(place)["state"] == "resting", 60.0, tick=1.0), "and again"
+    print(f"\nthe first answer after a rest took {woken:.1f} s, the next {awake:.2f} s")
 
 
 def test_an_endpoint_whose_pool_is_lost_moves_to_the_next(place: Workplace) -> None:

@@ -48,3 +48,10 @@ def test_a_key_has_one_name_until_it_is_revoked(store: SqlEventStore) -> None:  
     store.drop_key("ann")
     with pytest.raises(NotFoundError, match="no key 'ann'; there are: none"):
         store.drop_key("ann")
+
+
+def test_when_somebody_asked_last_is_known(store: SqlEventStore) -> None:  # noqa: F811 - as above
+    assert store.asked() == {}
+    store.note_asked("chat", 5.5)
+    store.note_asked("chat", 1_700_000_000.25)
+    assert store.asked() == {"chat": 1_700_000_000.25}

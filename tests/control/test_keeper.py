@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.control.keeper import Keeper
@@ -102,3 +104,59 @@ def test_a_cluster_that_does_not_answer_changes_nothing(bench: Bench) -> None:
     with pytest.raises(ServingError):
         bench.keeper.look()
     assert bench.store.replicas() == {("chat", 1): ("http://chat.r1/chat.r1",)}
+
+
+def test_an_endpoint_that_was_switched_goes_back_when_its_new_pool_is_lost(bench: Bench) -> None:
+    second = deployment("chat", pool_name="b", revision=2)
+    events = [RevisionAdded(2, second), RevisionReady(2), TrafficMoved({2: 100}, "switched")]
+    events += [RevisionRetired(1, "switched")]
+    bench.store.follow(bench.store.endpoint("chat"), events, 2.0)
+    bench.replicas.there.clear()
+    bench.replicas.broken = {"b"}
+    for _ in range(60):
+        bench.keeper.look()
+        bench.clock.sleep(1.0)
+    assert bench.moved == [("chat", "a")]
+
+
+@pytest.fixture
+def sleeper(bench: Bench) -> Bench:
+    """The same, and replicas that rest after 100 seconds; it is 50 seconds since the traffic."""
+    bench.made = replace(bench.made, endpoint=replace(bench.made.endpoint, idle=100.0))
+    bench.store.lives.clear()
+    events = [RevisionAdded(1, bench.made), RevisionReady(1), TrafficMoved({1: 100}, "first")]
+    bench.store.follow(bench.store.endpoint("chat"), events, bench.clock.now())
+    bench.replicas.there["chat.r1"] = bench.made
+    bench.clock.sleep(50.0)
+    return bench
+
+
+def test_an_endpoint_that_nobody_asks_rests_until_somebody_does(sleeper: Bench) -> None:
+    sleeper.keeper.look()
+    assert sleeper.store.replicas() != {}
+    sleeper.clock.sleep(50.0)
+    for _ in range(60):  # longer than until a pool counts as lost
+        assert sleeper.keeper.look()
+        sleeper.clock.sleep(1.0)
+    assert (sleeper.replicas.there, sleeper.store.replicas(), sleeper.moved) == ({}, {}, [])
+    assert [line for line in sleeper.told if "rests" in line] == [
+        "chat.r1 rests: nobody has asked for 100 s"
+    ]
+    sleeper.store.note_asked("chat", sleeper.clock.now())
+    sleeper.keeper.look()
+    sleeper.keeper.look()
+    assert list(sleeper.replicas.there) == ["chat.r1"], "without waiting any longer"
+    assert sleeper.store.replicas() != {}
+
+
+def test_who_is_asked_does_not_rest_and_neither_does_who_is_being_replaced(
+    sleeper: Bench,
+) -> None:
+    sleeper.store.note_asked("chat", sleeper.clock.now())
+    sleeper.clock.sleep(99.0)
+    sleeper.keeper.look()
+    added = RevisionAdded(2, replace(sleeper.made, revision=2))
+    sleeper.store.follow(sleeper.store.endpoint("chat"), [added], sleeper.clock.now())
+    sleeper.clock.sleep(99.0)
+    sleeper.keeper.look()
+    assert "chat.r1" in sleeper.replicas.there

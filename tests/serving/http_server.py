@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -42,6 +42,9 @@ class Board:
 
     def table(self) -> Table:
         return self._table
+
+    def asking(self, endpoint: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def put(self, route: EndpointRoute) -> None:
         self._table = replace(self._table, endpoints={**self._table.endpoints, route.name: route})

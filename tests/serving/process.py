@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.serving.gateway import gateway
@@ -23,6 +24,9 @@ class Fixed:
 
     def table(self) -> Table:
         return self._table
+
+    def asking(self, endpoint: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def main(url: str, limits_text: str) -> None:

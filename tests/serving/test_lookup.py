@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.adapters.clock import SystemClock
 from orchestrator.core.endpoints import (
     Outside,
     RevisionAdded,
@@ -22,6 +23,7 @@ from tests.build import deployment
 from tests.serving_fakes import MemoryEndpoints
 
 SECONDS = 5.0
+CLOCK = SystemClock()
 
 
 class Store(MemoryEndpoints):
@@ -58,7 +60,7 @@ def store() -> Store:
 
 @pytest.fixture
 def routes(store: Store) -> Iterator[StoreRoutes]:
-    made = StoreRoutes(store, {"FAR_KEY": "sk-far"}.get)  # type: ignore[arg-type]
+    made = StoreRoutes(store, {"FAR_KEY": "sk-far"}.get, CLOCK)  # type: ignore[arg-type]
     yield made
     made.close()
 
@@ -105,3 +107,12 @@ def test_while_the_store_is_away_the_last_table_stands(store: Store, routes: Sto
     assert not wait(lambda: routes.table() != before, 0.6)
     store.away = False
     assert wait(lambda: routes.table().endpoints["chat"].revisions[0].urls == (), SECONDS)
+
+
+def test_it_is_noted_that_somebody_asks_while_they_do(store: Store, routes: StoreRoutes) -> None:
+    assert not routes.table().endpoints["chat"].rests
+    before = CLOCK.now()
+    with routes.asking("chat"):
+        assert wait(lambda: store.asked().get("chat", 0.0) > before, SECONDS)
+        first = store.asked()["chat"]
+        assert wait(lambda: store.asked()["chat"] > first, SECONDS), "for a long answer too"

@@ -122,3 +122,20 @@ def test_a_replica_that_failed_rests_longer_each_time_until_it_answers() -> None
         assert "a" in {(await seats.take("e", "")).url for _ in range(4)}
 
     asyncio.run(play())
+
+
+def test_a_replica_that_is_started_for_the_request_is_waited_for_as_long_as_a_seat() -> None:
+    async def play() -> None:
+        route = replace(ONE, revisions=(revision("r1"),), rests=True)
+        seats, board = seats_of(route, Limits(absent_seconds=0.0, queue_seconds=0.5))
+        waiting = asyncio.ensure_future(seats.take("e", ""))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        board.put(ONE)
+        assert (await waiting).url == "a"
+        board.put(route)
+        with pytest.raises(ApiError, match="no replica at the moment") as error:
+            await seats.take("e", "")
+        assert error.value.status == 503
+
+    asyncio.run(play())

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.event_store import codec
 from orchestrator.adapters.event_store.database import Database
-from orchestrator.adapters.event_store.tables import endpoint_events, keys, replicas
+from orchestrator.adapters.event_store.tables import asked, endpoint_events, keys, replicas
 from orchestrator.core.endpoints import ENDPOINT_EVENTS, EndpointEvent, EndpointLife, follow
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
 from orchestrator.core.keys import ApiKey
@@ -83,6 +83,19 @@ class Endpoints(Database):
         with self._reading() as connection:
             rows = connection.execute(select(replicas)).all()
         return {(row.endpoint, row.revision): tuple(json.loads(row.urls)) for row in rows}
+
+    def note_asked(self, endpoint: str, at: float) -> None:
+        """Note when somebody last asked an endpoint."""
+        added = self._insert(asked).values(endpoint=endpoint, at=at)
+        with self._writing() as connection:
+            connection.execute(
+                added.on_conflict_do_update(index_elements=["endpoint"], set_={"at": at})
+            )
+
+    def asked(self) -> Mapping[str, float]:
+        """Return when somebody last asked, by endpoint."""
+        with self._reading() as connection:
+            return {row.endpoint: row.at for row in connection.execute(select(asked))}
 
     def add_key(self, key: ApiKey) -> None:
         """Keep an API key. Raises `StoreError` when there is one of its name."""

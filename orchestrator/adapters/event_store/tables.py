@@ -143,6 +143,13 @@ replicas = Table(
     Column("urls", Text, nullable=False),
 )
 
+asked = Table(
+    "asked",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("at", Double, nullable=False),
+)
+
 keys = Table(
     "keys",
     metadata,
