@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from jobs.data.tokenizer import load_tokenizer
 from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.gang import Gang
+from jobs.training.grid import keep_on_grid
 from jobs.training.loop import Every, Loop
 from jobs.training.order import Order, mix
 from jobs.training.schedule import Schedule
@@ -44,6 +45,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     beta2: float = 0.98,
     clip: float = 1.0,
     precision: str = "auto",
+    weights: Literal["fp32", "bf16"] = "fp32",
     log_every: int = 10,
     validate_every: int = 200,
     validation_rows: int = 256,
@@ -65,6 +67,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         beta2: Of AdamW.
         clip: Greatest norm of the gradient.
         precision: `fp32`, `bf16`, or `auto`: bf16 where a real accelerator has it.
+        weights: Type on whose grid the weights stay; what BF16 can't tell apart is no training
+            then, and an export in BF16 is what was trained. The optimizer's own are float32.
         log_every: Steps between metric points.
         validate_every: Steps between validations.
         validation_rows: Most rows of a validation.
@@ -83,6 +87,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         beta2=beta2,
         clip=clip,
         precision=precision,
+        weights=weights,
         every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
         validation_rows=validation_rows,
     )
@@ -100,6 +105,7 @@ class _Recipe:
     beta2: float
     clip: float
     precision: str
+    weights: str
     every: Every
     validation_rows: int
 
@@ -139,6 +145,8 @@ def _loop(
         device=gang.device,
     )
     state = _resume(ctx, found, net, optimizer)
+    if recipe.weights == "bf16":
+        keep_on_grid(optimizer, torch.bfloat16)
     rows = read_rows(data, TRAIN)
     stepper = Stepper(
         gang=gang,
