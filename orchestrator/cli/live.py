@@ -18,6 +18,7 @@ from orchestrator.control.loop import Controller
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.state import StageState
 from orchestrator.messages import Message, Points, Progress, Waiting
+from orchestrator.ports import Clock
 
 SECONDS_BETWEEN_LINES = 5.0
 REFRESHES_A_SECOND = 4
@@ -56,10 +57,10 @@ class _Latest:
 class LiveView:
     """Shows the run of the controller that it follows; a context manager."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Clock | None = None) -> None:
         """Show on `console`."""
         self._console = console
-        self._clock = wiring.clock()
+        self._clock = clock or wiring.clock()
         self._controller: Controller | None = None
         self._latest: dict[tuple[str, int], _Latest] = {}
         self._told: dict[str, str] = {}
@@ -115,7 +116,7 @@ class LiveView:
         line = ", ".join(name + figure for name, figure in figures if figure != "-")
         if line or latest.waiting:
             latest.printed = now
-            self._console.print(f"{stage}: {line or latest.waiting}")
+            self._console.print(f"{stage}: {line or latest.waiting}", markup=False)
 
     def changed(self) -> None:
         """Print what is new about each stage, where there is no live table."""
@@ -125,7 +126,7 @@ class LiveView:
             line = _sentence(stage)
             if line and self._told.get(stage.name) != line:
                 self._told[stage.name] = line
-                self._console.print(f"{stage.name}: {line}")
+                self._console.print(f"{stage.name}: {line}", markup=False)
 
     # --- drawing -------------------------------------------------------------------------------
 

@@ -1,0 +1,21 @@
+"""What is told of a run while it goes on, where there is no terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from orchestrator.cli.live import SECONDS_BETWEEN_LINES, LiveView
+from orchestrator.messages import Waiting
+from tests.fakes import FakeClock
+
+
+def test_what_a_pool_says_is_printed_as_it_says_it() -> None:
+    out, clock = io.StringIO(), FakeClock(10.0)
+    view = LiveView(Console(file=out, width=200), clock)
+    clock.sleep(SECONDS_BETWEEN_LINES)
+    view.observe("train", 1, Waiting("no record from remote rank [unknown]"))
+    clock.sleep(SECONDS_BETWEEN_LINES)
+    view.observe("train", 1, Waiting("no record from remote rank [unknown]"))
+    assert "train: no record from remote rank [unknown]" in out.getvalue()
