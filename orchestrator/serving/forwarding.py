@@ -70,7 +70,7 @@ class Forwarder:
         """
         self._mirror(asked)
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._limits.absent_seconds
+        until = loop.time() + self._limits.gone_seconds
         avoid, reached = "", 0
         while True:
             seat = await self._seats.take(asked.endpoint, asked.client, avoid)

@@ -23,7 +23,9 @@ class Limits:
         stuck_seconds: That a client may leave its answer unread.
         answer_bytes: Of an answer that is no stream.
         connect_seconds: To reach a replica.
-        absent_seconds: That a request waits for a revision which has no replica at the moment.
+        absent_seconds: That a request waits for a revision which has no replica at the moment,
+            until another that takes traffic helps out.
+        gone_seconds: That it waits where none has one: a replica that died is started again.
         queue_seconds: That a request waits for room at one.
         drain_seconds: That answers go on when the gateway is told to end.
     """
@@ -42,5 +44,6 @@ class Limits:
     answer_bytes: int = 64 * 1024 * 1024
     connect_seconds: float = 2.0
     absent_seconds: float = 5.0
+    gone_seconds: float = 20.0
     queue_seconds: float = 60.0
     drain_seconds: float = 30.0

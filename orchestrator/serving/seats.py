@@ -3,8 +3,8 @@
 A request gets a seat at the replica of its revision with the fewest requests in flight. Where all
 are taken the overflow revision gives one, else the request waits in the endpoint's queue, which is
 bounded. A replica that failed rests for a while. A revision without any replica is waited for,
-a few seconds, and then the other ones that take traffic help out; one that is started for the
-request is waited for as long as for a seat.
+a few seconds, and then the other ones that take traffic help out. Where those have none either,
+it is waited for somewhat longer, and as long as for a seat where it is started for the request.
 """
 
 from __future__ import annotations
@@ -189,15 +189,15 @@ class Seats:
         there = self._there(asked, now)
         if waited > self._limits.queue_seconds and (there or not route.rests):
             raise _full(f"model {route.name!r} had no room for {waited:.0f} s")
-        patience = self._limits.queue_seconds if route.rests else self._limits.absent_seconds
-        if waited <= patience or there:
+        if waited <= self._limits.absent_seconds or there:
             return None
         others = [r for r in route.revisions if r.share > 0 and r not in asked]
         for revision in others:
             seat = self._seat(route, revision, wish.avoid, now)
             if seat is not None:
                 return seat
-        if self._there(others, now):
+        patience = self._limits.queue_seconds if route.rests else self._limits.gone_seconds
+        if waited <= patience or self._there(others, now):
             return None
         message = f"model {route.name!r} has no replica at the moment"
         raise ApiError(503, message, code="no_replica", retry_after=2)

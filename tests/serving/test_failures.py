@@ -27,7 +27,7 @@ from tests.serving.scripted import HEAD, WHOLE, chunk, scripted, sends, waits
 PROMPT = {"model": "echo", "prompt": "abc", "max_tokens": 500}
 STREAM = {**PROMPT, "stream": True}
 EVENT = b'data: {"choices": [{"index": 0, "text": "a"}]}\n\n'
-SOON = Limits(absent_seconds=0.3, connect_seconds=0.3)
+SOON = Limits(absent_seconds=0.3, gone_seconds=0.3, connect_seconds=0.3)
 HTTP_500 = b'HTTP/1.1 500 No\r\ncontent-length: 13\r\n\r\n{"error": {}}'
 ASTRAY = b"HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\n{}"
 TORN_BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"

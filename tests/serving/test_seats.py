@@ -15,7 +15,7 @@ from orchestrator.serving.seats import Seats
 from tests.serving.http_server import Board, revision
 
 ONE = EndpointRoute(name="e", revisions=(revision("r1", "a"),), concurrency=1, queue=1)
-SHORT = Limits(absent_seconds=0.1, queue_seconds=0.2)
+SHORT = Limits(absent_seconds=0.1, gone_seconds=0.1, queue_seconds=0.2)
 
 
 def seats_of(route: EndpointRoute, limits: Limits = SHORT) -> tuple[Seats, Board]:
@@ -124,10 +124,18 @@ def test_a_replica_that_failed_rests_longer_each_time_until_it_answers() -> None
     asyncio.run(play())
 
 
-def test_a_replica_that_is_started_for_the_request_is_waited_for_as_long_as_a_seat() -> None:
+@pytest.mark.parametrize(
+    ("rests", "limits"),
+    [
+        (True, Limits(absent_seconds=0.0, gone_seconds=0.0, queue_seconds=0.5)),
+        (False, Limits(absent_seconds=0.0, gone_seconds=0.5)),
+    ],
+    ids=["started for the request", "started again"],
+)
+def test_a_replica_that_is_on_its_way_is_waited_for(*, rests: bool, limits: Limits) -> None:
     async def play() -> None:
-        route = replace(ONE, revisions=(revision("r1"),), rests=True)
-        seats, board = seats_of(route, Limits(absent_seconds=0.0, queue_seconds=0.5))
+        route = replace(ONE, revisions=(revision("r1"),), rests=rests)
+        seats, board = seats_of(route, limits)
         waiting = asyncio.ensure_future(seats.take("e", ""))
         await asyncio.sleep(0.1)
         assert not waiting.done()
