@@ -167,7 +167,9 @@ class Batch:
         return [(answer, answer.take(choice, self.weights)) for answer, choice in made]
 
     def _move(self, source: int, target: int) -> None:
-        if source != target:
-            self.answers[target] = self.answers[source]
+        if source == target:
+            return
+        moved = self.answers[target] = self.answers[source]
+        if moved.held:  # the cache has memory for the rows that it has read, and no others
             with torch.inference_mode():
                 self._cache.move(source, target)

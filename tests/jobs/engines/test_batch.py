@@ -18,12 +18,13 @@ class Sums:
     """A pass, and the layer of the cache in which it keeps its rows."""
 
     def __init__(self) -> None:
-        self.rows: list[list[int]] = [[] for _ in range(64)]
+        self.rows: list[list[int]] = []
         self.reads: list[list[int]] = []
 
     def __call__(self, new: Sequence[Sequence[int]], cache: SlotCache) -> torch.Tensor:
         span = cache.span
         self.reads.append([len(tokens) for tokens in new])
+        self.rows += [[] for _ in range(cache.shape[0] - len(self.rows))]
         wanted = []
         for number, tokens in enumerate(new):
             row = self.rows[span.start + number]
@@ -94,6 +95,17 @@ def test_an_answer_that_leaves_frees_its_row_before_the_next_step() -> None:
     made.step([])
     assert sums.reads == [[4, 4], [1]]
     assert made.answers == [staying]
+
+
+def test_an_answer_that_is_not_read_yet_takes_the_place_of_one_that_ends_at_once() -> None:
+    made, _ = batch()
+    first, second, third = (answer([n] * READ_ALONE, tokens=1) for n in (1, 2, 3))
+    made.step([first, second, third])
+    assert first.done
+    assert made.answers == [third, second]
+    while made.answers:
+        made.step([])
+    assert third.tokens == expected([3] * READ_ALONE, 1)
 
 
 def test_answers_that_come_and_go_at_random_are_right_in_the_end() -> None:
