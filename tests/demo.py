@@ -84,7 +84,7 @@ def main() -> int:
     if launched:
         return launched
     run, out = newest_run(), Console(highlight=False)
-    out.print(f"\n{story(run)}")
+    out.print(f"\n{story(run)}", markup=False)
     data = folder_of(run, "data")
     facts, examples = read_facts(data), read_examples(data, "test")[:QUESTIONS]
     said = answers(run, [item["question"] for item in examples])
