@@ -7,6 +7,7 @@ sentence. Every pool that is emulated is called so.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import shorten
 
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.core.failure import UNCOUNTED, Failure
@@ -135,7 +136,7 @@ def _failed(story: Story, attempt: Attempt | None) -> str:
 
 def _why(failure: Failure) -> str:
     lines = failure.evidence.strip().splitlines() or [""]
-    evidence = lines[0][:_EVIDENCE].rstrip(" .;")
+    evidence = shorten(lines[0].rstrip(" .;"), _EVIDENCE, placeholder=" ...")
     kind = str(failure.kind).replace("_", " ")
     return f"{kind}, {evidence}" if evidence else kind
 
