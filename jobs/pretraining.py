@@ -44,7 +44,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     weight_decay: float = 0.1,
     beta2: float = 0.98,
     clip: float = 1.0,
-    precision: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     weights: Literal["fp32", "bf16"] = "fp32",
     log_every: int = 10,
     validate_every: int = 200,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,24 +23,25 @@ _INT8, _FP8 = "int8", "float8_e4m3fn"
 _TOLERANCES: Mapping[str, float] = MappingProxyType({_INT8: 0.0, _FP8: 1e-2})
 _ROLES = (SERVE,)
 
+Product: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
 
 def check_codes(bench: Bench, device: torch.device, formats: Sequence[str]) -> None:
     """Look whether products of the codes of `formats` are right."""
-    size = 4096 if bench.real else 192
     wanted = {_INT8 if form == "int8" else _FP8 for form in formats if "8" in form}
     for name in sorted(wanted):
-        _check(bench, device, name, size)
+        check_product(bench, device, name, _PRODUCTS[name])
 
 
-def _check(bench: Bench, device: torch.device, name: str, size: int) -> None:
+def check_product(bench: Bench, device: torch.device, name: str, product: Product) -> None:
+    """Look whether `product` of two matrices of codes of type `name` is right."""
     subject, tolerance = f"{name} {device}", _TOLERANCES[name]
-    left, right = _codes(name, size)
+    left, right = _codes(name, 4096 if bench.real else 192)
     try:
-        found = _PRODUCTS[name](left.to(device), right.to(device)).cpu()
+        found = product(left.to(device), right.to(device)).cpu()
     except (RuntimeError, ValueError) as error:
-        note = f"torch has no such product here: {one_line(error)}"
-        if not missing(error):
-            note = f"torch refuses such products here: {one_line(error)}"
+        verb = "has no" if missing(error) else "refuses"
+        note = f"torch {verb} such product here: {one_line(error)}"
         bench.say("products", subject, SKIPPED, note=note, roles=_ROLES)
         return
     worst = error_of(found[:_ROWS], left[:_ROWS].double() @ right.double())
@@ -70,6 +72,4 @@ def _scaled(left: Tensor, right: Tensor) -> Tensor:
     return found
 
 
-_PRODUCTS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {_INT8: _whole, _FP8: _scaled}
-)
+_PRODUCTS: Mapping[str, Product] = MappingProxyType({_INT8: _whole, _FP8: _scaled})

@@ -97,12 +97,13 @@ class Keeper:
 
     def _resting(self, lives: Mapping[str, EndpointLife]) -> dict[str, EndpointLife]:
         asked, now = self._store.asked(), self._clock.now()
-        found = {
-            name: life for name, life in lives.items() if rests(life, asked.get(name, 0), now)
+        return {
+            name: life
+            for name, life in lives.items()
+            if rests(life, asked.get(name, 0.0), now) and not self._is_starting(life)
         }
-        return {name: one for name, one in found.items() if not self._restored(one)}
 
-    def _restored(self, life: EndpointLife) -> bool:
+    def _is_starting(self, life: EndpointLife) -> bool:
         """Whether it is being deployed at this moment; that is not broken off."""
         return any(r.deployment and r.deployment.application in self._restoring for r in life.live)
 

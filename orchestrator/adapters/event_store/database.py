@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -44,6 +44,14 @@ class Database:
     def _writing(self) -> Iterator[Connection]:
         with self._translated(), self._writer.begin() as connection:
             yield connection
+
+    def _note(self, table: Table, **row: object) -> None:
+        """Write `row`, over what stood there under its key."""
+        keys = [column.name for column in table.primary_key]
+        rest = {name: value for name, value in row.items() if name not in keys}
+        added = self._insert(table).values(**row)
+        with self._writing() as connection:
+            connection.execute(added.on_conflict_do_update(index_elements=keys, set_=rest))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -86,11 +86,7 @@ class Endpoints(Database):
 
     def note_asked(self, endpoint: str, at: float) -> None:
         """Note when somebody last asked an endpoint."""
-        added = self._insert(asked).values(endpoint=endpoint, at=at)
-        with self._writing() as connection:
-            connection.execute(
-                added.on_conflict_do_update(index_elements=["endpoint"], set_={"at": at})
-            )
+        self._note(asked, endpoint=endpoint, at=at)
 
     def asked(self) -> Mapping[str, float]:
         """Return when somebody last asked, by endpoint."""

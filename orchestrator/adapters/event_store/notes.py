@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Table, delete, select
+from sqlalchemy import delete, select
 
 from orchestrator.adapters.event_store import codec
 from orchestrator.adapters.event_store.database import Database
@@ -124,14 +124,6 @@ class Notes(Database):
         with self._reading() as connection:
             rows = connection.execute(select(verdicts).order_by(verdicts.c.pool)).all()
         return [codec.load(Verdict, r.body, f"verdict on pool {r.pool!r}") for r in rows]
-
-    def _note(self, table: Table, **row: object) -> None:
-        """Write `row`, over what stood there under its key."""
-        keys = [column.name for column in table.primary_key]
-        rest = {name: value for name, value in row.items() if name not in keys}
-        added = self._insert(table).values(**row)
-        with self._writing() as connection:
-            connection.execute(added.on_conflict_do_update(index_elements=keys, set_=rest))
 
 
 def _lease(row: Any) -> Lease:  # noqa: ANN401 - a row of SQLAlchemy

@@ -12,7 +12,7 @@ import torch
 
 from jobs.qualification.bench import FAILED, Bench
 from jobs.qualification.chips import check_memory
-from jobs.qualification.codes import check_codes
+from jobs.qualification.codes import check_product
 from jobs.qualification.nodes import qualify_nodes
 from jobs.qualification.products import check_products, compare
 from orchestrator.emulation.hooks import hooks
@@ -93,28 +93,24 @@ def test_a_product_that_is_wrong_is_found(tmp_path: Path) -> None:
 
 
 def test_products_of_codes_are_checked_and_a_wrong_one_is_found(
-    checked: LocalContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checked: LocalContext, tmp_path: Path
 ) -> None:
     right = findings(checked)
     assert right["products", "int8 cpu"]["figure"] == 0.0
     assert 0.0 < right["products", "float8_e4m3fn cpu"]["figure"] < 1e-2
-    bench, whole = Bench(LocalContext(folder=tmp_path)), torch._int_mm
-    monkeypatch.setattr(torch, "_int_mm", lambda left, right: whole(left, right) + 1)
-    check_codes(bench, CPU, ["int8"])
+    bench = Bench(LocalContext(folder=tmp_path))
+    check_product(bench, CPU, "int8", lambda left, right: torch._int_mm(left, right) + 1)
     assert [(one.subject, one.status, one.roles) for one in bench.found] == [
         ("int8 cpu", FAILED, ("serve",))
     ]
 
 
-def test_a_product_that_torch_lacks_is_told_and_is_no_flaw(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_product_that_torch_lacks_is_told_and_is_no_flaw(tmp_path: Path) -> None:
     def lacking(*_: object) -> torch.Tensor:
         raise NotImplementedError("Could not run 'aten::_int_mm'")
 
     bench = Bench(LocalContext(folder=tmp_path))
-    monkeypatch.setattr(torch, "_int_mm", lacking)
-    check_codes(bench, CPU, ["int8", "bf16"])
+    check_product(bench, CPU, "int8", lacking)
     assert [one.status for one in bench.found] == ["skipped"]
     assert bench.found[0].note.startswith("torch has no such product here: NotImpl")
 
