@@ -24,7 +24,7 @@ from orchestrator.job import Piece, Sampling
 Decode = Callable[[Sequence[int]], str]
 
 READ_BESIDE = 512  # tokens a step while other answers wait for theirs
-READ_ALONE = 2048  # tokens a step where nobody waits
+READ_ALONE = 1024  # tokens a step where nobody waits
 
 
 @dataclass(frozen=True, slots=True)

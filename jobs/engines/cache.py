@@ -1,8 +1,9 @@
 """A key-value cache whose rows hold answers of different lengths.
 
 Row `i` belongs to the i-th answer of the batch; a forward pass covers a run of neighbouring rows.
-What a row holds beyond its own length is masked, never cleared. The buffers grow by doubling, so
-that memory follows what is used, and a batch that has reached its size allocates nothing.
+What a row holds beyond its own length is masked, never cleared. The buffers grow by a share of
+themselves, so that memory follows what is used, and a batch that has reached its size allocates
+nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
+
+TOKENS_AT_ONCE = 64  # by which a row's memory grows at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +109,9 @@ class SlotCache:
         stop, length = start + len(held), max(held) + width
         rows, capacity = self.shape
         if stop > rows:
-            rows = _doubled(stop, 1)
+            rows = _grown(stop, 1)
         if length > capacity:
-            capacity = min(_doubled(length, 64), self._max_context)
+            capacity = min(_grown(length, TOKENS_AT_ONCE), self._max_context)
         self.shape = (rows, capacity)
         first = torch.tensor(held, device=self._device)[:, None]
         positions = first + torch.arange(width, device=self._device)
@@ -156,5 +159,6 @@ def fitting_context(config: object, wanted: int) -> tuple[int, int]:
     return len(layers), wanted
 
 
-def _doubled(size: int, least: int) -> int:
-    return max(least, 1 << (size - 1).bit_length())
+def _grown(size: int, step: int) -> int:
+    """Return a multiple of `step` that leaves `size` room to grow by an eighth."""
+    return -(-(size + size // 8) // step) * step

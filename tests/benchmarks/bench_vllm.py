@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,8 @@ from tests.benchmarks.table import Row, compare
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 
 AT_ONCE = (1, 8, 32)
-PROMPT, ANSWER = 128, 32
+PROMPT, ANSWER, WARM = 128, 32, 4
+ROUNDS = 3
 SHAPE: dict[str, Any] = {
     "vocab_size": 16384,
     "hidden_size": 768,
@@ -37,38 +39,57 @@ TELL = {"unit": "tokens/s", "goal": "ratio >= 0.8"}
 
 
 def rows() -> list[Row]:
-    """Let one engine answer, then the other."""
+    """Let both engines answer, in turns."""
     if importlib.util.find_spec("vllm") is None:
         print("vLLM is not in this environment (make vllm): nothing to compare with")
         return []
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary, _process() as our_process, _process() as their_process:
         folder = save_tiny_llama(Path(temporary), **SHAPE)
-        ours, theirs = (_in_its_process(name, folder) for name in ("Embedded", "Vllm"))
-    speeds = [
-        compare(f"{n} at once, 125M, embedded engine against vLLM", ours[key], theirs[key], **TELL)
-        for n, key in ((n, f"{n}") for n in AT_ONCE)
+        processes = (our_process, their_process)
+        starts = [
+            process.submit(_begin, name, folder).result()
+            for process, name in zip(processes, ("Embedded", "Vllm"), strict=True)
+        ]
+        speeds = [_compared(processes, at_once) for at_once in AT_ONCE]
+        memories = [process.submit(_end).result() for process in processes]
+    return [
+        *speeds,
+        compare("start of the engine's process", *starts),
+        compare("memory", *memories, unit="GB", goal="ratio <= 0.33"),
     ]
-    start = compare("start of the engine's process", ours["start"], theirs["start"])
-    memory = {"unit": "GB", "goal": "ratio <= 0.33"}
-    return [*speeds, start, compare("memory", ours["memory"], theirs["memory"], **memory)]
 
 
-def _in_its_process(name: str, folder: Path) -> Mapping[str, float]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_measured, name, folder).result()
+def _compared(processes: Sequence[ProcessPoolExecutor], at_once: int) -> Row:
+    rounds = [
+        [process.submit(_answered, at_once, answer).result() for process in processes]
+        for answer in (WARM, *[ANSWER] * ROUNDS)
+    ]
+    ours, theirs = map(median, zip(*rounds[1:], strict=True))
+    return compare(f"{at_once} at once, 125M, embedded engine against vLLM", ours, theirs, **TELL)
 
 
-def _measured(name: str, folder: Path) -> dict[str, float]:
+# --- in the process of an engine ----------------------------------------------------------------
+
+
+def _process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+
+def _begin(name: str, folder: Path) -> float:
     began = perf_counter()
-    engine = _made(name, folder)
-    found = {"start": perf_counter() - began}
-    for at_once in AT_ONCE:
-        asyncio.run(_rate(engine, at_once, 4))  # warm
-        found[f"{at_once}"] = asyncio.run(_rate(engine, at_once, ANSWER))
-    engine.close()
+    _own.append(_made(name, folder))
+    return perf_counter() - began
+
+
+def _answered(at_once: int, answer: int) -> float:
+    return asyncio.run(_rate(_own[0], at_once, answer))
+
+
+def _end() -> float:
+    """Return the most memory that there was, GB."""
+    _own.pop().close()
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    found["memory"] = int(status.partition("VmHWM:")[2].split()[0]) / 1e6
-    return found
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1e6
 
 
 def _made(name: str, folder: Path) -> Any:
@@ -92,3 +113,6 @@ async def _rate(engine: Any, at_once: int, answer: int) -> float:
     began = perf_counter()
     made = await asyncio.gather(*map(one, range(at_once)))
     return sum(made) / (perf_counter() - began)
+
+
+_own: list[Any] = []  # the engine of this process
