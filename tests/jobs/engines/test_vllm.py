@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.vllm import VllmEngine, check_able
 from orchestrator.job import Piece, Sampling
+from tests.jobs.engines.foreign import HERE, with_vllm
 from tests.jobs.engines.tiny_llama import (
     EOS,
     HARDWARE,
@@ -25,22 +25,9 @@ from tests.jobs.engines.tiny_llama import (
     save_tiny_llama,
 )
 
-HERE = importlib.util.find_spec("vllm") is not None
 PROMPTS = [f"{number} + {number} =" * number for number in range(1, 9)]
 GREEDY = Sampling(max_tokens=24, temperature=0, logprobs=2)
 DTYPE: dict[str, Any] = {"dtype": "float32", "max_context": 512}
-
-
-def with_vllm(test: Any) -> Any:
-    """Mark a test that needs vLLM, whose own deprecations are not ours."""
-    for mark in (
-        pytest.mark.vllm,
-        pytest.mark.skipif(not HERE, reason="vLLM is not in this environment: make vllm"),
-        pytest.mark.timeout(600),
-        pytest.mark.filterwarnings("ignore"),
-    ):
-        test = mark(test)
-    return test
 
 
 @pytest.mark.parametrize(
