@@ -228,8 +228,8 @@ class Engine(Protocol):
     def statistics(self) -> Mapping[str, float]:
         """Return how busy the engine is, at once and from any thread.
 
-        `running` and `waiting` are numbers of answers, `tokens` those made since the start, and
-        `cache_used` is the share of the key-value cache that is taken, from 0 to 1.
+        `running` and `waiting` are numbers of answers, `held` of the tokens in these and their
+        prompts, `tokens` of those made ever; `cache_used` is a share of the key-value cache.
         """
         ...
 

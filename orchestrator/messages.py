@@ -13,8 +13,9 @@ from typing import TypeAlias
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.classify import Signature
 from orchestrator.core.failure import Failure
+from orchestrator.core.hardware import Pool
 from orchestrator.core.policy import AS_PLANNED, Adjust, Watch
-from orchestrator.core.spec import Json, Needs, Pool
+from orchestrator.core.spec import Json, Needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,20 +13,11 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.classify import Signature
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.hardware import Accelerator, Fleet, Pool, Role
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.policy import Bounds, Limits
 from orchestrator.core.run import RunHeader
-from orchestrator.core.spec import (
-    Accelerator,
-    Bindings,
-    Endpoint,
-    Fleet,
-    Needs,
-    Pipeline,
-    Pool,
-    Role,
-    Stage,
-)
+from orchestrator.core.spec import Bindings, Endpoint, Needs, Pipeline, Stage
 
 REF = ArtifactRef("file:///a/model", "0" * 64, 10)
 

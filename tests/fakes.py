@@ -10,8 +10,8 @@ from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import (
     ArtifactError,
 )
+from orchestrator.core.hardware import Pool
 from orchestrator.core.policy import Gate
-from orchestrator.core.spec import Pool
 from orchestrator.core.state import (
     AttemptCancelled,
     AttemptFailed,

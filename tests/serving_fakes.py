@@ -108,6 +108,11 @@ class FakeTraffic:
     answer_of: dict[str, str] = field(default_factory=dict)
     ready: bool = True
     away: bool = False
+    crowd: int = 0
+
+    def waiting(self, endpoint: str) -> int:
+        self.figures(endpoint)
+        return self.crowd
 
     def figures(self, endpoint: str) -> Mapping[str, Figures]:
         if self.away:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter
 
 import orchestrator
-from orchestrator.core.spec import Accelerator
+from orchestrator.core.hardware import Accelerator
 
 ROOT = Path(__file__).parents[1]
 

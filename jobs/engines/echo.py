@@ -30,7 +30,7 @@ class EchoEngine:
         self.max_context = max_context
         self.vocabulary = 0x110000
         self.active = 0
-        self._made = 0
+        self._made = self._held = 0
         self._delay = delay
 
     def encode(self, text: str) -> list[int]:
@@ -46,12 +46,14 @@ class EchoEngine:
     ) -> AsyncGenerator[Piece, None]:
         """Yield the prompt; ends by `length` if that is longer than `max_tokens`."""
         self.active += 1
+        held = len(prompt)
+        self._held += held
         try:
             stops = StopFilter(sampling.stop)
             answer = prompt[: sampling.max_tokens]
             for left, token in zip(range(len(answer) - 1, -1, -1), answer, strict=True):
                 await asyncio.sleep(self._delay)
-                self._made += 1
+                self._made, self._held, held = self._made + 1, self._held + 1, held + 1
                 text, stopped = stops.add(chr(token), last=not left)
                 finish = None if left and not stopped else "stop"
                 if not stopped and not left and len(prompt) > sampling.max_tokens:
@@ -61,10 +63,12 @@ class EchoEngine:
                     return
         finally:
             self.active -= 1
+            self._held -= held
 
     def statistics(self) -> Mapping[str, float]:
         """Return how many answers are being made; none ever waits, and there is no cache."""
-        return {"running": self.active, "waiting": 0, "tokens": self._made, "cache_used": 0.0}
+        numbers = {"running": self.active, "waiting": 0, "held": self._held}
+        return {**numbers, "tokens": self._made, "cache_used": 0.0}
 
     def swap(self, model_folder: Path, version: str) -> None:
         """Take the version of another folder.

@@ -56,9 +56,12 @@ class Stepper:
         self._thread.start()
 
     def statistics(self) -> dict[str, float]:
-        """Return the numbers of answers that run and wait, and of tokens that were made."""
-        running, waiting = len(self._batch.answers), len(self._waiting)
-        return {"running": running, "waiting": waiting, "tokens": self.made}
+        """Return the numbers of answers that run and wait, of their tokens, and of those made."""
+        running = list(self._batch.answers)
+        waiting = [request.answer for request in list(self._waiting)]
+        held = sum(len(answer.tokens) for answer in (*running, *waiting))
+        numbers = {"running": len(running), "waiting": len(waiting), "held": held}
+        return {**numbers, "tokens": self.made}
 
     async def generate(self, answer: Answer) -> AsyncGenerator[Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""

@@ -8,6 +8,7 @@ from jobs.qualification import report
 from jobs.qualification.bench import BOTH, SERVE, Bench
 from jobs.qualification.chips import check_bandwidth, check_devices, check_memory, devices_of
 from jobs.qualification.codes import check_codes
+from jobs.qualification.maker import check_maker
 from jobs.qualification.operators import check_operators
 from jobs.qualification.products import check_products, compare
 from jobs.qualification.training import check_logits
@@ -26,6 +27,8 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
     bf16_tflops: float | None = None,
     bandwidth_tbs: float | None = None,
     formats: list[str] | None = None,
+    diagnostic: list[str] | None = None,
+    diagnostic_failed: str = "",
     quick: bool = False,
 ) -> Metrics:
     """Check every chip of every node.
@@ -39,6 +42,8 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
         bf16_tflops: Rate that is published of the chip, TFLOP/s.
         bandwidth_tbs: Memory bandwidth that is published, TB/s.
         formats: Formats of weights that the chip can serve.
+        diagnostic: The maker's command that tests the chips of a node.
+        diagnostic_failed: Regular expression for what it prints where a test failed.
         quick: Repeat less.
     """
     bench, wanted = Bench(ctx, quick), tuple(roles or BOTH)
@@ -46,6 +51,7 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
     check_operators(bench, architecture, model or {}, wanted)
     bench.step()
     check_devices(bench, devices)
+    check_maker(bench, diagnostic or (), diagnostic_failed)
     for device in devices_of(bench):
         checks: tuple[Callable[[], None], ...] = (
             lambda device=device: check_memory(bench, device),  # type: ignore[misc] # bound now

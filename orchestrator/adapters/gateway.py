@@ -41,13 +41,21 @@ class GatewayTraffic:
         """
         return figures_in(_ask(f"{self._address}/metrics"), endpoint)
 
+    def waiting(self, endpoint: str) -> int:
+        """Return how many requests wait for room at a replica.
+
+        Raises:
+            ServingError: The gateway does not answer.
+        """
+        return gauge_in(_ask(f"{self._address}/metrics"), "orchestrator_queue", endpoint)
+
     def answers(self, endpoint: str) -> bool:
         """Whether the gateway knows a replica for the endpoint."""
         try:
             text = _ask(f"{self._address}/metrics")
         except ServingError:
             return False
-        return replicas_in(text, endpoint) > 0
+        return gauge_in(text, "orchestrator_replicas", endpoint) > 0
 
     def probe(self, url: str, token: str, model: str, prompt: str) -> str:
         """Return the greedy answer of the replica at `url`, asked directly.
@@ -77,9 +85,9 @@ def figures_in(text: str, endpoint: str) -> Mapping[str, Figures]:
     return {name: replace(one, requests=one.requests + one.errors) for name, one in found.items()}
 
 
-def replicas_in(text: str, endpoint: str) -> int:
-    """Return how many replicas the gateway knows for an endpoint."""
-    lines = (line for line in _LINE.finditer(text) if line["name"] == "orchestrator_replicas")
+def gauge_in(text: str, name: str, endpoint: str) -> int:
+    """Return the sum of a gauge over all revisions of an endpoint."""
+    lines = (line for line in _LINE.finditer(text) if line["name"] == name)
     ours = (one for one in lines if dict(_LABEL.findall(one["labels"]))["endpoint"] == endpoint)
     return round(sum(float(one["value"]) for one in ours))
 

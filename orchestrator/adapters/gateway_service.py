@@ -35,8 +35,9 @@ def up(home: Path, port: int, cluster: str, env: Mapping[str, str]) -> str:
         supervisor.clear(home, SERVICE)
         _check_free(port)
         info = {"url": f"http://{HOST}:{port}", "cluster": cluster}
-        processes = [_process("server", port, env), _process("keeper", cluster, env)]
-        service = supervisor.start(home, SERVICE, processes, info=info, timeout=START_SECONDS)
+        service = supervisor.start(
+            home, SERVICE, _processes(port, info, env), info=info, timeout=START_SECONDS
+        )
     except supervisor.ServiceError as error:
         where = str(home / "services")
         message = f"the gateway can't be started: {error}; its log is in {where!r}"
@@ -55,14 +56,14 @@ def down(home: Path) -> bool:
     return supervisor.stop(home, SERVICE)
 
 
-def _process(name: str, about: int | str, env: Mapping[str, str]) -> supervisor.Process:
-    verb = {"server": "_gateway", "keeper": "_keep"}[name]
-    return supervisor.Process(
-        name=name,
-        argv=(sys.executable, "-m", "orchestrator", verb, str(about)),
-        env=env,
-        ready=(HOST, int(about)) if name == "server" else None,
-        again=True,
+def _processes(
+    port: int, info: Mapping[str, str], env: Mapping[str, str]
+) -> tuple[supervisor.Process, ...]:
+    ours = (sys.executable, "-m", "orchestrator")
+    server, keeper = (*ours, "_gateway", str(port)), (*ours, "_keep", info["cluster"], info["url"])
+    return (
+        supervisor.Process(name="server", argv=server, env=env, ready=(HOST, port), again=True),
+        supervisor.Process(name="keeper", argv=keeper, env=env, again=True),
     )
 
 

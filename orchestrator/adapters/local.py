@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from orchestrator.control.inquest import Inquest
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.spec import Pool
+from orchestrator.core.hardware import Pool
 from orchestrator.messages import (
     AttemptRequest,
     Failed,

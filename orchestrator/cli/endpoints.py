@@ -72,9 +72,8 @@ def _row(life: EndpointLife, one: Revision, told: Figures) -> tuple[str, ...]:
     chip = made.pool.accelerator if made else None
     emulated = " (emulated)" if made and made.pool.emulated else ""
     share = life.shares.get(one.number, 0)
-    price = made.pool.price if made else None
     urls, state = _urls(life.name, one.number), _state(life, one)
-    devices = made.endpoint.replicas * made.needs.devices if made and state != RESTS else 0
+    price = 0.0 if state == RESTS else made.price if made else None
     return (
         life.name,
         one.name,
@@ -83,7 +82,7 @@ def _row(life: EndpointLife, one: Revision, told: Figures) -> tuple[str, ...]:
         made.format if made else "-",
         f"{share} %{_beside(life, one.number)}",
         str(len(urls)) if made else "-",
-        tables.dollars(None if price is None else price * devices),
+        tables.dollars(price),
         f"{told.requests:.0f}",
         f"{told.errors:.0f}",
         f"{told.to_first * 1e3:.0f} ms" if told.firsts else "-",

@@ -134,7 +134,7 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _dry(switch)
     _unqualified(switch)
     switch.add_argument(
-        "--qualify", action="store_true", help="qualify the new pool first, if it is not"
+        "--no-qualify", action="store_true", help="use a pool that has no verdict yet as it is"
     )
     deploy = verbs.add_parser("deploy", help="add a revision to an endpoint, without traffic")
     deploy.add_argument("name", metavar="RUN", help="with --address: ENDPOINT")
@@ -197,7 +197,9 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     drive.add_argument("--take-over", action="store_true")
     verbs.add_parser("_reap")
     verbs.add_parser("_gateway").add_argument("port", type=int)
-    verbs.add_parser("_keep").add_argument("address")
+    keep = verbs.add_parser("_keep")
+    keep.add_argument("address")
+    keep.add_argument("gateway")
     complete = verbs.add_parser("_complete")
     complete.add_argument("words", nargs=argparse.REMAINDER)
 

@@ -14,9 +14,9 @@ from orchestrator.cli.exits import Exit
 from orchestrator.core import cost, formats
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.forecast import forecast
+from orchestrator.core.hardware import Pool
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.qualification import Vetted
-from orchestrator.core.spec import Pool
 
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
 
@@ -88,6 +88,10 @@ def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
             tables.dollars(spent),
             "✔" if index == 0 else "fallback",
         )
+    for name in planned.overflow:
+        pool = made.pools[name]
+        chip, hourly = _chip(pool), tables.dollars(pool.price)
+        yield "", "", name, chip, str(planned.devices), "-", hourly, "-", "overflow"
 
 
 def _written(planned: PlannedStage) -> str:
@@ -121,6 +125,7 @@ def as_json(made: Plan) -> dict[str, object]:
             "job": planned.stage.job,
             "pool": planned.pools[0],
             "fallbacks": list(planned.pools[1:]),
+            "overflow": list(planned.overflow),
             "accelerator": made.pools[planned.pools[0]].accelerator.name,
             "emulated": made.pools[planned.pools[0]].emulated,
             "emulation": made.pools[planned.pools[0]].emulation_mode,

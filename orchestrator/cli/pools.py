@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from orchestrator import wiring
 from orchestrator.cli import composing, emptying, tables
 from orchestrator.cli.exits import Exit
+from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.qualification import EARNED, Standing, Verdict, verdict_of
-from orchestrator.core.spec import Pool, Role
 from orchestrator.messages import PoolStatus
 
 COLUMNS = (

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from orchestrator import session, wiring
 from orchestrator.adapters import hydra_config
@@ -17,6 +18,7 @@ from orchestrator.cli import composing, launch, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
+from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.nearest import choices
 from orchestrator.core.qualification import (
     DAY,
@@ -29,11 +31,28 @@ from orchestrator.core.qualification import (
 )
 from orchestrator.core.run import Run
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Json, Pool, Role
+from orchestrator.core.spec import Json
 
 PIPELINE = "pipeline=qualify"
 QUICK_STEPS = 4
 COLUMNS = ("POOL", "ROLE", "VERDICT", "REASON")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """How thoroughly a pool is checked.
+
+    `soak` seconds at the end, as the pipeline has it where `None`. There is no verdict where
+    others use chips of the pool for longer than `patience`, in seconds.
+    """
+
+    quick: bool = False
+    soak: float | None = None
+    patience: float | None = None
+
+
+IN_BETWEEN = Depth(quick=True, patience=60.0)  # something else waits for the verdict
+NO_MODEL: Mapping[str, Json] = MappingProxyType({})
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -51,7 +70,7 @@ def run(args: argparse.Namespace) -> Exit:
         what = f"pool {name!r} does not take the role {args.role or 'train'!r}"
         raise ConfigError([Problem("--role", what, f"roles that it takes: {takes}")])
     of = _model_of(args)
-    final, verdicts = qualify(found, pool, roles, quick=args.quick, soak=args.soak, of=of)
+    final, verdicts = qualify(found, pool, roles, Depth(quick=args.quick, soak=args.soak), of)
     return conclude(final, verdicts)
 
 
@@ -69,10 +88,8 @@ def qualify(
     found: Settings,
     pool: Pool,
     roles: Sequence[Role],
-    *,
-    quick: bool,
-    soak: float | None = None,
-    of: Mapping[str, Json] | None = None,
+    depth: Depth,
+    of: Mapping[str, Json] = NO_MODEL,
 ) -> tuple[Run, tuple[Verdict, ...]]:
     """Run the checks of `pool`, keep the verdicts, and return both.
 
@@ -81,9 +98,7 @@ def qualify(
     Raises:
         PlanError: The pool can't be used at all.
     """
-    made = hydra_config.changed(
-        found.resolved, [*_words(pool, roles, quick=quick, soak=soak, of=of or {})]
-    )
+    made = hydra_config.changed(found.resolved, [*_words(pool, roles, depth, of)])
     mine = replace(hydra_config.parse(_without_gang(made, roles)), overrides=found.overrides)
     final = _drive(mine, pool)
     verdicts = _verdicts(mine, pool, roles, final)
@@ -94,12 +109,7 @@ def qualify(
 
 
 def _words(
-    pool: Pool,
-    roles: Sequence[Role],
-    *,
-    quick: bool,
-    soak: float | None,
-    of: Mapping[str, Json],
+    pool: Pool, roles: Sequence[Role], depth: Depth, of: Mapping[str, Json]
 ) -> Iterator[str]:
     """Yield what the pipeline is changed by: where it runs, with how many, how thoroughly."""
     role, stages = roles[0], "pipeline.stages"
@@ -118,17 +128,20 @@ def _words(
             "bf16_tflops": chip.bf16_tflops,
             "bandwidth_tbs": chip.bandwidth_tbs,
             "formats": list(chip.formats),
+            "diagnostic": list(chip.diagnostic),
+            "diagnostic_failed": chip.diagnostic_failed,
         },
         "gang": {},
     }
-    if quick:
+    if depth.quick:
         params["gang"] |= {"steps": QUICK_STEPS, "soak_seconds": 0.0}
-    if soak is not None:
-        params["gang"]["soak_seconds"] = soak
+    if depth.soak is not None:
+        params["gang"]["soak_seconds"] = depth.soak
+    yield f"{stages}.nodes.limits.pending={json.dumps(depth.patience)}"
     for stage in ("nodes", "gang"):
         yield f"{stages}.{stage}.role={role}"
         yield f"{stages}.{stage}.needs={json.dumps(needs[stage])}"
-        for key, value in {**of, **params[stage], "quick": quick}.items():
+        for key, value in {**of, **params[stage], "quick": depth.quick}.items():
             yield f"{stages}.{stage}.params.{key}={json.dumps(value)}"
 
 
@@ -240,5 +253,5 @@ def first(found: Settings, pool: Pool, role: Role) -> None:
     """Qualify a pool, in short, before it is used by the config `found`; show the verdict."""
     pipeline = wiring.settings([PIPELINE]).resolved["pipeline"]
     checks = hydra_config.parse({**found.resolved, "pipeline": pipeline})
-    final, verdicts = qualify(checks, pool, (role,), quick=True)
+    final, verdicts = qualify(checks, pool, (role,), IN_BETWEEN)
     conclude(final, verdicts)

@@ -18,12 +18,13 @@ from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.core.endpoints import EndpointLife
 from orchestrator.core.errors import ConfigError, NotFoundError, PlanError, Problem
+from orchestrator.core.hardware import Role
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.policy import Rollout
 from orchestrator.core.qualification import unknown
 from orchestrator.core.run import Run, RunHeader, StageRun
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Endpoint, Role
+from orchestrator.core.spec import Endpoint
 from orchestrator.core.state import StageState
 from orchestrator.messages import Succeeded
 
@@ -33,7 +34,7 @@ WITHOUT_FALLBACK = f"fallbacks.{Role.SERVE}=[]"  # who asks for a pool wants tha
 def run(args: argparse.Namespace) -> Exit:
     """Move what NAME serves to other hardware."""
     made, words = _source(args.name, args.overrides)
-    way = Way(dry=args.dry_run, unqualified=args.unqualified, qualify=args.qualify)
+    way = Way(dry=args.dry_run, unqualified=args.unqualified, qualify=not args.no_qualify)
     return go(made, words, way, name="switch")
 
 
@@ -62,6 +63,8 @@ def go(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Exit:
     for line in anew(planned, kept):
         out.print(f"  {line}", markup=False)
     endpoints = [stage.endpoint for stage in found.pipeline.stages if stage.endpoint]
+    for line in _unknown(planned, way):
+        out.print(f"  {line}", markup=False)
     for endpoint in endpoints:
         for line in steps(endpoint, wiring.endpoint_store(wiring.home()).endpoint(endpoint.name)):
             out.print(f"  {line}", markup=False)
@@ -69,6 +72,14 @@ def go(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Exit:
         return Exit.SUCCEEDED
     header = session.new_header(found, _earned(found, planned, way), name)
     return _drive(found, header, kept)
+
+
+def _unknown(planned: Plan, way: Way) -> list[str]:
+    """Return which pools are qualified first, in a line each."""
+    if way.unqualified or not way.qualify:
+        return []
+    found = unknown(planned, wiring.verdicts(), wiring.clock().now(), (Role.SERVE,))
+    return [f"qualify {pool} to {role}: no verdict on it holds" for pool, role in found]
 
 
 def _earned(found: Settings, planned: Plan, way: Way) -> Plan:
@@ -79,7 +90,7 @@ def _earned(found: Settings, planned: Plan, way: Way) -> Plan:
     """
     if way.unqualified:
         return planned
-    if way.qualify or found.qualification.required:
+    if way.qualify:
         now = wiring.clock().now()
         for pool, role in unknown(planned, wiring.verdicts(), now, (Role.SERVE,)):
             qualify.first(found, planned.pools[pool], role)
@@ -142,6 +153,8 @@ def steps(endpoint: Endpoint, life: EndpointLife) -> list[str]:
         return [*lines, f"give it all traffic of {endpoint.name!r}"]
     rules = endpoint.rollout
     lines.append(f"compare its answers with those of {leading.name} (same model, or own probes)")
+    if rules.overflow:
+        return [*lines, "give it what finds no room elsewhere"]
     lines += [_step(new, share, rules) for share in rules.steps]
     if rules.steps:
         return [*lines, f"retire {leading.name} on {leading.pool}, its streams end first"]

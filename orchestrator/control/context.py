@@ -12,7 +12,8 @@ from orchestrator.control.desk import Desk
 from orchestrator.control.seat import Seat
 from orchestrator.core.errors import DivergenceError, JobError
 from orchestrator.core.guard import Guard
-from orchestrator.core.spec import Needs, Pool
+from orchestrator.core.hardware import Pool
+from orchestrator.core.spec import Needs
 from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
 from orchestrator.messages import AttemptRequest, LogLine, Report
 from orchestrator.ports import Chip

@@ -185,6 +185,8 @@ class Rollouts:
         why = rollout.watching.compare(rules)
         if why:
             raise _BackError(why)
+        if rules.overflow:
+            return self._join(rollout)
         if rules.shadow and not rollout.shadowed and not rollout.watching.alone:
             return self._shadow(rollout)
         if rules.steps and rollout.watching.alone:
@@ -192,6 +194,14 @@ class Rollouts:
         if rules.steps:
             return self._next_step(rollout)
         return self._done(rollout, READY)
+
+    def _join(self, rollout: _Rollout) -> list[Message]:
+        """Have it take what finds no room at the others."""
+        price = rollout.made.price
+        at = "" if price is None else f", ${price:,.2f} an hour"
+        reason = f"overflow to r{rollout.number} on {rollout.made.pool.name}{at}"
+        moved = self._move(rollout, rollout.old or {}, reason, overflow=rollout.number)
+        return [*moved, *self._done(rollout, f"it takes what finds no room elsewhere{at}")]
 
     def _shadow(self, rollout: _Rollout) -> list[Message]:
         """Send it copies for one hold, before it gets any traffic."""
@@ -215,10 +225,12 @@ class Rollouts:
         rollout: _Rollout,
         wanted: Mapping[int, int],
         reason: str,
+        *,
         shadow: int | None = None,
+        overflow: int | None = None,
     ) -> list[Message]:
         life = self._revisions.life(rollout.name)
-        overflow = life.overflow
+        overflow = life.overflow if overflow is None else overflow
         self._revisions.commit(life, TrafficMoved(wanted, reason, shadow, overflow))
         text = ", ".join(f"r{number} {share} %" for number, share in sorted(wanted.items()))
         share = {"rollout/share": float(wanted.get(rollout.number, 0))}

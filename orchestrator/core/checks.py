@@ -15,8 +15,9 @@ from types import MappingProxyType
 from orchestrator.core import formats
 from orchestrator.core.errors import Problem
 from orchestrator.core.failure import Action, FailureKind
+from orchestrator.core.hardware import Fleet, Pool
 from orchestrator.core.nearest import choices
-from orchestrator.core.spec import Bindings, Fleet, Pipeline, Pool, Stage
+from orchestrator.core.spec import Bindings, Pipeline, Stage
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -30,6 +31,7 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
         yield from _value_problems(stage)
         yield from _role_problems(stage, fleet, bindings)
         yield from _format_problems(stage, pipeline, fleet, bindings)
+        yield from _overflow_problems(stage, fleet)
 
 
 # --- the pipeline -----------------------------------------------------------------------------
@@ -41,8 +43,12 @@ def _binding_problems(fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
         bound.extend((f"fallbacks.{role}", name) for name in names)
     for path, name in bound:
         if name not in fleet.pools:
-            what = f"{name!r} is not a pool of fleet {fleet.name!r}"
-            yield Problem(path, what, choices(name, fleet.pools, "pools of this fleet"))
+            yield _unknown_pool(path, name, fleet)
+
+
+def _unknown_pool(path: str, name: str, fleet: Fleet) -> Problem:
+    what = f"{name!r} is not a pool of fleet {fleet.name!r}"
+    return Problem(path, what, choices(name, fleet.pools, "pools of this fleet"))
 
 
 def _name_problems(pipeline: Pipeline) -> Iterator[Problem]:
@@ -187,8 +193,27 @@ def _format_problems(
     for pool in pools:
         if pool.name not in aside and formats.served_format(pipeline, stage, pool) is None:
             what = f"pool {pool.name!r} can't serve {asked!r}"
-            hint = f"formats that it serves: {', '.join(pool.accelerator.formats)}"
-            yield Problem(f"pipeline.stages.{stage.name}", what, hint)
+            yield Problem(f"pipeline.stages.{stage.name}", what, _able(pool))
+
+
+def _overflow_problems(stage: Stage, fleet: Fleet) -> Iterator[Problem]:
+    if stage.endpoint is None:
+        return
+    path = f"pipeline.stages.{stage.name}.endpoint.overflow"
+    offered = stage.endpoint.formats
+    for name in stage.endpoint.overflow:
+        pool = fleet.pools.get(name)
+        if pool is None:
+            yield _unknown_pool(path, name, fleet)
+        elif not any(formats.serves(pool, form) for form in offered):
+            what = f"pool {name!r} can't serve any of: {', '.join(offered)}"
+            yield Problem(path, what, _able(pool))
+        else:
+            yield from _pool_problems(stage, pool)
+
+
+def _able(pool: Pool) -> str:
+    return f"formats that it serves: {', '.join(pool.accelerator.formats)}"
 
 
 def _size_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:

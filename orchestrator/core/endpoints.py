@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.errors import TransitionError
-from orchestrator.core.spec import Endpoint, Format, Needs, Pool
+from orchestrator.core.hardware import Format, Pool
+from orchestrator.core.spec import Endpoint, Needs
 
 WHOLE = 100
 
@@ -46,6 +47,12 @@ class Deployment:
     def key(self) -> str:
         """Name of the attempt that deploys it, unique over all runs."""
         return f"{self.run}/{self.stage}/{self.attempt}"
+
+    @property
+    def price(self) -> float | None:
+        """US dollars an hour of its replicas, at the least number of them; `None`: unknown."""
+        each = self.pool.price
+        return None if each is None else each * self.endpoint.replicas * self.needs.devices
 
     @property
     def application(self) -> str:

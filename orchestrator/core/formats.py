@@ -12,7 +12,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import get_args
 
-from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stage
+from orchestrator.core.hardware import Fleet, Format, Pool
+from orchestrator.core.spec import Bindings, Pipeline, Stage
 
 PARAMETER = "format"
 AUTO = "auto"

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from orchestrator.core.spec import Pipeline, Role, Stage
+from orchestrator.core.hardware import Role
+from orchestrator.core.spec import Pipeline, Stage
 
 ENGINE, OPTIONS, AUTO = "engine", "options", "auto"
 

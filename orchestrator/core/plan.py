@@ -13,9 +13,10 @@ from orchestrator.core import cost
 from orchestrator.core.checks import problems_of
 from orchestrator.core.errors import PlanError, Problem
 from orchestrator.core.formats import left_out, served_format, with_formats
+from orchestrator.core.hardware import Fleet, Format, Pool
 from orchestrator.core.parity import with_engines
 from orchestrator.core.policy import UNBOUNDED, Bounds
-from orchestrator.core.spec import Bindings, Fleet, Format, Pipeline, Pool, Stage
+from orchestrator.core.spec import Bindings, Pipeline, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,12 @@ class PlannedStage:
     cost: float | None = None
 
     @property
+    def overflow(self) -> tuple[str, ...]:
+        """Pools that may help out its endpoint."""
+        endpoint = self.stage.endpoint
+        return endpoint.helpers(self.pools[0]) if endpoint else ()
+
+    @property
     def devices(self) -> int:
         """Chips that an attempt uses."""
         return self.stage.devices
@@ -41,7 +48,7 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A pipeline that can run: stages in dependency order, and the pools that they name.
+    """A pipeline that can run: stages in dependency order, and all pools that they name.
 
     Of the stages that wait for one pool those of the run with the highest `priority` go first.
     """
@@ -94,7 +101,7 @@ def make_plan(
         pipeline=pipeline.name,
         fleet=fleet.name,
         stages=planned,
-        pools={name: fleet.pools[name] for stage in planned for name in stage.pools},
+        pools={n: fleet.pools[n] for one in planned for n in (*one.pools, *one.overflow)},
         seed=seed,
         bounds=bounds,
         priority=priority,

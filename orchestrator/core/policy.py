@@ -118,6 +118,7 @@ class Rollout:
             a revision with the same model is asked some of our own.
         agreement: Share of the probes that both must answer alike.
         shadow: Whether it gets copies of requests during one hold before the first step.
+        overflow: Whether it takes over nothing: it gets what finds no room at the others, alone.
     """
 
     steps: tuple[int, ...] = (5, 25, 100)
@@ -128,6 +129,7 @@ class Rollout:
     probes: tuple[str, ...] = ()
     agreement: float = 0.9
     shadow: bool = False
+    overflow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

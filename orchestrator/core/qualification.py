@@ -15,9 +15,9 @@ from enum import StrEnum
 
 from orchestrator.core.errors import Problem
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.plan import Plan, PlannedStage
-from orchestrator.core.run import Run
-from orchestrator.core.spec import Pool, Role
+from orchestrator.core.run import Run, StageRun
 from orchestrator.core.state import RunState
 
 DAY = 86_400.0
@@ -177,7 +177,7 @@ def vet(
         key: why for key, verdict in found.items() if (why := _objection(key, verdict, rules))
     }
     stages = tuple(_without(stage, barred) for stage in plan.stages)
-    named = {name for stage in stages for name in stage.pools}
+    named = {name for one in stages for name in (*one.pools, *one.overflow)}
     pools = {name: pool for name, pool in plan.pools.items() if name in named}
     return Vetted(
         plan=replace(plan, stages=stages, pools=pools),
@@ -263,16 +263,23 @@ def failures_of(run: Run) -> tuple[Finding, ...] | None:
     An attempt that broke is a finding too: a link that is lost, a worker that hangs.
     """
     failed = [
-        (stage.name, attempt.failure)
+        (stage, attempt.failure)
         for stage in run.stages.values()
         for attempt in stage.attempts
         if attempt.failure
     ]
     if not run.done or run.state is RunState.CANCELLED:
         return None
-    if any(failure.kind in NO_VERDICT for _, failure in failed):
+    if any(_says_nothing(stage, failure) for stage, failure in failed):
         return None
-    return tuple(_told(stage, failure) for stage, failure in failed)
+    return tuple(_told(stage.name, failure) for stage, failure in failed)
+
+
+def _says_nothing(stage: StageRun, failure: Failure) -> bool:
+    """Whether a failure is not of the pool: somebody else's work was on it, for one."""
+    waited = failure.kind is FailureKind.PLACEMENT
+    bounded = stage.planned.stage.limits.pending is not None
+    return failure.kind in NO_VERDICT or (waited and bounded)
 
 
 def _told(stage: str, failure: Failure) -> Finding:

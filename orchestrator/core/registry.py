@@ -16,10 +16,10 @@ from enum import StrEnum
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints import EndpointLife
 from orchestrator.core.failure import FailureKind
+from orchestrator.core.hardware import Role
 from orchestrator.core.parity import guards
 from orchestrator.core.qualification import Verdict
 from orchestrator.core.run import Run, StageRun
-from orchestrator.core.spec import Role
 from orchestrator.core.state import StageState
 
 CANDIDATE, CHAMPION = "candidate", "champion"

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from orchestrator.core.classify import Signature
+from orchestrator.core.hardware import Fleet
 from orchestrator.core.policy import UNBOUNDED, Bounds
 from orchestrator.core.qualification import Rules
-from orchestrator.core.spec import Bindings, Fleet, Json, Pipeline
+from orchestrator.core.spec import Bindings, Json, Pipeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,168 +1,16 @@
-"""What a user declares: accelerators, pools, fleets, stages, pipelines, endpoints. Frozen values.
-
-Fields that nobody publishes are `None`, never guessed. Nothing here knows a vendor by name: a new
-accelerator is data.
-"""
+"""The work that a user declares: stages, pipelines, endpoints, and who does it. Frozen values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from orchestrator.core.emulation import HOST_DEVICE, OWN, Emulation
 from orchestrator.core.failure import Action, FailureKind
+from orchestrator.core.hardware import Format, Role
 from orchestrator.core.policy import Gate, Limits, Recovery, Rollout, Watch
 
 Json: TypeAlias = object
-Format = Literal["fp32", "bf16", "fp8", "fp8_ue8m0", "fp8_fnuz", "mxfp8", "hif8", "int8"]
-
-
-class Role(StrEnum):
-    """What a stage needs a pool for."""
-
-    PREPARE = "prepare"
-    TRAIN = "train"
-    SERVE = "serve"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accelerator:
-    """Facts of one chip.
-
-    Attributes:
-        name: Name of the chip, as its maker writes it.
-        vendor: The maker. Several makers share a torch device: never infer one from the other.
-        device: torch device type (`cuda`, `npu`, `mlu`, ...; `cpu` for a host without a chip).
-        backend: `torch.distributed` backend for collectives (`nccl`, `hccl`, ..., `gloo`).
-        resource: Ray resource that counts the chips; `None` for a host without one.
-        visible_devices: Environment variable that limits a process to some chips.
-        torch_package: Package that adds the torch device, where it isn't built in.
-        vllm_plugin: vLLM plug-in package of the maker.
-        memory_gb: Memory of a chip, GB.
-        bandwidth_tbs: Memory bandwidth, TB/s.
-        bf16_tflops: Dense BF16 rate, TFLOP/s.
-        fp8_tflops: Dense FP8 rate, TFLOP/s.
-        link_gbs: Bandwidth of the links between chips, GB/s.
-        formats: Weight formats that it can serve, best first.
-        price_per_hour: Rental price of one chip, US dollars per hour.
-        roles: Roles that the chip may take.
-        source: Where the figures are published.
-    """
-
-    name: str
-    vendor: str
-    device: str
-    backend: str
-    resource: str | None = None
-    visible_devices: str | None = None
-    torch_package: str | None = None
-    vllm_plugin: str | None = None
-    memory_gb: float | None = None
-    bandwidth_tbs: float | None = None
-    bf16_tflops: float | None = None
-    fp8_tflops: float | None = None
-    link_gbs: float | None = None
-    formats: tuple[Format, ...] = ("bf16",)
-    price_per_hour: float | None = None
-    roles: tuple[Role, ...] = (Role.PREPARE, Role.TRAIN, Role.SERVE)
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """A named group of like accelerators.
-
-    Attributes:
-        name: Name of the pool; the value of the Ray node label `pool`.
-        accelerator: The chip.
-        nodes: Number of nodes.
-        devices_per_node: Chips a node.
-        cpus_per_node: CPU cores that a node offers to the scheduler.
-        labels: Node labels, beside `pool`, that a node must carry to belong to the pool.
-        python: Interpreter of the environment in which work on this pool runs, a path on its
-            nodes: that with the maker's torch or vLLM plug-in. The cluster's own where empty; it
-            must have the same versions of Python and Ray.
-        roles: Roles that the owner allows here; the chip's own where empty.
-        price_per_hour: Price of one chip and hour in US dollars; the chip's own where `None`.
-        emulation: Set where the chips are emulated.
-        available: False for a pool that can't be used at present.
-        reason: Why it isn't available.
-    """
-
-    name: str
-    accelerator: Accelerator
-    nodes: int = 1
-    devices_per_node: int = 1
-    cpus_per_node: int = 2
-    labels: Mapping[str, str] = field(default_factory=dict)
-    python: str = ""
-    roles: tuple[Role, ...] = ()
-    price_per_hour: float | None = None
-    emulation: Emulation | None = None
-    available: bool = True
-    reason: str = ""
-
-    @property
-    def devices(self) -> int:
-        """Chips of the whole pool."""
-        return self.nodes * self.devices_per_node
-
-    @property
-    def emulated(self) -> bool:
-        """Whether the chips are emulated."""
-        return self.emulation is not None
-
-    @property
-    def emulation_mode(self) -> str:
-        """What stands in for the chips, in a few words; empty where they are real."""
-        if self.emulation is None:
-            return ""
-        plain = self.device == HOST_DEVICE
-        stand_in = "plain CPU" if plain else f"{self.device} on CPU"
-        return f"{stand_in} with faults" if self.emulation.faults else stand_in
-
-    @property
-    def allowed_roles(self) -> tuple[Role, ...]:
-        """Roles that this pool may take."""
-        return self.roles or self.accelerator.roles
-
-    @property
-    def price(self) -> float | None:
-        """Price of one chip, US dollars per hour, or `None` where unknown."""
-        known = self.price_per_hour
-        return self.accelerator.price_per_hour if known is None else known
-
-    @property
-    def device(self) -> str:
-        """torch device type that work on this pool really uses."""
-        asked = self.emulation.device if self.emulation else OWN
-        return self.accelerator.device if asked == OWN else asked
-
-    @property
-    def backend(self) -> str:
-        """Backend for collectives that work on this pool really uses."""
-        asked = self.emulation.backend if self.emulation else OWN
-        return self.accelerator.backend if asked == OWN else asked
-
-    @property
-    def selector(self) -> dict[str, str]:
-        """Label selector that finds the nodes of this pool."""
-        return {"pool": self.name, **self.labels}
-
-    @property
-    def runtime_env(self) -> dict[str, str]:
-        """The environment of its processes, as Ray takes it."""
-        return {"py_executable": self.python} if self.python else {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
-    """The pools that a user has, by name."""
-
-    name: str
-    pools: Mapping[str, Pool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,12 +46,17 @@ class Endpoint:
         replicas: Number of engine processes; the least of them where it scales.
         max_replicas: The most of them; with it they follow the load.
         target_requests: Requests that a replica works on at once, for which scaling aims.
+        target_tokens: Tokens of prompts and answers that a replica holds at once, likewise; what
+            asks for more replicas counts. Tokens don't count where `None`.
         idle: Seconds without a request after which the replicas end; the next request has them
             started again, and waits for that. Never where `None`.
         concurrency: Requests that a replica works on at once, at most.
         queue: Requests that wait at the gateway, at most; more are answered by 429.
         sticky: What keeps a client on its revision while shares stand: its API `key`, its
             `session` (header `x-session-id`), or nothing.
+        overflow: Pools that may help out while requests find no room, in order: a revision of
+            the same model is deployed there when some wait, and goes when it isn't needed. The
+            pool that serves may be among them, and is passed over.
         rollout: How a new revision takes over.
         formats: Weight formats that the model is exported in, best first.
         engine_options: Keyword arguments of the engine.
@@ -215,13 +68,19 @@ class Endpoint:
     replicas: int = 1
     max_replicas: int | None = None
     target_requests: float = 8.0
+    target_tokens: float | None = None
     idle: float | None = None
     concurrency: int = 256
     queue: int = 1024
     sticky: Literal["", "key", "session"] = ""
     formats: tuple[Format, ...] = ("bf16",)
+    overflow: tuple[str, ...] = ()
     rollout: Rollout = field(default_factory=Rollout)
     engine_options: Mapping[str, Json] = field(default_factory=dict)
+
+    def helpers(self, pool: str) -> tuple[str, ...]:
+        """Return the pools that may help it out while it is served by `pool`."""
+        return tuple(name for name in self.overflow if name != pool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

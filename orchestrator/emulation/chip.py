@@ -18,7 +18,8 @@ from functools import partial
 from typing import Any
 
 from orchestrator.core.emulation import HOST_DEVICE, Emulation, Fault, FaultType
-from orchestrator.core.spec import Needs, Pool
+from orchestrator.core.hardware import Pool
+from orchestrator.core.spec import Needs
 from orchestrator.emulation.catalogue import catalogue
 from orchestrator.emulation.hooks import hooks
 from orchestrator.emulation.schedule import Schedule, Worker

@@ -70,6 +70,14 @@ class Traffic(Protocol):
         """
         ...
 
+    def waiting(self, endpoint: str) -> int:
+        """Return how many requests wait for room at a replica.
+
+        Raises:
+            ServingError: The gateway does not answer.
+        """
+        ...
+
     def answers(self, endpoint: str) -> bool:
         """Whether the gateway knows a replica for the endpoint."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.core.endpoints import Deployment
-from orchestrator.core.spec import Pool
+from orchestrator.core.hardware import Pool
 from orchestrator.messages import AttemptRequest, Message, PoolStatus, RevisionStatus
 
 

@@ -7,11 +7,11 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from orchestrator.core.hardware import Role
 from orchestrator.core.plan import Plan
 from orchestrator.core.qualification import EARNED, Finding, Status, Verdict, Vetted, vet
 from orchestrator.core.run import Run
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Role
 from orchestrator.wiring.adapters import (
     artifact_store,
     clock,

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator import supervisor
+from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import Settings, TrackingSettings
-from orchestrator.core.spec import Pool
 from orchestrator.messages import PoolStatus
 from orchestrator.supervisor import Tenancy
 from orchestrator.wiring.adapters import (

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from sqlalchemy import exc
 
 from orchestrator.adapters.event_store import SqlEventStore, codec, tables
+from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import StoreError
 from orchestrator.core.failure import Action, Failure, FailureKind
+from orchestrator.core.hardware import Accelerator, Pool, Role
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.run import RunHeader
-from orchestrator.core.spec import Accelerator, Emulation, Endpoint, Pool, Role, Stage
+from orchestrator.core.spec import Endpoint, Stage
 from orchestrator.core.state import EVENTS, AttemptFailed, Event, RunStarted, StageReused
 
 SECRET = "hunter2"  # noqa: S105 - it must not be shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.gateway import GatewayTraffic, figures_in, replicas_in
+from orchestrator.adapters.gateway import GatewayTraffic, figures_in, gauge_in
 from orchestrator.core.errors import ServingError
 from orchestrator.core.rollout import Figures
 
@@ -27,7 +27,10 @@ def test_figures_are_those_of_the_endpoint_by_revision() -> None:
         "r2": Figures(requests=3.0, errors=3.0),
     }
     assert figures_in(TEXT, "nothing") == {}
-    assert (replicas_in(TEXT, "chat"), replicas_in(TEXT, "nothing")) == (2, 0)
+    assert [gauge_in(TEXT, "orchestrator_replicas", name) for name in ("chat", "nothing")] == [
+        2,
+        0,
+    ]
 
 
 def test_a_gateway_that_is_away_is_told() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from orchestrator.adapters import job_source
 from orchestrator.core.errors import JobError
+from orchestrator.core.hardware import Role
 from orchestrator.core.settings import JobSettings
-from orchestrator.core.spec import Endpoint, Json, Pipeline, Role, Stage
+from orchestrator.core.spec import Endpoint, Json, Pipeline, Stage
 
 WORK = '''\
 """Jobs; importing this must not happen."""

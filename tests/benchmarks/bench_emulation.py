@@ -58,7 +58,8 @@ def main(device: str, folder: str) -> None:
     import torch
 
     from orchestrator.core.emulation import Emulation
-    from orchestrator.core.spec import Accelerator, Needs, Pool
+    from orchestrator.core.hardware import Accelerator, Pool
+    from orchestrator.core.spec import Needs
     from orchestrator.emulation import provide
 
     torch.set_num_threads(1)

@@ -23,7 +23,8 @@ from tests.conftest import Workplace
 PORT = 18544
 BASE = f"http://127.0.0.1:{PORT}/v1"
 ENDPOINT = "pipeline.stages.serve.endpoint"
-SCALED = (f"{ENDPOINT}.max_replicas=2", f"{ENDPOINT}.target_requests=2")
+BY_REQUESTS = (f"{ENDPOINT}.target_requests=2",)
+BY_TOKENS = (f"{ENDPOINT}.target_requests=1000", f"{ENDPOINT}.target_tokens=40")
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
@@ -50,8 +51,9 @@ def replicas(place: Workplace) -> int:
     return len(leading(place)["replicas"])
 
 
-def test_replicas_follow_the_load(place: Workplace) -> None:
-    launch(place, *SCALED)
+@pytest.mark.parametrize("target", [BY_REQUESTS, BY_TOKENS], ids=["requests", "tokens"])
+def test_replicas_follow_the_load(place: Workplace, target: tuple[str, ...]) -> None:
+    launch(place, f"{ENDPOINT}.max_replicas=2", *target)
     assert replicas(place) == 1
     began = time.monotonic()
     with Load(BASE, "smoke") as clients:
@@ -63,6 +65,30 @@ def test_replicas_follow_the_load(place: Workplace) -> None:
     shrunk = time.monotonic() - began
     print(f"\ntwo replicas after {grown:.0f} s of load, one {shrunk:.0f} s after: {clients.line}")
     assert clients.failures == []
+
+
+def test_another_pool_helps_while_requests_find_no_room(place: Workplace) -> None:
+    few = (f"{ENDPOINT}.concurrency=1", f"{ENDPOINT}.overflow=[nvidia]")
+    launch(place, *few, "fleet.pools.nvidia.price_per_hour=2.5")
+    began = time.monotonic()
+    with Load(BASE, "smoke") as clients:
+        assert wait(lambda: helper(place).get("requests", 0) > 100, 180.0, tick=1.0)
+        helped = time.monotonic() - began
+    (told,) = json.loads(place.run("endpoints", "--json").stdout)
+    assert told["shares"] == {"r1": 100}
+    assert told["moves"][-1]["reason"] == "overflow to r2 on nvidia, $2.50 an hour"
+    assert "0 % overflow" in place.run("endpoints").stdout
+    began = time.monotonic()
+    assert wait(lambda: not helper(place), 240.0, tick=1.0)
+    gone = time.monotonic() - began
+    print(f"\nhelp answered 100 after {helped:.0f} s, went {gone:.0f} s after: {clients.line}")
+    assert clients.failures == []
+
+
+def helper(place: Workplace) -> dict[str, Any]:
+    """Return what `endpoints` tells of the overflow revision; nothing where there is none."""
+    (told,) = json.loads(place.run("endpoints", "--json").stdout)
+    return next((dict(r) for r in told["revisions"] if r["revision"] == told["overflow"]), {})
 
 
 def test_an_endpoint_rests_and_is_woken_by_a_request(place: Workplace) -> None:

@@ -9,9 +9,10 @@ from orchestrator.cli.switch import anew, kept_of
 from orchestrator.control.loop import Controller, World
 from orchestrator.control.requests import Workbench
 from orchestrator.core.endpoints import Deployment
+from orchestrator.core.hardware import Format, Role
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.run import Run
-from orchestrator.core.spec import Bindings, Endpoint, Format, Role, Stage
+from orchestrator.core.spec import Bindings, Endpoint, Stage
 from orchestrator.core.state import RunState
 from orchestrator.messages import AttemptRequest, Message, Placed, Succeeded
 from tests.build import accelerator, fleet, header, pipeline, pool, stage

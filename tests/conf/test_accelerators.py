@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters import hydra_config
-from orchestrator.core.spec import Accelerator
+from orchestrator.core.hardware import Accelerator
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "accelerator").glob("*.yaml"))
 

@@ -8,9 +8,9 @@ import pytest
 
 from orchestrator.adapters import hydra_config, job_source
 from orchestrator.adapters.hydra_config.composer import packaged
+from orchestrator.core.hardware import Role
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Role
 
 CONF = Path(__file__).parents[2] / "conf"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.core.hardware import Role
 from orchestrator.core.qualification import Standing, Verdict
-from orchestrator.core.spec import Role
 from orchestrator.ports import EventStore
 from tests.fakes import MemoryStore
 

@@ -18,7 +18,8 @@ from orchestrator.control.attempt import stream
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.checkpoint import CheckpointId, Token, parse_id
 from orchestrator.core.failure import Failure
-from orchestrator.core.spec import Accelerator, Needs, Pool
+from orchestrator.core.hardware import Accelerator, Pool
+from orchestrator.core.spec import Needs
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import Clock
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.control import attempt as module
+from orchestrator.core.emulation import Emulation
 from orchestrator.core.failure import FailureKind
-from orchestrator.core.spec import Emulation, Needs, Pool
+from orchestrator.core.hardware import Pool
+from orchestrator.core.spec import Needs
 from orchestrator.messages import LogLine, Points, Progress, Succeeded
 from tests.control.conftest import CHIP, Bench
 

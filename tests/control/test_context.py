@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.control.context import hardware_of, numbers
+from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import JobError
 from orchestrator.core.failure import FailureKind
-from orchestrator.core.spec import Emulation, Needs, Pool
+from orchestrator.core.hardware import Pool
+from orchestrator.core.spec import Needs
 from orchestrator.messages import Points, Progress, Report
 from tests.control.conftest import CHIP, Bench
 

@@ -267,3 +267,23 @@ def test_an_endpoint_that_ended_has_no_revision_left(bench: Bench) -> None:
         revision.state is RevisionState.RETIRED
         for revision in bench.store.endpoint("chat").revisions.values()
     )
+
+
+def test_one_that_is_to_help_gets_what_finds_no_room_alone_and_tells_its_price(
+    bench: Bench,
+) -> None:
+    asked = bench.asked("b", 2, replace(RULES, overflow=True))
+    priced = replace(asked, pool=replace(asked.pool, price_per_hour=2.5))
+    said = bench.go(priced)
+    assert isinstance(said[-1], Succeeded)
+    life = bench.store.endpoint("chat")
+    assert (life.shares, life.overflow) == ({1: 100}, 2)
+    assert bench.states == {"r1": "ready", "r2": "ready"}
+    assert life.moves[-1].reason == "overflow to r2 on b, $2.50 an hour"
+
+
+def test_one_that_is_to_help_must_answer_probes_as_the_others_do(bench: Bench) -> None:
+    bench.traffic.answer_of = {"chat.r2": "nonsense"}
+    kind, _ = failure(bench.go(bench.asked("b", 2, replace(RULES, overflow=True))))
+    assert kind is FailureKind.ROLLED_BACK
+    assert bench.store.endpoint("chat").overflow is None

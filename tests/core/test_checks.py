@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.core.checks import problems_of
 from orchestrator.core.failure import Action, FailureKind
+from orchestrator.core.hardware import Fleet, Pool, Role
 from orchestrator.core.policy import Gate, Limits, Recovery, Watch
-from orchestrator.core.spec import (
-    Bindings,
-    Endpoint,
-    Fleet,
-    Needs,
-    Pipeline,
-    Pool,
-    Role,
-    Stage,
-)
+from orchestrator.core.spec import Bindings, Endpoint, Needs, Pipeline, Stage
 from tests.build import accelerator, bindings, fleet, pipeline, pool, stage
 
 CHAT = Endpoint(name="chat", engine="jobs.engines.e", formats=("fp8", "hif8"))
@@ -223,6 +217,25 @@ def test_a_pool_that_serves_no_offered_format_says_which_it_serves() -> None:
     chip = accelerator(formats=("bf16", "int8"))
     assert lines(stage("t"), serve, on=on(chip=chip)) == [
         "pipeline.stages.s: pool 'a' can't serve 'fp8, hif8'; formats that it serves: bf16, int8"
+    ]
+
+
+def test_a_pool_that_is_to_help_an_endpoint_must_be_able_to() -> None:
+    able = accelerator(formats=("fp8",))
+    fleet_of_4 = fleet(
+        pool("a", chip=able),
+        pool("b", chip=accelerator(formats=("int8",))),
+        pool("c", chip=able, available=False),
+        pool("d", chip=able),
+    )
+    helped = replace(CHAT, overflow=("x", "a", "b", "c", "d"))
+    serve = stage("s", job=None, endpoint=helped, inputs={"model": "t"})
+    where = "pipeline.stages.s"
+    four, able_to = "pools of this fleet: a, b, c, d", "formats that it serves: int8"
+    assert lines(stage("t"), serve, on=fleet_of_4) == [
+        f"{where}.endpoint.overflow: 'x' is not a pool of fleet 'test'; {four}",
+        f"{where}.endpoint.overflow: pool 'b' can't serve any of: fp8, hif8; {able_to}",
+        f"{where}: pool 'c' is not available: no reason given; bind another pool",
     ]
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from orchestrator.core.errors import PlanError
 from orchestrator.core.formats import serves, with_formats
+from orchestrator.core.hardware import Format, Pool, Role
 from orchestrator.core.plan import Plan, make_plan
-from orchestrator.core.spec import Bindings, Endpoint, Format, Pool, Role, Stage
+from orchestrator.core.spec import Bindings, Endpoint, Stage
 from tests.build import accelerator, fleet, pipeline, pool, stage
 
 OFFERED: tuple[Format, ...] = ("bf16", "fp8_ue8m0", "fp8", "mxfp8", "int8")

@@ -9,10 +9,11 @@ from orchestrator.control.reuse import never_reuse
 from orchestrator.core.decide import Record, Start, decide
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.fold import apply, begin
+from orchestrator.core.hardware import Role
 from orchestrator.core.limits import exhausted
 from orchestrator.core.recovery import Outlook, follow_up
 from orchestrator.core.run import Run
-from orchestrator.core.spec import Endpoint, Role, Stage
+from orchestrator.core.spec import Endpoint, Stage
 from orchestrator.core.state import (
     AttemptFailed,
     AttemptPlaced,

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import PlanError
+from orchestrator.core.hardware import Role
 from orchestrator.core.plan import make_plan
 from orchestrator.core.policy import Limits
-from orchestrator.core.spec import Emulation, Endpoint, Needs, Pipeline, Role
+from orchestrator.core.qualification import Rules, vet
+from orchestrator.core.spec import Endpoint, Needs, Pipeline
 from tests.build import accelerator, bindings, fleet, pipeline, plan, pool, stage
 
 NAMES = tuple("abcdefgh")
@@ -102,6 +105,14 @@ def test_an_endpoint_gets_the_first_format_that_each_pool_serves() -> None:
     planned = plan(stage("t"), one, pools=("a", "b"), **chips)
     assert planned["s"].formats == ("fp8", "int8")
     assert planned["t"].formats == ()
+
+
+def test_a_plan_holds_the_pools_that_may_help_an_endpoint() -> None:
+    helped = Endpoint(name="chat", engine="jobs.engines.e", overflow=("a", "c"))
+    one = stage("s", job=None, role=Role.SERVE, endpoint=helped, inputs={"model": "t"})
+    planned = plan(stage("t"), one, pools=("a",))
+    assert (planned["s"].pools, sorted(planned.pools)) == (("a",), ["a", "c"])
+    assert sorted(vet(planned, [], Rules(), 0.0).plan.pools) == ["a", "c"]
 
 
 def test_the_expected_cost_is_devices_times_hours_times_price() -> None:

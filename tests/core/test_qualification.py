@@ -10,6 +10,7 @@ from orchestrator.core import qualification
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.fold import fold
+from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.plan import Plan
 from orchestrator.core.qualification import (
     Finding,
@@ -24,7 +25,7 @@ from orchestrator.core.qualification import (
     verdict_of,
     vet,
 )
-from orchestrator.core.spec import Endpoint, Needs, Pool, Role
+from orchestrator.core.spec import Endpoint, Needs
 from orchestrator.core.state import (
     AttemptCancelled,
     AttemptFailed,
@@ -223,6 +224,7 @@ def test_a_link_that_broke_refuses_training_alone() -> None:
 
 def test_what_says_nothing_of_the_pool_gives_no_verdict() -> None:
     assert failures_of(broke(FailureKind.CONTROLLER_LOST)) is None
+    assert failures_of(broke(FailureKind.PLACEMENT)) is None, "others were there for too long"
     assert failures_of(after()) is None
     cancelled = after(CancelRequested("by me"), AttemptCancelled("s", 1), RunCancelled())
     assert failures_of(cancelled) is None

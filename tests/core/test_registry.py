@@ -17,9 +17,10 @@ from orchestrator.core.endpoints import (
 )
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.fold import apply, begin
+from orchestrator.core.hardware import Role
 from orchestrator.core.registry import ModelVersion, candidate, digest_of, entries, leader
 from orchestrator.core.run import Run
-from orchestrator.core.spec import Endpoint, Role, Stage
+from orchestrator.core.spec import Endpoint, Stage
 from orchestrator.core.state import (
     AttemptFailed,
     AttemptPlaced,

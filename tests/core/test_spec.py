@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.core.emulation import Emulation, Fault, FaultType
-from orchestrator.core.spec import Bindings, Endpoint, Needs, Role
+from orchestrator.core.hardware import Role
+from orchestrator.core.spec import Bindings, Endpoint, Needs
 from tests.build import accelerator, pool, stage
 
 

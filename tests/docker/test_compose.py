@@ -14,7 +14,7 @@ import yaml
 
 import orchestrator
 from orchestrator import wiring
-from orchestrator.core.spec import Pool
+from orchestrator.core.hardware import Pool
 
 FILE = Path(__file__).parents[2] / "docker/compose.yaml"
 COMPOSE = yaml.safe_load(FILE.read_text(encoding="utf-8"))

@@ -21,11 +21,13 @@ from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, views
+from orchestrator.core.emulation import Emulation
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.hardware import Accelerator, Pool, Role
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import TrackingSettings
-from orchestrator.core.spec import Accelerator, Emulation, Pool, Role, Stage
+from orchestrator.core.spec import Stage
 from orchestrator.core.state import (
     AttemptFailed,
     AttemptStarted,

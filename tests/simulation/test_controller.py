@@ -11,9 +11,10 @@ from orchestrator.control.loop import Controller, World
 from orchestrator.control.requests import Workbench
 from orchestrator.core.errors import ClusterError, StaleControllerError
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.hardware import Pool
 from orchestrator.core.policy import AS_PLANNED, Gate, Limits, Recovery
 from orchestrator.core.run import Run
-from orchestrator.core.spec import Pool, Stage
+from orchestrator.core.spec import Stage
 from orchestrator.core.state import (
     AttemptSaved,
     AttemptStarted,

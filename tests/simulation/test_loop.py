@@ -16,11 +16,12 @@ from orchestrator.core.checks import HOPELESS
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.fold import fold
+from orchestrator.core.hardware import Role
 from orchestrator.core.plan import Plan
 from orchestrator.core.policy import Gate, Limits
 from orchestrator.core.recovery import action_for, counted
 from orchestrator.core.run import Run, StageRun
-from orchestrator.core.spec import Endpoint, Role, Stage
+from orchestrator.core.spec import Endpoint, Stage
 from orchestrator.core.state import RunState, StageState
 from orchestrator.core.transitions import STAGE_ENDS
 from orchestrator.messages import (

@@ -10,8 +10,8 @@ from typing import Any
 
 from orchestrator.adapters.hydra_config.schema import NAME_PATTERN, NAMED, names_at
 from orchestrator.core.errors import Problem
+from orchestrator.core.hardware import Role
 from orchestrator.core.nearest import choices
-from orchestrator.core.spec import Role
 
 SHOWN = 80
 ROLE_LIKE = ("role", "pool", "pools")

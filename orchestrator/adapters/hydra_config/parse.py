@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.adapters.hydra_config import checks, messages
 from orchestrator.adapters.hydra_config.schema import NAMED, Document
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.hardware import Fleet
 from orchestrator.core.policy import Bounds
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Bindings, Fleet, Json, Pipeline
+from orchestrator.core.spec import Bindings, Json, Pipeline
 
 TEXTS = (("tags",), ("fleet", "pools", "*", "labels"))
 

@@ -25,6 +25,7 @@ from typing import (
 from pydantic import ConfigDict, Field
 
 from orchestrator.core.classify import Signature
+from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.qualification import Rules
 from orchestrator.core.settings import (
     ClusterSettings,
@@ -32,7 +33,7 @@ from orchestrator.core.settings import (
     StorageSettings,
     TrackingSettings,
 )
-from orchestrator.core.spec import Pool, Role, Stage
+from orchestrator.core.spec import Stage
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 Name: TypeAlias = Annotated[str, Field(pattern=NAME_PATTERN)]

@@ -23,8 +23,8 @@ from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
 from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Shown
 from orchestrator.adapters.mlflow_tracker.story import has_begun
+from orchestrator.core.hardware import Role
 from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
-from orchestrator.core.spec import Role
 from orchestrator.ports import EventStore, Point
 
 PAGE = 900  # what fits into one request

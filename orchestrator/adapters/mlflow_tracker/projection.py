@@ -24,8 +24,9 @@ from orchestrator.adapters.mlflow_tracker.server import RUNNING, MetricPoint, Se
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.texts import Texts
 from orchestrator.core.fold import begin
+from orchestrator.core.hardware import Role
 from orchestrator.core.run import Attempt, Run
-from orchestrator.core.spec import Json, Role
+from orchestrator.core.spec import Json
 from orchestrator.core.state import AttemptState, RunState
 from orchestrator.ports import EventStore
 

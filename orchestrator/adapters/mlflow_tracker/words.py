@@ -11,9 +11,9 @@ from textwrap import shorten
 
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.core.failure import UNCOUNTED, Failure
+from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Attempt, Run
-from orchestrator.core.spec import Pool, Role
 from orchestrator.core.state import RunState
 
 _VERBS = {Role.PREPARE: "prepared", Role.TRAIN: "trained", Role.SERVE: "served"}

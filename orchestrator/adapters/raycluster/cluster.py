@@ -21,7 +21,7 @@ from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.standby import Reserve
 from orchestrator.core.classify import LOSSES
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.spec import Pool
+from orchestrator.core.hardware import Pool
 from orchestrator.messages import AttemptRequest, Failed, Message, PoolStatus, Succeeded
 from orchestrator.ports import Worker
 

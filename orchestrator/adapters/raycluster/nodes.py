@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import ray
 
 from orchestrator.adapters.raycluster import access
-from orchestrator.core.spec import Pool
+from orchestrator.core.hardware import Pool
 from orchestrator.messages import PoolState, PoolStatus
 
 _PROBE_SECONDS = 0.5

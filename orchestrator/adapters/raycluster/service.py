@@ -22,8 +22,8 @@ from typing import Any
 from orchestrator import supervisor
 from orchestrator.adapters.raycluster import access
 from orchestrator.core.errors import ClusterError
+from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import ClusterSettings
-from orchestrator.core.spec import Pool
 
 SERVICE = "ray"
 HOST = "127.0.0.1"

@@ -21,6 +21,7 @@ from ray.serve.exceptions import RayServeException
 
 from orchestrator.adapters.rayserve import placement, state
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica
+from orchestrator.adapters.rayserve.scaling import FollowLoad
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
 
@@ -31,6 +32,7 @@ _ANSWER_SECONDS = 60.0
 _LONGEST_STREAM_SECONDS = 300.0
 # A replica that runs but does not answer so yet.
 _UNREADY = {HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}
+_POLICY = f"{FollowLoad.__module__}:{FollowLoad.__name__}"
 _one_at_a_time = threading.RLock()
 
 
@@ -57,7 +59,7 @@ def _size(deployment: Deployment) -> dict[str, Any]:
     endpoint = deployment.endpoint
     if endpoint.max_replicas is None:
         return {"num_replicas": endpoint.replicas}
-    scaling = {
+    scaling: dict[str, Any] = {
         "min_replicas": endpoint.replicas,
         "max_replicas": endpoint.max_replicas,
         "initial_replicas": max(1, endpoint.replicas),
@@ -65,6 +67,9 @@ def _size(deployment: Deployment) -> dict[str, Any]:
         "upscale_delay_s": 2.0,
         "downscale_delay_s": 60.0,
     }
+    if endpoint.target_tokens is not None:
+        told = {"target_tokens": endpoint.target_tokens}
+        scaling["policy"] = {"policy_function": _POLICY, "policy_kwargs": told}
     return {"autoscaling_config": scaling}
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from ray import serve
 
+from orchestrator.adapters.rayserve.scaling import HELD
 from orchestrator.control.context import hardware_of
 from orchestrator.control.job_import import extend_path, load_job
 from orchestrator.core.endpoints import Deployment
@@ -56,6 +57,11 @@ class Replica:
 
     def reconfigure(self, config: object) -> None:
         """Take the user config: it names the attempt to those who ask Serve, nothing more."""
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what Serve scales by beside requests; what predicts holds no tokens."""
+        told: dict[str, float] = getattr(self._engine, "statistics", dict)()
+        return {HELD: float(told.get(HELD, 0.0))}
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers HTTP."""

@@ -11,12 +11,14 @@ import pytest
 
 from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, Pace
+from orchestrator.core.emulation import Emulation
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.hardware import Accelerator, Pool, Role
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.qualification import Verdict
 from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import TrackingSettings
-from orchestrator.core.spec import Accelerator, Emulation, Endpoint, Needs, Pool, Role, Stage
+from orchestrator.core.spec import Endpoint, Needs, Stage
 from orchestrator.core.state import (
     AttemptFailed,
     AttemptPlaced,

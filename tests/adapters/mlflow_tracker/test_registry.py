@@ -22,11 +22,12 @@ from orchestrator.core.endpoints import (
     follow,
 )
 from orchestrator.core.failure import FailureKind
+from orchestrator.core.hardware import Role
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.qualification import Standing, Verdict, identity
 from orchestrator.core.registry import ModelVersion, key_of
 from orchestrator.core.run import RunHeader
-from orchestrator.core.spec import Endpoint, Needs, Role, Stage
+from orchestrator.core.spec import Endpoint, Needs, Stage
 from orchestrator.core.state import (
     AttemptFailed,
     AttemptPlaced,

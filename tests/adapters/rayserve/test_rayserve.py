@@ -18,11 +18,13 @@ import ray.serve.context
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import service
 from orchestrator.adapters.rayserve import RayServing
+from orchestrator.core.emulation import Emulation
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import FailureKind
+from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import ClusterSettings
-from orchestrator.core.spec import Emulation, Endpoint, Needs, Pool
+from orchestrator.core.spec import Endpoint, Needs
 from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
 from orchestrator.supervisor.record import wait
 from tests.build import accelerator

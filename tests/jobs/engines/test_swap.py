@@ -221,4 +221,10 @@ def test_an_echo_takes_the_version_of_a_folder_that_is_there(tmp_path: Path) -> 
         return {piece.version async for piece in engine.generate([104, 105], Sampling())}
 
     assert asyncio.run(versions()) == {"v2"} == {engine.version}
-    assert engine.statistics() == {"running": 0, "waiting": 0, "tokens": 2, "cache_used": 0.0}
+    assert engine.statistics() == {
+        "running": 0,
+        "waiting": 0,
+        "held": 0,
+        "tokens": 2,
+        "cache_used": 0.0,
+    }

@@ -1,0 +1,119 @@
+"""Help from another pool while an endpoint has no room: deployed when requests wait, then gone.
+
+The revision that helps is one of the same model, made by a run of its own like any other. It takes
+no share of the traffic, only what finds no room elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from orchestrator.control.revisions import Revisions
+from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionState
+from orchestrator.core.errors import ServingError
+from orchestrator.ports import Clock, EndpointStore, Traffic
+
+Deploy = Callable[[Deployment, str], None]
+Tell = Callable[[str], None]
+SECONDS_OF_A_CROWD = 3.0  # in which requests wait, until help is asked for
+SECONDS_BETWEEN_TRIES = 120.0
+SECONDS_OF_A_LULL = 120.0  # in which nobody needed the help, until it goes
+
+
+@dataclass(slots=True)
+class _Tries:
+    """How often help was asked for, and when last."""
+
+    count: int = 0
+    last: float = -SECONDS_BETWEEN_TRIES
+
+
+class Overflow:
+    """Looks after what helps the endpoints of a store; `tell` takes a line about what it did.
+
+    `deploy` is called with what leads an endpoint, and the pool on which the same is to help.
+    """
+
+    def __init__(
+        self,
+        store: EndpointStore,
+        traffic: Traffic,
+        revisions: Revisions,
+        clock: Clock,
+        tell: Tell,
+        deploy: Deploy,
+    ) -> None:
+        self._store, self._traffic, self._revisions = store, traffic, revisions
+        self._clock, self._tell, self._deploy = clock, tell, deploy
+        self._crowded: dict[str, float] = {}
+        self._tries: dict[str, _Tries] = {}
+        self._needed: dict[str, tuple[float, float]] = {}  # requests so far, and since when
+
+    def look(self) -> None:
+        """Look once. A gateway that does not answer changes nothing.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        for life in self._store.endpoints().values():
+            made = life.leading.deployment if life.leading else None
+            helper = _helper(life)
+            try:
+                if made is not None and helper is not None:
+                    self._use(life, made, helper)
+                elif made is not None and len(life.live) == 1:
+                    self._ask(life, made)
+            except ServingError:
+                continue
+
+    def _ask(self, life: EndpointLife, made: Deployment) -> None:
+        """Have help deployed where requests have waited for a moment."""
+        now = self._clock.now()
+        pools = made.endpoint.helpers(made.pool.name)
+        waiting = self._traffic.waiting(life.name) if pools else 0
+        if not waiting:
+            self._crowded.pop(life.name, None)
+            return
+        since = self._crowded.setdefault(life.name, now)
+        tries = self._tries.setdefault(life.name, _Tries())
+        rested = now - tries.last >= SECONDS_BETWEEN_TRIES
+        if now - since >= SECONDS_OF_A_CROWD and rested:
+            pool = pools[tries.count % len(pools)]
+            self._tries[life.name] = _Tries(tries.count + 1, now)
+            self._tell(f"{waiting} requests wait for {life.name}: pool {pool} is to help")
+            self._deploy(made, pool)
+
+    def _use(self, life: EndpointLife, made: Deployment, helper: Revision) -> None:
+        """Keep a helper while it is of use."""
+        theirs = helper.deployment
+        assert theirs is not None, "only ours help"  # noqa: S101
+        if helper.state is not RevisionState.READY:
+            return
+        if theirs.model.digest != made.model.digest or theirs.pool.name == made.pool.name:
+            self._retire(life, helper, f"{made.application} leads now")
+            return
+        now = self._clock.now()
+        figures: Mapping[str, float] = {
+            name: one.requests for name, one in self._traffic.figures(life.name).items()
+        }
+        count = figures.get(helper.name, 0.0)
+        before, since = self._needed.get(theirs.application, (-1.0, now))
+        if count != before or self._traffic.waiting(life.name):
+            self._needed[theirs.application] = count, now
+        elif now - since >= SECONDS_OF_A_LULL:
+            self._retire(life, helper, f"nobody needed it for {SECONDS_OF_A_LULL:g} s")
+
+    def _retire(self, life: EndpointLife, helper: Revision, reason: str) -> None:
+        self._tell(f"{life.name}.{helper.name} helps no more: {reason}")
+        self._tries.pop(life.name, None)
+        self._revisions.retire_number(life.name, helper.number, reason)
+
+
+def _helper(life: EndpointLife) -> Revision | None:
+    """Return the live revision that was made to help, if there is one and it has no share."""
+    for one in life.live:
+        made = one.deployment
+        if made and made.endpoint.rollout.overflow and not life.shares.get(one.number):
+            return one
+    return None
