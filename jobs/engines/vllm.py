@@ -21,6 +21,7 @@ from jobs.engines.stepping import Stepper
 from jobs.engines.vllm_batch import INSTEAD, VllmBatch
 from jobs.engines.weights import check_alike, check_tokenizer, load, shape
 from jobs.engines.words import Words
+from jobs.formats.records import KEY
 from orchestrator.job import Hardware, Piece, Sampling, Score
 
 
@@ -62,7 +63,9 @@ class VllmEngine:
         self.max_context = min(own, max_context)
         self.vocabulary = int(model.config.vocab_size)
         # Read again: what is loaded is plain, whatever the folder holds.
-        check_able(hardware, AutoConfig.from_pretrained(model_folder, local_files_only=True))
+        config = AutoConfig.from_pretrained(model_folder, local_files_only=True)
+        check_able(hardware, config)
+        self._coded = hasattr(config, KEY)  # vLLM computes with what goes in in 8 bits, too
         arguments = {
             "max_model_len": self.max_context,
             "max_num_seqs": slots,
@@ -143,7 +146,7 @@ class VllmEngine:
             whole = [*tokens, *made]
             logs = probe.by_model(model, whole[:-1])
             expected = logs.gather(1, torch.tensor(whole[1:])[:, None])[:, 0]
-            probe.judge(probe.difference(found, expected), model.dtype)
+            probe.judge(probe.difference(found, expected), model.dtype, coded=self._coded)
 
         return check
 
@@ -159,6 +162,6 @@ def check_able(hardware: Hardware, config: Any) -> None:  # noqa: ANN401 - as ab
         raise ValueError(f"vLLM doesn't run on an emulated {hardware.device!r}; {INSTEAD}")
     if on_cpu and kind.startswith("deepseek"):
         raise ValueError(f"vLLM computes {kind!r} wrongly on a CPU without compiling; {INSTEAD}")
-    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    method = (getattr(config, KEY, None) or {}).get("quant_method")
     if on_cpu and method == "fp8" and not torch.cpu.get_capabilities().get("amx_tile"):
         raise ValueError("vLLM needs AMX for FP8 on a CPU; export the model in bf16")

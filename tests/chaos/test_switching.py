@@ -74,12 +74,24 @@ def load() -> Load:
     return Load(BASE, "smoke")
 
 
+def test_a_pool_that_does_not_qualify_is_not_switched_to(place: Workplace) -> None:
+    planted = "++fleet.pools.nvidia.emulation.faults=[{what: raise, at_step: 2, text: XID 79}]"
+    with load() as clients:
+        done = place.run("switch", "smoke", "pool=nvidia", planted, seconds=300)
+    print(f"\nrefused: {clients.line}\n{done.stderr.strip()}")
+    assert done.returncode == 2
+    assert "pool 'nvidia' was refused for serve by run qualify-nvidia" in done.stderr
+    assert pool_of(place) == "ascend"
+    assert clients.failures == []
+
+
 def test_a_switch_there_and_back_fails_no_request(place: Workplace) -> None:
     with load() as clients:
         for pool in ("nvidia", "ascend"):
             done = place.run("switch", "smoke", f"pool={pool}", f"{ROLLOUT}.hold=3", seconds=300)
             assert done.returncode == 0, done.stdout + done.stderr
             assert pool_of(place) == pool
+            assert f"Run qualify-{pool}-" in done.stdout, "no verdict on it held"
     print(f"\nswitch there and back: {clients.line}, versions {sorted(clients.versions)}")
     assert clients.failures == []
     assert len({version.partition("-")[0] for version in clients.versions}) == 3

@@ -24,6 +24,7 @@ from tests.jobs.engines.tiny_llama import (
     save_byte_tokenizer,
     save_tiny_llama,
 )
+from tests.jobs.formats.models import convert
 
 PROMPTS = [f"{number} + {number} =" * number for number in range(1, 9)]
 GREEDY = Sampling(max_tokens=24, temperature=0, logprobs=2)
@@ -101,6 +102,22 @@ def references(folders: list[Path]) -> list[list[list[Piece]]]:
         answers.append(asyncio.run(ask_all(engine)))
         engine.close()
     return answers
+
+
+@with_vllm
+def test_int8_is_served_nearly_as_its_plain_weights_are(tmp_path: Path) -> None:
+    """What goes into a layer is rounded to 8 bits as well, which the probe must allow."""
+    plain = save_tiny_llama(tmp_path / "plain", head_dim=32)
+    coded = save_byte_tokenizer(convert(plain, tmp_path / "int8", "int8"))
+    engine = VllmEngine(coded, HARDWARE, cache_gb=0.1, **DTYPE)
+    embedded = EmbeddedEngine(coded, HARDWARE, threads=1)
+    tokens = embedded.encode("to be, or not to be, that is the question")
+    told = [[one.logprob for one in made.score(tokens, 4, 8)] for made in (engine, embedded)]
+    for made in (engine, embedded):
+        made.close()
+    ours, theirs = torch.tensor(told)
+    assert float((ours - theirs).abs().mean()) < 0.8, "of 4 to 10 for a token"
+    assert float(torch.corrcoef(torch.stack([ours, theirs]))[0, 1]) > 0.85
 
 
 @with_vllm
