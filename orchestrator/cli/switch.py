@@ -63,38 +63,32 @@ def go(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Exit:
     for line in anew(planned, kept):
         out.print(f"  {line}", markup=False)
     endpoints = [stage.endpoint for stage in found.pipeline.stages if stage.endpoint]
-    for line in _unknown(planned, way):
-        out.print(f"  {line}", markup=False)
+    unproven = _unproven(planned) if way.qualify and not way.unqualified else ()
+    for pool, role in unproven:
+        out.print(f"  qualify {pool} to {role}: no verdict on it holds", markup=False)
     for endpoint in endpoints:
         for line in steps(endpoint, wiring.endpoint_store(wiring.home()).endpoint(endpoint.name)):
             out.print(f"  {line}", markup=False)
     if way.dry:
         return Exit.SUCCEEDED
+    for pool, role in unproven:
+        qualify.first(found, planned.pools[pool], role)
     header = session.new_header(found, _earned(found, planned, way), name)
     return _drive(found, header, kept)
 
 
-def _unknown(planned: Plan, way: Way) -> list[str]:
-    """Return which pools are qualified first, in a line each."""
-    if way.unqualified or not way.qualify:
-        return []
-    found = unknown(planned, wiring.verdicts(), wiring.clock().now(), (Role.SERVE,))
-    return [f"qualify {pool} to {role}: no verdict on it holds" for pool, role in found]
+def _unproven(planned: Plan) -> Sequence[tuple[str, Role]]:
+    """Return the pools that serve, and of which no verdict holds."""
+    return unknown(planned, wiring.verdicts(), wiring.clock().now(), (Role.SERVE,))
 
 
 def _earned(found: Settings, planned: Plan, way: Way) -> Plan:
-    """Return the plan with pools that may serve; the new one is qualified first if it must be.
+    """Return the plan with pools that may serve.
 
     Raises:
         PlanError: The pool was refused, or is not qualified.
     """
-    if way.unqualified:
-        return planned
-    if way.qualify:
-        now = wiring.clock().now()
-        for pool, role in unknown(planned, wiring.verdicts(), now, (Role.SERVE,)):
-            qualify.first(found, planned.pools[pool], role)
-    vetted = wiring.vetted(found, planned, roles=(Role.SERVE,))
+    vetted = wiring.vetted(found, planned, unqualified=way.unqualified, roles=(Role.SERVE,))
     if vetted.problems:
         raise PlanError(vetted.problems)
     return vetted.plan
