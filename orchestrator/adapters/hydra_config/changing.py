@@ -27,7 +27,7 @@ def changed(config: Mapping[str, Json], overrides: Sequence[str]) -> Mapping[str
 
 def _set(made: dict[str, Json], config: Mapping[str, Json], word: str) -> Problem | None:
     """Set one value; what is no key of its place, the parser will say."""
-    path, equals, text = word.partition("=")
+    path, equals, text = word.lstrip("+").partition("=")  # a key may be new in any case
     if not equals or not path:
         return Problem("", f"{word!r} is no override", "write KEY=VALUE, as roles.serve=ascend")
     *parents, last = path.split(".")

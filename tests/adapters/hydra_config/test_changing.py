@@ -16,6 +16,7 @@ def test_values_are_set_where_they_stand_and_the_original_stays() -> None:
     assert made["roles"] == {"serve": "nvidia"}
     assert made["pipeline"]["stages"]["serve"]["endpoint"] == {"rollout": {"steps": [100]}}  # type: ignore[index]
     assert CONFIG["roles"] == {"serve": "ascend"}
+    assert changed(CONFIG, [f"++{word}" for word in words]) == made, "as for Hydra"
     deep = changed(CONFIG, ["pipeline.stages.serve.endpoint.rollout.hold=5"])
     assert deep["pipeline"]["stages"]["serve"]["endpoint"] == {"rollout": {"hold": 5}}  # type: ignore[index]
 
