@@ -123,6 +123,7 @@ def test_a_rollback_fails_no_request(place: Workplace) -> None:
         assert place.run("rollback", "smoke").returncode == 0
         assert pool_of(place) == "ascend"
         time.sleep(3.0)  # noqa: TID251 - as above
+    assert place.run("undeploy", "smoke", new).returncode == 0, "others want its chip"
     print(f"\nrollback: {clients.line}")
     assert clients.failures == []
 
