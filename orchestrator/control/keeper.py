@@ -15,7 +15,6 @@ from orchestrator.core.endpoints import (
     EndpointLife,
     Revision,
     RevisionState,
-    rests,
 )
 from orchestrator.messages import Failed, RevisionStatus, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Replicas
@@ -100,7 +99,7 @@ class Keeper:
         return {
             name: life
             for name, life in lives.items()
-            if rests(life, asked.get(name, 0.0), now) and not self._is_starting(life)
+            if _rests(life, asked.get(name, 0.0), now) and not self._is_starting(life)
         }
 
     def _is_starting(self, life: EndpointLife) -> bool:
@@ -176,3 +175,15 @@ def _retired(lives: Mapping[str, EndpointLife]) -> set[str]:
 
 def _ours(lives: Mapping[str, EndpointLife]) -> list[Revision]:
     return [revision for life in lives.values() for revision in life.live if revision.deployment]
+
+
+def _rests(life: EndpointLife, asked: float, now: float) -> bool:
+    """Return whether nobody has asked for so long that the replicas are to end.
+
+    `asked` is when somebody last did, `now` the time, in seconds since the epoch. While there is
+    more than one revision the traffic is on its way to another, and none of them rests.
+    """
+    made = life.leading.deployment if life.leading else None
+    if made is None or made.endpoint.idle is None or len(life.live) > 1:
+        return False
+    return now - max(asked, life.moves[-1].at) >= made.endpoint.idle

@@ -90,7 +90,7 @@ class Overflow:
         assert theirs is not None, "only ours help"  # noqa: S101
         if helper.state is not RevisionState.READY:
             return
-        if theirs.model.digest != made.model.digest or theirs.pool.name == made.pool.name:
+        if life.helped_by(helper.number) not in (None, made.revision):
             self._retire(life, helper, f"{made.application} leads now")
             return
         now = self._clock.now()
@@ -107,6 +107,7 @@ class Overflow:
     def _retire(self, life: EndpointLife, helper: Revision, reason: str) -> None:
         self._tell(f"{life.name}.{helper.name} helps no more: {reason}")
         self._tries.pop(life.name, None)
+        self._needed.pop(f"{life.name}.{helper.name}", None)
         self._revisions.retire_number(life.name, helper.number, reason)
 
 

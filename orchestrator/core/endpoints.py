@@ -167,6 +167,7 @@ class Move:
     at: float
     shares: Mapping[int, int]
     reason: str
+    overflow: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +196,8 @@ class EndpointLife:
     @property
     def leading(self) -> Revision | None:
         """The revision with the largest share of the traffic; the newer of equals."""
-        shared = [(share, number) for number, share in self.shares.items() if share]
-        return self.revisions[max(shared)[1]] if shared else None
+        number = _leader(self.shares)
+        return None if number is None else self.revisions[number]
 
     @property
     def live(self) -> tuple[Revision, ...]:
@@ -207,24 +208,19 @@ class EndpointLife:
     @property
     def before(self) -> Revision | None:
         """The revision that led before the one that leads now; what a rollback goes back to."""
-        leading = self.leading
-        for move in reversed(self.moves):
-            shared = [(share, number) for number, share in move.shares.items() if share]
-            if shared and leading is not None and max(shared)[1] != leading.number:
-                return self.revisions[max(shared)[1]]
-        return None
+        now = _leader(self.shares)
+        leaders = (_leader(move.shares) for move in reversed(self.moves))
+        number = next((one for one in leaders if one and one != now), None)
+        return self.revisions[number] if now and number else None
+
+    def helped_by(self, number: int) -> int | None:
+        """Number of the revision that led when revision `number` became its overflow."""
+        return next((_leader(m.shares) for m in self.moves if m.overflow == number), None)
 
 
-def rests(life: EndpointLife, asked: float, now: float) -> bool:
-    """Return whether nobody has asked for so long that the replicas are to end.
-
-    `asked` is when somebody last did, `now` the time, in seconds since the epoch. While there is
-    more than one revision the traffic is on its way to another, and none of them rests.
-    """
-    made = life.leading.deployment if life.leading else None
-    if made is None or made.endpoint.idle is None or len(life.live) > 1:
-        return False
-    return now - max(asked, life.moves[-1].at) >= made.endpoint.idle
+def _leader(shares: Mapping[int, int]) -> int | None:
+    shared = [(share, number) for number, share in shares.items() if share]
+    return max(shared)[1] if shared else None
 
 
 def follow(life: EndpointLife, event: EndpointEvent, at: float) -> EndpointLife:
@@ -264,7 +260,7 @@ def _moved(life: EndpointLife, event: TrafficMoved, at: float) -> EndpointLife:
     if sum(event.shares.values()) != WHOLE or any(share < 0 for share in event.shares.values()):
         raise _unfit(life, f"shares {dict(event.shares)!r} are not {WHOLE} percent together")
     shares = {number: share for number, share in event.shares.items() if share}
-    move = Move(at=at, shares=shares, reason=event.reason)
+    move = Move(at=at, shares=shares, reason=event.reason, overflow=event.overflow)
     beside = {"shadow": event.shadow, "overflow": event.overflow}
     return replace(life, shares=shares, moves=(*life.moves, move), **beside)  # type: ignore[arg-type]
 

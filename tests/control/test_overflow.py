@@ -54,12 +54,10 @@ class Bench:
             self.overflow.look()
             self.clock.sleep(1.0)
 
-    def helper(self, pool_name: str = "b") -> Deployment:
-        made = deployment("chat", pool_name=pool_name, revision=2)
+    def helper(self) -> Deployment:
+        made = deployment("chat", pool_name="b", revision=2)
         rollout = replace(made.endpoint.rollout, overflow=True)
-        return replace(
-            made, endpoint=replace(made.endpoint, rollout=rollout), model=self.made.model
-        )
+        return replace(made, endpoint=replace(made.endpoint, rollout=rollout))
 
     def join(self, made: Deployment) -> None:
         """Have the helper there, as a run of its own makes it."""
@@ -134,16 +132,20 @@ def test_a_helper_stays_while_it_answers_or_others_wait_and_then_goes(bench: Ben
     assert bench.told == ["chat.r2 helps no more: nobody needed it for 120 s"]
 
 
-def test_one_of_another_model_or_of_the_pool_that_leads_goes_at_once(bench: Bench) -> None:
-    other = bench.helper()
-    bench.join(replace(other, model=replace(other.model, digest="sha256:other")))
+def test_one_that_helped_another_revision_than_the_one_that_leads_goes_at_once(
+    bench: Bench,
+) -> None:
+    bench.join(bench.helper())
     bench.look(1)
-    assert bench.live == ["r1"]
-    assert bench.told == ["chat.r2 helps no more: chat.r1 leads now"]
-    again = Bench()
-    again.join(again.helper("a"))
-    again.look(1)
-    assert again.live == ["r1"]
+    assert bench.live == ["r1", "r2"]
+    bench.follow(RevisionAdded(3, deployment("chat", revision=3)), RevisionReady(3))
+    bench.follow(TrafficMoved({1: 60, 3: 40}, "rollout", overflow=2))
+    bench.look(1)
+    assert bench.live == ["r1", "r2", "r3"]
+    bench.follow(TrafficMoved({3: 100}, "rollout", overflow=2))
+    bench.look(1)
+    assert bench.live == ["r1", "r3"]
+    assert bench.told == ["chat.r2 helps no more: chat.r3 leads now"]
 
 
 def test_an_overflow_that_somebody_set_by_hand_is_left_alone(bench: Bench) -> None:
