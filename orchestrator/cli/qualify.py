@@ -25,13 +25,13 @@ from orchestrator.core.qualification import (
     EARNED,
     Standing,
     Verdict,
-    failures_of,
     identity,
     judge,
 )
 from orchestrator.core.run import Run
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Json
+from orchestrator.core.trial import failures_of
 
 PIPELINE = "pipeline=qualify"
 QUICK_STEPS = 4

@@ -2,7 +2,7 @@
 
 A verdict is of one pool as it was configured then (`identity`), for one role, and holds for a
 time. A pool that was refused is used by no plan and by no fallback; one without a verdict is used
-unless `Rules.required`.
+unless `Rules` ask for one.
 """
 
 from __future__ import annotations
@@ -14,28 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from orchestrator.core.errors import Problem
-from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.plan import Plan, PlannedStage
-from orchestrator.core.run import Run, StageRun
-from orchestrator.core.state import RunState
 
 DAY = 86_400.0
 # Roles that a pool must earn; what prepares data needs no chip.
 EARNED = (Role.TRAIN, Role.SERVE)
-# What ends an attempt for these reasons says nothing of the pool.
-NO_VERDICT = frozenset(
-    {
-        FailureKind.BUDGET,
-        FailureKind.CANCELLED,
-        FailureKind.CONTROLLER_LOST,
-        FailureKind.DRAINED,
-        FailureKind.TIME,
-    }
-)
-# What shows between chips is no matter of a replica, which has its own.
-OF_A_GANG = frozenset({FailureKind.INTERCONNECT})
-LONGEST_NOTE = 240
 
 
 class Standing(StrEnum):
@@ -79,12 +63,17 @@ class Rules:
     """What pools may be used. A config writes it under `qualification`.
 
     Attributes:
-        required: Whether a pool without a valid verdict is kept out, as one that was refused is.
+        required: Whether a pool without a valid verdict is kept out, as one that was refused is;
+            where `None`, one of real chips is, and one that is emulated is not.
         days: How long a verdict holds.
     """
 
-    required: bool = False
+    required: bool | None = None
     days: float = 7.0
+
+    def ask_for_one(self, pool: Pool) -> bool:
+        """Whether `pool` is kept out without a verdict."""
+        return not pool.emulated if self.required is None else self.required
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +163,9 @@ def vet(
     used = _used(plan, roles)
     found = {(p, r): verdict_of(plan.pools[p], r, verdicts, now) for p, r in used}
     barred = {
-        key: why for key, verdict in found.items() if (why := _objection(key, verdict, rules))
+        (name, role): why
+        for (name, role), verdict in found.items()
+        if (why := _objection(plan.pools[name], role, verdict, rules))
     }
     stages = tuple(_without(stage, barred) for stage in plan.stages)
     named = {name for one in stages for name in (*one.pools, *one.overflow)}
@@ -183,7 +174,7 @@ def vet(
         plan=replace(plan, stages=stages, pools=pools),
         problems=tuple(_problems(plan, barred)),
         dropped=tuple(_dropped(plan, barred)),
-        notes=tuple(_remarks(found, rules)),
+        notes=tuple(_remarks(found, barred)),
     )
 
 
@@ -210,15 +201,15 @@ def _used(plan: Plan, roles: Collection[Role]) -> tuple[tuple[str, Role], ...]:
     return tuple(dict.fromkeys(pairs))
 
 
-def _objection(key: tuple[str, Role], verdict: Verdict | None, rules: Rules) -> str:
-    pool, role = key
+def _objection(pool: Pool, role: Role, verdict: Verdict | None, rules: Rules) -> str:
+    where = f"pool {pool.name!r}"
     if verdict is None:
-        return f"pool {pool!r} is not qualified for {role!s}" if rules.required else ""
+        return f"{where} is not qualified for {role!s}" if rules.ask_for_one(pool) else ""
     if verdict.standing is not Standing.REFUSED:
         return ""
     more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
     why = f"{verdict.reasons[0]}{more}" if verdict.reasons else "no reason is kept"
-    return f"pool {pool!r} was refused for {role!s} by run {verdict.run}: {why}"
+    return f"{where} was refused for {role!s} by run {verdict.run}: {why}"
 
 
 def _without(planned: PlannedStage, barred: Mapping[tuple[str, Role], str]) -> PlannedStage:
@@ -245,52 +236,13 @@ def _dropped(plan: Plan, barred: Mapping[tuple[str, Role], str]) -> Iterator[str
             yield f"no fallback: {barred[key]}"
 
 
-def _remarks(found: Mapping[tuple[str, Role], Verdict | None], rules: Rules) -> Iterator[str]:
-    unknown = [f"{pool} ({role})" for (pool, role), verdict in found.items() if verdict is None]
-    if unknown and not rules.required:
+def _remarks(
+    found: Mapping[tuple[str, Role], Verdict | None], barred: Collection[tuple[str, Role]]
+) -> Iterator[str]:
+    used = (key for key, verdict in found.items() if verdict is None and key not in barred)
+    unknown = [f"{pool} ({role})" for pool, role in used]
+    if unknown:
         yield f"Not qualified: {', '.join(unknown)}; `orchestrator qualify POOL` checks a pool."
     for (pool, role), verdict in found.items():
         if verdict is not None and verdict.standing is Standing.LIMITED:
             yield f"{pool} is qualified for {role} with limits: {'; '.join(verdict.reasons)}"
-
-
-# --- what a run of checks says ----------------------------------------------------------------
-
-
-def failures_of(run: Run) -> tuple[Finding, ...] | None:
-    """Return how attempts of a qualification failed; `None` where that says nothing of the pool.
-
-    An attempt that broke is a finding too: a link that is lost, a worker that hangs.
-    """
-    failed = [
-        (stage, attempt.failure)
-        for stage in run.stages.values()
-        for attempt in stage.attempts
-        if attempt.failure
-    ]
-    if not run.done or run.state is RunState.CANCELLED:
-        return None
-    if any(_says_nothing(stage, failure) for stage, failure in failed):
-        return None
-    return tuple(_told(stage.name, failure) for stage, failure in failed)
-
-
-def _says_nothing(stage: StageRun, failure: Failure) -> bool:
-    """Whether a failure is not of the pool: somebody else's work was on it, for one."""
-    waited = failure.kind is FailureKind.PLACEMENT
-    bounded = stage.planned.stage.limits.pending is not None
-    return failure.kind in NO_VERDICT or (waited and bounded)
-
-
-def _told(stage: str, failure: Failure) -> Finding:
-    places = (("rank", failure.rank), ("step", failure.step))
-    where = ", ".join(f"{name} {number}" for name, number in places if number is not None)
-    said = " ".join(failure.evidence.split())
-    said = said if len(said) <= LONGEST_NOTE else f"{said[:LONGEST_NOTE]} ..."
-    return Finding(
-        check=stage,
-        subject=str(failure.kind),
-        status=Status.FAILED,
-        note=f"{said} ({where})" if where else said,
-        roles=(Role.TRAIN,) if failure.kind in OF_A_GANG else EARNED,
-    )

@@ -18,7 +18,6 @@ from orchestrator.core.qualification import (
     Standing,
     Status,
     Verdict,
-    failures_of,
     identity,
     judge,
     unknown,
@@ -37,6 +36,7 @@ from orchestrator.core.state import (
     RunStarted,
     StageFailed,
 )
+from orchestrator.core.trial import failures_of
 from tests.build import accelerator, failure, header, plan, pool, stage
 
 GOOD = Finding(check="products", subject="float32", status=Status.PASSED)
@@ -115,7 +115,7 @@ def test_a_new_price_leaves_the_verdict() -> None:
 # --- what follows for a plan --------------------------------------------------------------------
 
 MADE = plan(stage("s"), pools=("a", "b", "c"))
-FREE, STRICT = Rules(), Rules(required=True)
+FREE, STRICT = Rules(required=False), Rules(required=True)
 
 
 def pools_of(made: Plan) -> tuple[str, ...]:
@@ -162,6 +162,19 @@ def test_where_verdicts_are_required_pools_without_one_are_kept_out() -> None:
     assert found.notes == ("c is qualified for train with limits: EI0002; slow",)
     [problem] = vet(MADE, [], STRICT, 0.0).problems
     assert problem.what == "pool 'a' is not qualified for train"
+
+
+def test_unless_somebody_says_otherwise_real_chips_need_a_verdict_and_emulated_ones_do_not() -> (
+    None
+):
+    stand_in = pool("b", emulation=Emulation())
+    made = plan(stage("s"), pools=("a", "b"), b=stand_in)
+    [problem] = vet(made, [], Rules(), 0.0).problems
+    assert problem.what == "pool 'a' is not qualified for train"
+    other = vet(plan(stage("s"), pools=("b", "a"), b=stand_in), [], Rules(), 0.0)
+    assert other.problems == ()
+    assert pools_of(other.plan) == ("b",)
+    assert other.notes[0].startswith("Not qualified: b (train); `orchestrator")
 
 
 def test_formats_stay_with_their_pools() -> None:
