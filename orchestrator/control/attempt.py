@@ -113,6 +113,7 @@ class _Attempt:
         self._context: AttemptContext | None = None
         self._output: Path | None = None
         self._working = False
+        self._error: BaseException | None = None
 
     def run(self) -> None:
         """Do the work; the outcome is the last that leaves."""
@@ -140,16 +141,22 @@ class _Attempt:
     def _outcome(self) -> Succeeded | Failed:
         try:
             return self._execute()
-        except (CancelledError, StaleAttemptError) as error:
+        except BaseException as error:  # noqa: BLE001 - user code: any outcome becomes a value
+            # Its frames hold the links of the gang. To let go of them may wait for the others, who
+            # wait for this one: that must not be before the outcome is told.
+            self._error = error
+            return self._of(error)
+
+    def _of(self, error: BaseException) -> Failed:
+        if isinstance(error, CancelledError | StaleAttemptError):
             return self._failed(FailureKind.CANCELLED, str(error))
-        except DrainedError as error:
+        if isinstance(error, DrainedError):
             failure = self._failure(FailureKind.DRAINED, str(error))
             return Failed(replace(failure, step=error.step))
-        except BaseException as error:  # noqa: BLE001 - user code: any outcome becomes a value
-            if self._context is not None:
-                self._context.checkpoints.settle()
-            found = describe(error, self._request.signatures)
-            return self._failed(found.kind, found.line, found.detail)
+        if self._context is not None:
+            self._context.checkpoints.settle()
+        found = describe(error, self._request.signatures)
+        return self._failed(found.kind, found.line, found.detail)
 
     def _execute(self) -> Succeeded | Failed:
         request = self._request
