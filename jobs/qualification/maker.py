@@ -17,6 +17,8 @@ _SHOWN = 160  # characters of what it says
 def check_maker(bench: Bench, command: Sequence[str], failed: str) -> None:
     """Run `command`, and fail where what it prints matches the regular expression `failed`.
 
+    Where that is empty, fail where the command does.
+
     One that can't be run to its end is a limit: it says nothing of the chips, and nobody knows.
     """
     subject = command[0] if command else "none"
@@ -46,10 +48,11 @@ def diagnosed(command: Sequence[str], failed: str) -> tuple[str, str]:
     except subprocess.TimeoutExpired:
         return LIMITED, f"did not end within {SECONDS:g} s"
     said = " ".join(done.stdout.split())
-    found = re.search(failed, said)
+    found = re.search(failed, said) if failed else None
     if found:
         begin = max(found.start() - _SHOWN, 0)
         return FAILED, said[begin : found.end() + _SHOWN]
-    if done.returncode:
-        return LIMITED, f"ended with {done.returncode}: {said[-_SHOWN:] or 'no word'}"
+    if done.returncode:  # without an expression the status is all there is to judge by
+        ended = f"ended with {done.returncode}: {said[-_SHOWN:] or 'no word'}"
+        return LIMITED if failed else FAILED, ended
     return PASSED, ""

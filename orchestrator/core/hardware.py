@@ -38,7 +38,8 @@ class Accelerator:
         torch_package: Package that adds the torch device, where it isn't built in.
         vllm_plugin: vLLM plug-in package of the maker.
         diagnostic: The maker's command that tests the chips of a node.
-        diagnostic_failed: Regular expression for what it prints where a test failed.
+        diagnostic_failed: Regular expression for what it prints where a test failed; where it is
+            empty, its exit status tells.
         memory_gb: Memory of a chip, GB.
         bandwidth_tbs: Memory bandwidth, TB/s.
         bf16_tflops: Dense BF16 rate, TFLOP/s.

@@ -6,6 +6,7 @@ passed over here. What a pipeline needs to make sense is the plan's to say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from orchestrator.adapters.hydra_config import emulated
@@ -75,6 +76,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "pipeline.stages.*.endpoint.replicas": (1, 10_000),
 }
 
+PATTERN = "fleet.pools.*.accelerator.diagnostic_failed"
+
 
 def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
     """Yield what is wrong with a config beside its types."""
@@ -84,8 +87,19 @@ def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
             if number and not low <= value <= high:  # type: ignore[operator]
                 hint = f"at least {low}" if high is MOST else f"{low} to {high}"
                 yield Problem(path, f"{value!r} is out of bounds", hint)
+    for path, value in _at(data, PATTERN.split("."), ()):
+        if isinstance(value, str) and not _compiles(value):
+            yield Problem(path, f"{value!r} is no regular expression", "escape what it means")
     yield from emulated.problems(_mapping(_mapping(data.get("fleet")).get("pools")))
     yield from _endpoint_names(_mapping(_mapping(data.get("pipeline")).get("stages")))
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
 
 
 def _endpoint_names(stages: Mapping[str, Json]) -> Iterator[Problem]:

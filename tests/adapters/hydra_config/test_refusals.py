@@ -21,6 +21,10 @@ ONE_LINE_EACH = [
     ("seed=abc", "seed: 'abc' is not a whole number"),
     ("seed=true", "seed: True is not a whole number"),
     ("seed=1.5", "seed: 1.5 is not a whole number"),
+    (
+        "fleet.pools.nvidia.accelerator.diagnostic_failed='('",
+        "fleet.pools.nvidia.accelerator.diagnostic_failed: '(' is no regular expression",
+    ),
     ("seed=-1", "seed: -1 is out of bounds; 0 to 4294967295"),
     ("seed=1e400", "seed: inf is not a whole number"),
     ("cost_limit=inf", "cost_limit: inf is out of bounds; at least 0"),

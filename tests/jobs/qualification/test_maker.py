@@ -65,6 +65,11 @@ def test_one_that_can_not_run_says_nothing_of_the_chip(
     )
 
 
+def test_without_an_expression_the_status_tells(tmp_path: Path) -> None:
+    assert diagnosed(script(tmp_path, "echo fine"), "") == (PASSED, "")
+    assert diagnosed(script(tmp_path, "echo bad; exit 3"), "") == (FAILED, "ended with 3: bad")
+
+
 def test_what_stands_in_for_a_chip_has_none(tmp_path: Path) -> None:
     bench = Bench(LocalContext(folder=tmp_path))
     check_maker(bench, ["dcgmi"], "x")
