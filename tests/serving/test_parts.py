@@ -28,11 +28,11 @@ def test_what_is_not_deep_passes(body: bytes) -> None:
     "body", [b"[" * 4, b'{"a":' * 4, b'["]", [[[]]]]', b"[]," * 20_001, b'[[[["' + b'"",' * 90_000]
 )
 def test_what_is_deep_or_has_too_many_parts_is_refused_quickly(body: bytes) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ApiError) as error:
         check_depth(body, 3)
     assert error.value.status == 400
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_a_connection_is_kept_for_the_next_request_and_a_closed_one_is_not() -> None:
