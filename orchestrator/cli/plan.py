@@ -76,13 +76,14 @@ def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
     for index, name in enumerate(planned.pools):
         pool = made.pools[name]
         price = pool.price
-        spent = 0.0 if planned.devices == 0 else cost.money(planned.device_hours, price)
+        devices = stage.on(name).devices
+        spent = 0.0 if devices == 0 else cost.money(planned.device_hours, price)
         yield (
             stage.name if index == 0 else "",
             stage.role if index == 0 else "",
             name,
             _chip(pool),
-            str(planned.devices),
+            str(devices),
             planned.formats[index] if planned.formats else _written(planned),
             tables.dollars(price),
             tables.dollars(spent),
@@ -91,7 +92,7 @@ def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
     for name in planned.overflow:
         pool = made.pools[name]
         chip, hourly = _chip(pool), tables.dollars(pool.price)
-        yield "", "", name, chip, str(planned.devices), "-", hourly, "-", "overflow"
+        yield "", "", name, chip, str(stage.on(name).devices), "-", hourly, "-", "overflow"
 
 
 def _written(planned: PlannedStage) -> str:

@@ -68,7 +68,7 @@ def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -
         run=run.header.run,
         stage=command.stage,
         attempt=command.number,
-        endpoint=endpoint,
+        endpoint=endpoint.on(command.pool),
         model=model,
         format=planned.formats[planned.pools.index(command.pool)],
         fallbacks=planned.pools[planned.pools.index(command.pool) + 1 :],

@@ -17,7 +17,7 @@ from orchestrator.core.errors import Problem
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Fleet, Pool
 from orchestrator.core.nearest import choices
-from orchestrator.core.spec import Bindings, Pipeline, Stage
+from orchestrator.core.spec import Bindings, Endpoint, Pipeline, Stage
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -31,6 +31,7 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
         yield from _value_problems(stage)
         yield from _role_problems(stage, fleet, bindings)
         yield from _format_problems(stage, pipeline, fleet, bindings)
+        yield from _scale_problems(stage, fleet)
         yield from _overflow_problems(stage, fleet)
 
 
@@ -155,6 +156,8 @@ def _least_values(stage: Stage) -> Iterator[tuple[str, float | None, float]]:
         yield "gate.deadline", stage.gate.deadline, 0
     if stage.endpoint:
         yield "endpoint.replicas", stage.endpoint.replicas, 1
+        for pool, scale in stage.endpoint.scale.items():
+            yield f"endpoint.scale.{pool}.replicas", scale.replicas, 1
 
 
 # --- a stage on its pools ---------------------------------------------------------------------
@@ -170,6 +173,7 @@ def _role_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[P
 
 
 def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
+    stage = stage.on(pool.name)
     path, where = f"pipeline.stages.{stage.name}", f"pool {pool.name!r}"
     if not pool.available:
         reason = pool.reason or "no reason given"
@@ -194,6 +198,25 @@ def _format_problems(
         if pool.name not in aside and formats.served_format(pipeline, stage, pool) is None:
             what = f"pool {pool.name!r} can't serve {asked!r}"
             yield Problem(f"pipeline.stages.{stage.name}", what, _able(pool))
+
+
+def _scale_problems(stage: Stage, fleet: Fleet) -> Iterator[Problem]:
+    if stage.endpoint is None:
+        return
+    path = f"pipeline.stages.{stage.name}.endpoint"
+    yield from _bound_problems(path, stage.endpoint)
+    for name in stage.endpoint.scale:
+        if name in fleet.pools:
+            yield from _bound_problems(f"{path}.scale.{name}", stage.endpoint.on(name))
+        else:
+            yield _unknown_pool(f"{path}.scale", name, fleet)
+
+
+def _bound_problems(path: str, endpoint: Endpoint) -> Iterator[Problem]:
+    least, most = endpoint.replicas, endpoint.max_replicas
+    if most is not None and most < least:
+        what = f"{most!r} is less than the {least!r} replicas that there are at least"
+        yield Problem(f"{path}.max_replicas", what, "raise it, or lower replicas")
 
 
 def _overflow_problems(stage: Stage, fleet: Fleet) -> Iterator[Problem]:

@@ -42,8 +42,8 @@ class PlannedStage:
 
     @property
     def devices(self) -> int:
-        """Chips that an attempt uses."""
-        return self.stage.devices
+        """Chips that an attempt uses on the first pool."""
+        return self.stage.on(self.pools[0]).devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,8 @@ def _bind(stage: Stage, pipeline: Pipeline, fleet: Fleet, bindings: Bindings) ->
     aside = left_out(pipeline, stage, [fleet.pools[name] for name in order])
     order = tuple(name for name in order if name not in aside)
     found = (served_format(pipeline, stage, fleet.pools[name]) for name in order)
-    hours = None if stage.hours is None else stage.devices * stage.hours
+    devices = stage.on(order[0]).devices
+    hours = None if stage.hours is None else devices * stage.hours
     price = fleet.pools[order[0]].price
     return PlannedStage(
         stage=stage,
@@ -138,7 +139,7 @@ def _bind(stage: Stage, pipeline: Pipeline, fleet: Fleet, bindings: Bindings) ->
         formats=tuple(form for form in found if form is not None),
         left_out=aside,
         device_hours=hours,
-        cost=0.0 if stage.devices == 0 else cost.money(hours, price),
+        cost=0.0 if devices == 0 else cost.money(hours, price),
     )
 
 

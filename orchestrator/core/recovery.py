@@ -124,7 +124,7 @@ def _possible(run: Run, stage: StageRun, kind: FailureKind, outlook: Outlook) ->
 
 def _room_elsewhere(run: Run, stage: StageRun) -> bool:
     """Whether the pool holds the stage's fewest workers without the nodes that failed."""
-    pool, spec = run.plan.pools[stage.pool], stage.planned.stage
+    pool, spec = run.plan.pools[stage.pool], stage.planned.stage.on(stage.pool)
     left = replace(pool, nodes=pool.nodes - len(avoided(stage)))
     return places(spec, left) >= spec.fewest
 

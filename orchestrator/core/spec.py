@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from orchestrator.core.failure import Action, FailureKind
@@ -36,6 +36,14 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Bounds of an endpoint's replicas on one pool; `None`: as on any other."""
+
+    replicas: int | None = None
+    max_replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """A model served at a stable address.
 
@@ -45,6 +53,7 @@ class Endpoint:
         model: Name of the stage input that holds the model folder.
         replicas: Number of engine processes; the least of them where it scales.
         max_replicas: The most of them; with it they follow the load.
+        scale: Other bounds of both on some pools, by their names.
         target_requests: Requests that a replica works on at once, for which scaling aims.
         target_tokens: Tokens of prompts and answers that a replica holds at once, likewise; what
             asks for more replicas counts. Tokens don't count where `None`.
@@ -67,6 +76,7 @@ class Endpoint:
     model: str = "model"
     replicas: int = 1
     max_replicas: int | None = None
+    scale: Mapping[str, Scale] = field(default_factory=dict)
     target_requests: float = 8.0
     target_tokens: float | None = None
     idle: float | None = None
@@ -77,6 +87,15 @@ class Endpoint:
     overflow: tuple[str, ...] = ()
     rollout: Rollout = field(default_factory=Rollout)
     engine_options: Mapping[str, Json] = field(default_factory=dict)
+
+    def on(self, pool: str) -> Endpoint:
+        """Return it with the bounds that hold on `pool`."""
+        there = self.scale.get(pool, Scale())
+        return replace(
+            self,
+            replicas=self.replicas if there.replicas is None else there.replicas,
+            max_replicas=self.max_replicas if there.max_replicas is None else there.max_replicas,
+        )
 
     def helpers(self, pool: str) -> tuple[str, ...]:
         """Return the pools that may help it out while it is served by `pool`."""
@@ -113,6 +132,10 @@ class Stage:
     def upstream(self) -> tuple[str, ...]:
         """Names of the stages that must be done before this one, each once."""
         return tuple(dict.fromkeys((*self.inputs.values(), *self.after)))
+
+    def on(self, pool: str) -> Stage:
+        """Return it as it is on `pool`, where an endpoint may have replicas of another number."""
+        return replace(self, endpoint=self.endpoint.on(pool)) if self.endpoint else self
 
     @property
     def processes(self) -> int:

@@ -53,7 +53,8 @@ def replicas(place: Workplace) -> int:
 
 @pytest.mark.parametrize("target", [BY_REQUESTS, BY_TOKENS], ids=["requests", "tokens"])
 def test_replicas_follow_the_load(place: Workplace, target: tuple[str, ...]) -> None:
-    launch(place, f"{ENDPOINT}.max_replicas=2", *target)
+    bounds = f"{ENDPOINT}.max_replicas=1", f"{ENDPOINT}.scale.ascend.max_replicas=2"
+    launch(place, *bounds, *target)
     assert replicas(place) == 1
     began = time.monotonic()
     with Load(BASE, "smoke") as clients:

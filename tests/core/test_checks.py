@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from orchestrator.core.checks import problems_of
@@ -210,33 +208,6 @@ def test_memory_is_that_of_all_the_chips_of_a_worker() -> None:
 def test_work_without_devices_fits_by_its_cores_alone() -> None:
     assert lines(needs(workers=16, devices=0), on=on(devices_per_node=0)) == []
     assert lines(needs(workers=99, devices=0, cpus=0), on=on(devices_per_node=0)) == []
-
-
-def test_a_pool_that_serves_no_offered_format_says_which_it_serves() -> None:
-    serve = stage("s", job=None, endpoint=CHAT, inputs={"model": "t"})
-    chip = accelerator(formats=("bf16", "int8"))
-    assert lines(stage("t"), serve, on=on(chip=chip)) == [
-        "pipeline.stages.s: pool 'a' can't serve 'fp8, hif8'; formats that it serves: bf16, int8"
-    ]
-
-
-def test_a_pool_that_is_to_help_an_endpoint_must_be_able_to() -> None:
-    able = accelerator(formats=("fp8",))
-    fleet_of_4 = fleet(
-        pool("a", chip=able),
-        pool("b", chip=accelerator(formats=("int8",))),
-        pool("c", chip=able, available=False),
-        pool("d", chip=able),
-    )
-    helped = replace(CHAT, overflow=("x", "a", "b", "c", "d"))
-    serve = stage("s", job=None, endpoint=helped, inputs={"model": "t"})
-    where = "pipeline.stages.s"
-    four, able_to = "pools of this fleet: a, b, c, d", "formats that it serves: int8"
-    assert lines(stage("t"), serve, on=fleet_of_4) == [
-        f"{where}.endpoint.overflow: 'x' is not a pool of fleet 'test'; {four}",
-        f"{where}.endpoint.overflow: pool 'b' can't serve any of: fp8, hif8; {able_to}",
-        f"{where}: pool 'c' is not available: no reason given; bind another pool",
-    ]
 
 
 def test_a_fallback_is_checked_like_the_chosen_pool() -> None:

@@ -14,7 +14,7 @@ from orchestrator.core.hardware import Role
 from orchestrator.core.plan import make_plan
 from orchestrator.core.policy import Limits
 from orchestrator.core.qualification import Rules, vet
-from orchestrator.core.spec import Endpoint, Needs, Pipeline
+from orchestrator.core.spec import Endpoint, Needs, Pipeline, Scale
 from tests.build import accelerator, bindings, fleet, pipeline, plan, pool, stage
 
 NAMES = tuple("abcdefgh")
@@ -105,6 +105,21 @@ def test_an_endpoint_gets_the_first_format_that_each_pool_serves() -> None:
     planned = plan(stage("t"), one, pools=("a", "b"), **chips)
     assert planned["s"].formats == ("fp8", "int8")
     assert planned["t"].formats == ()
+
+
+def test_an_endpoint_has_on_each_pool_the_replicas_that_are_said_of_it() -> None:
+    scaled = Endpoint(
+        name="chat",
+        engine="jobs.engines.e",
+        max_replicas=4,
+        scale={"a": Scale(replicas=3), "b": Scale(max_replicas=8)},
+    )
+    bounds = [(scaled.on(name).replicas, scaled.on(name).max_replicas) for name in "abc"]
+    assert bounds == [(3, 4), (1, 8), (1, 4)]
+    one = stage("s", job=None, role=Role.SERVE, endpoint=scaled, inputs={"model": "t"}, hours=2.0)
+    first, other = (plan(stage("t"), one, pools=order)["s"] for order in (("a", "b"), ("b",)))
+    assert (first.devices, first.device_hours) == (3, 6.0)
+    assert (other.devices, other.device_hours) == (1, 2.0)
 
 
 def test_a_plan_holds_the_pools_that_may_help_an_endpoint() -> None:

@@ -61,6 +61,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "pipeline.stages.*.watch.patience": (1, 1000),
     "pipeline.stages.*.gate.least": (1, MOST),
     "pipeline.stages.*.endpoint.max_replicas": (1, 10_000),
+    "pipeline.stages.*.endpoint.scale.*.replicas": (1, 10_000),
+    "pipeline.stages.*.endpoint.scale.*.max_replicas": (1, 10_000),
     "pipeline.stages.*.endpoint.target_requests": (0.1, 100_000),
     "pipeline.stages.*.endpoint.target_tokens": (1, MOST),
     "pipeline.stages.*.endpoint.idle": (1, MOST),
