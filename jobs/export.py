@@ -43,20 +43,24 @@ def export(
         raise ValueError(
             f"a {config.model_type} has no linear layer to quantise; export it in bf16"
         )
-    size = Conversion(
+    written = Conversion(
         source=source,
         form=format,
         choice=choice,
         device="cpu" if ctx.hardware.emulated else ctx.device,
         threads=os.cpu_count() or 1,
     ).run(ctx.output)
+    for name, sha256 in written.hashes.items():
+        ctx.hashed(name, sha256)
     _describe(config, format, choice, ctx.output)
     _accompany(source.path, max_tokens, ctx.output)
     counts = {name: prod(spec.shape) for name, spec in source.specs.items()}
     coded = 0 if format in PLAIN else sum(counts[name] for name in choice.coded)
     total = sum(counts.values())
-    ctx.log(f"{total:,} parameters in {format}, {coded:,} of them quantised: {size:,} bytes")
-    return {"export/bytes": float(size), "export/parameters": float(total)}
+    ctx.log(
+        f"{total:,} parameters in {format}, {coded:,} of them quantised: {written.size:,} bytes"
+    )
+    return {"export/bytes": float(written.size), "export/parameters": float(total)}
 
 
 def _describe(config: Any, form: str, choice: Choice, folder: Path) -> None:  # noqa: ANN401 - a transformers config

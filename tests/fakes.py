@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.core.artifact import ArtifactRef, Manifest
+from orchestrator.core.artifact import ArtifactRef, Hashed, Manifest
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import (
     ArtifactError,
@@ -163,7 +163,13 @@ class FakeArtifacts:
     def scratch(self, name: str) -> Path:
         raise NotImplementedError
 
-    def commit(self, folder: Path, name: str, meta: Mapping[str, str]) -> ArtifactRef:
+    def commit(
+        self,
+        folder: Path,
+        name: str,
+        meta: Mapping[str, str],
+        hashed: Mapping[str, Hashed] | None = None,
+    ) -> ArtifactRef:
         raise NotImplementedError
 
     def drop(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 60
-MOST_LINES_OF_THE_README = 150
+MOST_LINES_OF_THE_README = 149
 BROAD = {"Exception", "BaseException"}
 # The one place that turns whatever user code does into a value.
 AROUND_USER_CODE = ROOT / "orchestrator/control/attempt.py"

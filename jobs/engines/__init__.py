@@ -1,1 +1,1 @@
-"""Engines: each loads a model folder and generates text, behind `orchestrator.job.Engine`."""
+"""Engines: each loads a model folder and generates text, behind `orchestrator.engine.Engine`."""

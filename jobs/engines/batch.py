@@ -19,7 +19,7 @@ from jobs.engines.cache import SlotCache
 from jobs.engines.passes import Pass
 from jobs.engines.sampling import Choice, choose
 from jobs.engines.text import Detokenizer, StopFilter
-from orchestrator.job import Piece, Sampling
+from orchestrator.engine import Piece, Sampling
 
 Decode = Callable[[Sequence[int]], str]
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from jobs.engines.batch import Answer
-from orchestrator.job import Piece
+from orchestrator.engine import Piece
 
 
 class Request:

@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from jobs.engines.text import StopFilter
-from orchestrator.job import Hardware, Piece, Sampling
+from orchestrator.engine import Piece, Sampling
+from orchestrator.job import Hardware
 
 
 class EchoEngine:
-    """Satisfies `orchestrator.job.Engine`. Waits `delay` seconds before each token.
+    """Satisfies `orchestrator.engine.Engine`. Waits `delay` seconds before each token.
 
     `active` is the number of answers that are being generated.
     """

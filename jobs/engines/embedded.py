@@ -21,13 +21,14 @@ from jobs.engines.scoring import check_text, follow
 from jobs.engines.stepping import Stepper
 from jobs.engines.weights import check_alike, check_tokenizer, load, shape
 from jobs.engines.words import Words
-from orchestrator.job import Hardware, Piece, Sampling, Score
+from orchestrator.engine import Piece, Sampling, Score
+from orchestrator.job import Hardware
 
 _SMALL = 20_000_000
 
 
 class EmbeddedEngine:
-    """Satisfies `orchestrator.job.Engine`.
+    """Satisfies `orchestrator.engine.Engine`.
 
     Args:
         model_folder: A Hugging Face folder: config, safetensors, tokenizer.

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class FittingEngine:
-    """Satisfies `orchestrator.job.Engine`: it is one of ours, chosen when it is made.
+    """Satisfies `orchestrator.engine.Engine`: it is one of ours, chosen when it is made.
 
     vLLM is chosen where it is installed in the pool's environment, knows the model, can compute
     its format there, and answers a plain prompt as the model's own forward pass does.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from orchestrator.job import Sampling
+from orchestrator.engine import Sampling
 
 _COLDEST = 1e-5
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from jobs.engines.batch import READ_ALONE
 from jobs.engines.cache import SlotCache
 from jobs.engines.passes import Pass
-from orchestrator.job import Score
+from orchestrator.engine import Score
 
 
 def check_text(tokens: Sequence[int], begin: int, max_context: int) -> None:

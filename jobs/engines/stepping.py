@@ -13,7 +13,7 @@ from typing import Protocol
 
 from jobs.engines.batch import Answer
 from jobs.engines.delivery import Request, deliver
-from orchestrator.job import Piece
+from orchestrator.engine import Piece
 
 
 class Batch(Protocol):

@@ -22,11 +22,12 @@ from jobs.engines.vllm_batch import INSTEAD, VllmBatch
 from jobs.engines.weights import check_alike, check_tokenizer, load, shape
 from jobs.engines.words import Words
 from jobs.formats.records import KEY
-from orchestrator.job import Hardware, Piece, Sampling, Score
+from orchestrator.engine import Piece, Sampling, Score
+from orchestrator.job import Hardware
 
 
 class VllmEngine:
-    """Satisfies `orchestrator.job.Engine`.
+    """Satisfies `orchestrator.engine.Engine`.
 
     Args:
         model_folder: A Hugging Face folder: config, safetensors, tokenizer.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jobs.engines.batch import Answer, Source
 from jobs.engines.sampling import Choice
-from orchestrator.job import Piece, Score
+from orchestrator.engine import Piece, Score
 
 INSTEAD = "serve it with jobs.engines.embedded.EmbeddedEngine"
 PROBED = 8  # tokens that the probe lets vLLM decode

@@ -6,7 +6,7 @@ size of those pieces, not that of a tensor or a shard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import lcm
@@ -21,6 +21,14 @@ from jobs.formats.folder import Folder, pieces
 from jobs.formats.headers import Spec
 from jobs.formats.schemes import PLAIN, SCHEMES
 from jobs.formats.sink import SHARD, Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a conversion has written: the bytes of all weights, and the SHA-256 of each file."""
+
+    size: int
+    hashes: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +51,8 @@ class Conversion:
     threads: int = 1
     shard: int = SHARD
 
-    def run(self, target: Path) -> int:
-        """Write the weights; return their bytes.
+    def run(self, target: Path) -> Written:
+        """Write the weights.
 
         Raises:
             ValueError: A weight is no finite number; names the tensor.
@@ -61,7 +69,7 @@ class Conversion:
         ):
             for done in [pool.submit(self._convert, sink, *piece) for piece in work]:
                 done.result()
-        return headers.total(specs.values())
+        return Written(headers.total(specs.values()), sink.hashes())
 
     def _specs(self) -> Iterator[tuple[str, Spec]]:
         """Yield type and shape of all that is written."""

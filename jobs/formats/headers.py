@@ -35,6 +35,7 @@ TYPES: Mapping[str, torch.dtype] = MappingProxyType(
 )
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
 _LENGTH_BYTES = 8
+_WIDEST = 8  # bytes of the widest type
 _METADATA = "__metadata__"
 
 
@@ -95,11 +96,13 @@ def read(file: Path) -> dict[str, Place]:
 def write(specs: Mapping[str, Spec]) -> tuple[bytes, dict[str, int]]:
     """Return the bytes before those of the tensors, and where each tensor begins in the file.
 
-    Wide types come first, so that every tensor lies at a multiple of its type's size.
+    They stand in the order in which they are given, so that a file can be written and hashed from
+    its beginning; but those of an odd size come last, wide types first. So every tensor lies at a
+    multiple of its type's size.
     """
     said: dict[str, object] = {_METADATA: {"format": "pt"}}
     begins, at = {}, 0
-    for name in sorted(specs, key=lambda name: -specs[name].dtype.itemsize):
+    for name in sorted(specs, key=lambda name: _rank(specs[name])):
         spec = specs[name]
         begins[name], end = at, at + spec.size
         said[name] = {
@@ -117,6 +120,10 @@ def write(specs: Mapping[str, Spec]) -> tuple[bytes, dict[str, int]]:
 def total(specs: Iterable[Spec]) -> int:
     """Return the bytes of all."""
     return sum(spec.size for spec in specs)
+
+
+def _rank(spec: Spec) -> int:
+    return -spec.dtype.itemsize if spec.size % _WIDEST else -_WIDEST
 
 
 def _place(file: Path, begin: int, name: str, said: Mapping[str, object]) -> Place:

@@ -1,14 +1,12 @@
 """Safetensors files whose tensors are written a few rows at a time, in any order, by any thread.
 
 Their headers are known beforehand from types and shapes: so nothing is gathered in memory, no
-tensor and no shard. Hashes are not made here: they would need the bytes in order, and the artifact
-store has to hash what is on disk anyway, when it flushes it.
+tensor and no shard. Each file is hashed while it is written.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from jobs.formats import headers
+from jobs.formats.hashed_file import HashedFile
 from jobs.formats.headers import Place, Spec
 from jobs.formats.safety import INDEX, SINGLE
 
@@ -42,7 +41,7 @@ class Sink:
         self._places: dict[str, Place] = {}
         self._left = headers.total(specs.values())
         self._counting = threading.Lock()
-        self._handles: dict[Path, int] = {}
+        self._files: dict[Path, HashedFile] = {}
         parts = [*_parts(specs, shard)]
         for number, part in enumerate(parts, 1):
             name = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
@@ -65,8 +64,8 @@ class Sink:
         Raises:
             ValueError: Something was not written.
         """
-        for handle in self._handles.values():
-            os.close(handle)
+        for file in self._files.values():
+            file.close()
         if kind is None and self._left:
             raise ValueError(f"{self._left:,} bytes of {str(self._folder)!r} were never written")
 
@@ -75,19 +74,19 @@ class Sink:
         place = self._places[name]
         assert rows.dtype == place.spec.dtype, f"{name} is {rows.dtype}"  # noqa: S101 - our own code
         given = rows.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
-        at = place.begin + first * place.spec.row_size
         with self._counting:
             self._left -= len(given)
-        while given:
-            count = os.pwrite(self._handles[place.file], given, at)
-            given, at = given[count:], at + count
+        self._files[place.file].write(place.begin + first * place.spec.row_size, given)
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of each file by its name, once all is written."""
+        return {path.name: file.sha256() for path, file in self._files.items()}
 
     def _begin(self, file: Path, specs: Mapping[str, Spec]) -> None:
         head, begins = headers.write(specs)
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._handles[file] = handle
-        os.pwrite(handle, head, 0)
-        os.ftruncate(handle, len(head) + headers.total(specs.values()))
+        made = HashedFile(file, len(head) + headers.total(specs.values()))
+        self._files[file] = made
+        made.write(0, memoryview(head))
         for name, begin in begins.items():
             self._places[name] = Place(file, begin, specs[name])
 

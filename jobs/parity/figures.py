@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jobs.data.reasoning import scorer
 from jobs.parity.questions import Question
-from orchestrator.job import Score
+from orchestrator.engine import Score
 
 _LEAST = 1e-6  # of probability: what float32 sums may lack of 1
 _MOST_NATS = 700.0

@@ -21,7 +21,8 @@ from jobs.parity.form import form_of
 from jobs.parity.reading import Reference, read
 from jobs.parity.reference import rendered
 from jobs.parity.verdict import limits_of, sentence, thresholds
-from orchestrator.job import Hardware, JobContext, Metrics, ParityError, Sampling, Score
+from orchestrator.engine import Sampling, Score
+from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
 AUTO = "auto"  # the plan puts the endpoint's own engine in its place
 

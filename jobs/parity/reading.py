@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from jobs.parity.blocks import Norms
 from jobs.parity.questions import Question
-from orchestrator.job import Score
+from orchestrator.engine import Score
 
 FACTS_NAME = "reference.json"
 SCORES_NAME = "scores.safetensors"

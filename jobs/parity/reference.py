@@ -21,7 +21,8 @@ from jobs.parity.figures import accuracy, perplexity
 from jobs.parity.questions import CHATS, TEXTS, Question, choose
 from jobs.parity.reading import Chat, Reference, write
 from jobs.training import model as models
-from orchestrator.job import JobContext, Metrics, Score
+from orchestrator.engine import Score
+from orchestrator.job import JobContext, Metrics
 
 _AT_ONCE = 8  # questions
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from jobs.parity.figures import divergence, usable
 from jobs.parity.questions import Question
 from jobs.parity.verdict import Threshold
-from orchestrator.job import Score
+from orchestrator.engine import Score
 
 WORST = 5
 _LONGEST = 120  # characters of a prompt or an answer

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from orchestrator.control.job_import import check_params, extend_path, load_job
 from orchestrator.control.outbox import Outbox
 from orchestrator.control.output import capture
 from orchestrator.control.watchdog import Hang, Watchdog
-from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.artifact import ArtifactRef, Hashed
 from orchestrator.core.errors import StaleAttemptError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
@@ -179,7 +179,7 @@ class _Attempt:
                 self._working = False
         self._context.checkpoints.finish()
         metrics = {} if returned is None else numbers(returned, f"results of {request.job!r}")
-        return Succeeded(self._commit(self._output), metrics)
+        return Succeeded(self._commit(self._output, self._context.hashes), metrics)
 
     def _chip(self) -> AbstractContextManager[Chip]:
         desk = self._desk
@@ -206,10 +206,10 @@ class _Attempt:
             return self._failed(FailureKind.SOFTWARE, line)
         return None
 
-    def _commit(self, output: Path) -> ArtifactRef | None:
+    def _commit(self, output: Path, hashed: Mapping[str, Hashed]) -> ArtifactRef | None:
         if self._rank != 0 or not any(path.is_file() for path in output.rglob("*")):
             return None
-        return self._desk.store.commit(output, self._request.key, meta_of(self._request))
+        return self._desk.store.commit(output, self._request.key, meta_of(self._request), hashed)
 
     def _failed(self, kind: FailureKind, line: str, detail: str = "") -> Failed:
         return Failed(self._failure(kind, line, detail), self._desk.clock.now())

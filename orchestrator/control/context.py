@@ -10,6 +10,7 @@ from orchestrator.control.checkpoints import Checkpoints
 from orchestrator.control.chips import RealChip
 from orchestrator.control.desk import Desk
 from orchestrator.control.seat import Seat
+from orchestrator.core.artifact import FileEntry, Hashed
 from orchestrator.core.errors import DivergenceError, JobError
 from orchestrator.core.guard import Guard
 from orchestrator.core.hardware import Pool
@@ -21,6 +22,7 @@ from orchestrator.ports import Chip
 HOST_DEVICE = "cpu"
 HOST_BACKEND = "gloo"  # of torch, for tensors in host memory
 REPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_REPORT = 1_000_000  # characters
 
 
@@ -69,6 +71,7 @@ class AttemptContext:
         self.hardware = hardware_of(request.pool, request.needs)
         self.inputs = inputs
         self.output = output
+        self.hashes: dict[str, Hashed] = {}
         self.last_step: int | None = None
         self.chip: Chip = RealChip()
         self._desk = desk
@@ -123,6 +126,19 @@ class AttemptContext:
             raise JobError(message)
         if self.rank == 0:
             self._desk.outbox.say(Report(name, text[:LONGEST_REPORT]))
+
+    def hashed(self, path: str, sha256: str) -> None:
+        """Note the SHA-256 of a whole file of `output`, and when that was changed last."""
+        self.go_on()
+        if not SHA256.fullmatch(sha256):
+            message = f"{sha256!r} is no SHA-256 of {path!r}; give its 64 hexadecimal digits"
+            raise JobError(message)
+        try:
+            found = (self.output / path).stat()
+        except OSError as error:
+            message = f"{path!r} is no file of the output: {error.strerror}; write it first"
+            raise JobError(message) from error
+        self.hashes[path] = Hashed(FileEntry(found.st_size, sha256), found.st_mtime_ns)
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the job is; only rank 0's counts."""

@@ -24,6 +24,14 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Hashed:
+    """A file whose hash its writer has made, as it was then: `changed` is its mtime, ns."""
+
+    entry: FileEntry
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The files of an artifact by relative POSIX path."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.core.artifact import ArtifactRef, FileEntry, Manifest
+from orchestrator.core.artifact import ArtifactRef, FileEntry, Hashed, Manifest
 from orchestrator.core.qualification import Verdict
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import Event
@@ -161,8 +161,16 @@ class ArtifactStore(Protocol):
         """Return a new empty local folder to fill; it disappears when committed or dropped."""
         ...
 
-    def commit(self, folder: Path, name: str, meta: Mapping[str, str]) -> ArtifactRef:
+    def commit(
+        self,
+        folder: Path,
+        name: str,
+        meta: Mapping[str, str],
+        hashed: Mapping[str, Hashed] | None = None,
+    ) -> ArtifactRef:
         """Store `folder` as artifact `name`: hashes and fsyncs, manifest last, then renames.
+
+        Files that are `hashed`, by their path, and not changed since, aren't read again.
 
         Raises:
             ArtifactError: It exists already with other contents, or there is no space.

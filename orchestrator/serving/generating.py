@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.job import Engine, Piece, Sampling
+from orchestrator.engine import Engine, Piece, Sampling
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.replies import Json, Shape, usage

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from pydantic_core import from_json
 
-from orchestrator.job import Engine, Predictor
+from orchestrator.engine import Engine, Predictor
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import (
     EVENTS,

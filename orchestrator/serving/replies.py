@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from orchestrator.job import Piece
+from orchestrator.engine import Piece
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator.job import Sampling
+from orchestrator.engine import Sampling
 from orchestrator.serving.errors import ApiError
 
 Text = Annotated[str, Field(min_length=1)]

@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
 from jobs.engines.embedded import EmbeddedEngine
-from orchestrator.job import Sampling
+from orchestrator.engine import Sampling
 from tests.benchmarks.table import Row, compare
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-from orchestrator.job import Sampling
+from orchestrator.engine import Sampling
 from tests.benchmarks.table import Row, compare
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 

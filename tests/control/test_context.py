@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from dataclasses import replace
 
 import pytest
 
 from orchestrator.control.context import hardware_of, numbers
+from orchestrator.core.artifact import FileEntry
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import JobError
 from orchestrator.core.failure import FailureKind
@@ -127,3 +129,36 @@ def test_a_report_leaves_with_what_the_job_says_by_rank_0_alone(bench: Bench) ->
 def test_a_report_is_a_file_of_its_own_folder(bench: Bench, name: str) -> None:
     failure = bench.failure(f"def job(ctx):\n    ctx.report({name!r}, 'x')\n")
     assert failure.evidence.startswith(f"{name!r} is no name of a report")
+
+
+def test_a_hash_that_a_job_has_made_stands_in_the_manifest(bench: Bench) -> None:
+    sha256 = "5e" * 32
+    ref = bench.result(
+        f"""
+        def job(ctx):
+            (ctx.output / "model").write_text("weights")
+            ctx.hashed("model", {sha256!r})
+            (ctx.output / "changed").write_text("weights")
+            ctx.hashed("changed", {sha256!r})
+            (ctx.output / "changed").write_text("others")
+        """
+    ).artifact
+    assert ref is not None
+    found = bench.store.manifest("r2-1/train/1").files
+    assert found["model"] == FileEntry(7, sha256)
+    assert found["changed"].sha256 == hashlib.sha256(b"others").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("path", "sha256", "told"),
+    [
+        ("model", "5e" * 32, "'model' is no file of the output: No such file or directory"),
+        ("model", "5E" * 32, "is no SHA-256 of 'model'; give its 64 hexadecimal digits"),
+        ("model", "5e", "'5e' is no SHA-256 of 'model'"),
+    ],
+)
+def test_a_hash_of_nothing_or_that_is_none_ends_the_job(
+    bench: Bench, path: str, sha256: str, told: str
+) -> None:
+    failure = bench.failure(f"def job(ctx): ctx.hashed({path!r}, {sha256!r})")
+    assert told in failure.evidence

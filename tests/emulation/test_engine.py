@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.engines.embedded import EmbeddedEngine
-from orchestrator.job import Sampling
+from orchestrator.engine import Sampling
 from tests.emulation.interpreter import Interpreter
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 

@@ -38,6 +38,7 @@ class LocalContext:
     lines: list[str] = field(default_factory=list)
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     reports: dict[str, str] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
     done: tuple[int, int] = (0, 0)
     stop_after: int | None = None
     result: dict[str, float] = field(default_factory=dict)
@@ -60,6 +61,9 @@ class LocalContext:
 
     def report(self, name: str, text: str) -> None:
         self.reports[name] = text
+
+    def hashed(self, path: str, sha256: str) -> None:
+        self.hashes[path] = sha256
 
     def progress(self, done: int, total: int) -> None:
         self.done = (done, total)

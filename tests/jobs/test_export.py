@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from jobs.data.dataset import TOKENIZER_NAME
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.export import export
 from jobs.formats.schemes import SCHEMES
-from orchestrator.job import Sampling
+from orchestrator.engine import Sampling
 from tests.jobs.local_context import LocalContext
 
 CHAT = [{"role": "user", "content": "What is 12 + 34?"}]
@@ -44,6 +45,12 @@ def test_transformers_opens_it_unchanged_with_the_same_logits(
     )
     rounded = logits(exported(tmp_path / "b", undisturbed.output).output)
     assert torch.allclose(rounded, trained, atol=0.15)
+
+
+def test_it_says_the_hash_of_the_weights(tmp_path: Path, undisturbed: LocalContext) -> None:
+    made = exported(tmp_path, undisturbed.output)
+    weights = (made.output / "model.safetensors").read_bytes()
+    assert made.hashes == {"model.safetensors": hashlib.sha256(weights).hexdigest()}
 
 
 def test_the_folder_has_all_that_an_engine_needs(

@@ -1,7 +1,7 @@
 """The artifact store: immutable folders that prove themselves.
 
-Every file is hashed when it is stored and again each time it is fetched. What was torn by a
-crash, altered or lost is found and named, and may be made again under the same name; what is
+Every file is hashed when it is written or stored, and again each time it is fetched. What was torn
+by a crash, altered or lost is found and named, and may be made again under the same name; what is
 intact is never replaced by something else.
 """
 
@@ -27,7 +27,7 @@ from orchestrator.adapters.artifacts.checking import (
 from orchestrator.adapters.artifacts.local_place import PARTIAL, LocalPlace
 from orchestrator.adapters.artifacts.places import Place
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
-from orchestrator.core.artifact import ArtifactRef, FileEntry, Manifest
+from orchestrator.core.artifact import ArtifactRef, FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
 
 _FILE_SCHEME = "file://"
@@ -68,15 +68,24 @@ class FsspecArtifactStore:
             with suppress(OSError):  # other parts are there still
                 folder.parent.rmdir()
 
-    def commit(self, folder: Path, name: str, meta: Mapping[str, str]) -> ArtifactRef:
+    def commit(
+        self,
+        folder: Path,
+        name: str,
+        meta: Mapping[str, str],
+        hashed: Mapping[str, Hashed] | None = None,
+    ) -> ArtifactRef:
         """Store `folder` as artifact `name`: hashes and fsyncs, manifest last, then renames.
+
+        Files that are `hashed`, by their path, and not changed since, aren't read again: such a
+        hash says what was meant, and each fetch compares it with what is there.
 
         Raises:
             ArtifactError: It exists already with other contents, or there is no space.
         """
         manifests.check_artifact_name(name)
         with translated(name):
-            manifest = Manifest(hash_folder(folder), dict(meta))
+            manifest = Manifest(hash_folder(folder, hashed or {}), dict(meta))
             if not self._is_there(name, manifest):
                 self._put(folder, name, manifest)
         self.drop(folder)
@@ -115,7 +124,7 @@ class FsspecArtifactStore:
         Returns the files by their path in the artifact. The folder isn't the caller's any more.
         """
         with translated(name):
-            files = hash_folder(folder)
+            files = hash_folder(folder, {})
             self._place.add(folder, name, part)
         return {f"{part}/{path}": entry for path, entry in files.items()}
 

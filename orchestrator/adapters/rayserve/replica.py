@@ -14,7 +14,7 @@ from orchestrator.control.context import hardware_of
 from orchestrator.control.job_import import extend_path, load_job
 from orchestrator.core.endpoints import Deployment
 from orchestrator.emulation import provide
-from orchestrator.job import Engine
+from orchestrator.engine import Engine
 from orchestrator.ports import Clock
 
 Fetch: TypeAlias = Callable[[Deployment], Path]

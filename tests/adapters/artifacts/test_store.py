@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import uuid
 from pathlib import Path
@@ -13,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
-from orchestrator.core.artifact import MANIFEST_NAME
+from orchestrator.core.artifact import MANIFEST_NAME, FileEntry, Hashed
 from orchestrator.core.errors import ArtifactError
 from tests.adapters.artifacts.shelf import FILES, contents, left_over, put, race_with
 
@@ -61,6 +62,36 @@ def test_equal_contents_have_equal_digests_wherever_they_lie(
 def test_an_empty_file_and_an_odd_name_are_kept(store: FsspecArtifactStore) -> None:
     files = {"empty": b"", "a b/ü #%41.txt": b"x", ".hidden": b"y"}
     assert contents(store.fetch(put(store, files=files))) == files
+
+
+def test_a_file_that_was_hashed_as_it_was_written_is_not_read_again(
+    store: FsspecArtifactStore,
+) -> None:
+    folder = store.scratch("r/export/1")
+    (folder / "torn").write_bytes(b"what came to the disk")
+    meant = hashlib.sha256(b"what should have come").hexdigest()
+    said = {"torn": hashed(folder / "torn", meant), "gone": hashed(folder / "torn", meant)}
+    ref = store.commit(folder, "r/export/1", {}, said)
+    with pytest.raises(ArtifactError, match=rf"file 'torn' has .*, not {meant[:12]}"):
+        store.fetch(ref)
+
+
+@pytest.mark.parametrize("later", [b"other", b"other contents"])
+def test_a_file_that_changed_after_it_was_hashed_is_hashed_anew(
+    store: FsspecArtifactStore, later: bytes
+) -> None:
+    folder = store.scratch("r/export/1")
+    (folder / "file").write_bytes(b"first")
+    said = {"file": hashed(folder / "file", hashlib.sha256(b"first").hexdigest())}
+    (folder / "file").write_bytes(later)
+    os.utime(folder / "file", ns=(0, said["file"].changed + 1))
+    ref = store.commit(folder, "r/export/1", {}, said)
+    assert contents(store.fetch(ref)) == {"file": later}
+
+
+def hashed(file: Path, sha256: str) -> Hashed:
+    found = file.stat()
+    return Hashed(FileEntry(found.st_size, sha256), found.st_mtime_ns)
 
 
 def test_a_scratch_folder_is_new_and_empty_and_can_be_dropped(store: FsspecArtifactStore) -> None:

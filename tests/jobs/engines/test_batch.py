@@ -9,7 +9,7 @@ import torch
 
 from jobs.engines.batch import READ_ALONE, READ_BESIDE, Answer, Batch, Weights
 from jobs.engines.cache import SlotCache
-from orchestrator.job import Piece, Sampling
+from orchestrator.engine import Piece, Sampling
 
 VOCABULARY = 997
 

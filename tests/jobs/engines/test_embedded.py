@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, Mamba
 from jobs.engines.cache import SlotCache
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.passes import Pass
-from orchestrator.job import Piece, Sampling
+from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.tiny_llama import EOS, HARDWARE, save_tiny_llama
 
 PROMPTS = ["a", "hello", "the quick brown fox", "é日本🙂" * 5, "x" * 300]

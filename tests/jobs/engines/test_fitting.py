@@ -11,7 +11,7 @@ import pytest
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.fitting import FittingEngine
 from jobs.engines.vllm import VllmEngine
-from orchestrator.job import Sampling
+from orchestrator.engine import Sampling
 from tests.jobs.engines.foreign import with_vllm
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jobs.engines.sampling import choose
-from orchestrator.job import Sampling
+from orchestrator.engine import Sampling
 
 SCORES = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
 

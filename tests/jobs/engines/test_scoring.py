@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from jobs.engines.embedded import EmbeddedEngine
-from orchestrator.job import Piece, Sampling
+from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.engines.batch import Answer
 from jobs.engines.stepping import Stepper
-from orchestrator.job import Piece, Sampling
+from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.test_batch import batch
 
 

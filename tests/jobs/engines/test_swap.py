@@ -14,7 +14,7 @@ from torch import Tensor
 from jobs.engines.echo import EchoEngine
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.lean import LeanPass
-from orchestrator.job import Piece, Sampling
+from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 
 PROMPTS = [f"{number} + {number} =" * number for number in range(1, 9)]

@@ -15,7 +15,7 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.vllm import VllmEngine, check_able
-from orchestrator.job import Piece, Sampling
+from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.foreign import HERE, with_vllm
 from tests.jobs.engines.tiny_llama import (
     EOS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from jobs.engines import weights
 from jobs.formats import folder as reading
-from jobs.formats.choice import Choice
+from jobs.formats.choice import Choice, choose
 from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import form_of
@@ -149,6 +150,22 @@ def test_a_weight_that_is_not_finite_is_named(llama: Path, tmp_path: Path) -> No
     model.save_pretrained(tmp_path / "bad")
     with pytest.raises(ValueError, match=f"tensor {name} of .* has values that are not finite"):
         convert(tmp_path / "bad", tmp_path / "out", "fp8")
+
+
+@pytest.mark.parametrize("form", ["fp8", "mxfp8", "int8", "bf16"])
+def test_the_hashes_made_while_writing_are_those_of_the_files(
+    llama: Path, tmp_path: Path, form: str
+) -> None:
+    source = Folder(llama)
+    choice = choose(AutoConfig.from_pretrained(llama), source.specs)
+    written = Conversion(source=source, form=form, choice=choice, threads=3, shard=30_000).run(
+        tmp_path
+    )
+    files = sorted(tmp_path.glob("*.safetensors"))
+    assert len(files) > 1
+    assert written.hashes == {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    }
 
 
 def test_what_was_not_written_is_told(llama: Path, tmp_path: Path) -> None:
