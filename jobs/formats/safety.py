@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
@@ -19,7 +20,7 @@ INDEX = "model.safetensors.index.json"
 MANIFEST = "manifest.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 LONGEST_JSON = 100_000_000  # bytes, as the header of a safetensors file
-_THREADS = 2
+_THREADS = min(os.cpu_count() or 1, 16)
 
 
 def read_json(file: Path) -> dict[str, Any]:

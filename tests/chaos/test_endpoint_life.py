@@ -71,13 +71,16 @@ def test_replicas_follow_the_load(place: Workplace, target: tuple[str, ...]) -> 
 def test_another_pool_helps_while_requests_find_no_room(place: Workplace) -> None:
     few = (f"{ENDPOINT}.concurrency=1", f"{ENDPOINT}.overflow=[nvidia]")
     launch(place, *few, "fleet.pools.nvidia.price_per_hour=2.5")
+    leads = leading(place)["revision"]
     began = time.monotonic()
     with Load(BASE, "smoke") as clients:
         assert wait(lambda: helper(place).get("requests", 0) > 100, 180.0, tick=1.0)
         helped = time.monotonic() - began
     (told,) = json.loads(place.run("endpoints", "--json").stdout)
-    assert told["shares"] == {"r1": 100}
-    assert told["moves"][-1]["reason"] == "overflow to r2 on nvidia, $2.50 an hour"
+    assert told["shares"] == {leads: 100}
+    assert (
+        told["moves"][-1]["reason"] == f"overflow to {told['overflow']} on nvidia, $2.50 an hour"
+    )
     assert "0 % overflow" in place.run("endpoints").stdout
     began = time.monotonic()
     assert wait(lambda: not helper(place), 240.0, tick=1.0)

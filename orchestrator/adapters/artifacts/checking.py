@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,8 @@ from orchestrator.adapters.artifacts import manifests
 from orchestrator.adapters.artifacts.places import Place, regular_files
 from orchestrator.core.artifact import FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
+
+_THREADS = min(os.cpu_count() or 1, 16)
 
 
 def manifest_of(place: Place, name: str) -> Manifest:
@@ -37,10 +40,23 @@ def check(place: Place, name: str, *, hashes: bool = True) -> Manifest:
     manifest = manifest_of(place, name)
     with vanishing(name):
         manifests.compare_names(manifest, place.files(name), name)
-        for path, entry in manifest.files.items() if hashes else ():
-            with place.open(name, path) as stream:
-                manifests.compare_file(entry, manifests.hash_stream(stream), path, name)
+        with closing(_hashes(place, name, manifest.files if hashes else ())) as hashed:
+            for path, found in hashed:
+                manifests.compare_file(manifest.files[path], found, path, name)
     return manifest
+
+
+def _hashes(
+    place: Place, name: str, paths: Collection[str]
+) -> Generator[tuple[str, FileEntry], None, None]:
+    """Hash files side by side, as somebody waits for it; yield them in order."""
+
+    def hashed(path: str) -> tuple[str, FileEntry]:
+        with place.open(name, path) as stream:
+            return path, manifests.hash_stream(stream)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(hashed, paths)
 
 
 @contextmanager
