@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from orchestrator.cli import main
+
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -74,6 +76,25 @@ class Workplace:
 def orchestrator(tmp_path: Path, environment: dict[str, str]) -> Command:
     """The command `orchestrator`, in an empty working folder."""
     return Workplace(tmp_path, environment).run
+
+
+@pytest.fixture
+def within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """The same within this process, for what ends at once and starts nothing: a start is long."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    for name in CONFIGURED:
+        monkeypatch.delenv(name, raising=False)
+    return run
 
 
 @pytest.fixture(scope="module")

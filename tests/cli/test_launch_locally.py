@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ NOOP = ("launch", "pipeline=noop")
 HERE = ("cluster=local", "tracking=none", "pipeline=noop")
 
 
-def test_a_launch_runs_the_pipeline_and_status_tells_it(orchestrator, tmp_path):
+def test_a_launch_runs_the_pipeline_and_status_tells_it(orchestrator, within, tmp_path):
     done = orchestrator("launch", *HERE)
     assert done.returncode == 0, done.stderr
     assert "succeeded" in done.stdout
     assert "Useful commands" in done.stdout
-    listed = json.loads(orchestrator("status", "--json").stdout)
+    listed = json.loads(within("status", "--json").stdout)
     assert [run["state"] for run in listed] == ["succeeded"]
     one = orchestrator("status", listed[0]["run"])
     assert one.returncode == 0
@@ -32,60 +33,74 @@ def test_a_finished_stage_is_reused_unless_the_user_refuses(orchestrator):
     assert "reused from" not in orchestrator("launch", "--no-cache", *HERE).stdout
 
 
-def test_a_sweep_makes_one_run_for_each_pool(orchestrator):
+def test_a_sweep_makes_one_run_for_each_pool(orchestrator, within):
     done = orchestrator("launch", "-m", *HERE, "roles.prepare=nvidia,ascend")
     assert done.returncode == 0, done.stderr
-    runs = json.loads(orchestrator("status", "--json").stdout)
+    runs = json.loads(within("status", "--json").stdout)
     assert sorted(run["stages"][0]["pool"] for run in runs) == ["ascend", "nvidia"]
 
 
-def test_a_sweep_with_one_bad_pool_starts_nothing(orchestrator):
+def test_a_sweep_with_one_bad_pool_starts_nothing(orchestrator, within):
     done = orchestrator("launch", "-m", *HERE, "roles.prepare=nvidia,nowhere")
     assert done.returncode == 2
     assert "'nowhere' is not a pool" in done.stderr
-    assert json.loads(orchestrator("status", "--json").stdout) == []
+    assert json.loads(within("status", "--json").stdout) == []
 
 
-def test_a_job_that_fails_gives_the_exit_code_of_a_failed_run(orchestrator, tmp_path):
+def test_a_job_that_fails_gives_the_exit_code_of_a_failed_run(orchestrator, within, tmp_path):
     (tmp_path / "mine.py").write_text("def fail(ctx):\n    raise ValueError('no such corpus')\n")
     own = ("jobs.packages=[mine]", "jobs.code=[.]", "pipeline.stages.noop.job=mine.fail")
     done = orchestrator("launch", *HERE, *own)
     assert done.returncode == 100, done.stdout + done.stderr
     assert "ValueError: no such corpus" in done.stderr
     assert "Traceback" not in done.stderr
-    run = json.loads(orchestrator("status", "--json").stdout)[0]["run"]
+    run = json.loads(within("status", "--json").stdout)[0]["run"]
     assert "no such corpus" in orchestrator("logs", run).stdout
     assert orchestrator("status", run).returncode == 100
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], code: int, line: str) -> None:
+    assert done.returncode == code, done.stdout + done.stderr
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
         (("status", "nothing"), 102, "'nothing'"),
-        (("logs", "nothing"), 102, "'nothing'"),
-        (("cancel", "nothing"), 102, "'nothing'"),
-        (("ask", "2 + 2?"), 102, "no endpoint"),
-        (("plan", "roles.train=ascnd"), 2, "pools of this fleet: ascend, nvidia"),
-        (("plan", "pipeline=nothing"), 2, "'nothing'"),
-        (("plan", "seed=soon", "cost_limit=much"), 2, "cost_limit"),
-        (("plan", "attempt_limit=0", "roles.serve=ascnd"), 2, "attempt_limit: 0 is out"),
-        (
-            ("plan", "attempt_limit=0", "roles.serve=ascnd"),
-            2,
-            "roles.serve: 'ascnd' is not a pool",
-        ),
         (("launch", "cluster=local", "pipeline=smoke"), 2, "set cluster=ray"),
         ((*NOOP, "cluster=local", f"tracking.uri={NOBODY}"), 1, NOBODY),
         ((*NOOP, "tracking=none", "cluster.address=127.0.0.1:9"), 1, "no Ray head node answers"),
         ((*NOOP, "tracking=none", "fleet=r2"), 1, "set cluster.address or RAY_ADDRESS"),
     ],
 )
-def test_a_mistake_gets_one_line_and_an_exit_code(orchestrator, words, code, line):
-    done = orchestrator(*words)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert line in done.stderr
-    assert "Traceback" not in done.stderr
-    assert json.loads(orchestrator("status", "--json").stdout) == []
+def test_a_mistake_gets_one_line_and_an_exit_code(orchestrator, within, words, code, line):
+    assert_refused(orchestrator(*words), code, line)
+    assert json.loads(within("status", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "lines"),
+    [
+        (("logs", "nothing"), 102, ["'nothing'"]),
+        (("cancel", "nothing"), 102, ["'nothing'"]),
+        (("ask", "2 + 2?"), 102, ["no endpoint"]),
+        (("plan", "roles.train=ascnd"), 2, ["pools of this fleet: ascend, nvidia"]),
+        (("plan", "pipeline=nothing"), 2, ["'nothing'"]),
+        (("plan", "seed=soon", "cost_limit=much"), 2, ["cost_limit", "seed"]),
+        (
+            ("plan", "attempt_limit=0", "roles.serve=ascnd"),
+            2,
+            ["attempt_limit: 0 is out", "roles.serve: 'ascnd' is not a pool"],
+        ),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_in_lines(within, words, code, lines):
+    done = within(*words)
+    for line in lines:
+        assert_refused(done, code, line)
+    assert json.loads(within("status", "--json").stdout) == []
 
 
 def test_help_and_version_need_nothing(orchestrator):

@@ -119,8 +119,8 @@ def test_what_breaks_an_attempt_refuses_the_pool(desk: Desk) -> None:
         (("launch", "pipeline=deepseek_r1", "fleet=r2"), 2, "'h800' is not qualified for train"),
     ],
 )
-def test_a_mistake_gets_one_line(orchestrator, words, code, line):
-    done = orchestrator(*words)
+def test_a_mistake_gets_one_line(within, words, code, line):
+    done = within(*words)
     assert done.returncode == code, done.stdout + done.stderr
     assert line in done.stderr
     assert "Traceback" not in done.stderr
