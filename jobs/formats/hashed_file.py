@@ -29,6 +29,7 @@ class HashedFile:
 
     def __init__(self, path: Path, size: int) -> None:
         self.size = size
+        self._path = path
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         os.ftruncate(self._handle, size)
         self._lock = threading.Lock()
@@ -38,7 +39,11 @@ class HashedFile:
         self._early: dict[int, int] = {}  # where parts begin and end that are written, not hashed
 
     def write(self, at: int, given: memoryview) -> None:
-        """Write bytes at this place."""
+        """Write bytes at this place.
+
+        Raises:
+            OSError: They can't be written, or somebody else has cut the file short.
+        """
         begin, left = at, given
         while left:
             count = os.pwrite(self._handle, left, begin)
@@ -83,5 +88,7 @@ class HashedFile:
             room = memoryview(bytearray(min(_BLOCK, end - self._hashed)))
             while self._hashed < end:
                 count = os.preadv(self._handle, [room[: end - self._hashed]], self._hashed)
+                if not count:
+                    raise OSError(f"{str(self._path)!r} was cut short while it was written")
                 yield room[:count]
                 self._hashed += count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -57,6 +58,15 @@ def test_what_comes_in_order_is_not_read_back(tmp_path: Path) -> None:
     file.write(2, memoryview(b"cd"))
     file.close()
     assert file.sha256() == hashlib.sha256(b"abcd").hexdigest()
+
+
+def test_a_file_that_somebody_cuts_short_is_told(tmp_path: Path) -> None:
+    file = HashedFile(tmp_path / "file", 4)
+    file.write(2, memoryview(b"cd"))
+    os.truncate(tmp_path / "file", 2)
+    with pytest.raises(OSError, match=r"file' was cut short while it was written"):
+        file.write(0, memoryview(b"ab"))
+    file.close()
 
 
 def test_there_is_no_hash_before_all_is_written(tmp_path: Path) -> None:
