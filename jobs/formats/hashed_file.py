@@ -30,8 +30,9 @@ class HashedFile:
     def __init__(self, path: Path, size: int) -> None:
         self.size = size
         self._path = path
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.ftruncate(self._handle, size)
+        self._file = path.open("w+b", buffering=0)  # closed with its owner, whatever that meets
+        self._handle = self._file.fileno()
+        self._file.truncate(size)
         self._lock = threading.Lock()
         self._busy = False
         self._seen = hashlib.sha256()
@@ -66,7 +67,7 @@ class HashedFile:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._handle)
+        self._file.close()
 
     def _is_next(self, begin: int, end: int) -> bool:
         """Take the hashing over if it can go on at `begin`; if not, note what is written."""
