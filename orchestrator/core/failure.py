@@ -1,4 +1,8 @@
-"""Why an attempt ended: a closed set of kinds, and what each leads to by default."""
+"""Why an attempt ended: a closed set of kinds, where each lies, and what it leads to by default.
+
+A failure has two axes beside its kind: how sure it is (`Failure.certain`), and whether its kind
+may pass by itself (`TRANSIENT`). What nobody knows is `UNKNOWN`, never the user's fault.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,17 @@ from types import MappingProxyType
 class FailureKind(StrEnum):
     """The reasons for which an attempt ends without a result."""
 
+    UNKNOWN = "unknown"
     INTERCONNECT = "interconnect"
     DEVICE_LOST = "device_lost"
     DEVICE_DEGRADED = "device_degraded"
     OUT_OF_MEMORY = "out_of_memory"
+    HOST_MEMORY = "host_memory"
     UNSUPPORTED_OPERATOR = "unsupported_operator"
     NUMERICAL_DIVERGENCE = "numerical_divergence"
     SOFTWARE = "software"
+    SET_UP = "set_up"
+    STORAGE = "storage"
     WORKER_LOST = "worker_lost"
     NODE_LOST = "node_lost"
     PLACEMENT = "placement"
@@ -34,12 +42,27 @@ class FailureKind(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Where(StrEnum):
+    """What a failure lies in."""
+
+    CHIP = "chip"
+    LINK = "link"
+    HOST = "host"
+    STORAGE = "storage"
+    CODE = "code"
+    SET_UP = "set_up"
+    DATA = "data"
+    SERVICE = "service"
+    NOWHERE = ""  # nobody knows, or nothing is broken: a wish, a limit
+
+
 class Action(StrEnum):
     """What a failed attempt leads to.
 
     RETRY here after a back-off; OTHER_NODES of the same pool; FALL_BACK to the next pool of the
     role; LOWER_BATCH here, more micro-batches making up the same batch; ROLL_BACK here, to an
-    earlier checkpoint and with a lower learning rate; STOP.
+    earlier checkpoint and with a lower learning rate; ESCALATE: here, then on other nodes, then on
+    the next pool, then PAUSE, so that somebody looks before it goes on; STOP.
     """
 
     RETRY = "retry"
@@ -47,18 +70,24 @@ class Action(StrEnum):
     FALL_BACK = "fall_back"
     LOWER_BATCH = "lower_batch"
     ROLL_BACK = "roll_back"
+    ESCALATE = "escalate"
+    PAUSE = "pause"
     STOP = "stop"
 
 
 DEFAULT_ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
     {
+        FailureKind.UNKNOWN: Action.ESCALATE,
         FailureKind.INTERCONNECT: Action.FALL_BACK,
         FailureKind.DEVICE_LOST: Action.OTHER_NODES,
         FailureKind.DEVICE_DEGRADED: Action.OTHER_NODES,
         FailureKind.OUT_OF_MEMORY: Action.LOWER_BATCH,
+        FailureKind.HOST_MEMORY: Action.OTHER_NODES,
         FailureKind.UNSUPPORTED_OPERATOR: Action.FALL_BACK,
         FailureKind.NUMERICAL_DIVERGENCE: Action.ROLL_BACK,
         FailureKind.SOFTWARE: Action.FALL_BACK,
+        FailureKind.SET_UP: Action.STOP,
+        FailureKind.STORAGE: Action.RETRY,
         FailureKind.WORKER_LOST: Action.RETRY,
         FailureKind.NODE_LOST: Action.OTHER_NODES,
         FailureKind.PLACEMENT: Action.FALL_BACK,
@@ -77,11 +106,61 @@ DEFAULT_ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
 )
 
 
+WHERE: Mapping[FailureKind, Where] = MappingProxyType(
+    {
+        FailureKind.UNKNOWN: Where.NOWHERE,
+        FailureKind.INTERCONNECT: Where.LINK,
+        FailureKind.DEVICE_LOST: Where.CHIP,
+        FailureKind.DEVICE_DEGRADED: Where.CHIP,
+        FailureKind.OUT_OF_MEMORY: Where.CHIP,
+        FailureKind.HOST_MEMORY: Where.HOST,
+        FailureKind.UNSUPPORTED_OPERATOR: Where.CHIP,
+        FailureKind.NUMERICAL_DIVERGENCE: Where.DATA,
+        FailureKind.SOFTWARE: Where.CHIP,
+        FailureKind.SET_UP: Where.SET_UP,
+        FailureKind.STORAGE: Where.STORAGE,
+        FailureKind.WORKER_LOST: Where.HOST,
+        FailureKind.NODE_LOST: Where.HOST,
+        FailureKind.PLACEMENT: Where.HOST,
+        FailureKind.HANG: Where.LINK,
+        FailureKind.USER_CODE: Where.CODE,
+        FailureKind.DATA: Where.DATA,
+        FailureKind.PARITY: Where.DATA,
+        FailureKind.SERVING: Where.SERVICE,
+        FailureKind.ROLLED_BACK: Where.SERVICE,
+        FailureKind.DRAINED: Where.NOWHERE,
+        FailureKind.CONTROLLER_LOST: Where.SERVICE,
+        FailureKind.BUDGET: Where.NOWHERE,
+        FailureKind.TIME: Where.NOWHERE,
+        FailureKind.CANCELLED: Where.NOWHERE,
+    }
+)
+# What may pass by itself: better tried here again than given up, where no pool can take over.
+TRANSIENT: frozenset[FailureKind] = frozenset(
+    {
+        FailureKind.UNKNOWN,
+        FailureKind.INTERCONNECT,
+        FailureKind.SOFTWARE,
+        FailureKind.STORAGE,
+        FailureKind.WORKER_LOST,
+        FailureKind.NODE_LOST,
+        FailureKind.PLACEMENT,
+        FailureKind.HANG,
+        FailureKind.SERVING,
+        FailureKind.DRAINED,
+        FailureKind.CONTROLLER_LOST,
+    }
+)
 # What these kinds end is not the attempt's own fault: it doesn't count against the limit.
 UNCOUNTED: frozenset[FailureKind] = frozenset({FailureKind.DRAINED, FailureKind.CONTROLLER_LOST})
 # What these kinds show is bound to the node on which it showed.
 OF_A_NODE: frozenset[FailureKind] = frozenset(
-    {FailureKind.DEVICE_LOST, FailureKind.DEVICE_DEGRADED, FailureKind.NODE_LOST}
+    {
+        FailureKind.DEVICE_LOST,
+        FailureKind.DEVICE_DEGRADED,
+        FailureKind.NODE_LOST,
+        FailureKind.HOST_MEMORY,
+    }
 )
 
 
@@ -97,6 +176,9 @@ class Failure:
         node: Node on which it showed first, where known.
         rank: Worker on which it showed first, where known.
         step: Training step at which it showed, where known.
+        certain: Whether a signature, the cluster or the attempt itself says so; else it is what
+            the kind of exception makes likely.
+        sign: Name of the signature that says so, where one does.
     """
 
     kind: FailureKind
@@ -106,3 +188,5 @@ class Failure:
     node: str | None = None
     rank: int | None = None
     step: int | None = None
+    certain: bool = True
+    sign: str = ""

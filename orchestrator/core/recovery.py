@@ -15,6 +15,7 @@ from orchestrator.core.checks import places
 from orchestrator.core.failure import (
     DEFAULT_ACTIONS,
     OF_A_NODE,
+    TRANSIENT,
     UNCOUNTED,
     Action,
     Failure,
@@ -27,10 +28,6 @@ from orchestrator.core.spec import Stage
 from orchestrator.core.state import RetryScheduled, StageFailed, StageMoved
 
 DOUBLINGS = 10
-# What may not come again: better tried here again than given up, where no pool can take over.
-TRANSIENT = frozenset(
-    {FailureKind.INTERCONNECT, FailureKind.SOFTWARE, FailureKind.HANG, FailureKind.SERVING}
-)
 _HERE = frozenset({Action.RETRY, Action.OTHER_NODES, Action.LOWER_BATCH, Action.ROLL_BACK})
 
 
@@ -109,6 +106,10 @@ def follow_up(
 def _possible(run: Run, stage: StageRun, kind: FailureKind, outlook: Outlook) -> Action:
     """Return the action of `kind`, or what stands in for it where it can't be done."""
     action = action_for(stage.planned.stage, kind)
+    if action is Action.ESCALATE:
+        action = Action.RETRY
+    if action is Action.PAUSE:
+        action = Action.STOP
     if kind is FailureKind.DRAINED and action is Action.FALL_BACK:
         return action if _targets(stage, outlook) else Action.RETRY  # waits until it is refilled
     if action is Action.FALL_BACK and kind in TRANSIENT and not _targets(stage, outlook):

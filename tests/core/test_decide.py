@@ -105,7 +105,8 @@ def test_each_kind_leads_to_what_its_row_says(kind: FailureKind) -> None:
         assert event == StageFailed("s", f"{kind}: EI0002")
     else:
         assert isinstance(event, RetryScheduled)
-        assert event.action is DEFAULT_ACTIONS[kind]
+        first = {Action.ESCALATE: Action.RETRY}  # escalating begins here
+        assert event.action is first.get(DEFAULT_ACTIONS[kind], DEFAULT_ACTIONS[kind])
         assert event.pool == ("b" if event.action is Action.FALL_BACK else "a")
         assert event.reason.startswith(f"{kind}: ")
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from orchestrator.core.failure import DEFAULT_ACTIONS, OF_A_NODE, UNCOUNTED, Action, FailureKind
+from orchestrator.core.failure import (
+    DEFAULT_ACTIONS,
+    OF_A_NODE,
+    UNCOUNTED,
+    WHERE,
+    Action,
+    FailureKind,
+)
 
 
 def test_every_kind_of_failure_has_a_default_action() -> None:
     assert set(DEFAULT_ACTIONS) == set(FailureKind)
 
 
+def test_every_kind_of_failure_lies_somewhere() -> None:
+    assert set(WHERE) == set(FailureKind)
+
+
 def test_what_another_pool_can_not_mend_stops() -> None:
     stops = {kind for kind, action in DEFAULT_ACTIONS.items() if action is Action.STOP}
     assert stops == {
         FailureKind.USER_CODE,
+        FailureKind.SET_UP,
         FailureKind.DATA,
         FailureKind.PARITY,
         FailureKind.ROLLED_BACK,
