@@ -132,10 +132,17 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The attempt is done: its artifact, and the headline metrics that the job returned."""
+    """The attempt is done: its artifact, and the headline metrics that the job returned.
+
+    The controller adds what it knows and the worker does not: `pool`, what was done otherwise than
+    planned, and how many workers it had in the end.
+    """
 
     artifact: ArtifactRef | None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    pool: str = ""
+    adjust: Adjust = AS_PLANNED
+    workers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

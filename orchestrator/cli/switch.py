@@ -119,7 +119,8 @@ def kept_of(made: Run, planned: Plan) -> dict[str, tuple[Succeeded, str]]:
         old = made.stages.get(new.stage.name)
         reads = new.stage.inputs.values()
         if old and _stands(old, new) and all(name in kept for name in reads):
-            kept[new.stage.name] = (Succeeded(old.artifact, old.metrics), made.header.run)
+            result = Succeeded(old.artifact, old.metrics, old.pool, old.adjust)
+            kept[new.stage.name] = (result, made.header.run)
     return kept
 
 

@@ -14,6 +14,7 @@ from orchestrator.control.hearing import Steps, event_of
 from orchestrator.control.lookout import Lookout
 from orchestrator.control.names import leaving
 from orchestrator.control.requests import Workbench, attempt_request, deployment
+from orchestrator.control.reuse import credit, entering, standing_for
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide, standby
 from orchestrator.core.errors import ArtifactError, StaleControllerError
@@ -264,14 +265,13 @@ class Controller:
             return None
         found = self._bench.kept.get(command.stage)
         if found is None:
-            key = self._bench.reuse_key(self.run, self.run.stages[command.stage])
+            key = self._bench.reuse_key(self.run, entering(self.run, command))
             found = self._world.store.recall(key) if key else None
-        if found is None:
-            return None
+            if found is None:
+                return None
         result, run = found
-        if result.artifact is not None and not self._intact(result.artifact):
-            return None
-        return StageReused(command.stage, result.artifact, result.metrics, run)
+        damaged = result.artifact is not None and not self._intact(result.artifact)
+        return None if damaged else standing_for(command, result, run)
 
     def _intact(self, ref: ArtifactRef) -> bool:
         try:
@@ -282,6 +282,7 @@ class Controller:
     def _remember(self, name: str, result: Succeeded) -> None:
         key = self._bench.reuse_key(self.run, self.run.stages[name])
         if key:
+            result = credit(result, self.run.stages[name])
             self._world.store.remember(key, result, self.run.header.run)
 
     def _port(self, name: str) -> Cluster | Serving:

@@ -1,13 +1,21 @@
-"""When the result of a stage may stand for another: equal keys."""
+"""When the result of a stage may stand for another: equal keys.
+
+Rule: a key is that of the attempt itself. What a stage made on one chip, or with other parameters
+after a failure, never stands for what it would make on another one, or as planned.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from orchestrator.core.decide import Start
+from orchestrator.core.policy import AS_PLANNED
 from orchestrator.core.run import Run, StageRun
+from orchestrator.core.state import StageReused
+from orchestrator.messages import Succeeded
 
 
 def never_reuse(run: Run, stage: StageRun) -> str | None:  # noqa: ARG001 - the form of a reuse key
@@ -18,17 +26,18 @@ def never_reuse(run: Run, stage: StageRun) -> str | None:  # noqa: ARG001 - the 
 def reuse_key_with(source_of: Callable[[str], str]) -> Callable[[Run, StageRun], str | None]:
     """Return the function that gives a stage its key, or `None` where it may not be reused.
 
-    Two stages have one key when job, source of the job (`source_of(dotted name)`), parameters,
-    contents of the inputs, seed, size, accelerator and its emulation are equal. What a stage made
-    on one chip never stands for what it would make on another.
+    Two stages have one key when job, all code that the job can import (`source_of(dotted name)`),
+    parameters, contents of the inputs, seed and size are equal, and their latest attempts had an
+    equal accelerator, emulation, number of workers, and were adjusted alike. A stage without an
+    attempt is as its first one would be.
     """
 
     def key(run: Run, stage: StageRun) -> str | None:
-        planned = stage.planned.stage
+        planned = stage.planned.stage.on(stage.pool)
         if planned.job is None or not planned.cache:
             return None
         made = {name: run.stages[source].artifact for name, source in planned.inputs.items()}
-        pool = run.plan.pools[stage.planned.pools[0]]
+        pool = run.plan.pools[stage.pool]
         parts = {
             "job": planned.job,
             "source": source_of(planned.job),
@@ -36,6 +45,8 @@ def reuse_key_with(source_of: Callable[[str], str]) -> Callable[[Run, StageRun],
             "inputs": {name: ref.digest for name, ref in made.items() if ref},
             "seed": run.plan.seed,
             "needs": asdict(planned.needs),
+            "workers": workers(stage),
+            "adjust": asdict(stage.adjust),
             "accelerator": pool.accelerator.name,
             "emulation": asdict(pool.emulation) if pool.emulation else None,
         }
@@ -43,3 +54,34 @@ def reuse_key_with(source_of: Callable[[str], str]) -> Callable[[Run, StageRun],
         return hashlib.sha256(text.encode()).hexdigest()
 
     return key
+
+
+def workers(stage: StageRun) -> int:
+    """Return how many workers its latest attempt has; an elastic gang may have shrunk."""
+    needs = stage.planned.stage.on(stage.pool).needs
+    if needs.min_workers is None or not stage.attempts or not stage.attempts[-1].nodes:
+        return needs.workers
+    return len(stage.attempts[-1].nodes)
+
+
+def entering(run: Run, command: Start) -> StageRun:
+    """Return the stage as the attempt that `command` starts would find it."""
+    stage = run.stages[command.stage]
+    return replace(stage, pool=command.pool, adjust=AS_PLANNED, attempts=())
+
+
+def credit(result: Succeeded, stage: StageRun) -> Succeeded:
+    """Return the result of a stage with where and how it was made."""
+    return replace(result, pool=stage.pool, adjust=stage.adjust, workers=workers(stage))
+
+
+def standing_for(command: Start, result: Succeeded, run: str) -> StageReused:
+    """Return the event: what `run` made stands for what `command` would start."""
+    return StageReused(
+        stage=command.stage,
+        artifact=result.artifact,
+        metrics=result.metrics,
+        from_run=run,
+        pool=result.pool or command.pool,
+        adjust=result.adjust,
+    )

@@ -112,9 +112,12 @@ def _(event: RunSucceeded | RunFailed | RunCancelled, run: Run, at: float) -> Ru
 
 @_apply.register
 def _(event: StageReused, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    stage = _open_stage(run, event)
     return _with_stage(
         run,
         event,
+        pool=event.pool if event.pool in stage.planned.pools else stage.pool,
+        adjust=event.adjust,
         artifact=event.artifact,
         metrics=event.metrics,
         reused_from=event.from_run,

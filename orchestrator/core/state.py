@@ -89,12 +89,17 @@ class RunCancelled:
 
 @dataclass(frozen=True, slots=True)
 class StageReused:
-    """An earlier run made the same thing: its result stands for this stage's."""
+    """An earlier run made the same thing: its result stands for this stage's.
+
+    `pool` is where that was, `adjust` what was done there otherwise than planned.
+    """
 
     stage: str
     artifact: ArtifactRef | None
     metrics: Mapping[str, float]
     from_run: str
+    pool: str = ""
+    adjust: Adjust = AS_PLANNED
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.core.errors import TransitionError
 from orchestrator.core.fold import apply, begin, fold
+from orchestrator.core.policy import Adjust
 from orchestrator.core.run import Run, RunHeader
 from orchestrator.core.state import (
     EVENTS,
@@ -180,6 +181,15 @@ def test_a_reused_stage_has_the_result_and_names_the_run_that_made_it() -> None:
     run = after(RunStarted(1), StageReused("s", REF, {"loss": 1.0}, "earlier"))
     one = run.stages["s"]
     assert (one.artifact, one.reused_from, one.attempts) == (REF, "earlier", ())
+
+
+def test_a_reused_stage_is_on_the_pool_that_made_its_result() -> None:
+    halved = Adjust(rate=0.5)
+    made_there = StageReused("s", REF, {}, "earlier", pool="b", adjust=halved)
+    one = after(RunStarted(1), made_there).stages["s"]
+    assert (one.pool, one.adjust) == ("b", halved)
+    elsewhere = StageReused("s", REF, {}, "earlier", pool="of another fleet")
+    assert after(RunStarted(1), elsewhere).stages["s"].pool == "a"
 
 
 def test_a_move_to_another_pool_is_a_failover_and_a_retry_is_none() -> None:

@@ -1,0 +1,116 @@
+"""A result stands for what would be made alike, and says where and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from orchestrator.control.loop import Controller, World
+from orchestrator.control.requests import Workbench
+from orchestrator.control.reuse import reuse_key_with
+from orchestrator.core.endpoints import Deployment
+from orchestrator.core.failure import Action, FailureKind
+from orchestrator.core.hardware import Pool
+from orchestrator.core.policy import Recovery
+from orchestrator.core.run import Run
+from orchestrator.core.spec import Needs, Stage
+from orchestrator.messages import AttemptRequest, Failed, Message, Placed, Succeeded
+from tests.build import accelerator, failure, header, plan, pool, stage
+from tests.fakes import FakeArtifacts, FakeClock, FakeCluster, FakeGates, FakeTracker, MemoryStore
+
+OTHER = pool("b", chip=accelerator(name="Chip 2", vendor="other"))
+SAME = pool("b")
+BENCH = Workbench(
+    packages=("jobs",),
+    code=(),
+    storage="mem://",
+    reuse_key=reuse_key_with(lambda job: f"the source of {job}"),
+)
+
+
+@dataclass
+class Lab:
+    """Runs that share what they have made. Pools in `broken` fail each attempt, by this kind."""
+
+    broken: dict[str, FailureKind] = field(default_factory=dict)
+    nodes: tuple[str, ...] = ("n1",)
+    clock: FakeClock = field(default_factory=FakeClock)
+    store: MemoryStore = field(default_factory=MemoryStore)
+    artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
+
+    def script(self, asked: AttemptRequest | Deployment) -> Sequence[tuple[float, Message]]:
+        first = self.broken.get(asked.pool.name) if asked.attempt == 1 else None
+        end = Failed(failure(first)) if first else Succeeded(self.artifacts.ref(asked.key), {})
+        return ((0.1, Placed(self.nodes)), (0.2, end))
+
+    def drive(self, name: str, one: Stage, *, pools: Sequence[str], b: Pool = OTHER) -> Run:
+        head = header(plan(one, pools=pools, b=b), name)
+        self.store.create(head, 0.0)
+        cluster = FakeCluster(self.clock, self.store, self.script)
+        world = World(
+            cluster=cluster,
+            serving=cluster,
+            store=self.store,
+            artifacts=self.artifacts,
+            tracker=FakeTracker(),
+            clock=self.clock,
+            gates=FakeGates(),
+        )
+        return Controller(head, world, BENCH).drive()
+
+
+def made_by(run: Run) -> tuple[str, str | None]:
+    """Return where the only stage of a run stands, and which run made its result."""
+    return run.stages["s"].pool, run.stages["s"].reused_from
+
+
+def test_what_was_made_on_the_fallback_does_not_stand_for_the_pool_that_failed() -> None:
+    lab = Lab(broken={"a": FailureKind.SOFTWARE})
+    moves = stage("s", on_failure={FailureKind.SOFTWARE: Action.FALL_BACK})
+    assert made_by(lab.drive("first", moves, pools=("a", "b"))) == ("b", None)
+    lab.broken.clear()
+    assert made_by(lab.drive("second", moves, pools=("a", "b"))) == ("a", None)
+    assert made_by(lab.drive("third", moves, pools=("b",))) == ("b", "first")
+    assert made_by(lab.drive("fourth", moves, pools=("a",))) == ("a", "second")
+
+
+def test_the_pool_of_a_reused_result_is_the_one_that_made_it() -> None:
+    lab = Lab()
+    lab.drive("first", stage("s"), pools=("b",), b=SAME)
+    assert made_by(lab.drive("second", stage("s"), pools=("a", "b"), b=SAME)) == ("b", "first")
+
+
+def test_what_was_made_with_smaller_micro_batches_does_not_stand_for_what_is_planned() -> None:
+    lab = Lab(broken={"a": FailureKind.OUT_OF_MEMORY})
+    smaller = stage("s", on_failure={FailureKind.OUT_OF_MEMORY: Action.LOWER_BATCH})
+    assert len(lab.drive("first", smaller, pools=("a",)).stages["s"].attempts) == 2
+    lab.broken.clear()
+    assert made_by(lab.drive("second", smaller, pools=("a",))) == ("a", None)
+
+
+def test_what_a_shrunken_gang_made_does_not_stand_for_the_whole_one() -> None:
+    lab = Lab(nodes=("n1", "n1"))
+    gang = stage("s", needs=Needs(workers=4, min_workers=1))
+    lab.drive("first", gang, pools=("a",))
+    lab.nodes = ("n1",) * 4
+    assert made_by(lab.drive("second", gang, pools=("a",))) == ("a", None)
+    assert made_by(lab.drive("third", gang, pools=("a",))) == ("a", "second")
+
+
+@pytest.mark.parametrize("change", [{"params": {"steps": 2}}, {"needs": Needs(workers=2)}])
+def test_another_stage_is_made_anew(change: dict[str, object]) -> None:
+    lab = Lab()
+    lab.drive("first", stage("s"), pools=("a",))
+    assert made_by(lab.drive("second", stage("s", **change), pools=("a",))) == ("a", None)
+    assert made_by(lab.drive("third", stage("s"), pools=("a",))) == ("a", "first")
+
+
+def test_a_result_is_kept_with_where_and_how_it_was_made() -> None:
+    lab = Lab(broken={"a": FailureKind.NUMERICAL_DIVERGENCE})
+    again = stage("s", recovery=Recovery(rate=0.5))
+    run = lab.drive("first", again, pools=("a",))
+    ((result, maker),) = lab.store.results.values()
+    assert (result.pool, result.workers, maker) == ("a", 1, "first")
+    assert result.adjust == run.stages["s"].adjust
