@@ -1,3 +1,3 @@
 """One pipeline, two kinds of hardware: plan, launch and review pipelines over mixed pools."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -105,7 +105,7 @@ def test_what_is_asked_wrongly_is_told_in_lines(within, words, code, lines):
 
 def test_help_and_version_need_nothing(orchestrator):
     assert "launch" in orchestrator("--help").stdout
-    assert orchestrator("--version").stdout.strip() == "0.1.0"
+    assert orchestrator("--version").stdout.strip() == "0.2.0"
 
 
 def test_the_home_can_be_a_file_and_that_is_said(orchestrator, tmp_path: Path):
