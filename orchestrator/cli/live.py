@@ -22,6 +22,7 @@ from orchestrator.ports import Clock
 
 SECONDS_BETWEEN_LINES = 5.0
 REFRESHES_A_SECOND = 4
+MOST_FIGURES = 8  # of a stage that succeeded, on one line
 COLUMNS = ("STAGE", "POOL", "STATUS", "PROGRESS", "LOSS", "TOKENS/S", "ETA", "TIME")
 
 
@@ -177,6 +178,9 @@ def _sentence(stage: StageRun) -> str:
     if stage.state is StageState.RUNNING:
         return "" if stage.attempts[-1].placed is None else f"running on {stage.pool}"
     if stage.state is StageState.SUCCEEDED:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in stage.metrics.items())
+        shown = [f"{name} {value:.4g}" for name, value in stage.metrics.items()][:MOST_FIGURES]
+        if len(stage.metrics) > MOST_FIGURES:
+            shown.append(f"and {len(stage.metrics) - MOST_FIGURES} more")
+        figures = ", ".join(shown)
         return f"succeeded on {stage.pool}" + (f" ({figures})" if figures else "")
     return f"{stage.state}: {stage.reason}" if stage.reason else str(stage.state)

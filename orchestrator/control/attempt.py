@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.control.chips import Chips, real_chip
-from orchestrator.control.context import AttemptContext, hardware_of, meta_of, numbers
+from orchestrator.control.context import AttemptContext, hardware_of, meta_of
 from orchestrator.control.desk import CancelledError, Desk, DrainedError
 from orchestrator.control.evidence import describe
+from orchestrator.control.figures import results
 from orchestrator.control.job_import import check_params, extend_path, load_job
-from orchestrator.control.outbox import Outbox
+from orchestrator.control.outbox import Outbox, valid_message
 from orchestrator.control.output import capture
 from orchestrator.control.watchdog import Hang, Watchdog
 from orchestrator.core.artifact import ArtifactRef, Hashed
@@ -77,7 +78,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
                 yield batch
             hang = watchdog.hang(request.watch.hang)
             if hang is not None:
-                yield [attempt.hangs(hang)]
+                yield [valid_message(attempt.hangs(hang))]
                 return
         yield desk.outbox.last()
     finally:
@@ -178,7 +179,7 @@ class _Attempt:
             finally:
                 self._working = False
         self._context.checkpoints.finish()
-        metrics = {} if returned is None else numbers(returned, f"results of {request.job!r}")
+        metrics = results(returned, request.job)
         return Succeeded(self._commit(self._output, self._context.hashes), metrics)
 
     def _chip(self) -> AbstractContextManager[Chip]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
 from orchestrator.control.checkpoints import Checkpoints
 from orchestrator.control.chips import RealChip
 from orchestrator.control.desk import Desk
+from orchestrator.control.figures import numbers, whole
 from orchestrator.control.seat import Seat
 from orchestrator.core.artifact import FileEntry, Hashed
 from orchestrator.core.errors import DivergenceError, JobError
@@ -24,6 +25,8 @@ HOST_BACKEND = "gloo"  # of torch, for tensors in host memory
 REPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_REPORT = 1_000_000  # characters
+SMALL = 2**62  # a step up to here needs no further look
+MOST_NAMES = 10_000  # of metrics, that are known to be names
 
 
 def hardware_of(pool: Pool, needs: Needs) -> Hardware:
@@ -75,6 +78,7 @@ class AttemptContext:
         self.last_step: int | None = None
         self.chip: Chip = RealChip()
         self._desk = desk
+        self._names: set[str] = set()
         self._seat = Seat(
             request=request,
             rank=rank,
@@ -105,13 +109,23 @@ class AttemptContext:
     def metrics(self, values: Metrics, *, step: int) -> None:
         """Record metric points of this step; only rank 0's are kept."""
         self.go_on()
+        if type(step) is not int or not 0 <= step <= SMALL:
+            step = whole(step, "metrics: step")
         self.last_step = step
         if self.rank == 0:
-            plain = _floats(values) or numbers(values, f"metrics of step {step}")
+            plain = _floats(values, self._names)
+            if plain is None:
+                plain = self._plain(values, step)
             self._desk.outbox.points(step, plain, self._desk.clock.now())
             if self._watched in plain:
                 self._check(plain[self._watched], step)
         self.chip.reached(step)
+
+    def _plain(self, values: Metrics, step: int) -> dict[str, float]:
+        plain = numbers(values, f"metrics of step {step}")
+        if len(self._names) < MOST_NAMES:
+            self._names.update(plain)
+        return plain
 
     def _check(self, value: float, step: int) -> None:
         astray = self._guard.look(value, step)
@@ -121,8 +135,11 @@ class AttemptContext:
     def report(self, name: str, text: str) -> None:
         """Show a text file with this attempt in the tracker; only rank 0's are kept."""
         self.go_on()
-        if not REPORT_NAME.fullmatch(name):
+        if not isinstance(name, str) or not REPORT_NAME.fullmatch(name):
             message = f"{name!r} is no name of a report; use letters, digits and ._-"
+            raise JobError(message)
+        if not isinstance(text, str):
+            message = f"report {name!r} is a {type(text).__name__}; give a text"
             raise JobError(message)
         if self.rank == 0:
             self._desk.outbox.say(Report(name, text[:LONGEST_REPORT]))
@@ -130,19 +147,21 @@ class AttemptContext:
     def hashed(self, path: str, sha256: str) -> None:
         """Note the SHA-256 of a whole file of `output`, and when that was changed last."""
         self.go_on()
-        if not SHA256.fullmatch(sha256):
+        if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
             message = f"{sha256!r} is no SHA-256 of {path!r}; give its 64 hexadecimal digits"
             raise JobError(message)
         try:
             found = (self.output / path).stat()
-        except OSError as error:
-            message = f"{path!r} is no file of the output: {error.strerror}; write it first"
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            message = f"{path!r} is no file of the output: {reason}; write it first"
             raise JobError(message) from error
         self.hashes[path] = Hashed(FileEntry(found.st_size, sha256), found.st_mtime_ns)
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the job is; only rank 0's counts."""
         self.go_on()
+        done, total = whole(done, "progress: done"), whole(total, "progress: total")
         if self.rank == 0:
             self._desk.outbox.progress(done, total)
         self.chip.reached(done)
@@ -150,7 +169,7 @@ class AttemptContext:
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         """Begin to save a checkpoint: `write` fills this worker's folder, beside the job."""
         self.go_on()
-        self.last_step = step
+        self.last_step = step = whole(step, "save_checkpoint: step")
         self.checkpoints.save(step, write)
 
     def latest_checkpoint(self) -> Checkpoint | None:
@@ -164,7 +183,7 @@ class AttemptContext:
     def saved_checkpoint(self, step: int) -> Checkpoint:
         """Return the checkpoint of `step`, the last that was saved, every file verified."""
         self.go_on()
-        return self.checkpoints.saved(step)
+        return self.checkpoints.saved(whole(step, "saved_checkpoint: step"))
 
 
 def meta_of(request: AttemptRequest) -> dict[str, str]:
@@ -179,7 +198,7 @@ def meta_of(request: AttemptRequest) -> dict[str, str]:
     }
 
 
-def _floats(values: Metrics) -> dict[str, float] | None:
+def _floats(values: Metrics, known: Container[str]) -> dict[str, float] | None:
     """Return a copy of metrics that are plain already: the usual case, each step, is cheap."""
     if type(values) is not dict:
         return None
@@ -187,25 +206,6 @@ def _floats(values: Metrics) -> dict[str, float] | None:
         if type(value) is not float:
             return None
     for name in values:
-        if type(name) is not str:
+        if type(name) is not str or name not in known:
             return None
     return dict(values)
-
-
-def numbers(values: object, where: str) -> dict[str, float]:
-    """Return metrics as plain numbers; tensors and arrays with one element are numbers too.
-
-    Raises:
-        JobError: Something isn't a number.
-    """
-    if not isinstance(values, Mapping):
-        message = f"{where} are a {type(values).__name__}; give a mapping of names to numbers"
-        raise JobError(message)
-    plain = {}
-    for name, value in values.items():
-        try:
-            plain[str(name)] = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            message = f"{where}: {name!r} is no number but a {type(value).__name__}"
-            raise JobError(message) from error
-    return plain

@@ -8,7 +8,7 @@ from traceback import TracebackException
 from types import MappingProxyType, TracebackType
 
 from orchestrator.core.classify import Signature, kind_of, match
-from orchestrator.core.errors import ArtifactError, OrchestratorError
+from orchestrator.core.errors import ArtifactError, OrchestratorError, StorageError
 from orchestrator.core.failure import FailureKind
 from orchestrator.job import ParityError
 
@@ -18,6 +18,7 @@ LONGEST_CHAIN = 10
 # What these are needs no signature.
 _OF_TYPES: Mapping[type[BaseException], FailureKind] = MappingProxyType(
     {
+        StorageError: FailureKind.STORAGE,
         ArtifactError: FailureKind.DATA,
         ParityError: FailureKind.PARITY,
         MemoryError: FailureKind.OUT_OF_MEMORY,

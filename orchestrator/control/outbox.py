@@ -13,8 +13,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
+from orchestrator.core.text import valid
 from orchestrator.messages import (
     Failed,
     LogLine,
@@ -97,8 +99,26 @@ class Outbox:
 
     def last(self) -> list[Message]:
         """Take out what is left, the outcome at its end; only once that is there."""
-        return [*self.drain(), *self._outcome]
+        return [*self.drain(), *map(valid_message, self._outcome)]
 
 
 def _message(told: _Told) -> Message:
-    return Points(*told) if isinstance(told, tuple) else told
+    return Points(*told) if isinstance(told, tuple) else valid_message(told)
+
+
+def valid_message(message: Message) -> Message:
+    """Return `message` with text that whoever reads it can keep; nothing else leaves a worker.
+
+    Names of metrics were made valid where the job gave them.
+    """
+    match message:
+        case LogLine(rank=rank, text=text):
+            return LogLine(rank, valid(text))
+        case Report(name=name, text=text):
+            return Report(valid(name), valid(text))
+        case Succeeded(artifact=artifact, metrics=metrics):
+            return Succeeded(artifact, {valid(name): value for name, value in metrics.items()})
+        case Failed(failure=failure):
+            evidence, detail = valid(failure.evidence), valid(failure.detail)
+            return replace(message, failure=replace(failure, evidence=evidence, detail=detail))
+    return message

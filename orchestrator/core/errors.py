@@ -8,7 +8,8 @@ OrchestratorError
 ├── JobError               a job can't be imported or called
 ├── DivergenceError        a loss went astray
 ├── ArtifactError          an artifact is missing, incomplete or altered
-│   └── DamagedError           it is torn, altered or not there: it may be made again
+│   ├── DamagedError           it is torn, altered or not there: it may be made again
+│   └── StorageError           the storage is away, full or slow: it may pass
 ├── StaleAttemptError      a newer attempt has claimed the checkpoints of the stage
 ├── StoreError             the event store can't be read or written
 │   └── StaleControllerError   another controller has taken this run over
@@ -89,6 +90,10 @@ class ArtifactError(OrchestratorError):
 
 class DamagedError(ArtifactError):
     """What is stored is torn, altered or not there: it may be made again."""
+
+
+class StorageError(ArtifactError):
+    """The storage refuses, is away, full or too slow: nothing is known to be damaged."""
 
 
 class StaleAttemptError(OrchestratorError):
