@@ -118,6 +118,37 @@ def test_a_start_that_fails_says_the_line_that_tells_and_leaves_nothing(home: Pa
     assert find(home, "svc") is None
 
 
+def test_what_ends_before_all_is_up_is_tried_again_as_often_as_it_may(home: Path) -> None:
+    port, mark = free_port(), home / "tried"
+    late = (
+        "import pathlib, sys; mark = pathlib.Path(sys.argv[2]); tried = mark.exists();"
+        "mark.touch(); tried or sys.exit('the head is not there yet');" + LISTEN
+    )
+    late_server = process("late", late, str(port), str(mark), ready=("127.0.0.1", port), tries=2)
+    service = begin(home, late_server)
+
+    assert list(service.processes) == ["late"]
+    assert service.exited == {}
+    log = (home / "services" / "svc-late.log").read_text()
+    assert log.splitlines() == ["the head is not there yet", "listening"]
+
+
+def test_what_ends_each_time_is_fatal_after_its_last_try(home: Path) -> None:
+    with pytest.raises(ServiceError, match="one ended with code 1: OSError: the port is in use"):
+        begin(home, process("one", BREAK, ready=("127.0.0.1", free_port()), tries=2))
+
+    assert (home / "services" / "svc-one.log").read_text().count("in use") == 2
+
+
+def test_a_port_at_which_somebody_else_answers_is_not_taken_for_ours(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = int(server.getsockname()[1])
+        with pytest.raises(ServiceError, match=f"one: 127.0.0.1:{port} is in use by another"):
+            begin(home, process("one", LISTEN, str(port), ready=("127.0.0.1", port)))
+
+    assert not record_exists(home)
+
+
 def test_a_command_that_is_not_there_is_named(home: Path) -> None:
     with pytest.raises(ServiceError, match="no-such-command"):
         begin(home, Process(name="one", argv=("no-such-command",)))

@@ -13,11 +13,14 @@ from pathlib import Path
 
 from orchestrator import supervisor
 from orchestrator.core.errors import ServingError
+from orchestrator.supervisor.record import wait
 
 SERVICE = "gateway"
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
+FREE_SECONDS = 2.0
+TRIES = 3
 
 
 def up(home: Path, port: int, cluster: str, env: Mapping[str, str]) -> str:
@@ -62,8 +65,10 @@ def _processes(
     ours = (sys.executable, "-m", "orchestrator")
     server, keeper = (*ours, "_gateway", str(port)), (*ours, "_keep", info["cluster"], info["url"])
     return (
-        supervisor.Process(name="server", argv=server, env=env, ready=(HOST, port), again=True),
-        supervisor.Process(name="keeper", argv=keeper, env=env, again=True),
+        supervisor.Process(
+            name="server", argv=server, env=env, ready=(HOST, port), again=True, tries=TRIES
+        ),
+        supervisor.Process(name="keeper", argv=keeper, env=env, again=True, tries=TRIES),
     )
 
 
@@ -97,10 +102,21 @@ def _match(running: supervisor.Service, port: int, cluster: str) -> str:
 
 
 def _check_free(port: int) -> None:
+    """Wait a little for the port: whoever had it may be just going.
+
+    Raises:
+        ServingError: It stays taken.
+    """
+    if not wait(lambda: _free(port), FREE_SECONDS):
+        line = f"port {port} of {HOST} is in use"
+        raise ServingError(f"{line}; set cluster.serve_port to a free port")
+
+
+def _free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except OSError as error:
-            line = f"port {port} of {HOST} is in use"
-            raise ServingError(f"{line}; set cluster.serve_port to a free port") from error
+        except OSError:
+            return False
+    return True

@@ -7,6 +7,7 @@ Nothing of MLflow is imported here: a command that only wants the address stays 
 
 from __future__ import annotations
 
+import re
 import socket
 import sqlite3
 import sys
@@ -23,6 +24,8 @@ from orchestrator.core.errors import TrackingError
 SERVICE = "mlflow"
 HOST = "127.0.0.1"
 START_SECONDS = 180.0
+STARTS = 3
+_TAKEN = re.compile(r"in use|ended with", re.IGNORECASE)
 _PORTS = range(20_000, 30_000)
 _TRIES = 100
 _ENVIRONMENT = {
@@ -36,6 +39,8 @@ _ENVIRONMENT = {
 def up(home: Path) -> str:
     """Start the server of `home`, unless it runs, and return its address.
 
+    A port that was free and is taken by the time of the start is left for another.
+
     Raises:
         TrackingError: It can't be started.
     """
@@ -45,19 +50,29 @@ def up(home: Path) -> str:
             return uri
         supervisor.clear(home, SERVICE)  # what a killed daemon left would hold the port
         folder = _prepare(home)
-        port = _port(folder)
-        service = supervisor.start(
-            home,
-            SERVICE,
-            [_process(folder, port)],
-            info={"uri": f"http://{HOST}:{port}"},
-            timeout=START_SECONDS,
-        )
+        service = _start(home, folder)
     except (supervisor.ServiceError, OSError, sqlite3.Error) as error:
         where = str(home / "services")
         message = f"MLflow can't be started in {str(home)!r}: {error}; its log is in {where!r}"
         raise TrackingError(message) from error
     return str(service.info["uri"])
+
+
+def _start(home: Path, folder: Path) -> supervisor.Service:
+    for left in reversed(range(STARTS)):
+        port = _port(folder)
+        try:
+            return supervisor.start(
+                home,
+                SERVICE,
+                [_process(folder, port)],
+                info={"uri": f"http://{HOST}:{port}"},
+                timeout=START_SECONDS,
+            )
+        except supervisor.ServiceError as error:
+            if not left or not _TAKEN.search(str(error)):
+                raise
+    raise AssertionError("the last start returns or raises")
 
 
 def find(home: Path) -> str | None:

@@ -3,7 +3,8 @@
 It leaves its starter, leads a session that all it starts belongs to, starts the processes in
 order, each in a group with a log of its own, reaps them, and records what becomes of them. On
 SIGTERM it ends them, last first. A process that ends is recorded, and restarted only where that
-was asked for: a lost node must be seen. When none is left the daemon goes too.
+was asked for: a lost node must be seen. Until all are up a process may have several tries. When
+none is left the daemon goes too.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Daemon:
         self._processes = [Process(**{**p, "argv": tuple(p["argv"])}) for p in spec["processes"]]
         self._popen: dict[str, subprocess.Popen[bytes]] = {}
         self._due: dict[str, float] = {}  # what is to be started again, and when
+        self._tries: dict[str, int] = {}  # how often each was started until all were up
         self._deadline = time.monotonic() + spec["timeout"]
         self._timeout = spec["timeout"]
         self._stopping = False
@@ -90,12 +92,17 @@ class Daemon:
                 self._until_answers(process, process.ready)
             self._record.phase = "up"
             records.save(self._folder, self._record)
+            self._due |= {n: 0.0 for n in self._ended if self._process(n).again}
             while not self._stopping and (self._due or self._alive):
                 self._watch(self._until_due())
                 self._start_again()
         except (ServiceError, OSError) as error:
             self._record.phase, self._record.reason = "failed", str(error)
         self._end()
+
+    @property
+    def _ended(self) -> list[str]:
+        return [name for name, child in self._record.children.items() if child.exit is not None]
 
     @property
     def _alive(self) -> bool:
@@ -110,6 +117,17 @@ class Daemon:
             if not self._stopping and self._due.get(process.name, now + 1) <= now:
                 del self._due[process.name]
                 self._launch(process, "ab")
+
+    def _try_again(self) -> None:
+        """Start those anew that ended before all were up and have tries left."""
+        for process in self._processes:
+            child = self._record.children.get(process.name)
+            tries = self._tries.setdefault(process.name, 1)
+            ended = child is not None and child.exit is not None
+            if ended and process.name not in self._due and tries < process.tries:
+                self._tries[process.name] = tries + 1
+                self._due[process.name] = time.monotonic() + _REST * tries
+        self._start_again()
 
     def _clear(self, service: str) -> None:
         """End what an earlier daemon left behind when it was killed."""
@@ -131,6 +149,9 @@ class Daemon:
 
     def _start(self, process: Process) -> None:
         self._until_answers(process, process.after)
+        if process.ready and _answers(*process.ready):  # or it would pass for this process
+            where = f"{process.ready[0]}:{process.ready[1]}"
+            raise ServiceError(f"{process.name}: {where} is in use by another process")
         if not self._stopping:
             self._launch(process, "wb")
 
@@ -152,7 +173,8 @@ class Daemon:
 
     def _until_answers(self, process: Process, address: tuple[str, int] | None) -> None:
         while address and not self._stopping and not _answers(*address):
-            lost = next((n for n, c in self._record.children.items() if c.exit is not None), None)
+            self._try_again()
+            lost = next((n for n in self._ended if n not in self._due), None)
             if lost:
                 raise ServiceError(f"{lost} ended with {self._exit(lost)}: {self._said(lost)}")
             if time.monotonic() > self._deadline:
@@ -172,7 +194,7 @@ class Daemon:
             if child.exit is None and popen.poll() is not None:
                 child.exit = popen.returncode
                 records.save(self._folder, self._record)
-                if self._process(name).again:
+                if self._process(name).again and self._record.phase == "up":
                     self._due[name] = time.monotonic() + _REST
 
     def _end(self) -> None:

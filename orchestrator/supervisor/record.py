@@ -43,6 +43,8 @@ class Process:
         ready: Host and port that must answer before the service counts as up.
         log: File for what it prints; `HOME/services/SERVICE-NAME.log` where empty.
         again: Whether it is started again when it ends by itself.
+        tries: How often it is started at most until the service is up, each time after a longer
+            rest: on a busy machine what it needs may come late, or its port be taken a moment.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Process:
     ready: tuple[str, int] | None = None
     log: str = ""
     again: bool = False
+    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,36 +1,38 @@
 """A managed Ray cluster on this machine: a head without work, and a node process a pool node.
 
 Rules: only emulated pools are started here; every node has a folder, ports and a log of its own;
-a token guards the cluster, for Ray listens on all interfaces; nothing is left after `down`. Ray
+a token guards the cluster, for Ray listens on all interfaces; nothing is left after `down`; what a
+busy machine breaks (a head that is late, a port that was free and is taken) is tried again. Ray
 itself isn't imported here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import socket
+import re
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import supervisor
-from orchestrator.adapters.raycluster import access
+from orchestrator.adapters.raycluster import access, machine
+from orchestrator.adapters.raycluster.machine import HOST
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import ClusterSettings
 
 SERVICE = "ray"
-HOST = "127.0.0.1"
 HEAD = "head"
 START_SECONDS = 180.0
+NODE_TRIES = 4
+CLUSTER_TRIES = 3  # each with other ports
 SMALLEST_STORE = 78_643_200
 _MB = 1_000_000
+# What a start with other ports, a moment later, may not meet again.
+_PASSES = re.compile(r"ended with|in use|refused|No node info found", re.IGNORECASE)
 # Ray counts chips of other names without saying which; with this variable it numbers them too.
 NUMBERED = "RAY_custom_unit_instance_resources"
 _RAYS_OWN = "neuron_cores,TPU,NPU,HPU,RBLN,FURIOSA,TTNPU,MBLT"
@@ -128,37 +130,46 @@ def describe(pool: Pool) -> str:
 
 
 def _start(home: Path, pools: Mapping[str, Pool], settings: ClusterSettings) -> RayService:
-    supervisor.clear(home, SERVICE)  # one whose head is lost
     token = _token(home)
     token.parent.mkdir(parents=True, exist_ok=True)
     access.make_token(token)
     access.use_token(token)
-    root = _root(home)
+    for left in reversed(range(CLUSTER_TRIES)):
+        supervisor.clear(home, SERVICE)  # one whose head is lost
+        try:
+            return _public(_try_start(home, token, pools, settings))
+        except supervisor.ServiceError as error:
+            if left and _PASSES.search(str(error)):
+                continue
+            message = f"the local Ray cluster can't be started: {error}; its logs are in"
+            raise ClusterError(f"{message} {str(token.parent)!r}") from error
+    raise AssertionError("the last try returns or raises")
+
+
+def _try_start(
+    home: Path, token: Path, pools: Mapping[str, Pool], settings: ClusterSettings
+) -> supervisor.Service:
+    root = machine.root(home)
     nodes = [(f"{name}-{n}", pool) for name, pool in pools.items() for n in range(pool.nodes)]
-    ports = _free_ports()
+    ports = machine.free_ports()
     gcs, dashboard = next(ports), next(ports)
     store = max(SMALLEST_STORE, settings.object_store_mb * _MB)
     chips = {pool.accelerator.resource or "GPU" for pool in pools.values()} - {"GPU"}
     common = _Common(root, gcs, store, token, tuple(sorted(chips)))
     processes = [common.head(ports, dashboard)]
     processes += _in_turn([common.node(name, pool, ports) for name, pool in nodes])
-    try:
-        service = supervisor.start(
-            home,
-            SERVICE,
-            processes,
-            info={
-                "address": f"{HOST}:{gcs}",
-                "dashboard": f"http://{HOST}:{dashboard}",
-                "pools": {name: describe(pool) for name, pool in pools.items()},
-            },
-            temporary=[root],
-            timeout=START_SECONDS,
-        )
-    except supervisor.ServiceError as error:
-        message = f"the local Ray cluster can't be started: {error}; its logs are in"
-        raise ClusterError(f"{message} {str(token.parent)!r}") from error
-    return _public(service)
+    return supervisor.start(
+        home,
+        SERVICE,
+        processes,
+        info={
+            "address": f"{HOST}:{gcs}",
+            "dashboard": f"http://{HOST}:{dashboard}",
+            "pools": {name: describe(pool) for name, pool in pools.items()},
+        },
+        temporary=[root],
+        timeout=START_SECONDS,
+    )
 
 
 def _in_turn(nodes: list[supervisor.Process]) -> list[supervisor.Process]:
@@ -223,7 +234,9 @@ class _Common:
                 **_ENVIRONMENT,
                 **access.token_environment(self.token),
                 NUMBERED: numbered(self.chips),
+                "TMPDIR": machine.short_temporary(self.root),
             },
+            tries=1 if name == HEAD else NODE_TRIES,
             after=None if name == HEAD else (HOST, self.gcs),
             ready=(HOST, ready),
         )
@@ -245,22 +258,3 @@ def _public(service: supervisor.Service) -> RayService:
 
 def _token(home: Path) -> Path:
     return home.absolute() / "services" / "ray.token"
-
-
-def _root(home: Path) -> Path:
-    """Return a short folder, for the names of sockets in it may have 107 bytes at most."""
-    digest = hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:10]
-    short = Path("/tmp")  # noqa: S108 - ours alone, as checked below
-    root = (short if short.is_dir() else Path(tempfile.gettempdir())) / f"orch-{digest}"
-    root.mkdir(mode=0o700, exist_ok=True)
-    if root.is_symlink() or root.stat().st_uid != os.getuid():
-        raise ClusterError(f"folder {str(root)!r} belongs to somebody else; remove it")
-    return root
-
-
-def _free_ports() -> Iterator[int]:
-    """Yield ports that are free, no two alike."""
-    with ExitStack() as held:
-        ports = [held.enter_context(socket.create_server((HOST, 0))) for _ in range(256)]
-        numbers = [int(server.getsockname()[1]) for server in ports]
-    yield from numbers

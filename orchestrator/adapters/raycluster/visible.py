@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import NoReturn
 
 import ray
 
+from orchestrator.adapters.raycluster import orphans
 from orchestrator.adapters.raycluster.service import NUMBERED, numbered
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
@@ -20,11 +24,14 @@ _SECONDS_TO_BE_ENDED = 30.0
 def prepare(request: AttemptRequest) -> str:
     """Show this process its own chips alone, and return the id of its node.
 
-    Ray does that for the makers that it knows; for a custom resource it is done here.
+    Ray does that for the makers that it knows; for a custom resource it is done here. From here
+    on, what this process starts ends with it: a killed worker leaves nobody on its chips.
 
     Raises:
         ClusterError: Ray doesn't say which chips are this worker's.
     """
+    with suppress(OSError):  # a host without room for one more process has other troubles
+        orphans.watch()
     pool, chip = request.pool, request.pool.accelerator
     real = request.needs.devices and not pool.emulated
     if real and chip.resource and chip.visible_devices and _foreign(chip.resource):
@@ -62,4 +69,9 @@ def _ids(resource: str) -> list[str]:
     found = worker.get_accelerator_ids_for_accelerator_resource(
         resource, f"^{resource}_group_[0-9A-Za-z]+$"
     )
-    return sorted(str(one) for one in found)
+    return in_order(str(one) for one in found)
+
+
+def in_order(ids: Iterable[str]) -> list[str]:
+    """Return the ids of chips by number: 2 before 10."""
+    return sorted(ids, key=lambda one: (int(one) if one.isdecimal() else sys.maxsize, one))

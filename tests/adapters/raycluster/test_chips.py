@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.raycluster import service
+from orchestrator.adapters.raycluster import service, visible
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.spec import Needs
 from orchestrator.messages import LogLine
@@ -24,6 +24,11 @@ def test_chips_that_ray_does_not_know_are_numbered_beside_those_that_it_does() -
 
     assert names.count("NPU") == 1
     assert names[-1] == "MLU"
+
+
+def test_chips_are_shown_in_the_order_of_their_numbers() -> None:
+    assert visible.in_order(["10", "2", "0"]) == ["0", "2", "10"]
+    assert visible.in_order(["GPU-b", "3", "GPU-a"]) == ["3", "GPU-a", "GPU-b"]
 
 
 @pytest.mark.ray

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import sys
+import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.raycluster import access, jobs, service
+from orchestrator.adapters.raycluster import access, jobs, machine, service
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import ClusterSettings
@@ -48,6 +51,42 @@ def test_an_address_where_nobody_answers_is_named() -> None:
 def test_a_detached_launch_without_a_cluster_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"no cluster of .* is up"):
         jobs.submit(tmp_path, "", ["true"], {})
+
+
+@pytest.fixture
+def own_home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    service.down(tmp_path / "home")
+
+
+@pytest.mark.ray
+def test_a_long_temporary_folder_and_a_port_that_is_taken_meanwhile_hinder_no_start(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("t" * 134)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    draws = []
+
+    with socket.create_server((machine.HOST, 0)) as taken:
+
+        def ports() -> Iterator[int]:
+            draws.append(None)
+            if len(draws) == 1:
+                yield int(taken.getsockname()[1])  # of the head
+            yield from free()
+
+        free = machine.free_ports
+        monkeypatch.setattr(machine, "free_ports", ports)
+        service.up(own_home, {"spare": POOLS["spare"]}, ClusterSettings())
+
+    found = service.find(own_home)
+    assert found is not None
+    assert len(draws) == 2
+    assert found.processes.keys() == {"head", "spare-0"}
+    assert service.down(own_home)
+    assert long.is_dir(), "the link to it alone is removed"
 
 
 @pytest.mark.ray
