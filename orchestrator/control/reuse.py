@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from orchestrator.core.decide import Start
 from orchestrator.core.policy import AS_PLANNED
 from orchestrator.core.run import Run, StageRun
+from orchestrator.core.spec import Stage
 from orchestrator.core.state import StageReused
 from orchestrator.messages import Succeeded
 
@@ -23,10 +24,10 @@ def never_reuse(run: Run, stage: StageRun) -> str | None:  # noqa: ARG001 - the 
     return None
 
 
-def reuse_key_with(source_of: Callable[[str], str]) -> Callable[[Run, StageRun], str | None]:
+def reuse_key_with(source_of: Callable[[Stage], str]) -> Callable[[Run, StageRun], str | None]:
     """Return the function that gives a stage its key, or `None` where it may not be reused.
 
-    Two stages have one key when job, all code that the job can import (`source_of(dotted name)`),
+    Two stages have one key when job, all code that the job can import (`source_of(stage)`),
     parameters, contents of the inputs, seed and size are equal, and their latest attempts had an
     equal accelerator, emulation, number of workers, and were adjusted alike. A stage without an
     attempt is as its first one would be.
@@ -40,7 +41,7 @@ def reuse_key_with(source_of: Callable[[str], str]) -> Callable[[Run, StageRun],
         pool = run.plan.pools[stage.pool]
         parts = {
             "job": planned.job,
-            "source": source_of(planned.job),
+            "source": source_of(planned),
             "params": planned.params,
             "inputs": {name: ref.digest for name, ref in made.items() if ref},
             "seed": run.plan.seed,

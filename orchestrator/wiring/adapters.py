@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from orchestrator.core.errors import ConfigError, PlanError, Problem, StoreError
 from orchestrator.core.plan import Plan, make_plan
@@ -274,14 +274,19 @@ def workbench(found: Settings, at: Path, *, reuse: bool = True) -> Workbench:
     from orchestrator.control.requests import Workbench
     from orchestrator.control.reuse import never_reuse, reuse_key_with
 
-    @cache
-    def source_of(job: str) -> str:
-        return job_source.digest(job, found.jobs)
-
+    apart = [at, *_local_folder(storage_uri(found, at))]
+    importable = job_source.Importable(found.jobs.code, kept=at / "code.json", apart=apart)
     return Workbench(
         packages=found.jobs.packages,
         code=found.jobs.code,
         storage=storage_uri(found, at),
-        reuse_key=reuse_key_with(source_of) if reuse else never_reuse,
+        reuse_key=reuse_key_with(importable.digest) if reuse else never_reuse,
         signatures=tuple(found.signatures.values()),
     )
+
+
+def _local_folder(uri: str) -> Iterator[Path]:
+    """Yield the folder that `uri` names, where it is one of this machine."""
+    parts = urlsplit(uri)
+    if parts.scheme in {"", "file"}:
+        yield Path(url2pathname(parts.path))

@@ -26,7 +26,7 @@ BENCH = Workbench(
     packages=("jobs",),
     code=(),
     storage="mem://",
-    reuse_key=reuse_key_with(lambda job: f"the source of {job}"),
+    reuse_key=reuse_key_with(lambda one: f"the source of {one.job}"),
 )
 
 

@@ -7,18 +7,17 @@ what is wrong with a job, or that a finished stage may be reused, before anythin
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from orchestrator.adapters.job_source.lookup import LookupProblem, find_spec, look_up
+from orchestrator.adapters.job_source.importable import Importable
+from orchestrator.adapters.job_source.lookup import LookupProblem, look_up
 from orchestrator.adapters.job_source.signature import of_engine, of_job, wrong_parameters
-from orchestrator.core.errors import JobError, Problem
+from orchestrator.core.errors import Problem
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec import Json, Pipeline, Stage
 
-__all__ = ["check", "digest"]
+__all__ = ["Importable", "check"]
 
 
 def check(pipeline: Pipeline, jobs: JobSettings) -> tuple[Problem, ...]:
@@ -29,32 +28,6 @@ def check(pipeline: Pipeline, jobs: JobSettings) -> tuple[Problem, ...]:
         if not Path(folder).is_dir()
     )
     return (*lost, *(problem for stage in pipeline.stages for problem in _stage(stage, jobs)))
-
-
-def digest(dotted: str, jobs: JobSettings) -> str:
-    """Return the SHA-256 over all Python sources of the package that job `dotted` is in.
-
-    Raises:
-        JobError: There is no such package.
-    """
-    top = dotted.partition(".")[0]
-    spec = find_spec(top, jobs.code)
-    if spec is None:
-        raise JobError(f"{dotted!r}: there is no package {top!r} on the import path")
-    found = hashlib.sha256()
-    for name, file in _sources(spec):
-        found.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return found.hexdigest()
-
-
-def _sources(spec: ModuleSpec) -> Iterator[tuple[str, Path]]:
-    if not spec.submodule_search_locations:
-        if spec.origin:
-            yield Path(spec.origin).name, Path(spec.origin)
-        return
-    for folder in map(Path, spec.submodule_search_locations):
-        for file in sorted(folder.rglob("*.py")):
-            yield file.relative_to(folder).as_posix(), file
 
 
 def _stage(stage: Stage, jobs: JobSettings) -> Iterator[Problem]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters import job_source
-from orchestrator.core.errors import JobError
 from orchestrator.core.hardware import Role
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec import Endpoint, Json, Pipeline, Stage
@@ -165,21 +164,3 @@ def test_a_folder_of_code_that_is_not_there_is_named() -> None:
     jobs = JobSettings(code=("/nowhere/at/all",))
     (problem,) = job_source.check(Pipeline(name="p", stages=()), jobs)
     assert str(problem) == "jobs.code.0: '/nowhere/at/all' is not a folder; mend jobs.code"
-
-
-def test_the_digest_follows_any_source_of_the_package(code: Path, settings: JobSettings) -> None:
-    first = job_source.digest("acme.work.learn", settings)
-    assert first == job_source.digest("acme.deep.inner.hidden", settings)
-    (code / "acme" / "notes.txt").write_text("no source")
-    assert first == job_source.digest("acme.work.learn", settings)
-    (code / "acme" / "deep" / "inner.py").write_text("def hidden(ctx): ...\n")
-    assert first != job_source.digest("acme.work.learn", settings)
-
-
-def test_a_single_module_has_a_digest_and_a_missing_package_has_none(
-    code: Path, settings: JobSettings
-) -> None:
-    (code / "solo.py").write_text("def go(ctx): ...\n")
-    assert len(job_source.digest("solo.go", settings)) == 64
-    with pytest.raises(JobError, match="there is no package 'nowhere'"):
-        job_source.digest("nowhere.go", settings)
