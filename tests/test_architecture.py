@@ -52,11 +52,12 @@ def length_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def swallows_all(handler: ast.ExceptHandler) -> bool:
-    """Whether it takes every exception, and does not raise it again at its end."""
+    """Whether it takes every exception, and does not raise it or its translation at its end."""
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     broad = any(kind is None or getattr(kind, "id", "") in BROAD for kind in kinds)
     last = handler.body[-1]
-    return broad and not (isinstance(last, ast.Raise) and last.exc is None)
+    raises = isinstance(last, ast.Raise) and (last.exc is None or last.cause is not None)
+    return broad and not raises
 
 
 def test_there_is_something_to_check() -> None:

@@ -155,7 +155,11 @@ class EventStore(Protocol):
 
 
 class ArtifactStore(Protocol):
-    """Immutable folders under a base URI, and marks beside them. Raises `ArtifactError`."""
+    """Immutable folders under a base URI, and marks beside them.
+
+    Raises `ArtifactError`; of that, `StorageError` where the storage is away, full or forbidden,
+    and `DamagedError` where what is stored is not as it was.
+    """
 
     def scratch(self, name: str) -> Path:
         """Return a new empty local folder to fill; it disappears when committed or dropped."""
@@ -200,6 +204,10 @@ class ArtifactStore(Protocol):
         Raises:
             DamagedError: The parts have fewer or more files than `files`.
         """
+        ...
+
+    def weight(self, name: str) -> int:
+        """Return the bytes of all that lies under this name, whole or in parts: it may grow."""
         ...
 
     def remove(self, name: str) -> None:

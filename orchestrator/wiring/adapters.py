@@ -163,11 +163,11 @@ def storage_uri(found: Settings, at: Path) -> str:
     return found.storage.uri or (at / "artifacts").as_uri()
 
 
-def artifact_store(uri: str) -> ArtifactStore:
-    """Return the artifact store at `uri`."""
+def artifact_store(uri: str, *, patient: bool = False) -> ArtifactStore:
+    """Return the artifact store at `uri`; a `patient` one waits while the storage hiccups."""
     from orchestrator.adapters.artifacts import FsspecArtifactStore
 
-    return FsspecArtifactStore(uri)
+    return FsspecArtifactStore(uri, clock=clock() if patient else None)
 
 
 def cluster_address(found: Settings) -> str:
@@ -261,7 +261,7 @@ def run_worker(
         request,
         rank=rank,
         rendezvous=rendezvous,
-        store=artifact_store(request.storage),
+        store=artifact_store(request.storage, patient=True),
         clock=clock(),
         gang=open_gang,
         chip=chip,

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.adapters.artifacts import manifests
-from orchestrator.adapters.artifacts.places import Place, regular_files
+from orchestrator.adapters.artifacts.places import regular_files
+from orchestrator.adapters.artifacts.steady import SteadyPlace, hiccups, words
 from orchestrator.core.artifact import FileEntry, Hashed, Manifest
-from orchestrator.core.errors import ArtifactError, DamagedError
+from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 
 _THREADS = min(os.cpu_count() or 1, 16)
 
 
-def manifest_of(place: Place, name: str) -> Manifest:
+def manifest_of(place: SteadyPlace, name: str) -> Manifest:
     """Return the manifest of artifact `name`, its files unseen.
 
     Raises:
@@ -31,7 +32,7 @@ def manifest_of(place: Place, name: str) -> Manifest:
     return manifests.read(text, name)
 
 
-def check(place: Place, name: str, *, hashes: bool = True) -> Manifest:
+def check(place: SteadyPlace, name: str, *, hashes: bool = True) -> Manifest:
     """Check that all files of artifact `name` are there, and their `hashes`; return the manifest.
 
     Raises:
@@ -47,13 +48,12 @@ def check(place: Place, name: str, *, hashes: bool = True) -> Manifest:
 
 
 def _hashes(
-    place: Place, name: str, paths: Collection[str]
+    place: SteadyPlace, name: str, paths: Collection[str]
 ) -> Generator[tuple[str, FileEntry], None, None]:
     """Hash files side by side, as somebody waits for it; yield them in order."""
 
     def hashed(path: str) -> tuple[str, FileEntry]:
-        with place.open(name, path) as stream:
-            return path, manifests.hash_stream(stream)
+        return path, place.entry(name, path)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         yield from pool.map(hashed, paths)
@@ -95,11 +95,17 @@ def _known(said: Hashed | None, stream: BinaryIO) -> FileEntry | None:
 def translated(name: str) -> Iterator[None]:
     """Turn what the system refuses into one line that names artifact `name` and the way out."""
     try:
-        yield
+        with hiccups(name):
+            yield
     except OSError as error:
-        reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-        way_out = _WAYS_OUT.get(error.errno or 0, "check its storage")
-        raise ArtifactError(f"artifact {name!r}: {reason}; {way_out}") from error
+        way_out = _WAYS_OUT.get(_errno(error), "check its storage")
+        kind = StorageError if _errno(error) in _WAYS_OUT else ArtifactError
+        raise kind(f"artifact {name!r}: {words(error)}; {way_out}") from error
+
+
+def _errno(error: OSError) -> int:
+    """Return the number of an error; the clients of remote stores often give its type alone."""
+    return error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
 
 
 _WAYS_OUT = {

@@ -18,7 +18,7 @@ from orchestrator.core.errors import ArtifactError
 
 
 class Place(Protocol):
-    """Where artifacts lie. Raises `OSError` for what the system refuses."""
+    """Where artifacts lie. Raises `OSError`, or whatever the client of its file system raises."""
 
     def put(self, folder: Path, name: str, manifest: bytes) -> None:
         """Store `folder` as `name`, manifest last; raises FileExistsError if it is there."""
@@ -34,6 +34,10 @@ class Place(Protocol):
 
     def parts(self, name: str) -> frozenset[str]:
         """Return the paths of all files of all parts of `name`, which is not sealed."""
+        ...
+
+    def weight(self, name: str) -> int:
+        """Return the bytes of all that lies under `name`, whole or in parts; it may grow."""
         ...
 
     def seal(self, name: str, manifest: bytes) -> None:

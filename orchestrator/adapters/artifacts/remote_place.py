@@ -29,8 +29,9 @@ class RemotePlace:
         try:
             self._send(folder, target)
             self.seal(name, manifest)
-        except OSError:
-            self.remove(name)
+        except BaseException:
+            with suppress(Exception):  # what was raised first is what is told
+                self.remove(name)
             raise
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -45,8 +46,13 @@ class RemotePlace:
 
     def parts(self, name: str) -> frozenset[str]:
         """Return the paths of all files of all parts of `name`."""
-        self._fs.invalidate_cache()
         return self.files(name)
+
+    def weight(self, name: str) -> int:
+        """Return the bytes of all that lies under `name`."""
+        self._fs.invalidate_cache()
+        found = self._fs.find(self._path(name), detail=True)
+        return sum(int(one.get("size") or 0) for one in found.values())
 
     def seal(self, name: str, manifest: bytes) -> None:
         """Upload the manifest."""
@@ -87,6 +93,7 @@ class RemotePlace:
     def files(self, name: str) -> frozenset[str]:
         """Return the paths of all files of `name` but its manifest."""
         start = len(self._path(name)) + 1
+        self._fs.invalidate_cache()
         return frozenset(p[start:] for p in self._fs.find(self._path(name))) - {MANIFEST_NAME}
 
     def open(self, name: str, path: str) -> BinaryIO:

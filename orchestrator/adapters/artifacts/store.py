@@ -27,8 +27,10 @@ from orchestrator.adapters.artifacts.checking import (
 from orchestrator.adapters.artifacts.local_place import PARTIAL, LocalPlace
 from orchestrator.adapters.artifacts.places import Place
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
+from orchestrator.adapters.artifacts.steady import SteadyPlace
 from orchestrator.core.artifact import ArtifactRef, FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
+from orchestrator.ports import Clock
 
 _FILE_SCHEME = "file://"
 
@@ -40,16 +42,20 @@ class FsspecArtifactStore:
     local store, so that a commit is a rename, or in a folder of this process for a remote one.
     """
 
-    def __init__(self, uri: str, scratch: Path | None = None) -> None:
+    def __init__(self, uri: str, scratch: Path | None = None, clock: Clock | None = None) -> None:
         """Open the store at `uri`; nothing is made before it is needed.
+
+        With a `clock`, whatever the storage says that may pass is waited for, a minute at most.
 
         Raises:
             ArtifactError: fsspec doesn't know the URI, or lacks the package for it.
         """
-        self._place, self._base = _open(uri)
+        place, self._base = _open(uri)
+        self._local = place.root if isinstance(place, LocalPlace) else None
+        self._place = SteadyPlace(place, clock)
         self._scratch = scratch
-        if scratch is None and isinstance(self._place, LocalPlace):
-            self._scratch = self._place.root / ".scratch"
+        if scratch is None and self._local is not None:
+            self._scratch = self._local / ".scratch"
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -142,6 +148,12 @@ class FsspecArtifactStore:
             self._place.seal(name, manifests.write(manifest))
         return self._ref(name, manifest)
 
+    def weight(self, name: str) -> int:
+        """Return the bytes of all that lies under this name, whole or in parts."""
+        manifests.check_artifact_name(name)
+        with translated(name):
+            return self._place.weight(name)
+
     def remove(self, name: str) -> None:
         """Take away what has this name, whole or torn, an artifact or a mark."""
         manifests.check_artifact_name(name)
@@ -205,27 +217,27 @@ class FsspecArtifactStore:
 
     def _load(self, name: str, *, hashes: bool = True) -> tuple[Path, Manifest]:
         """Return a verified local folder of `name`; the stored one itself if it is local."""
-        if isinstance(self._place, LocalPlace):
-            return self._place.root / name, check(self._place, name, hashes=hashes)
+        if self._local is not None:
+            return self._local / name, check(self._place, name, hashes=hashes)
         manifest = manifest_of(self._place, name)
-        cache = LocalPlace(self._scratch_root() / "cache")
+        root = self._scratch_root() / "cache"
+        cache = SteadyPlace(LocalPlace(root), None)
         try:
             check(cache, manifest.digest)
         except DamagedError:
             cache.remove(manifest.digest)
             with vanishing(name):
                 self._download(name, manifest, cache)
-        return cache.root / manifest.digest, manifest
+        return root / manifest.digest, manifest
 
-    def _download(self, name: str, manifest: Manifest, cache: LocalPlace) -> None:
+    def _download(self, name: str, manifest: Manifest, cache: SteadyPlace) -> None:
         manifests.compare_names(manifest, self._place.files(name), name)
         folder = self.scratch(name)
         try:
             for path, entry in manifest.files.items():
                 target = folder / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with self._place.open(name, path) as source, target.open("wb") as sink:
-                    shutil.copyfileobj(source, sink, 1 << 20)
+                self._place.fetch(name, path, target)
                 with target.open("rb") as stream:
                     manifests.compare_file(entry, manifests.hash_stream(stream), path, name)
             try:
@@ -263,7 +275,7 @@ def _open(uri: str) -> tuple[Place, str]:
 
     try:
         fs, root = url_to_fs(uri)
-    except (ImportError, ValueError, OSError) as error:
+    except Exception as error:
         message = f"storage.uri {uri!r} can't be opened: {' '.join(str(error).split())}"
         raise ArtifactError(message) from error
     return RemotePlace(fs, root), uri.rstrip("/")

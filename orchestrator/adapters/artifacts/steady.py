@@ -1,0 +1,186 @@
+"""A place that is asked again while its storage hiccups, and whose errors are all translated.
+
+The clients of file systems raise what they like: `OSError`, errors of their HTTP library, of their
+cloud's SDK. What may pass by itself is tried again for about a minute; every call here can be made
+twice. What is not there, exists already or is forbidden comes out as the `OSError` that it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from orchestrator.adapters.artifacts import manifests
+from orchestrator.adapters.artifacts.places import Place
+from orchestrator.core.artifact import FileEntry
+from orchestrator.core.errors import OrchestratorError, StorageError
+from orchestrator.ports import Clock
+
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds; a minute in all
+BLOCK = 1 << 20
+# What asking again does not change: where it is, what is there, who asks, how much room there is.
+_LASTING = frozenset(
+    {
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOTEMPTY,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EXDEV,
+        errno.EINVAL,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+    }
+)
+_LASTING_TYPES = (
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
+Found = TypeVar("Found")
+
+
+class HiccupError(StorageError):
+    """What the storage said may pass: it is worth asking again."""
+
+
+@contextmanager
+def hiccups(name: str) -> Iterator[None]:
+    """Turn whatever a file system's client raises, and may pass, into one line."""
+    try:
+        yield
+    except OrchestratorError:
+        raise
+    except Exception as error:
+        if isinstance(error, _LASTING_TYPES) or getattr(error, "errno", None) in _LASTING:
+            raise
+        message = f"artifact {name!r}: {words(error)}; check its storage"
+        raise HiccupError(message) from error
+
+
+def words(error: Exception) -> str:
+    """Return what `error` says, on one line."""
+    told = " ".join(str(error).split())
+    name = type(error).__name__
+    if isinstance(error, OSError):
+        return error.strerror or told or name
+    return f"{name}: {told}" if told else name
+
+
+class SteadyPlace:
+    """The port `Place` before another one; without a clock each call is made once."""
+
+    def __init__(self, inner: Place, clock: Clock | None) -> None:
+        """Ask `inner`, and ask it again by `clock`."""
+        self.inner = inner
+        self._clock = clock
+
+    def _again(self, name: str, ask: Callable[[], Found]) -> Found:
+        clock = self._clock
+        for pause in PAUSES if clock else ():
+            try:
+                with hiccups(name):
+                    return ask()
+            except HiccupError:
+                assert clock is not None  # noqa: S101 - there are no pauses without one
+                clock.sleep(pause)
+        with hiccups(name):
+            return ask()
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def put(self, folder: Path, name: str, manifest: bytes) -> None:
+        """Store `folder` as `name`; what was stored before its answer was lost is stored."""
+
+        def ask() -> None:
+            if folder.is_dir() or self.inner.manifest(name) != manifest:
+                self.inner.put(folder, name, manifest)
+
+        self._again(name, ask)
+
+    def room(self, name: str, part: str) -> Path | None:
+        """Make an empty folder for a part: once, as a second one would find the first."""
+        with hiccups(name):
+            return self.inner.room(name, part)
+
+    def add(self, folder: Path, name: str, part: str) -> None:
+        """Flush or send a part."""
+        self._again(name, lambda: self.inner.add(folder, name, part))
+
+    def seal(self, name: str, manifest: bytes) -> None:
+        """Make `name` appear; what appeared before its answer was lost is there."""
+        begun: list[bool] = []
+
+        def ask() -> None:
+            again, begun[:] = bool(begun), [True]
+            if not (again and self.inner.manifest(name) == manifest):
+                self.inner.seal(name, manifest)
+
+        self._again(name, ask)
+
+    def remove(self, name: str) -> None:
+        """Take `name` away."""
+        self._again(name, lambda: self.inner.remove(name))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a mark."""
+        self._again(name, lambda: self.inner.write(name, content))
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def parts(self, name: str) -> frozenset[str]:
+        """Return the paths of all files of all parts of `name`."""
+        return self._again(name, lambda: self.inner.parts(name))
+
+    def weight(self, name: str) -> int:
+        """Return the bytes of all that lies under `name`, whole or in parts."""
+        return self._again(name, lambda: self.inner.weight(name))
+
+    def read(self, name: str) -> bytes | None:
+        """Return what a mark says, or `None` where there is none."""
+        return self._again(name, lambda: self.inner.read(name))
+
+    def manifest(self, name: str) -> bytes | None:
+        """Return the text of the manifest, or `None` where there is none."""
+        return self._again(name, lambda: self.inner.manifest(name))
+
+    def files(self, name: str) -> frozenset[str]:
+        """Return the paths of all files of `name` but its manifest."""
+        return self._again(name, lambda: self.inner.files(name))
+
+    def open(self, name: str, path: str) -> BinaryIO:
+        """Open a file of `name` to read; what its stream raises is the reader's care."""
+        return self._again(name, lambda: self.inner.open(name, path))
+
+    def children(self, prefix: str) -> Sequence[str]:
+        """Return the names right under `prefix`, whole or not, each once."""
+        return self._again(prefix, lambda: self.inner.children(prefix))
+
+    def entry(self, name: str, path: str) -> FileEntry:
+        """Return size and hash of a file of `name`, read from its beginning."""
+
+        def ask() -> FileEntry:
+            with self.inner.open(name, path) as stream:
+                return manifests.hash_stream(stream)
+
+        return self._again(name, ask)
+
+    def fetch(self, name: str, path: str, target: Path) -> None:
+        """Copy a file of `name` to `target`, from its beginning."""
+
+        def ask() -> None:
+            with self.inner.open(name, path) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink, BLOCK)
+
+        self._again(name, ask)

@@ -1,0 +1,257 @@
+"""A storage that hiccups is asked again; whatever its client raises ends as one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from orchestrator.adapters.artifacts import FsspecArtifactStore
+from orchestrator.adapters.artifacts.local_place import LocalPlace
+from orchestrator.adapters.artifacts.remote_place import RemotePlace
+from orchestrator.adapters.artifacts.steady import PAUSES
+from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
+from tests.adapters.artifacts.shelf import FILES, contents, put
+from tests.fakes import FakeClock
+
+
+class HttpError(Exception):
+    """What the client of a cloud raises: no `OSError`."""
+
+
+class EndpointConnectionError(Exception):
+    """Another one, with a message of several lines."""
+
+
+PASSING = [
+    HttpError(),
+    EndpointConnectionError("Could not connect\n to the endpoint"),
+    OSError(errno.EIO, os.strerror(errno.EIO)),
+    OSError(errno.ESTALE, os.strerror(errno.ESTALE)),
+    TimeoutError(),
+    ConnectionResetError(errno.ECONNRESET, "reset"),
+    RuntimeError("Event loop is closed"),
+]
+
+
+class Flaky:
+    """Stands before a method, which raises `error` the first `times` times."""
+
+    def __init__(self, inner: Callable[..., object], error: Exception, times: int) -> None:
+        self.inner, self.error, self.left, self.asked = inner, error, times, 0
+
+    def bound(self) -> Callable[..., object]:
+        def call(owner: object, *given: object, **named: object) -> object:
+            self.asked += 1
+            if self.left > 0:
+                self.left -= 1
+                raise self.error
+            return self.inner(owner, *given, **named)
+
+        return call
+
+
+Break = Callable[[type, str, Exception, int], Flaky]
+
+
+@pytest.fixture
+def breaks(monkeypatch: pytest.MonkeyPatch) -> Break:
+    """Return what makes a method of a type raise an error so many times."""
+
+    def install(owner: type, method: str, error: Exception, times: int) -> Flaky:
+        flaky = Flaky(getattr(owner, method), error, times)
+        monkeypatch.setattr(owner, method, flaky.bound())
+        return flaky
+
+    return install
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def patient(tmp_path: Path, clock: FakeClock) -> FsspecArtifactStore:
+    return FsspecArtifactStore(f"memory://{uuid.uuid4().hex}", tmp_path / "scratch", clock)
+
+
+def all_of_it(store: FsspecArtifactStore) -> None:
+    """Use every call that a store has."""
+    ref = put(store)
+    assert contents(store.fetch(ref)) == FILES
+    assert store.verify(ref.uri) == store.manifest("r/train/1")
+    folder = store.part("c/step-1", "a")
+    (folder / "w").write_bytes(b"123")
+    files = store.add(folder, "c/step-1", "a")
+    store.seal("c/step-1", files, {})
+    assert store.weight("c/step-1") > 3
+    store.mark("c/leave", "soon")
+    assert store.marked("c/leave") == "soon"
+    assert set(store.names("c")) == {"step-1", "leave"}
+    store.load("c/step-1")
+    store.remove("c/step-1")
+    assert list(store.names("c")) == ["leave"]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+@pytest.mark.parametrize(
+    "method",
+    ["cat_file", "pipe_file", "put_file", "find", "ls", "rm", "makedirs", "open", "exists"],
+)
+def test_a_client_that_fails_once_is_asked_again(
+    patient: FsspecArtifactStore, breaks: Break, clock: FakeClock, method: str, error: Exception
+) -> None:
+    flaky = breaks(MemoryFileSystem, method, error, 1)
+    all_of_it(patient)
+    assert flaky.asked > 1
+    assert clock.now() == PAUSES[0]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+@pytest.mark.parametrize(
+    "method", ["add", "seal", "write", "read", "files", "open", "children", "remove", "put"]
+)
+def test_a_folder_whose_file_system_fails_for_a_while_is_asked_again(
+    tmp_path: Path, breaks: Break, clock: FakeClock, method: str, error: Exception
+) -> None:
+    store = FsspecArtifactStore(str(tmp_path / "store"), clock=clock)
+    flaky = breaks(LocalPlace, method, error, 3)
+    all_of_it(store)
+    assert flaky.left == 0
+    assert clock.now() == sum(PAUSES[:3])
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+@pytest.mark.parametrize("method", ["cat_file", "pipe_file", "put_file", "find", "ls", "makedirs"])
+def test_what_does_not_pass_within_a_minute_is_a_storage_error_of_one_line(
+    patient: FsspecArtifactStore, breaks: Break, clock: FakeClock, method: str, error: Exception
+) -> None:
+    breaks(MemoryFileSystem, method, error, 1000)
+    with pytest.raises(StorageError) as raised:
+        all_of_it(patient)
+    assert not isinstance(raised.value, DamagedError)
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).endswith("; check its storage")
+    assert 60.0 <= clock.now() < 70.0
+
+
+def test_the_words_of_the_client_are_kept(patient: FsspecArtifactStore, breaks: Break) -> None:
+    breaks(MemoryFileSystem, "cat_file", PASSING[1], 1000)
+    said = "artifact 'c/x': EndpointConnectionError: Could not connect to the endpoint; check its"
+    with pytest.raises(StorageError, match=said):
+        patient.marked("c/x")
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EROFS, "check the permissions"),
+        (errno.EACCES, "check the permissions"),
+    ],
+)
+def test_what_waiting_does_not_mend_is_told_at_once(
+    patient: FsspecArtifactStore, breaks: Break, clock: FakeClock, number: int, way_out: str
+) -> None:
+    breaks(MemoryFileSystem, "pipe_file", OSError(number, os.strerror(number)), 1000)
+    with pytest.raises(StorageError, match=way_out):
+        patient.mark("c/x", "x")
+    assert clock.now() == 0.0
+
+
+def test_without_a_clock_nobody_waits(remote: FsspecArtifactStore, breaks: Break) -> None:
+    flaky = breaks(MemoryFileSystem, "cat_file", PASSING[0], 1000)
+    with pytest.raises(StorageError, match="'c/x': HttpError; check its storage"):
+        remote.marked("c/x")
+    assert flaky.asked == 1
+
+
+@pytest.mark.parametrize("place", [LocalPlace, RemotePlace])
+def test_a_seal_whose_answer_was_lost_is_no_second_one(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, place: type
+) -> None:
+    uri = str(tmp_path / "s") if place is LocalPlace else f"memory://{uuid.uuid4().hex}"
+    store = FsspecArtifactStore(uri, tmp_path / "scratch", clock)
+    seal, asked = place.seal, []
+
+    def lost(self: object, name: str, manifest: bytes) -> None:
+        asked.append(name)
+        seal(self, name, manifest)
+        raise TimeoutError
+
+    monkeypatch.setattr(place, "seal", lost)
+    folder = store.part("c/step-1", "a")
+    (folder / "w").write_bytes(b"123")
+    store.seal("c/step-1", store.add(folder, "c/step-1", "a"), {})
+    assert asked == ["c/step-1"]
+    assert store.load("c/step-1")[1].files.keys() == {"a/w"}
+
+
+def test_a_commit_whose_answer_was_lost_is_no_second_one(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FsspecArtifactStore(str(tmp_path / "store"), clock=clock)
+    flush = LocalPlace._flush_above
+    answers = iter([OSError(errno.EIO, "eio")])
+
+    def lost(self: LocalPlace, path: Path) -> None:
+        for error in answers:
+            raise error
+        flush(self, path)
+
+    monkeypatch.setattr(LocalPlace, "_flush_above", lost)
+    ref = put(store)
+    assert contents(store.fetch(ref)) == FILES
+
+
+def test_a_stream_that_breaks_while_it_is_read_is_read_anew(
+    patient: FsspecArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = put(patient)
+    opened = RemotePlace.open
+    breaks_off = iter([True])
+
+    class Broken:
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_words: object) -> None: ...
+
+        def read(self, _size: int = -1) -> bytes:
+            raise HttpError
+
+    def open_file(self: RemotePlace, name: str, path: str) -> object:
+        return Broken() if next(breaks_off, False) else opened(self, name, path)
+
+    monkeypatch.setattr(RemotePlace, "open", open_file)
+    assert contents(patient.fetch(ref)) == FILES
+
+
+def test_a_mistake_of_the_caller_is_no_trouble_of_the_storage(
+    patient: FsspecArtifactStore, clock: FakeClock
+) -> None:
+    for act in (
+        lambda: patient.mark("../up", "x"),
+        lambda: patient.manifest("r/none"),
+        lambda: patient.verify("file:///elsewhere"),
+    ):
+        with pytest.raises(ArtifactError) as raised:
+            act()
+        assert not isinstance(raised.value, StorageError)
+    assert clock.now() == 0.0
+
+
+def test_what_grows_shows_before_it_is_whole(store: FsspecArtifactStore) -> None:
+    assert store.weight("c/step-1") == 0
+    folder = store.part("c/step-1", "a")
+    (folder / "w").write_bytes(b"123")
+    store.add(folder, "c/step-1", "a")
+    assert store.weight("c/step-1") == 3
