@@ -13,7 +13,7 @@ from orchestrator.cli import composing, policies, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core import cost, formats
 from orchestrator.core.emulation import Emulation
-from orchestrator.core.forecast import forecast
+from orchestrator.core.forecast import forecasts
 from orchestrator.core.hardware import Pool
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.qualification import Vetted
@@ -119,6 +119,7 @@ def _chip(pool: Pool) -> str:
 
 def as_json(made: Plan) -> dict[str, object]:
     """Return the plan as plain values."""
+    followed = dict(forecasts(made))
     stages = [
         {
             "stage": planned.stage.name,
@@ -135,7 +136,7 @@ def as_json(made: Plan) -> dict[str, object]:
             "left_out": list(planned.left_out),
             "device_hours": planned.device_hours,
             "cost": planned.cost,
-            "on_failure": forecast(made, planned.stage.name),
+            "on_failure": followed[planned.stage.name],
         }
         for planned in made.stages
     ]

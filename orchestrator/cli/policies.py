@@ -8,20 +8,20 @@ from rich.table import Table
 
 from orchestrator.cli import tables
 from orchestrator.core.failure import FailureKind
-from orchestrator.core.forecast import forecast
+from orchestrator.core.forecast import forecasts
 from orchestrator.core.plan import Plan
 from orchestrator.core.policy import Limits
 from orchestrator.core.spec import Stage
 
+SHOWN = 24  # names of stages that a line lists
 COLUMNS = ("STAGES", "AFTER", "WHAT FOLLOWS")
 
 
 def table(made: Plan) -> Table:
     """Return what would follow the first failure of each stage, by its kind."""
     groups: dict[tuple[tuple[FailureKind, str], ...], list[str]] = {}
-    for planned in made.stages:
-        told = forecast(made, planned.stage.name)
-        groups.setdefault(tuple(told.items()), []).append(planned.stage.name)
+    for name, told in forecasts(made):
+        groups.setdefault(tuple(told.items()), []).append(name)
     rows = (row for told, names in groups.items() for row in _rows(names, dict(told)))
     return tables.table(COLUMNS, rows)
 
@@ -31,7 +31,13 @@ def _rows(names: list[str], told: Mapping[FailureKind, str]) -> Iterator[tuple[s
     for kind, what in told.items():
         together.setdefault(what, []).append(str(kind))
     for index, (what, kinds) in enumerate(together.items()):
-        yield ", ".join(names) if index == 0 else "", " ".join(kinds), what
+        yield _listed(names) if index == 0 else "", " ".join(kinds), what
+
+
+def _listed(names: list[str]) -> str:
+    """Return the names of stages, of many the first."""
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def limits(made: Plan) -> Iterator[str]:
@@ -40,7 +46,7 @@ def limits(made: Plan) -> Iterator[str]:
     for planned in made.stages:
         groups.setdefault(_limits(planned.stage.limits), []).append(planned.stage.name)
     for line, names in groups.items():
-        yield f"Limits of {', '.join(names)}: {line}"
+        yield f"Limits of {_listed(names)}: {line}"
     run = made.bounds
     bounds = {"cost": run.cost, "time": run.time, "attempts": run.attempts}
     set_ones = [f"{name} {value:g}" for name, value in bounds.items() if value is not None]

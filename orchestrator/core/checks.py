@@ -27,10 +27,11 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
     yield from _binding_problems(fleet, bindings)
     yield from _name_problems(pipeline)
     yield from _graph_problems(pipeline)
+    stages = pipeline.by_name
     for stage in pipeline.stages:
         yield from _value_problems(stage)
         yield from _role_problems(stage, fleet, bindings)
-        yield from _format_problems(stage, pipeline, fleet, bindings)
+        yield from _format_problems(stage, stages, fleet, bindings)
         yield from _scale_problems(stage, fleet)
         yield from _overflow_problems(stage, fleet)
 
@@ -186,16 +187,16 @@ def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
 
 
 def _format_problems(
-    stage: Stage, pipeline: Pipeline, fleet: Fleet, bindings: Bindings
+    stage: Stage, stages: Mapping[str, Stage], fleet: Fleet, bindings: Bindings
 ) -> Iterator[Problem]:
     if stage.endpoint is None:
         return
     pools = [fleet.pools[name] for name in bindings.order(stage.role) if name in fleet.pools]
-    aside = formats.left_out(pipeline, stage, pools)
-    made = formats.made_format(pipeline, stage)
+    aside = formats.left_out(stages, stage, pools)
+    made = formats.made_format(stages, stage)
     asked = ", ".join(stage.endpoint.formats) if made in (None, formats.AUTO) else made
     for pool in pools:
-        if pool.name not in aside and formats.served_format(pipeline, stage, pool) is None:
+        if pool.name not in aside and formats.served_format(stages, stage, pool) is None:
             what = f"pool {pool.name!r} can't serve {asked!r}"
             yield Problem(f"pipeline.stages.{stage.name}", what, _able(pool))
 

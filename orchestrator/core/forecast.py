@@ -1,18 +1,20 @@
 """What would follow each kind of failure of a stage: the plan's answer, by the code that decides.
 
-A made-up first attempt fails, and what decides about real ones is asked.
+A made-up first attempt fails, and what decides about real ones is asked. It is shown a run of the
+stage and of those right before it, which is all that it looks at; stages that differ in their
+names alone are asked about once. So the work grows with the stages, and not with their square.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.fold import begin
-from orchestrator.core.plan import Plan
+from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.recovery import follow_up
-from orchestrator.core.run import Attempt, RunHeader
+from orchestrator.core.run import Attempt, Run, RunHeader
 from orchestrator.core.state import AttemptState, StageFailed, StageState
 
 NODE = "the one that failed"
@@ -20,13 +22,32 @@ NODE = "the one that failed"
 _NO_FAILURES = frozenset({FailureKind.CANCELLED, FailureKind.TIME, FailureKind.BUDGET})
 
 
-def forecast(plan: Plan, name: str) -> Mapping[FailureKind, str]:
-    """Return, for each kind of failure of the first attempt of stage `name`, what would follow."""
-    return {kind: _after(plan, name, kind) for kind in FailureKind if kind not in _NO_FAILURES}
+def forecasts(plan: Plan) -> Iterator[tuple[str, Mapping[FailureKind, str]]]:
+    """Yield each stage's name, and what would follow each kind of failure of its first attempt."""
+    stages = {planned.stage.name: planned for planned in plan.stages}
+    known: dict[str, Mapping[FailureKind, str]] = {}
+    for name, planned in stages.items():
+        before = [stages[other] for other in planned.stage.upstream if other in stages]
+        nameless = _nameless(planned, before)
+        if nameless not in known:
+            known[nameless] = _answers(replace(plan, stages=(*before, planned)), name)
+        yield name, known[nameless]
 
 
-def _after(plan: Plan, name: str, kind: FailureKind) -> str:
+def _nameless(planned: PlannedStage, before: list[PlannedStage]) -> str:
+    """Return all that an answer can follow from: an endpoint's guards stand before it."""
+    stage = planned.stage
+    if stage.endpoint:
+        return repr((planned, before))
+    return repr(replace(planned, stage=replace(stage, name="", inputs={}, after=())))
+
+
+def _answers(plan: Plan, name: str) -> Mapping[FailureKind, str]:
     run = begin(RunHeader(run="forecast", plan=plan))
+    return {kind: _after(run, name, kind) for kind in FailureKind if kind not in _NO_FAILURES}
+
+
+def _after(run: Run, name: str, kind: FailureKind) -> str:
     stage = run.stages[name]
     failed = Attempt(
         stage=name,

@@ -33,68 +33,71 @@ def serves(pool: Pool, form: Format) -> bool:
 
 def with_formats(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Pipeline:
     """Return `pipeline` with a format in place of each `auto` that can be decided."""
+    readers: dict[str, list[Stage]] = {}
+    for stage in pipeline.stages:
+        if stage.endpoint and stage.endpoint.model in stage.inputs:
+            readers.setdefault(stage.inputs[stage.endpoint.model], []).append(stage)
     return replace(
         pipeline,
-        stages=tuple(_decided(stage, pipeline, fleet, bindings) for stage in pipeline.stages),
+        stages=tuple(
+            _decided(stage, readers.get(stage.name, ()), fleet, bindings)
+            for stage in pipeline.stages
+        ),
     )
 
 
-def made_format(pipeline: Pipeline, serving: Stage) -> str | None:
-    """Return the format in which the model that `serving` serves is made.
+def made_format(stages: Mapping[str, Stage], serving: Stage) -> str | None:
+    """Return the format in which the model that `serving` serves is made by one of `stages`.
 
     `None` where the stage that makes it says nothing of a format, `auto` where none fits.
     """
-    maker = _maker(pipeline, serving)
+    source = serving.inputs.get(serving.endpoint.model) if serving.endpoint else None
+    maker = None if source is None else stages.get(source)
     said = maker.params.get(PARAMETER) if maker else None
     return said if isinstance(said, str) and said in (*FORMATS, AUTO) else None
 
 
-def served_format(pipeline: Pipeline, serving: Stage, pool: Pool) -> Format | None:
+def served_format(stages: Mapping[str, Stage], serving: Stage, pool: Pool) -> Format | None:
     """Return the format in which `pool` serves what `serving` serves, `None` where it can't."""
-    made = made_format(pipeline, serving)
+    made = made_format(stages, serving)
     offered = serving.endpoint.formats if serving.endpoint else ()
     if made is not None:
         offered = tuple(form for form in FORMATS if form == made)
     return next((form for form in offered if serves(pool, form)), None)
 
 
-def _decided(stage: Stage, pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Stage:
+def left_out(
+    stages: Mapping[str, Stage], serving: Stage, pools: Sequence[Pool]
+) -> tuple[str, ...]:
+    """Return which fallbacks can't serve what is made for the bound pool, the first of `pools`."""
+    if made_format(stages, serving) not in FORMATS:
+        return ()
+    return tuple(one.name for one in pools[1:] if not served_format(stages, serving, one))
+
+
+def _decided(stage: Stage, readers: Sequence[Stage], fleet: Fleet, bindings: Bindings) -> Stage:
     if stage.params.get(PARAMETER) != AUTO:
         return stage
-    readers = [one for one in pipeline.stages if one.endpoint and _maker(pipeline, one) is stage]
     form = _common(readers, fleet, bindings) if readers else _USUAL
     return replace(stage, params={**stage.params, PARAMETER: form}) if form else stage
 
 
-def _common(readers: list[Stage], fleet: Fleet, bindings: Bindings) -> Format | None:
+def _common(readers: Sequence[Stage], fleet: Fleet, bindings: Bindings) -> Format | None:
     """Return the first format for all bound pools, and for their fallbacks too where one is."""
     bound = [form for form in _offered(readers) if _all_serve(readers, form, fleet, bindings, 1)]
     whole = (form for form in bound if _all_serve(readers, form, fleet, bindings, None))
     return next(whole, bound[0] if bound else None)
 
 
-def _offered(readers: list[Stage]) -> Iterator[Format]:
+def _offered(readers: Sequence[Stage]) -> Iterator[Format]:
     """Yield the formats that all endpoints offer, in the order of the first."""
     offers = [one.endpoint.formats for one in readers if one.endpoint]
     return (form for form in offers[0] if all(form in others for others in offers))
 
 
 def _all_serve(
-    readers: list[Stage], form: Format, fleet: Fleet, bindings: Bindings, first: int | None
+    readers: Sequence[Stage], form: Format, fleet: Fleet, bindings: Bindings, first: int | None
 ) -> bool:
     """Return whether the pools of all, or the `first` of each, serve `form`; unknown ones do."""
-    names = [name for one in readers for name in bindings.order(one.role)[:first]]
+    names = dict.fromkeys(n for one in readers for n in bindings.order(one.role)[:first])
     return all(serves(fleet.pools[name], form) for name in names if name in fleet.pools)
-
-
-def _maker(pipeline: Pipeline, serving: Stage) -> Stage | None:
-    """Return the stage whose artifact the endpoint of `serving` serves."""
-    source = serving.inputs.get(serving.endpoint.model) if serving.endpoint else None
-    return next((stage for stage in pipeline.stages if stage.name == source), None)
-
-
-def left_out(pipeline: Pipeline, serving: Stage, pools: Sequence[Pool]) -> tuple[str, ...]:
-    """Return which fallbacks can't serve what is made for the bound pool, the first of `pools`."""
-    if made_format(pipeline, serving) not in FORMATS:
-        return ()
-    return tuple(one.name for one in pools[1:] if not served_format(pipeline, serving, one))

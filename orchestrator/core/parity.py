@@ -17,27 +17,30 @@ ENGINE, OPTIONS, AUTO = "engine", "options", "auto"
 
 def guards(stages: Iterable[Stage], serving: Stage) -> tuple[Stage, ...]:
     """Return the stages that must pass before `serving` begins, of all `stages`."""
-    model = serving.inputs.get(serving.endpoint.model) if serving.endpoint else None
+    if serving.endpoint is None:
+        return ()
+    model, before = serving.inputs.get(serving.endpoint.model), set(serving.upstream)
     return tuple(
         stage
         for stage in stages
         if stage.job
         and stage.role is Role.SERVE
-        and stage.name in serving.upstream
+        and stage.name in before
         and model in stage.inputs.values()
     )
 
 
 def with_engines(pipeline: Pipeline) -> Pipeline:
     """Return `pipeline` with the engine of an endpoint in place of each `auto` of its guards."""
+    stages = pipeline.by_name
     engines = {
         guard.name: serving.endpoint
         for serving in pipeline.stages
         if serving.endpoint
-        for guard in guards(pipeline.stages, serving)
+        for guard in guards((stages[n] for n in serving.upstream if n in stages), serving)
         if guard.params.get(ENGINE) == AUTO
     }
-    stages = tuple(
+    changed = tuple(
         replace(
             stage,
             params={
@@ -50,4 +53,4 @@ def with_engines(pipeline: Pipeline) -> Pipeline:
         else stage
         for stage in pipeline.stages
     )
-    return replace(pipeline, stages=stages)
+    return replace(pipeline, stages=changed)

@@ -96,7 +96,8 @@ def make_plan(
     problems = [*problems_of(pipeline, fleet, bindings)]
     if problems:
         raise PlanError(problems)
-    planned = tuple(_bind(stage, pipeline, fleet, bindings) for stage in _in_order(pipeline))
+    stages = pipeline.by_name
+    planned = tuple(_bind(stage, stages, fleet, bindings) for stage in _in_order(pipeline))
     plan = Plan(
         pipeline=pipeline.name,
         fleet=fleet.name,
@@ -125,11 +126,13 @@ def _in_order(pipeline: Pipeline) -> list[Stage]:
     return ordered
 
 
-def _bind(stage: Stage, pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> PlannedStage:
+def _bind(
+    stage: Stage, stages: Mapping[str, Stage], fleet: Fleet, bindings: Bindings
+) -> PlannedStage:
     order = bindings.order(stage.role)
-    aside = left_out(pipeline, stage, [fleet.pools[name] for name in order])
+    aside = left_out(stages, stage, [fleet.pools[name] for name in order])
     order = tuple(name for name in order if name not in aside)
-    found = (served_format(pipeline, stage, fleet.pools[name]) for name in order)
+    found = (served_format(stages, stage, fleet.pools[name]) for name in order)
     devices = stage.on(order[0]).devices
     hours = None if stage.hours is None else devices * stage.hours
     price = fleet.pools[order[0]].price

@@ -160,6 +160,11 @@ class Pipeline:
     name: str
     stages: tuple[Stage, ...]
 
+    @property
+    def by_name(self) -> dict[str, Stage]:
+        """The stages by their names, for who looks up many: made anew each time."""
+        return {stage.name: stage for stage in reversed(self.stages)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bindings:

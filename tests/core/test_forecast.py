@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.forecast import forecast
+from orchestrator.core.forecast import forecasts
 from orchestrator.core.policy import Limits
 from tests.build import plan, pool, stage
 
@@ -11,7 +11,7 @@ K = FailureKind
 
 
 def test_every_kind_that_is_a_failure_has_an_answer() -> None:
-    told = forecast(plan(stage("s"), pools=("a", "b"), a=pool("a", nodes=2)), "s")
+    told = dict(forecasts(plan(stage("s"), pools=("a", "b"), a=pool("a", nodes=2))))["s"]
     assert set(K) - told.keys() == {K.CANCELLED, K.TIME, K.BUDGET}
     assert told[K.INTERCONNECT] == "falls back from a to b"
     assert told[K.WORKER_LOST] == "again on a in 1 s"
@@ -21,7 +21,7 @@ def test_every_kind_that_is_a_failure_has_an_answer() -> None:
 
 def test_it_knows_the_stages_own_policy_and_the_pools_that_are_left() -> None:
     own = stage("s", on_failure={K.HANG: Action.RETRY}, limits=Limits(backoff=4.0))
-    told = forecast(plan(own), "s")
+    told = dict(forecasts(plan(own)))["s"]
     assert told[K.HANG] == "again on a in 4 s"
     assert told[K.UNSUPPORTED_OPERATOR] == "gives up (no pool left to fall back to)"
     assert told[K.CONTROLLER_LOST] == "again on a at once"

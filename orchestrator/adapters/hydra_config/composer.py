@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from orchestrator.adapters.hydra_config import messages, overriding, unreadable
+from orchestrator.adapters.hydra_config.loader import Loader, lean_choices
 from orchestrator.core.errors import ConfigError, Problem
 
 HYDRA_VERSION = "1.3"
@@ -63,7 +64,7 @@ class Composer:
         if config_dir is not None:
             folder = f"file://{config_dir.resolve()}"
             path.prepend("--config-dir", folder, SearchPathQuery("main", None))
-        self.loader = ConfigLoaderImpl(path)
+        self.loader = Loader(path)
         self.hydra = Hydra("orchestrator", self.loader)
 
     def parse(self, overrides: Iterable[str]) -> tuple[list[Override], list[Problem]]:
@@ -128,7 +129,8 @@ class Composer:
             return None, list(problems)
 
     def _compose(self, choosing: Iterable[Override]) -> DictConfig:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), lean_choices():
+            warnings.simplefilter("ignore", UserWarning)  # of versions of Hydra, as of `_self_`
             warnings.filterwarnings("error", message=".*is not available", category=UserWarning)
             try:
                 config = self.hydra.compose_config(

@@ -7,17 +7,27 @@ what is wrong with a job, or that a finished stage may be reused, before anythin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from typing import TypeAlias
 
 from orchestrator.adapters.job_source.importable import Importable
-from orchestrator.adapters.job_source.lookup import LookupProblem, look_up
-from orchestrator.adapters.job_source.signature import of_engine, of_job, wrong_parameters
+from orchestrator.adapters.job_source.lookup import Definition, LookupProblem, look_up
+from orchestrator.adapters.job_source.signature import (
+    Signature,
+    of_engine,
+    of_job,
+    wrong_parameters,
+)
 from orchestrator.core.errors import Problem
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec import Json, Pipeline, Stage
 
 __all__ = ["Importable", "check"]
+
+Reader: TypeAlias = Callable[[str, Definition | None], Signature]
 
 
 def check(pipeline: Pipeline, jobs: JobSettings) -> tuple[Problem, ...]:
@@ -27,29 +37,34 @@ def check(pipeline: Pipeline, jobs: JobSettings) -> tuple[Problem, ...]:
         for index, folder in enumerate(jobs.code)
         if not Path(folder).is_dir()
     )
-    return (*lost, *(problem for stage in pipeline.stages for problem in _stage(stage, jobs)))
+    read = cache(partial(_signature, jobs=jobs))  # many stages may have one job
+    return (*lost, *(problem for stage in pipeline.stages for problem in _stage(stage, read)))
 
 
-def _stage(stage: Stage, jobs: JobSettings) -> Iterator[Problem]:
+def _stage(stage: Stage, read: Callable[[str, Reader], Signature | Problem]) -> Iterator[Problem]:
     path = f"pipeline.stages.{stage.name}"
     if stage.job is not None:
-        yield from _named(stage.job, f"{path}.job", f"{path}.params", stage.params, jobs)
+        told = read(stage.job, of_job)
+        yield from _wrong(told, stage.job, (f"{path}.job", f"{path}.params"), stage.params)
     if stage.endpoint is not None:
-        options = stage.endpoint.engine_options
+        engine, options = stage.endpoint.engine, stage.endpoint.engine_options
         where = f"{path}.endpoint"
-        yield from _named(
-            stage.endpoint.engine, f"{where}.engine", f"{where}.engine_options", options, jobs
-        )
+        told = read(engine, of_engine)
+        yield from _wrong(told, engine, (f"{where}.engine", f"{where}.engine_options"), options)
 
 
-def _named(
-    dotted: str, path: str, params_path: str, params: Mapping[str, Json], jobs: JobSettings
-) -> Iterator[Problem]:
+def _signature(dotted: str, reader: Reader, *, jobs: JobSettings) -> Signature | Problem:
+    """Return the parameters of a job or an engine, or a problem without its place."""
     try:
-        definition = look_up(dotted, jobs)
-        read = of_engine if path.endswith(".engine") else of_job
-        signature = read(dotted, definition)
+        return reader(dotted, look_up(dotted, jobs))
     except LookupProblem as problem:
-        yield Problem(path, problem.what, problem.hint)
-        return
-    yield from wrong_parameters(signature, dotted, params_path, params)
+        return Problem("", problem.what, problem.hint)
+
+
+def _wrong(
+    told: Signature | Problem, dotted: str, paths: tuple[str, str], params: Mapping[str, Json]
+) -> Iterator[Problem]:
+    if isinstance(told, Problem):
+        yield replace(told, path=paths[0])
+    else:
+        yield from wrong_parameters(told, dotted, paths[1], params)
