@@ -205,6 +205,20 @@ class Lease:
     holder: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """How often `what` happened (`log lines were not written`), and the last reason."""
+
+    what: str
+    count: int
+    reason: str
+
+    def __str__(self) -> str:
+        """Return it as a line."""
+        what = self.what.replace("s were ", " was ", 1) if self.count == 1 else self.what
+        return f"{self.count:,} {what}: {self.reason}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatus:
     """A pool as the cluster sees it: live nodes, and chips by number and by what is free."""

@@ -28,14 +28,25 @@ ENDS = (AttemptSucceeded, AttemptFailed, AttemptCancelled)
 
 
 class FakeClock:
-    """Moves when somebody sleeps, and then does what was put down for the time that passed."""
+    """Moves when somebody sleeps, and then does what was put down for the time that passed.
+
+    `step` sets the time of day as somebody may set that of a machine.
+    """
 
     def __init__(self, at: float = 0.0) -> None:
         self._now = at
+        self._set = 0.0
         self._plans: list[tuple[float, Callable[[], object]]] = []
 
     def now(self) -> float:
+        return self._now + self._set
+
+    def monotonic(self) -> float:
         return self._now
+
+    def step(self, seconds: float) -> None:
+        """Set the time of day forward or back."""
+        self._set += seconds
 
     def sleep(self, seconds: float) -> None:
         self._now += seconds

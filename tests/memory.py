@@ -20,6 +20,7 @@ from orchestrator.messages import (
     Points,
     Queued,
     Succeeded,
+    Untold,
 )
 from orchestrator.ports import Point, Stored
 
@@ -38,6 +39,7 @@ class MemoryStore:
     drains: dict[str, str] = field(default_factory=dict)
     approved: dict[str, dict[str, str]] = field(default_factory=dict)
     queues: dict[str, tuple[float, tuple[Queued, ...]]] = field(default_factory=dict)
+    not_told: dict[str, tuple[Untold, ...]] = field(default_factory=dict)
     judged: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
 
     def create(self, header: RunHeader, at: float) -> None:
@@ -99,6 +101,12 @@ class MemoryStore:
     def drop_lease(self, run: str, epoch: int) -> None:
         if run in self.held and self.held[run].epoch == epoch:
             del self.held[run]
+
+    def note_untold(self, run: str, untold: Sequence[Untold]) -> None:
+        self.not_told[run] = tuple(untold)
+
+    def untold(self, run: str) -> Sequence[Untold]:
+        return self.not_told.get(run, ())
 
     def drain(self, pool: str, reason: str) -> None:
         self.drains[pool] = reason

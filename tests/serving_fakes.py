@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.endpoints import Deployment, EndpointEvent, EndpointLife, follow
-from orchestrator.core.errors import ServingError, StaleControllerError
+from orchestrator.core.errors import ConflictError, ServingError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.keys import ApiKey
 from orchestrator.core.rollout import Figures
@@ -71,7 +71,7 @@ class MemoryEndpoints:
 
     def follow(self, life: EndpointLife, events: Sequence[EndpointEvent], at: float) -> None:
         if life.seq != self.endpoint(life.name).seq:
-            raise StaleControllerError(life.name)
+            raise ConflictError(life.name)
         for event in events:
             life = follow(life, event, at)
         self.lives[life.name] = life

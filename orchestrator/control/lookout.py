@@ -1,8 +1,8 @@
 """What a controller must know of the world beside its run, looked up now and then.
 
 The pools that are being emptied, the gates that are open, the runs that go first: all of it comes
-from the event store and the gates, a few times a second at most. It shows the run's own lease and
-its places in the queues there, too.
+from the event store and the gates, a few times a second at most. It shows the run's own places in
+the queues there, too.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from orchestrator.core.decide import at_gate, wanting
-from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.recovery import QUIET, Outlook
 from orchestrator.core.run import Run, StageRun
-from orchestrator.messages import Lease, Queued
+from orchestrator.messages import Queued
 from orchestrator.ports import Clock, EventStore, Gates
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_GATES = 2.0
-SECONDS_OF_A_LEASE = 5.0
 # Who has not said for so long that it waits waits no more: its controller is gone.
 SECONDS_IN_QUEUE = 30.0
 
@@ -26,42 +24,28 @@ SECONDS_IN_QUEUE = 30.0
 class Lookout:
     """Looks around for one run."""
 
-    def __init__(self, store: EventStore, gates: Gates, clock: Clock, holder: str = "") -> None:
-        """Know nothing yet; `holder` names this process in the lease."""
+    def __init__(self, store: EventStore, gates: Gates, clock: Clock) -> None:
+        """Know nothing yet."""
         self._store, self._gates, self._clock = store, gates, clock
-        self._holder = holder
-        self._next_look = self._next_gates = self._next_lease = 0.0
+        self._next_look = self._next_gates = 0.0
         self._queued: dict[str, Queued] = {}
         self._outlook = QUIET
 
-    def look(self, run: Run) -> Outlook:
+    def look(self, run: Run, at: float | None = None) -> Outlook:
         """Return what is known now; asks the world where that is old, or the run wants a place.
 
-        Raises:
-            StaleControllerError: Another controller has the run: one that has nothing to commit
-                would not notice.
+        `at` is the time of the run, where that is not the time of day: those of queues are that,
+        for other controllers read them.
         """
-        now = self._clock.now()
-        self._keep_lease(run, now)
-        wanted = {stage.name: _entry(run, stage, self._queued, now) for stage in wanting(run, now)}
-        if now >= self._next_look or wanted.keys() != self._queued.keys():
-            self._next_look = now + SECONDS_BETWEEN_LOOKS
+        now, tick = self._clock.now(), self._clock.monotonic()
+        wanting_now = wanting(run, now if at is None else at)
+        wanted = {stage.name: _entry(run, stage, self._queued, now) for stage in wanting_now}
+        if tick >= self._next_look or wanted.keys() != self._queued.keys():
+            self._next_look = tick + SECONDS_BETWEEN_LOOKS
             drained = self._store.drained()
             behind = dict(self._line_up(run, wanted, now))
-            self._outlook = Outlook(drained=drained, opened=self._opened(run, now), behind=behind)
+            self._outlook = Outlook(drained=drained, opened=self._opened(run, tick), behind=behind)
         return self._outlook
-
-    def _keep_lease(self, run: Run, now: float) -> None:
-        """Renew the lease, or look whether it is ours still, when it is time for that."""
-        if now >= self._next_lease:
-            self._next_lease = now + SECONDS_OF_A_LEASE
-            mine = Lease(run=run.header.run, epoch=run.epoch, at=now, holder=self._holder)
-            self._store.renew_lease(mine)
-        elif now >= self._next_look:
-            found = self._store.lease(run.header.run)
-            if found and found.epoch > run.epoch:
-                message = f"run {run.header.run!r} has a controller of epoch {found.epoch!r}"
-                raise StaleControllerError(message)
 
     def leave(self, run: Run) -> None:
         """Take the run out of all queues."""
@@ -90,11 +74,11 @@ class Lookout:
                 who = f"{first.run}/{first.stage} (priority {first.priority})"
                 yield name, f"waits for pool {mine.pool!r} behind {who}"
 
-    def _opened(self, run: Run, now: float) -> Mapping[str, str]:
+    def _opened(self, run: Run, tick: float) -> Mapping[str, str]:
         shut = at_gate(run)
-        if not shut or now < self._next_gates:
+        if not shut or tick < self._next_gates:
             return {}
-        self._next_gates = now + SECONDS_BETWEEN_GATES
+        self._next_gates = tick + SECONDS_BETWEEN_GATES
         looked = ((stage.name, self._look_at(run, stage)) for stage in shut)
         return {name: opened for name, opened in looked if opened is not None}
 

@@ -3,23 +3,35 @@
 Every event is committed to the event store before anything is done about it, so that whoever
 reads the store knows at least as much as this controller. A controller that finds its next
 number taken stops at once and touches nothing: the run has another one.
+
+Three rings keep what is paid for. Recording (`recording.py`) is tried again while a database is
+away. Acts that follow a commit (`acts.py`) are tried again while a pool or a store raises. Telling
+(`border.py`) is counted where it fails, and never ends a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
+from orchestrator.control.acts import Acts
+from orchestrator.control.border import outcome, reason
 from orchestrator.control.hearing import Steps, event_of
+from orchestrator.control.lease import LeaseKeeper
 from orchestrator.control.lookout import Lookout
 from orchestrator.control.names import leaving
+from orchestrator.control.recording import PointsBuffer, Recorder
 from orchestrator.control.requests import Workbench, attempt_request, deployment
 from orchestrator.control.reuse import credit, entering, standing_for
+from orchestrator.control.steady import SteadyClock
+from orchestrator.control.world import World
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide, standby
-from orchestrator.core.errors import ArtifactError, StaleControllerError
+from orchestrator.core.errors import ArtifactError, StaleControllerError, UnstorableError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.fold import apply, fold
+from orchestrator.core.recovery import QUIET
 from orchestrator.core.run import Attempt, Run, RunHeader
 from orchestrator.core.state import (
     AttemptCancelled,
@@ -32,35 +44,15 @@ from orchestrator.core.state import (
     RunState,
     StageReused,
 )
-from orchestrator.messages import Message, Points, Succeeded
-from orchestrator.ports import (
-    ArtifactStore,
-    Clock,
-    Cluster,
-    EventStore,
-    Gates,
-    Observer,
-    Serving,
-    Tracker,
-)
+from orchestrator.messages import Message, Points, Succeeded, Untold
+from orchestrator.ports import Cluster, Observer, Serving
 
 SHORTEST_WAIT = 0.005
 LONGEST_WAIT = 0.2
 SECONDS_BETWEEN_CANCEL_CHECKS = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """The ports that a controller acts through; `holder` names its process in its lease."""
-
-    cluster: Cluster
-    serving: Serving
-    store: EventStore
-    artifacts: ArtifactStore
-    tracker: Tracker
-    clock: Clock
-    gates: Gates
-    holder: str = ""
+SECONDS_OF_A_MUTE_PORT = 60.0  # an attempt that can't be asked for so long has failed
+SECONDS_TO_RECALL = 10.0
+SECONDS_BETWEEN_NOTES = 10.0  # on what could not be told
 
 
 def ignore(stage: str, attempt: int, message: Message) -> None:
@@ -79,11 +71,21 @@ class Controller:
         self._observer = observer
         self._cancel_reason: str | None = None
         self._next_cancel_check = 0.0
-        self._lookout = Lookout(world.store, world.gates, world.clock, world.holder)
+        self._lookout = Lookout(world.store, world.gates, world.clock)
+        self._outlook = QUIET
         self._steps = Steps()
+        self._mute: dict[str, float] = {}
         self._standing_by: set[tuple[str, str]] = set()
         self._header = header
+        self._recorder = Recorder(world.store, header.run, world.clock, world.patience)
+        self._points = PointsBuffer(world.store, header.run, world.clock, world.telling)
+        self._acts = Acts(world.clock, world.telling)
+        self._last = header.created
+        self._noted: tuple[Untold, ...] = ()
+        self._next_note = 0.0
+        self.lease = LeaseKeeper(world.store, world.clock, world.holder, world.telling)
         self.run = self._stored()
+        self._clock = SteadyClock(world.clock, self._last)
 
     def cancel(self, reason: str) -> None:
         """Ask for the run to end; safe to call from a signal handler."""
@@ -106,7 +108,10 @@ class Controller:
         except BaseException:
             self._abandon()
             raise
-        self._lookout.leave(self.run)
+        self._acts.settle()
+        self._points.flush(last=True)
+        self._note_untold(last=True)
+        self._tell("places in queues were not given back", lambda: self._lookout.leave(self.run))
         return self.run
 
     def _take_over(self) -> None:
@@ -134,58 +139,114 @@ class Controller:
     def _turn(self) -> bool:
         """Poll, then decide and execute; return whether anything moved."""
         before = self.run.seq
+        self.lease.turn(self.run)
+        self._acts.again()
         self._notice_cancel()
         for attempt in self.run.active:
             self._poll(attempt)
-        outlook = self._lookout.look(self.run)
-        for command in decide(self.run, self._world.clock.now(), outlook):
+        self._tell("looks at pools, gates and queues were not answered", self._look)
+        for command in decide(self.run, self._clock.now(), self._outlook):
             self._execute(command)
+        self._note_untold()
         if self.run.seq != before:
             self._keep_standby()
         return self.run.seq != before
 
+    def _look(self) -> None:
+        self._outlook = replace(self._outlook, opened={})  # a gate is opened once
+        self._outlook = self._lookout.look(self.run, self._clock.now())
+
     def _stored(self) -> Run:
-        stored = self._world.store.events(self._header.run)
+        stored = self._recorder.events()
+        self._last = max([self._last, *(item.at for item in stored)])
         return fold(self._header, ((item.at, item.event) for item in stored))
+
+    def _note_untold(self, *, last: bool = False) -> None:
+        """Note what could not be told, for those who ask the store; this may fail in silence."""
+        now, untold = self._world.clock.monotonic(), self._world.telling.untold
+        if untold != self._noted and (last or now >= self._next_note):
+            self._next_note = now + SECONDS_BETWEEN_NOTES
+            note = partial(self._world.store.note_untold, self._header.run, untold)
+            if outcome(note).error is None:
+                self._noted = untold
+
+    def _tell(self, what: str, call: Callable[[], object]) -> bool:
+        return self._world.telling.tell(what, call)
 
     # --- record --------------------------------------------------------------------------------
 
     def _commit(self, event: Event) -> None:
-        now = self._world.clock.now()
+        now = self._clock.now()
         following = apply(self.run, event, now)
-        self._world.store.append(self.run.header.run, following.seq, (event,), now)
+        self._recorder.append(following.seq, event, now)
         self.run = following
-        self._world.tracker.notify()
+        self._notify()
+
+    def _notify(self) -> None:
+        self._tell("notices were not taken", self._world.tracker.notify)
 
     def _notice_cancel(self) -> None:
         if self.run.state is not RunState.RUNNING:
             return
-        now = self._world.clock.now()
+        now = self._world.clock.monotonic()
         if self._cancel_reason is None and now >= self._next_cancel_check:
             self._next_cancel_check = now + SECONDS_BETWEEN_CANCEL_CHECKS
-            if self._world.store.cancel_requested(self.run.header.run):
-                self._cancel_reason = "cancelled by request"
+            self._tell("questions for requests to cancel were not answered", self._ask_for_cancel)
         if self._cancel_reason is not None:
             self._commit(CancelRequested(self._cancel_reason))
+
+    def _ask_for_cancel(self) -> None:
+        if self._world.store.cancel_requested(self.run.header.run):
+            self._cancel_reason = "cancelled by request"
 
     # --- poll ----------------------------------------------------------------------------------
 
     def _poll(self, attempt: Attempt) -> None:
-        messages = self._port(attempt.stage).poll(self._key(attempt.stage, attempt.number))
-        self._keep_points(attempt, [m for m in messages if isinstance(m, Points)])
+        key = self._key(attempt.stage, attempt.number)
+        polled = outcome(lambda: self._port(attempt.stage).poll(key))
+        if polled.error is not None:
+            self._mute_port(attempt, polled.error)
+            return
+        self._mute.pop(key, None)
+        messages = polled.value or ()
+        points = [message for message in messages if isinstance(message, Points)]
+        self._points.add(attempt.stage, attempt.number, points)
+        if self._points.flush():
+            self._notify()
         for message in messages:
-            self._observer(attempt.stage, attempt.number, message)
-            event = event_of(attempt, self._steps.heard(attempt, message))
-            if event is not None:
-                self._commit(event)
-            if isinstance(message, Succeeded):
-                self._remember(attempt.stage, message)
+            self._tell("messages were not shown", partial(self._observe, attempt, message))
+            self._hear(attempt, message)
 
-    def _keep_points(self, attempt: Attempt, points: Sequence[Points]) -> None:
-        if points:
-            run = self.run.header.run
-            self._world.store.add_points(run, attempt.stage, attempt.number, points)
-            self._world.tracker.notify()
+    def _observe(self, attempt: Attempt, message: Message) -> None:
+        self._observer(attempt.stage, attempt.number, message)
+
+    def _hear(self, attempt: Attempt, message: Message) -> None:
+        """Record what a message comes to; one that can't be is the attempt's own failure."""
+        event = event_of(attempt, self._steps.heard(attempt, message))
+        if event is None:
+            return
+        try:
+            self._commit(event)
+        except UnstorableError as error:
+            self._give_up(attempt, FailureKind.USER_CODE, f"what it says {reason(error)}")
+            return
+        if isinstance(message, Succeeded):
+            self._remember(attempt.stage, message)
+
+    def _mute_port(self, attempt: Attempt, error: Exception) -> None:
+        """Ask again at the next turn, until the attempt must be taken for lost."""
+        now = self._world.clock.monotonic()
+        since = self._mute.setdefault(self._key(attempt.stage, attempt.number), now)
+        self._world.telling.failed("questions to attempts were not answered", error)
+        if now - since > SECONDS_OF_A_MUTE_PORT:
+            evidence = f"can't be asked any more: {type(error).__name__}: {reason(error)}"
+            self._give_up(attempt, FailureKind.UNKNOWN, evidence)
+
+    def _give_up(self, attempt: Attempt, kind: FailureKind, evidence: str) -> None:
+        failure = Failure(kind=kind, evidence=evidence, pool=attempt.pool)
+        located = self._steps.located(attempt.stage, attempt.number, failure)
+        self._commit(AttemptFailed(attempt.stage, attempt.number, located))
+        self._end(attempt)
 
     # --- execute -------------------------------------------------------------------------------
 
@@ -207,10 +268,7 @@ class Controller:
 
     def _ask_to_leave(self, command: Leave) -> None:
         name = leaving(self.run.header.run, command.stage, command.number)
-        try:
-            self._world.artifacts.mark(name, command.reason)
-        except ArtifactError:
-            return  # it goes on where it is, which is no worse
+        self._acts.do(name, lambda: self._world.artifacts.mark(name, command.reason))
 
     # --- standby -------------------------------------------------------------------------------
 
@@ -218,20 +276,31 @@ class Controller:
         """Have a gang stand by on the next pool of each stage that wants one and runs."""
         wanted = dict(standby(self.run))
         for stage, command in wanted.items():
-            if (stage, command.pool) not in self._standing_by:
+            if (stage, command.pool) not in self._standing_by and self._tell(
+                "gangs were not prepared to stand by", partial(self._prepare, command)
+            ):
                 self._standing_by.add((stage, command.pool))
-                request = attempt_request(self.run, self._bench, command, self._inputs(command))
-                self._world.cluster.prepare(request)
         for stage, pool in list(self._standing_by):
             if self.run.stages[stage].done:
                 self._standing_by.discard((stage, pool))
-                self._world.cluster.release(self.run.header.run, stage)
+                release = partial(self._world.cluster.release, self.run.header.run, stage)
+                self._acts.do(f"release {stage} {pool}", release)
 
-    def _end(self, command: Expire | Cancel) -> None:
-        self._port(command.stage).cancel(self._key(command.stage, command.number))
+    def _prepare(self, command: Start) -> None:
+        request = attempt_request(self.run, self._bench, command, self._inputs(command))
+        self._world.cluster.prepare(request)
+
+    def _end(self, ended: Expire | Cancel | Attempt) -> None:
+        key, port = self._key(ended.stage, ended.number), self._port(ended.stage)
+        self._acts.drop(f"start {key}")
+        self._acts.do(f"end {key}", lambda: port.cancel(key))
 
     def _start(self, command: Start) -> None:
-        reused = self._recall(command)
+        recall = partial(self._recall, command)
+        recalled = outcome(lambda: self._recorder.patiently(recall, SECONDS_TO_RECALL))
+        if recalled.error is not None:
+            self._world.telling.failed("earlier results were not looked up", recalled.error)
+        reused = recalled.value
         if reused is not None:
             self._commit(reused)
             return
@@ -243,10 +312,23 @@ class Controller:
             made = stage.inputs[lacking]
             self._refuse(command, f"input {lacking!r}: stage {made!r} made no artifact")
         elif stage.endpoint is None:
-            self._world.cluster.start(attempt_request(self.run, self._bench, command, inputs))
+            request = attempt_request(self.run, self._bench, command, inputs)
+            self._ask(command, partial(self._world.cluster.start, request))
         else:
             model = inputs[stage.endpoint.model]
-            self._world.serving.start(deployment(self.run, self._bench, command, model))
+            wanted = deployment(self.run, self._bench, command, model)
+            self._ask(command, partial(self._world.serving.start, wanted))
+
+    def _ask(self, command: Start, start: Callable[[], object]) -> None:
+        """Ask the pool for the attempt, until it is asked for or must be given up."""
+
+        def give_up(error: Exception) -> None:
+            attempt = self.run.stages[command.stage].attempts[-1]
+            evidence = f"can't be asked for: {type(error).__name__}: {reason(error)}"
+            self._give_up(attempt, FailureKind.UNKNOWN, evidence)
+
+        key = self._key(command.stage, command.number)
+        self._acts.do(f"start {key}", start, give_up)
 
     def _inputs(self, command: Start) -> Mapping[str, ArtifactRef]:
         """Return the artifacts that the stage reads, by input; those that were made."""
@@ -280,10 +362,14 @@ class Controller:
             return False
 
     def _remember(self, name: str, result: Succeeded) -> None:
-        key = self._bench.reuse_key(self.run, self.run.stages[name])
-        if key:
-            result = credit(result, self.run.stages[name])
-            self._world.store.remember(key, result, self.run.header.run)
+        def remember() -> None:
+            key = self._bench.reuse_key(self.run, self.run.stages[name])
+            if key:
+                kept = credit(result, self.run.stages[name])
+                self._world.store.remember(key, kept, self.run.header.run)
+
+        patiently = partial(self._recorder.patiently, remember, SECONDS_TO_RECALL)
+        self._tell("results were not kept for reuse", patiently)
 
     def _port(self, name: str) -> Cluster | Serving:
         stage = self.run.stages[name].planned.stage
@@ -295,6 +381,8 @@ class Controller:
     def _abandon(self) -> None:
         """Give back what the run holds when the controller itself breaks."""
         for attempt in self.run.active:
-            self._port(attempt.stage).cancel(self._key(attempt.stage, attempt.number))
+            key, port = self._key(attempt.stage, attempt.number), self._port(attempt.stage)
+            self._tell("attempts were not ended", partial(port.cancel, key))
         for stage, _ in self._standing_by:
-            self._world.cluster.release(self.run.header.run, stage)
+            release = partial(self._world.cluster.release, self.run.header.run, stage)
+            self._tell("gangs that stood by were not sent away", release)

@@ -20,7 +20,7 @@ from orchestrator.core.endpoints import (
     RevisionReady,
     TrafficMoved,
 )
-from orchestrator.core.errors import OrchestratorError, ServingError, StaleControllerError
+from orchestrator.core.errors import ConflictError, OrchestratorError, ServingError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.rollout import shares
 from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
@@ -88,6 +88,8 @@ class Rollouts:
             return self._add(rollout)
         try:
             said = self._deploying(rollout) if rollout.ready is None else self._moving(rollout)
+        except ConflictError:
+            said = []  # somebody else has moved the traffic: the next look sees it
         except _BackError as error:
             said = [Failed(self._take_back(rollout, str(error)))]
         except OrchestratorError as error:
@@ -117,7 +119,7 @@ class Rollouts:
             number = life.next_number
             made = replace(rollout.made, revision=number, token=secrets.token_hex(16))
             self._revisions.commit(life, RevisionAdded(number, made))
-        except StaleControllerError:
+        except ConflictError:
             return []  # somebody else has changed the endpoint at this moment: once more
         except OrchestratorError as error:
             del self._rollouts[rollout.made.key]

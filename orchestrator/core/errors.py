@@ -12,7 +12,9 @@ OrchestratorError
 │   └── StorageError           the storage is away, full or slow: it may pass
 ├── StaleAttemptError      a newer attempt has claimed the checkpoints of the stage
 ├── StoreError             the event store can't be read or written
-│   └── StaleControllerError   another controller has taken this run over
+│   ├── StaleControllerError   another controller has taken this run over
+│   ├── ConflictError          somebody else has changed the endpoint meanwhile
+│   └── UnstorableError        a value that no database takes: trying again is in vain
 ├── ClusterError           the cluster can't be started, reached or used
 ├── ServingError           an endpoint can't be deployed or reached
 ├── TrackingError          the tracking server can't be started or reached
@@ -106,6 +108,14 @@ class StoreError(OrchestratorError):
 
 class StaleControllerError(StoreError):
     """Another controller appended to this run: the one that gets this must stop."""
+
+
+class ConflictError(StoreError):
+    """Somebody else has changed the endpoint meanwhile: look again, and try again."""
+
+
+class UnstorableError(StoreError):
+    """A value that the event store can't hold: it would be refused the next time too."""
 
 
 class ClusterError(OrchestratorError):

@@ -26,7 +26,7 @@ class EndpointStore(Protocol):
 
         Raises:
             TransitionError: An event does not fit.
-            StaleControllerError: Somebody else has changed the endpoint since `life`.
+            ConflictError: Somebody else has changed the endpoint since `life`.
         """
         ...
 

@@ -11,7 +11,7 @@ from orchestrator.core.artifact import ArtifactRef, FileEntry, Hashed, Manifest
 from orchestrator.core.qualification import Verdict
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import Event
-from orchestrator.messages import Lease, Points, Queued, Succeeded
+from orchestrator.messages import Lease, Points, Queued, Succeeded, Untold
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,11 @@ class EventStore(Protocol):
         ...
 
     def add_points(self, run: str, stage: str, attempt: int, points: Sequence[Points]) -> None:
-        """Commit metric points; a point that is there already is not added again."""
+        """Commit metric points; a point that is there already is not added again.
+
+        Raises:
+            UnstorableError: Some can't be stored; all others are.
+        """
         ...
 
     def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
@@ -99,6 +103,14 @@ class EventStore(Protocol):
 
     def drop_lease(self, run: str, epoch: int) -> None:
         """Note that the controller of `epoch` has left `run`. Safe to call twice."""
+        ...
+
+    def note_untold(self, run: str, untold: Sequence[Untold]) -> None:
+        """Keep what could not be told of `run`, over what was kept of it before."""
+        ...
+
+    def untold(self, run: str) -> Sequence[Untold]:
+        """Return what could not be told of `run`."""
         ...
 
     def drain(self, pool: str, reason: str) -> None:

@@ -10,7 +10,8 @@ from typing import Protocol, Self
 
 from orchestrator import wiring
 from orchestrator.adapters.log_files import LogFiles
-from orchestrator.control.loop import Controller, World
+from orchestrator.control.loop import Controller
+from orchestrator.control.world import World
 from orchestrator.core.errors import ClusterError, StaleControllerError
 from orchestrator.core.run import Run
 from orchestrator.core.state import StageState

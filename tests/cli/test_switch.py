@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.cli.switch import anew, kept_of
-from orchestrator.control.loop import Controller, World
+from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
+from orchestrator.control.world import World
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.hardware import Format, Role
 from orchestrator.core.plan import Plan, make_plan

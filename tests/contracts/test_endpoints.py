@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionState, TrafficMoved
-from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+from orchestrator.core.errors import ConflictError, NotFoundError, StoreError
 from orchestrator.core.keys import ApiKey
 from tests.build import deployment
 from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
@@ -27,7 +27,7 @@ def test_an_endpoint_comes_back_as_its_events_made_it(store: SqlEventStore) -> N
 def test_of_two_who_change_an_endpoint_one_is_stale(store: SqlEventStore) -> None:  # noqa: F811 - as above
     seen = store.endpoint("chat")
     store.follow(seen, [RevisionAdded(1, deployment("chat"))], 5.0)
-    with pytest.raises(StaleControllerError, match="'chat' was changed"):
+    with pytest.raises(ConflictError, match="'chat' was changed"):
         store.follow(seen, [RevisionAdded(1, deployment("chat"))], 6.0)
 
 

@@ -32,20 +32,6 @@ def other(priority: int, since: float) -> Queued:
     return Queued(pool="a", run="other", stage="t", priority=priority, since=since)
 
 
-def test_it_shows_the_runs_lease_every_few_seconds() -> None:
-    post = Post()
-    post.look()
-    lease = post.store.lease("run")
-    assert lease
-    assert (lease.epoch, lease.at) == (3, 100.0)
-    post.look(after=1.0)
-    assert post.store.lease("run") == lease
-    post.look(after=5.0)
-    renewed = post.store.lease("run")
-    assert renewed
-    assert renewed.at == 106.0
-
-
 def test_emptied_pools_are_seen_within_a_second() -> None:
     post = Post()
     post.look()

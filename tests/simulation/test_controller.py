@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.loop import Controller, World
+from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
+from orchestrator.control.world import World
 from orchestrator.core.errors import ClusterError, StaleControllerError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.hardware import Pool

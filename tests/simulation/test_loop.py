@@ -10,8 +10,9 @@ from typing import Literal
 
 import pytest
 
-from orchestrator.control.loop import Controller, World
+from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
+from orchestrator.control.world import World
 from orchestrator.core.checks import HOPELESS
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.failure import Action, FailureKind

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orchestrator.control.loop import Controller, World
+from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
 from orchestrator.control.reuse import reuse_key_with
+from orchestrator.control.world import World
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Pool

@@ -13,7 +13,7 @@ from orchestrator.adapters.event_store import codec
 from orchestrator.adapters.event_store.database import Database
 from orchestrator.adapters.event_store.tables import asked, endpoint_events, keys, replicas
 from orchestrator.core.endpoints import ENDPOINT_EVENTS, EndpointEvent, EndpointLife, follow
-from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+from orchestrator.core.errors import ConflictError, NotFoundError, StoreError
 from orchestrator.core.keys import ApiKey
 
 
@@ -55,7 +55,7 @@ class Endpoints(Database):
 
         Raises:
             TransitionError: An event does not fit.
-            StaleControllerError: Somebody else has changed the endpoint since `life`.
+            ConflictError: Somebody else has changed the endpoint since `life`.
         """
         rows = []
         for event in events:
@@ -67,7 +67,7 @@ class Endpoints(Database):
                 connection.execute(endpoint_events.insert(), rows)
             except IntegrityError as error:
                 message = f"endpoint {life.name!r} was changed by somebody else; look again"
-                raise StaleControllerError(message) from error
+                raise ConflictError(message) from error
 
     def note_replicas(self, endpoint: str, revision: int, urls: Sequence[str]) -> None:
         """Make `urls` the replicas of a revision, instead of before; none is none."""

@@ -20,9 +20,10 @@ from orchestrator.adapters.event_store.tables import (
     runs,
     verdicts,
 )
+from orchestrator.adapters.event_store.tables import untold as _untold
 from orchestrator.core.errors import NotFoundError, StaleControllerError
 from orchestrator.core.qualification import Verdict
-from orchestrator.messages import Lease, Queued
+from orchestrator.messages import Lease, Queued, Untold
 
 
 class Notes(Database):
@@ -59,6 +60,23 @@ class Notes(Database):
         mine = (leases.c.run == run) & (leases.c.epoch == epoch)
         with self._writing() as connection:
             connection.execute(delete(leases).where(mine))
+
+    def note_untold(self, run: str, untold: Sequence[Untold]) -> None:
+        """Keep what could not be told of `run`, over what was kept of it before."""
+        rows = [
+            {"run": run, "what": one.what, "times": one.count, "reason": one.reason}
+            for one in untold
+        ]
+        with self._writing() as connection:
+            connection.execute(delete(_untold).where(_untold.c.run == run))
+            if rows:
+                connection.execute(_untold.insert(), rows)
+
+    def untold(self, run: str) -> Sequence[Untold]:
+        """Return what could not be told of `run`."""
+        query = select(_untold).where(_untold.c.run == run).order_by(_untold.c.what)
+        with self._reading() as connection:
+            return [Untold(r.what, r.times, r.reason) for r in connection.execute(query)]
 
     def drain(self, pool: str, reason: str) -> None:
         """Note that `pool` is to be emptied. Safe to call twice; the last reason stays."""

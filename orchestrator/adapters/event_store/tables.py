@@ -157,6 +157,15 @@ keys = Table(
     Column("body", Text, nullable=False),
 )
 
+untold = Table(
+    "untold",
+    metadata,
+    Column("run", Text, ForeignKey("runs.run"), primary_key=True),
+    Column("what", Text, primary_key=True),
+    Column("times", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
 results = Table(
     "results",
     metadata,

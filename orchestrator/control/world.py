@@ -1,0 +1,36 @@
+"""What a controller acts through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.control.border import Telling
+from orchestrator.control.recording import PATIENCE_SECONDS
+from orchestrator.ports import (
+    ArtifactStore,
+    Clock,
+    Cluster,
+    EventStore,
+    Gates,
+    Serving,
+    Tracker,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The ports that a controller acts through; `holder` names its process in its lease.
+
+    `patience` is for how many seconds a commit is tried again while the database is away.
+    """
+
+    cluster: Cluster
+    serving: Serving
+    store: EventStore
+    artifacts: ArtifactStore
+    tracker: Tracker
+    clock: Clock
+    gates: Gates
+    holder: str = ""
+    patience: float = PATIENCE_SECONDS
+    telling: Telling = field(default_factory=Telling)
