@@ -95,12 +95,19 @@ class JobContext(Protocol):
     stage: str
     attempt: int
     seed: int
-    adjust: Changes
     rank: int
     world_size: int
     hardware: Hardware
     inputs: Mapping[str, Path]
     output: Path
+
+    @property
+    def adjust(self) -> Changes:
+        """What this attempt shall do otherwise than its parameters say.
+
+        A job that looks at it is given smaller micro-batches after one ran out of memory.
+        """
+        ...
 
     @property
     def device(self) -> str:

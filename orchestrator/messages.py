@@ -59,9 +59,10 @@ class AttemptRequest:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The attempt has no place yet."""
+    """The attempt has no place yet; `queued` where there is one, which others hold."""
 
     reason: str
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,10 @@ def documented() -> tuple[Signature, ...]:
 
 
 def failure(kind: FailureKind = FailureKind.INTERCONNECT, evidence: str = "EI0002") -> Failure:
-    """Return a failure of `kind`."""
-    return Failure(kind=kind, evidence=evidence, pool="a", node="n1", rank=0, step=40)
+    """Return a failure of `kind`, in a job that looks at what it shall do otherwise."""
+    return Failure(
+        kind=kind, evidence=evidence, pool="a", node="n1", rank=0, step=40, adjusts=True
+    )
 
 
 def deployment(

@@ -138,7 +138,7 @@ class _Attempt:
     def waits(self, reason: str) -> Sequence[Message]:
         """Say once that there is no place."""
         told, self._waits = self._waits, True
-        return () if told else (Waiting(reason),)
+        return () if told else (Waiting(reason, queued=True),)
 
     def begin(self, worker: Worker) -> None:
         """Start the thread."""

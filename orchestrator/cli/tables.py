@@ -15,6 +15,7 @@ STYLES = {
     "running": "cyan",
     "waiting": "yellow",
     "deciding": "yellow",
+    "paused": "yellow",
     "cancelling": "yellow",
     "busy": "yellow",
     "warning": "yellow",

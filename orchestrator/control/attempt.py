@@ -223,6 +223,7 @@ class _Attempt:
             pool=self._request.pool.name,
             rank=self._rank,
             step=self._context.last_step if self._context else None,
+            adjusts=bool(self._context and self._context.adjusts),
         )
 
     def _print(self, line: str) -> None:

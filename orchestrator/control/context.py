@@ -68,7 +68,8 @@ class AttemptContext:
         self.stage = request.stage
         self.attempt = request.attempt
         self.seed = request.seed
-        self.adjust = Changes(accumulate=request.adjust.accumulate, rate=request.adjust.rate)
+        self.adjusts = False  # whether the job has looked at `adjust`
+        self._adjust = Changes(accumulate=request.adjust.accumulate, rate=request.adjust.rate)
         self.rank = rank
         self.world_size = request.needs.workers
         self.hardware = hardware_of(request.pool, request.needs)
@@ -88,6 +89,12 @@ class AttemptContext:
         )
         self.checkpoints = Checkpoints(self._seat)
         self._watched, self._guard = request.watch.metric, Guard(request.watch)
+
+    @property
+    def adjust(self) -> Changes:
+        """What this attempt shall do otherwise than its parameters say."""
+        self.adjusts = True
+        return self._adjust
 
     @property
     def device(self) -> str:

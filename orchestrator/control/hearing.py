@@ -56,8 +56,9 @@ def event_of(attempt: Attempt, message: Message) -> Event | None:  # noqa: PLR09
     """Return the event that `message` is, or `None` for what is no event."""
     place = (attempt.stage, attempt.number)
     match message:
-        case Waiting(reason=reason):
-            return AttemptWaits(*place, reason) if reason != attempt.waits else None
+        case Waiting(reason=reason, queued=queued):
+            known = (reason, queued) == (attempt.waits, attempt.queued)
+            return None if known else AttemptWaits(*place, reason, queued)
         case Placed(nodes=nodes):
             return AttemptPlaced(*place, nodes)
         case Resumed(step=step):

@@ -117,9 +117,11 @@ class Controller:
     def _take_over(self) -> None:
         """Begin an epoch; what the controller of the last one commits meanwhile is read first."""
         last = self.run.epoch
+        name = self.run.header.run
+        lease = self._recorder.patiently(lambda: self._world.store.lease(name))
         while not self.run.done:
             try:
-                self._commit(RunStarted(last + 1))
+                self._commit(RunStarted(last + 1, lease.at if lease else None))
             except StaleControllerError:
                 self.run = self._stored()
                 if self.run.epoch != last:
@@ -343,7 +345,7 @@ class Controller:
     # --- reuse ---------------------------------------------------------------------------------
 
     def _recall(self, command: Start) -> StageReused | None:
-        if command.number > 1:
+        if command.number > 1 or self.run.stages[command.stage].anew:
             return None
         found = self._bench.kept.get(command.stage)
         if found is None:

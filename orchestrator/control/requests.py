@@ -9,7 +9,6 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.classify import Signature
 from orchestrator.core.decide import Start
 from orchestrator.core.endpoints import Deployment
-from orchestrator.core.recovery import avoided
 from orchestrator.core.run import Run, StageRun
 from orchestrator.messages import AttemptRequest, Succeeded
 
@@ -52,8 +51,8 @@ def attempt_request(
         pool=run.plan.pools[command.pool],
         needs=stage.needs,
         adjust=found.adjust,
-        avoid=avoided(found) if command.pool == found.pool else (),
-        keep=stage.recovery.keep,
+        avoid=found.avoid if command.pool == found.pool else (),
+        keep=stage.recovery.kept,
         watch=stage.watch,
         signatures=bench.signatures,
     )

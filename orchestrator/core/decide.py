@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.limits import exhausted, held_too_long, over_budget, waited_too_long
+from orchestrator.core.limits import (
+    exhausted,
+    held_too_long,
+    out_of_grace,
+    over_budget,
+    waited_too_long,
+)
 from orchestrator.core.recovery import QUIET, Outlook, follow_up, misplaced, proven
 from orchestrator.core.run import Attempt, Run, StageRun
 from orchestrator.core.state import (
@@ -21,12 +27,14 @@ from orchestrator.core.state import (
     GateReached,
     RunCancelled,
     RunFailed,
+    RunPaused,
     RunState,
     RunSucceeded,
     StageCancelled,
     StageFailed,
     StageHeld,
     StageMoved,
+    StagePaused,
     StageSkipped,
     StageState,
 )
@@ -83,13 +91,26 @@ def decide(run: Run, now: float, outlook: Outlook = QUIET) -> tuple[Command, ...
         return tuple(_wind_down(run))
     if run.state is not RunState.RUNNING:
         return ()
-    if all(stage.done for stage in run.stages.values()):
+    behind = _behind_a_pause(run)
+    if all(stage.done or stage.name in behind for stage in run.stages.values()):
         return (Record(_verdict(run)),)
     broke = over_budget(run, now)
     stages = run.stages.values()
     return tuple(
         command for stage in stages for command in _next(run, stage, now, outlook, broke=broke)
     )
+
+
+def _behind_a_pause(run: Run) -> frozenset[str]:
+    """Return the stages that can't begin before a paused one has gone on."""
+    behind: set[str] = set()
+    held = {name for name, stage in run.stages.items() if stage.state is StageState.PAUSED}
+    for planned in run.plan.stages if held else ():  # in the order in which they depend
+        stage = run.stages[planned.stage.name]
+        if stage.state is StageState.PENDING and not held.isdisjoint(planned.stage.upstream):
+            held.add(stage.name)
+            behind.add(stage.name)
+    return frozenset(behind)
 
 
 def at_gate(run: Run) -> tuple[StageRun, ...]:
@@ -159,13 +180,14 @@ def _begin(
     run: Run, stage: StageRun, now: float, outlook: Outlook, *, broke: bool
 ) -> Iterator[Command]:
     before = [run.stages[name] for name in stage.planned.stage.upstream]
-    lost = next((s for s in before if s.done and s.state is not StageState.SUCCEEDED), None)
+    good = {StageState.SUCCEEDED, StageState.PAUSED}
+    lost = next((s for s in before if s.done and s.state not in good), None)
     if lost:
         yield Record(StageSkipped(stage.name, f"stage {lost.name!r} {lost.state}"))
-    elif all(s.done for s in before):
+    elif all(s.state is StageState.SUCCEEDED for s in before):
         spent = exhausted(run, stage, now, broke=broke)
         if spent:
-            yield Record(StageFailed(stage.name, f"{spent.kind}: {spent.evidence}"))
+            yield Record(StagePaused(stage.name, f"{spent.kind}: {spent.evidence}"))
         elif stage.planned.stage.gate and not stage.gate_opened:
             yield from _wait_at_gate(stage, now, outlook)
         elif now >= stage.not_before:
@@ -234,11 +256,16 @@ def _watch(
     run: Run, stage: StageRun, now: float, outlook: Outlook, *, broke: bool
 ) -> Iterator[Command]:
     attempt = stage.attempts[-1]
-    failure = _orphaned(run, attempt) or exhausted(run, stage, now, broke=broke)
+    failure = _orphaned(run, attempt)
     if failure is None and attempt.state is AttemptState.WAITING:
         failure = waited_too_long(stage, attempt, now)
+    spent = exhausted(run, stage, now, broke=broke)
+    if failure is None and spent and out_of_grace(stage, attempt, now):
+        failure = spent
     if failure:
         yield Expire(stage.name, attempt.number, failure)
+    elif spent and not attempt.leaving:
+        yield Leave(stage.name, attempt.number, spent.evidence)
     elif attempt.pool in outlook.drained and not attempt.leaving:
         yield Leave(stage.name, attempt.number, outlook.drained[attempt.pool])
 
@@ -252,8 +279,13 @@ def _orphaned(run: Run, attempt: Attempt) -> Failure | None:
 
 
 def _verdict(run: Run) -> Event:
-    failed = [stage for stage in run.stages.values() if stage.state is StageState.FAILED]
-    if not failed:
-        return RunSucceeded()
-    first = failed[0]
-    return RunFailed(f"stage {first.name!r} failed on pool {first.pool!r}: {first.reason}")
+    """Return how a run ends in which nothing goes on by itself any more."""
+    stages = run.stages.values()
+    failed = next((stage for stage in stages if stage.state is StageState.FAILED), None)
+    if failed:
+        where = f"on pool {failed.pool!r}"
+        return RunFailed(f"stage {failed.name!r} failed {where}: {failed.reason}")
+    paused = next((stage for stage in stages if stage.state is StageState.PAUSED), None)
+    if paused:
+        return RunPaused(f"stage {paused.name!r} waits for you: {paused.reason}")
+    return RunSucceeded()

@@ -99,8 +99,8 @@ DEFAULT_ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
         FailureKind.ROLLED_BACK: Action.STOP,
         FailureKind.DRAINED: Action.FALL_BACK,
         FailureKind.CONTROLLER_LOST: Action.RETRY,
-        FailureKind.BUDGET: Action.STOP,
-        FailureKind.TIME: Action.STOP,
+        FailureKind.BUDGET: Action.PAUSE,
+        FailureKind.TIME: Action.PAUSE,
         FailureKind.CANCELLED: Action.STOP,
     }
 )
@@ -179,6 +179,7 @@ class Failure:
         certain: Whether a signature, the cluster or the attempt itself says so; else it is what
             the kind of exception makes likely.
         sign: Name of the signature that says so, where one does.
+        adjusts: Whether the job had looked at what it shall do otherwise than planned.
     """
 
     kind: FailureKind
@@ -190,3 +191,4 @@ class Failure:
     step: int | None = None
     certain: bool = True
     sign: str = ""
+    adjusts: bool = False

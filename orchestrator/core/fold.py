@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import singledispatch
 
 from orchestrator.core.errors import TransitionError
+from orchestrator.core.policy import AS_PLANNED
 from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.core.state import (
     AttemptCancelled,
@@ -31,6 +32,8 @@ from orchestrator.core.state import (
     RetryScheduled,
     RunCancelled,
     RunFailed,
+    RunPaused,
+    RunReopened,
     RunStarted,
     RunSucceeded,
     StageCancelled,
@@ -38,6 +41,7 @@ from orchestrator.core.state import (
     StageFailed,
     StageHeld,
     StageMoved,
+    StagePaused,
     StageReused,
     StageSkipped,
 )
@@ -73,7 +77,7 @@ def apply(run: Run, event: Event, at: float) -> Run:
     Raises:
         TransitionError: The event does not fit the run's state.
     """
-    return replace(_apply(event, run, at), seq=run.seq + 1)
+    return replace(_apply(event, run, at), seq=run.seq + 1, at=at)
 
 
 @singledispatch
@@ -88,8 +92,19 @@ def _(event: RunStarted, run: Run, at: float) -> Run:
         message = f"epoch {event.epoch!r} is not above {run.epoch!r}"
         raise TransitionError(message)
     state = advance(RUN_TRANSITIONS, run.state, event)
+    lost_at, driven = run.lost_at, run.driven
+    if run.since is not None:  # the one before it never said that it ended
+        lost_at = max(run.at or at, min(event.seen or run.since, at))
+        driven += lost_at - run.since
+    started = at if run.started is None else run.started
     return replace(
-        run, state=state, epoch=event.epoch, started=at if run.started is None else run.started
+        run,
+        state=state,
+        epoch=event.epoch,
+        started=started,
+        since=at,
+        lost_at=lost_at,
+        driven=driven,
     )
 
 
@@ -100,14 +115,60 @@ def _(event: CancelRequested, run: Run, at: float) -> Run:  # noqa: ARG001 - one
 
 @_apply.register(RunSucceeded)
 @_apply.register(RunFailed)
+@_apply.register(RunPaused)
 @_apply.register(RunCancelled)
-def _(event: RunSucceeded | RunFailed | RunCancelled, run: Run, at: float) -> Run:
+def _(event: RunSucceeded | RunFailed | RunPaused | RunCancelled, run: Run, at: float) -> Run:
     state = advance(RUN_TRANSITIONS, run.state, event)
     if run.active:
         message = f"run {run.header.run!r} still has active attempts: {event!r}"
         raise TransitionError(message)
-    reason = event.reason if isinstance(event, RunFailed) else run.reason
-    return replace(run, state=state, ended=at, reason=reason)
+    reason = event.reason if isinstance(event, RunFailed | RunPaused) else run.reason
+    driven = run.seconds(at)
+    return replace(run, state=state, ended=at, reason=reason, driven=driven, since=None)
+
+
+@_apply.register
+def _(event: RunReopened, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
+    state = advance(RUN_TRANSITIONS, run.state, event)
+    unknown = [name for name in (*event.stages, *event.limits) if name not in run.stages]
+    if unknown:
+        message = f"run {run.header.run!r} has no stage {unknown[0]!r}: {event!r}"
+        raise TransitionError(message)
+    limited = {name: _limited(stage, event) for name, stage in run.stages.items()}
+    again = {name: _reopened(limited[name], event) for name in event.stages}
+    plan = replace(
+        run.plan,
+        stages=tuple(limited[one.stage.name].planned for one in run.plan.stages),
+        bounds=event.bounds or run.plan.bounds,
+    )
+    header = replace(run.header, plan=plan)
+    stages = {**limited, **again}
+    return replace(run, header=header, state=state, stages=stages, ended=None, reason="")
+
+
+def _limited(stage: StageRun, event: RunReopened) -> StageRun:
+    """Return `stage` with the limits that hold from now on."""
+    limits = event.limits.get(stage.name)
+    if limits is None:
+        return stage
+    planned = replace(stage.planned, stage=replace(stage.planned.stage, limits=limits))
+    return replace(stage, planned=planned)
+
+
+def _reopened(stage: StageRun, event: RunReopened) -> StageRun:
+    """Return `stage` before its next attempt, with nothing that an earlier one has made."""
+    anew = stage.name in event.anew
+    return StageRun(
+        planned=stage.planned,
+        state=advance(STAGE_TRANSITIONS, stage.state, event),
+        pool=stage.pool,
+        adjust=replace(AS_PLANNED, before=0) if anew else replace(stage.adjust, before=None),
+        forgiven=len(stage.attempts),
+        anew=anew,
+        gate_since=stage.gate_since,
+        gate_opened=stage.gate_opened,
+        attempts=stage.attempts,
+    )
 
 
 @_apply.register
@@ -133,6 +194,7 @@ def _(event: RetryScheduled, run: Run, at: float) -> Run:  # noqa: ARG001 - one 
         not_before=event.not_before,
         reason=event.reason,
         adjust=event.adjust,
+        avoid=event.avoid,
     )
 
 
@@ -144,7 +206,7 @@ def _(event: StageHeld, run: Run, at: float) -> Run:
 
 @_apply.register
 def _(event: StageMoved, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
-    moved = {"pool": event.pool, "reason": event.reason}
+    moved = {"pool": event.pool, "reason": event.reason, "avoid": ()}
     return _with_stage(run, event, **moved, held="", held_since=None)
 
 
@@ -159,8 +221,9 @@ def _(event: GateOpened, run: Run, at: float) -> Run:  # noqa: ARG001 - one sign
 
 
 @_apply.register(StageFailed)
+@_apply.register(StagePaused)
 @_apply.register(StageSkipped)
-def _(event: StageFailed | StageSkipped, run: Run, at: float) -> Run:  # noqa: ARG001 - as above
+def _(event: StageFailed | StagePaused | StageSkipped, run: Run, at: float) -> Run:  # noqa: ARG001 - as above
     return _with_stage(run, event, reason=event.reason)
 
 
@@ -188,8 +251,12 @@ def _(event: AttemptStarted, run: Run, at: float) -> Run:
 
 
 @_apply.register
-def _(event: AttemptWaits, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
-    return _with_stage(run, event, attempts=_moved(run, event, waits=event.reason))
+def _(event: AttemptWaits, run: Run, at: float) -> Run:
+    last = _open_stage(run, event).attempts[-1:]
+    goes_on = any(a.waits_since is not None and a.queued == event.queued for a in last)
+    since = last[0].waits_since if goes_on else at
+    waits = {"waits": event.reason, "waits_since": since, "queued": event.queued}
+    return _with_stage(run, event, attempts=_moved(run, event, **waits))
 
 
 @_apply.register
@@ -205,8 +272,9 @@ def _(event: AttemptSaved, run: Run, at: float) -> Run:  # noqa: ARG001 - one si
 
 
 @_apply.register
-def _(event: LeaveRequested, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
-    return _with_stage(run, event, attempts=_moved(run, event, leaving=event.reason))
+def _(event: LeaveRequested, run: Run, at: float) -> Run:
+    leaving = {"leaving": event.reason, "leaving_since": at}
+    return _with_stage(run, event, attempts=_moved(run, event, **leaving))
 
 
 @_apply.register
@@ -225,13 +293,22 @@ def _(event: AttemptSucceeded, run: Run, at: float) -> Run:
 
 @_apply.register
 def _(event: AttemptFailed, run: Run, at: float) -> Run:
-    attempts = _moved(run, event, ended=at, failure=event.failure)
+    ended = _end_of(run, event, at)
+    attempts = _moved(run, event, ended=ended, failure=event.failure)
     return _with_stage(run, event, attempts=attempts, reason=event.failure.evidence)
 
 
 @_apply.register
 def _(event: AttemptCancelled, run: Run, at: float) -> Run:
-    return _with_stage(run, event, attempts=_moved(run, event, ended=at))
+    return _with_stage(run, event, attempts=_moved(run, event, ended=_end_of(run, event, at)))
+
+
+def _end_of(run: Run, event: AttemptFailed | AttemptCancelled, at: float) -> float:
+    """Return when an attempt ended: one of an earlier controller did when that was last seen."""
+    orphans = [a for a in _open_stage(run, event).attempts[-1:] if a.epoch != run.epoch]
+    if not orphans or run.lost_at is None:
+        return at
+    return max(orphans[0].started, run.lost_at)
 
 
 def _open_stage(run: Run, event: StageEvent | AttemptEvent) -> StageRun:

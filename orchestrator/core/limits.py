@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.run import Attempt, Run, StageRun, stage_cost
+from orchestrator.core.run import Attempt, Run, StageRun, known_cost
 
 
 def over_budget(run: Run, now: float) -> bool:
-    """Return whether the run has cost more than its limit."""
+    """Return whether the run has cost more than its limit, as far as prices are known."""
     limit = run.plan.bounds.cost
-    return limit is not None and run.spent(now) > limit
+    return limit is not None and run.known_cost(now) > limit
 
 
 def exhausted(run: Run, stage: StageRun, now: float, *, broke: bool) -> Failure | None:
@@ -19,10 +19,10 @@ def exhausted(run: Run, stage: StageRun, now: float, *, broke: bool) -> Failure 
     works it out once.
     """
     limits, pool = stage.planned.stage.limits, stage.pool
-    if limits.timeout is not None and _seconds(stage, now) > limits.timeout:
+    if limits.timeout is not None and stage.seconds(now) > limits.timeout:
         evidence = f"stage {stage.name!r} ran over its time limit of {limits.timeout!r} s"
         return Failure(kind=FailureKind.TIME, evidence=evidence, pool=pool)
-    if limits.cost is not None and stage_cost(run, stage.name, now) > limits.cost:
+    if limits.cost is not None and known_cost(run, stage.name, now) > limits.cost:
         evidence = f"stage {stage.name!r} cost more than its limit of ${limits.cost!r}"
         return Failure(kind=FailureKind.BUDGET, evidence=evidence, pool=pool)
     if _late(run, now):
@@ -36,25 +36,35 @@ def exhausted(run: Run, stage: StageRun, now: float, *, broke: bool) -> Failure 
 
 def waited_too_long(stage: StageRun, attempt: Attempt, now: float) -> Failure | None:
     """Return why an attempt without a place must stop waiting for one, or `None`."""
-    limit = stage.planned.stage.limits.pending
-    if limit is None or now - attempt.started <= limit:
+    limits = stage.planned.stage.limits
+    limit = limits.queued if attempt.queued else limits.pending
+    since = attempt.started if attempt.waits_since is None else attempt.waits_since
+    if limit is None or now - since <= limit:
         return None
-    evidence = f"no free place on pool {attempt.pool!r} within {limit!r} s"
+    why = f": {attempt.waits}" if attempt.waits else ""
+    evidence = f"no place on pool {attempt.pool!r} within {limit:g} s{why}"
     return Failure(kind=FailureKind.PLACEMENT, evidence=evidence, pool=attempt.pool)
+
+
+def out_of_grace(stage: StageRun, attempt: Attempt, now: float) -> bool:
+    """Return whether an attempt that is over a limit must end without a further checkpoint.
+
+    One that has a checkpoint is asked to leave at its next, and has the stage's `grace` for that.
+    """
+    if attempt.placed is None or not (attempt.saved or attempt.resumed is not None):
+        return True
+    since = attempt.leaving_since
+    return since is not None and now - since > stage.planned.stage.limits.grace
 
 
 def held_too_long(stage: StageRun, now: float) -> str:
     """Return why a stage that is held must wait no longer, or nothing."""
-    limit, since = stage.planned.stage.limits.pending, stage.held_since
+    limit, since = stage.planned.stage.limits.queued, stage.held_since
     if limit is None or since is None or now - since <= limit:
         return ""
     return f"no place on pool {stage.pool!r} within {limit:g} s: {stage.held}"
 
 
 def _late(run: Run, now: float) -> bool:
-    limit, began = run.plan.bounds.time, run.started
-    return limit is not None and began is not None and now - began > limit
-
-
-def _seconds(stage: StageRun, now: float) -> float:
-    return now - stage.attempts[0].started if stage.attempts else 0.0
+    limit = run.plan.bounds.time
+    return limit is not None and run.seconds(now) > limit

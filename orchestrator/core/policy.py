@@ -13,24 +13,36 @@ from typing import Literal
 class Limits:
     """Where a stage stops trying. Times in seconds, cost in US dollars; `None` is no limit.
 
-    `attempts` counts all attempts of the stage on all pools, `tries` those in a row on one pool,
-    after which the next pool takes over where there is one. `timeout` counts from the first
-    attempt on, waits included; `backoff` is the wait before the second attempt on a pool and
-    doubles with each that saved no checkpoint, ten times at most; `pending` limits the wait for a
-    free pool.
+    Attributes:
+        attempts: Failures in a row without a new checkpoint, on whatever pools.
+        tries: Failures in a row without a new checkpoint on one pool, after which the next pool
+            takes over where there is one.
+        total: All attempts of the stage.
+        timeout: What its attempts took together, waits for their places included. The time in
+            which no controller drove the run counts for nothing.
+        cost: What its attempts held.
+        grace: How long an attempt that is over a limit of time or cost has to leave at its next
+            checkpoint; one that has no checkpoint ends at once.
+        pending: The wait for nodes that the pool lacks now.
+        queued: The wait while others hold the pool, or go first.
+        backoff: The wait before the second attempt on a pool. It doubles with each that saved no
+            checkpoint, ten times at most.
     """
 
-    attempts: int = 3
+    attempts: int = 5
     tries: int = 2
+    total: int | None = 100
     timeout: float | None = None
-    pending: float | None = 600.0
     cost: float | None = None
+    grace: float = 300.0
+    pending: float | None = 600.0
+    queued: float | None = None
     backoff: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Where a whole run stops trying: US dollars, seconds since it began, all its attempts."""
+    """Where a whole run stops: US dollars, seconds in which it was driven, all its attempts."""
 
     cost: float | None = None
     time: float | None = None
@@ -48,7 +60,8 @@ class Recovery:
         checkpoints: How many checkpoints a roll-back goes back.
         rate: What a roll-back multiplies the learning rate by.
         accumulate: What `lower_batch` multiplies the number of micro-batches by.
-        keep: How many of the newest checkpoints are kept.
+        keep: How many of the newest checkpoints are kept; one more than `checkpoints` at least.
+        round_robin: Whether the first pool takes over again after the last.
         standby: Whether a gang waits on the next pool, imports done, while this one works. It
             holds its devices there.
     """
@@ -57,7 +70,13 @@ class Recovery:
     rate: float = 0.5
     accumulate: int = 2
     keep: int = 3
+    round_robin: bool = False
     standby: bool = False
+
+    @property
+    def kept(self) -> int:
+        """How many checkpoints are kept: enough for a roll-back to find the one it goes to."""
+        return max(self.keep, self.checkpoints + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

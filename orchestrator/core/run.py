@@ -5,7 +5,7 @@ Only `fold.py` makes one; everybody else reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -46,7 +46,8 @@ class Attempt:
     `epoch` is that of the controller that started it. `nodes` are those of its workers, by rank:
     an elastic gang may have fewer than its stage asks for. `resumed` is the step of the
     checkpoint that it went on from, `saved` those of the checkpoints that it made. `waits` says
-    why it has no place, `leaving` why it was asked to leave.
+    why it has no place, since `waits_since`, and `queued` whether others hold the pool; `leaving`
+    why it was asked to leave, at `leaving_since`.
     """
 
     stage: str
@@ -59,7 +60,10 @@ class Attempt:
     ended: float | None = None
     nodes: tuple[str, ...] = ()
     waits: str = ""
+    waits_since: float | None = None
+    queued: bool = False
     leaving: str = ""
+    leaving_since: float | None = None
     resumed: int | None = None
     saved: tuple[int, ...] = ()
     failure: Failure | None = None
@@ -78,6 +82,9 @@ class StageRun:
     `adjust` is what that attempt does otherwise than planned; `held` says why it can't start yet,
     and `held_since` since when (seconds, epoch).
     `gate_since` is when the stage came to its gate (seconds, epoch), `gate_opened` why it passed.
+    `avoid` names the nodes of the pool on which no worker is placed. The first `forgiven` attempts
+    count against no limit of attempts: somebody had the run go on since. `anew` says that it was
+    asked to use no checkpoint and no earlier result.
     """
 
     planned: PlannedStage
@@ -85,6 +92,9 @@ class StageRun:
     pool: str
     not_before: float = 0.0
     adjust: Adjust = AS_PLANNED
+    avoid: tuple[str, ...] = ()
+    forgiven: int = 0
+    anew: bool = False
     held: str = ""
     held_since: float | None = None
     gate_since: float | None = None
@@ -130,6 +140,26 @@ class StageRun:
         return tuple(kept)
 
     @property
+    def kept(self) -> tuple[int, ...]:
+        """Steps of the checkpoints that are there still, oldest first: the newest that count."""
+        return self.checkpoints[-self.planned.stage.recovery.kept :]
+
+    def advanced(self, index: int) -> bool:
+        """Whether attempt `index` saved a checkpoint of a later step than all before it."""
+        earlier = self.attempts[self.forgiven if self.anew else 0 : index]
+        before = max((max(a.saved) for a in earlier if a.saved), default=-1)
+        return max(self.attempts[index].saved, default=-1) > before
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether its next attempt uses no checkpoint: it shall begin anew, and has none yet."""
+        return self.anew and not any(a.saved for a in self.attempts[self.forgiven :])
+
+    def seconds(self, now: float) -> float:
+        """Return how long its attempts took up to `now`, waits for their places included."""
+        return sum((now if a.ended is None else a.ended) - a.started for a in self.attempts)
+
+    @property
     def lost_steps(self) -> int:
         """Steps that were done twice: from where an attempt resumed to where the last one failed.
 
@@ -158,7 +188,11 @@ class StageRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One execution of a pipeline, after `seq` events."""
+    """One execution of a pipeline, after `seq` events, the last of them at `at`.
+
+    Controllers that are done with it have driven it for `driven` seconds; the present one does
+    `since` then, and the one before it was last seen at `lost_at` (seconds, epoch).
+    """
 
     header: RunHeader
     state: RunState = RunState.PENDING
@@ -168,6 +202,10 @@ class Run:
     started: float | None = None
     ended: float | None = None
     reason: str = ""
+    at: float | None = None
+    driven: float = 0.0
+    since: float | None = None
+    lost_at: float | None = None
 
     @property
     def plan(self) -> Plan:
@@ -194,16 +232,31 @@ class Run:
         """Steps that were done twice, of all stages."""
         return sum(stage.lost_steps for stage in self.stages.values())
 
-    def spent(self, now: float) -> float:
-        """Return the known cost so far in US dollars; pools of unknown price count nothing."""
-        return sum(stage_cost(self, name, now) for name in self.stages)
+    def seconds(self, now: float) -> float:
+        """Return for how long controllers have driven it up to `now`."""
+        return self.driven + (now - self.since if self.since is not None else 0.0)
+
+    def spent(self, now: float) -> float | None:
+        """Return the cost so far in US dollars, `None` where any price of it is unknown."""
+        return cost.total(stage_cost(self, name, now) for name in self.stages)
+
+    def known_cost(self, now: float) -> float:
+        """Return what is known of the cost so far in US dollars: the least it can be."""
+        return sum(known_cost(self, name, now) for name in self.stages)
 
 
-def stage_cost(run: Run, name: str, now: float) -> float:
-    """Return the known cost of a stage so far, US dollars; unknown prices count nothing."""
+def stage_cost(run: Run, name: str, now: float) -> float | None:
+    """Return the cost of a stage so far, US dollars; `None` where any price of it is unknown."""
+    return cost.total(_costs(run, name, now))
+
+
+def known_cost(run: Run, name: str, now: float) -> float:
+    """Return what is known of the cost of a stage so far, US dollars."""
+    return sum(one for one in _costs(run, name, now) if one is not None)
+
+
+def _costs(run: Run, name: str, now: float) -> Iterator[float | None]:
     stage = run.stages[name]
-    total = 0.0
     for attempt in stage.attempts:
         hours = stage.attempt_hours(attempt, now)
-        total += cost.money(hours, run.plan.pools[attempt.pool].price) or 0.0
-    return total
+        yield cost.money(hours, run.plan.pools[attempt.pool].price)

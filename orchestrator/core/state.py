@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.failure import Action, Failure
-from orchestrator.core.policy import AS_PLANNED, Adjust
+from orchestrator.core.policy import AS_PLANNED, Adjust, Bounds, Limits
 
 
 class RunState(StrEnum):
@@ -22,6 +22,7 @@ class RunState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     CANCELLING = "cancelling"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -33,6 +34,7 @@ class StageState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     DECIDING = "deciding"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     SKIPPED = "skipped"
@@ -55,9 +57,13 @@ class AttemptState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A controller began, or took over; `epoch` is higher than that of any before it."""
+    """A controller began, or took over; `epoch` is higher than that of any before it.
+
+    `seen` is when the one before it last showed life (seconds, epoch), where that is known.
+    """
 
     epoch: int
+    seen: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,28 @@ class RunFailed:
     """A stage failed; `reason` is one plain sentence."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaused:
+    """Nothing goes on until somebody resumes the run; `reason` is one plain sentence."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReopened:
+    """Somebody has the run go on after its end: `stages` begin again.
+
+    Those of them that are in `anew` use no checkpoint. `limits` of stages and the `bounds` of the
+    run hold from now on; attempts so far count against them no more, but time and money do.
+    """
+
+    reason: str
+    stages: tuple[str, ...]
+    anew: tuple[str, ...] = ()
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    bounds: Bounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +132,10 @@ class StageReused:
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled:
-    """The stage goes on, on `pool`, not before `not_before` (seconds, epoch)."""
+    """The stage goes on, on `pool`, not before `not_before` (seconds, epoch).
+
+    `avoid` names the nodes of the pool on which no worker is placed.
+    """
 
     stage: str
     pool: str
@@ -112,6 +143,7 @@ class RetryScheduled:
     reason: str
     action: Action = Action.RETRY
     adjust: Adjust = AS_PLANNED
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +188,14 @@ class StageFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class StagePaused:
+    """The stage waits for somebody to look: nobody knows what is wrong, or a limit is reached."""
+
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StageSkipped:
     """A stage before it did not succeed."""
 
@@ -184,11 +224,12 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptWaits:
-    """The pool has no place for the attempt yet."""
+    """The pool has no place for the attempt yet; `queued` where others hold it."""
 
     stage: str
     number: int
     reason: str
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +295,15 @@ class AttemptCancelled:
     number: int
 
 
-RunEvent: TypeAlias = RunStarted | CancelRequested | RunSucceeded | RunFailed | RunCancelled
+RunEvent: TypeAlias = (
+    RunStarted
+    | CancelRequested
+    | RunSucceeded
+    | RunFailed
+    | RunPaused
+    | RunReopened
+    | RunCancelled
+)
 StageEvent: TypeAlias = (
     StageReused
     | RetryScheduled
@@ -263,6 +312,7 @@ StageEvent: TypeAlias = (
     | GateReached
     | GateOpened
     | StageFailed
+    | StagePaused
     | StageSkipped
     | StageCancelled
 )

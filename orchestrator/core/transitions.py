@@ -1,8 +1,9 @@
 """The life cycle of runs, stages and attempts: one table each.
 
 An event that a state does not allow raises `TransitionError`: nothing is swallowed. A state
-without a row in its table is terminal. `OPEN_TO` says what may happen to the stages of a run
-while the run is in a state: a run that is being cancelled starts nothing.
+that only somebody's wish leaves (`WISHES`) is an end: nothing happens in it by itself. `OPEN_TO`
+says what may happen to the stages of a run while the run is in a state: a run that is being
+cancelled starts nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from orchestrator.core.state import (
     RetryScheduled,
     RunCancelled,
     RunFailed,
+    RunPaused,
+    RunReopened,
     RunStarted,
     RunState,
     RunSucceeded,
@@ -37,6 +40,7 @@ from orchestrator.core.state import (
     StageFailed,
     StageHeld,
     StageMoved,
+    StagePaused,
     StageReused,
     StageSkipped,
     StageState,
@@ -48,13 +52,19 @@ RUN_TRANSITIONS: Mapping[tuple[RunState, type[Event]], RunState] = MappingProxyT
     {
         (_R.PENDING, RunStarted): _R.RUNNING,
         (_R.PENDING, CancelRequested): _R.CANCELLING,
+        (_R.PENDING, RunFailed): _R.FAILED,
         (_R.RUNNING, RunStarted): _R.RUNNING,
         (_R.RUNNING, CancelRequested): _R.CANCELLING,
         (_R.RUNNING, RunSucceeded): _R.SUCCEEDED,
         (_R.RUNNING, RunFailed): _R.FAILED,
+        (_R.RUNNING, RunPaused): _R.PAUSED,
         (_R.CANCELLING, RunStarted): _R.CANCELLING,
         (_R.CANCELLING, CancelRequested): _R.CANCELLING,
         (_R.CANCELLING, RunCancelled): _R.CANCELLED,
+        (_R.PAUSED, RunReopened): _R.RUNNING,
+        (_R.FAILED, RunReopened): _R.RUNNING,
+        (_R.CANCELLED, RunReopened): _R.RUNNING,
+        (_R.SUCCEEDED, RunReopened): _R.RUNNING,
     }
 )
 
@@ -67,6 +77,7 @@ STAGE_TRANSITIONS: Mapping[tuple[StageState, type[Event]], StageState] = Mapping
         (_S.PENDING, GateReached): _S.PENDING,
         (_S.PENDING, GateOpened): _S.PENDING,
         (_S.PENDING, StageFailed): _S.FAILED,
+        (_S.PENDING, StagePaused): _S.PAUSED,
         (_S.PENDING, StageSkipped): _S.SKIPPED,
         (_S.PENDING, StageCancelled): _S.CANCELLED,
         (_S.RUNNING, AttemptWaits): _S.RUNNING,
@@ -79,7 +90,14 @@ STAGE_TRANSITIONS: Mapping[tuple[StageState, type[Event]], StageState] = Mapping
         (_S.RUNNING, AttemptCancelled): _S.CANCELLED,
         (_S.DECIDING, RetryScheduled): _S.PENDING,
         (_S.DECIDING, StageFailed): _S.FAILED,
+        (_S.DECIDING, StagePaused): _S.PAUSED,
         (_S.DECIDING, StageCancelled): _S.CANCELLED,
+        (_S.PENDING, RunReopened): _S.PENDING,
+        (_S.PAUSED, RunReopened): _S.PENDING,
+        (_S.SUCCEEDED, RunReopened): _S.PENDING,
+        (_S.FAILED, RunReopened): _S.PENDING,
+        (_S.SKIPPED, RunReopened): _S.PENDING,
+        (_S.CANCELLED, RunReopened): _S.PENDING,
     }
 )
 
@@ -124,9 +142,12 @@ _DECIDED: frozenset[type[Event]] = frozenset(
         GateReached,
         GateOpened,
         StageFailed,
+        StagePaused,
         StageSkipped,
     }
 )
+# What somebody asks for after an end: a state that is left by these alone is one.
+WISHES: frozenset[type[Event]] = frozenset({RunReopened})
 
 # What may happen to the stages of a run in a state without a row: nothing.
 OPEN_TO: Mapping[RunState, frozenset[type[Event]]] = MappingProxyType(
@@ -142,11 +163,11 @@ State = TypeVar("State", RunState, StageState, AttemptState)
 def _ends(
     states: type[State], table: Mapping[tuple[State, type[Event]], State]
 ) -> frozenset[State]:
-    left = {source for source, _ in table}
+    left = {source for source, event in table if event not in WISHES}
     return frozenset(state for state in states if state not in left)
 
 
-# The states that no event leaves.
+# The states in which nothing happens by itself any more.
 RUN_ENDS = _ends(RunState, RUN_TRANSITIONS)
 STAGE_ENDS = _ends(StageState, STAGE_TRANSITIONS)
 ATTEMPT_ENDS = _ends(AttemptState, ATTEMPT_TRANSITIONS)

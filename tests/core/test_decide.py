@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.decide import Cancel, Command, Expire, Record, Start, decide
+from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide
 from orchestrator.core.failure import DEFAULT_ACTIONS, Action, FailureKind
 from orchestrator.core.fold import apply, begin
 from orchestrator.core.plan import Plan
@@ -17,15 +17,20 @@ from orchestrator.core.state import (
     AttemptSaved,
     AttemptStarted,
     AttemptSucceeded,
+    AttemptWaits,
     CancelRequested,
     Event,
+    LeaveRequested,
     RetryScheduled,
     RunCancelled,
     RunFailed,
+    RunPaused,
+    RunReopened,
     RunStarted,
     RunSucceeded,
     StageCancelled,
     StageFailed,
+    StagePaused,
     StageReused,
     StageSkipped,
 )
@@ -101,12 +106,15 @@ def test_a_run_fails_with_the_stage_the_pool_and_the_reason() -> None:
 def test_each_kind_leads_to_what_its_row_says(kind: FailureKind) -> None:
     big = pool("a", nodes=2)
     event = event_of(after(plan(stage("s"), pools=("a", "b"), a=big), *failed(1, kind)))
-    if DEFAULT_ACTIONS[kind] is Action.STOP:
+    action = DEFAULT_ACTIONS[kind]
+    if action is Action.STOP:
         assert event == StageFailed("s", f"{kind}: EI0002")
+    elif action is Action.PAUSE:
+        assert event == StagePaused("s", f"{kind}: EI0002")
     else:
         assert isinstance(event, RetryScheduled)
-        first = {Action.ESCALATE: Action.RETRY}  # escalating begins here
-        assert event.action is first.get(DEFAULT_ACTIONS[kind], DEFAULT_ACTIONS[kind])
+        here_first = action is Action.ESCALATE or kind is FailureKind.HANG
+        assert event.action is (Action.RETRY if here_first else action)
         assert event.pool == ("b" if event.action is Action.FALL_BACK else "a")
         assert event.reason.startswith(f"{kind}: ")
 
@@ -130,9 +138,10 @@ def test_without_a_pool_left_what_may_not_come_again_is_tried_here_again() -> No
 
 def test_a_stage_falls_back_along_its_pools_and_never_goes_back() -> None:
     planned = plan(stage("s"), pools=("a", "b", "c"))
-    moved = (*failed(1, FailureKind.HANG), RetryScheduled("s", "b", 0.0, "moved"))
-    run = after(planned, *moved, *failed(2, FailureKind.HANG, "b"))
-    reason = "hang: falls back from b to c"
+    link = FailureKind.INTERCONNECT
+    moved = (*failed(1, link), RetryScheduled("s", "b", 0.0, "moved"))
+    run = after(planned, *moved, *failed(2, link, "b"))
+    reason = "interconnect: falls back from b to c"
     assert event_of(run) == RetryScheduled("s", "c", 0.0, reason, Action.FALL_BACK)
 
 
@@ -194,7 +203,19 @@ def test_an_attempt_that_waits_too_long_for_its_place_expires() -> None:
     command = only(waiting, 60.1)
     assert isinstance(command, Expire)
     assert command.failure.kind is FailureKind.PLACEMENT
-    assert command.failure.evidence == "no free place on pool 'a' within 60.0 s"
+    assert command.failure.evidence == "no place on pool 'a' within 60 s"
+
+
+def test_who_stands_in_a_queue_waits_as_long_as_it_takes_unless_a_limit_says_otherwise() -> None:
+    busy = (AttemptStarted("s", 1, "a"), AttemptWaits("s", 1, "others hold it", queued=True))
+    assert decide(after(plan(stage("s", limits=Limits(pending=60.0))), *busy), DAY) == ()
+    hasty = after(plan(stage("s", limits=Limits(queued=60.0))), *busy)
+    assert decide(hasty, 60.0) == ()
+    command = only(hasty, 60.1)
+    assert isinstance(command, Expire)
+    assert command.failure.evidence == "no place on pool 'a' within 60 s: others hold it"
+    gone = apply(hasty, AttemptWaits("s", 1, "no live node"), 50.0)
+    assert decide(gone, 70.0) == (), "the wait for nodes has just begun"
 
 
 def test_a_placed_attempt_and_one_without_a_limit_may_wait_for_ever() -> None:
@@ -219,12 +240,37 @@ def test_a_stage_expires_at_its_time_limit_waiting_or_not(*, placed: bool) -> No
 
 def test_no_further_attempt_follows_when_the_time_is_over() -> None:
     one = stage("s", limits=Limits(timeout=10.0))
-    why = "worker_lost: EI0002 (stage 's' ran over its time limit of 10.0 s)"
-    run = after(plan(one), *failed(1, FailureKind.WORKER_LOST))
-    assert event_of(run, 10.1) == StageFailed("s", why)
-    waiting = apply(run, RetryScheduled("s", "a", 9.0, "again"), 0.0)
     late = "time: stage 's' ran over its time limit of 10.0 s"
-    assert event_of(waiting, 10.1) == StageFailed("s", late)
+    begun, ended = failed(1, FailureKind.WORKER_LOST)
+    run = apply(after(plan(one), begun), ended, 10.1)
+    assert event_of(run, 10.1) == StagePaused("s", late)
+    waiting = apply(run, RetryScheduled("s", "a", 9.0, "again"), 10.1)
+    assert event_of(waiting, 99.0) == StagePaused("s", late)
+
+
+def test_the_time_between_attempts_counts_for_nothing() -> None:
+    one = stage("s", limits=Limits(timeout=10.0))
+    begun, ended = failed(1, FailureKind.WORKER_LOST)
+    run = apply(after(plan(one), begun), ended, 5.0)
+    run = apply(run, RetryScheduled("s", "a", DAY, "again"), 5.0)
+    assert only(run, DAY) == Start("s", 2, "a")
+
+
+def test_an_attempt_with_a_checkpoint_is_asked_to_leave_at_its_next_and_has_a_grace_for_that() -> (
+    None
+):
+    one = stage("s", limits=Limits(timeout=10.0, grace=60.0))
+    begun = (AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n",)), AttemptSaved("s", 1, 5))
+    run = after(plan(one), *begun)
+    over = "stage 's' ran over its time limit of 10.0 s"
+    assert only(run, 10.1) == Leave("s", 1, over)
+    run = apply(run, LeaveRequested("s", 1, over), 10.1)
+    assert decide(run, 70.0) == ()
+    left = apply(run, AttemptFailed("s", 1, failure(FailureKind.DRAINED)), 70.0)
+    assert event_of(left, 70.0) == StagePaused("s", f"time: {over}")
+    command = only(run, 70.2)
+    assert isinstance(command, Expire)
+    assert command.failure.kind is FailureKind.TIME
 
 
 def test_a_stage_expires_at_its_cost_limit() -> None:
@@ -247,7 +293,27 @@ def test_a_run_over_its_budget_expires_what_runs_and_starts_nothing() -> None:
     expire, record = decide(run, 10.1)
     assert isinstance(expire, Expire)
     assert expire.failure.evidence == why
-    assert record == Record(StageFailed("t", f"budget: {why}"))
+    assert record == Record(StagePaused("t", f"budget: {why}"))
+
+
+def test_a_run_pauses_once_nothing_of_it_can_go_on_before_somebody_looks() -> None:
+    planned = plan(stage("s"), stage("t", "s"), stage("u", "t"), stage("v"))
+    run = after(planned, StagePaused("s", "unknown: x"), AttemptStarted("v", 1, "a"))
+    assert decide(run, 0.0) == (), "v still runs"
+    run = apply(run, AttemptSucceeded("v", 1, None), 0.0)
+    assert event_of(run) == RunPaused("stage 's' waits for you: unknown: x")
+    paused = apply(run, event_of(run), 0.0)
+    assert decide(paused, 0.0) == ()
+    states = {name: str(one.state) for name, one in paused.stages.items()}
+    assert states == {"s": "paused", "t": "pending", "u": "pending", "v": "succeeded"}
+    reopened = apply(paused, RunReopened(reason="go on", stages=("s",)), 1.0)
+    started = apply(reopened, RunStarted(2), 1.0)
+    assert only(started, 1.0) == Start("s", 1, "a")
+
+
+def test_a_run_of_which_a_stage_failed_beside_a_paused_one_has_failed() -> None:
+    run = after(plan(stage("s"), stage("t")), StagePaused("s", "x"), StageFailed("t", "broken"))
+    assert event_of(run) == RunFailed("stage 't' failed on pool 'a': broken")
 
 
 def test_an_unknown_price_counts_nothing_towards_a_budget() -> None:

@@ -28,8 +28,6 @@ def test_what_another_pool_can_not_mend_stops() -> None:
         FailureKind.DATA,
         FailureKind.PARITY,
         FailureKind.ROLLED_BACK,
-        FailureKind.BUDGET,
-        FailureKind.TIME,
         FailureKind.CANCELLED,
     }
 

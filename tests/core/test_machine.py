@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from orchestrator.core.checks import HOPELESS
-from orchestrator.core.decide import Cancel, Command, Expire, Record, Start, decide
+from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.fold import apply, begin, fold
 from orchestrator.core.plan import Plan
 from orchestrator.core.policy import Limits
-from orchestrator.core.recovery import counted
+from orchestrator.core.recovery import in_vain
 from orchestrator.core.run import Attempt, Run
 from orchestrator.core.state import (
     AttemptCancelled,
@@ -25,6 +25,8 @@ from orchestrator.core.state import (
     AttemptSucceeded,
     CancelRequested,
     Event,
+    LeaveRequested,
+    RunReopened,
     RunStarted,
     RunState,
     StageReused,
@@ -83,13 +85,16 @@ class World(RuleBasedStateMachine):
         before, self.run = self.run, apply(self.run, event, self.now)
         self.history.append((self.now, event))
         for name, one in before.stages.items():
-            assert not one.done or self.run.stages[name] == one
+            again = isinstance(event, RunReopened) and name in event.stages
+            assert again or not one.done or self.run.stages[name] == one
 
     def answer(self, command: Command, *, reuse: bool) -> Event:
         if isinstance(command, Record):
             return command.event
         if isinstance(command, Expire):
             return AttemptFailed(command.stage, command.number, command.failure)
+        if isinstance(command, Leave):
+            return LeaveRequested(command.stage, command.number, command.reason)
         if isinstance(command, Cancel):
             return AttemptCancelled(command.stage, command.number)
         if reuse and command.number == 1:
@@ -145,6 +150,14 @@ class World(RuleBasedStateMachine):
         if sure:
             self.commit(CancelRequested("enough"))
 
+    @precondition(lambda self: self.run.done)
+    @rule(seconds=st.floats(0, 1000))
+    def reopen(self, seconds: float) -> None:
+        self.now += seconds
+        unfinished = [n for n, one in self.run.stages.items() if one.state != "succeeded"]
+        self.commit(RunReopened(reason="go on", stages=tuple(unfinished)))
+        self.commit(RunStarted(self.run.epoch + 1))
+
     # --- what must hold -----------------------------------------------------------------------
 
     @invariant()
@@ -154,21 +167,22 @@ class World(RuleBasedStateMachine):
     @invariant()
     def no_stage_has_more_attempts_than_its_limit(self) -> None:
         for one in self.run.stages.values():
-            assert counted(one) <= one.planned.stage.limits.attempts
+            assert len(in_vain(one)) <= one.planned.stage.limits.attempts
 
     @invariant()
     def pools_are_used_in_their_order_and_never_again_but_for_emptied_ones(self) -> None:
         for one in self.run.stages.values():
             for before, after in pairwise(one.attempts):
-                if before.failure and before.failure.kind is not FailureKind.DRAINED:
+                drained = before.failure and before.failure.kind is FailureKind.DRAINED
+                if before.failure and not drained:
                     places = [one.planned.pools.index(a.pool) for a in (before, after)]
                     assert 0 <= places[1] - places[0] <= 1
 
     @invariant()
     def a_defect_of_user_code_is_never_carried_to_another_attempt(self) -> None:
         for one in self.run.stages.values():
-            kinds = [a.failure.kind for a in one.attempts[:-1] if a.failure]
-            assert FailureKind.USER_CODE not in kinds
+            since = one.attempts[one.forgiven : -1]
+            assert FailureKind.USER_CODE not in [a.failure.kind for a in since if a.failure]
 
     @invariant()
     def a_stage_begins_only_after_those_before_it_succeeded(self) -> None:
@@ -180,7 +194,12 @@ class World(RuleBasedStateMachine):
     def a_run_that_is_over_holds_nothing(self) -> None:
         if self.run.done:
             assert not self.run.active
-            assert all(one.done for one in self.run.stages.values())
+            cut = self.run.state in {RunState.PAUSED, RunState.FAILED, RunState.CANCELLED}
+            assert all(one.done or cut for one in self.run.stages.values())
+
+    @invariant()
+    def nobody_pays_for_the_time_in_which_nothing_ran(self) -> None:
+        assert self.run.seconds(self.now) <= self.now - (self.run.started or 0.0) + 1e-9
 
     def teardown(self) -> None:
         """Every run ends: whatever runs is let succeed, and time goes on."""

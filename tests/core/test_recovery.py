@@ -5,25 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from orchestrator.core.failure import Action, Failure, FailureKind
+from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.fold import apply, begin
 from orchestrator.core.limits import exhausted
 from orchestrator.core.plan import Plan
 from orchestrator.core.policy import Adjust, Bounds, Limits, Recovery
-from orchestrator.core.recovery import Outlook, avoided, counted, follow_up
+from orchestrator.core.recovery import Outlook, counted, follow_up, in_vain
 from orchestrator.core.run import Run
 from orchestrator.core.spec import Needs
 from orchestrator.core.state import (
     AttemptFailed,
     AttemptPlaced,
-    AttemptResumed,
     AttemptSaved,
     AttemptStarted,
     Event,
     RetryScheduled,
+    RunFailed,
+    RunReopened,
     RunStarted,
     StageFailed,
+    StagePaused,
 )
 from tests.build import failure, header, plan, pool, stage
 
@@ -42,7 +46,7 @@ def failed(number: int, kind: K, where: str = "a", **changes: object) -> tuple[E
     return (AttemptStarted("s", number, where), AttemptFailed("s", number, shown))
 
 
-def answer(run: Run, outlook: Outlook | None = None) -> RetryScheduled | StageFailed:
+def answer(run: Run, outlook: Outlook | None = None) -> RetryScheduled | StageFailed | StagePaused:
     one = run.stages["s"]
     spent = exhausted(run, one, 0.0, broke=False)
     return follow_up(run, one, 0.0, spent=spent, outlook=outlook or Outlook())
@@ -91,14 +95,14 @@ def test_a_lost_node_is_avoided_where_the_pool_has_others() -> None:
     event = scheduled(run)
     assert (event.pool, event.action, event.not_before) == ("a", Action.OTHER_NODES, 0.0)
     assert event.reason == "node_lost: again on other nodes of a than n1"
-    assert avoided(run.stages["s"]) == ("n1",)
+    assert event.avoid == ("n1",)
 
 
 def test_without_another_node_it_falls_back_or_tries_the_same_ones_again() -> None:
     lost = failed(1, K.DEVICE_LOST)
     assert scheduled(after(plan(stage("s"), pools=("a", "b")), *lost)).pool == "b"
     again = scheduled(after(plan(stage("s")), *lost))
-    assert (again.pool, again.action) == ("a", Action.RETRY)
+    assert (again.pool, again.action, again.avoid) == ("a", Action.RETRY, ())
 
 
 def test_an_elastic_gang_goes_on_with_the_nodes_that_are_left() -> None:
@@ -119,6 +123,8 @@ def test_an_elastic_gang_goes_on_with_the_nodes_that_are_left() -> None:
 def test_out_of_memory_halves_the_micro_batches_each_time() -> None:
     patient = stage("s", limits=Limits(attempts=9, tries=9))
     run = after(plan(patient, pools=("a", "b")), *failed(1, K.OUT_OF_MEMORY))
+    blind = after(plan(patient), *failed(1, K.OUT_OF_MEMORY, adjusts=False))
+    assert scheduled(blind).action is Action.RETRY, "smaller ones mend only what looks for them"
     first = scheduled(run)
     assert (first.pool, first.action, first.adjust) == (
         *("a", Action.LOWER_BATCH),
@@ -143,6 +149,8 @@ def test_a_divergence_goes_back_before_the_newest_checkpoints_at_a_lower_rate() 
     assert diverged(10, 20, 30, back=2).adjust == Adjust(rate=0.5, before=20)
     assert diverged(10, back=5).adjust == Adjust(rate=0.5, before=10)
     assert diverged().adjust == Adjust(rate=0.5)
+    there = "from the checkpoint of step 20, learning rate x 0.5"
+    assert diverged(10, 20, 30).reason.endswith(there)
     assert diverged().reason.endswith("again on a from the beginning, learning rate x 0.5")
 
 
@@ -194,7 +202,7 @@ def test_when_every_pool_is_emptied_the_stage_waits_where_it_is() -> None:
 
 
 def test_a_fall_back_passes_over_an_emptied_pool() -> None:
-    run = after(plan(stage("s"), pools=("a", "b", "c")), *failed(1, K.HANG))
+    run = after(plan(stage("s"), pools=("a", "b", "c")), *failed(1, K.INTERCONNECT))
     assert scheduled(run, Outlook(drained={"b": "x"})).pool == "c"
     assert scheduled(run, Outlook(drained={"b": "x", "c": "x"})).pool == "b"
 
@@ -212,37 +220,160 @@ def test_a_lost_controller_leaves_the_stage_on_its_pool() -> None:
     assert scheduled(run).pool == "a"
 
 
-# --- what a run knows of its checkpoints --------------------------------------------------------
+# --- what nobody knows, and what may be the user's ----------------------------------------------
 
 
-def placed(number: int, where: str = "a") -> tuple[Event, ...]:
-    return (AttemptStarted("s", number, where), AttemptPlaced("s", number, ("n1",)))
+def played(planned: Plan, *kinds: K, **changes: object) -> list[Event]:
+    """Return what follows each of `kinds`, one after the other, until nothing does."""
+    run, events = after(planned), list[Event]()
+    for number, kind in enumerate(kinds, start=1):
+        for event in failed(number, kind, run.stages["s"].pool, **changes):
+            run = apply(run, event, 0.0)
+        events.append(answer(run))
+        if not isinstance(events[-1], RetryScheduled):
+            break
+        run = apply(run, events[-1], 0.0)
+    return events
 
 
-def test_a_resume_cuts_off_the_later_checkpoints_and_counts_what_was_lost() -> None:
-    lost = Failure(kind=K.HANG, evidence="x", step=37)
-    run = after(
-        plan(stage("s"), pools=("a", "b")),
-        *(*placed(1), AttemptSaved("s", 1, 10), AttemptSaved("s", 1, 20)),
-        *(AttemptSaved("s", 1, 30), AttemptFailed("s", 1, lost)),
-        *(RetryScheduled("s", "b", 0.0, "moved"), *placed(2, "b")),
-    )
-    assert run.lost_steps == 0, "where it resumes is not known yet"
-    run = apply(run, AttemptResumed("s", 2, 20), 0.0)
-    assert run.stages["s"].checkpoints == (10, 20)
-    assert (run.lost_steps, run.failovers) == (17, 1)
-    run = apply(run, AttemptSaved("s", 2, 30), 0.0)
-    assert run.stages["s"].checkpoints == (10, 20, 30)
+def test_what_nobody_knows_is_tried_here_then_on_other_nodes_then_elsewhere_then_paused() -> None:
+    wide = plan(stage("s", limits=Limits(attempts=99)), pools=("a", "b"), a=pool("a", nodes=3))
+    events = played(wide, *[K.UNKNOWN] * 9)
+    told = [(e.action, e.pool, e.avoid) for e in events if isinstance(e, RetryScheduled)]
+    assert told == [
+        (Action.RETRY, "a", ()),
+        (Action.OTHER_NODES, "a", ("n1",)),
+        (Action.FALL_BACK, "b", ()),
+        (Action.RETRY, "b", ()),
+    ]
+    assert events[-1] == StagePaused("s", "unknown: EI0002")
 
 
-def test_an_attempt_that_begins_anew_loses_all_steps_and_checkpoints() -> None:
-    lost = Failure(kind=K.HANG, evidence="x", step=37)
-    run = after(
-        plan(stage("s"), pools=("a", "b")),
-        *(*placed(1), AttemptSaved("s", 1, 30), AttemptFailed("s", 1, lost)),
-        *(RetryScheduled("s", "b", 0.0, "moved"), *placed(2, "b"), AttemptSaved("s", 2, 5)),
-    )
-    assert (run.stages["s"].checkpoints, run.lost_steps) == ((5,), 37)
+def test_on_one_node_what_nobody_knows_is_tried_once_more_and_then_paused() -> None:
+    events = played(plan(stage("s")), *[K.UNKNOWN] * 9)
+    assert [type(event) for event in events] == [RetryScheduled, StagePaused]
+
+
+def test_an_error_of_the_users_code_stops_at_once_on_the_first_step() -> None:
+    for step in (None, 0, 1):
+        events = played(plan(stage("s")), K.USER_CODE, certain=False, step=step)
+        assert events == [StageFailed("s", "user_code: EI0002")]
+
+
+def test_later_it_stops_when_it_comes_again_at_the_same_step() -> None:
+    planned = plan(stage("s"), pools=("a", "b"))
+    again, stops = played(planned, K.USER_CODE, K.USER_CODE, certain=False, step=7)
+    assert isinstance(again, RetryScheduled)
+    assert stops == StageFailed("s", "user_code: EI0002")
+
+
+def test_what_comes_again_otherwise_is_not_the_users() -> None:
+    run = after(plan(stage("s")))
+    for number in (1, 2):
+        for event in failed(number, K.USER_CODE, certain=False, step=10 * number):
+            run = apply(run, event, 0.0)
+        if number == 1:
+            run = apply(run, scheduled(run), 0.0)
+    assert answer(run) == StagePaused("s", "user_code: EI0002")
+
+
+def test_a_set_up_that_is_wrong_from_the_start_moves_no_work_to_another_maker() -> None:
+    events = played(plan(stage("s"), pools=("a", "b")), K.SET_UP)
+    assert events == [StageFailed("s", "set_up: EI0002")]
+
+
+def test_a_storage_that_stays_away_pauses_the_stage() -> None:
+    events = played(plan(stage("s", limits=Limits(attempts=3))), *[K.STORAGE] * 9)
+    assert [type(event) for event in events] == [RetryScheduled, RetryScheduled, StagePaused]
+
+
+def test_the_first_hang_is_tried_here_and_the_next_elsewhere() -> None:
+    events = played(plan(stage("s"), pools=("a", "b")), K.HANG, K.HANG)
+    assert [e.pool for e in events if isinstance(e, RetryScheduled)] == ["a", "b"]
+
+
+# --- failures in vain ---------------------------------------------------------------------------
+
+
+def test_a_training_that_comes_further_between_its_failures_never_runs_out_of_them() -> None:
+    planned = plan(stage("s", limits=Limits(attempts=2, tries=2)), pools=("a", "b"))
+    run = after(planned)
+    for number in range(1, 30):
+        begun, ended = failed(number, K.WORKER_LOST)
+        there = AttemptPlaced("s", number, ("n1",))
+        for event in (begun, there, AttemptSaved("s", number, 10 * number), ended):
+            run = apply(run, event, 0.0)
+        event = scheduled(run)
+        assert (event.pool, event.not_before) == ("a", 1.0)
+        run = apply(run, event, 0.0)
+    assert len(in_vain(run.stages["s"])) == 1
+
+
+def test_a_checkpoint_of_a_step_that_was_saved_before_is_no_progress() -> None:
+    run = after(plan(stage("s", limits=Limits(attempts=2))))
+    for number in (1, 2):
+        begun, ended = failed(number, K.WORKER_LOST)
+        there = AttemptPlaced("s", number, ("n1",))
+        for event in (begun, there, AttemptSaved("s", number, 10), ended):
+            run = apply(run, event, 0.0)
+        if number == 1:
+            run = apply(run, scheduled(run), 0.0)
+    assert isinstance(answer(run), StageFailed)
+
+
+def test_a_budget_of_all_attempts_bounds_those_that_bring_progress_too() -> None:
+    run = after(plan(stage("s", limits=Limits(total=1))), *failed(1, K.WORKER_LOST))
+    why = "worker_lost: EI0002 (the stage has had its 1 attempts)"
+    assert answer(run) == StageFailed("s", why)
+
+
+def test_after_somebody_had_it_go_on_the_attempts_count_anew() -> None:
+    run = after(plan(stage("s", limits=Limits(attempts=1))), *failed(1, K.WORKER_LOST))
+    reopened = RunReopened(reason="y", stages=("s",))
+    for event in (answer(run), RunFailed("x"), reopened, RunStarted(2)):
+        run = apply(run, event, 0.0)
+    assert counted(run.stages["s"]) == 0
+    for event in failed(2, K.WORKER_LOST):
+        run = apply(run, event, 0.0)
+    assert counted(run.stages["s"]) == 1
+
+
+def test_where_it_goes_round_the_first_pool_takes_over_again_after_the_last() -> None:
+    round_and_round = stage("s", recovery=Recovery(round_robin=True))
+    events = played(plan(round_and_round, pools=("a", "b")), *[K.INTERCONNECT] * 4)
+    assert [e.pool for e in events if isinstance(e, RetryScheduled)] == ["b", "a", "b", "a"]
+
+
+# --- what can be placed -------------------------------------------------------------------------
+
+
+@given(
+    nodes=st.integers(1, 3),
+    workers=st.integers(1, 12),
+    history=st.lists(
+        st.tuples(st.sampled_from(K), st.sampled_from(["n1", "n2", "n3", None]), st.booleans()),
+        min_size=1,
+        max_size=8,
+    ),
+)
+def test_every_answer_can_be_placed_on_the_fleet_that_it_was_made_for(
+    nodes: int, workers: int, history: list[tuple[K, str | None, bool]]
+) -> None:
+    big = pool("a", nodes=nodes, devices_per_node=12)
+    one = stage("s", needs=Needs(workers=workers), limits=Limits(attempts=99, tries=3))
+    planned = plan(one, pools=("a", "b"), a=big, b=pool("b", nodes=2, devices_per_node=12))
+    run = after(planned)
+    for number, (kind, node, certain) in enumerate(history, start=1):
+        where = run.stages["s"].pool
+        for event in failed(number, kind, where, node=node, certain=certain):
+            run = apply(run, event, 0.0)
+        event = answer(run)
+        if not isinstance(event, RetryScheduled):
+            return
+        found = run.plan.pools[event.pool]
+        left = (found.nodes - len(event.avoid)) * found.devices_per_node
+        assert left >= workers, event
+        run = apply(run, event, 0.0)
 
 
 @pytest.mark.parametrize("drained", [{}, {"a": "firmware"}])

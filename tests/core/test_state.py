@@ -29,6 +29,8 @@ from orchestrator.core.state import (
     RetryScheduled,
     RunCancelled,
     RunFailed,
+    RunPaused,
+    RunReopened,
     RunStarted,
     RunState,
     RunSucceeded,
@@ -36,6 +38,7 @@ from orchestrator.core.state import (
     StageFailed,
     StageHeld,
     StageMoved,
+    StagePaused,
     StageReused,
     StageSkipped,
     StageState,
@@ -58,6 +61,8 @@ ONE_OF_EACH: tuple[Event, ...] = (
     CancelRequested("enough"),
     RunSucceeded(),
     RunFailed("broken"),
+    RunPaused("nobody knows"),
+    RunReopened(reason="go on", stages=("s",)),
     RunCancelled(),
     StageReused("s", REF, {}, "other"),
     RetryScheduled("s", "a", 0.0, "again"),
@@ -66,6 +71,7 @@ ONE_OF_EACH: tuple[Event, ...] = (
     GateReached("s", "labels"),
     GateOpened("s", "there"),
     StageFailed("s", "broken"),
+    StagePaused("s", "nobody knows"),
     StageSkipped("s", "lost"),
     StageCancelled("s"),
     AttemptStarted("s", 1, "a"),
@@ -85,8 +91,14 @@ TABLES: tuple[Mapping[Any, Any], ...] = (
 )
 STATES = (RunState, StageState, AttemptState)
 TERMINAL = (
-    {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED},
-    {StageState.SUCCEEDED, StageState.FAILED, StageState.SKIPPED, StageState.CANCELLED},
+    {RunState.PAUSED, RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED},
+    {
+        StageState.PAUSED,
+        StageState.SUCCEEDED,
+        StageState.FAILED,
+        StageState.SKIPPED,
+        StageState.CANCELLED,
+    },
     {AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.CANCELLED},
 )
 
@@ -113,8 +125,13 @@ def test_every_pair_that_is_not_in_its_table_raises() -> None:
                 advance(table, state, event)
 
 
-def test_the_terminal_states_are_those_without_a_row() -> None:
+def test_the_ends_are_the_states_that_only_a_wish_leaves() -> None:
     assert [set(ends) for ends in TERMINAL] == [RUN_ENDS, STAGE_ENDS, ATTEMPT_ENDS]
+
+
+def test_every_end_of_a_run_has_a_way_back() -> None:
+    assert all(RUN_TRANSITIONS[end, RunReopened] is RunState.RUNNING for end in RUN_ENDS)
+    assert all(STAGE_TRANSITIONS[end, RunReopened] is StageState.PENDING for end in STAGE_ENDS)
 
 
 @pytest.mark.parametrize(("table", "states"), [*zip(TABLES, STATES, strict=True)])
@@ -139,5 +156,5 @@ def test_nothing_new_starts_while_a_run_is_being_cancelled() -> None:
 
 
 def test_every_event_of_a_stage_is_open_somewhere() -> None:
-    rows = {kind for _, kind in (*STAGE_TRANSITIONS, *ATTEMPT_TRANSITIONS)}
+    rows = {kind for _, kind in (*STAGE_TRANSITIONS, *ATTEMPT_TRANSITIONS)} - {RunReopened}
     assert frozenset().union(*OPEN_TO.values()) == rows

@@ -130,7 +130,7 @@ def test_a_stage_behind_others_is_held_until_it_is_its_turn() -> None:
 
 
 def test_a_stage_that_is_held_for_too_long_goes_to_the_next_pool_or_gives_up() -> None:
-    hasty = stage("s", limits=Limits(pending=60.0))
+    hasty = stage("s", limits=Limits(queued=60.0))
     behind = Outlook(behind={"s": "waits for pool 'a' behind other/t (priority 5)"})
     run = after(plan(hasty, pools=("a", "b")), StageHeld("s", behind.behind["s"]), at=10.0)
     assert decide(run, 70.0, behind) == ()

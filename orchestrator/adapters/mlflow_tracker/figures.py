@@ -19,21 +19,13 @@ def totals(run: Run, now: float) -> list[MetricPoint]:
     The cost stands there only where the price of every pool that was used is known.
     """
     values = {
-        "duration_seconds": now - (run.started or now),
+        "duration_seconds": run.seconds(now),
         "device_hours": sum(stage.device_hours(now) for stage in run.stages.values()),
         "failovers": float(run.failovers),
         "lost_steps": float(run.lost_steps),
     }
-    if _priced(run):
-        values["cost_usd"] = run.spent(now)
+    spent = run.spent(now)
+    if spent is not None:
+        values["cost_usd"] = spent
     at = round(now * 1000)
     return [MetricPoint(f"{PREFIX}{key}", round(value, 6), 0, at) for key, value in values.items()]
-
-
-def _priced(run: Run) -> bool:
-    return all(
-        run.plan.pools[attempt.pool].price is not None
-        for stage in run.stages.values()
-        if stage.planned.devices
-        for attempt in stage.attempts
-    )

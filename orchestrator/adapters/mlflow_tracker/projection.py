@@ -38,6 +38,7 @@ _ATTEMPT_STATUS = {
 _RUN_STATUS = {
     RunState.SUCCEEDED: "FINISHED",
     RunState.FAILED: "FAILED",
+    RunState.PAUSED: "KILLED",  # MLflow has no word for it; reopened when the run goes on
     RunState.CANCELLED: "KILLED",
 }
 
@@ -69,7 +70,7 @@ class Projection:
         self._texts = Texts(server, logs)
         self._registrar = registrar
         self._shown: dict[str, Shown] | None = None
-        self._summed: set[str] = set()
+        self._summed: dict[str, float] = {}
         self._in_views: list[str] | None = None
         self._in_doubt = False
         self._new = True
@@ -183,7 +184,7 @@ class Projection:
     ) -> None:
         """Write the metrics that stages ended with, to their attempts and to the run."""
         for name, at in self._story.finished.items():
-            if name in self._summed:
+            if self._summed.get(name) == at:
                 continue
             stage = self.run.stages[name]
             self._outbox.add(parent, points=self._curves.headline(name, stage.metrics, at))
@@ -191,7 +192,7 @@ class Projection:
                 last = stage.attempts[-1]
                 points = self._curves.headline(name, last.metrics, at, last.number)
                 self._outbox.add(attempts[name, last.number], points=points)
-            self._summed.add(name)
+            self._summed[name] = at
         if self.run.done and parent.status == RUNNING:
             self._outbox.add(parent, points=figures.totals(self.run, self.run.ended or now))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.fold import apply
@@ -11,10 +11,14 @@ from orchestrator.core.state import (
     AttemptSucceeded,
     RetryScheduled,
     StageFailed,
+    StagePaused,
     StageReused,
     StageState,
 )
 from orchestrator.ports import Stored
+
+_WORDS: Mapping[type, str] = {StageFailed: "give up: ", StagePaused: "pause: "}
+_GIVEN_UP = frozenset({StageState.FAILED, StageState.PAUSED})
 
 
 @dataclass(slots=True)
@@ -32,11 +36,10 @@ class Story:
     def tell(self, stored: Stored) -> None:
         """Take in the next event."""
         event = stored.event
-        if isinstance(event, RetryScheduled | StageFailed):
+        if isinstance(event, RetryScheduled | StageFailed | StagePaused):
             attempts = self.run.stages[event.stage].attempts
             if attempts:
-                given_up = isinstance(event, StageFailed)
-                text = f"give up: {event.reason}" if given_up else event.reason
+                text = f"{_WORDS.get(type(event), '')}{event.reason}"
                 self.decisions[event.stage, attempts[-1].number] = text
         if isinstance(event, AttemptSucceeded | StageReused):
             self.finished[event.stage] = stored.at
@@ -65,7 +68,7 @@ class Story:
     def failure(self) -> Attempt | None:
         """The failed attempt that matters: the last of the stage given up, else the latest."""
         failed = [attempt for attempt in self.attempts if attempt.failure]
-        given_up = [a for a in failed if self.run.stages[a.stage].state is StageState.FAILED]
+        given_up = [a for a in failed if self.run.stages[a.stage].state in _GIVEN_UP]
         return max(given_up or failed, key=lambda a: a.ended or 0.0, default=None)
 
 

@@ -30,12 +30,10 @@ def sentence(story: Story, now: float) -> str:
     """Return what happened, in one or two plain sentences."""
     run = story.run
     failed = story.failure
-    after = f"after {duration((run.ended or now) - (run.started or now))}"
+    after = f"after {duration(run.seconds(run.ended or now))}"
     used = _capital(_used(run))
-    if run.state is RunState.FAILED:
-        return f"{_failed(story, failed)}; gave up {after}."
-    if run.state is RunState.CANCELLED:
-        return f"Cancelled {after}{_where(run)}."
+    if run.state in {RunState.FAILED, RunState.PAUSED, RunState.CANCELLED}:
+        return _stopped(story, failed, after)
     if run.state is RunState.SUCCEEDED:
         if failed:
             return (
@@ -46,6 +44,16 @@ def sentence(story: Story, now: float) -> str:
     if failed:
         return f"{_failed(story, failed)}{_recovered(story, failed)}. {now_running}."
     return f"{now_running}."
+
+
+def _stopped(story: Story, failed: Attempt | None, after: str) -> str:
+    run = story.run
+    if run.state is RunState.CANCELLED:
+        return f"Cancelled {after}{_where(run)}."
+    if run.state is RunState.FAILED:
+        return f"{_failed(story, failed)}; gave up {after}."
+    why = _failed(story, failed) if failed else _capital(run.reason)
+    return f"{why}; paused {after}: `orchestrator resume {run.header.run}` goes on."
 
 
 def table(run: Run, now: float) -> str:

@@ -116,7 +116,11 @@ class Placement:
         if state != NO_RESOURCES or self._told:
             return []
         self._told = True
-        return [Waiting(f"pool {self.request.pool.name!r} is busy: {self._asked} is not free")]
+        return [
+            Waiting(
+                f"pool {self.request.pool.name!r} is busy: {self._asked} is not free", queued=True
+            )
+        ]
 
     def smaller(self) -> int | None:
         """Return with how many workers a gang that waits can go on now, if it can with fewer."""

@@ -1,0 +1,58 @@
+"""What a run knows of its checkpoints, and of the steps that it lost."""
+
+from __future__ import annotations
+
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.fold import apply, begin
+from orchestrator.core.plan import Plan
+from orchestrator.core.run import Run
+from orchestrator.core.state import (
+    AttemptFailed,
+    AttemptPlaced,
+    AttemptResumed,
+    AttemptSaved,
+    AttemptStarted,
+    Event,
+    RetryScheduled,
+    RunStarted,
+)
+from tests.build import header, plan, stage
+
+K = FailureKind
+
+
+def after(planned: Plan, *events: Event) -> Run:
+    run = apply(begin(header(planned)), RunStarted(1), 0.0)
+    for event in events:
+        run = apply(run, event, 0.0)
+    return run
+
+
+def placed(number: int, where: str = "a") -> tuple[Event, ...]:
+    return (AttemptStarted("s", number, where), AttemptPlaced("s", number, ("n1",)))
+
+
+def test_a_resume_cuts_off_the_later_checkpoints_and_counts_what_was_lost() -> None:
+    lost = Failure(kind=K.HANG, evidence="x", step=37)
+    run = after(
+        plan(stage("s"), pools=("a", "b")),
+        *(*placed(1), AttemptSaved("s", 1, 10), AttemptSaved("s", 1, 20)),
+        *(AttemptSaved("s", 1, 30), AttemptFailed("s", 1, lost)),
+        *(RetryScheduled("s", "b", 0.0, "moved"), *placed(2, "b")),
+    )
+    assert run.lost_steps == 0, "where it resumes is not known yet"
+    run = apply(run, AttemptResumed("s", 2, 20), 0.0)
+    assert run.stages["s"].checkpoints == (10, 20)
+    assert (run.lost_steps, run.failovers) == (17, 1)
+    run = apply(run, AttemptSaved("s", 2, 30), 0.0)
+    assert run.stages["s"].checkpoints == (10, 20, 30)
+
+
+def test_an_attempt_that_begins_anew_loses_all_steps_and_checkpoints() -> None:
+    lost = Failure(kind=K.HANG, evidence="x", step=37)
+    run = after(
+        plan(stage("s"), pools=("a", "b")),
+        *(*placed(1), AttemptSaved("s", 1, 30), AttemptFailed("s", 1, lost)),
+        *(RetryScheduled("s", "b", 0.0, "moved"), *placed(2, "b"), AttemptSaved("s", 2, 5)),
+    )
+    assert (run.stages["s"].checkpoints, run.lost_steps) == ((5,), 37)
