@@ -46,13 +46,15 @@ class ClusterSettings:
     """Where attempts run.
 
     `ray` with an empty `address` is a managed cluster on this machine, `local` runs every
-    attempt in this process. `serve_port` is the HTTP port of all endpoints.
+    attempt in this process. `serve_port` is the HTTP port of all endpoints. `patience` is for how
+    many seconds the head of a cluster that is not managed may be silent before it counts as gone.
     """
 
     kind: Literal["ray", "local"] = "ray"
     address: str = ""
     serve_port: int = 8000
     object_store_mb: int = 100
+    patience: float = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

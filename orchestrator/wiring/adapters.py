@@ -200,8 +200,11 @@ def cluster(found: Settings, planned: Plan, address: str) -> Cluster:
 
         return LocalCluster(run_worker, planned.pools)
     from orchestrator.adapters.raycluster.cluster import RayCluster
+    from orchestrator.adapters.raycluster.head import MANAGED_PATIENCE
 
-    return RayCluster(address, run_worker)
+    managed = not cluster_address(found)
+    patience = MANAGED_PATIENCE if managed else found.cluster.patience
+    return RayCluster(address, run_worker, patience)
 
 
 def tracker(

@@ -120,12 +120,29 @@ def test_a_gang_that_the_whole_pool_can_not_hold_is_refused_at_once(cluster: Clu
     assert outcome.failure.kind is FailureKind.PLACEMENT
 
 
-def test_a_pool_that_is_not_there_is_named(cluster: Cluster) -> None:
+def test_a_pool_that_can_never_be_there_in_this_process_is_named() -> None:
+    cluster = LocalCluster(worker, POOLS)
     absent = emulated("absent", CHIP)
     outcome: Any = begin(cluster, request("succeed", "lost", on=absent)).finish(2.0)
 
     assert outcome.failure.kind is FailureKind.PLACEMENT
     assert "'absent'" in outcome.failure.evidence
+
+
+@pytest.mark.ray
+def test_a_pool_without_a_live_node_is_waited_for_and_its_labels_are_told_at_once(
+    on_ray: Cluster,
+) -> None:
+    absent = emulated("absent", CHIP)
+    attempt = begin(on_ray, request("succeed", "early", on=absent))
+    attempt.until_heard(Waiting, 2.0)
+
+    reason = "pool 'absent' has no live node: none carries the labels 'pool=absent'"
+    assert attempt.of(Waiting) == [Waiting(reason)]
+    time.sleep(0.5)  # noqa: TID251 - the cluster's own time
+    assert on_ray.poll(attempt.key) == []
+    on_ray.cancel(attempt.key)
+    assert becomes_free(on_ray, "nvidia")
 
 
 def test_who_finds_the_pool_busy_says_so_once_and_runs_when_it_is_free(
@@ -141,7 +158,9 @@ def test_who_finds_the_pool_busy_says_so_once_and_runs_when_it_is_free(
     assert isinstance(first.finish(), Succeeded)
 
     assert isinstance(second.finish(), Succeeded)
-    assert len(second.of(Waiting)) == 1
+    (waiting,) = second.of(Waiting)
+    assert isinstance(waiting, Waiting)
+    assert waiting.queued
 
 
 def test_a_cancelled_attempt_says_no_more_and_frees_its_devices(
@@ -235,14 +254,14 @@ def test_an_elastic_gang_has_as_many_workers_as_its_pool_holds(on_ray: Cluster) 
 
 
 @pytest.mark.ray
-def test_a_pool_of_which_every_node_is_avoided_is_refused_with_their_names(
+def test_where_no_other_node_can_do_it_goes_back_to_the_one_where_it_failed(
     on_ray: Cluster,
 ) -> None:
     asked = replace(request("succeed", "shy"), avoid=("nvidia-0", "ascend-0"))
-    outcome: Any = begin(on_ray, asked).finish(2.0)
+    attempt = begin(on_ray, asked)
 
-    assert outcome.failure.kind is FailureKind.PLACEMENT
-    assert "has no live node: none but 'nvidia-0'" in outcome.failure.evidence
+    assert isinstance(attempt.finish(), Succeeded)
+    assert attempt.of(Placed) == [Placed(("nvidia-0",))]
 
 
 @pytest.mark.ray

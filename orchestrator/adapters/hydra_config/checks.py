@@ -25,6 +25,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "tracking.system_seconds": (0, 86_400),
     "cluster.serve_port": (1, 65_535),
     "cluster.object_store_mb": (75, MOST),
+    "cluster.patience": (1, MOST),
     "qualification.days": (0, 36_500),
     "fleet.pools.*.nodes": (1, 1_000_000),
     "fleet.pools.*.devices_per_node": (0, 1024),

@@ -18,6 +18,8 @@ from orchestrator.core.errors import ClusterError
 
 NAMESPACE = "orchestrator"
 _PROBE_SECONDS = 3.0
+_RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
+_RAYS_PATIENCE = 60.0
 
 
 def make_token(path: Path) -> None:
@@ -49,8 +51,10 @@ def use_token(path: Path) -> None:
         _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
-def connect(address: str) -> bool:
+def connect(address: str, patience: float = 0.0) -> bool:
     """Connect this process to the cluster at `address`; return whether it was not yet.
+
+    Ray ends this process when the head is away for a minute: here for longer than `patience`.
 
     Raises:
         ClusterError: Nothing answers there, or it doesn't let us in.
@@ -61,6 +65,8 @@ def connect(address: str) -> bool:
     if ray.is_initialized():
         return False
     _check(address)
+    seconds = int(patience + _RAYS_PATIENCE)
+    os.environ.setdefault(_RECONNECT, str(seconds))  # noqa: TID251 - Ray reads it there alone
     try:
         ray.init(
             address=address,

@@ -1,22 +1,22 @@
 """The port `Cluster` on Ray: each attempt a place on its pool, and the workers in it.
 
-Rules: placement goes by label and resource; what can never be placed is told at once, not waited
-for; when an attempt ends, however it does, its processes and its placement are gone; nothing is
-asked of Ray while its head does not answer.
+Rules: placement goes by label and resource; what the declared pool can never hold is told at once,
+not waited for; when an attempt ends, however it does, its processes and its placement are gone;
+nothing is asked of Ray, and nothing ended, while its head does not answer.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import ray
 
 from orchestrator.adapters.raycluster import access, faults, nodes
 from orchestrator.adapters.raycluster.gang import Gang
-from orchestrator.adapters.raycluster.head import Head
+from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
+from orchestrator.adapters.raycluster.nodes import Nodes
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.standby import Reserve
 from orchestrator.core.classify import LOSSES
@@ -29,17 +29,19 @@ from orchestrator.ports import Worker
 class RayCluster:
     """Attempts on the Ray cluster at `address`, each worker running `worker`."""
 
-    def __init__(self, address: str, worker: Worker) -> None:
-        """Connect.
+    def __init__(self, address: str, worker: Worker, patience: float = PATIENCE) -> None:
+        """Connect; wait for a silent head for `patience` seconds before it counts as gone.
 
         Raises:
             ClusterError: Nothing answers at `address`, or it doesn't let us in.
         """
-        self._ours = access.connect(address)
-        self._head = Head(address)
+        self._ours = access.connect(address, patience)
+        self._head = Head(address, patience)
         self._worker = worker
         self._attempts: dict[str, _Attempt] = {}
-        self._reserve = Reserve(worker)
+        self._ending: list[_Attempt] = []  # as soon as the head is back
+        self._nodes = Nodes()
+        self._reserve = Reserve(worker, self._nodes)
 
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""
@@ -55,6 +57,7 @@ class RayCluster:
         if not self._head.there:
             self._raise_if_gone(key)
             return ()
+        self._end_late()
         self._open(key)
         self._reserve.look()
         messages = attempt.poll()
@@ -68,8 +71,10 @@ class RayCluster:
     def cancel(self, key: str) -> None:
         """End attempt `key`, if there is one, and give back what it holds."""
         attempt = self._attempts.pop(key, None)
-        if attempt is not None and self._head.there:
-            attempt.end()
+        if attempt is not None:
+            self._ending.append(attempt)
+        if self._head.there:
+            self._end_late()
 
     def prepare(self, request: AttemptRequest) -> None:
         """Have workers stand by for attempts like `request`, once there is room for them."""
@@ -85,7 +90,7 @@ class RayCluster:
         if not self._head.look():
             raise ClusterError(f"the head of the Ray cluster at {self._head.address!r} is silent")
         try:
-            live = nodes.live()
+            live = self._nodes.live()
         except faults.ERRORS as error:
             raise ClusterError(f"the Ray cluster can't be asked for its nodes: {error}") from error
         return {name: nodes.status(pool, live) for name, pool in wanted.items()}
@@ -100,11 +105,16 @@ class RayCluster:
             ray.shutdown()
             self._ours = False
 
+    def _end_late(self) -> None:
+        """End what was cancelled, also while the head was away."""
+        while self._ending:
+            self._ending.pop().end()
+
     def _open(self, key: str) -> None:
         """Look for a place for attempt `key`, unless that was done."""
         attempt = self._attempts[key]
         if not attempt.opened:
-            attempt.open(self._held(attempt), self._reserve)
+            attempt.open(self._nodes, self._held(attempt), self._reserve)
 
     def _held(self, asking: _Attempt) -> Counter[str]:
         held: Counter[str] = Counter()
@@ -137,7 +147,7 @@ class _Attempt:
         self._again: tuple[Message, ...] = ()
         self.opened = False
 
-    def open(self, held: Mapping[str, float], reserve: Reserve) -> None:
+    def open(self, nodes: Nodes, held: Mapping[str, float], reserve: Reserve) -> None:
         """Ask for the place, where others of this process hold `held`, and send the workers.
 
         Those that stand by in `reserve` have both already.
@@ -146,7 +156,7 @@ class _Attempt:
         try:
             crew = reserve.take(self._request)
             if crew is None:
-                self._send(Placement(self._request, held))
+                self._send(Placement(self._request, nodes, held))
             else:
                 self._send(crew.adopt(self._request), crew.actors)
         except faults.ERRORS as error:
@@ -193,14 +203,13 @@ class _Attempt:
             self._place.give_back()
 
     def _wait(self, place: Placement) -> Sequence[Message]:
-        """Return what is new of the place; take a smaller one where that is all there is."""
+        """Return what is new of the place; ask for another one where that is nearer."""
         news = place.news()
-        fewer = None if news else place.smaller()
-        if fewer is not None:
+        request = None if news else place.anew()
+        if request is not None:
             self.end()
-            needs = replace(self._request.needs, workers=fewer)
-            self._request = replace(self._request, needs=needs)
-            self._send(Placement(self._request, {}))
+            self._request = request
+            self._send(Placement(request, place.nodes, {}))
         return news
 
     def _broken(self, error: Exception) -> Failed:

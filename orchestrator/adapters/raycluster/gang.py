@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import ray
 
-from orchestrator.adapters.raycluster import faults, nodes
+from orchestrator.adapters.raycluster import faults
 from orchestrator.adapters.raycluster.member import Remote, muster, run_task
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.silence import Silence
@@ -164,7 +164,7 @@ class Gang:
         if now < self._next_look or not self._streams:
             return
         self._next_look = now + SECONDS_BETWEEN_LOOKS
-        alive = nodes.alive()
+        alive = self._place.nodes.alive()
         for rank, node in self._nodes.items():
             if node not in alive and rank in self._streams and rank not in self._inquest.failed:
                 gone = ConnectionError("Ray counts it as dead")
@@ -191,7 +191,7 @@ class Gang:
         found = faults.failure(error, self._request, rank=rank, node=self._name(rank))
         gone = found.kind is FailureKind.NODE_LOST
         if found.kind is FailureKind.WORKER_LOST and node:
-            gone = not nodes.stands(node)
+            gone = not self._place.nodes.stands(node)
         return faults.with_node(found) if gone and node else found
 
     def _ranks(self) -> range:
@@ -199,7 +199,7 @@ class Gang:
 
     def _name(self, rank: int) -> str | None:
         node = self._nodes.get(rank)
-        return nodes.name(node) if node else None
+        return self._place.nodes.name(node) if node else None
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(nodes.name(self._nodes[rank]) for rank in self._ranks())
+        return tuple(self._place.nodes.name(self._nodes[rank]) for rank in self._ranks())

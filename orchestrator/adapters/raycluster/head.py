@@ -12,16 +12,20 @@ from collections.abc import Callable
 from orchestrator.adapters.raycluster import access
 
 LOOK_SECONDS = 1.0
-GONE_SECONDS = 4.0  # a head that is started anew on the spot is back by then
+PATIENCE = 120.0  # a busy head, or one that is moved to another machine, is back by then
+MANAGED_PATIENCE = 4.0  # of a cluster on this machine, whose supervisor would start no other
 _PROBE_SECONDS = 0.5
 
 
 class Head:
     """The head node at `address`."""
 
-    def __init__(self, address: str, now: Callable[[], float] = time.monotonic) -> None:
-        """Take it to be there."""
+    def __init__(
+        self, address: str, patience: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take it to be there; after `patience` seconds of silence it is gone."""
         self.address = address
+        self._patience = patience
         self._now = now
         self._next_look = 0.0
         self._missed_since: float | None = None
@@ -37,7 +41,7 @@ class Head:
     def gone(self) -> bool:
         """Whether it has not answered for so long that it will not."""
         since = self._missed_since
-        return since is not None and self._now() - since > GONE_SECONDS
+        return since is not None and self._now() - since > self._patience
 
     def look(self) -> bool:
         """Look now; return whether it answers."""

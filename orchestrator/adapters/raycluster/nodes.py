@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -11,6 +12,7 @@ from orchestrator.adapters.raycluster import access
 from orchestrator.core.hardware import Pool
 from orchestrator.messages import PoolState, PoolStatus
 
+SECONDS_OF_A_LOOK = 0.2  # as long as a controller that has nothing to do waits for its next turn
 _PROBE_SECONDS = 0.5
 
 
@@ -45,6 +47,59 @@ def live() -> list[Node]:
     ]
 
 
+def names() -> dict[str, str]:
+    """Return the names of all nodes by id, dead ones included."""
+    return {str(node["NodeID"]): str(node["NodeName"]) for node in ray.nodes()}
+
+
+class Nodes:
+    """The nodes as all attempts of a controller see them: asked for once a turn, not by each."""
+
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        ask: Callable[[], Sequence[Node]] = live,
+        ask_names: Callable[[], Mapping[str, str]] = names,
+    ) -> None:
+        """Know nothing yet; ask the cluster by `ask` and `ask_names`."""
+        self._now, self._ask, self._ask_names = now, ask, ask_names
+        self._live: Sequence[Node] = ()
+        self._names: dict[str, str] = {}
+        self._listening: dict[str, bool] = {}
+        self._until = float("-inf")
+
+    def live(self) -> Sequence[Node]:
+        """Return the nodes that Ray counts as alive, or did a moment ago."""
+        if self._now() >= self._until:
+            self._live = self._ask()
+            self._listening = {}
+            self._names |= {node.id: node.name for node in self._live}
+            self._until = self._now() + SECONDS_OF_A_LOOK
+        return self._live
+
+    def alive(self) -> set[str]:
+        """Return the ids of the nodes that Ray counts as alive."""
+        return {node.id for node in self.live()}
+
+    def name(self, node: str) -> str:
+        """Return the name of the node with id `node`, dead ones included."""
+        if node not in self._names:
+            self._names = {node: node, **self._names, **self._ask_names()}
+        return self._names[node]
+
+    def stands(self, node: str) -> bool:
+        """Return whether the node with id `node` lives: Ray counts it, and its raylet listens.
+
+        Ray itself takes seconds to miss a node; its closed port tells at once.
+        """
+        known = next((one for one in self.live() if one.id == node), None)
+        if known is None:
+            return False
+        if node not in self._listening:
+            self._listening[node] = access.answers(known.host, known.port, _PROBE_SECONDS)
+        return self._listening[node]
+
+
 def of_pool(pool: Pool, nodes: Sequence[Node]) -> list[Node]:
     """Return those of `nodes` that belong to `pool`."""
     return [node for node in nodes if pool.selector.items() <= node.labels.items()]
@@ -54,25 +109,6 @@ def room(amounts: Mapping[str, float], each: Mapping[str, float]) -> int:
     """Return how many times `each` fits into `amounts`."""
     slack = 1e-6  # amounts are sums of fractions
     return int(min(amounts.get(name, 0.0) / asked for name, asked in each.items()) + slack)
-
-
-def alive() -> set[str]:
-    """Return the ids of the nodes that Ray counts as alive."""
-    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
-
-
-def name(node: str) -> str:
-    """Return the name of the node with id `node`, dead ones included."""
-    return next((str(one["NodeName"]) for one in ray.nodes() if one["NodeID"] == node), node)
-
-
-def stands(node: str) -> bool:
-    """Return whether the node with id `node` lives: Ray counts it, and its raylet listens.
-
-    Ray itself takes seconds to miss a node; its closed port tells at once.
-    """
-    known = next((one for one in live() if one.id == node), None)
-    return known is not None and access.answers(known.host, known.port, _PROBE_SECONDS)
 
 
 def status(pool: Pool, nodes: Sequence[Node]) -> PoolStatus:

@@ -1,16 +1,18 @@
 """Where an attempt finds its place: on nodes of its pool, by label and by resource.
 
-What can never be placed is known from what the nodes have, at once. A single worker that finds
-room now goes there as a plain task, which is some 100 ms quicker than by a placement group; all
-else takes a placement group, which holds the workers of a gang together and tells why it waits.
-An elastic gang asks for as many workers as the live nodes hold; where others keep it from that
-place, for as many as are free.
+What the declared nodes of a pool can never hold is told at once. What its live nodes lack now is
+waited for, with the reason: a node may come back, and a cluster that scales starts one because it
+is asked for. A single worker that finds room now goes there as a plain task, which is some 100 ms
+quicker than by a placement group; all else takes a placement group, which holds the workers of a
+gang together, asks for nodes, and tells why it waits. An elastic gang asks for as many workers as
+the live nodes hold; where others keep it from that place, for as many as are free. Nodes to avoid
+are avoided as long as others of the pool can do; rather than not at all it runs on those.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -21,7 +23,8 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.adapters.raycluster import nodes
+from orchestrator.adapters.raycluster import capacity
+from orchestrator.adapters.raycluster.nodes import Node, Nodes, of_pool, room
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Waiting
 
@@ -31,45 +34,43 @@ NO_RESOURCES = "NO_RESOURCES"
 NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
 # Figures of what is free lag behind, so a gang waits a little before it goes on with fewer.
 SHRINK_SECONDS = 3.0
-_LEAST_CPU = 0.001  # a bundle can't be empty
-
-
-def bundle(request: AttemptRequest) -> dict[str, float]:
-    """Return the resources that one worker of `request` holds."""
-    held = {"CPU": request.needs.cpus or _LEAST_CPU}
-    resource = request.pool.accelerator.resource
-    if resource and request.needs.devices:
-        held[resource] = request.needs.devices
-    return held
-
-
-def free_room(request: AttemptRequest) -> int:
-    """Return how many workers of `request` have room on its pool now."""
-    ours = nodes.of_pool(request.pool, nodes.live())
-    free = (node.free for node in ours if node.name not in request.avoid)
-    return sum(nodes.room(amounts, bundle(request)) for amounts in free)
+# How long an attempt waits for another node than those where its stage failed.
+AVOID_SECONDS = 60.0
+SECONDS_BETWEEN_LOOKS = 0.25
+_START_SECONDS = 2.0  # by then a task that has room has begun
 
 
 class Placement:
     """The place of one attempt: held by its workers alone, or by a placement group."""
 
     def __init__(
-        self, request: AttemptRequest, held: Mapping[str, float], *, together: bool = False
+        self,
+        request: AttemptRequest,
+        nodes: Nodes,
+        held: Mapping[str, float],
+        *,
+        together: bool = False,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ask for a place, `together` in any case, unless there can't be one; returns at once.
 
         `held` is what other attempts of this process have asked of the pool: Ray's own figures
         of what is free come a moment late.
         """
-        self._bundle = bundle(request)
-        self._told = False
-        self._since = time.monotonic()
+        self.nodes = nodes
+        self._now = now
+        self._since = self._next_look = now()
+        self._told = ""
         self._group: Group = None
-        ours = self._look(request)
-        workers = max(request.needs.least, min(request.needs.workers, self._room(ours)))
-        self.request = replace(request, needs=replace(request.needs, workers=workers))
-        self.impossible = self._lack(ours)
-        alone = workers == 1 and not together and self._fits_now(ours, held)
+        self.impossible = capacity.never(request)
+        avoid = _in_force(request, nodes.live())
+        self._drops = tuple(name for name in request.avoid if name not in avoid)
+        request = replace(request, avoid=avoid)
+        ours = _usable(request, nodes.live())
+        self._selector = _selector(request, nodes.live())
+        self.request = _sized(request, capacity.of_all(request, ours))
+        self._bundle = capacity.bundle(request)
+        alone = self._workers == 1 and not together and self._fits_now(ours, held)
         if not self.impossible and not alone:
             self._group = self._ask()
 
@@ -102,34 +103,39 @@ class Placement:
 
     def news(self) -> list[Waiting | Failed]:
         """Return why there is no place yet, each reason once, or that there never will be one."""
-        state = ""
-        if self._group is not None:
-            table: dict[str, Any] = placement_group_table(self._group)
-            state = "" if table["state"] == "CREATED" else table["stats"]["scheduling_state"]
-        self.impossible = self.impossible or self._lack(self._look(self.request))
-        if not self.impossible and state == INFEASIBLE:
-            self.impossible = f"no node of pool {self.request.pool.name!r} can give {self._asked}"
+        pool = self.request.pool.name
         if self.impossible:
-            pool = self.request.pool.name
             kind = FailureKind.PLACEMENT
             return [Failed(Failure(kind=kind, evidence=self.impossible, pool=pool))]
-        if state != NO_RESOURCES or self._told:
+        if self._now() < self._next_look:
             return []
-        self._told = True
-        return [
-            Waiting(
-                f"pool {self.request.pool.name!r} is busy: {self._asked} is not free", queued=True
-            )
-        ]
+        self._next_look = self._now() + SECONDS_BETWEEN_LOOKS
+        if self._drops:
+            names, self._drops = ", ".join(map(repr, self._drops)), ()
+            reason = f"pool {pool!r} holds it nowhere but on {names}, where it failed: goes there"
+            return [Waiting(reason, queued=True)]
+        reason, queued = self._reason()
+        if reason in {"", self._told}:
+            return []
+        self._told = reason
+        return [Waiting(reason, queued=queued)]
 
-    def smaller(self) -> int | None:
-        """Return with how many workers a gang that waits can go on now, if it can with fewer."""
-        least = self.request.needs.min_workers
-        waited = time.monotonic() - self._since
-        if least is None or not self._told or waited < SHRINK_SECONDS:
+    def anew(self) -> AttemptRequest | None:
+        """Return the request with which to ask anew, if another place is nearer than this one."""
+        live, request = self.nodes.live(), self.request
+        waited = self._now() - self._since
+        if self.impossible or not self._told:
             return None
-        free = free_room(self.request)
-        return free if least <= free < self._workers else None
+        if request.avoid and waited > AVOID_SECONDS and self._only_avoided(live):
+            return replace(request, avoid=())
+        if self._selector != _selector(request, live) and not self.created:
+            return request  # a node that is to be avoided has come back under another id
+        least = request.needs.min_workers
+        if least is None or waited < SHRINK_SECONDS:
+            return None
+        free = capacity.free(request, _usable(request, live))
+        fewer = least <= free < self._workers
+        return replace(request, needs=replace(request.needs, workers=free)) if fewer else None
 
     def give_back(self) -> None:
         """Remove the placement group, and with it whatever runs in it."""
@@ -137,14 +143,32 @@ class Placement:
             remove_placement_group(self._group)
             self._group = None
 
-    def _look(self, request: AttemptRequest) -> list[nodes.Node]:
-        """Return the live nodes where workers may be placed; note which may not take any."""
-        ours = nodes.of_pool(request.pool, nodes.live())
-        avoided = [node.id for node in ours if node.name in request.avoid]
-        self._selector = dict(request.pool.selector)
-        if avoided:
-            self._selector[NODE_ID] = f"!in({','.join(avoided)})"
-        return [node for node in ours if node.id not in avoided]
+    def _reason(self) -> tuple[str, bool]:
+        """Return why there is no place yet, if that is known, and whether others hold it."""
+        state = ""
+        if self._group is not None:
+            table: dict[str, Any] = placement_group_table(self._group)
+            if table["state"] == "CREATED":
+                return "", False
+            state = table["stats"]["scheduling_state"]
+        pool, asked = self.request.pool.name, capacity.asked(self.request)
+        ours = _usable(self.request, self.nodes.live())
+        lacking = capacity.lack(self.request, ours, self.request.avoid)
+        if lacking:
+            return lacking, False
+        if state == INFEASIBLE:
+            return f"no node of pool {pool!r} can give {asked} now", False
+        late = self._group is None and self._now() - self._since > _START_SECONDS
+        if state == NO_RESOURCES or (late and not capacity.free(self.request, ours)):
+            return f"pool {pool!r} is busy: {asked} is not free", True
+        return "", False
+
+    def _only_avoided(self, live: Sequence[Node]) -> bool:
+        """Whether the live nodes hold it, but only with those that are to be avoided."""
+        request = self.request
+        without = capacity.of_all(request, _usable(request, live))
+        all_of_them = capacity.of_all(request, of_pool(request.pool, live))
+        return without < request.needs.least <= all_of_them
 
     def _ask(self) -> Group:
         return placement_group(
@@ -154,35 +178,50 @@ class Placement:
             bundle_label_selector=[self._selector] * self._workers,
         )
 
-    def _room(self, ours: Sequence[nodes.Node]) -> int:
-        return sum(nodes.room(node.total, self._bundle) for node in ours)
-
-    def _fits_now(self, ours: Sequence[nodes.Node], held: Mapping[str, float]) -> bool:
+    def _fits_now(self, ours: Sequence[Node], held: Mapping[str, float]) -> bool:
         left = {n: sum(o.total.get(n, 0.0) for o in ours) - held.get(n, 0.0) for n in self._bundle}
-        free = any(nodes.room(node.free, self._bundle) for node in ours)
-        return free and nodes.room(left, self._bundle) > 0
-
-    def _lack(self, ours: Sequence[nodes.Node]) -> str:
-        """Return why the nodes `ours` can never give what is asked; empty when they can."""
-        pool, avoid = self.request.pool, self.request.avoid
-        if self._room(ours) >= self._workers:
-            return ""
-        but = f" but {', '.join(map(repr, avoid))}, where it failed," if avoid else ""
-        if not ours:
-            labels = ", ".join(f"{key}={value}" for key, value in pool.selector.items())
-            none = f"none{but}" if avoid else "none"
-            return f"pool {pool.name!r} has no live node: {none} carries the labels {labels!r}"
-        each = ", ".join(
-            f"{sum(node.total.get(name, 0.0) for node in ours):g} {name}" for name in self._bundle
-        )
-        live = f"{len(ours)} live node{'s' if len(ours) > 1 else ''}{but}"
-        return f"pool {pool.name!r} can't give {self._asked}: its {live} have {each}"
+        return capacity.free(self.request, ours) > 0 and room(left, self._bundle) > 0
 
     @property
     def _workers(self) -> int:
         return self.request.needs.workers
 
-    @property
-    def _asked(self) -> str:
-        each = ", ".join(f"{amount:g} {name}" for name, amount in self._bundle.items())
-        return f"{self._workers} x ({each})"
+
+def free_room(request: AttemptRequest, nodes: Nodes) -> int:
+    """Return how many workers of `request` have room on its pool now."""
+    return capacity.free(request, _usable(request, nodes.live()))
+
+
+def _usable(request: AttemptRequest, live: Sequence[Node]) -> list[Node]:
+    """Return the live nodes of the pool but those that are to be avoided."""
+    return [node for node in of_pool(request.pool, live) if node.name not in request.avoid]
+
+
+def _in_force(request: AttemptRequest, live: Sequence[Node]) -> tuple[str, ...]:
+    """Return the nodes to avoid: none where the others, as they are declared, can't do.
+
+    Names of nodes that belong to other pools now mean nothing here.
+    """
+    ours = {node.name for node in of_pool(request.pool, live)}
+    others = {node.name for node in live} - ours
+    avoid = tuple(name for name in request.avoid if name not in others)
+    enough = capacity.declared(request, without=len(avoid)) >= request.needs.least
+    return avoid if enough else ()
+
+
+def _selector(request: AttemptRequest, live: Sequence[Node]) -> dict[str, str]:
+    ours = of_pool(request.pool, live)
+    avoided = sorted(node.id for node in ours if node.name in request.avoid)
+    not_there = {NODE_ID: f"!in({','.join(avoided)})"} if avoided else {}
+    return {**request.pool.selector, **not_there}
+
+
+def _sized(request: AttemptRequest, there: int) -> AttemptRequest:
+    """Return `request` for as many workers as there are places, where that will do.
+
+    Else it asks for as many as the pool has: so nodes are started, where the cluster can do that.
+    """
+    needs = request.needs
+    most = there if there >= needs.least else max(needs.least, capacity.declared(request))
+    workers = min(needs.workers, most)
+    return replace(request, needs=replace(needs, workers=workers))

@@ -14,6 +14,7 @@ import ray
 
 from orchestrator.adapters.raycluster import faults
 from orchestrator.adapters.raycluster.member import muster
+from orchestrator.adapters.raycluster.nodes import Nodes
 from orchestrator.adapters.raycluster.placement import Placement, free_room
 from orchestrator.messages import AttemptRequest
 from orchestrator.ports import Worker
@@ -25,10 +26,10 @@ _PING_SECONDS = 0.5
 class Crew:
     """Workers in their place, and what they were asked to import."""
 
-    def __init__(self, worker: Worker, request: AttemptRequest) -> None:
+    def __init__(self, worker: Worker, request: AttemptRequest, nodes: Nodes) -> None:
         """Send them there; returns at once."""
         self.request = request
-        self.place = Placement(request, {}, together=True)
+        self.place = Placement(request, nodes, {}, together=True)
         self.actors = [] if self.place.impossible else muster(self.place)
         self._warm = [actor.warm.remote(worker, self.place.request) for actor in self.actors]
 
@@ -68,9 +69,12 @@ class Crew:
 class Reserve:
     """The crews that stand by, one for a stage of a run at most."""
 
-    def __init__(self, worker: Worker, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, worker: Worker, nodes: Nodes, now: Callable[[], float] = time.monotonic
+    ) -> None:
         """Have none; each will run `worker`."""
         self._worker = worker
+        self._nodes = nodes
         self._now = now
         self._wanted: dict[tuple[str, str], AttemptRequest] = {}
         self._crews: dict[tuple[str, str], Crew] = {}
@@ -91,8 +95,8 @@ class Reserve:
         for key in missing:
             request = self._wanted[key]
             try:
-                if free_room(request) >= request.needs.workers:
-                    self._crews[key] = Crew(self._worker, request)
+                if free_room(request, self._nodes) >= request.needs.workers:
+                    self._crews[key] = Crew(self._worker, request, self._nodes)
             except faults.ERRORS:
                 return  # it was only a help
 

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.adapters.raycluster.head import GONE_SECONDS, LOOK_SECONDS, Head
+from orchestrator.adapters.raycluster.head import LOOK_SECONDS, Head
 from orchestrator.core.errors import ClusterError
+from orchestrator.core.spec import Needs
+from orchestrator.messages import Placed, Succeeded
 from tests.clusters import begin, request
 from tests.fakes import FakeClock
 from tests.workers import worker
+
+PATIENCE = 30.0
 
 
 def test_a_head_is_gone_when_it_has_not_answered_for_seconds() -> None:
     clock = FakeClock(100.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        head = Head(f"127.0.0.1:{port}", clock.now)
+        head = Head(f"127.0.0.1:{port}", PATIENCE, clock.now)
         assert head.there
     assert head.there  # it is not looked at all the time
     clock.sleep(LOOK_SECONDS)
     assert not head.there
     assert not head.gone
-    clock.sleep(GONE_SECONDS + 0.1)
+    clock.sleep(PATIENCE + 0.1)
     assert head.gone
     with socket.create_server(("127.0.0.1", port)):
         assert head.there
@@ -36,15 +41,32 @@ def test_while_the_head_is_silent_attempts_wait_and_then_the_cluster_is_gone(
     ray_address: str,
 ) -> None:
     cluster, clock = RayCluster(ray_address, worker), FakeClock(100.0)
-    cluster._head = Head("127.0.0.1:9", clock.now)
+    cluster._head = Head("127.0.0.1:9", PATIENCE, clock.now)
     attempt = begin(cluster, request("succeed", "headless"))
     assert cluster.poll(attempt.key) == ()
-    clock.sleep(GONE_SECONDS + 0.1)
+    clock.sleep(PATIENCE + 0.1)
     way_out = "is gone; `orchestrator resume run` goes on when it is up again"
     with pytest.raises(ClusterError, match=way_out):
         cluster.poll(attempt.key)
     with pytest.raises(ClusterError, match="is silent"):
         cluster.pools({})
-    cluster._head = Head(ray_address)
+    cluster._head = Head(ray_address, PATIENCE)
     attempt.finish()
+    cluster.close()
+
+
+@pytest.mark.ray
+def test_what_is_cancelled_while_the_head_is_silent_is_ended_when_it_is_back(
+    ray_address: str, tmp_path: Path
+) -> None:
+    cluster, clock = RayCluster(ray_address, worker), FakeClock(100.0)
+    attempt = begin(cluster, request("hold", "orphan", until=str(tmp_path / "never")))
+    attempt.until_heard(Placed)
+    head, cluster._head = cluster._head, Head("127.0.0.1:9", PATIENCE, clock.now)
+    cluster.cancel(attempt.key)
+    after = begin(cluster, request("succeed", "after", needs=Needs(devices=2)))
+    assert after.cluster.poll(after.key) == ()
+    cluster._head = head
+
+    assert isinstance(after.finish(), Succeeded)
     cluster.close()
