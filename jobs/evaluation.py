@@ -60,6 +60,8 @@ def evaluate(
     rows = read_rows(data, split)
     mine = gang.share(torch.arange(min(examples, len(rows))))
     values = _likelihood(model, rows, torch.split(mine, batch_size), gang)
+    if not values:
+        ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
     if facts.task is not None:
         answerer = partial(
             answer, model, load_tokenizer(folder), device=gang.device, max_tokens=max_tokens
@@ -86,14 +88,16 @@ def evaluate(
 def _likelihood(
     model: nn.Module, rows: Rows, parts: Sequence[torch.Tensor], gang: Gang
 ) -> dict[str, float]:
-    """Return loss and perplexity over the tokens that are to be learnt."""
+    """Return loss and perplexity over the tokens to be learnt; nothing where there are none."""
     sums = torch.zeros(2, device=gang.device)
     with torch.no_grad():
         for part in parts:
             sums[0] += nll(model, rows, part, device=gang.device)
             sums[1] += (rows.labels[part, 1:] != IGNORE).sum()
     total, count = gang.sum(sums).tolist()
-    loss = total / max(count, 1.0)
+    if not count:
+        return {}
+    loss = total / count
     return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, _MOST_NATS))}
 
 

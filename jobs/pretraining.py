@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from jobs.data.dataset import TOKENIZER_NAME, Rows, read_facts, read_rows
+from jobs.data.dataset import IGNORE, TOKENIZER_NAME, Rows, read_facts, read_rows
 from jobs.data.splits import TRAIN, VALIDATION
 from jobs.data.tokenizer import load_tokenizer
 from jobs.training import checkpoint
@@ -44,6 +44,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     weight_decay: float = 0.1,
     beta2: float = 0.98,
     clip: float = 1.0,
+    patience: int = 1,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     weights: Literal["fp32", "bf16"] = "fp32",
     log_every: int = 10,
@@ -66,6 +67,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         weight_decay: Of matrices.
         beta2: Of AdamW.
         clip: Greatest norm of the gradient.
+        patience: Steps in a row whose gradient is no number that are a divergence. None of them
+            changes the model; fewer in a row are left out and counted (`train/skipped`).
         precision: `fp32`, `bf16`, or `auto`: bf16 where a real accelerator has it.
         weights: Type on whose grid the weights stay; what BF16 can't tell apart is no training
             then, and an export in BF16 is what was trained. The optimizer's own are float32.
@@ -86,6 +89,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         weight_decay=weight_decay,
         beta2=beta2,
         clip=clip,
+        patience=patience,
         precision=precision,
         weights=weights,
         every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
@@ -104,6 +108,7 @@ class _Recipe:
     weight_decay: float
     beta2: float
     clip: float
+    patience: int
     precision: str
     weights: str
     every: Every
@@ -147,7 +152,7 @@ def _loop(
     state = _resume(ctx, found, net, optimizer)
     if recipe.weights == "bf16":
         keep_on_grid(optimizer, torch.bfloat16)
-    rows = read_rows(data, TRAIN)
+    rows = _training_rows(data)
     stepper = Stepper(
         gang=gang,
         wrapped=gang.wrap(net),
@@ -168,6 +173,7 @@ def _loop(
         every=recipe.every,
         validation=_validation(data, recipe.validation_rows),
         state=state,
+        patience=recipe.patience,
     )
 
 
@@ -182,7 +188,7 @@ def _check(ctx: JobContext, recipe: _Recipe) -> None:
 def _model(ctx: JobContext, found: Checkpoint | None, fresh: Callable[[], nn.Module]) -> nn.Module:
     """Return a model for the checkpoint, else the input `model`, else a fresh one."""
     if found:
-        return models.shape(found.path)
+        return checkpoint.shape(found)
     return models.load(ctx.inputs["model"]) if "model" in ctx.inputs else fresh()
 
 
@@ -200,6 +206,22 @@ def _resume(
         )
     checkpoint.restore(found, net, optimizer)
     return state
+
+
+def _training_rows(data: Path) -> Rows:
+    """Return the rows to train on.
+
+    Raises:
+        ValueError: None of them has anything to be learnt.
+    """
+    rows = read_rows(data, TRAIN)
+    parts = torch.split(rows.labels[:, 1:], 4096)
+    if len(rows) and not any(bool((part != IGNORE).any()) for part in parts):
+        raise ValueError(
+            f"no row of the training split of {str(data)!r} has a label: every one of "
+            f"{len(rows):,} rows is {IGNORE!r} after its first token, and nothing can be learnt"
+        )
+    return rows
 
 
 def _validation(data: Path, most: int) -> Rows:

@@ -1,7 +1,7 @@
 """What a training run needs to go on as if nothing had happened. Safetensors and JSON, no pickle.
 
     rank-0/config.json, ...     the model's configs, as transformers writes them
-    rank-0/state.json           step, position in the data, seed, last learning rate
+    rank-0/state.json           step, position in the data, seed, last learning rate, steps skipped
     rank-K/shard.safetensors    worker K's share of `model/NAME` and `optimizer/PARAMETER/STATE`
 
 Every worker of a gang has the whole state, so each writes some of the tensors, and as many
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from jobs.training.model import save_shape
+from jobs.training import model as models
 from orchestrator.job import Checkpoint
 
 SHARD_NAME = "shard.safetensors"
@@ -35,12 +36,16 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Where a training run stands. `position` counts the rows taken so far."""
+    """Where a training run stands.
+
+    `position` counts the rows taken so far, `skipped` the steps that changed nothing.
+    """
 
     step: int = 0
     position: int = 0
     seed: int = 0
     rate: float = 0.0
+    skipped: int = 0
 
 
 # --- saving -----------------------------------------------------------------------------------
@@ -71,20 +76,35 @@ class Snapshots:
     @torch.no_grad()
     def take(self, state: State) -> Callable[[Path], None]:
         """Copy the share now; return what writes the copy into a folder."""
-        whole = dict(_tensors(self._model, self._optimizer))
-        mine = {name: whole[name] for name in shares(whole, self._size)[self._rank]}
+        mine = self._share()
         copy = self._free.pop() if self._free else {}
+        for name in copy.keys() - mine.keys():  # another's since the optimizer got its state
+            del copy[name]
         for name, tensor in mine.items():
             if name not in copy:
                 copy[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
             copy[name].copy_(tensor)
         return partial(self._write, copy, state)
 
+    @torch.no_grad()
+    def finite(self) -> bool:
+        """Whether all numbers of the share are numbers; what is not would poison who goes on."""
+        largest: dict[torch.device, list[torch.Tensor]] = {}
+        for tensor in self._share().values():
+            if tensor.is_floating_point() and tensor.numel():
+                found = torch.linalg.vector_norm(tensor, float("inf"), dtype=torch.float32)
+                largest.setdefault(tensor.device, []).append(found)
+        return all(bool(torch.stack(found).isfinite().all()) for found in largest.values())
+
+    def _share(self) -> Tensors:
+        whole = dict(_tensors(self._model, self._optimizer))
+        return {name: whole[name] for name in shares(whole, self._size)[self._rank]}
+
     def _write(self, copy: Tensors, state: State, folder: Path) -> None:
         if copy:
             save_file(copy, folder / SHARD_NAME)
         if self._rank == 0:
-            save_shape(self._model, folder)
+            models.save_shape(self._model, folder)
             text = json.dumps(asdict(state), indent=2, sort_keys=True)
             (folder / STATE_NAME).write_text(f"{text}\n", "utf-8")
         self._free.append(copy)
@@ -107,6 +127,16 @@ def shares(tensors: Mapping[str, torch.Tensor], size: int) -> list[list[str]]:
 def read_state(found: Checkpoint) -> State:
     """Read where the training run stood."""
     return State(**json.loads((found.path / STATE_NAME).read_text("utf-8")))
+
+
+def shape(found: Checkpoint) -> nn.Module:
+    """Make the model that the checkpoint is of, tied as that was; its weights are fresh."""
+    names: set[str] = set()
+    for file in _files(found):
+        with safe_open(file, framework="pt") as opened:
+            names.update(opened.keys())
+    weights = {name.removeprefix(f"{_MODEL}/") for name in names if name.startswith(f"{_MODEL}/")}
+    return models.shape(found.path, weights)
 
 
 @torch.no_grad()
@@ -146,10 +176,15 @@ def _restore_optimizer(
 
 def _read(found: Checkpoint) -> Tensors:
     tensors: Tensors = {}
-    for folder in found.shards:
-        if (folder / SHARD_NAME).exists():
-            tensors.update(load_file(folder / SHARD_NAME))
+    for file in _files(found):
+        tensors.update(load_file(file))
     return tensors
+
+
+def _files(found: Checkpoint) -> list[Path]:
+    """Return the files of tensors, of those workers that wrote any."""
+    files = [folder / SHARD_NAME for folder in found.shards]
+    return [file for file in files if file.exists()]
 
 
 # --- what there is ----------------------------------------------------------------------------

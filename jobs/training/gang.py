@@ -47,6 +47,14 @@ class Gang:
             dist.all_reduce(values)
         return values
 
+    def all(self, true: torch.Tensor) -> bool:
+        """Whether `true` (bool, one element) is so in all workers; every worker must call it."""
+        if self.size == 1:
+            return bool(true)
+        worst = true.logical_not().to(torch.int32)
+        dist.all_reduce(worst, op=dist.ReduceOp.MAX)
+        return not worst.item()
+
     def gather(self, text: str) -> list[str]:
         """Return the texts of all workers by rank; every worker must call it."""
         if self.size == 1:

@@ -1,10 +1,16 @@
-"""The training loop: steps, metrics, validation and checkpoints, from wherever it stands."""
+"""The training loop: steps, metrics, validation and checkpoints, from wherever it stands.
+
+A step without a label, or whose gradient is no number, is left out, counted (`train/skipped`) and
+told. A loss that is no number is told at once; `patience` gradients in a row are a divergence, and
+so is one weight: only a state of numbers alone is saved, or handed on.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 
 import torch
 from torch import nn
@@ -30,7 +36,10 @@ class Every:
 
 @dataclass(slots=True)
 class Window:
-    """What was gathered since the last metric point. Tensors are not read before."""
+    """What was gathered since the last metric point. Tensors are not read before.
+
+    `steps` are those that were taken: their losses alone have a mean.
+    """
 
     loss: torch.Tensor | None = None
     steps: int = 0
@@ -39,9 +48,10 @@ class Window:
 
     def add(self, done: Done) -> None:
         """Add a step."""
-        self.loss = done.loss if self.loss is None else self.loss + done.loss
-        self.steps += 1
         self.tokens += done.tokens
+        if not done.skipped:
+            self.loss = done.loss if self.loss is None else self.loss + done.loss
+            self.steps += 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,6 +67,9 @@ class Loop:
     every: Every
     validation: Rows
     state: checkpoint.State
+    patience: int
+    astray: int = 0  # steps in a row whose gradient was no number
+    told: bool = False  # that a step was left out
     last: dict[str, float] = field(default_factory=dict)
     snapshots: checkpoint.Snapshots = field(init=False)
 
@@ -77,9 +90,10 @@ class Loop:
             done = self._step()
             window.add(done)
             step = self.state.step
-            if _due(step, self.every.log) or step == steps:
+            if _due(step, self.every.log) or step == steps or not done.finite:
                 self._log(window, done)
                 window = Window()
+            self._check(done)
             pause = time.perf_counter()
             if _due(step, self.every.validate) or step == steps:
                 self._validate()
@@ -87,6 +101,7 @@ class Loop:
                 self._save()
             window.since += time.perf_counter() - pause
             self.ctx.progress(step, steps)
+        self._prove()
         return self.last
 
     def _step(self) -> Done:
@@ -95,30 +110,76 @@ class Loop:
         rate = self.schedule.rate(step)
         done = self.stepper.take(self.order.take(position, self.batch_size), rate)
         self.state = checkpoint.State(
-            step=step + 1, position=position + self.batch_size, seed=self.ctx.seed, rate=rate
+            step=step + 1,
+            position=position + self.batch_size,
+            seed=self.ctx.seed,
+            rate=rate,
+            skipped=self.state.skipped + done.skipped,
         )
         return done
 
     def _log(self, window: Window, done: Done) -> None:
-        if window.loss is None:
-            return
-        loss = self.stepper.gang.sum(window.loss).item() / window.steps
         seconds = time.perf_counter() - window.since
-        self._record(
-            {
-                "train/loss": loss,
-                "train/lr": self.state.rate,
-                "train/grad_norm": done.grad_norm.item(),
-                "train/tokens_per_second": window.tokens / seconds,
-            }
-        )
+        values = {
+            "train/lr": self.state.rate,
+            "train/tokens_per_second": window.tokens / seconds,
+        }
+        if window.loss is not None:
+            values["train/loss"] = self.stepper.gang.sum(window.loss).item() / window.steps
+        if done.learnt:
+            values["train/grad_norm"] = done.grad_norm.item()
+        if not done.finite:
+            loss = self.stepper.gang.sum(done.loss).item()
+            values |= {} if isfinite(loss) else {"train/loss": loss}
+        if self.state.skipped:
+            values["train/skipped"] = float(self.state.skipped)
+        self._record(values)
+
+    def _check(self, done: Done) -> None:
+        """Tell of the first step that was left out; end where too many gradients are astray.
+
+        Raises:
+            FloatingPointError: Several in a row are no numbers.
+        """
+        step = self.state.step
+        if done.skipped and not self.told:
+            self.told = True
+            why = "its gradient is no number" if done.learnt else "none of its rows has a label"
+            self.ctx.log(f"step {step} is left out: {why}; train/skipped counts such steps")
+        if done.learnt:
+            self.astray = 0 if done.finite else self.astray + 1
+        if self.astray >= max(1, self.patience):
+            what = f"train/grad_norm is {done.grad_norm.item():g} at step {step}"
+            row = f", no number for {self.astray} steps in a row" if self.astray > 1 else ""
+            raise FloatingPointError(f"{what}{row}")
+
+    def _prove(self) -> None:
+        """Look whether the state is all numbers: what is not may be neither saved nor handed on.
+
+        Raises:
+            FloatingPointError: It is not.
+        """
+        gang = self.stepper.gang
+        if not gang.all(torch.tensor(self.snapshots.finite(), device=gang.device)):
+            raise FloatingPointError(
+                f"a weight, or what the optimizer holds, is no number after step "
+                f"{self.state.step}: this state is not saved"
+            )
 
     def _validate(self) -> None:
-        if len(self.validation):
-            self._record({"validation/loss": self.validation_loss()})
+        if not len(self.validation):
+            return
+        loss = self.validation_loss()
+        if loss is None:
+            self.ctx.log("no row of the validation split has a label: it has no loss")
+        else:
+            self._record({"validation/loss": loss})
 
-    def validation_loss(self) -> float:
-        """Return the mean loss over the validation rows; every worker takes its share."""
+    def validation_loss(self) -> float | None:
+        """Return the mean loss over the validation rows, `None` where they have no label.
+
+        Every worker takes its share.
+        """
         gang = self.stepper.gang
         mine = gang.share(torch.arange(len(self.validation)))
         sums = torch.zeros(2, dtype=torch.float32, device=gang.device)
@@ -129,7 +190,7 @@ class Loop:
                 sums[1] += (self.validation.labels[part, 1:] != IGNORE).sum()
         self.model.train()
         total, count = gang.sum(sums).tolist()
-        return float(total / max(count, 1.0))
+        return float(total / count) if count else None
 
     def _record(self, values: dict[str, float]) -> None:
         self.last.update(values)
@@ -137,6 +198,7 @@ class Loop:
 
     def _save(self) -> None:
         """Copy the state, and go on while the copy is written."""
+        self._prove()
         began = time.perf_counter()
         write = self.snapshots.take(self.state)
         seconds = time.perf_counter() - began

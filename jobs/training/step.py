@@ -1,8 +1,10 @@
 """One optimizer step over one global batch.
 
 The loss is the mean over the tokens to be learnt in the *global* batch, whatever the number of
-workers and micro-batches, so that neither changes what is learnt. Nothing here waits for the
-device: values come back as tensors and are read when they are logged.
+workers and micro-batches, so that neither changes what is learnt. A batch without a label teaches
+nothing, and a gradient that is no number teaches wrongly: such a step leaves model and optimizer
+as they are, in all workers alike. To know it, a step waits for the device once; the other values
+come back as tensors and are read when they are logged.
 """
 
 from __future__ import annotations
@@ -24,11 +26,26 @@ Precision = str
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a step gives: this worker's part of the loss, the gradient norm, the tokens seen."""
+    """What a step gives.
+
+    Attributes:
+        loss: This worker's part of the loss.
+        grad_norm: Norm of the gradient, before it was clipped.
+        tokens: Tokens of the global batch.
+        learnt: Those of them that were to be learnt; 0 is a step that was left out.
+        finite: Whether loss and gradient are numbers in every worker; if not, it was left out.
+    """
 
     loss: torch.Tensor
     grad_norm: torch.Tensor
     tokens: int
+    learnt: int
+    finite: bool = True
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the step has changed nothing."""
+        return not (self.learnt and self.finite)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +65,21 @@ class Stepper:
         """Take one step on the rows `chosen` of the global batch, at this learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        learnt = (self.rows.labels[chosen, 1:] != IGNORE).sum().item()
+        learnt = int((self.rows.labels[chosen, 1:] != IGNORE).sum().item())
+        tokens = int((self.rows.tokens[chosen] != self.pad).sum().item())
+        if not learnt:  # every worker sees the whole batch's labels, so that all leave it out
+            nothing = torch.zeros((), device=self.gang.device)
+            return Done(nothing, nothing, tokens, learnt)
+        loss = self._backward(chosen, learnt)
+        norm = nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
+        finite = self.gang.all(loss.isfinite() & norm.isfinite())
+        if finite:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return Done(loss, norm, tokens, learnt, finite)
+
+    def _backward(self, chosen: torch.Tensor, learnt: int) -> torch.Tensor:
+        """Leave the gradient of the batch in the model; return this worker's part of the loss."""
         mine = self.gang.share(chosen)
         parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
         loss = torch.zeros((), device=self.gang.device)
@@ -57,11 +88,7 @@ class Stepper:
                 share = self._nll(part) / learnt
                 torch.autograd.backward(share * self.gang.size)
             loss += share.detach()
-        norm = nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        tokens = int((self.rows.tokens[chosen] != self.pad).sum().item())
-        return Done(loss, norm, tokens)
+        return loss
 
     def _nll(self, part: torch.Tensor) -> torch.Tensor:
         return nll(self.wrapped, self.rows, part, device=self.gang.device, bf16=self.bf16)
