@@ -2,11 +2,15 @@
 
 Weights are kept in float32, whatever the file they came from; lower precision is a matter of
 autocast in the forward pass.
+
+What a config says of tied weights need not be so: transformers doesn't tie a head that a folder
+holds beside other embeddings. The config of a model that is returned here says what the model is,
+because whoever reads what is saved believes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +62,7 @@ def load(folder: Path) -> nn.Module:
     model: nn.Module = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
     )
+    _say_ties(model)
     return model
 
 
@@ -68,14 +73,40 @@ def save_shape(model: Any, folder: Path) -> None:  # noqa: ANN401 - a transforme
         model.generation_config.save_pretrained(folder)
 
 
-def shape(folder: Path) -> nn.Module:
-    """Make the model that `save_shape` described, in float32; its weights are fresh."""
+def shape(folder: Path, names: Collection[str] = ()) -> nn.Module:
+    """Make the model that `save_shape` described, in float32; its weights are fresh.
+
+    What has a name of its own among `names`, those of its weights, is tied to nothing.
+    """
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if (folder / GENERATION_CONFIG_NAME).exists():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    _untie(model, names)
+    _say_ties(model)
     made: nn.Module = model
     return made
+
+
+def _untie(model: nn.Module, names: Collection[str]) -> None:
+    """Give each weight that has a name of its own among `names` numbers of its own."""
+    own = {name for name, _ in model.named_parameters()}
+    for name, weight in list(model.named_parameters(remove_duplicate=False)):
+        if name in names and name not in own:
+            place, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(place), attribute, nn.Parameter(weight.detach().clone()))
+
+
+def _say_ties(model: Any) -> None:  # noqa: ANN401 - a transformers model
+    """Have the config say that the head is no other's weight, where that is so."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    weights = [getattr(part, "weight", None) for part in (head, embeddings)]
+    if any(one is None for one in weights) or weights[0] is weights[1]:
+        return
+    for config in (model.config, model.config.get_text_config()):
+        if getattr(config, "tie_word_embeddings", False):
+            config.tie_word_embeddings = False
+            model.all_tied_weights_keys = {}  # what transformers derived from that field
 
 
 def save(model: Any, folder: Path) -> None:  # noqa: ANN401 - a transformers model
