@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from orchestrator.control import rendezvous as keeping
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import (
     Alive,
@@ -85,7 +86,9 @@ def meet(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
     """Let rank 0 and rank 1 find each other at the address that they were given."""
     host, _, port = (rendezvous or "").rpartition(":")
     if rank == 0:
-        with socket.create_server((host, int(port))) as server:
+        server = keeping.take(rendezvous or "")
+        assert server is not None, "the port is open since its address was told"
+        with server:
             server.settimeout(20.0)
             peer, _ = server.accept()
             with peer:

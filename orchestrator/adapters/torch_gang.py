@@ -6,13 +6,24 @@ torch pays nothing.
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
+
+from orchestrator.control import rendezvous as meeting
 
 SETUP_SECONDS = 60.0
 COLLECTIVE_SECONDS = 600.0
+# Between two tries to open a port that somebody else has at the moment.
+CLASH_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+_CLASH = "already in use"
+_INTERFACE = "GLOO_SOCKET_IFNAME"
+_chosen = ""  # the interface that this module set
 
 
 @contextmanager
@@ -65,12 +76,17 @@ def _join(
     if not host or not port.isdecimal():
         message = f"rendezvous {rendezvous!r} of {world_size!r} workers is no HOST:PORT"
         raise ValueError(message)
-    store = distributed.TCPStore(  # type: ignore[attr-defined] # public, but not typed so
-        host.strip("[]"),
+    host = host.strip("[]")
+    if "gloo" in backend:
+        _use_interface_to(host)
+    kept = meeting.take(rendezvous or "") if rank == 0 else None
+    store = _open_store(
+        host,
         int(port),
         world_size,
         is_master=rank == 0,
         timeout=timedelta(seconds=setup_seconds),
+        **({"master_listen_fd": kept.detach()} if kept else {}),
     )
     distributed.init_process_group(
         backend,
@@ -79,6 +95,50 @@ def _join(
         world_size=world_size,
         timeout=timedelta(seconds=COLLECTIVE_SECONDS),
     )
+
+
+def _open_store(*where: Any, **how: Any) -> Any:  # noqa: ANN401 - torch does not type it
+    """Return the store of the gang; a port that another has at the moment is tried again."""
+    from torch import distributed
+
+    for pause in (*CLASH_SECONDS, None):
+        try:
+            return distributed.TCPStore(*where, **how)  # type: ignore[attr-defined] # public, but not typed so
+        except distributed.DistNetworkError as error:
+            if pause is None or _CLASH not in str(error).lower():
+                raise
+            threading.Event().wait(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+def _use_interface_to(host: str) -> None:
+    """Have gloo use the interface that reaches `host`, unless the environment names one.
+
+    By itself it takes the one of this machine's own name, which often is that of loopback.
+    """
+    global _chosen  # noqa: PLW0603 - what is set here may be set anew, what the user set may not
+    if os.environ.get(_INTERFACE, "") == _chosen:  # noqa: TID251 - gloo reads it there alone
+        _chosen = interface_to(host)
+        if _chosen:
+            os.environ[_INTERFACE] = _chosen  # noqa: TID251 - as above
+        else:
+            os.environ.pop(_INTERFACE, None)  # noqa: TID251 - as above
+
+
+def interface_to(host: str) -> str:
+    """Return the name of the interface by which `host` is reached; empty where that is unknown."""
+    import psutil
+
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(address)  # sends nothing: it only finds the route
+            ours = probe.getsockname()[0]
+    except OSError:
+        return ""
+    named = psutil.net_if_addrs().items()
+    has = (name for name, all_of in named if ours in {a.address.split("%")[0] for a in all_of})
+    return next(has, "")
 
 
 def _leave() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
+from orchestrator.adapters import torch_gang
 from orchestrator.adapters.torch_gang import open_gang, threads
 from orchestrator.core.classify import kind_of
 from orchestrator.core.failure import FailureKind
@@ -48,6 +52,56 @@ def test_a_gang_of_processes_reduces_over_its_group() -> None:
     told = [worker.communicate(timeout=100) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], told
     assert [out.split() for out, _ in told] == [["3.0", "1", "2"]] * 2
+
+
+def test_a_gang_meets_at_a_port_that_was_kept_open_since_its_address_was_told() -> None:
+    code = (
+        "import sys\nfrom orchestrator.control import rendezvous\n"
+        "address = rendezvous.keep_open('127.0.0.1')\nprint(address, flush=True)\n"
+        "sys.argv[2:] = [address]\n"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code + WORKER, "0"], stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout is not None
+    address = first.stdout.readline().strip()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+    second = subprocess.run([sys.executable, "-c", WORKER, "1", address], check=False, timeout=100)
+
+    assert (first.wait(100), second.returncode) == (0, 0)
+    assert first.stdout.read().split() == ["3.0", "1", "2"]
+    first.stdout.close()
+
+
+def test_a_port_that_another_has_at_the_moment_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch_gang, "CLASH_SECONDS", (0.0, 0.0, 0.0))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = ("127.0.0.1", taken.getsockname()[1], 1)
+        how = {"is_master": True, "timeout": timedelta(seconds=5)}
+        with pytest.raises(RuntimeError, match="EADDRINUSE"):
+            torch_gang._open_store(*where, **how)
+        monkeypatch.setattr(torch_gang, "CLASH_SECONDS", iter((0.0,)))
+        monkeypatch.setattr(
+            torch_gang.threading, "Event", lambda: SimpleNamespace(wait=lambda _: taken.close())
+        )
+        assert torch_gang._open_store(*where, **how).port == where[1]
+
+
+def test_gloo_takes_the_interface_that_reaches_the_rendezvous_unless_one_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
+    monkeypatch.setattr(torch_gang, "_chosen", "")
+    assert torch_gang.interface_to("127.0.0.1").startswith("lo")
+    assert torch_gang.interface_to("no.such.host.invalid") == ""
+    torch_gang._use_interface_to("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")  # noqa: TID251 - set for gloo
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    torch_gang._use_interface_to("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"  # noqa: TID251 - as above
 
 
 def test_a_gang_of_one_does_not_import_torch() -> None:

@@ -10,6 +10,7 @@ import ray
 
 from orchestrator.adapters.raycluster import visible
 from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.control import rendezvous as meeting
 from orchestrator.control.job_import import extend_path, load_job
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failure import Failure, FailureKind
@@ -56,14 +57,17 @@ class Member:
         """Show that this process lives."""
 
     def address(self) -> str:
-        """Return `HOST:PORT` where rank 0 can listen for the others."""
-        return visible.free_address()
+        """Return `HOST:PORT` where rank 0 listens for the others."""
+        return visible.open_address()
 
     def run(
         self, worker: Worker, request: AttemptRequest, rank: int, rendezvous: str | None
     ) -> Iterator[Sequence[Message]]:
         """Run as worker `rank`."""
-        yield from run_task(worker, request, rank, rendezvous)
+        try:
+            yield from run_task(worker, request, rank, rendezvous)
+        finally:
+            meeting.close(rendezvous or "")
 
 
 def muster(place: Placement) -> list[Remote]:

@@ -1,9 +1,8 @@
-"""What a worker process finds out about itself: its node, its devices, a port for its gang."""
+"""What a worker process finds out about itself: its node, its devices, the port of its gang."""
 
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ import ray
 
 from orchestrator.adapters.raycluster import orphans
 from orchestrator.adapters.raycluster.service import NUMBERED, numbered
+from orchestrator.control import rendezvous
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
 
@@ -45,12 +45,9 @@ def prepare(request: AttemptRequest) -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def free_address() -> str:
-    """Return `HOST:PORT` on this node, with a port that was free a moment ago."""
-    host = ray.util.get_node_ip_address()
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return f"{host}:{probe.getsockname()[1]}"
+def open_address() -> str:
+    """Return `HOST:PORT` on this node where rank 0 of a gang is met; the port is open from now."""
+    return rendezvous.keep_open(ray.util.get_node_ip_address())
 
 
 def end_with_its_threads() -> NoReturn:
