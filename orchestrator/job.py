@@ -16,6 +16,7 @@ of the orchestrator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -112,6 +113,14 @@ class JobContext(Protocol):
     @property
     def device(self) -> str:
         """torch device of this worker, as `hardware.device`."""
+        ...
+
+    def busy(self, what: str) -> AbstractContextManager[None]:
+        """Show that the job lives while it does `what` (`compiling`), without a call of its own.
+
+        What lasts long between two calls of the context, else, is taken for a hang where the job
+        stands still for `watch.hang`; here only the time limits of the stage bound it.
+        """
         ...
 
     def log(self, message: str) -> None:

@@ -6,6 +6,12 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from orchestrator.control.activity import measured
+
+POLL_SECONDS = 0.05
+LOOK_SECONDS = 10.0
+_BYTES, _CPU_SECONDS = 1 << 20, 60.0  # of what a process does that only waits, in ten minutes
+
 
 class Background:
     """Work that has begun. What it raises is kept for whoever asks: in its own thread nobody does.
@@ -26,13 +32,29 @@ class Background:
         return self._done.is_set()
 
     @property
-    def failed(self) -> bool:
-        """Whether it has ended badly."""
-        return self._error is not None
+    def error(self) -> BaseException | None:
+        """What it has raised, if it has."""
+        return self._error
 
     def wait(self, seconds: float) -> bool:
         """Wait for its end, at most for `seconds`; return whether it has ended."""
         return self._done.wait(seconds)
+
+    def outlast(self, go_on: Callable[[], None], patience: float) -> bool:
+        """Wait for its end, while this process does anything within each `patience` seconds.
+
+        Return whether it has ended; `go_on` is called all the while, and may raise.
+        """
+        stood, rests, looked = _done(), 0.0, 0.0
+        while not self.wait(POLL_SECONDS):
+            go_on()
+            rests, looked = rests + POLL_SECONDS, looked + POLL_SECONDS
+            if looked >= LOOK_SECONDS:
+                before, stood, looked = stood, _done(), 0.0
+                rests = rests if stood == before else 0.0
+            if rests > patience:
+                return False
+        return True
 
     def check(self) -> None:
         """Raise what the work raised, each time anew: a job may have swallowed it."""
@@ -56,3 +78,9 @@ class Background:
         self._error = error
         self._done.set()
         return True
+
+
+def _done() -> tuple[int, int]:
+    """Return what this process has done, so coarse that mere waiting does not show."""
+    found = measured()
+    return found.io // _BYTES, int(found.cpu // _CPU_SECONDS)

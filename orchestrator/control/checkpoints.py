@@ -2,7 +2,8 @@
 
 Rank 0 chooses which one the attempt goes on from, and claims it (`fence.py`); the others take the
 same. A save goes on beside the job (`saving.py`), one at a time: a second one waits for the
-first. What goes wrong with it is raised at the next call that the job makes.
+first. What goes wrong with it is raised at the next call that the job makes. Only a storage that
+refuses is told and passed over, `MOST_SKIPPED` times in a row: the checkpoint before is young.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from pathlib import Path
 
 from orchestrator.control.background import Background
 from orchestrator.control.desk import DrainedError
-from orchestrator.control.saving import Save, leaving
-from orchestrator.control.seat import Seat
+from orchestrator.control.saving import Save, leaving, refused
+from orchestrator.control.seat import PATIENCE_SECONDS, OverdueError, Seat
 from orchestrator.core.artifact import Manifest
 from orchestrator.core.checkpoint import CheckpointId, Claim, Token, counting
-from orchestrator.core.errors import ArtifactError, DamagedError, JobError
+from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
 from orchestrator.job import Checkpoint
-from orchestrator.messages import Resumed
+from orchestrator.messages import LogLine, Resumed
 
 SETTLE_SECONDS = 10.0
 POLL_SECONDS = 0.05
+LINGER_SECONDS = 30.0  # between two signs that a checkpoint is being verified
+MOST_SKIPPED = 3  # saves in a row that the storage may refuse before the attempt fails
 _PART = re.compile(r"rank-(\d+)/")
 
 
@@ -35,11 +38,14 @@ class Checkpoints:
         """Look at nothing: a job that has no checkpoints costs nothing."""
         self._seat = seat
         self._entered = False
+        self._claims = False
         self._tidied = False
         self._source: Checkpoint | None = None
         self._last_step = -1
         self._saving: tuple[CheckpointId, Background] | None = None
         self._leave: tuple[str, int] | None = None
+        self._judged: CheckpointId | None = None
+        self._skipped = 0
 
     # --- going on ------------------------------------------------------------------------------
 
@@ -49,10 +55,11 @@ class Checkpoints:
         Raises:
             StaleAttemptError: A newer attempt has claimed the checkpoints of the stage.
             ArtifactError: They can't be read.
-            JobError: Rank 0 doesn't say which one it is.
+            StorageError: Rank 0 doesn't say which one it is, and shows no sign of looking.
         """
         if not self._entered:
-            self._source = self._told() if self._seat.rank else self._chosen()
+            with self._seat.busy("looking for a checkpoint"):
+                self._source = self._told() if self._seat.rank else self._chosen()
             self._entered = True
             self._last_step = self._source.step if self._source else -1
         return self._source
@@ -61,22 +68,53 @@ class Checkpoints:
         """Choose the newest that counts and verifies, and claim it."""
         seat, node = self._seat, platform.node()
         fence = seat.fence
-        fence.enter(node)
+        self._enter(node)
         for one in counting(fence.checkpoints(), fence.claims(), seat.request.adjust.before):
             seat.go_on()
             with suppress(DamagedError):
-                found = self._open(one, trusted=False)
+                found = self._verified(one, node)
                 fence.settle(one, node)
                 seat.desk.outbox.say(Resumed(one.step))
                 return found
         fence.settle(None, node)
+        before = seat.request.adjust.before
+        if before is not None:
+            text = f"no checkpoint of a step below {before} is left: the job begins anew"
+            seat.desk.outbox.line(LogLine(seat.rank, text))
         return None
+
+    def _enter(self, node: str) -> None:
+        """Claim the checkpoints; where the storage refused it before, claim them again."""
+        again, self._claims = self._claims, True
+        if again:
+            self._seat.fence.check()
+            self._seat.fence.linger(node, 0)
+        else:
+            self._seat.fence.enter(node)
+
+    def _verified(self, one: CheckpointId, node: str) -> Checkpoint:
+        """Open a checkpoint, and show the others meanwhile that this goes on."""
+        if self._seat.world_size == 1:
+            return self._open(one, trusted=False)
+        found: list[Checkpoint] = []
+        work = Background(
+            lambda: found.append(self._open(one, trusted=False)), f"verifies {one.step}"
+        )
+        clock, moves = self._seat.desk.clock, 0
+        said = clock.now()
+        while not work.wait(POLL_SECONDS):
+            self._seat.go_on()
+            if clock.now() - said > LINGER_SECONDS:
+                said, moves = clock.now(), moves + 1
+                self._seat.fence.linger(node, moves)
+        work.check()
+        return found[0]
 
     def _told(self) -> Checkpoint | None:
         """Take what rank 0 has chosen; what it has just hashed on this node isn't hashed again."""
         fence = self._seat.fence
         claim: Claim = self._seat.wait_for(
-            fence.settled, "rank 0 has not said which checkpoint to go on from"
+            fence.settled, "rank 0 has not said which checkpoint to go on from", fence.moves
         )
         if claim.source is None:
             return None
@@ -121,9 +159,9 @@ class Checkpoints:
             save.run()
             return
         if not self._entered:  # a job that didn't ask begins anew
-            self._entered = True
-            self._seat.fence.enter(platform.node())
+            self._enter(platform.node())
             self._seat.fence.settle(None, platform.node())
+            self._entered = True
         if not self._tidied:  # what a crash left may take the room that this one needs
             self._tidied = True
             save.tidy()
@@ -136,7 +174,8 @@ class Checkpoints:
         """Return the checkpoint of `step`, the last that was saved, read back from the store.
 
         Raises:
-            JobError: It is not the last one; or it does not appear.
+            JobError: It is not the last one.
+            StorageError: The storage refused it, or it does not appear.
             DamagedError: What was stored is not what was saved.
         """
         if self._saving is None or self._saving[0].step != step:
@@ -145,14 +184,22 @@ class Checkpoints:
                 f"{message}step {self._last_step}" if self._saving else f"{message}none"
             )
         self.finish()
-        one = self._saving[0]
-        if self._seat.rank == 0:
-            return self._open(one, trusted=False)
-        return self._seat.wait_for(lambda: self._sealed(one), f"step {step} was not sealed")
+        one, background = self._saving
+        if background.error is not None:
+            raise background.error
+        with self._seat.busy("reading a checkpoint"):
+            if self._seat.rank == 0:
+                return self._open(one, trusted=False)
+            return self._seat.wait_for(
+                lambda: self._sealed(one),
+                f"the checkpoint of step {step} was not sealed",
+                lambda: self._seat.desk.store.weight(self._seat.name(one)),
+            )
 
     def _sealed(self, one: CheckpointId) -> Checkpoint | None:
         with suppress(DamagedError):
             return self._open(one, trusted=False)
+        refused(self._seat, one, 0)
         return None
 
     # --- what became of it ---------------------------------------------------------------------
@@ -165,7 +212,7 @@ class Checkpoints:
             Exception: What went wrong with a save.
         """
         if self._saving is not None and self._saving[1].done:
-            self._saving[1].check()
+            self._judge(*self._saving)
         if self._leave is not None:
             reason, step = self._leave
             raise DrainedError(f"{reason}; left after the checkpoint of step {step}", step)
@@ -178,11 +225,36 @@ class Checkpoints:
             Exception: What went wrong with it.
         """
         if self._saving is not None:
-            _, background = self._saving
-            while not background.wait(POLL_SECONDS):
-                self._seat.go_on()
-            background.check()
+            with self._seat.busy("saving a checkpoint"):
+                if not self._saving[1].outlast(self._seat.go_on, PATIENCE_SECONDS):
+                    raise OverdueError(
+                        f"the checkpoint of step {self._saving[0].step} is not saved, and nothing "
+                        f"has moved for {PATIENCE_SECONDS:.0f} s; check its storage"
+                    )
+            self._judge(*self._saving)
         self._seat.go_on()
+
+    def _judge(self, one: CheckpointId, save: Background) -> None:
+        """Raise what went wrong with a save, but for a storage that may refuse a few in a row."""
+        if not isinstance(save.error, StorageError) or isinstance(save.error, OverdueError):
+            self._skipped = 0
+            save.check()
+            return
+        if self._judged != one:
+            self._judged = one
+            self._skipped += 1
+            if self._skipped <= MOST_SKIPPED:
+                self._tell_skipped(one, save.error)
+        if self._skipped > MOST_SKIPPED:
+            save.check()
+
+    def _tell_skipped(self, one: CheckpointId, error: StorageError) -> None:
+        desk, left = self._seat.desk, MOST_SKIPPED - self._skipped
+        text = f"checkpoint of step {one.step} was not saved: {error}; the job goes on"
+        desk.outbox.line(LogLine(self._seat.rank, f"{text}, {left} more in a row may fail"))
+        if self._seat.rank == 0:
+            figures = {"checkpoint/skipped": float(self._skipped)}
+            desk.outbox.points(one.step, figures, desk.clock.now())
 
     def settle(self) -> None:
         """Give the last save of a failed job a little time: it lessens the work that is lost.
@@ -192,7 +264,8 @@ class Checkpoints:
         if self._saving is None or self._seat.desk.stop.is_set():
             return
         one, background = self._saving
-        if not background.wait(SETTLE_SECONDS) or background.failed or self._seat.rank == 0:
+        done = background.wait(SETTLE_SECONDS)
+        if not done or background.error is not None or self._seat.rank == 0:
             return
         clock = self._seat.desk.clock
         deadline = clock.now() + SETTLE_SECONDS

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.control.checkpoints import Checkpoints
@@ -107,6 +108,13 @@ class AttemptContext:
         self._seat.go_on()
         self.checkpoints.check()
 
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Give signs of life while the job does `what`, which takes its time."""
+        self.go_on()
+        with self._desk.pulse.busy(str(what), self._desk.clock):
+            yield
+
     def log(self, message: str) -> None:
         """Add a line to the log of this stage."""
         self.go_on()
@@ -119,6 +127,7 @@ class AttemptContext:
         if type(step) is not int or not 0 <= step <= SMALL:
             step = whole(step, "metrics: step")
         self.last_step = step
+        self._desk.pulse.stepped(step)
         if self.rank == 0:
             plain = _floats(values, self._names)
             if plain is None:
@@ -169,6 +178,7 @@ class AttemptContext:
         """Say how far the job is; only rank 0's counts."""
         self.go_on()
         done, total = whole(done, "progress: done"), whole(total, "progress: total")
+        self._desk.pulse.stepped(done)
         if self.rank == 0:
             self._desk.outbox.progress(done, total)
         self.chip.reached(done)

@@ -49,6 +49,14 @@ class Fence:
         self.check()
         self._store.mark(self._name(Claim(self.token, open=True)), node)
 
+    def linger(self, node: str, moves: int) -> None:
+        """Show those who wait for the choice that it is being made: `moves` grows."""
+        self._store.mark(self._name(Claim(self.token, open=True)), f"{node}\n{moves}")
+
+    def moves(self) -> str | None:
+        """Return what shows, as it changes, that this attempt's choice is being made."""
+        return self._store.marked(self._name(Claim(self.token, open=True)))
+
     def settle(self, source: CheckpointId | None, node: str) -> None:
         """Say what this attempt goes on from: what comes after it, of older ones, is void.
 

@@ -10,19 +10,39 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.control import names
-from orchestrator.control.seat import Seat
+from orchestrator.control.seat import PATIENCE_SECONDS, Seat
 from orchestrator.core.artifact import FileEntry
 from orchestrator.core.checkpoint import CheckpointId, counting, parse_id, surplus
-from orchestrator.core.errors import ArtifactError, DamagedError
+from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
 from orchestrator.messages import LogLine, Saved
 
+REFUSED = "refused"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+AWAY = frozenset(
+    {
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EREMOTEIO,
+        errno.EHOSTDOWN,
+        errno.ENOTCONN,
+        errno.EROFS,
+    }
+)
+# What writers of tensors say of a file system that refuses: they hide its error number.
+_HIDDEN = re.compile(
+    r"\(os error (5|28|30|116|121|122)\)|No space left on device|Stale file handle"
+    r"|Input/output error|Disk quota exceeded|PytorchStreamWriter failed writing"
+)
+KEPT_AT_LEAST = 2  # a roll-back from the newest needs the one before
+SLOWER = 10  # how many times as long as rank 0 a worker may write before anything of it shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +64,29 @@ class Save:
         """
         try:
             self._save()
-        except (ArtifactError, OSError):
+        except (ArtifactError, OSError) as error:
+            if isinstance(error, StorageError):
+                self._refuse(error)
             self.seat.fence.check()  # a newer attempt removes what this one has begun
             raise
+
+    def _refuse(self, error: StorageError) -> None:
+        """Tell the others, who would wait for this worker, as far as the storage lets it."""
+        text = json.dumps({REFUSED: str(error)})
+        with suppress(ArtifactError):
+            self.seat.desk.store.mark(acknowledgement(self.seat, self.checkpoint), text)
 
     def _save(self) -> None:
         seat = self.seat
         began = seat.desk.clock.now()
         mine = self._fill()
         if seat.rank:
-            seat.desk.store.mark(self._acknowledgement(seat.rank), _text(mine))
+            seat.desk.store.mark(acknowledgement(seat, self.checkpoint), _text(mine))
             return
         files = dict(mine)
+        patience = max(PATIENCE_SECONDS, SLOWER * (seat.desk.clock.now() - began))
         for rank in range(1, seat.world_size):
-            files.update(self._part_of(rank))
+            files.update(self._part_of(rank, patience))
         seat.go_on()
         seat.fence.check()
         meta = {
@@ -73,9 +102,6 @@ class Save:
     def _name(self) -> str:
         return self.seat.name(self.checkpoint)
 
-    def _acknowledgement(self, rank: int) -> str:
-        return f"{self.seat.prefix}/acknowledged/{self.checkpoint}-{rank}"
-
     def _fill(self) -> Mapping[str, FileEntry]:
         store, part = self.seat.desk.store, f"rank-{self.seat.rank}"
         folder = store.part(self._name, part)
@@ -90,26 +116,44 @@ class Save:
     def _write(self, folder: Path) -> None:
         try:
             self.write(folder)
-        except OSError as error:
-            if error.errno not in FULL:
+        except Exception as error:
+            reason = _refusal(error)
+            if reason is None:
                 raise
-            message = (
-                f"checkpoint of step {self.checkpoint.step}: {error.strerror}; free some space"
-            )
-            raise ArtifactError(message) from error
+            message = f"checkpoint of step {self.checkpoint.step}: {reason}"
+            raise StorageError(message) from error
 
-    def _part_of(self, rank: int) -> Mapping[str, FileEntry]:
-        name = self._acknowledgement(rank)
+    def _part_of(self, rank: int, patience: float) -> Mapping[str, FileEntry]:
+        seat, step = self.seat, self.checkpoint.step
+        name = acknowledgement(seat, self.checkpoint, rank)
 
         def look() -> str | None:
-            text = self.seat.desk.store.marked(name)
+            text = seat.desk.store.marked(name)
             if text is None:
-                self.seat.fence.check()  # a newer attempt removes the parts of this one
+                seat.fence.check()  # a newer attempt removes the parts of this one
             return text
 
-        step = self.checkpoint.step
+        def moves() -> int:
+            self._refuse_others(rank)
+            return seat.desk.store.weight(self._name)
+
         what = f"worker {rank} has not written its part of the checkpoint of step {step}"
-        return _files(self.seat.wait_for(look, what), name)
+        text = seat.wait_for(look, what, moves, patience)
+        refused(seat, self.checkpoint, rank, text)
+        return _files(text, name)
+
+    def _refuse_others(self, rank: int) -> None:
+        """Refuse to wait for a worker that has gone on to a later checkpoint."""
+        names_of = self.seat.desk.store.names(f"{self.seat.prefix}/acknowledged")
+        for one, _, of in (name.rpartition("-") for name in names_of):
+            found = parse_id(one)
+            if found is None or found.token != self.checkpoint.token or of != str(rank):
+                continue
+            if found.step > self.checkpoint.step:
+                raise JobError(
+                    f"worker {rank} saved the checkpoint of step {found.step} and none of step "
+                    f"{self.checkpoint.step}; every worker of a gang must make the same calls"
+                )
 
     def _tell(self, began: float) -> None:
         desk, step = self.seat.desk, self.checkpoint.step
@@ -136,7 +180,7 @@ class Save:
         found, claims = fence.checkpoints(), fence.claims()
         kept: list[CheckpointId] = []
         for one in counting(found, claims):
-            if len(kept) == self.seat.request.keep:
+            if len(kept) == max(self.seat.request.keep, KEPT_AT_LEAST):
                 break
             with suppress(DamagedError):
                 store.manifest(self.seat.name(one))
@@ -152,6 +196,37 @@ class Save:
         for name, one in of.items():
             if one in old:
                 store.remove(f"{folder}/{name}")
+
+
+def acknowledgement(seat: Seat, checkpoint: CheckpointId, rank: int | None = None) -> str:
+    """Return the mark by which worker `rank`, or this one, says what became of its part."""
+    of = seat.rank if rank is None else rank
+    return f"{seat.prefix}/acknowledged/{checkpoint}-{of}"
+
+
+def refused(seat: Seat, checkpoint: CheckpointId, rank: int, text: str | None = None) -> None:
+    """Raise what worker `rank` has said of a storage that refused its part.
+
+    Raises:
+        StorageError: It has.
+    """
+    text = text or seat.desk.store.marked(acknowledgement(seat, checkpoint, rank))
+    with suppress(ValueError):
+        said = json.loads(text or "{}")
+        reason = said.get(REFUSED) if isinstance(said, dict) else None
+        if isinstance(reason, str):
+            raise StorageError(f"worker {rank}: {reason}")
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return what the file system refused of a part, in words, if it is that."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        if error.errno in FULL:
+            return f"{error.strerror}; free some space"
+        if error.errno in AWAY:
+            return f"{error.strerror}; check its storage"
+    return f"{text}; check its storage" if _HIDDEN.search(text) else None
 
 
 def leaving(seat: Seat) -> str | None:

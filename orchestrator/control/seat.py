@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,13 +11,18 @@ from orchestrator.control import names
 from orchestrator.control.desk import Desk
 from orchestrator.control.fence import Fence
 from orchestrator.core.checkpoint import CheckpointId, Token
-from orchestrator.core.errors import JobError
+from orchestrator.core.errors import StorageError
 from orchestrator.messages import AttemptRequest
 
-PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 600.0  # in which nothing of what is waited for moves
+MOVES_SECONDS = 10.0  # between two looks whether anything has moved
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 
 Found = TypeVar("Found")
+
+
+class OverdueError(StorageError):
+    """What others, or the storage, should have done has not come, and nothing moves any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +58,38 @@ class Seat:
         """End the job here if its attempt was given up."""
         self.desk.go_on(f"attempt {self.request.attempt} of stage {self.request.stage!r}")
 
-    def wait_for(self, look: Callable[[], Found | None], what: str) -> Found:
-        """Return what `look` finds, as soon as it does.
+    def busy(self, what: str) -> AbstractContextManager[None]:
+        """Show that this worker lives while it waits: for `what` is no fault of its job."""
+        return self.desk.pulse.busy(what, self.desk.clock)
+
+    def wait_for(
+        self,
+        look: Callable[[], Found | None],
+        what: str,
+        moves: Callable[[], object] = lambda: None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> Found:
+        """Return what `look` finds, as soon as it does; wait as long as what `moves` says changes.
 
         Raises:
             CancelledError: The attempt was given up meanwhile.
-            JobError: Nothing was found in time; `what` says what is missing.
+            OverdueError: Nothing came or moved for `patience` seconds; `what` is missing.
         """
-        deadline = self.desk.clock.now() + PATIENCE_SECONDS
+        clock = self.desk.clock
+        since = looked = clock.now()
+        stood: object = None
         pause = FIRST_PAUSE
         while (found := look()) is None:
             self.go_on()
-            if self.desk.clock.now() > deadline:
-                raise JobError(
-                    f"{what} after {PATIENCE_SECONDS:.0f} s; every worker of a gang must make "
-                    f"the same calls for checkpoints"
+            now = clock.now()
+            if now - looked >= MOVES_SECONDS:
+                looked, before, stood = now, stood, moves()
+                since = since if stood == before else now
+            if now - since > patience:
+                raise OverdueError(
+                    f"{what}, and nothing of it has moved for {patience:.0f} s; look whether all "
+                    f"workers reach the storage, and make the same calls for checkpoints"
                 )
-            self.desk.clock.sleep(pause)
+            clock.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
         return found

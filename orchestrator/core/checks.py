@@ -17,6 +17,7 @@ from orchestrator.core.errors import Problem
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Fleet, Pool
 from orchestrator.core.nearest import choices
+from orchestrator.core.policy import AUTO
 from orchestrator.core.spec import Bindings, Endpoint, Pipeline, Stage
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -149,7 +150,7 @@ def _least_values(stage: Stage) -> Iterator[tuple[str, float | None, float]]:
     yield "recovery.checkpoints", stage.recovery.checkpoints, 1
     yield "recovery.accumulate", stage.recovery.accumulate, 2
     yield "recovery.keep", stage.recovery.keep, 1
-    yield "watch.hang", stage.watch.hang, 1
+    yield "watch.hang", None if stage.watch.hang == AUTO else stage.watch.hang, 1
     yield "watch.window", stage.watch.window, 0
     yield "watch.patience", stage.watch.patience, 1
     if stage.gate:

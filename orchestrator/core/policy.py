@@ -6,7 +6,11 @@ Values alone; `decide.py` reads them. Times are in seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+AUTO: Literal["auto"] = "auto"
+LEAST_HANG = 600.0  # seconds; of `auto`, and until the duration of the steps is known
+Hanging: TypeAlias = float | Literal["auto"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +88,9 @@ class Watch:
     """What counts as a hang, and as a loss that went astray.
 
     Attributes:
-        hang: Seconds without a sign of life, after the first step, that are a hang; `None` waits
-            for ever. Set it above the longest pause that the job makes between two steps.
+        hang: Seconds without a sign of life, after the first step, in which the job stands at one
+            place and its process does nothing; three times as long where it works. `auto` is ten
+            minutes, or twenty steps of the job where those are longer; `None` waits for ever.
         metric: The metric whose values are watched.
         window: Newest values that a new one is compared with; 0 watches for NaN and infinity
             alone.
@@ -94,7 +99,7 @@ class Watch:
         patience: Spikes in a row that are a divergence.
     """
 
-    hang: float | None = 30.0
+    hang: Hanging = AUTO
     metric: str = "train/loss"
     window: int = 20
     deviations: float = 10.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,9 @@ class BareContext:
     @property
     def device(self) -> str:
         return self.hardware.device
+
+    def busy(self, what: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def log(self, message: str) -> None:
         pass

@@ -24,6 +24,10 @@ SAVES = """
     def anew(ctx):
         ctx.save_checkpoint(1, lambda folder: (folder / "w").write_text("new"))
 
+    def saves_twice(ctx):
+        for step in (1, 2):
+            ctx.save_checkpoint(step, lambda f, step=step: (f / "w").write_text(f"w{step - 1}"))
+
     def too_low(ctx):
         ctx.save_checkpoint(ctx.latest_checkpoint().step, print)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import threading
 from collections.abc import Callable
@@ -186,13 +185,6 @@ def test_a_job_that_swallows_it_does_not_succeed(bench: Bench) -> None:
     assert (
         bench.failure(BREAKS.format(error="'no luck'", then=then)).evidence == "OSError: no luck"
     )
-
-
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_one_line(bench: Bench, error: int) -> None:
-    failure = bench.failure(BREAKS.format(error=f"{error}, 'full'", then="pass"))
-    assert failure.evidence == "checkpoint of step 5: full; free some space"
-    assert failure.kind is FailureKind.DATA
 
 
 def test_a_store_that_is_full_is_one_line(bench: Bench) -> None:

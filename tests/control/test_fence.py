@@ -75,7 +75,7 @@ def test_the_newest_are_kept(bench: Bench) -> None:
 def test_the_one_gone_on_from_is_kept(bench: Bench) -> None:
     went_on_from(bench, steps=3, attempt=1)
     went_on_from(bench, steps=7, attempt=2, keep=1)
-    assert bench.checkpoints() == ["3-3-1", "7-3-2"]
+    assert bench.checkpoints() == ["3-3-1", "6-3-2", "7-3-2"]
 
 
 def test_what_is_torn_does_not_count_as_kept_and_is_removed(bench: Bench) -> None:

@@ -200,9 +200,11 @@ def test_a_part_that_does_not_come_in_time_is_named(bench: Bench) -> None:
     bench.clock = LeapingClock()
     failure = alone(bench, 0, "rank_0_alone_saves")
     assert failure.evidence == (
-        "worker 1 has not written its part of the checkpoint of step 1 after 600 s; every worker "
-        "of a gang must make the same calls for checkpoints"
+        "worker 1 has not written its part of the checkpoint of step 1, and nothing of it has "
+        "moved for 600 s; look whether all workers reach the storage, and make the same calls for "
+        "checkpoints"
     )
+    assert failure.kind is FailureKind.STORAGE
     assert bench.checkpoints() == ["1-3-1"]
     with pytest.raises(ArtifactError):
         bench.store.manifest("checkpoints/r2-1/train/step-0000000001-0003-0001")
@@ -221,7 +223,10 @@ def test_a_part_whose_list_of_files_is_torn_is_no_part(bench: Bench) -> None:
 def test_a_choice_that_rank_0_does_not_make_in_time_is_named(bench: Bench) -> None:
     bench.clock = LeapingClock()
     failure = alone(bench, 1, "asks")
-    assert failure.evidence.startswith("rank 0 has not said which checkpoint to go on from after")
+    assert failure.evidence.startswith(
+        "rank 0 has not said which checkpoint to go on from, and nothing of it has moved for 600 s"
+    )
+    assert failure.kind is FailureKind.STORAGE
 
 
 def test_a_worker_that_was_given_up_does_not_wait_for_the_others(bench: Bench) -> None:

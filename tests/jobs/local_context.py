@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,9 @@ class LocalContext:
     @property
     def device(self) -> str:
         return self.hardware.device
+
+    def busy(self, what: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def log(self, message: str) -> None:
         self.lines.append(message)

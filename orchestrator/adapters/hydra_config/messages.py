@@ -5,7 +5,7 @@ Each becomes one `Problem`: one line, the offending value, where it stands, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.adapters.hydra_config.schema import NAME_PATTERN, NAMED, names_at
@@ -27,6 +27,23 @@ EXPECTED: Mapping[str, str] = {
     "dict_type": "a mapping",
     "dataclass_type": "a mapping",
 }
+
+
+def problems(errors: Sequence[Any]) -> Iterator[Problem]:
+    """Yield the problems; what is neither a number nor a word that it may be is one problem."""
+    words = {error["loc"][:-1] for error in errors if _is_of_words(error)}
+    for error in errors:
+        if error["loc"][:-1] not in words:
+            yield problem(error)
+        elif _is_of_words(error):
+            path = ".".join(map(str, error["loc"][:-1]))
+            what = f"{shorten(error['input'])} is neither a number nor {error['ctx']['expected']}"
+            yield Problem(path, what)
+
+
+def _is_of_words(error: Mapping[str, Any]) -> bool:
+    """Whether this is what pydantic says of the words beside another type."""
+    return bool(error["loc"]) and str(error["loc"][-1]).startswith("literal[")
 
 
 def problem(error: Mapping[str, Any]) -> Problem:

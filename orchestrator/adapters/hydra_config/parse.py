@@ -55,7 +55,7 @@ def _validate(data: Json) -> tuple[Document | None, list[Problem]]:
     try:
         return _adapter().validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
-        return None, [messages.problem(found) for found in error.errors(include_url=False)]
+        return None, list(messages.problems(error.errors(include_url=False)))
 
 
 @cache

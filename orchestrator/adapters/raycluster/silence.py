@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from orchestrator.core.policy import AUTO, LEAST_HANG, Hanging
 from orchestrator.messages import Alive, Message
 
 # A worker that lives is heard within so many seconds, on a busy host too.
@@ -13,11 +14,14 @@ SUSPECT_SECONDS = 3.0
 
 
 class Silence:
-    """When each worker was last heard. Times in seconds; `hang` is how long a hang is."""
+    """When each worker was last heard. Times in seconds; `hang` is how long a hang is.
 
-    def __init__(self, hang: float | None) -> None:
+    A worker shows that it lives whatever its job does, so `auto` is the least that it can be.
+    """
+
+    def __init__(self, hang: Hanging) -> None:
         """Have heard nobody yet."""
-        self._hang = hang
+        self._hang = LEAST_HANG if hang == AUTO else hang
         self._last: dict[int, float] = {}
         self._looked: float | None = None
 
