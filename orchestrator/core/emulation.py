@@ -19,6 +19,9 @@ class FaultType(StrEnum):
     NAN = "nan"
     DROP = "drop"
     DELAY = "delay"
+    PRINT = "print"
+    ABORT = "abort"
+    EXIT = "exit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +30,13 @@ class Fault:
 
     Attributes:
         what: `raise` an error, `die` by SIGKILL, `hang`, be `slow`, give `nan`, `drop` a
-            collective (it never completes), `delay` collectives.
-        signature: Documented error that `raise` and `drop` end with, by its name in the catalogue.
-        text: Error of one's own, in place of a signature.
+            collective (it never completes), `delay` collectives; as native code does, `print` on
+            file descriptor 2 and go on, `abort` by SIGABRT, `exit` past all handlers.
+        signature: Documented error that `raise` and `drop` end with, and that the native ones
+            print, by its name in the catalogue.
+        text: Error of one's own, in place of a signature. `abort` and `exit` need none.
+        error: Type of what `raise` and `drop` raise: one of Python's, or any other name.
+        code: Status that `exit` ends the process with.
         at_step: Step, as the job counts, after which it comes; 0 is before the job begins.
         rate: Probability of each step, in place of `at_step`.
         seed: What the draws of `rate` come from.
@@ -44,6 +51,8 @@ class Fault:
     what: FaultType
     signature: str | None = None
     text: str | None = None
+    error: str = "RuntimeError"
+    code: int = 1
     at_step: int | None = None
     rate: float | None = None
     seed: int = 0

@@ -6,6 +6,7 @@ neither (a plain CPU device, a gang of one), out of the call that names the step
 
 from __future__ import annotations
 
+import builtins
 import os
 import signal
 import sys
@@ -134,6 +135,8 @@ class Chip:
         match fault.what:
             case FaultType.DIE:
                 os.kill(os.getpid(), signal.SIGKILL)
+            case FaultType.PRINT | FaultType.ABORT | FaultType.EXIT:
+                self._say_natively(fault)
             case FaultType.SLOW | FaultType.DELAY:
                 self._last(fault, step)
             case FaultType.NAN:
@@ -206,7 +209,17 @@ class Chip:
     # --- what they do --------------------------------------------------------------------------
 
     def _fail(self, fault: Fault) -> None:
-        raise RuntimeError(self._text(fault))
+        raise _error_type(fault.error)(self._text(fault))
+
+    def _say_natively(self, fault: Fault) -> None:
+        """Write and end as a library in C++ does: Python has no part in it."""
+        if fault.text or fault.signature:
+            os.write(2, f"{self._text(fault)}\n".encode(errors="surrogateescape"))
+        if fault.what is FaultType.ABORT:
+            signal.signal(signal.SIGABRT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGABRT)
+        if fault.what is FaultType.EXIT:
+            os._exit(fault.code)
 
     def _lose(self, fault: Fault) -> None:
         self._wait(fault.seconds)
@@ -224,6 +237,14 @@ class Chip:
         at = time.strftime("%Y-%m-%d-%H:%M:%S", time.gmtime(self._clock.now()))
         signature = catalogue()[fault.signature]
         return signature.fill(time=at, pid=os.getpid(), device=0, rank=self._rank)
+
+
+def _error_type(name: str) -> type[Exception]:
+    """Return the exception of that name: Python's own, or one made for the purpose."""
+    known = getattr(builtins, name, None)
+    if isinstance(known, type) and issubclass(known, Exception):
+        return known
+    return type(name, (Exception,), {})
 
 
 def _nothing() -> None:

@@ -170,6 +170,44 @@ def test_what_dies_is_killed() -> None:
     assert done.returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("OSError", OSError), ("VendorPanic", Exception), ("print", Exception)]
+)
+def test_an_error_has_any_type_and_words(name: str, kind: type[Exception]) -> None:
+    one = chip("raise", error=name, text="unit 7 said 0x5b")
+    with pytest.raises(kind, match=r"^unit 7 said 0x5b$") as caught:
+        one.reached(3)
+    assert type(caught.value).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "said"),
+    [
+        ("'print', text='odd: 0x5b'", 0, "odd: 0x5b\n"),
+        ("'abort', text='odd: 0x5b'", -signal.SIGABRT, "odd: 0x5b\n"),
+        ("'abort'", -signal.SIGABRT, ""),
+        ("'exit', text='odd: 0x5b', code=77", 77, "odd: 0x5b\n"),
+        ("'exit'", 1, ""),
+    ],
+)
+def test_native_code_writes_and_ends_past_all_handlers(facts: str, code: int, said: str) -> None:
+    code_of = f"""
+import atexit, sys
+from tests.emulation.test_chip import chip
+sys.stderr = None
+atexit.register(print, "a handler")
+try:
+    chip({facts}).reached(3)
+except BaseException:
+    print("an exception")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code_of], check=False, timeout=100, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (code, said)
+    assert done.stdout == ("" if code else "a handler\n")
+
+
 def test_a_fault_at_step_nought_comes_before_the_job_begins() -> None:
     faults = (Fault(what=FaultType.RAISE, text="no link", at_step=0),)
     on = pool("ascend", chip=NPU, emulation=Emulation(faults=faults))

@@ -36,6 +36,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "fleet.pools.*.emulation.faults.*.rank": (0, 1_000_000),
     "fleet.pools.*.emulation.faults.*.attempts": (1, 1000),
     "fleet.pools.*.emulation.faults.*.steps": (1, MOST),
+    "fleet.pools.*.emulation.faults.*.code": (0, 255),
     "fleet.pools.*.emulation.faults.*.factor": (1, 1_000_000),
     "fleet.pools.*.emulation.faults.*.seconds": (0, 86_400),
     "fleet.pools.*.accelerator.memory_gb": (0, MOST),

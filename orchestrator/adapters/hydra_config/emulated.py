@@ -15,7 +15,9 @@ _OPERATOR = re.compile(r"\w+::\w+(\.\w+)?")
 _PLAIN = Emulation()
 # Names that torch gives to devices and backends of its own: no other can have them.
 _TAKEN = {"device": frozenset({"cuda"}), "backend": frozenset({"nccl"})}
-_TOLD = frozenset({FaultType.RAISE.value, FaultType.DROP.value})
+_RAISED = frozenset({FaultType.RAISE.value, FaultType.DROP.value})
+_TOLD = _RAISED | {FaultType.PRINT.value}
+_MAY_TELL = frozenset({FaultType.ABORT.value, FaultType.EXIT.value})
 
 
 def problems(pools: Mapping[str, Json]) -> Iterator[Problem]:
@@ -69,12 +71,26 @@ def _fault_problems(path: str, fault: Mapping[str, Json]) -> Iterator[Problem]:
         which = "both" if texts else "neither"
         what = f"{fault['what']!r} sets {which} of 'signature' and 'text'"
         yield Problem(path, what, "set one of them")
-    elif texts and not told:
+    elif texts > 1 and fault.get("what") in _MAY_TELL:
+        yield Problem(path, f"{fault['what']!r} sets both of 'signature' and 'text'", "set one")
+    elif texts and not told and fault.get("what") not in _MAY_TELL:
         what = f"{fault.get('what')!r} tells nothing, but sets 'signature' or 'text'"
         yield Problem(path, what, "leave it out")
+    yield from _error_problems(path, fault)
     if isinstance(name, str) and name not in catalogue():
         what = f"{name!r} is no documented error"
         yield Problem(f"{path}.signature", what, choices(name, catalogue(), "errors"))
+
+
+def _error_problems(path: str, fault: Mapping[str, Json]) -> Iterator[Problem]:
+    error, what = fault.get("error"), fault.get("what")
+    if error is None:
+        return
+    if what not in _RAISED:
+        yield Problem(f"{path}.error", f"{what!r} raises nothing", "leave it out")
+    elif not str(error).isidentifier():
+        hint = "as in 'ValueError', or a name of your own"
+        yield Problem(f"{path}.error", f"{error!r} is no name of an exception", hint)
 
 
 def _in(data: Json, key: str) -> Mapping[str, Json]:

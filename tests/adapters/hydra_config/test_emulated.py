@@ -29,6 +29,16 @@ def test_a_pool_says_its_faults_and_gaps(compose: Callable[..., Settings]) -> No
     assert found.emulation.faults == (expected,)
 
 
+def test_a_fault_has_words_and_a_type_of_ones_own(compose: Callable[..., Settings]) -> None:
+    said = "{what: raise, at_step: 3, error: VendorPanic, text: 'unit 7 said 0x5b'}"
+    silent = "{what: exit, rate: 0.1, code: 77}"
+    found = compose(f"{EMULATION}.faults=[{said}, {silent}]").fleet.pools["ascend"]
+    assert found.emulation is not None
+    first, second = found.emulation.faults
+    assert (first.error, first.text) == ("VendorPanic", "unit 7 said 0x5b")
+    assert (second.code, second.rate, second.text) == (77, 0.1, None)
+
+
 def test_the_step_of_a_shipped_fault_is_moved_by_one_override(
     compose: Callable[..., Settings],
 ) -> None:
@@ -72,6 +82,20 @@ def test_the_step_of_a_shipped_fault_is_moved_by_one_override(
         (
             faults("what: raise, at_step: 1, signature: hccl_timout"),
             f"{FAULT}.signature: 'hccl_timout' is no documented error; did you mean 'hccl_timeo",
+        ),
+        (faults("what: print, at_step: 1"), f"{FAULT}: 'print' sets neither of 'signature' and "),
+        (
+            faults("what: exit, at_step: 1, text: a, signature: hccl_timeout"),
+            f"{FAULT}: 'exit' sets both of 'signature' and 'text'; set one",
+        ),
+        (faults("what: exit, at_step: 1, code: 256"), f"{FAULT}.code: 256 is out of bounds; 0 to"),
+        (
+            faults("what: print, at_step: 1, text: a, error: ValueError"),
+            f"{FAULT}.error: 'print' raises nothing; leave it out",
+        ),
+        (
+            faults("what: raise, at_step: 1, text: a, error: 'Not Good'"),
+            f"{FAULT}.error: 'Not Good' is no name of an exception; as in 'ValueError', or a name",
         ),
         (faults("what: slow, at_step: 1, factor: 0.5"), f"{FAULT}.factor: 0.5 is out of bounds; "),
     ],
