@@ -216,8 +216,7 @@ class Chip:
         if fault.text or fault.signature:
             os.write(2, f"{self._text(fault)}\n".encode(errors="surrogateescape"))
         if fault.what is FaultType.ABORT:
-            signal.signal(signal.SIGABRT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGABRT)
+            os.abort()
         if fault.what is FaultType.EXIT:
             os._exit(fault.code)
 
