@@ -179,13 +179,14 @@ class PoolState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """A stage that waits for a place on `pool`, since `since` (seconds, epoch)."""
+    """A stage that waits for `devices` chips on `pool`, since `since` (seconds, epoch)."""
 
     pool: str
     run: str
     stage: str
     priority: int
     since: float
+    devices: int = 1
 
     @property
     def order(self) -> tuple[float, float, str, str]:

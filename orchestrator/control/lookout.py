@@ -7,27 +7,34 @@ the queues there, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
 
+from orchestrator.control.backfill import held_up_by
 from orchestrator.core.decide import at_gate, wanting
+from orchestrator.core.errors import ClusterError
+from orchestrator.core.hardware import Pool
 from orchestrator.core.recovery import QUIET, Outlook
 from orchestrator.core.run import Run, StageRun
-from orchestrator.messages import Queued
+from orchestrator.messages import PoolStatus, Queued
 from orchestrator.ports import Clock, EventStore, Gates
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_GATES = 2.0
+SECONDS_BETWEEN_WORDS = 5.0  # to those who wait as well: each is a write
 # Who has not said for so long that it waits waits no more: its controller is gone.
 SECONDS_IN_QUEUE = 30.0
+
+States: TypeAlias = Callable[[Mapping[str, Pool]], Mapping[str, PoolStatus]]
 
 
 class Lookout:
     """Looks around for one run."""
 
-    def __init__(self, store: EventStore, gates: Gates, clock: Clock) -> None:
-        """Know nothing yet."""
-        self._store, self._gates, self._clock = store, gates, clock
-        self._next_look = self._next_gates = 0.0
+    def __init__(self, store: EventStore, gates: Gates, clock: Clock, states: States) -> None:
+        """Know nothing yet; `states` returns the live state of pools."""
+        self._store, self._gates, self._clock, self._states = store, gates, clock, states
+        self._next_look = self._next_gates = self._next_word = 0.0
         self._queued: dict[str, Queued] = {}
         self._outlook = QUIET
 
@@ -40,10 +47,10 @@ class Lookout:
         now, tick = self._clock.now(), self._clock.monotonic()
         wanting_now = wanting(run, now if at is None else at)
         wanted = {stage.name: _entry(run, stage, self._queued, now) for stage in wanting_now}
-        if tick >= self._next_look or wanted.keys() != self._queued.keys():
+        if tick >= self._next_look or wanted != self._queued:  # another stage, or another pool
             self._next_look = tick + SECONDS_BETWEEN_LOOKS
             drained = self._store.drained()
-            behind = dict(self._line_up(run, wanted, now))
+            behind = dict(self._line_up(run, wanted, now, tick))
             self._outlook = Outlook(drained=drained, opened=self._opened(run, tick), behind=behind)
         return self._outlook
 
@@ -54,25 +61,32 @@ class Lookout:
             self._store.queue_up(run.header.run, (), self._clock.now())
 
     def _line_up(
-        self, run: Run, wanted: Mapping[str, Queued], now: float
+        self, run: Run, wanted: Mapping[str, Queued], now: float, tick: float
     ) -> Iterator[tuple[str, str]]:
         """Say what the run waits for, and yield the stages that others go before, with who."""
-        if wanted or self._queued:
+        if wanted != self._queued or (wanted and tick >= self._next_word):
             self._queued = dict(wanted)
+            self._next_word = tick + SECONDS_BETWEEN_WORDS
             self._store.queue_up(run.header.run, tuple(wanted.values()), now)
         if not wanted:
             return
         queue = self._store.queue(now - SECONDS_IN_QUEUE)
+        others = {one.pool for one in queue if one.run != run.header.run}
+        states = self._states_of(run, {one.pool for one in wanted.values()} & others)
         for name, mine in wanted.items():
-            ahead = [
-                one
-                for one in queue
-                if one.pool == mine.pool and one.run != mine.run and one.order < mine.order
-            ]
-            if ahead:
-                first = min(ahead, key=lambda one: one.order)
+            first = held_up_by(mine, queue, states.get(mine.pool), now)
+            if first is not None:
                 who = f"{first.run}/{first.stage} (priority {first.priority})"
                 yield name, f"waits for pool {mine.pool!r} behind {who}"
+
+    def _states_of(self, run: Run, names: set[str]) -> Mapping[str, PoolStatus]:
+        """Return the state of the pools `names`, as far as the cluster tells."""
+        if not names:
+            return {}
+        try:
+            return self._states({name: run.plan.pools[name] for name in names})
+        except ClusterError:
+            return {}
 
     def _opened(self, run: Run, tick: float) -> Mapping[str, str]:
         shut = at_gate(run)
@@ -91,10 +105,12 @@ def _entry(run: Run, stage: StageRun, before: Mapping[str, Queued], now: float) 
     kept = before.get(stage.name)
     if kept is not None and kept.pool == stage.pool:
         return kept
+    needs = stage.planned.stage.on(stage.pool).needs
     return Queued(
         pool=stage.pool,
         run=run.header.run,
         stage=stage.name,
         priority=run.plan.priority,
         since=now,
+        devices=needs.least * needs.devices,
     )

@@ -71,7 +71,7 @@ class Controller:
         self._observer = observer
         self._cancel_reason: str | None = None
         self._next_cancel_check = 0.0
-        self._lookout = Lookout(world.store, world.gates, world.clock)
+        self._lookout = Lookout(world.store, world.gates, world.clock, world.cluster.pools)
         self._outlook = QUIET
         self._steps = Steps()
         self._mute: dict[str, float] = {}

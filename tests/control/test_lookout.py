@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from orchestrator.control.lookout import SECONDS_IN_QUEUE, Lookout
+from orchestrator.core.errors import ClusterError
 from orchestrator.core.fold import apply, begin
+from orchestrator.core.hardware import Pool
 from orchestrator.core.policy import Gate
 from orchestrator.core.recovery import Outlook
 from orchestrator.core.run import Run
-from orchestrator.core.state import AttemptPlaced, AttemptStarted, GateReached, RunStarted
-from orchestrator.messages import Queued
+from orchestrator.core.state import (
+    AttemptPlaced,
+    AttemptStarted,
+    GateReached,
+    RunStarted,
+    StageMoved,
+)
+from orchestrator.messages import PoolState, PoolStatus, Queued
 from tests.build import header, plan, stage
 from tests.fakes import FakeClock, FakeGates, MemoryStore
 
@@ -18,18 +28,29 @@ APPROVAL = Gate(kind="approval")
 class Post:
     """A run of one stage, and its lookout."""
 
-    def __init__(self, gate: Gate | None = None) -> None:
+    def __init__(self, gate: Gate | None = None, pools: Sequence[str] = ("a",)) -> None:
         self.store, self.gates, self.clock = MemoryStore(), FakeGates(), FakeClock(100.0)
-        self.lookout = Lookout(self.store, self.gates, self.clock)
-        self.run: Run = apply(begin(header(plan(stage("s", gate=gate)))), RunStarted(3), 100.0)
+        self.free: int | None = None
+        self.lookout = Lookout(self.store, self.gates, self.clock, self.states)
+        self.run: Run = apply(
+            begin(header(plan(stage("s", gate=gate), pools=pools))), RunStarted(3), 100.0
+        )
+
+    def states(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
+        if self.free is None:
+            raise ClusterError("the head is silent")
+        up = PoolState.UP
+        return {n: PoolStatus(name=n, state=up, devices=8, free=self.free) for n in wanted}
 
     def look(self, after: float = 0.0) -> Outlook:
         self.clock.sleep(after)
         return self.lookout.look(self.run)
 
 
-def other(priority: int, since: float) -> Queued:
-    return Queued(pool="a", run="other", stage="t", priority=priority, since=since)
+def other(priority: int, since: float, devices: int = 1) -> Queued:
+    return Queued(
+        pool="a", run="other", stage="t", priority=priority, since=since, devices=devices
+    )
 
 
 def test_emptied_pools_are_seen_within_a_second() -> None:
@@ -51,6 +72,25 @@ def test_who_has_a_higher_priority_or_came_first_goes_before() -> None:
     assert "s" in post.look(after=0.6).behind
     post.store.queue_up("other", (), 100.0)
     assert post.look(after=0.6).behind == {}
+
+
+def test_who_needs_a_free_chip_passes_one_that_waits_for_more_than_are_free() -> None:
+    post = Post()
+    post.store.queue_up("other", (other(priority=0, since=50.0, devices=8),), 100.0)
+    assert post.look().behind, "nobody knows what is free"
+    post.free = 4
+    assert post.look(after=0.6).behind == {}
+    post.free = 8
+    assert post.look(after=0.6).behind, "now the other one has its place"
+
+
+def test_after_a_move_the_line_of_the_pool_before_holds_nobody_up() -> None:
+    post = Post(pools=("a", "b"))
+    post.store.queue_up("other", (other(priority=5, since=50.0),), 100.0)
+    assert post.look().behind
+    post.run = apply(post.run, StageMoved("s", "b", "goes to b"), 100.1)
+    assert post.look(after=0.1).behind == {}
+    assert [one.pool for one in post.store.queue(0.0) if one.run == "run"] == ["b"]
 
 
 def test_who_has_not_been_heard_for_long_waits_no_more() -> None:

@@ -114,6 +114,7 @@ class Notes(Database):
                 "pool": one.pool,
                 "priority": one.priority,
                 "since": one.since,
+                "devices": one.devices,
                 "at": at,
             }
             for one in entries
@@ -128,8 +129,15 @@ class Notes(Database):
         with self._reading() as connection:
             rows = connection.execute(select(queues).where(queues.c.at >= since)).all()
         return [
-            Queued(pool=r.pool, run=r.run, stage=r.stage, priority=r.priority, since=r.since)
-            for r in rows
+            Queued(
+                pool=row.pool,
+                run=row.run,
+                stage=row.stage,
+                priority=row.priority,
+                since=row.since,
+                devices=row.devices,
+            )
+            for row in rows
         ]
 
     def note_verdict(self, verdict: Verdict) -> None:

@@ -106,13 +106,14 @@ approvals = Table(
 )
 
 queues = Table(
-    "queues",
+    "lines",  # `queues`, of databases of the first version, did not say how many chips
     metadata,
     Column("run", Text, ForeignKey("runs.run"), primary_key=True),
     Column("stage", Text, primary_key=True),
     Column("pool", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("since", Double, nullable=False),
+    Column("devices", Integer, nullable=False),
     Column("at", Double, nullable=False),
 )
 
