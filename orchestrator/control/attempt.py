@@ -21,6 +21,7 @@ from orchestrator.control.desk import CancelledError, Desk, DrainedError
 from orchestrator.control.evidence import describe
 from orchestrator.control.figures import results
 from orchestrator.control.job_import import check_params, extend_path, load_job
+from orchestrator.control.native import following
 from orchestrator.control.outbox import Outbox, valid_message
 from orchestrator.control.output import capture
 from orchestrator.control.watchdog import Hang, Watchdog
@@ -65,7 +66,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
 
     Never raises. Closing the generator tells the job to end and takes its scratch away.
     """
-    desk = Desk(store, clock, Outbox(), threading.Event())
+    desk = Desk(store, clock, Outbox(rank, following()), threading.Event())
     attempt = _Attempt(request, rank, rendezvous, Surroundings(gang, chip), desk)
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
     thread.start()

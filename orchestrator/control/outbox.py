@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
+from orchestrator.control.native import NativeOutput
 from orchestrator.core.text import valid
 from orchestrator.messages import (
     Failed,
@@ -34,10 +35,15 @@ _Told: TypeAlias = LogLine | Report | Resumed | Saved | tuple[int, Mapping[str, 
 
 
 class Outbox:
-    """Messages that wait to be read, and the outcome, which comes once and last."""
+    """Messages that wait to be read, and the outcome, which comes once and last.
 
-    def __init__(self) -> None:
+    With `native`, what the process of worker `rank` writes are lines too, in one order with what
+    the job prints.
+    """
+
+    def __init__(self, rank: int = 0, native: NativeOutput | None = None) -> None:
         """Begin empty."""
+        self._rank, self._native = rank, native
         self._told: deque[_Told] = deque()
         self._progress: tuple[int, int] | None = None
         self._read_progress: tuple[int, int] | None = None
@@ -63,6 +69,10 @@ class Outbox:
 
     def line(self, line: LogLine) -> None:
         """Add a line, or count it as lost when nobody reads."""
+        if self._native is None or not self._native.write(line.text):
+            self._keep(line)
+
+    def _keep(self, line: LogLine) -> None:
         with self._lock:
             if self._lines < MOST_LINES:
                 self._told.append(line)
@@ -84,6 +94,9 @@ class Outbox:
 
     def drain(self) -> list[Message]:
         """Take out all that is there but the outcome, oldest first."""
+        if self._native is not None:
+            for text in self._native.rest() if self._outcome else self._native.lines():
+                self._keep(LogLine(self._rank, text))
         with self._lock:
             taken = [_message(self._told.popleft()) for _ in range(len(self._told))]
             self._lines = 0

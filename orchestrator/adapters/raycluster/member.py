@@ -10,6 +10,7 @@ import ray
 
 from orchestrator.adapters.raycluster import visible
 from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.control import native
 from orchestrator.control import rendezvous as meeting
 from orchestrator.control.job_import import extend_path, load_job
 from orchestrator.core.errors import ClusterError
@@ -32,9 +33,10 @@ def run_task(
         return
     yield (Placed((node,)),)
     last: Sequence[Message] = ()
-    for batch in worker(request, rank=rank, rendezvous=rendezvous):
-        yield batch
-        last = batch
+    with native.followed():  # a process of Ray's runs one attempt at a time
+        for batch in worker(request, rank=rank, rendezvous=rendezvous):
+            yield batch
+            last = batch
     if any(isinstance(one, Failed) and one.failure.kind is FailureKind.HANG for one in last):
         visible.end_with_its_threads()
 

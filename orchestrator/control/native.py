@@ -1,0 +1,194 @@
+"""What comes by file descriptors 1 and 2, whoever writes: Python, libraries in C++, children.
+
+A worker process of a cluster writes to files of its own, which the cluster keeps. So nothing is
+put between: what is new in these files is read, now and then, and what a job prints is written to
+them too. Whatever a dying process had still to say stands there, in order, for whoever looks after
+it. Where the descriptors are no files (a pipe, a terminal) files without a name take their place,
+and what is read is written on to where it was meant for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from orchestrator.core.text import valid
+
+STREAMS = (1, 2)
+MOST_BYTES = 1 << 20  # of a stream that are read at once
+MOST_BEHIND = 16 << 20  # bytes that a reader may lag behind before it leaves some out
+LONGEST_LINE = 10_000
+# By these lines a cluster marks in its own files whose they are.
+_MARKS = (":job_id:", ":actor_name:", ":task_name:")
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A file that is followed: read from `at` on. `original` is what it stands in for."""
+
+    descriptor: int
+    reader: int
+    at: int
+    original: int | None = None
+    begun: bytes = b""
+
+    def lines(self) -> Iterator[str]:
+        """Yield the whole lines that have come since."""
+        size = os.fstat(self.reader).st_size
+        self.at = min(self.at, size)  # it may have been cut short
+        if size - self.at > MOST_BEHIND:
+            skipped = size - self.at - MOST_BYTES
+            self.at, self.begun = self.at + skipped, b""
+            yield f"{skipped} bytes were not kept: printed faster than they are read"
+        block = os.pread(self.reader, MOST_BYTES, self.at)
+        self.at += len(block)
+        self._hand_on(block)
+        *whole, self.begun = (self.begun + block).split(b"\n")
+        while len(self.begun) > LONGEST_LINE:
+            whole, self.begun = [*whole, self.begun[:LONGEST_LINE]], self.begun[LONGEST_LINE:]
+        for line in whole:
+            yield from _text(line)
+
+    def rest(self) -> Iterator[str]:
+        """Yield all that is left, the last line without its end."""
+        while self.at < os.fstat(self.reader).st_size:
+            yield from self.lines()
+        yield from _text(self.begun) if self.begun else ()
+        self.begun = b""
+
+    def _hand_on(self, block: bytes) -> None:
+        """Write on what was meant for elsewhere; what is read of a file without a name can go."""
+        if self.original is None:
+            return
+        with suppress(OSError):
+            os.write(self.original, block)
+        if self.at > MOST_BEHIND and self.at == os.fstat(self.reader).st_size:
+            os.ftruncate(self.reader, 0)
+            self.at = 0
+
+    def close(self) -> None:
+        """Give the descriptor back what it had."""
+        if self.original is not None:
+            os.dup2(self.original, self.descriptor)
+            os.close(self.original)
+        os.close(self.reader)
+
+
+class NativeOutput:
+    """What this process writes, by line."""
+
+    def __init__(self) -> None:
+        """Begin to follow: what was written before is another's."""
+        self._lock = threading.RLock()  # what is freed meanwhile may print
+        self._streams: list[_Stream] = []
+        self._writer: int | None = None
+        flush()
+        with suppress(OSError):
+            self._follow()
+
+    def _follow(self) -> None:
+        seen: set[tuple[int, int]] = set()
+        for descriptor in STREAMS:
+            found = os.fstat(descriptor)
+            if (found.st_dev, found.st_ino) in seen:
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            follow = _file if stat.S_ISREG(found.st_mode) else _instead
+            self._streams.append(follow(descriptor, found.st_size))
+        self._writer = os.dup(STREAMS[-1])
+
+    def write(self, line: str) -> bool:
+        """Write a line among all others; return whether it will be read."""
+        text = valid(line[:LONGEST_LINE]) + "\n"
+        with self._lock:
+            if self._writer is None:
+                return False
+            try:
+                os.write(self._writer, text.encode())
+            except OSError:  # no space left
+                return False
+        return True
+
+    def lines(self) -> list[str]:
+        """Return the whole lines that have come since."""
+        with self._lock, suppress(OSError):
+            return [line for stream in self._streams for line in stream.lines()]
+        return []
+
+    def rest(self) -> list[str]:
+        """Return all that is left, also what the C library still holds."""
+        flush()
+        with self._lock, suppress(OSError):
+            return [line for stream in self._streams for line in stream.rest()]
+        return []
+
+    def close(self) -> None:
+        """Follow no more. Safe to call twice."""
+        with self._lock:
+            streams, self._streams = self._streams, []
+            writer, self._writer = self._writer, None
+        with suppress(OSError):
+            if writer is not None:
+                os.close(writer)
+            for stream in streams:
+                stream.close()
+
+
+# Descriptors belong to the process: so does who follows them.
+_following: list[NativeOutput] = []
+
+
+@contextmanager
+def followed() -> Iterator[None]:
+    """Follow what this process writes; only where it runs one attempt, and nothing else."""
+    output = NativeOutput()
+    _following.append(output)
+    try:
+        yield
+    finally:
+        _following.remove(output)
+        output.close()
+
+
+def following() -> NativeOutput | None:
+    """Return what this process writes, where that is followed."""
+    return _following[-1] if _following else None
+
+
+def flush() -> None:
+    """Have written what Python and the C library hold back."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or replaced by the job
+            stream.flush()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)
+
+
+def _file(descriptor: int, size: int) -> _Stream:
+    """Follow the file that a descriptor writes to, by a descriptor with a place of its own."""
+    return _Stream(descriptor, os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY), size)
+
+
+def _instead(descriptor: int, _size: int) -> _Stream:
+    """Put a file without a name in the place of a descriptor, and follow that."""
+    with tempfile.TemporaryFile() as spool:
+        writer = os.open(f"/proc/self/fd/{spool.fileno()}", os.O_WRONLY | os.O_APPEND)
+        reader = os.open(f"/proc/self/fd/{spool.fileno()}", os.O_RDWR)
+    original = os.dup(descriptor)
+    os.dup2(writer, descriptor)
+    os.close(writer)
+    return _Stream(descriptor, reader, 0, original)
+
+
+def _text(line: bytes) -> Iterator[str]:
+    """Yield a line as a terminal would leave it, unless the cluster wrote it for itself."""
+    text = line.decode(errors="backslashreplace").rstrip("\r").rpartition("\r")[2]
+    if not text.startswith(_MARKS):
+        yield text[:LONGEST_LINE]
