@@ -5,10 +5,12 @@ A verb is a module `VERB.py` of this package with `run(args) -> Exit`; it import
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
+from orchestrator.adapters import terminal
 from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.core.errors import OrchestratorError
@@ -20,11 +22,23 @@ MODULES = {
     "_gateway": "gateway",
     "_keep": "keep",
 }
+# What drives a run goes on without its terminal.
+DRIVING = frozenset(
+    {"launch", "resume", "rerun", "switch", "qualify", "deploy", "cancel", "_drive"}
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    args = parser.parse(sys.argv[1:] if argv is None else argv)
+    with terminal.any_encoding():
+        args = parser.parse(sys.argv[1:] if argv is None else argv)
+        if args.verb not in DRIVING:
+            return _run(args)
+        with terminal.lasting():
+            return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     module = importlib.import_module(f"orchestrator.cli.{MODULES.get(args.verb, args.verb)}")
     try:
         code: Exit = module.run(args)

@@ -14,9 +14,11 @@ from orchestrator.cli.live import LiveView
 def run(args: argparse.Namespace) -> Exit:
     """Drive a run that the event store has, on the services that are up."""
     at = wiring.home()
-    header = wiring.event_store(at).header(args.run)
+    store = wiring.event_store(at)
+    header = store.header(args.run)
     found = hydra_config.parse(header.config)
     with (
+        session.begun(store, header),
         LiveView(tables.console()) as view,
         session.services(
             found, at, session.startable(found, header.plan), keep=lambda: True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from orchestrator import session, wiring
-from orchestrator.cli import composing, plan, tables
+from orchestrator.cli import composing, plan, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.core.errors import ConfigError, Problem
@@ -82,8 +82,10 @@ def _detach(args: argparse.Namespace, planned: list[tuple[Settings, Plan]]) -> E
         for found, made in planned:
             order = _order(args, found, made)
             plan.show(made, out.print)
-            wiring.event_store(order.at).create(order.header, order.header.created)
-            hand_over(order)
+            store = wiring.event_store(order.at)
+            store.create(order.header, order.header.created)
+            with session.begun(store, order.header):
+                hand_over(order)
     return Exit.SUCCEEDED
 
 
@@ -95,11 +97,14 @@ def check_detachable(settings: Sequence[Settings]) -> None:
 
 
 def hand_over(order: session.Order) -> None:
-    """Hand a run of the event store to a Ray job, and say so."""
+    """Hand a run of the event store to a Ray job, and say so once that has it."""
     name, out = order.header.run, tables.console()
     chosen = {"--no-cache": not order.reuse, "--take-over": order.by_force}
     flags = [flag for flag, given in chosen.items() if given]
-    wiring.submit(order.found, order.at, name, flags)
+    store = wiring.event_store(order.at)
+    before = runs.load(store, order.header)
+    job = wiring.submit(order.found, order.at, name, flags)
+    session.hand_over(job, store, before, wiring.clock())
     out.print(f"\nRun [bold]{name}[/] goes on by itself.")
     commands = [
         ("To see how it goes:", f"orchestrator status {name}"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +17,7 @@ from orchestrator.cli import tables
 from orchestrator.control.loop import Controller
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.state import StageState
-from orchestrator.messages import Message, Points, Progress, Waiting
+from orchestrator.messages import Message, Points, Progress, Untold, Waiting
 from orchestrator.ports import Clock
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -128,6 +128,11 @@ class LiveView:
             if line and self._told.get(stage.name) != line:
                 self._told[stage.name] = line
                 self._console.print(f"{stage.name}: {line}", markup=False)
+
+    def untold(self, untold: Sequence[Untold]) -> None:
+        """Print what could not be told of the run."""
+        for one in untold:
+            self._console.print(f"not told: {one}", style="yellow", markup=False)
 
     # --- drawing -------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from orchestrator.messages import Lease
 
 # Three renewals: a controller that has missed so many has lost its machine or its store.
 SECONDS_OF_DOUBT = 15.0
+# A run that was recorded for so long, and that nobody has begun, will not be begun by itself.
+SECONDS_TO_BEGIN = 60.0
 Lives: TypeAlias = Callable[[str], bool | None]
 
 
@@ -28,10 +30,13 @@ class Presence(StrEnum):
 def presence(run: Run, lease: Lease | None, now: float, lives: Lives) -> Presence | None:
     """Return whether the controller of `run` is there; `None` when it needs none, or had none yet.
 
-    `lives` says of the holder of a lease whether it lives, or `None` where it can't be seen.
+    One that should have come by now is gone. `lives` says of the holder of a lease whether it
+    lives, or `None` where it can't be seen.
     """
-    if run.done or (lease is None and not run.epoch):
+    if run.done:
         return None
+    if lease is None and not run.epoch:
+        return Presence.GONE if now - run.header.created > SECONDS_TO_BEGIN else None
     there = lease is not None and alive(lease, now, lives)
     return Presence.ALIVE if there else Presence.GONE
 

@@ -58,6 +58,13 @@ class ClusterSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """How a run uses the database: `patience` seconds may it be away before the run stops."""
+
+    patience: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """A whole config. `resolved` is what Hydra composed, interpolations filled in."""
 
@@ -69,6 +76,7 @@ class Settings:
     priority: int = 0
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     jobs: JobSettings = field(default_factory=JobSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)

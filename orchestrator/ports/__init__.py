@@ -5,7 +5,7 @@ Foreign errors are translated by the adapter: a port raises only what its docstr
 
 from orchestrator.ports.endpoints import EndpointStore, Traffic
 from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
-from orchestrator.ports.pools import Chip, Cluster, Replicas, Serving, Worker
+from orchestrator.ports.pools import Chip, Cluster, Job, Replicas, Serving, Worker
 from orchestrator.ports.registry import Registry
 from orchestrator.ports.stores import ArtifactStore, EventStore, Point, Stored
 
@@ -17,6 +17,7 @@ __all__ = [
     "EndpointStore",
     "EventStore",
     "Gates",
+    "Job",
     "Observer",
     "Point",
     "Registry",

@@ -101,6 +101,22 @@ class Serving(Protocol):
         ...
 
 
+class Job(Protocol):
+    """A command that runs on the cluster by itself."""
+
+    def status(self) -> str:
+        """Return what it is: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED; empty if unknown."""
+        ...
+
+    def last_words(self) -> str:
+        """Return the last lines of what it printed, as one line."""
+        ...
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        ...
+
+
 class Replicas(Serving, Protocol):
     """Where single revisions are deployed: what rollouts and the keeper work with."""
 

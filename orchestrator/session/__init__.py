@@ -4,6 +4,7 @@
 drive itself, `interrupts.py` what Ctrl-C does.
 """
 
+from orchestrator.session.beginning import begun, hand_over
 from orchestrator.session.claim import claim
 from orchestrator.session.driving import View, launch, resume, serves, wind_down
 from orchestrator.session.order import Order, new_header
@@ -13,7 +14,9 @@ __all__ = [
     "Addresses",
     "Order",
     "View",
+    "begun",
     "claim",
+    "hand_over",
     "launch",
     "new_header",
     "resume",

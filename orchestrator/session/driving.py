@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, Self
 
 from orchestrator import wiring
+from orchestrator.adapters import terminal
 from orchestrator.adapters.log_files import LogFiles
+from orchestrator.control.border import Telling, outcome
 from orchestrator.control.loop import Controller
 from orchestrator.control.world import World
-from orchestrator.core.errors import ClusterError, StaleControllerError
+from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
 from orchestrator.core.run import Run
 from orchestrator.core.state import StageState
-from orchestrator.messages import Message
+from orchestrator.messages import Message, Untold
 from orchestrator.ports import Cluster, Observer, Serving, Tracker
+from orchestrator.session.beginning import begun
 from orchestrator.session.claim import claim
 from orchestrator.session.interrupts import Interrupts
 from orchestrator.session.order import Order
@@ -24,6 +28,7 @@ from orchestrator.session.services import Addresses
 from orchestrator.supervisor import holder
 
 SECONDS_TO_FINISH_TRACKING = 60.0
+OUTPUT = "output.txt"  # what a terminal that is gone should have shown
 
 
 class View(Protocol):
@@ -39,6 +44,10 @@ class View(Protocol):
 
     def changed(self) -> None:
         """Take notice that the run has a new event."""
+        ...
+
+    def untold(self, untold: Sequence[Untold]) -> None:
+        """Take notice of what could not be told of the run."""
         ...
 
 
@@ -99,9 +108,13 @@ def _drive(
             store.create(header, header.created)
         else:
             claim(store, header, by_force=order.by_force)
+        closing.enter_context(begun(store, header))
+        telling = Telling()
+        closing.callback(lambda: _show_untold(view, telling))
         logs = LogFiles(at / "logs" / header.run)
-        closing.callback(logs.close)
-        shown = _Shown(view, len(store.events(header.run)))
+        terminal.spare(logs.folder / OUTPUT)
+        closing.callback(telling.tell, "log files were not closed", logs.close)
+        shown = _Shown(view, len(store.events(header.run)), telling)
         shown.tracker = wiring.tracker(
             found, store, addresses.tracking, logs.folder, shown.last_event
         )
@@ -114,10 +127,13 @@ def _drive(
             clock=wiring.clock(),
             gates=wiring.gates(store),
             holder=holder.name(),
+            patience=found.database.patience,
+            telling=telling,
         )
         bench = replace(wiring.workbench(found, at, reuse=order.reuse), kept=order.kept)
-        controller = Controller(header, world, bench, _both(logs.observe, view.observe))
+        controller = Controller(header, world, bench, _both(telling, logs.observe, view.observe))
         closing.enter_context(_parting(controller, world, order))
+        closing.enter_context(controller.lease)
         shown.follow(controller)
         interrupts.cancel(controller)
         if hands.reason:
@@ -133,16 +149,20 @@ def _parting(controller: Controller, world: World, order: Order) -> Iterator[Non
         yield
     except StaleControllerError as error:
         world.tracker.close(0.0)  # what is to be written is the other's now
-        lease = world.store.lease(name)
+        lease = outcome(partial(world.store.lease, name)).value
         by = f" (epoch {lease.epoch})" if lease else ""
         message = f"another controller has taken run {name} over{by}; this one stops"
         raise StaleControllerError(message) from error
     except ClusterError as error:
         message = f"{error}; when it is up, run {name} goes on: orchestrator resume {name}"
         raise ClusterError(message) from error
+    except StoreError as error:
+        message = f"{error}; when it is mended, run {name} goes on: orchestrator resume {name}"
+        raise StoreError(message) from error
     finally:
         if not isinstance(sys.exception(), StaleControllerError):
-            _part(controller.run, world, order)
+            part = partial(_part, controller.run, world, order)
+            world.telling.tell("last words were not written", part)
 
 
 def _part(run: Run, world: World, order: Order) -> None:
@@ -164,12 +184,17 @@ def serves(run: Run) -> bool:
     )
 
 
-def _both(first: Observer, second: Observer) -> Observer:
+def _both(telling: Telling, logs: Observer, view: Observer) -> Observer:
     def observe(stage: str, attempt: int, message: Message) -> None:
-        first(stage, attempt, message)
-        second(stage, attempt, message)
+        telling.tell("log lines were not written", partial(logs, stage, attempt, message))
+        telling.tell("lines were not shown", partial(view, stage, attempt, message))
 
     return observe
+
+
+def _show_untold(view: View, telling: Telling) -> None:
+    if telling.untold:
+        telling.tell("lines were not shown", partial(view.untold, telling.untold))
 
 
 class _Shown:
@@ -177,22 +202,22 @@ class _Shown:
 
     tracker: Tracker
 
-    def __init__(self, view: View, events: int) -> None:
-        self._view, self._events = view, events
+    def __init__(self, view: View, events: int, telling: Telling) -> None:
+        self._view, self._events, self._telling = view, events, telling
         self._controller: Controller | None = None
 
     def follow(self, controller: Controller) -> None:
         """Show this controller's run from now on."""
         self._controller = controller
-        self._view.follow(controller)
+        self._telling.tell("lines were not shown", partial(self._view.follow, controller))
 
     def last_event(self) -> int:
         """Return the number of the last event that the controller has committed, or found."""
         return self._controller.run.seq if self._controller else self._events
 
     def notify(self) -> None:
-        self.tracker.notify()
-        self._view.changed()
+        self._telling.tell("notices were not taken", self.tracker.notify)
+        self._telling.tell("lines were not shown", self._view.changed)
 
     def close(self, timeout: float) -> bool:
         return self.tracker.close(timeout)

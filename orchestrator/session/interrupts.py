@@ -1,4 +1,8 @@
-"""What Ctrl-C and SIGTERM do to a command and to its run."""
+"""What Ctrl-C and SIGTERM do to a command and to its run, and what a lost terminal does not.
+
+A run outlives its terminal: SIGHUP is ignored, also by what the command starts. `orchestrator
+logs -f` follows the run from another one, `orchestrator cancel` ends it.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,14 @@ _Handler: TypeAlias = Any  # of a signal: a function, or one of signal's own num
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does."""
+    """Let SIGTERM end a command as Ctrl-C does, and let it go on without its terminal."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hung_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGHUP, hung_up)
 
 
 class Interrupts:

@@ -11,6 +11,7 @@ from orchestrator import supervisor
 from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.messages import PoolStatus
+from orchestrator.ports import Job
 from orchestrator.supervisor import Tenancy
 from orchestrator.wiring.adapters import (
     HOME_VARIABLE,
@@ -117,8 +118,8 @@ def stop_tracking(at: Path) -> bool:
     return mlflow_server.down(at)
 
 
-def submit(found: Settings, at: Path, run: str, flags: Sequence[str]) -> str:
-    """Hand run `run` to a controller that runs as a Ray job; return the job's id.
+def submit(found: Settings, at: Path, run: str, flags: Sequence[str]) -> Job:
+    """Hand run `run` to a controller that runs as a Ray job; return the job.
 
     `flags` are those of the command `_drive`.
 

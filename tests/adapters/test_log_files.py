@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from orchestrator.adapters.log_files import LogFiles, existing, reports
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import Failed, LogLine, Report
@@ -21,3 +23,33 @@ def test_lines_failures_and_reports_of_an_attempt_lie_together(tmp_path: Path) -
     assert file.read_text() == "[0] kl_mean: 3\nparity: kl_mean is 3\n"
     kept = {path.name: path.read_text() for path in reports(logs.folder, "parity", 1).iterdir()}
     assert kept == {"parity.md": "Not passed."}
+
+
+def test_text_that_is_no_unicode_is_written_as_escapes(tmp_path: Path) -> None:
+    logs = LogFiles(tmp_path)
+    logs.observe("s", 1, LogLine(0, "half \ud83d, and \udcff"))
+    logs.observe("s", 1, Report("a.txt", "\ud800"))
+    logs.close()
+    (file,) = existing(tmp_path)
+    assert file.read_text() == "[0] half \\ud83d, and \\udcff\n"
+    assert (reports(tmp_path, "s", 1) / "a.txt").read_text() == "\\ud800"
+
+
+def test_a_line_that_finds_no_room_is_lost_alone(tmp_path: Path) -> None:
+    logs = LogFiles(tmp_path)
+    (tmp_path / "s.1.log").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        logs.observe("s", 1, LogLine(0, "lost"))
+    logs.close()
+    (tmp_path / "s.1.log").unlink()
+    logs.observe("s", 1, LogLine(0, "kept"))
+    logs.close()
+    assert (tmp_path / "s.1.log").read_text() == "[0] kept\n"
+
+
+def test_a_folder_that_can_not_be_made_is_no_matter_until_there_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "logs").touch()
+    logs = LogFiles(tmp_path / "logs/run")
+    with pytest.raises(OSError, match="Not a directory"):
+        logs.observe("s", 1, LogLine(0, "lost"))
+    logs.close()

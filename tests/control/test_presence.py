@@ -40,5 +40,11 @@ def test_a_run_without_a_lease_had_a_controller_only_if_it_began() -> None:
     assert there(None, 0.0, lives=None) is None
 
 
+def test_a_run_that_nobody_begins_for_a_minute_is_lost() -> None:
+    assert there(None, 59.0, lives=None) is None
+    assert there(None, 61.0, lives=None) is Presence.GONE
+    assert there(LEASE, 61.0, lives=True) is Presence.ALIVE
+
+
 def test_a_run_that_has_ended_needs_no_controller() -> None:
     assert there(LEASE, 101.0, RunStarted(1), RunFailed("broken"), lives=True) is None

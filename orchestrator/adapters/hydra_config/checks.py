@@ -23,6 +23,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "attempt_limit": (1, 1_000_000),
     "priority": (-1000, 1000),
     "tracking.system_seconds": (0, 86_400),
+    "database.patience": (0, 86_400),
     "cluster.serve_port": (1, 65_535),
     "cluster.object_store_mb": (75, MOST),
     "cluster.patience": (1, MOST),

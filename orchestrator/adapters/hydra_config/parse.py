@@ -80,6 +80,7 @@ def _settings(document: Document) -> Settings:
         storage=document.storage,
         tracking=document.tracking,
         cluster=document.cluster,
+        database=document.database,
         qualification=document.qualification,
         tags=document.tags,
     )

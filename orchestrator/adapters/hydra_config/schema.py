@@ -29,6 +29,7 @@ from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.qualification import Rules
 from orchestrator.core.settings import (
     ClusterSettings,
+    DatabaseSettings,
     JobSettings,
     StorageSettings,
     TrackingSettings,
@@ -72,6 +73,7 @@ class Document:
     priority: int = 0
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     jobs: JobSettings = field(default_factory=JobSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)

@@ -1,0 +1,83 @@
+"""From a run that is recorded to one that a controller has.
+
+A run that fails in between ends with its reason, and waits for nobody. One that is handed to a
+job on the cluster is looked after until the job has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from orchestrator import wiring
+from orchestrator.control.border import reason
+from orchestrator.core.errors import ClusterError, StoreError
+from orchestrator.core.fold import begin
+from orchestrator.core.run import Run, RunHeader
+from orchestrator.core.state import (
+    CancelRequested,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    StageCancelled,
+)
+from orchestrator.ports import Clock, EventStore, Job
+
+SECONDS_TO_BEGIN = 30.0  # for the job to be begun by the cluster, and then to have the run
+SECONDS_BETWEEN_LOOKS = 0.3
+ENDS = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
+
+
+def hand_over(job: Job, store: EventStore, before: Run, clock: Clock) -> None:
+    """Wait until `job` has the run, which stood as `before` when the job was submitted.
+
+    Raises:
+        ClusterError: The job has ended, or does not have it in time; it is stopped.
+    """
+    name, seq = before.header.run, before.seq
+    status, until = "", clock.monotonic() + SECONDS_TO_BEGIN
+    while not any(isinstance(item.event, RunStarted) for item in store.events(name, seq)):
+        now, last = job.status(), status
+        status = now or last
+        if status != last:
+            until = clock.monotonic() + SECONDS_TO_BEGIN
+        if status in ENDS or clock.monotonic() > until:
+            break
+        clock.sleep(SECONDS_BETWEEN_LOOKS)
+    else:
+        return
+    said = job.last_words() or "its log is empty"
+    job.stop()
+    late = f"has ended: {status}" if status in ENDS else f"has not begun: {status or 'unknown'}"
+    raise ClusterError(f"the job that was to drive run {name!r} {late}; it said: {said}")
+
+
+@contextmanager
+def begun(store: EventStore, header: RunHeader) -> Iterator[None]:
+    """End the run for the reason of whatever comes out of this, unless it has begun by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        never_began(store, header, "interrupted before it began", cancelled=True)
+        raise
+    except BaseException as error:
+        never_began(store, header, f"it never began: {type(error).__name__}: {reason(error)}")
+        raise
+
+
+def never_began(
+    store: EventStore, header: RunHeader, why: str, *, cancelled: bool = False
+) -> bool:
+    """End a run that no controller has had yet; return whether it is ended now.
+
+    Where the store is away too the run stays as it is, which is shown as lost before long.
+    """
+    ends: tuple[Event, ...] = (RunFailed(why),)
+    if cancelled:
+        stages = map(StageCancelled, begin(header).stages)
+        ends = (CancelRequested(why), *stages, RunCancelled())
+    with suppress(StoreError):  # one that has events has begun
+        store.append(header.run, 1, ends, wiring.clock().now())
+        return True
+    return False

@@ -1,0 +1,105 @@
+"""What fails before a controller has a run ends the run, with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.core.errors import ClusterError, StoreError
+from orchestrator.core.fold import fold
+from orchestrator.core.run import Run
+from orchestrator.core.state import RunStarted, StageState
+from orchestrator.session.beginning import begun, hand_over, never_began
+from tests.build import header, plan, stage
+from tests.fakes import FakeClock
+
+HEADER = header(plan(stage("s"), stage("t", "s")))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqlEventStore:
+    made = SqlEventStore(f"sqlite:///{tmp_path}/events.db")
+    made.create(HEADER, 0.0)
+    return made
+
+
+def stored(store: SqlEventStore) -> Run:
+    return fold(HEADER, ((item.at, item.event) for item in store.events("run")))
+
+
+@pytest.mark.parametrize(
+    "error", [ClusterError("the job server refuses"), OSError(36, "too long")]
+)
+def test_an_error_ends_the_run_with_its_reason(store: SqlEventStore, error: Exception) -> None:
+    with pytest.raises(type(error)), begun(store, HEADER):
+        raise error
+    run = stored(store)
+    assert run.state == "failed"
+    assert run.reason in {
+        "it never began: ClusterError: the job server refuses",
+        "it never began: OSError: too long",
+    }
+
+
+def test_an_interrupt_cancels_it(store: SqlEventStore) -> None:
+    with pytest.raises(KeyboardInterrupt), begun(store, HEADER):
+        raise KeyboardInterrupt
+    run = stored(store)
+    assert (run.state, run.reason) == ("cancelled", "interrupted before it began")
+    assert {one.state for one in run.stages.values()} == {StageState.CANCELLED}
+
+
+def test_a_run_that_has_begun_is_left_to_its_controller(store: SqlEventStore) -> None:
+    store.append("run", 1, (RunStarted(1),), 0.0)
+    with pytest.raises(StoreError), begun(store, HEADER):
+        raise StoreError("away")
+    assert stored(store).state == "running"
+    assert not never_began(store, HEADER, "late")
+
+
+class FakeJob:
+    """A job that is in each status for ten seconds, and then does `act`."""
+
+    def __init__(self, clock: FakeClock, *statuses: str) -> None:
+        self.clock, self.statuses = clock, statuses
+        self.stopped = False
+
+    def status(self) -> str:
+        return self.statuses[min(int(self.clock.monotonic() // 10), len(self.statuses) - 1)]
+
+    def last_words(self) -> str:
+        return "no module named 'orchestrator'"
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_a_job_that_has_the_run_goes_on_by_itself(store: SqlEventStore) -> None:
+    clock = FakeClock()
+    job = FakeJob(clock, "PENDING", "RUNNING")
+    clock.at(35.0, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
+    hand_over(job, store, stored(store), clock)
+    assert not job.stopped
+
+
+@pytest.mark.parametrize(
+    ("statuses", "told", "seconds"),
+    [
+        (("PENDING", "FAILED"), "has ended: FAILED", 11.0),
+        (("PENDING",), "has not begun: PENDING", 32.0),
+        (("PENDING", "RUNNING"), "has not begun: RUNNING", 42.0),
+        (("",), "has not begun: unknown", 32.0),
+    ],
+)
+def test_a_job_that_does_not_come_to_have_the_run_is_stopped_and_its_log_told(
+    store: SqlEventStore, statuses: tuple[str, ...], told: str, seconds: float
+) -> None:
+    clock = FakeClock()
+    job = FakeJob(clock, *statuses)
+    with pytest.raises(ClusterError, match=f"{told}; it said: no module"), begun(store, HEADER):
+        hand_over(job, store, stored(store), clock)
+    assert job.stopped
+    assert clock.now() < seconds
+    assert stored(store).state == "failed"
