@@ -11,16 +11,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from orchestrator.core import formats
-from orchestrator.core.errors import Problem
+from orchestrator.core.bounds import problems_of_stage
+from orchestrator.core.errors import Problem, shown
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Fleet, Pool
 from orchestrator.core.nearest import choices
-from orchestrator.core.policy import AUTO
+from orchestrator.core.planted import problems_of_faults
 from orchestrator.core.spec import Bindings, Endpoint, Pipeline, Stage
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+# Of a name that becomes a folder, a file, a label of a node and a tag; DNS and Ray allow as many.
+LONGEST_NAME = 63
+HINTED = 20  # names of stages that don't exist for which the nearest is sought
 
 
 def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
@@ -31,10 +36,12 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
     stages = pipeline.by_name
     for stage in pipeline.stages:
         yield from _value_problems(stage)
+        yield from problems_of_stage(stage)
         yield from _role_problems(stage, fleet, bindings)
         yield from _format_problems(stage, stages, fleet, bindings)
         yield from _scale_problems(stage, fleet)
         yield from _overflow_problems(stage, fleet)
+    yield from problems_of_faults(pipeline, fleet, bindings)
 
 
 # --- the pipeline -----------------------------------------------------------------------------
@@ -50,7 +57,7 @@ def _binding_problems(fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
 
 
 def _unknown_pool(path: str, name: str, fleet: Fleet) -> Problem:
-    what = f"{name!r} is not a pool of fleet {fleet.name!r}"
+    what = f"{shown(name)} is not a pool of fleet {shown(fleet.name)}"
     return Problem(path, what, choices(name, fleet.pools, "pools of this fleet"))
 
 
@@ -61,23 +68,35 @@ def _name_problems(pipeline: Pipeline) -> Iterator[Problem]:
         path = f"pipeline.stages.{name}"
         if count > 1:
             yield Problem(path, f"two stages are called {name!r}", "rename one")
-        if not NAME.fullmatch(name):
-            hint = "use letters, digits, '_', '.' and '-'"
-            yield Problem(path, f"{name!r} is no name for a stage", hint)
+        yield from _bad_name(path, name, "a stage")
+    yield from _bad_name("pipeline.name", pipeline.name, "a pipeline")
+
+
+def _bad_name(path: str, name: str, what: str) -> Iterator[Problem]:
+    """Refuse a name that can't be that of a folder, a label or a tag."""
+    if len(name) > LONGEST_NAME or not NAME.fullmatch(name):
+        hint = "letters, digits, and between them '_', '.' and '-'"
+        yield Problem(
+            path, f"{shown(name)} is no name for {what}", f"use up to {LONGEST_NAME} {hint}"
+        )
 
 
 def _graph_problems(pipeline: Pipeline) -> Iterator[Problem]:
     graph = {stage.name: stage.upstream for stage in pipeline.stages}
+    hints: dict[str, str] = {}
     for name, before in graph.items():
         for upstream in before:
             if upstream not in graph:
-                what = f"reads from {upstream!r}, which is not a stage"
-                hint = choices(upstream, graph, "stages")
-                yield Problem(f"pipeline.stages.{name}", what, hint)
+                what = f"reads from {shown(upstream)}, which is not a stage"
+                if upstream not in hints and len(hints) < HINTED:
+                    hints[upstream] = choices(upstream, graph, "stages")
+                yield Problem(f"pipeline.stages.{name}", what, hints.get(upstream, ""))
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        cycle = " -> ".join(error.args[1])
+        names = error.args[1]
+        around = [*names[:HINTED], "...", names[-1]] if len(names) > HINTED else names
+        cycle = " -> ".join(around)
         yield Problem("pipeline.stages", f"the stages form a cycle: {cycle}", "cut it somewhere")
 
 
@@ -89,16 +108,12 @@ def _value_problems(stage: Stage) -> Iterator[Problem]:
     if (stage.job is None) == (stage.endpoint is None):
         what = f"sets {'neither' if stage.job is None else 'both'} of 'job' and 'endpoint'"
         yield Problem(path, what, "set one of them")
+    if stage.endpoint:
+        yield from _bad_name(f"{path}.endpoint.name", stage.endpoint.name, "an endpoint")
     if stage.endpoint and stage.endpoint.model not in stage.inputs:
-        what = f"{stage.endpoint.model!r} is not an input of the stage"
+        what = f"{shown(stage.endpoint.model)} is not an input of the stage"
         hint = f"inputs: {', '.join(stage.inputs) or 'none'}"
         yield Problem(f"{path}.endpoint.model", what, hint)
-    for field, value, least in _least_values(stage):
-        if value is not None and not value >= least:
-            yield Problem(f"{path}.{field}", f"{value!r} is too small", f"set {least!r} or more")
-    if stage.needs.least > stage.needs.workers:
-        what = f"{stage.needs.least!r} is more than the {stage.needs.workers!r} workers at most"
-        yield Problem(f"{path}.needs.min_workers", what, "lower it")
     yield from _gate_problems(path, stage)
     yield from _action_problems(path, stage)
 
@@ -107,8 +122,17 @@ def _gate_problems(path: str, stage: Stage) -> Iterator[Problem]:
     gate = stage.gate
     if gate and gate.kind != "approval" and not gate.target:
         yield Problem(f"{path}.gate.target", f"a gate of kind {gate.kind!r} has none", "set it")
-    if gate and gate.kind == "url" and not gate.target.startswith(("http://", "https://")):
-        yield Problem(f"{path}.gate.target", f"{gate.target!r} is no URL", "give http(s)://...")
+    elif gate and gate.kind == "url" and not _is_url(gate.target):
+        what = f"{shown(gate.target)} is no URL"
+        yield Problem(f"{path}.gate.target", what, "give http(s)://HOST...")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets without an address, a port that is none
+        return False
 
 
 def _action_problems(path: str, stage: Stage) -> Iterator[Problem]:
@@ -122,44 +146,16 @@ def _action_problems(path: str, stage: Stage) -> Iterator[Problem]:
 
 _EVERYWHERE = "it fails the same way on every pool"
 _NOT_ALIKE = "what is served must do what was trained"
+_ENDS = {Action.STOP, Action.PAUSE}
 HOPELESS: Mapping[tuple[FailureKind, Action], str] = MappingProxyType(
     {
         (FailureKind.USER_CODE, Action.FALL_BACK): _EVERYWHERE,
         (FailureKind.DATA, Action.FALL_BACK): _EVERYWHERE,
         (FailureKind.UNSUPPORTED_OPERATOR, Action.RETRY): "the pool lacks it still",
         (FailureKind.UNSUPPORTED_OPERATOR, Action.OTHER_NODES): "its other nodes lack it too",
-        **{(FailureKind.PARITY, action): _NOT_ALIKE for action in set(Action) - {Action.STOP}},
+        **{(FailureKind.PARITY, action): _NOT_ALIKE for action in set(Action) - _ENDS},
     }
 )
-
-
-def _least_values(stage: Stage) -> Iterator[tuple[str, float | None, float]]:
-    needs, limits = stage.needs, stage.limits
-    yield "needs.workers", needs.workers, 1
-    yield "needs.devices", needs.devices, 0
-    yield "needs.cpus", needs.cpus, 0
-    yield "needs.memory_gb", needs.memory_gb, 0
-    yield "needs.min_workers", needs.min_workers, 1
-    yield "limits.attempts", limits.attempts, 1
-    yield "limits.tries", limits.tries, 1
-    yield "limits.timeout", limits.timeout, 0
-    yield "limits.pending", limits.pending, 0
-    yield "limits.cost", limits.cost, 0
-    yield "limits.backoff", limits.backoff, 0
-    yield "hours", stage.hours, 0
-    yield "recovery.checkpoints", stage.recovery.checkpoints, 1
-    yield "recovery.accumulate", stage.recovery.accumulate, 2
-    yield "recovery.keep", stage.recovery.keep, 1
-    yield "watch.hang", None if stage.watch.hang == AUTO else stage.watch.hang, 1
-    yield "watch.window", stage.watch.window, 0
-    yield "watch.patience", stage.watch.patience, 1
-    if stage.gate:
-        yield "gate.least", stage.gate.least, 1
-        yield "gate.deadline", stage.gate.deadline, 0
-    if stage.endpoint:
-        yield "endpoint.replicas", stage.endpoint.replicas, 1
-        for pool, scale in stage.endpoint.scale.items():
-            yield f"endpoint.scale.{pool}.replicas", scale.replicas, 1
 
 
 # --- a stage on its pools ---------------------------------------------------------------------

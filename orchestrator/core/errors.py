@@ -20,7 +20,8 @@ OrchestratorError
 ├── TrackingError          the tracking server can't be started or reached
 └── TransitionError        a state and an event that do not fit: a defect of ours
 
-A message names the offending value with `!r`, where it stands, and the way out, on one line.
+A message names the offending value with `!r`, where it stands, and the way out, on one line that
+can be read at a glance: whatever a user wrote is shortened.
 """
 
 from __future__ import annotations
@@ -30,6 +31,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+VALUE = 80  # characters of a value that are shown
+PATH, WHAT, LINE = 120, 240, 500  # characters of a problem's path, of what is wrong, and of all
+
+
+def shown(value: object) -> str:
+    """Return `value` as a message shows it: by `!r`, of a long one the beginning and its size."""
+    if isinstance(value, str) and len(value) > VALUE:
+        return f"{value[:VALUE]!r}... ({len(value)} characters)"
+    text = repr(value)
+    return text if len(text) <= VALUE else f"{text[:VALUE]}..."
+
+
+def _readable(text: str, most: int) -> str:
+    """Return `text` on one line, no longer than `most`: its beginning and its end."""
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[:LINE])
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 3]}...{text[-end:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +69,10 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        """Return the problem as one line."""
-        line = f"{self.path}: {self.what}" if self.path else self.what
-        return f"{line}; {self.hint}" if self.hint else line
+        """Return the problem as one line of `LINE` characters at most."""
+        path, what = _readable(self.path, PATH), _readable(self.what, WHAT)
+        line = f"{path}: {what}" if path else what
+        return f"{line}; {_readable(self.hint, LINE - len(line) - 2)}" if self.hint else line
 
 
 class OrchestratorError(Exception):

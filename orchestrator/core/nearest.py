@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 
-SHOWN = 24
+SHOWN, WIDTH = 24, 300  # names that are listed, and characters that they may take
+LONGEST, COMPARED = 100, 1000  # a longer name is no slip of the pen; of more names none is sought
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -19,7 +21,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def choices(name: str, known: Iterable[str], noun: str) -> str:
     """Return the hint for the unknown `name`: the nearest of `known`, and those that exist."""
     names = sorted(known)
-    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    listed = f"{noun}: {', '.join(names[:SHOWN]) or 'none'}{more}"
-    close = nearest(name, names)
+    listed = f"{noun}: {_listed(names) or 'none'}"
+    close = nearest(name, names) if len(name) <= LONGEST and len(names) <= COMPARED else None
     return f"did you mean {close!r}? {listed}" if close else listed
+
+
+def _listed(names: list[str]) -> str:
+    widths = accumulate(len(name) + 2 for name in names[:SHOWN])
+    count = sum(width <= WIDTH for width in widths)
+    more = [f"and {len(names) - count} more"] if len(names) > count else []
+    return ", ".join((*names[:count], *more))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
 from orchestrator.core import cost
+from orchestrator.core.bounds import problems_of_run
 from orchestrator.core.checks import problems_of
 from orchestrator.core.errors import PlanError, Problem
 from orchestrator.core.formats import left_out, served_format, with_formats
@@ -93,7 +94,7 @@ def make_plan(
         PlanError: With every reason why it can't run.
     """
     pipeline = with_engines(with_formats(pipeline, fleet, bindings))
-    problems = [*problems_of(pipeline, fleet, bindings)]
+    problems = [*problems_of(pipeline, fleet, bindings), *problems_of_run(bounds)]
     if problems:
         raise PlanError(problems)
     stages = pipeline.by_name
