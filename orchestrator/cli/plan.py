@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable, Iterator
 
 from rich.table import Table
@@ -12,12 +13,16 @@ from orchestrator import wiring
 from orchestrator.cli import composing, policies, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core import cost, formats
+from orchestrator.core.checks import places
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.forecast import forecasts
 from orchestrator.core.hardware import Pool
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.qualification import Vetted
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Stage
 
+CONFIG_NAME = "config"  # that of the command line where it names none
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
 
 
@@ -39,10 +44,17 @@ def run(args: argparse.Namespace) -> Exit:
     out.print(policies.table(made))
     for line in (*policies.gates(made), *policies.limits(made)):
         out.print(line, markup=False)
-    again = " ".join(found.overrides)
+    again = _words(args, found)
     commands = [("To run it:", f"orchestrator launch {again}"), _switch(made, again)]
     out.print(tables.useful_commands([line for line in commands if line]))
     return Exit.SUCCEEDED
+
+
+def _words(args: argparse.Namespace, found: Settings) -> str:
+    """Return what of this command line a launch needs too, as a shell takes it."""
+    chosen = ["--config-dir", str(args.config_dir)] if args.config_dir else []
+    chosen += ["--config-name", args.config_name] if args.config_name != CONFIG_NAME else []
+    return shlex.join([*chosen, *found.overrides])
 
 
 def show(made: Plan, write: Callable[..., None]) -> None:
@@ -76,14 +88,13 @@ def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
     for index, name in enumerate(planned.pools):
         pool = made.pools[name]
         price = pool.price
-        devices = stage.on(name).devices
-        spent = 0.0 if devices == 0 else cost.money(planned.device_hours, price)
+        spent = 0.0 if stage.on(name).devices == 0 else cost.money(planned.device_hours, price)
         yield (
             stage.name if index == 0 else "",
             stage.role if index == 0 else "",
             name,
             _chip(pool),
-            str(devices),
+            _devices(stage, pool),
             planned.formats[index] if planned.formats else _written(planned),
             tables.dollars(price),
             tables.dollars(spent),
@@ -92,7 +103,17 @@ def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
     for name in planned.overflow:
         pool = made.pools[name]
         chip, hourly = _chip(pool), tables.dollars(pool.price)
-        yield "", "", name, chip, str(stage.on(name).devices), "-", hourly, "-", "overflow"
+        yield "", "", name, chip, _devices(stage, pool), "-", hourly, "-", "overflow"
+
+
+def _devices(stage: Stage, pool: Pool) -> str:
+    """Return how many chips a stage has there: of an elastic gang the fewest and the most."""
+    there = stage.on(pool.name)
+    if there.fewest == there.processes:
+        return str(there.devices)
+    least, most = there.fewest, max(there.fewest, min(there.processes, places(there, pool)))
+    each = there.needs.devices
+    return f"{least * each}..{most * each}" if most > least else str(least * each)
 
 
 def _written(planned: PlannedStage) -> str:
@@ -102,9 +123,7 @@ def _written(planned: PlannedStage) -> str:
 
 
 def _left_out(planned: PlannedStage) -> Iterator[str]:
-    for name in planned.left_out:
-        bound, form = planned.pools[0], planned.formats[0]
-        yield f"{planned.stage.name}: {name} can't serve {form}, made for {bound}: no fallback."
+    return (f"{planned.stage.name}: {reason}." for reason in planned.reasons)
 
 
 def _chip(pool: Pool) -> str:

@@ -165,17 +165,22 @@ def _role_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[P
     if stage.role not in bindings.roles:
         hint = f"set roles.{stage.role} to one of: {_names(fleet)}"
         yield Problem(f"roles.{stage.role}", f"no pool for stage {stage.name!r}", hint)
-    for name in bindings.order(stage.role):
-        if name in fleet.pools:
-            yield from _pool_problems(stage, fleet.pools[name])
+    for pool in _candidates(stage, fleet, bindings):
+        yield from _pool_problems(stage, pool)
+
+
+def _candidates(stage: Stage, fleet: Fleet, bindings: Bindings) -> list[Pool]:
+    """Return the known pools of a stage, less the fallbacks that can't be used at present."""
+    order = bindings.order(stage.role)
+    found = [fleet.pools[name] for name in order if name in fleet.pools]
+    return [pool for pool in found if pool.available or pool.name == order[0]]
 
 
 def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
     stage = stage.on(pool.name)
     path, where = f"pipeline.stages.{stage.name}", f"pool {pool.name!r}"
     if not pool.available:
-        reason = pool.reason or "no reason given"
-        yield Problem(path, f"{where} is not available: {reason}", "bind another pool")
+        yield Problem(path, f"{where} is not available: {pool.excuse}", "bind another pool")
     if stage.role not in pool.allowed_roles:
         what = f"{where} does not take the role {str(stage.role)!r}"
         yield Problem(path, what, f"roles that it takes: {', '.join(pool.allowed_roles)}")
@@ -188,7 +193,7 @@ def _format_problems(
 ) -> Iterator[Problem]:
     if stage.endpoint is None:
         return
-    pools = [fleet.pools[name] for name in bindings.order(stage.role) if name in fleet.pools]
+    pools = _candidates(stage, fleet, bindings)
     aside = formats.left_out(stages, stage, pools)
     made = formats.made_format(stages, stage)
     asked = ", ".join(stage.endpoint.formats) if made in (None, formats.AUTO) else made
@@ -226,6 +231,8 @@ def _overflow_problems(stage: Stage, fleet: Fleet) -> Iterator[Problem]:
         pool = fleet.pools.get(name)
         if pool is None:
             yield _unknown_pool(path, name, fleet)
+        elif not pool.available:
+            continue  # it helps out when it is back
         elif not any(formats.serves(pool, form) for form in offered):
             what = f"pool {name!r} can't serve any of: {', '.join(offered)}"
             yield Problem(path, what, _able(pool))
@@ -246,6 +253,10 @@ def _size_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:
     elif needs.devices > pool.devices_per_node:
         what = f"needs {needs.devices!r} devices in one worker, {node} {pool.devices_per_node!r}"
         yield Problem(f"{path}.needs.devices", what, "ask for fewer")
+    elif pool.shares_chips(needs.devices):
+        what = f"{node} {pool.devices_per_node!r} chips, of which no worker can be shown its own"
+        hint = f"ask for all of a node, or set fleet.pools.{pool.name}.accelerator.visible_devices"
+        yield Problem(f"{path}.needs.devices", what, hint)
     elif needs.cpus > pool.cpus_per_node:
         what = f"needs {needs.cpus!r} cores in one worker, {node} {pool.cpus_per_node!r}"
         yield Problem(f"{path}.needs.cpus", what, "ask for fewer")

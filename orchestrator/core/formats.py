@@ -98,6 +98,10 @@ def _offered(readers: Sequence[Stage]) -> Iterator[Format]:
 def _all_serve(
     readers: Sequence[Stage], form: Format, fleet: Fleet, bindings: Bindings, first: int | None
 ) -> bool:
-    """Return whether the pools of all, or the `first` of each, serve `form`; unknown ones do."""
+    """Return whether the pools of all, or the `first` of each, serve `form`.
+
+    Unknown ones do, and those that can't be used at present.
+    """
     names = dict.fromkeys(n for one in readers for n in bindings.order(one.role)[:first])
-    return all(serves(fleet.pools[name], form) for name in names if name in fleet.pools)
+    pools = (fleet.pools[name] for name in names if name in fleet.pools)
+    return all(serves(pool, form) for pool in pools if pool.available)

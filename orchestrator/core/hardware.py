@@ -112,6 +112,16 @@ class Pool:
         return self.nodes * self.devices_per_node
 
     @property
+    def excuse(self) -> str:
+        """Why it isn't available, in words in any case."""
+        return self.reason or "no reason given"
+
+    def shares_chips(self, devices: int) -> bool:
+        """Whether workers with so many devices each would all see the same chips of a node."""
+        hidden = self.accelerator.resource and not self.accelerator.visible_devices
+        return bool(hidden) and not self.emulated and 0 < devices < self.devices_per_node
+
+    @property
     def emulated(self) -> bool:
         """Whether the chips are emulated."""
         return self.emulation is not None

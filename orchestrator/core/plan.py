@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
 from orchestrator.core import cost
@@ -25,13 +25,15 @@ class PlannedStage:
     """A stage with its pools: `pools[0]` is chosen, the rest are fallbacks in order.
 
     `formats` holds, for an endpoint, the weight format on each pool. `left_out` are fallbacks of
-    the role that can't serve the format which is made for the first pool.
+    the role that can't be used at present, or can't serve the format which is made for the first
+    pool; `reasons` says of each why, and of pools that can't help an endpoint out at present.
     """
 
     stage: Stage
     pools: tuple[str, ...]
     formats: tuple[Format, ...] = ()
     left_out: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     device_hours: float | None = None
     cost: float | None = None
 
@@ -108,7 +110,7 @@ def make_plan(
         bounds=bounds,
         priority=priority,
     )
-    problems = [*_cost_problems(plan)]
+    problems = [*_unpriced(plan), *_cost_problems(plan)]
     if problems:
         raise PlanError(problems)
     return plan
@@ -130,21 +132,65 @@ def _in_order(pipeline: Pipeline) -> list[Stage]:
 def _bind(
     stage: Stage, stages: Mapping[str, Stage], fleet: Fleet, bindings: Bindings
 ) -> PlannedStage:
-    order = bindings.order(stage.role)
-    aside = left_out(stages, stage, [fleet.pools[name] for name in order])
-    order = tuple(name for name in order if name not in aside)
+    pools = [fleet.pools[name] for name in bindings.order(stage.role)]
+    away = [pool for pool in pools[1:] if not pool.available]
+    usable = [pool for pool in pools if pool not in away]
+    aside = left_out(stages, stage, usable)
+    order = tuple(pool.name for pool in usable if pool.name not in aside)
     found = (served_format(stages, stage, fleet.pools[name]) for name in order)
+    written = tuple(form for form in found if form is not None)
+    reasons = [f"{pool.name} is not available ({pool.excuse}): no fallback" for pool in away]
+    reasons += [
+        f"{name} can't serve {written[0]}, made for {order[0]}: no fallback" for name in aside
+    ]
+    helped = _with_helpers(stage, fleet)
+    reasons += [
+        f"{name} is not available ({fleet.pools[name].excuse}): no help"
+        for name in (stage.endpoint.overflow if stage.endpoint else ())
+        if not fleet.pools[name].available
+    ]
     devices = stage.on(order[0]).devices
     hours = None if stage.hours is None else devices * stage.hours
     price = fleet.pools[order[0]].price
     return PlannedStage(
-        stage=stage,
+        stage=helped,
         pools=order,
-        formats=tuple(form for form in found if form is not None),
-        left_out=aside,
+        formats=written,
+        left_out=(*(pool.name for pool in away), *aside),
+        reasons=tuple(reasons),
         device_hours=hours,
         cost=0.0 if devices == 0 else cost.money(hours, price),
     )
+
+
+def _with_helpers(stage: Stage, fleet: Fleet) -> Stage:
+    """Return the stage with the pools alone that can help its endpoint out at present."""
+    if stage.endpoint is None:
+        return stage
+    there = tuple(name for name in stage.endpoint.overflow if fleet.pools[name].available)
+    return replace(stage, endpoint=replace(stage.endpoint, overflow=there))
+
+
+def _unpriced(plan: Plan) -> Iterator[Problem]:
+    """Yield each limit of money on a pool of which nobody knows what it costs."""
+    paid = {
+        planned.stage.name: [
+            name
+            for name in planned.pools
+            if plan.pools[name].price is None and planned.stage.on(name).devices
+        ]
+        for planned in plan.stages
+    }
+    limits = [
+        (f"pipeline.stages.{p.stage.name}.limits.cost", p.stage.limits.cost, paid[p.stage.name])
+        for p in plan.stages
+    ]
+    everywhere = [*dict.fromkeys(name for names in paid.values() for name in names)]
+    for path, limit, names in (*limits, ("cost_limit", plan.bounds.cost, everywhere)):
+        for name in names if limit is not None else ():
+            what = f"pool {name!r} has no price, so no limit of {limit!r} can be kept there"
+            hint = f"set fleet.pools.{name}.price_per_hour, or set no limit"
+            yield Problem(path, what, hint)
 
 
 def _cost_problems(plan: Plan) -> Iterator[Problem]:

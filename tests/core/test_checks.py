@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.checks import problems_of
+from orchestrator.core.emulation import Emulation
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Fleet, Pool, Role
 from orchestrator.core.policy import Gate, Limits, Recovery, Watch
@@ -236,6 +237,9 @@ def test_all_problems_are_found_at_once() -> None:
     [
         ({"gate": Gate(kind="file")}, "gate.target: a gate of kind 'file' has none; set it"),
         ({"gate": Gate(kind="url", target="ftp://x")}, "gate.target: 'ftp://x' is no URL; "),
+        ({"gate": Gate(kind="url", target="http://")}, "gate.target: 'http://' is no URL; "),
+        ({"gate": Gate(kind="url", target="http://[::1")}, "gate.target: 'http://[::1' is no "),
+        ({"gate": Gate(kind="url", target="http://h:x/")}, "gate.target: 'http://h:x/' is no "),
         ({"gate": Gate(kind="approval", least=0)}, "gate.least: 0 is too small; set 1 or more"),
         ({"needs": Needs(workers=2, min_workers=3)}, "needs.min_workers: 3 is more than the 2 "),
         ({"recovery": Recovery(keep=0)}, "recovery.keep: 0 is too small; set 1 or more"),
@@ -263,3 +267,58 @@ def test_an_elastic_gang_needs_room_for_its_fewest_workers_alone() -> None:
     assert lines(stage("s", needs=Needs(workers=20, min_workers=8))) == []
     (found,) = lines(stage("s", needs=Needs(workers=20, min_workers=9)))
     assert "needs 9 devices, 'a' has 8" in found
+
+
+# --- names, chips -----------------------------------------------------------------------------
+
+
+def test_a_name_has_a_length_and_is_shown_shortened() -> None:
+    long = "a" * 300
+    way_out = "use up to 63 letters, digits, and between them '_', '.' and '-'"
+    said = f"'{'a' * 80}'... (300 characters) is no name for"
+    chat = Endpoint(name=long, engine="jobs.engines.e")
+    whole = Pipeline(
+        name=long,
+        stages=(stage(long), stage("s", job=None, endpoint=chat, inputs={"model": long})),
+    )
+    path = f"pipeline.stages.{'a' * 71}...{'a' * 30}"
+    assert [str(p) for p in problems_of(whole, on(), bindings())] == [
+        f"{path}: {said} a stage; {way_out}",
+        f"pipeline.name: {said} a pipeline; {way_out}",
+        f"pipeline.stages.s.endpoint.name: {said} an endpoint; {way_out}",
+    ]
+    assert lines(stage("a" * 63)) == []
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "a b", "a/b", "\u00e4"])
+def test_a_name_begins_and_ends_with_a_letter_or_a_digit(name: str) -> None:
+    (line,) = lines(stage(name))
+    assert "is no name for a stage" in line
+
+
+def test_workers_that_could_not_be_shown_chips_of_their_own_take_a_whole_node() -> None:
+    chip = accelerator(resource="PPU")
+    (line,) = lines(needs(devices=4), on=on(chip=chip))
+    assert line == (
+        "pipeline.stages.s.needs.devices: a node of 'a' has 8 chips, of which no worker can be "
+        "shown its own; ask for all of a node, or set "
+        "fleet.pools.a.accelerator.visible_devices"
+    )
+    assert lines(needs(devices=8), on=on(chip=chip)) == []
+    assert lines(needs(devices=0), on=on(chip=chip)) == []
+    assert lines(needs(devices=4), on=on(chip=chip, emulation=Emulation())) == []
+    seen = accelerator(resource="PPU", visible_devices="PPU_VISIBLE_DEVICES")
+    assert lines(needs(devices=4), on=on(chip=seen)) == []
+
+
+def test_many_stages_that_read_from_nowhere_are_each_told_of() -> None:
+    found = lines(*(stage(f"s{n}", f"gone{n}") for n in range(50)))
+    assert len(found) == 50
+    assert "stages: s0, " in found[0]
+    assert found[-1].endswith("which is not a stage")
+
+
+def test_a_long_cycle_is_cut() -> None:
+    many = [stage(f"s{n}", f"s{(n + 1) % 500}") for n in range(500)]
+    (line,) = lines(*many)
+    assert " -> ... -> " in line

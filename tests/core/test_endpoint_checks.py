@@ -59,5 +59,4 @@ def test_a_pool_that_is_to_help_an_endpoint_must_be_able_to() -> None:
     assert lines(helped, fleet_of_4) == [
         f"{where}.endpoint.overflow: 'x' is not a pool of fleet 'test'; {four}",
         f"{where}.endpoint.overflow: pool 'b' can't serve any of: fp8, hif8; {able_to}",
-        f"{where}: pool 'c' is not available: no reason given; bind another pool",
     ]

@@ -53,7 +53,7 @@ own_actions = st.dictionaries(
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """Draw a small pipeline with random limits, on pools of which one has a price."""
+    """Draw a small pipeline with random limits, on pools that have a price."""
     names = "stuv"[: draw(st.integers(1, 4))]
     stages = [
         stage(
@@ -66,7 +66,8 @@ def plans(draw: st.DrawFn) -> Plan:
     ]
     order = draw(st.lists(st.sampled_from(POOLS), min_size=1, unique=True))
     limit = draw(st.none() | st.floats(0, 100))
-    return plan(*stages, pools=order, cost_limit=limit, a=pool("a", price_per_hour=3600.0))
+    paid = {name: pool(name, price_per_hour=3600.0) for name in ("a", "b", "c")}
+    return plan(*stages, pools=order, cost_limit=limit, **paid)
 
 
 class World(RuleBasedStateMachine):

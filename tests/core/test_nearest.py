@@ -29,3 +29,13 @@ def test_a_long_list_is_cut_and_says_by_how_many() -> None:
     many = [f"{index:03}" for index in range(SHOWN + 2)]
     hint = choices("x", many, "stages")
     assert hint.endswith(f"{many[SHOWN - 1]}, and 2 more")
+
+
+def test_long_names_are_listed_as_far_as_they_can_be_read() -> None:
+    hint = choices("x", ["a" * 90, "b" * 90, "c" * 90, "d" * 90], "stages")
+    assert hint == f"stages: {'a' * 90}, {'b' * 90}, {'c' * 90}, and 1 more"
+    assert choices("x", ["a" * 400], "stages") == "stages: and 1 more"
+
+
+def test_nothing_is_near_to_a_name_that_nobody_would_type() -> None:
+    assert choices("a" * 101, ["a" * 100], "stages") == f"stages: {'a' * 100}"

@@ -167,5 +167,43 @@ def test_a_stage_over_its_own_cost_limit_is_refused_by_name() -> None:
     assert plan(stage("s", hours=0.1, limits=Limits(cost=5.0)), a=paid).cost == 2.0
 
 
-def test_a_cost_that_nobody_knows_is_not_over_a_limit() -> None:
-    assert plan(stage("s", limits=Limits(cost=0.0)), cost_limit=0.0).cost is None
+def test_a_cost_that_nobody_knows_beforehand_is_not_over_a_limit() -> None:
+    paid = pool("a", price_per_hour=20.0)
+    assert plan(stage("s", limits=Limits(cost=0.0)), a=paid, cost_limit=0.0).cost is None
+
+
+def test_a_limit_of_money_on_a_pool_without_a_price_is_refused_with_the_way_out() -> None:
+    paid, free = pool("a", price_per_hour=20.0), pool("b", price_per_hour=0.0)
+    dear = stage("dear", limits=Limits(cost=5.0))
+    on_host = stage("host", needs=Needs(devices=0), limits=Limits(cost=5.0))
+    no_limit = "has no price, so no limit of"
+    way_out = "set fleet.pools.c.price_per_hour, or set no limit"
+    with pytest.raises(PlanError) as caught:
+        plan(dear, stage("s"), on_host, a=paid, b=free, pools=("a", "b", "c"), cost_limit=9)
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"pipeline.stages.dear.limits.cost: pool 'c' {no_limit} 5.0 can be kept there; {way_out}",
+        f"cost_limit: pool 'c' {no_limit} 9 can be kept there; {way_out}",
+    ]
+    assert plan(dear, on_host, a=paid, b=free, pools=("a", "b"), cost_limit=9)
+    assert plan(on_host, cost_limit=9).cost == 0.0
+
+
+def test_a_fallback_that_is_not_available_is_left_out_with_its_reason() -> None:
+    away = pool("b", available=False, reason="export ban")
+    planned = plan(stage("s"), pools=("a", "b", "c"), b=away)["s"]
+    assert (planned.pools, planned.left_out) == (("a", "c"), ("b",))
+    assert planned.reasons == ("b is not available (export ban): no fallback",)
+
+
+def test_a_pool_that_is_not_available_helps_no_endpoint_and_forbids_no_format() -> None:
+    chat = Endpoint(
+        name="chat", engine="jobs.engines.e", overflow=("b", "c"), formats=("fp8", "bf16")
+    )
+    serving = stage("s", job=None, endpoint=chat, inputs={"model": "m"})
+    model = stage("m", params={"format": "auto"})
+    both = accelerator(formats=("fp8", "bf16"))
+    away = pool("b", available=False)
+    made = plan(model, serving, pools=("a", "b"), a=pool("a", chip=both), b=away)
+    assert made["s"].overflow == ("c",)
+    assert made["s"].formats == ("fp8",)
+    assert made["s"].reasons[-1] == "b is not available (no reason given): no help"

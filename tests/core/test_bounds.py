@@ -1,0 +1,67 @@
+"""What the figures of a stage and of a run may be."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from orchestrator.core.bounds import MOST, problems_of_run, problems_of_stage
+from orchestrator.core.policy import Bounds, Limits, Recovery, Watch
+from orchestrator.core.spec import Needs
+from tests.build import stage
+
+NO_FIGURES = (math.nan, math.inf, -math.inf, -1.0)
+
+
+@pytest.mark.parametrize("value", NO_FIGURES)
+def test_all_figures_that_are_none_are_refused_at_once_each_with_its_path(value: float) -> None:
+    whole: int = value  # type: ignore[assignment]  # what a program may pass all the same
+    one = stage(
+        "s",
+        hours=value,
+        needs=Needs(workers=whole, devices=whole, cpus=value, memory_gb=value),
+        limits=Limits(
+            attempts=whole,
+            tries=whole,
+            total=whole,
+            timeout=value,
+            grace=value,
+            pending=value,
+            queued=value,
+            cost=value,
+            backoff=value,
+        ),
+        recovery=Recovery(checkpoints=whole, accumulate=whole, keep=whole),
+        watch=Watch(hang=value, window=whole, deviations=value, patience=whole),
+    )
+    fields = [p.path.removeprefix("pipeline.stages.s.") for p in problems_of_stage(one)]
+    assert fields == [
+        *("needs.workers", "needs.devices", "needs.cpus", "needs.memory_gb"),
+        *("limits.attempts", "limits.tries", "limits.total", "limits.timeout", "limits.grace"),
+        *("limits.pending", "limits.queued", "limits.cost", "limits.backoff", "hours"),
+        *("recovery.checkpoints", "recovery.accumulate", "recovery.keep"),
+        *("watch.hang", "watch.window", "watch.deviations", "watch.patience"),
+    ]
+
+
+@pytest.mark.parametrize("value", NO_FIGURES)
+def test_limits_of_a_run_are_figures_too(value: float) -> None:
+    bounds = Bounds(cost=value, time=value, attempts=value)  # type: ignore[arg-type]
+    paths = [problem.path for problem in problems_of_run(bounds)]
+    assert paths == ["cost_limit", "time_limit", "attempt_limit"]
+
+
+def test_no_time_at_all_is_no_limit_but_no_money_is_one() -> None:
+    nothing = stage("s", limits=Limits(timeout=0.0, cost=0.0))
+    (problem,) = problems_of_stage(nothing)
+    assert str(problem) == (
+        "pipeline.stages.s.limits.timeout: 0.0 is too small; set 0.001 or more"
+    )
+    assert [p.path for p in problems_of_run(Bounds(cost=0.0, time=0.0))] == ["time_limit"]
+
+
+def test_what_is_too_large_says_how_endless_is_written() -> None:
+    (problem,) = problems_of_run(Bounds(time=math.inf))
+    assert str(problem) == "time_limit: inf is too large; set 1e+15 or less, or null"
+    assert not [*problems_of_run(Bounds(time=MOST))]
