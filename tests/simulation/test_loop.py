@@ -91,7 +91,8 @@ def some_plan(dice: Random) -> Plan:
     stages = [some_stage(dice, name, names[:index]) for index, name in enumerate(names)]
     order = dice.sample(POOLS, dice.randint(1, 3))
     limit = dice.choice([None, None, dice.uniform(0.0, 4.0)])
-    return plan(*stages, pools=order, cost_limit=limit, a=pool("a", price_per_hour=3600.0))
+    paid = {name: pool(name, price_per_hour=3600.0) for name in POOLS}
+    return plan(*stages, pools=order, cost_limit=limit, **paid)
 
 
 @dataclass
