@@ -243,7 +243,7 @@ def _error_type(name: str) -> type[Exception]:
     known = getattr(builtins, name, None)
     if isinstance(known, type) and issubclass(known, Exception):
         return known
-    return type(name, (Exception,), {})
+    return type(name, (Exception,), {"__module__": "builtins"})  # told by its name alone
 
 
 def _nothing() -> None:

@@ -38,8 +38,8 @@ stages:
     job: paced.pretrain
     role: train
     inputs: {{data: data}}
-    needs: {{workers: 2}}
-    limits: {{attempts: 1000, tries: 1000, backoff: 0.1, pending: 120}}
+    needs: {{workers: {workers}}}
+    limits: {limits}
     watch: {{hang: 4}}
     recovery: {{keep: 3}}
     params:
@@ -74,6 +74,7 @@ class Paced:
 def pretrain(ctx, *, pace, **params):
     return pretraining.pretrain(Paced(ctx, pace), **params)
 """
+PATIENT = "{attempts: 1000, tries: 1000, total: 1000, backoff: 0.1, pending: 120}"
 OVERRIDES = ("pipeline=storm", "jobs.packages=[jobs,paced]", "jobs.code=[.]")
 SECONDS_TO_RECOVER = 120.0
 SECONDS_OF_A_STOP = 8.0
@@ -88,6 +89,8 @@ class Storm:
     steps: int
     pace: float = 0.0
     every: int = 5
+    size: int = 2  # workers of the gang
+    limits: str = PATIENT
     faults: list[str] = field(default_factory=list)
     recoveries: list[float] = field(default_factory=list)
     run: str = ""
@@ -97,7 +100,13 @@ class Storm:
         self.home = self.place.folder / ".orchestrator"
         conf = self.place.folder / "conf" / "pipeline"
         conf.mkdir(parents=True, exist_ok=True)
-        facts = {"steps": self.steps, "pace": self.pace, "every": self.every}
+        facts = {
+            "steps": self.steps,
+            "pace": self.pace,
+            "every": self.every,
+            "workers": self.size,
+            "limits": self.limits,
+        }
         (conf / "storm.yaml").write_text(PIPELINE.format(**facts))
         (self.place.folder / "paced.py").write_text(PACED)
         self._controller: subprocess.Popen[bytes] | None = None
@@ -111,7 +120,7 @@ class Storm:
         assert wait(self._listed, 300.0, tick=0.5), "the run is not in the store"
 
     def resume(self) -> None:
-        """Go on with the run after its controller was killed."""
+        """Go on with the run after its controller was killed, or after it was paused."""
         self._begin("resume", self.run, "--take-over", "--no-cache")
 
     def finish(self, seconds: float) -> int:
