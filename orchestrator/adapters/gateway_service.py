@@ -48,6 +48,23 @@ def up(home: Path, port: int, cluster: str, env: Mapping[str, str]) -> str:
     return str(service.info["url"])
 
 
+def check(home: Path, port: int) -> None:
+    """Check that the gateway of `home` runs on `port`, or can be started there.
+
+    Raises:
+        ServingError: It runs on another port, or a program of somebody else has this one.
+    """
+    try:
+        running = supervisor.find(home, SERVICE)
+        if running is not None and running.processes:
+            _check_port(running, port)
+            return
+        supervisor.clear(home, SERVICE)
+    except supervisor.ServiceError as error:
+        raise ServingError(str(error)) from error
+    _check_free(port)
+
+
 def find(home: Path) -> str | None:
     """Return the address of the gateway of `home`, or `None` when it is not up."""
     service = supervisor.find(home, SERVICE)
@@ -88,17 +105,20 @@ def _answers(address: str) -> bool:
 
 
 def _match(running: supervisor.Service, port: int, cluster: str) -> str:
-    url = str(running.info["url"])
-    if not url.endswith(f":{port}"):
-        there = url.rpartition(":")[2]
-        hint = f"set cluster.serve_port={there}, or run `orchestrator down` first"
-        raise ServingError(f"the gateway of this home listens on port {there}, not {port}; {hint}")
+    _check_port(running, port)
     if running.info["cluster"] != cluster:
         message = (
             f"the gateway of this home serves from the cluster at {running.info['cluster']!r}"
         )
         raise ServingError(f"{message}, not {cluster!r}; run `orchestrator down` first")
-    return url
+    return str(running.info["url"])
+
+
+def _check_port(running: supervisor.Service, port: int) -> None:
+    there = str(running.info["url"]).rpartition(":")[2]
+    if there != str(port):
+        hint = f"set cluster.serve_port={there}, or run `orchestrator down` first"
+        raise ServingError(f"the gateway of this home listens on port {there}, not {port}; {hint}")
 
 
 def _check_free(port: int) -> None:

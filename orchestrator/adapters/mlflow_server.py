@@ -7,6 +7,7 @@ Nothing of MLflow is imported here: a command that only wants the address stays 
 
 from __future__ import annotations
 
+import http.client
 import re
 import socket
 import sqlite3
@@ -92,8 +93,7 @@ def check(uri: str, timeout: float = 5.0) -> None:
     Raises:
         TrackingError: `uri` is no address of a server, or nothing answers there.
     """
-    parts = urlsplit(uri)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
+    if not _is_address(uri):
         what = f"tracking.uri {uri!r} is not the address of an MLflow server"
         raise TrackingError(f"{what}; give http://HOST:PORT, or leave it empty for a managed one")
     request = urllib.request.Request(f"{uri.rstrip('/')}/health")  # noqa: S310 - http(s) alone
@@ -101,10 +101,18 @@ def check(uri: str, timeout: float = 5.0) -> None:
         urllib.request.urlopen(request, timeout=timeout).close()  # noqa: S310 - as above
     except urllib.error.HTTPError:
         return  # it answers; whether it lets us in is for the tracker to see
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         what = f"no MLflow server answers at {uri!r} ({reason})"
         raise TrackingError(f"{what}; start it, or unset MLFLOW_TRACKING_URI") from error
+
+
+def _is_address(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _prepare(home: Path) -> Path:

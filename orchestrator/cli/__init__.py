@@ -1,6 +1,7 @@
 """The command `orchestrator`: parses the command line, calls a verb, turns errors into lines.
 
-A verb is a module `VERB.py` of this package with `run(args) -> Exit`; it imports what it needs.
+A verb is a module `VERB.py` of this package with `run(args)`; it imports what it needs. It returns
+its exit code, or, where it changes something, the steps of that, which are done here.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from orchestrator.adapters import terminal
 from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.core.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.steps import Step
 
 MODULES = {
     "_drive": "drive",
@@ -39,9 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from orchestrator import wiring  # help is printed without them
+    from orchestrator.cli.steps import carry_out
+
+    wiring.provide_user()
     module = importlib.import_module(f"orchestrator.cli.{MODULES.get(args.verb, args.verb)}")
     try:
-        code: Exit = module.run(args)
+        ended: Exit | Sequence[Step] = module.run(args)
+        if isinstance(ended, Exit):
+            return ended
+        return carry_out(ended, dry=args.dry_run)
     except OrchestratorError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -55,4 +67,3 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return Exit.CANCELLED
-    return code

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import getpass
+from collections.abc import Sequence
+from functools import partial
 
 from orchestrator import wiring
 from orchestrator.cli import runs
 from orchestrator.cli.exits import Exit
+from orchestrator.cli.steps import Step
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.nearest import choices
 from orchestrator.core.policy import Gate
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Approve a stage, before or after it has come to its gate."""
     store = wiring.event_store(wiring.home())
     one = runs.load(store, store.header(args.run))
@@ -25,9 +27,12 @@ def run(args: argparse.Namespace) -> Exit:
     if one.done:
         print(f"Run {name} has already ended: {one.state}.")
         return Exit.SUCCEEDED
-    store.approve(name, args.stage, getpass.getuser())
-    print(f"Stage {args.stage} of run {name} is approved.")
-    return Exit.SUCCEEDED
+    return [Step(f"approve stage {args.stage} of run {name}", partial(_approve, name, args.stage))]
+
+
+def _approve(run: str, stage: str) -> None:
+    wiring.event_store(wiring.home()).approve(run, stage, wiring.user())
+    print(f"Stage {stage} of run {run} is approved.")
 
 
 def _waits(gate: Gate | None) -> bool:

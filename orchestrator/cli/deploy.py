@@ -7,13 +7,16 @@ OpenAI-compatible server that somebody else runs.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 
 from orchestrator import wiring
-from orchestrator.cli import endpoints, runs, switch
-from orchestrator.cli.exits import Exit
+from orchestrator.cli import arguments, endpoints, runs, switch
+from orchestrator.cli.steps import Step
 from orchestrator.core.endpoints import (
     WHOLE,
     EndpointEvent,
+    EndpointLife,
     Outside,
     RevisionAdded,
     RevisionReady,
@@ -22,12 +25,12 @@ from orchestrator.core.endpoints import (
 from orchestrator.core.errors import ConfigError, Problem
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Sequence[Step]:
     """Add a revision."""
     return _outside(args) if args.address else _ours(args)
 
 
-def _ours(args: argparse.Namespace) -> Exit:
+def _ours(args: argparse.Namespace) -> Sequence[Step]:
     store = wiring.event_store(wiring.home())
     made = runs.load(store, store.header(args.name))
     serving = [name for name, stage in made.stages.items() if stage.planned.stage.endpoint]
@@ -35,23 +38,43 @@ def _ours(args: argparse.Namespace) -> Exit:
         what = f"run {made.header.run!r} has no stage with an endpoint"
         raise ConfigError([Problem("deploy", what, "name one that serves")])
     quiet = [f"pipeline.stages.{name}.endpoint.rollout.steps=[]" for name in serving]
-    way = switch.Way(dry=args.dry_run, unqualified=args.unqualified)
-    return switch.go(made, [*args.overrides, *quiet], way, name="deploy")
+    way = switch.Way(unqualified=args.unqualified)
+    return switch.steps_of(made, [*args.overrides, *quiet], way, name="deploy")
 
 
-def _outside(args: argparse.Namespace) -> Exit:
-    if not args.address.startswith(("http://", "https://")):
-        what = f"{args.address!r} is no address of a server"
-        raise ConfigError([Problem("--address", what, "write http://HOST:PORT/v1")])
-    store = wiring.endpoint_store(wiring.home())
-    life = store.endpoint(args.name)
+def _outside(args: argparse.Namespace) -> Sequence[Step]:
+    """Return how to add a server that is there: one that does not answer would get traffic."""
+    _check(args)
+    life = wiring.endpoint_store(wiring.home()).endpoint(args.name)
+    model = args.model or args.name
+    known = wiring.served_models(args.address, args.key_variable)
     number = life.next_number
-    far = Outside(
-        address=args.address, model=args.model or args.name, key_variable=args.key_variable
-    )
+    far = Outside(address=args.address, model=model, key_variable=args.key_variable)
     events: list[EndpointEvent] = [RevisionAdded(number, outside=far), RevisionReady(number)]
-    if not life.shares:
+    what = f"add r{number} of {args.name}, the server at {args.address}"
+    if known is not None and model not in known:
+        names = ", ".join(known) or "none"
+        print(f"It lists no model {model!r} (it has {names}): it gets no traffic by itself.")
+    elif not life.shares:
         events.append(TrafficMoved({number: WHOLE}, "the first revision"))
+        what += ", and give it all traffic"
+    return [Step(what, partial(_add, life, events))]
+
+
+def _check(args: argparse.Namespace) -> None:
+    problems = []
+    if not arguments.ENDPOINT.fullmatch(args.name):
+        what = f"{arguments.shown(args.name)} is no name of an endpoint"
+        hint = f"a name matches {arguments.ENDPOINT.pattern}"
+        problems.append(Problem("deploy", what, hint))
+    if not args.address.startswith(("http://", "https://")):
+        what = f"{arguments.shown(args.address)} is no address of a server"
+        problems.append(Problem("--address", what, "write http://HOST:PORT/v1"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _add(life: EndpointLife, events: Sequence[EndpointEvent]) -> None:
+    store = wiring.endpoint_store(wiring.home())
     store.follow(life, events, wiring.clock().now())
-    endpoints.show({args.name: store.endpoint(args.name)})
-    return Exit.SUCCEEDED
+    endpoints.show({life.name: store.endpoint(life.name)})

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
+from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.settings import ClusterSettings
 
 PACKAGES = ("ray", "torch", "mlflow", "hydra-core", "transformers")
@@ -29,7 +30,7 @@ Check: TypeAlias = tuple[str, str, str]
 def run(args: argparse.Namespace) -> Exit:
     """Print each check; the exit code is 1 when any is an error."""
     at = wiring.home()
-    checks = [*_packages(), *_machine(at), *_services(at)]
+    checks = [*_packages(), *_machine(at), *_foreign(), *_services(at)]
     if args.json:
         names = ("check", "status", "finding")
         print(json.dumps([dict(zip(names, row, strict=True)) for row in checks], indent=2))
@@ -65,6 +66,17 @@ def _space(name: str, folder: Path, least: float) -> Check:
     enough = free >= least
     hint = "" if enough else f"; at least {least:g} GB are wanted"
     return name, "ok" if enough else "warning", f"{free:.1f} GB free{hint}"
+
+
+def _foreign() -> Iterator[Check]:
+    """Yield whether what the environment names can be reached."""
+    for name, check in wiring.foreign().items():
+        try:
+            check()
+        except OrchestratorError as error:
+            yield name, "error", str(error)
+        else:
+            yield name, "ok", "answers"
 
 
 def _services(at: Path) -> Iterator[Check]:

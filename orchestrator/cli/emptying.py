@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 
 from orchestrator import wiring
 from orchestrator.cli import composing
-from orchestrator.cli.exits import Exit
+from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.core.nearest import choices
 
 UNEXPLAINED = "no reason given"
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Sequence[Step]:
     """Note that a pool of the fleet is to be emptied, or used again."""
     verb, *words = args.overrides
     if not words or "=" in words[0]:
@@ -23,12 +25,17 @@ def run(args: argparse.Namespace) -> Exit:
     if name not in fleet.pools:
         hint = choices(name, fleet.pools, "pools of this fleet")
         raise NotFoundError(f"{name!r} is not a pool of fleet {fleet.name!r}; {hint}")
-    store = wiring.event_store(wiring.home())
     if verb == "drain":
-        store.drain(name, args.reason or UNEXPLAINED)
-        print(f"Pool {name} takes no new attempts; those on it leave at their next checkpoint.")
-        print(f"To use it again: orchestrator pools undrain {name}")
-    else:
-        store.undrain(name)
-        print(f"Pool {name} takes attempts again.")
-    return Exit.SUCCEEDED
+        return [Step(f"empty pool {name}", partial(_drain, name, args.reason or UNEXPLAINED))]
+    return [Step(f"use pool {name} again", partial(_undrain, name))]
+
+
+def _drain(name: str, reason: str) -> None:
+    wiring.event_store(wiring.home()).drain(name, reason)
+    print(f"Pool {name} takes no new attempts; those on it leave at their next checkpoint.")
+    print(f"To use it again: orchestrator pools undrain {name}")
+
+
+def _undrain(name: str) -> None:
+    wiring.event_store(wiring.home()).undrain(name)
+    print(f"Pool {name} takes attempts again.")

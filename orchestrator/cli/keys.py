@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.cli.steps import Step
+from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.core.keys import ApiKey
 
 COLUMNS = ("NAME", "MODELS", "#REQUESTS/MIN", "#TOKENS/MIN", "EXPIRES")
 DAY = 86_400.0
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """List the keys, add one, or revoke one."""
     store = wiring.endpoint_store(wiring.home())
+    known = store.api_keys()
     if args.action == "list":
-        return _list(args, store.api_keys())
+        return _list(args, known)
     if not args.name:
         raise ConfigError([Problem("keys", "no name is given", f"keys {args.action} NAME")])
+    there = args.name in {key.name for key in known}
     if args.action == "revoke":
-        store.drop_key(args.name)
-        print(f"Key {args.name} opens nothing any more.")
-        return Exit.SUCCEEDED
+        if not there:
+            names = ", ".join(key.name for key in known) or "none"
+            raise NotFoundError(f"no key {args.name!r}; there are: {names}")
+        return [Step(f"revoke key {args.name}", partial(_revoke, args.name))]
+    if there:
+        what = f"there is a key {args.name!r}"
+        raise ConfigError([Problem("keys", what, "revoke it first, or take another name")])
+    opens = ", ".join(args.model) or "all endpoints"
+    return [Step(f"add key {args.name}, which opens {opens}", partial(_add, args))]
+
+
+def _revoke(name: str) -> None:
+    wiring.endpoint_store(wiring.home()).drop_key(name)
+    print(f"Key {name} opens nothing any more.")
+
+
+def _add(args: argparse.Namespace) -> None:
     secret = f"sk-{secrets.token_urlsafe(32)}"
     days = args.days
-    store.add_key(
+    wiring.endpoint_store(wiring.home()).add_key(
         ApiKey(
             name=args.name,
             digest=hashlib.sha256(secret.encode()).hexdigest(),
@@ -44,13 +62,12 @@ def run(args: argparse.Namespace) -> Exit:
     )
     print(secret)
     tables.console(stderr=True).print("It is shown this once: only its hash is kept.")
-    return Exit.SUCCEEDED
 
 
 def _list(args: argparse.Namespace, found: Sequence[ApiKey]) -> Exit:
     if args.json:
         shown = [{k: v for k, v in asdict(key).items() if k != "digest"} for key in found]
-        print(json.dumps(shown, indent=2))
+        print(tables.as_json(shown))
         return Exit.SUCCEEDED
     rows = [_row(key, wiring.clock().now()) for key in found]
     out = tables.console()
@@ -59,8 +76,10 @@ def _list(args: argparse.Namespace, found: Sequence[ApiKey]) -> Exit:
 
 
 def _row(key: ApiKey, now: float) -> tuple[str, ...]:
-    left = None if key.expires is None else key.expires - now
-    ends = "never" if left is None else "expired" if left < 0 else f"in {tables.duration(left)}"
+    left = math.inf if key.expires is None else key.expires - now
+    ends = (
+        "never" if left == math.inf else f"in {tables.duration(left)}" if left > 0 else "expired"
+    )
     limits = (key.requests, key.tokens)
     shown = ("-" if limit is None else str(limit) for limit in limits)
     return (key.name, ", ".join(key.models) or "all", *shown, ends)

@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 from orchestrator import session, wiring
 from orchestrator.cli import composing, plan, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
+from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
 from orchestrator.core.settings import Settings
-from orchestrator.core.state import StageState
+from orchestrator.core.state import RunState, StageState
+
+SHARED: Mapping[str, Callable[[Settings], object]] = {
+    "cluster.kind": lambda found: found.cluster.kind,
+    "cluster.address": lambda found: found.cluster.address,
+    "cluster.serve_port": lambda found: found.cluster.serve_port,
+    "cluster.object_store_mb": lambda found: found.cluster.object_store_mb,
+    "tracking.enabled": lambda found: found.tracking.enabled,
+    "tracking.uri": lambda found: found.tracking.uri,
+}
+WAY_OUT = "launch them one by one"
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Launch what the command line names; everything is planned before anything starts."""
     if composing.shown(args):
         return Exit.SUCCEEDED
     planned = _planned(args)
-    return _detach(args, planned) if args.detach else _launch(args, planned)
+    _check_together([found for found, _ in planned])
+    if args.detach:
+        check_detachable([found for found, _ in planned])
+    if args.dry_run:
+        for _, made in planned:
+            plan.show(made, tables.console().print)
+    go = partial(_detach if args.detach else _launch, args, planned)
+    names = [made.pipeline for _, made in planned]
+    how = "hand over to a Ray job" if args.detach else "run"
+    return [Step("\n".join(f"{how} pipeline {name}" for name in names), go)]
 
 
-def _planned(args: argparse.Namespace) -> list[tuple[Settings, Plan]]:
+def _planned(args: argparse.Namespace) -> Sequence[tuple[Settings, Plan]]:
     """Compose and plan every run of the launch; refuse all when one can't run."""
     from orchestrator.adapters import hydra_config
 
@@ -55,28 +76,45 @@ def _planned(args: argparse.Namespace) -> list[tuple[Settings, Plan]]:
     return made
 
 
-def _launch(args: argparse.Namespace, planned: list[tuple[Settings, Plan]]) -> Exit:
-    """Run one after the other, on services that are started once."""
+def _check_together(settings: Sequence[Settings]) -> None:
+    """Refuse a sweep over what all its runs share. Raises `ConfigError`."""
+    problems = [
+        Problem(path, f"the runs of a sweep share it, but it is {' and '.join(values)}", WAY_OUT)
+        for path, read in SHARED.items()
+        if len(values := dict.fromkeys(repr(read(one)) for one in settings)) > 1
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _launch(args: argparse.Namespace, planned: Sequence[tuple[Settings, Plan]]) -> Exit:
+    """Run one after the other, on services that are started once, until one is cancelled."""
     out = tables.console()
     finals: list[Run] = []
-    orders = [_order(args, found, made) for found, made in planned]
     plan.show(planned[0][1], out.print)
     with (
         LiveView(out) as view,
         _services(planned, keep=lambda: any(map(session.serves, finals))) as addresses,
+        session.Interrupts() as interrupts,
     ):
-        for order in orders:
+        for found, made in planned:
+            if interrupts.reason or any(run.state is RunState.CANCELLED for run in finals):
+                break
             if finals:
-                plan.show(order.header.plan, out.print)
+                plan.show(made, out.print)
+            order = _order(args, found, made)
             out.print(f"\nRun [bold]{order.header.run}[/]")
             finals.append(session.launch(order, addresses, view))
             summarise(finals[-1], out.print)
+    left = len(planned) - len(finals)
+    if left:
+        print(f"{left} more of the sweep were not started.", file=sys.stderr)
+        return Exit.CANCELLED
     return max(of_state(final.state) for final in finals)
 
 
-def _detach(args: argparse.Namespace, planned: list[tuple[Settings, Plan]]) -> Exit:
+def _detach(args: argparse.Namespace, planned: Sequence[tuple[Settings, Plan]]) -> Exit:
     """Hand each run to a Ray job, and leave the services up."""
-    check_detachable([found for found, _ in planned])
     out = tables.console()
     with _services(planned, keep=lambda: True):
         for found, made in planned:
@@ -115,19 +153,21 @@ def hand_over(order: session.Order) -> None:
 
 
 def _order(args: argparse.Namespace, found: Settings, made: Plan) -> session.Order:
-    header = session.new_header(found, made)
-    return session.Order(found=found, header=header, at=wiring.home(), reuse=not args.no_cache)
+    at = wiring.home()
+    header = session.new_header(found, made, at=at)
+    return session.Order(found=found, header=header, at=at, reuse=not args.no_cache)
 
 
 def _services(
-    planned: list[tuple[Settings, Plan]], *, keep: Callable[[], bool]
+    planned: Sequence[tuple[Settings, Plan]], *, keep: Callable[[], bool]
 ) -> AbstractContextManager[session.Addresses]:
     pools = {
         name: pool
         for found, made in planned
         for name, pool in session.startable(found, made).items()
     }
-    return session.services(planned[0][0], wiring.home(), pools, keep=keep)
+    serving = any(session.needs_gateway(found) for found, _ in planned)
+    return session.services(planned[0][0], wiring.home(), pools, keep=keep, gateway=serving)
 
 
 def summarise(final: Run, write: Callable[..., None]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import orchestrator
+from orchestrator.cli import arguments, flags
 
 EPILOG = """\
 Overrides are Hydra's: `pipeline=r2`, `fleet=local`, `roles.train=ascend`, `seed=7`.
@@ -55,15 +54,15 @@ def build() -> argparse.ArgumentParser:
 
 def _plan(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     plan = verbs.add_parser("plan", help="show what a launch would do, and what it would cost")
-    _config(plan)
-    _unqualified(plan)
-    _json(plan)
+    flags.config(plan)
+    flags.unqualified(plan)
+    flags.as_json(plan)
 
 
 def _launch(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     launch = verbs.add_parser("launch", help="run a pipeline")
-    _config(launch)
-    _unqualified(launch)
+    flags.config(launch)
+    flags.unqualified(launch)
     launch.add_argument(
         "-m", "--multirun", action="store_true", help="sweep: one run for each combination"
     )
@@ -73,13 +72,20 @@ def _launch(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     launch.add_argument(
         "--no-cache", action="store_true", help="run every stage, reuse no earlier result"
     )
+    flags.dry(launch)
 
 
 def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     status = verbs.add_parser("status", help="list the runs, or the stages of one")
     status.add_argument("run", nargs="?", metavar="RUN", help="id of a run, or its beginning")
-    status.add_argument("-n", "--limit", type=int, default=20, help="newest runs to list")
-    _json(status)
+    status.add_argument(
+        "-n",
+        "--limit",
+        type=arguments.whole("runs", arguments.ROWS),
+        default=20,
+        help="newest runs to list",
+    )
+    flags.as_json(status)
     logs = verbs.add_parser("logs", help="print what the stages of a run wrote")
     logs.add_argument("run", metavar="RUN")
     logs.add_argument("stage", nargs="?", metavar="STAGE")
@@ -96,6 +102,7 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     approve = verbs.add_parser("approve", help="let a stage pass that waits for an approval")
     approve.add_argument("run", metavar="RUN")
     approve.add_argument("stage", metavar="STAGE")
+    flags.dry(approve)
 
 
 def _fleet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -103,36 +110,47 @@ def _fleet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "pools",
         help="list the pools of the fleet; `pools drain NAME` empties one, `undrain` ends that",
     )
-    _config(pools)
-    _json(pools)
-    pools.add_argument("--reason", default="", help="with drain: why, for those who wait")
+    flags.config(pools)
+    flags.as_json(pools)
+    pools.add_argument(
+        "--reason", type=arguments.word, default="", help="with drain: why, for those who wait"
+    )
+    flags.dry(pools)
 
 
 def _qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     qualify = verbs.add_parser("qualify", help="find out what a pool can do: `qualify POOL`")
-    _config(qualify)
+    flags.config(qualify)
     qualify.add_argument("--role", choices=("train", "serve"), help="default: both")
     qualify.add_argument("--quick", action="store_true", help="in seconds, without a soak")
-    qualify.add_argument("--soak", type=_seconds, metavar="SECONDS", help="how long to work on")
+    qualify.add_argument(
+        "--soak",
+        type=arguments.number("seconds", arguments.SECONDS),
+        metavar="SECONDS",
+        help="how long to work on",
+    )
     qualify.add_argument(
         "--model-of", metavar="PIPELINE", help="check the model that this pipeline trains"
     )
+    flags.dry(qualify)
 
 
 def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ask = verbs.add_parser("ask", help="ask a served model")
     ask.add_argument("question", help="`-` reads it from standard input")
     ask.add_argument("-e", "--endpoint", help="default: the one deployed last")
-    ask.add_argument("--max-tokens", type=int, default=128)
-    ask.add_argument("--temperature", type=float, default=0.0)
+    ask.add_argument("--max-tokens", type=arguments.whole("tokens", arguments.TOKENS), default=128)
+    ask.add_argument(
+        "--temperature", type=arguments.number("degrees", arguments.HOTTEST), default=0.0
+    )
     endpoints = verbs.add_parser("endpoints", help="list what is served, and where")
     endpoints.add_argument("-a", "--all", action="store_true", help="retired revisions too")
-    _json(endpoints)
+    flags.as_json(endpoints)
     switch = verbs.add_parser("switch", help="move a live endpoint to another pool")
     switch.add_argument("name", metavar="ENDPOINT", help="an endpoint, or the id of a run")
     switch.add_argument("overrides", nargs="*", metavar="pool=POOL", help="or KEY=VALUE")
-    _dry(switch)
-    _unqualified(switch)
+    flags.dry(switch)
+    flags.unqualified(switch)
     switch.add_argument(
         "--no-qualify", action="store_true", help="use a pool that has no verdict yet as it is"
     )
@@ -140,51 +158,83 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     deploy.add_argument("name", metavar="RUN", help="with --address: ENDPOINT")
     deploy.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     deploy.add_argument("--address", help="OpenAI base URL of a server that is there already")
-    deploy.add_argument("--model", help="with --address: its name for the model")
+    deploy.add_argument(
+        "--model", type=arguments.word, help="with --address: its name for the model"
+    )
     deploy.add_argument(
         "--key-variable", default="", help="with --address: the gateway's variable with its key"
     )
-    _dry(deploy)
-    _unqualified(deploy)
+    flags.dry(deploy)
+    flags.unqualified(deploy)
     traffic = verbs.add_parser("traffic", help="share an endpoint's traffic between revisions")
     traffic.add_argument("endpoint", metavar="ENDPOINT")
     traffic.add_argument("shares", nargs="+", metavar="r1=90", help="percent, 100 together")
+    flags.dry(traffic)
     rollback = verbs.add_parser("rollback", help="go back to the revision before")
     rollback.add_argument("endpoint", metavar="ENDPOINT")
-    _dry(rollback)
+    flags.dry(rollback)
     undeploy = verbs.add_parser("undeploy", help="take an endpoint away, or one revision")
     undeploy.add_argument("endpoint", metavar="ENDPOINT")
     undeploy.add_argument("revision", nargs="?", metavar="rN")
+    flags.dry(undeploy)
+    _keys(verbs)
+
+
+def _keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     keys = verbs.add_parser("keys", help="list the API keys; `keys add NAME`, `keys revoke NAME`")
     keys.add_argument("action", nargs="?", choices=("list", "add", "revoke"), default="list")
-    keys.add_argument("name", nargs="?", metavar="NAME")
+    keys.add_argument("name", nargs="?", type=arguments.word, metavar="NAME")
     keys.add_argument("--model", action="append", default=[], help="an endpoint that it opens")
-    keys.add_argument("--requests", type=int, help="requests a minute, at most")
-    keys.add_argument("--tokens", type=int, help="tokens a minute, at most")
-    keys.add_argument("--days", type=float, help="until it expires")
-    _json(keys)
+    keys.add_argument(
+        "--requests",
+        type=arguments.whole("requests", arguments.MINUTES_WORTH),
+        help="requests a minute, at most",
+    )
+    keys.add_argument(
+        "--tokens",
+        type=arguments.whole("tokens", arguments.MINUTES_WORTH),
+        help="tokens a minute, at most",
+    )
+    keys.add_argument(
+        "--days",
+        type=arguments.number("days", arguments.DAYS, zero=False),
+        help="until it expires",
+    )
+    flags.dry(keys)
+    flags.as_json(keys)
 
 
 def _models(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     models = verbs.add_parser("models", help="list the versions of the models that were served")
     models.add_argument("model", nargs="?", metavar="MODEL", help="of this endpoint alone")
-    _json(models)
+    flags.as_json(models)
     promote = verbs.add_parser("promote", help="make a version the champion of its model")
     promote.add_argument("model", metavar="MODEL")
-    promote.add_argument("version", nargs="?", type=int, help="default: the candidate")
     promote.add_argument(
-        "--force", default="", metavar="REASON", help="though its parity is not passed"
+        "version",
+        nargs="?",
+        type=arguments.whole("versions", arguments.ROWS),
+        help="default: the candidate",
     )
+    promote.add_argument(
+        "--force",
+        type=arguments.word,
+        default="",
+        metavar="REASON",
+        help="though its parity is not passed",
+    )
+    flags.dry(promote)
 
 
 def _services(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ui = verbs.add_parser("ui", help="open the runs in the MLflow UI")
     ui.add_argument("--no-browser", action="store_true", help="print the addresses only")
     up = verbs.add_parser("up", help="start the cluster and MLflow on this machine")
-    _config(up)
+    flags.config(up)
+    flags.dry(up)
     verbs.add_parser("down", help="stop all that runs on this machine, endpoints too")
     doctor = verbs.add_parser("doctor", help="check this machine and what runs on it")
-    _json(doctor)
+    flags.as_json(doctor)
     completion = verbs.add_parser("completion", help="print the completion script of a shell")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
 
@@ -196,7 +246,9 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     drive.add_argument("--no-cache", action="store_true")
     drive.add_argument("--take-over", action="store_true")
     verbs.add_parser("_reap")
-    verbs.add_parser("_gateway").add_argument("port", type=int)
+    verbs.add_parser("_gateway").add_argument(
+        "port", type=arguments.whole("ports", arguments.PORTS)
+    )
     keep = verbs.add_parser("_keep")
     keep.add_argument("address")
     keep.add_argument("gateway")
@@ -204,51 +256,8 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     complete.add_argument("words", nargs=argparse.REMAINDER)
 
 
-def _config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
-    hydra = parser.add_argument_group("Hydra")
-    hydra.add_argument(
-        "--config-dir", "-cd", type=Path, help="your own configs; they win over ours"
-    )
-    hydra.add_argument("--config-name", "-cn", default="config", help="primary config")
-    hydra.add_argument("--cfg", choices=("job", "hydra", "all"), help="print the config, and stop")
-    hydra.add_argument("--resolve", action="store_true", help="with --cfg: fill interpolations in")
-    hydra.add_argument("--package", "-p", help="with --cfg: a part of it")
-    hydra.add_argument(
-        "--info",
-        nargs="?",
-        const="all",
-        choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
-        help="print how the config was composed, and stop",
-    )
-
-
-def _dry(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="print the steps, do nothing")
-
-
-def _unqualified(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--unqualified", action="store_true", help="use pools that have not earned their role too"
-    )
-
-
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
 def verbs() -> list[str]:
     """Return the commands that help lists."""
     made = build()
     found = next(a for a in made._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001 - argparse has no public way
     return [verb for verb in found.choices if not verb.startswith("_")]
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
-    return seconds

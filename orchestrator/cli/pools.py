@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from orchestrator import wiring
 from orchestrator.cli import composing, emptying, tables
 from orchestrator.cli.exits import Exit
+from orchestrator.cli.steps import Step
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.qualification import EARNED, Standing, Verdict, verdict_of
 from orchestrator.messages import PoolStatus
@@ -29,7 +30,7 @@ COLUMNS = (
 )
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """List the pools; their live state too, where the cluster is up."""
     if args.overrides[:1] in (["drain"], ["undrain"]):
         return emptying.run(args)

@@ -7,26 +7,31 @@ give all traffic to.
 from __future__ import annotations
 
 import argparse
-import getpass
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 
 from orchestrator import wiring
-from orchestrator.cli.exits import Exit
+from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.core.registry import CANDIDATE, ModelVersion, Parity
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Sequence[Step]:
     """Promote the version that is named, or the candidate."""
-    with closing(wiring.registry(wiring.home())) as registry:
+    with closing(wiring.registry(wiring.home(), start=not args.dry_run)) as registry:
         there = registry.versions(args.model)
-        chosen = _chosen(args.model, args.version, there)
-        _check(chosen, args.force)
-        why = f", who forced it: {args.force}" if args.force else ""
-        registry.promote(chosen, f"by {getpass.getuser()}{why}")
+    chosen = _chosen(args.model, args.version, there)
+    _check(chosen, args.force)
+    what = f"make version {chosen.number} of {chosen.name} the champion"
+    return [Step(what, partial(_promote, chosen, args.force))]
+
+
+def _promote(chosen: ModelVersion, force: str) -> None:
+    why = f", who forced it: {force}" if force else ""
+    with closing(wiring.registry(wiring.home())) as registry:
+        registry.promote(chosen, f"by {wiring.user()}{why}")
     print(f"Version {chosen.number} of {chosen.name} is the champion.")
-    return Exit.SUCCEEDED
 
 
 def _chosen(model: str, version: int | None, there: Sequence[ModelVersion]) -> ModelVersion:

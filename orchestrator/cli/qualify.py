@@ -17,6 +17,7 @@ from orchestrator.adapters import hydra_config
 from orchestrator.cli import composing, launch, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
+from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.nearest import choices
@@ -55,7 +56,7 @@ IN_BETWEEN = Depth(quick=True, patience=60.0)  # something else waits for the ve
 NO_MODEL: Mapping[str, Json] = MappingProxyType({})
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Qualify the pool that the command line names."""
     name, overrides = _named(args.overrides)
     args.overrides = [PIPELINE, *overrides]
@@ -69,9 +70,9 @@ def run(args: argparse.Namespace) -> Exit:
         takes = ", ".join(pool.allowed_roles)
         what = f"pool {name!r} does not take the role {args.role or 'train'!r}"
         raise ConfigError([Problem("--role", what, f"roles that it takes: {takes}")])
-    of = _model_of(args)
-    final, verdicts = qualify(found, pool, roles, Depth(quick=args.quick, soak=args.soak), of)
-    return conclude(final, verdicts)
+    depth, of = Depth(quick=args.quick, soak=args.soak), _model_of(args)
+    what = f"run the checks of pool {name} to {' and '.join(roles)}, and keep the verdict"
+    return [Step(what, lambda: conclude(*qualify(found, pool, roles, depth, of)))]
 
 
 def conclude(final: Run, verdicts: Sequence[Verdict]) -> Exit:
@@ -156,7 +157,7 @@ def _without_gang(config: Mapping[str, Json], roles: Sequence[Role]) -> Mapping[
 
 def _drive(found: Settings, pool: Pool) -> Run:
     planned = wiring.plan(found)
-    header = session.new_header(found, planned, f"qualify-{pool.name}")
+    header = session.new_header(found, planned, f"qualify-{pool.name}", at=wiring.home())
     order = session.Order(found=found, header=header, at=wiring.home(), reuse=False)
     out = tables.console()
     with (

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import getpass
+from collections.abc import Sequence
+from functools import partial
 
 from orchestrator import wiring
 from orchestrator.cli import switch
-from orchestrator.cli.exits import Exit
+from orchestrator.cli.steps import Step
 from orchestrator.core.endpoints import (
     WHOLE,
     EndpointLife,
@@ -18,7 +19,7 @@ from orchestrator.core.endpoints import (
 from orchestrator.core.errors import NotFoundError
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Sequence[Step]:
     """Give all traffic back to the revision before."""
     store = wiring.endpoint_store(wiring.home())
     life = store.endpoint(args.endpoint)
@@ -27,19 +28,24 @@ def run(args: argparse.Namespace) -> Exit:
         raise NotFoundError(f"no endpoint {args.endpoint!r} is served; served: {served}")
     earlier = _there(life)
     if earlier is not None:
-        reason = f"rolled back by {getpass.getuser()}"
-        store.follow(life, [TrafficMoved({earlier.number: WHOLE}, reason)], wiring.clock().now())
-        print(f"All traffic of {life.name} goes to {earlier.name} on {earlier.pool}.")
-        wiring.follow_traffic(wiring.home(), store.endpoint(life.name))
-        return Exit.SUCCEEDED
+        what = f"give all traffic of {life.name} to {earlier.name} on {earlier.pool}"
+        return [Step(what, partial(_move, life, earlier))]
     before = life.before
     if before is None or before.deployment is None:
         raise NotFoundError(f"endpoint {life.name!r} has no revision before {life.leading.name}")
     print(f"{before.name} is retired: its model is deployed anew on {before.pool}.")
     overrides = [f"roles.serve={before.pool}", *_at_once(before)]
     made = switch.run_of(life, before.number)
-    way = switch.Way(dry=args.dry_run, unqualified=True)  # it has served there
-    return switch.go(made, overrides, way, name="rollback")
+    way = switch.Way(unqualified=True)  # it has served there
+    return switch.steps_of(made, overrides, way, name="rollback")
+
+
+def _move(life: EndpointLife, earlier: Revision) -> None:
+    store = wiring.endpoint_store(wiring.home())
+    moved = TrafficMoved({earlier.number: WHOLE}, f"rolled back by {wiring.user()}")
+    store.follow(life, [moved], wiring.clock().now())
+    print(f"All traffic of {life.name} goes to {earlier.name} on {earlier.pool}.")
+    wiring.follow_traffic(wiring.home(), store.endpoint(life.name))
 
 
 def _there(life: EndpointLife) -> Revision | None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator import session, wiring
 from orchestrator.adapters import hydra_config
 from orchestrator.cli import launch, plan, qualify, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
+from orchestrator.cli.steps import Step
 from orchestrator.core.endpoints import EndpointLife
 from orchestrator.core.errors import ConfigError, NotFoundError, PlanError, Problem
 from orchestrator.core.hardware import Role
@@ -31,49 +33,55 @@ from orchestrator.messages import Succeeded
 WITHOUT_FALLBACK = f"fallbacks.{Role.SERVE}=[]"  # who asks for a pool wants that one
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Sequence[Step]:
     """Move what NAME serves to other hardware."""
     made, words = _source(args.name, args.overrides)
-    way = Way(dry=args.dry_run, unqualified=args.unqualified, qualify=not args.no_qualify)
-    return go(made, words, way, name="switch")
+    way = Way(unqualified=args.unqualified, qualify=not args.no_qualify)
+    return steps_of(made, words, way, name="switch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
     """How to go about it.
 
-    `dry` prints the steps alone, `unqualified` asks for no verdict, `qualify` has the new pool
-    qualified first where no verdict holds.
+    `unqualified` asks for no verdict, `qualify` has the new pool qualified first where no verdict
+    holds.
     """
 
-    dry: bool = False
     unqualified: bool = False
     qualify: bool = False
 
 
-def go(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Exit:
-    """Serve what run `made` has made, with `overrides`, by a new run called `name-...`."""
+def steps_of(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Sequence[Step]:
+    """Return how to serve what run `made` has made, with `overrides`, by a run `name-...`."""
     found = hydra_config.parse(
         hydra_config.changed(made.header.config, [WITHOUT_FALLBACK, *overrides])
     )
     planned = wiring.plan(found)
     kept = kept_of(made, planned)
-    out = tables.console()
-    plan.show(planned, out.print)
-    for line in anew(planned, kept):
-        out.print(f"  {line}", markup=False)
-    endpoints = [stage.endpoint for stage in found.pipeline.stages if stage.endpoint]
+    plan.show(planned, tables.console().print)
     unproven = _unproven(planned) if way.qualify and not way.unqualified else ()
-    for pool, role in unproven:
-        out.print(f"  qualify {pool} to {role}: no verdict on it holds", markup=False)
-    for endpoint in endpoints:
-        for line in steps(endpoint, wiring.endpoint_store(wiring.home()).endpoint(endpoint.name)):
-            out.print(f"  {line}", markup=False)
-    if way.dry:
-        return Exit.SUCCEEDED
-    for pool, role in unproven:
-        qualify.first(found, planned.pools[pool], role)
-    header = session.new_header(found, _earned(found, planned, way), name)
+    first = [
+        Step(
+            f"qualify {pool} to {role}: no verdict on it holds",
+            partial(qualify.first, found, planned.pools[pool], role),
+            announced=True,
+        )
+        for pool, role in unproven
+    ]
+    store = wiring.endpoint_store(wiring.home())
+    lines = list(anew(planned, kept))
+    for stage in found.pipeline.stages:
+        if stage.endpoint:
+            lines += rollout(stage.endpoint, store.endpoint(stage.endpoint.name))
+    go = partial(_go, found, planned, way, kept, name)
+    return [*first, Step("\n".join(lines), go, announced=True)]
+
+
+def _go(
+    found: Settings, planned: Plan, way: Way, kept: Mapping[str, tuple[Succeeded, str]], name: str
+) -> Exit:
+    header = session.new_header(found, _earned(found, planned, way), name, at=wiring.home())
     return _drive(found, header, kept)
 
 
@@ -140,7 +148,7 @@ def anew(planned: Plan, kept: Mapping[str, object]) -> list[str]:
     ]
 
 
-def steps(endpoint: Endpoint, life: EndpointLife) -> list[str]:
+def rollout(endpoint: Endpoint, life: EndpointLife) -> list[str]:
     """Return what a rollout of the endpoint would do, step by step."""
     new, leading = f"r{life.next_number}", life.leading
     lines = [f"deploy {endpoint.name}.{new}, wait until all its replicas answer"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +27,7 @@ STYLES = {
     "error": "red",
 }
 PIPED_WIDTH = 200
+AGES = 1000 * 365.25 * 86_400
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -48,6 +51,19 @@ def _cell(column: str, text: str) -> Text:
     return Text(text, style=STYLES.get(text.lower(), "") if column == "STATUS" else "")
 
 
+def as_json(value: object) -> str:
+    """Return `value` as JSON that every parser reads: what is no finite number is null there."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def dollars(amount: float | None) -> str:
     """Return an amount for a table; a dash where it is unknown."""
     if amount is None:
@@ -59,6 +75,8 @@ def duration(seconds: float | None) -> str:
     """Return a time span as people write it (`2h 05m`, `3m 07s`, `12s`)."""
     if seconds is None:
         return "-"
+    if not 0 <= seconds < AGES:
+        return "-" if seconds != seconds else "0s" if seconds < 0 else "ages"  # noqa: PLR0124 - NaN
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

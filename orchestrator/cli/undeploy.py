@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import re
+from collections.abc import Sequence
+from functools import partial
 
 from orchestrator import wiring
-from orchestrator.cli.exits import Exit
+from orchestrator.cli.steps import Step
 from orchestrator.control import revisions
-from orchestrator.core.endpoints import RevisionRetired
+from orchestrator.core.endpoints import EndpointLife, RevisionRetired, follow
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 
 _REVISION = re.compile(r"r(\d+)")
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Sequence[Step]:
     """Retire what is named; its replicas go once their streams have ended."""
-    store, now = wiring.endpoint_store(wiring.home()), wiring.clock().now()
-    life, reason = store.endpoint(args.endpoint), f"taken away by {getpass.getuser()}"
+    store = wiring.endpoint_store(wiring.home())
+    life, reason = store.endpoint(args.endpoint), f"taken away by {wiring.user()}"
     if not life.live:
         known = ", ".join(name for name, one in store.endpoints().items() if one.live) or "none"
         raise NotFoundError(f"no endpoint {args.endpoint!r}; there are: {known}")
     if args.revision is None:
-        revisions.end(store, life, reason, now)
-        print(f"Endpoint {life.name} answers no more.")
-        return Exit.SUCCEEDED
+        names = ", ".join(one.name for one in life.live)
+        return [Step(f"retire all of {life.name}: {names}", partial(_end, life, reason))]
     found = _REVISION.fullmatch(args.revision)
     if found is None:
         what = f"{args.revision!r} is no revision"
         raise ConfigError([Problem("undeploy", what, "write it as r2")])
-    store.follow(life, [RevisionRetired(int(found[1]), reason)], now)
-    print(f"Revision {args.revision} of {life.name} is retired.")
-    return Exit.SUCCEEDED
+    retired = RevisionRetired(int(found[1]), reason)
+    follow(life, retired, wiring.clock().now())
+    return [Step(f"retire {args.revision} of {life.name}", partial(_retire, life, retired))]
+
+
+def _end(life: EndpointLife, reason: str) -> None:
+    revisions.end(wiring.endpoint_store(wiring.home()), life, reason, wiring.clock().now())
+    print(f"Endpoint {life.name} answers no more.")
+
+
+def _retire(life: EndpointLife, retired: RevisionRetired) -> None:
+    store = wiring.endpoint_store(wiring.home())
+    store.follow(life, [retired], wiring.clock().now())
+    print(f"Revision r{retired.number} of {life.name} is retired.")

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from orchestrator import session, wiring
 from orchestrator.cli import composing, tables
 from orchestrator.cli.exits import Exit
+from orchestrator.cli.steps import Step
+from orchestrator.core.hardware import Pool
+from orchestrator.core.settings import Settings
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Start what is not up for the fleet of the config."""
     if composing.shown(args):
         return Exit.SUCCEEDED
     found = composing.settings(args)
     usable = {name: pool for name, pool in found.fleet.pools.items() if pool.available}
+    what = f"have the cluster up with pools {', '.join(usable)}, and MLflow"
+    return [Step(what, partial(_start, found, usable))]
+
+
+def _start(found: Settings, usable: Mapping[str, Pool]) -> None:
     with session.services(found, wiring.home(), usable, keep=lambda: True) as addresses:
         print(f"Cluster: {addresses.cluster or 'in this process'}")
         print(f"MLflow:  {addresses.tracking or 'off'}")
@@ -24,4 +34,3 @@ def run(args: argparse.Namespace) -> Exit:
         ("To stop all:", "orchestrator down"),
     ]
     tables.console().print(tables.useful_commands(commands))
-    return Exit.SUCCEEDED

@@ -57,7 +57,7 @@ class Doorman:
         same = hmac.compare_digest(_NOBODY if key is None else key.digest, digest)
         if key is None or not same:
             raise ApiError(401, "the API key is not known", code="invalid_api_key")
-        if key.expires is not None and key.expires <= self._clock.now():
+        if key.expires is not None and not key.expires > self._clock.now():
             raise ApiError(401, f"API key {key.name!r} is expired", code="expired_api_key")
         return key
 
@@ -74,7 +74,7 @@ class Doorman:
             raise ApiError(403, what, param="model", code="model_not_allowed")
         tokens = self._bucket(key, "tokens", key.tokens)
         requests = self._bucket(key, "requests", key.requests)
-        if tokens is not None and key.tokens and tokens.left <= 0:
+        if tokens is not None and key.tokens is not None and tokens.left <= 0:
             raise _limited(key, "tokens", key.tokens, 1 - tokens.left)
         if requests is not None and key.requests is not None:
             if requests.left < 1:
@@ -102,6 +102,6 @@ def allowed(key: ApiKey | None, model: str) -> bool:
 
 
 def _limited(key: ApiKey, what: str, allowance: int, missing: float) -> ApiError:
-    wait = ceil(missing * MINUTE / allowance) if allowance else int(MINUTE)
+    wait = ceil(missing * MINUTE / allowance) if allowance > 0 else int(MINUTE)
     said = f"API key {key.name!r} has used its {allowance} {what} a minute; wait {wait} s"
     return ApiError(429, said, code="rate_limit_exceeded", retry_after=wait)

@@ -7,17 +7,26 @@ drive itself, `interrupts.py` what Ctrl-C does.
 from orchestrator.session.beginning import begun, hand_over
 from orchestrator.session.claim import claim
 from orchestrator.session.driving import View, launch, resume, serves, wind_down
+from orchestrator.session.interrupts import Interrupts
 from orchestrator.session.order import Order, new_header
-from orchestrator.session.services import Addresses, services, startable, tracking_alone
+from orchestrator.session.services import (
+    Addresses,
+    needs_gateway,
+    services,
+    startable,
+    tracking_alone,
+)
 
 __all__ = [
     "Addresses",
+    "Interrupts",
     "Order",
     "View",
     "begun",
     "claim",
     "hand_over",
     "launch",
+    "needs_gateway",
     "new_header",
     "resume",
     "serves",

@@ -30,17 +30,24 @@ def terminable() -> Iterator[None]:
 
 
 class Interrupts:
-    """Lets the first Ctrl-C or SIGTERM cancel a run, and a second one break it off."""
+    """Lets the first Ctrl-C or SIGTERM cancel a run, and a second one break it off.
+
+    `reason` is the signal that has come, if any. Those around it hear it too: a sweep whose run
+    was interrupted starts no other.
+    """
 
     def __init__(self) -> None:
         self._controller: Controller | None = None
-        self._reason = ""
+        self.reason = ""
         self._before: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Self:
         """Begin to listen."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+            self._before[number] = signal.signal(number, self.hear)
+            around = self._around(number)
+            if around is not None:
+                self.reason = self.reason or around.reason
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -51,11 +58,20 @@ class Interrupts:
     def cancel(self, controller: Controller) -> None:
         """Cancel this controller's run, now if a signal has come already."""
         self._controller = controller
-        if self._reason:
-            controller.cancel(self._reason)
+        if self.reason:
+            controller.cancel(self.reason)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's form
-        self._reason = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """Take notice of a signal: the handler of both."""
+        self.reason = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        around = self._around(signal.Signals(number))
+        if around is not None:
+            around.hear(number, frame)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._controller:
-            self._controller.cancel(self._reason)
+            self._controller.cancel(self.reason)
+
+    def _around(self, number: signal.Signals) -> Interrupts | None:
+        """Return those that listened before, if any did."""
+        around = getattr(self._before.get(number), "__self__", None)
+        return around if isinstance(around, Interrupts) else None

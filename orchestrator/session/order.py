@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import getpass
 import secrets
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator import wiring
+from orchestrator.core.errors import NotFoundError
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import RunHeader
 from orchestrator.core.settings import Settings
 from orchestrator.messages import Succeeded
+from orchestrator.ports import EventStore
+
+BYTES_OF_AN_ID = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +35,15 @@ class Order:
     kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
 
 
-def new_header(found: Settings, planned: Plan, name: str = "") -> RunHeader:
-    """Return the header of a new run, by `name` or that of its pipeline; ids sort by time."""
+def new_header(found: Settings, planned: Plan, name: str = "", *, at: Path) -> RunHeader:
+    """Return the header of a new run of home `at`, by `name` or that of its pipeline.
+
+    Ids sort by time, and no other run has the same.
+    """
     now = wiring.clock().now()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     return RunHeader(
-        run=f"{name or found.pipeline.name}-{stamp}-{secrets.token_hex(2)}",
+        run=_free(wiring.event_store(at), f"{name or found.pipeline.name}-{stamp}"),
         plan=planned,
         config=wiring.pinned(found),
         overrides=found.overrides,
@@ -47,19 +52,22 @@ def new_header(found: Settings, planned: Plan, name: str = "") -> RunHeader:
     )
 
 
+def _free(store: EventStore, stem: str) -> str:
+    """Return an id that begins with `stem` and that no run has."""
+    while True:
+        run = f"{stem}-{secrets.token_hex(BYTES_OF_AN_ID)}"
+        try:
+            store.header(run)
+        except NotFoundError:
+            return run
+
+
 def _origin() -> dict[str, str]:
     """Return who starts a run, from where, by MLflow's own tag names."""
     tags = {
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": wiring.user(),
         "mlflow.source.name": "orchestrator launch",
         "mlflow.source.type": "LOCAL",
     }
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if git.returncode == 0:
-        tags["mlflow.source.git.commit"] = git.stdout.strip()
-    return tags
+    commit = wiring.commit()
+    return {**tags, "mlflow.source.git.commit": commit} if commit else tags

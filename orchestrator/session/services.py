@@ -37,17 +37,34 @@ def startable(found: Settings, planned: Plan) -> Mapping[str, Pool]:
     return {**emulated, **planned.pools}
 
 
+def needs_gateway(found: Settings) -> bool:
+    """Return whether a pipeline has an endpoint, which clients reach by the gateway."""
+    return any(stage.endpoint for stage in found.pipeline.stages)
+
+
 @contextmanager
 def services(
-    found: Settings, at: Path, pools: Mapping[str, Pool], *, keep: Callable[[], bool]
+    found: Settings,
+    at: Path,
+    pools: Mapping[str, Pool],
+    *,
+    keep: Callable[[], bool],
+    gateway: bool | None = None,
 ) -> Iterator[Addresses]:
     """Have the services up; afterwards stop those that were started here, unless `keep()`.
 
+    The gateway is one of them where the pipeline has an endpoint, or `gateway` says so. What can
+    be known to be in the way is refused before anything is started.
+
     Raises:
-        ClusterError: The cluster can't be started.
+        ClusterError: The cluster can't be started or reached.
         TrackingError: The tracking server can't be started or reached.
-        ServingError: The gateway, which a pipeline with an endpoint needs, can't be started.
+        ServingError: The gateway can't be started.
     """
+    serving = found.cluster.kind != "local" and (
+        needs_gateway(found) if gateway is None else gateway
+    )
+    wiring.check_services(found, at, gateway=serving)
     with terminable(), Tenancy(at) as tenancy:
         with ThreadPoolExecutor(1) as beside:
             tracking = beside.submit(wiring.start_tracking, found, at, tenancy)
@@ -56,7 +73,7 @@ def services(
             finally:
                 uri = tracking.result()
         wiring.start_reaper(found, at, tenancy)
-        if address and any(stage.endpoint for stage in found.pipeline.stages):
+        if address and serving:
             wiring.start_gateway(found, at, address, tenancy)
         yield Addresses(cluster=address, tracking=uri)
         if keep():

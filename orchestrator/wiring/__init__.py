@@ -29,13 +29,16 @@ from orchestrator.wiring.endpoints import (
     fetch_model,
     forget_endpoints,
     replicas,
+    served_models,
     serving,
     traffic,
 )
 from orchestrator.wiring.qualification import findings, verdicts, vetted
 from orchestrator.wiring.services import (
+    check_services,
     find_cluster,
     find_gateway,
+    foreign,
     pool_states,
     running,
     start_cluster,
@@ -50,13 +53,16 @@ from orchestrator.wiring.services import (
     views,
 )
 from orchestrator.wiring.tracking import bury, follow_traffic, registry
+from orchestrator.wiring.user import commit, provide_user, user
 
 __all__ = [
     "artifact_store",
     "bury",
+    "check_services",
     "clock",
     "cluster",
     "cluster_address",
+    "commit",
     "endpoint_store",
     "event_store",
     "fetch_model",
@@ -64,6 +70,7 @@ __all__ = [
     "find_gateway",
     "findings",
     "follow_traffic",
+    "foreign",
     "forget_endpoints",
     "gates",
     "home",
@@ -71,10 +78,12 @@ __all__ = [
     "plan",
     "planned",
     "pool_states",
+    "provide_user",
     "registry",
     "replicas",
     "run_worker",
     "running",
+    "served_models",
     "serving",
     "settings",
     "start_cluster",
@@ -89,6 +98,7 @@ __all__ = [
     "submit",
     "tracker",
     "traffic",
+    "user",
     "variable",
     "verdicts",
     "vetted",

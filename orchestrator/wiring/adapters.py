@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.control.requests import Workbench
 
 HOME_VARIABLE = "ORCHESTRATOR_HOME"
+DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
 
 
 def variable(name: str) -> str:
@@ -148,7 +149,7 @@ def event_store(at: Path) -> EventStore:
 
 def database(at: Path) -> str:
     """Return the URL of the database of home `at`, or of the one that the environment names."""
-    return os.environ.get("ORCHESTRATOR_DATABASE") or f"sqlite:///{at}/events.db"
+    return os.environ.get(DATABASE_VARIABLE) or f"sqlite:///{at}/events.db"
 
 
 def gates(store: EventStore) -> Gates:

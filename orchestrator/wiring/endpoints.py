@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.settings import Settings
 from orchestrator.ports import EndpointStore, Serving, Traffic
-from orchestrator.wiring.adapters import artifact_store, clock, database
+from orchestrator.wiring.adapters import artifact_store, clock, database, variable
 
 if TYPE_CHECKING:
     from orchestrator.adapters.rayserve import RayServing
@@ -45,6 +46,17 @@ def traffic(gateway: str) -> Traffic:
     from orchestrator.adapters.gateway import GatewayTraffic
 
     return GatewayTraffic(gateway)
+
+
+def served_models(address: str, key_variable: str) -> Sequence[str] | None:
+    """Return the models that a server outside lists; `None` where it lists none to us.
+
+    Raises:
+        ServingError: Nobody answers there.
+    """
+    from orchestrator.adapters import openai_server
+
+    return openai_server.models(address, variable(key_variable) if key_variable else "")
 
 
 def forget_endpoints(at: Path, reason: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from orchestrator import supervisor
@@ -14,6 +15,7 @@ from orchestrator.messages import PoolStatus
 from orchestrator.ports import Job
 from orchestrator.supervisor import Tenancy
 from orchestrator.wiring.adapters import (
+    DATABASE_VARIABLE,
     HOME_VARIABLE,
     cluster_address,
     run_worker,
@@ -21,6 +23,45 @@ from orchestrator.wiring.adapters import (
 )
 
 REAPER = "reaper"
+
+
+def check_services(found: Settings, at: Path, *, gateway: bool) -> None:
+    """Check what others run for us, and the port of the `gateway`, before anything is started.
+
+    Raises:
+        ClusterError: No head node answers at the address of the cluster.
+        TrackingError: No MLflow server answers at its address.
+        ServingError: The port of the gateway is taken.
+    """
+    from orchestrator.adapters import gateway_service, mlflow_server
+    from orchestrator.adapters.raycluster import access
+
+    address, uri = cluster_address(found), tracking_address(found.tracking)
+    if found.cluster.kind == "ray" and address:
+        access.check(address)
+    if found.tracking.enabled and uri:
+        mlflow_server.check(uri)
+    if gateway:
+        gateway_service.check(at, found.cluster.serve_port)
+
+
+def foreign() -> Mapping[str, Callable[[], None]]:
+    """Return how to check each service that the environment names, by the variable that does."""
+    from orchestrator.adapters import mlflow_server
+    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.raycluster import access
+
+    checks: Mapping[str, Callable[[str], object]] = {
+        "RAY_ADDRESS": access.check,
+        "MLFLOW_TRACKING_URI": mlflow_server.check,
+        DATABASE_VARIABLE: lambda url: SqlEventStore(url).runs(1),
+    }
+    named = {name: os.environ[name] for name in checks if os.environ.get(name)}
+    return {name: partial(_asked, checks[name], value) for name, value in named.items()}
+
+
+def _asked(check: Callable[[str], object], value: str) -> None:
+    check(value)
 
 
 def start_cluster(found: Settings, at: Path, pools: Mapping[str, Pool], tenancy: Tenancy) -> str:

@@ -90,16 +90,19 @@ def _proxy(uri: str) -> str:
     return getproxies().get(parts.scheme, "")
 
 
-def registry(at: Path) -> Registry:
+def registry(at: Path, *, start: bool = True) -> Registry:
     """Return the registry of models; the tracking server of this machine is started if need be.
 
     Raises:
-        TrackingError: It can't be started or reached.
+        TrackingError: It can't be started or reached, or is down and not to be started.
     """
     from orchestrator.adapters import mlflow_server
     from orchestrator.adapters.mlflow_tracker import Models
 
-    uri = tracking_address(TrackingSettings()) or mlflow_server.up(at)
+    uri = tracking_address(TrackingSettings()) or mlflow_server.find(at)
+    if not uri and not start:
+        raise TrackingError("MLflow is not up, and a dry run starts nothing; `orchestrator up`")
+    uri = uri or mlflow_server.up(at)
     return Models(uri, access(uri))
 
 

@@ -38,7 +38,7 @@ class Bench:
     def order(self, overrides: Sequence[str], *, reuse: bool = False) -> session.Order:
         """Compose and plan a run."""
         found = wiring.settings(overrides, config_dir=self.configs)
-        header = session.new_header(found, wiring.plan(found))
+        header = session.new_header(found, wiring.plan(found), at=_home(self.folder))
         return session.Order(found=found, header=header, at=_home(self.folder), reuse=reuse)
 
     def launch(self, order: session.Order, observer: Observer | None = None) -> None:

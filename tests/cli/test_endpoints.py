@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import socket
+import sqlite3
 
 import pytest
 
-FAR = ("--address", "http://far.example:9000/v1", "--model", "llama")
+from tests.listing import listing
 
 
-def test_servers_outside_are_revisions_that_share_traffic(within):
+@pytest.fixture
+def far():
+    """What names a server outside that is there."""
+    with listing(["llama"]) as address:
+        yield ("--address", address, "--model", "llama")
+
+
+def test_servers_outside_are_revisions_that_share_traffic(within, far):
     assert "No endpoint is served" in within("endpoints").stdout
-    first = within("deploy", "chat", *FAR)
+    first = within("deploy", "chat", *far)
     assert first.returncode == 0, first.stderr
-    assert within("deploy", "chat", *FAR).returncode == 0
+    assert within("deploy", "chat", *far).returncode == 0
     (found,) = json.loads(within("endpoints", "--json").stdout)
     assert found["shares"] == {"r1": 100}
     assert [one["state"] for one in found["revisions"]] == ["ready", "ready"]
@@ -22,7 +31,7 @@ def test_servers_outside_are_revisions_that_share_traffic(within):
     assert moved.returncode == 0, moved.stderr
     assert "10 % shadow overflow" in moved.stdout
     back = within("rollback", "chat")
-    assert back.stdout == "All traffic of chat goes to r1 on http://far.example:9000/v1.\n"
+    assert back.stdout == f"All traffic of chat goes to r1 on {far[1]}.\n"
     (found,) = json.loads(within("endpoints", "--json").stdout)
     assert (found["shares"], found["shadow"]) == ({"r1": 100}, None)
     assert within("undeploy", "chat", "r2").returncode == 0
@@ -44,6 +53,11 @@ def test_servers_outside_are_revisions_that_share_traffic(within):
         (("deploy", "chat", "--address", "far:9000"), 2, "'far:9000' is no address of a server"),
         (("deploy", "nothing"), 102, "no run 'nothing'"),
         (("ask", "2 + 2?"), 102, "no endpoint is served; launch a pipeline"),
+        (
+            ("deploy", "Chat/x", "--address", "http://a/v1"),
+            2,
+            "'Chat/x' is no name of an endpoint",
+        ),
         (("undeploy", "chat"), 102, "no endpoint 'chat'; there are: none"),
         (("keys", "add"), 2, "no name is given; keys add NAME"),
         (("keys", "revoke", "ann"), 102, "no key 'ann'; there are: none"),
@@ -70,3 +84,60 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(within, tmp_path):
     assert json.loads(within("keys", "--json").stdout)[0]["requests"] == 60
     assert within("keys", "revoke", "ann").returncode == 0
     assert "the endpoints are open" in within("keys").stdout
+
+
+def test_a_server_that_does_not_answer_is_not_deployed(within):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    done = within("deploy", "nope", "--address", address)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: no server answers at {address!r} (")
+    assert len(done.stderr.splitlines()) == 1
+    assert within("endpoints", "--json").stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://a:99999", f"http://{'a' * 70}/v1"])
+def test_an_address_where_nothing_can_be_is_not_deployed(within, address):
+    done = within("deploy", "nope", "--address", address)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.startswith("error: no server answers at ")
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_in_trouble_is_not_deployed(within, status):
+    with listing([], status) as address:
+        done = within("deploy", "nope", "--address", address)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: the server at {address!r} answers {status}\n",
+    )
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_server_that_lists_nothing_to_us_is_there(within, status):
+    with listing([], status) as address:
+        assert within("deploy", "chat", "--address", address).returncode == 0
+    (found,) = json.loads(within("endpoints", "--json").stdout)
+    assert found["shares"] == {"r1": 100}
+
+
+def test_a_model_that_the_server_does_not_list_gets_no_traffic_by_itself(within, far):
+    done = within("deploy", "chat", *far[:2], "--model", "lama")
+    assert done.returncode == 0
+    assert "It lists no model 'lama' (it has llama): it gets no traffic by itself." in done.stdout
+    (found,) = json.loads(within("endpoints", "--json").stdout)
+    assert found["shares"] == {}
+
+
+@pytest.mark.parametrize("stored", ["NaN", "Infinity", "-Infinity", "1e308", "-5.0"])
+def test_a_stored_key_that_is_nonsense_is_listed(within, tmp_path, stored):
+    assert within("keys", "add", "ann", "--days", "1", "--tokens", "5").returncode == 0
+    database = sqlite3.connect(tmp_path / ".orchestrator/events.db")
+    with database:
+        (body,) = database.execute("select body from keys").fetchone()
+        changed = {**json.loads(body), "expires": float(stored), "tokens": -1}
+        database.execute("update keys set body = ?", (json.dumps(changed),))
+    database.close()
+    assert "ann" in within("keys").stdout
+    (listed,) = json.loads(within("keys", "--json").stdout, parse_constant=pytest.fail)
+    assert listed["name"] == "ann"

@@ -55,6 +55,17 @@ def test_a_key_opens_until_it_expires() -> None:
         doorman.identify(table(mine), "a")
 
 
+@pytest.mark.parametrize(
+    "limits", [{"expires": float("nan")}, {"tokens": 0}, {"tokens": -5}, {"requests": -5}]
+)
+def test_a_stored_key_that_is_nonsense_opens_nothing(limits: dict[str, float]) -> None:
+    doorman, mine = Doorman(FakeClock(100.0)), key(**limits)
+    with pytest.raises(ApiError) as error:
+        doorman.admit(doorman.identify(table(mine), "a"), "chat")
+    assert refused(error) in {(401, "expired_api_key"), (429, "rate_limit_exceeded")}
+    assert error.value.retry_after is None or error.value.retry_after > 0
+
+
 def test_a_key_opens_its_models_alone() -> None:
     doorman, mine = Doorman(FakeClock()), key(models=("chat",))
     doorman.admit(mine, "chat")

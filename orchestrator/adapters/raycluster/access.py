@@ -17,6 +17,7 @@ from pathlib import Path
 from orchestrator.core.errors import ClusterError
 
 NAMESPACE = "orchestrator"
+_LAST_PORT = 65_535
 _PROBE_SECONDS = 3.0
 _RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _RAYS_PATIENCE = 60.0
@@ -64,7 +65,8 @@ def connect(address: str, patience: float = 0.0) -> bool:
 
     if ray.is_initialized():
         return False
-    _check(address)
+    split(address)
+    check(address)
     seconds = int(patience + _RAYS_PATIENCE)
     os.environ.setdefault(_RECONNECT, str(seconds))  # noqa: TID251 - Ray reads it there alone
     try:
@@ -95,7 +97,8 @@ def split(address: str) -> tuple[str, int]:
         ClusterError: It isn't HOST:PORT.
     """
     host, colon, port = address.rpartition(":")
-    if not (host and colon and port.isdecimal()) or "/" in host:
+    fits = port.isdecimal() and 0 < int(port) <= _LAST_PORT
+    if not (host and colon and fits) or "/" in host:
         raise ClusterError(f"cluster.address {address!r} is not HOST:PORT of a Ray head node")
     return host.strip("[]"), int(port)
 
@@ -105,12 +108,17 @@ def answers(host: str, port: int, seconds: float) -> bool:
     try:
         with socket.create_connection((host, port), timeout=seconds):
             return True
-    except OSError:
+    except (OSError, UnicodeError):  # no such name, or none at all
         return False
 
 
-def _check(address: str) -> None:
-    host, port = split(address)
+def check(address: str) -> None:
+    """Check that somebody listens at the `address` of a cluster, or of its job server.
+
+    Raises:
+        ClusterError: It is no such address, or nobody does.
+    """
+    host, port = split(re.sub(r"^https?://([^/]*)/?$", r"\1", address))
     if not answers(host, port, _PROBE_SECONDS):
         hint = "check cluster.address or RAY_ADDRESS, or leave both empty for a managed cluster"
         raise ClusterError(f"no Ray head node answers at {address!r}; {hint}")
