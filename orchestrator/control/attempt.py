@@ -24,6 +24,7 @@ from orchestrator.control.job_import import check_params, extend_path, load_job
 from orchestrator.control.native import following
 from orchestrator.control.outbox import Outbox, valid_message
 from orchestrator.control.output import capture
+from orchestrator.control.output_folder import has_files
 from orchestrator.control.watchdog import Hang, Watchdog
 from orchestrator.core.artifact import ArtifactRef, Hashed
 from orchestrator.core.errors import StaleAttemptError
@@ -209,7 +210,7 @@ class _Attempt:
         return None
 
     def _commit(self, output: Path, hashed: Mapping[str, Hashed]) -> ArtifactRef | None:
-        if self._rank != 0 or not any(path.is_file() for path in output.rglob("*")):
+        if self._rank != 0 or not has_files(output):
             return None
         return self._desk.store.commit(output, self._request.key, meta_of(self._request), hashed)
 
