@@ -9,8 +9,10 @@ in its place.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -71,6 +73,15 @@ class Place(Protocol):
     def children(self, prefix: str) -> Sequence[str]:
         """Return the names right under `prefix`, whole or not, each once."""
         ...
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, or whatever has taken its place, as far as that can be."""
+    with suppress(OSError):
+        if stat.S_ISDIR(folder.lstat().st_mode):
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            folder.unlink()
 
 
 def regular_files(folder: Path) -> Iterator[str]:

@@ -8,11 +8,11 @@ intact is never replaced by something else.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -25,10 +25,17 @@ from orchestrator.adapters.artifacts.checking import (
     vanishing,
 )
 from orchestrator.adapters.artifacts.local_place import PARTIAL, LocalPlace
-from orchestrator.adapters.artifacts.places import Place
+from orchestrator.adapters.artifacts.node_cache import NodeCache, cache_root, scratch_root
+from orchestrator.adapters.artifacts.places import Place, discard
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.adapters.artifacts.steady import SteadyPlace
-from orchestrator.core.artifact import ArtifactRef, FileEntry, Hashed, Manifest
+from orchestrator.core.artifact import (
+    MANIFEST_NAME,
+    ArtifactRef,
+    FileEntry,
+    Hashed,
+    Manifest,
+)
 from orchestrator.core.errors import ArtifactError, DamagedError
 from orchestrator.ports import Clock
 
@@ -39,7 +46,8 @@ class FsspecArtifactStore:
     """The port `ArtifactStore` on a folder, or on any URI that fsspec knows.
 
     `scratch` is where folders are filled and downloads are kept. By default it lies inside a
-    local store, so that a commit is a rename, or in a folder of this process for a remote one.
+    local store, so that a commit is a rename. For a remote one it is a folder of this process, and
+    downloads are shared by all processes of the machine (`node_cache.py`).
     """
 
     def __init__(self, uri: str, scratch: Path | None = None, clock: Clock | None = None) -> None:
@@ -54,6 +62,7 @@ class FsspecArtifactStore:
         self._local = place.root if isinstance(place, LocalPlace) else None
         self._place = SteadyPlace(place, clock)
         self._scratch = scratch
+        self._own: Path | None = None  # of this process
         if scratch is None and self._local is not None:
             self._scratch = self._local / ".scratch"
 
@@ -69,7 +78,7 @@ class FsspecArtifactStore:
 
     def drop(self, folder: Path) -> None:
         """Remove a scratch folder, or one of a part, that will not be committed."""
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
         if folder.parent.name.endswith(PARTIAL):
             with suppress(OSError):  # other parts are there still
                 folder.parent.rmdir()
@@ -220,32 +229,21 @@ class FsspecArtifactStore:
         if self._local is not None:
             return self._local / name, check(self._place, name, hashes=hashes)
         manifest = manifest_of(self._place, name)
-        root = self._scratch_root() / "cache"
-        cache = SteadyPlace(LocalPlace(root), None)
-        try:
-            check(cache, manifest.digest)
-        except DamagedError:
-            cache.remove(manifest.digest)
-            with vanishing(name):
-                self._download(name, manifest, cache)
-        return root / manifest.digest, manifest
+        root = cache_root() if self._scratch is None else self._scratch / "cache"
+        with vanishing(name):
+            fill = partial(self._download, name, manifest)
+            return NodeCache(root).folder(manifest, fill), manifest
 
-    def _download(self, name: str, manifest: Manifest, cache: SteadyPlace) -> None:
+    def _download(self, name: str, manifest: Manifest, folder: Path) -> None:
         manifests.compare_names(manifest, self._place.files(name), name)
-        folder = self.scratch(name)
-        try:
-            for path, entry in manifest.files.items():
-                target = folder / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self._place.fetch(name, path, target)
-                with target.open("rb") as stream:
-                    manifests.compare_file(entry, manifests.hash_stream(stream), path, name)
-            try:
-                cache.put(folder, manifest.digest, manifests.write(manifest))
-            except FileExistsError:  # another thread was faster
-                check(cache, manifest.digest)
-        finally:
-            self.drop(folder)
+        for path, entry in manifest.files.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._place.fetch(name, path, target)
+            with target.open("rb") as stream:
+                manifests.compare_file(entry, manifests.hash_stream(stream), path, name)
+        folder.mkdir(exist_ok=True)  # of no files
+        (folder / MANIFEST_NAME).write_bytes(manifests.write(manifest))
 
     # --- names ---------------------------------------------------------------------------------
 
@@ -260,8 +258,10 @@ class FsspecArtifactStore:
 
     def _scratch_root(self) -> Path:
         if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="orchestrator-"))
-            weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+            if self._own is None:
+                self._own = scratch_root()
+                weakref.finalize(self, shutil.rmtree, self._own, ignore_errors=True)
+            return self._own
         self._scratch.mkdir(parents=True, exist_ok=True)
         return self._scratch
 

@@ -11,11 +11,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore, manifests
-from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.places import Place
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
-from tests.adapters.artifacts.shelf import FILES, contents, put, race_with
+from tests.adapters.artifacts.shelf import FILES, contents, put
 
 # --- damage -------------------------------------------------------------------------------------
 
@@ -229,11 +228,3 @@ def test_a_store_that_cannot_be_read_is_no_empty_store(
     monkeypatch.setattr(MemoryFileSystem, "cat_file", away)
     with pytest.raises(ArtifactError, match="artifact 'r/train/1': ConnectionError; check its"):
         remote.load("r/train/1")
-
-
-def test_a_download_that_another_thread_finished_first_is_used(
-    remote: FsspecArtifactStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ref = put(remote)
-    race_with(monkeypatch, LocalPlace, lambda: remote.fetch(ref))
-    assert contents(remote.fetch(ref)) == FILES

@@ -1,0 +1,176 @@
+"""What the processes of a machine have fetched of remote artifacts, by digest, once for all.
+
+A lock for each digest lets one process download while the others wait. Whoever uses an artifact
+holds it by a second lock until its process ends, however it ends; what nobody holds, and was not
+used for longest, makes room. A stamp says how its files were when they were verified: as long as
+they have the same sizes and times they aren't hashed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from orchestrator.adapters.artifacts.places import regular_files
+from orchestrator.core.artifact import MANIFEST_NAME, Manifest
+
+MOST_BYTES = 200 * 10**9
+_SCRATCH = "orchestrator-scratch-"
+_held: dict[Path, int] = {}  # locks of this process; they end with it
+
+
+class NodeCache:
+    """Verified artifacts in a folder of this machine, each under its digest."""
+
+    def __init__(self, root: Path, most_bytes: int = MOST_BYTES) -> None:
+        """Use `root`; it is made when something is put there."""
+        self.root = root
+        self._most = most_bytes
+
+    def folder(self, manifest: Manifest, fill: Callable[[Path], None]) -> Path:
+        """Return the folder with an artifact: as it was verified, or filled anew by `fill`.
+
+        `fill` gets a folder that does not exist, beside the one that it will be.
+        """
+        digest = manifest.digest
+        target = self.root / digest
+        self.root.mkdir(parents=True, exist_ok=True)
+        with _locked(self.root / f".{digest}.fill"):
+            self._hold(digest)
+            if not self._as_verified(digest, manifest):
+                self._fill(manifest, fill)
+            with suppress(OSError):
+                os.utime(self._stamp(digest))
+        return target
+
+    def _fill(self, manifest: Manifest, fill: Callable[[Path], None]) -> None:
+        """Have a fresh folder filled, and put it in the place of what was there."""
+        digest = manifest.digest
+        target, beside = self.root / digest, f".{digest}-"
+        for left in self.root.glob(f"{beside}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        self._make_room(manifest.size)
+        work = Path(tempfile.mkdtemp(prefix=beside, dir=self.root))
+        try:
+            fill(work / "fresh")
+            with suppress(FileNotFoundError):
+                target.rename(work / "before")
+            (work / "fresh").rename(target)
+            self._stamp(digest).write_text(json.dumps(_times(target)), encoding="utf-8")
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _stamp(self, digest: str) -> Path:
+        return self.root / f".{digest}.verified"
+
+    def _use(self, digest: str) -> Path:
+        return self.root / f".{digest}.used"
+
+    def _hold(self, digest: str) -> None:
+        path = self._use(digest)
+        if path not in _held:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            _held[path] = handle
+
+    def _as_verified(self, digest: str, manifest: Manifest) -> bool:
+        """Whether all files are there, and none was touched since they were verified."""
+        try:
+            known = json.loads(self._stamp(digest).read_text(encoding="utf-8"))
+            found = _times(self.root / digest)
+        except (OSError, ValueError):
+            return False
+        return bool(known == found) and found.keys() - {MANIFEST_NAME} == manifest.files.keys()
+
+    # --- room ----------------------------------------------------------------------------------
+
+    def _make_room(self, size: int) -> None:
+        """Remove what nobody holds, longest unused first, until there is room for so much more."""
+        there = sorted(self._entries(), key=lambda entry: entry[0])
+        total = sum(held for _, held, _ in there)
+        free = shutil.disk_usage(self.root).free
+        for _, held, digest in there:
+            if total + size <= self._most and free >= size:
+                return
+            if self._forget(digest):
+                total, free = total - held, free + held
+
+    def _entries(self) -> Iterator[tuple[float, int, str]]:
+        """Yield when each artifact was used last, its size, and its digest."""
+        for stamp in self.root.glob(".*.verified"):
+            with suppress(OSError, ValueError):
+                times = json.loads(stamp.read_text(encoding="utf-8"))
+                size = sum(int(entry[0]) for entry in times.values())
+                yield stamp.stat().st_mtime, size, stamp.name[1:].removesuffix(".verified")
+
+    def _forget(self, digest: str) -> bool:
+        handle = os.open(self._use(digest), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False  # somebody uses it
+        else:
+            self._stamp(digest).unlink(missing_ok=True)
+            shutil.rmtree(self.root / digest, ignore_errors=True)
+            return True
+        finally:
+            os.close(handle)
+
+
+def _times(folder: Path) -> dict[str, list[int]]:
+    """Return size and time of the last change of all files."""
+    found = {path: (folder / path).stat() for path in regular_files(folder)}
+    return {path: [one.st_size, one.st_mtime_ns] for path, one in sorted(found.items())}
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def cache_root() -> Path:
+    """Return the folder of the cache of this user on this machine.
+
+    Where somebody else has put something there, it is one of this process alone.
+    """
+    root = Path(tempfile.gettempdir()) / f"orchestrator-cache-{os.getuid()}"
+    with suppress(OSError):
+        root.mkdir(mode=0o700, exist_ok=True)
+        found = root.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            return root
+    return scratch_root()
+
+
+def scratch_root() -> Path:
+    """Return a new scratch folder of this process; those of dead processes are removed."""
+    _sweep()
+    root = Path(tempfile.mkdtemp(prefix=_SCRATCH))
+    path = root / ".lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    _held[path] = handle
+    return root
+
+
+def _sweep() -> None:
+    for lock in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*/.lock"):
+        with suppress(OSError):
+            handle = os.open(lock, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+            finally:
+                os.close(handle)

@@ -1,0 +1,228 @@
+"""What one process of a machine has downloaded the others use; what nobody uses makes room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from orchestrator.adapters.artifacts import FsspecArtifactStore, node_cache
+from orchestrator.adapters.artifacts.manifests import hash_stream
+from orchestrator.adapters.artifacts.node_cache import NodeCache
+from orchestrator.adapters.artifacts.remote_place import RemotePlace
+from orchestrator.core.artifact import FileEntry, Manifest
+from orchestrator.core.errors import DamagedError, StorageError
+from tests.adapters.artifacts.shelf import FILES, contents, put
+
+SIZE = 100
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were downloaded."""
+    found: list[str] = []
+    open_file = RemotePlace.open
+
+    def count(self: RemotePlace, name: str, path: str) -> object:
+        found.append(path)
+        return open_file(self, name, path)
+
+    monkeypatch.setattr(RemotePlace, "open", count)
+    return found
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder of a machine of its own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    return tmp_path / "tmp"
+
+
+def manifest(content: str) -> Manifest:
+    return Manifest({"w": FileEntry(SIZE, content * 64)}, {})
+
+
+def filling(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "w").write_bytes(b"x" * SIZE)
+
+
+def refuse(_folder: Path) -> None:
+    raise AssertionError
+
+
+def test_all_stores_of_a_machine_share_what_was_downloaded(
+    remote: FsspecArtifactStore, temporary: Path, opened: list[str]
+) -> None:
+    ref = put(remote)
+    one, other = FsspecArtifactStore(remote._base), FsspecArtifactStore(remote._base)
+    folder = one.fetch(ref)
+    assert other.fetch(ref) == folder
+    assert sorted(opened) == sorted(FILES)
+    del one, other
+    assert contents(folder) == FILES
+    assert [path.name for path in temporary.iterdir()] == [f"orchestrator-cache-{os.getuid()}"]
+
+
+def test_workers_that_come_at_once_download_once(
+    remote: FsspecArtifactStore, opened: list[str]
+) -> None:
+    ref = put(remote)
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(remote.fetch(ref))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(found) == 4
+    assert sorted(opened) == sorted(FILES)
+    assert contents(found[0]) == FILES
+
+
+def test_what_was_verified_is_not_hashed_again(
+    remote: FsspecArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = put(remote)
+    remote.fetch(ref)
+
+    def hashed(*_words: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("orchestrator.adapters.artifacts.manifests.hash_stream", hashed)
+    assert contents(remote.fetch(ref)) == FILES
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: (folder / "config.json").write_bytes(b"[]"),
+        lambda folder: (folder / "config.json").unlink(),
+        lambda folder: (folder / "more").write_bytes(b""),
+    ],
+    ids=["altered", "lost", "more"],
+)
+def test_what_was_touched_is_downloaded_anew(
+    remote: FsspecArtifactStore, harm: Callable[[Path], None]
+) -> None:
+    ref = put(remote)
+    folder = remote.fetch(ref)
+    harm(folder)
+    assert contents(remote.fetch(ref)) == FILES
+
+
+def test_a_download_that_fails_leaves_nothing_and_is_made_again(
+    remote: FsspecArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = put(remote)
+
+    def away(*_words: object, **_more: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "open", away)
+        with pytest.raises(StorageError):
+            remote.fetch(ref)
+    left = [path for path in (tmp_path / "scratch/cache").iterdir() if path.is_dir()]
+    assert left == []
+    assert contents(remote.fetch(ref)) == FILES
+
+
+def test_a_download_of_damage_is_not_kept(remote: FsspecArtifactStore) -> None:
+    ref = put(remote)
+    at = remote._base.removeprefix("memory:/") + "/r/train/1/config.json"
+    MemoryFileSystem().pipe_file(at, b"[]")
+    with pytest.raises(DamagedError, match=r"file 'config.json' has"):
+        remote.fetch(ref)
+    MemoryFileSystem().pipe_file(at, b"{}")
+    assert contents(remote.fetch(ref)) == FILES
+
+
+# --- room ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> NodeCache:
+    return NodeCache(tmp_path / "cache", 2 * SIZE + 50)
+
+
+def let_go(cache: NodeCache) -> None:
+    """Hold nothing any more, as if this process had ended."""
+    for path in [path for path in node_cache._held if path.parent == cache.root]:
+        os.close(node_cache._held.pop(path))
+
+
+def there(cache: NodeCache) -> set[str]:
+    return {path.name for path in cache.root.iterdir() if path.is_dir()}
+
+
+def test_what_was_not_used_for_longest_makes_room(cache: NodeCache) -> None:
+    first, second, third = (manifest(content) for content in "abc")
+    for age, one in ((200, first), (100, second)):
+        cache.folder(one, filling)
+        os.utime(cache._stamp(one.digest), (age, age))
+    cache.folder(first, refuse)  # used again
+    let_go(cache)
+    cache.folder(third, filling)
+    assert there(cache) == {first.digest, third.digest}
+
+
+def test_what_is_used_stays_even_where_it_is_too_much(cache: NodeCache) -> None:
+    held = [manifest(content) for content in "abcd"]
+    for one in held:
+        cache.folder(one, filling)
+    assert there(cache) == {one.digest for one in held}
+
+
+def test_what_a_killed_process_left_half_is_removed(cache: NodeCache) -> None:
+    one = manifest("a")
+    cache.root.mkdir()
+    (cache.root / f".{one.digest}-killed/fresh").mkdir(parents=True)
+    (cache.root / one.digest).mkdir()  # moved there, and not said to be verified
+    folder = cache.folder(one, filling)
+    assert (folder / "w").stat().st_size == SIZE
+    assert there(cache) == {one.digest}
+
+
+def test_an_artifact_of_no_files_is_one(remote: FsspecArtifactStore) -> None:
+    ref = put(remote, files={})
+    assert contents(remote.fetch(ref)) == {}
+    assert contents(remote.fetch(ref)) == {}
+
+
+# --- scratch ------------------------------------------------------------------------------------
+
+DIES = """
+import os, signal, tempfile, sys
+tempfile.tempdir = sys.argv[1]
+from orchestrator.adapters.artifacts import node_cache
+(node_cache.scratch_root() / "half").write_text("x")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_scratch_of_a_killed_process_goes_with_the_next(temporary: Path) -> None:
+    subprocess.run([sys.executable, "-c", DIES, str(temporary)], check=False, timeout=60)
+    assert len(list(temporary.glob("orchestrator-scratch-*/half"))) == 1
+    mine = node_cache.scratch_root()
+    assert list(temporary.glob("orchestrator-scratch-*")) == [mine]
+    assert node_cache.scratch_root() != mine
+    assert mine.is_dir(), "a process that lives keeps its own"
+
+
+def test_a_cache_that_somebody_else_has_put_there_is_not_used(temporary: Path) -> None:
+    (temporary / f"orchestrator-cache-{os.getuid()}").symlink_to("/")
+    assert node_cache.cache_root().name.startswith("orchestrator-scratch-")
+
+
+def test_files_are_hashed_as_they_were_sent(remote: FsspecArtifactStore) -> None:
+    ref = put(remote)
+    with (remote.fetch(ref) / "weights/a.bin").open("rb") as stream:
+        assert hash_stream(stream) == remote.verify(ref.uri).files["weights/a.bin"]
