@@ -153,7 +153,8 @@ class JobContext(Protocol):
         """Begin to save a checkpoint, and return: every worker calls this, after the same step.
 
         `write` fills a folder with this worker's share of a snapshot, beside the job. The call
-        waits for the save before; a later one raises what goes wrong. Steps grow.
+        waits for the save before; a later one raises what goes wrong. Steps grow. A save that the
+        storage refuses is told and passed over, three in a row; a fourth one ends the attempt.
         """
         ...
 
@@ -166,5 +167,8 @@ class JobContext(Protocol):
         ...
 
     def saved_checkpoint(self, step: int) -> Checkpoint:
-        """Return the last save, of `step`, when it is done; every worker calls this."""
+        """Return the last save, of `step`, when it is done; every worker calls this.
+
+        Raises what went wrong, also where the storage refused it.
+        """
         ...

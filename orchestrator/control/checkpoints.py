@@ -166,6 +166,10 @@ class Checkpoints:
             self._tidied = True
             save.tidy()
         save.run()
+        with suppress(StorageError):  # it is asked again after the next save
+            self._ask_to_leave(save)
+
+    def _ask_to_leave(self, save: Save) -> None:
         reason = leaving(self._seat)
         if reason is not None:
             self._leave = (reason, save.checkpoint.step)

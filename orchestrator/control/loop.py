@@ -28,7 +28,12 @@ from orchestrator.control.steady import SteadyClock
 from orchestrator.control.world import World
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide, standby
-from orchestrator.core.errors import ArtifactError, StaleControllerError, UnstorableError
+from orchestrator.core.errors import (
+    ArtifactError,
+    StaleControllerError,
+    StorageError,
+    UnstorableError,
+)
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.fold import apply, fold
 from orchestrator.core.recovery import QUIET
@@ -360,6 +365,8 @@ class Controller:
     def _intact(self, ref: ArtifactRef) -> bool:
         try:
             return self._world.artifacts.verify(ref.uri).digest == ref.digest
+        except StorageError:
+            return True  # nothing is known to be damaged, and whoever reads it verifies it
         except ArtifactError:
             return False
 

@@ -11,7 +11,9 @@ from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
 from orchestrator.control.reuse import reuse_key_with
 from orchestrator.control.world import World
+from orchestrator.core.artifact import Manifest
 from orchestrator.core.endpoints import Deployment
+from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Pool
 from orchestrator.core.policy import Recovery
@@ -115,3 +117,24 @@ def test_a_result_is_kept_with_where_and_how_it_was_made() -> None:
     ((result, maker),) = lab.store.results.values()
     assert (result.pool, result.workers, maker) == ("a", 1, "first")
     assert result.adjust == run.stages["s"].adjust
+
+
+@pytest.mark.parametrize(
+    ("error", "maker"),
+    [
+        (StorageError("the storage is away"), "first"),
+        (DamagedError("torn"), None),
+        (ArtifactError("in another store"), None),
+    ],
+)
+def test_what_is_not_known_to_be_damaged_is_not_made_again(
+    error: ArtifactError, maker: str | None
+) -> None:
+    class Refusing(FakeArtifacts):
+        def verify(self, uri: str) -> Manifest:
+            raise error
+
+    lab = Lab()
+    lab.drive("first", stage("s"), pools=("a",))
+    lab.artifacts = Refusing()
+    assert made_by(lab.drive("second", stage("s"), pools=("a",))) == ("a", maker)
