@@ -27,6 +27,8 @@ class AttemptRequest:
     fence writes: once a later one has begun, this one must not commit. `avoid` names nodes of the
     pool on which no worker may be placed; `keep` is how many checkpoints are kept. With
     `needs.min_workers` the cluster decides how many workers there are, by what it has room for.
+    `continues` is the folder of an earlier run's checkpoints in the artifact store: the attempt
+    goes on from the newest of them while its stage has none of its own.
     """
 
     run: str
@@ -47,6 +49,7 @@ class AttemptRequest:
     keep: int = 3
     watch: Watch = field(default_factory=Watch)
     signatures: tuple[Signature, ...] = ()
+    continues: str = ""
 
     @property
     def key(self) -> str:

@@ -138,6 +138,9 @@ class MemoryStore:
     def request_cancel(self, run: str) -> None:
         self.cancels.add(run)
 
+    def withdraw_cancel(self, run: str) -> None:
+        self.cancels.discard(run)
+
     def cancel_requested(self, run: str) -> bool:
         return run in self.cancels
 

@@ -13,6 +13,7 @@ from orchestrator.cli import composing, plan, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
+from orchestrator.control.presence import Presence
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
@@ -154,8 +155,21 @@ def hand_over(order: session.Order) -> None:
 
 def _order(args: argparse.Namespace, found: Settings, made: Plan) -> session.Order:
     at = wiring.home()
-    header = session.new_header(found, made, at=at)
+    header = session.new_header(found, made, at=at, continues=_continued(args.continues))
     return session.Order(found=found, header=header, at=at, reuse=not args.no_cache)
+
+
+def _continued(run: str | None) -> str:
+    """Return the whole id of the run to continue. Raises `NotFoundError`, `ConfigError`."""
+    if run is None:
+        return ""
+    store = wiring.event_store(wiring.home())
+    one = runs.load(store, store.header(run))
+    if not one.done and runs.presence(store, one) is Presence.ALIVE:
+        what = f"run {one.header.run!r} still goes on, and saves checkpoints"
+        hint = f"end it first: orchestrator cancel {one.header.run}"
+        raise ConfigError([Problem("--continue", what, hint)])
+    return one.header.run
 
 
 def _services(
@@ -172,10 +186,11 @@ def _services(
 
 def summarise(final: Run, write: Callable[..., None]) -> None:
     """Write how a run ended, and what to type next."""
-    took = tables.duration((final.ended or 0.0) - (final.started or 0.0))
+    took = tables.duration(final.seconds(final.ended or 0.0))
     write(f"\nRun [bold]{final.header.run}[/] {final.state} after {took}.")
     if final.reason:
         print(f"{final.reason}", file=sys.stderr)
+    again = {RunState.FAILED: "To go on once it is mended:", RunState.PAUSED: "To go on:"}
     served = [
         stage.planned.stage.endpoint.name
         for stage in final.stages.values()
@@ -187,6 +202,8 @@ def summarise(final: Run, write: Callable[..., None]) -> None:
         ("To read the logs:", f"orchestrator logs {final.header.run}"),
         ("To review in MLflow:", "orchestrator ui"),
     ]
+    if final.state in again:
+        lines.insert(0, (again[final.state], f"orchestrator resume {final.header.run}"))
     if served:
         lines.append(("To stop serving:", "orchestrator down"))
     write(tables.useful_commands(lines))

@@ -73,6 +73,9 @@ def _launch(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--no-cache", action="store_true", help="run every stage, reuse no earlier result"
     )
     flags.dry(launch)
+    launch.add_argument(
+        "--continue", dest="continues", metavar="RUN", help="go on from a run's checkpoints"
+    )
 
 
 def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,19 +93,37 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     logs.add_argument("run", metavar="RUN")
     logs.add_argument("stage", nargs="?", metavar="STAGE")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
-    resume = verbs.add_parser("resume", help="go on with a run whose controller is gone")
+    resume = verbs.add_parser("resume", help="go on with a run that did not succeed")
     resume.add_argument("run", metavar="RUN")
-    resume.add_argument("-d", "--detach", action="store_true", help="go on as a Ray job")
-    resume.add_argument("--no-cache", action="store_true", help="reuse no result of other runs")
+    resume.add_argument(
+        "overrides", nargs="*", metavar="LIMIT=VALUE", help="other limits: cost_limit=200"
+    )
+    resume.add_argument(
+        "--from", dest="since", metavar="STAGE", help="begin with this stage, though it succeeded"
+    )
+    resume.add_argument(
+        "--attempts", type=int, metavar="N", help="failures in a row that a stage may have"
+    )
+    _going_on(resume)
     resume.add_argument(
         "--take-over", action="store_true", help="even if its controller lives; that one stops"
     )
+    rerun = verbs.add_parser("rerun", help="run a stage of a run again, and what comes after it")
+    rerun.add_argument("run", metavar="RUN")
+    rerun.add_argument("stage", metavar="STAGE")
+    _going_on(rerun)
+    rerun.set_defaults(take_over=False)
     cancel = verbs.add_parser("cancel", help="end a run")
     cancel.add_argument("run", metavar="RUN")
     approve = verbs.add_parser("approve", help="let a stage pass that waits for an approval")
     approve.add_argument("run", metavar="RUN")
     approve.add_argument("stage", metavar="STAGE")
     flags.dry(approve)
+
+
+def _going_on(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", "--detach", action="store_true", help="go on as a Ray job")
+    parser.add_argument("--no-cache", action="store_true", help="reuse no result of other runs")
 
 
 def _fleet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

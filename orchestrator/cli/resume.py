@@ -1,4 +1,4 @@
-"""`orchestrator resume RUN`: go on with a run whose controller is gone."""
+"""`orchestrator resume RUN`: go on with a run that did not succeed, or was lost."""
 
 from __future__ import annotations
 
@@ -11,19 +11,29 @@ from orchestrator.cli import launch, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.core.run import Run
+from orchestrator.core.state import RunState
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Take the run over; finished stages stay, others go on from their checkpoints."""
-    at = wiring.home()
-    store = wiring.event_store(at)
+    """Have the run go on; finished stages stay, others go on from their checkpoints."""
+    store = wiring.event_store(wiring.home())
     one = runs.load(store, store.header(args.run))
-    if one.done:
+    if one.state is RunState.SUCCEEDED and args.since is None:
         return _ended(one)
-    session.claim(store, one.header, by_force=args.take_over)
+    if not one.done:
+        session.claim(store, one.header, by_force=args.take_over)
+    how = session.Again(since=args.since, attempts=args.attempts, limits=tuple(args.overrides))
+    if one.done or how != session.Again():
+        one = session.reopen(store, one, how)
+    return go_on(args, one)
+
+
+def go_on(args: argparse.Namespace, one: Run) -> Exit:
+    """Drive a run that has not ended, here or as a Ray job."""
+    at = wiring.home()
     order = session.Order(
         found=hydra_config.parse(one.header.config),
-        header=one.header,
+        header=wiring.event_store(at).header(one.header.run),
         at=at,
         reuse=not args.no_cache,
         by_force=args.take_over,
@@ -57,13 +67,14 @@ def _detach(order: session.Order) -> Exit:
 
 
 def _ended(one: Run) -> Exit:
-    print(f"Run {one.header.run} has already ended: {one.state}.")
-    if one.reason:
-        print(one.reason)
+    name = one.header.run
+    print(f"Run {name} has already ended: {one.state}.")
     again = shlex.join(["orchestrator", "launch", *one.header.overrides])
     commands = [
         ("To launch it again, which reuses finished stages:", again),
-        ("To see its stages:", f"orchestrator status {one.header.run}"),
+        ("To go on from one of its stages:", f"orchestrator resume {name} --from STAGE"),
+        ("To run a stage again from its beginning:", f"orchestrator rerun {name} STAGE"),
+        ("To see its stages:", f"orchestrator status {name}"),
     ]
     tables.console().print(tables.useful_commands(commands))
     return of_state(one.state)

@@ -6,16 +6,20 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from textwrap import shorten
 
 from orchestrator import wiring
 from orchestrator.cli import runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.control.presence import Presence
-from orchestrator.core.run import Run, StageRun, stage_cost
-from orchestrator.core.state import StageState
+from orchestrator.core.failure import WHERE
+from orchestrator.core.run import Attempt, Run, StageRun, stage_cost
+from orchestrator.core.state import RunState, StageState
 from orchestrator.ports import EventStore
 
 LOST = "lost"
+WITH_A_WAY_BACK = frozenset({RunState.PAUSED, RunState.FAILED, RunState.CANCELLED})
 
 RUN_COLUMNS = ("RUN", "PIPELINE", "POOL", "SUBMITTED", "DURATION", "#FAILOVERS", "STATUS")
 STAGE_COLUMNS = (
@@ -32,41 +36,56 @@ STAGE_COLUMNS = (
 )
 
 
+ATTEMPT_COLUMNS = ("ATTEMPT", "POOL", "NODE", "KIND", "STEP", "DURATION", "EVIDENCE", "FOLLOWED")
+LONGEST_EVIDENCE = 160
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A run, what is known of its controller, and the time up to which it has lived (epoch)."""
+
+    run: Run
+    controller: Presence | None
+    at: float
+
+    @property
+    def lost(self) -> bool:
+        return self.controller is Presence.GONE
+
+
 def run(args: argparse.Namespace) -> Exit:
     """List the newest runs, or the stages of one; its exit code tells that run's state."""
     store = wiring.event_store(wiring.home())
-    now = wiring.clock().now()
     if args.run is None:
-        found = [runs.load(store, header) for header in store.runs(args.limit)]
-        _list([(one, runs.presence(store, one)) for one in found], now, as_json=args.json)
+        headers = store.runs(args.limit)
+        _list([_seen(store, runs.load(store, header)) for header in headers], as_json=args.json)
         return Exit.SUCCEEDED
-    one = runs.load(store, store.header(args.run))
-    there = runs.presence(store, one)
+    one = _seen(store, runs.load(store, store.header(args.run)))
     if args.json:
-        print(json.dumps(_run_json(one, there, now), indent=2))
+        print(json.dumps(_run_json(one), indent=2))
     else:
-        _show(one, _lost(store, one, now) if there is Presence.GONE else "", now)
-    return of_state(one.state)
+        _show(one)
+    return of_state(one.run.state)
 
 
-def _lost(store: EventStore, one: Run, now: float) -> str:
-    """Return since when nobody has the run, as a line."""
-    sign = runs.last_sign(store, one)
-    since = time.strftime("%H:%M:%S", time.localtime(sign))
-    return f"its controller is gone since {since} ({tables.duration(now - sign)} ago)"
+def _seen(store: EventStore, one: Run) -> _Seen:
+    """Nothing of a lost run has run since it was last seen, nor cost anything."""
+    there = runs.presence(store, one)
+    gone = there is Presence.GONE
+    return _Seen(one, there, runs.last_sign(store, one) if gone else wiring.clock().now())
 
 
-def _list(found: list[tuple[Run, Presence | None]], now: float, *, as_json: bool) -> None:
+def _list(found: list[_Seen], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_run_json(one, there, now) for one, there in found], indent=2))
+        print(json.dumps([_run_json(one) for one in found], indent=2))
         return
     out = tables.console()
     if not found:
         out.print("No runs yet. Launch one: orchestrator launch pipeline=r2")
         return
-    out.print(tables.table(RUN_COLUMNS, (_run_row(one, there, now) for one, there in found)))
-    newest = found[0][0].header.run
-    lost = [one.header.run for one, there in found if there is Presence.GONE]
+    out.print(tables.table(RUN_COLUMNS, map(_run_row, found)))
+    newest = found[0].run.header.run
+    lost = [one.run.header.run for one in found if one.lost]
     commands = [
         ("To see the stages of one:", f"orchestrator status {newest}"),
         ("To read its logs:", f"orchestrator logs {newest}"),
@@ -76,9 +95,10 @@ def _list(found: list[tuple[Run, Presence | None]], now: float, *, as_json: bool
     out.print(tables.useful_commands(commands))
 
 
-def _run_row(one: Run, there: Presence | None, now: float) -> tuple[str, ...]:
+def _run_row(seen: _Seen) -> tuple[str, ...]:
+    one = seen.run
     submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.header.created))
-    took = None if one.started is None else (one.ended or now) - one.started
+    took = None if one.started is None else one.seconds(seen.at)
     return (
         one.header.run,
         one.plan.pipeline,
@@ -86,25 +106,33 @@ def _run_row(one: Run, there: Presence | None, now: float) -> tuple[str, ...]:
         submitted,
         tables.duration(took),
         str(one.failovers),
-        LOST if there is Presence.GONE else one.state,
+        LOST if seen.lost else one.state,
     )
 
 
-def _show(one: Run, lost: str, now: float) -> None:
-    out = tables.console()
+def _show(seen: _Seen) -> None:
+    out, one = tables.console(), seen.run
     marked = " [yellow](emulated pools)[/]" if one.plan.emulated else ""
     out.print(f"Run [bold]{one.header.run}[/] {one.state}{marked}")
     if one.reason:
         out.print(one.reason, markup=False)
-    if lost:
-        out.print(f"[red]{LOST}[/]: {lost}")
+    if seen.lost:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen.at))
+        ago = tables.duration(wiring.clock().now() - seen.at)
+        out.print(f"[red]{LOST}[/]: its controller is gone since {since} ({ago} ago)")
     out.print()
-    rows = (tuple(_stage_row(one, stage, now)) for stage in one.stages.values())
+    rows = (tuple(_stage_row(one, stage, seen.at)) for stage in one.stages.values())
     out.print(tables.table(STAGE_COLUMNS, rows))
+    attempts = [a for stage in one.stages.values() for a in stage.attempts]
+    if any(attempt.failure for attempt in attempts):
+        out.print()
+        out.print(
+            tables.table(ATTEMPT_COLUMNS, (tuple(_attempt_row(a, seen.at)) for a in attempts))
+        )
     name = one.header.run
     commands = [("To read the logs:", f"orchestrator logs {name}")]
     commands += [("To ask the model:", f'orchestrator ask -e {e} "..."') for e in runs.served(one)]
-    if lost:
+    if seen.lost or one.state in WITH_A_WAY_BACK:
         commands.append(("To go on with it:", f"orchestrator resume {name}"))
     if not one.done:
         commands.append(("To end it:", f"orchestrator cancel {name}"))
@@ -113,14 +141,27 @@ def _show(one: Run, lost: str, now: float) -> None:
 
 def _stage_row(one: Run, stage: StageRun, now: float) -> Iterator[str]:
     attempts = stage.attempts
-    began = attempts[0].started if attempts else None
-    ended = attempts[-1].ended if attempts else None
     yield from (stage.name, stage.planned.stage.role, stage.pool, str(stage.planned.devices))
     yield from (str(len(attempts)), str(stage.failovers))
-    yield tables.duration(None if began is None else (ended or now) - began)
+    yield tables.duration(stage.seconds(now) if attempts else None)
     yield tables.dollars(stage_cost(one, stage.name, now)) if attempts else "-"
     yield "reused" if stage.reused_from else _word(stage)
     yield stage.reused_from or stage.waits_for or stage.reason
+
+
+def _attempt_row(attempt: Attempt, now: float) -> Iterator[str]:
+    failure = attempt.failure
+    yield f"{attempt.stage} {attempt.number}"
+    yield attempt.pool
+    node = failure.node if failure and failure.node else ""
+    yield node or ", ".join(dict.fromkeys(attempt.nodes)) or "-"
+    sure = "" if failure is None or failure.certain else "?"
+    yield f"{failure.kind}{sure}" if failure else str(attempt.state)
+    step = failure.step if failure else None
+    yield "-" if step is None else str(step)
+    yield tables.duration((now if attempt.ended is None else attempt.ended) - attempt.started)
+    yield shorten(failure.evidence, LONGEST_EVIDENCE, placeholder=" ...") if failure else ""
+    yield attempt.followed
 
 
 def _word(stage: StageRun) -> str:
@@ -128,13 +169,14 @@ def _word(stage: StageRun) -> str:
     return "waiting" if waits or stage.waits_for else stage.state
 
 
-def _run_json(one: Run, there: Presence | None, now: float) -> dict[str, object]:
+def _run_json(seen: _Seen) -> dict[str, object]:
+    one, now = seen.run, seen.at
     return {
         "run": one.header.run,
         "pipeline": one.plan.pipeline,
         "fleet": one.plan.fleet,
         "state": one.state,
-        "controller": there,
+        "controller": seen.controller,
         "reason": one.reason,
         "emulated": one.plan.emulated,
         "created": one.header.created,
@@ -144,6 +186,26 @@ def _run_json(one: Run, there: Presence | None, now: float) -> dict[str, object]
         "cost": one.spent(now),
         "endpoints": runs.served(one),
         "stages": [_stage_json(one, stage, now) for stage in one.stages.values()],
+        "attempts": [_attempt_json(a) for s in one.stages.values() for a in s.attempts],
+    }
+
+
+def _attempt_json(attempt: Attempt) -> dict[str, object]:
+    failure = attempt.failure
+    told = {} if failure is None else {**asdict(failure), "where": WHERE[failure.kind]}
+    return {
+        "stage": attempt.stage,
+        "number": attempt.number,
+        "pool": attempt.pool,
+        "nodes": list(attempt.nodes),
+        "state": attempt.state,
+        "started": attempt.started,
+        "placed": attempt.placed,
+        "ended": attempt.ended,
+        "resumed": attempt.resumed,
+        "saved": list(attempt.saved),
+        "failure": told or None,
+        "followed": attempt.followed,
     }
 
 

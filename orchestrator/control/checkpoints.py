@@ -14,12 +14,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from orchestrator.control import names
 from orchestrator.control.background import Background
 from orchestrator.control.desk import DrainedError
+from orchestrator.control.fence import Fence
 from orchestrator.control.saving import Save, leaving, refused
 from orchestrator.control.seat import PATIENCE_SECONDS, OverdueError, Seat
 from orchestrator.core.artifact import Manifest
-from orchestrator.core.checkpoint import CheckpointId, Claim, Token, counting
+from orchestrator.core.checkpoint import CheckpointId, Claim, Token, counting, parse_id
 from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
 from orchestrator.job import Checkpoint
 from orchestrator.messages import LogLine, Resumed
@@ -76,12 +78,13 @@ class Checkpoints:
                 fence.settle(one, node)
                 seat.desk.outbox.say(Resumed(one.step))
                 return found
+        earlier = self._choose_earlier()
         fence.settle(None, node)
         before = seat.request.adjust.before
         if before is not None:
             text = f"no checkpoint of a step below {before} is left: the job begins anew"
             seat.desk.outbox.line(LogLine(seat.rank, text))
-        return None
+        return earlier
 
     def _enter(self, node: str) -> None:
         """Claim the checkpoints; where the storage refused it before, claim them again."""
@@ -117,11 +120,39 @@ class Checkpoints:
             fence.settled, "rank 0 has not said which checkpoint to go on from", fence.moves
         )
         if claim.source is None:
-            return None
+            return self._earlier_told()
         return self._open(claim.source, trusted=fence.node(claim) == platform.node())
 
-    def _open(self, one: CheckpointId, *, trusted: bool) -> Checkpoint:
-        name = self._seat.name(one)
+    def _choose_earlier(self) -> Checkpoint | None:
+        """Choose the newest of the run that this one continues, and tell the other workers."""
+        seat = self._seat
+        request, store = seat.request, seat.desk.store
+        if not request.continues or request.adjust.before is not None:
+            return None
+        fence = Fence(store, request.continues, seat.token)
+        for one in counting(fence.checkpoints(), fence.claims()):
+            seat.go_on()
+            with suppress(DamagedError):
+                found = self._open(one, trusted=False, folder=request.continues)
+                store.mark(self._continued, str(one))
+                seat.desk.outbox.say(Resumed(one.step))
+                return found
+        return None
+
+    def _earlier_told(self) -> Checkpoint | None:
+        """Take what rank 0 has chosen of the run that this one continues, if anything."""
+        seat = self._seat
+        told = seat.desk.store.marked(self._continued) if seat.request.continues else None
+        one = parse_id(told) if told else None
+        return self._open(one, trusted=False, folder=seat.request.continues) if one else None
+
+    @property
+    def _continued(self) -> str:
+        request = self._seat.request
+        return names.continued(request.run, request.stage, request.attempt)
+
+    def _open(self, one: CheckpointId, *, trusted: bool, folder: str = "") -> Checkpoint:
+        name = f"{folder}/{one}" if folder else self._seat.name(one)
         path, manifest = self._seat.desk.store.load(name, trusted=trusted)
         if _says(manifest) != one:
             raise DamagedError(f"artifact {name!r} is another one by its manifest; remove it")

@@ -10,6 +10,11 @@ def checkpoints(run: str, stage: str) -> str:
     return f"{CHECKPOINTS}/{run}/{stage}"
 
 
+def continued(run: str, stage: str, attempt: int) -> str:
+    """Return the name of the mark that says which checkpoint of an earlier run an attempt took."""
+    return f"{checkpoints(run, stage)}/continued-{attempt}"
+
+
 def leaving(run: str, stage: str, attempt: int) -> str:
     """Return the name of the mark that asks an attempt to leave its pool."""
     return f"{checkpoints(run, stage)}/leave-{attempt}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.control import names
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.classify import Signature
 from orchestrator.core.decide import Start
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.run import Run, StageRun
+from orchestrator.core.spec import Stage
 from orchestrator.messages import AttemptRequest, Succeeded
 
 
@@ -19,7 +21,7 @@ class Workbench:
 
     `reuse_key` returns the key under which the result of a stage may be reused, or `None`. `kept`
     has results that stand whatever their key: those of the run that a switch starts from, with
-    its id.
+    its id. `earlier` is the run whose checkpoints this one goes on from, if there is one.
     """
 
     packages: tuple[str, ...]
@@ -28,6 +30,7 @@ class Workbench:
     reuse_key: Callable[[Run, StageRun], str | None]
     signatures: tuple[Signature, ...] = ()
     kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
+    earlier: Run | None = None
 
 
 def attempt_request(
@@ -55,7 +58,22 @@ def attempt_request(
         keep=stage.recovery.kept,
         watch=stage.watch,
         signatures=bench.signatures,
+        continues=_continues(run, bench.earlier, stage, inputs) if bench.earlier else "",
     )
+
+
+def _continues(run: Run, earlier: Run, stage: Stage, inputs: Mapping[str, ArtifactRef]) -> str:
+    """Return where an earlier run has the checkpoints of a stage, if it did the same there."""
+    before = earlier.stages.get(stage.name)
+    if before is None:
+        return ""
+    was = before.planned.stage
+    read = {name: earlier.stages[made].artifact for name, made in was.inputs.items()}
+    then = {name: ref.digest for name, ref in read.items() if ref}
+    now = {name: ref.digest for name, ref in inputs.items()}
+    did = (was.job, was.params, earlier.plan.seed, then)
+    does = (stage.job, stage.params, run.plan.seed, now)
+    return names.checkpoints(earlier.header.run, stage.name) if did == does else ""
 
 
 def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -> Deployment:

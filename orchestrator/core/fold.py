@@ -6,7 +6,7 @@ An event that does not fit raises `TransitionError`, and the run stays as it was
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import singledispatch
 
@@ -190,6 +190,7 @@ def _(event: RetryScheduled, run: Run, at: float) -> Run:  # noqa: ARG001 - one 
     return _with_stage(
         run,
         event,
+        attempts=_decided(run, event, event.reason),
         pool=event.pool,
         not_before=event.not_before,
         reason=event.reason,
@@ -224,7 +225,19 @@ def _(event: GateOpened, run: Run, at: float) -> Run:  # noqa: ARG001 - one sign
 @_apply.register(StagePaused)
 @_apply.register(StageSkipped)
 def _(event: StageFailed | StagePaused | StageSkipped, run: Run, at: float) -> Run:  # noqa: ARG001 - as above
-    return _with_stage(run, event, reason=event.reason)
+    attempts = _decided(run, event, f"{_WORDS.get(type(event), '')}{event.reason}")
+    return _with_stage(run, event, reason=event.reason, attempts=attempts)
+
+
+_WORDS: Mapping[type, str] = {StageFailed: "give up: ", StagePaused: "pause: "}
+
+
+def _decided(run: Run, event: StageEvent, followed: str) -> tuple[Attempt, ...]:
+    """Return the attempts of the stage; the latest knows what followed its failure."""
+    attempts = _open_stage(run, event).attempts
+    if not attempts or attempts[-1].failure is None or attempts[-1].followed:
+        return attempts
+    return (*attempts[:-1], replace(attempts[-1], followed=followed))
 
 
 @_apply.register

@@ -5,6 +5,8 @@ from __future__ import annotations
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.run import Attempt, Run, StageRun, known_cost
 
+GRACE_WITHOUT_CHECKPOINT = 30.0
+
 
 def over_budget(run: Run, now: float) -> bool:
     """Return whether the run has cost more than its limit, as far as prices are known."""
@@ -49,12 +51,16 @@ def waited_too_long(stage: StageRun, attempt: Attempt, now: float) -> Failure | 
 def out_of_grace(stage: StageRun, attempt: Attempt, now: float) -> bool:
     """Return whether an attempt that is over a limit must end without a further checkpoint.
 
-    One that has a checkpoint is asked to leave at its next, and has the stage's `grace` for that.
+    It is asked to leave at its next checkpoint, and has the stage's `grace` for that; less where
+    it has shown none yet, for it may be of a job that saves none. An endpoint saves none.
     """
-    if attempt.placed is None or not (attempt.saved or attempt.resumed is not None):
+    if attempt.placed is None or stage.planned.stage.endpoint:
         return True
-    since = attempt.leaving_since
-    return since is not None and now - since > stage.planned.stage.limits.grace
+    grace = stage.planned.stage.limits.grace
+    if not attempt.saved and attempt.resumed is None:
+        grace = min(grace, GRACE_WITHOUT_CHECKPOINT)
+    since = now if attempt.leaving_since is None else attempt.leaving_since
+    return now - since > grace or grace == 0
 
 
 def held_too_long(stage: StageRun, now: float) -> str:

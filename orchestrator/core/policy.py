@@ -26,7 +26,7 @@ class Limits:
             which no controller drove the run counts for nothing.
         cost: What its attempts held.
         grace: How long an attempt that is over a limit of time or cost has to leave at its next
-            checkpoint; one that has no checkpoint ends at once.
+            checkpoint; 30 s at most where it has saved none so far.
         pending: The wait for nodes that the pool lacks now.
         queued: The wait while others hold the pool, or go first.
         backoff: The wait before the second attempt on a pool. It doubles with each that saved no

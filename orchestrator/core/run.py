@@ -28,7 +28,8 @@ class RunHeader:
     """What is known when a run is created.
 
     `config` is the resolved config, `overrides` what the user typed, `tags` go to the tracker.
-    `created` is seconds since the epoch.
+    `created` is seconds since the epoch. `continues` names an earlier run: stages with the same
+    job, parameters and inputs go on from its checkpoints.
     """
 
     run: str
@@ -37,12 +38,14 @@ class RunHeader:
     overrides: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     created: float = 0.0
+    continues: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One execution of a stage on one pool. Times in seconds since the epoch.
 
+    `followed` says what followed its failure, and why; empty while that is not decided.
     `epoch` is that of the controller that started it. `nodes` are those of its workers, by rank:
     an elastic gang may have fewer than its stage asks for. `resumed` is the step of the
     checkpoint that it went on from, `saved` those of the checkpoints that it made. `waits` says
@@ -67,6 +70,7 @@ class Attempt:
     resumed: int | None = None
     saved: tuple[int, ...] = ()
     failure: Failure | None = None
+    followed: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -97,7 +97,8 @@ class RunReopened:
     """Somebody has the run go on after its end: `stages` begin again.
 
     Those of them that are in `anew` use no checkpoint. `limits` of stages and the `bounds` of the
-    run hold from now on; attempts so far count against them no more, but time and money do.
+    run hold from now on, as `overrides` say; attempts so far count against them no more, but time
+    and money do.
     """
 
     reason: str
@@ -105,6 +106,7 @@ class RunReopened:
     anew: tuple[str, ...] = ()
     limits: Mapping[str, Limits] = field(default_factory=dict)
     bounds: Bounds | None = None
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,10 @@ class EventStore(Protocol):
         """Ask whoever controls `run` to cancel it. Safe to call twice."""
         ...
 
+    def withdraw_cancel(self, run: str) -> None:
+        """Take back that `run` shall be cancelled: it is to go on after all."""
+        ...
+
     def cancel_requested(self, run: str) -> bool:
         """Whether somebody asked for `run` to be cancelled."""
         ...

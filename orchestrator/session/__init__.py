@@ -9,6 +9,7 @@ from orchestrator.session.claim import claim
 from orchestrator.session.driving import View, launch, resume, serves, wind_down
 from orchestrator.session.interrupts import Interrupts
 from orchestrator.session.order import Order, new_header
+from orchestrator.session.reopen import Again, reopen
 from orchestrator.session.services import (
     Addresses,
     needs_gateway,
@@ -19,6 +20,7 @@ from orchestrator.session.services import (
 
 __all__ = [
     "Addresses",
+    "Again",
     "Interrupts",
     "Order",
     "View",
@@ -28,6 +30,7 @@ __all__ = [
     "launch",
     "needs_gateway",
     "new_header",
+    "reopen",
     "resume",
     "serves",
     "services",

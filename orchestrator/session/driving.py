@@ -16,10 +16,11 @@ from orchestrator.control.border import Telling, outcome
 from orchestrator.control.loop import Controller
 from orchestrator.control.world import World
 from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
+from orchestrator.core.fold import fold
 from orchestrator.core.run import Run
 from orchestrator.core.state import StageState
 from orchestrator.messages import Message, Untold
-from orchestrator.ports import Cluster, Observer, Serving, Tracker
+from orchestrator.ports import Cluster, EventStore, Observer, Serving, Tracker
 from orchestrator.session.beginning import begun
 from orchestrator.session.claim import claim
 from orchestrator.session.interrupts import Interrupts
@@ -130,7 +131,11 @@ def _drive(
             patience=found.database.patience,
             telling=telling,
         )
-        bench = replace(wiring.workbench(found, at, reuse=order.reuse), kept=order.kept)
+        bench = replace(
+            wiring.workbench(found, at, reuse=order.reuse),
+            kept=order.kept,
+            earlier=_stored(store, header.continues) if header.continues else None,
+        )
         controller = Controller(header, world, bench, _both(telling, logs.observe, view.observe))
         closing.enter_context(_parting(controller, world, order))
         closing.enter_context(controller.lease)
@@ -139,6 +144,10 @@ def _drive(
         if hands.reason:
             controller.cancel(hands.reason)
         return controller.drive()
+
+
+def _stored(store: EventStore, run: str) -> Run:
+    return fold(store.header(run), ((item.at, item.event) for item in store.events(run)))
 
 
 @contextmanager

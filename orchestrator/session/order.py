@@ -35,10 +35,13 @@ class Order:
     kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
 
 
-def new_header(found: Settings, planned: Plan, name: str = "", *, at: Path) -> RunHeader:
+def new_header(
+    found: Settings, planned: Plan, name: str = "", *, at: Path, continues: str = ""
+) -> RunHeader:
     """Return the header of a new run of home `at`, by `name` or that of its pipeline.
 
-    Ids sort by time, and no other run has the same.
+    Ids sort by time, and no other run has the same. The run goes on from the checkpoints of the
+    run `continues`, where one is named.
     """
     now = wiring.clock().now()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
@@ -49,6 +52,7 @@ def new_header(found: Settings, planned: Plan, name: str = "", *, at: Path) -> R
         overrides=found.overrides,
         tags={**_origin(), **found.tags},
         created=now,
+        continues=continues,
     )
 
 

@@ -116,4 +116,12 @@ def test_a_lost_run_is_cancelled_by_the_command_itself(held):
     done = held.command("cancel", held.run)
     assert done.returncode == 0, done.stdout + done.stderr
     assert held.status()["state"] == "cancelled"
-    assert held.command("resume", held.run).returncode == 103
+
+
+def test_a_cancelled_run_goes_on_when_somebody_wants_it_to(held):
+    held.kill()
+    held.command("cancel", held.run)
+    held.finish()
+    done = held.command("resume", held.run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert held.status()["state"] == "succeeded"

@@ -180,6 +180,8 @@ def test_a_request_to_cancel_is_seen_by_all(store: EventStore, url: str) -> None
         other.request_cancel("r2-1")
     assert store.cancel_requested("r2-1")
     assert not store.cancel_requested("r9")
+    store.withdraw_cancel("r2-1")
+    assert not store.cancel_requested("r2-1")
     with pytest.raises(NotFoundError, match="no run 'r9'"):
         other.request_cancel("r9")
     other.close()

@@ -265,3 +265,26 @@ def test_an_attempt_is_not_asked_by_the_mark_of_another(bench: Bench) -> None:
 def test_a_job_that_is_done_before_it_can_leave_has_succeeded(bench: Bench) -> None:
     bench.store.mark("checkpoints/r2-1/train/leave-1", "pool 'nvidia' is being emptied")
     bench.result("def job(ctx): ctx.save_checkpoint(1, lambda f: (f / 'w').write_text('x'))")
+
+
+# --- an earlier run -----------------------------------------------------------------------------
+
+
+def test_a_stage_without_checkpoints_goes_on_from_those_of_the_run_that_it_continues(
+    bench: Bench,
+) -> None:
+    went_on_from(bench, steps=3, attempt=1)
+    new = {"run": "r2-2", "continues": "checkpoints/r2-1/train"}
+    messages = bench.messages(SAVES, params={"steps": 5}, **new)
+    said = [m for m in messages if isinstance(m, Resumed | Saved)]
+    assert said == [Resumed(3), Saved(4), Saved(5)]
+    assert bench.checkpoints(run="r2-1") == ["1-3-1", "2-3-1", "3-3-1"], "left as they were"
+    again = bench.messages(SAVES, params={"steps": 6}, attempt=2, **new)
+    assert [m for m in again if isinstance(m, Resumed)] == [Resumed(5)], "its own go first"
+
+
+def test_an_attempt_that_shall_go_back_does_not_go_on_from_an_earlier_run(bench: Bench) -> None:
+    went_on_from(bench, steps=3, attempt=1)
+    new = {"run": "r2-2", "continues": "checkpoints/r2-1/train"}
+    messages = bench.messages(SAVES, params={"steps": 1}, adjust=Adjust(before=2), **new)
+    assert not [m for m in messages if isinstance(m, Resumed)]

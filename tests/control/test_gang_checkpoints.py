@@ -263,3 +263,13 @@ def test_it_does_not_wait_where_nobody_can_say(bench: Bench) -> None:
 
     bench.store = Interposed(bench.store, manifest=away)  # type: ignore[assignment]
     assert alone(bench, 1, "rank_1_fails").evidence == "ValueError: bad"
+
+
+def test_all_workers_go_on_from_the_same_checkpoint_of_the_run_that_they_continue(
+    bench: Bench,
+) -> None:
+    run(bench, params={"steps": 3})
+    new = {"run": "r2-2", "continues": "checkpoints/r2-1/train"}
+    said = run(bench, params={"steps": 1}, size=3, **new)
+    assert all(lines(messages)[0].startswith("from 3: ") for messages in said), said
+    assert [m for m in said[0] if isinstance(m, Resumed | Saved)] == [Resumed(3), Saved(4)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from orchestrator.control.requests import Workbench, deployment
+from orchestrator.control.requests import Workbench, attempt_request, deployment
 from orchestrator.control.reuse import never_reuse
 from orchestrator.core.decide import Start
 from orchestrator.core.fold import begin
 from orchestrator.core.hardware import Role
+from orchestrator.core.run import Run
 from orchestrator.core.spec import Endpoint, Scale
 from tests.build import REF, header, plan, stage
 
@@ -23,3 +26,25 @@ def test_a_deployment_has_the_bounds_of_its_pool(pool: str, bounds: tuple[int, i
     run = begin(header(plan(stage("t"), serve, pools=("a", "b"))))
     made = deployment(run, BENCH, Start("s", 1, pool), REF).endpoint
     assert (made.replicas, made.max_replicas) == bounds
+
+
+def run_of(name: str, **changes: object) -> Run:
+    planned = plan(stage("t"), stage("s", inputs={"data": "t"}, **changes))
+    return begin(header(planned, name))
+
+
+def continued(earlier: Run, now: Run, data: str) -> str:
+    bench = replace(BENCH, earlier=earlier)
+    inputs = {"data": replace(REF, digest=data)}
+    return attempt_request(now, bench, Start("s", 1, "a"), inputs).continues
+
+
+def test_a_stage_goes_on_from_an_earlier_run_that_did_the_same_there() -> None:
+    earlier = run_of("old", params={"steps": 3})
+    made = replace(earlier.stages["t"], artifact=replace(REF, digest="d1"))
+    earlier = replace(earlier, stages={**earlier.stages, "t": made})
+    same = run_of("new", params={"steps": 3})
+    assert continued(earlier, same, "d1") == "checkpoints/old/s"
+    assert continued(earlier, same, "d2") == "", "it reads other data"
+    assert continued(earlier, run_of("new", params={"steps": 4}), "d1") == ""
+    assert continued(earlier, run_of("new", job="jobs.other.job"), "d1") == ""

@@ -232,7 +232,7 @@ def test_a_stage_expires_at_its_time_limit_waiting_or_not(*, placed: bool) -> No
     begun: list[Event] = [AttemptStarted("s", 1, "a")]
     if placed:
         begun.append(AttemptPlaced("s", 1, ("n",)))
-    run = after(plan(stage("s", limits=Limits(timeout=10.0))), *begun)
+    run = after(plan(stage("s", limits=Limits(timeout=10.0, grace=0.0))), *begun)
     assert decide(run, 10.0) == ()
     command = only(run, 10.1)
     assert isinstance(command, Expire)
@@ -275,8 +275,18 @@ def test_an_attempt_with_a_checkpoint_is_asked_to_leave_at_its_next_and_has_a_gr
     assert command.failure.kind is FailureKind.TIME
 
 
+def test_one_that_has_saved_nothing_yet_has_less_of_a_grace() -> None:
+    one = stage("s", limits=Limits(timeout=10.0))
+    run = after(plan(one), AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n",)))
+    asked = only(run, 11.0)
+    assert isinstance(asked, Leave)
+    run = apply(run, LeaveRequested("s", 1, asked.reason), 11.0)
+    assert decide(run, 41.0) == ()
+    assert isinstance(only(run, 41.1), Expire)
+
+
 def test_a_stage_expires_at_its_cost_limit() -> None:
-    one = stage("s", limits=Limits(cost=10.0), needs=Needs(devices=2))
+    one = stage("s", limits=Limits(cost=10.0, grace=0.0), needs=Needs(devices=2))
     placed = (AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n",)))
     run = after(plan(one, a=PAID), *placed)
     assert decide(run, 5.0) == ()
@@ -287,7 +297,10 @@ def test_a_stage_expires_at_its_cost_limit() -> None:
 
 
 def test_a_run_over_its_budget_expires_what_runs_and_starts_nothing() -> None:
-    planned = plan(stage("s"), stage("t"), stage("u", "s"), a=PAID, cost_limit=10.0)
+    hard = Limits(grace=0.0)
+    planned = plan(
+        *(stage("s", limits=hard), stage("t"), stage("u", "s")), a=PAID, cost_limit=10.0
+    )
     placed = (AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n",)))
     run = after(planned, *placed)
     assert decide(run, 10.0) == (Start("t", 1, "a"),)

@@ -181,7 +181,8 @@ def test_an_attempt_of_a_lost_controller_is_ended_by_the_next_one() -> None:
 
 
 def test_a_run_over_its_time_limit_ends_what_runs() -> None:
-    run = after(replace(plan(stage("s")), bounds=Bounds(time=10.0)), *PLACED)
+    hard = stage("s", limits=Limits(grace=0.0))
+    run = after(replace(plan(hard), bounds=Bounds(time=10.0)), *PLACED)
     assert decide(run, 10.0) == ()
     command = only(run, 10.5)
     assert isinstance(command, Expire)

@@ -127,7 +127,7 @@ def test_whoever_asks_can_cancel_by_the_store_and_is_heard_within_a_second() -> 
 
 
 def test_an_endless_attempt_ends_at_the_time_limit_of_its_stage() -> None:
-    bench = Bench(ENDLESS, stage("s", limits=Limits(timeout=5.0)))
+    bench = Bench(ENDLESS, stage("s", limits=Limits(timeout=5.0, grace=0.0)))
     run = bench.drive()
     assert run.reason.endswith("time: stage 's' ran over its time limit of 5.0 s")
     assert bench.cluster.cancelled == ["run/s/1"]

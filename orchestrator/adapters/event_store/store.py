@@ -80,6 +80,11 @@ class SqlEventStore(Notes, Endpoints):
             if connection.execute(asked).rowcount != 1:
                 raise NotFoundError(self._unknown(connection, run))
 
+    def withdraw_cancel(self, run: str) -> None:
+        """Take back that `run` shall be cancelled: it is to go on after all."""
+        with self._writing() as connection:
+            connection.execute(update(runs).where(runs.c.run == run).values(cancel=False))
+
     def cancel_requested(self, run: str) -> bool:
         """Whether somebody asked for `run` to be cancelled."""
         with self._reading() as connection:

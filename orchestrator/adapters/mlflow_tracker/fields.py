@@ -101,7 +101,7 @@ def attempt_tags(story: Story, attempt: Attempt) -> dict[str, str]:
         "node": ", ".join(dict.fromkeys(attempt.nodes)),
         "job": planned.stage.job
         or (planned.stage.endpoint.engine if planned.stage.endpoint else ""),
-        "decision": story.decision(attempt),
+        "decision": attempt.followed,
     }
     if attempt.failure:
         tags |= _failure_tags(attempt)

@@ -41,7 +41,7 @@ def _facts(story: Story, attempt: Attempt, failure: Failure) -> Iterator[tuple[s
         yield "when", f"{when} UTC, after {duration(attempt.ended - attempt.started)}"
     if attempt.saved:
         yield "last checkpoint", f"step {max(attempt.saved)}"
-    yield "decision", story.decision(attempt) or "none: the run had ended"
+    yield "decision", attempt.followed or "none: the run had ended"
     following = story.next_to(attempt)
     if following is not None:
         yield "went on", _went_on(story, failure, following)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from orchestrator.core.fold import apply
 from orchestrator.core.run import Attempt, Run
-from orchestrator.core.state import (
-    AttemptSucceeded,
-    RetryScheduled,
-    StageFailed,
-    StagePaused,
-    StageReused,
-    StageState,
-)
+from orchestrator.core.state import AttemptSucceeded, StageReused, StageState
 from orchestrator.ports import Stored
 
-_WORDS: Mapping[type, str] = {StageFailed: "give up: ", StagePaused: "pause: "}
 _GIVEN_UP = frozenset({StageState.FAILED, StageState.PAUSED})
 
 
@@ -25,29 +17,18 @@ _GIVEN_UP = frozenset({StageState.FAILED, StageState.PAUSED})
 class Story:
     """A run so far, and what its fold leaves out.
 
-    `decisions` has what followed each failed attempt, by stage and number; `finished` the time
-    (seconds, epoch) at which a stage got its result, made or reused.
+    `finished` has the time (seconds, epoch) at which a stage got its result, made or reused.
     """
 
     run: Run
-    decisions: dict[tuple[str, int], str] = field(default_factory=dict)
     finished: dict[str, float] = field(default_factory=dict)
 
     def tell(self, stored: Stored) -> None:
         """Take in the next event."""
         event = stored.event
-        if isinstance(event, RetryScheduled | StageFailed | StagePaused):
-            attempts = self.run.stages[event.stage].attempts
-            if attempts:
-                text = f"{_WORDS.get(type(event), '')}{event.reason}"
-                self.decisions[event.stage, attempts[-1].number] = text
         if isinstance(event, AttemptSucceeded | StageReused):
             self.finished[event.stage] = stored.at
         self.run = apply(self.run, event, stored.at)
-
-    def decision(self, attempt: Attempt) -> str:
-        """Return what followed a failed attempt, and why; empty while that is not known."""
-        return self.decisions.get((attempt.stage, attempt.number), "")
 
     def next_to(self, attempt: Attempt) -> Attempt | None:
         """Return the attempt that came after `attempt`."""

@@ -41,7 +41,7 @@ class Texts:
             return
         name = f"{attempt.stage}.{attempt.number}.log"
         failure = attempt.failure
-        if failure and (story.decision(attempt) or story.run.done):
+        if failure and (attempt.followed or story.run.done):
             report = failure_report(story, attempt, failure, _lines(self._logs / name))
             self._write(shown, "failure.md", report)  # again, where more is known of what followed
         if (shown.id, name) not in self._written:

@@ -99,6 +99,9 @@ class MemoryStore:
     def request_cancel(self, run: str) -> None:
         raise NotImplementedError
 
+    def withdraw_cancel(self, run: str) -> None:
+        raise NotImplementedError
+
     def cancel_requested(self, run: str) -> bool:
         return False
 

@@ -1,0 +1,84 @@
+"""A run that has ended goes on: what is committed for that before a controller takes it over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator import wiring
+from orchestrator.adapters import hydra_config
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.fold import apply
+from orchestrator.core.reopening import check_limits, reopening
+from orchestrator.core.run import Run
+from orchestrator.core.state import RunReopened
+from orchestrator.core.transitions import RUN_TRANSITIONS
+from orchestrator.ports import EventStore
+
+LIMITS = re.compile(r"(cost|time|attempt)_limit|pipeline\.stages\.[^.]+\.limits\.\w+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """How a run shall go on.
+
+    `since` is the first stage that begins again, `anew` without its checkpoints; `attempts` are
+    how many each stage has from now on, `limits` overrides of limits as in a config.
+    """
+
+    since: str | None = None
+    anew: bool = False
+    attempts: int | None = None
+    limits: tuple[str, ...] = ()
+
+
+def reopen(store: EventStore, run: Run, how: Again) -> Run:
+    """Commit that `run` goes on, and return it as it is then.
+
+    Raises:
+        ConfigError: What is to be changed is no limit, or no value of one.
+        PlanError: Limits are used up already.
+        NotFoundError: There is no such stage.
+        StaleControllerError: Somebody else has just had the run go on.
+    """
+    if (run.state, RunReopened) not in RUN_TRANSITIONS:
+        hint = f"orchestrator resume {run.header.run} ends it first"
+        raise ConfigError([Problem("", f"run {run.header.run!r} is {run.state}", hint)])
+    now = wiring.clock().now()
+    event = reopening(run, since=how.since, anew=how.anew)
+    attempts = [] if how.attempts is None else _attempts(event.stages, how.attempts)
+    words = (*_earlier(store, run.header.run), *how.limits, *attempts)
+    _refuse_all_but_limits(how.limits)
+    if words:
+        limited = wiring.plan(hydra_config.parse(hydra_config.changed(run.header.config, words)))
+        event = reopening(run, since=how.since, anew=how.anew, limited=limited)
+        event = replace(event, overrides=(*how.limits, *attempts))
+    check_limits(run, event, now)
+    store.append(run.header.run, run.seq + 1, (event,), now)
+    store.withdraw_cancel(run.header.run)
+    return apply(run, event, now)
+
+
+def _attempts(stages: Sequence[str], attempts: int) -> list[str]:
+    return [f"pipeline.stages.{name}.limits.attempts={attempts}" for name in stages]
+
+
+def _earlier(store: EventStore, run: str) -> list[str]:
+    """Return the overrides by which the run went on before: they hold still."""
+    events = (stored.event for stored in store.events(run))
+    return [word for event in events if isinstance(event, RunReopened) for word in event.overrides]
+
+
+def _refuse_all_but_limits(overrides: Sequence[str]) -> None:
+    paths = [word.lstrip("+").partition("=")[0] for word in overrides]
+    problems = [
+        Problem(path, "a run that goes on takes other limits, and nothing else", _HINT)
+        for path in paths
+        if not LIMITS.fullmatch(path)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+_HINT = "`orchestrator launch --continue RUN` takes the rest too, and goes on from its checkpoints"
