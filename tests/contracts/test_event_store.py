@@ -8,15 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Thread
 
+import numpy as np
 import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+from orchestrator.core.errors import (
+    NotFoundError,
+    StaleControllerError,
+    StoreError,
+    UnstorableError,
+)
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import RunHeader
-from orchestrator.core.state import RunStarted, StageFailed, StageSkipped
-from orchestrator.messages import Points, Succeeded
+from orchestrator.core.state import RunFailed, RunStarted, StageFailed, StageSkipped
+from orchestrator.messages import Lease, Points, Succeeded
 from orchestrator.ports import EventStore
 
 URLS = ("sqlite:///{folder}/events.db",)
@@ -193,3 +199,47 @@ def test_the_latest_result_of_a_key_is_recalled(store: EventStore) -> None:
     store.remember("key", Succeeded(None), "r2-1")
     store.remember("key", result, "r2-2")
     assert store.recall("key") == (result, "r2-2")
+
+
+@pytest.mark.parametrize("step", [2**70, None, "x", 1.5])
+def test_what_is_no_point_is_refused_and_the_others_are_kept(
+    store: SqlEventStore, step: object
+) -> None:
+    bad = Points(step, {"loss": 1.0}, 1.0)  # type: ignore[arg-type]
+    good = [Points(1, {"loss": 2.0, "a": "x"}, 2.0), Points(2, {"half \ud83d": 3.0}, 2.0)]
+    with pytest.raises(UnstorableError, match="2 metric points can't be stored, the first: step"):
+        store.add_points("r2-1", "s", 1, [bad, *good])  # type: ignore[list-item]
+    assert [(p.key, p.step, p.value) for p in store.points("r2-1")] == [
+        ("loss", 1, 2.0),
+        ("half \\ud83d", 2, 3.0),
+    ]
+
+
+def test_a_step_of_numpy_is_the_number_that_it_is(store: SqlEventStore) -> None:
+    store.add_points("r2-1", "s", 1, [Points(np.int64(3), {"loss": np.float32(0.5)}, 1.0)])  # type: ignore[arg-type, dict-item]
+    (point,) = store.points("r2-1")
+    assert (type(point.step), point.step, point.value) == (int, 3, 0.5)
+
+
+def test_rows_that_are_no_points_are_skipped_however_many_they_are(
+    store: SqlEventStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    if store._reader.dialect.name != "sqlite":
+        return  # others refuse them
+    with store._writing() as connection:
+        row = "INSERT INTO points (run, stage, attempt, key, value, step, at) VALUES "
+        for number in range(10):
+            connection.exec_driver_sql(row + f"('r2-1', 's', 1, 'loss', 1.0, x'0{number}', 1.0)")
+    store.add_points("r2-1", "s", 1, [Points(1, {"loss": 2.0}, 2.0)])
+    (point,) = store.points("r2-1", limit=3)
+    assert point.step == 1
+    assert "are no metric points, and are left out" in caplog.text
+
+
+def test_a_value_that_a_database_refuses_is_told_from_a_database_that_is_away(
+    store: SqlEventStore,
+) -> None:
+    with pytest.raises(UnstorableError):
+        store.append("r2-1", 1, (RunFailed(object()),), 1.0)  # type: ignore[arg-type]
+    with pytest.raises(UnstorableError):
+        store.renew_lease(Lease(run="r2-1", epoch=2**70, at=1.0))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.core.errors import StoreError
+from orchestrator.core.errors import StoreError, UnstorableError
 
 T = TypeVar("T")
 
@@ -22,13 +22,13 @@ def dump(value: object) -> str:
     """Return `value`, a dataclass of JSON values and dataclasses, as text.
 
     Raises:
-        StoreError: It holds something that JSON does not know.
+        UnstorableError: It holds something that JSON does not know.
     """
     try:
         return json.dumps(value, default=_plain, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         message = f"{type(value).__name__} can't be stored: {error}; keep to JSON values"
-        raise StoreError(message) from error
+        raise UnstorableError(message) from error
 
 
 def load(kind: type[T], text: str, where: str) -> T:

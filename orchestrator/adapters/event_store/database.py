@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from orchestrator.adapters.event_store import tables
-from orchestrator.core.errors import StoreError
+from orchestrator.core.errors import StoreError, UnstorableError
 
 # What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
 # can't bind (UnicodeError is a ValueError), files and sockets, a driver that isn't installed.
@@ -58,7 +58,21 @@ class Database:
         try:
             yield
         except _FOREIGN as error:
-            raise StoreError(f"event store {self._place!r}: {_reason(error)}") from error
+            kind = UnstorableError if _is_of_a_value(error) else StoreError
+            raise kind(f"event store {self._place!r}: {_reason(error)}") from error
+
+
+def _is_of_a_value(error: BaseException) -> bool:
+    """Whether a value is what the driver refuses: it would be refused the next time too."""
+    said = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return (
+        isinstance(error, DataError | IntegrityError)
+        or isinstance(said, ValueError | OverflowError | TypeError)
+        or any(sign in str(said) for sign in _UNBOUND)
+    )
+
+
+_UNBOUND = ("Error binding parameter", "can't adapt type", "cannot adapt type")
 
 
 def _reason(error: BaseException) -> str:

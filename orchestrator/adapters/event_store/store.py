@@ -7,7 +7,6 @@ processes at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +16,14 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator.adapters.event_store import codec, tables
 from orchestrator.adapters.event_store.endpoints import Endpoints
 from orchestrator.adapters.event_store.notes import Notes
+from orchestrator.adapters.event_store.point_rows import points_of, rows_of
 from orchestrator.adapters.event_store.tables import cursors, results, runs
-from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
+from orchestrator.core.errors import (
+    NotFoundError,
+    StaleControllerError,
+    StoreError,
+    UnstorableError,
+)
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import EVENTS, Event
 from orchestrator.messages import Points, Succeeded
@@ -145,35 +150,30 @@ class SqlEventStore(Notes, Endpoints):
     # --- metric points -------------------------------------------------------------------------
 
     def add_points(self, run: str, stage: str, attempt: int, points: Sequence[Points]) -> None:
-        """Commit metric points; a point that is there already is not added again."""
-        rows = [
-            (run, stage, attempt, key, None if math.isnan(value) else value, item.step, item.at)
-            for item in points
-            for key, value in item.values.items()
-        ]
+        """Commit metric points; a point that is there already is not added again.
+
+        Raises:
+            UnstorableError: Some are no points; all others are stored.
+        """
+        rows, problems = rows_of((run, stage, attempt), points)
         if rows:
             with self._writing() as connection:
                 self._points.into(connection, rows)
+        if problems:
+            message = f"{len(problems)} metric points can't be stored, the first: {problems[0]}"
+            raise UnstorableError(message)
 
     def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
         """Return metric points of `run` with an id above `after`, by id."""
-        wanted = (tables.points.c.run == run) & (tables.points.c.id > after)
-        query = select(tables.points).where(wanted).order_by(tables.points.c.id).limit(limit)
-        with self._reading() as connection:
-            rows = connection.execute(query).all()
-        return [
-            Point(
-                id=id_,
-                run=run,
-                stage=stage,
-                attempt=attempt,
-                key=key,
-                value=math.nan if value is None else value,
-                step=step,
-                at=at,
-            )
-            for id_, run, stage, attempt, key, value, step, at in rows
-        ]
+        query = select(tables.points).order_by(tables.points.c.id).limit(limit)
+        while True:
+            wanted = (tables.points.c.run == run) & (tables.points.c.id > after)
+            with self._reading() as connection:
+                rows = connection.execute(query.where(wanted)).all()
+            found = points_of(run, rows)
+            if found or not rows:
+                return found
+            after = rows[-1].id
 
     # --- cursors and results -------------------------------------------------------------------
 
