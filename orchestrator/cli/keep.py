@@ -8,14 +8,15 @@ import sys
 
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
+from orchestrator.control.border import Telling, outcome
 from orchestrator.control.keeper import Keeper
 from orchestrator.control.overflow import Overflow
 from orchestrator.control.revisions import Revisions
 from orchestrator.core.endpoints import Deployment
-from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.hardware import Role
 
 SECONDS_BETWEEN_LOOKS = 0.5
+_started: list[subprocess.Popen[bytes]] = []  # asked now and then whether they have ended
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -28,16 +29,18 @@ def run(args: argparse.Namespace) -> Exit:
     revisions = Revisions(store, replicas, clock)
     traffic = wiring.traffic(args.gateway)
     overflow = Overflow(store, traffic, revisions, clock, _tell, _help)
-    served = False
+    telling, served = Telling(), False
     while True:
-        try:
-            if keeper.look():
-                served = True
-                overflow.look()
-            elif served:
-                served = not replicas.stop()  # Serve itself goes with the last endpoint
-        except OrchestratorError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        looked = outcome(keeper.look, but=())
+        if looked.error is not None:
+            telling.failed("looks at endpoints were not possible", looked.error)
+        elif looked.value:
+            served = True
+            telling.tell("looks for requests that wait were not possible", overflow.look, but=())
+        elif served:  # Serve itself goes with the last endpoint
+            stopped = outcome(replicas.stop, but=())
+            served = stopped.error is not None or not stopped.value
+        _started[:] = [process for process in _started if process.poll() is None]
         clock.sleep(SECONDS_BETWEEN_LOOKS)
 
 
@@ -54,7 +57,7 @@ def _help(leading: Deployment, pool: str) -> None:
 
 def _start(*words: str) -> None:
     argv = [sys.executable, "-m", "orchestrator", *words]
-    subprocess.Popen(argv, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
+    _started.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL))  # noqa: S603 - our own command
 
 
 def _tell(line: str) -> None:

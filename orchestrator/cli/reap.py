@@ -8,13 +8,13 @@ It ends when for a while no run is left to look after and nobody uses the servic
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
+from orchestrator.control.border import Telling, outcome
 from orchestrator.control.reaper import Reaper
-from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.run import Run
 from orchestrator.ports import EndpointStore
 from orchestrator.supervisor import holder, tenancy
@@ -34,10 +34,14 @@ def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this
 
     reaper = Reaper(store, clock, holder.lives, bury)
     endpoints, followed = wiring.endpoint_store(at), dict[str, int]()
-    idle = 0
+    telling, idle = Telling(), 0
     while idle < IDLE_LOOKS:
-        busy = _look(reaper) or tenancy.used(at)
-        _follow(at, endpoints, followed)
+        looked = outcome(reaper.look, but=())
+        if looked.error is not None:  # a database that is away comes back
+            telling.failed("looks at leases were not possible", looked.error)
+        busy = looked.error is not None or bool(looked.value) or tenancy.used(at)
+        follow = partial(_follow, at, endpoints, followed)
+        telling.tell("looks at traffic were not possible", follow, but=())
         idle = 0 if busy else idle + 1
         clock.sleep(SECONDS_BETWEEN_LOOKS)
     return Exit.SUCCEEDED
@@ -45,19 +49,6 @@ def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this
 
 def _follow(at: Path, endpoints: EndpointStore, followed: dict[str, int]) -> None:
     """Tell the registry of models whose traffic has moved; later, where it is away."""
-    try:
-        lives = endpoints.endpoints()
-    except OrchestratorError:
-        return
-    for name, life in lives.items():
+    for name, life in endpoints.endpoints().items():
         if followed.get(name) != life.seq and wiring.follow_traffic(at, life):
             followed[name] = life.seq
-
-
-def _look(reaper: Reaper) -> bool:
-    """Return whether there is something left to do; a database that is away comes back."""
-    try:
-        return reaper.look()
-    except OrchestratorError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return True

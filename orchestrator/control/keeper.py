@@ -8,6 +8,7 @@ again at any time. A cluster that does not answer changes nothing: replicas may 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from orchestrator.core.endpoints import (
@@ -70,7 +71,7 @@ class Keeper:
         self._follow()
         for life in awake.values():
             self._watch(life, live)
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if any(life.live for life in lives.values()):
             self._kept = now
         return self._kept is not None and now - self._kept < SECONDS_OF_REST
@@ -117,7 +118,7 @@ class Keeper:
         assert made is not None, "only those of ours rest"  # noqa: S101
         name, place = made.application, (life.name, made.revision)
         self._silent.pop(life.name, None)
-        self._missing[name] = self._clock.now() - SECONDS_TO_DEPLOY_ANEW  # at once, when asked
+        self._missing[name] = -math.inf  # deployed at once, when asked
         if place in noted:
             self._store.note_replicas(*place, ())
         if name in live:
@@ -126,8 +127,8 @@ class Keeper:
 
     def _restore(self, name: str, made: Deployment) -> None:
         """Deploy a revision anew that has been missing for a while."""
-        since = self._missing.setdefault(name, self._clock.now())
-        if self._clock.now() - since >= SECONDS_TO_DEPLOY_ANEW:
+        since = self._missing.setdefault(name, self._clock.monotonic())
+        if self._clock.monotonic() - since >= SECONDS_TO_DEPLOY_ANEW:
             del self._missing[name]
             self._tell(f"{name} is not on the cluster: deployed anew")
             self._restoring[name] = made
@@ -140,9 +141,9 @@ class Keeper:
         if made is None or (status and status.urls):
             self._silent.pop(life.name, None)
             return
-        now = self._clock.now()
+        now = self._clock.monotonic()
         silent = now - self._silent.setdefault(life.name, now)
-        rested = now - self._moved.get(life.name, -SECONDS_BETWEEN_MOVES) >= SECONDS_BETWEEN_MOVES
+        rested = now - self._moved.get(life.name, -math.inf) >= SECONDS_BETWEEN_MOVES
         pool = _refuge(life, made)
         if silent >= SECONDS_OF_A_LOSS and rested and pool:
             self._moved[life.name] = now

@@ -69,7 +69,7 @@ class Overflow:
 
     def _ask(self, life: EndpointLife, made: Deployment) -> None:
         """Have help deployed where requests have waited for a moment."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         pools = made.endpoint.helpers(made.pool.name)
         waiting = self._traffic.waiting(life.name) if pools else 0
         if not waiting:
@@ -93,7 +93,7 @@ class Overflow:
         if life.helped_by(helper.number) not in (None, made.revision):
             self._retire(life, helper, f"{made.application} leads now")
             return
-        now = self._clock.now()
+        now = self._clock.monotonic()
         figures: Mapping[str, float] = {
             name: one.requests for name, one in self._traffic.figures(life.name).items()
         }

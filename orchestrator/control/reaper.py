@@ -2,15 +2,19 @@
 
 The event store is left as it is, so that such a run can be resumed. A controller is taken for
 gone when two looks in a row have found the same lease dead: a machine that was asleep wakes up
-with old leases, and renews them.
+with old leases, and renews them. A run that can't be read is told once, does not keep others from
+their burial, and is given up after a while.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
+from orchestrator.control.border import Telling, outcome
 from orchestrator.control.presence import Lives, alive
 from orchestrator.core.fold import fold
 from orchestrator.core.run import Run
@@ -19,6 +23,7 @@ from orchestrator.ports import Clock, EventStore
 
 # Unseen controllers are given twice the time that a takeover waits: nobody asked for this.
 SECONDS_TO_WAIT = 30.0
+MOST_TRIES = 20  # to bury a run that can't be read
 Bury: TypeAlias = Callable[[Run, str], bool]
 
 
@@ -29,15 +34,30 @@ class Reaper:
         """Suspect nobody yet."""
         self._store, self._clock, self._lives, self._bury = store, clock, lives, bury
         self._suspected: frozenset[Lease] = frozenset()
+        self._telling = Telling()
+        self._tries: Counter[str] = Counter()
 
     def look(self) -> bool:
         """Look at all leases once, and bury; return whether any is left to look after."""
         now = self._clock.now()
         leases = self._store.leases()
         dead = {one for one in leases if not alive(one, now, self._lives, SECONDS_TO_WAIT)}
-        buried = {lease for lease in dead & self._suspected if self._end(lease)}
+        buried = {lease for lease in dead & self._suspected if self._try(lease)}
         self._suspected = frozenset(dead - buried)
         return len(buried) < len(leases)
+
+    def _try(self, lease: Lease) -> bool:
+        done = outcome(lambda: self._end(lease), but=())
+        if done.error is None:
+            self._tries.pop(lease.run, None)
+            return bool(done.value)
+        self._telling.failed(f"burials of run {lease.run} were not possible", done.error)
+        self._tries[lease.run] += 1
+        if self._tries[lease.run] < MOST_TRIES:
+            return False
+        del self._tries[lease.run]
+        drop = partial(self._store.drop_lease, lease.run, lease.epoch)
+        return self._telling.tell(f"leases of run {lease.run} were not dropped", drop)
 
     def _end(self, lease: Lease) -> bool:
         header = self._store.header(lease.run)

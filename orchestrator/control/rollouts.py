@@ -7,6 +7,7 @@ waits for nothing: `Replicas` do the deploying, the clock tells when a step is o
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ class _Rollout:
     old: Mapping[int, int] | None = None
     step: int = -1
     since: float = 0.0
-    looked: float = 0.0
+    looked: float = -math.inf
     shadowed: bool = False
     watching: Watching | None = None
 
@@ -77,7 +78,7 @@ class Rollouts:
 
     def start(self, deployment: Deployment) -> None:
         """Take the request; all that follows, a failure too, comes by `poll`."""
-        self._rollouts[deployment.key] = _Rollout(deployment, self._clock.now())
+        self._rollouts[deployment.key] = _Rollout(deployment, self._clock.monotonic())
 
     def poll(self, key: str) -> Sequence[Message]:
         """Go on with the rollout as far as can be without waiting."""
@@ -141,7 +142,7 @@ class Rollouts:
         if isinstance(last, Failed):
             self._revisions.retire(rollout.made, last.failure.evidence)
             return [*said, last]
-        rollout.ready = rollout.since = self._clock.now()
+        rollout.ready = rollout.since = self._clock.monotonic()
         life = self._revisions.life(rollout.name)
         rollout.old = dict(life.shares)
         self._revisions.commit(life, RevisionReady(rollout.number))
@@ -155,7 +156,7 @@ class Rollouts:
     def _moving(self, rollout: _Rollout) -> list[Message]:
         if rollout.step < 0 and not rollout.shadowed:
             return self._first_step(rollout)
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if now - rollout.looked < SECONDS_BETWEEN_LOOKS:
             return []
         rollout.looked = now
@@ -181,7 +182,7 @@ class Rollouts:
     def _first_step(self, rollout: _Rollout) -> list[Message]:
         rules = rollout.made.endpoint.rollout
         if not rollout.old:
-            rollout.step, rollout.since = 0, self._clock.now()
+            rollout.step, rollout.since = 0, self._clock.monotonic()
             return self._move(rollout, {rollout.number: WHOLE}, "the first revision")
         assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
         why = rollout.watching.compare(rules)
@@ -208,14 +209,14 @@ class Rollouts:
     def _shadow(self, rollout: _Rollout) -> list[Message]:
         """Send it copies for one hold, before it gets any traffic."""
         rollout.shadowed = True
-        rollout.since = self._clock.now()
+        rollout.since = self._clock.monotonic()
         assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
         rollout.watching.begin()
         return self._move(rollout, rollout.old or {}, "shadow", shadow=rollout.number)
 
     def _next_step(self, rollout: _Rollout) -> list[Message]:
         rollout.step += 1
-        rollout.since = self._clock.now()
+        rollout.since = self._clock.monotonic()
         wanted = shares(self._share(rollout), rollout.number, rollout.old or {})
         assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
         rollout.watching.begin()
@@ -243,7 +244,7 @@ class Rollouts:
         """Wait until the first revision answers through the gateway."""
         if self._traffic.answers(rollout.name):
             return self._done(rollout, "it answers")
-        if self._clock.now() - rollout.since > SECONDS_TO_ANSWER:
+        if self._clock.monotonic() - rollout.since > SECONDS_TO_ANSWER:
             message = f"endpoint {rollout.name!r} does not answer within {SECONDS_TO_ANSWER:g} s"
             raise ServingError(message)
         return []
@@ -255,7 +256,7 @@ class Rollouts:
         return self._done(rollout, "it took over")
 
     def _done(self, rollout: _Rollout, what: str) -> list[Message]:
-        ready, now = rollout.ready or 0.0, self._clock.now()
+        ready, now = rollout.ready or 0.0, self._clock.monotonic()
         figures = rollout.watching.figures() if rollout.watching else {}
         metrics = {
             "ready_seconds": ready - rollout.began,

@@ -73,7 +73,7 @@ def _bury(
         upto=lambda: run.seq,  # what follows is shown by whoever resumes the run
     )
     if not writer.close(SECONDS_TO_WRITE):
-        return False
+        return writer.given_up  # what is refused for good is buried as it stands
     try:
         if not run.done:
             reap(uri, tracking.experiment, [name], reason, clock.now(), way)

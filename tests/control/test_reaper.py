@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.control.reaper import Reaper
+from orchestrator.control.reaper import MOST_TRIES, Reaper
 from orchestrator.core.run import Run
 from orchestrator.core.state import RunStarted
 from orchestrator.messages import Lease
@@ -87,3 +87,16 @@ def test_with_no_lease_there_is_nothing_left_to_do() -> None:
     yard = Graveyard()
     yard.store.drop_lease("run", 1)
     assert not yard.look(1.0)
+
+
+def test_a_run_that_can_not_be_read_does_not_keep_others_from_their_burial() -> None:
+    yard = Graveyard()
+    yard.store.create(header(plan(stage("s")), "torn"), 0.0)
+    yard.store.log["torn"] = [object()]  # type: ignore[list-item]
+    yard.store.renew_lease(Lease(run="torn", epoch=1, at=0.0))
+    yard.look(100.0)
+    assert yard.look(105.0)
+    assert [run for run, _ in yard.buried] == ["run"]
+    for after in range(MOST_TRIES):
+        yard.look(110.0 + after)
+    assert yard.store.leases() == ()

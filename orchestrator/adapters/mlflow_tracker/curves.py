@@ -15,6 +15,7 @@ server itself says.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from orchestrator.adapters.mlflow_tracker.story import has_begun
 from orchestrator.core.hardware import Role
 from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.ports import EventStore, Point
+
+logger = logging.getLogger(__name__)
 
 PAGE = 900  # what fits into one request
 _SCAN = 10_000
@@ -78,6 +81,7 @@ class Curves:
         self._training = frozenset(s.name for s in stages if s.role is Role.TRAIN)
         self._cursor = ""
         self._at = 0
+        self._left_out = 0
         self._curves: dict[tuple[str, int, str], _Curve] = {}
         self._held: dict[tuple[str, int], list[Point]] = {}
         self._lines: dict[tuple[str, str], _Line] = {}
@@ -93,8 +97,11 @@ class Curves:
         if self._cursor != f"mlflow/{parent.id}":
             self._open(f"mlflow/{parent.id}")
         while points := self._store.points(self._run, self._at, PAGE):
-            known = list(_until_unknown(points, attempts))
+            known = list(points if run.done else _until_unknown(points, attempts))
             for point in known:
+                if not _sound(point) or (point.stage, point.attempt) not in attempts:
+                    self._leave_out(point)
+                    continue
                 self._note(point)
                 shown = attempts[point.stage, point.attempt]
                 outbox.post(shown, _metric(point, fields.name(point.key)))
@@ -107,6 +114,12 @@ class Curves:
         for stage in run.stages.values():
             self._release(stage, parent, outbox)
         outbox.flush()
+
+    def _leave_out(self, point: Point) -> None:
+        """Say once that what is no point, or is of no attempt, is not shown."""
+        if not self._left_out:
+            logger.warning("points that are none are left out, the first: %.300r", point)
+        self._left_out += 1
 
     def forget(self) -> None:
         """Go back to the cursor: a page that broke off will be counted again."""
@@ -140,7 +153,7 @@ class Curves:
         while seen < self._at:
             points = self._store.points(self._run, seen, _SCAN)
             for point in points:
-                if point.id <= self._at:
+                if point.id <= self._at and _sound(point):
                     self._note(point)
             seen = points[-1].id if points else self._at
 
@@ -181,6 +194,11 @@ def _reach(stage: StageRun, attempt: Attempt) -> tuple[float, bool]:
     if stage.done:
         return math.inf, False
     return max(attempt.saved, default=-math.inf), False
+
+
+def _sound(point: Point) -> bool:
+    """Whether it is a point: a database may hold anything in any column."""
+    return type(point.step) is int and isinstance(point.value, float | int) and bool(point.key)
 
 
 def _until_unknown(points: Sequence[Point], attempts: Attempts) -> Iterator[Point]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters.mlflow_tracker.server import MetricPoint
+from orchestrator.control.border import Telling
 from orchestrator.ports import Clock
 
 if TYPE_CHECKING:
@@ -53,16 +54,22 @@ class Sampler:
     def _work(self) -> None:
         import psutil
 
+        telling = Telling()
         psutil.cpu_percent()  # the first call of each only starts the clock
-        dict(self._of_pools())
+        telling.tell("samples were not begun", lambda: dict(self._of_pools()))
         while not self._stop.wait(self._seconds):
-            at = round(self._clock.now() * 1000)
-            values = {
-                "system/host/cpu_percent": psutil.cpu_percent(),
-                "system/host/memory_gb": psutil.virtual_memory().used / _GB,
-                **dict(self._of_pools()),
-            }
-            self._points.extend(MetricPoint(key, v, 0, at) for key, v in values.items())
+            telling.tell("samples of the load of this machine were not taken", self._sample)
+
+    def _sample(self) -> None:
+        import psutil
+
+        at = round(self._clock.now() * 1000)
+        values = {
+            "system/host/cpu_percent": psutil.cpu_percent(),
+            "system/host/memory_gb": psutil.virtual_memory().used / _GB,
+            **dict(self._of_pools()),
+        }
+        self._points.extend(MetricPoint(key, v, 0, at) for key, v in values.items())
 
     def _of_pools(self) -> Iterator[tuple[str, float]]:
         for pool, pid in self._pools.items():

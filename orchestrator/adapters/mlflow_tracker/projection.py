@@ -93,9 +93,9 @@ class Projection:
                 self._story.tell(stored)
         try:
             self._write(now)
-        except AwayError:
+        except BaseException as error:
             self._forget()
-            self._in_doubt = True
+            self._in_doubt |= isinstance(error, AwayError)
             raise
         if self._in_doubt:
             self._in_doubt = False

@@ -1,7 +1,9 @@
 """The thread that writes to MLflow: the port `Tracker`.
 
 It never raises into the pipeline and never blocks it. MLflow away means wait and try again, longer
-each time; the event store keeps what is missing.
+each time; the event store keeps what is missing. Whatever else a pass raises is said once, and the
+next pass begins anew. What fails for good, time after time, is given up with one line: nobody
+waits for it at the end.
 """
 
 from __future__ import annotations
@@ -14,17 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.mlflow_tracker import figures
+from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.load import Sampler
 from orchestrator.adapters.mlflow_tracker.models import Models
 from orchestrator.adapters.mlflow_tracker.projection import Projection
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.rest import Access
 from orchestrator.adapters.mlflow_tracker.server import Server
-from orchestrator.core.errors import OrchestratorError
+from orchestrator.control.border import outcome, reason
+from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.ports import Clock, EndpointStore, EventStore
 
 logger = logging.getLogger(__name__)
+# What may go through later. All else, so many times in a row, is given up.
+PASSING = (AwayError, StoreError)
+MOST_FAILURES, MOST_AT_THE_END = 20, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +75,12 @@ class MlflowTracker:
         self._clock, self._pace = clock, pace or Pace()
         self._sampler = Sampler(clock, settings.system_seconds, pools or {})
         self._last_heartbeat = float("-inf")
-        self._complained = False
+        self._failing_since: float | None = None
+        self._lasting = 0
         self._sure = False
         self._news, self._closing = threading.Event(), threading.Event()
         self._abandoned, self._complete = threading.Event(), threading.Event()
+        self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-tracker", daemon=True)
         self._thread.start()
 
@@ -88,6 +97,11 @@ class MlflowTracker:
         self._abandoned.set()
         return self._complete.is_set()
 
+    @property
+    def given_up(self) -> bool:
+        """Whether MLflow will not get what is left: it is refused for good."""
+        return self._given_up.is_set()
+
     # --- the thread ---------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -101,14 +115,18 @@ class MlflowTracker:
         while not self._abandoned.is_set():
             last = self._closing.is_set()
             self._news.clear()
-            began = self._clock.now()
+            began = self._clock.monotonic()
             went_through = self._pass()
             if went_through and last and self._sure:
                 self._complete.set()
                 return
+            if self._lasting >= (MOST_AT_THE_END if last else MOST_FAILURES):
+                self._given_up.set()
+                logger.error("MLflow gets no more of this run; status and logs have all of it")
+                return
             if went_through and not last:
                 retry = self._pace.retry
-                spent = max(0.0, self._clock.now() - began)
+                spent = self._clock.monotonic() - began
                 self._closing.wait(self._pace.between - spent)  # a long pass is followed at once
                 self._news.wait(self._pace.heartbeat)
             else:
@@ -117,23 +135,30 @@ class MlflowTracker:
 
     def _pass(self) -> bool:
         """Write what is new; return whether that went through."""
+        error = outcome(self._write, but=()).error
+        tick = self._clock.monotonic()
+        if error is None:
+            if self._failing_since is not None:
+                logger.info("MLflow gets this run again, after %.0f s", tick - self._failing_since)
+            self._failing_since, self._lasting = None, 0
+            return True
+        if self._failing_since is None:
+            self._failing_since = tick
+            kind = "" if isinstance(error, OrchestratorError) else f"{type(error).__name__}: "
+            logger.warning("MLflow does not get this run at present: %s%s", kind, reason(error))
+        self._lasting = 0 if isinstance(error, PASSING) else self._lasting + 1
+        return False
+
+    def _write(self) -> None:
         now = self._clock.now()
-        try:
-            self._sure = self._projection.sync(now)
-            self._extras(now)
-        except OrchestratorError as error:
-            if not self._complained:
-                logger.warning("MLflow does not get this run at present: %s", error)
-            self._complained = True
-            return False
-        self._complained = False
-        return True
+        self._sure = self._projection.sync(now)
+        self._extras(now)
 
     def _extras(self, now: float) -> None:
         """Write a heartbeat when it is time, and the load of the machine."""
-        points = self._sampler.take()
+        points, tick = self._sampler.take(), self._clock.monotonic()
         run = self._projection.run
-        beat = not run.done and now - self._last_heartbeat >= self._pace.heartbeat
+        beat = not run.done and tick - self._last_heartbeat >= self._pace.heartbeat
         try:
             extra = [*figures.heartbeat(now), *figures.totals(run, now)] if beat else []
             self._projection.record([*points, *extra])
@@ -141,7 +166,7 @@ class MlflowTracker:
             self._sampler.put_back(points)
             raise
         if beat:
-            self._last_heartbeat = now
+            self._last_heartbeat = tick
 
     def _rest(self, seconds: float) -> None:
         """Wait after a failure: for less where the pipeline is waiting for the end."""
