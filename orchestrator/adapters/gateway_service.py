@@ -71,6 +71,12 @@ def find(home: Path) -> str | None:
     return str(service.info["url"]) if service and service.processes else None
 
 
+def cluster(home: Path) -> str | None:
+    """Return the address of the cluster that the gateway of `home` serves from, where it is up."""
+    service = supervisor.find(home, SERVICE)
+    return str(service.info["cluster"]) if service and service.processes else None
+
+
 def down(home: Path) -> bool:
     """Stop the gateway of `home`; return whether there was one."""
     return supervisor.stop(home, SERVICE)
@@ -92,10 +98,11 @@ def _processes(
 def _orphaned(running: supervisor.Service, cluster: str) -> bool:
     """Return whether its cluster is gone, as after the head died: a new one has a new address."""
     served = str(running.info["cluster"])
-    return served != cluster and not _answers(served)
+    return served != cluster and not answers(served)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Return whether the head of the cluster at `address` can be reached."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()

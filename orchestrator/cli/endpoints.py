@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from orchestrator import wiring
 from orchestrator.cli import tables
@@ -28,30 +28,82 @@ COLUMNS = (
     "STATUS",
 )
 RESTS = "resting"
+DOWN = "down"
+WAY_OUT = "`orchestrator up` brings it back"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is seen of the endpoints beside what their events tell.
+
+    `replicas` are those that were last known to answer; `outage` says what is not running.
+    """
+
+    replicas: Mapping[tuple[str, int], tuple[str, ...]]
+    outage: wiring.Outage
+
+    def urls(self, life: EndpointLife, one: Revision) -> tuple[str, ...]:
+        """Return the replicas of a revision that can answer."""
+        return () if self.down(one) else self.replicas.get((life.name, one.number), ())
+
+    def down(self, one: Revision) -> str:
+        """Return why a revision of ours can't answer; empty where nothing is in the way."""
+        return (
+            self.outage.ours if one.deployment and one.state is not RevisionState.RETIRED else ""
+        )
+
+    def state(self, life: EndpointLife, one: Revision) -> str:
+        """Return the state of a revision, or that its replicas start when somebody asks."""
+        made = one.deployment
+        if self.down(one):
+            return DOWN
+        idle = made is not None and made.endpoint.idle is not None
+        sleeps = idle and one.state is RevisionState.READY and not self.urls(life, one)
+        return RESTS if sleeps else str(one.state)
+
+    def unanswered(self, life: EndpointLife) -> str:
+        """Return why an endpoint that has traffic does not answer; empty where it may."""
+        if not life.shares:
+            return ""
+        parts = {
+            self.down(life.revisions[number]) for number, share in life.shares.items() if share
+        }
+        return self.outage.all or ("" if "" in parts else next(iter(parts), ""))
 
 
 def run(args: argparse.Namespace) -> Exit:
     """List the endpoints; revisions that are retired with `--all`."""
     lives = wiring.endpoint_store(wiring.home()).endpoints()
+    seen = _seen()
     if args.json:
-        print(json.dumps([_json(life, everything=args.all) for life in lives.values()], indent=2))
-        return Exit.SUCCEEDED
-    show(lives, everything=args.all)
-    return Exit.SUCCEEDED
+        told = [_json(life, seen, everything=args.all) for life in lives.values()]
+        print(tables.as_json(told))
+    else:
+        show(lives, everything=args.all)
+    down = any(seen.unanswered(life) for life in lives.values())
+    return Exit.ERROR if down else Exit.SUCCEEDED
+
+
+def _seen() -> Seen:
+    at = wiring.home()
+    return Seen(wiring.endpoint_store(at).replicas(), wiring.outage(at))
 
 
 def show(lives: Mapping[str, EndpointLife], *, everything: bool = False) -> None:
     """Print the endpoints as a table, and what to type next."""
-    out = tables.console()
-    rows = [row for life in lives.values() for row in _rows(life, everything=everything)]
-    if not rows:
-        out.print("No endpoint is served.")
-        rows = []
-    else:
+    out, seen = tables.console(), _seen()
+    rows = [row for life in lives.values() for row in _rows(life, seen, everything=everything)]
+    if rows:
         out.print(tables.table(COLUMNS, rows))
+    else:
+        out.print("No endpoint is served.")
     gateway = wiring.find_gateway(wiring.home())
     if gateway:
         out.print(f"\nOpenAI base URL: {gateway}/v1, or {gateway}/ENDPOINT/v1", markup=False)
+    elif seen.outage.elsewhere and rows:
+        out.print("\nNo gateway runs in this home: whether they answer is known elsewhere.")
+    for why in dict.fromkeys(filter(None, map(seen.unanswered, lives.values()))):
+        out.print(f"\n[red]{DOWN}[/]: {why}; {WAY_OUT}")
     commands = [
         ("To serve a model:", "orchestrator launch pipeline=r2"),
         ("To move one to another pool:", "orchestrator switch ENDPOINT pool=POOL"),
@@ -61,19 +113,18 @@ def show(lives: Mapping[str, EndpointLife], *, everything: bool = False) -> None
     out.print(tables.useful_commands(commands))
 
 
-def _rows(life: EndpointLife, *, everything: bool) -> list[tuple[str, ...]]:
+def _rows(life: EndpointLife, seen: Seen, *, everything: bool) -> list[tuple[str, ...]]:
     shown = life.revisions.values() if everything else life.live
     figures = _figures(life.name)
-    return [_row(life, one, figures.get(one.name, NOTHING)) for one in shown]
+    return [_row(life, one, seen, figures.get(one.name, NOTHING)) for one in shown]
 
 
-def _row(life: EndpointLife, one: Revision, told: Figures) -> tuple[str, ...]:
-    made = one.deployment
+def _row(life: EndpointLife, one: Revision, seen: Seen, told: Figures) -> tuple[str, ...]:
+    made, state = one.deployment, seen.state(life, one)
     chip = made.pool.accelerator if made else None
     emulated = " (emulated)" if made and made.pool.emulated else ""
     share = life.shares.get(one.number, 0)
-    urls, state = _urls(life.name, one.number), _state(life, one)
-    price = 0.0 if state == RESTS else made.price if made else None
+    price = 0.0 if state in {RESTS, DOWN} else made.price if made else None
     return (
         life.name,
         one.name,
@@ -81,7 +132,7 @@ def _row(life: EndpointLife, one: Revision, told: Figures) -> tuple[str, ...]:
         f"{chip.name}{emulated}" if chip else "outside",
         made.format if made else "-",
         f"{share} %{_beside(life, one.number)}",
-        str(len(urls)) if made else "-",
+        str(len(seen.urls(life, one))) if made else "-",
         tables.dollars(price),
         f"{told.requests:.0f}",
         f"{told.errors:.0f}",
@@ -90,21 +141,9 @@ def _row(life: EndpointLife, one: Revision, told: Figures) -> tuple[str, ...]:
     )
 
 
-def _state(life: EndpointLife, one: Revision) -> str:
-    """Return the state of a revision, or that its replicas are started when somebody asks."""
-    made = one.deployment
-    idle = made is not None and made.endpoint.idle is not None
-    sleeps = idle and one.state is RevisionState.READY and not _urls(life.name, one.number)
-    return RESTS if sleeps else str(one.state)
-
-
 def _beside(life: EndpointLife, number: int) -> str:
     shadow = " shadow" if life.shadow == number else ""
     return f"{shadow} overflow" if life.overflow == number else shadow
-
-
-def _urls(endpoint: str, number: int) -> tuple[str, ...]:
-    return wiring.endpoint_store(wiring.home()).replicas().get((endpoint, number), ())
 
 
 def _figures(endpoint: str) -> Mapping[str, Figures]:
@@ -116,15 +155,17 @@ def _figures(endpoint: str) -> Mapping[str, Figures]:
         return {}
 
 
-def _json(life: EndpointLife, *, everything: bool) -> dict[str, object]:
+def _json(life: EndpointLife, seen: Seen, *, everything: bool) -> dict[str, object]:
     shown = life.revisions.values() if everything else life.live
     figures = _figures(life.name)
+    down = seen.unanswered(life)
     return {
         "endpoint": life.name,
+        "down": f"{down}; {WAY_OUT}" if down else None,
         "shares": {f"r{number}": share for number, share in life.shares.items()},
         "shadow": None if life.shadow is None else f"r{life.shadow}",
         "overflow": None if life.overflow is None else f"r{life.overflow}",
-        "revisions": [_revision(life, one, figures.get(one.name, NOTHING)) for one in shown],
+        "revisions": [_revision(life, one, seen, figures.get(one.name, NOTHING)) for one in shown],
         "moves": [
             {
                 "at": move.at,
@@ -136,18 +177,18 @@ def _json(life: EndpointLife, *, everything: bool) -> dict[str, object]:
     }
 
 
-def _revision(life: EndpointLife, one: Revision, told: Figures) -> dict[str, object]:
+def _revision(life: EndpointLife, one: Revision, seen: Seen, told: Figures) -> dict[str, object]:
     made = one.deployment
     return {
         "revision": one.name,
-        "state": _state(life, one),
-        "reason": one.reason,
+        "state": seen.state(life, one),
+        "reason": seen.down(one) or one.reason,
         "pool": one.pool,
         "emulated": made.pool.emulated if made else False,
         "format": made.format if made else None,
         "run": made.run if made else None,
         "model": made.model.uri if made else None,
-        "replicas": list(_urls(life.name, one.number)),
+        "replicas": list(seen.urls(life, one)),
         "requests": told.requests,
         "errors": told.errors,
     }

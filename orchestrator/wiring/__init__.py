@@ -25,9 +25,11 @@ from orchestrator.wiring.adapters import (
     workbench,
 )
 from orchestrator.wiring.endpoints import (
+    Outage,
     endpoint_store,
     fetch_model,
     forget_endpoints,
+    outage,
     replicas,
     served_models,
     serving,
@@ -56,6 +58,7 @@ from orchestrator.wiring.tracking import bury, follow_traffic, registry
 from orchestrator.wiring.user import commit, provide_user, user
 
 __all__ = [
+    "Outage",
     "artifact_store",
     "bury",
     "check_services",
@@ -74,6 +77,7 @@ __all__ = [
     "forget_endpoints",
     "gates",
     "home",
+    "outage",
     "pinned",
     "plan",
     "planned",

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.endpoints import Deployment
+from orchestrator.core.errors import NotFoundError
 from orchestrator.core.settings import Settings
-from orchestrator.ports import EndpointStore, Serving, Traffic
-from orchestrator.wiring.adapters import artifact_store, clock, database, variable
+from orchestrator.ports import EndpointStore, EventStore, Serving, Traffic
+from orchestrator.wiring.adapters import (
+    DATABASE_VARIABLE,
+    artifact_store,
+    clock,
+    database,
+    event_store,
+    variable,
+)
 
 if TYPE_CHECKING:
     from orchestrator.adapters.rayserve import RayServing
@@ -59,14 +68,54 @@ def served_models(address: str, key_variable: str) -> Sequence[str] | None:
     return openai_server.models(address, variable(key_variable) if key_variable else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What keeps endpoints from answering: `ours` those on the cluster, `all` outside ones too.
+
+    Both are empty where nothing is in the way. `elsewhere` is whether others share the database,
+    so that a gateway of theirs may answer.
+    """
+
+    ours: str = ""
+    all: str = ""
+    elsewhere: bool = False
+
+
+def outage(at: Path) -> Outage:
+    """Return what is not running of what the endpoints of home `at` need."""
+    from orchestrator.adapters import gateway_service
+    from orchestrator.adapters.raycluster import service
+
+    here = service.find(at) is not None
+    served = gateway_service.cluster(at)
+    if served is not None:
+        lost = not gateway_service.answers(served)
+        return Outage(ours="the cluster is not running" if lost else "")
+    if variable(DATABASE_VARIABLE):
+        return Outage(elsewhere=True)
+    foreign = here or variable("RAY_ADDRESS")
+    why = "the gateway is not running" if foreign else "cluster and gateway are not running"
+    return Outage(ours=why, all=why)
+
+
 def forget_endpoints(at: Path, reason: str) -> None:
-    """Retire all revisions whose cluster was stopped."""
+    """Retire all endpoints whose cluster, the one of home `at`, was stopped."""
     from orchestrator.control.revisions import end
 
-    store = endpoint_store(at)
+    store, events = endpoint_store(at), event_store(at)
     for life in store.endpoints().values():
-        if life.live and all(revision.deployment for revision in life.live):
+        made = [revision.deployment for revision in life.live]
+        if made and all(one is not None and _is_managed(events, one) for one in made):
             end(store, life, reason, clock().now())
+
+
+def _is_managed(events: EventStore, made: Deployment) -> bool:
+    """Return whether a deployment is on a cluster of ours, by the config of its run."""
+    try:
+        cluster = events.header(made.run).config.get("cluster")
+    except NotFoundError:
+        return True
+    return not (isinstance(cluster, Mapping) and cluster.get("address"))
 
 
 def fetch_model(deployment: Deployment) -> Path:

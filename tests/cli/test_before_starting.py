@@ -1,0 +1,107 @@
+"""What is in the way is said at once, before any service is started; `doctor` says it too."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+
+NONSENSE = {
+    "RAY_ADDRESS": ("nonsense", "ray:///", "host:99999", "host:0", f"{'a' * 70}:6379", "http://"),
+    "MLFLOW_TRACKING_URI": (
+        "nonsense",
+        "sqlite:///x.db",
+        "http://[::1",
+        "http://a:99999",
+        "http://",
+    ),
+    "ORCHESTRATOR_DATABASE": ("nonsense", "sqlite:////proc/nowhere/events.db"),
+}
+EACH = [(name, value) for name, values in NONSENSE.items() for value in values]
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that another program has."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+@pytest.fixture
+def nobody() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def started(folder: Path) -> list[str]:
+    """Return what was recorded of services."""
+    return sorted(path.name for path in (folder / ".orchestrator" / "services").glob("*.json"))
+
+
+@pytest.mark.parametrize("words", [("launch", "pipeline=r2", "--unqualified"), ("up",)])
+def test_a_port_that_is_taken_is_said_before_anything_is_started(
+    within: Command, tmp_path: Path, taken: int, words: tuple[str, ...]
+) -> None:
+    done = within(*words, f"cluster.serve_port={taken}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: port {taken} of 127.0.0.1 is in use; set cluster.serve_port to a free port\n"
+    )
+    assert started(tmp_path) == []
+    assert json.loads(within("status", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("where", ["RAY_ADDRESS", "MLFLOW_TRACKING_URI"])
+def test_a_service_that_does_not_answer_is_said_before_anything_is_started(
+    within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: str, where: str
+) -> None:
+    monkeypatch.setenv(where, nobody if where == "RAY_ADDRESS" else f"http://{nobody}")
+    done = within("launch", "pipeline=noop")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert nobody in done.stderr
+    assert "\nRun " not in done.stdout, "no run was begun"
+    assert started(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [one for one in EACH if one[0] != "ORCHESTRATOR_DATABASE"]
+)
+def test_an_address_that_is_nonsense_gets_one_line(
+    within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = within("launch", "pipeline=noop")
+    assert done.returncode in {1, 2}
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "\nRun " not in done.stdout
+    assert started(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "value"), EACH)
+def test_doctor_tells_of_nonsense_in_the_environment(
+    within: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = within("doctor", "--json")
+    assert done.returncode == 1
+    checks = {one["check"]: one for one in json.loads(done.stdout)}
+    assert checks[name]["status"] == "error"
+    assert len(checks[name]["finding"].splitlines()) == 1
+
+
+def test_doctor_tells_what_answers_and_what_does_not(
+    within: Command, monkeypatch: pytest.MonkeyPatch, taken: int, nobody: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{nobody}")
+    done = within("doctor", "--json")
+    checks = {one["check"]: one for one in json.loads(done.stdout)}
+    assert checks["RAY_ADDRESS"] == {"check": "RAY_ADDRESS", "status": "ok", "finding": "answers"}
+    assert checks["MLFLOW_TRACKING_URI"]["status"] == "error"
+    assert "no MLflow server answers" in checks["MLFLOW_TRACKING_URI"]["finding"]
+    assert done.returncode == 1

@@ -1,0 +1,127 @@
+"""What `endpoints` says after a crash, and what `down` forgets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from orchestrator import supervisor, wiring
+from orchestrator.adapters import gateway_service
+from orchestrator.core.endpoints import Outside, RevisionAdded, RevisionReady, TrafficMoved
+from orchestrator.core.run import RunHeader
+from tests.build import deployment, plan, stage
+from tests.conftest import Command
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
+
+
+@pytest.fixture
+def home(tmp_path: Path, within: Command) -> Path:
+    """A home with an endpoint of ours and one outside; all that served them was killed."""
+    at = tmp_path / ".orchestrator"
+    at.mkdir()
+    store = wiring.endpoint_store(at)
+    far = Outside(address="http://far/v1", model="llama")
+    revisions = {
+        "chat": RevisionAdded(1, deployment=deployment("chat")),
+        "far": RevisionAdded(1, outside=far),
+    }
+    for name, added in revisions.items():
+        events = [added, RevisionReady(1), TrafficMoved({1: 100}, "first")]
+        store.follow(store.endpoint(name), events, 1.0)
+    store.note_replicas("chat", 1, ["http://127.0.0.1:9"])
+    return at
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address at which nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def gateway(home: Path, nobody: str) -> Iterator[str]:
+    """A gateway that runs, and serves from a cluster that is gone."""
+    info = {"url": f"http://{nobody}", "cluster": nobody}
+    process = supervisor.Process(name="server", argv=SLEEP)
+    supervisor.start(home, gateway_service.SERVICE, [process], info=info)
+    yield nobody
+    supervisor.stop(home, gateway_service.SERVICE)
+
+
+def told(within: Command) -> tuple[int, Mapping[str, dict[str, object]]]:
+    done = within("endpoints", "--json")
+    return done.returncode, {one["endpoint"]: one for one in json.loads(done.stdout)}
+
+
+def test_an_endpoint_whose_cluster_and_gateway_were_killed_is_down(
+    within: Command, home: Path
+) -> None:
+    code, found = told(within)
+    why = "cluster and gateway are not running"
+    assert code == 1
+    assert found["chat"]["down"] == f"{why}; `orchestrator up` brings it back"
+    (one,) = found["chat"]["revisions"]
+    assert (one["state"], one["reason"], one["replicas"]) == ("down", why, [])
+    assert found["far"]["down"] == found["chat"]["down"]
+    done = within("endpoints")
+    assert done.returncode == 1
+    assert f"down: {why}; `orchestrator up` brings it back" in done.stdout
+    assert "  down" in next(line for line in done.stdout.splitlines() if line.startswith("chat"))
+
+
+def test_an_endpoint_whose_cluster_alone_is_gone_is_down_and_one_outside_is_not(
+    within: Command, home: Path, gateway: str
+) -> None:
+    code, found = told(within)
+    assert code == 1
+    assert str(found["chat"]["down"]).startswith("the cluster is not running; ")
+    assert found["far"]["down"] is None
+    assert [one["state"] for one in found["far"]["revisions"]] == ["ready"]
+
+
+def test_an_endpoint_is_ready_while_its_cluster_and_its_gateway_run(
+    within: Command, home: Path, gateway: str
+) -> None:
+    host, _, port = gateway.rpartition(":")
+    with socket.create_server((host, int(port))):
+        code, found = told(within)
+    assert code == 0
+    (one,) = found["chat"]["revisions"]
+    assert (one["state"], one["replicas"]) == ("ready", ["http://127.0.0.1:9"])
+
+
+def test_a_home_that_shares_its_database_does_not_judge_for_the_others(
+    within: Command, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", f"sqlite:///{home}/events.db")
+    code, found = told(within)
+    assert (code, found["chat"]["down"]) == (0, None)
+    assert "No gateway runs in this home" in within("endpoints").stdout
+
+
+def test_what_is_down_is_neither_forgotten_nor_retired_by_a_second_down(
+    within: Command, home: Path
+) -> None:
+    before = wiring.endpoint_store(home).endpoints()
+    assert "Nothing was running." in within("down").stdout
+    assert wiring.endpoint_store(home).endpoints() == before
+
+
+def test_a_cluster_of_ours_that_is_stopped_takes_its_own_endpoints_alone(home: Path) -> None:
+    events, store = wiring.event_store(home), wiring.endpoint_store(home)
+    far = RunHeader(
+        run="far-1", plan=plan(stage("s")), config={"cluster": {"address": "head:6379"}}
+    )
+    events.create(far, 1.0)
+    added = RevisionAdded(1, deployment=deployment("theirs", run="far-1"))
+    store.follow(store.endpoint("theirs"), [added, RevisionReady(1)], 1.0)
+    wiring.forget_endpoints(home, "stopped")
+    live = {name for name, life in store.endpoints().items() if life.live}
+    assert live == {"far", "theirs"}
