@@ -108,6 +108,16 @@ def lose_one(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batc
     yield (Failed(Failure(kind=FailureKind.INTERCONNECT, evidence="Connection closed by peer")),)
 
 
+def die_with_last_words(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Write past Python, and be gone before anybody could read it."""
+    yield (LogLine(rank, "started"),)
+    if rank == request.needs.workers - 1:
+        os.write(1, b"started\n")
+        os.write(2, b"CUDA error: an illegal memory access was encountered\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Event().wait()
+
+
 def break_one(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
     """Fail in rank 1 alone, while rank 0 goes on for ever."""
     yield (LogLine(rank, str(os.getpid())),)
@@ -141,6 +151,7 @@ JOBS = {
         tell_environment,
         meet,
         lose_one,
+        die_with_last_words,
         break_one,
     )
 }

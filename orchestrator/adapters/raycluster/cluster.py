@@ -1,18 +1,21 @@
 """The port `Cluster` on Ray: each attempt a place on its pool, and the workers in it.
 
 Rules: placement goes by label and resource; what the declared pool can never hold is told at once,
-not waited for; when an attempt ends, however it does, its processes and its placement are gone;
+not waited for; when an attempt ends, however it does, its processes and its placement are gone,
+also those that another controller started and that nobody hears any more;
 nothing is asked of Ray, and nothing ended, while its head does not answer.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 
 import ray
 
-from orchestrator.adapters.raycluster import access, faults, nodes
+from orchestrator.adapters.raycluster import access, faults, nodes, process
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
@@ -39,7 +42,7 @@ class RayCluster:
         self._head = Head(address, patience)
         self._worker = worker
         self._attempts: dict[str, _Attempt] = {}
-        self._ending: list[_Attempt] = []  # as soon as the head is back
+        self._ending: list[Callable[[], None]] = []  # as soon as the head is back
         self._nodes = Nodes()
         self._reserve = Reserve(worker, self._nodes)
 
@@ -69,10 +72,13 @@ class RayCluster:
         return messages
 
     def cancel(self, key: str) -> None:
-        """End attempt `key`, if there is one, and give back what it holds."""
+        """End attempt `key`, if there is one, and give back what it holds.
+
+        One that this process doesn't know may be that of an earlier controller: it is looked for
+        in the cluster.
+        """
         attempt = self._attempts.pop(key, None)
-        if attempt is not None:
-            self._ending.append(attempt)
+        self._ending.append(attempt.end if attempt else partial(process.end, key))
         if self._head.there:
             self._end_late()
 
@@ -108,7 +114,9 @@ class RayCluster:
     def _end_late(self) -> None:
         """End what was cancelled, also while the head was away."""
         while self._ending:
-            self._ending.pop().end()
+            end = self._ending.pop()
+            with suppress(*faults.ERRORS):
+                end()
 
     def _open(self, key: str) -> None:
         """Look for a place for attempt `key`, unless that was done."""

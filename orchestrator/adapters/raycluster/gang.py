@@ -2,22 +2,26 @@
 
 A worker is a stream: a remote generator of batches of messages. Ray itself never retries. Of
 several failures the cause is told and not its effects: a lost worker breaks the links of the
-others, who may be heard before Ray knows of the loss. A worker of which nothing at all is heard
-any more hangs with its whole process.
+others, who may be heard before Ray knows of the loss. What a worker that died has left is heard
+before that is weighed. A worker of which nothing at all is heard any more hangs with its whole
+process.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 
 import ray
 
-from orchestrator.adapters.raycluster import faults
+from orchestrator.adapters.raycluster import faults, process
 from orchestrator.adapters.raycluster.member import Remote, muster, run_task
 from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.adapters.raycluster.postmortem import PostMortem
+from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.silence import Silence
-from orchestrator.control.inquest import Inquest
+from orchestrator.control.inquest import LINES_KEPT, Inquest
 from orchestrator.core.emulation import HOST_DEVICE as HOST
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import (
@@ -53,11 +57,14 @@ class Gang:
         self._place = place
         self._now = now
         self._actors = list(actors)
-        self._nodes: dict[int, str] = {}
+        self._processes: dict[int, WorkerProcess] = {}
         self._streams: dict[int, Remote] = {}
         self._succeeded: dict[int, Succeeded] = {}
         self._steps: dict[int, int] = {}
         self._inquest = Inquest(request.signatures)
+        self._lines: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=LINES_KEPT))
+        self._post_mortem = PostMortem(now)
+        self._died: dict[int, Failure] = {}  # whose remains are being fetched
         self._silence = Silence(request.watch.hang)
         self._next_look = now() + SECONDS_BETWEEN_LOOKS
         self._launch()
@@ -65,7 +72,7 @@ class Gang:
     @property
     def begun(self) -> bool:
         """Whether any worker has started."""
-        return bool(self._nodes)
+        return bool(self._processes)
 
     def poll(self) -> list[Message]:
         """Return what the workers said; the last of all is one outcome."""
@@ -75,6 +82,7 @@ class Gang:
         for rank in sorted(self._streams):
             for message in self._drain(rank):
                 said.extend(self._heard(rank, message, now))
+        said.extend(self._heard_of_the_dead(now))
         self._notice_silence(now)
         self._notice_dead_nodes(now)
         outcome = self._outcome(now)
@@ -87,6 +95,7 @@ class Gang:
         if not self._actors:
             for stream in self._streams.values():
                 ray.cancel(stream, force=True)
+        process.forget(self._request.key)
         self._actors, self._streams = [], {}
 
     # --- processes -----------------------------------------------------------------------------
@@ -127,24 +136,46 @@ class Gang:
             except faults.ERRORS as error:
                 del self._streams[rank]
                 if rank not in self._succeeded:
-                    yield Failed(self._lost(error, rank))
+                    yield from self._ended(rank, self._lost(error, rank))
                 return
 
-    def _heard(self, rank: int, message: Message, now: float) -> Iterator[Message]:
+    def _ended(self, rank: int, failure: Failure) -> Iterator[Message]:
+        """Yield how a worker ended; where its process died, that waits for what it left."""
+        if failure.kind is FailureKind.WORKER_LOST:
+            self._died[rank] = failure
+            self._post_mortem.begin(rank, self._processes.get(rank))
+        else:
+            yield Failed(failure)
+
+    def _heard_of_the_dead(self, now: float) -> Iterator[Message]:
+        """Hear what dead workers left; report them once that has come, or will not come."""
+        for rank, lines in self._post_mortem.found():
+            heard = set(self._lines[rank])
+            for line in lines:
+                if line not in heard:
+                    yield from self._heard(rank, LogLine(rank, line), now)
+        if self._died and not self._post_mortem.pending:
+            died, self._died = self._died, {}
+            for rank, failure in died.items():
+                self._report(rank, failure, None, now)
+
+    def _heard(self, rank: int, message: Message | WorkerProcess, now: float) -> Iterator[Message]:
         """Keep outcomes until all is known, and the placement until all are placed."""
+        if isinstance(message, WorkerProcess):
+            self._processes[rank] = message
+            if len(self._processes) == self._request.needs.workers:
+                yield Placed(self._names())
+            return
         self._silence.heard(rank, message, now)
         if isinstance(message, Alive | Points) and message.step is not None:
             self._steps[rank] = message.step
         if isinstance(message, LogLine):
             self._inquest.hear(message)
+            self._lines[rank].append(message.text)
         if isinstance(message, Succeeded):
             self._succeeded[rank] = message
         elif isinstance(message, Failed):
             self._report(rank, message.failure, message.at, now)
-        elif isinstance(message, Placed):
-            self._nodes[rank] = message.nodes[0]
-            if len(self._nodes) == self._request.needs.workers:
-                yield Placed(self._names())
         elif rank == 0 or not isinstance(message, Points | Progress):
             yield message
 
@@ -165,8 +196,12 @@ class Gang:
             return
         self._next_look = now + SECONDS_BETWEEN_LOOKS
         alive = self._place.nodes.alive()
-        for rank, node in self._nodes.items():
-            if node not in alive and rank in self._streams and rank not in self._inquest.failed:
+        for rank, worker in self._processes.items():
+            if (
+                worker.node not in alive
+                and rank in self._streams
+                and rank not in self._inquest.failed
+            ):
                 gone = ConnectionError("Ray counts it as dead")
                 found = faults.failure(gone, self._request, rank=rank, node=self._name(rank))
                 self._report(rank, faults.with_node(found), None, now)
@@ -174,6 +209,8 @@ class Gang:
     # --- outcome -------------------------------------------------------------------------------
 
     def _outcome(self, now: float) -> Succeeded | Failed | None:
+        if self._died:
+            return None
         if self._inquest.failed:
             all_known = not self._streams.keys() - self._inquest.failed
             found = self._inquest.verdict(now, all_known=all_known)
@@ -187,19 +224,22 @@ class Gang:
 
     def _lost(self, error: Exception, rank: int) -> Failure:
         """Translate `error`; a worker that went with its node is a lost node."""
-        node = self._nodes.get(rank)
+        known = self._processes.get(rank) or process.of(self._request.key, rank)
+        if known:  # it may have died before that was heard
+            self._processes[rank] = known
         found = faults.failure(error, self._request, rank=rank, node=self._name(rank))
         gone = found.kind is FailureKind.NODE_LOST
-        if found.kind is FailureKind.WORKER_LOST and node:
-            gone = not self._place.nodes.stands(node)
-        return faults.with_node(found) if gone and node else found
+        if found.kind is FailureKind.WORKER_LOST and known:
+            gone = not self._place.nodes.stands(known.node)
+        return faults.with_node(found) if gone and known else found
 
     def _ranks(self) -> range:
         return range(self._request.needs.workers)
 
     def _name(self, rank: int) -> str | None:
-        node = self._nodes.get(rank)
-        return self._place.nodes.name(node) if node else None
+        known = self._processes.get(rank)
+        return self._place.nodes.name(known.node) if known else None
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(self._place.nodes.name(self._nodes[rank]) for rank in self._ranks())
+        name = self._place.nodes.name
+        return tuple(name(self._processes[rank].node) for rank in self._ranks())

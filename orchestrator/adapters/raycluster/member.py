@@ -8,14 +8,15 @@ from typing import Any, TypeAlias
 
 import ray
 
-from orchestrator.adapters.raycluster import visible
+from orchestrator.adapters.raycluster import process, visible
 from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.control import native
 from orchestrator.control import rendezvous as meeting
 from orchestrator.control.job_import import extend_path, load_job
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.messages import AttemptRequest, Failed, Message, Placed
+from orchestrator.messages import AttemptRequest, Failed, Message
 from orchestrator.ports import Worker
 
 Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
@@ -23,17 +24,18 @@ Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
 
 def run_task(
     worker: Worker, request: AttemptRequest, rank: int, rendezvous: str | None
-) -> Iterator[Sequence[Message]]:
-    """Say where this worker is, then what `worker` says. Runs in a worker process."""
+) -> Iterator[Sequence[Message | WorkerProcess]]:
+    """Say which process this worker is, then what `worker` says. Runs in a worker process."""
     try:
         node = visible.prepare(request)
     except ClusterError as error:
         pool = request.pool.name
         yield (Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error), pool=pool)),)
         return
-    yield (Placed((node,)),)
+    me = process.here(node)
+    yield (me,)
     last: Sequence[Message] = ()
-    with native.followed():  # a process of Ray's runs one attempt at a time
+    with process.noted(request.key, rank, me), native.followed():  # it runs one attempt at a time
         for batch in worker(request, rank=rank, rendezvous=rendezvous):
             yield batch
             last = batch
@@ -64,7 +66,7 @@ class Member:
 
     def run(
         self, worker: Worker, request: AttemptRequest, rank: int, rendezvous: str | None
-    ) -> Iterator[Sequence[Message]]:
+    ) -> Iterator[Sequence[Message | WorkerProcess]]:
         """Run as worker `rank`."""
         try:
             yield from run_task(worker, request, rank, rendezvous)

@@ -49,6 +49,22 @@ def test_a_killed_worker_is_told_at_once(cluster: RayCluster, tmp_path: Path) ->
     assert (outcome.failure.rank, outcome.failure.node) == (0, "nvidia-0")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_worker_wrote_before_it_died_is_heard_once_before_that_is_weighed(
+    cluster: RayCluster, workers: int
+) -> None:
+    asked = request("die_with_last_words", f"last-{workers}", needs=Needs(workers=workers))
+    attempt = begin(cluster, asked)
+    outcome: Any = attempt.finish()
+
+    words = "CUDA error: an illegal memory access was encountered"
+    assert LogLine(workers - 1, words) in attempt.said
+    assert words in outcome.failure.detail
+    assert (outcome.failure.rank, outcome.failure.node) == (workers - 1, "nvidia-0")
+    lines: Any = attempt.of(LogLine)
+    assert [line.text for line in lines if line.rank == workers - 1].count("started") == 1
+
+
 def test_of_a_gang_the_lost_worker_is_told_and_not_the_broken_link(cluster: RayCluster) -> None:
     outcome: Any = begin(cluster, request("lose_one", "torn", needs=PAIR)).finish()
 

@@ -1,0 +1,119 @@
+"""The process of a worker, as others of the cluster know it: to look after it, or to end it.
+
+A process is known by its node, its number there and its birth, so that no other one is ever meant.
+Before it does anything it is noted in the cluster's own store under the key of its attempt: what
+it says itself may be lost when it dies, and a controller that takes a run over has to end what the
+one before it started. The placement group of an attempt has the attempt's key as its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray
+from ray import PlacementGroupID
+from ray.experimental import internal_kv
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_placement_group,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.adapters.raycluster.access import NAMESPACE
+from orchestrator.supervisor import record
+
+_STREAMS = (1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
+    """A process on the node with id `node`, in the placement group with id `group`, if in one.
+
+    `files` take what it writes, each after so many bytes that are not of this attempt.
+    """
+
+    node: str
+    pid: int
+    birth: str | None
+    group: str | None = None
+    files: tuple[tuple[str, int], ...] = ()
+
+
+def here(node: str) -> WorkerProcess:
+    """Return this process, which is on the node with id `node`."""
+    files: dict[str, int] = {}
+    for descriptor in _STREAMS:
+        with suppress(OSError):
+            found = os.fstat(descriptor)
+            if stat.S_ISREG(found.st_mode):
+                files[str(Path(f"/proc/self/fd/{descriptor}").readlink())] = found.st_size
+    group = ray.get_runtime_context().get_placement_group_id()
+    born = record.birth(os.getpid())
+    return WorkerProcess(node, os.getpid(), born, group, tuple(files.items()))
+
+
+@contextmanager
+def noted(key: str, rank: int, process: WorkerProcess) -> Iterator[None]:
+    """Have `process` be found as worker `rank` of attempt `key` while it is that."""
+    name, told = _name(key, rank), json.dumps(asdict(process)).encode()
+    internal_kv._internal_kv_put(name, told, namespace=_SPACE)  # noqa: SLF001 - Ray has no public one
+    try:
+        yield
+    finally:
+        internal_kv._internal_kv_del(name, namespace=_SPACE)  # noqa: SLF001 - as above
+
+
+def of(key: str, rank: int) -> WorkerProcess | None:
+    """Return the process that was worker `rank` of attempt `key`, if it is noted still."""
+    told = internal_kv._internal_kv_get(_name(key, rank), namespace=_SPACE)  # noqa: SLF001 - as above
+    if not told:
+        return None
+    known = json.loads(told)
+    return WorkerProcess(**{**known, "files": tuple((path, at) for path, at in known["files"])})
+
+
+def forget(key: str) -> None:
+    """Note no more which processes were workers of attempt `key`."""
+    internal_kv._internal_kv_del(_name(key), del_by_prefix=True, namespace=_SPACE)  # noqa: SLF001 - as above
+
+
+def end(key: str) -> None:
+    """End what another controller started as attempt `key`, if any of it runs; returns at once."""
+    with suppress(ValueError):  # there is none of that name
+        remove_placement_group(get_placement_group(key))
+    names = internal_kv._internal_kv_list(_name(key), namespace=_SPACE)  # noqa: SLF001 - as above
+    ranks = (int(name.rpartition(b"/")[2]) for name in names)
+    found = [worker for worker in (of(key, rank) for rank in ranks) if worker]
+    for group in {worker.group for worker in found if worker.group}:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
+    for worker in found:
+        if not worker.group:
+            on(worker.node, _kill).remote(worker.pid, worker.birth)
+    forget(key)
+
+
+def on(node: str, function: object) -> ray.remote_function.RemoteFunction:
+    """Return `function` as a task on the node with id `node`, and there alone."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    return task.options(scheduling_strategy=there)
+
+
+def _kill(pid: int, birth: str | None) -> None:
+    if birth is not None and record.birth(pid) == birth:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _name(key: str, rank: int | None = None) -> bytes:
+    return f"attempt/{key}/{'' if rank is None else rank}".encode()
+
+
+_SPACE = NAMESPACE.encode()

@@ -1,0 +1,76 @@
+"""The end of a dead worker's files, and what its node knows of its death."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.raycluster import postmortem
+from orchestrator.adapters.raycluster.postmortem import LINES, kernel_lines, remains, tail
+from orchestrator.adapters.raycluster.process import WorkerProcess
+
+NOW = 10_000.0
+KILLED = "Out of memory: Killed process 4711 (python) total-vm:2048kB, anon-rss:1024kB"
+XID = "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus."
+
+
+def record(text: str, ago: float = 1.0) -> str:
+    return f"4,1,{int((NOW - ago) * 1e6)},-;{text}\n SUBSYSTEM=pci\n"
+
+
+@pytest.fixture
+def on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postmortem, "_in_container", lambda: False)
+
+
+def test_the_last_lines_are_those_of_the_attempt_without_the_marks_of_ray(tmp_path: Path) -> None:
+    file = tmp_path / "worker.err"
+    before = b"CUDA error: of the attempt before\n"
+    file.write_bytes(before + b":task_name:run\n\nterminate called\n\xff broken")
+
+    assert tail(file, len(before)) == ["terminate called", "\\xff broken"]
+    file.write_text("\n".join(str(number) for number in range(100_000)))
+    assert tail(file) == [str(number) for number in range(100_000 - LINES, 100_000)]
+
+
+def test_files_that_are_gone_or_shut_are_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "worker.out"
+    file.write_text("last words\n")
+    gone = (str(tmp_path / "gone"), 0)
+    dead = WorkerProcess("node", 1, None, (gone, (str(tmp_path), 0), (str(file), 0)))
+
+    assert remains(dead)[0] == "last words"
+
+
+@pytest.mark.usefixtures("on_the_host")
+def test_the_kernel_is_heard_of_this_process_and_of_chips_and_of_late_alone() -> None:
+    other = KILLED.replace("4711", "47")
+    records = [record(XID, ago=3600.0), *map(record, (KILLED, other, XID, "usb 1-1: new device"))]
+
+    assert kernel_lines(records, 4711, NOW) == [f"kernel: {KILLED}", f"kernel: {XID}"]
+    assert kernel_lines(["rubbish", ""], 4711, NOW) == []
+
+
+def test_in_a_container_numbers_of_processes_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postmortem, "_in_container", lambda: True)
+
+    assert kernel_lines([record(KILLED)], 12, NOW) == [f"kernel: {KILLED}"]
+
+
+def test_the_tool_of_a_maker_is_asked_where_there_is_one_and_its_alarms_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\necho '  Correctable Error : 0'\necho '  Remapping Failure Occurred : Yes'\n"
+        "echo '    Pending : No'\n"
+    )
+    slow = tmp_path / "npu-smi"
+    slow.write_text("#!/bin/sh\nsleep 60\n")
+    for script in (tool, slow):
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(postmortem, "_TOOL_SECONDS", 0.2)
+
+    assert list(postmortem._tool_lines()) == ["nvidia-smi: Remapping Failure Occurred : Yes"]
