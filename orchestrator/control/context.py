@@ -127,7 +127,7 @@ class AttemptContext:
         if type(step) is not int or not 0 <= step <= SMALL:
             step = whole(step, "metrics: step")
         self.last_step = step
-        self._desk.pulse.stepped(step)
+        self._desk.pulse.stepped(step, "metrics")
         if self.rank == 0:
             plain = _floats(values, self._names)
             if plain is None:
@@ -178,7 +178,7 @@ class AttemptContext:
         """Say how far the job is; only rank 0's counts."""
         self.go_on()
         done, total = whole(done, "progress: done"), whole(total, "progress: total")
-        self._desk.pulse.stepped(done)
+        self._desk.pulse.stepped(done, "progress")
         if self.rank == 0:
             self._desk.outbox.progress(done, total)
         self.chip.reached(done)

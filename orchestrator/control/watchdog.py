@@ -37,6 +37,25 @@ _NOT_THE_JOBS = ("orchestrator.", "ray.", "threading.", "concurrent.", "asyncio.
 
 
 @dataclass(slots=True)
+class _Steps:
+    """One count of a job: the last step that it named, when, and how long each took, seconds."""
+
+    last: int | None = None
+    at: float = 0.0
+    durations: deque[float] = field(default_factory=lambda: deque(maxlen=101))
+
+    def reached(self, step: int, now: float) -> None:
+        if self.last is not None:
+            self.durations.append(now - self.at)
+        self.last, self.at = step, now
+
+    def median(self) -> float:
+        """Return how long a step takes; 0 as long as too few are known."""
+        known = list(self.durations)
+        return statistics.median(known) if len(known) >= KNOWN_STEPS else 0.0
+
+
+@dataclass(slots=True)
 class Pulse:
     """The last sign of life of a job, seconds since the epoch; `None` before its first.
 
@@ -45,21 +64,19 @@ class Pulse:
 
     at: float | None = None
     _busy: list[str] = field(default_factory=list)
-    _step: int | None = None
-    _began: float | None = None
-    _durations: deque[float] = field(default_factory=lambda: deque(maxlen=101))
+    _steps: dict[str, _Steps] = field(default_factory=dict)
 
     def beat(self, now: float) -> None:
         """Leave a sign of life."""
         self.at = now
 
-    def stepped(self, step: int) -> None:
-        """Take notice of a step, at the last sign of life."""
-        if step == self._step:
-            return
-        if self._began is not None and self.at is not None:
-            self._durations.append(self.at - self._began)
-        self._step, self._began = step, self.at
+    def stepped(self, step: int, count: str) -> None:
+        """Take notice of a step, at the last sign of life, in a `count` of the job's own."""
+        steps = self._steps.get(count)
+        if steps is None:
+            steps = self._steps[count] = _Steps()
+        if step != steps.last and self.at is not None:
+            steps.reached(step, self.at)
 
     @contextmanager
     def busy(self, what: str, clock: Clock) -> Iterator[None]:
@@ -80,10 +97,8 @@ class Pulse:
         """Return how many seconds of silence are a hang; `None` is none."""
         if hang != AUTO:
             return hang
-        known = list(self._durations)
-        if len(known) < KNOWN_STEPS:
-            return LEAST_HANG
-        return max(LEAST_HANG, STEPS_OF_A_HANG * statistics.median(known))
+        medians = [steps.median() for steps in list(self._steps.values())]
+        return max([LEAST_HANG, *(STEPS_OF_A_HANG * median for median in medians)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,8 @@ class SteadyPlace:
         self.inner = inner
         self._clock = clock
 
-    def _again(self, name: str, ask: Callable[[], Found]) -> Found:
+    def again(self, name: str, ask: Callable[[], Found]) -> Found:
+        """Return what `ask` returns, asked again while the storage of `name` hiccups."""
         clock = self._clock
         for pause in PAUSES if clock else ():
             try:
@@ -107,7 +108,7 @@ class SteadyPlace:
             if folder.is_dir() or self.inner.manifest(name) != manifest:
                 self.inner.put(folder, name, manifest)
 
-        self._again(name, ask)
+        self.again(name, ask)
 
     def room(self, name: str, part: str) -> Path | None:
         """Make an empty folder for a part: once, as a second one would find the first."""
@@ -116,7 +117,7 @@ class SteadyPlace:
 
     def add(self, folder: Path, name: str, part: str) -> None:
         """Flush or send a part."""
-        self._again(name, lambda: self.inner.add(folder, name, part))
+        self.again(name, lambda: self.inner.add(folder, name, part))
 
     def seal(self, name: str, manifest: bytes) -> None:
         """Make `name` appear; what appeared before its answer was lost is there."""
@@ -127,45 +128,45 @@ class SteadyPlace:
             if not (again and self.inner.manifest(name) == manifest):
                 self.inner.seal(name, manifest)
 
-        self._again(name, ask)
+        self.again(name, ask)
 
     def remove(self, name: str) -> None:
         """Take `name` away."""
-        self._again(name, lambda: self.inner.remove(name))
+        self.again(name, lambda: self.inner.remove(name))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a mark."""
-        self._again(name, lambda: self.inner.write(name, content))
+        self.again(name, lambda: self.inner.write(name, content))
 
     # --- reading -------------------------------------------------------------------------------
 
     def parts(self, name: str) -> frozenset[str]:
         """Return the paths of all files of all parts of `name`."""
-        return self._again(name, lambda: self.inner.parts(name))
+        return self.again(name, lambda: self.inner.parts(name))
 
     def weight(self, name: str) -> int:
         """Return the bytes of all that lies under `name`, whole or in parts."""
-        return self._again(name, lambda: self.inner.weight(name))
+        return self.again(name, lambda: self.inner.weight(name))
 
     def read(self, name: str) -> bytes | None:
         """Return what a mark says, or `None` where there is none."""
-        return self._again(name, lambda: self.inner.read(name))
+        return self.again(name, lambda: self.inner.read(name))
 
     def manifest(self, name: str) -> bytes | None:
         """Return the text of the manifest, or `None` where there is none."""
-        return self._again(name, lambda: self.inner.manifest(name))
+        return self.again(name, lambda: self.inner.manifest(name))
 
     def files(self, name: str) -> frozenset[str]:
         """Return the paths of all files of `name` but its manifest."""
-        return self._again(name, lambda: self.inner.files(name))
+        return self.again(name, lambda: self.inner.files(name))
 
     def open(self, name: str, path: str) -> BinaryIO:
         """Open a file of `name` to read; what its stream raises is the reader's care."""
-        return self._again(name, lambda: self.inner.open(name, path))
+        return self.again(name, lambda: self.inner.open(name, path))
 
     def children(self, prefix: str) -> Sequence[str]:
         """Return the names right under `prefix`, whole or not, each once."""
-        return self._again(prefix, lambda: self.inner.children(prefix))
+        return self.again(prefix, lambda: self.inner.children(prefix))
 
     def entry(self, name: str, path: str) -> FileEntry:
         """Return size and hash of a file of `name`, read from its beginning."""
@@ -174,7 +175,7 @@ class SteadyPlace:
             with self.inner.open(name, path) as stream:
                 return manifests.hash_stream(stream)
 
-        return self._again(name, ask)
+        return self.again(name, ask)
 
     def fetch(self, name: str, path: str, target: Path) -> None:
         """Copy a file of `name` to `target`, from its beginning."""
@@ -183,4 +184,4 @@ class SteadyPlace:
             with self.inner.open(name, path) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink, BLOCK)
 
-        self._again(name, ask)
+        self.again(name, ask)

@@ -100,7 +100,8 @@ class FsspecArtifactStore:
         """
         manifests.check_artifact_name(name)
         with translated(name):
-            manifest = Manifest(hash_folder(folder, hashed or {}), dict(meta))
+            files = self._place.again(name, lambda: hash_folder(folder, hashed or {}))
+            manifest = Manifest(files, dict(meta))
             if not self._is_there(name, manifest):
                 self._put(folder, name, manifest)
         self.drop(folder)
@@ -139,7 +140,7 @@ class FsspecArtifactStore:
         Returns the files by their path in the artifact. The folder isn't the caller's any more.
         """
         with translated(name):
-            files = hash_folder(folder, {})
+            files = self._place.again(name, lambda: hash_folder(folder, {}))
             self._place.add(folder, name, part)
         return {f"{part}/{path}": entry for path, entry in files.items()}
 

@@ -212,6 +212,22 @@ def test_a_commit_whose_answer_was_lost_is_no_second_one(
     assert contents(store.fetch(ref)) == FILES
 
 
+def test_a_flush_that_fails_once_is_made_again(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FsspecArtifactStore(str(tmp_path / "store"), clock=clock)
+    flush, times = os.fsync, iter(range(1000))
+
+    def once_in_a_while(handle: int) -> None:
+        if next(times) % 7 == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", once_in_a_while)
+    all_of_it(store)
+    assert clock.now() > 0.0
+
+
 def test_a_stream_that_breaks_while_it_is_read_is_read_anew(
     patient: FsspecArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
