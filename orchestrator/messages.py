@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.classify import Signature
 from orchestrator.core.failure import Failure
 from orchestrator.core.hardware import Pool
 from orchestrator.core.policy import AS_PLANNED, Adjust, Watch
+from orchestrator.core.signatures import Signature
 from orchestrator.core.spec import Json, Needs
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import yaml
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.classify import Signature
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.hardware import Accelerator, Fleet, Pool, Role
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.policy import Bounds, Limits
 from orchestrator.core.run import RunHeader
+from orchestrator.core.signatures import Signature
 from orchestrator.core.spec import Bindings, Endpoint, Needs, Pipeline, Stage
 
 REF = ArtifactRef("file:///a/model", "0" * 64, 10)
@@ -77,12 +77,13 @@ def header(planned: Plan, run: str = "run") -> RunHeader:
 
 @cache
 def documented() -> tuple[Signature, ...]:
-    """Return the signatures that ship."""
-    file = Path(__file__).parents[1] / "conf/signatures/documented.yaml"
-    found: dict[str, dict[str, str]] = yaml.safe_load(file.read_text())
+    """Return the signatures that ship, in the order in which the config has them."""
+    folder = Path(__file__).parents[1] / "conf/signatures"
+    files = yaml.safe_load((folder / "documented.yaml").read_text())["defaults"]
     return tuple(
-        Signature(**{**one, "kind": FailureKind(one["kind"])})  # type: ignore[arg-type]
-        for one in found.values()
+        Signature(**{**one, "kind": FailureKind(one["kind"]), "name": name})
+        for file in files
+        for name, one in yaml.safe_load((folder / f"{file}.yaml").read_text()).items()
     )
 
 

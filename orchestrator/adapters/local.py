@@ -183,5 +183,12 @@ class _Attempt:
 
 def _broken(request: AttemptRequest, error: BaseException | None) -> Failure:
     raised = f"{type(error).__name__}: {error}" if error else "worker 0 ended without an outcome"
-    kind = FailureKind.USER_CODE if error else FailureKind.SOFTWARE
-    return Failure(kind=kind, evidence=raised, pool=request.pool.name, node=NODE, rank=0)
+    kind = FailureKind.UNKNOWN if error else FailureKind.SOFTWARE
+    return Failure(
+        kind=kind,
+        evidence=raised,
+        pool=request.pool.name,
+        node=NODE,
+        rank=0,
+        certain=False,
+    )

@@ -25,6 +25,8 @@ def run(args: argparse.Namespace) -> Exit:
 def _fitting(before: list[str], word: str) -> Iterable[str]:
     if not before:
         return [verb for verb in parser.verbs() if verb.startswith(word)]
+    if before == ["failures"]:
+        return [one for one in ("explain",) if one.startswith(word)]
     if before[0] in TAKE_OVERRIDES and not word.startswith("-"):
         from orchestrator.adapters import hydra_config
 

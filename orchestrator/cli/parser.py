@@ -23,7 +23,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     parser = build()
     args, rest = parser.parse_known_args(argv)
-    if rest and (not hasattr(args, "overrides") or any(word.startswith("-") for word in rest)):
+    if rest and (
+        not hasattr(args, "overrides") or any(word.startswith("-") for word in rest if word != "-")
+    ):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # argparse takes positionals in one piece; these come after a flag
         args.overrides = [*args.overrides, *rest]
@@ -45,6 +47,7 @@ def build() -> argparse.ArgumentParser:
     _runs(verbs)
     _fleet(verbs)
     _qualify(verbs)
+    _failures(verbs)
     _endpoints(verbs)
     _models(verbs)
     _services(verbs)
@@ -154,6 +157,20 @@ def _qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--model-of", metavar="PIPELINE", help="check the model that this pipeline trains"
     )
     flags.dry(qualify)
+
+
+def _failures(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    failures = verbs.add_parser(
+        "failures",
+        help="say what a failure is taken for: `failures explain FILE`, or `-`",
+        description="`failures explain [FILE|-] [KEY=VALUE ...]` reads some lines of a worker's "
+        "log, or a case as JSON, and says what it is taken for, and what would follow.",
+    )
+    failures.add_argument("action", choices=("explain",))
+    failures.add_argument("overrides", nargs="*", metavar="FILE|-|KEY=VALUE")
+    failures.add_argument("--config-dir", "-cd", type=Path, help="your own configs")
+    failures.add_argument("--config-name", "-cn", default="config", help="primary config")
+    _json(failures)
 
 
 def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -159,7 +159,9 @@ class _Attempt:
         if self._context is not None:
             self._context.checkpoints.settle()
         found = describe(error, self._request.signatures)
-        return self._failed(found.kind, found.line, found.detail)
+        failed = self._failed(found.kind, found.line, found.detail)
+        failure = replace(failed.failure, certain=found.certain, sign=found.sign)
+        return replace(failed, failure=failure)
 
     def _execute(self) -> Succeeded | Failed:
         request = self._request
@@ -206,7 +208,7 @@ class _Attempt:
             importlib.import_module(package)
         except ImportError as error:
             line = f"pool {pool.name!r}: package {package!r} can't be imported: {error}"
-            return self._failed(FailureKind.SOFTWARE, line)
+            return self._failed(FailureKind.SET_UP, line)
         return None
 
     def _commit(self, output: Path, hashed: Mapping[str, Hashed]) -> ArtifactRef | None:

@@ -2,64 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from traceback import TracebackException
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 
-from orchestrator.core.classify import Signature, kind_of, match
-from orchestrator.core.errors import ArtifactError, OrchestratorError, StorageError
+from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.failure import FailureKind
+from orchestrator.core.raised import Judgement, Raised, judge
+from orchestrator.core.signatures import Signature, matcher
 from orchestrator.job import ParityError
 
 LONGEST_LINE = 1_000
 LONGEST_DETAIL = 16_000
+LONGEST_MESSAGE = 16_000
 LONGEST_CHAIN = 10
-# What these are needs no signature.
-_OF_TYPES: Mapping[type[BaseException], FailureKind] = MappingProxyType(
-    {
-        StorageError: FailureKind.STORAGE,
-        ArtifactError: FailureKind.DATA,
-        ParityError: FailureKind.PARITY,
-        MemoryError: FailureKind.OUT_OF_MEMORY,
-        FloatingPointError: FailureKind.NUMERICAL_DIVERGENCE,
-    }
-)
 _NOT_THE_USERS = ("orchestrator.", "importlib.", "contextlib")
+_LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python", "<frozen ")
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What an exception tells. `detail` is empty where `line` says it all."""
+    """What an exception tells. `detail` is empty where `line` says it all.
+
+    `certain` and `sign` are those of a `Failure`.
+    """
 
     kind: FailureKind
     line: str
     detail: str
+    certain: bool = True
+    sign: str = ""
 
 
-def describe(error: BaseException, signatures: Sequence[Signature] = ()) -> Evidence:
+def describe(error: BaseException, signatures: tuple[Signature, ...] = ()) -> Evidence:
     """Return what `error` tells; the traceback begins at the user's first frame."""
+    found = judge(tuple(_chain(error)), matcher(signatures))
     if isinstance(error, ParityError):
-        return Evidence(
-            FailureKind.PARITY, _said(error).partition(": ")[2].strip()[:LONGEST_LINE], ""
-        )
+        said = _said(error).partition(": ")[2].strip()
+        return _evidence(found, said[:LONGEST_LINE], "")
     frames = _from_the_user(error.__traceback__)
     if frames is None and isinstance(error, OrchestratorError):
-        return Evidence(_kind(error, signatures), _line(error), "")
+        return _evidence(found, _line(error), "")
     told = TracebackException(type(error), error, frames)
     detail = "".join(told.format()).rstrip()[-LONGEST_DETAIL:]
-    line = _line_with_code(error, signatures) or _line(error)
-    return Evidence(_kind(error, signatures), line, detail)
+    return _evidence(found, _line_of(found, error), detail)
 
 
-def _line_with_code(error: BaseException, signatures: Sequence[Signature]) -> str | None:
+def _evidence(found: Judgement, line: str, detail: str) -> Evidence:
+    return Evidence(found.kind, line, detail, found.certain, found.sign)
+
+
+def _line_of(found: Judgement, error: BaseException) -> str:
     """Return the line below the first of the message that a signature knows, as it was written.
 
     Drivers begin with where in their own source they are, and come to the code further down.
     """
     below = (line.strip() for line in _said(error).splitlines()[1:])
-    found = next((line for line in below if match(line, signatures)), None)
-    return None if found is None else found[:LONGEST_LINE]
+    return found.line[:LONGEST_LINE] if found.line and found.line in below else _line(error)
 
 
 def _from_the_user(frames: TracebackType | None) -> TracebackType | None:
@@ -92,36 +92,52 @@ def _type_in(line: str) -> str:
     return line.partition(":")[0].rpartition(".")[2]
 
 
-def _kind(error: BaseException, signatures: Sequence[Signature]) -> FailureKind:
-    """Return the first telling kind among the exception, its bases, and what caused it."""
-    kinds = (
-        kind
-        for cause in _causes(error)
-        for kind in (_by_type(cause), *_by_signature(cause, signatures))
-    )
-    return next((kind for kind in kinds if kind), FailureKind.USER_CODE)
-
-
-def _by_type(error: BaseException) -> FailureKind | None:
-    return next((kind for base, kind in _OF_TYPES.items() if isinstance(error, base)), None)
-
-
-def _by_signature(
-    error: BaseException, signatures: Sequence[Signature]
-) -> Iterator[FailureKind | None]:
-    message = _said(error).partition(": ")[2]
-    for base in type(error).__mro__:
-        found = kind_of(f"{base.__name__}: {message}", signatures)
-        yield None if found is FailureKind.USER_CODE else found
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _chain(error: BaseException) -> Iterator[Raised]:
+    """Yield what `error` is, then what caused it, then what was handled when it was raised."""
     cause: BaseException | None = error
+    explicit = True
     for _ in range(LONGEST_CHAIN):
         if cause is None:
             return
-        yield cause
-        cause = cause.__cause__
+        yield _raised(cause, explicit=explicit)
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+            continue
+        explicit = explicit and (cause.__cause__ is not None)
+        following = cause.__cause__
+        if following is None and not cause.__suppress_context__:
+            following = cause.__context__
+        cause = following
+
+
+def _raised(error: BaseException, *, explicit: bool) -> Raised:
+    number = getattr(error, "errno", None)
+    return Raised(
+        types=tuple(_name(base) for base in type(error).__mro__ if base is not object),
+        message=_message(error)[:LONGEST_MESSAGE],
+        number=number if isinstance(number, int) else None,
+        library=_of_a_library(error.__traceback__),
+        explicit=explicit,
+    )
+
+
+def _name(base: type) -> str:
+    module = base.__module__
+    return base.__qualname__ if module in {"builtins", "__main__"} else f"{module}.{base.__name__}"
+
+
+def _of_a_library(frames: TracebackType | None) -> bool:
+    """Whether the innermost frame is that of a library; native code has no frame of its own."""
+    if frames is None:
+        return False
+    while frames.tb_next is not None:
+        frames = frames.tb_next
+    return any(part in frames.tb_frame.f_code.co_filename for part in _LIBRARIES)
+
+
+def _message(error: BaseException) -> str:
+    """Return what `error` says, without its type, even where its own `__str__` fails."""
+    return _said(error).partition(": ")[2].rstrip()
 
 
 def _said(error: BaseException) -> str:

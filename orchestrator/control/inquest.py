@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from orchestrator.core.classify import Report, Signature, Verdict, weigh
+from orchestrator.core.classify import Report, Scale
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.lines import of_a_stack
+from orchestrator.core.signatures import Matcher, Sign, Signature, matcher
 from orchestrator.messages import LogLine
 
-LINES_KEPT = 200
 LINES_TOLD = 50
+# What a line shows counts while so few have followed it; those of a stack belong to it.
+LINES_THAT_COUNT = 20
 SETTLE_SECONDS = 3.0
+
+
+class _Tail:
+    """The last lines of a worker, and what they show: each is looked at once, when it is heard."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=LINES_TOLD)
+        self._signs: deque[tuple[int, Sign]] = deque(maxlen=LINES_THAT_COUNT)
+        self._count = 0
+
+    def add(self, line: str, sign: Sign | None) -> None:
+        """Take down a line, and what it shows."""
+        self.lines.append(line)
+        self._count += not of_a_stack(line)
+        if sign is not None:
+            self._signs.append((self._count, sign))
+
+    def signs(self) -> tuple[Sign, ...]:
+        """Return what the last lines show, in the order in which they were written."""
+        return tuple(one for at, one in self._signs if self._count - at < LINES_THAT_COUNT)
 
 
 class Inquest:
@@ -22,13 +44,16 @@ class Inquest:
     `at` is of the workers' clocks, which are taken to agree; `now` is of the hearer's. Seconds.
     """
 
-    def __init__(self, signatures: Sequence[Signature]) -> None:
+    def __init__(self, signatures: tuple[Signature, ...] | Matcher) -> None:
         """Have heard nothing yet."""
-        self._signatures = signatures
-        self._tails: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=LINES_KEPT))
-        self._reports: dict[int, Report] = {}
+        known = signatures if isinstance(signatures, Matcher) else matcher(signatures)
+        self._matcher = known
+        self._scale = Scale(self._matcher)
+        self._tails: dict[int, _Tail] = defaultdict(_Tail)
+        self._reports: dict[int, Failure] = {}
+        self._hangs = False
+        self._latest = 0.0
         self._since = 0.0
-        self._verdict: Verdict | None = None
 
     @property
     def failed(self) -> AbstractSet[int]:
@@ -38,11 +63,11 @@ class Inquest:
     @property
     def hangs(self) -> bool:
         """Whether any of them hangs."""
-        return any(one.failure.kind is FailureKind.HANG for one in self._reports.values())
+        return self._hangs
 
     def hear(self, line: LogLine) -> None:
-        """Keep a line among the last ones of its worker."""
-        self._tails[line.rank].append(line.text)
+        """Keep a line among the last ones of its worker, and what it shows."""
+        self._tails[line.rank].add(line.text, self._matcher.in_line(line.text))
 
     def report(self, rank: int, failure: Failure, *, at: float | None, now: float) -> None:
         """Take down that worker `rank` failed, which showed at `at` and is heard of at `now`.
@@ -53,26 +78,25 @@ class Inquest:
         if rank in self._reports:
             return
         self._since = self._since if self._reports else now
-        known = max((report.at for report in self._reports.values()), default=0.0)
-        tail = tuple(self._tails[rank])
-        at = known if at is None else at
-        self._reports[rank] = Report(failure=failure, at=at, tail=tail)
-        self._verdict = None
+        at = self._latest if at is None else at
+        self._latest = max(self._latest, at)
+        self._reports[rank] = failure
+        self._hangs = self._hangs or failure.kind is FailureKind.HANG
+        self._scale.add(Report(failure=failure, at=at, signs=self._tails[rank].signs()))
 
     def verdict(self, now: float, *, all_known: bool) -> Failure | None:
         """Return the failure that caused the others, once it is known or no more will come."""
         if not self._reports:
             return None
-        if self._verdict is None:
-            self._verdict = weigh(tuple(self._reports.values()), self._signatures)
-        if self._verdict.sure or all_known or now - self._since > SETTLE_SECONDS:
-            return self._with_lines(self._verdict.failure)
+        verdict = self._scale.verdict()
+        if verdict.sure or all_known or now - self._since > SETTLE_SECONDS:
+            return self._with_lines(verdict.failure)
         return None
 
     def _with_lines(self, failure: Failure) -> Failure:
         """Return `failure` with the last lines of its worker below what it says itself."""
         rank = failure.rank or 0
-        lines = tuple(self._tails[rank])[-LINES_TOLD:]
+        lines = tuple(self._tails[rank].lines)
         if not lines or failure.kind is FailureKind.CANCELLED:
             return failure
         told = f"last lines of worker {rank}:\n" + "\n".join(lines)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from orchestrator.control import names
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.classify import Signature
 from orchestrator.core.decide import Start
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.run import Run, StageRun
+from orchestrator.core.signatures import Signature
 from orchestrator.core.spec import Stage
 from orchestrator.messages import AttemptRequest, Succeeded
 

@@ -1,35 +1,29 @@
 """From what the workers of an attempt left behind to the one failure that caused it.
 
-Signatures are data: patterns of the makers' own error lines. A signature shows a `cause`, a
-`victim` (what the others of a gang see when one is gone: an effect, until no cause shows), or an
-`effect`, which is never a cause. The first worker to fail decides, and in it the first line.
+What the attempt itself and the cluster know stands first; then what an exception shows by its
+type, its number or its own words; then what the last lines of a log show. The first worker to fail
+decides, and in it the first line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Literal, TypeAlias
+from types import MappingProxyType
+from typing import TypeAlias
 
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.raised import BY_PLAIN
+from orchestrator.core.signatures import STRENGTH, Matcher, Shows, Sign, strongest
 
-Shows: TypeAlias = Literal["cause", "victim", "effect"]
-
-# What a worker's exception of these types says is about the code that raised it, whatever its log
-# holds from before.
-PLAIN = re.compile(
-    r"^(Value|Key|Type|Attribute|Assertion|Index|Name|Import|ModuleNotFound|ZeroDivision|Lookup"
-    r"|UnboundLocal|FileNotFound|Permission|Syntax|Recursion|UnicodeDecode|Job|Artifact)Error\b"
-)
 # Where a worker hangs that waits for others in a collective.
 IN_TORCH = re.compile(r"is in \S*[/\\]torch[/\\]")
-LOSSES = frozenset({FailureKind.NODE_LOST, FailureKind.WORKER_LOST})
 SECONDARY = frozenset({FailureKind.INTERCONNECT, FailureKind.HANG})
-# Kinds that the attempt itself knows: no line of a log makes them another.
+# Kinds that the attempt itself or the cluster knows: no line of a log makes them another.
 CERTAIN = frozenset(
     {
+        FailureKind.NODE_LOST,
         FailureKind.NUMERICAL_DIVERGENCE,
         FailureKind.PLACEMENT,
         FailureKind.DATA,
@@ -42,48 +36,40 @@ CERTAIN = frozenset(
         FailureKind.CANCELLED,
     }
 )
+# What these say is refined by what the last lines of the worker show.
+_REFINED = frozenset(
+    {
+        FailureKind.UNKNOWN,
+        FailureKind.INTERCONNECT,
+        FailureKind.WORKER_LOST,
+        FailureKind.HANG,
+    }
+)
 # What software says after it was cut off from the others is about that.
-_IN_ITS_TURN = frozenset({FailureKind.SOFTWARE, FailureKind.USER_CODE})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """A regular expression that is searched in each line, and what a line with it shows."""
-
-    pattern: str
-    kind: FailureKind
-    shows: Shows = "cause"
-    source: str = ""
+_IN_ITS_TURN = frozenset(
+    ("cause", kind) for kind in (FailureKind.SOFTWARE, FailureKind.USER_CODE, FailureKind.UNKNOWN)
+)
+# How much a report says of the cause: what is known, what a line shows, what is likely, that a
+# worker is gone, and what the others of a gang see.
+_KNOWN, _SHOWN, _LIKELY, _GONE, _SEEN = range(5)
+_ORDER: Mapping[Shows, int] = MappingProxyType(
+    {"cause": _SHOWN, "likely": _LIKELY, "victim": _SEEN, "effect": _SEEN}
+)
+LOSSES = frozenset({FailureKind.NODE_LOST, FailureKind.WORKER_LOST})
+_Order: TypeAlias = tuple[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How worker `failure.rank` ended: what it or the cluster says, when, and its last lines.
+    """How worker `failure.rank` ended: what it or the cluster says, when, and what its log shows.
 
-    `at` orders the workers; any clock will do that is the same for all of them.
+    `at` orders the workers; any clock will do that is the same for all of them. `signs` are those
+    of its last lines, in the order in which they were written.
     """
 
     failure: Failure
     at: float = 0.0
-    tail: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Sign:
-    signature: Signature
-    line: str
-    report: Report
-
-
-def match(line: str, signatures: Sequence[Signature]) -> Signature | None:
-    """Return the first of `signatures` that `line` has."""
-    return next((one for one in signatures if _compiled(one.pattern).search(line)), None)
-
-
-def kind_of(said: str, signatures: Sequence[Signature]) -> FailureKind:
-    """Return what an exception that said `Type: message` shows; the user's own code if nothing."""
-    found = match(said, signatures)
-    return found.kind if found and found.shows != "effect" else FailureKind.USER_CODE
+    signs: tuple[Sign, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +80,50 @@ class Verdict:
     sure: bool
 
 
-def classify(reports: Sequence[Report], signatures: Sequence[Signature]) -> Failure:
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """A report by itself: the failure that it comes to, and how much that says."""
+
+    failure: Failure
+    order: _Order
+
+
+class Scale:
+    """Weighs one report after the other, each once, and keeps the one that says most."""
+
+    def __init__(self, signatures: Matcher) -> None:
+        """Have weighed nothing yet."""
+        self._signatures = signatures
+        self._first: _Weighed | None = None
+        self._hang: tuple[tuple[float, bool, float], Failure] | None = None
+
+    def add(self, report: Report) -> None:
+        """Weigh another report."""
+        weighed = _weighed(report, self._signatures)
+        if self._first is None or weighed.order < self._first.order:
+            self._first = weighed
+        if weighed.failure.kind is FailureKind.HANG:
+            behind = _behind(weighed.failure, report.at)
+            if self._hang is None or behind < self._hang[0]:
+                self._hang = behind, weighed.failure
+
+    def verdict(self) -> Verdict:
+        """Return the failure that caused the others, and whether more reports could change it.
+
+        Of workers that hang it is the one that the others wait for.
+
+        Raises:
+            ValueError: There is no report.
+        """
+        if self._first is None:
+            raise ValueError("there is no report to classify")
+        failure, (rank, _) = self._first.failure, self._first.order
+        if failure.kind is FailureKind.HANG and self._hang is not None:
+            failure = self._hang[1]
+        return Verdict(failure, sure=rank < _SEEN)
+
+
+def classify(reports: Sequence[Report], signatures: Matcher) -> Failure:
     """Return the failure that caused the others, with the line, worker and node that show it.
 
     Raises:
@@ -103,75 +132,86 @@ def classify(reports: Sequence[Report], signatures: Sequence[Signature]) -> Fail
     return weigh(reports, signatures).failure
 
 
-def weigh(reports: Sequence[Report], signatures: Sequence[Signature]) -> Verdict:
+def weigh(reports: Iterable[Report], signatures: Matcher) -> Verdict:
     """Return what `classify` does, and whether further reports could change it.
 
     Raises:
         ValueError: There is no report.
     """
-    if not reports:
-        raise ValueError("there is no report to classify")
-    ordered = sorted(reports, key=lambda report: report.at)
-    signs = {id(report): tuple(_signs(report, signatures)) for report in ordered}
-    cause = _first("cause", (sign for report in ordered for sign in signs[id(report)]))
-    if cause:
-        return Verdict(_shown(cause), sure=True)
-    victims = {id(report): _first("victim", signs[id(report)]) for report in ordered}
-    told = [report.failure for report in ordered if not victims[id(report)]]
-    own = [one for one in told if one.kind not in SECONDARY | LOSSES and not _vague(one)]
-    nodes = [one for one in told if one.kind is FailureKind.NODE_LOST]
-    workers = [one for one in told if one.kind is FailureKind.WORKER_LOST]
-    if own or nodes or workers:
-        return Verdict((own or nodes or workers)[0], sure=True)
-    victim = victims[id(ordered[0])]
-    if victim:
-        return Verdict(_shown(victim), sure=False)
-    if ordered[0].failure.kind is FailureKind.HANG:
-        return Verdict(_first_to_hang(ordered), sure=False)
-    return Verdict(ordered[0].failure, sure=False)
+    scale = Scale(signatures)
+    for report in reports:
+        scale.add(report)
+    return scale.verdict()
 
 
-def _first(shows: Shows, signs: Iterable[_Sign]) -> _Sign | None:
-    return next((sign for sign in signs if sign.signature.shows == shows), None)
+def _behind(failure: Failure, at: float) -> tuple[float, bool, float]:
+    """Order the hangs: the others wait for the one of the fewest steps that is not in torch."""
+    step = -1 if failure.step is None else failure.step
+    return step, bool(IN_TORCH.search(failure.evidence)), at
 
 
-def _first_to_hang(reports: Sequence[Report]) -> Failure:
-    """Return the hang that the others wait for: of the fewest steps, and not in torch itself."""
-    hangs = [report for report in reports if report.failure.kind is FailureKind.HANG]
-
-    def order(report: Report) -> tuple[float, bool, float]:
-        failure = report.failure
-        step = -1 if failure.step is None else failure.step
-        return step, bool(IN_TORCH.search(failure.evidence)), report.at
-
-    return min(hangs, key=order).failure
+def _weighed(report: Report, signatures: Matcher) -> _Weighed:
+    failure = report.failure
+    if failure.kind in CERTAIN:
+        return _Weighed(failure, (_KNOWN, report.at))
+    if failure.sign == BY_PLAIN:
+        return _Weighed(failure, (_LIKELY, report.at))
+    return _with_log(report, _shows(failure, signatures))
 
 
-def _vague(failure: Failure) -> bool:
-    """Whether nothing but the lack of a signature makes it the user's own code."""
-    return failure.kind is FailureKind.USER_CODE and not PLAIN.search(failure.evidence)
+def _shows(failure: Failure, signatures: Matcher) -> Shows | None:
+    """Return what the failure shows by itself; nothing where it is only likely for want of one."""
+    if failure.sign in signatures.by_name:
+        shows = signatures.by_name[failure.sign].shows
+        unsure = not failure.certain and failure.kind is not FailureKind.USER_CODE
+        return "likely" if shows == "cause" and unsure else shows
+    if failure.kind is FailureKind.INTERCONNECT:
+        return "victim"
+    if failure.certain and failure.kind not in _REFINED:
+        return "cause"
+    return "likely" if failure.sign else None
 
 
-def _signs(report: Report, signatures: Sequence[Signature]) -> Iterator[_Sign]:
-    """Yield what the report shows, in the order in which it was written."""
-    failure, cut_off = report.failure, False
-    plain = failure.kind is FailureKind.USER_CODE and PLAIN.search(failure.evidence)
-    for line in () if plain or failure.kind in CERTAIN else (*report.tail, failure.evidence):
-        found = match(line, signatures)
-        if found and not (cut_off and found.kind in _IN_ITS_TURN):
-            cut_off = cut_off or found.shows == "victim"
-            yield _Sign(found, line, report)
+def _with_log(report: Report, own: Shows | None) -> _Weighed:
+    """Weigh a failure, which shows `own` by itself, with what the last lines of its worker show.
+
+    What it shows itself stands before lines that say no more; of one kind, the line is nearer.
+    """
+    failure, sign = report.failure, _telling(report.signs)
+    mine = STRENGTH.index(own) if own else len(STRENGTH)
+    known = own == "cause" and failure.kind not in _REFINED
+    if sign is not None and (
+        (sign.weakness < mine and not known)
+        or (sign.weakness <= mine and (own == "victim" or sign.signature.kind is failure.kind))
+    ):
+        failure, own = _shown(failure, sign), sign.shows
+    order = _ORDER[own] if own else _GONE if failure.kind in LOSSES else _SEEN
+    return _Weighed(failure, (order, report.at))
 
 
-def _shown(sign: _Sign) -> Failure:
-    """Return the failure of the worker that the sign was found in, as the sign tells it."""
-    failure = sign.report.failure
+def _telling(signs: Sequence[Sign]) -> Sign | None:
+    """Return the sign among those of a log that says most; of equals the first.
+
+    What stands after the sign of a victim and is of software is about that.
+    """
+    seen = next((at for at, one in enumerate(signs) if one.shows == "victim"), len(signs))
+    later = (
+        one
+        for one in signs[seen:]
+        if one.shows != "likely" and (one.shows, one.signature.kind) not in _IN_ITS_TURN
+    )
+    return strongest((*signs[:seen], *later))
+
+
+def _shown(failure: Failure, sign: Sign) -> Failure:
+    """Return the failure of the worker whose log has the sign, as the sign tells it."""
+    found = replace(
+        failure,
+        kind=sign.signature.kind,
+        certain=sign.shows == "cause" and sign.signature.kind is not FailureKind.USER_CODE,
+        sign=sign.signature.name,
+    )
     if sign.line == failure.evidence:
-        return replace(failure, kind=sign.signature.kind)
+        return found
     detail = f"{failure.evidence}\n{failure.detail}".strip()
-    return replace(failure, kind=sign.signature.kind, evidence=sign.line.strip(), detail=detail)
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+    return replace(found, evidence=sign.line, detail=detail)

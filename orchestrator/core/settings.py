@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.core.classify import Signature
 from orchestrator.core.hardware import Fleet
 from orchestrator.core.policy import UNBOUNDED, Bounds
 from orchestrator.core.qualification import Rules
+from orchestrator.core.signatures import Signature
 from orchestrator.core.spec import Bindings, Json, Pipeline
 
 

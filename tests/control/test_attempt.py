@@ -205,7 +205,7 @@ def test_the_package_of_the_chip_is_imported_before_the_job(bench: Bench) -> Non
 def test_a_pool_without_the_package_of_its_chip_is_not_fit(bench: Bench) -> None:
     chip = replace(CHIP, device="npu", torch_package="no_such_npu")
     failure = bench.failure(NOTHING, pool=Pool(name="ascend", accelerator=chip))
-    assert failure.kind is FailureKind.SOFTWARE
+    assert failure.kind is FailureKind.SET_UP
     assert failure.evidence.startswith("pool 'ascend': package 'no_such_npu' can't be imported")
 
 

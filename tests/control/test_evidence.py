@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.control.evidence import LONGEST_DETAIL, LONGEST_LINE, Evidence, describe
-from orchestrator.core.classify import kind_of
-from orchestrator.core.errors import ArtifactError
+from orchestrator.core.errors import ArtifactError, DamagedError
 from orchestrator.core.failure import FailureKind
 from orchestrator.job import ParityError
 from tests.build import documented
@@ -33,15 +32,16 @@ ATEN = "Could not run 'aten::_foo' with arguments from the 'NPU' backend.\nCPU: 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (MemoryError(), FailureKind.OUT_OF_MEMORY),
-        (ArrayMemoryError("Unable to allocate 8 TiB"), FailureKind.OUT_OF_MEMORY),
+        (MemoryError(), FailureKind.HOST_MEMORY),
+        (ArrayMemoryError("Unable to allocate 8 TiB"), FailureKind.HOST_MEMORY),
         (OutOfMemoryError("CUDA"), FailureKind.OUT_OF_MEMORY),
         (RuntimeError("NPU out of memory. Tried to"), FailureKind.OUT_OF_MEMORY),
         (NotImplementedError(ATEN), FailureKind.UNSUPPORTED_OPERATOR),
         (NotImplementedError("later"), FailureKind.USER_CODE),
         (FloatingPointError("loss is nan"), FailureKind.NUMERICAL_DIVERGENCE),
         (RuntimeError("[gloo/pair.cc:1] Connection closed by peer"), FailureKind.INTERCONNECT),
-        (ArtifactError("torn"), FailureKind.DATA),
+        (ArtifactError("away"), FailureKind.STORAGE),
+        (DamagedError("torn"), FailureKind.DATA),
         (ImportError("no module"), FailureKind.USER_CODE),
         (SystemExit(1), FailureKind.USER_CODE),
     ],
@@ -52,7 +52,7 @@ def test_the_kind_is_seen_in_type_and_message(error: BaseException, kind: Failur
 
 def test_the_kind_is_seen_in_what_caused_it() -> None:
     wrapped = raised(RuntimeError("training failed"), raised(MemoryError("x")))
-    assert describe(wrapped).kind is FailureKind.OUT_OF_MEMORY
+    assert describe(wrapped).kind is FailureKind.HOST_MEMORY
     assert describe(wrapped).line == "RuntimeError: training failed"
 
 
@@ -64,7 +64,8 @@ def test_causes_in_a_circle_come_to_an_end() -> None:
 
 @pytest.mark.parametrize("name", ["DistBackendError", "DistNetworkError", "DistStoreError"])
 def test_errors_of_torchs_collectives_are_the_interconnect(name: str) -> None:
-    assert kind_of(f"{name}: timeout", documented()) is FailureKind.INTERCONNECT
+    error = type(name, (RuntimeError,), {})("timeout")
+    assert describe(error, documented()).kind is FailureKind.INTERCONNECT
 
 
 def test_the_line_is_the_first_of_the_message_without_notes() -> None:
@@ -130,4 +131,5 @@ def test_the_line_is_the_one_with_the_makers_code_where_the_message_has_one() ->
 
 def test_a_parity_that_is_not_kept_is_told_in_its_one_sentence() -> None:
     found = describe(raised(ParityError("kl_mean is 3, at most 0.02 is allowed")), documented())
-    assert found == Evidence(FailureKind.PARITY, "kl_mean is 3, at most 0.02 is allowed", "")
+    line = "kl_mean is 3, at most 0.02 is allowed"
+    assert found == Evidence(FailureKind.PARITY, line, "", sign="type_of_exception")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.control.inquest import LINES_TOLD, SETTLE_SECONDS, Inquest
+from orchestrator.control.inquest import LINES_THAT_COUNT, LINES_TOLD, SETTLE_SECONDS, Inquest
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.signatures import Matcher, Sign
 from orchestrator.messages import LogLine
 from tests.build import documented
 
@@ -83,3 +84,55 @@ def test_what_was_cancelled_needs_no_lines(inquest: Inquest) -> None:
     found = inquest.verdict(0.0, all_known=True)
     assert found is not None
     assert found.detail == ""
+
+
+def test_only_the_last_lines_before_the_end_count(inquest: Inquest) -> None:
+    inquest.hear(LogLine(0, "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."))
+    for number in range(LINES_THAT_COUNT):
+        inquest.hear(LogLine(0, f"step {number}"))
+    inquest.report(0, failed(FailureKind.WORKER_LOST, "the worker died", 0), at=5.0, now=0.0)
+    found = inquest.verdict(0.0, all_known=True)
+    assert found is not None
+    assert found.kind is FailureKind.WORKER_LOST
+
+
+def test_lines_of_a_stack_do_not_push_out_what_stands_before_them(inquest: Inquest) -> None:
+    inquest.hear(LogLine(0, "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."))
+    for number in range(3 * LINES_THAT_COUNT):
+        inquest.hear(LogLine(0, f"frame #{number}: c10::Error::Error() + 0x57"))
+    inquest.report(0, failed(FailureKind.WORKER_LOST, "the worker died", 0), at=5.0, now=0.0)
+    found = inquest.verdict(0.0, all_known=True)
+    assert found is not None
+    assert found.kind is FailureKind.DEVICE_LOST
+
+
+class CountingMatcher(Matcher):
+    """Counts how often it is asked for a line."""
+
+    asked = 0
+
+    def in_line(self, text: str) -> Sign | None:
+        self.asked += 1
+        return super().in_line(text)
+
+
+def test_each_line_is_matched_once_however_many_workers_fail() -> None:
+    counting = CountingMatcher(documented())
+    inquest = Inquest(counting)
+    for rank in range(64):
+        for number in range(200):
+            inquest.hear(LogLine(rank, f"step {number} loss 2.{rank}"))
+    for rank in range(64):
+        inquest.report(rank, failed(FailureKind.INTERCONNECT, VICTIM, rank), at=5.0, now=0.0)
+        inquest.verdict(0.0, all_known=False)
+    assert counting.asked == 64 * 200
+
+
+def test_of_many_workers_the_first_to_fail_is_the_one_that_is_told(inquest: Inquest) -> None:
+    for rank in range(2_048):
+        inquest.report(
+            rank, failed(FailureKind.OUT_OF_MEMORY, "oom", rank), at=9.0 - (rank == 7), now=0.0
+        )
+    found = inquest.verdict(0.0, all_known=True)
+    assert found is not None
+    assert found.rank == 7

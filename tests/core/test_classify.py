@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.core.classify import Report, classify, kind_of, weigh
+from orchestrator.core.classify import Report, classify, weigh
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.plain import bases
+from orchestrator.core.raised import Raised, judge
+from orchestrator.core.signatures import matcher
 from tests.build import documented
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -34,13 +38,19 @@ def reports(case: dict[str, Any]) -> list[Report]:
 
 def report(told: dict[str, Any], at: float) -> Report:
     kind = told.get("kind")
+    known = matcher(documented())
+    signs = tuple(sign for line in told.get("lines", ()) if (sign := known.in_line(line)))
     failure = Failure(
-        kind=FailureKind(kind) if kind else kind_of(told["error"], documented()),
+        kind=FailureKind(kind) if kind else FailureKind.UNKNOWN,
         evidence=told["error"],
         rank=told["rank"],
         step=told.get("step"),
     )
-    return Report(failure=failure, at=at, tail=tuple(told.get("lines", ())))
+    if not kind:
+        name, _, message = told["error"].partition(": ")
+        found = judge((Raised(bases(name), message),), known)
+        failure = replace(failure, kind=found.kind, certain=found.certain, sign=found.sign)
+    return Report(failure=failure, at=at, signs=signs)
 
 
 def test_the_corpus_is_large_enough_to_mean_something() -> None:
@@ -52,7 +62,7 @@ def test_the_corpus_is_large_enough_to_mean_something() -> None:
 @pytest.mark.parametrize("name", cases())
 def test_the_cause_is_told_with_its_line_and_its_worker(name: str) -> None:
     case = cases()[name]
-    found, expected = classify(reports(case), documented()), case["expect"]
+    found, expected = classify(reports(case), matcher(documented())), case["expect"]
 
     assert (found.kind, found.rank) == (expected["kind"], expected["rank"])
     assert expected["evidence"] in found.evidence
@@ -61,12 +71,12 @@ def test_the_cause_is_told_with_its_line_and_its_worker(name: str) -> None:
 @pytest.mark.parametrize("name", cases())
 def test_the_order_in_which_workers_are_heard_does_not_matter(name: str) -> None:
     told = reports(cases()[name])
-    assert classify(told[::-1], documented()) == classify(told, documented())
+    assert classify(told[::-1], matcher(documented())) == classify(told, matcher(documented()))
 
 
 def test_no_kind_is_taken_for_another() -> None:
     pairs = Counter(
-        (str(case["expect"]["kind"]), str(classify(reports(case), documented()).kind))
+        (str(case["expect"]["kind"]), str(classify(reports(case), matcher(documented())).kind))
         for case in cases().values()
     )
     wrong = {pair: count for pair, count in pairs.items() if pair[0] != pair[1]}
@@ -80,7 +90,7 @@ def _table(pairs: Counter[tuple[str, str]]) -> str:
 
 def test_without_a_report_there_is_nothing_to_tell() -> None:
     with pytest.raises(ValueError, match="no report"):
-        classify([], documented())
+        classify([], matcher(documented()))
 
 
 @pytest.mark.parametrize(
@@ -95,18 +105,35 @@ def test_without_a_report_there_is_nothing_to_tell() -> None:
     ],
 )
 def test_a_verdict_is_sure_once_a_cause_is_known(name: str, *, sure: bool) -> None:
-    assert weigh(reports(cases()[name]), documented()).sure is sure
+    assert weigh(reports(cases()[name]), matcher(documented())).sure is sure
 
 
 def test_what_the_worker_itself_said_stands_below_the_line_that_shows_the_cause() -> None:
     failure = Failure(
         kind=FailureKind.WORKER_LOST, evidence="the worker died", detail="more", rank=2, step=7
     )
-    found = classify([Report(failure=failure, tail=("UCE ERROR ",))], documented())
+    known = matcher(documented())
+    sign = known.in_line("UCE ERROR ")
+    assert sign is not None
+    found = classify([Report(failure=failure, signs=(sign,))], known)
 
     assert (found.evidence, found.detail) == ("UCE ERROR", "the worker died\nmore")
-    assert (found.rank, found.step) == (2, 7)
+    assert (found.rank, found.step, found.sign) == (2, 7, "ascend_hbm_ecc")
 
 
-def test_an_effect_shows_no_kind() -> None:
-    assert kind_of("RuntimeError: FORCE STOP.", documented()) is FailureKind.USER_CODE
+def test_what_the_cluster_knows_of_a_node_is_not_made_another_by_a_line() -> None:
+    known = matcher(documented())
+    sign = known.in_line("CUDA error: uncorrectable ECC error encountered")
+    assert sign is not None
+    lost = Failure(kind=FailureKind.NODE_LOST, evidence="node 'n1' is gone")
+    assert classify([Report(failure=lost, signs=(sign,))], known) == lost
+
+
+def test_a_lost_node_stands_before_what_others_printed_before_it_was_heard_of() -> None:
+    known = matcher(documented())
+    sign = known.in_line("UCE ERROR")
+    assert sign is not None
+    died = Failure(kind=FailureKind.WORKER_LOST, evidence="died", rank=0)
+    lost = Failure(kind=FailureKind.NODE_LOST, evidence="node 'n1' is gone", rank=1)
+    told = [Report(failure=died, at=1.0, signs=(sign,)), Report(failure=lost, at=2.0)]
+    assert classify(told, known) == lost

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from orchestrator import wiring
-from orchestrator.core.classify import kind_of
+from orchestrator.core.raised import Raised, judge
+from orchestrator.core.signatures import Matcher
 from orchestrator.emulation.catalogue import catalogue
 
 
@@ -40,7 +41,7 @@ KINDS = {
     "aicpu": "software",
     "cuda_degraded": "device_degraded",
     "cuda_ecc": "device_lost",
-    "cuda_kernel": "software",
+    "cuda_kernel": "set_up",
     "cuda_lost": "device_lost",
     "cuda_oom": "out_of_memory",
     "hbm_ecc": "device_lost",
@@ -63,5 +64,6 @@ def test_every_error_is_told_apart_by_the_shipped_signatures() -> None:
     found = {}
     for name, signature in catalogue().items():
         text = signature.fill(time="2026-01-02-03:04:05", pid=77, device=3, rank=1)
-        found[name] = kind_of(f"RuntimeError: {text}", signatures)
+        raised = Raised(("RuntimeError", "Exception"), text)
+        found[name] = str(judge((raised,), Matcher(signatures)).kind)
     assert found == KINDS

@@ -75,7 +75,7 @@ def _settings(document: Document) -> Settings:
             cost=document.cost_limit, time=document.time_limit, attempts=document.attempt_limit
         ),
         priority=document.priority,
-        signatures=document.signatures,
+        signatures={name: replace(one, name=name) for name, one in document.signatures.items()},
         jobs=document.jobs,
         storage=document.storage,
         tracking=document.tracking,

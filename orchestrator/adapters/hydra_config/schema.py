@@ -24,7 +24,6 @@ from typing import (
 
 from pydantic import ConfigDict, Field
 
-from orchestrator.core.classify import Signature
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.qualification import Rules
 from orchestrator.core.settings import (
@@ -34,6 +33,7 @@ from orchestrator.core.settings import (
     StorageSettings,
     TrackingSettings,
 )
+from orchestrator.core.signatures import Signature
 from orchestrator.core.spec import Stage
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
@@ -86,7 +86,7 @@ class Document:
 NAMED = (("pipeline", "stages"), ("fleet", "pools"))
 
 # What the key in such a mapping says; it is not written again.
-FROM_KEY: Mapping[object, str] = {Stage: "name", Pool: "name"}
+FROM_KEY: Mapping[object, str] = {Stage: "name", Pool: "name", Signature: "name"}
 
 
 def names_at(path: Sequence[str]) -> tuple[str, ...] | None:

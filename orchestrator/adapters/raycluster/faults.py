@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 from ray import exceptions as ray_errors
 
+from orchestrator.control.evidence import describe
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest
 
@@ -34,9 +36,9 @@ KINDS: Mapping[type[Exception], FailureKind] = MappingProxyType(
         ray_errors.RpcError: _K.NODE_LOST,
         ConnectionError: _K.NODE_LOST,
         # the host is full, or too slow
-        ray_errors.OutOfMemoryError: _K.OUT_OF_MEMORY,
-        ray_errors.ObjectStoreFullError: _K.OUT_OF_MEMORY,
-        ray_errors.OutOfDiskError: _K.SOFTWARE,
+        ray_errors.OutOfMemoryError: _K.HOST_MEMORY,
+        ray_errors.ObjectStoreFullError: _K.HOST_MEMORY,
+        ray_errors.OutOfDiskError: _K.STORAGE,
         ray_errors.GetTimeoutError: _K.HANG,
         ray_errors.RayChannelTimeoutError: _K.HANG,
         # its place was refused or taken away
@@ -45,16 +47,16 @@ KINDS: Mapping[type[Exception], FailureKind] = MappingProxyType(
         ray_errors.TaskPlacementGroupRemoved: _K.PLACEMENT,
         ray_errors.ActorPlacementGroupRemoved: _K.PLACEMENT,
         ray_errors.TaskCancelledError: _K.CANCELLED,
-        # what the worker's code raised past the protocol
-        ray_errors.RayTaskError: _K.USER_CODE,
-        ray_errors.UserCodeException: _K.USER_CODE,
-        ray_errors.CrossLanguageError: _K.USER_CODE,
-        ray_errors.UnserializableException: _K.USER_CODE,
-        ray_errors.OufOfBandObjectRefSerializationException: _K.USER_CODE,
+        # what was raised past the protocol: the job's own errors never come this way
+        ray_errors.RayTaskError: _K.UNKNOWN,
+        ray_errors.UserCodeException: _K.UNKNOWN,
+        ray_errors.CrossLanguageError: _K.UNKNOWN,
+        ray_errors.UnserializableException: _K.UNKNOWN,
+        ray_errors.OufOfBandObjectRefSerializationException: _K.UNKNOWN,
         # Ray, or how it is used and set up
         ray_errors.RaySystemError: _K.SOFTWARE,
-        ray_errors.AuthenticationError: _K.SOFTWARE,
-        ray_errors.RuntimeEnvSetupError: _K.SOFTWARE,
+        ray_errors.AuthenticationError: _K.SET_UP,
+        ray_errors.RuntimeEnvSetupError: _K.SET_UP,
         ray_errors.PendingCallsLimitExceeded: _K.SOFTWARE,
         ray_errors.ObjectRefStreamEndOfStreamError: _K.SOFTWARE,
         ray_errors.ActorAlreadyExistsError: _K.SOFTWARE,
@@ -62,16 +64,77 @@ KINDS: Mapping[type[Exception], FailureKind] = MappingProxyType(
 )
 
 
+# What the signal that ended a process makes likely; any other says no more than that it is gone.
+_SIGNALS: Mapping[signal.Signals, FailureKind] = MappingProxyType(
+    {
+        signal.SIGBUS: _K.HOST_MEMORY,  # shared memory that is full
+        signal.SIGSEGV: _K.SOFTWARE,
+        signal.SIGABRT: _K.SOFTWARE,
+        signal.SIGFPE: _K.SOFTWARE,
+        signal.SIGILL: _K.SET_UP,  # built for another CPU
+    }
+)
+_SIGNAL = re.compile(
+    r"\b(SIG[A-Z]{3,4})\b|\bsignal:? (\d+)|\bexit code:? -(\d+)|\bexit code:? 1([3-9]\d)\b"
+)
+_SHELL = 28  # `128 + n` of a shell, without its first digit
+_UNSURE = frozenset({_K.UNKNOWN, _K.SOFTWARE})
+
+
 def failure(error: Exception, request: AttemptRequest, *, rank: int, node: str | None) -> Failure:
     """Return what `error`, which Ray raised for worker `rank`, means for the attempt."""
-    return Failure(
-        kind=kind_of(type(error)),
+    kind = kind_of(type(error))
+    found = Failure(
+        kind=kind,
         evidence=_evidence(error),
         detail=_COLOUR.sub("", str(error)).strip(),
         pool=request.pool.name,
         node=node,
         rank=rank,
+        certain=kind not in _UNSURE,
     )
+    if isinstance(error, ray_errors.RayTaskError):
+        return _past_the_protocol(found, error, request)
+    return _ended(found) if kind is _K.WORKER_LOST else found
+
+
+def _past_the_protocol(
+    found: Failure, error: ray_errors.RayTaskError, request: AttemptRequest
+) -> Failure:
+    """Return `found` as what its words show; that it is the job's own code they can't."""
+    cause = getattr(error, "cause", None)
+    if not isinstance(cause, BaseException):
+        return found
+    told = describe(cause, request.signatures)
+    if told.kind is _K.USER_CODE:
+        return found
+    return replace(found, kind=told.kind, certain=told.certain, sign=told.sign)
+
+
+def _ended(found: Failure) -> Failure:
+    """Return `found` as what Ray knows of how the process ended."""
+    exits = _EXIT.search(found.detail)
+    if exits is None:
+        return found
+    if exits[1] == "NODE_OUT_OF_MEMORY":
+        return replace(found, kind=_K.HOST_MEMORY)
+    number = _signal(exits[2])
+    if number is None or number not in _SIGNALS:
+        return found
+    return replace(found, kind=_SIGNALS[number], certain=False, sign=f"signal_{number.name}")
+
+
+def _signal(detail: str) -> signal.Signals | None:
+    told = _SIGNAL.search(detail)
+    if told is None:
+        return None
+    name, number, negative, shell = told.groups()
+    try:
+        if name:
+            return signal.Signals[name]
+        return signal.Signals(int(shell) - _SHELL if shell else int(number or negative))
+    except (KeyError, ValueError):  # no signal of this system
+        return None
 
 
 def kind_of(error: type[Exception]) -> FailureKind:
@@ -95,7 +158,12 @@ def without_outcome(request: AttemptRequest, rank: int, node: str | None) -> Fai
     """Return the failure of a worker that ended without an outcome."""
     evidence = f"worker {rank} ended without an outcome"
     return Failure(
-        kind=_K.SOFTWARE, evidence=evidence, pool=request.pool.name, node=node, rank=rank
+        kind=_K.SOFTWARE,
+        evidence=evidence,
+        pool=request.pool.name,
+        node=node,
+        rank=rank,
+        certain=False,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import ray.exceptions
@@ -10,6 +11,7 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCra
 
 from orchestrator.adapters.raycluster import faults
 from orchestrator.core.failure import Failure, FailureKind
+from tests.build import documented
 from tests.clusters import request
 
 EVERY = [
@@ -37,18 +39,79 @@ def test_a_lost_worker_is_told_with_pool_node_and_rank() -> None:
     assert found.evidence.startswith("WorkerCrashedError: The worker died")
 
 
-def test_what_a_worker_raised_is_shown_by_its_own_name() -> None:
+def test_what_a_worker_raised_past_the_protocol_is_shown_by_its_own_name() -> None:
     error = RayTaskError("f", "\x1b[36mray::f()\x1b[39m\nTraceback", ZeroDivisionError("by zero"))
     found = faults.failure(error, request("succeed", "s"), rank=0, node=None)
 
-    assert (found.kind, found.evidence) == (FailureKind.USER_CODE, "ZeroDivisionError: by zero")
+    assert (found.kind, found.evidence) == (FailureKind.UNKNOWN, "ZeroDivisionError: by zero")
+    assert not found.certain
     assert "\x1b" not in found.detail
 
 
 def test_what_a_worker_raised_is_never_taken_for_ray_s_own() -> None:
     error = RayTaskError("f", "Traceback", ConnectionError("a database of the user's"))
 
-    assert faults.kind_of(type(error.as_instanceof_cause())) is FailureKind.USER_CODE
+    assert faults.kind_of(type(error.as_instanceof_cause())) is FailureKind.UNKNOWN
+
+
+def test_what_a_worker_lacked_is_read_from_what_it_raised() -> None:
+    missing = ModuleNotFoundError("No module named 'torch_npu'", name="torch_npu")
+    error = RayTaskError("f", "Traceback", missing)
+    asked = replace(request("succeed", "s"), signatures=documented())
+
+    assert faults.failure(error, asked, rank=0, node=None).kind is FailureKind.SET_UP
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ray.exceptions.OutOfMemoryError, FailureKind.HOST_MEMORY),
+        (ray.exceptions.ObjectStoreFullError, FailureKind.HOST_MEMORY),
+        (ray.exceptions.OutOfDiskError, FailureKind.STORAGE),
+        (ray.exceptions.RuntimeEnvSetupError, FailureKind.SET_UP),
+    ],
+)
+def test_a_full_host_and_a_wrong_set_up_have_kinds_of_their_own(
+    error: type[Exception], kind: FailureKind
+) -> None:
+    assert faults.kind_of(error) is kind
+
+
+@pytest.mark.parametrize(
+    ("detail", "kind", "sign"),
+    [
+        ("killed by signal 11 SIGSEGV.", FailureKind.SOFTWARE, "signal_SIGSEGV"),
+        ("exit code -6.", FailureKind.SOFTWARE, "signal_SIGABRT"),
+        ("exit code 135.", FailureKind.HOST_MEMORY, "signal_SIGBUS"),
+        ("exit code -4.", FailureKind.SET_UP, "signal_SIGILL"),
+        ("killed by SIGKILL.", FailureKind.WORKER_LOST, ""),
+        ("a connection error code 2. End of file.", FailureKind.WORKER_LOST, ""),
+        ("signal 99", FailureKind.WORKER_LOST, ""),
+        (
+            "End of file. Some common causes include: (1) SIGKILL by OOM killer, (2) SIGSEGV",
+            FailureKind.WORKER_LOST,
+            "",
+        ),
+    ],
+)
+def test_how_a_process_ended_is_read_from_what_ray_knows_and_not_from_what_it_guesses(
+    detail: str, kind: FailureKind, sign: str
+) -> None:
+    class DiedError(WorkerCrashedError):
+        def __str__(self) -> str:
+            return f"Worker exit type: SYSTEM_ERROR Worker exit detail: {detail}"
+
+    found = faults.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
+    assert (found.kind, found.sign) == (kind, sign)
+
+
+def test_a_worker_that_ray_killed_for_the_memory_of_its_node_is_told_so() -> None:
+    class DiedError(WorkerCrashedError):
+        def __str__(self) -> str:
+            return "Worker exit type: NODE_OUT_OF_MEMORY Worker exit detail: killed"
+
+    found = faults.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
+    assert (found.kind, found.certain) == (FailureKind.HOST_MEMORY, True)
 
 
 def test_a_cancelled_task_is_cancelled() -> None:

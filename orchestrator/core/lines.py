@@ -1,0 +1,153 @@
+"""Where in a line of a log its words begin, how loud it is, and which parts only quote.
+
+Makers write the time, the level, the rank and the place in their source before what they say, each
+in its own order. A line has a *head* where such a part ends: there its words may begin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+LONGEST = 2_000
+MOST_HEADS = 16
+# What stands before the words of a line. One part after the other is taken off.
+_PART = re.compile(
+    r"""
+      \s+ | \x1b\[[0-9;]*m | \.\.\.
+    | \[ (?: [^\[\]\n]{0,160} | [^\[\]\n]{0,80}\[[^\[\]\n]{0,80}\][^\[\]\n]{0,80} ) \] :?
+    | \( [^()\n]{0,160} \) :?                                   # (TrainWorker pid=7, ip=10.0.0.2)
+    | < [^<>\n]{1,60} > :?
+    | \d{4}[-/]\d\d[-/]\d\d (?: [T\ _-]? \d\d:\d\d:\d\d (?: [.,:]\d+ )* )?
+      (?: Z | [+-]\d\d:?\d\d )? :?
+    | \d\d:\d\d:\d\d (?: [.,]\d+ )* :?
+    | (?: Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec ) \ {1,2}\d{1,2}\ \d\d:\d\d:\d\d\ \S+
+    | (?: kernel | python\d? | systemd ) (?: \[\d+\] )? :
+    | [IWEF]\d{4}\ \d\d:\d\d:\d\d\.\d+ \s+ (?: \d+ \s+ )?       # glog
+    | (?: TRACE | DEBUG | INFO | NOTICE | WARN(?:ING)? | ERROR | CRITICAL | FATAL )
+      (?: : [\w.-]+ : | \s* [:|-] | (?=\s) )                    # ERROR:root: or ERROR - or ERROR
+    | [\w.$-]+:\d+:\d+ \ \[[\w-]+\]                             # host:pid:thread [device] of NCCL
+    | [A-Z]\w*\(\d+,[\w./-]*\):                                 # RUNTIME(51,python): of CANN
+    | [\w:~<>]+\(\) [:.]*                                       # operator():
+    | (?: [\w:~<>]{1,80}? : )? [\w./\\+-]{1,200}
+      \. (?: cpp | cc | cxx | cuh? | c | hpp | h | inl | ts | go | rs | py )
+      (?: :\d+ | \(\d+\) | ,?\ line\ \d+ )? (?: \ [\w:~]+\(\) )? (?= [\s:,] | $ ) [:,]?
+    | terminate\ called\ after\ throwing\ an\ instance\ of\ '[^'\n]*' :?
+    | what\(\):
+    | (?i: rank | worker ) \ ?\d+ \b :?
+    | (?: Uncaught\ )? [Ee]xception\ in\ thread\ \S+:?
+    """,
+    re.VERBOSE,
+)
+_TYPE = re.compile(
+    r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Died|Lost|Failure))"
+    r"(?: ?\([^()\n]{0,80}\))?:(?:\s+|$)"
+)
+_QUIET = re.compile(r"\b(?:TRACE|DEBUG|INFO|NOTICE)\b|(?:^|\[)I(?:\d{3,4}\b| )")
+_WARNING = re.compile(r"\bWARN(?:ING)?\b|(?:^|\[)W(?:\d{3,4}\b| )")
+# Where another clause of a sentence begins: `step 7 failed: CUDA error: ...`.
+_CLAUSE = re.compile(r"[:;.,!>(] +|\s-+ | due to | because of | with | by ")
+_QUOTED = re.compile(r"(?<!\w)'[^'\n]*'(?!\w)|\"[^\"\n]*\"|`[^`\n]*`")
+# What follows these is somebody's text, which a job works on.
+_DATA = re.compile(
+    r"(?i)\b(?:mention(?:s|ed|ing)?|says|said|saying|contain(?:s|ed|ing)|quot(?:es?|ed|ing)|titled"
+    r"|documents?|docs?|prompts?|texts?|captions?|transcripts?|paragraphs?|sentences?|questions?"
+    r"|answers?|articles?|strings?|labelled|benchmark|reads)\b"
+)
+# A line that tells what became of an error tells of one that was survived.
+_SURVIVED = re.compile(
+    r"(?i)\bretrying\b|\bwill retry\b|\bcaught (?!collective|fatal|signal)|\bskipp(?:ing|ed)\b"
+    r"|\bignor(?:ing|ed)\b|\blower(?:ing|ed)\b|\bfall(?:ing|s)? back\b|\bfell back\b"
+    r"|\brecovered\b|\bcontinuing\b|\bhandled\b|\bif you see\b|\bmeans that\b"
+)
+# Lines of a stack, and what is empty: they belong to the line before them.
+_OF_A_STACK = re.compile(r"\s|$|frame #\d+|Traceback \(|\*\*\*|#\d+ |@ +0x|\[rank\d+\]:\s{2,}")
+
+
+class Level(IntEnum):
+    """How loud a line is."""
+
+    QUIET = 0
+    WARNING = 1
+    SAID = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line: where its words may begin, and the type of exception before them, if any."""
+
+    text: str
+    heads: tuple[int, ...]
+    level: Level
+    raised: str = ""
+
+
+def read(text: str) -> Line:
+    """Return `text`, cut where it is endless, with its heads."""
+    text = text[:LONGEST]
+    heads, level, raised, position = [0], Level.SAID, "", 0
+    while len(heads) < MOST_HEADS:
+        part = _PART.match(text, position)
+        if part is None and not raised:
+            part = _TYPE.match(text, position)
+            raised = part[1] if part else ""
+        if part is None:
+            break
+        level = min(level, _level(part[0]))
+        position = part.end()
+        heads.append(position)
+    return Line(text, tuple(heads), level, raised)
+
+
+def clauses(line: Line) -> Iterator[int]:
+    """Yield where further clauses of `line` begin; not within quotes, nor after what is data."""
+    first = line.heads[-1]
+    data = _DATA.search(line.text, first)
+    end = data.start() if data else len(line.text)
+    quoted = tuple(one.span() for one in _QUOTED.finditer(line.text, first))
+    for mark in _CLAUSE.finditer(line.text, first, end):
+        if not any(begin <= mark.start() < stop for begin, stop in quoted):
+            yield mark.end()
+
+
+def own_words(text: str) -> str:
+    """Return `text` without what it quotes, and without what it says of some data."""
+    data = _DATA.search(text)
+    return _QUOTED.sub(" ", text[: data.start()] if data else text)
+
+
+def quotes(text: str, position: int) -> bool:
+    """Whether what stands at `position` of `text` is quoted, or said of some data."""
+    data = _DATA.search(text, 0, position)
+    return data is not None or any(
+        one.start() < position < one.end() for one in _QUOTED.finditer(text)
+    )
+
+
+def tells_of_data(text: str, end: int, known: str) -> bool:
+    """Whether what stands in `text` up to `end` is quoted, or said of some data.
+
+    Words that stand in `known`, the pattern that fits there, are the maker's own.
+    """
+    if any(one.start() < end < one.end() for one in _QUOTED.finditer(text)):
+        return True
+    words = (one[0] for one in _DATA.finditer(text, 0, end))
+    return any(word.lower() not in known.lower() for word in words)
+
+
+def survived(text: str) -> bool:
+    """Whether `text` tells of an error after which its job went on."""
+    return _SURVIVED.search(text) is not None
+
+
+def of_a_stack(text: str) -> bool:
+    """Whether `text` is a line of a stack, or empty: it belongs to the line before."""
+    return _OF_A_STACK.match(text) is not None
+
+
+def _level(part: str) -> Level:
+    if _QUIET.search(part):
+        return Level.QUIET
+    return Level.WARNING if _WARNING.search(part) else Level.SAID

@@ -1,0 +1,230 @@
+"""What an exception shows by its type, its number and its own words, and what is likely otherwise.
+
+What no signature knows is the user's own code only where the exception is plain Python's, or where
+its words tell of nothing but code. Everything else is unknown, and never the user's fault.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from orchestrator.core.failure import FailureKind
+from orchestrator.core.lines import own_words
+from orchestrator.core.plain import PLAIN, is_plain
+from orchestrator.core.signatures import Matcher, Sign, strongest
+
+# What says so where no signature does: `Failure.sign` of such failures.
+BY_PLAIN = "plain_exception"
+BY_TYPE = "type_of_exception"
+_K = FailureKind
+# What these are needs no signature; the names are those of the types, or of bases of theirs.
+_OF_TYPES: Mapping[str, FailureKind] = MappingProxyType(
+    {
+        "orchestrator.job.ParityError": _K.PARITY,
+        "orchestrator.core.errors.StorageError": _K.STORAGE,
+        "orchestrator.core.errors.ArtifactError": _K.DATA,
+        "orchestrator.core.errors.JobError": _K.USER_CODE,
+        "MemoryError": _K.HOST_MEMORY,
+        "FloatingPointError": _K.NUMERICAL_DIVERGENCE,
+    }
+)
+_OF_ERRNO: Mapping[FailureKind, tuple[str, ...]] = MappingProxyType(
+    {
+        _K.INTERCONNECT: (
+            *("ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "ETIMEDOUT", "EPIPE", "EHOSTUNREACH"),
+            *("EHOSTDOWN", "ENETUNREACH", "ENETDOWN", "ENETRESET", "ENOTCONN", "ESHUTDOWN"),
+            *("EADDRINUSE", "EADDRNOTAVAIL", "ECOMM", "EPROTO"),
+        ),
+        _K.STORAGE: (
+            *("EIO", "ESTALE", "ENOSPC", "EDQUOT", "EROFS", "EREMOTEIO", "ENOLCK", "EUCLEAN"),
+            *("EBADMSG", "ENOLINK", "ENOMEDIUM", "EMEDIUMTYPE", "ETIME", "EBADE"),
+        ),
+        _K.HOST_MEMORY: ("ENOMEM",),
+        _K.SOFTWARE: ("EMFILE", "ENFILE", "EAGAIN", "EUSERS"),
+        _K.DEVICE_LOST: ("ENXIO", "ENODEV"),
+        _K.SET_UP: ("ENOEXEC", "ELIBACC", "ELIBBAD"),
+    }
+)
+_KINDS: Mapping[int, FailureKind] = MappingProxyType(
+    {
+        getattr(errno, name): kind
+        for kind, names in _OF_ERRNO.items()
+        for name in names
+        if hasattr(errno, name)
+    }
+)
+_ERRNO = re.compile(r"\[Errno (\d+)\]|\berrno[:= ]+(\d+)")
+# Exceptions of Python that carry no number of their own.
+_LINKS = frozenset({"ConnectionError", "TimeoutError", "gaierror"})
+# Not what a job's code says, and not what a job can help.
+_OF_NOBODY = frozenset({"KeyboardInterrupt", "EOFError", "ChildProcessError", "SystemError"})
+# Words of hardware, drivers, links, hosts and services. Who says one of them, outside of what it
+# quotes, may tell of more than of its own code.
+_FOREIGN = re.compile(
+    r"""(?ix)
+    \b(?: cuda|cudnn|cublas\w*|cusparse|cusolver|nvrtc|nvml|nvlink|nvswitch|nvidia|gpus?|npus?
+      | mlus?|xpus?|dcus?|ppus?|tpus?|hpus?|musa|mudnn|mublas|maca|mcblas|hip\w*|rocm|rccl
+      | miopen|roc\w+|triton|ascend\w*|acl\w*|aicore|aicpu|cann|hccl|hccs|hccp|cnrt|cncl|cnnl
+      | cndrv|nccl|mccl|bkcl|xccl|oneccl|ccl|gloo|mpi|ucx|ucc|rdma|roce|ibv?_?\w*|infiniband
+      | mlx5\w*|verbs|efa|sycl|level.zero|opencl|kunlun|cambricon|mthreads|metax|hygon|tbe|gsp
+      | xid|ecc|hbm|sram|vram|dram|devices?|chip|accelerators?|drivers?|firmware|hardware
+      | kernels?|streams?|pcie?|bus|dma|memory|oom|alloc\w*|mmap|shm|out.of.memory|swap|cgroup
+      | ulimit|hugepages?|network\w*|sockets?|connect\w*|disconnect\w*|reset\ by|peers?|remote
+      | hosts?|nodes?|nic|tcp|udp|ssl|tls|dns|http\w*|rpc|grpc|ports?|address\ already
+      | endpoint|server|servers|services?|rendezvous|stores?|store->get|heartbeats?|watchdogs?
+      | barriers?|collectives?|all_?reduce|all_?gather|broadcast|communicat\w+
+      | process\ ?groups?|ranks?\ \d+|workers?|daemon|raylet|actors?|engine|engines|executor
+      | timed?.?outs?|deadline|unreachable|unavailable|abort\w*|terminat\w+|killed|kill
+      | signals?|sig[a-z]{3,4}|segfault|segmentation|core\ dump\w*|crash\w*|corrupt\w*
+      | checksums?|disks?|quota|file\ ?systems?|i/o|input/output|nfs|lustre|s3|gcs|hdfs|bucket
+      | read-only|permission|hung|hangs?|stuck|deadlock\w*|internal|inner|runtime|unspecified
+      | launch\w*|synchroni[sz]\w*|async\w*|exit(?:ed|\ ?code|\ status)|status\ code|thread
+      | futex|pthread|fork|subprocess|child|plugin|librar(?:y|ies)|symbol|abi|undefined
+      | compil\w+|unsupported|not\ supported|not\ implemented|backends?|health\w*|unhealthy
+      | lost|fail\ to
+    )\b
+    | \b0x[0-9a-f]{2,} | \blib\w+\.so | \.(?:so|cpp|cc|cu|cuh|hpp)\b
+    | \b(?:error|err|ret|return|status|result|exit)[ _]?(?:code|no|num)?\W{0,4}(?:is\ )?-?\d+
+    """
+)
+# Codes as makers write them: `CUDNN_STATUS_FAILED`, `EZ9999`, `cnrtSuccess`.
+_CODES = re.compile(
+    r"\b[A-Z]{2,}[A-Z0-9]*(?:_[A-Z0-9]+){2,}\b|\b[A-Z]{1,4}\d{3,6}\b"
+    r"|\b(?:cu|nccl|hccl|cnrt|cncl|acl|rt|hip|mc|musa|xpu|mt|ze|ibv_)[A-Z]\w+|\berror:? -?\d{2,}\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An exception.
+
+    Attributes:
+        types: Names of its type and of its bases, its own first; with the module, where known.
+        message: What it says.
+        number: `errno`, where it has one.
+        library: Whether its innermost frame is that of a library.
+        explicit: Whether it is a cause by `raise ... from`, or the one that was raised last.
+    """
+
+    types: tuple[str, ...]
+    message: str
+    number: int | None = None
+    library: bool = False
+    explicit: bool = True
+
+    @property
+    def said(self) -> str:
+        """What it says, with its type, as a traceback ends with it."""
+        return f"{self.types[0]}: {self.message}" if self.message else self.types[0]
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is plain Python's."""
+        return is_plain(self.types)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What an exception shows: `sign` names what says so, `line` is the one with the signature."""
+
+    kind: FailureKind
+    certain: bool
+    sign: str = ""
+    line: str = ""
+
+
+def judge(chain: Sequence[Raised], signatures: Matcher) -> Judgement:
+    """Return what an exception shows, which is the first of `chain`, before what caused it."""
+    first = chain[0]
+    known = tuple(_known(chain, signatures))
+    if known:
+        return next((one for one in known if one.certain), known[0])
+    if first.plain:
+        return Judgement(FailureKind.USER_CODE, certain=False, sign=BY_PLAIN)
+    if _foreign(first) or first.library:
+        return Judgement(FailureKind.UNKNOWN, certain=False)
+    if any(one.plain for one in chain):
+        return Judgement(FailureKind.USER_CODE, certain=False, sign=BY_PLAIN)
+    if any(_foreign(one) for one in chain):
+        return Judgement(FailureKind.UNKNOWN, certain=False)
+    return Judgement(FailureKind.USER_CODE, certain=False)
+
+
+def _known(chain: Sequence[Raised], signatures: Matcher) -> Iterator[Judgement]:
+    """Yield what each of `chain` shows for itself.
+
+    What was merely being handled when another was raised counts where that one is not plain.
+    """
+    for raised in chain:
+        if not raised.explicit and chain[0].plain:
+            return
+        found = _by_type(raised) or _by_signature(raised, signatures) or _by_number(raised)
+        if found is not None:
+            yield found
+
+
+def _by_type(raised: Raised) -> Judgement | None:
+    kind = next((_OF_TYPES[name] for name in raised.types if name in _OF_TYPES), None)
+    return None if kind is None else Judgement(kind, certain=True, sign=BY_TYPE)
+
+
+def _by_signature(raised: Raised, signatures: Matcher) -> Judgement | None:
+    sign = find(raised, signatures)
+    if sign is None:
+        return None
+    # a mistake of the job's own code is certain once it comes again, which is not known here
+    certain = sign.shows == "cause" and sign.signature.kind is not FailureKind.USER_CODE
+    return Judgement(sign.signature.kind, certain, sign.signature.name, sign.line)
+
+
+def find(raised: Raised, signatures: Matcher) -> Sign | None:
+    """Return what the words of `raised` show: of lines that say as much, the later is nearer.
+
+    Drivers begin with where in their own source they are, and come to the code further down.
+    """
+    first, *below = raised.said.splitlines()
+    words = first.partition(": ")[2]
+    heads = [first, *(f"{name}: {words}" for name in raised.types[1:] if name not in _GENERAL)]
+    plain = raised.plain
+    found = [signatures.in_words(one, plain=plain) for one in heads[: 1 if plain else None]]
+    top = strongest(one for one in found if one)
+    if plain:
+        return top or strongest(_typed_by_base(raised, words, signatures))
+    lower = strongest(one for line in below if (one := signatures.in_words(line, plain=False)))
+    return strongest(one for one in (lower, top) if one)
+
+
+def _typed_by_base(raised: Raised, words: str, signatures: Matcher) -> Iterator[Sign]:
+    for name in raised.types[1:]:
+        sign = signatures.in_words(f"{name}: {words}", plain=True) if name in PLAIN else None
+        if sign:
+            yield sign
+
+
+def _by_number(raised: Raised) -> Judgement | None:
+    shorts = {name.rpartition(".")[2] for name in raised.types}
+    if raised.plain or not shorts & {"OSError", "IOError", "EnvironmentError"}:
+        return None
+    told = _ERRNO.search(raised.message)
+    number = raised.number or (int(told[1] or told[2]) if told else None)
+    kind = _KINDS.get(number) if number else None
+    if kind is not None and number is not None:
+        return Judgement(kind, certain=True, sign=f"errno_{errno.errorcode[number]}")
+    if shorts & _LINKS:
+        return Judgement(FailureKind.INTERCONNECT, certain=False, sign=BY_TYPE)
+    return None
+
+
+def _foreign(raised: Raised) -> bool:
+    """Whether its own words tell of more than of code."""
+    if raised.types[0].rpartition(".")[2] in _OF_NOBODY:
+        return True
+    words = own_words(raised.message)
+    return bool(_FOREIGN.search(words) or _CODES.search(words))
+
+
+_GENERAL = frozenset({"RuntimeError", "Exception", "BaseException", "OSError"})
