@@ -61,6 +61,8 @@ class _Case:
 
 def run(args: argparse.Namespace) -> Exit:
     """Explain what is in the file, or comes by standard input."""
+    if composing.shown(args):
+        return Exit.SUCCEEDED
     name, overrides = _file(args.overrides)
     cases, several = _read(_text(name), name)
     args.overrides = overrides

@@ -162,15 +162,11 @@ def _qualify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def _failures(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     failures = verbs.add_parser(
         "failures",
-        help="say what a failure is taken for: `failures explain FILE`, or `-`",
-        description="`failures explain [FILE|-] [KEY=VALUE ...]` reads some lines of a worker's "
-        "log, or a case as JSON, and says what it is taken for, and what would follow.",
+        help="say what a log excerpt is taken for, and what follows: `failures explain FILE`",
     )
     failures.add_argument("action", choices=("explain",))
-    failures.add_argument("overrides", nargs="*", metavar="FILE|-|KEY=VALUE")
-    failures.add_argument("--config-dir", "-cd", type=Path, help="your own configs")
-    failures.add_argument("--config-name", "-cn", default="config", help="primary config")
-    _json(failures)
+    flags.config(failures)
+    flags.as_json(failures)
 
 
 def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.control.evidence import LONGEST_DETAIL, LONGEST_LINE, Evidence, describe
-from orchestrator.core.errors import ArtifactError, DamagedError
+from orchestrator.core.errors import ArtifactError, StorageError
 from orchestrator.core.failure import FailureKind
 from orchestrator.job import ParityError
 from tests.build import documented
@@ -40,8 +40,8 @@ ATEN = "Could not run 'aten::_foo' with arguments from the 'NPU' backend.\nCPU: 
         (NotImplementedError("later"), FailureKind.USER_CODE),
         (FloatingPointError("loss is nan"), FailureKind.NUMERICAL_DIVERGENCE),
         (RuntimeError("[gloo/pair.cc:1] Connection closed by peer"), FailureKind.INTERCONNECT),
-        (ArtifactError("away"), FailureKind.STORAGE),
-        (DamagedError("torn"), FailureKind.DATA),
+        (StorageError("away"), FailureKind.STORAGE),
+        (ArtifactError("torn"), FailureKind.DATA),
         (ImportError("no module"), FailureKind.USER_CODE),
         (SystemExit(1), FailureKind.USER_CODE),
     ],
