@@ -12,6 +12,7 @@ from orchestrator.core.lines import of_a_stack
 from orchestrator.core.signatures import Matcher, Sign, Signature, matcher
 from orchestrator.messages import LogLine
 
+LINES_KEPT = 200
 LINES_TOLD = 50
 # What a line shows counts while so few have followed it; those of a stack belong to it.
 LINES_THAT_COUNT = 20

@@ -95,7 +95,7 @@ def failure(error: Exception, request: AttemptRequest, *, rank: int, node: str |
     )
     if isinstance(error, ray_errors.RayTaskError):
         return _past_the_protocol(found, error, request)
-    return _ended(found) if kind is _K.WORKER_LOST else found
+    return found
 
 
 def _past_the_protocol(
@@ -111,8 +111,8 @@ def _past_the_protocol(
     return replace(found, kind=told.kind, certain=told.certain, sign=told.sign)
 
 
-def _ended(found: Failure) -> Failure:
-    """Return `found` as what Ray knows of how the process ended."""
+def ended(found: Failure) -> Failure:
+    """Return `found`, a lost worker, as what Ray knows of how its process ended."""
     exits = _EXIT.search(found.detail)
     if exits is None:
         return found

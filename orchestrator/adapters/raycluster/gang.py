@@ -157,7 +157,7 @@ class Gang:
         if self._died and not self._post_mortem.pending:
             died, self._died = self._died, {}
             for rank, failure in died.items():
-                self._report(rank, failure, None, now)
+                self._report(rank, faults.ended(failure), None, now)
 
     def _heard(self, rank: int, message: Message | WorkerProcess, now: float) -> Iterator[Message]:
         """Keep outcomes until all is known, and the placement until all are placed."""

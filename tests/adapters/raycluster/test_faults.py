@@ -101,7 +101,9 @@ def test_how_a_process_ended_is_read_from_what_ray_knows_and_not_from_what_it_gu
         def __str__(self) -> str:
             return f"Worker exit type: SYSTEM_ERROR Worker exit detail: {detail}"
 
-    found = faults.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
+    lost = faults.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
+    found = faults.ended(lost)
+    assert lost.kind is FailureKind.WORKER_LOST
     assert (found.kind, found.sign) == (kind, sign)
 
 
@@ -110,7 +112,8 @@ def test_a_worker_that_ray_killed_for_the_memory_of_its_node_is_told_so() -> Non
         def __str__(self) -> str:
             return "Worker exit type: NODE_OUT_OF_MEMORY Worker exit detail: killed"
 
-    found = faults.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
+    lost = faults.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
+    found = faults.ended(lost)
     assert (found.kind, found.certain) == (FailureKind.HOST_MEMORY, True)
 
 
