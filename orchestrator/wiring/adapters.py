@@ -164,11 +164,11 @@ def storage_uri(found: Settings, at: Path) -> str:
     return found.storage.uri or (at / "artifacts").as_uri()
 
 
-def artifact_store(uri: str, *, patient: bool = False) -> ArtifactStore:
-    """Return the artifact store at `uri`; a `patient` one waits while the storage hiccups."""
+def artifact_store(uri: str, attempt: str = "") -> ArtifactStore:
+    """Return the artifact store at `uri`; that of an `attempt` waits while the storage hiccups."""
     from orchestrator.adapters.artifacts import FsspecArtifactStore
 
-    return FsspecArtifactStore(uri, clock=clock() if patient else None)
+    return FsspecArtifactStore(uri, clock=clock() if attempt else None, attempt=attempt)
 
 
 def cluster_address(found: Settings) -> str:
@@ -265,7 +265,7 @@ def run_worker(
         request,
         rank=rank,
         rendezvous=rendezvous,
-        store=artifact_store(request.storage, patient=True),
+        store=artifact_store(request.storage, request.key),
         clock=clock(),
         gang=open_gang,
         chip=chip,

@@ -9,6 +9,7 @@ they have the same sizes and times they aren't hashed again.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,9 @@ from orchestrator.core.artifact import MANIFEST_NAME, Manifest
 
 MOST_BYTES = 200 * 10**9
 _SCRATCH = "orchestrator-scratch-"
+_ONCE = ".once-"
+_OLD_SECONDS = 7 * 86_400.0
+_MOST_OF_A_STAMP = 100
 _held: dict[Path, int] = {}  # locks of this process; they end with it
 
 
@@ -124,6 +128,41 @@ class NodeCache:
             os.close(handle)
 
 
+def verify_once(folder: Path, key: str, verify: Callable[[], object]) -> None:
+    """Have `folder` verified, once by all processes of this machine that say the same `key`.
+
+    The others wait for the first; who finds the files touched since verifies them again.
+    """
+    root = cache_root()
+    _drop_old(root)
+    name = hashlib.sha256(f"{key}\0{folder}".encode()).hexdigest()
+    with _locked(root / f"{_ONCE}{name}") as handle:
+        known = os.pread(handle, _MOST_OF_A_STAMP, 0)
+        if known != _stamp_of(folder):
+            verify()
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, _stamp_of(folder), 0)
+
+
+def _stamp_of(folder: Path) -> bytes:
+    return hashlib.sha256(json.dumps(_times(folder)).encode()).hexdigest().encode()
+
+
+def _drop_old(root: Path) -> None:
+    """Remove the stamps of attempts that are over for long, as far as this machine can tell."""
+    files = {path: _changed(path) for path in root.glob(f"{_ONCE}*")}
+    newest = max(files.values(), default=0.0)
+    for path, changed in files.items():
+        if newest - changed > _OLD_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def _changed(path: Path) -> float:
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0
+
+
 def _times(folder: Path) -> dict[str, list[int]]:
     """Return size and time of the last change of all files."""
     found = {path: (folder / path).stat() for path in regular_files(folder)}
@@ -131,11 +170,11 @@ def _times(folder: Path) -> dict[str, list[int]]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[int]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle
     finally:
         os.close(handle)
 

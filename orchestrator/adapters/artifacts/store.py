@@ -25,7 +25,12 @@ from orchestrator.adapters.artifacts.checking import (
     vanishing,
 )
 from orchestrator.adapters.artifacts.local_place import PARTIAL, LocalPlace
-from orchestrator.adapters.artifacts.node_cache import NodeCache, cache_root, scratch_root
+from orchestrator.adapters.artifacts.node_cache import (
+    NodeCache,
+    cache_root,
+    scratch_root,
+    verify_once,
+)
 from orchestrator.adapters.artifacts.places import Place, discard
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.adapters.artifacts.steady import SteadyPlace
@@ -50,10 +55,17 @@ class FsspecArtifactStore:
     downloads are shared by all processes of the machine (`node_cache.py`).
     """
 
-    def __init__(self, uri: str, scratch: Path | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        scratch: Path | None = None,
+        clock: Clock | None = None,
+        attempt: str = "",
+    ) -> None:
         """Open the store at `uri`; nothing is made before it is needed.
 
         With a `clock`, whatever the storage says that may pass is waited for, a minute at most.
+        Processes of one machine with the same `attempt` verify what lies in a folder together.
 
         Raises:
             ArtifactError: fsspec doesn't know the URI, or lacks the package for it.
@@ -61,7 +73,7 @@ class FsspecArtifactStore:
         place, self._base = _open(uri)
         self._local = place.root if isinstance(place, LocalPlace) else None
         self._place = SteadyPlace(place, clock)
-        self._scratch = scratch
+        self._scratch, self._attempt = scratch, attempt
         self._own: Path | None = None  # of this process
         if scratch is None and self._local is not None:
             self._scratch = self._local / ".scratch"
@@ -228,7 +240,12 @@ class FsspecArtifactStore:
     def _load(self, name: str, *, hashes: bool = True) -> tuple[Path, Manifest]:
         """Return a verified local folder of `name`; the stored one itself if it is local."""
         if self._local is not None:
-            return self._local / name, check(self._place, name, hashes=hashes)
+            path, together = self._local / name, hashes and bool(self._attempt)
+            found = check(self._place, name, hashes=hashes and not together)
+            if together:
+                with vanishing(name):
+                    verify_once(path, self._attempt, lambda: check(self._place, name))
+            return path, found
         manifest = manifest_of(self._place, name)
         root = cache_root() if self._scratch is None else self._scratch / "cache"
         with vanishing(name):

@@ -14,6 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore, node_cache
+from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.manifests import hash_stream
 from orchestrator.adapters.artifacts.node_cache import NodeCache
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
@@ -226,3 +227,59 @@ def test_files_are_hashed_as_they_were_sent(remote: FsspecArtifactStore) -> None
     ref = put(remote)
     with (remote.fetch(ref) / "weights/a.bin").open("rb") as stream:
         assert hash_stream(stream) == remote.verify(ref.uri).files["weights/a.bin"]
+
+
+# --- what lies in a folder ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files of a folder that were hashed."""
+    found: list[str] = []
+    open_file = LocalPlace.open
+
+    def count(self: LocalPlace, name: str, path: str) -> object:
+        found.append(path)
+        return open_file(self, name, path)
+
+    monkeypatch.setattr(LocalPlace, "open", count)
+    return found
+
+
+def test_workers_of_an_attempt_verify_a_folder_together(
+    root: Path, local: FsspecArtifactStore, temporary: Path, hashed: list[str]
+) -> None:
+    ref = put(local)
+    for _ in range(3):
+        worker = FsspecArtifactStore(str(root), attempt="r/train/1")
+        assert contents(worker.fetch(ref)) == FILES
+        worker.load("r/train/1")
+    assert sorted(hashed) == sorted(FILES)
+    FsspecArtifactStore(str(root), attempt="r/train/2").fetch(ref)
+    assert sorted(hashed) == sorted([*FILES, *FILES])
+
+
+def test_what_was_touched_since_one_worker_verified_it_is_found_by_the_next(
+    root: Path, local: FsspecArtifactStore, temporary: Path
+) -> None:
+    ref = put(local)
+    workers = [FsspecArtifactStore(str(root), attempt="r/train/1") for _ in range(2)]
+    workers[0].fetch(ref)
+    (root / "r/train/1/config.json").write_bytes(b"[]")
+    for worker in workers:
+        with pytest.raises(DamagedError, match=r"file 'config.json' has"):
+            worker.fetch(ref)
+
+
+def test_stamps_of_a_week_ago_are_removed(
+    root: Path, local: FsspecArtifactStore, temporary: Path
+) -> None:
+    ref = put(local)
+    for number in (1, 2):
+        FsspecArtifactStore(str(root), attempt=f"r/train/{number}").fetch(ref)
+        [*_, stamp] = sorted(node_cache.cache_root().glob(".once-*"), key=os.path.getmtime)
+        if number == 1:
+            os.utime(stamp, (1000.0, 1000.0))
+    FsspecArtifactStore(str(root), attempt="r/train/2").fetch(ref)
+    assert stamp.exists()
+    assert len(list(node_cache.cache_root().glob(".once-*"))) == 1
