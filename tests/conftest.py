@@ -104,7 +104,7 @@ def workplace(
     """A working folder for the tests of a module; what they left running is stopped."""
     made = Workplace(tmp_path_factory.mktemp("workplace"), environment)
     yield made
-    made.run("down")
+    made.run("down", "--yes")
 
 
 @pytest.fixture(scope="session")

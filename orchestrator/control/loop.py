@@ -147,6 +147,7 @@ class Controller:
         """Poll, then decide and execute; return whether anything moved."""
         before = self.run.seq
         self.lease.turn(self.run)
+        self._world.leave()
         self._acts.again()
         self._notice_cancel()
         for attempt in self.run.active:

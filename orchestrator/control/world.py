@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from orchestrator.control.border import Telling
@@ -21,7 +22,8 @@ from orchestrator.ports import (
 class World:
     """The ports that a controller acts through; `holder` names its process in its lease.
 
-    `patience` is for how many seconds a commit is tried again while the database is away.
+    `patience` is for how many seconds a commit is tried again while the database is away. `leave`
+    is called at each turn, and raises `ClusterError` when the cluster is about to be stopped.
     """
 
     cluster: Cluster
@@ -33,4 +35,5 @@ class World:
     gates: Gates
     holder: str = ""
     patience: float = PATIENCE_SECONDS
+    leave: Callable[[], None] = lambda: None
     telling: Telling = field(default_factory=Telling)

@@ -129,6 +129,7 @@ def _drive(
             gates=wiring.gates(store),
             holder=holder.name(),
             patience=found.database.patience,
+            leave=partial(wiring.raise_if_leaving, found, at),
             telling=telling,
         )
         bench = replace(

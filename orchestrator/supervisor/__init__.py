@@ -2,11 +2,24 @@
 
 `record.py` is what is written down and which processes it speaks of, `daemon.py` owns the
 processes, `service.py` is what commands call, `tenancy.py` who uses the services of a home.
-`holder.py` names a process, so that others can look whether it lives.
+`holder.py` names a process, so that others can look whether it lives; `leaving.py` says that the
+services of a home are about to be stopped.
 """
 
+from orchestrator.supervisor.leaving import is_leaving, leaving
 from orchestrator.supervisor.record import Process, Service, ServiceError
 from orchestrator.supervisor.service import clear, find, start, stop
 from orchestrator.supervisor.tenancy import Tenancy
 
-__all__ = ["Process", "Service", "ServiceError", "Tenancy", "clear", "find", "start", "stop"]
+__all__ = [
+    "Process",
+    "Service",
+    "ServiceError",
+    "Tenancy",
+    "clear",
+    "find",
+    "is_leaving",
+    "leaving",
+    "start",
+    "stop",
+]

@@ -152,6 +152,11 @@ def database(at: Path) -> str:
     return os.environ.get(DATABASE_VARIABLE) or f"sqlite:///{at}/events.db"
 
 
+def has_store(at: Path) -> bool:
+    """Return whether home `at` has an event store yet, without making one."""
+    return bool(os.environ.get("ORCHESTRATOR_DATABASE")) or (at / "events.db").exists()
+
+
 def gates(store: EventStore) -> Gates:
     """Return what looks whether stages may pass their gates."""
     from orchestrator.adapters.gates import OutsideGates

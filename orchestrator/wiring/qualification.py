@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from orchestrator.wiring.adapters import (
     artifact_store,
     clock,
     event_store,
+    has_store,
     home_path,
     storage_uri,
 )
@@ -26,7 +26,7 @@ REPORT_NAME = "report.json"
 def verdicts() -> Sequence[Verdict]:
     """Return all verdicts; none where this home has no store yet, which is not made for that."""
     at = home_path()
-    if not os.environ.get("ORCHESTRATOR_DATABASE") and not (at / "events.db").exists():
+    if not has_store(at):
         return ()
     return event_store(at).verdicts()
 

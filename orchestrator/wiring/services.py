@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator import supervisor
+from orchestrator.core.errors import ClusterError
 from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.messages import PoolStatus
@@ -150,6 +151,22 @@ def stop_cluster(at: Path) -> bool:
     from orchestrator.adapters.raycluster import service
 
     return service.down(at)
+
+
+def uses_ours(found: Settings) -> bool:
+    """Return whether what `found` means runs on the cluster that a home starts itself."""
+    return found.cluster.kind == "ray" and not found.cluster.address
+
+
+def raise_if_leaving(found: Settings, at: Path) -> None:
+    """Return while a run may use the cluster of home `at`.
+
+    Raises:
+        ClusterError: It is about to be stopped: Ray would take that for a lost node, ask the head
+            that goes next, and end this process a minute later.
+    """
+    if supervisor.is_leaving(at) and uses_ours(found) and not cluster_address(found):
+        raise ClusterError("the cluster is being stopped by `orchestrator down`")
 
 
 def stop_tracking(at: Path) -> bool:

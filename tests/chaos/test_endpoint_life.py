@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 @pytest.fixture
 def place(workplace: Workplace) -> Iterator[Workplace]:
     yield workplace
-    workplace.run("down")
+    workplace.run("down", "--yes")
 
 
 def launch(place: Workplace, *words: str) -> None:

@@ -24,7 +24,7 @@ def slow(tmp_path: Path, environment: dict[str, str]) -> Iterator[Slow]:
     """Return a workplace of one test, all of which is stopped after it."""
     place = Workplace(tmp_path, environment)
     yield Slow(place)
-    place.run("down")
+    place.run("down", "--yes")
 
 
 def finishes(slow: Slow, run: str, *words: str) -> None:
@@ -45,7 +45,7 @@ def leaves_nothing(slow: Slow) -> None:
     slow.place.run("ui", "--no-browser", seconds=300)
     assert slow.running() == []
     assert len(parents(slow.shown())) == 1
-    slow.place.run("down")
+    slow.place.run("down", "--yes")
     assert wait(lambda: slow.processes() == [], 20), slow.processes()
 
 

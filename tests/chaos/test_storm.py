@@ -43,7 +43,7 @@ SPACING = 180.0  # seconds between two faults, for which the share of useful tim
 def place(tmp_path: Path, environment: dict[str, str]):
     made = Workplace(tmp_path, environment)
     yield made
-    made.run("down")
+    made.run("down", "--yes")
 
 
 def undisturbed(place: Workplace, steps: int) -> tuple[Mapping[str, float], float]:

@@ -55,7 +55,7 @@ def place(workplace: Workplace) -> Iterator[Workplace]:
     done = workplace.run("launch", "pipeline=smoke", *words, seconds=400)
     assert done.returncode == 0, done.stdout + done.stderr
     yield workplace
-    workplace.run("down")
+    workplace.run("down", "--yes")
 
 
 def endpoint(place: Workplace) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def place(
 ) -> Iterator[Workplace]:
     made = Workplace(tmp_path_factory.mktemp("unknown"), environment)
     yield made
-    made.run("down")
+    made.run("down", "--yes")
     assert left_running(made.folder) == []
 
 
@@ -162,5 +162,5 @@ def test_one_run_meets_them_all_on_a_cluster(tmp_path: Path, environment: dict[s
         print(f"{len(found.stages['pretrain'].attempts)} attempts, resumed {resumes} times")
         assert outcome(found) == outcome(calm.told())
     finally:
-        place.run("down")
+        place.run("down", "--yes")
     assert left_running(place.folder) == []

@@ -51,7 +51,7 @@ def test_a_run_goes_on_after_its_controller_was_killed(slow: Slow) -> None:
     assert "has already ended: succeeded" in again.stdout
     assert slow.running() == []
     assert parents(slow.shown()) == before
-    slow.place.run("down")
+    slow.place.run("down", "--yes")
     assert not list((slow.home / "services").glob("*.json"))
     left = [
         p.info for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(slow.place.folder)

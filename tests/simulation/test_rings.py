@@ -12,7 +12,12 @@ from orchestrator.control.border import reason
 from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
 from orchestrator.control.world import World
-from orchestrator.core.errors import StaleControllerError, StoreError, UnstorableError
+from orchestrator.core.errors import (
+    ClusterError,
+    StaleControllerError,
+    StoreError,
+    UnstorableError,
+)
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.policy import Gate, Limits, Recovery
 from orchestrator.core.run import Run
@@ -343,3 +348,18 @@ def test_a_clock_that_is_set_neither_ends_a_stage_nor_stops_the_senses(seconds: 
     assert 29.0 < run.ended - run.started < 32.0
     assert leases[0] is not None
     assert 0.0 <= leases[0] < 6.0
+
+
+def test_a_cluster_that_is_about_to_be_stopped_is_left_at_once() -> None:
+    bench = Bench()
+    bench.cluster.recorded = False
+
+    def leave() -> None:
+        if bench.clock.now() > 1000.5:
+            raise ClusterError("the cluster is being stopped")
+
+    with pytest.raises(ClusterError, match="is being stopped"):
+        bench.drive(leave=leave)
+    assert not bench.cluster.active
+    assert bench.clock.now() < 1001.0
+    assert bench.drive().state is RunState.SUCCEEDED
