@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+CONFIG_NAME = "config"  # where the command line names none
+
 
 def config(parser: argparse.ArgumentParser) -> None:
     """Let a verb compose a config."""
@@ -13,7 +15,7 @@ def config(parser: argparse.ArgumentParser) -> None:
     hydra.add_argument(
         "--config-dir", "-cd", type=Path, help="your own configs; they win over ours"
     )
-    hydra.add_argument("--config-name", "-cn", default="config", help="primary config")
+    hydra.add_argument("--config-name", "-cn", default=CONFIG_NAME, help="primary config")
     hydra.add_argument("--cfg", choices=("job", "hydra", "all"), help="print the config, and stop")
     hydra.add_argument("--resolve", action="store_true", help="with --cfg: fill interpolations in")
     hydra.add_argument("--package", "-p", help="with --cfg: a part of it")

@@ -155,7 +155,9 @@ def hand_over(order: session.Order) -> None:
 
 def _order(args: argparse.Namespace, found: Settings, made: Plan) -> session.Order:
     at = wiring.home()
-    header = session.new_header(found, made, at=at, continues=_continued(args.continues))
+    header = session.new_header(
+        found, made, at=at, continues=_continued(args.continues), flags=composing.chosen(args)
+    )
     return session.Order(found=found, header=header, at=at, reuse=not args.no_cache)
 
 

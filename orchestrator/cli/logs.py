@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator import wiring
+from orchestrator import session, wiring
 from orchestrator.adapters import log_files
 from orchestrator.cli import runs
 from orchestrator.cli.exits import Exit, of_state
@@ -14,12 +15,17 @@ from orchestrator.control.presence import Presence
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.run import Run
 from orchestrator.ports import EventStore
+from orchestrator.supervisor import holder
 
 SECONDS_BETWEEN_LOOKS = 0.3
 
 
 def run(args: argparse.Namespace) -> Exit:
-    """Print the logs; with `--follow` go on until the run ends, and tell how."""
+    """Print the logs; with `--follow` go on until the run ends, and tell how.
+
+    Raises:
+        NotFoundError: There is no such stage, or the logs are on another machine.
+    """
     at = wiring.home()
     store = wiring.event_store(at)
     header = store.header(args.run)
@@ -27,13 +33,43 @@ def run(args: argparse.Namespace) -> Exit:
     if args.stage and args.stage not in names:
         message = f"run {header.run!r} has no stage {args.stage!r}; stages: {', '.join(names)}"
         raise NotFoundError(message)
-    folder = at / "logs" / header.run
+    folder, one = at / "logs" / header.run, runs.load(store, header)
+    began = any(stage.attempts for stage in one.stages.values())
+    if not folder.is_dir() and (began or not args.follow):
+        return _nothing(store, one, folder)
     tail = _Tail(folder, args.stage)
     _print(tail.new())
-    final = runs.load(store, header)
-    if not args.follow:
+    if args.follow:
+        one = _follow(store, runs.load(store, header), tail)
+    elsewhere = _driven_elsewhere(store, one)
+    if elsewhere:
+        print(f"What it writes now is {elsewhere}.", file=sys.stderr)
+    return of_state(one.state) if args.follow else Exit.SUCCEEDED
+
+
+def _nothing(store: EventStore, one: Run, folder: Path) -> Exit:
+    """Say why a run has no logs here: nothing of it has run, or it ran on another machine.
+
+    Raises:
+        NotFoundError: They are elsewhere.
+    """
+    name = one.header.run
+    if not any(stage.attempts for stage in one.stages.values()):
+        why = f": {one.reason}" if one.reason else ""
+        print(f"Run {name} has no logs: nothing of it has run{why}.")
         return Exit.SUCCEEDED
-    return of_state(_follow(store, final, tail).state)
+    launched = f"on {one.header.tags.get(session.HOST, 'another machine')}"
+    where = _driven_elsewhere(store, one) or f"where it was driven, perhaps {launched}"
+    message = f"the logs of run {name!r} are not in {str(folder.parent)!r}: they are {where}"
+    raise NotFoundError(f"{message}; ask there, or set ORCHESTRATOR_HOME to its home")
+
+
+def _driven_elsewhere(store: EventStore, one: Run) -> str:
+    """Return where the controller of a run is; empty where it is on this machine, or gone."""
+    lease = store.lease(one.header.run)
+    if lease is None or holder.lives(lease.holder) is not None:
+        return ""
+    return f"with its controller ({holder.told(lease.holder) or 'on another machine'})"
 
 
 def _follow(store: EventStore, one: Run, tail: _Tail) -> Run:

@@ -105,7 +105,10 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--from", dest="since", metavar="STAGE", help="begin with this stage, though it succeeded"
     )
     resume.add_argument(
-        "--attempts", type=int, metavar="N", help="failures in a row that a stage may have"
+        "--attempts",
+        type=arguments.whole("attempts", arguments.ROWS),
+        metavar="N",
+        help="failures in a row that a stage may have",
     )
     _going_on(resume)
     resume.add_argument(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from collections.abc import Callable, Iterator
 
 from rich.table import Table
@@ -19,10 +18,8 @@ from orchestrator.core.forecast import forecasts
 from orchestrator.core.hardware import Pool
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.qualification import Vetted
-from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Stage
 
-CONFIG_NAME = "config"  # that of the command line where it names none
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
 
 
@@ -44,17 +41,10 @@ def run(args: argparse.Namespace) -> Exit:
     out.print(policies.table(made))
     for line in (*policies.gates(made), *policies.limits(made)):
         out.print(line, markup=False)
-    again = _words(args, found)
+    again = composing.again(args)
     commands = [("To run it:", f"orchestrator launch {again}"), _switch(made, again)]
     out.print(tables.useful_commands([line for line in commands if line]))
     return Exit.SUCCEEDED
-
-
-def _words(args: argparse.Namespace, found: Settings) -> str:
-    """Return what of this command line a launch needs too, as a shell takes it."""
-    chosen = ["--config-dir", str(args.config_dir)] if args.config_dir else []
-    chosen += ["--config-name", args.config_name] if args.config_name != CONFIG_NAME else []
-    return shlex.join([*chosen, *found.overrides])
 
 
 def show(made: Plan, write: Callable[..., None]) -> None:

@@ -50,13 +50,14 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     out.print(tables.table(COLUMNS, (_row(pool, known) for pool in pools.values())))
     bound = [(f"roles.{role}", name) for role, name in found.bindings.roles.items()]
     out.print("\n" + "   ".join(f"{role}={name}" for role, name in bound))
+    again = composing.again(args)
     commands = [
-        ("To switch a role to another pool:", "orchestrator launch roles.train=POOL"),
-        ("To find out what a pool can do:", "orchestrator qualify POOL"),
-        ("To empty a pool:", "orchestrator pools drain POOL --reason WHY"),
+        ("To switch a role to another pool:", f"orchestrator launch {again} roles.train=POOL"),
+        ("To find out what a pool can do:", f"orchestrator qualify POOL {again}"),
+        ("To empty a pool:", f"orchestrator pools drain POOL --reason WHY {again}"),
         ("To see another fleet:", "orchestrator pools fleet=r2"),
     ]
-    out.print(tables.useful_commands(commands))
+    out.print(tables.useful_commands([(what, " ".join(line.split())) for what, line in commands]))
     return Exit.SUCCEEDED
 
 

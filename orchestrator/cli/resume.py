@@ -69,7 +69,7 @@ def _detach(order: session.Order) -> Exit:
 def _ended(one: Run) -> Exit:
     name = one.header.run
     print(f"Run {name} has already ended: {one.state}.")
-    again = shlex.join(["orchestrator", "launch", *one.header.overrides])
+    again = shlex.join(["orchestrator", "launch", *one.header.flags, *one.header.overrides])
     commands = [
         ("To launch it again, which reuses finished stages:", again),
         ("To go on from one of its stages:", f"orchestrator resume {name} --from STAGE"),

@@ -21,16 +21,19 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     found = composing.settings(args)
     usable = {name: pool for name, pool in found.fleet.pools.items() if pool.available}
     what = f"have the cluster up with pools {', '.join(usable)}, and MLflow"
-    return [Step(what, partial(_start, found, usable))]
+    return [Step(what, partial(_start, found, usable, composing.again(args)))]
 
 
-def _start(found: Settings, usable: Mapping[str, Pool]) -> None:
+def _start(found: Settings, usable: Mapping[str, Pool], again: str) -> None:
     with session.services(found, wiring.home(), usable, keep=lambda: True) as addresses:
         print(f"Cluster: {addresses.cluster or 'in this process'}")
         print(f"MLflow:  {addresses.tracking or 'off'}")
     commands = [
-        ("To run a pipeline:", "orchestrator launch pipeline=r2"),
-        ("To see the pools:", "orchestrator pools"),
+        (
+            "To run a pipeline:",
+            f"orchestrator launch {again}" if again else "orchestrator launch pipeline=r2",
+        ),
+        ("To see the pools:", f"orchestrator pools {again}".rstrip()),
         ("To stop all:", "orchestrator down"),
     ]
     tables.console().print(tables.useful_commands(commands))

@@ -27,9 +27,9 @@ from orchestrator.core.transitions import (
 class RunHeader:
     """What is known when a run is created.
 
-    `config` is the resolved config, `overrides` what the user typed, `tags` go to the tracker.
-    `created` is seconds since the epoch. `continues` names an earlier run: stages with the same
-    job, parameters and inputs go on from its checkpoints.
+    `config` is the resolved config, `flags` and `overrides` what the user typed to choose it,
+    `tags` go to the tracker. `created` is seconds since the epoch. `continues` names an earlier
+    run: stages with the same job, parameters and inputs go on from its checkpoints.
     """
 
     run: str
@@ -39,6 +39,7 @@ class RunHeader:
     tags: Mapping[str, str] = field(default_factory=dict)
     created: float = 0.0
     continues: str = ""
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from orchestrator.session.beginning import begun, hand_over
 from orchestrator.session.claim import claim
 from orchestrator.session.driving import View, launch, resume, serves, wind_down
 from orchestrator.session.interrupts import Interrupts
-from orchestrator.session.order import Order, new_header
+from orchestrator.session.order import HOST, Order, new_header
 from orchestrator.session.reopen import Again, reopen
 from orchestrator.session.services import (
     Addresses,
@@ -19,6 +19,7 @@ from orchestrator.session.services import (
 )
 
 __all__ = [
+    "HOST",
     "Addresses",
     "Again",
     "Interrupts",

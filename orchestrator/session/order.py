@@ -17,6 +17,7 @@ from orchestrator.messages import Succeeded
 from orchestrator.ports import EventStore
 
 BYTES_OF_AN_ID = 4
+HOST = "orchestrator.host"  # the tag that names the machine from which a run was launched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +37,18 @@ class Order:
 
 
 def new_header(
-    found: Settings, planned: Plan, name: str = "", *, at: Path, continues: str = ""
+    found: Settings,
+    planned: Plan,
+    name: str = "",
+    *,
+    at: Path,
+    continues: str = "",
+    flags: tuple[str, ...] = (),
 ) -> RunHeader:
     """Return the header of a new run of home `at`, by `name` or that of its pipeline.
 
     Ids sort by time, and no other run has the same. The run goes on from the checkpoints of the
-    run `continues`, where one is named.
+    run `continues`, where one is named. `flags` chose its config, beside the overrides.
     """
     now = wiring.clock().now()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
@@ -50,6 +57,7 @@ def new_header(
         plan=planned,
         config=wiring.pinned(found),
         overrides=found.overrides,
+        flags=flags,
         tags={**_origin(), **found.tags},
         created=now,
         continues=continues,
@@ -72,6 +80,7 @@ def _origin() -> dict[str, str]:
         "mlflow.user": wiring.user(),
         "mlflow.source.name": "orchestrator launch",
         "mlflow.source.type": "LOCAL",
+        HOST: wiring.host(),
     }
     commit = wiring.commit()
     return {**tags, "mlflow.source.git.commit": commit} if commit else tags

@@ -58,7 +58,7 @@ from orchestrator.wiring.services import (
     views,
 )
 from orchestrator.wiring.tracking import bury, follow_traffic, registry
-from orchestrator.wiring.user import commit, provide_user, user
+from orchestrator.wiring.user import commit, host, provide_user, user
 
 __all__ = [
     "Outage",
@@ -81,6 +81,7 @@ __all__ = [
     "gates",
     "has_store",
     "home",
+    "host",
     "outage",
     "pinned",
     "plan",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import pwd
+import socket
 import subprocess
 
 from orchestrator.wiring.adapters import home_path
@@ -18,6 +19,11 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container that runs under any number
         return f"uid-{os.getuid()}"
+
+
+def host() -> str:
+    """Return the name of this machine."""
+    return socket.gethostname()
 
 
 def provide_user() -> None:
