@@ -105,12 +105,12 @@ def _entry(run: Run, stage: StageRun, before: Mapping[str, Queued], now: float) 
     kept = before.get(stage.name)
     if kept is not None and kept.pool == stage.pool:
         return kept
-    needs = stage.planned.stage.on(stage.pool).needs
+    there = stage.planned.stage.on(stage.pool)
     return Queued(
         pool=stage.pool,
         run=run.header.run,
         stage=stage.name,
         priority=run.plan.priority,
         since=now,
-        devices=needs.least * needs.devices,
+        devices=there.fewest * there.needs.devices,
     )

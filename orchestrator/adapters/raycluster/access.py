@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from orchestrator.core.errors import ClusterError
@@ -21,6 +22,8 @@ _LAST_PORT = 65_535
 _PROBE_SECONDS = 3.0
 _RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _RAYS_PATIENCE = 60.0
+_PAUSES = (1.0, 3.0)
+_SLOW = re.compile(r"No node info found|timed out", re.IGNORECASE)
 
 
 def make_token(path: Path) -> None:
@@ -61,7 +64,6 @@ def connect(address: str, patience: float = 0.0) -> bool:
         ClusterError: Nothing answers there, or it doesn't let us in.
     """
     import ray
-    from ray.exceptions import RayError
 
     if ray.is_initialized():
         return False
@@ -69,18 +71,33 @@ def connect(address: str, patience: float = 0.0) -> bool:
     check(address)
     seconds = int(patience + _RAYS_PATIENCE)
     os.environ.setdefault(_RECONNECT, str(seconds))  # noqa: TID251 - Ray reads it there alone
-    try:
-        ray.init(
-            address=address,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ClusterError(f"Ray at {address!r} can't be joined: {line}") from error
+    _join(address)
     _hush()
     return True
+
+
+def _join(address: str) -> None:
+    """Join, and try again where a busy machine was too slow for Ray."""
+    import ray
+    from ray.exceptions import RayError
+
+    for pause in (*_PAUSES, None):
+        try:
+            ray.init(
+                address=address,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+            words = str(error).strip().splitlines()
+            line = words[0] if words else type(error).__name__
+            if pause is None or not _SLOW.search(str(error)):
+                raise ClusterError(f"Ray at {address!r} can't be joined: {line}") from error
+            ray.shutdown()
+            threading.Event().wait(pause)
+        else:
+            return
 
 
 def _hush() -> None:

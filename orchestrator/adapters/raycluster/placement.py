@@ -37,7 +37,7 @@ SHRINK_SECONDS = 3.0
 # How long an attempt waits for another node than those where its stage failed.
 AVOID_SECONDS = 60.0
 SECONDS_BETWEEN_LOOKS = 0.25
-_START_SECONDS = 2.0  # by then a task that has room has begun
+_START_SECONDS = 10.0  # by then a task that has room has begun, on a busy node too
 
 
 class Placement:

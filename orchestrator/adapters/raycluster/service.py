@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,12 +135,14 @@ def _start(home: Path, pools: Mapping[str, Pool], settings: ClusterSettings) -> 
     token.parent.mkdir(parents=True, exist_ok=True)
     access.make_token(token)
     access.use_token(token)
+    began = time.monotonic()
     for left in reversed(range(CLUSTER_TRIES)):
         supervisor.clear(home, SERVICE)  # one whose head is lost
         try:
             return _public(_try_start(home, token, pools, settings))
         except supervisor.ServiceError as error:
-            if left and _PASSES.search(str(error)):
+            soon = time.monotonic() - began < START_SECONDS / CLUSTER_TRIES
+            if left and soon and _PASSES.search(str(error)):
                 continue
             message = f"the local Ray cluster can't be started: {error}; its logs are in"
             raise ClusterError(f"{message} {str(token.parent)!r}") from error
