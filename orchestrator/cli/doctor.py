@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import socket
@@ -33,7 +32,7 @@ def run(args: argparse.Namespace) -> Exit:
     checks = [*_packages(), *_machine(at), *_foreign(), *_services(at)]
     if args.json:
         names = ("check", "status", "finding")
-        print(json.dumps([dict(zip(names, row, strict=True)) for row in checks], indent=2))
+        print(tables.as_json([dict(zip(names, row, strict=True)) for row in checks]))
     else:
         tables.console().print(tables.table(("CHECK", "STATUS", "FINDING"), checks))
     failed = any(status == "error" for _, status, _ in checks)

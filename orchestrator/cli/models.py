@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from contextlib import closing
 from dataclasses import asdict
@@ -33,7 +32,7 @@ def run(args: argparse.Namespace) -> Exit:
     with closing(wiring.registry(wiring.home())) as registry:
         found = registry.versions(args.model or "")
     if args.json:
-        print(json.dumps([{**asdict(one), "parity": one.parity} for one in found], indent=2))
+        print(tables.as_json([{**asdict(one), "parity": one.parity} for one in found]))
         return Exit.SUCCEEDED
     out = tables.console()
     if found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 
 from rich.table import Table
@@ -32,7 +31,7 @@ def run(args: argparse.Namespace) -> Exit:
         vetted = wiring.vetted(found, made, unqualified=args.unqualified)
         refused = [str(problem) for problem in vetted.problems]
         told = {**as_json(made), "refused": refused, "notes": [*vetted.dropped, *vetted.notes]}
-        print(json.dumps(told, indent=2))
+        print(tables.as_json(told))
         return Exit.SUCCEEDED
     out = tables.console()
     show(made, out.print)

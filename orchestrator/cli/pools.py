@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     known = Known(live, store.drained(), store.verdicts(), wiring.clock().now())
     pools = found.fleet.pools
     if args.json:
-        print(json.dumps([_json(pool, known) for pool in pools.values()], indent=2))
+        print(tables.as_json([_json(pool, known) for pool in pools.values()]))
         return Exit.SUCCEEDED
     out = tables.console()
     out.print(f"Fleet [bold]{found.fleet.name}[/]\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> Exit:
         return Exit.SUCCEEDED
     one = _seen(store, runs.load(store, store.header(args.run)))
     if args.json:
-        print(json.dumps(_run_json(one), indent=2))
+        print(tables.as_json(_run_json(one)))
     else:
         _show(one)
     return of_state(one.run.state)
@@ -77,7 +76,7 @@ def _seen(store: EventStore, one: Run) -> _Seen:
 
 def _list(found: list[_Seen], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_run_json(one) for one in found], indent=2))
+        print(tables.as_json([_run_json(one) for one in found]))
         return
     out = tables.console()
     if not found:

@@ -73,11 +73,11 @@ def dollars(amount: float | None) -> str:
 
 def duration(seconds: float | None) -> str:
     """Return a time span as people write it (`2h 05m`, `3m 07s`, `12s`)."""
-    if seconds is None:
+    if seconds is None or math.isnan(seconds):
         return "-"
-    if not 0 <= seconds < AGES:
-        return "-" if seconds != seconds else "0s" if seconds < 0 else "ages"  # noqa: PLR0124 - NaN
-    minutes, rest = divmod(int(seconds), 60)
+    if seconds >= AGES:
+        return "ages"
+    minutes, rest = divmod(int(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours}h {minutes:02d}m"
