@@ -83,7 +83,7 @@ def _services(at: Path) -> Iterator[Check]:
     for name in ("cluster", "MLflow"):
         yield name, "ok", f"up at {up[name]}" if name in up else "not running"
     port = ClusterSettings().serve_port
-    taken = _answers(port) and "cluster" not in up
+    taken = _answers(port) and wiring.find_gateway(at) is None
     found = f"{port} is taken by another program; set cluster.serve_port" if taken else str(port)
     yield "endpoint port", "warning" if taken else "ok", found
 

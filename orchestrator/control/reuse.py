@@ -29,8 +29,8 @@ def reuse_key_with(source_of: Callable[[Stage], str]) -> Callable[[Run, StageRun
 
     Two stages have one key when job, all code that the job can import (`source_of(stage)`),
     parameters, contents of the inputs, seed and size are equal, and their latest attempts had an
-    equal accelerator, emulation, number of workers, and were adjusted alike. A stage without an
-    attempt is as its first one would be.
+    equal accelerator, emulation, Python and number of workers, and were adjusted alike. A stage
+    without an attempt is as its first one would be.
     """
 
     def key(run: Run, stage: StageRun) -> str | None:
@@ -49,6 +49,7 @@ def reuse_key_with(source_of: Callable[[Stage], str]) -> Callable[[Run, StageRun
             "workers": workers(stage),
             "adjust": asdict(stage.adjust),
             "accelerator": pool.accelerator.name,
+            "python": pool.python,
             "emulation": asdict(pool.emulation) if pool.emulation else None,
         }
         text = json.dumps(parts, sort_keys=True, default=str)
