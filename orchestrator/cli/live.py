@@ -17,7 +17,7 @@ from orchestrator.cli import tables
 from orchestrator.control.loop import Controller
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.state import StageState
-from orchestrator.messages import Message, Points, Progress, Untold, Waiting
+from orchestrator.messages import Message, Placed, Points, Progress, Untold, Waiting
 from orchestrator.ports import Clock
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -42,6 +42,8 @@ class _Latest:
             self.values.update(message.values)
         elif isinstance(message, Waiting):
             self.waiting = message.reason
+        elif isinstance(message, Placed):
+            self.waiting = ""
         elif isinstance(message, Progress):
             if self.progress is None:
                 self.began, self.first = now, message.done

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from orchestrator.cli.live import SECONDS_BETWEEN_LINES, LiveView
-from orchestrator.messages import Waiting
+from orchestrator.messages import Alive, Placed, Waiting
 from tests.fakes import FakeClock
 
 
@@ -19,3 +19,13 @@ def test_what_a_pool_says_is_printed_as_it_says_it() -> None:
     clock.sleep(SECONDS_BETWEEN_LINES)
     view.observe("train", 1, Waiting("no record from remote rank [unknown]"))
     assert "train: no record from remote rank [unknown]" in out.getvalue()
+
+
+def test_what_has_its_place_waits_no_more() -> None:
+    out, clock = io.StringIO(), FakeClock(10.0)
+    view = LiveView(Console(file=out, width=200), clock)
+    view.observe("train", 1, Waiting("the pool is busy"))
+    view.observe("train", 1, Placed(("n1",)))
+    clock.sleep(2 * SECONDS_BETWEEN_LINES)
+    view.observe("train", 1, Alive(0, None))
+    assert "busy" not in out.getvalue()

@@ -78,7 +78,7 @@ class RayCluster:
         in the cluster.
         """
         attempt = self._attempts.pop(key, None)
-        self._ending.append(attempt.end if attempt else partial(process.end, key))
+        self._ending.append(attempt.end if attempt else partial(self._end_foreign, key))
         if self._head.there:
             self._end_late()
 
@@ -117,6 +117,13 @@ class RayCluster:
             end = self._ending.pop()
             with suppress(*faults.ERRORS):
                 end()
+
+    def _end_foreign(self, key: str) -> None:
+        """End what another controller started as `key`, and those that it had stand by."""
+        process.end(key)
+        run, stage, _ = key.rsplit("/", 2)
+        if not self._reserve.has(run, stage):
+            process.end_group(process.standby(run, stage))
 
     def _open(self, key: str) -> None:
         """Look for a place for attempt `key`, unless that was done."""

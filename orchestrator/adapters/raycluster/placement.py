@@ -23,7 +23,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.adapters.raycluster import capacity
+from orchestrator.adapters.raycluster import capacity, process
 from orchestrator.adapters.raycluster.nodes import Node, Nodes, of_pool, room
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Waiting
@@ -52,7 +52,9 @@ class Placement:
         together: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Ask for a place, `together` in any case, unless there can't be one; returns at once.
+        """Ask for a place, unless there can't be one; returns at once.
+
+        Those that are to stand by are held `together` by a placement group in any case.
 
         `held` is what other attempts of this process have asked of the pool: Ray's own figures
         of what is free come a moment late.
@@ -71,8 +73,9 @@ class Placement:
         self.request = _sized(request, capacity.of_all(request, ours))
         self._bundle = capacity.bundle(request)
         alone = self._workers == 1 and not together and self._fits_now(ours, held)
+        name = process.standby(request.run, request.stage) if together else request.key
         if not self.impossible and not alone:
-            self._group = self._ask()
+            self._group = self._ask(name)
 
     @property
     def created(self) -> bool:
@@ -170,11 +173,13 @@ class Placement:
         all_of_them = capacity.of_all(request, of_pool(request.pool, live))
         return without < request.needs.least <= all_of_them
 
-    def _ask(self) -> Group:
+    def _ask(self, name: str) -> Group:
+        """Ask for a group of that name; one that an earlier controller has goes first."""
+        process.end_group(name)
         return placement_group(
             [self._bundle] * self._workers,
             strategy="PACK",
-            name=self.request.key,
+            name=name,
             bundle_label_selector=[self._selector] * self._workers,
         )
 

@@ -87,8 +87,7 @@ def forget(key: str) -> None:
 
 def end(key: str) -> None:
     """End what another controller started as attempt `key`, if any of it runs; returns at once."""
-    with suppress(ValueError):  # there is none of that name
-        remove_placement_group(get_placement_group(key))
+    end_group(key)
     names = internal_kv._internal_kv_list(_name(key), namespace=_SPACE)  # noqa: SLF001 - as above
     ranks = (int(name.rpartition(b"/")[2]) for name in names)
     found = [worker for worker in (of(key, rank) for rank in ranks) if worker]
@@ -98,6 +97,17 @@ def end(key: str) -> None:
         if not worker.group:
             on(worker.node, _kill).remote(worker.pid, worker.birth)
     forget(key)
+
+
+def end_group(name: str) -> None:
+    """Remove the placement group of that name, if there is one, and with it what runs there."""
+    with suppress(ValueError):
+        remove_placement_group(get_placement_group(name))
+
+
+def standby(run: str, stage: str) -> str:
+    """Return the name of the placement group of those that stand by for `stage` of `run`."""
+    return f"{run}/{stage}/standby"
 
 
 def on(node: str, function: object) -> ray.remote_function.RemoteFunction:

@@ -86,6 +86,10 @@ class Reserve:
         self._wanted[request.run, request.stage] = request
         self._next_try = 0.0
 
+    def has(self, run: str, stage: str) -> bool:
+        """Return whether anybody stands by for `stage` of `run`."""
+        return (run, stage) in self._crews
+
     def look(self) -> None:
         """Send out the crews for which there is room now."""
         missing = self._wanted.keys() - self._crews.keys()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.raycluster import placement
+from orchestrator.adapters.raycluster import placement, process
 from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, Node, Nodes
 from orchestrator.adapters.raycluster.placement import AVOID_SECONDS, SHRINK_SECONDS, Placement
 from orchestrator.core.spec import Needs
@@ -35,6 +35,7 @@ class Scene:
         self.scheduling = "NO_RESOURCES"
         monkeypatch.setattr(placement, "placement_group", self._ask)
         monkeypatch.setattr(placement, "placement_group_table", self._table)
+        monkeypatch.setattr(process, "end_group", lambda _name: None)
 
     def place(self, asked: AttemptRequest) -> Placement:
         return Placement(asked, self.nodes, {}, now=self.clock.now)

@@ -20,17 +20,21 @@ from tests.workers import worker
 pytestmark = pytest.mark.ray
 FIRST_CONTROLLER = """
 import sys, threading
+from dataclasses import replace
 import ray
 import tests.workers
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.spec import Needs
 from orchestrator.messages import LogLine
-from tests.clusters import begin, request
+from tests.clusters import POOLS, begin, request
 address, until, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
 cluster = RayCluster(address, tests.workers.worker)
 ray.cloudpickle.register_pickle_by_value(tests.workers)
-attempt = begin(cluster, request("hold", "taken", needs=Needs(workers=workers), until=until))
+asked = request("hold", "taken", needs=Needs(workers=workers), until=until)
+cluster.prepare(replace(asked, attempt=2, pool=POOLS["ascend"]))
+attempt = begin(cluster, asked)
 attempt.until(lambda: len(attempt.of(LogLine)) == workers)
+attempt.until(lambda: cluster.pools(POOLS)["ascend"].free < 2)
 print(*(line.text for line in attempt.of(LogLine)), flush=True)
 threading.Event().wait()
 """
@@ -72,6 +76,7 @@ def test_an_attempt_of_a_frozen_controller_is_ended_by_its_key(
 
         assert wait(lambda: not any(birth(pid) for pid in pids), 20.0)
         assert wait(lambda: cluster.pools(POOLS)["nvidia"].free == 2, 10.0)
+        assert wait(lambda: cluster.pools(POOLS)["ascend"].free == 2, 10.0), "who stood by went"
     finally:
         first.kill()
         first.wait(10.0)
