@@ -9,16 +9,21 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.mlflow_tracker import MlflowTracker
+from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.core.state import (
     AttemptCancelled,
+    AttemptFailed,
     AttemptStarted,
     AttemptSucceeded,
     CancelRequested,
     RunCancelled,
+    RunPaused,
+    RunReopened,
     RunStarted,
     RunSucceeded,
     StageCancelled,
+    StagePaused,
     StageReused,
 )
 from orchestrator.messages import Points
@@ -91,6 +96,39 @@ def test_a_run_is_a_tree_of_attempts_that_tells_of_its_fallback(
     assert parent.data.params == {"pipeline.name": "r2", "seed": "0"}
     assert found.files("r2-1") == {"config.yaml", "plan.md", "plan.json"}
     assert found.files("r2-1/pretrain/1") == {"failure.md", "pretrain.1.log"}
+
+
+def test_a_run_that_pauses_and_is_resumed_goes_on_as_the_same_mlflow_run(
+    tale: Tell, track: Track, seen: Callable[[], Seen]
+) -> None:
+    story = tale()
+    story.begin("data")
+    unknown = Failure(kind=FailureKind.UNKNOWN, evidence="xyzzy: unit 7", certain=False)
+    story.say(AttemptFailed("data", 1, unknown))
+    reason = "unknown: xyzzy: unit 7"
+    story.say(StagePaused("data", reason), RunPaused(f"stage 'data' waits for you: {reason}"))
+    assert track(story).close(SECONDS)
+    paused = seen().runs
+    assert paused["r2-1"].info.status == "KILLED"
+    assert paused["r2-1"].data.tags["state"] == "paused"
+    told = paused["r2-1"].data.tags["mlflow.note.content"]
+    assert "`orchestrator resume r2-1` goes on" in told
+    assert paused["r2-1/data/1"].data.tags["decision"] == f"pause: {reason}"
+
+    rest = tuple(story.store.header("r2-1").plan.stages)
+    stages = tuple(one.stage.name for one in rest)
+    story.say(RunReopened(reason="go on", stages=stages), RunStarted(2))
+    tracker = track(story)
+    story.succeed("data", 2, examples=7.0)
+    story.say(*(StageReused(name, None, {}, "other") for name in stages if name != "data"))
+    story.say(RunSucceeded())
+    assert tracker.close(SECONDS)
+    found = seen().runs
+    assert found["r2-1"].info.run_id == paused["r2-1"].info.run_id
+    assert found["r2-1"].info.status == "FINISHED"
+    assert found["r2-1"].data.metrics["data/examples"] == 7.0
+    assert found["r2-1/data/1"].info.status == "FAILED"
+    assert found["r2-1/data/2"].info.status == "FINISHED"
 
 
 def test_headline_metrics_and_the_training_curve_stand_on_the_run_too(
