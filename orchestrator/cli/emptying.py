@@ -10,6 +10,7 @@ from orchestrator import wiring
 from orchestrator.cli import composing
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
+from orchestrator.core.hardware import name_in_fleet
 from orchestrator.core.nearest import choices
 
 UNEXPLAINED = "no reason given"
@@ -26,16 +27,22 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
         hint = choices(name, fleet.pools, "pools of this fleet")
         raise NotFoundError(f"{name!r} is not a pool of fleet {fleet.name!r}; {hint}")
     if verb == "drain":
-        return [Step(f"empty pool {name}", partial(_drain, name, args.reason or UNEXPLAINED))]
-    return [Step(f"use pool {name} again", partial(_undrain, name))]
+        return [
+            Step(
+                f"empty pool {name}", partial(_drain, fleet.name, name, args.reason or UNEXPLAINED)
+            )
+        ]
+    return [Step(f"use pool {name} again", partial(_undrain, fleet.name, name))]
 
 
-def _drain(name: str, reason: str) -> None:
-    wiring.event_store(wiring.home()).drain(name, reason)
+def _drain(fleet: str, name: str, reason: str) -> None:
+    wiring.event_store(wiring.home()).drain(name_in_fleet(fleet, name), reason)
     print(f"Pool {name} takes no new attempts; those on it leave at their next checkpoint.")
     print(f"To use it again: orchestrator pools undrain {name}")
 
 
-def _undrain(name: str) -> None:
-    wiring.event_store(wiring.home()).undrain(name)
+def _undrain(fleet: str, name: str) -> None:
+    store = wiring.event_store(wiring.home())
+    for named in (name, name_in_fleet(fleet, name)):
+        store.undrain(named)
     print(f"Pool {name} takes attempts again.")

@@ -10,6 +10,7 @@ from orchestrator import wiring
 from orchestrator.cli import composing, emptying, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
+from orchestrator.control.lookout import drained_in
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.qualification import EARNED, Standing, Verdict, verdict_of
 from orchestrator.messages import PoolStatus
@@ -39,7 +40,8 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     at = wiring.home()
     live = wiring.pool_states(found, at)
     store = wiring.event_store(at)
-    known = Known(live, store.drained(), store.verdicts(), wiring.clock().now())
+    drained = drained_in(found.fleet.name, store)
+    known = Known(live, drained, store.verdicts(), wiring.clock().now())
     pools = found.fleet.pools
     if args.json:
         print(tables.as_json([_json(pool, known) for pool in pools.values()]))

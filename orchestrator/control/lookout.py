@@ -8,12 +8,13 @@ the queues there, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from orchestrator.control.backfill import held_up_by
 from orchestrator.core.decide import at_gate, wanting
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.hardware import Pool
+from orchestrator.core.hardware import Pool, name_in_fleet, pool_of_fleet
 from orchestrator.core.recovery import QUIET, Outlook
 from orchestrator.core.run import Run, StageRun
 from orchestrator.messages import PoolStatus, Queued
@@ -49,7 +50,7 @@ class Lookout:
         wanted = {stage.name: _entry(run, stage, self._queued, now) for stage in wanting_now}
         if tick >= self._next_look or wanted != self._queued:  # another stage, or another pool
             self._next_look = tick + SECONDS_BETWEEN_LOOKS
-            drained = self._store.drained()
+            drained = drained_in(run.plan.fleet, self._store)
             behind = dict(self._line_up(run, wanted, now, tick))
             self._outlook = Outlook(drained=drained, opened=self._opened(run, tick), behind=behind)
         return self._outlook
@@ -67,10 +68,12 @@ class Lookout:
         if wanted != self._queued or (wanted and tick >= self._next_word):
             self._queued = dict(wanted)
             self._next_word = tick + SECONDS_BETWEEN_WORDS
-            self._store.queue_up(run.header.run, tuple(wanted.values()), now)
+            entries = (_shared(run, one) for one in wanted.values())
+            self._store.queue_up(run.header.run, tuple(entries), now)
         if not wanted:
             return
-        queue = self._store.queue(now - SECONDS_IN_QUEUE)
+        listed = self._store.queue(now - SECONDS_IN_QUEUE)
+        queue = [entry for one in listed for entry in _own(run, one)]
         others = {one.pool for one in queue if one.run != run.header.run}
         states = self._states_of(run, {one.pool for one in wanted.values()} & others)
         for name, mine in wanted.items():
@@ -99,6 +102,24 @@ class Lookout:
     def _look_at(self, run: Run, stage: StageRun) -> str | None:
         gate = stage.planned.stage.gate
         return self._gates.look(gate, run.header.run, stage.name) if gate else None
+
+
+def drained_in(fleet: str, store: EventStore) -> dict[str, str]:
+    """Return the pools of `fleet` that are being emptied, with the reasons."""
+    named = ((pool_of_fleet(fleet, name), why) for name, why in store.drained().items())
+    return {pool: why for pool, why in named if pool is not None}
+
+
+def _shared(run: Run, entry: Queued) -> Queued:
+    """Return an entry of a queue as runs on other fleets see it."""
+    return replace(entry, pool=name_in_fleet(run.plan.fleet, entry.pool))
+
+
+def _own(run: Run, entry: Queued) -> Iterator[Queued]:
+    """Yield an entry of a queue as this run sees it, if it is for a pool of its fleet."""
+    pool = pool_of_fleet(run.plan.fleet, entry.pool)
+    if pool is not None:
+        yield replace(entry, pool=pool)
 
 
 def _entry(run: Run, stage: StageRun, before: Mapping[str, Queued], now: float) -> Queued:

@@ -175,3 +175,17 @@ class Fleet:
 
     name: str
     pools: Mapping[str, Pool]
+
+
+def name_in_fleet(fleet: str, pool: str) -> str:
+    """Return the name of a pool among those of all fleets: two may each have one of a name."""
+    return f"{fleet}/{pool}"
+
+
+def pool_of_fleet(fleet: str, name: str) -> str | None:
+    """Return the pool that `name_in_fleet` named so; `None` where it is of another fleet.
+
+    A name without a fleet is of every one.
+    """
+    before, slash, pool = name.rpartition("/")
+    return pool if not slash or before == fleet else None

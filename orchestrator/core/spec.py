@@ -57,6 +57,7 @@ class Endpoint:
         target_requests: Requests that a replica works on at once, for which scaling aims.
         target_tokens: Tokens of prompts and answers that a replica holds at once, likewise; what
             asks for more replicas counts. Tokens don't count where `None`.
+        ready: Seconds within which its replicas must answer once they have their places.
         idle: Seconds without a request after which the replicas end; the next request has them
             started again, and waits for that. Never where `None`.
         concurrency: Requests that a replica works on at once, at most.
@@ -79,6 +80,7 @@ class Endpoint:
     scale: Mapping[str, Scale] = field(default_factory=dict)
     target_requests: float = 8.0
     target_tokens: float | None = None
+    ready: float = 1800.0
     idle: float | None = None
     concurrency: int = 256
     queue: int = 1024

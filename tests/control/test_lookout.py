@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.control.lookout import SECONDS_IN_QUEUE, Lookout
 from orchestrator.core.errors import ClusterError
@@ -84,13 +85,24 @@ def test_who_needs_a_free_chip_passes_one_that_waits_for_more_than_are_free() ->
     assert post.look(after=0.6).behind, "now the other one has its place"
 
 
+def test_pools_of_one_name_in_two_fleets_are_two() -> None:
+    post = Post()
+    post.store.drain("other/a", "repair")
+    far = replace(other(priority=9, since=0.0), pool="other/a", run="far")
+    post.store.queue_up("far", (far,), 100.0)
+    found = post.look()
+    assert (found.drained, found.behind) == ({}, {})
+    post.store.drain("test/a", "repair")
+    assert post.look(after=0.6).drained == {"a": "repair"}
+
+
 def test_after_a_move_the_line_of_the_pool_before_holds_nobody_up() -> None:
     post = Post(pools=("a", "b"))
     post.store.queue_up("other", (other(priority=5, since=50.0),), 100.0)
     assert post.look().behind
     post.run = apply(post.run, StageMoved("s", "b", "goes to b"), 100.1)
     assert post.look(after=0.1).behind == {}
-    assert [one.pool for one in post.store.queue(0.0) if one.run == "run"] == ["b"]
+    assert [one.pool for one in post.store.queue(0.0) if one.run == "run"] == ["test/b"]
 
 
 def test_who_has_not_been_heard_for_long_waits_no_more() -> None:
@@ -104,7 +116,7 @@ def test_a_run_leaves_the_queue_once_it_has_its_place_and_when_it_ends() -> None
     post = Post()
     post.look()
     (entry,) = post.store.queue(0.0)
-    assert (entry.pool, entry.stage, entry.since) == ("a", "s", 100.0)
+    assert (entry.pool, entry.stage, entry.since) == ("test/a", "s", 100.0)
     post.run = apply(post.run, AttemptStarted("s", 1, "a"), 101.0)
     post.look(after=1.0)
     assert post.store.queue(0.0) == [entry], "it keeps its turn while it waits for its place"

@@ -118,8 +118,10 @@ class Deploying:
     def _watch(self) -> tuple[str, ...]:
         """Wait until all replicas run; return where they listen."""
         told = False
-        wanted = max(1, self._deployment.endpoint.replicas)
+        endpoint = self._deployment.endpoint
+        wanted = max(1, endpoint.replicas)
         ran: float | None = None
+        began = time.monotonic()
         while True:
             application = self._look()
             placed = tuple(one.node for one in application.replicas if one.node)
@@ -132,6 +134,9 @@ class Deploying:
                 ran = ran or time.monotonic()
                 if time.monotonic() - ran > _INGRESS_SECONDS:
                     raise _RefusedError(self._failure(_NO_INGRESS))
+            if time.monotonic() - began > endpoint.ready:
+                late = f"{self._name!r} did not answer within {endpoint.ready:g} s"
+                raise _RefusedError(self._failure(f"{late}; see `ready` of the endpoint"))
             self._pause()
 
     def _look(self) -> state.Application:
