@@ -44,9 +44,11 @@ def run(args: argparse.Namespace) -> Exit:
 def _wait(store: EventStore, header: RunHeader) -> Run:
     """Wait until the run has ended, or its controller is gone; return it."""
     clock = wiring.clock()
-    until = clock.now() + SECONDS_TO_WAIT
+    until = clock.monotonic() + SECONDS_TO_WAIT
     one = runs.load(store, header)
-    while not one.done and runs.presence(store, one) is not Presence.GONE and clock.now() < until:
+    while clock.monotonic() < until:
+        if one.done or runs.presence(store, one) is Presence.GONE:
+            break
         clock.sleep(SECONDS_BETWEEN_LOOKS)
         one = runs.load(store, header)
     return one

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from textwrap import shorten
 
 from orchestrator import wiring
@@ -15,6 +15,7 @@ from orchestrator.control.presence import Presence
 from orchestrator.core.failure import WHERE
 from orchestrator.core.run import Attempt, Run, StageRun, stage_cost
 from orchestrator.core.state import RunState, StageState
+from orchestrator.messages import Untold
 from orchestrator.ports import EventStore
 
 LOST = "lost"
@@ -46,6 +47,7 @@ class _Seen:
     run: Run
     controller: Presence | None
     at: float
+    untold: Sequence[Untold] = ()
 
     @property
     def lost(self) -> bool:
@@ -60,6 +62,7 @@ def run(args: argparse.Namespace) -> Exit:
         _list([_seen(store, runs.load(store, header)) for header in headers], as_json=args.json)
         return Exit.SUCCEEDED
     one = _seen(store, runs.load(store, store.header(args.run)))
+    one = replace(one, untold=store.untold(one.run.header.run))
     if args.json:
         print(tables.as_json(_run_json(one)))
     else:
@@ -118,7 +121,10 @@ def _show(seen: _Seen) -> None:
     if seen.lost:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen.at))
         ago = tables.duration(wiring.clock().now() - seen.at)
-        out.print(f"[red]{LOST}[/]: its controller is gone since {since} ({ago} ago)")
+        gone = "its controller is gone since" if one.epoch else "nobody has begun it since"
+        out.print(f"[red]{LOST}[/]: {gone} {since} ({ago} ago)")
+    for told in seen.untold:
+        out.print(f"not told: {told}", style="yellow", markup=False)
     out.print()
     rows = (tuple(_stage_row(one, stage, seen.at)) for stage in one.stages.values())
     out.print(tables.table(STAGE_COLUMNS, rows))
@@ -185,6 +191,7 @@ def _run_json(seen: _Seen) -> dict[str, object]:
         "cost": one.spent(now),
         "endpoints": runs.served(one),
         "stages": [_stage_json(one, stage, now) for stage in one.stages.values()],
+        "untold": [asdict(one) for one in seen.untold],
         "attempts": [_attempt_json(a) for s in one.stages.values() for a in s.attempts],
     }
 

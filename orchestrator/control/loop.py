@@ -23,15 +23,14 @@ from orchestrator.control.lookout import Lookout
 from orchestrator.control.names import leaving
 from orchestrator.control.recording import PointsBuffer, Recorder
 from orchestrator.control.requests import Workbench, attempt_request, deployment
-from orchestrator.control.reuse import credit, entering, standing_for
+from orchestrator.control.results import Results
 from orchestrator.control.steady import SteadyClock
 from orchestrator.control.world import World
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide, standby
 from orchestrator.core.errors import (
-    ArtifactError,
     StaleControllerError,
-    StorageError,
+    TransitionError,
     UnstorableError,
 )
 from orchestrator.core.failure import Failure, FailureKind
@@ -47,7 +46,6 @@ from orchestrator.core.state import (
     LeaveRequested,
     RunStarted,
     RunState,
-    StageReused,
 )
 from orchestrator.messages import Message, Points, Succeeded, Untold
 from orchestrator.ports import Cluster, Observer, Serving
@@ -56,7 +54,6 @@ SHORTEST_WAIT = 0.005
 LONGEST_WAIT = 0.2
 SECONDS_BETWEEN_CANCEL_CHECKS = 0.5
 SECONDS_OF_A_MUTE_PORT = 60.0  # an attempt that can't be asked for so long has failed
-SECONDS_TO_RECALL = 10.0
 SECONDS_BETWEEN_NOTES = 10.0  # on what could not be told
 
 
@@ -84,6 +81,7 @@ class Controller:
         self._header = header
         self._recorder = Recorder(world.store, header.run, world.clock, world.patience)
         self._points = PointsBuffer(world.store, header.run, world.clock, world.telling)
+        self._results = Results(world, bench, self._recorder)
         self._acts = Acts(world.clock, world.telling)
         self._last = header.created
         self._noted: tuple[Untold, ...] = ()
@@ -230,16 +228,22 @@ class Controller:
 
     def _hear(self, attempt: Attempt, message: Message) -> None:
         """Record what a message comes to; one that can't be is the attempt's own failure."""
-        event = event_of(attempt, self._steps.heard(attempt, message))
-        if event is None:
-            return
-        try:
-            self._commit(event)
-        except UnstorableError as error:
-            self._give_up(attempt, FailureKind.USER_CODE, f"what it says {reason(error)}")
-            return
-        if isinstance(message, Succeeded):
-            self._remember(attempt.stage, message)
+        heard = outcome(lambda: event_of(attempt, self._steps.heard(attempt, message)))
+        event, error = heard.value, heard.error
+        mine = (attempt.stage, attempt.number)
+        if event is not None and mine in {(one.stage, one.number) for one in self.run.active}:
+            try:
+                self._commit(event)
+            except TransitionError as misfit:
+                self._world.telling.failed("messages did not fit their attempts", misfit)
+                return
+            except UnstorableError as refused:
+                error = refused
+        if error is not None:
+            evidence = f"what it says can't be recorded: {reason(error)}"
+            self._give_up(attempt, FailureKind.USER_CODE, evidence)
+        elif event is not None and isinstance(message, Succeeded):
+            self._results.keep(self.run, attempt.stage, message)
 
     def _mute_port(self, attempt: Attempt, error: Exception) -> None:
         """Ask again at the next turn, until the attempt must be taken for lost."""
@@ -304,11 +308,7 @@ class Controller:
         self._acts.do(f"end {key}", lambda: port.cancel(key))
 
     def _start(self, command: Start) -> None:
-        recall = partial(self._recall, command)
-        recalled = outcome(lambda: self._recorder.patiently(recall, SECONDS_TO_RECALL))
-        if recalled.error is not None:
-            self._world.telling.failed("earlier results were not looked up", recalled.error)
-        reused = recalled.value
+        reused = self._results.recall(self.run, command)
         if reused is not None:
             self._commit(reused)
             return
@@ -347,39 +347,6 @@ class Controller:
     def _refuse(self, command: Start, evidence: str) -> None:
         failure = Failure(kind=FailureKind.DATA, evidence=evidence, pool=command.pool)
         self._commit(AttemptFailed(command.stage, command.number, failure))
-
-    # --- reuse ---------------------------------------------------------------------------------
-
-    def _recall(self, command: Start) -> StageReused | None:
-        if command.number > 1 or self.run.stages[command.stage].anew:
-            return None
-        found = self._bench.kept.get(command.stage)
-        if found is None:
-            key = self._bench.reuse_key(self.run, entering(self.run, command))
-            found = self._world.store.recall(key) if key else None
-            if found is None:
-                return None
-        result, run = found
-        damaged = result.artifact is not None and not self._intact(result.artifact)
-        return None if damaged else standing_for(command, result, run)
-
-    def _intact(self, ref: ArtifactRef) -> bool:
-        try:
-            return self._world.artifacts.verify(ref.uri).digest == ref.digest
-        except StorageError:
-            return True  # nothing is known to be damaged, and whoever reads it verifies it
-        except ArtifactError:
-            return False
-
-    def _remember(self, name: str, result: Succeeded) -> None:
-        def remember() -> None:
-            key = self._bench.reuse_key(self.run, self.run.stages[name])
-            if key:
-                kept = credit(result, self.run.stages[name])
-                self._world.store.remember(key, kept, self.run.header.run)
-
-        patiently = partial(self._recorder.patiently, remember, SECONDS_TO_RECALL)
-        self._tell("results were not kept for reuse", patiently)
 
     def _port(self, name: str) -> Cluster | Serving:
         stage = self.run.stages[name].planned.stage

@@ -196,3 +196,4 @@ def test_logs_that_can_not_be_written_are_counted_and_the_run_ends_well(
     store = SqlEventStore(f"sqlite:///{talking.folder}/.orchestrator/events.db")
     assert said in map(str, store.untold(run.header.run))
     store.close()
+    assert f"not told: {said}" in talking.place.run("status", run.header.run).stdout

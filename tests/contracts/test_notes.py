@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.errors import NotFoundError
-from orchestrator.messages import Queued
+from orchestrator.messages import Queued, Untold
 from orchestrator.ports import EventStore
 from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
 
@@ -38,3 +38,15 @@ def test_a_run_waits_for_what_it_said_last(store: EventStore) -> None:  # noqa: 
     assert store.queue(20.5) == []
     store.queue_up("r2-1", (), 30.0)
     assert store.queue(0.0) == []
+
+
+def test_what_was_not_told_of_a_run_is_what_was_noted_last(store: EventStore) -> None:  # noqa: F811 - as above
+    store.note_untold("r2-1", [Untold("log lines were not written", 1, "No space left")])
+    last = [
+        Untold("leases were not renewed in time", 2, "locked"),
+        Untold("log lines were not written", 3, "No space left"),
+    ]
+    store.note_untold("r2-1", last)
+    assert store.untold("r2-1") == last
+    store.note_untold("r2-1", ())
+    assert store.untold("r2-1") == []

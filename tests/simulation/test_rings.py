@@ -285,7 +285,7 @@ def test_what_an_attempt_says_and_no_database_takes_is_its_own_failure() -> None
     class Choosy(MemoryStore):
         def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
             if isinstance(events[0], AttemptSaved):
-                raise UnstorableError("can't be stored")
+                raise UnstorableError("no database takes it")
             super().append(run, seq, events, at)
 
     run = bench.drive(store=Choosy(bench.store.headers, bench.store.log))
@@ -294,9 +294,26 @@ def test_what_an_attempt_says_and_no_database_takes_is_its_own_failure() -> None
     assert attempt.failure
     assert (attempt.failure.kind, attempt.failure.evidence) == (
         FailureKind.USER_CODE,
-        "what it says can't be stored",
+        "what it says can't be recorded: no database takes it",
     )
     assert not bench.cluster.active
+
+
+def test_what_no_controller_understands_is_the_failure_of_who_says_it() -> None:
+    bench = Bench()
+    odd = ((0.1, Placed(("n1",))), (0.2, Points("x", {"loss": 1.0}, 0.2)), (0.3, Saved(5)))  # type: ignore[arg-type]
+    bench.cluster = FakeCluster(bench.clock, bench.store, lambda _asked: odd * 2)
+    run = bench.drive(cluster=bench.cluster)
+    assert run.state is RunState.FAILED
+    assert not bench.cluster.active
+
+
+def test_a_message_that_does_not_fit_is_left_out() -> None:
+    bench = Bench()
+    twice = ((0.1, Placed(("n1",))), (0.2, Placed(("n1",))), *SAID[2:])
+    bench.cluster = FakeCluster(bench.clock, bench.store, lambda _asked: twice)
+    assert bench.drive(cluster=bench.cluster).state is RunState.SUCCEEDED
+    assert any("messages did not fit their attempts" in line for line in bench.untold)
 
 
 def test_an_attempt_that_can_not_be_asked_any_more_has_failed_and_others_go_on() -> None:
