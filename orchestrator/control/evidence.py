@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from traceback import TracebackException
@@ -116,7 +117,7 @@ def _raised(error: BaseException, *, explicit: bool) -> Raised:
         types=tuple(_name(base) for base in type(error).__mro__ if base is not object),
         message=_message(error)[:LONGEST_MESSAGE],
         number=number if isinstance(number, int) else None,
-        library=_of_a_library(error.__traceback__),
+        library=_of_a_library(error.__traceback__) or _is_a_librarys(type(error)),
         explicit=explicit,
     )
 
@@ -133,6 +134,13 @@ def _of_a_library(frames: TracebackType | None) -> bool:
     while frames.tb_next is not None:
         frames = frames.tb_next
     return any(part in frames.tb_frame.f_code.co_filename for part in _LIBRARIES)
+
+
+def _is_a_librarys(kind: type) -> bool:
+    """Whether a library defines this type of exception."""
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None) or ""
+    return any(part in file for part in _LIBRARIES)
 
 
 def _message(error: BaseException) -> str:

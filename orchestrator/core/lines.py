@@ -42,9 +42,10 @@ _PART = re.compile(
     re.VERBOSE,
 )
 _TYPE = re.compile(
-    r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Died|Lost|Failure))"
+    r"((?:[A-Za-z_]\w*\.)*(?=[A-Z])\w*(?:Error|Exception|Exit|Interrupt|Timeout|Died|Lost|Failure))"
     r"(?: ?\([^()\n]{0,80}\))?:(?:\s+|$)"
 )
+_NAME = re.compile(r"([\w.<>]+):(?:\s+|$)")
 _QUIET = re.compile(r"\b(?:TRACE|DEBUG|INFO|NOTICE)\b|(?:^|\[)I(?:\d{3,4}\b| )")
 _WARNING = re.compile(r"\bWARN(?:ING)?\b|(?:^|\[)W(?:\d{3,4}\b| )")
 # Where another clause of a sentence begins: `step 7 failed: CUDA error: ...`.
@@ -84,14 +85,17 @@ class Line:
     raised: str = ""
 
 
-def read(text: str) -> Line:
-    """Return `text`, cut where it is endless, with its heads."""
+def read(text: str, *, of_exception: bool = False) -> Line:
+    """Return `text`, cut where it is endless, with its heads.
+
+    The first line `of_exception` begins with its type, whatever that is called.
+    """
     text = text[:LONGEST]
     heads, level, raised, position = [0], Level.SAID, "", 0
     while len(heads) < MOST_HEADS:
         part = _PART.match(text, position)
         if part is None and not raised:
-            part = _TYPE.match(text, position)
+            part = _TYPE.match(text, position) or (of_exception and _NAME.match(text)) or None
             raised = part[1] if part else ""
         if part is None:
             break

@@ -10,6 +10,7 @@ import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from types import MappingProxyType
 
 from orchestrator.core.failure import FailureKind
@@ -66,7 +67,7 @@ _OF_NOBODY = frozenset({"KeyboardInterrupt", "EOFError", "ChildProcessError", "S
 # quotes, may tell of more than of its own code.
 _FOREIGN = re.compile(
     r"""(?ix)
-    \b(?: cuda|cudnn|cublas\w*|cusparse|cusolver|nvrtc|nvml|nvlink|nvswitch|nvidia|gpus?|npus?
+    \b(?: databases?|locked|handles?|cuda|cudnn|cublas\w*|cusparse|cusolver|nvrtc|nvml|nvlink|nvswitch|nvidia|gpus?|npus?
       | mlus?|xpus?|dcus?|ppus?|tpus?|hpus?|musa|mudnn|mublas|maca|mcblas|hip\w*|rocm|rccl
       | miopen|roc\w+|triton|ascend\w*|acl\w*|aicore|aicpu|cann|hccl|hccs|hccp|cnrt|cncl|cnnl
       | cndrv|nccl|mccl|bkcl|xccl|oneccl|ccl|gloo|mpi|ucx|ucc|rdma|roce|ibv?_?\w*|infiniband
@@ -90,6 +91,21 @@ _FOREIGN = re.compile(
     | \b0x[0-9a-f]{2,} | \blib\w+\.so | \.(?:so|cpp|cc|cu|cuh|hpp)\b
     | \b(?:error|err|ret|return|status|result|exit)[ _]?(?:code|no|num)?\W{0,4}(?:is\ )?-?\d+
     """
+)
+# What code that misuses a library is told of. That alone makes a `RuntimeError` likely its own.
+_OF_CODE = re.compile(
+    r"""(?ix)\b(?:
+      shapes?|sizes?|dim(?:s|ensions?)?|dtypes?|types?|tensors?|arrays?|matri(?:x|ces)|arguments?|args
+      |kwargs|param\w*|expected|got|must|should|invalid|illegal|wrong|bad|mismatch\w*|config\w*
+      |ind(?:ex|ices|exes)|keys?|attributes?|values?|labels?|tokens?|tokenizers?|vocab\w*
+      |batch\w*|steps?|epochs?|loss\w*|grad\w*|data|datasets?|rows?|columns?|samples?|examples?
+      |schedules?|schedulers?|generators?|iterat\w*|dict\w*|lists?|tuples?|strings?|modules?|models?
+      |layers?|weights?|optimizers?|sequences?|inputs?|outputs?|targets?|masks?|class(?:es)?
+      |functions?|methods?|objects?|fields?|names?|missing|duplicates?|empty|none|null|negative
+      |positive|zero|ranges?|lengths?|numbers?|counts?|train\w*|eval\w*|learning|rate|seeds?
+      |prompts?|rewards?|rollouts?|answers?|questions?|texts?|documents?|messages?|templates?
+      |questions?|assert\w*|unexpected|unknown|requires?|already|twice|before|after
+    )\b"""
 )
 # Codes as makers write them: `CUDNN_STATUS_FAILED`, `EZ9999`, `cnrtSuccess`.
 _CODES = re.compile(
@@ -138,30 +154,27 @@ class Judgement:
 
 
 def judge(chain: Sequence[Raised], signatures: Matcher) -> Judgement:
-    """Return what an exception shows, which is the first of `chain`, before what caused it."""
+    """Return what an exception shows, which is the first of `chain`, before what caused it.
+
+    What was merely being handled when it was raised counts where it is not plain itself.
+    """
     first = chain[0]
+    chain = tuple(takewhile(lambda one: one.explicit or not first.plain, chain))
     known = tuple(_known(chain, signatures))
     if known:
         return next((one for one in known if one.certain), known[0])
     if first.plain:
         return Judgement(FailureKind.USER_CODE, certain=False, sign=BY_PLAIN)
-    if _foreign(first) or first.library:
+    if any(map(_of_others, chain)):
         return Judgement(FailureKind.UNKNOWN, certain=False)
     if any(one.plain for one in chain):
         return Judgement(FailureKind.USER_CODE, certain=False, sign=BY_PLAIN)
-    if any(_foreign(one) for one in chain):
-        return Judgement(FailureKind.UNKNOWN, certain=False)
     return Judgement(FailureKind.USER_CODE, certain=False)
 
 
 def _known(chain: Sequence[Raised], signatures: Matcher) -> Iterator[Judgement]:
-    """Yield what each of `chain` shows for itself.
-
-    What was merely being handled when another was raised counts where that one is not plain.
-    """
+    """Yield what each of `chain` shows for itself."""
     for raised in chain:
-        if not raised.explicit and chain[0].plain:
-            return
         found = _by_type(raised) or _by_signature(raised, signatures) or _by_number(raised)
         if found is not None:
             yield found
@@ -194,7 +207,9 @@ def find(raised: Raised, signatures: Matcher) -> Sign | None:
     top = strongest(one for one in found if one)
     if plain:
         return top or strongest(_typed_by_base(raised, words, signatures))
-    lower = strongest(one for line in below if (one := signatures.in_words(line, plain=False)))
+    lower = strongest(
+        one for line in below if (one := signatures.in_words(line, plain=False, first=False))
+    )
     return strongest(one for one in (lower, top) if one)
 
 
@@ -219,12 +234,17 @@ def _by_number(raised: Raised) -> Judgement | None:
     return None
 
 
-def _foreign(raised: Raised) -> bool:
-    """Whether its own words tell of more than of code."""
-    if raised.types[0].rpartition(".")[2] in _OF_NOBODY:
+def _of_others(raised: Raised) -> bool:
+    """Whether it may tell of more than of the code that it was raised in."""
+    short = raised.types[0].rpartition(".")[2]
+    if raised.plain:
+        return False
+    if raised.library or short in _OF_NOBODY:
         return True
     words = own_words(raised.message)
-    return bool(_FOREIGN.search(words) or _CODES.search(words))
+    if _FOREIGN.search(words) or _CODES.search(words):
+        return True
+    return short == "RuntimeError" and not _OF_CODE.search(raised.message)
 
 
 _GENERAL = frozenset({"RuntimeError", "Exception", "BaseException", "OSError"})

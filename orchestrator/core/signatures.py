@@ -94,10 +94,12 @@ class Matcher:
             return None
         return _weaker(found) if line.level is lines.Level.WARNING else found
 
-    def in_words(self, text: str, *, plain: bool) -> Sign | None:
-        """Return what a line of an exception, which begins with its type, shows, if anything."""
+    def in_words(self, text: str, *, plain: bool, first: bool = True) -> Sign | None:
+        """Return what a line of an exception shows; the first begins with its type."""
         fitting = self._fitting(text)
-        return _find(lines.read(text), fitting, plain=plain) if fitting else None
+        if not fitting:
+            return None
+        return _find(lines.read(text, of_exception=first), fitting, plain=plain)
 
     def _fitting(self, text: str) -> Sequence[_Compiled]:
         """Return the signatures that may be in `text`, in order: those of which it has a word."""
