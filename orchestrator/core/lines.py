@@ -59,10 +59,12 @@ _DATA = re.compile(
 )
 # A line that tells what became of an error tells of one that was survived.
 _SURVIVED = re.compile(
-    r"(?i)\bretrying\b|\bwill retry\b|\bcaught (?!collective|fatal|signal)|\bskipp(?:ing|ed)\b"
+    r"(?i)\bretrying\b|\bwill retry\b|\bcaught (?!collective|fatal|signal|\w+ in )"
+    r"|\bskipp(?:ing|ed)\b"
     r"|\bignor(?:ing|ed)\b|\blower(?:ing|ed)\b|\bfall(?:ing|s)? back\b|\bfell back\b"
     r"|\brecovered\b|\bcontinuing\b|\bhandled\b|\bif you see\b|\bmeans that\b"
 )
+_SKIPS = re.compile(r"^\^?(?:\(\?\w*:)?\.\{0,|\|\^?\.\{0,")
 # Lines of a stack, and what is empty: they belong to the line before them.
 _OF_A_STACK = re.compile(r"\s|$|frame #\d+|Traceback \(|\*\*\*|#\d+ |@ +0x|\[rank\d+\]:\s{2,}")
 
@@ -133,9 +135,11 @@ def quotes(text: str, position: int) -> bool:
 def tells_of_data(text: str, end: int, known: str) -> bool:
     """Whether what stands in `text` up to `end` is quoted, or said of some data.
 
-    Words that stand in `known`, the pattern that fits there, are the maker's own.
+    Words that stand in `known`, the pattern that fits there, are the maker's own; so is what it
+    quotes, if the pattern does not begin with a gap.
     """
-    if any(one.start() < end < one.end() for one in _QUOTED.finditer(text)):
+    skips = _SKIPS.search(known) is not None
+    if skips and any(one.start() < end < one.end() for one in _QUOTED.finditer(text)):
         return True
     words = (one[0] for one in _DATA.finditer(text, 0, end))
     return any(word.lower() not in known.lower() for word in words)

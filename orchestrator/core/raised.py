@@ -6,6 +6,7 @@ its words tell of nothing but code. Everything else is unknown, and never the us
 
 from __future__ import annotations
 
+import builtins
 import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,26 +68,27 @@ _OF_NOBODY = frozenset({"KeyboardInterrupt", "EOFError", "ChildProcessError", "S
 # quotes, may tell of more than of its own code.
 _FOREIGN = re.compile(
     r"""(?ix)
-    \b(?: databases?|locked|handles?|cuda|cudnn|cublas\w*|cusparse|cusolver|nvrtc|nvml|nvlink|nvswitch|nvidia|gpus?|npus?
-      | mlus?|xpus?|dcus?|ppus?|tpus?|hpus?|musa|mudnn|mublas|maca|mcblas|hip\w*|rocm|rccl
-      | miopen|roc\w+|triton|ascend\w*|acl\w*|aicore|aicpu|cann|hccl|hccs|hccp|cnrt|cncl|cnnl
-      | cndrv|nccl|mccl|bkcl|xccl|oneccl|ccl|gloo|mpi|ucx|ucc|rdma|roce|ibv?_?\w*|infiniband
-      | mlx5\w*|verbs|efa|sycl|level.zero|opencl|kunlun|cambricon|mthreads|metax|hygon|tbe|gsp
-      | xid|ecc|hbm|sram|vram|dram|devices?|chip|accelerators?|drivers?|firmware|hardware
-      | kernels?|streams?|pcie?|bus|dma|memory|oom|alloc\w*|mmap|shm|out.of.memory|swap|cgroup
-      | ulimit|hugepages?|network\w*|sockets?|connect\w*|disconnect\w*|reset\ by|peers?|remote
-      | hosts?|nodes?|nic|tcp|udp|ssl|tls|dns|http\w*|rpc|grpc|ports?|address\ already
-      | endpoint|server|servers|services?|rendezvous|stores?|store->get|heartbeats?|watchdogs?
-      | barriers?|collectives?|all_?reduce|all_?gather|broadcast|communicat\w+
-      | process\ ?groups?|ranks?\ \d+|workers?|daemon|raylet|actors?|engine|engines|executor
-      | timed?.?outs?|deadline|unreachable|unavailable|abort\w*|terminat\w+|killed|kill
-      | signals?|sig[a-z]{3,4}|segfault|segmentation|core\ dump\w*|crash\w*|corrupt\w*
-      | checksums?|disks?|quota|file\ ?systems?|i/o|input/output|nfs|lustre|s3|gcs|hdfs|bucket
-      | read-only|permission|hung|hangs?|stuck|deadlock\w*|internal|inner|runtime|unspecified
-      | launch\w*|synchroni[sz]\w*|async\w*|exit(?:ed|\ ?code|\ status)|status\ code|thread
-      | futex|pthread|fork|subprocess|child|plugin|librar(?:y|ies)|symbol|abi|undefined
-      | compil\w+|unsupported|not\ supported|not\ implemented|backends?|health\w*|unhealthy
-      | lost|fail\ to
+    \b(?: databases?|locked|handles?|process(?:es)?|background|client|clients|fs|io|cuda|cudnn
+      |cublas\w*|cusparse|cusolver|nvrtc|nvml|nvlink|nvswitch|nvidia|gpus?|npus?|mlus?
+      |xpus?|dcus?|ppus?|tpus?|hpus?|musa|mudnn|mublas|maca|mcblas|hip\w*|rocm|rccl|miopen
+      |roc\w+|triton|ascend\w*|acl\w*|aicore|aicpu|cann|hccl|hccs|hccp|cnrt|cncl|cnnl|cndrv
+      |nccl|mccl|bkcl|xccl|oneccl|ccl|gloo|mpi|ucx|ucc|rdma|roce|ibv?_?\w*|infiniband
+      |mlx5\w*|verbs|efa|sycl|level.zero|opencl|kunlun|cambricon|mthreads|metax|hygon|tbe
+      |gsp|xid|ecc|hbm|sram|vram|dram|devices?|chip|accelerators?|drivers?|firmware
+      |hardware|kernels?|streams?|pcie?|bus|dma|memory|oom|alloc\w*|mmap|shm|out.of.memory
+      |swap|cgroup|ulimit|hugepages?|network\w*|sockets?|connect\w*|disconnect\w*|reset\ by
+      |peers?|remote|hosts?|nodes?|nic|tcp|udp|ssl|tls|dns|http\w*|rpc|grpc|ports?
+      |address\ already|endpoint|server|servers|services?|rendezvous|stores?|store->get
+      |heartbeats?|watchdogs?|barriers?|collectives?|all_?reduce|all_?gather|broadcast
+      |communicat\w+|process\ ?groups?|ranks?\ \d+|workers?|daemon|raylet|actors?|engine
+      |engines|executor|timed?.?outs?|deadline|unreachable|unavailable|abort\w*|terminat\w+
+      |killed|kill|signals?|sig[a-z]{3,4}|segfault|segmentation|core\ dump\w*|crash\w*
+      |corrupt\w*|checksums?|disks?|quota|file\ ?systems?|i/o|input/output|nfs|lustre|s3
+      |gcs|hdfs|bucket|read-only|permission|hung|hangs?|stuck|deadlock\w*|internal|inner
+      |runtime|unspecified|launch\w*|synchroni[sz]\w*|async\w*|exit(?:ed|\ ?code|\ status)
+      |status\ code|thread|futex|pthread|fork|subprocess|child|plugin|librar(?:y|ies)
+      |symbol|abi|undefined|compil\w+|unsupported|not\ supported|not\ implemented|backends?
+      |health\w*|unhealthy|lost|fail\ to
     )\b
     | \b0x[0-9a-f]{2,} | \blib\w+\.so | \.(?:so|cpp|cc|cu|cuh|hpp)\b
     | \b(?:error|err|ret|return|status|result|exit)[ _]?(?:code|no|num)?\W{0,4}(?:is\ )?-?\d+
@@ -107,10 +109,13 @@ _OF_CODE = re.compile(
       |questions?|assert\w*|unexpected|unknown|requires?|already|twice|before|after
     )\b"""
 )
+# Where words are joined: `WorkerProc`, `FSTimeoutError`.
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 # Codes as makers write them: `CUDNN_STATUS_FAILED`, `EZ9999`, `cnrtSuccess`.
 _CODES = re.compile(
     r"\b[A-Z]{2,}[A-Z0-9]*(?:_[A-Z0-9]+){2,}\b|\b[A-Z]{1,4}\d{3,6}\b"
-    r"|\b(?:cu|nccl|hccl|cnrt|cncl|acl|rt|hip|mc|musa|xpu|mt|ze|ibv_)[A-Z]\w+|\berror:? -?\d{2,}\b"
+    r"|\b\w+::\w+|\b(?:cu|nccl|hccl|cnrt|cncl|acl|rt|hip|mc|musa|xpu|mt|ze|ibv_)[A-Z]\w+"
+    r"|\berror:? -?\d{2,}\b"
 )
 
 
@@ -242,9 +247,11 @@ def _of_others(raised: Raised) -> bool:
     if raised.library or short in _OF_NOBODY:
         return True
     words = own_words(raised.message)
-    if _FOREIGN.search(words) or _CODES.search(words):
+    name = "" if hasattr(builtins, short) else short
+    apart = _CAMEL.sub(" ", f"{name} {words}")
+    if _FOREIGN.search(apart) or _FOREIGN.search(words) or _CODES.search(words):
         return True
-    return short == "RuntimeError" and not _OF_CODE.search(raised.message)
+    return short in _GENERAL and not _OF_CODE.search(raised.message)
 
 
-_GENERAL = frozenset({"RuntimeError", "Exception", "BaseException", "OSError"})
+_GENERAL = frozenset({"RuntimeError", "Exception", "BaseException", "OSError", "SystemError"})
