@@ -248,14 +248,22 @@ _BY_HISTORY: Mapping[FailureKind, Callable[[_Case, Action], Action]] = MappingPr
 
 
 def _proven_fault(stage: StageRun) -> bool:
-    """Whether an error of the user's code is one: at once, or again at the same step."""
+    """Whether an error of the user's code is one: at once, or at the same step elsewhere too.
+
+    A broken chip errs at the same step too, but no other does.
+    """
     last, *before = in_vain(stage) or stage.attempts[-1:]
     failure = last.failure
     assert failure is not None, "the latest attempt has failed"  # noqa: S101
     at_once = last.resumed is None and not last.saved and (failure.step or 0) <= FIRST_STEP
     told = (failure.kind, failure.step, failure.evidence)
-    again = (one.failure for one in before if one.failure)
-    return at_once or any((one.kind, one.step, one.evidence) == told for one in again)
+    others = (one.failure for one in before if one.failure and _place(one) != _place(last))
+    return at_once or any((one.kind, one.step, one.evidence) == told for one in others)
+
+
+def _place(attempt: Attempt) -> tuple[str, str | None]:
+    """Return where an attempt failed: its pool and the node."""
+    return attempt.pool, attempt.failure.node if attempt.failure else None
 
 
 def _fits(case: _Case, avoid: tuple[str, ...], pool: str) -> bool:

@@ -260,11 +260,28 @@ def test_an_error_of_the_users_code_stops_at_once_on_the_first_step() -> None:
         assert events == [StageFailed("s", "user_code: EI0002")]
 
 
-def test_later_it_stops_when_it_comes_again_at_the_same_step() -> None:
+def test_later_it_stops_when_it_comes_again_at_the_same_step_elsewhere() -> None:
     planned = plan(stage("s"), pools=("a", "b"))
-    again, stops = played(planned, K.USER_CODE, K.USER_CODE, certain=False, step=7)
-    assert isinstance(again, RetryScheduled)
+    here, elsewhere, stops = played(planned, *[K.USER_CODE] * 3, certain=False, step=7)
+    assert isinstance(here, RetryScheduled)
+    assert isinstance(elsewhere, RetryScheduled)
+    assert (here.pool, elsewhere.pool) == ("a", "b")
     assert stops == StageFailed("s", "user_code: EI0002")
+
+
+def test_on_another_node_of_the_pool_is_elsewhere() -> None:
+    run = after(plan(stage("s"), a=pool("a", nodes=2)))
+    for number, node in enumerate(("n1", "n1", "n2"), start=1):
+        for event in failed(number, K.USER_CODE, certain=False, step=7, node=node):
+            run = apply(run, event, 0.0)
+        if number < 3:
+            run = apply(run, scheduled(run), 0.0)
+    assert answer(run) == StageFailed("s", "user_code: EI0002")
+
+
+def test_where_there_is_nowhere_else_the_same_step_is_no_proof_but_a_pause() -> None:
+    events = played(plan(stage("s")), *[K.USER_CODE] * 9, certain=False, step=7)
+    assert [type(event) for event in events] == [RetryScheduled, StagePaused]
 
 
 def test_what_comes_again_otherwise_is_not_the_users() -> None:
