@@ -19,7 +19,7 @@ from orchestrator.control.background import Background
 from orchestrator.control.desk import DrainedError
 from orchestrator.control.fence import Fence
 from orchestrator.control.saving import Save, leaving, refused
-from orchestrator.control.seat import PATIENCE_SECONDS, OverdueError, Seat
+from orchestrator.control.seat import PATIENCE_SECONDS, Seat, StuckError
 from orchestrator.core.artifact import Manifest
 from orchestrator.core.checkpoint import CheckpointId, Claim, Token, counting, parse_id
 from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
@@ -262,7 +262,7 @@ class Checkpoints:
         if self._saving is not None:
             with self._seat.busy("saving a checkpoint"):
                 if not self._saving[1].outlast(self._seat.go_on, PATIENCE_SECONDS):
-                    raise OverdueError(
+                    raise StuckError(
                         f"the checkpoint of step {self._saving[0].step} is not saved, and nothing "
                         f"has moved for {PATIENCE_SECONDS:.0f} s; check its storage"
                     )
@@ -271,7 +271,7 @@ class Checkpoints:
 
     def _judge(self, one: CheckpointId, save: Background) -> None:
         """Raise what went wrong with a save, but for a storage that may refuse a few in a row."""
-        if not isinstance(save.error, StorageError) or isinstance(save.error, OverdueError):
+        if not isinstance(save.error, StorageError) or isinstance(save.error, StuckError):
             self._skipped = 0
             save.check()
             return

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.control import names
-from orchestrator.control.seat import PATIENCE_SECONDS, Seat
+from orchestrator.control.seat import PATIENCE_SECONDS, Seat, StuckError
 from orchestrator.core.artifact import FileEntry
 from orchestrator.core.checkpoint import CheckpointId, counting, parse_id, surplus
 from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
@@ -65,16 +65,23 @@ class Save:
         try:
             self._save()
         except (ArtifactError, OSError) as error:
-            if isinstance(error, StorageError):
+            if isinstance(error, StorageError) and not isinstance(error, StuckError):
                 self._refuse(error)
             self.seat.fence.check()  # a newer attempt removes what this one has begun
             raise
 
     def _refuse(self, error: StorageError) -> None:
-        """Tell the others, who would wait for this worker, as far as the storage lets it."""
+        """Tell the others, of whom rank 0 would wait for this worker.
+
+        Raises:
+            StuckError: The storage refuses that too.
+        """
         text = json.dumps({REFUSED: str(error)})
-        with suppress(ArtifactError):
+        try:
             self.seat.desk.store.mark(acknowledgement(self.seat, self.checkpoint), text)
+        except ArtifactError:
+            if self.seat.rank:
+                raise StuckError(str(error)) from error
 
     def _save(self) -> None:
         seat = self.seat

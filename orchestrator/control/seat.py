@@ -21,8 +21,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 Found = TypeVar("Found")
 
 
-class OverdueError(StorageError):
-    """What others, or the storage, should have done has not come, and nothing moves any more."""
+class StuckError(StorageError):
+    """Nothing moves any more, or the others can't be told: no save may pass over that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Seat:
 
         Raises:
             CancelledError: The attempt was given up meanwhile.
-            OverdueError: Nothing came or moved for `patience` seconds; `what` is missing.
+            StuckError: Nothing came or moved for `patience` seconds; `what` is missing.
         """
         clock = self.desk.clock
         since = looked = clock.now()
@@ -86,7 +86,7 @@ class Seat:
                 looked, before, stood = now, stood, moves()
                 since = since if stood == before else now
             if now - since > patience:
-                raise OverdueError(
+                raise StuckError(
                     f"{what}, and nothing of it has moved for {patience:.0f} s; look whether all "
                     f"workers reach the storage, and make the same calls for checkpoints"
                 )

@@ -98,6 +98,9 @@ class Gang:
             worker.save(step, _write(name_of(step, self.attempt), rank))
         for worker in reversed(self.workers):
             worker.finish()
+            _, save = worker._saving or (None, None)
+            if save is not None and save.error is not None:
+                raise save.error  # a job may pass over it
 
     def save_all(self, steps: range) -> None:
         """Save several."""

@@ -191,6 +191,28 @@ def test_all_workers_pass_over_what_the_storage_refuses_one_of_them(
     assert any(f"was not saved: {told}" in line for line in lines(said[0]))
 
 
+@pytest.mark.parametrize(("rank", "kind"), [(0, None), (1, FailureKind.STORAGE)])
+def test_a_worker_for_which_rank_0_would_wait_fails_where_it_can_not_even_say_so(
+    bench: Bench, rank: int, kind: FailureKind | None
+) -> None:
+    def full(_folder: object, name: str, _part: str) -> None:
+        if "step-0000000001" in name:
+            raise StorageError("no room; free some space")
+
+    def no_room(name: str, _text: str) -> None:
+        if "acknowledged" in name:
+            raise StorageError("no room for a mark either")
+
+    bench.store = Interposed(bench.store, add=full, mark=no_room)  # type: ignore[assignment]
+    bench.clock = SystemClock()
+    bench.write(GANG)
+    asked = bench.request(params={"steps": 1}, needs=Needs(workers=2))
+    [*_, batch] = bench.stream(asked, rank)
+    failure = getattr(batch[-1], "failure", None)
+    assert getattr(failure, "kind", None) == kind
+    assert failure is None or failure.evidence == "no room; free some space"
+
+
 def test_a_checkpoint_that_was_refused_can_be_read_back_by_nobody(bench: Bench) -> None:
     refusing(bench, "seal", 1)
     for messages in gang(bench, "reads_back"):
