@@ -26,6 +26,7 @@ from orchestrator.adapters.raycluster.process import WorkerProcess
 SECONDS = 3.0
 MOST_WORKERS = 16  # of a gang that dies as a whole
 LINES = 50
+MOST_KNOWN = 5  # lines of the node: the worker's own last words are to stay among the last
 _TAIL_BYTES = 65_536
 _RAYS_MARKS = (":job_id:", ":actor_name:", ":task_name:")  # by which it tells whose lines follow
 _TOOL_SECONDS = 2.0
@@ -94,7 +95,7 @@ def remains(worker: WorkerProcess) -> list[str]:
         with suppress(OSError):
             lines += tail(Path(path), begin)
     known = [*kernel_lines(_kernel_records(), worker.pid, time.monotonic()), *_tool_lines()]
-    return [*lines, *known]
+    return [*lines, *known[-MOST_KNOWN:]]
 
 
 def tail(path: Path, begin: int = 0) -> list[str]:

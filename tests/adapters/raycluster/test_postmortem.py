@@ -38,7 +38,8 @@ def test_files_that_are_gone_or_shut_are_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "worker.out"
     file.write_text("last words\n")
     gone = (str(tmp_path / "gone"), 0)
-    dead = WorkerProcess("node", 1, None, (gone, (str(tmp_path), 0), (str(file), 0)))
+    files = (gone, (str(tmp_path), 0), (str(file), 0))
+    dead = WorkerProcess("node", 1, None, files=files)
 
     assert remains(dead)[0] == "last words"
 

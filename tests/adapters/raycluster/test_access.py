@@ -1,0 +1,77 @@
+"""How a process gets into a cluster that is slow to let it in."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from orchestrator.adapters.raycluster import access
+from orchestrator.core.errors import ClusterError
+
+SLOW = "No node info found matching attributes: '10.0.0.1' when trying to resolve node to connect"
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(access, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setenv(access._RECONNECT, "")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> list[Exception | None]:
+    """Let joining fail with one of `errors` after the other; return those that are left."""
+    left = list(errors)
+
+    def init(**_: object) -> None:
+        error = left.pop(0)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    return left
+
+
+def test_a_node_that_ray_does_not_know_yet_is_asked_for_again(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = failing(monkeypatch, RuntimeError(SLOW), ConnectionError("it timed out"), None)
+
+    assert access.connect(address)
+    assert left == []
+
+
+def test_what_no_patience_mends_is_told_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = failing(monkeypatch, RuntimeError("Version mismatch: 2.59 and 2.60\nmore"), None)
+
+    with pytest.raises(ClusterError, match=r"can't be joined: Version mismatch: 2\.59 and 2\.60$"):
+        access.connect(address)
+    assert len(left) == 1
+
+
+def test_who_is_slow_for_ever_is_told_in_the_end(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = failing(monkeypatch, *(RuntimeError(SLOW) for _ in range(4)))
+
+    with pytest.raises(ClusterError, match="No node info found"):
+        access.connect(address)
+    assert len(left) == 1, "three tries"
+
+
+def test_ray_waits_for_its_head_for_longer_than_the_product(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(access._RECONNECT)
+    failing(monkeypatch, None)
+    access.connect(address, patience=120.0)
+
+    assert int(os.environ[access._RECONNECT]) > 120  # noqa: TID251 - Ray reads it there
