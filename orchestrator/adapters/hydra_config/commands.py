@@ -50,6 +50,8 @@ def try_compose(
     if config is None:
         return None, problems
     data, unset = to_plain(config)
+    if not data:
+        return None, [*problems, *unset]
     _anchor_code(data)
     settings, wrong = try_parse(data)
     told = [problem.path for problem in (*problems, *unset)]

@@ -23,18 +23,16 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from orchestrator.adapters.hydra_config import messages, overriding, unreadable
-from orchestrator.adapters.hydra_config.loader import Loader, lean_choices
+from orchestrator.adapters.hydra_config.loader import REMEMBERED, Loader, lean_choices
 from orchestrator.core.errors import ConfigError, Problem
 
 HYDRA_VERSION = "1.3"
 
 # What Hydra raises for what a user wrote. It asserts on some malformed defaults lists, and goes
 # round in those that include themselves.
-MALFORMED = (ValueError, AssertionError, RecursionError)
-FOREIGN = (HydraException, OmegaConfBaseException, YAMLError, OSError, *MALFORMED)
+FOREIGN = (*unreadable.FOREIGN, unreadable.UnreadableError)
 
 
 def packaged() -> Path:
@@ -109,20 +107,20 @@ class Composer:
         try:
             return self._compose(choosing), []
         except FOREIGN as error:
-            first = self._problem(error)
-            if unreadable.is_cause(error):
-                return None, [first]
+            first = self._problems(error)
+            if isinstance(error, unreadable.UnreadableError):
+                return None, first
         accepted: list[Override] = []
         problems: dict[Problem, None] = {}
         for override in sorted(choosing, key=lambda o: o.package is not None):
             try:
                 self._compose([*accepted, override])
             except FOREIGN as error:
-                problems[self._problem(error)] = None
+                problems.update(dict.fromkeys(self._problems(error)))
             else:
                 accepted.append(override)
         if len(accepted) == len(choosing) or not problems:
-            return None, [first]
+            return None, first
         try:
             return self._compose(accepted), list(problems)
         except FOREIGN:
@@ -141,16 +139,38 @@ class Composer:
         OmegaConf.set_struct(config, value=False)
         return config
 
-    def _problem(self, error: BaseException) -> Problem:
-        if unreadable.is_cause(error):
-            return unreadable.problem(error, self.folders)
-        if isinstance(error, MALFORMED):
-            known = {RecursionError: "it goes in a circle", AssertionError: "bad defaults list"}
-            reason = known.get(type(error), messages.one_line(error))
-            what = f"a config can't be composed: {reason}"
-            return Problem(str(self.folders[0]), what, "mend the defaults list")
-        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-        return messages.foreign(cause)
+    def _problems(self, error: BaseException) -> list[Problem]:
+        if isinstance(error, unreadable.UnreadableError):
+            return [*error.problems]
+        if isinstance(error, RecursionError):
+            return [self._circle()]
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            cause = error.__cause__
+            return [
+                messages.foreign(cause if isinstance(cause, OmegaConfBaseException) else error)
+            ]
+        what = f"a config can't be composed: {messages.one_line(error)}"
+        return [Problem(self._last(), what, "mend the defaults list")]
+
+    def _last(self) -> str:
+        """Return the file that was looked at last."""
+        name = f"{self.loader.newest[-1]}.yaml" if self.loader.newest else ""
+        found = (folder / name for folder in self.folders if (folder / name).is_file())
+        return str(next(found, self.folders[0]))
+
+    def _circle(self) -> Problem:
+        """Return which files have each other in their defaults lists, as far as that is known."""
+        newest = list(self.loader.newest)
+        before = newest[:-1]
+        if not before or newest[-1] not in before:
+            return Problem(self._last(), "it is nested too deep", "write it flatter")
+        since = len(before) - 1 - before[::-1].index(newest[-1])
+        while since and newest[since] == newest[since - 1]:  # each is asked for several times
+            since -= 1
+        ring = dict.fromkeys(newest[max(since - REMEMBERED // 2, 0) :])
+        names = " -> ".join((*ring, next(iter(ring))))
+        what = f"a config can't be composed: it goes in a circle: {names}"
+        return Problem(self._last(), what, "mend the defaults list")
 
 
 def _apply(override: Override, config: DictConfig | None) -> Iterator[Problem]:

@@ -8,18 +8,26 @@ a defaults list asks for them. What comes out is the same.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import Overrides
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import InputDefault, ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
+
+from orchestrator.adapters.hydra_config.unreadable import Files
+
+REMEMBERED = 100
 
 
 class _Wave(ResultDefault):  # type: ignore[misc]  # Hydra has no types
@@ -30,8 +38,38 @@ class _Wave(ResultDefault):  # type: ignore[misc]  # Hydra has no types
         self.entries = entries
 
 
+class _Asked(CachingConfigRepository):  # type: ignore[misc]  # as above
+    """Config files, with the names of those that were asked for last."""
+
+    def __init__(self, files: IConfigRepository) -> None:
+        super().__init__(files)
+        self.newest: deque[str] = deque(maxlen=REMEMBERED)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        self.newest.append(config_path)
+        return super().load_config(config_path)
+
+
 class Loader(ConfigLoaderImpl):  # type: ignore[misc]  # as above
-    """Loads a config of any number of files in a time that grows with their number."""
+    """Loads a config of any number of files in a time that grows with their number.
+
+    `newest` are the names of the files that it looked at last.
+    """
+
+    def __init__(self, path: ConfigSearchPath) -> None:
+        """Take the folders to look in."""
+        super().__init__(path)
+        self.repository = Files(path)
+        self.newest: Sequence[str] = ()
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], IConfigRepository]:
+        parsed = OverridesParser.create().parse_overrides(overrides=overrides)
+        repo = _Asked(self.repository)
+        self.newest = repo.newest
+        self._process_config_searchpath(config_name, parsed, repo)
+        return parsed, repo
 
     def _compose_config_from_defaults_list(
         self, defaults: list[ResultDefault], repo: IConfigRepository

@@ -5,57 +5,85 @@ from __future__ import annotations
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.adapters.hydra_config import messages
+from orchestrator.adapters.hydra_config import messages, references
+from orchestrator.adapters.hydra_config.weighing import allowed
 from orchestrator.core.errors import Problem
 from orchestrator.core.spec import Json
 
 
 def to_plain(config: DictConfig) -> tuple[dict[str, Json], list[Problem]]:
-    """Return `config` resolved, less what has no value, and a problem for each of those."""
-    problems: list[Problem] = []
+    """Return `config` resolved, less what has no value, and a problem for each of those.
+
+    Nothing is returned where its `${...}` stand for more than what is written can mean.
+    """
+    reading = _Reading()
     try:
-        return _mapping(config, (), problems), problems
+        data = OmegaConf.to_container(config, resolve=False)
+        own = {key: part for key, part in data.items() if key != "hydra"}
+        explosive = [*references.explosive(own)]
+        if explosive:
+            return {}, explosive
+        reading.most = allowed(references.written(own))
+        return reading.mapping(config, ()), reading.problems
     except RecursionError:
         return {}, [Problem("", "the config refers to itself", "look for ${...} in a circle")]
+    except _TooMuchError as error:
+        what = f"its ${{...}} stand for more than {reading.most:,} values"
+        return {}, [Problem(str(error), what, "write out what is needed")]
 
 
-def _mapping(node: DictConfig, path: tuple[str, ...], problems: list[Problem]) -> dict[str, Json]:
-    found: dict[str, Json] = {}
-    for key in node:
-        if path or key != "hydra":
-            problem = _unset(node, key, (*path, str(key)))
-            if problem:
-                problems.append(problem)
-            else:
-                found[str(key)] = _value(node[key], (*path, str(key)), problems)
-    return found
+class _TooMuchError(Exception):
+    """What stands at a place is more than can be meant."""
 
 
-def _list(node: ListConfig, path: tuple[str, ...], problems: list[Problem]) -> list[Json]:
-    found: list[Json] = []
-    for index in range(len(node)):
-        problem = _unset(node, index, (*path, str(index)))
-        if problem:
-            problems.append(problem)
-        else:
-            found.append(_value(node[index], (*path, str(index)), problems))
-    return found
+class _Reading:
+    """A walk through a config, that counts what it comes to by `${...}`: `most` at most."""
 
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.most = 0
+        self._added = 0
 
-def _value(value: Json, path: tuple[str, ...], problems: list[Problem]) -> Json:
-    if isinstance(value, DictConfig):
-        return _mapping(value, path, problems)
-    return _list(value, path, problems) if isinstance(value, ListConfig) else value
+    def mapping(
+        self, node: DictConfig, path: tuple[str, ...], *, referred: bool = False
+    ) -> dict[str, Json]:
+        found: dict[str, Json] = {}
+        for key in node:
+            if path or key != "hydra":
+                self._take(node, key, (*path, str(key)), found, referred=referred)
+        return found
 
+    def _take(
+        self,
+        node: DictConfig | ListConfig,
+        key: str | int,
+        path: tuple[str, ...],
+        found: dict[str, Json],
+        *,
+        referred: bool,
+    ) -> None:
+        """Put what `node` has at `key` into `found`, or a problem to the others."""
+        where = ".".join(path)
+        self._added += referred
+        if self._added > self.most:
+            raise _TooMuchError(where)
+        if OmegaConf.is_missing(node, key):
+            self.problems.append(Problem(where, "is missing", f"set {where}=VALUE"))
+            return
+        refers = OmegaConf.is_interpolation(node, key)
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            self.problems.append(Problem(where, messages.first_line(error), "mend the ${...}"))
+            return
+        found[str(key)] = self._value(value, path, referred=referred or refers)
 
-def _unset(node: DictConfig | ListConfig, key: object, path: tuple[str, ...]) -> Problem | None:
-    where = ".".join(path)
-    if OmegaConf.is_missing(node, key):
-        return Problem(where, "is missing", f"set {where}=VALUE")
-    if not OmegaConf.is_interpolation(node, key):
-        return None
-    try:
-        node[key]
-    except OmegaConfBaseException as error:
-        return Problem(where, messages.first_line(error), "mend the ${...}")
-    return None
+    def _value(self, value: Json, path: tuple[str, ...], *, referred: bool) -> Json:
+        if isinstance(value, DictConfig):
+            return self.mapping(value, path, referred=referred)
+        if not isinstance(value, ListConfig):
+            return value
+        found: dict[str, Json] = {}
+        for index in range(len(value)):
+            self._take(value, index, (*path, str(index)), found, referred=referred)
+        return list(found.values())

@@ -1,45 +1,100 @@
-"""Which file can't be read, where, and why: one line in place of a traceback."""
+"""Which file can't be read, where, and why: one line in place of a traceback.
+
+Hydra says of most errors that it runs into what is wrong, and not in which file. So each file is
+looked through before Hydra gets it, and whatever is raised while it reads one gets its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 from yaml.reader import ReaderError
 
+from orchestrator.adapters.hydra_config import messages, weighing
 from orchestrator.core.errors import Problem
 
+# What reading one file raises: Hydra asserts on some defaults lists, numbers can be too long.
+FOREIGN = (
+    HydraException,
+    OmegaConfBaseException,
+    YAMLError,
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+)
 
-def is_cause(error: BaseException) -> bool:
-    """Whether `error` says that a file can't be read, and not that there is none."""
-    bad = isinstance(error, YAMLError | OSError | UnicodeDecodeError)
-    return bad and not isinstance(error, HydraException)
+
+class UnreadableError(Exception):
+    """A file can't be read; `problems` say why."""
+
+    def __init__(self, *problems: Problem) -> None:
+        """Take all that is wrong with one file."""
+        self.problems = problems
+        super().__init__(*problems)
 
 
-def problem(error: BaseException, folders: Iterable[Path]) -> Problem:
-    """Return what `error` says of a file under `folders`."""
+class Files(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
+    """The config files on Hydra's search path."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Return what a file says.
+
+        Raises:
+            UnreadableError: It can't be read, or something in it is not what it seems.
+        """
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None or source.scheme() != "file":
+            return super().load_config(config_path)
+        file = Path(source.path) / source._normalize_file_name(config_path)  # noqa: SLF001 - as its own methods do
+        try:
+            found = _faults(file)
+            if not found:
+                return super().load_config(config_path)
+        except FOREIGN as error:
+            raise UnreadableError(_problem(error, file)) from error
+        raise UnreadableError(
+            *(Problem(f"{file}:{one.line}:{one.column}", one.what, one.hint) for one in found)
+        )
+
+
+def _faults(file: Path) -> list[weighing.Fault]:
+    found: list[weighing.Fault] = []
+    with suppress(YAMLError):  # told by who reads it for good, in the words of OmegaConf's reader
+        found.extend(weighing.faults(file.read_text(encoding="utf-8")))
+    return found
+
+
+def _problem(error: BaseException, file: Path) -> Problem:
+    """Return what `error`, which was raised while `file` was read, says of it."""
     reason = " ".join(str(error).split())
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
-        where = f"{mark.name}:{mark.line + 1}:{mark.column + 1}"
-        reason = " ".join(str(error.problem or error.context).split())
-        return Problem(where, f"is not YAML: {reason}", "mend the file")
+        what = " ".join(str(error.problem or error.context).split())
+        where = f"{file}:{mark.line + 1}:{mark.column + 1}"
+        return Problem(where, f"is not YAML: {what}", "mend the file")
     if isinstance(error, ReaderError):
         what = f"is not YAML: it holds the character {error.character!r}"
-        return Problem(str(error.name), what, "save it as UTF-8 text")
+        return Problem(str(file), what, "save it as UTF-8 text")
+    if isinstance(error, UnicodeDecodeError):
+        return Problem(str(file), f"is not YAML: {reason}", "save it as UTF-8 text")
     if isinstance(error, OSError):
-        return Problem(str(error.filename or ""), f"can't be read: {error.strerror or reason}")
-    lost = next(_not_utf8(folders), "")
-    return Problem(str(lost), f"is not YAML: {reason}", "save it as UTF-8 text")
-
-
-def _not_utf8(folders: Iterable[Path]) -> Iterator[Path]:
-    for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
-        try:
-            file.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            yield file
-        except OSError:
-            continue
+        return Problem(str(file), f"can't be read: {error.strerror or reason}", "mend the file")
+    if isinstance(
+        error, AssertionError | AttributeError | TypeError
+    ):  # Hydra takes it for granted
+        reason = "bad defaults list"
+    elif isinstance(error, OmegaConfBaseException):
+        key = getattr(error, "full_key", None)
+        reason = f"{key}: {messages.first_line(error)}" if key else messages.first_line(error)
+    hint = "mend the defaults list" if "defaults" in reason else "mend the file"
+    return Problem(str(file), f"a config can't be composed: {reason}", hint)
