@@ -7,7 +7,8 @@ from copy import deepcopy
 
 import yaml
 
-from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.adapters.hydra_config import weighing
+from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec import Json
 
@@ -29,7 +30,9 @@ def _set(made: dict[str, Json], config: Mapping[str, Json], word: str) -> Proble
     """Set one value; what is no key of its place, the parser will say."""
     path, equals, text = word.lstrip("+").partition("=")  # a key may be new in any case
     if not equals or not path:
-        return Problem("", f"{word!r} is no override", "write KEY=VALUE, as roles.serve=ascend")
+        return Problem(
+            "", f"{shown(word)} is no override", "write KEY=VALUE, as roles.serve=ascend"
+        )
     *parents, last = path.split(".")
     holder: Json = made
     for part in parents:
@@ -38,7 +41,9 @@ def _set(made: dict[str, Json], config: Mapping[str, Json], word: str) -> Proble
         hint = choices(path.partition(".")[0], config, "keys of the config")
         return Problem(path, "there is no such place in the run's config", hint)
     try:
-        holder[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return Problem(path, f"{text!r} is no value", "quote it")
-    return None
+        fault = next(weighing.faults(text), None)
+        if fault is None:
+            holder[last] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return Problem(path, f"{shown(text)} is no value", "quote it")
+    return Problem(path, fault.what, fault.hint) if fault else None

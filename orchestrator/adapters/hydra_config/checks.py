@@ -10,16 +10,15 @@ import re
 from collections.abc import Iterator, Mapping
 
 from orchestrator.adapters.hydra_config import emulated
-from orchestrator.core.errors import Problem
+from orchestrator.core.bounds import MOMENT, MOST
+from orchestrator.core.errors import Problem, shown
 from orchestrator.core.spec import Json
-
-MOST = 10**15  # endless is `null`, never an infinite number
 
 # The least and the most that a figure may be; "not a number" is refused with both.
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "cost_limit": (0, MOST),
-    "time_limit": (0, MOST),
+    "time_limit": (MOMENT, MOST),
     "attempt_limit": (1, 1_000_000),
     "priority": (-1000, 1000),
     "tracking.system_seconds": (0, 86_400),
@@ -41,6 +40,10 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "fleet.pools.*.emulation.faults.*.factor": (1, 1_000_000),
     "fleet.pools.*.emulation.faults.*.seconds": (0, 86_400),
     "fleet.pools.*.accelerator.memory_gb": (0, MOST),
+    "fleet.pools.*.accelerator.bandwidth_tbs": (0, MOST),
+    "fleet.pools.*.accelerator.bf16_tflops": (0, MOST),
+    "fleet.pools.*.accelerator.fp8_tflops": (0, MOST),
+    "fleet.pools.*.accelerator.link_gbs": (0, MOST),
     "fleet.pools.*.accelerator.price_per_hour": (0, MOST),
     "pipeline.stages.*.hours": (0, 1_000_000),
     "pipeline.stages.*.needs.workers": (1, 1_000_000),
@@ -50,12 +53,15 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "pipeline.stages.*.needs.memory_gb": (0, MOST),
     "pipeline.stages.*.limits.attempts": (1, 1000),
     "pipeline.stages.*.limits.tries": (1, 1000),
-    "pipeline.stages.*.limits.timeout": (0, MOST),
+    "pipeline.stages.*.limits.timeout": (MOMENT, MOST),
+    "pipeline.stages.*.limits.total": (1, 1_000_000),
+    "pipeline.stages.*.limits.grace": (0, MOST),
+    "pipeline.stages.*.limits.queued": (0, MOST),
     "pipeline.stages.*.limits.pending": (0, MOST),
     "pipeline.stages.*.limits.cost": (0, MOST),
     "pipeline.stages.*.limits.backoff": (0, 86_400),
     "pipeline.stages.*.recovery.checkpoints": (1, 1000),
-    "pipeline.stages.*.recovery.rate": (0.0, 1.0),
+    "pipeline.stages.*.recovery.rate": (0.000001, 1.0),
     "pipeline.stages.*.recovery.accumulate": (2, 64),
     "pipeline.stages.*.recovery.keep": (1, 1000),
     "pipeline.stages.*.watch.hang": (1, MOST),
@@ -81,6 +87,14 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "pipeline.stages.*.endpoint.replicas": (1, 10_000),
 }
 
+# Tags by which MLflow, and what writes there, know a run; a user's own would stand in their place.
+OURS = frozenset(
+    {"run.id", "level", "pipeline", "fleet", "emulated", "state", "pools", "summary", "overrides"}
+)
+RESERVED = ("mlflow.", "orchestrator.", "pool.", "reused.", "failure.")
+LAWFUL = frozenset({"mlflow.note.content"})
+LONGEST_TAG = 250  # characters of a tag's name that MLflow takes
+
 PATTERN = "fleet.pools.*.accelerator.diagnostic_failed"
 
 
@@ -91,12 +105,24 @@ def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and not low <= value <= high:  # type: ignore[operator]
                 hint = f"at least {low}" if high is MOST else f"{low} to {high}"
-                yield Problem(path, f"{value!r} is out of bounds", hint)
+                yield Problem(path, f"{shown(value)} is out of bounds", hint)
     for path, value in _at(data, PATTERN.split("."), ()):
         if isinstance(value, str) and not _compiles(value):
-            yield Problem(path, f"{value!r} is no regular expression", "escape what it means")
+            yield Problem(path, f"{shown(value)} is no regular expression", "escape what it means")
     yield from emulated.problems(_mapping(_mapping(data.get("fleet")).get("pools")))
+    yield from _tag_problems(_mapping(data.get("tags")))
     yield from _endpoint_names(_mapping(_mapping(data.get("pipeline")).get("stages")))
+
+
+def _tag_problems(tags: Mapping[str, Json]) -> Iterator[Problem]:
+    for name in tags:
+        if len(name) > LONGEST_TAG:
+            what = f"{shown(name)} is too long for the name of a tag"
+            yield Problem(f"tags.{name}", what, f"use up to {LONGEST_TAG} characters")
+        elif name in OURS or (name.startswith(RESERVED) and name not in LAWFUL):
+            whose = "MLflow's own" if name.startswith("mlflow.") else "taken: runs are found by it"
+            hint = "rename it; mlflow.note.content is the description, pipeline.name names a run"
+            yield Problem(f"tags.{name}", f"the tag {shown(name)} is {whose}", hint)
 
 
 def _compiles(pattern: str) -> bool:
@@ -112,7 +138,7 @@ def _endpoint_names(stages: Mapping[str, Json]) -> Iterator[Problem]:
     for name, stage in stages.items():
         endpoint = _mapping(_mapping(stage).get("endpoint")).get("name")
         if isinstance(endpoint, str) and seen.setdefault(endpoint, name) != name:
-            what = f"{endpoint!r} is the endpoint of stage {seen[endpoint]!r} too"
+            what = f"{shown(endpoint)} is the endpoint of stage {seen[endpoint]!r} too"
             yield Problem(f"pipeline.stages.{name}.endpoint.name", what, "rename one")
 
 

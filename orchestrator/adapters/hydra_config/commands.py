@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.adapters.hydra_config.parse import try_parse
-from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Json
@@ -99,16 +99,21 @@ def show(
 
     from orchestrator.adapters.hydra_config import messages
     from orchestrator.adapters.hydra_config.composer import Composer
+    from orchestrator.adapters.hydra_config.plain import to_plain
 
     composer = Composer(config_dir, config_name)
     config, problems = composer.compose(overrides)
     if config is None or problems:
         raise ConfigError(problems)
+    if resolve:
+        data, problems = to_plain(config)
+        if not data:
+            raise ConfigError(problems)
     config = composer.hydra.get_sanitized_cfg(config, kind)
     if package not in {None, "_global_"}:
         part = OmegaConf.select(config, package)
         if part is None:
-            raise ConfigError([Problem("--package", f"{package!r} is not in the config")])
+            raise ConfigError([Problem("--package", f"{shown(package)} is not in the config")])
         if not OmegaConf.is_config(part):
             return f"{part}\n"
         config = part
@@ -134,7 +139,9 @@ def info(
     from orchestrator.adapters.hydra_config.composer import Composer
 
     if kind not in INFO:
-        raise ConfigError([Problem("--info", f"{kind!r} is none", choices(kind, INFO, "kinds"))])
+        raise ConfigError(
+            [Problem("--info", f"{shown(kind)} is none", choices(kind, INFO, "kinds"))]
+        )
     composer = Composer(config_dir, config_name)
     _, problems = composer.compose(overrides)
     if problems:

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.adapters.hydra_config import messages, overriding, unreadable
 from orchestrator.adapters.hydra_config.loader import REMEMBERED, Loader, lean_choices
-from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.errors import ConfigError, Problem, shown
 
 HYDRA_VERSION = "1.3"
 
@@ -52,7 +52,7 @@ class Composer:
     def __init__(self, config_dir: Path | None = None, config_name: str = "config") -> None:
         """Raise `ConfigError` when `config_dir` is no folder."""
         if config_dir is not None and not config_dir.is_dir():
-            what = f"{str(config_dir)!r} is not a folder"
+            what = f"{shown(str(config_dir))} is not a folder"
             raise ConfigError([Problem("--config-dir", what, "name one that holds YAML files")])
         self.config_name = config_name
         self.folders = [*([config_dir.resolve()] if config_dir else []), packaged()]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from orchestrator.core.emulation import HOST_DEVICE, OWN, Emulation, FaultType
-from orchestrator.core.errors import Problem
+from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec import Json
 from orchestrator.emulation.catalogue import catalogue
@@ -39,11 +39,11 @@ def _name_problems(
 ) -> Iterator[Problem]:
     plain, own = str(getattr(_PLAIN, what)), chip.get(what)
     asked = emulation.get(what, plain)
-    if asked == plain or not isinstance(own, str):
+    if asked == plain or not isinstance(own, str) or not isinstance(asked, str):
         return
     if asked not in {OWN, own}:
-        hint = f"set {plain!r}, or {own!r}, which is the chip's"
-        yield Problem(f"{path}.{what}", f"{asked!r} is not the {what} of this chip", hint)
+        hint = f"set {plain!r}, or {shown(own)}, which is the chip's"
+        yield Problem(f"{path}.{what}", f"{shown(asked)} is not the {what} of this chip", hint)
     elif own in _TAKEN[what]:
         hint = f"set {plain!r}: the faults come all the same"
         said = f"torch has a {what} {own!r} of its own, so it can't be emulated"
@@ -55,7 +55,9 @@ def _operator_problems(path: str, emulation: Mapping[str, Json]) -> Iterator[Pro
         names = emulation.get(field)
         for name in names if isinstance(names, list) else []:
             if not _OPERATOR.fullmatch(str(name)):
-                yield Problem(f"{path}.{field}", f"{name!r} is no operator", "as in 'aten::silu'")
+                yield Problem(
+                    f"{path}.{field}", f"{shown(name)} is no operator", "as in 'aten::silu'"
+                )
         if names and emulation.get("device", HOST_DEVICE) == HOST_DEVICE:
             what = "a plain CPU device lacks no operator"
             yield Problem(f"{path}.{field}", what, f"set emulation.device={OWN}")
@@ -65,20 +67,23 @@ def _fault_problems(path: str, fault: Mapping[str, Json]) -> Iterator[Problem]:
     if (fault.get("at_step") is None) == (fault.get("rate") is None):
         both = "neither" if fault.get("rate") is None else "both"
         yield Problem(path, f"sets {both} of 'at_step' and 'rate'", "set one of them")
-    name, told = fault.get("signature"), fault.get("what") in _TOLD
+    name, kind = fault.get("signature"), fault.get("what")
+    if not isinstance(kind, str):
+        return
+    told = kind in _TOLD
     texts = sum(fault.get(field) is not None for field in ("signature", "text"))
     if told and texts != 1:
         which = "both" if texts else "neither"
-        what = f"{fault['what']!r} sets {which} of 'signature' and 'text'"
+        what = f"{kind!r} sets {which} of 'signature' and 'text'"
         yield Problem(path, what, "set one of them")
     elif texts > 1 and fault.get("what") in _MAY_TELL:
-        yield Problem(path, f"{fault['what']!r} sets both of 'signature' and 'text'", "set one")
+        yield Problem(path, f"{kind!r} sets both of 'signature' and 'text'", "set one")
     elif texts and not told and fault.get("what") not in _MAY_TELL:
-        what = f"{fault.get('what')!r} tells nothing, but sets 'signature' or 'text'"
+        what = f"{shown(kind)} tells nothing, but sets 'signature' or 'text'"
         yield Problem(path, what, "leave it out")
     yield from _error_problems(path, fault)
     if isinstance(name, str) and name not in catalogue():
-        what = f"{name!r} is no documented error"
+        what = f"{shown(name)} is no documented error"
         yield Problem(f"{path}.signature", what, choices(name, catalogue(), "errors"))
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.adapters.hydra_config.schema import NAME_PATTERN, NAMED, names_at
-from orchestrator.core.errors import Problem
+from orchestrator.core.checks import LONGEST_NAME
+from orchestrator.core.errors import Problem, shown
 from orchestrator.core.hardware import Role
 from orchestrator.core.nearest import choices
 
-SHOWN = 80
 ROLE_LIKE = ("role", "pool", "pools")
 
 EXPECTED: Mapping[str, str] = {
@@ -37,7 +37,7 @@ def problems(errors: Sequence[Any]) -> Iterator[Problem]:
             yield problem(error)
         elif _is_of_words(error):
             path = ".".join(map(str, error["loc"][:-1]))
-            what = f"{shorten(error['input'])} is neither a number nor {error['ctx']['expected']}"
+            what = f"{shown(error['input'])} is neither a number nor {error['ctx']['expected']}"
             yield Problem(path, what)
 
 
@@ -65,14 +65,8 @@ def unknown_key(path: Sequence[str], exists: Callable[[Sequence[str]], bool]) ->
         if known is not None and part not in known:
             return _unknown((*before, part), known)
         if before in NAMED and not exists((*before, part)):
-            return Problem(".".join((*before, part)), f"no such {before[-1][:-1]} {part!r}")
+            return Problem(".".join((*before, part)), f"no such {before[-1][:-1]} {shown(part)}")
     return None
-
-
-def shorten(value: object) -> str:
-    """Return `value` as it is shown: by `!r`, on one line, not too long."""
-    shown = repr(value)
-    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
 
 
 def foreign(error: BaseException) -> Problem:
@@ -101,7 +95,7 @@ def _unknown(path: tuple[str, ...], known: Sequence[str]) -> Problem:
     if len(path) == 1 and path[0] in (*ROLE_LIKE, *Role):
         roles = ", ".join(f"roles.{role.value}" for role in Role)
         hint = f"a role is bound to a pool by roles.ROLE=POOL: {roles}"
-    return Problem(".".join(path), f"unknown key {path[-1]!r}", hint)
+    return Problem(".".join(path), f"unknown key {shown(path[-1])}", hint)
 
 
 def _unexpected(path: tuple[str, ...], _error: Mapping[str, Any]) -> Problem:
@@ -119,7 +113,7 @@ def _missing(path: tuple[str, ...], _error: Mapping[str, Any]) -> Problem:
 def _choice(path: tuple[str, ...], error: Mapping[str, Any]) -> Problem:
     names = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
     return Problem(
-        ".".join(path), f"{error['input']!r} is none of its values", _choices(error, names)
+        ".".join(path), f"{shown(error['input'])} is none of its values", _choices(error, names)
     )
 
 
@@ -135,16 +129,17 @@ def _bad_key(path: tuple[str, ...], error: Mapping[str, Any]) -> Problem:
 
 
 def _bad_name(path: tuple[str, ...], error: Mapping[str, Any]) -> Problem:
-    what = f"{error['input']!r} is no name"
-    return Problem(".".join(path), what, f"a name matches {NAME_PATTERN}")
+    what = f"{shown(error['input'])} is no name"
+    hint = f"a name matches {NAME_PATTERN}, and has {LONGEST_NAME} characters at most"
+    return Problem(".".join(path), what, hint)
 
 
 def _wrong(path: tuple[str, ...], error: Mapping[str, Any]) -> Problem:
     expected = EXPECTED.get(error["type"])
-    shown = shorten(error["input"])
+    given = shown(error["input"])
     if expected is None:
-        return Problem(".".join(path), f"{shown}: {error['msg']}")
-    return Problem(".".join(path), f"{shown} is not {expected}")
+        return Problem(".".join(path), f"{given}: {error['msg']}")
+    return Problem(".".join(path), f"{given} is not {expected}")
 
 
 _BY_TYPE: Mapping[str, Callable[[tuple[str, ...], Mapping[str, Any]], Problem]] = {
@@ -153,4 +148,5 @@ _BY_TYPE: Mapping[str, Callable[[tuple[str, ...], Mapping[str, Any]], Problem]] 
     "enum": _choice,
     "literal_error": _choice,
     "string_pattern_mismatch": _bad_name,
+    "string_too_long": _bad_name,
 }

@@ -14,11 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from orchestrator.adapters.hydra_config import messages
 from orchestrator.adapters.hydra_config.schema import NAMED
-from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
 
 # A name longer than this is no file: to ask for it would be an error of the operating system.
 LONGEST = 200
+# What Hydra's parser raises: of a number with thousands of digits a ValueError.
+UNPARSED = (HydraException, ValueError, RecursionError)
 HOW = "write KEY=VALUE, and quote special characters"
 
 
@@ -32,15 +34,20 @@ def parse(
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except HydraException as error:
-            what = f"{text!r} is no override: {messages.first_line(error)}"
+        except UNPARSED as error:
+            reason = (
+                "nested too deep"
+                if isinstance(error, RecursionError)
+                else messages.first_line(error)
+            )
+            what = f"{shown(text)} is no override: {reason}"
             problems.append(Problem("", what, HOW))
             continue
         override.config_loader = loader  # a sweep by glob(...) asks it for names
         if override.key_or_group:
             parsed.append(override)
         else:
-            problems.append(Problem("", f"{text!r} is no override: it has no key", HOW))
+            problems.append(Problem("", f"{shown(text)} is no override: it has no key", HOW))
     return parsed, problems
 
 
@@ -64,7 +71,7 @@ def sweeps(overrides: Iterable[Override]) -> Iterator[Problem]:
     """Yield a problem for each override that has several values."""
     for override in overrides:
         if override.is_sweep_override():
-            what = f"{override.input_line!r} has several values"
+            what = f"{shown(override.input_line)} has several values"
             hint = "sweep over them with -m, or write a list as [a,b] and text as 'a,b'"
             yield Problem(override.key_or_group, what, hint)
 
@@ -83,7 +90,7 @@ def unknown_options(
             if name is None:
                 yield override, Problem(path, "null chooses no config", f"remove it: ~{path}")
             elif not _is_config(repository, f"{group}/{name}"):
-                what = f"{str(name)!r} is not one of the configs in {group}/"
+                what = f"{shown(str(name))} is not one of the configs in {group}/"
                 yield override, Problem(path, what, choices(str(name), known, "configs"))
 
 
@@ -112,7 +119,7 @@ def with_hint(override: Override, problem: Problem, config: DictConfig | None) -
     if keys[0] in messages.ROLE_LIKE and len(keys) > 1:
         value = override.get_value_element_as_str()
         hint = f"a role is bound to a pool by roles.{keys[1]}={value}"
-        return Problem(".".join(keys), f"unknown key {keys[0]!r}", hint)
+        return Problem(".".join(keys), f"unknown key {shown(keys[0])}", hint)
     return problem
 
 
@@ -125,7 +132,9 @@ def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
     endless = [o for o in overrides if o.is_sweep_override() and not o.is_discrete_sweep()]
     if endless:
         raise ConfigError(
-            Problem(o.key_or_group, f"{o.input_line!r} has no end of values", "use range(...)")
+            Problem(
+                o.key_or_group, f"{shown(o.input_line)} has no end of values", "use range(...)"
+            )
             for o in endless
         )
     lines = {override.get_key_element(): _lines(override) for override in overrides}

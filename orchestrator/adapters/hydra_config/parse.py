@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.adapters.hydra_config import checks, messages
 from orchestrator.adapters.hydra_config.schema import NAMED, Document
-from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.hardware import Fleet
 from orchestrator.core.policy import Bounds
 from orchestrator.core.settings import Settings
@@ -95,7 +95,7 @@ def _name_by_key(data: Json) -> Iterator[Problem]:
             given = item.setdefault("name", name)
             if given != name:
                 where = ".".join((*path, name, "name"))
-                yield Problem(where, f"{given!r} differs from its key", "rename the key")
+                yield Problem(where, f"{shown(given)} differs from its key", "rename the key")
                 item["name"] = name
 
 

@@ -24,6 +24,7 @@ from typing import (
 
 from pydantic import ConfigDict, Field
 
+from orchestrator.core.checks import LONGEST_NAME
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.qualification import Rules
 from orchestrator.core.settings import (
@@ -36,8 +37,8 @@ from orchestrator.core.settings import (
 from orchestrator.core.signatures import Signature
 from orchestrator.core.spec import Stage
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
-Name: TypeAlias = Annotated[str, Field(pattern=NAME_PATTERN)]
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
+Name: TypeAlias = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from orchestrator.adapters.job_source.signature import (
     of_job,
     wrong_parameters,
 )
-from orchestrator.core.errors import Problem
+from orchestrator.core.errors import Problem, shown
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec import Json, Pipeline, Stage
 
@@ -33,7 +33,7 @@ Reader: TypeAlias = Callable[[str, Definition | None], Signature]
 def check(pipeline: Pipeline, jobs: JobSettings) -> tuple[Problem, ...]:
     """Return what is wrong with the jobs and engines of `pipeline`, and with their parameters."""
     lost = tuple(
-        Problem(f"jobs.code.{index}", f"{folder!r} is not a folder", "mend jobs.code")
+        Problem(f"jobs.code.{index}", f"{shown(folder)} is not a folder", "mend jobs.code")
         for index, folder in enumerate(jobs.code)
         if not Path(folder).is_dir()
     )

@@ -9,6 +9,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TypeAlias
 
+from orchestrator.core.errors import shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.settings import JobSettings
 
@@ -30,7 +31,7 @@ def look_up(dotted: str, jobs: JobSettings) -> Definition | None:
     """Return the definition that `dotted` names, `None` where it is made in another way."""
     module, _, name = dotted.rpartition(".")
     if not module or not all(part.isidentifier() for part in dotted.split(".")):
-        raise LookupProblem(f"{dotted!r} is no dotted name", "write PACKAGE.MODULE.FUNCTION")
+        raise LookupProblem(f"{shown(dotted)} is no dotted name", "write PACKAGE.MODULE.FUNCTION")
     for _ in range(MAX_REEXPORTS):
         _check_allowed(f"{module}.{name}", jobs)
         spec = _module(module, jobs)
@@ -39,13 +40,13 @@ def look_up(dotted: str, jobs: JobSettings) -> Definition | None:
         if not isinstance(found, ast.ImportFrom):
             return found
         module, name = _import_target(found, name, module, package=_is_package(spec))
-    raise LookupProblem(f"{dotted!r} is imported in a circle")
+    raise LookupProblem(f"{shown(dotted)} is imported in a circle")
 
 
 def _check_allowed(dotted: str, jobs: JobSettings) -> None:
     if not any(dotted.startswith(f"{package}.") for package in jobs.packages):
         packages = ", ".join(jobs.packages) or "none"
-        what = f"{dotted!r} is in no package that jobs may come from ({packages})"
+        what = f"{shown(dotted)} is in no package that jobs may come from ({packages})"
         raise LookupProblem(what, "add its package to jobs.packages")
 
 
@@ -55,13 +56,13 @@ def _module(dotted: str, jobs: JobSettings) -> ModuleSpec:
     spec, so_far = None, ""
     for part in dotted.split("."):
         if so_far and locations is None:
-            raise LookupProblem(f"{so_far!r} is a module and holds no {part!r}")
+            raise LookupProblem(f"{shown(so_far)} is a module and holds no {shown(part)}")
         name = f"{so_far}.{part}" if so_far else part
         spec = find_spec(name, jobs.code, locations)
         if spec is None:
             known = _children(locations) if locations else ()
             hint = choices(part, known, "modules") if known else "set jobs.code to its folder"
-            raise LookupProblem(f"there is no module {name!r} on the import path", hint)
+            raise LookupProblem(f"there is no module {shown(name)} on the import path", hint)
         so_far = name
         locations = spec.submodule_search_locations
     assert spec is not None, "a dotted name has a part"  # noqa: S101
@@ -96,7 +97,7 @@ def _is_package(spec: ModuleSpec) -> bool:
 def _parse(module: str, spec: ModuleSpec) -> ast.Module:
     if not spec.origin or not spec.origin.endswith(".py"):
         hint = "name a function in a Python file"
-        raise LookupProblem(f"{module!r} has no Python source", hint)
+        raise LookupProblem(f"{shown(module)} has no Python source", hint)
     try:
         return ast.parse(Path(spec.origin).read_bytes(), filename=spec.origin)
     except (SyntaxError, ValueError) as error:
@@ -118,7 +119,7 @@ def _definition(tree: ast.Module, name: str) -> Definition | ast.ImportFrom | No
         elif isinstance(node, ast.Assign | ast.AnnAssign) and name in _targets(node):
             return None
     hint = choices(name, [n for n in known if not n.startswith("_")], "it defines")
-    raise LookupProblem(f"the module does not define {name!r}", hint)
+    raise LookupProblem(f"the module does not define {shown(name)}", hint)
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.job_source.annotation import misfits
 from orchestrator.adapters.job_source.lookup import Definition, LookupProblem
-from orchestrator.core.errors import Problem
+from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec import Json
 
@@ -43,9 +43,9 @@ def of_job(dotted: str, found: Definition | None) -> Signature:
         return Signature(None)
     how = "write `def NAME(ctx, *, ...)`"
     if not isinstance(found, ast.FunctionDef):
-        raise LookupProblem(f"{dotted!r} is not a plain function", how)
+        raise LookupProblem(f"{shown(dotted)} is not a plain function", how)
     if not (found.args.posonlyargs or found.args.args or found.args.vararg):
-        raise LookupProblem(f"{dotted!r} takes no context", how)
+        raise LookupProblem(f"{shown(dotted)} takes no context", how)
     return _read(found, GIVEN_TO_JOB)
 
 
@@ -58,7 +58,7 @@ def of_engine(dotted: str, found: Definition | None) -> Signature:
     if found is None or found.decorator_list:
         return Signature(None)
     if not isinstance(found, ast.ClassDef):
-        raise LookupProblem(f"{dotted!r} is not a class", "an engine is one")
+        raise LookupProblem(f"{shown(dotted)} is not a class", "an engine is one")
     made = (n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
     init = next(made, None)
     return Signature(None) if init is None else _read(init, GIVEN_TO_ENGINE)
@@ -75,11 +75,11 @@ def wrong_parameters(
         if name in known:
             yield from _value(f"{path}.{name}", known[name], value)
         elif not signature.open_ended:
-            what = f"{dotted!r} has no parameter {name!r}"
+            what = f"{shown(dotted)} has no parameter {shown(name)}"
             yield Problem(f"{path}.{name}", what, choices(name, known, "parameters"))
     for name, parameter in known.items():
         if parameter.required and name not in params:
-            what = f"{dotted!r} needs the parameter {name!r}"
+            what = f"{shown(dotted)} needs the parameter {shown(name)}"
             yield Problem(f"{path}.{name}", what, f"set {path}.{name}=VALUE")
 
 
@@ -89,9 +89,9 @@ def _value(path: str, parameter: Parameter, value: Json) -> Iterator[Problem]:
     for bad in misfits(path, value, parameter.annotation):
         if bad.known:
             hint = choices(str(bad.value), map(str, bad.known), "values")
-            yield Problem(bad.path, f"{bad.value!r} is none of them", hint)
+            yield Problem(bad.path, f"{shown(bad.value)} is none of them", hint)
         else:
-            yield Problem(bad.path, f"{bad.value!r} is not of type {bad.kind}", "change it")
+            yield Problem(bad.path, f"{shown(bad.value)} is not of type {bad.kind}", "change it")
 
 
 def _read(function: ast.FunctionDef, given: int) -> Signature:
