@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.adapters.hydra_config import messages, overriding, unreadable
 from orchestrator.adapters.hydra_config.loader import REMEMBERED, Loader, lean_choices
+from orchestrator.adapters.hydra_config.weighing import DEEPEST
 from orchestrator.core.errors import ConfigError, Problem, shown
 
 HYDRA_VERSION = "1.3"
@@ -33,6 +34,8 @@ HYDRA_VERSION = "1.3"
 # What Hydra raises for what a user wrote. It asserts on some malformed defaults lists, and goes
 # round in those that include themselves.
 FOREIGN = (*unreadable.FOREIGN, unreadable.UnreadableError)
+# What setting one value raises; for items of lists OmegaConf has no error of its own.
+UNFIT = (HydraException, OmegaConfBaseException, IndexError, TypeError, ValueError, RecursionError)
 
 
 def packaged() -> Path:
@@ -179,6 +182,9 @@ def _apply(override: Override, config: DictConfig | None) -> Iterator[Problem]:
     Without a config, of which the files are to blame, a key is only checked against the schema.
     """
     path = overriding.path_of(override)
+    if len(path) > DEEPEST:
+        yield Problem(".".join(path), f"it is nested more than {DEEPEST} deep", "write it flatter")
+        return
     adding = override.is_add() or override.is_force_add()
     wrong = None
     if not adding and not override.is_delete():
@@ -191,8 +197,11 @@ def _apply(override: Override, config: DictConfig | None) -> Iterator[Problem]:
         with open_dict(config):
             ConfigLoaderImpl._apply_overrides_to_config([override], config)  # noqa: SLF001 - Hydra has no public way to apply one
             config.hydra.overrides.task.append(override.input_line)
-    except (HydraException, OmegaConfBaseException) as error:
-        yield Problem(".".join(path), messages.first_line(error))
+    except UNFIT as error:
+        deep = isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError)
+        reason = "it is nested too deep" if deep else messages.first_line(error)
+        plain = not isinstance(error, HydraException | OmegaConfBaseException)
+        yield Problem(".".join(path), reason, "set the whole of what holds it" if plain else "")
 
 
 def _exists(config: DictConfig, path: Sequence[str]) -> bool:

@@ -26,7 +26,7 @@ PLACES = ("a", "a.b", "a.b.c", "a.c", "d", "d.e", "_global_")
 VALUES = ({"x": 1}, {"b": {"y": 2, "c": 3}}, {"c": [1, 2]}, {"x": None, "e": {"z": "${a.x}"}}, {})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     entries=st.lists(
         st.tuples(st.sampled_from(PLACES), st.sampled_from(range(len(VALUES)))), max_size=7
@@ -83,4 +83,4 @@ def test_composing_twice_the_stages_is_twice_the_work(folder: Path, write: Write
         return lines_run(lambda: hydra_config.compose(words, config_dir=folder))
 
     nothing = work(1)
-    assert work(80) - nothing < 2.5 * (work(40) - nothing)
+    assert work(40) - nothing < 2.5 * (work(20) - nothing)

@@ -10,7 +10,7 @@ from orchestrator.core.errors import Problem
 
 Refused = Callable[..., Sequence[Problem]]
 
-STAGE = "pipeline.stages.learn"
+STAGE, EMULATION = "pipeline.stages.learn", "fleet.pools.nvidia.emulation"
 ONE_LINE_EACH = [
     ("seeed=3", "seeed: unknown key 'seeed'; did you mean 'seed'? keys: "),
     ("+x.y=1", "x: unknown key 'x'; keys: attempt_limit, "),
@@ -58,6 +58,27 @@ ONE_LINE_EACH = [
     ("~seeed", "seeed: Could not delete from config. 'seeed' does not exist."),
     ("accelerator@fleet.pools.q.accelerator=h20", "Could not override 'accelerator@fleet.pool"),
     ("roles.train=a,b", "roles.train: 'roles.train=a,b' has several values; sweep over them wit"),
+    ("~fleet.pools.nvidia.accelerator.diagnostic.0", "fleet.pools.nvidia.accelerator.diagnostic."),
+    ("fleet.pools.nvidia.accelerator.diagnostic.x=3", "fleet.pools.nvidia.accelerator.diagnostic"),
+    ("tags.a=" + "[" * 300 + "]" * 300, "tags.a: it is nested too deep"),
+    (f"+{STAGE}.params." + "a." * 100 + "b=1", f"{STAGE}.params.a.a.a"),
+    (
+        "seed=" + "9" * 5000,
+        f"'seed={'9' * 75}'... (5005 characters) is no override: Exceeds the li",
+    ),
+    (f"{EMULATION}.faults=[{{what: [raise], at_step: 1}}]", f"{EMULATION}.faults.0.what: ['raise"),
+    (
+        f"{EMULATION}.faults=[{{what: {{a: 1}}, at_step: 1}}]",
+        f"{EMULATION}.faults.0.what: {{'a': ",
+    ),
+    (f"{EMULATION}.device=[x]", f"{EMULATION}.device: ['x'] is not text"),
+    (f"{EMULATION}.backend={{a: b}}", f"{EMULATION}.backend: {{'a': 'b'}} is not text"),
+    (
+        "pipeline.name=" + "a" * 64,
+        f"pipeline.name: '{'a' * 64}' is no name; a name matches ^[a-z0",
+    ),
+    ("pipeline.name=a-", "pipeline.name: 'a-' is no name; a name matches "),
+    (f"+pipeline.stages.{'s' * 64}={{job: a.b, role: train}}", f"pipeline.stages.{'s' * 64}: 'ss"),
     ("foo=[", "'foo=[' is no override: no viable alternative at input '['; write KEY=VALUE"),
     ("=3", "'=3' is no override: it has no key; write KEY=VALUE"),
     ("nonsense", "'nonsense' is no override: missing EQUAL at '<EOF>'; write KEY=VALUE, and qu"),
