@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from functools import partial
 
 from orchestrator import supervisor, wiring
 from orchestrator.adapters import hydra_config
 from orchestrator.cli import runs
 from orchestrator.cli.exits import Exit
+from orchestrator.cli.steps import Step
 from orchestrator.control.presence import Presence
 from orchestrator.core.errors import HeldError
 
@@ -20,8 +23,17 @@ SECONDS_TO_LEAVE = 75.0  # a minute for the last words in MLflow, and what it ta
 SECONDS_BETWEEN_LOOKS = 0.3
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Sequence[Step]:
     """Stop the cluster, with its endpoints, and the tracking server; state stays."""
+    at = wiring.home()
+    up = {**wiring.running(at), "gateway": wiring.find_gateway(at)}
+    lines = [f"stop the {name} at {where}" for name, where in up.items() if where]
+    lines += [f"end run {name}, which can be resumed" for name in _in_progress()]
+    lines += [f"take away endpoint {name}" for name in _served() if "cluster" in up]
+    return [Step("\n".join(lines) or "nothing is running", partial(_stop, args))]
+
+
+def _stop(args: argparse.Namespace) -> Exit:
     at = wiring.home()
     stops = {
         "reaper": wiring.stop_reaper,

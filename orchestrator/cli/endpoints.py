@@ -27,7 +27,8 @@ COLUMNS = (
     "#TTFT",
     "STATUS",
 )
-RESTS = "resting"
+RESTS = "resting"  # until somebody asks
+STARTS = str(RevisionState.STARTING)
 DOWN = "down"
 WAY_OUT = "`orchestrator up` brings it back"
 
@@ -53,13 +54,13 @@ class Seen:
         )
 
     def state(self, life: EndpointLife, one: Revision) -> str:
-        """Return the state of a revision, or that its replicas start when somebody asks."""
+        """Return the state of a revision; one that is ready is no more while none answers."""
         made = one.deployment
         if self.down(one):
             return DOWN
-        idle = made is not None and made.endpoint.idle is not None
-        sleeps = idle and one.state is RevisionState.READY and not self.urls(life, one)
-        return RESTS if sleeps else str(one.state)
+        if made is None or one.state is not RevisionState.READY or self.urls(life, one):
+            return str(one.state)
+        return STARTS if made.endpoint.idle is None else RESTS
 
     def unanswered(self, life: EndpointLife) -> str:
         """Return why an endpoint that has traffic does not answer; empty where it may."""

@@ -67,6 +67,7 @@ CASES: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     ),
     "qualify": ((("nvidia", "cluster=local", "tracking=none"), "the checks of pool nvidia to"),),
     "up": (((), "have the cluster up with pools nvidia, ascend, and MLflow"),),
+    "down": (((), "nothing is running"),),
     "promote": ((("far",), "MLflow is not up, and a dry run starts nothing"),),
 }
 EACH = [(verb, words, says) for verb, cases in CASES.items() for words, says in cases]

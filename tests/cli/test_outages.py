@@ -97,6 +97,17 @@ def test_an_endpoint_is_ready_while_its_cluster_and_its_gateway_run(
     assert (one["state"], one["replicas"]) == ("ready", ["http://127.0.0.1:9"])
 
 
+def test_an_endpoint_whose_replicas_are_started_again_is_not_ready_yet(
+    within: Command, home: Path, gateway: str
+) -> None:
+    host, _, port = gateway.rpartition(":")
+    wiring.endpoint_store(home).note_replicas("chat", 1, [])
+    with socket.create_server((host, int(port))):
+        code, found = told(within)
+    assert (code, found["chat"]["down"]) == (0, None)
+    assert [one["state"] for one in found["chat"]["revisions"]] == ["starting"]
+
+
 def test_a_home_that_shares_its_database_does_not_judge_for_the_others(
     within: Command, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
