@@ -116,6 +116,10 @@ class NativeOutput:
                 return False
         return True
 
+    def free(self) -> None:
+        """Forget who holds the lock."""
+        self._lock = threading.RLock()
+
     def lines(self) -> list[str]:
         """Return the whole lines that have come since."""
         with self._lock, suppress(OSError):
@@ -143,11 +147,21 @@ class NativeOutput:
 
 # Descriptors belong to the process: so does who follows them.
 _following: list[NativeOutput] = []
+_registered: list[bool] = []
+
+
+def _free_locks() -> None:
+    """Free the locks in a child process: who held one is not there to give it back."""
+    for output in _following:
+        output.free()
 
 
 @contextmanager
 def followed() -> Iterator[None]:
     """Follow what this process writes; only where it runs one attempt, and nothing else."""
+    if not _registered:
+        _registered.append(True)
+        os.register_at_fork(after_in_child=_free_locks)
     output = NativeOutput()
     _following.append(output)
     try:

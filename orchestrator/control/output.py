@@ -7,6 +7,7 @@ started count as the job's as long as it is alone; all else goes where it went b
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -35,6 +36,10 @@ class _Lines:
             self._begun[key] = rest
             for line in whole:
                 self._say(line)
+
+    def free(self) -> None:
+        """Forget who holds the lock."""
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         """Say what has no end of line."""
@@ -71,6 +76,7 @@ class _Router:
 
 
 _lock = threading.RLock()
+_registered: list[bool] = []
 _running: dict[int, _Lines] = {}
 _originals: dict[str, tuple[TextIO, _Router]] = {}
 
@@ -102,7 +108,18 @@ def capture(sink: Callable[[str], None]) -> Iterator[None]:
         lines.close()
 
 
+def _free_locks() -> None:
+    """Free the locks in a child process: who held one is not there to give it back."""
+    global _lock  # noqa: PLW0603 - of the process, and this is another one
+    _lock = threading.RLock()
+    for lines in _running.values():
+        lines.free()
+
+
 def _install() -> None:
+    if not _registered:
+        _registered.append(True)
+        os.register_at_fork(after_in_child=_free_locks)
     for name in _STREAMS:
         original = getattr(sys, name)
         router = _Router(name, original)

@@ -147,6 +147,34 @@ def test_a_job_that_closes_its_descriptors_is_heard_still(tmp_path: Path) -> Non
     assert (said, code) == (["printed", "logged", "Succeeded"], 0)
 
 
+FORKS = """
+    import os, signal, threading
+    from orchestrator.control import native, output
+    def job(ctx):
+        held, go = threading.Event(), threading.Event()
+        def holds():
+            with native.following()._lock, output._lock:
+                held.set()
+                go.wait(20)
+        threading.Thread(target=holds).start()
+        held.wait(20)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            print("from a child", flush=True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        go.set()
+        ctx.log(f"ended by {status}")
+    """
+
+
+def test_a_child_that_is_forked_while_others_write_can_print(tmp_path: Path) -> None:
+    said, files, code = heard(tmp_path, FORKS)
+    assert code == 0, files
+    assert said == ["from a child", "ended by 0", "Succeeded"]
+
+
 # --- a stream that is read now and then ---------------------------------------------------------
 
 
