@@ -19,9 +19,11 @@ _CAUSED = "The above exception was the direct cause of the following exception:"
 _HANDLED = "During handling of the above exception, another exception occurred:"
 _FRAME = re.compile(r'  File "([^"]*)", line \d+')
 _SAID = re.compile(
-    r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Died|Warning|Failure"
+    r"((?:[A-Za-z_]\w*\.)*(?=[A-Z])\w*(?:Error|Exception|Exit|Interrupt|Timeout|Died|Warning|Failure"
     r"|Iteration|Fault)|(?:[a-z_]\w*\.)+[A-Z]\w*)(?:: ?(.*))?$"
 )
+# What follows the frames of a traceback, whatever the type is called.
+_LAST = re.compile(r"([A-Za-z_][\w.]*)(?::(?: (.*))?)?$")
 _LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python|^<frozen ")
 _RECORD = re.compile(
     r"\[?\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d|[IWEF]\d{4} |(?:INFO|WARNING|ERROR|DEBUG)\b"
@@ -84,7 +86,7 @@ def _exception(block: Sequence[str], *, explicit: bool) -> tuple[Raised | None, 
     """Return the exception that a traceback ends with, and the lines that follow it."""
     frames = [frame[1] for line in block if (frame := _FRAME.match(line))]
     for at, line in enumerate(block):
-        said = None if line.startswith(" ") else _SAID.match(line)
+        said = None if line.startswith(" ") else _LAST.match(line)
         if said is not None:
             rest = list(block[at + 1 :])
             more = next((n for n, one in enumerate(rest) if _RECORD.match(one)), len(rest))

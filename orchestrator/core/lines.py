@@ -16,7 +16,7 @@ MOST_HEADS = 16
 # What stands before the words of a line. One part after the other is taken off.
 _PART = re.compile(
     r"""
-      \s+ | \x1b\[[0-9;]*m | \.\.\.
+      \s+ | \x1b\[[0-9;]*m | \.\.\. | [-|]\ | [\w.]+\ -\ (?= (?:DEBUG|INFO|WARNING|ERROR)\b )
     | \[ (?: [^\[\]\n]{0,160} | [^\[\]\n]{0,80}\[[^\[\]\n]{0,80}\][^\[\]\n]{0,80} ) \] :?
     | \( [^()\n]{0,160} \) :?                                   # (TrainWorker pid=7, ip=10.0.0.2)
     | < [^<>\n]{1,60} > :?
@@ -46,8 +46,8 @@ _TYPE = re.compile(
     r"(?: ?\([^()\n]{0,80}\))?:(?:\s+|$)"
 )
 _NAME = re.compile(r"([\w.<>]+):(?:\s+|$)")
-_QUIET = re.compile(r"\b(?:TRACE|DEBUG|INFO|NOTICE)\b|(?:^|\[)I(?:\d{3,4}\b| )")
-_WARNING = re.compile(r"\bWARN(?:ING)?\b|(?:^|\[)W(?:\d{3,4}\b| )")
+_QUIET = re.compile(r"\b(?:TRACE|DEBUG|INFO|NOTICE)\b|(?:^|\[)I(?:\d{1,4}\b| )")
+_WARNING = re.compile(r"\bWARN(?:ING)?\b|(?:^|\[)W(?:\d{1,4}\b| )")
 # Where another clause of a sentence begins: `step 7 failed: CUDA error: ...`.
 _CLAUSE = re.compile(r"[:;.,!>(] +|\s-+ | due to | because of | with | by ")
 _QUOTED = re.compile(r"(?<!\w)'[^'\n]*'(?!\w)|\"[^\"\n]*\"|`[^`\n]*`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -43,7 +44,7 @@ def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem
     told = {problem.path for problem in wrong}
     bounds = (problem for problem in checks.problems(data) if problem.path not in told)
     settings = None if document is None else _settings(document)
-    return settings, [*wrong, *named, *bounds]
+    return settings, [*wrong, *named, *bounds, *_patterns(document)]
 
 
 def _validate(data: Json) -> tuple[Document | None, list[Problem]]:
@@ -61,6 +62,16 @@ def _validate(data: Json) -> tuple[Document | None, list[Problem]]:
 @cache
 def _adapter() -> TypeAdapter[Document]:
     return TypeAdapter(Document)
+
+
+def _patterns(document: Document | None) -> Iterator[Problem]:
+    """Refuse signatures that are no regular expressions."""
+    for name, signature in document.signatures.items() if document else ():
+        try:
+            re.compile(signature.pattern)
+        except re.error as error:
+            what = f"{signature.pattern!r} is no regular expression: {error}"
+            yield Problem(f"signatures.{name}.pattern", what, "mend it")
 
 
 def _settings(document: Document) -> Settings:
