@@ -128,9 +128,6 @@ def _counts(attempt: Attempt) -> bool:
     return attempt.failure is None or attempt.failure.kind not in UNCOUNTED
 
 
-# --- what follows -------------------------------------------------------------------------------
-
-
 def follow_up(
     run: Run, stage: StageRun, now: float, *, spent: Failure | None, outlook: Outlook = QUIET
 ) -> RetryScheduled | StageFailed | StagePaused:
@@ -214,9 +211,16 @@ def _escalated(case: _Case) -> Action:
 
 
 def _of_user_code(case: _Case, action: Action) -> Action:
-    """Stop for what is certain; the rest is tried as what nobody knows."""
-    proven_fault = case.failure.certain or _proven_fault(case.stage)
-    return action if proven_fault else _escalated(case)
+    """Stop for what is certain: told so, at once on the first step, or again there elsewhere.
+
+    So it is tried elsewhere as soon as can be; where it does not come again nobody knows.
+    """
+    tries = len(in_vain(case.stage, case.stage.pool))
+    if case.failure.certain or _at_once(case.stage) or _again_elsewhere(case):
+        return action
+    if tries <= 1:
+        return Action.OTHER_NODES if _elsewhere_fits(case) else Action.RETRY
+    return Action.FALL_BACK if case.targets else Action.PAUSE
 
 
 def _of_set_up(case: _Case, action: Action) -> Action:
@@ -247,23 +251,22 @@ _BY_HISTORY: Mapping[FailureKind, Callable[[_Case, Action], Action]] = MappingPr
 )
 
 
-def _proven_fault(stage: StageRun) -> bool:
-    """Whether an error of the user's code is one: at once, or at the same step elsewhere too.
-
-    A broken chip errs at the same step too, but no other does.
-    """
-    last, *before = in_vain(stage) or stage.attempts[-1:]
-    failure = last.failure
-    assert failure is not None, "the latest attempt has failed"  # noqa: S101
-    at_once = last.resumed is None and not last.saved and (failure.step or 0) <= FIRST_STEP
-    told = (failure.kind, failure.step, failure.evidence)
-    others = (one.failure for one in before if one.failure and _place(one) != _place(last))
-    return at_once or any((one.kind, one.step, one.evidence) == told for one in others)
+def _at_once(stage: StageRun) -> bool:
+    """Whether no attempt has come past its first step."""
+    failures = [a.failure for a in stage.attempts[stage.forgiven :]]
+    saved = any(a.saved or a.resumed is not None for a in stage.attempts[stage.forgiven :])
+    return not saved and all(f is None or (f.step or 0) <= FIRST_STEP for f in failures)
 
 
-def _place(attempt: Attempt) -> tuple[str, str | None]:
-    """Return where an attempt failed: its pool and the node."""
-    return attempt.pool, attempt.failure.node if attempt.failure else None
+def _again_elsewhere(case: _Case) -> bool:
+    """Whether the same came at the same step in two places: a broken chip errs in one."""
+    told = (case.failure.kind, case.failure.step, case.failure.evidence)
+    places = {
+        (attempt.pool, one.node)
+        for attempt in in_vain(case.stage)
+        if (one := attempt.failure) and (one.kind, one.step, one.evidence) == told
+    }
+    return len(places) > 1
 
 
 def _fits(case: _Case, avoid: tuple[str, ...], pool: str) -> bool:

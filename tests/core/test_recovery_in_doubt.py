@@ -1,0 +1,157 @@
+"""What follows where nobody knows, or where it may be the user's own: here, elsewhere, a pause."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.core.failure import Action, FailureKind
+from orchestrator.core.fold import apply, begin
+from orchestrator.core.limits import exhausted
+from orchestrator.core.plan import Plan
+from orchestrator.core.policy import Limits, Recovery
+from orchestrator.core.recovery import Outlook, follow_up
+from orchestrator.core.run import Run
+from orchestrator.core.state import (
+    AttemptFailed,
+    AttemptStarted,
+    Event,
+    RetryScheduled,
+    RunStarted,
+    StageFailed,
+    StagePaused,
+)
+from tests.build import failure, header, plan, pool, stage
+
+K = FailureKind
+
+
+def after(planned: Plan, *events: Event) -> Run:
+    run = apply(begin(header(planned)), RunStarted(1), 0.0)
+    for event in events:
+        run = apply(run, event, 0.0)
+    return run
+
+
+def failed(number: int, kind: K, where: str = "a", **changes: object) -> tuple[Event, ...]:
+    shown = replace(failure(kind), **changes)  # type: ignore[arg-type]
+    return (AttemptStarted("s", number, where), AttemptFailed("s", number, shown))
+
+
+def answer(run: Run, outlook: Outlook | None = None) -> RetryScheduled | StageFailed | StagePaused:
+    one = run.stages["s"]
+    spent = exhausted(run, one, 0.0, broke=False)
+    return follow_up(run, one, 0.0, spent=spent, outlook=outlook or Outlook())
+
+
+def scheduled(run: Run, outlook: Outlook | None = None) -> RetryScheduled:
+    event = answer(run, outlook)
+    assert isinstance(event, RetryScheduled), event
+    return event
+
+
+# --- what nobody knows, and what may be the user's ----------------------------------------------
+
+
+def played(planned: Plan, *kinds: K, **changes: object) -> list[Event]:
+    """Return what follows each of `kinds`, one after the other, until nothing does."""
+    run, events = after(planned), list[Event]()
+    for number, kind in enumerate(kinds, start=1):
+        for event in failed(number, kind, run.stages["s"].pool, **changes):
+            run = apply(run, event, 0.0)
+        events.append(answer(run))
+        if not isinstance(events[-1], RetryScheduled):
+            break
+        run = apply(run, events[-1], 0.0)
+    return events
+
+
+def test_what_nobody_knows_is_tried_here_then_on_other_nodes_then_elsewhere_then_paused() -> None:
+    wide = plan(stage("s", limits=Limits(attempts=99)), pools=("a", "b"), a=pool("a", nodes=3))
+    events = played(wide, *[K.UNKNOWN] * 9)
+    told = [(e.action, e.pool, e.avoid) for e in events if isinstance(e, RetryScheduled)]
+    assert told == [
+        (Action.RETRY, "a", ()),
+        (Action.OTHER_NODES, "a", ("n1",)),
+        (Action.FALL_BACK, "b", ()),
+        (Action.RETRY, "b", ()),
+    ]
+    assert events[-1] == StagePaused("s", "unknown: EI0002")
+
+
+def test_on_one_node_what_nobody_knows_is_tried_once_more_and_then_paused() -> None:
+    events = played(plan(stage("s")), *[K.UNKNOWN] * 9)
+    assert [type(event) for event in events] == [RetryScheduled, StagePaused]
+
+
+def test_an_error_of_the_users_code_stops_at_once_on_the_first_step() -> None:
+    for step in (None, 0, 1):
+        events = played(plan(stage("s")), K.USER_CODE, certain=False, step=step)
+        assert events == [StageFailed("s", "user_code: EI0002")]
+
+
+def test_later_it_stops_when_it_comes_again_at_the_same_step_elsewhere() -> None:
+    two = plan(stage("s"), pools=("a", "b"))
+    wide = plan(stage("s"), pools=("a", "b"), a=pool("a", nodes=2))
+    tried = {}
+    for name, planned in (("two", two), ("wide", wide)):
+        *events, last = played(planned, *[K.USER_CODE] * 9, certain=False, step=7)
+        tried[name] = [(e.action, e.pool) for e in events if isinstance(e, RetryScheduled)]
+        assert last == StageFailed("s", "user_code: EI0002")
+    assert tried == {
+        "two": [(Action.RETRY, "a"), (Action.FALL_BACK, "b")],
+        "wide": [(Action.OTHER_NODES, "a"), (Action.FALL_BACK, "b")],  # n1 again, as ours says
+    }
+
+
+def test_an_error_on_the_first_step_of_another_pool_alone_is_not() -> None:
+    run = after(plan(stage("s"), pools=("a", "b")), *failed(1, K.INTERCONNECT, step=50))
+    run = apply(run, scheduled(run), 0.0)
+    for event in failed(2, K.USER_CODE, "b", certain=False, step=0):
+        run = apply(run, event, 0.0)
+    assert scheduled(run).action is Action.RETRY
+
+
+def test_on_another_node_of_the_pool_is_elsewhere() -> None:
+    run = after(plan(stage("s"), a=pool("a", nodes=2)))
+    for number, node in enumerate(("n1", "n2"), start=1):
+        for event in failed(number, K.USER_CODE, certain=False, step=7, node=node):
+            run = apply(run, event, 0.0)
+        if number == 1:
+            run = apply(run, scheduled(run), 0.0)
+    assert answer(run) == StageFailed("s", "user_code: EI0002")
+
+
+def test_where_there_is_nowhere_else_the_same_step_is_no_proof_but_a_pause() -> None:
+    events = played(plan(stage("s")), *[K.USER_CODE] * 9, certain=False, step=7)
+    assert [type(event) for event in events] == [RetryScheduled, StagePaused]
+
+
+def test_what_comes_again_otherwise_is_not_the_users() -> None:
+    run = after(plan(stage("s")))
+    for number in (1, 2):
+        for event in failed(number, K.USER_CODE, certain=False, step=10 * number):
+            run = apply(run, event, 0.0)
+        if number == 1:
+            run = apply(run, scheduled(run), 0.0)
+    assert answer(run) == StagePaused("s", "user_code: EI0002")
+
+
+def test_a_set_up_that_is_wrong_from_the_start_moves_no_work_to_another_maker() -> None:
+    events = played(plan(stage("s"), pools=("a", "b")), K.SET_UP)
+    assert events == [StageFailed("s", "set_up: EI0002")]
+
+
+def test_a_storage_that_stays_away_pauses_the_stage() -> None:
+    events = played(plan(stage("s", limits=Limits(attempts=3))), *[K.STORAGE] * 9)
+    assert [type(event) for event in events] == [RetryScheduled, RetryScheduled, StagePaused]
+
+
+def test_the_first_hang_is_tried_here_and_the_next_elsewhere() -> None:
+    events = played(plan(stage("s"), pools=("a", "b")), K.HANG, K.HANG)
+    assert [e.pool for e in events if isinstance(e, RetryScheduled)] == ["a", "b"]
+
+
+def test_where_it_goes_round_the_first_pool_takes_over_again_after_the_last() -> None:
+    round_and_round = stage("s", recovery=Recovery(round_robin=True))
+    events = played(plan(round_and_round, pools=("a", "b")), *[K.INTERCONNECT] * 4)
+    assert [e.pool for e in events if isinstance(e, RetryScheduled)] == ["b", "a", "b", "a"]
