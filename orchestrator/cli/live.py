@@ -134,7 +134,7 @@ class LiveView:
     def untold(self, untold: Sequence[Untold]) -> None:
         """Print what could not be told of the run."""
         for one in untold:
-            self._console.print(f"not told: {one}", style="yellow", markup=False)
+            self._console.print(f"note: {one}", style="yellow", markup=False)
 
     # --- drawing -------------------------------------------------------------------------------
 

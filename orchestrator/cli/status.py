@@ -124,7 +124,7 @@ def _show(seen: _Seen) -> None:
         gone = "its controller is gone since" if one.epoch else "nobody has begun it since"
         out.print(f"[red]{LOST}[/]: {gone} {since} ({ago} ago)")
     for told in seen.untold:
-        out.print(f"not told: {told}", style="yellow", markup=False)
+        out.print(f"note: {told}", style="yellow", markup=False)
     out.print()
     rows = (tuple(_stage_row(one, stage, seen.at)) for stage in one.stages.values())
     out.print(tables.table(STAGE_COLUMNS, rows))

@@ -191,9 +191,9 @@ def test_logs_that_can_not_be_written_are_counted_and_the_run_ends_well(
         process = talking.begin(out.fileno())
     assert process.wait(SECONDS) == 0
     said = "1 log line was not written: Not a directory"
-    assert f"not told: {said}" in (talking.folder / "out").read_text()
+    assert f"note: {said}" in (talking.folder / "out").read_text()
     (run,) = talking.runs()
     store = SqlEventStore(f"sqlite:///{talking.folder}/.orchestrator/events.db")
     assert said in map(str, store.untold(run.header.run))
     store.close()
-    assert f"not told: {said}" in talking.place.run("status", run.header.run).stdout
+    assert f"note: {said}" in talking.place.run("status", run.header.run).stdout
