@@ -17,7 +17,7 @@ import urllib.request
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from orchestrator import supervisor
 from orchestrator.core.errors import TrackingError
@@ -93,7 +93,7 @@ def check(uri: str, timeout: float = 5.0) -> None:
     Raises:
         TrackingError: `uri` is no address of a server, or nothing answers there.
     """
-    if not _is_address(uri):
+    if not is_address(uri):
         what = f"tracking.uri {uri!r} is not the address of an MLflow server"
         raise TrackingError(f"{what}; give http://HOST:PORT, or leave it empty for a managed one")
     request = urllib.request.Request(f"{uri.rstrip('/')}/health")  # noqa: S310 - http(s) alone
@@ -107,7 +107,8 @@ def check(uri: str, timeout: float = 5.0) -> None:
         raise TrackingError(f"{what}; start it, or unset MLFLOW_TRACKING_URI") from error
 
 
-def _is_address(uri: str) -> bool:
+def is_address(uri: str) -> bool:
+    """Return whether `uri` can be the address of a server."""
     try:
         parts = urlsplit(uri)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -159,7 +160,7 @@ def _bindable(port: int) -> int:
 def _process(folder: Path, port: int) -> supervisor.Process:
     argv = (
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--backend-store-uri", f"sqlite:///{quote(str(folder / 'mlflow.db'))}"),
         *("--artifacts-destination", str(folder / "artifacts"), "--serve-artifacts"),
         *("--host", HOST, "--port", str(port), "--workers", "1"),
     )

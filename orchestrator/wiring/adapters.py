@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from orchestrator.core.errors import ConfigError, PlanError, Problem, StoreError
+from orchestrator.core.errors import (
+    ClusterError,
+    ConfigError,
+    PlanError,
+    Problem,
+    StoreError,
+    shown,
+)
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec import Json
@@ -106,6 +113,7 @@ def plan(found: Settings) -> Plan:
     from orchestrator.adapters import job_source
 
     problems = [*job_source.check(found.pipeline, found.jobs), *_unservable(found)]
+    problems += _addresses(found)
     try:
         made = make_plan(
             found.pipeline,
@@ -130,6 +138,27 @@ def _unservable(found: Settings) -> Iterator[Problem]:
                 yield Problem("cluster.kind", what, "set cluster=ray")
 
 
+def _addresses(found: Settings) -> Iterator[Problem]:
+    """Yield each address that can be none, before a run gets a name that would be lost."""
+    address, uri = cluster_address(found), tracking_address(found.tracking)
+    if found.cluster.kind == "ray" and address:
+        from orchestrator.adapters.raycluster import access
+
+        try:
+            access.split(address)
+        except ClusterError:
+            path = "cluster.address" if found.cluster.address else "RAY_ADDRESS"
+            what = f"{shown(address)} is not HOST:PORT of a Ray head node"
+            yield Problem(path, what, "mend it, or leave it empty for a managed cluster")
+    if found.tracking.enabled and uri:
+        from orchestrator.adapters import mlflow_server
+
+        if not mlflow_server.is_address(uri):
+            path = "tracking.uri" if found.tracking.uri else "MLFLOW_TRACKING_URI"
+            what = f"{shown(uri)} is not the address of an MLflow server"
+            yield Problem(path, what, "give http://HOST:PORT, or leave it empty for a managed one")
+
+
 # --- adapters ---------------------------------------------------------------------------------
 
 
@@ -147,9 +176,9 @@ def event_store(at: Path) -> EventStore:
     return SqlEventStore(database(at))
 
 
-def database(at: Path) -> str:
-    """Return the URL of the database of home `at`, or of the one that the environment names."""
-    return os.environ.get(DATABASE_VARIABLE) or f"sqlite:///{at}/events.db"
+def database(at: Path) -> str | Path:
+    """Return the file of the database of home `at`, or the URL that the environment names."""
+    return os.environ.get(DATABASE_VARIABLE) or at / "events.db"
 
 
 def has_store(at: Path) -> bool:

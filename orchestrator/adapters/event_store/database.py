@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from orchestrator.adapters.event_store import tables
@@ -20,12 +21,13 @@ _FOREIGN = (SQLAlchemyError, OSError, ValueError, OverflowError, ImportError)
 class Database:
     """An open database; whatever it or its driver raises leaves as `StoreError`."""
 
-    def __init__(self, url: str) -> None:
-        """Open the database at `url`, making tables that it lacks.
+    def __init__(self, place: str | Path) -> None:
+        """Open the database at a URL or in a file of SQLite, making tables that it lacks.
 
         Raises:
             StoreError: It can't be opened, or is no database.
         """
+        url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else place
         self._place = _without_password(url)
         with self._translated():
             self._reader, self._writer = tables.open_database(url)
@@ -97,8 +99,8 @@ _HINTS = {
 }
 
 
-def _without_password(url: str) -> str:
+def _without_password(url: str | URL) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
-        return url
+        return str(url)

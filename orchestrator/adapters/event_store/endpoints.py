@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -20,9 +21,9 @@ from orchestrator.core.keys import ApiKey
 class Endpoints(Database):
     """The port `EndpointStore`."""
 
-    def __init__(self, url: str) -> None:
-        """Open the database at `url`, making tables that it lacks."""
-        super().__init__(url)
+    def __init__(self, place: str | Path) -> None:
+        """Open the database at `place`, making tables that it lacks."""
+        super().__init__(place)
         self._lives: dict[str, EndpointLife] = {}
 
     def endpoint(self, name: str) -> EndpointLife:

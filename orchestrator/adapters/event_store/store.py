@@ -8,6 +8,7 @@ processes at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
@@ -36,13 +37,13 @@ POINT_COLUMNS = ("run", "stage", "attempt", "key", "value", "step", "at")
 class SqlEventStore(Notes, Endpoints):
     """The ports `EventStore` and `EndpointStore` on a database that SQLAlchemy knows."""
 
-    def __init__(self, url: str) -> None:
-        """Open the database at `url` (`sqlite:////path/to.db`), making tables that it lacks.
+    def __init__(self, place: str | Path) -> None:
+        """Open the database at `place`, a file of SQLite or a URL, making tables that it lacks.
 
         Raises:
             StoreError: It can't be opened, or is no database.
         """
-        super().__init__(url)
+        super().__init__(place)
         self._points = tables.BulkInsert(self._reader, tables.points, POINT_COLUMNS)
 
     # --- runs ----------------------------------------------------------------------------------

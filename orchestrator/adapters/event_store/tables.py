@@ -30,7 +30,7 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.schema import CreateTable
 
 BUSY_SECONDS = 30
@@ -176,7 +176,7 @@ results = Table(
 )
 
 
-def open_database(url: str) -> tuple[Engine, Engine]:
+def open_database(url: str | URL) -> tuple[Engine, Engine]:
     """Open the database at `url` and make the tables that it lacks.
 
     Returns:

@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
-from orchestrator.core.errors import ClusterError
+from orchestrator.core.errors import ClusterError, shown
 
 NAMESPACE = "orchestrator"
 _LAST_PORT = 65_535
@@ -114,9 +114,9 @@ def split(address: str) -> tuple[str, int]:
         ClusterError: It isn't HOST:PORT.
     """
     host, colon, port = address.rpartition(":")
-    fits = port.isdecimal() and 0 < int(port) <= _LAST_PORT
+    fits = port.isdecimal() and len(port) <= len(str(_LAST_PORT)) and 0 < int(port) <= _LAST_PORT
     if not (host and colon and fits) or "/" in host:
-        raise ClusterError(f"cluster.address {address!r} is not HOST:PORT of a Ray head node")
+        raise ClusterError(f"cluster.address {shown(address)} is not HOST:PORT of a Ray head node")
     return host.strip("[]"), int(port)
 
 
