@@ -91,7 +91,7 @@ def test_a_worker_that_raises_past_its_protocol_has_failed(cluster: Cluster) -> 
     outcome: Any = begin(cluster, request("raise_past_the_protocol", "raising")).finish()
 
     assert isinstance(outcome, Failed)
-    assert outcome.failure.kind is FailureKind.USER_CODE
+    assert outcome.failure.kind is FailureKind.UNKNOWN
     assert outcome.failure.evidence == "RuntimeError: past the protocol"
 
 

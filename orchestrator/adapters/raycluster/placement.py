@@ -129,7 +129,7 @@ class Placement:
         waited = self._now() - self._since
         if self.impossible or not self._told:
             return None
-        if request.avoid and waited > AVOID_SECONDS and self._only_avoided(live):
+        if self._goes_back(live):
             return replace(request, avoid=())
         if self._selector != _selector(request, live) and not self.created:
             return request  # a node that is to be avoided has come back under another id
@@ -157,6 +157,10 @@ class Placement:
         pool, asked = self.request.pool.name, capacity.asked(self.request)
         ours = _usable(self.request, self.nodes.live())
         lacking = capacity.lack(self.request, ours, self.request.avoid)
+        if lacking and self._goes_back(self.nodes.live()):
+            names = ", ".join(map(repr, self.request.avoid))
+            back = f"no node but {names} came within {AVOID_SECONDS:g} s: goes back there"
+            return f"pool {pool!r}: {back}", False
         if lacking:
             return lacking, False
         if state == INFEASIBLE:
@@ -166,9 +170,14 @@ class Placement:
             return f"pool {pool!r} is busy: {asked} is not free", True
         return "", False
 
-    def _only_avoided(self, live: Sequence[Node]) -> bool:
-        """Whether the live nodes hold it, but only with those that are to be avoided."""
+    def _goes_back(self, live: Sequence[Node]) -> bool:
+        """Whether it has waited enough for other nodes than those where its stage failed.
+
+        The live nodes hold it, but only with those.
+        """
         request = self.request
+        if not request.avoid or self._now() - self._since <= AVOID_SECONDS:
+            return False
         without = capacity.of_all(request, _usable(request, live))
         all_of_them = capacity.of_all(request, of_pool(request.pool, live))
         return without < request.needs.least <= all_of_them

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import ray
 from ray import PlacementGroupID
+from ray.exceptions import RayError
 from ray.experimental import internal_kv
 from ray.util.placement_group import (
     PlacementGroup,
@@ -31,6 +32,7 @@ from orchestrator.adapters.raycluster.access import NAMESPACE
 from orchestrator.supervisor import record
 
 _STREAMS = (1, 2)
+_BUSY = (RayError, ConnectionError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,18 @@ def here(node: str) -> WorkerProcess:
 
 @contextmanager
 def noted(key: str, rank: int, process: WorkerProcess) -> Iterator[None]:
-    """Have `process` be found as worker `rank` of attempt `key` while it is that."""
+    """Have `process` be found as worker `rank` of attempt `key` while it is that.
+
+    An attempt does not fail because the cluster is too busy to note that.
+    """
     name, told = _name(key, rank), json.dumps(asdict(process)).encode()
-    internal_kv._internal_kv_put(name, told, namespace=_SPACE)  # noqa: SLF001 - Ray has no public one
+    with suppress(*_BUSY):
+        internal_kv._internal_kv_put(name, told, namespace=_SPACE)  # noqa: SLF001 - Ray has no public one
     try:
         yield
     finally:
-        internal_kv._internal_kv_del(name, namespace=_SPACE)  # noqa: SLF001 - as above
+        with suppress(*_BUSY):
+            internal_kv._internal_kv_del(name, namespace=_SPACE)  # noqa: SLF001 - as above
 
 
 def of(key: str, rank: int) -> WorkerProcess | None:

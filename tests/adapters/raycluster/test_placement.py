@@ -129,7 +129,8 @@ def test_nodes_to_avoid_are_named_while_another_may_come_and_used_when_none_does
     (waiting,) = place.news()
     assert "has no live node: none but 'n1', where it failed, carries" in str(waiting)
     assert place.anew() is None
-    scene.clock.sleep(AVOID_SECONDS + 1.0)
+    back = "pool 'wide': no node but 'n1' came within 60 s: goes back there"
+    assert scene.after(AVOID_SECONDS + 1.0, place) == [Waiting(back)]
     again = place.anew()
     assert again is not None
     assert again.avoid == ()
