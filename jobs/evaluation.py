@@ -58,8 +58,8 @@ def evaluate(
     facts = read_facts(data)
     model = models.load(folder).to(gang.device).eval()
     rows = read_rows(data, split)
-    mine = gang.share(torch.arange(min(examples, len(rows))))
-    values = _likelihood(model, rows, torch.split(mine, batch_size), gang)
+    parts = gang.parts(torch.arange(min(examples, len(rows))), batch_size)
+    values = _likelihood(model, rows, parts, gang)
     if not values:
         ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
     if facts.task is not None:
@@ -68,9 +68,9 @@ def evaluate(
         )
         items = read_examples(data, split)
         scored: list[Prediction] = []
-        for part in torch.split(mine, batch_size):
+        for part in parts:
             scored += _score(facts.task, [items[index] for index in part.tolist()], answerer)
-            ctx.progress(len(scored), len(mine))
+            ctx.progress(len(scored), sum(map(len, parts)))
         predictions = [
             item for text in gang.gather(json.dumps(scored)) for item in json.loads(text)
         ]

@@ -41,6 +41,10 @@ class Gang:
         """Return this worker's part of the rows of a batch."""
         return rows.tensor_split(self.size)[self.rank]
 
+    def parts(self, rows: torch.Tensor, most: int) -> list[torch.Tensor]:
+        """Return this worker's part of the rows, at most so many at once; it may have none."""
+        return [part for part in torch.split(self.share(rows), most) if len(part)]
+
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of `values` over the gang; every worker must call it."""
         if self.size > 1:

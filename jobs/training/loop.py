@@ -181,11 +181,10 @@ class Loop:
         Every worker takes its share.
         """
         gang = self.stepper.gang
-        mine = gang.share(torch.arange(len(self.validation)))
         sums = torch.zeros(2, dtype=torch.float32, device=gang.device)
         self.model.eval()
         with torch.no_grad():
-            for part in torch.split(mine, _VALIDATION_BATCH):
+            for part in gang.parts(torch.arange(len(self.validation)), _VALIDATION_BATCH):
                 sums[0] += nll(self.model, self.validation, part, device=gang.device)
                 sums[1] += (self.validation.labels[part, 1:] != IGNORE).sum()
         self.model.train()

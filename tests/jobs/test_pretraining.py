@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,10 +33,11 @@ def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.allclose(one[name], other[name], atol=2e-4, rtol=1e-3) for name in one)
 
 
-def train_gang(folder: Path, data: Path, *, size: int) -> dict[str, float]:
+def train_gang(folder: Path, data: Path, *, size: int, **changes: Any) -> dict[str, float]:
     """Train with `size` processes that meet over a file; return what rank 0 returned."""
     spec = {"store": str(folder / "store"), "folder": str(folder), "inputs": {"data": str(data)}}
-    spec |= {"job": "jobs.pretraining.pretrain", "params": SHORT, "world_size": size}  # type: ignore[dict-item]
+    spec |= {"job": "jobs.pretraining.pretrain", "world_size": size}  # type: ignore[dict-item]
+    spec |= {"params": {**SHORT, **changes}}  # type: ignore[dict-item]
     workers = [
         subprocess.Popen(
             [sys.executable, local_context.__file__, json.dumps({**spec, "rank": rank})],

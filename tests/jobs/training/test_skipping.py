@@ -124,6 +124,25 @@ def test_evaluation_without_a_label_has_no_loss(
     assert json.loads((ctx.output / "report.json").read_text()) == told
 
 
+def test_evaluation_of_no_rows_has_no_loss(
+    tmp_path: Path, sums: Path, undisturbed: LocalContext
+) -> None:
+    ctx = LocalContext(folder=tmp_path, inputs={"data": sums, "model": undisturbed.output})
+    told = evaluate(ctx, examples=0)
+
+    assert "eval/loss" not in told
+    assert told["eval/examples"] == 0
+
+
+def test_a_worker_without_a_row_to_validate_takes_part(tmp_path: Path, sums: Path) -> None:
+    told = train_gang(tmp_path, sums, size=2, validation_rows=1)
+    alone = LocalContext(folder=tmp_path / "alone", inputs={"data": sums})
+    pretrain(alone, **{**SHORT, "validation_rows": 1})
+
+    expected = alone.series("validation/loss")[-1]
+    assert told["validation/loss"] == pytest.approx(expected, rel=1e-3)
+
+
 # --- numbers that are none ----------------------------------------------------------------------
 
 
