@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict, deque
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -16,6 +17,9 @@ LINES_KEPT = 200
 LINES_TOLD = 50
 # What a line shows counts while so few have followed it; those of a stack belong to it.
 LINES_THAT_COUNT = 20
+# So many steps after a line its job has survived what that tells of.
+STEPS_SURVIVED = 3
+_STEP = re.compile(r"(?i)(?:\S+ )?(?:step|epoch|iter(?:ation)?|batch)\b[ :=#\[]*\d+")
 SETTLE_SECONDS = 3.0
 
 
@@ -26,6 +30,7 @@ class _Tail:
         self.lines: deque[str] = deque(maxlen=LINES_TOLD)
         self._signs: deque[tuple[int, Sign]] = deque(maxlen=LINES_THAT_COUNT)
         self._count = 0
+        self._steps = 0
 
     def add(self, line: str, sign: Sign | None) -> None:
         """Take down a line, and what it shows."""
@@ -33,6 +38,11 @@ class _Tail:
         self._count += not of_a_stack(line)
         if sign is not None:
             self._signs.append((self._count, sign))
+            self._steps = 0
+        elif self._signs and _STEP.match(line):
+            self._steps += 1
+            if self._steps >= STEPS_SURVIVED:
+                self._signs.clear()
 
     def signs(self) -> tuple[Sign, ...]:
         """Return what the last lines show, in the order in which they were written."""

@@ -68,24 +68,25 @@ _OF_NOBODY = frozenset({"KeyboardInterrupt", "EOFError", "ChildProcessError", "S
 # quotes, may tell of more than of its own code.
 _FOREIGN = re.compile(
     r"""(?ix)
-    \b(?: databases?|locked|handles?|process(?:es)?|background|client|clients|fs|io|cuda|cudnn
-      |cublas\w*|cusparse|cusolver|nvrtc|nvml|nvlink|nvswitch|nvidia|gpus?|npus?|mlus?
-      |xpus?|dcus?|ppus?|tpus?|hpus?|musa|mudnn|mublas|maca|mcblas|hip\w*|rocm|rccl|miopen
-      |roc\w+|triton|ascend\w*|acl\w*|aicore|aicpu|cann|hccl|hccs|hccp|cnrt|cncl|cnnl|cndrv
-      |nccl|mccl|bkcl|xccl|oneccl|ccl|gloo|mpi|ucx|ucc|rdma|roce|ibv?_?\w*|infiniband
-      |mlx5\w*|verbs|efa|sycl|level.zero|opencl|kunlun|cambricon|mthreads|metax|hygon|tbe
-      |gsp|xid|ecc|hbm|sram|vram|dram|devices?|chip|accelerators?|drivers?|firmware
-      |hardware|kernels?|streams?|pcie?|bus|dma|memory|oom|alloc\w*|mmap|shm|out.of.memory
-      |swap|cgroup|ulimit|hugepages?|network\w*|sockets?|connect\w*|disconnect\w*|reset\ by
-      |peers?|remote|hosts?|nodes?|nic|tcp|udp|ssl|tls|dns|http\w*|rpc|grpc|ports?
-      |address\ already|endpoint|server|servers|services?|rendezvous|stores?|store->get
-      |heartbeats?|watchdogs?|barriers?|collectives?|all_?reduce|all_?gather|broadcast
-      |communicat\w+|process\ ?groups?|ranks?\ \d+|workers?|daemon|raylet|actors?|engine
-      |engines|executor|timed?.?outs?|deadline|unreachable|unavailable|abort\w*|terminat\w+
-      |killed|kill|signals?|sig[a-z]{3,4}|segfault|segmentation|core\ dump\w*|crash\w*
-      |corrupt\w*|checksums?|disks?|quota|file\ ?systems?|i/o|input/output|nfs|lustre|s3
-      |gcs|hdfs|bucket|read-only|permission|hung|hangs?|stuck|deadlock\w*|internal|inner
-      |runtime|unspecified|launch\w*|synchroni[sz]\w*|async\w*|exit(?:ed|\ ?code|\ status)
+    \b(?: overflow\w*|underflow\w*|nan|infs?|infinite|diverg\w*|databases?|locked|handles?
+      |process(?:es)?|background|client|clients|fs|io|cuda|cudnn|cublas\w*|cusparse
+      |cusolver|nvrtc|nvml|nvlink|nvswitch|nvidia|gpus?|npus?|mlus?|xpus?|dcus?|ppus?|tpus?
+      |hpus?|musa|mudnn|mublas|maca|mcblas|hip\w*|rocm|rccl|miopen|roc\w+|triton|ascend\w*
+      |acl\w*|aicore|aicpu|cann|hccl|hccs|hccp|cnrt|cncl|cnnl|cndrv|nccl|mccl|bkcl|xccl
+      |oneccl|ccl|gloo|mpi|ucx|ucc|rdma|roce|ibv?_?\w*|infiniband|mlx5\w*|verbs|efa|sycl
+      |level.zero|opencl|kunlun|cambricon|mthreads|metax|hygon|tbe|gsp|xid|ecc|hbm|sram
+      |vram|dram|devices?|chip|accelerators?|drivers?|firmware|hardware|kernels?|streams?
+      |pcie?|bus|dma|memory|oom|alloc\w*|mmap|shm|out.of.memory|swap|cgroup|ulimit
+      |hugepages?|network\w*|sockets?|connect\w*|disconnect\w*|reset\ by|peers?|remote
+      |hosts?|nodes?|nic|tcp|udp|ssl|tls|dns|http\w*|rpc|grpc|ports?|address\ already
+      |endpoint|server|servers|services?|rendezvous|stores?|store->get|heartbeats?
+      |watchdogs?|barriers?|collectives?|all_?reduce|all_?gather|broadcast|communicat\w+
+      |process\ ?groups?|ranks?\ \d+|workers?|daemon|raylet|actors?|engine|engines|executor
+      |timed?.?outs?|deadline|unreachable|unavailable|abort\w*|terminat\w+|killed|kill
+      |signals?|sig[a-z]{3,4}|segfault|segmentation|core\ dump\w*|crash\w*|corrupt\w*
+      |checksums?|disks?|quota|file\ ?systems?|i/o|input/output|nfs|lustre|s3|gcs|hdfs
+      |bucket|read-only|permission|hung|hangs?|stuck|deadlock\w*|internal|inner|runtime
+      |unspecified|launch\w*|synchroni[sz]\w*|async\w*|exit(?:ed|\ ?code|\ status)
       |status\ code|thread|futex|pthread|fork|subprocess|child|plugin|librar(?:y|ies)
       |symbol|abi|undefined|compil\w+|unsupported|not\ supported|not\ implemented|backends?
       |health\w*|unhealthy|lost|fail\ to
@@ -227,14 +228,16 @@ def _typed_by_base(raised: Raised, words: str, signatures: Matcher) -> Iterator[
 
 def _by_number(raised: Raised) -> Judgement | None:
     shorts = {name.rpartition(".")[2] for name in raised.types}
-    if raised.plain or not shorts & {"OSError", "IOError", "EnvironmentError"}:
+    if raised.plain:
         return None
     told = _ERRNO.search(raised.message)
-    number = raised.number or (int(told[1] or told[2]) if told else None)
+    of_system = "OSError" in shorts
+    number = raised.number if of_system else None
+    number = number or (int(told[1] or told[2]) if told else None)
     kind = _KINDS.get(number) if number else None
     if kind is not None and number is not None:
         return Judgement(kind, certain=True, sign=f"errno_{errno.errorcode[number]}")
-    if shorts & _LINKS:
+    if of_system and shorts & _LINKS:
         return Judgement(FailureKind.INTERCONNECT, certain=False, sign=BY_TYPE)
     return None
 

@@ -136,3 +136,16 @@ def test_of_many_workers_the_first_to_fail_is_the_one_that_is_told(inquest: Inqu
     found = inquest.verdict(0.0, all_known=True)
     assert found is not None
     assert found.rank == 7
+
+
+@pytest.mark.parametrize(("steps", "kind"), [(2, "out_of_memory"), (3, "worker_lost")])
+def test_what_a_job_went_on_after_is_not_what_it_died_of(
+    inquest: Inquest, steps: int, kind: str
+) -> None:
+    inquest.hear(LogLine(0, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate"))
+    for number in range(steps):
+        inquest.hear(LogLine(0, f"step {number} loss 2.1"))
+    inquest.report(0, failed(FailureKind.WORKER_LOST, "the worker died", 0), at=5.0, now=0.0)
+    found = inquest.verdict(0.0, all_known=True)
+    assert found is not None
+    assert found.kind == kind

@@ -1,0 +1,96 @@
+"""What an exception shows by its type, its number and its words, and what is likely otherwise."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from orchestrator.core.failure import FailureKind
+from orchestrator.core.plain import bases
+from orchestrator.core.raised import BY_PLAIN, BY_TYPE, Judgement, Raised, judge
+from orchestrator.core.signatures import Matcher, Signature
+from tests.build import documented
+
+KNOWN = Matcher(documented())
+
+
+def judged(name: str, message: str = "", **facts: object) -> Judgement:
+    return judge((Raised(bases(name), message, **facts),), KNOWN)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("MemoryError", FailureKind.HOST_MEMORY),
+        ("FloatingPointError", FailureKind.NUMERICAL_DIVERGENCE),
+        ("orchestrator.core.errors.StorageError", FailureKind.STORAGE),
+        ("orchestrator.core.errors.ArtifactError", FailureKind.DATA),
+        ("orchestrator.core.errors.JobError", FailureKind.USER_CODE),
+    ],
+)
+def test_some_types_say_it_all(name: str, kind: FailureKind) -> None:
+    assert judged(name, "x") == Judgement(kind, certain=True, sign=BY_TYPE)
+
+
+def test_a_number_of_the_system_names_the_kind() -> None:
+    found = judged("OSError", "x", number=errno.ENOSPC)
+    assert found == Judgement(FailureKind.STORAGE, certain=True, sign="errno_ENOSPC")
+    assert judged("URLError", "<urlopen error [Errno 111] refused>").sign == "errno_ECONNREFUSED"
+    assert judged("OSError", "x", number=errno.ELOOP).kind is FailureKind.UNKNOWN
+    assert judged("OSError", "[Errno 9999] x").sign == ""
+
+
+def test_an_error_of_links_without_a_number_is_one_all_the_same() -> None:
+    assert judged("TimeoutError") == Judgement(
+        FailureKind.INTERCONNECT, certain=False, sign=BY_TYPE
+    )
+
+
+def test_a_plain_exception_is_the_users_own_and_says_so() -> None:
+    assert judged("ZeroDivisionError", "x").sign == BY_PLAIN
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "kind"),
+    [
+        ("RuntimeError", "the batch is empty", FailureKind.USER_CODE),
+        ("RuntimeError", "boom", FailureKind.UNKNOWN),
+        ("RuntimeError", "the batch is empty on 0xdead", FailureKind.UNKNOWN),
+        ("RuntimeError", "the batch is empty: FOO_BAR_BAZ", FailureKind.UNKNOWN),
+        ("RuntimeError", "the batch is empty for WorkerProc", FailureKind.UNKNOWN),
+        ("MyError", "enough", FailureKind.USER_CODE),
+        ("SocketPoolError", "enough", FailureKind.UNKNOWN),
+        ("EOFError", "", FailureKind.UNKNOWN),
+        ("KeyboardInterrupt", "", FailureKind.UNKNOWN),
+    ],
+)
+def test_without_a_signature_the_words_decide(name: str, message: str, kind: FailureKind) -> None:
+    found = judged(name, message)
+    assert (found.kind, found.certain) == (kind, False)
+
+
+def test_what_a_library_raises_is_nobodys_where_it_is_not_plain() -> None:
+    assert judged("RuntimeError", "the batch is empty", library=True).kind is FailureKind.UNKNOWN
+    assert judged("ValueError", "the batch is empty", library=True).sign == BY_PLAIN
+
+
+def test_what_caused_an_exception_decides_where_that_says_more() -> None:
+    top = Raised(bases("MyError"), "the step failed")
+    plain, other = Raised(bases("KeyError"), "1"), Raised(bases("RuntimeError"), "boom")
+    assert judge((top, plain), KNOWN).sign == BY_PLAIN
+    assert judge((top, other), KNOWN).kind is FailureKind.UNKNOWN
+    assert judge((top, Raised(bases("MemoryError"), "")), KNOWN).kind is FailureKind.HOST_MEMORY
+
+
+def test_a_signature_may_name_a_base_of_a_plain_exception() -> None:
+    known = Matcher(
+        [Signature(pattern="^ValueError: no sensor", kind=FailureKind.DEVICE_LOST, name="it")]
+    )
+    types = ("jobs.SensorError", *bases("ValueError"))
+    assert judge((Raised(types, "no sensor"),), known).sign == "it"
+    assert judge((Raised(types, "no label"),), known).sign == BY_PLAIN
+
+
+def test_an_exception_without_words_is_its_type() -> None:
+    assert Raised(("MyError",), "").said == "MyError"
