@@ -28,6 +28,9 @@ def test_values_are_set_where_they_stand_and_the_original_stays() -> None:
         ("rules.serve=nvidia", "rules.serve: there is no such place"),
         ("roles.serve.pool=nvidia", "roles.serve.pool: there is no such place"),
         ("roles.serve={", "roles.serve: '{' is no value"),
+        ("roles.serve=010", "roles.serve: '010' would be read to base 8"),
+        ("roles.serve=&a [*a]", "roles.serve: *a stands in what it stands for"),
+        ("roles.serve=" + "9" * 5000, f"roles.serve: '{'9' * 80}'... (5000 characters) is no val"),
     ],
 )
 def test_what_can_not_be_set_is_told(word: str, said: str) -> None:
