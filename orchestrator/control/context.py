@@ -81,6 +81,7 @@ class AttemptContext:
         self.chip: Chip = RealChip()
         self._desk = desk
         self._names: set[str] = set()
+        self._metric_steps, self._progress_steps = desk.pulse.count(), desk.pulse.count()
         self._seat = Seat(
             request=request,
             rank=rank,
@@ -127,7 +128,7 @@ class AttemptContext:
         if type(step) is not int or not 0 <= step <= SMALL:
             step = whole(step, "metrics: step")
         self.last_step = step
-        self._desk.pulse.stepped(step, "metrics")
+        self._metric_steps.reached(step)
         if self.rank == 0:
             plain = _floats(values, self._names)
             if plain is None:
@@ -177,8 +178,9 @@ class AttemptContext:
     def progress(self, done: int, total: int) -> None:
         """Say how far the job is; only rank 0's counts."""
         self.go_on()
-        done, total = whole(done, "progress: done"), whole(total, "progress: total")
-        self._desk.pulse.stepped(done, "progress")
+        if type(done) is not int or type(total) is not int or not 0 <= done <= total <= SMALL:
+            done, total = whole(done, "progress: done"), whole(total, "progress: total")
+        self._progress_steps.reached(done)
         if self.rank == 0:
             self._desk.outbox.progress(done, total)
         self.chip.reached(done)

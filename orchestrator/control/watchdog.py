@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import Thread
 from types import CodeType, FrameType
 
@@ -36,22 +37,27 @@ _OURS = ("orchestrator.", "threading.")
 _NOT_THE_JOBS = ("orchestrator.", "ray.", "threading.", "concurrent.", "asyncio.", "fsspec.")
 
 
-@dataclass(slots=True)
-class _Steps:
-    """One count of a job: the last step that it named, when, and how long each took, seconds."""
+class Steps:
+    """One count of a job: the last step that it named, and when it came to each of the last."""
 
-    last: int | None = None
-    at: float = 0.0
-    durations: deque[float] = field(default_factory=lambda: deque(maxlen=101))
+    __slots__ = ("_last", "_pulse", "_times")
 
-    def reached(self, step: int, now: float) -> None:
-        if self.last is not None:
-            self.durations.append(now - self.at)
-        self.last, self.at = step, now
+    def __init__(self, pulse: Pulse) -> None:
+        """Know of none."""
+        self._pulse = pulse
+        self._last: int | None = None
+        self._times: deque[float | None] = deque(maxlen=102)
+
+    def reached(self, step: int) -> None:
+        """Take notice of a step, at the last sign of life; each step of the job pays for this."""
+        if step != self._last:
+            self._last = step
+            self._times.append(self._pulse.at)
 
     def median(self) -> float:
-        """Return how long a step takes; 0 as long as too few are known."""
-        known = list(self.durations)
+        """Return how long a step takes, seconds; 0 as long as too few are known."""
+        times = [at for at in list(self._times) if at is not None]
+        known = [later - at for at, later in pairwise(times)]
         return statistics.median(known) if len(known) >= KNOWN_STEPS else 0.0
 
 
@@ -64,19 +70,16 @@ class Pulse:
 
     at: float | None = None
     _busy: list[str] = field(default_factory=list)
-    _steps: dict[str, _Steps] = field(default_factory=dict)
+    _counts: list[Steps] = field(default_factory=list)
 
     def beat(self, now: float) -> None:
         """Leave a sign of life."""
         self.at = now
 
-    def stepped(self, step: int, count: str) -> None:
-        """Take notice of a step, at the last sign of life, in a `count` of the job's own."""
-        steps = self._steps.get(count)
-        if steps is None:
-            steps = self._steps[count] = _Steps()
-        if step != steps.last and self.at is not None:
-            steps.reached(step, self.at)
+    def count(self) -> Steps:
+        """Return a count of steps, by which a hang is measured too."""
+        self._counts.append(Steps(self))
+        return self._counts[-1]
 
     @contextmanager
     def busy(self, what: str, clock: Clock) -> Iterator[None]:
@@ -97,7 +100,7 @@ class Pulse:
         """Return how many seconds of silence are a hang; `None` is none."""
         if hang != AUTO:
             return hang
-        medians = [steps.median() for steps in list(self._steps.values())]
+        medians = [steps.median() for steps in self._counts]
         return max([LEAST_HANG, *(STEPS_OF_A_HANG * median for median in medians)])
 
 

@@ -58,10 +58,11 @@ def watched(
 def pulse_of(durations: list[float]) -> Pulse:
     """Return the pulse of a job whose steps took so long."""
     pulse, at = Pulse(1.0), 1.0 - sum(durations)
+    steps = pulse.count()
     for step, seconds in enumerate([0.0, *durations]):
         at += seconds
         pulse.beat(at)
-        pulse.stepped(step, "metrics")
+        steps.reached(step)
     return pulse
 
 
@@ -90,14 +91,15 @@ def test_by_default_it_is_twenty_steps_and_never_under_ten_minutes(
 
 def test_a_step_that_is_named_twice_counts_once_and_each_count_by_itself() -> None:
     pulse = Pulse()
+    metrics, progress = pulse.count(), pulse.count()
     for step in range(20):
         for at, count, number in (
-            (0.0, "metrics", step),
-            (1.0, "progress", 500 * step),
-            (2.0, "metrics", step),
+            (0.0, metrics, step),
+            (1.0, progress, 500 * step),
+            (2.0, metrics, step),
         ):
             pulse.beat(step * 100.0 + at)
-            pulse.stepped(number, count)
+            count.reached(number)
     assert pulse.bound(AUTO) == 2000.0
 
 
