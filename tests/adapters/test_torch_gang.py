@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.adapters import torch_gang
 from orchestrator.adapters.torch_gang import open_gang, threads
-from orchestrator.core.classify import kind_of
+from orchestrator.control.evidence import describe
 from orchestrator.core.failure import FailureKind
 from tests.build import documented
 
@@ -139,5 +139,4 @@ def test_a_gang_whose_other_half_does_not_come_ends_in_time() -> None:
         open_gang(free_address(), 0, 2, "gloo", setup_seconds=0.2),
     ):
         pass
-    kind = kind_of(f"{type(caught.value).__name__}: {caught.value}", documented())
-    assert kind is FailureKind.INTERCONNECT
+    assert describe(caught.value, documented()).kind is FailureKind.INTERCONNECT
