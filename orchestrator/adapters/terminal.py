@@ -107,7 +107,8 @@ class Terminal:
     def write(self, stream: TextIO, text: str) -> None:
         """Have `text` printed; it is left out where too much waits already."""
         with self._lock:
-            full = self._characters + len(text) > MOST_CHARACTERS
+            most = MOST_CHARACTERS // 2 if self._behind else MOST_CHARACTERS
+            full = self._characters + len(text) > most
             if full and self._behind:
                 return
             text = LEFT_OUT if full else text
