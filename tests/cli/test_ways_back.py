@@ -60,7 +60,9 @@ def began(place, run: str) -> list[str]:
 
 
 def test_a_failed_run_goes_on_from_its_checkpoint_once_it_is_mended(place):
-    failed = place.run(*LAUNCH, f"+{STAGE}.limits.backoff=0.01")
+    failed = place.run(
+        *LAUNCH, f"+{STAGE}.limits.backoff=0.01", f"+{STAGE}.on_failure={{user_code: stop}}"
+    )
     assert failed.returncode == 100, failed.stdout + failed.stderr
     run = newest(place)["run"]
     assert f"orchestrator resume {run}" in failed.stdout
