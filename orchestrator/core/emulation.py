@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isnan
 
 OWN = "own"  # the name that the chip itself has
 HOST_DEVICE = "cpu"  # of torch, for work on the host's cores
@@ -22,6 +23,11 @@ class FaultType(StrEnum):
     PRINT = "print"
     ABORT = "abort"
     EXIT = "exit"
+
+    @classmethod
+    def _missing_(cls, value: object) -> FaultType | None:
+        """Take the number for its name: `nan` without quotes is one in YAML and in Hydra."""
+        return cls.NAN if isinstance(value, float) and isnan(value) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

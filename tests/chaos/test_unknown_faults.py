@@ -75,6 +75,16 @@ def unknown(dice: Random, number: int, *, step: int, attempts: int) -> Unknown:
     return Unknown("raise", text, step, attempts, error=ERRORS[number % len(ERRORS)])
 
 
+def one_an_attempt(dice: Random, steps: int) -> list[Unknown]:
+    """Return faults of which the nth, by its step, ends the nth attempt alone."""
+    chosen = sorted(dice.sample(range(EVERY + 1, steps, EVERY + 3), FAULTS))
+    faults: list[Unknown] = []
+    for number, step in enumerate(chosen):
+        ended = sum(fault.what != "print" for fault in faults)
+        faults.append(unknown(dice, number, step=step, attempts=ended + 1))
+    return faults
+
+
 def outcome(run: Run) -> tuple[Mapping[str, float], str]:
     """Return what a run has learnt: its losses, and the digest of its weights."""
     stage = run.stages["pretrain"]
@@ -151,12 +161,7 @@ def test_one_run_meets_them_all_on_a_cluster(tmp_path: Path, environment: dict[s
         calm = Storm(place, seed=0, steps=steps, every=EVERY, size=1)
         calm.launch("roles.train=nvidia")
         assert calm.finish(SECONDS) == 0
-        # the nth fault, by its step, hits the first n attempts, so that each of them hits one
-        chosen = sorted(dice.sample(range(EVERY + 1, steps, EVERY + 3), FAULTS))
-        faults = [
-            unknown(dice, number, step=step, attempts=number + 1)
-            for number, step in enumerate(chosen)
-        ]
+        faults = one_an_attempt(dice, steps)
         storm = Storm(place, seed=SEED, steps=steps, every=EVERY, size=1, limits=USUAL)
         text = ", ".join(map(str, faults))
         pools = [f"fleet.pools.{pool}.emulation.faults=[{text}]" for pool in ("nvidia", "ascend")]

@@ -39,6 +39,15 @@ def test_a_fault_has_words_and_a_type_of_ones_own(compose: Callable[..., Setting
     assert (second.code, second.rate, second.text) == (77, 0.1, None)
 
 
+@pytest.mark.parametrize("word", ["nan", "'nan'", "NaN"])
+def test_a_fault_that_is_called_as_a_number_is_needs_no_quotes(
+    compose: Callable[..., Settings], word: str
+) -> None:
+    found = compose(faults(f"what: {word}, at_step: 3")).fleet.pools["ascend"]
+    assert found.emulation is not None
+    assert [fault.what for fault in found.emulation.faults] == [FaultType.NAN]
+
+
 def test_the_step_of_a_shipped_fault_is_moved_by_one_override(
     compose: Callable[..., Settings],
 ) -> None:
