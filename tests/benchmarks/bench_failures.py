@@ -1,0 +1,48 @@
+"""What it takes to hear the lines of many workers, and to weigh how all of them failed."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.control.inquest import Inquest
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.signatures import matcher
+from orchestrator.messages import LogLine
+from tests.benchmarks.table import Row, compare, seconds
+from tests.build import documented
+
+WORKERS, LINES = 2_048, 200
+SAMPLE = 2_000
+EVIDENCE = "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer"
+
+
+def rows() -> list[Row]:
+    """Hear lines, against searching each for every pattern; weigh workers that all fail."""
+    known = matcher(documented())
+    lines = [f"2026-01-02 10:11:12 step {number} loss 2.31" for number in range(SAMPLE)]
+    patterns = [re.compile(one.pattern) for one in documented()]
+    hearing = seconds(lambda: [known.in_line(line) for line in lines], times=3)
+    searching = seconds(lambda: [p.search(line) for line in lines for p in patterns], times=1)
+    inquest = Inquest(known)
+    for rank in range(WORKERS):
+        for line in lines[:LINES:20]:
+            inquest.hear(LogLine(rank, line))
+    weighing = seconds(lambda: _weigh(inquest), times=1)
+    each = 1e6 / SAMPLE
+    return [
+        compare(
+            "a line that is heard, against searching it for every signature",
+            hearing * each,
+            searching * each,
+            unit="us",
+            goal="ratio <= 0.1",
+        ),
+        Row(name=f"weigh {WORKERS:,} workers that all fail", ours=weighing, goal="ours < 1 s"),
+    ]
+
+
+def _weigh(inquest: Inquest) -> None:
+    for rank in range(WORKERS):
+        failure = Failure(kind=FailureKind.INTERCONNECT, evidence=EVIDENCE, rank=rank)
+        inquest.report(rank, failure, at=float(rank), now=0.0)
+        inquest.verdict(0.0, all_known=False)
