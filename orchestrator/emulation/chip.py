@@ -194,17 +194,22 @@ class Chip:
         hooks.collective = once
 
     def _poison(self) -> None:
-        """Have the next matrix product give not-a-numbers."""
+        """Have all matrix products give not-a-numbers until the next step.
 
-        def once(out: Any) -> Any:  # noqa: ANN401 - a tensor
-            hooks.after = None
-            return out.fill_(_NAN)
-
-        hooks.after = once
+        One alone can go unseen: some CPUs' attention makes numbers of them again.
+        """
+        watched = _nothing
         if not self._outlets.device and "torch" in sys.modules:
             from orchestrator.emulation.host import watch_products
 
-            self._undo = watch_products()
+            watched = watch_products()
+
+        def undo() -> None:
+            hooks.after = None
+            watched()
+
+        hooks.after = _filled_with_nan
+        self._undo = undo
 
     # --- what they do --------------------------------------------------------------------------
 
@@ -244,6 +249,10 @@ def _error_type(name: str) -> type[Exception]:
     if isinstance(known, type) and issubclass(known, Exception):
         return known
     return type(name, (Exception,), {"__module__": "builtins"})  # told by its name alone
+
+
+def _filled_with_nan(out: Any) -> Any:  # noqa: ANN401 - a tensor
+    return out.fill_(_NAN)
 
 
 def _nothing() -> None:
