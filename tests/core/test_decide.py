@@ -9,7 +9,6 @@ import pytest
 from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide
 from orchestrator.core.failure import DEFAULT_ACTIONS, Action, FailureKind
 from orchestrator.core.fold import apply, begin
-from orchestrator.core.plan import Plan
 from orchestrator.core.policy import Bounds, Limits
 from orchestrator.core.run import Run
 from orchestrator.core.spec import Needs
@@ -37,21 +36,10 @@ from orchestrator.core.state import (
     StageSkipped,
 )
 from tests.build import REF, failure, header, plan, pool, stage
+from tests.core.histories import after, failed
 
 DAY = 86_400.0
 PAID = pool("a", price_per_hour=3600.0)
-
-
-def after(planned: Plan, *events: Event) -> Run:
-    """Return the running run of `planned` after `events`, all at time 0."""
-    run = apply(begin(header(planned)), RunStarted(1), 0.0)
-    for event in events:
-        run = apply(run, event, 0.0)
-    return run
-
-
-def failed(number: int, kind: FailureKind, where: str = "a") -> tuple[Event, ...]:
-    return (AttemptStarted("s", number, where), AttemptFailed("s", number, failure(kind)))
 
 
 def only(run: Run, now: float = 0.0) -> Command:

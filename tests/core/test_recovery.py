@@ -9,12 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.limits import exhausted
-from orchestrator.core.plan import Plan
+from orchestrator.core.fold import apply
 from orchestrator.core.policy import Adjust, Bounds, Limits, Recovery
-from orchestrator.core.recovery import Outlook, counted, follow_up, in_vain
-from orchestrator.core.run import Run
+from orchestrator.core.recovery import Outlook, counted, in_vain
 from orchestrator.core.spec import Needs
 from orchestrator.core.state import (
     AttemptFailed,
@@ -27,35 +24,11 @@ from orchestrator.core.state import (
     RunReopened,
     RunStarted,
     StageFailed,
-    StagePaused,
 )
-from tests.build import failure, header, plan, pool, stage
+from tests.build import failure, plan, pool, stage
+from tests.core.histories import after, answer, failed, scheduled
 
 K = FailureKind
-
-
-def after(planned: Plan, *events: Event) -> Run:
-    run = apply(begin(header(planned)), RunStarted(1), 0.0)
-    for event in events:
-        run = apply(run, event, 0.0)
-    return run
-
-
-def failed(number: int, kind: K, where: str = "a", **changes: object) -> tuple[Event, ...]:
-    shown = replace(failure(kind), **changes)  # type: ignore[arg-type]
-    return (AttemptStarted("s", number, where), AttemptFailed("s", number, shown))
-
-
-def answer(run: Run, outlook: Outlook | None = None) -> RetryScheduled | StageFailed | StagePaused:
-    one = run.stages["s"]
-    spent = exhausted(run, one, 0.0, broke=False)
-    return follow_up(run, one, 0.0, spent=spent, outlook=outlook or Outlook())
-
-
-def scheduled(run: Run, outlook: Outlook | None = None) -> RetryScheduled:
-    event = answer(run, outlook)
-    assert isinstance(event, RetryScheduled), event
-    return event
 
 
 # --- a pool that can't -------------------------------------------------------------------------

@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.limits import exhausted
+from orchestrator.core.fold import apply
 from orchestrator.core.plan import Plan
 from orchestrator.core.policy import Limits, Recovery
-from orchestrator.core.recovery import Outlook, follow_up
-from orchestrator.core.run import Run
 from orchestrator.core.state import (
-    AttemptFailed,
-    AttemptStarted,
     Event,
     RetryScheduled,
-    RunStarted,
     StageFailed,
     StagePaused,
 )
-from tests.build import failure, header, plan, pool, stage
+from tests.build import plan, pool, stage
+from tests.core.histories import after, answer, failed, scheduled
 
 K = FailureKind
-
-
-def after(planned: Plan, *events: Event) -> Run:
-    run = apply(begin(header(planned)), RunStarted(1), 0.0)
-    for event in events:
-        run = apply(run, event, 0.0)
-    return run
-
-
-def failed(number: int, kind: K, where: str = "a", **changes: object) -> tuple[Event, ...]:
-    shown = replace(failure(kind), **changes)  # type: ignore[arg-type]
-    return (AttemptStarted("s", number, where), AttemptFailed("s", number, shown))
-
-
-def answer(run: Run, outlook: Outlook | None = None) -> RetryScheduled | StageFailed | StagePaused:
-    one = run.stages["s"]
-    spent = exhausted(run, one, 0.0, broke=False)
-    return follow_up(run, one, 0.0, spent=spent, outlook=outlook or Outlook())
-
-
-def scheduled(run: Run, outlook: Outlook | None = None) -> RetryScheduled:
-    event = answer(run, outlook)
-    assert isinstance(event, RetryScheduled), event
-    return event
 
 
 # --- what nobody knows, and what may be the user's ----------------------------------------------

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.plan import Plan
-from orchestrator.core.run import Run
+from orchestrator.core.fold import apply
 from orchestrator.core.state import (
     AttemptFailed,
     AttemptPlaced,
@@ -14,18 +12,11 @@ from orchestrator.core.state import (
     AttemptStarted,
     Event,
     RetryScheduled,
-    RunStarted,
 )
-from tests.build import header, plan, stage
+from tests.build import plan, stage
+from tests.core.histories import after
 
 K = FailureKind
-
-
-def after(planned: Plan, *events: Event) -> Run:
-    run = apply(begin(header(planned)), RunStarted(1), 0.0)
-    for event in events:
-        run = apply(run, event, 0.0)
-    return run
 
 
 def placed(number: int, where: str = "a") -> tuple[Event, ...]:

@@ -16,8 +16,7 @@ from orchestrator.core.decide import (
     wanting,
 )
 from orchestrator.core.failure import FailureKind
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.plan import Plan
+from orchestrator.core.fold import apply
 from orchestrator.core.policy import Bounds, Gate, Limits, Recovery
 from orchestrator.core.recovery import Outlook
 from orchestrator.core.run import Run
@@ -26,7 +25,6 @@ from orchestrator.core.state import (
     AttemptPlaced,
     AttemptStarted,
     AttemptWaits,
-    Event,
     GateOpened,
     GateReached,
     LeaveRequested,
@@ -35,17 +33,11 @@ from orchestrator.core.state import (
     StageHeld,
     StageMoved,
 )
-from tests.build import header, plan, stage
+from tests.build import plan, stage
+from tests.core.histories import after
 
 LABELS = Gate(kind="file", target="labels/*.csv", deadline=60.0)
 PLACED = (AttemptStarted("s", 1, "a"), AttemptPlaced("s", 1, ("n1",)))
-
-
-def after(planned: Plan, *events: Event, at: float = 0.0) -> Run:
-    run = apply(begin(header(planned)), RunStarted(1), at)
-    for event in events:
-        run = apply(run, event, at)
-    return run
 
 
 def only(run: Run, now: float = 0.0, **outlook: dict[str, str]) -> Command:
