@@ -6,12 +6,15 @@ Where nobody controls it any more, this command takes it over and ends it itself
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 
 from orchestrator import session, wiring
 from orchestrator.adapters import hydra_config
 from orchestrator.cli import runs, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.live import LiveView
+from orchestrator.cli.steps import Step
 from orchestrator.control.presence import Presence
 from orchestrator.core.run import Run, RunHeader
 from orchestrator.ports import EventStore
@@ -21,7 +24,7 @@ SECONDS_BETWEEN_LOOKS = 0.2
 REASON = "cancelled by request"
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Cancel a run; one that has ended already is told as it ended."""
     store = wiring.event_store(wiring.home())
     header = store.header(args.run)
@@ -29,6 +32,12 @@ def run(args: argparse.Namespace) -> Exit:
     if one.done:
         print(f"Run {header.run} has already ended: {one.state}.")
         return Exit.SUCCEEDED
+    alive = runs.presence(store, one) is Presence.ALIVE
+    who = "its controller" if alive else "this command, since it has no controller that lives"
+    return [Step(f"have run {header.run} ended by {who}", partial(_cancel, store, header))]
+
+
+def _cancel(store: EventStore, header: RunHeader) -> Exit:
     store.request_cancel(header.run)
     one = _wait(store, header)
     if not one.done and runs.presence(store, one) is not Presence.ALIVE:

@@ -121,6 +121,7 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     rerun.set_defaults(take_over=False)
     cancel = verbs.add_parser("cancel", help="end a run")
     cancel.add_argument("run", metavar="RUN")
+    flags.dry(cancel)
     approve = verbs.add_parser("approve", help="let a stage pass that waits for an approval")
     approve.add_argument("run", metavar="RUN")
     approve.add_argument("stage", metavar="STAGE")
@@ -130,6 +131,7 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _going_on(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--detach", action="store_true", help="go on as a Ray job")
     parser.add_argument("--no-cache", action="store_true", help="reuse no result of other runs")
+    flags.dry(parser)
 
 
 def _fleet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

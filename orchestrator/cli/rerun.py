@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from orchestrator import session, wiring
 from orchestrator.cli import resume, runs
-from orchestrator.cli.exits import Exit
+from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, Problem
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Sequence[Step]:
     """Have a run that has ended go on from one of its stages, without what that had saved."""
     store = wiring.event_store(wiring.home())
     one = runs.load(store, store.header(args.run))
@@ -19,4 +20,4 @@ def run(args: argparse.Namespace) -> Exit:
         hint = f"wait for its end, or: orchestrator resume {name}"
         raise ConfigError([Problem("", f"run {name!r} has not ended: {one.state}", hint)])
     how = session.Again(since=args.stage, anew=True)
-    return resume.go_on(args, session.reopen(store, one, how))
+    return resume.steps_of(args, one, session.reopening(store, one, how))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from orchestrator import session, wiring
 from orchestrator.adapters import hydra_config
 from orchestrator.cli import launch, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
+from orchestrator.cli.steps import Step
+from orchestrator.control.presence import Presence
 from orchestrator.core.run import Run
-from orchestrator.core.state import RunState
+from orchestrator.core.state import RunReopened, RunState
+from orchestrator.ports import EventStore
 
 
-def run(args: argparse.Namespace) -> Exit:
+def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Have the run go on; finished stages stay, others go on from their checkpoints."""
     store = wiring.event_store(wiring.home())
     one = runs.load(store, store.header(args.run))
@@ -24,21 +29,48 @@ def run(args: argparse.Namespace) -> Exit:
         session.claim(store, one.header, by_force=args.take_over)
     how = session.Again(since=args.since, attempts=args.attempts, limits=tuple(args.overrides))
     if one.done or how != session.Again():
-        one = session.reopen(store, one, how)
-    return go_on(args, one)
+        return steps_of(args, one, session.reopening(store, one, how))
+    return steps_of(args, one)
 
 
-def go_on(args: argparse.Namespace, one: Run) -> Exit:
-    """Drive a run that has not ended, here or as a Ray job."""
+def steps_of(
+    args: argparse.Namespace, one: Run, event: RunReopened | None = None
+) -> Sequence[Step]:
+    """Return how to drive a run on, here or as a Ray job; `event` opens it again before."""
     at = wiring.home()
+    store = wiring.event_store(at)
     order = session.Order(
         found=hydra_config.parse(one.header.config),
-        header=wiring.event_store(at).header(one.header.run),
+        header=store.header(one.header.run),
         at=at,
         reuse=not args.no_cache,
         by_force=args.take_over,
     )
-    return _detach(order) if args.detach else drive(order)
+    if args.detach:
+        launch.check_detachable([order.found])
+    how = "hand over to a Ray job" if args.detach else "drive on"
+    taken = f"\ntaking it from {_controller(store, one)}" if args.take_over else ""
+    go = partial(_detach if args.detach else drive, order)
+    steps = [Step(f"{how} run {one.header.run}{taken}", go)]
+    if event is not None:
+        steps.insert(0, Step("\n".join(_lines(event)), partial(session.reopen, store, one, event)))
+    return steps
+
+
+def _controller(store: EventStore, one: Run) -> str:
+    alive = runs.presence(store, one) is Presence.ALIVE
+    return "its controller, which lives and stops then" if alive else "nobody: no controller lives"
+
+
+def _lines(event: RunReopened) -> Iterator[str]:
+    """Yield what an event changes."""
+    if not event.stages:
+        yield "change limits, begin no stage again"
+    for name in event.stages:
+        without = ", without its checkpoints" if name in event.anew else ""
+        yield f"begin stage {name} again{without}"
+    for word in event.overrides:
+        yield f"set {word}"
 
 
 def drive(order: session.Order) -> Exit:
@@ -59,7 +91,6 @@ def drive(order: session.Order) -> Exit:
 
 
 def _detach(order: session.Order) -> Exit:
-    launch.check_detachable([order.found])
     pools = session.startable(order.found, order.header.plan)
     with session.services(order.found, order.at, pools, keep=lambda: True):
         launch.hand_over(order)

@@ -9,7 +9,7 @@ from orchestrator.session.claim import claim
 from orchestrator.session.driving import View, launch, resume, serves, wind_down
 from orchestrator.session.interrupts import Interrupts
 from orchestrator.session.order import HOST, Order, new_header
-from orchestrator.session.reopen import Again, reopen
+from orchestrator.session.reopen import Again, reopen, reopening
 from orchestrator.session.services import (
     Addresses,
     needs_gateway,
@@ -32,6 +32,7 @@ __all__ = [
     "needs_gateway",
     "new_header",
     "reopen",
+    "reopening",
     "resume",
     "serves",
     "services",

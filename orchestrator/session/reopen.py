@@ -1,4 +1,4 @@
-"""A run that has ended goes on: what is committed for that before a controller takes it over."""
+"""A run that has ended goes on: what is decided, and committed, before a controller has it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 from orchestrator import wiring
 from orchestrator.adapters import hydra_config
+from orchestrator.core import reopening as rules
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.fold import apply
-from orchestrator.core.reopening import check_limits, reopening
 from orchestrator.core.run import Run
 from orchestrator.core.state import RunReopened
 from orchestrator.core.transitions import RUN_TRANSITIONS
@@ -33,31 +32,37 @@ class Again:
     limits: tuple[str, ...] = ()
 
 
-def reopen(store: EventStore, run: Run, how: Again) -> Run:
-    """Commit that `run` goes on, and return it as it is then.
+def reopening(store: EventStore, run: Run, how: Again) -> RunReopened:
+    """Return the event by which `run` goes on; nothing is committed.
 
     Raises:
         ConfigError: What is to be changed is no limit, or no value of one.
         PlanError: Limits are used up already.
         NotFoundError: There is no such stage.
-        StaleControllerError: Somebody else has just had the run go on.
     """
     if (run.state, RunReopened) not in RUN_TRANSITIONS:
         hint = f"orchestrator resume {run.header.run} ends it first"
         raise ConfigError([Problem("", f"run {run.header.run!r} is {run.state}", hint)])
-    now = wiring.clock().now()
-    event = reopening(run, since=how.since, anew=how.anew)
+    event = rules.reopening(run, since=how.since, anew=how.anew)
     attempts = [] if how.attempts is None else _attempts(event.stages, how.attempts)
     words = (*_earlier(store, run.header.run), *how.limits, *attempts)
     _refuse_all_but_limits(how.limits)
     if words:
         limited = wiring.plan(hydra_config.parse(hydra_config.changed(run.header.config, words)))
-        event = reopening(run, since=how.since, anew=how.anew, limited=limited)
+        event = rules.reopening(run, since=how.since, anew=how.anew, limited=limited)
         event = replace(event, overrides=(*how.limits, *attempts))
-    check_limits(run, event, now)
-    store.append(run.header.run, run.seq + 1, (event,), now)
+    rules.check_limits(run, event, wiring.clock().now())
+    return event
+
+
+def reopen(store: EventStore, run: Run, event: RunReopened) -> None:
+    """Commit that `run` goes on by `event`.
+
+    Raises:
+        StaleControllerError: Something has happened to the run since it was read.
+    """
+    store.append(run.header.run, run.seq + 1, (event,), wiring.clock().now())
     store.withdraw_cancel(run.header.run)
-    return apply(run, event, now)
 
 
 def _attempts(stages: Sequence[str], attempts: int) -> list[str]:

@@ -21,7 +21,7 @@ from orchestrator.core.endpoints import (
     TrafficMoved,
 )
 from orchestrator.core.run import RunHeader
-from orchestrator.core.state import RunStarted
+from orchestrator.core.state import RunFailed, RunStarted, StageFailed
 from tests.build import deployment
 from tests.conftest import Command
 from tests.listing import listing
@@ -30,6 +30,8 @@ LOCAL = ("pipeline=noop", "cluster=local", "tracking=none")
 GATED = "+pipeline.stages.noop.gate={kind: approval, target: the labels}"
 SERVING = "r2-served"
 GATE = "noop-gated"
+ENDED = "noop-failed"
+LIMIT = "pipeline.stages.noop.limits.cost=7"
 # What is typed for each verb that has the flag, and what its steps say.
 CASES: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "launch": (
@@ -60,6 +62,15 @@ CASES: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
         (("add", "bob", "--model", "far"), "add key bob, which opens far"),
         (("revoke", "ann"), "revoke key ann"),
     ),
+    "resume": (
+        ((GATE,), f"drive on run {GATE}"),
+        ((GATE, "--take-over"), "taking it from nobody: no controller lives"),
+        ((GATE, LIMIT), f"change limits, begin no stage again\n  set {LIMIT}"),
+        ((ENDED, LIMIT), f"begin stage noop again\n  set {LIMIT}\n  drive on run {ENDED}"),
+        ((SERVING, "-d"), f"hand over to a Ray job run {SERVING}"),
+    ),
+    "rerun": (((ENDED, "noop"), "begin stage noop again, without its checkpoints"),),
+    "cancel": (((GATE,), f"have run {GATE} ended by this command"),),
     "approve": (((GATE, "noop"), f"approve stage noop of run {GATE}"),),
     "pools": (
         (("drain", "nvidia", "--reason", "repair"), "empty pool nvidia"),
@@ -76,14 +87,16 @@ HARMLESS = ("rollback", "traffic", "undeploy", "keys", "approve", "pools")
 
 @pytest.fixture
 def home(tmp_path: Path, within: Command) -> Path:
-    """A home with two endpoints, a run that serves, one that waits at a gate, a key, a drain."""
+    """A home with endpoints, a key, a drain, and runs: served, at a gate, failed."""
     at = tmp_path / ".orchestrator"
     at.mkdir()
     endpoints, events = wiring.endpoint_store(at), wiring.event_store(at)
-    for name, overrides in ((SERVING, ["pipeline=r2"]), (GATE, [*LOCAL, GATED])):
-        found, planned = wiring.planned(overrides)
-        events.create(RunHeader(run=name, plan=planned, config=found.resolved), 1.0)
+    planned = {SERVING: ["pipeline=r2"], GATE: [*LOCAL, GATED], ENDED: LOCAL}
+    for name, overrides in planned.items():
+        found, made = wiring.planned(overrides)
+        events.create(RunHeader(run=name, plan=made, config=found.resolved), 1.0)
         events.append(name, 1, [RunStarted(1)], 1.0)
+    events.append(ENDED, 2, [StageFailed("noop", "it broke"), RunFailed("it broke")], 1.0)
     events.drain("ascend", "repair")
 
     def happens(endpoint: str, *what: EndpointEvent) -> None:
@@ -154,6 +167,17 @@ def test_the_same_without_the_flag_changes_something(
     done = within(verb, *words)
     assert done.returncode == 0, done.stderr
     assert contents(home.parent)["the database"] != before
+
+
+@pytest.mark.parametrize("words", [("resume", ENDED), ("rerun", ENDED, "noop")])
+def test_what_cannot_be_detached_is_refused_before_the_run_is_opened_again(
+    within: Command, home: Path, words: tuple[str, ...]
+) -> None:
+    before = contents(home.parent)
+    done = within(*words, "--detach")
+    assert done.returncode == 2
+    assert "can't be detached" in done.stderr
+    assert contents(home.parent) == before
 
 
 def test_a_dry_run_in_a_new_folder_leaves_it_as_it_is(within: Command, tmp_path: Path) -> None:
