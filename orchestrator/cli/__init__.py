@@ -16,6 +16,7 @@ from orchestrator.adapters import terminal
 from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.text import visible
 
 if TYPE_CHECKING:
     from orchestrator.cli.steps import Step
@@ -55,14 +56,14 @@ def _run(args: argparse.Namespace) -> int:
             return ended
         return carry_out(ended, dry=args.dry_run)
     except OrchestratorError as error:
-        for line in str(error).splitlines():
+        for line in visible(str(error)).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return of_error(error)
     except BrokenPipeError:  # `... | head`: the reader has seen enough
         sys.stderr.close()
         return Exit.SUCCEEDED
     except OSError as error:  # no space left, no such folder, no permission
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return Exit.ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

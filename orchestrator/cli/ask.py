@@ -8,6 +8,7 @@ import sys
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
 from orchestrator.core.errors import NotFoundError, ServingError
+from orchestrator.core.text import visible
 
 SECONDS_TO_ANSWER = 60.0
 KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> Exit:
             stream=True,
         )
         for piece in pieces:
-            print(piece.choices[0].delta.content or "", end="", flush=True)
+            print(visible(piece.choices[0].delta.content or ""), end="", flush=True)
     except APIStatusError as error:
         message = f"endpoint {name!r} refused the question: {error.message}"
         raise ServingError(message) from error

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> Exit:
     found = hydra_config.parse(header.config)
     with (
         session.begun(store, header),
-        LiveView(tables.console()) as view,
+        LiveView(tables.console(), starting=session.starting(found)) as view,
         session.services(
             found, at, session.startable(found, header.plan), keep=lambda: True
         ) as addresses,

@@ -31,6 +31,7 @@ from orchestrator.core.failure import (
 from orchestrator.core.plain import bases
 from orchestrator.core.raised import Raised
 from orchestrator.core.settings import Settings
+from orchestrator.core.text import visible
 
 Json = Any  # what a file holds, before it is checked
 # What a case may call a kind that has become finer since.
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> Exit:
     if args.json:
         print(json.dumps(told if several else told[0], indent=2))
         return Exit.SUCCEEDED
-    print("\n\n".join("\n".join(_lines(one)) for one in told))
+    print(visible("\n\n".join("\n".join(_lines(one)) for one in told)))
     if several and any("right" in one for one in told):
         right = sum(bool(one.get("right")) for one in told)
         print(f"\n{right} of {len(told)} as expected")

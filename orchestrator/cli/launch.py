@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -13,12 +13,14 @@ from orchestrator.cli import composing, plan, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
+from orchestrator.control import requests
 from orchestrator.control.presence import Presence
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
 from orchestrator.core.settings import Settings
 from orchestrator.core.state import RunState, StageState
+from orchestrator.core.text import visible
 
 SHARED: Mapping[str, Callable[[Settings], object]] = {
     "cluster.kind": lambda found: found.cluster.kind,
@@ -35,10 +37,15 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Launch what the command line names; everything is planned before anything starts."""
     if composing.shown(args):
         return Exit.SUCCEEDED
+    earlier = _earlier(args.continues)
     planned = _planned(args)
     _check_together([found for found, _ in planned])
     if args.detach:
         check_detachable([found for found, _ in planned])
+    if earlier:
+        lines = (line for _, made in planned for line in requests.anew(made, earlier))
+        _warn(dict.fromkeys(lines))
+        args.continues = earlier.header.run  # whole, however it was typed
     if args.dry_run:
         for _, made in planned:
             plan.show(made, tables.console().print)
@@ -72,9 +79,13 @@ def _planned(args: argparse.Namespace) -> Sequence[tuple[Settings, Plan]]:
         made.append((found, vetted.plan))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
-    for line in dict.fromkeys(dropped):
-        tables.console().print(line, style="yellow", markup=False)
+    _warn(dict.fromkeys(dropped))
     return made
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        tables.console().print(line, style="yellow", markup=False)
 
 
 def _check_together(settings: Sequence[Settings]) -> None:
@@ -94,7 +105,7 @@ def _launch(args: argparse.Namespace, planned: Sequence[tuple[Settings, Plan]]) 
     finals: list[Run] = []
     plan.show(planned[0][1], out.print)
     with (
-        LiveView(out) as view,
+        LiveView(out, starting=session.starting(planned[0][0])) as view,
         _services(planned, keep=lambda: any(map(session.serves, finals))) as addresses,
         session.Interrupts() as interrupts,
     ):
@@ -156,22 +167,22 @@ def hand_over(order: session.Order) -> None:
 def _order(args: argparse.Namespace, found: Settings, made: Plan) -> session.Order:
     at = wiring.home()
     header = session.new_header(
-        found, made, at=at, continues=_continued(args.continues), flags=composing.chosen(args)
+        found, made, at=at, continues=args.continues or "", flags=composing.chosen(args)
     )
     return session.Order(found=found, header=header, at=at, reuse=not args.no_cache)
 
 
-def _continued(run: str | None) -> str:
-    """Return the whole id of the run to continue. Raises `NotFoundError`, `ConfigError`."""
+def _earlier(run: str | None) -> Run | None:
+    """Return the run to continue, if one is named. Raises `NotFoundError`, `ConfigError`."""
     if run is None:
-        return ""
+        return None
     store = wiring.event_store(wiring.home())
     one = runs.load(store, store.header(run))
     if not one.done and runs.presence(store, one) is Presence.ALIVE:
         what = f"run {one.header.run!r} still goes on, and saves checkpoints"
         hint = f"end it first: orchestrator cancel {one.header.run}"
         raise ConfigError([Problem("--continue", what, hint)])
-    return one.header.run
+    return one
 
 
 def _services(
@@ -191,7 +202,7 @@ def summarise(final: Run, write: Callable[..., None]) -> None:
     took = tables.duration(final.seconds(final.ended or 0.0))
     write(f"\nRun [bold]{final.header.run}[/] {final.state} after {took}.")
     if final.reason:
-        print(f"{final.reason}", file=sys.stderr)
+        print(visible(final.reason), file=sys.stderr)
     again = {RunState.FAILED: "To go on once it is mended:", RunState.PAUSED: "To go on:"}
     served = [
         stage.planned.stage.endpoint.name

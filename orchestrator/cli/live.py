@@ -60,9 +60,12 @@ class _Latest:
 class LiveView:
     """Shows the run of the controller that it follows; a context manager."""
 
-    def __init__(self, console: Console, clock: Clock | None = None) -> None:
-        """Show on `console`."""
+    def __init__(
+        self, console: Console, clock: Clock | None = None, *, starting: str = ""
+    ) -> None:
+        """Show on `console`; before the run, that the services `starting` are being started."""
         self._console = console
+        self._starting = starting
         self._clock = clock or wiring.clock()
         self._controller: Controller | None = None
         self._latest: dict[tuple[str, int], _Latest] = {}
@@ -78,8 +81,8 @@ class LiveView:
         """Begin to show."""
         if self._console.is_terminal:
             self._live.start()
-        else:
-            self._console.print("Starting the cluster and MLflow, where they are not up ...")
+        elif self._starting:
+            self._console.print(f"Starting {self._starting} ...")
         return self
 
     def __exit__(
@@ -140,7 +143,7 @@ class LiveView:
 
     def _render(self) -> RenderableType:
         if self._controller is None:
-            return Spinner("dots", Text("Starting the cluster and MLflow, where they are not up"))
+            return Spinner("dots", Text(f"Starting {self._starting or 'the run'}"))
         return Group(Text(""), self._table(self._controller.run))
 
     def _table(self, run: Run) -> Table:

@@ -14,6 +14,7 @@ from orchestrator.cli.exits import Exit, of_state
 from orchestrator.control.presence import Presence
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.run import Run
+from orchestrator.core.text import visible
 from orchestrator.ports import EventStore
 from orchestrator.supervisor import holder
 
@@ -55,7 +56,7 @@ def _nothing(store: EventStore, one: Run, folder: Path) -> Exit:
     """
     name = one.header.run
     if not any(stage.attempts for stage in one.stages.values()):
-        why = f": {one.reason}" if one.reason else ""
+        why = f": {visible(one.reason)}" if one.reason else ""
         print(f"Run {name} has no logs: nothing of it has run{why}.")
         return Exit.SUCCEEDED
     launched = f"on {one.header.tags.get(session.HOST, 'another machine')}"

@@ -161,7 +161,7 @@ def _drive(found: Settings, pool: Pool) -> Run:
     order = session.Order(found=found, header=header, at=wiring.home(), reuse=False)
     out = tables.console()
     with (
-        LiveView(out) as view,
+        LiveView(out, starting=session.starting(found)) as view,
         session.services(
             found, order.at, session.startable(found, planned), keep=lambda: False
         ) as addresses,

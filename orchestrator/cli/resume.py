@@ -79,7 +79,7 @@ def drive(order: session.Order) -> Exit:
     out = tables.console()
     pools = session.startable(order.found, order.header.plan)
     with (
-        LiveView(out) as view,
+        LiveView(out, starting=session.starting(order.found)) as view,
         session.services(
             order.found, order.at, pools, keep=lambda: any(map(session.serves, finals))
         ) as addresses,

@@ -107,7 +107,7 @@ def _drive(found: Settings, header: RunHeader, kept: Mapping[str, tuple[Succeede
     pools = session.startable(found, header.plan)
     out = tables.console()
     with (
-        LiveView(out) as view,
+        LiveView(out, starting=session.starting(found)) as view,
         session.services(found, order.at, pools, keep=lambda: True) as addresses,
     ):
         out.print(f"\nRun [bold]{header.run}[/]")

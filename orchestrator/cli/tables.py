@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
+
+from orchestrator.core.text import visible
 
 STYLES = {
     "succeeded": "green",
@@ -30,6 +33,14 @@ PIPED_WIDTH = 200
 AGES = 1000 * 365.25 * 86_400
 
 
+class Console(RichConsole):
+    """A console whose texts are seen, not obeyed: jobs and exceptions wrote parts of them."""
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as Rich has it
+        """Print `objects`; control characters in texts are shown as escapes."""
+        super().print(*(visible(o) if isinstance(o, str) else o for o in objects), **options)
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console; when piped it is wide, so that no row is folded."""
     made = Console(stderr=stderr, highlight=False)
@@ -48,7 +59,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def _cell(column: str, text: str) -> Text:
-    return Text(text, style=STYLES.get(text.lower(), "") if column == "STATUS" else "")
+    return Text(visible(text), style=STYLES.get(text.lower(), "") if column == "STATUS" else "")
 
 
 def as_json(value: object) -> str:
@@ -90,6 +101,6 @@ def useful_commands(lines: Sequence[tuple[str, str]]) -> Text:
     text = Text("\nUseful commands\n", style="bold")
     for what, command in lines:
         text.append(f"  {what:<{width}}  ", style="dim")
-        text.append(f"{command}\n", style="not bold")
+        text.append(f"{visible(command)}\n", style="not bold")
     text.rstrip()
     return text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.control import names
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Start
 from orchestrator.core.endpoints import Deployment
+from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.signatures import Signature
 from orchestrator.core.spec import Stage
@@ -71,9 +72,39 @@ def _continues(run: Run, earlier: Run, stage: Stage, inputs: Mapping[str, Artifa
     read = {name: earlier.stages[made].artifact for name, made in was.inputs.items()}
     then = {name: ref.digest for name, ref in read.items() if ref}
     now = {name: ref.digest for name, ref in inputs.items()}
-    did = (was.job, was.params, earlier.plan.seed, then)
-    does = (stage.job, stage.params, run.plan.seed, now)
-    return names.checkpoints(earlier.header.run, stage.name) if did == does else ""
+    same = then == now and not _differences(run.plan, earlier, stage, was)
+    return names.checkpoints(earlier.header.run, stage.name) if same else ""
+
+
+def anew(planned: Plan, earlier: Run) -> Iterator[str]:
+    """Yield a line for each job of a run of `planned` that can't go on from run `earlier`.
+
+    What it reads may differ too, which is known when that is made.
+    """
+    name = earlier.header.run
+    for stage in (one.stage for one in planned.stages):
+        before = earlier.stages.get(stage.name)
+        if stage.job is None:
+            continue
+        if before is None:
+            yield f"stage {stage.name!r} begins anew: run {name} has no stage of that name"
+            continue
+        differ = _differences(planned, earlier, stage, before.planned.stage)
+        if differ:
+            one = differ in (["job"], ["seed"])
+            differ_from = "differs from that" if one else "differ from those"
+            what = f"its {' and '.join(differ)} {differ_from} in run {name}"
+            yield f"stage {stage.name!r} begins anew: {what}"
+
+
+def _differences(planned: Plan, earlier: Run, stage: Stage, was: Stage) -> list[str]:
+    """Return what has a stage do something else than it did in run `earlier`, inputs aside."""
+    same = {
+        "job": stage.job == was.job,
+        "seed": planned.seed == earlier.plan.seed,
+        "params": stage.params == was.params,
+    }
+    return [name for name, equal in same.items() if not equal]
 
 
 def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -> Deployment:

@@ -15,6 +15,7 @@ from orchestrator.session.services import (
     needs_gateway,
     services,
     startable,
+    starting,
     tracking_alone,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "serves",
     "services",
     "startable",
+    "starting",
     "tracking_alone",
     "wind_down",
 ]

@@ -42,6 +42,13 @@ def needs_gateway(found: Settings) -> bool:
     return any(stage.endpoint for stage in found.pipeline.stages)
 
 
+def starting(found: Settings) -> str:
+    """Return what will be started before a run of `found` begins, in words; often nothing."""
+    words = {"cluster": "the cluster"}
+    missing = wiring.to_start(found, wiring.home())
+    return " and ".join(words.get(name, name) for name in missing)
+
+
 @contextmanager
 def services(
     found: Settings,

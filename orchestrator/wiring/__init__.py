@@ -54,6 +54,7 @@ from orchestrator.wiring.services import (
     stop_reaper,
     stop_tracking,
     submit,
+    to_start,
     uses_ours,
     views,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "stop_tracking",
     "storage_uri",
     "submit",
+    "to_start",
     "tracker",
     "traffic",
     "user",

@@ -208,6 +208,16 @@ def running(at: Path) -> dict[str, str]:
     return {name: address for name, address in addresses.items() if address}
 
 
+def to_start(found: Settings, at: Path) -> list[str]:
+    """Return what home `at` would start for `found`: what is neither up nor somebody else's."""
+    ours = {
+        "cluster": uses_ours(found) and not cluster_address(found),
+        "MLflow": found.tracking.enabled and not tracking_address(found.tracking),
+    }
+    up = running(at) if any(ours.values()) else {}
+    return [name for name, wanted in ours.items() if wanted and name not in up]
+
+
 def find_cluster(found: Settings, at: Path) -> str:
     """Return the address of the cluster that `found` means; empty where that is down or local."""
     if found.cluster.kind == "local":

@@ -18,6 +18,7 @@ def test_a_launch_runs_the_pipeline_and_status_tells_it(orchestrator, within, tm
     assert done.returncode == 0, done.stderr
     assert "succeeded" in done.stdout
     assert "Useful commands" in done.stdout
+    assert "Starting" not in done.stdout, "it needs no service"
     listed = json.loads(within("status", "--json").stdout)
     assert [run["state"] for run in listed] == ["succeeded"]
     one = orchestrator("status", listed[0]["run"])
@@ -57,6 +58,34 @@ def test_a_job_that_fails_gives_the_exit_code_of_a_failed_run(orchestrator, with
     run = json.loads(within("status", "--json").stdout)[0]["run"]
     assert "no such corpus" in orchestrator("logs", run).stdout
     assert orchestrator("status", run).returncode == 100
+
+
+def test_what_an_exception_says_is_shown_and_not_obeyed(orchestrator, tmp_path):
+    said = r"\x1b[31mred\x07 over\rwritten"
+    (tmp_path / "mine.py").write_text(f'def fail(ctx):\n    raise ValueError("{said}")\n')
+    own = ("jobs.packages=[mine]", "jobs.code=[.]", "pipeline.stages.noop.job=mine.fail")
+    done = orchestrator("launch", *HERE, *own)
+    assert r"\x1b[31mred" in done.stderr
+    run = json.loads(orchestrator("status", "--json").stdout)[0]["run"]
+    told = orchestrator("status", run).stdout
+    assert r"\x1b[31mred" in told
+    assert set("\x1b\x07\r").isdisjoint(done.stdout + done.stderr + told)
+    assert "\x1b[31mred" in orchestrator("logs", run).stdout, "logs are what a stage wrote"
+
+
+def test_a_run_to_continue_is_looked_for_before_anything_is_said_or_started(within):
+    done = within("launch", *HERE, "--continue", "nope")
+    assert (done.returncode, done.stdout) == (102, "")
+    assert "'nope'" in done.stderr
+
+
+def test_a_stage_that_cannot_go_on_from_the_run_to_continue_is_said(orchestrator, within):
+    orchestrator("launch", *HERE)
+    run = json.loads(within("status", "--json").stdout)[0]["run"]
+    again = ("launch", *HERE, "--continue", run[:-2], "--dry-run")
+    other = within(*again, "seed=7")
+    assert f"stage 'noop' begins anew: its seed differs from that in run {run}\n" in other.stdout
+    assert "anew" not in within(*again).stdout
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], code: int, line: str) -> None:

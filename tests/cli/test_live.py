@@ -6,6 +6,7 @@ import io
 
 from rich.console import Console
 
+from orchestrator.cli import tables
 from orchestrator.cli.live import SECONDS_BETWEEN_LINES, LiveView
 from orchestrator.messages import Alive, Placed, Waiting
 from tests.fakes import FakeClock
@@ -29,3 +30,19 @@ def test_what_has_its_place_waits_no_more() -> None:
     clock.sleep(2 * SECONDS_BETWEEN_LINES)
     view.observe("train", 1, Alive(0, None))
     assert "busy" not in out.getvalue()
+
+
+def test_what_a_job_writes_is_shown_and_not_obeyed() -> None:
+    out, clock = io.StringIO(), FakeClock(10.0)
+    view = LiveView(tables.Console(file=out, width=200), clock)
+    view.observe("train", 1, Alive(0, None))
+    clock.sleep(SECONDS_BETWEEN_LINES)
+    view.observe("train", 1, Waiting("\x1b[31mred\x07 over\rwritten \x9b2J"))
+    assert out.getvalue() == "train: \\x1b[31mred\\x07 over\\rwritten \\x9b2J\n"
+
+
+def test_what_is_started_is_said_and_nothing_else() -> None:
+    for starting, says in (("", ""), ("MLflow", "Starting MLflow ...\n")):
+        out = io.StringIO()
+        with LiveView(Console(file=out, width=200), starting=starting):
+            assert out.getvalue() == says

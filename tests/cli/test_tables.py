@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
@@ -34,3 +35,15 @@ def test_json_is_what_every_parser_reads() -> None:
     text = tables.as_json(said)
     found = json.loads(text, parse_constant=pytest.fail)
     assert found == {"loss": None, "all": [None, [1.5, None]], "deep": {"x": None}, "ok": "ä"}
+
+
+def test_what_others_wrote_is_seen_in_tables_lines_and_commands() -> None:
+    bad = "a\x1b]0;title\x07b\rc\x85\u2028\u202ed ✓ é"
+    seen = r"a\x1b]0;title\x07b\rc\x85\u2028\u202ed ✓ é"
+    out = io.StringIO()
+    console = tables.Console(file=out, width=200)
+    console.print(bad, markup=False)
+    console.print(tables.table(("REASON",), [(bad,)]))
+    console.print(tables.useful_commands([("To go on:", bad)]))
+    assert out.getvalue().count(seen) == 3
+    assert set("\x1b\x07\r\x85\u2028\u202e").isdisjoint(out.getvalue())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.requests import Workbench, attempt_request, deployment
+from orchestrator.control.requests import Workbench, anew, attempt_request, deployment
 from orchestrator.control.reuse import never_reuse
 from orchestrator.core.decide import Start
 from orchestrator.core.fold import begin
@@ -48,3 +48,21 @@ def test_a_stage_goes_on_from_an_earlier_run_that_did_the_same_there() -> None:
     assert continued(earlier, same, "d2") == "", "it reads other data"
     assert continued(earlier, run_of("new", params={"steps": 4}), "d1") == ""
     assert continued(earlier, run_of("new", job="jobs.other.job"), "d1") == ""
+
+
+def test_a_new_run_says_which_of_its_stages_cannot_go_on_from_an_earlier_one() -> None:
+    same, serve = stage("same", params={"steps": 4}), Endpoint(name="chat", engine="jobs.Mine")
+    served = stage("serve", role=Role.SERVE, job=None, endpoint=serve, inputs={"model": "same"})
+    earlier = begin(header(plan(same, stage("job"), stage("both")), "r1"))
+    planned = plan(
+        *(same, stage("job", job="jobs.mine.train"), stage("new"), served),
+        stage("both", job="jobs.mine.train", params={"steps": 5}),
+    )
+    assert list(anew(planned, earlier)) == [
+        "stage 'job' begins anew: its job differs from that in run r1",
+        "stage 'new' begins anew: run r1 has no stage of that name",
+        "stage 'both' begins anew: its job and params differ from those in run r1",
+    ]
+    assert list(anew(replace(plan(same), seed=7), earlier)) == [
+        "stage 'same' begins anew: its seed differs from that in run r1"
+    ]

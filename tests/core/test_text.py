@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.text import shortened, valid
+from orchestrator.core.text import shortened, valid, visible
 
 ANY = st.text(st.characters(exclude_categories=()))
 
@@ -35,3 +35,16 @@ def test_surrogates_and_nuls_become_escapes_and_text_of_another_type_plain() -> 
 def test_what_is_long_is_shortened_and_says_so() -> None:
     assert shortened("abc", 3) == "abc"
     assert shortened("abcd", 3) == "abc... (4 characters)"
+
+
+@given(ANY)
+def test_what_is_visible_moves_no_cursor_and_can_be_written(text: str) -> None:
+    seen = visible(text)
+    assert all(sign in "\n\t" or ord(sign) >= 32 for sign in seen)
+    assert "\x7f" not in seen
+    assert seen.encode().decode() == seen
+    assert visible(seen) == seen
+
+
+def test_what_is_visible_keeps_lines_and_signs_of_all_languages() -> None:
+    assert visible("é ✓ 語\n\tline 2") == "é ✓ 語\n\tline 2"
