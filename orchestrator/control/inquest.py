@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from orchestrator.core.classify import Report, Scale
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.lines import of_a_stack
+from orchestrator.core.lines import last_words, of_a_handler, of_a_stack
 from orchestrator.core.signatures import Matcher, Sign, Signature, matcher
 from orchestrator.messages import LogLine
 
@@ -34,6 +34,8 @@ class _Tail:
 
     def add(self, line: str, sign: Sign | None) -> None:
         """Take down a line, and what it shows."""
+        if sign is not None and of_a_handler(line):
+            sign = self._before(sign)
         self.lines.append(line)
         self._count += not of_a_stack(line)
         if sign is not None:
@@ -43,6 +45,13 @@ class _Tail:
             self._steps += 1
             if self._steps >= STEPS_SURVIVED:
                 self._signs.clear()
+
+    def _before(self, sign: Sign) -> Sign | None:
+        """Return what a handler's line shows: an effect of what showed, or of the last words."""
+        if any(one.shows != "effect" for one in self.signs()):
+            return None
+        words = last_words(self.lines)
+        return sign if not words or _STEP.match(words) else replace(sign, line=words)
 
     def signs(self) -> tuple[Sign, ...]:
         """Return what the last lines show, in the order in which they were written."""

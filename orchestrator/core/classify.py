@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.raised import BY_PLAIN
+from orchestrator.core.lines import of_a_handler
+from orchestrator.core.raised import BY_PLAIN, BY_SIGNAL
 from orchestrator.core.signatures import STRENGTH, Matcher, Shows, Sign, strongest
 
 # Where a worker hangs that waits for others in a collective.
@@ -211,7 +212,14 @@ def _shown(failure: Failure, sign: Sign) -> Failure:
         certain=sign.shows == "cause" and sign.signature.kind is not FailureKind.USER_CODE,
         sign=sign.signature.name,
     )
-    if sign.line == failure.evidence:
+    if _tells_of(failure, sign.line):
         return found
     detail = f"{failure.evidence}\n{failure.detail}".strip()
     return replace(found, evidence=sign.line, detail=detail)
+
+
+def _tells_of(failure: Failure, line: str) -> bool:
+    """Whether the evidence holds what `line` says; which signal ended a process it does."""
+    if failure.sign.startswith(BY_SIGNAL):
+        return line in failure.evidence or of_a_handler(line)
+    return line == failure.evidence

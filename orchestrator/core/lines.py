@@ -7,7 +7,7 @@ in its own order. A line has a *head* where such a part ends: there its words ma
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -66,7 +66,17 @@ _SURVIVED = re.compile(
 )
 _SKIPS = re.compile(r"^\^?(?:\(\?\w*:)?\.\{0,|\|\^?\.\{0,")
 # Lines of a stack, and what is empty: they belong to the line before them.
-_OF_A_STACK = re.compile(r"\s|$|frame #\d+|Traceback \(|\*\*\*|#\d+ |@ +0x|\[rank\d+\]:\s{2,}")
+_OF_A_STACK = re.compile(
+    r"(?!\s+what\(\):)(?:\s|$|frame #\d+|Traceback \(|\*\*\*|#\d+ |@ +0x|\[rank\d+\]:\s{2,}"
+    r"|Exception raised from .*\(most recent call first\)|C\+\+ CapturedTraceback)"
+)
+# What handlers of signals (abseil's, Python's) write of a process that is about to end.
+_OF_A_HANDLER = re.compile(
+    r"(?:\[[^\]]*\] )?(?:[\w.]+:\d+: )?(?:\*\*\* (?:SIG[A-Z]+|Aborted)\b|PC: @|\s*@ +0x)"
+    r"|Fatal Python error: (?:Aborted|Segmentation fault|Bus error|Illegal instruction"
+    r"|Floating[- ]point exception)\b"
+    r"|(?:Current thread|Thread|Stack)\b.*\(most recent call first\)|Extension modules: "
+)
 
 
 class Level(IntEnum):
@@ -153,6 +163,17 @@ def survived(text: str) -> bool:
 def of_a_stack(text: str) -> bool:
     """Whether `text` is a line of a stack, or empty: it belongs to the line before."""
     return _OF_A_STACK.match(text) is not None
+
+
+def of_a_handler(text: str) -> bool:
+    """Whether `text` is what a handler of signals writes: an effect of what was said before it."""
+    return _OF_A_HANDLER.match(text) is not None
+
+
+def last_words(said: Sequence[str]) -> str:
+    """Return the last of the lines that is of no stack and of no handler; empty where none is."""
+    own = (one for one in reversed(said) if not of_a_stack(one) and not of_a_handler(one))
+    return next(own, "").strip()
 
 
 def _level(part: str) -> Level:

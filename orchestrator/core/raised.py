@@ -22,6 +22,8 @@ from orchestrator.core.signatures import Matcher, Sign, strongest
 # What says so where no signature does: `Failure.sign` of such failures.
 BY_PLAIN = "plain_exception"
 BY_TYPE = "type_of_exception"
+BY_ERRNO = "errno_"  # and its name
+BY_SIGNAL = "signal_"  # and its name
 _K = FailureKind
 # What these are needs no signature; the names are those of the types, or of bases of theirs.
 _OF_TYPES: Mapping[str, FailureKind] = MappingProxyType(
@@ -236,7 +238,7 @@ def _by_number(raised: Raised) -> Judgement | None:
     number = number or (int(told[1] or told[2]) if told else None)
     kind = _KINDS.get(number) if number else None
     if kind is not None and number is not None:
-        return Judgement(kind, certain=True, sign=f"errno_{errno.errorcode[number]}")
+        return Judgement(kind, certain=True, sign=f"{BY_ERRNO}{errno.errorcode[number]}")
     if of_system and shorts & _LINKS:
         return Judgement(FailureKind.INTERCONNECT, certain=False, sign=BY_TYPE)
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.control.inquest import LINES_THAT_COUNT, LINES_TOLD, SETTLE_SECONDS, Inquest
@@ -149,3 +151,47 @@ def test_what_a_job_went_on_after_is_not_what_it_died_of(
     found = inquest.verdict(0.0, all_known=True)
     assert found is not None
     assert found.kind == kind
+
+
+ABORTED = (
+    "*** SIGABRT received at time=1700000000 on cpu 0 ***",
+    "PC: @     0x7fbf372a8eec  (unknown)  (unknown)",
+    "[2026-01-02 10:11:12,956 E 7 7] logging.cc:474: *** SIGABRT received at time=1 on cpu 0 ***",
+    "Fatal Python error: Aborted",
+    '  File "job.py", line 8 in job',
+)
+
+
+def ended_after(inquest: Inquest, *lines: str, sign: str = "", evidence: str = "died") -> Failure:
+    for line in (*lines, *ABORTED):
+        inquest.hear(LogLine(0, line))
+    kind = FailureKind.SOFTWARE if sign else FailureKind.WORKER_LOST
+    lost = replace(failed(kind, evidence, 0), sign=sign, certain=not sign)
+    inquest.report(0, lost, at=5.0, now=0.0)
+    found = inquest.verdict(0.0, all_known=True)
+    assert found is not None
+    return found
+
+
+def test_what_a_handler_of_signals_writes_is_an_effect_of_the_line_before_it(
+    inquest: Inquest,
+) -> None:
+    found = ended_after(inquest, "terminate called", "  what():  xyzzy: fatal 0x77")
+    assert (found.kind, found.certain) == (FailureKind.SOFTWARE, False)
+    assert found.evidence == "what():  xyzzy: fatal 0x77"
+
+
+def test_a_step_is_not_what_a_process_died_of(inquest: Inquest) -> None:
+    assert ended_after(inquest, "step 7 loss 2.1").evidence == ABORTED[0]
+
+
+def test_what_shows_more_than_that_it_was_aborted_is_told(inquest: Inquest) -> None:
+    known = "RuntimeError: CUDA error: unspecified launch failure"
+    found = ended_after(inquest, known, "terminating")
+    assert found.evidence == known
+
+
+def test_how_a_process_ended_is_told_with_its_last_line(inquest: Inquest) -> None:
+    told = "worker 0 on n1 was ended by SIGABRT; its last line: what():  xyzzy"
+    found = ended_after(inquest, "  what():  xyzzy", sign="signal_SIGABRT", evidence=told)
+    assert (found.kind, found.certain, found.evidence) == (FailureKind.SOFTWARE, False, told)

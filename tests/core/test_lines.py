@@ -9,6 +9,8 @@ from orchestrator.core.lines import (
     MOST_HEADS,
     Level,
     clauses,
+    last_words,
+    of_a_handler,
     of_a_stack,
     own_words,
     read,
@@ -90,3 +92,36 @@ def test_lines_of_a_stack_belong_to_the_line_before(line: str) -> None:
 
 def test_any_other_line_stands_for_itself() -> None:
     assert not of_a_stack("step 1")
+
+
+HANDLERS = (
+    "*** SIGABRT received at time=1700000000 on cpu 0 ***",
+    "PC: @     0x7fbf372a8eec  (unknown)  (unknown)",
+    "    @     0x7fbf3725a050  121317136  (unknown)",
+    "[2026-01-02 10:11:12,956 E 7 7] logging.cc:474: *** SIGABRT received at time=1 on cpu 0 ***",
+    "[2026-01-02 10:11:12,957 E 7 7] logging.cc:474:     @     0x7fbf3725a050  121317136",
+    "Fatal Python error: Aborted",
+    "",
+    "Stack (most recent call first):",
+    '  File "job.py", line 8 in job',
+    "Extension modules: msgpack._cmsgpack, yaml._yaml (total: 2)",
+)
+
+
+def test_what_handlers_of_signals_write_and_stacks_are_no_last_words() -> None:
+    stack = "Exception raised from f at a.cpp:7 (most recent call first):", "frame #0: f() + 0x57"
+    said = ("terminate called", "  what():  xyzzy: fatal 0x77", *stack, *HANDLERS)
+    assert last_words(said) == "what():  xyzzy: fatal 0x77"
+    assert last_words(HANDLERS) == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Fatal Python error: init_sys_streams: <stdin> is a directory",
+        "the thread of SIGABRT",
+        "*** 7",
+    ],
+)
+def test_what_says_more_than_which_signal_it_was_is_of_no_handler(line: str) -> None:
+    assert not of_a_handler(line)
