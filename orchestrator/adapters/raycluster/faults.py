@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from ray import exceptions as ray_errors
 
-from orchestrator.control.evidence import describe
+from orchestrator.adapters.raycluster import exits
+from orchestrator.control.evidence import LONGEST_LINE, describe
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.lines import last_words, of_a_handler, of_a_stack
+from orchestrator.core.raised import BY_SIGNAL
 from orchestrator.messages import AttemptRequest
 
 ERRORS = (ray_errors.RayError, ConnectionError)
@@ -78,6 +81,17 @@ _SIGNAL = re.compile(
     r"\b(SIG[A-Z]{3,4})\b|\bsignal:? (\d+)|\bexit code:? -(\d+)|\bexit code:? 1([3-9]\d)\b"
 )
 _SHELL = 28  # `128 + n` of a shell, without its first digit
+_CODE = re.compile(r"\bexit code:? (\d+)")
+# As Python's own handler of signals calls them.
+_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "error: Aborted": "SIGABRT",
+        "error: Segmentation": "SIGSEGV",
+        "error: Bus": "SIGBUS",
+        "error: Illegal": "SIGILL",
+        "error: Floating": "SIGFPE",
+    }
+)
 _UNSURE = frozenset({_K.UNKNOWN, _K.SOFTWARE})
 
 
@@ -111,17 +125,46 @@ def _past_the_protocol(
     return replace(found, kind=told.kind, certain=told.certain, sign=told.sign)
 
 
-def ended(found: Failure) -> Failure:
-    """Return `found`, a lost worker, as what Ray knows of how its process ended."""
-    exits = _EXIT.search(found.detail)
-    if exits is None:
-        return found
-    if exits[1] == "NODE_OUT_OF_MEMORY":
+def ended(found: Failure, lines: Sequence[str] = ()) -> Failure:
+    """Return `found`, a lost worker, as what Ray and its last `lines` tell of how it ended."""
+    told = _EXIT.search(found.detail)
+    if told and told[1] == "NODE_OUT_OF_MEMORY":
         return replace(found, kind=_K.HOST_MEMORY)
-    number = _signal(exits[2])
+    known = told[2] if told else ""
+    number = _signal(known) or _handled(lines)
+    found = replace(found, evidence=_end(found, number, _code(known, lines), lines))
     if number is None or number not in _SIGNALS:
         return found
-    return replace(found, kind=_SIGNALS[number], certain=False, sign=f"signal_{number.name}")
+    sign = f"{BY_SIGNAL}{number.name}"
+    return replace(found, kind=_SIGNALS[number], certain=False, sign=sign)
+
+
+def _end(
+    found: Failure, number: signal.Signals | None, code: int | None, lines: Sequence[str]
+) -> str:
+    """Return, as one line, how the worker ended, and what it said last."""
+    where = f" on {found.node}" if found.node else ""
+    how = "died" if code is None else f"exited with code {code}"
+    how = f"was ended by {number.name}" if number else how
+    words = last_words([line for line in lines if exits.code(line) is None])[:LONGEST_LINE]
+    return f"worker {found.rank}{where} {how}{f'; its last line: {words}' if words else ''}"
+
+
+def _code(known: str, lines: Sequence[str]) -> int | None:
+    left = (code for line in reversed(lines) if (code := exits.code(line)) is not None)
+    told = _CODE.search(known)
+    return int(told[1]) if told else next(left, None)
+
+
+def _handled(lines: Sequence[str]) -> signal.Signals | None:
+    """Return the signal that a handler wrote of at the end of `lines`."""
+    for line in reversed(lines):
+        if not of_a_handler(line) and not of_a_stack(line):
+            return None
+        name = next((name for words, name in _NAMES.items() if words in line), line)
+        if of_a_handler(line) and (number := _signal(name)):
+            return number
+    return None
 
 
 def _signal(detail: str) -> signal.Signals | None:

@@ -18,7 +18,7 @@ import ray
 from orchestrator.adapters.raycluster import faults, process
 from orchestrator.adapters.raycluster.member import Remote, muster, run_task
 from orchestrator.adapters.raycluster.placement import Placement
-from orchestrator.adapters.raycluster.postmortem import PostMortem
+from orchestrator.adapters.raycluster.postmortem import PostMortem, of_the_node
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.silence import Silence
 from orchestrator.control.inquest import LINES_KEPT, Inquest
@@ -157,7 +157,8 @@ class Gang:
         if self._died and not self._post_mortem.pending:
             died, self._died = self._died, {}
             for rank, failure in died.items():
-                self._report(rank, faults.ended(failure), None, now)
+                own = [line for line in self._lines[rank] if not of_the_node(line)]
+                self._report(rank, faults.ended(failure, own), None, now)
 
     def _heard(self, rank: int, message: Message | WorkerProcess, now: float) -> Iterator[Message]:
         """Keep outcomes until all is known, and the placement until all are placed."""

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import ray
 
-from orchestrator.adapters.raycluster import process, visible
+from orchestrator.adapters.raycluster import exits, process, visible
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.control import native
@@ -35,7 +35,8 @@ def run_task(
     me = process.here(node)
     yield (me,)
     last: Sequence[Message] = ()
-    with process.noted(request.key, rank, me), native.followed():  # it runs one attempt at a time
+    # it runs one attempt at a time
+    with process.noted(request.key, rank, me), native.followed(), exits.told():
         for batch in worker(request, rank=rank, rendezvous=rendezvous):
             yield batch
             last = batch

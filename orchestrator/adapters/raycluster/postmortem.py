@@ -32,6 +32,7 @@ _RAYS_MARKS = (":job_id:", ":actor_name:", ":task_name:")  # by which it tells w
 _TOOL_SECONDS = 2.0
 _KERNEL = Path("/dev/kmsg")
 _KERNEL_SECONDS = 300.0
+_OF_THE_KERNEL = "kernel: "
 _RECORD_BYTES = 8192
 _LINK = Path("/proc/self/ns/pid")
 _FIRST_SPACE = "pid:[4026531836]"  # of process numbers: that of the kernel itself
@@ -98,11 +99,19 @@ def remains(worker: WorkerProcess) -> list[str]:
     return [*lines, *known[-MOST_KNOWN:]]
 
 
+def of_the_node(line: str) -> bool:
+    """Whether `line` is what the node knows, and not what the worker wrote."""
+    return line.startswith((_OF_THE_KERNEL, *(f"{command[0]}: " for command in TOOLS)))
+
+
 def tail(path: Path, begin: int = 0) -> list[str]:
-    """Return the last lines of the file at `path`, of those after its first `begin` bytes."""
+    """Return the last lines of the file at `path`, of those after its first `begin` bytes.
+
+    A file that is shorter than that was begun anew since.
+    """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(begin, size - _TAIL_BYTES))
+        file.seek(max(begin if begin <= size else 0, size - _TAIL_BYTES))
         text = file.read().decode(errors="backslashreplace")
     said = (line for line in text.splitlines() if line.strip())
     return [line for line in said if not line.startswith(_RAYS_MARKS)][-LINES:]
@@ -123,7 +132,7 @@ def kernel_lines(records: Iterable[str], pid: int, now: float) -> list[str]:
         killed = _KILLED.search(line)
         ours = killed is not None and (str(pid) in killed.groups() or _in_container())
         if now - when <= _KERNEL_SECONDS and (ours or _OF_CHIPS.search(line)):
-            found.append(f"kernel: {line}")
+            found.append(f"{_OF_THE_KERNEL}{line}")
     return found[-LINES:]
 
 

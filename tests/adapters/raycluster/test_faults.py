@@ -107,6 +107,51 @@ def test_how_a_process_ended_is_read_from_what_ray_knows_and_not_from_what_it_gu
     assert (found.kind, found.sign) == (kind, sign)
 
 
+HANDLED = ("*** SIGSEGV received at time=1700000000 on cpu 0 ***", "PC: @ 0x7fbf372a8eec")
+
+
+@pytest.mark.parametrize(
+    ("detail", "lines", "end"),
+    [
+        ("", ("xyzzy: fatal 0x77", ""), "died; its last line: xyzzy: fatal 0x77"),
+        ("", (), "died"),
+        (
+            "",
+            ("xyzzy", "os._exit(13) ended this process"),
+            "exited with code 13; its last line: xyzzy",
+        ),
+        ("", ("os._exit(0) ended this process",), "exited with code 0"),
+        (
+            "Worker exits with an exit code 3.",
+            ("xyzzy",),
+            "exited with code 3; its last line: xyzzy",
+        ),
+        ("exit code 1. The process receives a SIGTERM.", (), "was ended by SIGTERM"),
+        ("a connection error code 2. End of file.", (), "died"),
+        ("", ("xyzzy", *HANDLED), "was ended by SIGSEGV; its last line: xyzzy"),
+        (
+            "",
+            ("Fatal Python error: Bus error", "", "Stack (most recent call first):"),
+            "was ended by SIGBUS",
+        ),
+        ("", (*HANDLED, "went on"), "died; its last line: went on"),
+    ],
+)
+def test_the_evidence_of_a_death_is_how_it_ended_and_the_last_line(
+    detail: str, lines: tuple[str, ...], end: str
+) -> None:
+    class DiedError(WorkerCrashedError):
+        def __str__(self) -> str:
+            return (
+                f"Worker exit type: SYSTEM_ERROR Worker exit detail: {detail}" if detail else "x"
+            )
+
+    lost = faults.failure(DiedError(), request("succeed", "s"), rank=0, node="ascend-0")
+    found = faults.ended(lost, lines)
+    assert found.evidence == f"worker 0 on ascend-0 {end}"
+    assert found.detail == lost.detail
+
+
 def test_a_worker_that_ray_killed_for_the_memory_of_its_node_is_told_so() -> None:
     class DiedError(WorkerCrashedError):
         def __str__(self) -> str:

@@ -65,6 +65,26 @@ def test_what_a_worker_wrote_before_it_died_is_heard_once_before_that_is_weighed
     assert [line.text for line in lines if line.rank == workers - 1].count("started") == 1
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("how", "end", "kind"),
+    [
+        ("exit", "exited with code 13", FailureKind.WORKER_LOST),
+        ("abort", "was ended by SIGABRT", FailureKind.SOFTWARE),
+    ],
+)
+def test_how_a_worker_ended_and_its_last_line_are_the_evidence(
+    cluster: RayCluster, workers: int, how: str, end: str, kind: FailureKind
+) -> None:
+    needs = Needs(workers=workers)
+    asked = request("exit_with_last_words", f"{how}-{workers}", needs=needs, how=how)
+    failure = begin(cluster, asked).finish().failure  # type: ignore[union-attr]
+
+    place = f"worker {workers - 1} on nvidia-0"
+    assert failure.evidence == f"{place} {end}; its last line: xyzzy: fatal 0x77"
+    assert (failure.kind, failure.certain) == (kind, kind is FailureKind.WORKER_LOST)
+
+
 def test_of_a_gang_the_lost_worker_is_told_and_not_the_broken_link(cluster: RayCluster) -> None:
     outcome: Any = begin(cluster, request("lose_one", "torn", needs=PAIR)).finish()
 

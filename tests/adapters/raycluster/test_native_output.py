@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.spec import Needs
-from orchestrator.messages import LogLine, Succeeded
+from orchestrator.messages import AttemptRequest, Failed, LogLine, Succeeded
 from orchestrator.wiring import run_worker
 from tests.clusters import begin, request
 
@@ -29,11 +29,30 @@ WRITES = """
     """
 
 
+LEAVES = """
+    import os
+
+    def job(ctx):
+        ctx.metrics({"loss": 2.0}, step=1)
+        os.write(2, b"xyzzy: fatal 0x77\\n")
+        os._exit(13)
+    """
+
+
 @pytest.fixture
 def cluster(ray_address: str) -> Iterator[RayCluster]:
     made = RayCluster(ray_address, run_worker)
     yield made
     made.close()
+
+
+def asked(module: str, stage: str, workers: int, place: Path) -> AttemptRequest:
+    return replace(
+        request(f"{module}.job", f"{stage}-{workers}", needs=Needs(workers=workers)),
+        packages=(module,),
+        code=(str(place),),
+        storage=(place / "store").as_uri(),
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -42,13 +61,7 @@ def test_native_lines_stand_among_those_that_a_job_prints(
 ) -> None:
     (tmp_path / "nativejobs.py").write_text(textwrap.dedent(WRITES))
     for turn in (1, 2):
-        asked = replace(
-            request("nativejobs.job", f"native-{turn}-{workers}", needs=Needs(workers=workers)),
-            packages=("nativejobs",),
-            code=(str(tmp_path),),
-            storage=(tmp_path / "store").as_uri(),
-        )
-        attempt = begin(cluster, asked)
+        attempt = begin(cluster, asked("nativejobs", f"native-{turn}", workers, tmp_path))
         outcome = attempt.finish()
         assert isinstance(outcome, Succeeded), outcome
         lines: Any = attempt.of(LogLine)
@@ -56,3 +69,15 @@ def test_native_lines_stand_among_those_that_a_job_prints(
             said = [line.text for line in lines if line.rank == rank]
             assert said.pop(said.index("held back by C"))
             assert said == ["printed", "NCCL WARN native", "logged", "child"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_that_ends_its_process_fails_with_the_code_and_its_last_native_line(
+    cluster: RayCluster, tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "leavingjobs.py").write_text(textwrap.dedent(LEAVES))
+    outcome = begin(cluster, asked("leavingjobs", "leaves", workers, tmp_path)).finish()
+    assert isinstance(outcome, Failed), outcome
+    found = outcome.failure
+    said = "exited with code 13; its last line: xyzzy: fatal 0x77"
+    assert found.evidence == f"worker {found.rank} on nvidia-0 {said}"

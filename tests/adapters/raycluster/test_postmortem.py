@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.raycluster import postmortem
-from orchestrator.adapters.raycluster.postmortem import LINES, kernel_lines, remains, tail
+from orchestrator.adapters.raycluster.postmortem import (
+    LINES,
+    kernel_lines,
+    of_the_node,
+    remains,
+    tail,
+)
 from orchestrator.adapters.raycluster.process import WorkerProcess
 
 NOW = 10_000.0
@@ -34,14 +40,31 @@ def test_the_last_lines_are_those_of_the_attempt_without_the_marks_of_ray(tmp_pa
     assert tail(file) == [str(number) for number in range(100_000 - LINES, 100_000)]
 
 
-def test_files_that_are_gone_or_shut_are_passed_over(tmp_path: Path) -> None:
+def test_files_that_are_gone_or_shut_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "worker.out"
     file.write_text("last words\n")
     gone = (str(tmp_path / "gone"), 0)
     files = (gone, (str(tmp_path), 0), (str(file), 0))
     dead = WorkerProcess("node", 1, None, files=files)
+    monkeypatch.setattr(postmortem, "_kernel_records", list)
+    monkeypatch.setattr(postmortem, "TOOLS", {})
 
-    assert remains(dead)[0] == "last words"
+    assert remains(dead) == ["last words"]
+
+
+def test_of_a_file_that_was_begun_anew_all_is_of_the_attempt(tmp_path: Path) -> None:
+    file = tmp_path / "worker.err"
+    file.write_text("last words\n")
+
+    assert tail(file, 1_000) == ["last words"]
+
+
+def test_what_the_node_knows_is_no_word_of_the_worker() -> None:
+    assert of_the_node(f"kernel: {XID}")
+    assert of_the_node("npu-smi: Alarm")
+    assert not of_the_node("xyzzy: fatal 0x77")
 
 
 @pytest.mark.usefixtures("on_the_host")
