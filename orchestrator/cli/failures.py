@@ -21,12 +21,12 @@ from orchestrator.control.explain import explain
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.excerpt import Excerpt, parse
 from orchestrator.core.failure import (
-    DEFAULT_ACTIONS,
     TRANSIENT,
     WHERE,
     Action,
     Failure,
     FailureKind,
+    default_action,
 )
 from orchestrator.core.plain import bases
 from orchestrator.core.raised import Raised
@@ -157,7 +157,7 @@ def _refused(what: str, hint: str) -> ConfigError:
 
 def _told(case: _Case, settings: Settings) -> dict[str, Json]:
     failure = explain(case.excerpt, tuple(settings.signatures.values()))
-    kind = failure.kind
+    kind, action = failure.kind, default_action(failure)
     told: dict[str, Json] = {
         "kind": str(kind),
         "where": str(WHERE[kind]),
@@ -166,12 +166,12 @@ def _told(case: _Case, settings: Settings) -> dict[str, Json]:
         "certain": failure.certain,
         "transient": kind in TRANSIENT,
         "evidence": failure.evidence,
-        "follows": str(DEFAULT_ACTIONS[kind]),
+        "follows": str(action),
     }
     differing = {
         stage.name: str(stage.on_failure[kind])
         for stage in settings.pipeline.stages
-        if stage.on_failure.get(kind, DEFAULT_ACTIONS[kind]) is not DEFAULT_ACTIONS[kind]
+        if stage.on_failure.get(kind, action) is not action
     }
     if differing:
         told["stages"] = differing

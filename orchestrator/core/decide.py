@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.guarded import misplaced, proven
 from orchestrator.core.limits import (
     exhausted,
     held_too_long,
@@ -18,7 +19,7 @@ from orchestrator.core.limits import (
     over_budget,
     waited_too_long,
 )
-from orchestrator.core.recovery import QUIET, Outlook, follow_up, misplaced, proven
+from orchestrator.core.recovery import QUIET, Outlook, follow_up
 from orchestrator.core.run import Attempt, Run, StageRun
 from orchestrator.core.state import (
     AttemptState,

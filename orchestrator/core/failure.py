@@ -151,6 +151,8 @@ TRANSIENT: frozenset[FailureKind] = frozenset(
         FailureKind.CONTROLLER_LOST,
     }
 )
+# What is these by a guess alone, such as by the signal that ended a process, nobody knows.
+GUESSED: frozenset[FailureKind] = frozenset({FailureKind.SOFTWARE, FailureKind.WORKER_LOST})
 # What these kinds end is not the attempt's own fault: it doesn't count against the limit.
 UNCOUNTED: frozenset[FailureKind] = frozenset({FailureKind.DRAINED, FailureKind.CONTROLLER_LOST})
 # What these kinds show is bound to the node on which it showed.
@@ -178,7 +180,8 @@ class Failure:
         step: Training step at which it showed, where known.
         certain: Whether a signature, the cluster or the attempt itself says so; else it is what
             the kind of exception makes likely.
-        sign: Name of the signature that says so, where one does.
+        sign: What says so, where something does: the name of a signature, or `plain_exception`,
+            `type_of_exception`, `errno_X` or `signal_X`, X being the name of the number.
         adjusts: Whether the job had looked at what it shall do otherwise than planned.
     """
 
@@ -192,3 +195,9 @@ class Failure:
     certain: bool = True
     sign: str = ""
     adjusts: bool = False
+
+
+def default_action(failure: Failure) -> Action:
+    """Return what `failure` leads to where the config says nothing of its kind."""
+    guess = failure.kind in GUESSED and not failure.certain
+    return Action.ESCALATE if guess else DEFAULT_ACTIONS[failure.kind]

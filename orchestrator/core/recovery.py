@@ -14,25 +14,25 @@ from types import MappingProxyType
 
 from orchestrator.core.checks import places
 from orchestrator.core.failure import (
-    DEFAULT_ACTIONS,
     OF_A_NODE,
     TRANSIENT,
     UNCOUNTED,
     Action,
     Failure,
     FailureKind,
+    default_action,
 )
-from orchestrator.core.parity import guards
+from orchestrator.core.guarded import proven
 from orchestrator.core.run import Attempt, Run, StageRun
 from orchestrator.core.spec import Stage
-from orchestrator.core.state import RetryScheduled, StageFailed, StageMoved, StagePaused
+from orchestrator.core.state import RetryScheduled, StageFailed, StagePaused
 
 DOUBLINGS = 10
 _HERE = frozenset({Action.RETRY, Action.OTHER_NODES, Action.LOWER_BATCH, Action.ROLL_BACK})
 # A chip stays what it is; a node that was lost may be back, and a full memory empty again.
 _OF_A_CHIP = frozenset({FailureKind.DEVICE_LOST, FailureKind.DEVICE_DEGRADED})
 # Where these are the last word, somebody shall look before the stage is given up.
-_IN_DOUBT = frozenset({FailureKind.UNKNOWN, FailureKind.STORAGE})
+_IN_DOUBT = frozenset({FailureKind.UNKNOWN, FailureKind.STORAGE, FailureKind.WORKER_LOST})
 FIRST_STEP = 1
 
 
@@ -54,34 +54,9 @@ class Outlook:
 QUIET = Outlook()
 
 
-def action_for(stage: Stage, kind: FailureKind) -> Action:
-    """Return what a failure of `kind` leads to in this stage."""
-    return stage.on_failure.get(kind, DEFAULT_ACTIONS[kind])
-
-
-def proven(run: Run, stage: StageRun) -> StageRun:
-    """Return `stage` with the pools alone on which all that guards its endpoint has passed.
-
-    The pool that it is bound to at present stays among them.
-    """
-    stages = (one.planned.stage for one in run.stages.values())
-    passed = [run.stages[one.name].pool for one in guards(stages, stage.planned.stage)]
-    pools = stage.planned.pools
-    left = tuple(one for one in pools if one == stage.pool or all(one == p for p in passed))
-    return replace(stage, planned=replace(stage.planned, pools=left)) if left != pools else stage
-
-
-def misplaced(run: Run, stage: StageRun) -> StageMoved | StageFailed | None:
-    """Return what follows where an endpoint's guards passed on another pool than its own."""
-    stages = (one.planned.stage for one in run.stages.values())
-    passed = {run.stages[one.name].pool for one in guards(stages, stage.planned.stage)}
-    if not passed - {stage.pool}:
-        return None
-    where = ", ".join(sorted(passed))
-    if len(passed) == 1 and where in stage.planned.pools:
-        return StageMoved(stage.name, where, f"its model was compared on {where}: goes there")
-    reason = f"{FailureKind.PARITY}: its model was compared on {where}, which can't serve it"
-    return StageFailed(stage.name, reason)
+def action_for(stage: Stage, failure: Failure) -> Action:
+    """Return what `failure` leads to in this stage."""
+    return stage.on_failure.get(failure.kind, default_action(failure))
 
 
 # --- what the history of a stage says -----------------------------------------------------------
@@ -182,7 +157,7 @@ def _possible(case: _Case) -> Action:
         return action
     no_node = action is Action.OTHER_NODES and not _elsewhere_fits(case)
     used_up = len(in_vain(stage, stage.pool)) >= stage.planned.stage.limits.tries
-    escalates = action_for(stage.planned.stage, kind) is Action.ESCALATE
+    escalates = action_for(stage.planned.stage, case.failure) is Action.ESCALATE
     if (no_node or (used_up and not escalates) or stage.pool in case.outlook.drained) and (
         case.targets
     ):
@@ -193,7 +168,7 @@ def _possible(case: _Case) -> Action:
 def _wanted(case: _Case) -> Action:
     """Return the action that the kind asks for, by what has been tried and found so far."""
     stage, kind = case.stage.planned.stage, case.failure.kind
-    action = action_for(stage, kind)
+    action = action_for(stage, case.failure)
     if action is Action.ESCALATE:
         return _escalated(case)
     revise = None if kind in stage.on_failure else _BY_HISTORY.get(kind)
@@ -317,9 +292,8 @@ def _elsewhere(case: _Case) -> RetryScheduled:
 def _fall_back(case: _Case) -> RetryScheduled:
     stage, pool = case.stage, case.targets[0]
     retry = _scheduled(case, f"falls back from {stage.pool} to {pool}", Action.FALL_BACK, pool)
-    if (
-        case.failure.kind is FailureKind.NUMERICAL_DIVERGENCE
-    ):  # its checkpoint is suspect there too
+    # its checkpoint is suspect there too
+    if case.failure.kind is FailureKind.NUMERICAL_DIVERGENCE:
         retry = replace(retry, adjust=_roll_back(case).adjust)
     return retry
 

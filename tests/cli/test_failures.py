@@ -43,6 +43,14 @@ def test_a_log_excerpt_is_read_with_the_traceback_at_its_end(explain) -> None:
     assert follows == "  follows   other_nodes: again on other nodes of the pool"
 
 
+def test_what_only_a_signal_shows_is_tried_as_what_nobody_knows(explain) -> None:
+    log = "xyzzy: fatal 0x77\n*** SIGSEGV received at time=1700000000 on cpu 0 ***\nstep 7\n"
+    first, evidence, _, follows = explain(log)[1].splitlines()
+    assert first == "software (chip; likely; may pass by itself)"
+    assert evidence == "  evidence  xyzzy: fatal 0x77"
+    assert follows.startswith("  follows   escalate: ")
+
+
 def test_json_of_one_excerpt_is_an_object(explain) -> None:
     told = json.loads(explain(LOG, "--json")[1])
     assert told.keys() == {

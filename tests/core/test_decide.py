@@ -136,8 +136,8 @@ def test_a_stage_falls_back_along_its_pools_and_never_goes_back() -> None:
 
 
 def test_the_last_attempt_says_that_it_was_the_last() -> None:
-    run = after(plan(stage("s", limits=Limits(attempts=1))), *failed(1, FailureKind.WORKER_LOST))
-    why = "worker_lost: EI0002 (attempt 1, the last)"
+    run = after(plan(stage("s", limits=Limits(attempts=1))), *failed(1, FailureKind.NODE_LOST))
+    why = "node_lost: EI0002 (attempt 1, the last)"
     assert event_of(run) == StageFailed("s", why)
 
 

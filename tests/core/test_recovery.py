@@ -213,7 +213,7 @@ def test_a_training_that_comes_further_between_its_failures_never_runs_out_of_th
 def test_a_checkpoint_of_a_step_that_was_saved_before_is_no_progress() -> None:
     run = after(plan(stage("s", limits=Limits(attempts=2))))
     for number in (1, 2):
-        begun, ended = failed(number, K.WORKER_LOST)
+        begun, ended = failed(number, K.NODE_LOST)
         there = AttemptPlaced("s", number, ("n1",))
         for event in (begun, there, AttemptSaved("s", number, 10), ended):
             run = apply(run, event, 0.0)
@@ -223,8 +223,8 @@ def test_a_checkpoint_of_a_step_that_was_saved_before_is_no_progress() -> None:
 
 
 def test_a_budget_of_all_attempts_bounds_those_that_bring_progress_too() -> None:
-    run = after(plan(stage("s", limits=Limits(total=1))), *failed(1, K.WORKER_LOST))
-    why = "worker_lost: EI0002 (the stage has had its 1 attempts)"
+    run = after(plan(stage("s", limits=Limits(total=1))), *failed(1, K.NODE_LOST))
+    why = "node_lost: EI0002 (the stage has had its 1 attempts)"
     assert answer(run) == StageFailed("s", why)
 
 

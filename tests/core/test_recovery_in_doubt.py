@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.fold import apply
 from orchestrator.core.plan import Plan
@@ -113,6 +115,33 @@ def test_a_set_up_that_is_wrong_from_the_start_moves_no_work_to_another_maker() 
 def test_a_storage_that_stays_away_pauses_the_stage() -> None:
     events = played(plan(stage("s", limits=Limits(attempts=3))), *[K.STORAGE] * 9)
     assert [type(event) for event in events] == [RetryScheduled, RetryScheduled, StagePaused]
+
+
+def test_workers_that_go_without_a_word_pause_the_stage_once_all_tries_are_used_up() -> None:
+    events = played(plan(stage("s", limits=Limits(attempts=3))), *[K.WORKER_LOST] * 9)
+    assert [type(event) for event in events] == [RetryScheduled, RetryScheduled, StagePaused]
+
+
+@pytest.mark.parametrize("kind", [K.SOFTWARE, K.WORKER_LOST])
+def test_a_guess_is_tried_as_what_nobody_knows(kind: K) -> None:
+    wide = plan(stage("s"), pools=("a", "b"), a=pool("a", nodes=3))
+    events = played(wide, *[kind] * 9, certain=False)
+    told = [(e.action, e.pool) for e in events if isinstance(e, RetryScheduled)]
+    assert told == [
+        (Action.RETRY, "a"),
+        (Action.OTHER_NODES, "a"),
+        (Action.FALL_BACK, "b"),
+        (Action.RETRY, "b"),
+    ]
+    assert events[-1] == StagePaused("s", f"{kind}: EI0002")
+
+
+def test_what_is_certain_or_told_by_the_config_is_no_guess() -> None:
+    told = stage("s", on_failure={K.SOFTWARE: Action.FALL_BACK})
+    for one, certain in ((stage("s"), True), (told, False)):
+        [event] = played(plan(one, pools=("a", "b")), K.SOFTWARE, certain=certain)
+        assert isinstance(event, RetryScheduled)
+        assert (event.action, event.pool) == (Action.FALL_BACK, "b")
 
 
 def test_the_first_hang_is_tried_here_and_the_next_elsewhere() -> None:

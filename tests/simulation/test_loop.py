@@ -211,7 +211,7 @@ def check_stage(one: StageRun, *, calm: bool) -> None:
     assert len(in_vain(one)) <= one.planned.stage.limits.attempts, f"{one.name}: over its budget"
     for before, after in pairwise(one.attempts):
         assert before.failure is not None
-        action = action_for(one.planned.stage, before.failure.kind)
+        action = action_for(one.planned.stage, before.failure)
         ends = {Action.STOP, Action.PAUSE} - ({Action.STOP} if is_set_up(before) else set())
         assert action not in ends, f"{one.name} went on after {before.failure.kind}"
         if calm and before.failure.kind is not FailureKind.DRAINED:
