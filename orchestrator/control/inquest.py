@@ -51,7 +51,8 @@ class _Tail:
         if any(one.shows != "effect" for one in self.signs()):
             return None
         words = last_words(self.lines)
-        return sign if not words or _STEP.match(words) else replace(sign, line=words)
+        line = sign.line if not words or _STEP.match(words) else words
+        return replace(sign, line=line, of_a_signal=True)
 
     def signs(self) -> tuple[Sign, ...]:
         """Return what the last lines show, in the order in which they were written."""

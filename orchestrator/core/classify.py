@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.lines import of_a_handler
 from orchestrator.core.raised import BY_PLAIN, BY_SIGNAL
 from orchestrator.core.signatures import STRENGTH, Matcher, Shows, Sign, strongest
 
@@ -176,10 +175,13 @@ def _shows(failure: Failure, signatures: Matcher) -> Shows | None:
 def _with_log(report: Report, own: Shows | None) -> _Weighed:
     """Weigh a failure, which shows `own` by itself, with what the last lines of its worker show.
 
-    What it shows itself stands before lines that say no more; of one kind, the line is nearer.
+    What it shows itself stands before lines that say no more; of one kind, the line is nearer. Any
+    line says more than which signal ended it, but for one that tells of that signal alone.
     """
-    failure, sign = report.failure, _telling(report.signs)
-    mine = STRENGTH.index(own) if own else len(STRENGTH)
+    failure = report.failure
+    signal = failure.sign.startswith(BY_SIGNAL)
+    sign = _telling([one for one in report.signs if not (signal and one.of_a_signal)])
+    mine = STRENGTH.index(own) if own and not signal else len(STRENGTH)
     known = own == "cause" and failure.kind not in _REFINED
     if sign is not None and (
         (sign.weakness < mine and not known)
@@ -212,14 +214,7 @@ def _shown(failure: Failure, sign: Sign) -> Failure:
         certain=sign.shows == "cause" and sign.signature.kind is not FailureKind.USER_CODE,
         sign=sign.signature.name,
     )
-    if _tells_of(failure, sign.line):
+    if sign.line == failure.evidence:
         return found
     detail = f"{failure.evidence}\n{failure.detail}".strip()
     return replace(found, evidence=sign.line, detail=detail)
-
-
-def _tells_of(failure: Failure, line: str) -> bool:
-    """Whether the evidence holds what `line` says; which signal ended a process it does."""
-    if failure.sign.startswith(BY_SIGNAL):
-        return line in failure.evidence or of_a_handler(line)
-    return line == failure.evidence

@@ -50,11 +50,15 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """A signature that was found, the line that has it, and what it shows there."""
+    """A signature that was found, the line that has it, and what it shows there.
+
+    One `of_a_signal` was found in what a handler of signals wrote.
+    """
 
     signature: Signature
     line: str
     shows: Shows
+    of_a_signal: bool = False
 
     @property
     def weakness(self) -> int:

@@ -191,6 +191,14 @@ def test_what_shows_more_than_that_it_was_aborted_is_told(inquest: Inquest) -> N
     assert found.evidence == known
 
 
+def test_a_known_line_says_more_than_the_signal(inquest: Inquest) -> None:
+    known = "  what():  CUDA error: an illegal memory access was encountered"
+    told = f"worker 0 on n1 was ended by SIGABRT; its last line: {known.strip()}"
+    found = ended_after(inquest, known, sign="signal_SIGABRT", evidence=told)
+    assert (found.kind, found.certain) == (FailureKind.USER_CODE, False)
+    assert found.evidence == known.strip()
+
+
 def test_how_a_process_ended_is_told_with_its_last_line(inquest: Inquest) -> None:
     told = "worker 0 on n1 was ended by SIGABRT; its last line: what():  xyzzy"
     found = ended_after(inquest, "  what():  xyzzy", sign="signal_SIGABRT", evidence=told)
