@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
         sys.stderr.close()
         return Exit.SUCCEEDED
     except OSError as error:  # no space left, no such folder, no permission
-        print(f"error: {visible(str(error))}", file=sys.stderr)
+        print(f"error: {visible(wiring.told(error))}", file=sys.stderr)
         return Exit.ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

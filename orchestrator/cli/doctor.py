@@ -15,7 +15,7 @@ from typing import TypeAlias
 from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import ClusterSettings
 
 PACKAGES = ("ray", "torch", "mlflow", "hydra-core", "transformers")
@@ -28,8 +28,10 @@ Check: TypeAlias = tuple[str, str, str]
 
 def run(args: argparse.Namespace) -> Exit:
     """Print each check; the exit code is 1 when any is an error."""
-    at = wiring.home()
-    checks = [*_packages(), *_machine(at), *_foreign(), *_services(at)]
+    at = wiring.home_path()
+    home = _home()
+    checks = [*_packages(), home, *_machine(at), *_foreign()]
+    checks += _services(at) if home[1] == "ok" else ()
     if args.json:
         names = ("check", "status", "finding")
         print(tables.as_json([dict(zip(names, row, strict=True)) for row in checks]))
@@ -49,10 +51,15 @@ def _packages() -> Iterator[Check]:
             yield name, "error", "not installed; pip install orchestrator brings it"
 
 
+def _home() -> Check:
+    try:
+        return "home", "ok", str(wiring.home())
+    except StoreError as error:
+        return "home", "error", str(error)
+
+
 def _machine(at: Path) -> Iterator[Check]:
-    existing = next(folder for folder in (at, *at.parents) if folder.exists())
-    writable = os.access(existing, os.W_OK)
-    yield "home", "ok" if writable else "error", f"{at}{'' if writable else ' is not writable'}"
+    existing = next(folder for folder in (at, *at.parents) if os.path.exists(folder))  # noqa: PTH110 - of any name
     yield _space("disk", existing, LEAST_FREE_GB)
     shared = Path("/dev/shm")  # noqa: S108 - Ray's object store lives there
     if shared.exists():

@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
         lines = (line for _, made in planned for line in requests.anew(made, earlier))
         _warn(dict.fromkeys(lines))
         args.continues = earlier.header.run  # whole, however it was typed
-    if args.dry_run:
+    if not args.dry_run:
+        wiring.home()  # where that can't be, nothing is said either
+    else:
         for _, made in planned:
             plan.show(made, tables.console().print)
     go = partial(_detach if args.detach else _launch, args, planned)

@@ -1,9 +1,9 @@
 """The composition root: the only place that chooses adapters or reads the environment.
 
 `adapters.py` makes what a run works with, `endpoints.py` what serves, `qualification.py` what is
-known of pools, `services.py` what this machine runs for them. Adapters are imported by the
-function that needs them, so that a command pays only for what it uses: `plan` imports no Ray,
-`status` no Hydra, help nothing at all.
+known of pools, `home_folder.py` where all state is, `services.py` what this machine runs for them.
+Adapters are imported by the function that needs them, so that a command pays only for what it
+uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 """
 
 from orchestrator.wiring.adapters import (
@@ -14,7 +14,6 @@ from orchestrator.wiring.adapters import (
     event_store,
     gates,
     has_store,
-    home,
     pinned,
     plan,
     planned,
@@ -36,6 +35,7 @@ from orchestrator.wiring.endpoints import (
     serving,
     traffic,
 )
+from orchestrator.wiring.home_folder import home, home_path, told
 from orchestrator.wiring.qualification import findings, verdicts, vetted
 from orchestrator.wiring.services import (
     check_services,
@@ -82,6 +82,7 @@ __all__ = [
     "gates",
     "has_store",
     "home",
+    "home_path",
     "host",
     "outage",
     "pinned",
@@ -108,6 +109,7 @@ __all__ = [
     "storage_uri",
     "submit",
     "to_start",
+    "told",
     "tracker",
     "traffic",
     "user",

@@ -14,7 +14,6 @@ from orchestrator.core.errors import (
     ConfigError,
     PlanError,
     Problem,
-    StoreError,
     shown,
 )
 from orchestrator.core.plan import Plan, make_plan
@@ -33,33 +32,12 @@ from orchestrator.ports import (
 if TYPE_CHECKING:
     from orchestrator.control.requests import Workbench
 
-HOME_VARIABLE = "ORCHESTRATOR_HOME"
 DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
 
 
 def variable(name: str) -> str:
     """Return an environment variable, empty where it isn't set."""
     return os.environ.get(name, "")
-
-
-def home_path() -> Path:
-    """Return the folder that holds all state, which need not be there yet."""
-    return Path(os.environ.get(HOME_VARIABLE) or ".orchestrator").absolute()
-
-
-def home() -> Path:
-    """Return the folder that holds all state: `$ORCHESTRATOR_HOME`, or `.orchestrator` here.
-
-    Raises:
-        StoreError: It can't be made.
-    """
-    at = home_path()
-    try:
-        at.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"{str(at)!r} can't hold the state: {error.strerror}; set {HOME_VARIABLE}"
-        raise StoreError(message) from error
-    return at
 
 
 # --- config and plan --------------------------------------------------------------------------
@@ -183,7 +161,7 @@ def database(at: Path) -> str | Path:
 
 def has_store(at: Path) -> bool:
     """Return whether home `at` has an event store yet, without making one."""
-    return bool(os.environ.get("ORCHESTRATOR_DATABASE")) or (at / "events.db").exists()
+    return bool(os.environ.get(DATABASE_VARIABLE)) or os.path.exists(at / "events.db")  # noqa: PTH110 - of any name
 
 
 def gates(store: EventStore) -> Gates:

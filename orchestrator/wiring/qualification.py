@@ -16,9 +16,9 @@ from orchestrator.wiring.adapters import (
     clock,
     event_store,
     has_store,
-    home_path,
     storage_uri,
 )
+from orchestrator.wiring.home_folder import home_path
 
 REPORT_NAME = "report.json"
 

@@ -17,11 +17,11 @@ from orchestrator.ports import Job
 from orchestrator.supervisor import Tenancy
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
-    HOME_VARIABLE,
     cluster_address,
     run_worker,
     tracking_address,
 )
+from orchestrator.wiring.home_folder import HOME_VARIABLE
 
 REAPER = "reaper"
 

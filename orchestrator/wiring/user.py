@@ -8,7 +8,7 @@ import pwd
 import socket
 import subprocess
 
-from orchestrator.wiring.adapters import home_path
+from orchestrator.wiring.home_folder import home_path
 
 SECONDS_FOR_GIT = 5.0
 
