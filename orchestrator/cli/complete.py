@@ -1,23 +1,28 @@
-"""`orchestrator _complete WORDS`: what may stand for the last word, one a line."""
+"""`orchestrator _complete WORDS`: what may stand for the last word, one a line.
+
+What a verb takes is read from its parser, so that a new one is completed too. Nothing is made:
+in a folder without a home there is nothing to offer of it.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orchestrator import wiring
 from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit
+from orchestrator.core.errors import OrchestratorError
 
-TAKE_OVERRIDES = {"plan", "launch", "pools", "qualify", "up"}
-TAKE_RUNS = {"status", "logs", "cancel", "approve", "resume"}
+COMPOSE = frozenset({"plan", "launch", "pools", "qualify", "up", "failures"})
+CHANGE = frozenset({"switch", "deploy"})  # what an earlier config composed
 NEWEST_RUNS = 50
 
 
 def run(args: argparse.Namespace) -> Exit:
     """Print the words that fit."""
     words = args.words or [""]
-    for word in _fitting(words[:-1], words[-1]):
+    for word in dict.fromkeys(_fitting(words[:-1], words[-1])):
         print(word)
     return Exit.SUCCEEDED
 
@@ -25,13 +30,79 @@ def run(args: argparse.Namespace) -> Exit:
 def _fitting(before: list[str], word: str) -> Iterable[str]:
     if not before:
         return [verb for verb in parser.verbs() if verb.startswith(word)]
-    if before == ["failures"]:
-        return [one for one in ("explain",) if one.startswith(word)]
-    if before[0] in TAKE_OVERRIDES and not word.startswith("-"):
-        from orchestrator.adapters import hydra_config
+    verb, typed = before[0], before[1:]
+    known = parser.actions(verb)
+    option = next((a for a in known if typed and typed[-1] in a.option_strings), None)
+    if option is not None and option.nargs != 0:
+        return _starting(word, _named(option, typed))
+    if word.startswith("-"):
+        return _starting(word, (name for one in known for name in one.option_strings))
+    places = [action for action in known if not action.option_strings]
+    at = len(_positionals(known, typed))
+    found = [*_starting(word, _named(places[at], typed))] if at < len(places) else []
+    if verb in COMPOSE and not (verb == "failures" and at == 0):
+        found += _overrides(typed, word)
+    return found + (_overrides([], word) if verb in CHANGE and at else [])
 
-        return hydra_config.complete([*before[1:], word])
-    if before[0] in TAKE_RUNS and len(before) == 1:
-        headers = wiring.event_store(wiring.home()).runs(NEWEST_RUNS)
-        return [header.run for header in headers if header.run.startswith(word)]
-    return []
+
+def _positionals(known: Sequence[argparse.Action], typed: Sequence[str]) -> list[str]:
+    """Return the words of `typed` that are no option and no value of one."""
+    valued = {name for one in known if one.nargs != 0 for name in one.option_strings}
+    return [
+        word
+        for at, word in enumerate(typed)
+        if not word.startswith("-") and (at == 0 or typed[at - 1] not in valued)
+    ]
+
+
+def _named(action: argparse.Action, typed: Sequence[str]) -> Iterable[str]:
+    """Return what an argument may be, by its choices or the word that help has for it."""
+    if action.choices:
+        return map(str, action.choices)
+    what = "ENDPOINT" if action.dest in {"endpoint", "model"} else str(action.metavar)
+    offer = OFFERS.get(what)
+    at = wiring.home_path()
+    if offer is None or not wiring.has_store(at):
+        return ()
+    try:
+        return offer(typed)
+    except OrchestratorError:
+        return ()
+
+
+def _runs(typed: Sequence[str]) -> Iterable[str]:  # noqa: ARG001 - all offers have this form
+    headers = wiring.event_store(wiring.home_path()).runs(NEWEST_RUNS)
+    return [header.run for header in headers]
+
+
+def _stages(typed: Sequence[str]) -> Iterable[str]:
+    """Return the stages of the run that is typed before."""
+    named = [word for word in typed if not word.startswith("-")]
+    header = wiring.event_store(wiring.home_path()).header(named[0]) if named else None
+    return [planned.stage.name for planned in header.plan.stages] if header else []
+
+
+def _endpoints(typed: Sequence[str]) -> Iterable[str]:  # noqa: ARG001 - all offers have this form
+    return sorted(wiring.endpoint_store(wiring.home_path()).endpoints())
+
+
+def _both(typed: Sequence[str]) -> Iterable[str]:
+    return [*_endpoints(typed), *_runs(typed)]
+
+
+OFFERS: Mapping[str, Callable[[Sequence[str]], Iterable[str]]] = {
+    "RUN": _runs,
+    "STAGE": _stages,
+    "ENDPOINT": _endpoints,
+    "ENDPOINT|RUN": _both,
+}
+
+
+def _overrides(typed: Sequence[str], word: str) -> list[str]:
+    from orchestrator.adapters import hydra_config
+
+    return list(hydra_config.complete([*typed, word]))
+
+
+def _starting(word: str, found: Iterable[str]) -> list[str]:
+    return [one for one in found if one.startswith(word)]

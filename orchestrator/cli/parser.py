@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import orchestrator
 from orchestrator.cli import arguments, flags
@@ -186,7 +187,7 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     endpoints.add_argument("-a", "--all", action="store_true", help="retired revisions too")
     flags.as_json(endpoints)
     switch = verbs.add_parser("switch", help="move a live endpoint to another pool")
-    switch.add_argument("name", metavar="ENDPOINT", help="an endpoint, or the id of a run")
+    switch.add_argument("name", metavar="ENDPOINT|RUN", help="an endpoint, or the id of a run")
     switch.add_argument("overrides", nargs="*", metavar="pool=POOL", help="or KEY=VALUE")
     flags.dry(switch)
     flags.unqualified(switch)
@@ -299,6 +300,16 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def verbs() -> list[str]:
     """Return the commands that help lists."""
+    return [verb for verb in _verbs() if not verb.startswith("_")]
+
+
+def actions(verb: str) -> list[argparse.Action]:
+    """Return what a command takes; nothing where there is no such command."""
+    found = _verbs().get(verb)
+    return [] if found is None else list(found._actions)  # noqa: SLF001 - argparse has no public way
+
+
+def _verbs() -> Mapping[str, argparse.ArgumentParser]:
     made = build()
     found = next(a for a in made._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001 - argparse has no public way
-    return [verb for verb in found.choices if not verb.startswith("_")]
+    return cast("Mapping[str, argparse.ArgumentParser]", found.choices)

@@ -7,6 +7,13 @@ import sys
 
 import pytest
 
+from orchestrator import wiring
+from orchestrator.cli import parser
+from orchestrator.core.endpoints import Outside, RevisionAdded
+from orchestrator.core.run import RunHeader
+
+LOCAL = ("pipeline=noop", "cluster=local", "tracking=none")
+RUN = "noop-20260101-000000-abcd"
 BASH = """
 eval "$(orchestrator completion bash)"
 COMP_LINE="$LINE"
@@ -57,3 +64,79 @@ def test_bash_completes_verbs_groups_and_pools(offered, line, words):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_has_a_script(orchestrator, shell):
     assert "_complete" in orchestrator("completion", shell).stdout
+
+
+@pytest.fixture
+def home(tmp_path, within):
+    """A home with a run and an endpoint."""
+    at = tmp_path / ".orchestrator"
+    at.mkdir()
+    found, planned = wiring.planned(LOCAL)
+    wiring.event_store(at).create(
+        RunHeader(run=RUN, plan=planned, config=found.resolved, created=1.0), 1.0
+    )
+    far = RevisionAdded(1, outside=Outside(address="http://one/v1", model="llama"))
+    endpoints = wiring.endpoint_store(at)
+    endpoints.follow(endpoints.endpoint("far"), (far,), 1.0)
+    return at
+
+
+def takes(word: str) -> list[tuple[str, list[str]]]:
+    """Return each verb that takes `word`, and what is typed before it."""
+    found = []
+    for verb in parser.verbs():
+        places = [a for a in parser.actions(verb) if not a.option_strings]
+        names = [str(action.metavar) for action in places]
+        at = [number for number, name in enumerate(names) if word in name.split("|")]
+        if at:
+            found.append((verb, [RUN][: at[0]]))
+    return found
+
+
+@pytest.mark.parametrize(("verb", "before"), takes("RUN"))
+def test_every_verb_that_takes_a_run_is_offered_its_id(within, home, verb, before):
+    assert RUN in within("_complete", verb, *before, "noop-2").stdout.split()
+
+
+@pytest.mark.parametrize(("verb", "before"), takes("STAGE"))
+def test_every_verb_that_takes_a_stage_is_offered_those_of_the_run(within, home, verb, before):
+    assert within("_complete", verb, *before, "").stdout.split() == ["noop"]
+
+
+@pytest.mark.parametrize(("verb", "before"), takes("ENDPOINT"))
+def test_every_verb_that_takes_an_endpoint_is_offered_its_name(within, home, verb, before):
+    assert "far" in within("_complete", verb, *before, "fa").stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("launch", "pipeline=noop", "--continue", "noop"), [RUN]),
+        (("resume", RUN, "--from", ""), ["noop"]),
+        (("rerun", "-d", RUN, "n"), ["noop"]),
+        (("rerun", "--no"), ["--no-cache"]),
+        (("ask", "-e", "f"), ["far"]),
+        (("failures", ""), ["explain"]),
+        (("failures", "explain", "pipeline=noo"), ["pipeline=noop"]),
+        (("deploy", RUN, "roles.serve=a"), ["roles.serve=ascend"]),
+        (("keys", "r"), ["revoke"]),
+        (("completion", "z"), ["zsh"]),
+        (("re",), ["resume", "rerun"]),
+        (("nothing", ""), []),
+        (("rerun", RUN, "noop", ""), []),
+        (("rerun", "nope", ""), []),
+    ],
+)
+def test_what_a_verb_takes_is_offered(within, home, words, offered):
+    done = within("_complete", *words)
+    assert (done.returncode, done.stdout.split()) == (0, offered)
+
+
+@pytest.mark.parametrize("home", [".orchestrator", "a" * 300, "/proc/nowhere"])
+def test_a_tab_makes_nothing(within, tmp_path, monkeypatch, home):
+    monkeypatch.setenv("ORCHESTRATOR_HOME", home)
+    for verb in parser.verbs():
+        done = within("_complete", verb, "")
+        assert (done.returncode, done.stderr) == (0, ""), verb
+        within("_complete", verb, "x", "")
+    assert list(tmp_path.iterdir()) == []
