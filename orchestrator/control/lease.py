@@ -66,8 +66,9 @@ class LeaseKeeper:
                 would not notice.
         """
         self._turned = self._clock.monotonic()
+        begun = self._epoch != run.epoch
         self._run, self._epoch = run.header.run, run.epoch
-        if self._thread is None:
+        if begun or self._thread is None:  # at once: until then a run that lives counts as lost
             self.keep()
         if self._stale is not None:
             raise self._stale

@@ -52,6 +52,14 @@ def test_it_is_renewed_beside_a_loop_that_is_held_up() -> None:
     assert post.seen() == 160.0
 
 
+def test_the_first_one_is_there_before_the_loop_does_anything_else() -> None:
+    post = Post()
+    post.keeper.pause = 3600.0
+    with post.keeper:
+        post.keeper.turn(post.run)
+        assert post.seen() == 100.0
+
+
 def test_it_is_not_renewed_for_a_loop_that_is_dead() -> None:
     post = Post()
     post.keeper.turn(post.run)
