@@ -56,7 +56,12 @@ class _LogFile:
         self._torn = False
 
     def write(self, text: str) -> None:
-        """Add `text`, whole lines; after one that was cut short on a line of its own."""
+        """Add `text`, whole lines; after one that was cut short on a line of its own.
+
+        A file that somebody has removed meanwhile is made again.
+        """
+        if self._descriptor >= 0 and not os.fstat(self._descriptor).st_nlink:
+            self.close()
         if self._descriptor < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT

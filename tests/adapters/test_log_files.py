@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,21 @@ def test_a_line_that_finds_no_room_is_lost_alone(tmp_path: Path) -> None:
     logs.observe("s", 1, LogLine(0, "kept"))
     logs.close()
     assert (tmp_path / "s.1.log").read_text() == "[0] kept\n"
+
+
+def test_what_comes_after_a_folder_was_removed_is_written_to_a_new_one(tmp_path: Path) -> None:
+    logs = LogFiles(tmp_path / "run")
+    logs.observe("s", 1, LogLine(0, "removed"))
+    shutil.rmtree(tmp_path / "run")
+    logs.observe("s", 1, LogLine(0, "kept"))
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").touch()
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
+        logs.observe("s", 1, LogLine(0, "lost, and told"))
+    (tmp_path / "run").unlink()
+    logs.observe("s", 1, LogLine(0, "kept too"))
+    logs.close()
+    assert (tmp_path / "run/s.1.log").read_text() == "[0] kept too\n"
 
 
 def test_a_folder_that_can_not_be_made_is_no_matter_until_there_is_a_line(tmp_path: Path) -> None:
