@@ -14,6 +14,7 @@ from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.control.presence import Presence
+from orchestrator.core.reopening import halted
 from orchestrator.core.run import Run
 from orchestrator.core.state import RunReopened, RunState
 from orchestrator.ports import EventStore
@@ -26,9 +27,9 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     if one.state is RunState.SUCCEEDED and args.since is None:
         return _ended(one)
     if not one.done:
-        session.claim(store, one.header, by_force=args.take_over)
+        one = session.claim(store, one.header, by_force=args.take_over)
     how = session.Again(since=args.since, attempts=args.attempts, limits=tuple(args.overrides))
-    if one.done or how != session.Again():
+    if one.done or how != session.Again() or halted(one):
         return steps_of(args, one, session.reopening(store, one, how))
     return steps_of(args, one)
 

@@ -10,7 +10,7 @@ from orchestrator.core.limits import exhausted, over_budget
 from orchestrator.core.nearest import choices
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
-from orchestrator.core.state import RunReopened, StageState
+from orchestrator.core.state import RunReopened, RunState, StageState
 
 # A run that has not ended, but has no controller: its limits can be changed, and no more.
 OPEN = frozenset({StageState.PENDING, StageState.RUNNING, StageState.DECIDING})
@@ -47,6 +47,17 @@ def reopening(
         anew=tuple(name for name in stages if name in old),
         limits=changed,
         bounds=limited.bounds if limited and limited.bounds != run.plan.bounds else None,
+    )
+
+
+def halted(run: Run) -> bool:
+    """Return whether a run that has not ended has stages that wait for somebody to go on."""
+    return (
+        any(
+            stage.state not in OPEN and stage.state is not StageState.SUCCEEDED
+            for stage in run.stages.values()
+        )
+        and run.state is RunState.RUNNING
     )
 
 

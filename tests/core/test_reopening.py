@@ -10,7 +10,7 @@ from orchestrator.core.errors import NotFoundError, PlanError
 from orchestrator.core.fold import apply, begin
 from orchestrator.core.plan import Plan
 from orchestrator.core.policy import Bounds, Limits
-from orchestrator.core.reopening import check_limits, reopening
+from orchestrator.core.reopening import check_limits, halted, reopening
 from orchestrator.core.run import Run
 from orchestrator.core.state import (
     AttemptCancelled,
@@ -77,6 +77,22 @@ def test_a_stage_that_is_not_there_is_told_with_those_that_are() -> None:
     run = after(CHAIN, *at_once(*DONE, StageReused("u", None, {}, "x"), RunSucceeded()))
     with pytest.raises(NotFoundError, match=r"no stage 'tt'; did you mean 't'\?"):
         reopening(run, since="tt")
+
+
+def test_a_lost_run_has_stages_that_wait_for_somebody() -> None:
+    wide = plan(stage("s"), stage("v"), stage("t", "s"))
+    lost = after(wide, *at_once(AttemptStarted("v", 1, "a"), AttemptStarted("s", 1, "a")))
+    assert not halted(lost)
+    assert not halted(apply(lost, CancelRequested("by hand"), 1.0))
+    broken = failure()
+    for one in (StageFailed("s", "broken"), StagePaused("s", "broken")):
+        stopped = apply(apply(lost, AttemptFailed("s", 1, broken), 1.0), one, 1.0)
+        assert halted(stopped)
+        assert reopening(stopped).stages == ("s",)
+        assert not halted(apply(stopped, CancelRequested("by hand"), 1.0))
+        again = apply(stopped, reopening(stopped), 2.0)
+        assert again.stages["s"].state is StageState.PENDING
+        assert again.stages["v"].state is StageState.RUNNING
 
 
 def test_a_cancelled_run_goes_on_with_the_stage_that_was_ended() -> None:
