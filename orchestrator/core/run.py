@@ -170,11 +170,14 @@ class StageRun:
 
         What nobody has resumed yet isn't lost yet.
         """
-        lost = 0
-        for failed, after in pairwise(self.attempts):
-            began = after.resumed is not None or after.saved or not after.active
-            if failed.failure and failed.failure.step is not None and began:
-                lost += max(0, failed.failure.step - (after.resumed or 0))
+        lost, reached = 0, None
+        for attempt in self.attempts:
+            step = attempt.failure.step if attempt.failure else None
+            began = attempt.resumed is not None or attempt.saved or step is not None
+            if reached is not None and (began or attempt.state is AttemptState.SUCCEEDED):
+                lost += max(0, reached - (attempt.resumed or 0))
+                reached = None
+            reached = reached if step is None else step
         return lost
 
     def device_hours(self, now: float) -> float:

@@ -39,6 +39,20 @@ def test_a_resume_cuts_off_the_later_checkpoints_and_counts_what_was_lost() -> N
     assert run.stages["s"].checkpoints == (10, 20, 30)
 
 
+def test_an_attempt_that_its_controller_never_began_loses_nothing() -> None:
+    lost = Failure(kind=K.HANG, evidence="x", step=12)
+    gone = Failure(kind=K.CONTROLLER_LOST, evidence="gone")
+    again = RetryScheduled("s", "a", 0.0, "again")
+    run = after(
+        plan(stage("s")),
+        *(*placed(1), AttemptSaved("s", 1, 10), AttemptFailed("s", 1, lost), again),
+        *(*placed(2), AttemptFailed("s", 2, gone), again),
+        *placed(3),
+    )
+    assert run.lost_steps == 0
+    assert apply(run, AttemptResumed("s", 3, 10), 0.0).lost_steps == 2
+
+
 def test_an_attempt_that_begins_anew_loses_all_steps_and_checkpoints() -> None:
     lost = Failure(kind=K.HANG, evidence="x", step=37)
     run = after(
