@@ -90,6 +90,8 @@ def _file(words: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _text(name: str) -> str:
+    if name == "-" and sys.stdin is None:
+        raise _refused("standard input is closed", "name a file")
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:

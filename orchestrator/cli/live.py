@@ -109,7 +109,7 @@ class LiveView:
 
     def observe(self, stage: str, attempt: int, message: Message) -> None:
         """Take notice of what an attempt says."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         latest = self._latest.setdefault((stage, attempt), _Latest(now))
         latest.take(message, now)
         if not self._console.is_terminal and now - latest.printed >= SECONDS_BETWEEN_LINES:
@@ -162,7 +162,7 @@ class LiveView:
         yield f"{progress.done}/{progress.total}" if progress else "-"
         yield _figure(latest.values, "loss", "{:.4f}")
         yield _figure(latest.values, "tokens_per_second", "{:,.0f}")
-        yield tables.duration(latest.eta(self._clock.now()))
+        yield tables.duration(latest.eta(self._clock.monotonic()))
 
 
 def _figure(values: dict[str, float], ending: str, form: str) -> str:

@@ -29,6 +29,8 @@ _RECORD = re.compile(
     r"\[?\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d|[IWEF]\d{4} |(?:INFO|WARNING|ERROR|DEBUG)\b"
 )
 LINES_AFTER = 5
+# More than any worker's last words: of a longer log the rest is not looked at.
+LAST_LINES = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Excerpt:
 
 def parse(text: str) -> Excerpt:
     """Return what `text` holds."""
-    lines = text.splitlines()
+    lines = text.splitlines()[-LAST_LINES:]
     begins = [at for at, line in enumerate(lines) if line.rstrip().endswith(TRACEBACK)]
     if begins:
         return _with_traceback(lines, begins)

@@ -164,3 +164,20 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     command = [sys.executable, "-c", source]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not {"ray", "torch", "mlflow", "transformers"} & set(done.stdout.split())
+
+
+def test_the_users_code_is_no_end_before_it_is_certain(explain) -> None:
+    out = explain("Traceback (most recent call last):\nKeyError: 'label'\n")[1]
+    assert out.startswith("user_code (code; likely;")
+    assert "  follows   escalate: again here, then" in out
+
+
+def test_of_a_long_log_the_end_is_read(explain) -> None:
+    code, out, _ = explain("CUDA out of memory? no\n" * 300_000 + LOG)
+    assert (code, out.split()[0]) == (0, "device_lost")
+
+
+def test_a_closed_standard_input_is_told(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["failures", "explain"]) == 2
+    assert "standard input is closed; name a file" in capsys.readouterr().err

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from orchestrator.cli import tables
 from orchestrator.cli.live import SECONDS_BETWEEN_LINES, LiveView
-from orchestrator.messages import Alive, Placed, Waiting
+from orchestrator.messages import Alive, Placed, Progress, Waiting
 from tests.fakes import FakeClock
 
 
@@ -46,3 +47,15 @@ def test_what_is_started_is_said_and_nothing_else() -> None:
         out = io.StringIO()
         with LiveView(Console(file=out, width=200), starting=starting):
             assert out.getvalue() == says
+
+
+@pytest.mark.parametrize("seconds", [3600.0, -3600.0])
+def test_a_time_of_day_that_is_set_changes_no_pace_and_no_interval(seconds: float) -> None:
+    out, clock = io.StringIO(), FakeClock(10.0)
+    view = LiveView(Console(file=out, width=200), clock)
+    view.observe("train", 1, Progress(0, 40))
+    clock.step(seconds)
+    clock.sleep(2 * SECONDS_BETWEEN_LINES)
+    view.observe("train", 1, Progress(20, 40))
+    left = tables.duration(2 * SECONDS_BETWEEN_LINES)
+    assert f"train: 20/40, ETA {left}\n" in out.getvalue()
