@@ -159,7 +159,7 @@ def _refused(what: str, hint: str) -> ConfigError:
 
 def _told(case: _Case, settings: Settings) -> dict[str, Json]:
     failure = explain(case.excerpt, tuple(settings.signatures.values()))
-    kind, action = failure.kind, default_action(failure)
+    kind, action = failure.kind, _follows(failure)
     told: dict[str, Json] = {
         "kind": str(kind),
         "where": str(WHERE[kind]),
@@ -181,6 +181,13 @@ def _told(case: _Case, settings: Settings) -> dict[str, Json]:
         told["expected"] = list(case.expected)
         told["right"] = bool({str(kind), *COARSER.get(kind, ())} & set(case.expected))
     return told
+
+
+def _follows(failure: Failure) -> Action:
+    """Return what follows by itself: the user's code ends a stage only once that is certain."""
+    if failure.kind is FailureKind.USER_CODE and not failure.certain:
+        return Action.ESCALATE
+    return default_action(failure)
 
 
 def _pattern(failure: Failure, settings: Settings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 
 from orchestrator import session, wiring
@@ -14,6 +15,7 @@ from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.control.presence import Presence
+from orchestrator.core.errors import PlanError
 from orchestrator.core.reopening import halted
 from orchestrator.core.run import Run
 from orchestrator.core.state import RunReopened, RunState
@@ -29,8 +31,11 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     if not one.done:
         one = session.claim(store, one.header, by_force=args.take_over)
     how = session.Again(since=args.since, attempts=args.attempts, limits=tuple(args.overrides))
-    if one.done or how != session.Again() or halted(one):
+    if one.done or how != session.Again():
         return steps_of(args, one, session.reopening(store, one, how))
+    if halted(one):
+        with suppress(PlanError):  # where a limit holds them, the other stages go on
+            return steps_of(args, one, session.reopening(store, one, how))
     return steps_of(args, one)
 
 

@@ -81,7 +81,7 @@ class Checkpoints:
         earlier = self._choose_earlier()
         fence.settle(None, node)
         before = seat.request.adjust.before
-        if before is not None:
+        if before:
             text = f"no checkpoint of a step below {before} is left: the job begins anew"
             seat.desk.outbox.line(LogLine(seat.rank, text))
         return earlier

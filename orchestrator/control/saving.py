@@ -24,7 +24,7 @@ from orchestrator.core.errors import ArtifactError, DamagedError, JobError, Stor
 from orchestrator.messages import LogLine, Saved
 
 REFUSED = "refused"
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 AWAY = frozenset(
     {
         errno.EIO,
@@ -38,8 +38,8 @@ AWAY = frozenset(
 )
 # What writers of tensors say of a file system that refuses: they hide its error number.
 _HIDDEN = re.compile(
-    r"\(os error (5|28|30|116|121|122)\)|No space left on device|Stale file handle"
-    r"|Input/output error|Disk quota exceeded|PytorchStreamWriter failed writing"
+    r"\(os error (5|27|28|30|116|121|122)\)|No space left on device|Stale file handle"
+    r"|File too large|Input/output error|Disk quota exceeded|PytorchStreamWriter failed writing"
 )
 KEPT_AT_LEAST = 2  # a roll-back from the newest needs the one before
 SLOWER = 10  # how many times as long as rank 0 a worker may write before anything of it shows

@@ -41,11 +41,12 @@ _OF_ERRNO: Mapping[FailureKind, tuple[str, ...]] = MappingProxyType(
         _K.INTERCONNECT: (
             *("ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "ETIMEDOUT", "EPIPE", "EHOSTUNREACH"),
             *("EHOSTDOWN", "ENETUNREACH", "ENETDOWN", "ENETRESET", "ENOTCONN", "ESHUTDOWN"),
-            *("EADDRINUSE", "EADDRNOTAVAIL", "ECOMM", "EPROTO"),
+            *("EADDRINUSE", "EADDRNOTAVAIL", "ECOMM", "EPROTO", "ENONET", "ENOBUFS"),
         ),
         _K.STORAGE: (
             *("EIO", "ESTALE", "ENOSPC", "EDQUOT", "EROFS", "EREMOTEIO", "ENOLCK", "EUCLEAN"),
-            *("EBADMSG", "ENOLINK", "ENOMEDIUM", "EMEDIUMTYPE", "ETIME", "EBADE"),
+            *("EBADMSG", "ENOLINK", "ENOMEDIUM", "EMEDIUMTYPE", "ETIME", "EBADE", "EFBIG"),
+            *("EKEYEXPIRED", "EKEYREVOKED", "EKEYREJECTED", "ENOKEY"),
         ),
         _K.HOST_MEMORY: ("ENOMEM",),
         _K.SOFTWARE: ("EMFILE", "ENFILE", "EAGAIN", "EUSERS"),

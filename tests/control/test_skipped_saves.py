@@ -113,6 +113,7 @@ def test_what_is_damaged_is_not_passed_over(bench: Bench) -> None:
     [
         (f"OSError({errno.ENOSPC}, 'full')", "full; free some space"),
         (f"OSError({errno.EDQUOT}, 'full')", "full; free some space"),
+        (f"OSError({errno.EFBIG}, 'large')", "large; free some space"),
         (f"OSError({errno.EIO}, 'broken')", "broken; check its storage"),
         (f"OSError({errno.ESTALE}, 'stale')", "stale; check its storage"),
         (

@@ -37,6 +37,10 @@ def test_a_number_of_the_system_names_the_kind() -> None:
     found = judged("OSError", "x", number=errno.ENOSPC)
     assert found == Judgement(FailureKind.STORAGE, certain=True, sign="errno_ENOSPC")
     assert judged("URLError", "<urlopen error [Errno 111] refused>").sign == "errno_ECONNREFUSED"
+    for number in (errno.EFBIG, errno.EKEYEXPIRED):
+        assert judged("OSError", "x", number=number).kind is FailureKind.STORAGE
+    for number in (errno.ENOBUFS, errno.ENONET):
+        assert judged("OSError", "x", number=number).kind is FailureKind.INTERCONNECT
     assert judged("OSError", "x", number=errno.ELOOP).kind is FailureKind.UNKNOWN
     assert judged("OSError", "[Errno 9999] x").sign == ""
 

@@ -39,6 +39,7 @@ _LASTING = frozenset(
         errno.EROFS,
         errno.ENOSPC,
         errno.EDQUOT,
+        errno.EFBIG,
     }
 )
 _LASTING_TYPES = (
