@@ -7,6 +7,7 @@ in a folder without a home there is nothing to offer of it.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orchestrator import wiring
@@ -40,6 +41,8 @@ def _fitting(before: list[str], word: str) -> Iterable[str]:
     places = [action for action in known if not action.option_strings]
     at = len(_positionals(known, typed))
     found = [*_starting(word, _named(places[at], typed))] if at < len(places) else []
+    if verb == "failures" and at == 1:
+        found += _starting(word, _files(word))
     if verb in COMPOSE and not (verb == "failures" and at == 0):
         found += _overrides(typed, word)
     return found + (_overrides([], word) if verb in CHANGE and at else [])
@@ -96,6 +99,16 @@ OFFERS: Mapping[str, Callable[[Sequence[str]], Iterable[str]]] = {
     "ENDPOINT": _endpoints,
     "ENDPOINT|RUN": _both,
 }
+
+
+def _files(word: str) -> Iterable[str]:
+    """Return what lies in the folder of the path that is typed so far."""
+    folder = word[: word.rfind("/") + 1]
+    try:
+        with os.scandir(folder or ".") as found:
+            return sorted(f"{folder}{one.name}{'/' if one.is_dir() else ''}" for one in found)
+    except OSError:
+        return []
 
 
 def _overrides(typed: Sequence[str], word: str) -> list[str]:

@@ -132,6 +132,14 @@ def test_what_a_verb_takes_is_offered(within, home, words, offered):
     assert (done.returncode, done.stdout.split()) == (0, offered)
 
 
+def test_failures_are_explained_from_a_file(within, tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/worker.log").touch()
+    assert within("_complete", "failures", "explain", "lo").stdout.split() == ["logs/"]
+    assert within("_complete", "failures", "explain", "logs/w").stdout == "logs/worker.log\n"
+    assert within("_complete", "failures", "explain", "nowhere/w").stdout == ""
+
+
 @pytest.mark.parametrize("home", [".orchestrator", "a" * 300, "/proc/nowhere"])
 def test_a_tab_makes_nothing(within, tmp_path, monkeypatch, home):
     monkeypatch.setenv("ORCHESTRATOR_HOME", home)
