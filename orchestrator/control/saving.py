@@ -124,7 +124,8 @@ class Save:
         try:
             self.write(folder)
         except Exception as error:
-            reason = _refusal(error)
+            gone = "its folder is gone; check its storage"
+            reason = _refusal(error) or (None if folder.is_dir() else gone)
             if reason is None:
                 raise
             message = f"checkpoint of step {self.checkpoint.step}: {reason}"

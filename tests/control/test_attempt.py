@@ -282,5 +282,5 @@ def test_closing_a_stream_that_nobody_began_runs_nothing(bench: Bench) -> None:
 def test_the_store_of_a_worker_may_be_unusable(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("in the way")
     failure = bench.failure(NOTHING)
-    assert failure.kind is FailureKind.DATA
+    assert failure.kind is FailureKind.STORAGE
     assert failure.evidence.startswith("artifact 'r2-1/train/1': ")

@@ -144,6 +144,20 @@ def test_a_file_system_that_refuses_the_job_is_the_storage_whoever_writes(
     assert bench.scratch() == []
 
 
+def test_a_folder_that_goes_while_the_job_writes_is_the_storage(bench: Bench) -> None:
+    said = bench.messages("""
+        import shutil
+        def job(ctx):
+            def write(folder):
+                shutil.rmtree(folder.parent)  # as a file system that is unmounted
+                (folder / "w").write_text("x")
+            ctx.save_checkpoint(5, write)
+        """)
+    assert isinstance(said[-1], Succeeded)
+    [line] = lines(said)
+    assert "checkpoint of step 5: its folder is gone; check its storage; the job goes on" in line
+
+
 @pytest.mark.parametrize("error", ["ValueError('mine')", "OSError('mine')", "KeyError('mine')"])
 def test_what_the_job_does_wrong_while_it_writes_is_its_own(bench: Bench, error: str) -> None:
     failure = bench.failure(f"""

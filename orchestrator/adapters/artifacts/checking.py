@@ -99,7 +99,7 @@ def translated(name: str) -> Iterator[None]:
             yield
     except OSError as error:
         way_out = _WAYS_OUT.get(_errno(error), "check its storage")
-        kind = StorageError if _errno(error) in _WAYS_OUT else ArtifactError
+        kind = ArtifactError if _errno(error) in _OF_NAMES else StorageError
         raise kind(f"artifact {name!r}: {words(error)}; {way_out}") from error
 
 
@@ -108,6 +108,9 @@ def _errno(error: OSError) -> int:
     return error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
 
 
+# What the names that are stored are at fault for. All else the storage is: a folder that is gone,
+# or is none any more, may be a file system that is not mounted for a while.
+_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ})
 _WAYS_OUT = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     errno.EFBIG: "raise the limit on the size of files",

@@ -15,7 +15,7 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.core.artifact import MANIFEST_NAME, FileEntry, Hashed
-from orchestrator.core.errors import ArtifactError
+from orchestrator.core.errors import ArtifactError, StorageError
 from tests.adapters.artifacts.shelf import FILES, contents, left_over, put, race_with
 
 # --- what is stored comes back ------------------------------------------------------------------
@@ -254,8 +254,19 @@ def test_a_remote_that_is_full_keeps_no_part_of_an_artifact(
 def test_a_scratch_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = FsspecArtifactStore(str(tmp_path / "file"))
-    with pytest.raises(ArtifactError, match=r"artifact 'r': (File exists|Not a directory)"):
+    with pytest.raises(StorageError, match=r"artifact 'r': (File exists|Not a directory)"):
         store.scratch("r")
+
+
+def test_a_folder_that_is_none_for_a_while_is_the_storage(tmp_path: Path) -> None:
+    store = FsspecArtifactStore(str(tmp_path))
+    folder = store.scratch("r")
+    (folder / "w").write_text("x")
+    (tmp_path / "run").write_text("what lies below a mount")
+    with pytest.raises(StorageError, match="'run/train/1'"):
+        store.commit(folder, "run/train/1", {})
+    with pytest.raises(StorageError):
+        store.part("run/train/1", "rank-0")
 
 
 @pytest.mark.parametrize("uri", ["nosuch://x/y", "s4://"])
