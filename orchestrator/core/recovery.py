@@ -285,6 +285,8 @@ def _again(case: _Case) -> RetryScheduled:
 def _elsewhere(case: _Case) -> RetryScheduled:
     stage = case.stage
     avoid = avoided(stage, stage.pool, suspects=True)
+    if not avoid:  # nobody knows which node it was
+        return _again(case)
     there = f"again on other nodes of {stage.pool} than {', '.join(avoid)}"
     return replace(_scheduled(case, there, Action.OTHER_NODES), avoid=avoid)
 

@@ -71,6 +71,12 @@ def test_a_lost_node_is_avoided_where_the_pool_has_others() -> None:
     assert event.avoid == ("n1",)
 
 
+def test_a_loss_of_nobody_knows_which_node_is_tried_here_again() -> None:
+    big = pool("a", nodes=2)
+    event = scheduled(after(plan(stage("s"), a=big), *failed(1, K.NODE_LOST, node=None)))
+    assert (event.avoid, event.reason) == ((), "node_lost: again on a in 1 s")
+
+
 def test_without_another_node_it_falls_back_or_tries_the_same_ones_again() -> None:
     lost = failed(1, K.DEVICE_LOST)
     assert scheduled(after(plan(stage("s"), pools=("a", "b")), *lost)).pool == "b"
