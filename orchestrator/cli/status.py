@@ -160,13 +160,18 @@ def _attempt_row(attempt: Attempt, now: float) -> Iterator[str]:
     yield attempt.pool
     node = failure.node if failure and failure.node else ""
     yield node or ", ".join(dict.fromkeys(attempt.nodes)) or "-"
-    sure = "" if failure is None or failure.certain else "?"
+    sure = "" if failure is None or failure.certain or _given_up(attempt) else "?"
     yield f"{failure.kind}{sure}" if failure else str(attempt.state)
     step = failure.step if failure else None
     yield "-" if step is None else str(step)
     yield tables.duration((now if attempt.ended is None else attempt.ended) - attempt.started)
     yield shorten(failure.evidence, LONGEST_EVIDENCE, placeholder=" ...") if failure else ""
     yield attempt.followed
+
+
+def _given_up(attempt: Attempt) -> bool:
+    """Whether its failure was found certain in the end: so certain that the stage was given up."""
+    return attempt.followed.startswith("give up: ")
 
 
 def _word(stage: StageRun) -> str:

@@ -156,7 +156,10 @@ def _possible(case: _Case) -> Action:
     if action not in _HERE or kind is FailureKind.CONTROLLER_LOST:
         return action
     no_node = action is Action.OTHER_NODES and not _elsewhere_fits(case)
-    used_up = len(in_vain(stage, stage.pool)) >= stage.planned.stage.limits.tries
+    # another maker's pool has the same storage
+    used_up = kind is not FailureKind.STORAGE and (
+        len(in_vain(stage, stage.pool)) >= stage.planned.stage.limits.tries
+    )
     escalates = action_for(stage.planned.stage, case.failure) is Action.ESCALATE
     if (no_node or (used_up and not escalates) or stage.pool in case.outlook.drained) and (
         case.targets
