@@ -74,7 +74,8 @@ class Paced:
 def pretrain(ctx, *, pace, **params):
     return pretraining.pretrain(Paced(ctx, pace), **params)
 """
-PATIENT = "{attempts: 1000, tries: 1000, total: 1000, backoff: 0.1, pending: 120}"
+# A pool that has lost its last node is waited for, and given up well before the storm is.
+PATIENT = "{attempts: 1000, tries: 1000, total: 1000, backoff: 0.1, pending: 30}"
 OVERRIDES = ("pipeline=storm", "jobs.packages=[jobs,paced]", "jobs.code=[.]")
 SECONDS_TO_RECOVER = 120.0
 SECONDS_OF_A_STOP = 8.0

@@ -32,7 +32,7 @@ SHARES = {
     "kill raylet": 3,
     "stop raylet": 3,
 }
-# The first hang moves the run to the second pool, which then loses all nodes that get lost.
+# The first pool loses its nodes soon; the second then loses all others that get lost.
 NODES = ("fleet.pools.nvidia.nodes=2", "fleet.pools.ascend.nodes=8")
 PACE = 0.2  # seconds of a step in the storm
 STEPS_A_FAULT = 30
