@@ -110,10 +110,18 @@ def test_a_run_weathers_the_loss_of_a_node(place: Workplace, kind: str) -> None:
 
 
 def losses(stage: StageRun) -> list[int]:
-    """Return the steps that each failed attempt had done and the next one did again."""
+    """Return the steps that each failed attempt had done and the next one to begin did again."""
+    began = [
+        one
+        for one in stage.attempts
+        if one.resumed is not None
+        or one.saved
+        or one.failure is None
+        or one.failure.step is not None
+    ]
     return [
         max(0, failed.failure.step - (after.resumed or 0))
-        for failed, after in pairwise(stage.attempts)
+        for failed, after in pairwise(began)
         if failed.failure and failed.failure.step is not None
     ]
 
