@@ -37,7 +37,7 @@ def _stop(args: argparse.Namespace) -> Exit:
     at = wiring.home()
     stops = {
         "reaper": wiring.stop_reaper,
-        "gateway": wiring.stop_gateway,  # and the keeper, which would deploy anew what goes
+        "gateway": wiring.stop_gateway,  # and the reconciler, which would deploy anew what goes
         "cluster": wiring.stop_cluster,
         "MLflow": wiring.stop_tracking,
     }

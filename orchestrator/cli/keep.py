@@ -9,11 +9,11 @@ import sys
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
 from orchestrator.control.border import Telling, outcome
-from orchestrator.control.keeper import Keeper
-from orchestrator.control.overflow import Overflow
-from orchestrator.control.revisions import Revisions
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.hardware import Role
+from orchestrator.endpoints.overflow import Overflow
+from orchestrator.endpoints.reconciler import Reconciler
+from orchestrator.endpoints.revisions import Revisions
 
 SECONDS_BETWEEN_LOOKS = 0.5
 _started: list[subprocess.Popen[bytes]] = []  # asked now and then whether they have ended
@@ -25,18 +25,20 @@ def run(args: argparse.Namespace) -> Exit:
     wiring.running(at)  # which lets this process into a cluster of ours
     store = wiring.endpoint_store(at)
     replicas = wiring.replicas(args.address)
-    keeper = Keeper(store, replicas, clock, _tell, _move)
+    reconciler = Reconciler(store, replicas, clock, _tell, _move)
     revisions = Revisions(store, replicas, clock)
     traffic = wiring.traffic(args.gateway)
     overflow = Overflow(store, traffic, revisions, clock, _tell, _help)
     telling, served = Telling(), False
     while True:
-        looked = outcome(keeper.look, but=())
+        looked = outcome(reconciler.reconcile, but=())
         if looked.error is not None:
             telling.failed("looks at endpoints were not possible", looked.error)
         elif looked.value:
             served = True
-            telling.tell("looks for requests that wait were not possible", overflow.look, but=())
+            telling.tell(
+                "looks for requests that wait were not possible", overflow.reconcile, but=()
+            )
         elif served:  # Serve itself goes with the last endpoint
             stopped = outcome(replicas.stop, but=())
             served = stopped.error is not None or not stopped.value

@@ -9,9 +9,9 @@ from functools import partial
 
 from orchestrator import wiring
 from orchestrator.cli.steps import Step
-from orchestrator.control import revisions
 from orchestrator.core.endpoints import EndpointLife, RevisionRetired, follow
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
+from orchestrator.endpoints import revisions
 
 _REVISION = re.compile(r"r(\d+)")
 

@@ -1,7 +1,7 @@
 """How a new revision takes over: the steps of its share, and when it is sent back.
 
 Figures of the new revision are compared with those of the old one over the same time, so that a
-slow hour of the day is nobody's fault. Decisions are values; `control/rollouts.py` carries them
+slow hour of the day is nobody's fault. Decisions are values; `endpoints/rollout.py` carries them
 out.
 """
 

@@ -118,7 +118,7 @@ class Job(Protocol):
 
 
 class Replicas(Serving, Protocol):
-    """Where single revisions are deployed: what rollouts and the keeper work with."""
+    """Where single revisions are deployed: what rollouts and the reconciler work with."""
 
     def delete(self, name: str) -> None:
         """Take away what is live under this name; streams that are being answered end first.

@@ -37,7 +37,7 @@ def serving(found: Settings, at: Path, address: str) -> Serving:
         from orchestrator.adapters.no_serving import NoServing
 
         return NoServing()
-    from orchestrator.control.rollouts import Rollouts
+    from orchestrator.endpoints.rollout import Rollouts
 
     gateway = traffic(f"http://127.0.0.1:{found.cluster.serve_port}")
     return Rollouts(replicas(address), endpoint_store(at), gateway, clock())
@@ -100,7 +100,7 @@ def outage(at: Path) -> Outage:
 
 def forget_endpoints(at: Path, reason: str) -> None:
     """Retire all endpoints whose cluster, the one of home `at`, was stopped."""
-    from orchestrator.control.revisions import end
+    from orchestrator.endpoints.revisions import end
 
     store, events = endpoint_store(at), event_store(at)
     for life in store.endpoints().values():

@@ -120,7 +120,7 @@ def stop_reaper(at: Path) -> bool:
 
 
 def start_gateway(found: Settings, at: Path, address: str, tenancy: Tenancy) -> str:
-    """Have the gateway up, and the keeper of its endpoints; return its address.
+    """Have the gateway up, and the reconciler of its endpoints; return its address.
 
     Raises:
         ServingError: It can't be started, or runs on another port.

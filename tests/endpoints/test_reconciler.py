@@ -1,4 +1,4 @@
-"""The keeper makes the cluster as the store says, and forgets nothing when it is killed."""
+"""The reconciler makes the cluster as the store says, and forgets nothing when it is killed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.keeper import Keeper
 from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionRetired, TrafficMoved
 from orchestrator.core.errors import ServingError
+from orchestrator.endpoints.reconciler import Reconciler
 from tests.build import deployment
 from tests.fakes import FakeClock
 from tests.serving_fakes import FakeReplicas, MemoryEndpoints
@@ -27,7 +27,7 @@ class Bench:
         self.store.follow(self.store.endpoint("chat"), events, 1.0)
         self.replicas.there["chat.r1"] = self.made
         self.moved: list[tuple[str, str]] = []
-        self.keeper = Keeper(
+        self.reconciler = Reconciler(
             self.store,
             self.replicas,
             self.clock,
@@ -42,23 +42,23 @@ def bench() -> Bench:
 
 
 def test_the_replicas_that_answer_are_noted(bench: Bench) -> None:
-    assert bench.keeper.look()
+    assert bench.reconciler.reconcile()
     assert bench.store.replicas() == {("chat", 1): ("http://chat.r1/chat.r1",)}
     assert bench.told == ["chat.r1 has 1 replicas"]
-    bench.keeper.look()
+    bench.reconciler.reconcile()
     assert len(bench.told) == 1
 
 
 def test_a_revision_that_is_gone_is_deployed_anew_after_a_moment(bench: Bench) -> None:
-    bench.keeper.look()
+    bench.reconciler.reconcile()
     bench.replicas.there.clear()
-    bench.keeper.look()
+    bench.reconciler.reconcile()
     assert bench.store.replicas() == {}
     assert bench.replicas.asked == {}
     bench.clock.sleep(6.0)
-    bench.keeper.look()
+    bench.reconciler.reconcile()
     assert "chat.r1" in bench.replicas.there
-    bench.keeper.look()
+    bench.reconciler.reconcile()
     assert bench.store.replicas() == {("chat", 1): ("http://chat.r1/chat.r1",)}
 
 
@@ -66,7 +66,7 @@ def test_what_can_not_be_deployed_anew_is_told_and_tried_again(bench: Bench) -> 
     bench.replicas.there.clear()
     bench.replicas.broken = {bench.made.pool.name}
     for _ in range(3):
-        bench.keeper.look()
+        bench.reconciler.reconcile()
         bench.clock.sleep(6.0)
     assert any("can't be deployed: no kernel" in line for line in bench.told)
 
@@ -75,7 +75,7 @@ def test_an_endpoint_whose_pool_is_lost_goes_to_the_next_one_once(bench: Bench) 
     bench.replicas.there.clear()
     bench.replicas.broken = {bench.made.pool.name}
     for _ in range(60):
-        bench.keeper.look()
+        bench.reconciler.reconcile()
         bench.clock.sleep(1.0)
     assert bench.moved == [("chat", "b")]
 
@@ -83,26 +83,26 @@ def test_an_endpoint_whose_pool_is_lost_goes_to_the_next_one_once(bench: Bench) 
 def test_what_is_retired_is_removed_and_what_is_not_ours_is_left_alone(bench: Bench) -> None:
     bench.replicas.there["theirs.r7"] = deployment("theirs", revision=7)
     bench.store.follow(bench.store.endpoint("chat"), [RevisionRetired(1, "enough")], 2.0)
-    assert not bench.keeper.look()
+    assert not bench.reconciler.reconcile()
     assert list(bench.replicas.there) == ["theirs.r7"]
 
 
 def test_after_the_last_endpoint_it_rests_a_while_before_it_says_that_there_is_none(
     bench: Bench,
 ) -> None:
-    assert bench.keeper.look()
+    assert bench.reconciler.reconcile()
     bench.store.follow(bench.store.endpoint("chat"), [RevisionRetired(1, "enough")], 2.0)
     bench.clock.sleep(59.0)
-    assert bench.keeper.look()
+    assert bench.reconciler.reconcile()
     bench.clock.sleep(1.0)
-    assert not bench.keeper.look()
+    assert not bench.reconciler.reconcile()
 
 
 def test_a_cluster_that_does_not_answer_changes_nothing(bench: Bench) -> None:
-    bench.keeper.look()
+    bench.reconciler.reconcile()
     bench.replicas.away = True
     with pytest.raises(ServingError):
-        bench.keeper.look()
+        bench.reconciler.reconcile()
     assert bench.store.replicas() == {("chat", 1): ("http://chat.r1/chat.r1",)}
 
 
@@ -114,7 +114,7 @@ def test_an_endpoint_that_was_switched_goes_back_when_its_new_pool_is_lost(bench
     bench.replicas.there.clear()
     bench.replicas.broken = {"b"}
     for _ in range(60):
-        bench.keeper.look()
+        bench.reconciler.reconcile()
         bench.clock.sleep(1.0)
     assert bench.moved == [("chat", "a")]
 
@@ -132,19 +132,19 @@ def sleeper(bench: Bench) -> Bench:
 
 
 def test_an_endpoint_that_nobody_asks_rests_until_somebody_does(sleeper: Bench) -> None:
-    sleeper.keeper.look()
+    sleeper.reconciler.reconcile()
     assert sleeper.store.replicas() != {}
     sleeper.clock.sleep(50.0)
     for _ in range(60):  # longer than until a pool counts as lost
-        assert sleeper.keeper.look()
+        assert sleeper.reconciler.reconcile()
         sleeper.clock.sleep(1.0)
     assert (sleeper.replicas.there, sleeper.store.replicas(), sleeper.moved) == ({}, {}, [])
     assert [line for line in sleeper.told if "rests" in line] == [
         "chat.r1 rests: nobody has asked for 100 s"
     ]
     sleeper.store.note_asked("chat", sleeper.clock.now())
-    sleeper.keeper.look()
-    sleeper.keeper.look()
+    sleeper.reconciler.reconcile()
+    sleeper.reconciler.reconcile()
     assert list(sleeper.replicas.there) == ["chat.r1"], "without waiting any longer"
     assert sleeper.store.replicas() != {}
 
@@ -154,9 +154,9 @@ def test_who_is_asked_does_not_rest_and_neither_does_who_is_being_replaced(
 ) -> None:
     sleeper.store.note_asked("chat", sleeper.clock.now())
     sleeper.clock.sleep(99.0)
-    sleeper.keeper.look()
+    sleeper.reconciler.reconcile()
     added = RevisionAdded(2, replace(sleeper.made, revision=2))
     sleeper.store.follow(sleeper.store.endpoint("chat"), [added], sleeper.clock.now())
     sleeper.clock.sleep(99.0)
-    sleeper.keeper.look()
+    sleeper.reconciler.reconcile()
     assert "chat.r1" in sleeper.replicas.there

@@ -14,7 +14,7 @@ from orchestrator.ports import EndpointStore, Traffic
 PROBES = ("12 + 30 =", "The quick brown fox", "def add(a, b):", "1 2 3 4")
 
 
-class Watching:
+class Canary:
     """What `traffic` tells of a new revision, `made`, and of `old`, which led when it came."""
 
     def __init__(

@@ -8,8 +8,6 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.control.revisions import end
-from orchestrator.control.rollouts import Rollouts
 from orchestrator.core.endpoints import (
     Deployment,
     RevisionAdded,
@@ -19,6 +17,8 @@ from orchestrator.core.endpoints import (
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.policy import Rollout
 from orchestrator.core.rollout import Figures
+from orchestrator.endpoints.revisions import end
+from orchestrator.endpoints.rollout import Rollouts
 from orchestrator.messages import Failed, Message, Points, Succeeded
 from tests.build import deployment
 from tests.fakes import FakeClock

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.overflow import Overflow
-from orchestrator.control.revisions import Revisions
 from orchestrator.core.endpoints import (
     Deployment,
     RevisionAdded,
@@ -16,6 +14,8 @@ from orchestrator.core.endpoints import (
     TrafficMoved,
 )
 from orchestrator.core.rollout import Figures
+from orchestrator.endpoints.overflow import Overflow
+from orchestrator.endpoints.revisions import Revisions
 from tests.build import deployment
 from tests.fakes import FakeClock
 from tests.serving_fakes import FakeReplicas, FakeTraffic, MemoryEndpoints
@@ -51,7 +51,7 @@ class Bench:
 
     def look(self, seconds: float) -> None:
         for _ in range(int(seconds)):
-            self.overflow.look()
+            self.overflow.reconcile()
             self.clock.sleep(1.0)
 
     def helper(self) -> Deployment:

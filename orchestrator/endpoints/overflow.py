@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.control.revisions import Revisions
 from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ServingError
+from orchestrator.endpoints.revisions import Revisions
 from orchestrator.ports import Clock, EndpointStore, Traffic
 
 Deploy = Callable[[Deployment, str], None]
@@ -50,7 +50,7 @@ class Overflow:
         self._tries: dict[str, _Tries] = {}
         self._needed: dict[str, tuple[float, float]] = {}  # requests so far, and since when
 
-    def look(self) -> None:
+    def reconcile(self) -> None:
         """Look once. A gateway that does not answer changes nothing.
 
         Raises:

@@ -12,8 +12,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.control.revisions import Revisions
-from orchestrator.control.watching import Watching
 from orchestrator.core.endpoints import (
     WHOLE,
     Deployment,
@@ -24,6 +22,8 @@ from orchestrator.core.endpoints import (
 from orchestrator.core.errors import ConflictError, OrchestratorError, ServingError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.rollout import shares
+from orchestrator.endpoints.canary import Canary
+from orchestrator.endpoints.revisions import Revisions
 from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Replicas, Traffic
 
@@ -51,7 +51,7 @@ class _Rollout:
     since: float = 0.0
     looked: float = -math.inf
     shadowed: bool = False
-    watching: Watching | None = None
+    canary: Canary | None = None
 
     @property
     def name(self) -> str:
@@ -147,7 +147,7 @@ class Rollouts:
         rollout.old = dict(life.shares)
         self._revisions.commit(life, RevisionReady(rollout.number))
         self._revisions.note(rollout.made)
-        rollout.watching = Watching(self._traffic, self._store, life.leading, rollout.made)
+        rollout.canary = Canary(self._traffic, self._store, life.leading, rollout.made)
         seconds = rollout.ready - rollout.began
         return [*said, LogLine(0, f"{rollout.made.application} is ready after {seconds:.1f} s")]
 
@@ -168,8 +168,8 @@ class Rollouts:
     def _held(self, rollout: _Rollout, now: float) -> list[Message]:
         """Judge the new revision, and go on when it has been at this step for long enough."""
         rules = rollout.made.endpoint.rollout
-        assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
-        why = rollout.watching.verdict(rules)
+        assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
+        why = rollout.canary.verdict(rules)
         if why:
             raise _BackError(f"at {self._share(rollout)} %: {why}")
         last = rollout.step == len(rules.steps) - 1
@@ -184,15 +184,15 @@ class Rollouts:
         if not rollout.old:
             rollout.step, rollout.since = 0, self._clock.monotonic()
             return self._move(rollout, {rollout.number: WHOLE}, "the first revision")
-        assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
-        why = rollout.watching.compare(rules)
+        assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
+        why = rollout.canary.compare(rules)
         if why:
             raise _BackError(why)
         if rules.overflow:
             return self._join(rollout)
-        if rules.shadow and not rollout.shadowed and not rollout.watching.alone:
+        if rules.shadow and not rollout.shadowed and not rollout.canary.alone:
             return self._shadow(rollout)
-        if rules.steps and rollout.watching.alone:
+        if rules.steps and rollout.canary.alone:
             rollout.step = len(rules.steps) - 2  # nobody serves: all traffic at once
         if rules.steps:
             return self._next_step(rollout)
@@ -210,16 +210,16 @@ class Rollouts:
         """Send it copies for one hold, before it gets any traffic."""
         rollout.shadowed = True
         rollout.since = self._clock.monotonic()
-        assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
-        rollout.watching.begin()
+        assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
+        rollout.canary.begin()
         return self._move(rollout, rollout.old or {}, "shadow", shadow=rollout.number)
 
     def _next_step(self, rollout: _Rollout) -> list[Message]:
         rollout.step += 1
         rollout.since = self._clock.monotonic()
         wanted = shares(self._share(rollout), rollout.number, rollout.old or {})
-        assert rollout.watching is not None, "it watches since it is ready"  # noqa: S101
-        rollout.watching.begin()
+        assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
+        rollout.canary.begin()
         reason = f"rollout of r{rollout.number} on {rollout.made.pool.name}"
         return self._move(rollout, wanted, reason)
 
@@ -257,7 +257,7 @@ class Rollouts:
 
     def _done(self, rollout: _Rollout, what: str) -> list[Message]:
         ready, now = rollout.ready or 0.0, self._clock.monotonic()
-        figures = rollout.watching.figures() if rollout.watching else {}
+        figures = rollout.canary.figures() if rollout.canary else {}
         metrics = {
             "ready_seconds": ready - rollout.began,
             "rollout_seconds": now - ready,

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.revisions import Revisions
 from orchestrator.core.endpoints import (
     EndpointEvent,
     EndpointLife,
@@ -18,6 +17,7 @@ from orchestrator.core.endpoints import (
     TrafficMoved,
 )
 from orchestrator.core.errors import ConflictError, StaleControllerError
+from orchestrator.endpoints.revisions import Revisions
 from tests.build import deployment
 from tests.fakes import FakeClock
 from tests.serving_fakes import FakeReplicas, MemoryEndpoints

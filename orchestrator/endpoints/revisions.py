@@ -129,7 +129,7 @@ def _until_nobody_else(act: Callable[[], None]) -> None:
 def end(store: EndpointStore, life: EndpointLife, reason: str, at: float) -> None:
     """Retire all live revisions: first those without traffic, then the one with all of it.
 
-    Their replicas are no concern of this: the keeper removes them, where the cluster is there.
+    Their replicas are no concern of this: the reconciler removes them, where the cluster is there.
     """
     if len(life.shares) > 1 and life.leading is not None:
         store.follow(life, [TrafficMoved({life.leading.number: WHOLE}, reason)], at)

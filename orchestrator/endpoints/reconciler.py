@@ -28,7 +28,7 @@ SECONDS_OF_REST = 60.0  # after the last endpoint: what failed may be tried agai
 SECONDS_TO_DEPLOY_ANEW = 5.0  # a revision that was added may not be deployed yet
 
 
-class Keeper:
+class Reconciler:
     """Looks after all endpoints of a store; `tell` takes a line about what it did.
 
     `move` is called with an endpoint and a pool to which that is to go: its own is lost.
@@ -48,7 +48,7 @@ class Keeper:
         self._missing: dict[str, float] = {}
         self._kept: float | None = None
 
-    def look(self) -> bool:
+    def reconcile(self) -> bool:
         """Look once; return whether there is any endpoint to keep, or was a moment ago.
 
         Raises:
@@ -67,7 +67,7 @@ class Keeper:
             self._tell(f"{name} is retired: removed")
             self._replicas.delete(name)
         for life in resting.values():
-            self._lay_down(life, live, noted)
+            self._scale_to_zero(life, live, noted)
         self._follow()
         for life in awake.values():
             self._watch(life, live)
@@ -107,7 +107,7 @@ class Keeper:
         """Whether it is being deployed at this moment; that is not broken off."""
         return any(r.deployment and r.deployment.application in self._restoring for r in life.live)
 
-    def _lay_down(
+    def _scale_to_zero(
         self,
         life: EndpointLife,
         live: Mapping[str, RevisionStatus],
