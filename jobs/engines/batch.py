@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jobs.engines.cache import SlotCache
-from jobs.engines.passes import Pass
+from jobs.engines.forward import Forward
 from jobs.engines.sampling import Choice, choose
 from jobs.engines.text import Detokenizer, StopFilter
 from orchestrator.engine import Piece, Sampling
@@ -39,7 +39,7 @@ class Source:
 class Weights(Source):
     """Weights, as the forward pass over them."""
 
-    run: Pass
+    run: Forward
 
 
 class Answer:

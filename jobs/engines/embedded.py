@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from jobs.engines import lean, probe
+from jobs.engines import fast_forward, probe
 from jobs.engines.batch import Answer, Batch, Weights
 from jobs.engines.cache import SlotCache, fitting_context
-from jobs.engines.passes import ModelPass, Pass
+from jobs.engines.forward import Forward, ModelForward
 from jobs.engines.scoring import check_text, follow
 from jobs.engines.stepping import Stepper
+from jobs.engines.tokenizer import Tokenizer
 from jobs.engines.weights import check_alike, check_tokenizer, load, shape
-from jobs.engines.words import Words
 from orchestrator.engine import Piece, Sampling, Score
 from orchestrator.job import Hardware
 
@@ -39,7 +39,7 @@ class EmbeddedEngine:
         dtype: torch type of the weights; `auto` takes the type in which they were saved, or
             float32 on a CPU that has no arithmetic for that.
         threads: torch threads on a CPU; by default 1 for a small model, else one a core.
-        lean: Whether to use our own forward pass where there is one for the architecture.
+        fast_forward: Whether to use our own forward pass where there is one for the architecture.
 
     Raises:
         ValueError: The folder is no model that this engine can run, or answers wrongly.
@@ -56,11 +56,11 @@ class EmbeddedEngine:
         max_context: int = 4096,
         dtype: str = "auto",
         threads: int | None = None,
-        lean: bool = True,
+        fast_forward: bool = True,
     ) -> None:
-        self._folder, self._device, self._lean = model_folder, hardware.device, lean
+        self._folder, self._device, self._fast = model_folder, hardware.device, fast_forward
         model = load(model_folder, dtype, self._device)
-        self._words = Words(model_folder)
+        self._tokenizer = Tokenizer(model_folder)
         own = getattr(model.config, "max_position_embeddings", max_context)
         self._layers, self.max_context = fitting_context(model.config, min(own, max_context))
         self.vocabulary = int(model.config.vocab_size)
@@ -84,15 +84,15 @@ class EmbeddedEngine:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the model expects."""
-        return self._words.encode(text)
+        return self._tokenizer.encode(text)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the token ids of a chat, up to where the answer begins."""
-        return self._words.encode_chat(messages)
+        return self._tokenizer.encode_chat(messages)
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""
-        return self._stepper.generate(Answer(prompt, sampling, self._words.decode))
+        return self._stepper.generate(Answer(prompt, sampling, self._tokenizer.decode))
 
     def score(self, tokens: Sequence[int], begin: int, top: int) -> Sequence[Score]:
         """Return a score for each token from place `begin` on, as `Scorer` says."""
@@ -130,10 +130,12 @@ class EmbeddedEngine:
 
     def _proven(self, model: Any, version: str) -> Weights:  # noqa: ANN401 - foreign and untyped
         """Return the weights of `model`, when they answer as its own forward pass does."""
-        ours = self._lean and lean.fits(model)
-        run: Pass = lean.LeanPass(model, self.max_context) if ours else ModelPass(model)
+        fast = self._fast and fast_forward.fits(model)
+        run: Forward = (
+            fast_forward.FastForward(model, self.max_context) if fast else ModelForward(model)
+        )
         probe.check(model, run, self._cache())
-        return Weights(version, self._words.ends(model.generation_config), run)
+        return Weights(version, self._tokenizer.ends(model.generation_config), run)
 
     def _cache(self) -> SlotCache:
         return SlotCache(self._layers, self.max_context, torch.device(self._device))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from jobs.engines.cache import SlotCache
-from jobs.engines.passes import Pass
+from jobs.engines.forward import Forward
 
 # Tokens that each pass reads in the first row and in the second.
 COURSE = ((12, 11), (8, 0), (0, 8), (1, 1), (1, 1), (0, 1), (1, 0))
@@ -23,10 +23,10 @@ COURSE = ((12, 11), (8, 0), (0, 8), (1, 1), (1, 1), (0, 1), (1, 0))
 # bfloat16; the scores of a wrong pass differ by about 1.4 times their spread.
 ALLOWED = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1.5e-1}
 # Where the engine rounds what goes into a layer too, to 8 bits: some 0.2 for a random model.
-ALLOWED_CODED = 5e-1
+ALLOWED_QUANTIZED = 5e-1
 
 
-def check(model: Any, run: Pass, cache: SlotCache) -> None:  # noqa: ANN401 - any causal language model
+def check(model: Any, run: Forward, cache: SlotCache) -> None:  # noqa: ANN401 - any causal language model
     """Compare both ways.
 
     Raises:
@@ -45,13 +45,13 @@ def prompt(vocabulary: int) -> list[int]:
     return [(11 + 7919 * place) % vocabulary for place in range(32)]
 
 
-def judge(worst: float, dtype: torch.dtype, *, coded: bool = False) -> None:
-    """Refuse a difference that is more than rounding; `coded` layers round what they are given.
+def judge(worst: float, dtype: torch.dtype, *, quantized: bool = False) -> None:
+    """Refuse a difference beyond rounding; `quantized` layers round what they are given.
 
     Raises:
         ValueError: It is.
     """
-    allowed = ALLOWED_CODED if coded else ALLOWED[dtype]
+    allowed = ALLOWED_QUANTIZED if quantized else ALLOWED[dtype]
     if not worst <= allowed:
         raise ValueError(
             f"the engine's log-probabilities for a plain prompt differ by {worst:.2g} of their "
@@ -74,7 +74,7 @@ def by_model(model: Any, tokens: list[int]) -> Tensor:  # noqa: ANN401 - as abov
 
 
 @torch.inference_mode()
-def _by_pass(run: Pass, cache: SlotCache, tokens: list[int]) -> Iterator[tuple[int, Tensor]]:
+def _by_pass(run: Forward, cache: SlotCache, tokens: list[int]) -> Iterator[tuple[int, Tensor]]:
     """Yield the log-probabilities that the engine's way gives, with their places."""
     held = [0, 0]
     for steps in COURSE:

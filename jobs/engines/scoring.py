@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jobs.engines.batch import READ_ALONE
 from jobs.engines.cache import SlotCache
-from jobs.engines.passes import Pass
+from jobs.engines.forward import Forward
 from orchestrator.engine import Score
 
 
@@ -30,7 +30,7 @@ def check_text(tokens: Sequence[int], begin: int, max_context: int) -> None:
 
 @torch.inference_mode()
 def follow(
-    run: Pass, cache: SlotCache, tokens: Sequence[int], begin: int, top: int
+    run: Forward, cache: SlotCache, tokens: Sequence[int], begin: int, top: int
 ) -> list[Score]:
     """Return a score for each token from place `begin` on; `cache` is an empty one."""
     found: list[Score] = []

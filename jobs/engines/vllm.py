@@ -18,9 +18,9 @@ from jobs.engines import probe
 from jobs.engines.batch import Answer, Source
 from jobs.engines.scoring import check_text
 from jobs.engines.stepping import Stepper
+from jobs.engines.tokenizer import Tokenizer
 from jobs.engines.vllm_batch import INSTEAD, VllmBatch
 from jobs.engines.weights import check_alike, check_tokenizer, load, shape
-from jobs.engines.words import Words
 from jobs.formats.records import KEY
 from orchestrator.engine import Piece, Sampling, Score
 from orchestrator.job import Hardware
@@ -59,14 +59,14 @@ class VllmEngine:
         self._folder = model_folder
         model = load(model_folder, dtype, "cpu")
         self._shape, self._dtype = shape(model), model.dtype
-        self._words = Words(model_folder)
+        self._tokenizer = Tokenizer(model_folder)
         own = getattr(model.config, "max_position_embeddings", max_context)
         self.max_context = min(own, max_context)
         self.vocabulary = int(model.config.vocab_size)
         # Read again: what is loaded is plain, whatever the folder holds.
         config = AutoConfig.from_pretrained(model_folder, local_files_only=True)
         check_able(hardware, config)
-        self._coded = hasattr(config, KEY)  # vLLM computes with what goes in in 8 bits, too
+        self._quantized = hasattr(config, KEY)  # vLLM computes with what goes in in 8 bits, too
         arguments = {
             "max_model_len": self.max_context,
             "max_num_seqs": slots,
@@ -93,15 +93,15 @@ class VllmEngine:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the model expects."""
-        return self._words.encode(text)
+        return self._tokenizer.encode(text)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the token ids of a chat, up to where the answer begins."""
-        return self._words.encode_chat(messages)
+        return self._tokenizer.encode_chat(messages)
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""
-        return self._stepper.generate(Answer(prompt, sampling, self._words.decode))
+        return self._stepper.generate(Answer(prompt, sampling, self._tokenizer.decode))
 
     def score(self, tokens: Sequence[int], begin: int, top: int) -> Sequence[Score]:
         """Return a score for each token from place `begin` on, as `Scorer` says."""
@@ -138,7 +138,7 @@ class VllmEngine:
         self._batch.close()
 
     def _source(self, model: Any, version: str) -> Source:  # noqa: ANN401 - foreign and untyped
-        return Source(version, self._words.ends(model.generation_config))
+        return Source(version, self._tokenizer.ends(model.generation_config))
 
     def _proof(self, model: Any) -> Callable[[VllmBatch], None]:  # noqa: ANN401 - as above
         def check(batch: VllmBatch) -> None:
@@ -147,7 +147,7 @@ class VllmEngine:
             whole = [*tokens, *made]
             logs = probe.by_model(model, whole[:-1])
             expected = logs.gather(1, torch.tensor(whole[1:])[:, None])[:, 0]
-            probe.judge(probe.difference(found, expected), model.dtype, coded=self._coded)
+            probe.judge(probe.difference(found, expected), model.dtype, quantized=self._quantized)
 
         return check
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, Mamba
 
 from jobs.engines.cache import SlotCache
 from jobs.engines.embedded import EmbeddedEngine
-from jobs.engines.passes import Pass
+from jobs.engines.forward import Forward
 from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.tiny_llama import EOS, HARDWARE, save_tiny_llama
 
@@ -97,7 +97,7 @@ def fails(new: Sequence[Sequence[int]], cache: SlotCache) -> torch.Tensor:
     raise RuntimeError("HCCL error 507035")
 
 
-def give(engine: EmbeddedEngine, run: Pass, patch: pytest.MonkeyPatch) -> None:
+def give(engine: EmbeddedEngine, run: Forward, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(engine._batch, "weights", replace(engine._batch.weights, run=run))
 
 

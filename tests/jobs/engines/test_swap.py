@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jobs.engines.echo import EchoEngine
 from jobs.engines.embedded import EmbeddedEngine
-from jobs.engines.lean import LeanPass
+from jobs.engines.fast_forward import FastForward
 from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 
@@ -183,8 +183,8 @@ def test_a_pass_that_computes_otherwise_than_the_model_is_refused(
     engine: EmbeddedEngine, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = greedy(engine)
-    right = LeanPass.__call__
-    monkeypatch.setattr(LeanPass, "__call__", lambda *given: right(*given).roll(1, -1))
+    right = FastForward.__call__
+    monkeypatch.setattr(FastForward, "__call__", lambda *given: right(*given).roll(1, -1))
     with pytest.raises(ValueError, match="log-probabilities for a plain prompt differ by 1"):
         engine.swap(new, "v2")
     with pytest.raises(ValueError, match="log-probabilities for a plain prompt differ by 1"):

@@ -15,7 +15,7 @@ from torch import Tensor
 from jobs.engines.cache import SlotCache, mask_of
 
 
-class Pass(Protocol):
+class Forward(Protocol):
     """A forward pass over some weights."""
 
     def __call__(self, new: Sequence[Sequence[int]], cache: SlotCache) -> Tensor:
@@ -23,7 +23,7 @@ class Pass(Protocol):
         ...
 
 
-class ModelPass:
+class ModelForward:
     """The pass of a model as transformers has it: slow for small models, right for all."""
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 - any causal language model of transformers

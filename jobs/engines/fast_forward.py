@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.engines.cache import SlotCache, Span, mask_of
-from jobs.engines.passes import padded
+from jobs.engines.forward import padded
 
 KIN = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
 FEW = 256  # rows
@@ -32,7 +32,7 @@ def fits(model: Any) -> bool:  # noqa: ANN401 - foreign and untyped
     )
 
 
-class LeanPass:
+class FastForward:
     """The pass of a model that `fits`. The model's weights become views of what it holds."""
 
     @torch.no_grad()
@@ -103,10 +103,10 @@ class _Norm:
         self._eps = module.variance_epsilon
         self._least = torch.tensor(self._eps, device=self._weight.device)
         self._share = 1 / self._weight.numel()
-        self._wide = self._weight.dtype == torch.float32
+        self._float32 = self._weight.dtype == torch.float32
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        if not self._wide:  # sums of a narrow type need a wide one
+        if not self._float32:  # sums of a narrow type need a wide one
             return torch.rms_norm(hidden, self._weight.shape, self._weight, self._eps)
         length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
         scale = torch.addcmul(self._least, length, length, value=self._share).rsqrt_()

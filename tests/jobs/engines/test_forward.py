@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from jobs.engines import lean, probe
+from jobs.engines import fast_forward, probe
 from jobs.engines.cache import SlotCache, fitting_context
-from jobs.engines.lean import LeanPass
-from jobs.engines.passes import ModelPass, Pass
+from jobs.engines.fast_forward import FastForward
+from jobs.engines.forward import Forward, ModelForward
 from tests.jobs.engines.tiny_llama import SHAPE
 
 LLAMA3 = {
@@ -54,32 +54,32 @@ def made(kind: str, more: dict[str, Any], dtype: torch.dtype = torch.float32) ->
     return model
 
 
-def check(model: Any, run: Pass) -> None:
+def check(model: Any, run: Forward) -> None:
     layers, context = fitting_context(model.config, 128)
     probe.check(model, run, SlotCache(layers, context, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("kind", "more"), KIN)
-def test_the_lean_pass_computes_what_the_model_does(
+def test_the_fast_forward_computes_what_the_model_does(
     kind: str, more: dict[str, Any], dtype: torch.dtype
 ) -> None:
     model = made(kind, more, dtype)
-    assert lean.fits(model)
-    check(model, LeanPass(model, 128))
+    assert fast_forward.fits(model)
+    check(model, FastForward(model, 128))
 
 
 @pytest.mark.parametrize(("kind", "more"), OTHERS)
 def test_other_models_run_by_their_own_forward(kind: str, more: dict[str, Any]) -> None:
     model = made(kind, more)
-    assert not lean.fits(model)
-    check(model, ModelPass(model))
+    assert not fast_forward.fits(model)
+    check(model, ModelForward(model))
 
 
-def test_the_lean_pass_shares_its_weights_with_the_model() -> None:
+def test_the_fast_forward_shares_its_weights_with_the_model() -> None:
     model = made("qwen2", {})
     before = model(torch.tensor([[1, 2, 3]])).logits
-    run = LeanPass(model, 128)
+    run = FastForward(model, 128)
     assert torch.equal(model(torch.tensor([[1, 2, 3]])).logits, before)
     with torch.inference_mode():
         model.model.layers[0].mlp.up_proj.weight.mul_(0.5)
@@ -90,7 +90,7 @@ def test_the_lean_pass_shares_its_weights_with_the_model() -> None:
 @pytest.mark.parametrize("factor", [1.01, float("nan")])
 def test_a_slightly_wrong_pass_and_one_without_numbers_are_told(factor: float) -> None:
     model = made("llama", {})
-    right = ModelPass(model)
+    right = ModelForward(model)
     with pytest.raises(ValueError, match=r"rounding is 0\.001 at most"):
         check(model, lambda new, cache: right(new, cache) * factor)
 
@@ -100,4 +100,4 @@ def test_a_model_without_numbers_is_told() -> None:
     with torch.inference_mode():
         model.model.norm.weight.fill_(torch.inf)
     with pytest.raises(ValueError, match="not finite"):
-        check(model, ModelPass(model))
+        check(model, ModelForward(model))

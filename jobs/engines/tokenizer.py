@@ -10,7 +10,7 @@ import jinja2
 from transformers import AutoTokenizer
 
 
-class Words:
+class Tokenizer:
     """A tokenizer.
 
     Raises:
@@ -49,12 +49,12 @@ class Words:
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`, without special ones."""
         if self._backend is not None:  # the wrapper around it costs more than it
-            words: str = self._backend.decode(tokens, skip_special_tokens=True)
-            return words
-        text: str = self._tokenizer.decode(
+            text: str = self._backend.decode(tokens, skip_special_tokens=True)
+            return text
+        plain: str = self._tokenizer.decode(
             tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return text
+        return plain
 
     def ends(self, generation_config: Any) -> frozenset[int]:  # noqa: ANN401 - foreign and untyped
         """Return the tokens that end an answer."""
