@@ -21,7 +21,7 @@ from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import Metrics, Tally
 from orchestrator.serving.reply import Nobody, Reply
 from orchestrator.serving.routes import RevisionRoute
-from orchestrator.serving.seats import Seat, Seats
+from orchestrator.serving.slots import Slot, Slots
 from orchestrator.serving.upstream import Broken, Connection, Pool, Unreachable, address_of
 
 _USED = re.compile(rb'"(prompt|completion)_tokens"\s*:\s*(\d+)')
@@ -55,8 +55,8 @@ class _Failure(Exception):  # noqa: N818 - a value that travels up
 class Forwarder:
     """Sends requests on, and their answers back."""
 
-    def __init__(self, seats: Seats, pool: Pool, metrics: Metrics, limits: Limits) -> None:
-        self._seats = seats
+    def __init__(self, slots: Slots, pool: Pool, metrics: Metrics, limits: Limits) -> None:
+        self._slots = slots
         self._pool = pool
         self._metrics = metrics
         self._limits = limits
@@ -73,16 +73,16 @@ class Forwarder:
         until = loop.time() + self._limits.gone_seconds
         avoid, reached = "", 0
         while True:
-            seat = await self._seats.take(asked.endpoint, asked.client, avoid)
+            slot = await self._slots.take(asked.endpoint, asked.client, avoid)
             try:
-                await self._attempt(asked, seat, reply, tally)
+                await self._attempt(asked, slot, reply, tally)
             except _Failure as failure:
                 reached += failure.kind != "unreachable"
                 late = not reached and loop.time() > until
                 if reply.begun or reached > 1 or late:
                     await self._give_up(failure, reply, tally)
                     return
-                avoid = seat.url
+                avoid = slot.url
                 self._metrics.retried(asked.endpoint)
             else:
                 return
@@ -109,40 +109,40 @@ class Forwarder:
             retry_after=1,
         )
 
-    async def _attempt(self, asked: Asked, seat: Seat, reply: Reply, tally: Tally) -> None:
-        """Ask the replica of `seat` once, and count what comes of it."""
-        tally.revision = seat.revision
+    async def _attempt(self, asked: Asked, slot: Slot, reply: Reply, tally: Tally) -> None:
+        """Ask the replica of `slot` once, and count what comes of it."""
+        tally.revision = slot.revision
         try:
-            await self._exchange(asked, seat, reply, tally)
+            await self._exchange(asked, slot, reply, tally)
         except (Unreachable, Broken, _Failure) as error:
             failure = error if isinstance(error, _Failure) else _failure(error, reply)
             tally.status = 0
-            self._metrics.failed(asked.endpoint, seat.revision, failure.kind)
+            self._metrics.failed(asked.endpoint, slot.revision, failure.kind)
             if failure.kind != "failed":
-                self._seats.rest(seat.url)
+                self._slots.eject(slot.url)
             raise failure from error
         except asyncio.CancelledError:
             tally.status = tally.status or 499
             raise
         finally:
-            self._seats.leave(seat)
+            self._slots.release(slot)
             tally.last = perf_counter()
             if tally.status or tally.first:
-                self._metrics.answered(asked.endpoint, seat.revision, tally)
-        self._seats.well(seat.url)
+                self._metrics.answered(asked.endpoint, slot.revision, tally)
+        self._slots.readmit(slot.url)
 
-    async def _exchange(self, asked: Asked, seat: Seat, reply: Reply, tally: Tally) -> None:
-        connection = await self._asked(seat.url, _request(asked, seat))
+    async def _exchange(self, asked: Asked, slot: Slot, reply: Reply, tally: Tally) -> None:
+        connection = await self._asked(slot.url, _request(asked, slot))
         status = connection.status
         try:
             if connection.headers.get(b"content-type", b"").startswith(_STREAM):
                 tally.status = status
-                await self._stream(connection, seat.revision, reply, tally)
+                await self._stream(connection, slot.revision, reply, tally)
                 return
             body = await self._whole(connection)
         finally:
             self._pool.give(connection)
-        headers = _headers(connection, seat.revision)
+        headers = _headers(connection, slot.revision)
         if status >= _FAILED or status in _ASTRAY:
             raise _refusal(status, headers, body)
         tally.status = status
@@ -201,21 +201,21 @@ class Forwarder:
         _read_usage(events, tally)
 
     def _mirror(self, asked: Asked) -> None:
-        shadow = self._seats.route(asked.endpoint).shadow
+        shadow = self._slots.route(asked.endpoint).shadow
         if not shadow:
             return
-        seat = self._seats.take_at(asked.endpoint, shadow)
-        if seat is None:
+        slot = self._slots.take_at(asked.endpoint, shadow)
+        if slot is None:
             self._metrics.unmirrored(asked.endpoint)
             return
-        task = asyncio.get_running_loop().create_task(self._copy(asked, seat))
+        task = asyncio.get_running_loop().create_task(self._copy(asked, slot))
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
-    async def _copy(self, asked: Asked, seat: Seat) -> None:
+    async def _copy(self, asked: Asked, slot: Slot) -> None:
         try:
             async with asyncio.timeout(self._limits.request_seconds):
-                await self._attempt(asked, seat, Nobody(), Tally(perf_counter()))
+                await self._attempt(asked, slot, Nobody(), Tally(perf_counter()))
         except (_Failure, ApiError, TimeoutError):
             return  # counted already; a copy is not asked again
 
@@ -234,11 +234,11 @@ def _refusal(status: int, headers: Headers, body: bytes) -> _Failure:
     return _Failure(f"it answers {status}", kind, own)
 
 
-def _request(asked: Asked, seat: Seat) -> bytes:
-    revision, body = seat.revision, asked.body
+def _request(asked: Asked, slot: Slot) -> bytes:
+    revision, body = slot.revision, asked.body
     if revision.model and revision.model != asked.endpoint:
         body = _renamed(body, revision.model)
-    address = address_of(seat.url)
+    address = address_of(slot.url)
     return (
         f"POST {address.base}{asked.path} HTTP/1.1\r\nhost: {address.host}:{address.port}\r\n"
         f"authorization: Bearer {revision.token}\r\ncontent-type: application/json\r\n"

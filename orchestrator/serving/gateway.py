@@ -38,14 +38,14 @@ from orchestrator.serving.errors import (
     wrong_method,
 )
 from orchestrator.serving.forwarding import Asked, Forwarder
-from orchestrator.serving.keys import Doorman, allowed
+from orchestrator.serving.keys import RateLimiter, allowed
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import CONTENT_TYPE, Metrics, Tally
 from orchestrator.serving.openapi import document
 from orchestrator.serving.reply import Reply
 from orchestrator.serving.requests import ChatRequest, CompletionRequest, parse
 from orchestrator.serving.routes import EndpointRoute, Routes, Table
-from orchestrator.serving.seats import Seats
+from orchestrator.serving.slots import Slots
 from orchestrator.serving.upstream import Pool
 
 _COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
@@ -91,12 +91,12 @@ class _Gateway:
     def __init__(self, routes: Routes, clock: Clock, limits: Limits, rng: Random) -> None:
         self._routes = routes
         self._limits = limits
-        self._doorman = Doorman(clock)
+        self._limiter = RateLimiter(clock)
         self._since = int(clock.now())
         self._document = encode(document())
-        seats = Seats(routes, limits, rng)
-        self._metrics = Metrics(routes, seats)
-        self._forwarder = Forwarder(seats, Pool(limits.connect_seconds), self._metrics, limits)
+        slots = Slots(routes, limits, rng)
+        self._metrics = Metrics(routes, slots)
+        self._forwarder = Forwarder(slots, Pool(limits.connect_seconds), self._metrics, limits)
 
     async def close(self) -> None:
         await self._forwarder.close()
@@ -131,7 +131,7 @@ class _Gateway:
             self._check_observer(call)
             body, headers = self._metrics.text(), [CONTENT_TYPE]
         elif call.path == _MODELS or call.path.startswith(f"{_MODELS}/"):
-            key = self._doorman.identify(call.table, bearer(call.scope))
+            key = self._limiter.identify(call.table, bearer(call.scope))
             body = encode(self._cards(call, key))
         if body is None:
             raise unknown_url(method, path)
@@ -143,10 +143,10 @@ class _Gateway:
         scope = call.scope
         if scope["method"] != "POST":
             raise wrong_method(scope["method"], scope["path"], "POST")
-        key = self._doorman.identify(call.table, bearer(scope))
+        key = self._limiter.identify(call.table, bearer(scope))
         body = await body_of(scope, receive, self._limits.body_bytes)
         route = self._route(call, key, self._checked(call, body))
-        self._doorman.admit(key, route.name)
+        self._limiter.admit(key, route.name)
         asked = Asked(route.name, call.path, body, _client(route, key, scope))
         try:
             with self._asking(route), Attending(receive, self._limits.request_seconds):
@@ -156,7 +156,7 @@ class _Gateway:
                 self._metrics.failed(route.name, tally.revision, "timeout")
             raise
         finally:
-            self._doorman.charge(key, tally.tokens)
+            self._limiter.charge(key, tally.tokens)
         await reply.end()
 
     def _asking(self, route: EndpointRoute) -> AbstractContextManager[None]:
@@ -207,7 +207,7 @@ class _Gateway:
         client = call.scope.get("client")
         near = client is not None and client[0] in _LOOPBACK
         if not near or header(call.scope, b"x-forwarded-for") is not None:
-            self._doorman.identify(call.table, bearer(call.scope))
+            self._limiter.identify(call.table, bearer(call.scope))
 
 
 def _split(path: str) -> tuple[str, str]:

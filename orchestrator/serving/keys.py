@@ -35,7 +35,7 @@ class _Bucket:
         self.at = now
 
 
-class Doorman:
+class RateLimiter:
     """Lets requests in by their key."""
 
     def __init__(self, clock: Clock) -> None:

@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from orchestrator.serving.routes import RevisionRoute, Routes
-from orchestrator.serving.seats import Seats
+from orchestrator.serving.slots import Slots
 
 CONTENT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _WHERE = ("endpoint", "revision", "pool")
@@ -46,7 +46,7 @@ class Tally:
 class Metrics:
     """The registry of one gateway."""
 
-    def __init__(self, routes: Routes, seats: Seats) -> None:
+    def __init__(self, routes: Routes, slots: Slots) -> None:
         self._registry = CollectorRegistry()
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._refused = self._counter("refused", "Refused at the edge.", "endpoint", "status")
@@ -58,7 +58,7 @@ class Metrics:
         self._first = self._histogram("time_to_first_token", "Of streams.", _TTFT)
         self._each = self._histogram("time_per_output_token", "Of streams, mean.", _TPOT)
         self._whole = self._histogram("request", "From the request to its end.", _WHOLE)
-        self._registry.register(_Now(routes, seats))
+        self._registry.register(_Now(routes, slots))
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""
@@ -137,9 +137,9 @@ class _Series:
 class _Now(Collector):
     """What is so at the moment of asking: requests in flight and in the queue, and shares."""
 
-    def __init__(self, routes: Routes, seats: Seats) -> None:
+    def __init__(self, routes: Routes, slots: Slots) -> None:
         self._routes = routes
-        self._seats = seats
+        self._slots = slots
 
     def describe(self) -> Iterator[Metric]:
         """Return nothing: the names don't clash."""
@@ -151,7 +151,7 @@ class _Now(Collector):
         there = GaugeMetricFamily("orchestrator_replicas", "Known replicas.", labels=_WHERE)
         share = GaugeMetricFamily("orchestrator_share", "Percent of traffic.", labels=_WHERE)
         queue = GaugeMetricFamily("orchestrator_queue", "Waiting.", labels=("endpoint",))
-        waiting, taken = self._seats.waiting(), self._seats.taken
+        waiting, taken = self._slots.waiting(), self._slots.taken
         for name, route in self._routes.table().endpoints.items():
             queue.add_metric((name,), waiting.get(name, 0))
             for revision in route.revisions:

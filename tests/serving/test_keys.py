@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.core.keys import ApiKey
 from orchestrator.serving.errors import ApiError
-from orchestrator.serving.keys import Doorman, allowed
+from orchestrator.serving.keys import RateLimiter, allowed
 from orchestrator.serving.routes import EndpointRoute, Table
 from tests.fakes import FakeClock
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
@@ -28,10 +28,10 @@ def refused(error: pytest.ExceptionInfo[ApiError]) -> tuple[int, str | None]:
 
 
 def test_without_keys_the_gateway_is_open() -> None:
-    doorman = Doorman(FakeClock())
-    assert doorman.identify(table(), "") is None
-    doorman.admit(None, "any")
-    doorman.charge(None, 10**9)
+    limiter = RateLimiter(FakeClock())
+    assert limiter.identify(table(), "") is None
+    limiter.admit(None, "any")
+    limiter.charge(None, 10**9)
     assert allowed(None, "any")
 
 
@@ -40,71 +40,71 @@ def test_without_keys_the_gateway_is_open() -> None:
     [("", "no_api_key"), ("b", "invalid_api_key"), ("old", "expired_api_key")],
 )
 def test_no_key_an_unknown_one_and_an_expired_one_are_refused(secret: str, code: str) -> None:
-    doorman = Doorman(FakeClock(100.0))
+    limiter = RateLimiter(FakeClock(100.0))
     with pytest.raises(ApiError) as error:
-        doorman.identify(table(key("a"), key("old", expires=100.0)), secret)
+        limiter.identify(table(key("a"), key("old", expires=100.0)), secret)
     assert refused(error) == (401, code)
 
 
 def test_a_key_opens_until_it_expires() -> None:
     clock = FakeClock(0.0)
-    doorman, mine = Doorman(clock), key(expires=10.0)
-    assert doorman.identify(table(mine), "a") == mine
+    limiter, mine = RateLimiter(clock), key(expires=10.0)
+    assert limiter.identify(table(mine), "a") == mine
     clock.sleep(10.0)
     with pytest.raises(ApiError, match="is expired"):
-        doorman.identify(table(mine), "a")
+        limiter.identify(table(mine), "a")
 
 
 @pytest.mark.parametrize(
     "limits", [{"expires": float("nan")}, {"tokens": 0}, {"tokens": -5}, {"requests": -5}]
 )
 def test_a_stored_key_that_is_nonsense_opens_nothing(limits: dict[str, float]) -> None:
-    doorman, mine = Doorman(FakeClock(100.0)), key(**limits)
+    limiter, mine = RateLimiter(FakeClock(100.0)), key(**limits)
     with pytest.raises(ApiError) as error:
-        doorman.admit(doorman.identify(table(mine), "a"), "chat")
+        limiter.admit(limiter.identify(table(mine), "a"), "chat")
     assert refused(error) in {(401, "expired_api_key"), (429, "rate_limit_exceeded")}
     assert error.value.retry_after is None or error.value.retry_after > 0
 
 
 def test_a_key_opens_its_models_alone() -> None:
-    doorman, mine = Doorman(FakeClock()), key(models=("chat",))
-    doorman.admit(mine, "chat")
+    limiter, mine = RateLimiter(FakeClock()), key(models=("chat",))
+    limiter.admit(mine, "chat")
     with pytest.raises(ApiError) as error:
-        doorman.admit(mine, "other")
+        limiter.admit(mine, "other")
     assert refused(error) == (403, "model_not_allowed")
 
 
 def test_requests_a_minute_refill_with_time() -> None:
     clock = FakeClock()
-    doorman, mine = Doorman(clock), key(requests=2)
-    doorman.admit(mine, "m")
-    doorman.admit(mine, "m")
+    limiter, mine = RateLimiter(clock), key(requests=2)
+    limiter.admit(mine, "m")
+    limiter.admit(mine, "m")
     with pytest.raises(ApiError, match="2 requests a minute") as error:
-        doorman.admit(mine, "m")
+        limiter.admit(mine, "m")
     assert (error.value.status, error.value.retry_after) == (429, 30)
     clock.sleep(30.0)
-    doorman.admit(mine, "m")
+    limiter.admit(mine, "m")
 
 
 def test_tokens_are_charged_after_the_answer_and_a_debt_must_be_paid() -> None:
     clock = FakeClock()
-    doorman, mine = Doorman(clock), key(tokens=60)
-    doorman.admit(mine, "m")
-    doorman.charge(mine, 90)
+    limiter, mine = RateLimiter(clock), key(tokens=60)
+    limiter.admit(mine, "m")
+    limiter.charge(mine, 90)
     with pytest.raises(ApiError) as error:
-        doorman.admit(mine, "m")
+        limiter.admit(mine, "m")
     assert (error.value.status, error.value.retry_after) == (429, 31)
     clock.sleep(31.0)
-    doorman.admit(mine, "m")
+    limiter.admit(mine, "m")
 
 
 def test_a_minutes_allowance_is_the_most_that_is_saved() -> None:
     clock = FakeClock()
-    doorman, mine = Doorman(clock), key(requests=1)
+    limiter, mine = RateLimiter(clock), key(requests=1)
     clock.sleep(3600.0)
-    doorman.admit(mine, "m")
+    limiter.admit(mine, "m")
     with pytest.raises(ApiError):
-        doorman.admit(mine, "m")
+        limiter.admit(mine, "m")
 
 
 def test_clients_are_refused_in_openai_s_shape_and_see_only_their_models() -> None:

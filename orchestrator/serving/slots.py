@@ -1,10 +1,11 @@
-"""Room at replicas: who is asked next, and who waits.
+"""Slots at replicas: who is asked next, and who waits.
 
-A request gets a seat at the replica of its revision with the fewest requests in flight. Where all
+A request gets a slot at the replica of its revision with the fewest requests in flight. Where all
 are taken the overflow revision gives one, else the request waits in the endpoint's queue, which is
-bounded. A replica that failed rests for a while. A revision without any replica is waited for,
-a few seconds, and then the other ones that take traffic help out. Where those have none either,
-it is waited for somewhat longer, and as long as for a seat where it is started for the request.
+bounded. A replica that failed is ejected for a while. A revision without any replica is waited
+for, a few seconds, and then the other ones that take traffic help out. Where those have none
+either, it is waited for somewhat longer, and as long as for a slot where it is started for the
+request.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from orchestrator.serving.choosing import choose
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Routes
+from orchestrator.serving.traffic_split import choose
 
 _LOOK = 0.05
-_FIRST_REST, _LONGEST_REST = 0.2, 5.0
+_FIRST_EJECTION, _LONGEST_EJECTION = 0.2, 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Slot:
     """Room for one request at the replica `url` of a revision."""
 
     endpoint: str
@@ -33,19 +34,19 @@ class Seat:
 
 
 @dataclass(slots=True, eq=False)
-class _Wish:
-    """A request that wants a seat, best at `revision`, and not at the replica `avoid`."""
+class Pending:
+    """A request that wants a slot, best at `revision`, and not at the replica `avoid`."""
 
     endpoint: str
     client: str
     avoid: str
     since: float
     revision: str
-    seat: asyncio.Future[Seat] = field(repr=False)
+    slot: asyncio.Future[Slot] = field(repr=False)
 
 
-class Seats:
-    """All seats of a gateway. Its counts are its own: other gateways have others."""
+class Slots:
+    """All slots of a gateway. Its counts are its own: other gateways have others."""
 
     def __init__(self, routes: Routes, limits: Limits, rng: Random) -> None:
         self._routes = routes
@@ -53,8 +54,8 @@ class Seats:
         self._rng = rng
         self._turn = 0
         self._taken: dict[str, int] = {}
-        self._rests: dict[str, tuple[float, float]] = {}  # until when, and for how long
-        self._waiting: dict[str, dict[_Wish, None]] = {}
+        self._ejected: dict[str, tuple[float, float]] = {}  # until when, and for how long
+        self._waiting: dict[str, dict[Pending, None]] = {}
         self._looking: asyncio.TimerHandle | None = None
 
     @property
@@ -64,7 +65,7 @@ class Seats:
 
     def waiting(self) -> dict[str, int]:
         """Return how many requests wait, by endpoint."""
-        return {name: len(wishes) for name, wishes in self._waiting.items()}
+        return {name: len(waiting) for name, waiting in self._waiting.items()}
 
     def route(self, name: str) -> EndpointRoute:
         """Return the endpoint `name`, as the newest table has it.
@@ -77,8 +78,8 @@ class Seats:
             raise ApiError(404, f"no endpoint {name!r} here", code="model_not_found")
         return route
 
-    async def take(self, name: str, client: str, avoid: str = "") -> Seat:
-        """Return a seat; wait for one.
+    async def take(self, name: str, client: str, avoid: str = "") -> Slot:
+        """Return a slot; wait for one.
 
         Raises:
             ApiError: The queue is full, or it took too long, or there is no replica at all.
@@ -87,57 +88,57 @@ class Seats:
         loop = asyncio.get_running_loop()
         now = loop.time()
         chosen = choose(route, client, self._rng)
-        seat = None if chosen is None else self._seat(route, chosen, avoid, now)
-        if seat is not None:  # so it goes nearly always
-            return seat
+        slot = None if chosen is None else self._slot(route, chosen, avoid, now)
+        if slot is not None:  # so it goes nearly always
+            return slot
         wanted = "" if chosen is None else chosen.name
-        wish = _Wish(name, client, avoid, now, wanted, loop.create_future())
-        seat = self._offer(wish, route, now)
-        if seat is not None:
-            return seat
+        pending = Pending(name, client, avoid, now, wanted, loop.create_future())
+        slot = self._offer(pending, route, now)
+        if slot is not None:
+            return slot
         queue = self._waiting.setdefault(name, {})
         if len(queue) >= route.queue:
             raise _full(f"{len(queue)} requests wait for model {name!r} already")
-        return await self._wait(wish, queue)
+        return await self._wait(pending, queue)
 
-    def take_at(self, name: str, revision: str) -> Seat | None:
-        """Return a seat at `revision`, if there is one at this moment."""
+    def take_at(self, name: str, revision: str) -> Slot | None:
+        """Return a slot at `revision`, if there is one at this moment."""
         now = asyncio.get_running_loop().time()
         route = self.route(name)
-        return next((self._seat(route, r, "", now) for r in _named(route, revision)), None)
+        return next((self._slot(route, r, "", now) for r in _named(route, revision)), None)
 
-    def leave(self, seat: Seat) -> None:
-        """Give a seat back."""
-        left = self._taken.get(seat.url, 0) - 1
+    def release(self, slot: Slot) -> None:
+        """Give a slot back."""
+        left = self._taken.get(slot.url, 0) - 1
         if left > 0:
-            self._taken[seat.url] = left
+            self._taken[slot.url] = left
         else:
-            self._taken.pop(seat.url, None)
-        if self._waiting.get(seat.endpoint):
-            self._serve(seat.endpoint)
+            self._taken.pop(slot.url, None)
+        if self._waiting.get(slot.endpoint):
+            self._serve(slot.endpoint)
 
-    def rest(self, url: str) -> None:
+    def eject(self, url: str) -> None:
         """Ask the replica `url` nothing for a while: it failed."""
-        _, before = self._rests.get(url, (0.0, 0.0))
-        pause = min(max(_FIRST_REST, 2 * before), _LONGEST_REST)
-        self._rests[url] = (asyncio.get_running_loop().time() + pause, pause)
+        _, before = self._ejected.get(url, (0.0, 0.0))
+        pause = min(max(_FIRST_EJECTION, 2 * before), _LONGEST_EJECTION)
+        self._ejected[url] = (asyncio.get_running_loop().time() + pause, pause)
 
-    def well(self, url: str) -> None:
+    def readmit(self, url: str) -> None:
         """Forget that the replica `url` failed: it has answered."""
-        if self._rests:
-            self._rests.pop(url, None)
+        if self._ejected:
+            self._ejected.pop(url, None)
 
-    async def _wait(self, wish: _Wish, queue: dict[_Wish, None]) -> Seat:
-        queue[wish] = None
+    async def _wait(self, pending: Pending, queue: dict[Pending, None]) -> Slot:
+        queue[pending] = None
         self._look_later()
         try:
-            return await wish.seat
+            return await pending.slot
         except asyncio.CancelledError:
-            if wish.seat.done() and not wish.seat.cancelled():
-                self.leave(wish.seat.result())
+            if pending.slot.done() and not pending.slot.cancelled():
+                self.release(pending.slot.result())
             raise
         finally:
-            queue.pop(wish, None)
+            queue.pop(pending, None)
 
     def _look_later(self) -> None:
         if self._looking is None:
@@ -154,63 +155,63 @@ class Seats:
             self._look_later()
 
     def _serve(self, name: str) -> None:
-        """Give what seats there are to those who wait, first come, first served."""
+        """Give what slots there are to those who wait, first come, first served."""
         now = asyncio.get_running_loop().time()
-        for wish in list(self._waiting[name]):
-            if wish.seat.done():
+        for pending in list(self._waiting[name]):
+            if pending.slot.done():
                 continue
             try:
-                seat = self._offer(wish, self.route(name), now)
+                slot = self._offer(pending, self.route(name), now)
             except ApiError as error:
-                wish.seat.set_exception(error)
+                pending.slot.set_exception(error)
                 continue
-            if seat is not None:
-                wish.seat.set_result(seat)
+            if slot is not None:
+                pending.slot.set_result(slot)
 
-    def _offer(self, wish: _Wish, route: EndpointRoute, now: float) -> Seat | None:
-        """Return a seat for `wish`, or `None` while it must wait."""
-        first = next((r for r in _named(route, wish.revision) if r.share > 0), None)
+    def _offer(self, pending: Pending, route: EndpointRoute, now: float) -> Slot | None:
+        """Return a slot for `pending`, or `None` while it must wait."""
+        first = next((r for r in _named(route, pending.revision) if r.share > 0), None)
         if first is None:  # traffic has moved meanwhile
-            first = choose(route, wish.client, self._rng)
-            wish.revision = "" if first is None else first.name
+            first = choose(route, pending.client, self._rng)
+            pending.revision = "" if first is None else first.name
         candidates = [first] if first is not None else []
         candidates += _named(route, route.overflow)
         for revision in candidates:
-            seat = self._seat(route, revision, wish.avoid, now)
-            if seat is not None:
-                return seat
-        return self._help(wish, route, candidates, now)
+            slot = self._slot(route, revision, pending.avoid, now)
+            if slot is not None:
+                return slot
+        return self._help(pending, route, candidates, now)
 
     def _help(
-        self, wish: _Wish, route: EndpointRoute, asked: list[RevisionRoute], now: float
-    ) -> Seat | None:
-        """Return a seat elsewhere for a wish whose revisions have had no replica for long."""
-        waited = now - wish.since
-        there = self._there(asked, now)
+        self, pending: Pending, route: EndpointRoute, asked: list[RevisionRoute], now: float
+    ) -> Slot | None:
+        """Return a slot elsewhere for a request whose revisions have had no replica for long."""
+        waited = now - pending.since
+        there = self._usable_replica(asked, now)
         if waited > self._limits.queue_seconds and (there or not route.rests):
             raise _full(f"model {route.name!r} had no room for {waited:.0f} s")
         if waited <= self._limits.absent_seconds or there:
             return None
         others = [r for r in route.revisions if r.share > 0 and r not in asked]
         for revision in others:
-            seat = self._seat(route, revision, wish.avoid, now)
-            if seat is not None:
-                return seat
+            slot = self._slot(route, revision, pending.avoid, now)
+            if slot is not None:
+                return slot
         patience = self._limits.queue_seconds if route.rests else self._limits.gone_seconds
-        if waited <= patience or self._there(others, now):
+        if waited <= patience or self._usable_replica(others, now):
             return None
         message = f"model {route.name!r} has no replica at the moment"
         raise ApiError(503, message, code="no_replica", retry_after=2)
 
-    def _there(self, revisions: Iterable[RevisionRoute], now: float) -> bool:
+    def _usable_replica(self, revisions: Iterable[RevisionRoute], now: float) -> bool:
         return any(self._awake(url, now) for r in revisions for url in r.urls)
 
     def _awake(self, url: str, now: float) -> bool:
-        return not self._rests or self._rests.get(url, (0.0, 0.0))[0] <= now
+        return not self._ejected or self._ejected.get(url, (0.0, 0.0))[0] <= now
 
-    def _seat(
+    def _slot(
         self, route: EndpointRoute, revision: RevisionRoute, avoid: str, now: float
-    ) -> Seat | None:
+    ) -> Slot | None:
         urls = revision.urls
         self._turn += 1
         best, least = "", route.concurrency
@@ -223,7 +224,7 @@ class Seats:
         if not best:
             return None
         self._taken[best] = least + 1
-        return Seat(route.name, revision, best)
+        return Slot(route.name, revision, best)
 
 
 def _named(route: EndpointRoute, name: str) -> list[RevisionRoute]:
