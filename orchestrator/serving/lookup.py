@@ -1,4 +1,8 @@
-"""The gateway's table, read from the store of endpoints again and again."""
+"""The gateway's table, read from the store of endpoints again and again.
+
+Whatever goes wrong with a reading, the thread goes on: the last table stands, its age says so, and
+the trouble is logged once.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from orchestrator.control.border import outcome, reason
 from orchestrator.core.endpoints import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.ports import Clock, EndpointStore
@@ -35,6 +40,8 @@ class StoreRoutes:
         self._asked: dict[str, float] = {}
         self._noted: dict[str, float] = {}
         self._table = self._read()
+        self._read_at = clock.monotonic()
+        self._trouble = ""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="routes", daemon=True)
         self._thread.start()
@@ -42,6 +49,10 @@ class StoreRoutes:
     def table(self) -> Table:
         """Return the newest table."""
         return self._table
+
+    def age(self) -> float:
+        """Return for how many seconds the store has not been read."""
+        return self._clock.monotonic() - self._read_at
 
     @contextmanager
     def asking(self, endpoint: str) -> Iterator[None]:
@@ -60,16 +71,21 @@ class StoreRoutes:
         self._thread.join()
 
     def _work(self) -> None:
-        away = False
         while not self._closed.wait(SECONDS_BETWEEN_READS):
-            try:
-                self._table = self._read()
-                self._note()
-                away = False
-            except OrchestratorError as error:
-                if not away:
-                    logger.warning("the last routes stand: %s", error)
-                away = True
+            self._tell(outcome(self._pass, but=()).error)
+
+    def _pass(self) -> None:
+        self._table = self._read()
+        self._read_at = self._clock.monotonic()
+        self._note()
+
+    def _tell(self, error: Exception | None) -> None:
+        """Log what keeps the table from being read, unless it is what was logged last."""
+        trouble = "" if error is None else f"{type(error).__name__}: {reason(error)}"
+        if error is not None and trouble != self._trouble:
+            foreseen = isinstance(error, OrchestratorError)
+            logger.warning("the last routes stand: %s", trouble, exc_info=not foreseen and error)
+        self._trouble = trouble
 
     def _note(self) -> None:
         now = self._clock.now()

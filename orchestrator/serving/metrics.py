@@ -159,4 +159,6 @@ class _Now(Collector):
                 flying.add_metric(where, sum(taken.get(url, 0) for url in revision.urls))
                 there.add_metric(where, len(revision.urls))
                 share.add_metric(where, revision.share)
-        yield from (flying, there, share, queue)
+        age = GaugeMetricFamily("orchestrator_routes_age_seconds", "Since the table was read.")
+        age.add_metric((), self._routes.age())
+        yield from (flying, there, share, queue, age)

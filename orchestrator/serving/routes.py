@@ -78,6 +78,10 @@ class Routes(Protocol):
         """Return the newest table."""
         ...
 
+    def age(self) -> float:
+        """Return for how many seconds the table has not been read anew."""
+        ...
+
     def asking(self, endpoint: str) -> AbstractContextManager[None]:
         """Let it be known, for a block, that somebody asks an endpoint that `rests`."""
         ...

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from orchestrator.serving.asgi import Application
+from orchestrator.serving.asgi import Handler
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.limits import Limits
@@ -27,7 +27,7 @@ from orchestrator.serving.limits import Limits
 _TICKS = 5  # of a tenth of a second, between two looks at the connections
 
 
-def serve(app: Application, host: str, port: int, limits: Limits | None = None) -> None:
+def serve(app: Handler, host: str, port: int, limits: Limits | None = None) -> None:
     """Serve `app` until a signal ends the process.
 
     Raises:
@@ -43,7 +43,7 @@ def serve(app: Application, host: str, port: int, limits: Limits | None = None) 
 class Server(uvicorn.Server):
     """uvicorn, looking after its connections."""
 
-    def __init__(self, app: Application, limits: Limits) -> None:
+    def __init__(self, app: Handler, limits: Limits) -> None:
         kind = type("Patience", (_Patience,), {"limits": limits})
         super().__init__(
             uvicorn.Config(
@@ -132,6 +132,10 @@ class _Patience(HttpToolsProtocol):
         self._in_head = self._completed = True
         self._received = 0
 
+    def on_response_complete(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]  # the answer to HEAD has no body
+        super().on_response_complete()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stuck = self.loop.time()
@@ -167,7 +171,7 @@ class _Patience(HttpToolsProtocol):
 class _Joining:
     """A transport that sends the head of an answer with what follows: one system call less.
 
-    The applications here never begin an answer without its first bytes.
+    The applications here never begin an answer without its first bytes; what has none is flushed.
     """
 
     def __init__(self, transport: Any) -> None:  # noqa: ANN401 - of any loop
@@ -188,10 +192,14 @@ class _Joining:
             return
         self._transport.write(data)
 
-    def close(self) -> None:
-        """Send what is left, and close."""
+    def flush(self) -> None:
+        """Send a head that nothing follows."""
         if self._head:
             self.write(b"")
+
+    def close(self) -> None:
+        """Send what is left, and close."""
+        self.flush()
         self._transport.close()
 
 

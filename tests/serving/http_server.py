@@ -16,6 +16,7 @@ import uvicorn
 from jobs.engines.echo import EchoEngine
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import Application
+from orchestrator.serving.edge import Edge
 from orchestrator.serving.gateway import gateway
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.replica import replica
@@ -38,10 +39,14 @@ class Board:
     """Routes that a test writes."""
 
     def __init__(self, *endpoints: EndpointRoute, **more: object) -> None:
+        self.seconds_old = 0.0
         self._table = Table(endpoints={route.name: route for route in endpoints}, **more)  # type: ignore[arg-type]
 
     def table(self) -> Table:
         return self._table
+
+    def age(self) -> float:
+        return self.seconds_old
 
     def asking(self, endpoint: str) -> AbstractContextManager[None]:
         return nullcontext()
@@ -93,7 +98,7 @@ def gateway_of(
     """Serve the gateway as its own process would; give its base URL."""
     limits = limits or Limits()
     app = gateway(board, clock or FixedClock(), limits, rng=Random(0))  # noqa: S311 - no secret
-    with _running(Server(app, limits)) as url:
+    with _running(Server(Edge(app, board), limits)) as url:
         yield url
 
 

@@ -25,6 +25,9 @@ class Fixed:
     def table(self) -> Table:
         return self._table
 
+    def age(self) -> float:
+        return 0.0
+
     def asking(self, endpoint: str) -> AbstractContextManager[None]:
         return nullcontext()
 

@@ -16,7 +16,8 @@ from orchestrator.core.endpoints import (
     TrafficMoved,
 )
 from orchestrator.core.errors import StoreError
-from orchestrator.serving.lookup import StoreRoutes
+from orchestrator.serving import lookup
+from orchestrator.serving.lookup import SECONDS_BETWEEN_READS, StoreRoutes
 from orchestrator.serving.routes import RevisionRoute
 from orchestrator.supervisor.record import wait
 from tests.build import deployment
@@ -27,13 +28,16 @@ CLOCK = SystemClock()
 
 
 class Store(MemoryEndpoints):
-    """A store that may be away."""
+    """A store that may be away, or fail in a way that nobody thought of."""
 
     away = False
+    broken = False
 
     def replicas(self) -> dict[tuple[str, int], tuple[str, ...]]:
         if self.away:
             raise StoreError("disk is full")
+        if self.broken:
+            raise KeyError("chat")
         return dict(self.noted)
 
 
@@ -107,6 +111,19 @@ def test_while_the_store_is_away_the_last_table_stands(store: Store, routes: Sto
     assert not wait(lambda: routes.table() != before, 0.6)
     store.away = False
     assert wait(lambda: routes.table().endpoints["chat"].revisions[0].urls == (), SECONDS)
+
+
+def test_the_table_is_read_again_after_whatever_went_wrong_and_its_age_says_so(
+    store: Store, routes: StoreRoutes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.broken = True
+    assert wait(lambda: routes.age() > 4 * SECONDS_BETWEEN_READS, SECONDS)
+    told = [r.getMessage() for r in caplog.records if r.name == lookup.__name__]
+    assert told == ["the last routes stand: KeyError: 'chat'"], "once, though it failed often"
+    store.broken = False
+    store.note_replicas("chat", 1, [])
+    assert wait(lambda: routes.table().endpoints["chat"].revisions[0].urls == (), SECONDS)
+    assert wait(lambda: routes.age() < 2 * SECONDS_BETWEEN_READS, SECONDS)
 
 
 def test_it_is_noted_that_somebody_asks_while_they_do(store: Store, routes: StoreRoutes) -> None:
