@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
+from orchestrator.adapters.artifacts.scratch import LOCK
 from orchestrator.control.attempt import stream
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.checkpoint import CheckpointId, Token, parse_id
@@ -164,7 +165,8 @@ class Bench:
 
     def scratch(self) -> list[Path]:
         """Return the scratch folders that are left."""
-        return list(Path(self.store._base.removeprefix("file://"), ".scratch").glob("*"))
+        root = Path(self.store._base.removeprefix("file://"), ".scratch")
+        return [path for path in root.glob("*/*") if path.name != LOCK]
 
 
 @pytest.fixture

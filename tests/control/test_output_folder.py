@@ -36,7 +36,7 @@ TURNS = [
 def test_what_can_not_be_kept_is_refused_and_nothing_is_left(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, turns: str, told: str
 ) -> None:
-    monkeypatch.chdir(bench.store.scratch("at").parent)  # the path of a socket is short
+    monkeypatch.chdir(bench.store.scratch("at").parent.parent)  # the path of a socket is short
     failure = bench.failure(f"import os, socket\ndef job(ctx):\n    {turns}\n")
     assert failure.kind is FailureKind.USER_CODE
     assert failure.evidence.startswith(told)

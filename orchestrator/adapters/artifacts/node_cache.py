@@ -20,10 +20,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.adapters.artifacts.places import regular_files
+from orchestrator.adapters.artifacts.scratch import of_this_machine
 from orchestrator.core.artifact import MANIFEST_NAME, Manifest
 
 MOST_BYTES = 200 * 10**9
-_SCRATCH = "orchestrator-scratch-"
+SCRATCH = "orchestrator-scratch-"
 _ONCE = ".once-"
 _OLD_SECONDS = 7 * 86_400.0
 _MOST_OF_A_STAMP = 100
@@ -190,26 +191,4 @@ def cache_root() -> Path:
         found = root.lstat()
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
             return root
-    return scratch_root()
-
-
-def scratch_root() -> Path:
-    """Return a new scratch folder of this process; those of dead processes are removed."""
-    _sweep()
-    root = Path(tempfile.mkdtemp(prefix=_SCRATCH))
-    path = root / ".lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    _held[path] = handle
-    return root
-
-
-def _sweep() -> None:
-    for lock in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*/.lock"):
-        with suppress(OSError):
-            handle = os.open(lock, os.O_RDWR)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
-            finally:
-                os.close(handle)
+    return of_this_machine(SCRATCH).path

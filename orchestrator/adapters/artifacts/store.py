@@ -7,7 +7,6 @@ intact is never replaced by something else.
 
 from __future__ import annotations
 
-import shutil
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
@@ -26,13 +25,14 @@ from orchestrator.adapters.artifacts.checking import (
 )
 from orchestrator.adapters.artifacts.local_place import PARTIAL, LocalPlace
 from orchestrator.adapters.artifacts.node_cache import (
+    SCRATCH,
     NodeCache,
     cache_root,
-    scratch_root,
     verify_once,
 )
 from orchestrator.adapters.artifacts.places import Place, discard
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
+from orchestrator.adapters.artifacts.scratch import ScratchFolder, of_this_machine
 from orchestrator.adapters.artifacts.steady import SteadyPlace
 from orchestrator.core.artifact import (
     MANIFEST_NAME,
@@ -51,8 +51,8 @@ class FsspecArtifactStore:
     """The port `ArtifactStore` on a folder, or on any URI that fsspec knows.
 
     `scratch` is where folders are filled and downloads are kept. By default it lies inside a
-    local store, so that a commit is a rename. For a remote one it is a folder of this process, and
-    downloads are shared by all processes of the machine (`node_cache.py`).
+    local store, so that a commit is a rename. It is a folder of this process (`scratch.py`). What
+    a remote one has downloaded is shared by all processes of the machine (`node_cache.py`).
     """
 
     def __init__(
@@ -74,9 +74,7 @@ class FsspecArtifactStore:
         self._local = place.root if isinstance(place, LocalPlace) else None
         self._place = SteadyPlace(place, clock)
         self._scratch, self._attempt = scratch, attempt
-        self._own: Path | None = None  # of this process
-        if scratch is None and self._local is not None:
-            self._scratch = self._local / ".scratch"
+        self._own: ScratchFolder | None = None
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -275,13 +273,15 @@ class FsspecArtifactStore:
         return manifests.check_artifact_name(uri.removeprefix(f"{self._base}/"))
 
     def _scratch_root(self) -> Path:
-        if self._scratch is None:
-            if self._own is None:
-                self._own = scratch_root()
-                weakref.finalize(self, shutil.rmtree, self._own, ignore_errors=True)
-            return self._own
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        return self._scratch
+        if self._scratch is not None:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            return self._scratch
+        if self._own is None or not self._own.path.exists():
+            inside = self._local
+            self._own = ScratchFolder(inside / ".scratch") if inside else of_this_machine(SCRATCH)
+            weakref.finalize(self, self._own.remove)
+        self._own.touch()
+        return self._own.path
 
 
 def _open(uri: str) -> tuple[Place, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
+from orchestrator.adapters.artifacts.scratch import LOCK
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef
 
 FILES = {"config.json": b"{}", "weights/a.bin": b"a" * 100, "weights/b.bin": b"b" * 100}
@@ -34,8 +35,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def left_over(folder: Path) -> list[Path]:
-    """Return what lies in `folder`, but for empty folders."""
-    return [path for path in folder.rglob("*") if not path.is_dir()]
+    """Return what lies in `folder`, but for empty folders and locks of living processes."""
+    return [path for path in folder.rglob("*") if not path.is_dir() and path.name != LOCK]
 
 
 def race_with(monkeypatch: pytest.MonkeyPatch, kind: type, act: Callable[[], object]) -> None:

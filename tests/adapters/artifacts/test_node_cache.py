@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -196,26 +194,6 @@ def test_an_artifact_of_no_files_is_one(remote: FsspecArtifactStore) -> None:
     ref = put(remote, files={})
     assert contents(remote.fetch(ref)) == {}
     assert contents(remote.fetch(ref)) == {}
-
-
-# --- scratch ------------------------------------------------------------------------------------
-
-DIES = """
-import os, signal, tempfile, sys
-tempfile.tempdir = sys.argv[1]
-from orchestrator.adapters.artifacts import node_cache
-(node_cache.scratch_root() / "half").write_text("x")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_the_scratch_of_a_killed_process_goes_with_the_next(temporary: Path) -> None:
-    subprocess.run([sys.executable, "-c", DIES, str(temporary)], check=False, timeout=60)
-    assert len(list(temporary.glob("orchestrator-scratch-*/half"))) == 1
-    mine = node_cache.scratch_root()
-    assert list(temporary.glob("orchestrator-scratch-*")) == [mine]
-    assert node_cache.scratch_root() != mine
-    assert mine.is_dir(), "a process that lives keeps its own"
 
 
 def test_a_cache_that_somebody_else_has_put_there_is_not_used(temporary: Path) -> None:
