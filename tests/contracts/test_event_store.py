@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.event_store.codec import dump
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.errors import (
     NotFoundError,
@@ -243,3 +246,49 @@ def test_a_value_that_a_database_refuses_is_told_from_a_database_that_is_away(
         store.append("r2-1", 1, (RunFailed(object()),), 1.0)  # type: ignore[arg-type]
     with pytest.raises(UnstorableError):
         store.renew_lease(Lease(run="r2-1", epoch=2**70, at=1.0))
+
+
+# --- what headers share --------------------------------------------------------------------------
+
+SIGNATURES = {f"s{number}": {"pattern": f"error {number}" * 20} for number in range(100)}
+
+
+def configured(run: str, signatures: object) -> RunHeader:
+    return replace(HEADER, run=run, config={"seed": 1, "signatures": signatures})
+
+
+def test_what_the_configs_of_runs_share_comes_back_in_each(store: EventStore) -> None:
+    headers = [configured(f"run-{n}", SIGNATURES) for n in range(3)]
+    other = configured("run-3", {"mine": {"pattern": "x"}})
+    for header in (*headers, other, configured("run-4", {})):
+        store.create(header, at=2.0)
+    assert store.header("run-1") == headers[1]
+    assert list(reversed(store.runs()))[1:4] == headers
+    assert store.header("run-3") == other
+    assert store.header("run-4").config["signatures"] == {}
+
+
+def test_what_the_configs_of_runs_share_is_stored_once(store: EventStore, url: str) -> None:
+    path = Path(url.removeprefix("sqlite:///"))
+    with sqlite3.connect(path) as connection:
+        for number in range(100):
+            store.create(configured(f"run-{number}", SIGNATURES), at=2.0)
+        [(stored,)] = connection.execute("SELECT sum(length(header)) FROM runs")
+    assert stored < len(json.dumps(SIGNATURES)) * 3, "of a hundred runs"
+
+
+def test_a_header_of_an_earlier_version_has_all_in_itself(store: EventStore, url: str) -> None:
+    header = configured("old", SIGNATURES)
+    store.create(replace(header, config={}), at=2.0)
+    text = json.dumps({**json.loads(dump(header)), "flags": []})
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE runs SET header = ? WHERE run = 'old'", (text,))
+    assert store.header("old") == header
+
+
+def test_a_header_whose_shared_part_is_lost_is_told(store: EventStore, url: str) -> None:
+    store.create(configured("torn", SIGNATURES), at=2.0)
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute("DELETE FROM shared_parts")
+    with pytest.raises(StoreError, match="header of run 'torn' lacks its part"):
+        store.header("torn")

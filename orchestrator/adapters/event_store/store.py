@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.event_store import codec, tables
 from orchestrator.adapters.event_store.endpoints import Endpoints
+from orchestrator.adapters.event_store.headers import Headers, text_of
 from orchestrator.adapters.event_store.notes import Notes
 from orchestrator.adapters.event_store.point_rows import points_of, rows_of
 from orchestrator.adapters.event_store.tables import cursors, results, runs
@@ -50,8 +51,12 @@ class SqlEventStore(Notes, Endpoints):
 
     def create(self, header: RunHeader, at: float) -> None:
         """Add a run. Raises `StoreError` when its id exists."""
-        row = {"run": header.run, "at": at, "header": codec.dump(header), "cancel": False}
+        text, parts = text_of(header)
+        row = {"run": header.run, "at": at, "header": text, "cancel": False}
+        added = self._insert(tables.shared_parts).on_conflict_do_nothing()
         with self._writing() as connection:
+            for digest, body in parts.items():
+                connection.execute(added, {"digest": digest, "body": body})
             try:
                 connection.execute(runs.insert(), row)
             except IntegrityError as error:
@@ -66,18 +71,18 @@ class SqlEventStore(Notes, Endpoints):
             found = connection.execute(query.limit(NEWEST_NAMED + 1)).all() if run else []
             if not found:
                 raise NotFoundError(self._unknown(connection, run))
-        if len(found) > 1 and found[0].run != run:
-            names = ", ".join(row.run for row in found[:NEWEST_NAMED])
-            message = f"run {run!r} could be any of {names}; type more of its id"
-            raise NotFoundError(message)
-        return codec.load(RunHeader, found[0].header, f"header of run {found[0].run!r}")
+            if len(found) > 1 and found[0].run != run:
+                names = ", ".join(row.run for row in found[:NEWEST_NAMED])
+                message = f"run {run!r} could be any of {names}; type more of its id"
+                raise NotFoundError(message)
+            return Headers(connection).of(found[0])
 
     def runs(self, limit: int = 50) -> Sequence[RunHeader]:
         """Return the newest runs first."""
         query = select(runs.c.run, runs.c.header).order_by(runs.c.at.desc(), runs.c.run.desc())
         with self._reading() as connection:
-            rows = connection.execute(query.limit(limit)).all()
-        return [codec.load(RunHeader, row.header, f"header of run {row.run!r}") for row in rows]
+            headers = Headers(connection)
+            return [headers.of(row) for row in connection.execute(query.limit(limit)).all()]
 
     def request_cancel(self, run: str) -> None:
         """Ask whoever controls `run` to cancel it. Safe to call twice."""

@@ -49,6 +49,13 @@ runs = Table(
     Column("cancel", Boolean, nullable=False),
 )
 
+shared_parts = Table(  # of headers, by the digest of their text
+    "shared_parts",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,

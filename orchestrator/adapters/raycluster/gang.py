@@ -59,6 +59,7 @@ class Gang:
         self._actors = list(actors)
         self._processes: dict[int, WorkerProcess] = {}
         self._streams: dict[int, Remote] = {}
+        self._shared: Remote = None
         self._succeeded: dict[int, Succeeded] = {}
         self._steps: dict[int, int] = {}
         self._inquest = Inquest(request.signatures)
@@ -118,9 +119,10 @@ class Gang:
         address = None  # of one worker
         if workers > 1:
             address = self._actors[0].address.remote()  # Ray hands on what it will return
+        self._shared = ray.put(self._request)  # goes to each node once, not to each worker
         for rank, actor in enumerate(self._actors):
             run = actor.run.options(num_returns="streaming")
-            self._streams[rank] = run.remote(self._worker, self._request, rank, address)
+            self._streams[rank] = run.remote(self._worker, self._shared, rank, address)
 
     # --- messages ------------------------------------------------------------------------------
 
