@@ -21,6 +21,7 @@ from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.nearest import choices
+from orchestrator.core.planted import without_others
 from orchestrator.core.qualification import (
     DAY,
     EARNED,
@@ -101,6 +102,7 @@ def qualify(
     """
     made = hydra_config.changed(found.resolved, [*_words(pool, roles, depth, of)])
     mine = replace(hydra_config.parse(_without_gang(made, roles)), overrides=found.overrides)
+    mine = replace(mine, fleet=without_others(mine.fleet, mine.pipeline))
     final = _drive(mine, pool)
     verdicts = _verdicts(mine, pool, roles, final)
     store = wiring.event_store(wiring.home())

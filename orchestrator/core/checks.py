@@ -146,7 +146,10 @@ def _action_problems(path: str, stage: Stage) -> Iterator[Problem]:
 
 _EVERYWHERE = "it fails the same way on every pool"
 _NOT_ALIKE = "what is served must do what was trained"
+_WANTED = "somebody wanted it to end"
+_USED_UP = "what is used up stays so; set other limits"
 _ENDS = {Action.STOP, Action.PAUSE}
+_LIMITS = (FailureKind.BUDGET, FailureKind.TIME)
 HOPELESS: Mapping[tuple[FailureKind, Action], str] = MappingProxyType(
     {
         (FailureKind.USER_CODE, Action.FALL_BACK): _EVERYWHERE,
@@ -154,6 +157,8 @@ HOPELESS: Mapping[tuple[FailureKind, Action], str] = MappingProxyType(
         (FailureKind.UNSUPPORTED_OPERATOR, Action.RETRY): "the pool lacks it still",
         (FailureKind.UNSUPPORTED_OPERATOR, Action.OTHER_NODES): "its other nodes lack it too",
         **{(FailureKind.PARITY, action): _NOT_ALIKE for action in set(Action) - _ENDS},
+        **{(FailureKind.CANCELLED, action): _WANTED for action in set(Action) - {Action.STOP}},
+        **{(kind, action): _USED_UP for kind in _LIMITS for action in set(Action) - _ENDS},
     }
 )
 

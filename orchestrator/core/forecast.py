@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failure import GUESSED, Failure, FailureKind
 from orchestrator.core.fold import begin
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.recovery import follow_up
 from orchestrator.core.run import Attempt, Run, RunHeader
-from orchestrator.core.state import AttemptState, StageFailed, StageState
+from orchestrator.core.state import AttemptState, StageFailed, StagePaused, StageState
 
 NODE = "the one that failed"
+_VERBS = {StageFailed: "gives up", StagePaused: "pauses"}
 # Somebody's wish, or a limit: no failure that a stage could go on after.
 _NO_FAILURES = frozenset({FailureKind.CANCELLED, FailureKind.TIME, FailureKind.BUDGET})
 
@@ -48,6 +49,14 @@ def _answers(plan: Plan, name: str) -> Mapping[FailureKind, str]:
 
 
 def _after(run: Run, name: str, kind: FailureKind) -> str:
+    """Say what follows where the kind is certain, and what else where it is a guess alone."""
+    sure, guess = (_follows(run, name, kind, certain=certain) for certain in (True, False))
+    if kind not in GUESSED or guess == sure:
+        return sure
+    return f"{sure}, or where it is a guess {guess}"
+
+
+def _follows(run: Run, name: str, kind: FailureKind, *, certain: bool) -> str:
     stage = run.stages[name]
     failed = Attempt(
         stage=name,
@@ -55,10 +64,11 @@ def _after(run: Run, name: str, kind: FailureKind) -> str:
         pool=stage.pool,
         state=AttemptState.FAILED,
         started=0.0,
-        failure=Failure(kind=kind, evidence="", pool=stage.pool, node=NODE),
+        failure=Failure(kind=kind, evidence="", pool=stage.pool, node=NODE, certain=certain),
     )
     deciding = replace(stage, state=StageState.DECIDING, attempts=(failed,))
     run = replace(run, stages={**run.stages, name: deciding})
     event = follow_up(run, deciding, 0.0, spent=None)
     told = event.reason.removeprefix(f"{kind}: ").strip()
-    return f"gives up {told}".strip() if isinstance(event, StageFailed) else told
+    verb = _VERBS.get(type(event), "")
+    return f"{verb} {told}".strip()

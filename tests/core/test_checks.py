@@ -256,6 +256,14 @@ def test_all_problems_are_found_at_once() -> None:
             {"on_failure": {FailureKind.PARITY: Action.FALL_BACK}},
             "on_failure.parity: 'fall_back' can't help against 'parity': what is served must",
         ),
+        (
+            {"on_failure": {FailureKind.CANCELLED: Action.RETRY}},
+            "on_failure.cancelled: 'retry' can't help against 'cancelled': somebody wanted it to",
+        ),
+        (
+            {"on_failure": {FailureKind.TIME: Action.FALL_BACK}},
+            "on_failure.time: 'fall_back' can't help against 'time': what is used up stays so",
+        ),
     ],
 )
 def test_what_can_not_work_is_refused(changes: dict[str, object], line: str) -> None:

@@ -26,3 +26,20 @@ def test_it_knows_the_stages_own_policy_and_the_pools_that_are_left() -> None:
     assert told[K.UNSUPPORTED_OPERATOR] == "gives up (no pool left to fall back to)"
     assert told[K.CONTROLLER_LOST] == "again on a at once"
     assert told[K.NODE_LOST] == "again on a in 4 s"
+
+
+def test_what_is_a_guess_alone_has_an_answer_of_its_own() -> None:
+    told = dict(forecasts(plan(stage("s"), pools=("a", "b"))))["s"]
+    assert told[K.SOFTWARE] == "falls back from a to b, or where it is a guess again on a in 1 s"
+    assert told[K.WORKER_LOST] == "again on a in 1 s"
+
+
+def test_a_policy_of_the_stage_holds_for_guesses_too() -> None:
+    own = stage("s", on_failure={K.SOFTWARE: Action.STOP})
+    assert dict(forecasts(plan(own)))["s"][K.SOFTWARE] == "gives up"
+
+
+def test_what_pauses_says_so() -> None:
+    told = dict(forecasts(plan(stage("s", limits=Limits(attempts=1)))))["s"]
+    assert told[K.UNKNOWN] == "pauses (attempt 1, the last)"
+    assert told[K.INTERCONNECT] == "gives up (attempt 1, the last)"

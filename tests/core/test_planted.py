@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core.emulation import Emulation, Fault, FaultType
 from orchestrator.core.hardware import Role
-from orchestrator.core.planted import problems_of_faults
+from orchestrator.core.planted import problems_of_faults, without_others
 from orchestrator.core.spec import Endpoint, Needs, Stage
 from tests.build import bindings, fleet, pipeline, pool, stage
 
@@ -39,8 +39,23 @@ def test_a_fault_on_a_rank_of_any_stage_that_it_hits_may_come(fault: Fault) -> N
 
 
 def test_what_the_fault_can_not_hit_here_is_no_business_of_this_pipeline() -> None:
-    assert lines(on_rank(9, "another"), GANG) == []
     assert lines(on_rank(9), GANG, on=("a",)) == []
+    assert lines(on_rank(9, "another"), GANG, on=("a",)) == []
+
+
+def test_a_fault_of_stages_that_there_are_not_is_refused_with_the_nearest() -> None:
+    (line,) = lines(on_rank(0, "gnag"), GANG, ALONE)
+    what = "pipeline 'test' has no stage 'gnag', so it would never come; did you mean 'gang'?"
+    assert line.startswith(f"fleet.pools.b.emulation.faults.1.stages: {what} stages: alone, gang")
+    assert lines(on_rank(0, "another", "gang"), GANG) == [], "it comes where it can"
+
+
+def test_faults_that_another_pipeline_has_alone_can_be_left_out() -> None:
+    faults = on_rank(0, "another"), on_rank(0, "gang"), on_rank(0)
+    whole = fleet(pool("a"), pool("b", emulation=Emulation(faults=faults)))
+    left = without_others(whole, pipeline(GANG)).pools
+    assert left["b"].emulation == Emulation(faults=faults[1:])
+    assert left["a"] == whole.pools["a"]
 
 
 def test_replicas_up_to_the_most_are_workers_of_an_endpoint_also_where_it_only_helps_out() -> None:
