@@ -55,7 +55,6 @@ class Answer:
         self.random = random.Random(sampling.seed)  # noqa: S311 - draws tokens, guards nothing
         self.done = False
         self._end = len(prompt) + sampling.max_tokens
-        self._decode = decode
         self._text = Detokenizer(decode)
         self._stops = StopFilter(sampling.stop)
 
@@ -78,11 +77,7 @@ class Answer:
         text, stopped = self._stops.add(self._text.add(choice.token, last=last), last=last)
         self.done = last or stopped
         finish = ("stop" if ended or stopped else "length") if self.done else None
-        if choice.logprob is None:
-            return Piece(text, choice.token, finish=finish, version=source.version)
-        top = tuple((self._decode([token]), logprob) for token, logprob in choice.top)
-        word = self._decode([choice.token])
-        return Piece(text, choice.token, word, choice.logprob, top, finish, source.version)
+        return Piece(text, choice.token, choice.logprob, choice.top, finish, source.version)
 
 
 class Batch:

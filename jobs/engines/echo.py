@@ -7,8 +7,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from jobs.engines.text import StopFilter
-from orchestrator.engine import Piece, Sampling
+from orchestrator.engine import Piece, Prompt, Sampling
 from orchestrator.job import Hardware
+
+SLOTS = 1 << 16  # answers cost it nothing
 
 
 class EchoEngine:
@@ -34,17 +36,36 @@ class EchoEngine:
         self._made = self._held = 0
         self._delay = delay
 
-    def encode(self, text: str) -> list[int]:
+    @property
+    def defaults(self) -> Mapping[str, float]:
+        """Nothing: it draws no tokens."""
+        return {}
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the code points of `text`."""
+        del special
         return [ord(character) for character in text]
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object] | None = None,
+    ) -> list[int]:
         """Return the code points of the last message."""
-        return self.encode(messages[-1]["content"])
+        del variables
+        return self.encode(str(messages[-1]["content"]))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of code points."""
+        return "".join(map(chr, tokens))
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return a code point in UTF-8."""
+        return chr(token).encode()
 
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling
-    ) -> AsyncGenerator[Piece, None]:
+    ) -> AsyncGenerator[Prompt | Piece, None]:
         """Yield the prompt; ends by `length` if that is longer than `max_tokens`."""
         self.active += 1
         held = len(prompt)
@@ -69,16 +90,22 @@ class EchoEngine:
     def statistics(self) -> Mapping[str, float]:
         """Return how many answers are being made; none ever waits, and there is no cache."""
         numbers = {"running": self.active, "waiting": 0, "held": self._held}
-        return {**numbers, "tokens": self._made, "cache_used": 0.0}
+        return {**numbers, "tokens": self._made, "slots": SLOTS, "cache_used": 0.0}
 
-    def swap(self, model_folder: Path, version: str) -> None:
+    def health(self) -> str:
+        """Return nothing: it always serves."""
+        return ""
+
+    def update(self, folder: Path, version: str, base: str | None = None) -> None:
         """Take the version of another folder.
 
         Raises:
-            ValueError: It is not there.
+            ValueError: It is not there, or `base` does not serve.
         """
-        if not model_folder.is_dir():
-            raise ValueError(f"there is no model folder {str(model_folder)!r}")
+        if not folder.is_dir():
+            raise ValueError(f"there is no model folder {str(folder)!r}")
+        if base not in (None, self.version):
+            raise ValueError(f"version {self.version!r} serves, not {base!r}")
         self.version = version
 
     def close(self) -> None:
@@ -87,6 +114,5 @@ class EchoEngine:
     def _piece(self, text: str, token: int, sampling: Sampling, finish: str | None) -> Piece:
         if sampling.logprobs is None:
             return Piece(text, token, finish=finish, version=self.version)
-        word = chr(token)
-        top = ((word, 0.0),) if sampling.logprobs else ()
-        return Piece(text, token, word, 0.0, top, finish, self.version)
+        top = ((token, 0.0),) if sampling.logprobs else ()
+        return Piece(text, token, 0.0, top, finish, self.version)

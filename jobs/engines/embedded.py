@@ -20,11 +20,13 @@ from jobs.engines.forward import Forward, ModelForward
 from jobs.engines.scoring import check_text, follow
 from jobs.engines.stepping import Stepper
 from jobs.engines.tokenizer import Tokenizer
+from jobs.engines.undone import check_done
 from jobs.engines.weights import check_alike, check_tokenizer, load, shape
-from orchestrator.engine import Piece, Sampling, Score
+from orchestrator.engine import Piece, Prompt, Sampling, Score
 from orchestrator.job import Hardware
 
 _SMALL = 20_000_000
+DONE = ("max_tokens", "temperature", "top_p", "stop", "seed", "logprobs")
 
 
 class EmbeddedEngine:
@@ -68,7 +70,7 @@ class EmbeddedEngine:
         weights = self._proven(model, model_folder.name if version is None else version)
         self._batch = Batch(weights, self._cache())
         self._slots = slots
-        self._swapping = threading.Lock()
+        self._updating = threading.Lock()
         torch_threads = threads or _threads_for(model)
         self._stepper = Stepper(self._batch, slots, lambda: torch.set_num_threads(torch_threads))
 
@@ -82,16 +84,36 @@ class EmbeddedEngine:
         """Name of the weights that serve now."""
         return self._batch.weights.version
 
-    def encode(self, text: str) -> list[int]:
+    @property
+    def defaults(self) -> Mapping[str, float]:
+        """Nothing: requests that say nothing else get the protocol's own."""
+        return {}
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the model expects."""
-        return self._tokenizer.encode(text)
+        return self._tokenizer.encode(text, special=special)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object] | None = None,
+    ) -> list[int]:
         """Return the token ids of a chat, up to where the answer begins."""
-        return self._tokenizer.encode_chat(messages)
+        return self._tokenizer.encode_chat(messages, variables)
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens`, special ones included."""
+        return self._tokenizer.decode(tokens, special=True)
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return what a token stands for; it may be a part of a character."""
+        return self._tokenizer.bytes[token]
+
+    def generate(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncGenerator[Prompt | Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""
+        check_done(sampling, DONE)
         return self._stepper.generate(Answer(prompt, sampling, self._tokenizer.decode))
 
     def score(self, tokens: Sequence[int], begin: int, top: int) -> Sequence[Score]:
@@ -111,15 +133,21 @@ class EmbeddedEngine:
         used = held / (self._slots * self.max_context)
         return {**self._stepper.statistics(), "cache_used": used}
 
-    def swap(self, model_folder: Path, version: str) -> None:
+    def health(self) -> str:
+        """Return why it can't serve; nothing while its thread lives."""
+        return self._stepper.health()
+
+    def update(self, folder: Path, version: str, base: str | None = None) -> None:
         """Serve the weights of another folder from now on; its tokenizer stays the first one.
 
         They are loaded and proven beside those that serve: for a moment two are in memory.
         """
-        with self._swapping:
-            check_tokenizer(model_folder, self._folder)
-            model = load(model_folder, self._model.dtype, self._device)
-            check_alike(model_folder, shape(model), shape(self._model))
+        if base is not None:
+            raise ValueError(f"{type(self).__name__} takes whole models, not what changed")
+        with self._updating:
+            check_tokenizer(folder, self._folder)
+            model = load(folder, self._model.dtype, self._device)
+            check_alike(folder, shape(model), shape(self._model))
             weights = self._proven(model, version)
             self._stepper.between_steps(lambda: self._batch.exchange(weights))
             self._model = model

@@ -61,7 +61,11 @@ class Stepper:
         waiting = [request.answer for request in list(self._waiting)]
         held = sum(len(answer.tokens) for answer in (*running, *waiting))
         numbers = {"running": len(running), "waiting": len(waiting), "held": held}
-        return {**numbers, "tokens": self.made}
+        return {**numbers, "tokens": self.made, "slots": self._slots}
+
+    def health(self) -> str:
+        """Return why it steps no more; nothing while it does."""
+        return "the engine is closed" if self._closed else ""
 
     async def generate(self, answer: Answer) -> AsyncGenerator[Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""

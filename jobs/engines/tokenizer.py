@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from transformers import AutoTokenizer
+
+from jobs.engines.token_bytes import TokenBytes
 
 
 class Tokenizer:
@@ -22,13 +23,18 @@ class Tokenizer:
             str(model_folder), local_files_only=True
         )
         self._backend: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+        self.bytes = TokenBytes(self._tokenizer)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the model expects."""
-        ids: list[int] = self._tokenizer(text)["input_ids"]
+        ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
         return ids
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object] | None = None,
+    ) -> list[int]:
         """Return the token ids of a chat, up to where the answer begins.
 
         Raises:
@@ -39,20 +45,22 @@ class Tokenizer:
         try:
             ids: list[int] = self._tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
-                add_generation_prompt=True,
+                **{"add_generation_prompt": True, **(variables or {})},
+                tokenize=True,
                 return_dict=False,
             )
-        except jinja2.TemplateError as error:
-            raise ValueError(f"the chat template refuses these messages: {error}") from error
+        except Exception as error:  # the template is the model's code, and may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"the chat template refuses these messages: {reason}") from error
         return ids
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of `tokens`, without special ones."""
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Return the text of `tokens`, without special ones unless those are asked for."""
         if self._backend is not None:  # the wrapper around it costs more than it
-            text: str = self._backend.decode(tokens, skip_special_tokens=True)
+            text: str = self._backend.decode(tokens, skip_special_tokens=not special)
             return text
         plain: str = self._tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            tokens, skip_special_tokens=not special, clean_up_tokenization_spaces=False
         )
         return plain
 

@@ -1,7 +1,7 @@
 """vLLM's engine in this process: stepped in a thread, behind the protocol of all engines.
 
 vLLM makes tokens; text, stop strings and versions are ours, as for the embedded engine. Before
-it serves, and after each swap, its log-probabilities are compared with those of transformers.
+it serves, and after each update, its log-probabilities are compared with those of transformers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from jobs.engines.batch import Answer, Source
 from jobs.engines.scoring import check_text
 from jobs.engines.stepping import Stepper
 from jobs.engines.tokenizer import Tokenizer
+from jobs.engines.undone import check_done
 from jobs.engines.vllm_batch import INSTEAD, VllmBatch
 from jobs.engines.weights import check_alike, check_tokenizer, load, shape
 from jobs.formats.records import KEY
-from orchestrator.engine import Piece, Sampling, Score
+from orchestrator.engine import Piece, Prompt, Sampling, Score
 from orchestrator.job import Hardware
+
+DONE = ("max_tokens", "temperature", "top_p", "stop", "seed", "logprobs")
 
 
 class VllmEngine:
@@ -77,7 +80,7 @@ class VllmEngine:
         }
         name = model_folder.name if version is None else version
         self._batch = VllmBatch(arguments, model_folder, self._source(model, name))
-        self._swapping = threading.Lock()
+        self._updating = threading.Lock()
         self._stepper = Stepper(self._batch, slots, lambda: None)
         proof = self._proof(model)
         try:
@@ -91,16 +94,36 @@ class VllmEngine:
         """Name of the weights that serve now."""
         return self._batch.source.version
 
-    def encode(self, text: str) -> list[int]:
+    @property
+    def defaults(self) -> Mapping[str, float]:
+        """Nothing: requests that say nothing else get the protocol's own."""
+        return {}
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the model expects."""
-        return self._tokenizer.encode(text)
+        return self._tokenizer.encode(text, special=special)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object] | None = None,
+    ) -> list[int]:
         """Return the token ids of a chat, up to where the answer begins."""
-        return self._tokenizer.encode_chat(messages)
+        return self._tokenizer.encode_chat(messages, variables)
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens`, special ones included."""
+        return self._tokenizer.decode(tokens, special=True)
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return what a token stands for; it may be a part of a character."""
+        return self._tokenizer.bytes[token]
+
+    def generate(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncGenerator[Prompt | Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""
+        check_done(sampling, DONE)
         return self._stepper.generate(Answer(prompt, sampling, self._tokenizer.decode))
 
     def score(self, tokens: Sequence[int], begin: int, top: int) -> Sequence[Score]:
@@ -118,19 +141,25 @@ class VllmEngine:
         """Return how busy the engine is; the cache counts as vLLM has it."""
         return {**self._stepper.statistics(), "cache_used": self._batch.cache_used()}
 
-    def swap(self, model_folder: Path, version: str) -> None:
+    def health(self) -> str:
+        """Return why it can't serve; nothing while its thread lives."""
+        return self._stepper.health()
+
+    def update(self, folder: Path, version: str, base: str | None = None) -> None:
         """Serve the weights of another folder from now on; its tokenizer stays the first one.
 
         Between two steps vLLM reads them, is proven, and takes all answers up anew. A model of
         experts is not read in place, which vLLM does wrongly, but by an engine made anew. The
         folder that served must still be there, for the case that the new one answers wrongly.
         """
-        with self._swapping:
-            check_tokenizer(model_folder, self._folder)
-            model = load(model_folder, self._dtype, "cpu")
-            check_alike(model_folder, shape(model), self._shape)
+        if base is not None:
+            raise ValueError(f"{type(self).__name__} takes whole models, not what changed")
+        with self._updating:
+            check_tokenizer(folder, self._folder)
+            model = load(folder, self._dtype, "cpu")
+            check_alike(folder, shape(model), self._shape)
             source, proof = self._source(model, version), self._proof(model)
-            self._stepper.between_steps(lambda: self._batch.exchange(model_folder, source, proof))
+            self._stepper.between_steps(lambda: self._batch.exchange(folder, source, proof))
 
     def close(self) -> None:
         """End the thread and vLLM. Safe to call twice."""

@@ -13,11 +13,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.engine import Engine, Piece, Sampling
+from orchestrator.engine import Engine, Piece, Prompt, Sampling
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.replies import Json, Shape, usage
 
+Pieces = AsyncGenerator[Prompt | Piece, None]
 Generation = AsyncGenerator[tuple[int, Piece], None]
 DONE = b"data: [DONE]\n\n"
 
@@ -114,13 +115,14 @@ def _generate(engine: Engine, order: Order) -> Generation:
     return _one(answers[0]) if len(answers) == 1 else _merged(answers)
 
 
-async def _one(answer: AsyncGenerator[Piece, None]) -> Generation:
+async def _one(answer: Pieces) -> Generation:
     async with aclosing(answer):
         async for piece in answer:
-            yield 0, piece
+            if isinstance(piece, Piece):
+                yield 0, piece
 
 
-async def _merged(answers: Sequence[AsyncGenerator[Piece, None]]) -> Generation:
+async def _merged(answers: Sequence[Pieces]) -> Generation:
     """Yield the pieces of all answers as they come, each with the number of its answer."""
     waiting = {asyncio.ensure_future(anext(answer)): i for i, answer in enumerate(answers)}
     try:
@@ -129,8 +131,9 @@ async def _merged(answers: Sequence[AsyncGenerator[Piece, None]]) -> Generation:
             for task in ready:
                 index = waiting.pop(task)
                 piece = task.result()
-                yield index, piece
-                if not piece.finish:
+                if isinstance(piece, Piece):
+                    yield index, piece
+                if isinstance(piece, Prompt) or not piece.finish:
                     waiting[asyncio.ensure_future(anext(answers[index]))] = index
     finally:
         await _end(waiting)

@@ -39,9 +39,9 @@ from orchestrator.serving.replies import ChatShape, CompletionShape, Json, Shape
 from orchestrator.serving.requests import ChatRequest, CompletionRequest, parse
 
 Asked: TypeAlias = CompletionRequest | ChatRequest
-_GENERATING: dict[str, Shape] = {
-    "/v1/completions": CompletionShape(),
-    "/v1/chat/completions": ChatShape(),
+_GENERATING: dict[str, type[CompletionShape | ChatShape]] = {
+    "/v1/completions": CompletionShape,
+    "/v1/chat/completions": ChatShape,
 }
 _CARD = "/v1/models/"
 
@@ -162,7 +162,7 @@ class _Routes:
         self, engine: Engine, path: str, asked: Asked, prompts: Sequence[list[int]], send: Send
     ) -> Json | None:
         """Return the answer, or stream it but for its end and return nothing."""
-        shape = _GENERATING[path]
+        shape = _GENERATING[path](engine.token_bytes)
         limits = [_room(engine, prompt, asked.limit) for prompt in prompts]
         choices = [
             (prompt, asked.sampling(choice, limit))

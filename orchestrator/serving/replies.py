@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from orchestrator.engine import Piece
 
 Json = dict[str, Any]
+Word: TypeAlias = Callable[[int], bytes]  # what a token stands for
 
 _LEAST = -9999.0  # what OpenAI writes for a probability of nothing: JSON has no infinity
 
@@ -38,16 +39,19 @@ class CompletionShape:
     prefix = "cmpl-"
     whole = chunk = "text_completion"
 
+    def __init__(self, word: Word) -> None:
+        self._word = word
+
     def opening(self, index: int) -> None:
         """Return nothing: text begins with its first token."""
 
     def delta(self, index: int, piece: Piece, offset: int) -> Json:
         """Return the text of one token."""
-        return _completion(index, [piece], offset)
+        return _completion(index, [piece], offset, self._word)
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> Json:
         """Return all text."""
-        return _completion(index, pieces, 0)
+        return _completion(index, pieces, 0, self._word)
 
 
 class ChatShape:
@@ -56,6 +60,9 @@ class ChatShape:
     prefix = "chatcmpl-"
     whole = "chat.completion"
     chunk = "chat.completion.chunk"
+
+    def __init__(self, word: Word) -> None:
+        self._word = word
 
     def opening(self, index: int) -> Json:
         """Return the role."""
@@ -68,7 +75,7 @@ class ChatShape:
         return {
             "index": index,
             "delta": {"content": piece.text} if piece.text else {},
-            "logprobs": _chat_logprobs([piece]),
+            "logprobs": _chat_logprobs([piece], self._word),
             "finish_reason": piece.finish,
         }
 
@@ -78,7 +85,7 @@ class ChatShape:
         return {
             "index": index,
             "message": {"role": "assistant", "content": text, "refusal": None},
-            "logprobs": _chat_logprobs(pieces),
+            "logprobs": _chat_logprobs(pieces, self._word),
             "finish_reason": pieces[-1].finish,
         }
 
@@ -92,46 +99,51 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Json:
     }
 
 
-def _completion(index: int, pieces: Sequence[Piece], offset: int) -> Json:
+def _completion(index: int, pieces: Sequence[Piece], offset: int, word: Word) -> Json:
     return {
         "index": index,
         "text": "".join(piece.text for piece in pieces),
-        "logprobs": _completion_logprobs(pieces, offset),
+        "logprobs": _completion_logprobs(pieces, offset, word),
         "finish_reason": pieces[-1].finish,
     }
 
 
-def _completion_logprobs(pieces: Sequence[Piece], offset: int) -> Json | None:
+def _completion_logprobs(pieces: Sequence[Piece], offset: int, word: Word) -> Json | None:
     if pieces[0].logprob is None:
         return None
     offsets = [offset]
     for piece in pieces[:-1]:
         offsets.append(offsets[-1] + len(piece.text))
     return {
-        "tokens": [piece.token_text for piece in pieces],
+        "tokens": [_text(word(piece.token)) for piece in pieces],
         "token_logprobs": [_finite(piece.logprob) for piece in pieces],
         "top_logprobs": [
-            {text: _finite(logprob) for text, logprob in reversed(piece.top)} for piece in pieces
+            {_text(word(token)): _finite(logprob) for token, logprob in reversed(piece.top)}
+            for piece in pieces
         ],
         "text_offset": offsets,
     }
 
 
-def _chat_logprobs(pieces: Sequence[Piece]) -> Json | None:
+def _chat_logprobs(pieces: Sequence[Piece], word: Word) -> Json | None:
     if pieces[0].logprob is None:
         return None
     content = [
         {
-            **_token(piece.token_text, piece.logprob),
-            "top_logprobs": [_token(text, logprob) for text, logprob in piece.top],
+            **_token(word(piece.token), piece.logprob),
+            "top_logprobs": [_token(word(token), logprob) for token, logprob in piece.top],
         }
         for piece in pieces
     ]
     return {"content": content, "refusal": None}
 
 
-def _token(text: str, logprob: float | None) -> Json:
-    return {"token": text, "logprob": _finite(logprob), "bytes": list(text.encode())}
+def _token(word: bytes, logprob: float | None) -> Json:
+    return {"token": _text(word), "logprob": _finite(logprob), "bytes": list(word)}
+
+
+def _text(word: bytes) -> str:
+    return word.decode(errors="replace")
 
 
 def _finite(logprob: float | None) -> float:

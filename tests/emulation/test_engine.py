@@ -1,4 +1,4 @@
-"""The embedded engine on an emulated chip: it answers as on the CPU, and swaps as there."""
+"""The embedded engine on an emulated chip: it answers as on the CPU, and is updated as there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def tokens(engine: EmbeddedEngine) -> list[list[int]]:
     return await asyncio.gather(*map(one, PROMPTS))
 
 
-def test_a_device_answers_as_the_cpu_does_before_and_after_a_swap(
+def test_a_device_answers_as_the_cpu_does_before_and_after_an_update(
     npu: Interpreter, tmp_path: Path
 ) -> None:
     folders = [save_tiny_llama(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
@@ -41,7 +41,7 @@ import asyncio
 from tests.emulation.test_engine import EmbeddedEngine, HARDWARE, tokens
 engine = EmbeddedEngine(Path({str(folders[0])!r}), replace(HARDWARE, device="npu:0"), threads=1)
 result = [str(engine._model.device), asyncio.run(tokens(engine))]
-engine.swap(Path({str(folders[1])!r}), "v2")
+engine.update(Path({str(folders[1])!r}), "v2")
 result += [asyncio.run(tokens(engine)), engine.version]
 engine.close()
 """)

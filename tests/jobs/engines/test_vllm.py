@@ -121,7 +121,7 @@ def test_int8_is_served_nearly_as_its_plain_weights_are(tmp_path: Path) -> None:
 
 
 @with_vllm
-def test_a_model_of_experts_is_swapped_by_an_engine_made_anew(tmp_path: Path) -> None:
+def test_a_model_of_experts_is_updated_by_an_engine_made_anew(tmp_path: Path) -> None:
     """Runs first: a process holds one vLLM at a time."""
     folders = [tmp_path / "0", tmp_path / "1"]
     more = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
@@ -132,12 +132,12 @@ def test_a_model_of_experts_is_swapped_by_an_engine_made_anew(tmp_path: Path) ->
         save_byte_tokenizer(folder)
     engine = VllmEngine(folders[0], HARDWARE, cache_gb=0.1, **DTYPE)
     before = asyncio.run(ask_all(engine))
-    engine.swap(folders[1], "v1")  # which compares it with transformers
-    swapped = asyncio.run(ask_all(engine))
+    engine.update(folders[1], "v1")  # which compares it with transformers
+    updated = asyncio.run(ask_all(engine))
     engine.close()
-    assert swapped != before
+    assert updated != before
     fresh = VllmEngine(folders[1], HARDWARE, cache_gb=0.1, **DTYPE)
-    agree(swapped, asyncio.run(ask_all(fresh)))
+    agree(updated, asyncio.run(ask_all(fresh)))
     fresh.close()
 
 
@@ -149,13 +149,13 @@ def engine(folders: list[Path]) -> Iterator[VllmEngine]:
 
 
 @with_vllm
-def test_it_answers_as_the_embedded_engine_does_and_swaps_as_it(
+def test_it_answers_as_the_embedded_engine_does_and_is_updated_as_it(
     engine: VllmEngine, folders: list[Path], references: list[list[list[Piece]]]
 ) -> None:
     agree(asyncio.run(ask_all(engine)), references[0])
-    engine.swap(folders[1], "v1")
+    engine.update(folders[1], "v1")
     agree(asyncio.run(ask_all(engine)), references[1])
-    engine.swap(folders[0], "v0")
+    engine.update(folders[0], "v0")
     agree(asyncio.run(ask_all(engine)), references[0])
 
 
@@ -174,22 +174,22 @@ def test_it_scores_a_text_as_the_embedded_engine_does(
 
 
 @with_vllm
-def test_answers_in_flight_go_on_over_a_swap(engine: VllmEngine, folders: list[Path]) -> None:
+def test_answers_in_flight_go_on_over_an_update(engine: VllmEngine, folders: list[Path]) -> None:
     sampling = Sampling(max_tokens=200, temperature=0)
 
-    async def swap_meanwhile() -> list[list[Piece]]:
+    async def update_meanwhile() -> list[list[Piece]]:
         streams = asyncio.gather(*(ask(engine, prompt, sampling) for prompt in PROMPTS))
         while engine.statistics()["tokens"] < before + 24:  # noqa: ASYNC110 - a counter, no event
             await asyncio.sleep(0.005)
-        await asyncio.to_thread(engine.swap, folders[1], "v1")
+        await asyncio.to_thread(engine.update, folders[1], "v1")
         return await streams
 
     before = engine.statistics()["tokens"]
-    answers = asyncio.run(swap_meanwhile())
+    answers = asyncio.run(update_meanwhile())
     assert all(len(answer) == 200 or answer[-1].token == EOS for answer in answers)
     assert {piece.version for answer in answers for piece in answer} == {"v0", "v1"}
     assert engine.statistics()["cache_used"] == 0
-    engine.swap(folders[0], "v0")
+    engine.update(folders[0], "v0")
 
 
 @with_vllm
@@ -203,7 +203,7 @@ def test_weights_that_vllm_reads_wrongly_are_refused(
     with monkeypatch.context() as patched:
         patched.setattr(engine._batch, "_read", lambda _: right(folders[0]))
         with pytest.raises(ValueError, match="log-probabilities for a plain prompt differ"):
-            engine.swap(folders[1], "v1")
+            engine.update(folders[1], "v1")
     assert engine.version == "v0"
     agree(asyncio.run(ask_all(engine)), references[0])
 

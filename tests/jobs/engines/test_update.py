@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from jobs.engines.echo import EchoEngine
+from jobs.engines.echo import SLOTS, EchoEngine
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.fast_forward import FastForward
 from orchestrator.engine import Piece, Sampling
@@ -60,11 +60,11 @@ def greedy(engine: EmbeddedEngine) -> list[list[tuple[int, float | None]]]:
     return [[(piece.token, piece.logprob) for piece in answer] for answer in answers]
 
 
-def test_after_a_swap_answers_equal_those_of_a_fresh_engine_bit_for_bit(
+def test_after_an_update_answers_equal_those_of_a_fresh_engine_bit_for_bit(
     engine: EmbeddedEngine, fresh: EmbeddedEngine, new: Path
 ) -> None:
     before = greedy(engine)
-    engine.swap(new, "v2")
+    engine.update(new, "v2")
     assert engine.version == "v2"
     assert greedy(engine) == greedy(fresh) != before
 
@@ -81,15 +81,15 @@ def test_answers_in_flight_go_on_as_the_new_weights_would_from_there(
             begun.set()
         return pieces
 
-    async def swap_meanwhile() -> list[list[Piece]]:
+    async def update_meanwhile() -> list[list[Piece]]:
         begun = [asyncio.Event() for _ in PROMPTS]
         streams = [asyncio.create_task(stream(*each)) for each in zip(PROMPTS, begun, strict=True)]
         for event in begun:
             await event.wait()
-        await asyncio.to_thread(engine.swap, new, "v2")
+        await asyncio.to_thread(engine.update, new, "v2")
         return await asyncio.gather(*streams)
 
-    for prompt, pieces in zip(PROMPTS, asyncio.run(swap_meanwhile()), strict=True):
+    for prompt, pieces in zip(PROMPTS, asyncio.run(update_meanwhile()), strict=True):
         versions = [piece.version for piece in pieces]
         first = versions.index("v2")
         assert versions == ["v1"] * first + ["v2"] * (len(pieces) - first)
@@ -165,7 +165,7 @@ def test_a_folder_that_does_not_fit_is_refused_and_the_old_one_serves_on(
     folder = shutil.copytree(new, tmp_path / "bad")
     damage(folder)
     with pytest.raises(ValueError, match=told):
-        engine.swap(folder, "v2")
+        engine.update(folder, "v2")
     assert engine.version == "v1"
     assert greedy(engine) == before
 
@@ -175,7 +175,7 @@ def test_a_folder_of_weights_alone_fits(
 ) -> None:
     for name in ("config.json", WEIGHTS):
         shutil.copy(new / name, tmp_path)
-    engine.swap(tmp_path, "v2")
+    engine.update(tmp_path, "v2")
     assert greedy(engine) == greedy(fresh)
 
 
@@ -186,7 +186,7 @@ def test_a_pass_that_computes_otherwise_than_the_model_is_refused(
     right = FastForward.__call__
     monkeypatch.setattr(FastForward, "__call__", lambda *given: right(*given).roll(1, -1))
     with pytest.raises(ValueError, match="log-probabilities for a plain prompt differ by 1"):
-        engine.swap(new, "v2")
+        engine.update(new, "v2")
     with pytest.raises(ValueError, match="log-probabilities for a plain prompt differ by 1"):
         EmbeddedEngine(new, HARDWARE)
     monkeypatch.undo()
@@ -207,15 +207,15 @@ def test_a_closed_engine_takes_no_weights(old: Path, new: Path) -> None:
     engine = EmbeddedEngine(old, HARDWARE, threads=1)
     engine.close()
     with pytest.raises(RuntimeError, match="the engine is closed"):
-        engine.swap(new, "v2")
+        engine.update(new, "v2")
 
 
 def test_an_echo_takes_the_version_of_a_folder_that_is_there(tmp_path: Path) -> None:
     engine = EchoEngine(tmp_path, HARDWARE)
     assert engine.version == tmp_path.name
-    engine.swap(tmp_path, "v2")
+    engine.update(tmp_path, "v2")
     with pytest.raises(ValueError, match="no model folder"):
-        engine.swap(tmp_path / "none", "v3")
+        engine.update(tmp_path / "none", "v3")
 
     async def versions() -> set[str]:
         return {piece.version async for piece in engine.generate([104, 105], Sampling())}
@@ -226,5 +226,6 @@ def test_an_echo_takes_the_version_of_a_folder_that_is_there(tmp_path: Path) -> 
         "waiting": 0,
         "held": 0,
         "tokens": 2,
+        "slots": SLOTS,
         "cache_used": 0.0,
     }
