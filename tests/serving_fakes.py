@@ -9,6 +9,7 @@ from orchestrator.core.endpoints import Deployment, EndpointEvent, EndpointLife,
 from orchestrator.core.errors import ConflictError, ServingError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.keys import ApiKey
+from orchestrator.core.probes import Answer, Probe
 from orchestrator.core.rollout import Figures
 from orchestrator.messages import Failed, Message, PoolState, RevisionStatus, Succeeded
 
@@ -102,10 +103,18 @@ class MemoryEndpoints:
 
 @dataclass
 class FakeTraffic:
-    """The port `Traffic`: figures that a test sets, answers by model and revision."""
+    """The port `Traffic`: figures that a test sets, and answers by model and revision.
+
+    A revision answers by its text in `answer_of`, by log-probabilities in `scores_of`, by the
+    status in `status_of` (by revision, or by revision and path), else alike.
+    """
 
     told: dict[str, Figures] = field(default_factory=dict)
     answer_of: dict[str, str] = field(default_factory=dict)
+    scores_of: dict[str, list[float]] = field(default_factory=dict)
+    status_of: dict[str, int] = field(default_factory=dict)
+    seconds_of: dict[str, float] = field(default_factory=dict)
+    asked: list[tuple[str, Probe]] = field(default_factory=list)
     ready: bool = True
     away: bool = False
     crowd: int = 0
@@ -122,6 +131,16 @@ class FakeTraffic:
     def answers(self, endpoint: str) -> bool:
         return self.ready and bool(endpoint)
 
-    def probe(self, url: str, token: str, model: str, prompt: str) -> str:
-        assert token, model
-        return self.answer_of.get(url.rpartition("/")[2], f"<{prompt}>")
+    def ask(self, url: str, token: str, probe: Probe) -> Answer:
+        assert token
+        name = url.rpartition("/")[2]
+        self.asked.append((name, probe))
+        status = self.status_of.get(name + probe.path, self.status_of.get(name, 200))
+        if status != 200:
+            return Answer(status, 0.01, {"error": "as a test wants it"})
+        body = probe.body or {}
+        text = self.answer_of.get(name, f"<{body.get('prompt')}>")
+        choice: dict[str, object] = {"text": text, "message": {"content": text}}
+        if body.get("echo") and name in self.scores_of:
+            choice["logprobs"] = {"token_logprobs": [None, *self.scores_of[name]]}
+        return Answer(200, self.seconds_of.get(name, 0.01), {"choices": [choice]})

@@ -5,25 +5,23 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from orchestrator.core.errors import ServingError
-from orchestrator.core.rollout import NOTHING, Figures
+from orchestrator.core.probes import Answer, Probe
+from orchestrator.core.rollout import Figures, Times
 
 _SECONDS = 10.0
-_TOKENS = 16
 _LINE = re.compile(r"(?P<name>\w+)\{(?P<labels>[^}]*)\} (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-_FIELDS = {
-    "orchestrator_requests_total": "requests",
-    "orchestrator_errors_total": "errors",
-    "orchestrator_time_to_first_token_seconds_sum": "first",
-    "orchestrator_time_to_first_token_seconds_count": "firsts",
-    "orchestrator_time_per_output_token_seconds_sum": "each",
-    "orchestrator_time_per_output_token_seconds_count": "eachs",
+_REQUESTS, _ERRORS = "orchestrator_requests_total", "orchestrator_errors_total"
+_TIMES = {
+    "orchestrator_time_to_first_token_seconds": "first",
+    "orchestrator_time_per_output_token_seconds": "each",
+    "orchestrator_request_seconds": "whole",
 }
 
 
@@ -57,15 +55,18 @@ class GatewayTraffic:
             return False
         return gauge_in(text, "orchestrator_replicas", endpoint) > 0
 
-    def probe(self, url: str, token: str, model: str, prompt: str) -> str:
-        """Return the greedy answer of the replica at `url`, asked directly.
-
-        Raises:
-            ServingError: It answers by an error, or not at all.
-        """
-        body = {"model": model, "prompt": prompt, "max_tokens": _TOKENS, "temperature": 0}
-        said = json.loads(_ask(f"{url}/v1/completions", json.dumps(body), token))
-        return str(said["choices"][0]["text"])
+    def ask(self, url: str, token: str, probe: Probe) -> Answer:
+        """Put a question to the replica at `url`, past the gateway."""
+        body = None if probe.body is None else json.dumps(probe.body)
+        began = time.monotonic()
+        try:
+            status, said = _exchange(f"{url}{probe.path}", body, token)
+            content: object = json.loads(said)
+        except ServingError:
+            return Answer(0, time.monotonic() - began)
+        except ValueError:
+            content = said
+        return Answer(status, time.monotonic() - began, content)
 
 
 def figures_in(text: str, endpoint: str) -> Mapping[str, Figures]:
@@ -74,15 +75,48 @@ def figures_in(text: str, endpoint: str) -> Mapping[str, Figures]:
     The gateway counts what a revision answered and what its replicas failed to: together those
     are the requests that it was given.
     """
-    found: dict[str, Figures] = defaultdict(lambda: NOTHING)
+    series: dict[str, _Series] = defaultdict(_Series)
     for line in _LINE.finditer(text):
-        field = _FIELDS.get(line["name"])
         labels = dict(_LABEL.findall(line["labels"]))
-        if field and labels.get("endpoint") == endpoint:
-            before = found[labels["revision"]]
-            sum_ = getattr(before, field) + float(line["value"])
-            found[labels["revision"]] = replace(before, **{field: sum_})
-    return {name: replace(one, requests=one.requests + one.errors) for name, one in found.items()}
+        if labels.get("endpoint") == endpoint and "revision" in labels:
+            series[labels["revision"]].add(line["name"], labels, float(line["value"]))
+    return {name: one.figures() for name, one in series.items() if one.counted}
+
+
+class _Series:
+    """What was counted of one revision, over all its pools."""
+
+    def __init__(self) -> None:
+        self._errors = 0.0
+        self._statuses: dict[int, float] = defaultdict(float)
+        self._times: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self.counted = False
+
+    def add(self, name: str, labels: Mapping[str, str], value: float) -> None:
+        base, _, part = name.rpartition("_")
+        if name == _ERRORS:
+            self._errors += value
+        elif name == _REQUESTS:
+            self._statuses[int(labels["status"])] += value
+        elif base in _TIMES:
+            self._times[_TIMES[base]][labels.get("le", part)] += value
+        else:
+            return
+        self.counted = True
+
+    def figures(self) -> Figures:
+        return Figures(
+            requests=sum(self._statuses.values()) + self._errors,
+            errors=self._errors,
+            statuses=dict(self._statuses),
+            **{field: _times(told) for field, told in self._times.items()},
+        )
+
+
+def _times(told: Mapping[str, float]) -> Times:
+    bounds = told.keys() - {"count", "sum", "created", "+Inf"}
+    buckets = {float(bound): told[bound] for bound in bounds}
+    return Times(told.get("count", 0.0), told.get("sum", 0.0), tuple(sorted(buckets.items())))
 
 
 def gauge_in(text: str, name: str, endpoint: str) -> int:
@@ -92,7 +126,14 @@ def gauge_in(text: str, name: str, endpoint: str) -> int:
     return round(sum(float(one["value"]) for one in ours))
 
 
-def _ask(url: str, body: str | None = None, token: str = "") -> str:
+def _ask(url: str) -> str:
+    status, said = _exchange(url)
+    if status >= http.client.BAD_REQUEST:
+        raise ServingError(f"{url!r} answers {status}: {said[:200]!r}")
+    return said
+
+
+def _exchange(url: str, body: str | None = None, token: str = "") -> tuple[int, str]:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=_SECONDS)
     headers = {"Content-Type": "application/json"}
@@ -101,11 +142,8 @@ def _ask(url: str, body: str | None = None, token: str = "") -> str:
     try:
         connection.request("POST" if body else "GET", parts.path, body, headers)
         answer = connection.getresponse()
-        said = answer.read().decode(errors="replace")
+        return answer.status, answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
         raise ServingError(f"nothing answers at {url!r}: {error!r}") from error
     finally:
         connection.close()
-    if answer.status >= http.client.BAD_REQUEST:
-        raise ServingError(f"{url!r} answers {answer.status}: {said[:200]!r}")
-    return said

@@ -137,7 +137,7 @@ def _row(life: EndpointLife, one: Revision, seen: Seen, told: Figures) -> tuple[
         tables.dollars(price),
         f"{told.requests:.0f}",
         f"{told.errors:.0f}",
-        f"{told.to_first * 1e3:.0f} ms" if told.firsts else "-",
+        f"{told.to_first * 1e3:.0f} ms" if told.first.count else "-",
         state,
     )
 

@@ -133,14 +133,17 @@ class Rollout:
     Attributes:
         steps: Percent of the traffic that it gets, one after the other; without steps it gets
             none until somebody moves traffic. The first revision gets all at once.
-        hold: Seconds at each step; after the last one the old revision is retired.
-        requests: Requests it must have answered at a step before it is judged. A hold in which
-            fewer come is no reason to go back.
-        error_rate: How much larger its share of failed requests may be than that of the old one.
-        slower: How many times as long as the old one it may take to the first token, or a token.
-        probes: Prompts that both answer greedily before any traffic moves. Where there are none,
-            a revision with the same model is asked some of our own.
-        agreement: Share of the probes that both must answer alike.
+        hold: Seconds at each step, at the least; after the last one the old revision is retired.
+        requests: Requests that it must have answered at a step before the next one. Where fewer
+            come, the rollout asks both revisions itself until it has the number.
+        error_rate: How much larger its share of requests without success may be than that of the
+            old one; refusals (400 and the like) that the old one does not give count.
+        slower: How many times as long as the old one it may take to the first token, a token, or
+            for a whole answer.
+        probes: Prompts that both are asked before any traffic moves, and while it is thin; some
+            of our own where there are none.
+        agreement: Share of the probes that both must answer alike, where one model is served by
+            both and one of them tells no log-probabilities; else those are compared.
         shadow: Whether it gets copies of requests during one hold before the first step.
         overflow: Whether it takes over nothing: it gets what finds no room at the others, alone.
     """

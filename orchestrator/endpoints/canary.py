@@ -1,44 +1,66 @@
-"""A new revision beside the old one: equal answers before traffic moves, figures while it does."""
+"""A new revision beside the old one: asked the same before traffic moves, counted while it does.
+
+Both are asked by the rollout itself, past the gateway: the routes that clients use, before the new
+one gets any share, and whenever clients are too few for a verdict. A language model has the routes
+of completions and of chats; an engine that predicts is asked what its endpoint's config says, or
+else whether it is ready.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from orchestrator.core.endpoints import Deployment, Revision
 from orchestrator.core.errors import ServingError
 from orchestrator.core.policy import Rollout
-from orchestrator.core.rollout import NOTHING, Figures, disagreement, judge
+from orchestrator.core.probes import (
+    PROMPTS,
+    TEXTS,
+    Answer,
+    Probe,
+    apart,
+    chat,
+    completion,
+    disagreement,
+    limit,
+    scores_of,
+    scoring,
+    text_of,
+)
+from orchestrator.core.rollout import (
+    NOTHING,
+    Evidence,
+    Figures,
+    Standing,
+    Verdict,
+    judge,
+    times_of,
+)
 from orchestrator.ports import EndpointStore, Traffic
 
-# Asked where the config names no probes, and both revisions have the same model.
-PROBES = ("12 + 30 =", "The quick brown fox", "def add(a, b):", "1 2 3 4")
+Answers = Sequence[Answer]
+SECONDS_BETWEEN_LOOKS = 0.5
+MOST_PROBES = 4  # a look: who looks has more to do
+LEAST_PROBES = 2.0  # a step: clients who ask nonsense alone get no good answer from anybody
+AWAY = Verdict(Standing.UNSURE, "the gateway does not tell its figures")
 
 
 class Canary:
-    """What `traffic` tells of a new revision, `made`, and of `old`, which led when it came."""
+    """What is known of a new revision, and of `old`, which led when it came."""
 
     def __init__(
-        self, traffic: Traffic, store: EndpointStore, old: Revision | None, made: Deployment
+        self, traffic: Traffic, store: EndpointStore, old: Revision | None, new: Deployment
     ) -> None:
         self._traffic = traffic
         self._store = store
-        self._old, self._made = old, made
-        self._began: Mapping[str, Figures] = {}
-        self._last: tuple[Figures, Figures] = NOTHING, NOTHING
-
-    def compare(self, rules: Rollout) -> str:
-        """Return why the answers to the probes differ too much, or nothing.
-
-        Raises:
-            ServingError: A replica does not answer.
-        """
-        old = self._old.deployment if self._old else None
-        same = old is not None and old.model.digest == self._made.model.digest
-        probes = rules.probes or (PROBES if same else ())
-        if old is None or not probes or self.alone:
-            return ""
-        theirs, ours = (self._answers(one, probes) for one in (old, self._made))
-        return disagreement(rules, theirs, ours)
+        self._old, self._new = old, new
+        self._began: Mapping[str, Figures] | None = None
+        self._step: Mapping[str, Figures] = {}
+        self._probed: dict[int, Figures] = {}
+        self._probes: tuple[Probe, ...] = ()
+        self._asked = 0
+        self._last = Evidence(), Evidence()
 
     @property
     def alone(self) -> bool:
@@ -46,55 +68,168 @@ class Canary:
         old = self._old.deployment if self._old else None
         if old is None:
             return False
-        return not self._store.replicas().get((old.endpoint.name, old.revision))
+        return not self._urls(old)
+
+    def compare(self, rules: Rollout) -> str:
+        """Return why the new revision must not get any traffic, or nothing.
+
+        Raises:
+            ServingError: A revision has no replica.
+        """
+        probes = self._questions(rules)
+        old = None if self.alone or self._old is None else self._old.deployment
+        ours = self._answers(self._new, probes)
+        theirs = self._answers(old, probes) if old else ours
+        answered = [n for n, answer in enumerate(theirs) if answer.good]
+        self._probes = tuple(probes[n] for n in answered)
+        if not any(answer.good for answer in ours):
+            return f"it answers none of {len(ours)} probes: {_said(ours[0])}"
+        failing = _failing(probes, theirs, ours)
+        if failing or old is None or not self._same(old):
+            return failing
+        return self._apart(rules, old, (theirs, ours))
+
+    def probe(self, rules: Rollout) -> None:
+        """Ask both a few questions more, unless clients and probes are enough for a verdict.
+
+        They are so many that a hold suffices, as far as that goes.
+        """
+        looks = max(rules.hold / SECONDS_BETWEEN_LOOKS, 1.0)
+        for _ in range(min(math.ceil(rules.requests / looks), MOST_PROBES)):
+            self._probe(rules)
+
+    def _probe(self, rules: Rollout) -> None:
+        step = self._last[1].step.requests
+        asked = self._probed.get(self._new.revision, NOTHING).requests
+        enough = asked >= LEAST_PROBES and step + asked >= rules.requests
+        if not self._probes or (enough and not judge(rules, *self._last).doubtful):
+            return
+        probe = self._probes[self._asked % len(self._probes)]
+        self._asked += 1
+        old = self._old.deployment if self._old else None
+        for revision in (self._new, old):
+            urls = self._urls(revision) if revision else ()
+            if revision is not None and urls:
+                url = urls[self._asked % len(urls)]
+                answer = self._traffic.ask(url, revision.token, probe)
+                before = self._probed.get(revision.revision, NOTHING)
+                self._probed[revision.revision] = before.plus(_counted(answer))
 
     def begin(self) -> None:
-        """Count from now on."""
-        try:
-            self._began = self._traffic.figures(self._made.endpoint.name)
-        except ServingError:
-            self._began = {}
+        """Count a step from now on."""
+        self._step = self._figures() or {}
+        if self._began is None:
+            self._began = self._step
+        self._probed = {}
 
-    def verdict(self, rules: Rollout) -> str:
-        """Return why the new revision must go back, or nothing."""
-        try:
-            now = self._traffic.figures(self._made.endpoint.name)
-        except ServingError:
-            return ""  # a gateway that begins anew; its clients tell by themselves
-        old = self._of(now, self._old.name if self._old else None)
-        new = self._of(now, self._name)
-        if old.requests or self._last == (NOTHING, NOTHING):
-            self._last = old, new
-        else:  # the old one has no traffic any more: its last figures stay
-            old, self._last = self._last[0], (self._last[0], new)
+    def verdict(self, rules: Rollout) -> Verdict:
+        """Return how the new revision stands."""
+        now = self._figures()
+        if now is None:
+            return AWAY
+        old = self._evidence(now, self._old.number if self._old else None)
+        new = self._evidence(now, self._new.revision)
+        if self._last[0].step.requests and not old.step.requests:
+            # The old one has no traffic any more: what it last did stays the measure.
+            old = Evidence(traffic=old.traffic, step=self._last[0].step, probes=old.probes)
+        self._last = old, new
         return judge(rules, old, new)
 
     def figures(self) -> Mapping[str, float]:
         """Return the figures of the last step, for the record."""
-        old, new = self._last
-        if not new.requests:
+        old, new = (one.step for one in self._last)
+        probes = self._last[1].probes.requests
+        if not new.requests and not probes:
             return {}
         return {
             "canary/requests": new.requests,
+            "canary/probes": probes,
             "canary/error_rate": new.error_rate,
             "canary/ttft_ms": 1e3 * new.to_first,
             "canary/old_ttft_ms": 1e3 * old.to_first,
             "canary/token_ms": 1e3 * new.per_token,
             "canary/old_token_ms": 1e3 * old.per_token,
+            "canary/answer_p50_ms": 1e3 * new.whole.quantile(0.5),
+            "canary/answer_p95_ms": 1e3 * new.whole.quantile(0.95),
         }
 
-    @property
-    def _name(self) -> str:
-        return f"r{self._made.revision}"
+    # --- what was counted ------------------------------------------------------------------------
 
-    def _of(self, now: Mapping[str, Figures], name: str | None) -> Figures:
-        if name is None:
-            return NOTHING
-        return now.get(name, NOTHING).since(self._began.get(name, NOTHING))
+    def _figures(self) -> Mapping[str, Figures] | None:
+        try:
+            return self._traffic.figures(self._new.endpoint.name)
+        except ServingError:
+            return None  # a gateway that begins anew; its clients tell by themselves
 
-    def _answers(self, one: Deployment, probes: tuple[str, ...]) -> list[str]:
-        urls = self._store.replicas().get((one.endpoint.name, one.revision), ())
+    def _evidence(self, now: Mapping[str, Figures], number: int | None) -> Evidence:
+        if number is None:
+            return Evidence()
+        name = f"r{number}"
+        total = now.get(name, NOTHING)
+        return Evidence(
+            traffic=total.since((self._began or {}).get(name, NOTHING)),
+            step=total.since(self._step.get(name, NOTHING)),
+            probes=self._probed.get(number, NOTHING),
+        )
+
+    # --- what is asked ---------------------------------------------------------------------------
+
+    def _questions(self, rules: Rollout) -> tuple[Probe, ...]:
+        """Return what both are asked: each prompt by both routes, or what a predictor takes."""
+        name = self._new.endpoint.name
+        prompts = rules.probes or PROMPTS
+        return tuple(route(name, prompt) for prompt in prompts for route in (completion, chat))
+
+    def _urls(self, revision: Deployment) -> tuple[str, ...]:
+        place = (revision.endpoint.name, revision.revision)
+        return self._store.replicas().get(place, ())
+
+    def _answers(self, revision: Deployment, probes: Sequence[Probe]) -> Answers:
+        urls = self._urls(revision)
         if not urls:
-            raise ServingError(f"{one.application} has no replica that answers")
-        name = one.endpoint.name
-        return [self._traffic.probe(urls[0], one.token, name, prompt) for prompt in probes]
+            raise ServingError(f"{revision.application} has no replica that answers")
+        return [self._traffic.ask(urls[0], revision.token, probe) for probe in probes]
+
+    def _same(self, old: Deployment) -> bool:
+        """Whether both serve what was trained once, in whatever format."""
+        return old.model.digest == self._new.model.digest
+
+    def _apart(self, rules: Rollout, old: Deployment, answers: tuple[Answers, Answers]) -> str:
+        """Return why two revisions of one model answer too differently, or nothing."""
+        name = self._new.endpoint.name
+        asked = [scoring(name, text) for text in (*TEXTS, *rules.probes)]
+        scores = [
+            [scores_of(answer) for answer in self._answers(revision, asked)]
+            for revision in (old, self._new)
+        ]
+        both = [pair for pair in zip(*scores, strict=True) if pair[0] and pair[1]]
+        if both:
+            theirs, ours = zip(*both, strict=True)
+            return apart(theirs, ours, limit((old.format, self._new.format), {}))
+        pairs = [(a, b) for a, b in zip(*answers, strict=True) if a.good]
+        texts = [[text_of(answer) for answer in column] for column in zip(*pairs, strict=True)]
+        return disagreement(rules.agreement, *texts) if texts else ""
+
+
+def _failing(probes: Sequence[Probe], theirs: Answers, ours: Answers) -> str:
+    """Return which route the new revision answers by nothing good, though the old one does."""
+    for path in dict.fromkeys(probe.path for probe in probes):
+        mine = [n for n, probe in enumerate(probes) if probe.path == path]
+        if any(ours[n].good for n in mine) or not all(theirs[n].good for n in mine):
+            continue
+        return f"it fails {len(mine)} of {len(mine)} probes of {path}: {_said(ours[mine[0]])}"
+    return ""
+
+
+def _said(answer: Answer) -> str:
+    if not answer.status:
+        return f"nothing came within {answer.seconds:.0f} s"
+    return f"{answer.status}, {str(answer.body)[:120]!r}"
+
+
+def _counted(answer: Answer) -> Figures:
+    """Return one answer as figures."""
+    if not answer.status:
+        return Figures(requests=1.0, errors=1.0, whole=times_of(answer.seconds))
+    statuses = {answer.status: 1.0}
+    return Figures(requests=1.0, statuses=statuses, whole=times_of(answer.seconds))

@@ -21,15 +21,15 @@ from orchestrator.core.endpoints import (
 )
 from orchestrator.core.errors import ConflictError, OrchestratorError, ServingError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.rollout import shares
-from orchestrator.endpoints.canary import Canary
+from orchestrator.core.rollout import Standing, Verdict, shares
+from orchestrator.endpoints.canary import SECONDS_BETWEEN_LOOKS, Canary
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Replicas, Traffic
 
 SECONDS_TO_ANSWER = 60.0
 READY = "it is ready, and gets traffic when somebody moves it"
-SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_OF_DOUBT = 600.0  # without a verdict, until the old revision has it all again
 SECONDS_OF_GRACE = 2.0  # until every gateway has seen that a revision gets no traffic any more
 
 
@@ -39,7 +39,10 @@ class _BackError(Exception):
 
 @dataclass(slots=True)
 class _Rollout:
-    """A revision on its way; `step` counts its steps, -1 before the first."""
+    """A revision on its way; `step` counts its steps, -1 before the first.
+
+    `doubted` is since when it gets copies alone, because its figures at a step were in doubt.
+    """
 
     made: Deployment
     began: float
@@ -52,6 +55,7 @@ class _Rollout:
     looked: float = -math.inf
     shadowed: bool = False
     canary: Canary | None = None
+    doubted: float | None = None
 
     @property
     def name(self) -> str:
@@ -167,17 +171,41 @@ class Rollouts:
 
     def _held(self, rollout: _Rollout, now: float) -> list[Message]:
         """Judge the new revision, and go on when it has been at this step for long enough."""
-        rules = rollout.made.endpoint.rollout
-        assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
-        why = rollout.canary.verdict(rules)
-        if why:
-            raise _BackError(f"at {self._share(rollout)} %: {why}")
+        rules, canary = rollout.made.endpoint.rollout, rollout.canary
+        assert canary is not None, "it watches since it is ready"  # noqa: S101
+        canary.probe(rules)
+        verdict = canary.verdict(rules)
+        if verdict.standing is Standing.WORSE:
+            raise _BackError(f"at {self._share(rollout)} %: {verdict.reason}")
         last = rollout.step == len(rules.steps) - 1
         if now - rollout.since < max(rules.hold, SECONDS_OF_GRACE if last else 0.0):
             return []
         if not rules.steps:
             return self._done(rollout, READY)
+        if verdict.standing is Standing.UNSURE and not canary.alone:
+            return self._doubt(rollout, verdict, now)
+        if rollout.doubted is not None:
+            return self._resume(rollout)
         return self._finish(rollout) if last else self._next_step(rollout)
+
+    def _doubt(self, rollout: _Rollout, verdict: Verdict, now: float) -> list[Message]:
+        """Wait for a verdict: on copies, which harm nobody, where figures speak against it."""
+        since = rollout.since if rollout.doubted is None else rollout.doubted
+        if now - since > rollout.made.endpoint.rollout.hold + SECONDS_OF_DOUBT:
+            share = self._share(rollout)
+            raise _BackError(
+                f"at {share} %: no verdict after {now - since:.0f} s: {verdict.reason}"
+            )
+        if not verdict.doubtful or rollout.doubted is not None or not self._share(rollout):
+            return []
+        rollout.doubted = now
+        reason = f"copies alone: {verdict.reason}"
+        return self._move(rollout, rollout.old or {}, reason, shadow=rollout.number)
+
+    def _resume(self, rollout: _Rollout) -> list[Message]:
+        """Give it the share of its step again: the doubt is gone."""
+        rollout.doubted = None
+        return self._step(rollout, f"r{rollout.number} answers as the old revision does")
 
     def _first_step(self, rollout: _Rollout) -> list[Message]:
         rules = rollout.made.endpoint.rollout
@@ -216,11 +244,13 @@ class Rollouts:
 
     def _next_step(self, rollout: _Rollout) -> list[Message]:
         rollout.step += 1
+        return self._step(rollout, f"rollout of r{rollout.number} on {rollout.made.pool.name}")
+
+    def _step(self, rollout: _Rollout, reason: str) -> list[Message]:
         rollout.since = self._clock.monotonic()
         wanted = shares(self._share(rollout), rollout.number, rollout.old or {})
         assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
         rollout.canary.begin()
-        reason = f"rollout of r{rollout.number} on {rollout.made.pool.name}"
         return self._move(rollout, wanted, reason)
 
     def _move(
@@ -279,7 +309,7 @@ class Rollouts:
         steps = rollout.made.endpoint.rollout.steps
         if not rollout.old:
             return WHOLE
-        return steps[rollout.step] if rollout.step >= 0 else 0
+        return steps[rollout.step] if rollout.step >= 0 and rollout.doubted is None else 0
 
     def _take_back(
         self, rollout: _Rollout, why: str, kind: FailureKind = FailureKind.ROLLED_BACK

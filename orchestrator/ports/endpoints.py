@@ -7,6 +7,7 @@ from typing import Protocol
 
 from orchestrator.core.endpoints import EndpointEvent, EndpointLife
 from orchestrator.core.keys import ApiKey
+from orchestrator.core.probes import Answer, Probe
 from orchestrator.core.rollout import Figures
 
 
@@ -82,10 +83,9 @@ class Traffic(Protocol):
         """Whether the gateway knows a replica for the endpoint."""
         ...
 
-    def probe(self, url: str, token: str, model: str, prompt: str) -> str:
-        """Return the greedy answer of the replica at `url`, asked directly.
+    def ask(self, url: str, token: str, probe: Probe) -> Answer:
+        """Put a question to the replica at `url`, past the gateway.
 
-        Raises:
-            ServingError: It answers by an error, or not at all.
+        Never raises: a replica that does not answer has the status 0.
         """
         ...

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.adapters.gateway import GatewayTraffic, figures_in, gauge_in
 from orchestrator.core.errors import ServingError
-from orchestrator.core.rollout import Figures
+from orchestrator.core.probes import completion
+from orchestrator.core.rollout import Figures, Times
 
 TEXT = """# HELP orchestrator_requests_total Answered by a revision.
 orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",status="200"} 90.0
@@ -16,6 +17,7 @@ orchestrator_errors_total{endpoint="chat",revision="r2",pool="b",kind="unreachab
 orchestrator_time_to_first_token_seconds_sum{endpoint="chat",revision="r1",pool="a"} 9.0
 orchestrator_time_to_first_token_seconds_count{endpoint="chat",revision="r1",pool="a"} 90.0
 orchestrator_time_to_first_token_seconds_bucket{endpoint="chat",revision="r1",le="1"} 90.0
+orchestrator_time_to_first_token_seconds_bucket{endpoint="chat",revision="r1",le="+Inf"} 90.0
 orchestrator_replicas{endpoint="chat",revision="r1",pool="a"} 2.0
 orchestrator_replicas{endpoint="other",revision="r1",pool="a"} 1.0
 """
@@ -23,7 +25,11 @@ orchestrator_replicas{endpoint="other",revision="r1",pool="a"} 1.0
 
 def test_figures_are_those_of_the_endpoint_by_revision() -> None:
     assert figures_in(TEXT, "chat") == {
-        "r1": Figures(requests=95.0, first=9.0, firsts=90.0),
+        "r1": Figures(
+            requests=95.0,
+            statuses={200: 90.0, 400: 5.0},
+            first=Times(90.0, 9.0, ((1.0, 90.0),)),
+        ),
         "r2": Figures(requests=3.0, errors=3.0),
     }
     assert figures_in(TEXT, "nothing") == {}
@@ -38,3 +44,10 @@ def test_a_gateway_that_is_away_is_told() -> None:
     with pytest.raises(ServingError, match=r"nothing answers at 'http://127.0.0.1:9/metrics'"):
         away.figures("chat")
     assert not away.answers("chat")
+
+
+def test_a_replica_that_does_not_answer_has_no_status() -> None:
+    answer = GatewayTraffic("http://127.0.0.1:9").ask(
+        "http://127.0.0.1:9", "token", completion("chat", "1 + 1 =")
+    )
+    assert (answer.status, answer.good) == (0, False)

@@ -16,7 +16,7 @@ from orchestrator.core.endpoints import (
 )
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.policy import Rollout
-from orchestrator.core.rollout import Figures
+from orchestrator.core.rollout import Figures, Times
 from orchestrator.endpoints.revisions import end
 from orchestrator.endpoints.rollout import Rollouts
 from orchestrator.messages import Failed, Message, Points, Succeeded
@@ -26,7 +26,8 @@ from tests.interposed import Interposed
 from tests.serving_fakes import FakeReplicas, FakeTraffic, MemoryEndpoints
 
 RULES = Rollout(steps=(10, 50, 100), hold=10.0, requests=20)
-GOOD = Figures(requests=100, errors=0, first=10.0, firsts=100, each=1.0, eachs=100)
+FIRST, EACH = (Times(100, seconds, ((10.0, 100.0),)) for seconds in (10.0, 1.0))
+GOOD = Figures(requests=100, statuses={200: 100.0}, first=FIRST, each=EACH)
 
 
 class Bench:
@@ -114,9 +115,16 @@ def test_a_revision_takes_over_step_by_step_and_the_old_one_is_retired(bench: Be
 @pytest.mark.parametrize(
     ("new", "why"),
     [
-        (replace(GOOD, errors=10), "10.0% of 100 requests failed, 0.0% at the old"),
-        (replace(GOOD, first=30.0), "time to the first token is 300.0 ms, 100.0 ms"),
-        (replace(GOOD, each=5.0), "time per token is 50.0 ms, 10.0 ms"),
+        (replace(GOOD, errors=20), "20.0% of 100 requests failed, 0.0% at the old"),
+        (replace(GOOD, statuses={200: 70.0, 400: 30.0}), "refused (most by 400), 0.0% at the"),
+        (
+            replace(GOOD, first=replace(FIRST, sum=30.0)),
+            "first token is 300.0 ms in the mean, 100.0 ms",
+        ),
+        (
+            replace(GOOD, each=replace(EACH, sum=5.0)),
+            "time per token is 50.0 ms in the mean, 10.0",
+        ),
     ],
 )
 def test_a_breach_gives_the_traffic_back_and_says_why(
@@ -135,13 +143,21 @@ def test_a_breach_gives_the_traffic_back_and_says_why(
     assert list(bench.replicas.there) == ["chat.r1"]
 
 
-def test_few_requests_and_a_gateway_that_is_away_are_no_reason_to_go_back(bench: Bench) -> None:
-    bench.traffic.told = {"r2": Figures(requests=5, errors=5)}
+def test_a_rollout_holds_while_the_gateway_is_away_and_goes_on_with_it(bench: Bench) -> None:
     bench.traffic.away = True
     asked = bench.asked("b", 2)
-    bench.go(asked, 12.0)
+    bench.go(asked, 120.0)
+    assert bench.shares == {1: 90, 2: 10}
     bench.traffic.away = False
     assert isinstance(bench.on(asked)[-1], Succeeded)
+
+
+def test_a_gateway_that_stays_away_ends_a_rollout_in_the_end(bench: Bench) -> None:
+    bench.traffic.away = True
+    kind, evidence = failure(bench.go(bench.asked("b", 2), 700.0))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "no verdict after" in evidence
+    assert bench.shares == {1: 100}
 
 
 def test_what_can_not_be_deployed_leaves_the_old_revision_alone(bench: Bench) -> None:
@@ -180,8 +196,63 @@ def test_the_same_model_must_answer_probes_alike_before_it_gets_traffic(bench: B
     bench.traffic.answer_of["chat.r2"] = "garbage"
     kind, evidence = failure(bench.go(bench.asked("b", 2)))
     assert kind is FailureKind.ROLLED_BACK
-    assert "0 of 4 probes are answered alike, 90% are wanted; 'garbage'" in evidence
+    assert "0 of 8 probes are answered alike, 90% are wanted; 'garbage'" in evidence
     assert [dict(move.shares) for move in bench.store.endpoint("chat").moves] == [{1: 100}]
+
+
+def test_log_probabilities_are_compared_where_both_tell_them(bench: Bench) -> None:
+    """Greedy answers part ways at a tie: with equal log-probabilities that is no difference."""
+    bench.traffic.answer_of["chat.r2"] = "another way"
+    bench.traffic.scores_of = {"chat.r1": [-1.0, -2.0, -0.5], "chat.r2": [-1.02, -1.97, -0.51]}
+    assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
+    bench.traffic.scores_of |= {"chat.r3": [-4.0, -0.1, -6.0]}
+    kind, evidence = failure(bench.go(bench.asked("a", 3)))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "nats a token apart" in evidence
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_route_that_the_new_revision_alone_fails_keeps_it_from_any_traffic(
+    bench: Bench, path: str
+) -> None:
+    bench.traffic.status_of["chat.r2" + path] = 400
+    kind, evidence = failure(bench.go(bench.asked("b", 2)))
+    assert kind is FailureKind.ROLLED_BACK
+    assert f"it fails 4 of 4 probes of {path}: 400" in evidence
+    assert [dict(move.shares) for move in bench.store.endpoint("chat").moves] == [{1: 100}]
+
+
+def test_a_route_that_neither_has_keeps_nobody_back(bench: Bench) -> None:
+    for name in ("chat.r1", "chat.r2"):
+        bench.traffic.status_of[name + "/v1/chat/completions"] = 400
+    assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
+
+
+def test_a_replica_that_begins_to_fail_at_no_traffic_at_all_is_found_by_probes(
+    bench: Bench,
+) -> None:
+    asked = bench.asked("b", 2)
+    bench.go(asked, 5.0)
+    bench.traffic.status_of["chat.r2"] = 500
+    kind, evidence = failure(bench.on(asked, 20.0))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "requests failed" in evidence
+
+
+def test_figures_in_doubt_take_the_share_away_and_copies_give_it_back(bench: Bench) -> None:
+    asked = bench.asked("b", 2)
+    bench.traffic.told = {"r1": GOOD, "r2": GOOD}
+    bench.go(asked, 5.0)
+    more = replace(GOOD, requests=110.0, statuses={200: 110.0})
+    bench.traffic.told = {"r1": more, "r2": replace(more, errors=1.0, statuses={200: 109.0})}
+    bench.on(asked, 10.0)
+    life = bench.store.endpoint("chat")
+    assert (life.shares, life.shadow) == ({1: 100}, 2)
+    assert "copies alone" in life.moves[-1].reason
+    many = replace(GOOD, requests=400.0, statuses={200: 400.0})
+    bench.traffic.told = {"r1": many, "r2": replace(many, errors=1.0, statuses={200: 399.0})}
+    assert isinstance(bench.on(asked)[-1], Succeeded)
+    assert bench.shares == {2: 100}
 
 
 def test_without_steps_a_revision_waits_for_somebody_to_move_traffic(bench: Bench) -> None:
@@ -195,7 +266,7 @@ def test_a_shadow_gets_copies_before_any_traffic_and_may_fail_there(bench: Bench
     bench.go(asked, 5.0)
     life = bench.store.endpoint("chat")
     assert (life.shares, life.shadow) == ({1: 100}, 2)
-    bench.traffic.told = {"r1": GOOD, "r2": replace(GOOD, errors=50)}
+    bench.traffic.told = {"r1": GOOD, "r2": replace(GOOD, errors=50, statuses={200: 50.0})}
     kind, evidence = failure(bench.on(asked))
     assert kind is FailureKind.ROLLED_BACK
     assert "at 0 %: 50.0% of 100 requests failed" in evidence

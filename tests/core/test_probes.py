@@ -1,0 +1,61 @@
+"""What a rollout asks of revisions, and how far apart their answers are."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from orchestrator.core.probes import (
+    Answer,
+    apart,
+    disagreement,
+    distance,
+    limit,
+    scores_of,
+    text_of,
+)
+
+
+def test_texts_and_scores_are_read_from_either_route_and_from_nonsense() -> None:
+    told = {"logprobs": {"token_logprobs": [None, -1.0, -2]}, "text": "abc"}
+    assert text_of(Answer(200, 0.1, {"choices": [told]})) == "abc"
+    assert scores_of(Answer(200, 0.1, {"choices": [told]})) == (-1.0, -2.0)
+    chat = {"choices": [{"message": {"content": "hello"}, "logprobs": None}]}
+    assert text_of(Answer(200, 0.1, chat)) == "hello"
+    for body in (None, "text", [], {}, {"choices": []}, {"choices": ["x"]}, {"choices": [{}]}):
+        assert (text_of(Answer(200, 0.1, body)), scores_of(Answer(200, 0.1, body))) == ("", ())
+    assert text_of(Answer(400, 0.1, chat)) == ""
+
+
+def test_rounding_is_no_difference_and_another_model_is() -> None:
+    text = [-0.1, -2.0, -1.0, -0.5, -3.0]
+    rounded = [value + 0.02 * (-1) ** n for n, value in enumerate(text)]
+    most = limit(("bf16", "bf16"), {})
+    assert most == pytest.approx(2 * math.sqrt(2e-3))
+    assert apart([text], [rounded], most) == ""
+    other = apart([text], [[-5.0, -1.0, -6.0, -4.0, -0.1]], most)
+    assert other.startswith("log-probabilities of 1 texts are 3.46 nats")
+
+
+def test_each_format_allows_its_own_distance_and_a_pipeline_may_say_another() -> None:
+    assert limit(("bf16", "fp8"), {}) > limit(("bf16", "bf16"), {})
+    assert limit(("bf16",), {"bf16": 0.5}) == 1.0
+
+
+def test_texts_that_are_encoded_otherwise_and_scores_that_are_no_numbers_are_far_apart() -> None:
+    assert distance([-1.0], [-1.0, -2.0]) == math.inf
+    assert distance([-1.0], [math.nan]) == math.inf
+    assert distance([], []) == 0.0
+
+
+def test_tokens_that_nobody_expects_do_not_count_beside_others() -> None:
+    likely = [-1.0] * 4
+    assert distance([*likely, -12.0], [*likely, -14.0]) == 0.0
+    assert distance([-12.0], [-14.0]) == 2.0
+
+
+def test_without_log_probabilities_greedy_answers_must_agree() -> None:
+    assert disagreement(0.9, [], []) == ""
+    assert disagreement(0.9, ["a"] * 10, ["a"] * 9 + ["b"]) == ""
+    assert "8 of 10" in disagreement(0.9, ["a"] * 10, ["a"] * 8 + ["b"] * 2)
