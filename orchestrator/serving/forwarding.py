@@ -19,7 +19,7 @@ from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import Metrics, Tally
-from orchestrator.serving.reply import Nobody, Reply
+from orchestrator.serving.response import DiscardedResponse, Response
 from orchestrator.serving.routes import RevisionRoute
 from orchestrator.serving.slots import Slot, Slots
 from orchestrator.serving.upstream import Broken, Connection, Pool, Unreachable, address_of
@@ -34,7 +34,7 @@ _FAILED = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InboundRequest:
     """A checked request. `client` is what keeps it on a revision; empty where nothing does."""
 
     endpoint: str
@@ -62,28 +62,28 @@ class Forwarder:
         self._limits = limits
         self._copies: set[asyncio.Task[None]] = set()
 
-    async def forward(self, asked: Asked, reply: Reply, tally: Tally) -> None:
-        """Answer `asked`; a stream is left to be ended.
+    async def forward(self, request: InboundRequest, response: Response, tally: Tally) -> None:
+        """Answer `request`; a stream is left to be ended.
 
         Raises:
             ApiError: There is no room, or no replica that answers.
         """
-        self._mirror(asked)
+        self._mirror(request)
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.gone_seconds
         avoid, reached = "", 0
         while True:
-            slot = await self._slots.take(asked.endpoint, asked.client, avoid)
+            slot = await self._slots.take(request.endpoint, request.client, avoid)
             try:
-                await self._attempt(asked, slot, reply, tally)
+                await self._attempt(request, slot, response, tally)
             except _Failure as failure:
                 reached += failure.kind != "unreachable"
                 late = not reached and loop.time() > until
-                if reply.begun or reached > 1 or late:
-                    await self._give_up(failure, reply, tally)
+                if response.begun or reached > 1 or late:
+                    await self._give_up(failure, response, tally)
                     return
                 avoid = slot.url
-                self._metrics.retried(asked.endpoint)
+                self._metrics.retried(request.endpoint)
             else:
                 return
 
@@ -95,11 +95,11 @@ class Forwarder:
         self._pool.close()
         await asyncio.sleep(0)  # the loop closes them
 
-    async def _give_up(self, failure: _Failure, reply: Reply, tally: Tally) -> None:
-        if failure.answer is not None and not reply.begun:
+    async def _give_up(self, failure: _Failure, response: Response, tally: Tally) -> None:
+        if failure.answer is not None and not response.begun:
             status, headers, body = failure.answer
             tally.status = status
-            await reply.whole(status, headers, body)
+            await response.whole(status, headers, body)
             return
         there = failure.kind != "unreachable"
         raise ApiError(
@@ -109,15 +109,17 @@ class Forwarder:
             retry_after=1,
         )
 
-    async def _attempt(self, asked: Asked, slot: Slot, reply: Reply, tally: Tally) -> None:
+    async def _attempt(
+        self, request: InboundRequest, slot: Slot, response: Response, tally: Tally
+    ) -> None:
         """Ask the replica of `slot` once, and count what comes of it."""
         tally.revision = slot.revision
         try:
-            await self._exchange(asked, slot, reply, tally)
+            await self._exchange(request, slot, response, tally)
         except (Unreachable, Broken, _Failure) as error:
-            failure = error if isinstance(error, _Failure) else _failure(error, reply)
+            failure = error if isinstance(error, _Failure) else _failure(error, response)
             tally.status = 0
-            self._metrics.failed(asked.endpoint, slot.revision, failure.kind)
+            self._metrics.failed(request.endpoint, slot.revision, failure.kind)
             if failure.kind != "failed":
                 self._slots.eject(slot.url)
             raise failure from error
@@ -128,16 +130,18 @@ class Forwarder:
             self._slots.release(slot)
             tally.last = perf_counter()
             if tally.status or tally.first:
-                self._metrics.answered(asked.endpoint, slot.revision, tally)
+                self._metrics.answered(request.endpoint, slot.revision, tally)
         self._slots.readmit(slot.url)
 
-    async def _exchange(self, asked: Asked, slot: Slot, reply: Reply, tally: Tally) -> None:
-        connection = await self._asked(slot.url, _request(asked, slot))
+    async def _exchange(
+        self, request: InboundRequest, slot: Slot, response: Response, tally: Tally
+    ) -> None:
+        connection = await self._asked(slot.url, _request(request, slot))
         status = connection.status
         try:
             if connection.headers.get(b"content-type", b"").startswith(_STREAM):
                 tally.status = status
-                await self._stream(connection, slot.revision, reply, tally)
+                await self._stream(connection, slot.revision, response, tally)
                 return
             body = await self._whole(connection)
         finally:
@@ -147,7 +151,7 @@ class Forwarder:
             raise _refusal(status, headers, body)
         tally.status = status
         _read_usage(body, tally)
-        await reply.whole(status, headers, body)
+        await response.whole(status, headers, body)
 
     async def _asked(self, url: str, request: bytes) -> Connection:
         """Return a connection on which `request` is being answered.
@@ -180,7 +184,7 @@ class Forwarder:
         return body
 
     async def _stream(
-        self, connection: Connection, revision: RevisionRoute, reply: Reply, tally: Tally
+        self, connection: Connection, revision: RevisionRoute, response: Response, tally: Tally
     ) -> None:
         headers = [*_headers(connection, revision), (b"cache-control", b"no-store")]
         rest = events = b""
@@ -191,39 +195,39 @@ class Forwarder:
             if not tally.first:
                 tally.first = perf_counter()
             tally.completion_tokens += events.count(b"\n\n")
-            if reply.begun and events.endswith(_DONE):
-                reply.hold(events)
+            if response.begun and events.endswith(_DONE):
+                response.hold(events)
             else:
-                await reply.add(headers, events)
+                await response.add(headers, events)
         if not events.rstrip().endswith(_DONE.rstrip()):
             raise Broken("its stream ended early")
         tally.completion_tokens -= 1
         _read_usage(events, tally)
 
-    def _mirror(self, asked: Asked) -> None:
-        shadow = self._slots.route(asked.endpoint).shadow
+    def _mirror(self, request: InboundRequest) -> None:
+        shadow = self._slots.route(request.endpoint).shadow
         if not shadow:
             return
-        slot = self._slots.take_at(asked.endpoint, shadow)
+        slot = self._slots.take_at(request.endpoint, shadow)
         if slot is None:
-            self._metrics.unmirrored(asked.endpoint)
+            self._metrics.unmirrored(request.endpoint)
             return
-        task = asyncio.get_running_loop().create_task(self._copy(asked, slot))
+        task = asyncio.get_running_loop().create_task(self._copy(request, slot))
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
-    async def _copy(self, asked: Asked, slot: Slot) -> None:
+    async def _copy(self, request: InboundRequest, slot: Slot) -> None:
         try:
             async with asyncio.timeout(self._limits.request_seconds):
-                await self._attempt(asked, slot, Nobody(), Tally(perf_counter()))
+                await self._attempt(request, slot, DiscardedResponse(), Tally(perf_counter()))
         except (_Failure, ApiError, TimeoutError):
             return  # counted already; a copy is not asked again
 
 
-def _failure(error: Unreachable | Broken, reply: Reply) -> _Failure:
+def _failure(error: Unreachable | Broken, response: Response) -> _Failure:
     if isinstance(error, Unreachable):
         return _Failure(str(error), "unreachable", None)
-    return _Failure(str(error), "broken" if reply.begun else "lost", None)
+    return _Failure(str(error), "broken" if response.begun else "lost", None)
 
 
 def _refusal(status: int, headers: Headers, body: bytes) -> _Failure:
@@ -234,13 +238,13 @@ def _refusal(status: int, headers: Headers, body: bytes) -> _Failure:
     return _Failure(f"it answers {status}", kind, own)
 
 
-def _request(asked: Asked, slot: Slot) -> bytes:
-    revision, body = slot.revision, asked.body
-    if revision.model and revision.model != asked.endpoint:
+def _request(request: InboundRequest, slot: Slot) -> bytes:
+    revision, body = slot.revision, request.body
+    if revision.model and revision.model != request.endpoint:
         body = _renamed(body, revision.model)
     address = address_of(slot.url)
     return (
-        f"POST {address.base}{asked.path} HTTP/1.1\r\nhost: {address.host}:{address.port}\r\n"
+        f"POST {address.base}{request.path} HTTP/1.1\r\nhost: {address.host}:{address.port}\r\n"
         f"authorization: Bearer {revision.token}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     ).encode() + body
@@ -248,9 +252,9 @@ def _request(asked: Asked, slot: Slot) -> bytes:
 
 def _renamed(body: bytes, model: str) -> bytes:
     """Return `body` with another model in it, where it has one."""
-    asked = from_json(body)
-    named = isinstance(asked, dict) and "model" in asked
-    return encode({**asked, "model": model}) if named else body
+    request = from_json(body)
+    named = isinstance(request, dict) and "model" in request
+    return encode({**request, "model": model}) if named else body
 
 
 def _headers(connection: Connection, revision: RevisionRoute) -> Headers:

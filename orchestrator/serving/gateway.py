@@ -28,7 +28,7 @@ from orchestrator.serving.asgi import (
     header,
     path_of,
 )
-from orchestrator.serving.attending import Attending
+from orchestrator.serving.cancellation import CancelScope
 from orchestrator.serving.depth import check_depth
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import (
@@ -37,13 +37,13 @@ from orchestrator.serving.errors import (
     unknown_url,
     wrong_method,
 )
-from orchestrator.serving.forwarding import Asked, Forwarder
+from orchestrator.serving.forwarding import Forwarder, InboundRequest
 from orchestrator.serving.keys import RateLimiter, allowed
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import CONTENT_TYPE, Metrics, Tally
 from orchestrator.serving.openapi import document
-from orchestrator.serving.reply import Reply
 from orchestrator.serving.requests import ChatRequest, CompletionRequest, parse
+from orchestrator.serving.response import Response
 from orchestrator.serving.routes import EndpointRoute, Routes, Table
 from orchestrator.serving.slots import Slots
 from orchestrator.serving.upstream import Pool
@@ -107,18 +107,20 @@ class _Gateway:
         table = self._routes.table()
         endpoint, path = _split(path_of(scope))
         call = _Call(scope, table, endpoint, path)
-        reply = Reply(send)
+        response = Response(send)
         try:
             if path in _GENERATING or path == _PREDICT:
-                await self._post(call, receive, reply, Tally(began))
+                await self._post(call, receive, response, Tally(began))
             else:
                 await self._get(call, send)
         except ApiError as error:
             known = endpoint if endpoint in table.endpoints else ""
             self._metrics.refused(known, error.status)
-            await reply.fail(error)
+            await response.fail(error)
         except asyncio.CancelledError:  # the server ends, and this has taken too long
-            await reply.fail(ApiError(503, "the gateway is ending", code="ending", retry_after=1))
+            await response.fail(
+                ApiError(503, "the gateway is ending", code="ending", retry_after=1)
+            )
 
     async def _get(self, call: _Call, send: Send) -> None:
         path, method = call.scope["path"], call.scope["method"]
@@ -139,7 +141,7 @@ class _Gateway:
             raise wrong_method(method, path, "GET")
         await answer(send, 200, body, headers)
 
-    async def _post(self, call: _Call, receive: Receive, reply: Reply, tally: Tally) -> None:
+    async def _post(self, call: _Call, receive: Receive, response: Response, tally: Tally) -> None:
         scope = call.scope
         if scope["method"] != "POST":
             raise wrong_method(scope["method"], scope["path"], "POST")
@@ -147,17 +149,17 @@ class _Gateway:
         body = await body_of(scope, receive, self._limits.body_bytes)
         route = self._route(call, key, self._checked(call, body))
         self._limiter.admit(key, route.name)
-        asked = Asked(route.name, call.path, body, _client(route, key, scope))
+        asked = InboundRequest(route.name, call.path, body, _client(route, key, scope))
         try:
-            with self._asking(route), Attending(receive, self._limits.request_seconds):
-                await self._forwarder.forward(asked, reply, tally)
+            with self._asking(route), CancelScope(receive, self._limits.request_seconds):
+                await self._forwarder.forward(asked, response, tally)
         except ApiError as error:
             if error.status == HTTPStatus.GATEWAY_TIMEOUT and tally.revision is not None:
                 self._metrics.failed(route.name, tally.revision, "timeout")
             raise
         finally:
             self._limiter.charge(key, tally.tokens)
-        await reply.end()
+        await response.end()
 
     def _asking(self, route: EndpointRoute) -> AbstractContextManager[None]:
         return self._routes.asking(route.name) if route.rests else _NOBODY_SLEEPS

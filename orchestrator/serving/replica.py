@@ -30,7 +30,7 @@ from orchestrator.serving.asgi import (
     end,
     path_of,
 )
-from orchestrator.serving.attending import Attending
+from orchestrator.serving.cancellation import CancelScope
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError, unknown_model, unknown_url, wrong_method
 from orchestrator.serving.generating import Order, events, whole
@@ -113,7 +113,7 @@ class _Routes:
 
     async def _post(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = await body_of(scope, receive, self._limits.body_bytes)
-        with Attending(receive, self._limits.request_seconds):
+        with CancelScope(receive, self._limits.request_seconds):
             if path == "/v1/predict":
                 made = await self._predict(body)
             elif path == "/v1/completions":

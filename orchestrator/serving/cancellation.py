@@ -15,7 +15,7 @@ from orchestrator.serving.errors import ApiError, ClientLeft
 _MOMENT = 0.02
 
 
-class Attending:
+class CancelScope:
     """A block that is cancelled when the client leaves, or after `seconds`.
 
     Raises:

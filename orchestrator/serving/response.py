@@ -7,7 +7,7 @@ from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
 
 
-class Reply:
+class Response:
     """Answers once: whole, or as a stream of events."""
 
     def __init__(self, send: Send) -> None:
@@ -47,8 +47,8 @@ class Reply:
             await self.whole(error.status, error.headers(), encode(error.body()))
 
 
-class Nobody(Reply):
-    """The reply to a copy of a request: nobody hears it."""
+class DiscardedResponse(Response):
+    """The response to a copy of a request: nobody hears it."""
 
     def __init__(self) -> None:
         super().__init__(_drop)
