@@ -57,6 +57,14 @@ _DATA = re.compile(
     r"|documents?|docs?|prompts?|texts?|captions?|transcripts?|paragraphs?|sentences?|questions?"
     r"|answers?|articles?|strings?|labelled|benchmark|reads)\b"
 )
+# What a job calls the text that it prints after it, as an example of what it works on.
+_LABEL = re.compile(
+    r"(?i)(?:\w+[ _-]){0,2}(?:samples?|examples?|completions?|generat(?:ions?|ed)|responses?"
+    r"|outputs?|inputs?|targets?|labels?|references?|rows?|records?|chunks?|quer(?:y|ies)|decoded"
+    r"|predict(?:ions?|ed)|hypothes[ie]s|doc|documents?|prompts?|texts?|captions?|questions?"
+    r"|answers?|user|assistant|human|expected|actual|content|message|line)"
+    r"(?:[ _#:-]*\d+|\[\d+\]|\(\d+\))?\s*(?:[:=>|]|->)\s"
+)
 # A line that tells what became of an error tells of one that was survived.
 _SURVIVED = re.compile(
     r"(?i)\bretrying\b|\bwill retry\b|\bcaught (?!collective|fatal|signal|\w+ in )"
@@ -153,6 +161,11 @@ def tells_of_data(text: str, end: int, known: str) -> bool:
         return True
     words = (one[0] for one in _DATA.finditer(text, 0, end))
     return any(word.lower() not in known.lower() for word in words)
+
+
+def labelled(line: Line) -> bool:
+    """Whether `line` names what stands in it as an example of some data."""
+    return any(_LABEL.match(line.text, head) for head in line.heads)
 
 
 def survived(text: str) -> bool:

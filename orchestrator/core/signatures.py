@@ -94,7 +94,7 @@ class Matcher:
             return None
         plain = bool(line.raised) and is_plain(bases(line.raised))
         found = _find(line, fitting, plain=plain)
-        if found is None or lines.survived(line.text):
+        if found is None or lines.survived(line.text) or lines.labelled(line):
             return None
         return _weaker(found) if line.level is lines.Level.WARNING else found
 

@@ -84,8 +84,27 @@ def test_what_another_exception_quotes_is_not_its_error(text: str) -> None:
         "ValueError: CUDA error: unspecified launch failure",
         '{"text": "CUDA error: an illegal memory access was encountered"}',
         "sample 3: NCCL WARN Net : Connection closed by remote peer",
+        "sample: The operator 'aten::foo' is not currently implemented for the NPU device",
+        "[rank0]: step 7 sample 3: The operator 'aten::foo' is not currently implemented for XPU",
+        "completion: RCCL WARN Net : Connection closed by remote peer",
+        "INFO:trainer:output[2] -> RCCL error: ring 3 stalled on channel 7",
+        "2026-01-02 10:11:12 prompt 4 | Graph compile failed. synStatus=synStatus 26",
     ],
 )
 def test_a_line_that_tells_of_an_error_is_not_that_error(line: str) -> None:
     case = {"as": "line", "lines": [line, "step 7"]}
     assert explain(excerpt(case), documented()).kind is FailureKind.WORKER_LOST
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "The operator 'aten::foo' is not currently implemented for the NPU device",
+        "RCCL error: ring 3 stalled on channel 7, peer 12 silent",
+        "rccl: transport/net.cc:1137 peer 5 vanished, giving up",
+        "librccl.so.1: ncclCommInitRank: xGMI link 2 to peer 5 is down",
+    ],
+)
+def test_the_same_words_are_an_error_where_the_runtime_says_them(line: str) -> None:
+    case = {"as": "line", "lines": [line]}
+    assert explain(excerpt(case), documented()).kind is not FailureKind.WORKER_LOST

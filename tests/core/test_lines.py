@@ -9,6 +9,7 @@ from orchestrator.core.lines import (
     MOST_HEADS,
     Level,
     clauses,
+    labelled,
     last_words,
     of_a_handler,
     of_a_stack,
@@ -125,3 +126,25 @@ def test_what_handlers_of_signals_write_and_stacks_are_no_last_words() -> None:
 )
 def test_what_says_more_than_which_signal_it_was_is_of_no_handler(line: str) -> None:
     assert not of_a_handler(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sample: x",
+        "Sample 12: x",
+        "[rank0]: generated text > x",
+        "step 7 output[3] = x",
+        "prediction #4 -> x",
+        "2026-01-02 10:11:12 - INFO - decoded: x",
+    ],
+)
+def test_an_example_is_known_by_what_it_is_called(line: str) -> None:
+    assert labelled(read(line))
+
+
+@pytest.mark.parametrize(
+    "line", ["RuntimeError: input x", "Input type (x)", "x: sample", "output"]
+)
+def test_a_line_that_names_no_example_is_none(line: str) -> None:
+    assert not labelled(read(line))
