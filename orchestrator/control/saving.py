@@ -18,13 +18,12 @@ from pathlib import Path
 
 from orchestrator.control import names
 from orchestrator.control.seat import PATIENCE_SECONDS, Seat, StuckError
-from orchestrator.core.artifact import FileEntry
+from orchestrator.core.artifact import NO_ROOM, FileEntry
 from orchestrator.core.checkpoint import CheckpointId, counting, parse_id, surplus
 from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
 from orchestrator.messages import LogLine, Saved
 
 REFUSED = "refused"
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 AWAY = frozenset(
     {
         errno.EIO,
@@ -230,8 +229,9 @@ def _refusal(error: Exception) -> str | None:
     """Return what the file system refused of a part, in words, if it is that."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError):
-        if error.errno in FULL:
-            return f"{error.strerror}; free some space"
+        way_out = NO_ROOM.get(error.errno or 0)
+        if way_out:
+            return f"{error.strerror}; {way_out}"
         if error.errno in AWAY:
             return f"{error.strerror}; check its storage"
     return f"{text}; check its storage" if _HIDDEN.search(text) else None

@@ -7,12 +7,22 @@ wherever they are stored.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 MANIFEST_NAME = "manifest.json"
+# By the number of an error that says that there is no room for a file: the way out.
+NO_ROOM: Mapping[int, str] = MappingProxyType(
+    {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space within the quota, or raise it",
+        errno.EFBIG: "raise the limit on the size of files (ulimit -f, or the file system's)",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ _WAYS_OUT = {
     errno.EPERM: f"let this user write there, or {_ELSEWHERE}",
     errno.ENAMETOOLONG: f"set {HOME_VARIABLE} to a shorter path",
     errno.ENOSPC: f"free some space, or set {HOME_VARIABLE} to a folder on another disk",
-    errno.EDQUOT: f"free some space, or set {HOME_VARIABLE} to a folder on another disk",
+    errno.EDQUOT: f"raise the quota, or set {HOME_VARIABLE} to a folder on another disk",
 }
 
 

@@ -112,8 +112,14 @@ def test_what_is_damaged_is_not_passed_over(bench: Bench) -> None:
     ("error", "told"),
     [
         (f"OSError({errno.ENOSPC}, 'full')", "full; free some space"),
-        (f"OSError({errno.EDQUOT}, 'full')", "full; free some space"),
-        (f"OSError({errno.EFBIG}, 'large')", "large; free some space"),
+        (
+            f"OSError({errno.EDQUOT}, 'full')",
+            "full; free some space within the quota, or raise it",
+        ),
+        (
+            f"OSError({errno.EFBIG}, 'large')",
+            "large; raise the limit on the size of files (ulimit -f, or the file system's)",
+        ),
         (f"OSError({errno.EIO}, 'broken')", "broken; check its storage"),
         (f"OSError({errno.ESTALE}, 'stale')", "stale; check its storage"),
         (

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from orchestrator.adapters.artifacts import manifests
 from orchestrator.adapters.artifacts.places import regular_files
 from orchestrator.adapters.artifacts.steady import SteadyPlace, hiccups, words
-from orchestrator.core.artifact import FileEntry, Hashed, Manifest
+from orchestrator.core.artifact import NO_ROOM, FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 
 _THREADS = min(os.cpu_count() or 1, 16)
@@ -112,7 +112,6 @@ def _errno(error: OSError) -> int:
 # or is none any more, may be a file system that is not mounted for a while.
 _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ})
 _WAYS_OUT = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
-    errno.EFBIG: "raise the limit on the size of files",
+    **NO_ROOM,
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the permissions"),
 }

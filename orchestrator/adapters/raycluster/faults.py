@@ -92,6 +92,8 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "error: Floating": "SIGFPE",
     }
 )
+# What leaves neither a signal nor a code behind that anybody sees but the parent.
+UNSEEN = "died unseen, of SIGKILL or by exit() of native code"
 _UNSURE = frozenset({_K.UNKNOWN, _K.SOFTWARE})
 
 
@@ -144,7 +146,7 @@ def _end(
 ) -> str:
     """Return, as one line, how the worker ended, and what it said last."""
     where = f" on {found.node}" if found.node else ""
-    how = "died" if code is None else f"exited with code {code}"
+    how = UNSEEN if code is None else f"exited with code {code}"
     how = f"was ended by {number.name}" if number else how
     words = last_words([line for line in lines if exits.code(line) is None])[:LONGEST_LINE]
     return f"worker {found.rank}{where} {how}{f'; its last line: {words}' if words else ''}"

@@ -21,6 +21,7 @@ from typing import Any
 import ray
 
 from orchestrator.adapters.raycluster import faults, process
+from orchestrator.adapters.raycluster.cgroup import oom_kills
 from orchestrator.adapters.raycluster.process import WorkerProcess
 
 SECONDS = 3.0
@@ -96,7 +97,16 @@ def remains(worker: WorkerProcess) -> list[str]:
         with suppress(OSError):
             lines += tail(Path(path), begin)
     known = [*kernel_lines(_kernel_records(), worker.pid, time.monotonic()), *_tool_lines()]
+    if not any(_KILLED.search(line) for line in known):
+        known = [*of_memory(worker.oom_kills, oom_kills()), *known]
     return [*lines, *known[-MOST_KNOWN:]]
+
+
+def of_memory(before: int | None, now: int | None) -> Iterator[str]:
+    """Yield that the kernel has ended processes since a worker began, if it has."""
+    if before is not None and now is not None and now > before:
+        what = f"{now - before} processes of its container since the worker began"
+        yield f"{_OF_THE_KERNEL}Memory cgroup out of memory: Killed process, {what}"
 
 
 def of_the_node(line: str) -> bool:

@@ -29,6 +29,7 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.adapters.raycluster.access import NAMESPACE
+from orchestrator.adapters.raycluster.cgroup import oom_kills
 from orchestrator.supervisor import record
 
 _STREAMS = (1, 2)
@@ -39,7 +40,8 @@ _BUSY = (RayError, ConnectionError, RuntimeError)
 class WorkerProcess:
     """A process on the node with id `node`, in the placement group with id `group`, if in one.
 
-    `files` take what it writes, each after so many bytes that are not of this attempt.
+    `files` take what it writes, each after so many bytes that are not of this attempt. So often
+    had the kernel ended others of its container for want of memory (`oom_kills`) when it began.
     """
 
     node: str
@@ -47,6 +49,7 @@ class WorkerProcess:
     birth: str | None
     group: str | None = None
     files: tuple[tuple[str, int], ...] = ()
+    oom_kills: int | None = None
 
 
 def here(node: str) -> WorkerProcess:
@@ -59,7 +62,7 @@ def here(node: str) -> WorkerProcess:
                 files[str(Path(f"/proc/self/fd/{descriptor}").readlink())] = found.st_size
     group = ray.get_runtime_context().get_placement_group_id()
     born = record.birth(os.getpid())
-    return WorkerProcess(node, os.getpid(), born, group, tuple(files.items()))
+    return WorkerProcess(node, os.getpid(), born, group, tuple(files.items()), oom_kills())
 
 
 @contextmanager

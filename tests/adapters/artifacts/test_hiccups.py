@@ -153,7 +153,8 @@ def test_the_words_of_the_client_are_kept(patient: FsspecArtifactStore, breaks: 
     ("number", "way_out"),
     [
         (errno.ENOSPC, "free some space"),
-        (errno.EDQUOT, "free some space"),
+        (errno.EDQUOT, "free some space within the quota, or raise it"),
+        (errno.EFBIG, "raise the limit on the size of files"),
         (errno.EROFS, "check the permissions"),
         (errno.EACCES, "check the permissions"),
     ],

@@ -107,14 +107,15 @@ def test_how_a_process_ended_is_read_from_what_ray_knows_and_not_from_what_it_gu
     assert (found.kind, found.sign) == (kind, sign)
 
 
+UNSEEN = "died unseen, of SIGKILL or by exit() of native code"
 HANDLED = ("*** SIGSEGV received at time=1700000000 on cpu 0 ***", "PC: @ 0x7fbf372a8eec")
 
 
 @pytest.mark.parametrize(
     ("detail", "lines", "end"),
     [
-        ("", ("xyzzy: fatal 0x77", ""), "died; its last line: xyzzy: fatal 0x77"),
-        ("", (), "died"),
+        ("", ("xyzzy: fatal 0x77", ""), f"{UNSEEN}; its last line: xyzzy: fatal 0x77"),
+        ("", (), UNSEEN),
         (
             "",
             ("xyzzy", "os._exit(13) ended this process"),
@@ -127,14 +128,14 @@ HANDLED = ("*** SIGSEGV received at time=1700000000 on cpu 0 ***", "PC: @ 0x7fbf
             "exited with code 3; its last line: xyzzy",
         ),
         ("exit code 1. The process receives a SIGTERM.", (), "was ended by SIGTERM"),
-        ("a connection error code 2. End of file.", (), "died"),
+        ("a connection error code 2. End of file.", (), UNSEEN),
         ("", ("xyzzy", *HANDLED), "was ended by SIGSEGV; its last line: xyzzy"),
         (
             "",
             ("Fatal Python error: Bus error", "", "Stack (most recent call first):"),
             "was ended by SIGBUS",
         ),
-        ("", (*HANDLED, "went on"), "died; its last line: went on"),
+        ("", (*HANDLED, "went on"), f"{UNSEEN}; its last line: went on"),
     ],
 )
 def test_the_evidence_of_a_death_is_how_it_ended_and_the_last_line(

@@ -6,15 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.raycluster import postmortem
+from orchestrator.adapters.raycluster import cgroup, postmortem
 from orchestrator.adapters.raycluster.postmortem import (
     LINES,
     kernel_lines,
+    of_memory,
     of_the_node,
     remains,
     tail,
 )
 from orchestrator.adapters.raycluster.process import WorkerProcess
+from orchestrator.control.explain import explain
+from orchestrator.core.excerpt import Excerpt
+from orchestrator.core.failure import FailureKind
+from tests.build import documented
 
 NOW = 10_000.0
 KILLED = "Out of memory: Killed process 4711 (python) total-vm:2048kB, anon-rss:1024kB"
@@ -98,3 +103,32 @@ def test_the_tool_of_a_maker_is_asked_where_there_is_one_and_its_alarms_are_told
     monkeypatch.setattr(postmortem, "_TOOL_SECONDS", 0.2)
 
     assert list(postmortem._tool_lines()) == ["nvidia-smi: Remapping Failure Occurred : Yes"]
+
+
+def test_who_was_killed_for_memory_in_a_container_is_told_by_the_count_of_its_kernel() -> None:
+    [line] = of_memory(2, 3)
+    assert line.startswith("kernel: Memory cgroup out of memory: Killed process, 1 processes")
+    assert explain(Excerpt((line,)), documented()).kind is FailureKind.HOST_MEMORY
+    for before, now in ((2, 2), (None, 1), (1, None)):
+        assert list(of_memory(before, now)) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "file", "text"),
+    [
+        ("0::/pod/a\n", "pod/a/memory.events", "low 0\noom 4\noom_kill 3\noom_group_kill 0\n"),
+        ("0::/elsewhere\n", "memory.events", "oom_kill 3\n"),
+        ("4:cpu:/b\n7:memory:/b\n", "memory/b/memory.oom_control", "under_oom 0\noom_kill 3\n"),
+        ("7:memory:/unseen\n", "memory/memory.oom_control", "oom_kill 3\n"),
+    ],
+)
+def test_the_count_is_that_of_the_own_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, file: str, text: str
+) -> None:
+    monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
+    monkeypatch.setattr(cgroup, "_GROUPS", tmp_path / "groups")
+    assert cgroup.oom_kills() is None
+    (tmp_path / "groups").write_text(groups)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(text)
+    assert cgroup.oom_kills() == 3
