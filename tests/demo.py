@@ -65,7 +65,7 @@ def story(run: dict[str, Any]) -> str:
 def answers(run: dict[str, Any], questions: list[str]) -> list[str]:
     """Ask the endpoint of the run through the official client, several questions at once."""
     name = run["endpoints"][0]
-    gateway = wiring.find_gateway(wiring.home())
+    gateway = wiring.gateway_url(wiring.home())
     client = OpenAI(base_url=f"{gateway}/{name}/v1", api_key="none")
 
     def ask(question: str) -> str:

@@ -1,4 +1,7 @@
-"""The gateway as seen from the control plane: its figures, and questions to it and past it."""
+"""Gateways as seen from the control plane: their counts, and questions past them.
+
+The counts are in the database, where each gateway writes them: wherever it runs, whoever looks.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from orchestrator.core.errors import ServingError
+from orchestrator.core.gateways import Gateway
 from orchestrator.core.probes import Answer, Probe
 from orchestrator.core.rollout import Figures, Times
+from orchestrator.ports import GatewayStore
 
 _SECONDS = 10.0
 _LINE = re.compile(r"(?P<name>\w+)\{(?P<labels>[^}]*)\} (?P<value>\S+)")
@@ -26,34 +31,44 @@ _TIMES = {
 
 
 class GatewayTraffic:
-    """The port `Traffic`, on the gateway at `address` (`http://HOST:PORT`)."""
+    """The port `Traffic`, of all gateways that write to `store`."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, store: GatewayStore) -> None:
+        self._store = store
 
     def figures(self, endpoint: str) -> Mapping[str, Figures]:
-        """Return what the gateway has counted, by name of the revision (`r3`).
+        """Return what all gateways have counted together, by name of the revision (`r3`).
 
         Raises:
-            ServingError: It does not answer.
+            ServingError: None is there to count.
         """
-        return figures_in(_ask(f"{self._address}/metrics"), endpoint)
+        self._live()
+        return figures_in("".join(self._store.counts(endpoint).values()), endpoint)
 
     def waiting(self, endpoint: str) -> int:
-        """Return how many requests wait for room at a replica.
+        """Return how many requests wait for room at a replica, at all gateways.
 
         Raises:
-            ServingError: The gateway does not answer.
+            ServingError: There is no gateway.
         """
-        return gauge_in(_ask(f"{self._address}/metrics"), "orchestrator_queue", endpoint)
+        counts = self._store.counts(endpoint)
+        texts = (counts.get(gateway.name, "") for gateway in self._live())
+        return sum(gauge_in(text, "orchestrator_queue", endpoint) for text in texts)
 
     def answers(self, endpoint: str) -> bool:
-        """Whether the gateway knows a replica for the endpoint."""
+        """Whether every gateway knows a replica for the endpoint."""
+        counts = self._store.counts(endpoint)
         try:
-            text = _ask(f"{self._address}/metrics")
+            texts = [counts.get(gateway.name, "") for gateway in self._live()]
         except ServingError:
             return False
-        return gauge_in(text, "orchestrator_replicas", endpoint) > 0
+        return all(gauge_in(text, "orchestrator_replicas", endpoint) > 0 for text in texts)
+
+    def _live(self) -> Sequence[Gateway]:
+        live = [gateway for gateway in self._store.gateways() if gateway.live]
+        if not live:
+            raise ServingError("no gateway runs; `orchestrator up` starts one")
+        return live
 
     def ask(self, url: str, token: str, probe: Probe) -> Answer:
         """Put a question to the replica at `url`, past the gateway."""
@@ -124,13 +139,6 @@ def gauge_in(text: str, name: str, endpoint: str) -> int:
     lines = (line for line in _LINE.finditer(text) if line["name"] == name)
     ours = (one for one in lines if dict(_LABEL.findall(one["labels"]))["endpoint"] == endpoint)
     return round(sum(float(one["value"]) for one in ours))
-
-
-def _ask(url: str) -> str:
-    status, said = _exchange(url)
-    if status >= http.client.BAD_REQUEST:
-        raise ServingError(f"{url!r} answers {status}: {said[:200]!r}")
-    return said
 
 
 def _exchange(url: str, body: str | None = None, token: str = "") -> tuple[int, str]:

@@ -1,46 +1,54 @@
-"""The gateway of a home, as a service of this machine: the HTTP server, and the keeper.
+"""The gateway of a home, as a service of this host: the HTTP server, and the reconciler.
 
-Both are started again when they die: what they know is in the event store. It listens on
-loopback; put a proxy with TLS before it to open it to others.
+Both are started again when they die: what they know is in the event store. Every host may have a
+gateway of its own; each tells the database where it is and what it has counted.
 """
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from orchestrator import supervisor
-from orchestrator.core.errors import ServingError
+from orchestrator.core.errors import Problem, ServingError, shown
+from orchestrator.core.settings import GatewaySettings
+from orchestrator.serving.limits import Limits
 from orchestrator.supervisor.record import wait
 
 SERVICE = "gateway"
-HOST = "127.0.0.1"
 START_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
 FREE_SECONDS = 2.0
 TRIES = 3
+_LOOPBACK = "127.0.0.1"
+_ALL = {"0.0.0.0": _LOOPBACK, "::": "::1"}  # noqa: S104 - where one that listens everywhere is asked from here
+_FAR = "192.0.2.1"  # an address of nobody's: the way to it is the way out
 
 
-def up(home: Path, port: int, cluster: str, env: Mapping[str, str]) -> str:
-    """Start the gateway of `home` on `port`, unless it runs, and return its address.
+def up(home: Path, settings: GatewaySettings, cluster: str, env: Mapping[str, str]) -> str:
+    """Start the gateway of `home`, unless it runs, and return its address.
 
-    The keeper looks after endpoints on the Ray cluster at `cluster`; `env` is for both.
+    The reconciler looks after endpoints on the Ray cluster at `cluster`; `env` is for both.
 
     Raises:
-        ServingError: It can't be started, or runs on another port or for another living cluster.
+        ServingError: It can't be started, or runs elsewhere or for another living cluster.
     """
     try:
         running = supervisor.find(home, SERVICE)
         if running is not None and running.processes and not _orphaned(running, cluster):
-            return _match(running, port, cluster)
+            return _match(running, settings, cluster)
         supervisor.clear(home, SERVICE)
-        _check_free(port)
-        info = {"url": f"http://{HOST}:{port}", "cluster": cluster}
-        service = supervisor.start(
-            home, SERVICE, _processes(port, info, env), info=info, timeout=START_SECONDS
-        )
+        _check_free(settings)
+        info = {"url": url_of(settings, cluster), "cluster": cluster, "port": settings.port}
+        processes = _processes(settings, info, env)
+        service = supervisor.start(home, SERVICE, processes, info=info, timeout=START_SECONDS)
     except supervisor.ServiceError as error:
         where = str(home / "services")
         message = f"the gateway can't be started: {error}; its log is in {where!r}"
@@ -48,25 +56,36 @@ def up(home: Path, port: int, cluster: str, env: Mapping[str, str]) -> str:
     return str(service.info["url"])
 
 
-def check(home: Path, port: int) -> None:
-    """Check that the gateway of `home` runs on `port`, or can be started there.
+def check(home: Path, settings: GatewaySettings) -> None:
+    """Check that the gateway of `home` runs where `settings` say, or can be started there.
 
     Raises:
-        ServingError: It runs on another port, or a program of somebody else has this one.
+        ServingError: It runs on another port, a program of somebody else has this one, or a file
+            of its certificate is not there.
     """
     try:
         running = supervisor.find(home, SERVICE)
         if running is not None and running.processes:
-            _check_port(running, port)
+            _check_port(running, settings.port)
             return
         supervisor.clear(home, SERVICE)
     except supervisor.ServiceError as error:
         raise ServingError(str(error)) from error
-    _check_free(port)
+    for problem in problems(settings):
+        raise ServingError(str(problem))
+    _check_free(settings)
+
+
+def problems(settings: GatewaySettings) -> Iterator[Problem]:
+    """Yield what this host lacks of what the gateway needs."""
+    for name, path in asdict(settings.tls).items():
+        if path and not Path(path).is_file():
+            what = f"{shown(path)} is no file on this host"
+            yield Problem(f"gateway.tls.{name}", what, "name a file in PEM")
 
 
 def find(home: Path) -> str | None:
-    """Return the address of the gateway of `home`, or `None` when it is not up."""
+    """Return the address of the gateway of `home` on this host, or `None` when it is not up."""
     service = supervisor.find(home, SERVICE)
     return str(service.info["url"]) if service and service.processes else None
 
@@ -82,14 +101,54 @@ def down(home: Path) -> bool:
     return supervisor.stop(home, SERVICE)
 
 
+def url_of(settings: GatewaySettings, cluster: str) -> str:
+    """Return what clients are told: the public address, or that of this host.
+
+    Where it listens everywhere, it is the address by which this host reaches the cluster, or the
+    world where the cluster is this host.
+    """
+    if settings.url:
+        return settings.url.rstrip("/")
+    host = settings.host
+    if host in _ALL:
+        head = cluster.rpartition(":")[0].strip("[]")
+        host = _own_address(_FAR if head in {"", _LOOPBACK, "::1", "localhost"} else head)
+    return f"{settings.scheme}://{_bracketed(host)}:{settings.port}"
+
+
+def dumped(settings: GatewaySettings) -> str:
+    """Return the settings as text, for the command line of the server."""
+    return json.dumps(asdict(settings))
+
+
+def loaded(text: str) -> GatewaySettings:
+    """Return the settings that `dumped` wrote."""
+    return _adapter().validate_json(text)
+
+
+def limits_of(settings: GatewaySettings) -> Limits:
+    """Return the limits; what the settings leave open is as ever."""
+    whole = {f.name for f in fields(Limits) if isinstance(f.default, int)}
+    given = {name: int(v) if name in whole else v for name, v in settings.limits.items()}
+    return Limits(**given)  # type: ignore[arg-type]
+
+
+@cache
+def _adapter() -> TypeAdapter[GatewaySettings]:
+    return TypeAdapter(GatewaySettings)
+
+
 def _processes(
-    port: int, info: Mapping[str, str], env: Mapping[str, str]
+    settings: GatewaySettings, info: Mapping[str, object], env: Mapping[str, str]
 ) -> tuple[supervisor.Process, ...]:
     ours = (sys.executable, "-m", "orchestrator")
-    server, keeper = (*ours, "_gateway", str(port)), (*ours, "_keep", info["cluster"], info["url"])
+    url, cluster = str(info["url"]), str(info["cluster"])
+    server = (*ours, "_gateway", dumped(settings), url, cluster)
+    keeper = (*ours, "_keep", cluster)
+    ready = (_asked_at(settings.host), settings.port)
     return (
         supervisor.Process(
-            name="server", argv=server, env=env, ready=(HOST, port), again=True, tries=TRIES
+            name="server", argv=server, env=env, ready=ready, again=True, tries=TRIES
         ),
         supervisor.Process(name="keeper", argv=keeper, env=env, again=True, tries=TRIES),
     )
@@ -111,8 +170,8 @@ def answers(address: str) -> bool:
     return True
 
 
-def _match(running: supervisor.Service, port: int, cluster: str) -> str:
-    _check_port(running, port)
+def _match(running: supervisor.Service, settings: GatewaySettings, cluster: str) -> str:
+    _check_port(running, settings.port)
     if running.info["cluster"] != cluster:
         message = (
             f"the gateway of this home serves from the cluster at {running.info['cluster']!r}"
@@ -122,28 +181,59 @@ def _match(running: supervisor.Service, port: int, cluster: str) -> str:
 
 
 def _check_port(running: supervisor.Service, port: int) -> None:
-    there = str(running.info["url"]).rpartition(":")[2]
-    if there != str(port):
-        hint = f"set cluster.serve_port={there}, or run `orchestrator down` first"
-        raise ServingError(f"the gateway of this home listens on port {there}, not {port}; {hint}")
+    used = running.info["port"]
+    if used != port:
+        hint = f"set gateway.port={used}, or run `orchestrator down` first"
+        raise ServingError(f"the gateway of this home listens on port {used}, not {port}; {hint}")
 
 
-def _check_free(port: int) -> None:
-    """Wait a little for the port: whoever had it may be just going.
+def _check_free(settings: GatewaySettings) -> None:
+    """Wait a little for the ports: whoever had one may be just going.
 
     Raises:
-        ServingError: It stays taken.
+        ServingError: One stays taken, or the host is none of this machine's.
     """
-    if not wait(lambda: _free(port), FREE_SECONDS):
-        line = f"port {port} of {HOST} is in use"
-        raise ServingError(f"{line}; set cluster.serve_port to a free port")
+    metrics = settings.metrics
+    wanted = {"gateway.port": (settings.host, settings.port)}
+    if metrics.port is not None:
+        wanted["gateway.metrics.port"] = (metrics.host, metrics.port)
+    for name, (host, port) in wanted.items():
+        if not _has(host):
+            where = name.replace("port", "host")
+            raise ServingError(f"{host!r} is no address of this machine; mend {where}")
+        if not wait(lambda host=host, port=port: _free(host, port), FREE_SECONDS):  # type: ignore[misc]
+            raise ServingError(f"port {port} of {host} is in use; set {name} to a free port")
 
 
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
+def _has(host: str) -> bool:
+    return _free(host, 0)
+
+
+def _free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
+
+
+def _asked_at(host: str) -> str:
+    return _ALL.get(host, host)
+
+
+def _own_address(towards: str) -> str:
+    """Return this host's address on the way to another."""
+    family = socket.AF_INET6 if ":" in towards else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((towards, 9))  # which sends nothing
+        except OSError:
+            return _LOOPBACK
+        return str(probe.getsockname()[0])
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

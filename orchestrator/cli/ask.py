@@ -59,8 +59,4 @@ def _endpoint(wanted: str | None) -> tuple[str, str]:
     if name not in known:
         message = f"no endpoint {name!r}; served now: {', '.join(sorted(known)) or 'none'}"
         raise NotFoundError(message)
-    gateway = wiring.find_gateway(at)
-    if gateway is None:
-        message = f"endpoint {name!r} has no gateway; `orchestrator up` starts it"
-        raise ServingError(message)
-    return name, f"{gateway}/{name}/v1"
+    return name, f"{wiring.gateway_url(at)}/{name}/v1"

@@ -16,7 +16,7 @@ from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.errors import OrchestratorError, StoreError
-from orchestrator.core.settings import ClusterSettings
+from orchestrator.core.settings import GatewaySettings
 
 PACKAGES = ("ray", "torch", "mlflow", "hydra-core", "transformers")
 LEAST_FREE_GB = 5.0
@@ -89,9 +89,9 @@ def _services(at: Path) -> Iterator[Check]:
     up = wiring.running(at)
     for name in ("cluster", "MLflow"):
         yield name, "ok", f"up at {up[name]}" if name in up else "not running"
-    port = ClusterSettings().serve_port
+    port = GatewaySettings().port
     taken = _answers(port) and wiring.find_gateway(at) is None
-    found = f"{port} is taken by another program; set cluster.serve_port" if taken else str(port)
+    found = f"{port} is taken by another program; set gateway.port" if taken else str(port)
     yield "endpoint port", "warning" if taken else "ok", found
 
 

@@ -98,11 +98,12 @@ def show(lives: Mapping[str, EndpointLife], *, everything: bool = False) -> None
         out.print(tables.table(COLUMNS, rows))
     else:
         out.print("No endpoint is served.")
-    gateway = wiring.find_gateway(wiring.home())
-    if gateway:
+    try:
+        gateway = wiring.gateway_url(wiring.home())
         out.print(f"\nOpenAI base URL: {gateway}/v1, or {gateway}/ENDPOINT/v1", markup=False)
-    elif seen.outage.elsewhere and rows:
-        out.print("\nNo gateway runs in this home: whether they answer is known elsewhere.")
+    except ServingError as error:
+        if rows:
+            out.print(f"\nNo OpenAI base URL: {error}", markup=False)
     for why in dict.fromkeys(filter(None, map(seen.unanswered, lives.values()))):
         out.print(f"\n[red]{DOWN}[/]: {why}; {WAY_OUT}")
     commands = [
@@ -148,10 +149,8 @@ def _beside(life: EndpointLife, number: int) -> str:
 
 
 def _figures(endpoint: str) -> Mapping[str, Figures]:
-    at = wiring.home()
-    gateway = wiring.find_gateway(at)
     try:
-        return wiring.traffic(gateway).figures(endpoint) if gateway else {}
+        return wiring.traffic(wiring.home()).figures(endpoint)
     except ServingError:
         return {}
 

@@ -1,23 +1,51 @@
-"""`orchestrator _gateway PORT`: the service that answers clients, in front of all replicas."""
+"""`orchestrator _gateway SETTINGS URL CLUSTER`: the service that answers clients."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import secrets
 
 from orchestrator import wiring
+from orchestrator.adapters import gateway_service
 from orchestrator.cli.exits import Exit
-from orchestrator.serving.edge import Edge
+from orchestrator.core.gateways import Gateway
+from orchestrator.serving.edge import Edge, for_browsers, metrics_alone
 from orchestrator.serving.gateway import gateway
 from orchestrator.serving.lookup import StoreRoutes
-from orchestrator.serving.server import serve
-
-HOST = "127.0.0.1"
+from orchestrator.serving.metrics import Metrics
+from orchestrator.serving.reporting import Reporter
+from orchestrator.serving.server import Listening, serve
 
 
 def run(args: argparse.Namespace) -> Exit:
     """Serve until a signal ends the process; answers in progress end first."""
-    store, clock = wiring.endpoint_store(wiring.home()), wiring.clock()
-    routes = StoreRoutes(store, wiring.variable, clock)
-    serve(Edge(gateway(routes, clock), routes), HOST, args.port)
+    at, clock = wiring.home(), wiring.clock()
+    settings = gateway_service.loaded(args.settings)
+    limits = gateway_service.limits_of(settings)
+    routes = StoreRoutes(wiring.endpoint_store(at), wiring.variable, clock)
+    metrics = Metrics(routes)
+    reporter = Reporter(
+        wiring.gateway_store(at), _of(args.url, args.cluster), metrics.by_endpoint, clock
+    )
+    app = Edge(gateway(routes, clock, limits, metrics=metrics), routes)
+    listening = Listening(
+        host=settings.host,
+        port=settings.port,
+        certificate=settings.tls.certificate,
+        key=settings.tls.key,
+        metrics=metrics_alone(metrics),
+        metrics_at=None
+        if settings.metrics.port is None
+        else (settings.metrics.host, settings.metrics.port),
+    )
+    serve(for_browsers(app, settings.cors.origins), listening, limits)
+    reporter.close()
     routes.close()
     return Exit.SUCCEEDED
+
+
+def _of(url: str, cluster: str) -> Gateway:
+    host = wiring.host()
+    name = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+    return Gateway(name=name, url=url, host=host, pid=os.getpid(), cluster=cluster)

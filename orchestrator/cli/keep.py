@@ -1,4 +1,4 @@
-"""`orchestrator _keep ADDRESS GATEWAY`: the service that keeps endpoints as the store says."""
+"""`orchestrator _keep ADDRESS`: the service that keeps endpoints as the store says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> Exit:
     replicas = wiring.replicas(args.address)
     reconciler = Reconciler(store, replicas, clock, _tell, _move)
     revisions = Revisions(store, replicas, clock)
-    traffic = wiring.traffic(args.gateway)
+    traffic = wiring.traffic(at)
     overflow = Overflow(store, traffic, revisions, clock, _tell, _help)
     telling, served = Telling(), False
     while True:

@@ -25,7 +25,8 @@ from orchestrator.core.text import visible
 SHARED: Mapping[str, Callable[[Settings], object]] = {
     "cluster.kind": lambda found: found.cluster.kind,
     "cluster.address": lambda found: found.cluster.address,
-    "cluster.serve_port": lambda found: found.cluster.serve_port,
+    "gateway.host": lambda found: found.gateway.host,
+    "gateway.port": lambda found: found.gateway.port,
     "cluster.object_store_mb": lambda found: found.cluster.object_store_mb,
     "tracking.enabled": lambda found: found.tracking.enabled,
     "tracking.uri": lambda found: found.tracking.uri,

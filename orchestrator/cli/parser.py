@@ -288,12 +288,11 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     drive.add_argument("--no-cache", action="store_true")
     drive.add_argument("--take-over", action="store_true")
     verbs.add_parser("_reap")
-    verbs.add_parser("_gateway").add_argument(
-        "port", type=arguments.whole("ports", arguments.PORTS)
-    )
+    gateway = verbs.add_parser("_gateway")
+    for name in ("settings", "url", "cluster"):
+        gateway.add_argument(name)
     keep = verbs.add_parser("_keep")
     keep.add_argument("address")
-    keep.add_argument("gateway")
     complete = verbs.add_parser("_complete")
     complete.add_argument("words", nargs=argparse.REMAINDER)
 

@@ -46,15 +46,67 @@ class ClusterSettings:
     """Where attempts run.
 
     `ray` with an empty `address` is a managed cluster on this machine, `local` runs every
-    attempt in this process. `serve_port` is the HTTP port of all endpoints. `patience` is for how
-    many seconds the head of a cluster that is not managed may be silent before it counts as gone.
+    attempt in this process. `patience` is for how many seconds the head of a cluster that is not
+    managed may be silent before it counts as gone.
     """
 
     kind: Literal["ray", "local"] = "ray"
     address: str = ""
-    serve_port: int = 8000
     object_store_mb: int = 100
     patience: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """Files in PEM; none is plain HTTP."""
+
+    certificate: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorsSettings:
+    """Origins whose pages may ask the gateway; `*` is all."""
+
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """Where Prometheus asks the gateway; nowhere without a port."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """The server that clients ask.
+
+    Attributes:
+        host: Where it listens.
+        port: The same; one for all endpoints.
+        url: What clients are told; made of `host` and `port` where empty.
+        tls: Its certificate.
+        cors: Which browsers may ask it.
+        metrics: The listener for Prometheus.
+        access_log: A file that gets a line for each request; `-` is the service's own log.
+        limits: Those of its connections, requests and waiting that differ from the defaults.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    url: str = ""
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    cors: CorsSettings = field(default_factory=CorsSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    access_log: str = ""
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def scheme(self) -> str:
+        """How it is spoken to."""
+        return "https" if self.tls.certificate else "http"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +132,7 @@ class Settings:
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
     qualification: Rules = field(default_factory=Rules)
     tags: Mapping[str, str] = field(default_factory=dict)
     resolved: Mapping[str, Json] = field(default_factory=dict)

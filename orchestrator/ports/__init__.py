@@ -3,7 +3,7 @@
 Foreign errors are translated by the adapter: a port raises only what its docstring names.
 """
 
-from orchestrator.ports.endpoints import EndpointStore, Traffic
+from orchestrator.ports.endpoints import EndpointStore, GatewayStore, Traffic
 from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
 from orchestrator.ports.pools import Chip, Cluster, Job, Replicas, Serving, Worker
 from orchestrator.ports.registry import Registry
@@ -17,6 +17,7 @@ __all__ = [
     "EndpointStore",
     "EventStore",
     "Gates",
+    "GatewayStore",
     "Job",
     "Observer",
     "Point",

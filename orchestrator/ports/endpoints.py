@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.core.endpoints import EndpointEvent, EndpointLife
+from orchestrator.core.gateways import Gateway
 from orchestrator.core.keys import ApiKey
 from orchestrator.core.probes import Answer, Probe
 from orchestrator.core.rollout import Figures
@@ -57,6 +58,30 @@ class EndpointStore(Protocol):
 
     def api_keys(self) -> Sequence[ApiKey]:
         """Return all API keys, by name."""
+        ...
+
+
+class GatewayStore(Protocol):
+    """Where gateways are, and what they have counted. Raises `StoreError` as the others do."""
+
+    def note_gateway(self, gateway: Gateway) -> None:
+        """Note that a gateway lives, by the clock of the store."""
+        ...
+
+    def drop_gateway(self, name: str) -> None:
+        """Note that a gateway has ended; what it has counted stays for a day."""
+        ...
+
+    def gateways(self) -> Sequence[Gateway]:
+        """Return all gateways that have not ended by themselves, the oldest first."""
+        ...
+
+    def note_counts(self, gateway: str, counts: Mapping[str, str]) -> None:
+        """Keep what a gateway has counted so far, by endpoint, in Prometheus' text format."""
+        ...
+
+    def counts(self, endpoint: str) -> Mapping[str, str]:
+        """Return what each gateway has counted of an endpoint, those that are gone too."""
         ...
 
 

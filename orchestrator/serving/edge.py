@@ -6,14 +6,49 @@ gateway goes by is new enough to send it requests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from starlette.middleware.cors import CORSMiddleware
 
 from orchestrator.serving.asgi import Handler, Receive, Scope, Send, answer
 from orchestrator.serving.encoding import encode
-from orchestrator.serving.errors import ApiError, wrong_method
+from orchestrator.serving.errors import ApiError, unknown_url, wrong_method
+from orchestrator.serving.metrics import CONTENT_TYPE, Metrics
 from orchestrator.serving.routes import Routes
 
+if TYPE_CHECKING:
+    pass
+
 STALE_SECONDS = 10.0
+EXPOSED = ("x-request-id", "x-revision", "x-model-version", "retry-after")
+
+
+def for_browsers(app: Handler, origins: Sequence[str]) -> Handler:
+    """Return `app`, answering the preflights of pages of `origins`; as it is without any."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        expose_headers=EXPOSED,
+    )
+
+
+def metrics_alone(metrics: Metrics) -> Handler:
+    """Return what Prometheus asks at a listener of its own."""
+
+    async def handle(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/metrics":
+            await answer(send, HTTPStatus.OK, metrics.text(), [CONTENT_TYPE])
+        else:
+            error = unknown_url(scope["method"], scope["path"])
+            await answer(send, error.status, encode(error.body()))
+
+    return handle
 
 
 class Edge:

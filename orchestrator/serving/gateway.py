@@ -56,7 +56,12 @@ _LOOPBACK = {"127.0.0.1", "::1"}
 
 
 def gateway(
-    routes: Routes, clock: Clock, limits: Limits | None = None, *, rng: Random | None = None
+    routes: Routes,
+    clock: Clock,
+    limits: Limits | None = None,
+    *,
+    rng: Random | None = None,
+    metrics: Metrics | None = None,
 ) -> Application:
     """Return the application.
 
@@ -65,8 +70,10 @@ def gateway(
         clock: For the expiry and the allowances of keys.
         limits: Of connections, requests and waiting.
         rng: What spreads the traffic by shares; a seeded one makes that repeatable.
+        metrics: What counts; others may read it.
     """
-    found = _Gateway(routes, clock, limits or Limits(), rng or Random())  # noqa: S311 - no secret
+    limits, rng = limits or Limits(), rng or Random()  # noqa: S311 - no secret
+    found = _Gateway(routes, clock, limits, rng, metrics or Metrics(routes))
     return Application(found.handle, found.close)
 
 
@@ -88,14 +95,17 @@ class _Call:
 
 
 class _Gateway:
-    def __init__(self, routes: Routes, clock: Clock, limits: Limits, rng: Random) -> None:
+    def __init__(
+        self, routes: Routes, clock: Clock, limits: Limits, rng: Random, metrics: Metrics
+    ) -> None:
         self._routes = routes
         self._limits = limits
         self._limiter = RateLimiter(clock)
         self._since = int(clock.now())
         self._document = encode(document())
         slots = Slots(routes, limits, rng)
-        self._metrics = Metrics(routes, slots)
+        self._metrics = metrics
+        metrics.watch(slots)
         self._forwarder = Forwarder(slots, Pool(limits.connect_seconds), self._metrics, limits)
 
     async def close(self) -> None:

@@ -5,7 +5,8 @@ Errors are those of replicas, also where another replica then answered: what a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -46,7 +47,8 @@ class Tally:
 class Metrics:
     """The registry of one gateway."""
 
-    def __init__(self, routes: Routes, slots: Slots) -> None:
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
         self._registry = CollectorRegistry()
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._refused = self._counter("refused", "Refused at the edge.", "endpoint", "status")
@@ -58,11 +60,25 @@ class Metrics:
         self._first = self._histogram("time_to_first_token", "Of streams.", _TTFT)
         self._each = self._histogram("time_per_output_token", "Of streams, mean.", _TPOT)
         self._whole = self._histogram("request", "From the request to its end.", _WHOLE)
-        self._registry.register(_Now(routes, slots))
+
+    def watch(self, slots: Slots) -> None:
+        """Tell of requests in flight and in the queue too, which `slots` know."""
+        self._registry.register(_Now(self._routes, slots))
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def by_endpoint(self) -> Mapping[str, str]:
+        """Return what is told of each endpoint, as lines of the same format."""
+        lines: dict[str, list[str]] = defaultdict(list)
+        for family in self._registry.collect():
+            for sample in family.samples:
+                endpoint = sample.labels.get("endpoint")
+                if endpoint and not sample.name.endswith("_created"):
+                    labels = ",".join(f'{k}="{_escaped(v)}"' for k, v in sample.labels.items())
+                    lines[endpoint].append(f"{sample.name}{{{labels}}} {sample.value!r}\n")
+        return {endpoint: "".join(told) for endpoint, told in lines.items()}
 
     def refused(self, endpoint: str, status: int) -> None:
         """Count a request that no revision has answered."""
@@ -162,3 +178,8 @@ class _Now(Collector):
         age = GaugeMetricFamily("orchestrator_routes_age_seconds", "Since the table was read.")
         age.add_metric((), self._routes.age())
         yield from (flying, there, share, queue, age)
+
+
+def _escaped(text: str) -> str:
+    """Return the value of a label as the format wants it."""
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

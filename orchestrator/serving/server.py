@@ -11,9 +11,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import uvicorn
@@ -25,26 +29,83 @@ from orchestrator.serving.errors import ApiError
 from orchestrator.serving.limits import Limits
 
 _TICKS = 5  # of a tenth of a second, between two looks at the connections
+_TICKS_OF_FILES = 50  # between two looks at the certificate
+_SPARE_FILES = 256  # for the log, the database and all else that is no client
+_FILES_A_CONNECTION = 2  # the client's, and that to a replica
+
+logger = logging.getLogger(__name__)
 
 
-def serve(app: Handler, host: str, port: int, limits: Limits | None = None) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where and how a server listens; `certificate` and `key` are files in PEM.
+
+    `metrics` is what Prometheus asks at `metrics_at`, a host and port of its own.
+    """
+
+    host: str
+    port: int
+    certificate: str = ""
+    key: str = ""
+    metrics: Handler | None = None
+    metrics_at: tuple[str, int] | None = None
+
+
+def serve(app: Handler, at: Listening, limits: Limits | None = None) -> None:
     """Serve `app` until a signal ends the process.
 
     Raises:
-        OSError: The address can't be had.
+        OSError: An address can't be had, or a file of the certificate not be read.
     """
-    server = Server(app, limits or Limits())
-    listener = socket.create_server((host, port), backlog=2048)
+    limits = within_files(limits or Limits(), raise_files())
+    server = Server(app, limits, at)
+    listener = socket.create_server((at.host, at.port), family=_family(at.host), backlog=2048)
     gc.collect()
     gc.freeze()  # what is there by now stays: the collector needn't look at it again
     server.run([listener])
 
 
-class Server(uvicorn.Server):
-    """uvicorn, looking after its connections."""
+def raise_files() -> int:
+    """Raise the limit of open files as far as the system lets this process; return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            logger.warning("the limit of open files stays %s: %s", soft, error)
+        else:
+            return hard
+    return soft
 
-    def __init__(self, app: Handler, limits: Limits) -> None:
+
+def within_files(limits: Limits, files: int) -> Limits:
+    """Return the limits with no more connections than `files` open files are enough for."""
+    if files == resource.RLIM_INFINITY:
+        return limits
+    most = max((files - _SPARE_FILES) // _FILES_A_CONNECTION, 1)
+    if most >= limits.connections:
+        return limits
+    logger.warning(
+        "%s connections at once, not %s: a process may open %s files here; raise `ulimit -Hn`",
+        most,
+        limits.connections,
+        files,
+    )
+    return replace(limits, connections=most)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+class Server(uvicorn.Server):
+    """uvicorn, looking after its connections and its certificate."""
+
+    def __init__(self, app: Handler, limits: Limits, at: Listening | None = None) -> None:
         kind = type("Patience", (_Patience,), {"limits": limits})
+        self._at = at or Listening(host="", port=0)
+        self._kind = kind
+        self._files: tuple[float, ...] = self._changed()
         super().__init__(
             uvicorn.Config(
                 app,
@@ -59,9 +120,23 @@ class Server(uvicorn.Server):
                 date_header=False,
                 timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
                 timeout_graceful_shutdown=limits.drain_seconds,  # type: ignore[arg-type]
+                ssl_certfile=self._at.certificate or None,
+                ssl_keyfile=self._at.key or None,
             )
         )
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each bad request
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, for Prometheus too."""
+        await super().startup(sockets)
+        if self._at.metrics is None or self._at.metrics_at is None or self.should_exit:
+            return
+        host, port = self._at.metrics_at
+        config = uvicorn.Config(self._at.metrics, http=self._kind, ws="none", log_config=None)
+        config.load()
+        protocol = partial(self._kind, config=config, server_state=self.server_state, app_state={})
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_server(protocol, host, port))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -73,13 +148,32 @@ class Server(uvicorn.Server):
                 self._captured_signals.clear()
 
     async def on_tick(self, counter: int) -> bool:
-        """Close what is late."""
+        """Close what is late, and read a renewed certificate."""
+        if counter % _TICKS_OF_FILES == 0:
+            self._renew()
         if counter % _TICKS == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, _Patience):
                     connection.look(now)
         return await super().on_tick(counter)
+
+    def _renew(self) -> None:
+        """Take a certificate that was renewed, for connections from now on."""
+        changed = self._changed()
+        if changed == self._files or self.config.ssl is None:
+            return
+        try:
+            self.config.ssl.load_cert_chain(self._at.certificate, self._at.key)
+        except OSError as error:  # ssl.SSLError is one; the files may be half written
+            logger.warning("the certificate before stays: %s", error)
+        else:
+            self._files = changed
+
+    def _changed(self) -> tuple[float, ...]:
+        """Return when the files of the certificate were written."""
+        paths = [Path(name) for name in (self._at.certificate, self._at.key) if name]
+        return tuple(path.stat().st_mtime for path in paths if path.exists())
 
 
 class _Patience(HttpToolsProtocol):

@@ -76,10 +76,19 @@ def planned(
     except PlanError as error:
         told = {problem.path for problem in problems}  # once is enough
         more = (problem for problem in error.problems if problem.path not in told)
-        raise ConfigError([*problems, *more]) from None
+        raise ConfigError([*problems, *_files(found), *more]) from None
+    problems += _files(found)
     if problems:
         raise ConfigError(problems)
     return found, made
+
+
+def _files(found: Settings) -> Iterator[Problem]:
+    """Yield what this host lacks, where it will run the gateway."""
+    if any(stage.endpoint for stage in found.pipeline.stages):
+        from orchestrator.adapters import gateway_service
+
+        yield from gateway_service.problems(found.gateway)
 
 
 def plan(found: Settings) -> Plan:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.endpoints import Deployment
-from orchestrator.core.errors import NotFoundError
+from orchestrator.core.errors import NotFoundError, ServingError
 from orchestrator.core.settings import Settings
-from orchestrator.ports import EndpointStore, EventStore, Serving, Traffic
+from orchestrator.ports import EndpointStore, EventStore, GatewayStore, Serving, Traffic
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
     artifact_store,
@@ -19,6 +19,7 @@ from orchestrator.wiring.adapters import (
     event_store,
     variable,
 )
+from orchestrator.wiring.user import host
 
 if TYPE_CHECKING:
     from orchestrator.adapters.rayserve import RayServing
@@ -39,8 +40,7 @@ def serving(found: Settings, at: Path, address: str) -> Serving:
         return NoServing()
     from orchestrator.endpoints.rollout import Rollouts
 
-    gateway = traffic(f"http://127.0.0.1:{found.cluster.serve_port}")
-    return Rollouts(replicas(address), endpoint_store(at), gateway, clock())
+    return Rollouts(replicas(address), endpoint_store(at), traffic(at), clock())
 
 
 def replicas(address: str) -> RayServing:
@@ -50,11 +50,36 @@ def replicas(address: str) -> RayServing:
     return RayServing(address, fetch_model, clock)
 
 
-def traffic(gateway: str) -> Traffic:
-    """Return the view of the gateway at that address."""
+def gateway_store(at: Path) -> GatewayStore:
+    """Return the store of gateways of home `at`: the same database."""
+    from orchestrator.adapters.event_store import SqlEventStore
+
+    return SqlEventStore(database(at))
+
+
+def traffic(at: Path) -> Traffic:
+    """Return the view of all gateways that share the database of home `at`."""
     from orchestrator.adapters.gateway import GatewayTraffic
 
-    return GatewayTraffic(gateway)
+    return GatewayTraffic(gateway_store(at))
+
+
+def gateway_url(at: Path) -> str:
+    """Return the address of a gateway that this host can ask: its own, else the oldest.
+
+    Raises:
+        ServingError: There is none, or none that can be asked from here.
+    """
+    mine = host()
+    live = [gateway for gateway in gateway_store(at).gateways() if gateway.live]
+    near = [gateway for gateway in live if gateway.reachable(mine)]
+    own = [gateway for gateway in near if gateway.host == mine]
+    for gateway in (*own, *near):
+        return gateway.url
+    if live:
+        where = f"the gateway at {live[0].url} answers its own host {live[0].host!r} alone"
+        raise ServingError(f"{where}; set gateway.host there, as to 0.0.0.0, and start it again")
+    raise ServingError("no gateway runs; `orchestrator up` starts one")
 
 
 def served_models(address: str, key_variable: str) -> Sequence[str] | None:
@@ -92,7 +117,8 @@ def outage(at: Path) -> Outage:
         lost = not gateway_service.answers(served)
         return Outage(ours="the cluster is not running" if lost else "")
     if variable(DATABASE_VARIABLE):
-        return Outage(elsewhere=True)
+        live = any(gateway.live for gateway in gateway_store(at).gateways())
+        return Outage(elsewhere=True) if live else Outage(all="no gateway runs")
     foreign = here or variable("RAY_ADDRESS")
     why = "the gateway is not running" if foreign else "cluster and gateway are not running"
     return Outage(ours=why, all=why)

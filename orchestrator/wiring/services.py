@@ -32,7 +32,7 @@ def check_services(found: Settings, at: Path, *, gateway: bool) -> None:
     Raises:
         ClusterError: No head node answers at the address of the cluster.
         TrackingError: No MLflow server answers at its address.
-        ServingError: The port of the gateway is taken.
+        ServingError: The gateway's port is taken, or its certificate is not there.
     """
     from orchestrator.adapters import gateway_service, mlflow_server
     from orchestrator.adapters.raycluster import access
@@ -43,7 +43,7 @@ def check_services(found: Settings, at: Path, *, gateway: bool) -> None:
     if found.tracking.enabled and uri:
         mlflow_server.check(uri)
     if gateway:
-        gateway_service.check(at, found.cluster.serve_port)
+        gateway_service.check(at, found.gateway)
 
 
 def foreign() -> Mapping[str, Callable[[], None]]:
@@ -129,11 +129,11 @@ def start_gateway(found: Settings, at: Path, address: str, tenancy: Tenancy) -> 
 
     if gateway_service.find(at) is None:
         tenancy.started(gateway_service.SERVICE)
-    return gateway_service.up(at, found.cluster.serve_port, address, {HOME_VARIABLE: str(at)})
+    return gateway_service.up(at, found.gateway, address, {HOME_VARIABLE: str(at)})
 
 
 def find_gateway(at: Path) -> str | None:
-    """Return the address of the gateway of home `at`, or `None` when it is not up."""
+    """Return the address of the gateway that home `at` runs on this host, `None` without one."""
     from orchestrator.adapters import gateway_service
 
     return gateway_service.find(at)

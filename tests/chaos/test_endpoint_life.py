@@ -36,7 +36,7 @@ def place(workplace: Workplace) -> Iterator[Workplace]:
 
 
 def launch(place: Workplace, *words: str) -> None:
-    done = place.run("launch", "pipeline=smoke", f"cluster.serve_port={PORT}", *words, seconds=400)
+    done = place.run("launch", "pipeline=smoke", f"gateway.port={PORT}", *words, seconds=400)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -138,7 +138,7 @@ def test_an_endpoint_comes_back_after_its_head(place: Workplace) -> None:
         before = time.monotonic()
         time.sleep(5.0)  # noqa: TID251 - as above
         print(f"\nafter the head was killed: {clients.line}")
-        assert place.run("up", f"cluster.serve_port={PORT}").returncode == 0
+        assert place.run("up", f"gateway.port={PORT}").returncode == 0
         at = clients.answered
         assert wait(lambda: clients.answered > at + 5, 240.0, tick=0.5)
         back = time.monotonic() - before

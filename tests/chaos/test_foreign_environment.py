@@ -26,7 +26,7 @@ def test_vllm_serves_on_a_pool_with_its_own_environment(workplace: Workplace) ->
     done = workplace.run(
         "launch",
         "pipeline=smoke",
-        f"cluster.serve_port={PORT}",
+        f"gateway.port={PORT}",
         f"fleet.pools.ascend.python={PYTHON}",
         "fallbacks.serve=[]",
         "pipeline.stages.serve.endpoint.engine=jobs.engines.vllm.VllmEngine",

@@ -51,7 +51,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 def place(workplace: Workplace) -> Iterator[Workplace]:
     """A workplace whose endpoint `smoke` serves on pool `ascend`."""
     (workplace.folder / "worse.py").write_text(BROKEN)
-    words = (f"cluster.serve_port={PORT}", "jobs.packages=[jobs,worse]", "jobs.code=[.]")
+    words = (f"gateway.port={PORT}", "jobs.packages=[jobs,worse]", "jobs.code=[.]")
     done = workplace.run("launch", "pipeline=smoke", *words, seconds=400)
     assert done.returncode == 0, done.stdout + done.stderr
     yield workplace

@@ -47,10 +47,10 @@ def started(folder: Path) -> list[str]:
 def test_a_port_that_is_taken_is_said_before_anything_is_started(
     within: Command, tmp_path: Path, taken: int, words: tuple[str, ...]
 ) -> None:
-    done = within(*words, f"cluster.serve_port={taken}")
+    done = within(*words, f"gateway.port={taken}")
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: port {taken} of 127.0.0.1 is in use; set cluster.serve_port to a free port\n"
+        f"error: port {taken} of 127.0.0.1 is in use; set gateway.port to a free port\n"
     )
     assert started(tmp_path) == []
     assert json.loads(within("status", "--json").stdout) == []

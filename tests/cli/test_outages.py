@@ -13,6 +13,7 @@ import pytest
 from orchestrator import supervisor, wiring
 from orchestrator.adapters import gateway_service
 from orchestrator.core.endpoints import Outside, RevisionAdded, RevisionReady, TrafficMoved
+from orchestrator.core.gateways import Gateway
 from orchestrator.core.run import RunHeader
 from tests.build import deployment, plan, stage
 from tests.conftest import Command
@@ -112,9 +113,29 @@ def test_a_home_that_shares_its_database_does_not_judge_for_the_others(
     within: Command, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", f"sqlite:///{home}/events.db")
+    assert told(within)[1]["chat"]["down"] == "no gateway runs; `orchestrator up` brings it back"
+    assert "No OpenAI base URL: no gateway runs" in within("endpoints").stdout
+    far = Gateway(name="a", url="http://10.0.0.9:8000", host="far", pid=1)
+    wiring.gateway_store(home).note_gateway(far)
     code, found = told(within)
     assert (code, found["chat"]["down"]) == (0, None)
-    assert "No gateway runs in this home" in within("endpoints").stdout
+    assert "OpenAI base URL: http://10.0.0.9:8000/v1" in within("endpoints").stdout
+
+
+def test_ask_finds_a_gateway_of_another_host_and_says_when_that_is_on_loopback(
+    within: Command, home: Path
+) -> None:
+    assert (
+        "no gateway runs; `orchestrator up` starts one" in within("ask", "hi", "-e", "chat").stderr
+    )
+    near = Gateway(name="a", url="http://127.0.0.1:9", host="far", pid=1)
+    wiring.gateway_store(home).note_gateway(near)
+    said = within("ask", "hi", "-e", "chat").stderr
+    assert "the gateway at http://127.0.0.1:9 answers its own host 'far' alone" in said
+    here = Gateway(name="b", url="http://127.0.0.1:9", host=wiring.host(), pid=1)
+    wiring.gateway_store(home).note_gateway(here)
+    said = within("ask", "hi", "-e", "chat").stderr
+    assert "endpoint 'chat' does not answer at http://127.0.0.1:9/chat/v1" in said
 
 
 def test_what_is_down_is_neither_forgotten_nor_retired_by_a_second_down(

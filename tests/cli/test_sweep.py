@@ -60,7 +60,7 @@ def test_a_signal_cancels_the_run_of_a_sweep_and_starts_no_other(
             ("tracking.uri='http://a:1','http://b:2'",),
             "tracking.uri: the runs of a sweep share it",
         ),
-        (("cluster.serve_port=8001,8002",), "but it is 8001 and 8002; launch them one by one"),
+        (("gateway.port=8001,8002",), "but it is 8001 and 8002; launch them one by one"),
     ],
 )
 def test_a_sweep_over_what_its_runs_share_is_refused(

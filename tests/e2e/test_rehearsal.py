@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
 FLEET = ("pipeline=smoke", "fleet=rehearsal", "roles.train=ascend", "tracking=none")
-PORT = "cluster.serve_port=18477"
+PORT = "gateway.port=18477"
 FAULT = "{what: raise, signature: hccl_timeout, at_step: 4, rank: 1, stages: [pretrain]}"
 
 

@@ -19,7 +19,7 @@ PORT = 18473
 @pytest.fixture(scope="module")
 def launched(workplace: Any) -> Any:
     """A finished launch of the smoke pipeline, whose endpoint is up."""
-    done = workplace.run("launch", "pipeline=smoke", f"cluster.serve_port={PORT}", seconds=300)
+    done = workplace.run("launch", "pipeline=smoke", f"gateway.port={PORT}", seconds=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return workplace
 
@@ -77,7 +77,7 @@ def test_ask_finds_the_endpoint_by_itself(launched):
 
 
 def test_mlflow_has_the_run_as_one_tree(launched):
-    uri = launched.run("up", f"cluster.serve_port={PORT}").stdout.split("MLflow:")[1].split()[0]
+    uri = launched.run("up", f"gateway.port={PORT}").stdout.split("MLflow:")[1].split()[0]
     runs = search(uri, launched)
     tags = [{tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in runs]
     parents = [run for run, t in zip(runs, tags, strict=True) if "mlflow.parentRunId" not in t]
@@ -91,7 +91,7 @@ def test_mlflow_has_the_run_as_one_tree(launched):
 
 
 def test_a_second_launch_reuses_what_is_done_and_serves_on_the_other_pool(launched):
-    words = ("pipeline=smoke", f"cluster.serve_port={PORT}", "roles.serve=nvidia")
+    words = ("pipeline=smoke", f"gateway.port={PORT}", "roles.serve=nvidia")
     done = launched.run("launch", *words, seconds=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("reused from") == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,13 @@ import uvicorn
 from jobs.engines.echo import EchoEngine
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import Application
-from orchestrator.serving.edge import Edge
+from orchestrator.serving.edge import Edge, for_browsers, metrics_alone
 from orchestrator.serving.gateway import gateway
 from orchestrator.serving.limits import Limits
+from orchestrator.serving.metrics import Metrics
 from orchestrator.serving.replica import replica
 from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
-from orchestrator.serving.server import Server
+from orchestrator.serving.server import Listening, Server
 from tests.jobs.engines.tiny_llama import HARDWARE
 
 
@@ -30,6 +31,9 @@ class FixedClock:
 
     def now(self) -> float:
         return 1_700_000_000.5
+
+    def monotonic(self) -> float:
+        return 1.0
 
     def sleep(self, seconds: float) -> None:
         pass
@@ -93,13 +97,21 @@ def echoing(
 
 @contextmanager
 def gateway_of(
-    board: Board, limits: Limits | None = None, clock: Clock | None = None
+    board: Board,
+    limits: Limits | None = None,
+    clock: Clock | None = None,
+    *,
+    origins: Sequence[str] = (),
+    at: Listening | None = None,
 ) -> Iterator[str]:
     """Serve the gateway as its own process would; give its base URL."""
-    limits = limits or Limits()
-    app = gateway(board, clock or FixedClock(), limits, rng=Random(0))  # noqa: S311 - no secret
-    with _running(Server(Edge(app, board), limits)) as url:
-        yield url
+    limits, metrics = limits or Limits(), Metrics(board)
+    rng = Random(0)  # noqa: S311 - no secret
+    app = Edge(gateway(board, clock or FixedClock(), limits, rng=rng, metrics=metrics), board)
+    if at is not None:
+        at = replace(at, metrics=metrics_alone(metrics))
+    with _running(Server(for_browsers(app, origins), limits, at)) as url:
+        yield url.replace("http:", "https:") if at is not None and at.certificate else url
 
 
 def becomes_idle(engine: EchoEngine) -> bool:

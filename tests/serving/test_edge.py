@@ -44,3 +44,37 @@ def test_head_is_answered_as_get_without_the_body(url: str, path: str) -> None:
 def test_what_is_not_there_for_a_method_is_refused(url: str) -> None:
     assert httpx.post(f"{url}/ready").status_code == 405
     assert httpx.head(f"{url}/v1/completions").status_code == 405
+
+
+PAGE = "https://app.example.com"
+PREFLIGHT = {
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization,content-type,x-stainless-lang",
+}
+
+
+def test_a_browser_of_an_allowed_origin_may_ask_and_read_what_it_needs(board: Board) -> None:
+    with gateway_of(board, origins=[PAGE]) as url:
+        asked = httpx.options(f"{url}/v1/chat/completions", headers={"origin": PAGE, **PREFLIGHT})
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-origin"] == PAGE
+        assert "POST" in asked.headers["access-control-allow-methods"]
+        assert "x-stainless-lang" in asked.headers["access-control-allow-headers"]
+        models = httpx.get(f"{url}/v1/models", headers={"origin": PAGE})
+        assert models.headers["access-control-allow-origin"] == PAGE
+        exposed = models.headers["access-control-expose-headers"]
+        assert {"x-request-id", "x-revision"} <= set(exposed.split(", "))
+        refused = httpx.post(f"{url}/v1/completions", headers={"origin": PAGE}, json={})
+        assert refused.status_code == 400
+        assert refused.headers["access-control-allow-origin"] == PAGE, "errors are read too"
+        other = httpx.options(
+            f"{url}/v1/chat/completions", headers={"origin": "https://evil.example", **PREFLIGHT}
+        )
+        assert other.status_code == 400
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_without_allowed_origins_no_browser_is_told_anything(url: str) -> None:
+    asked = httpx.options(f"{url}/v1/chat/completions", headers={"origin": PAGE, **PREFLIGHT})
+    assert asked.status_code == 405
+    assert not [name for name in asked.headers if name.startswith("access-control")]

@@ -158,6 +158,27 @@ asked = Table(
     Column("at", Double, nullable=False),
 )
 
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("cluster", Text, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("seen", Double, nullable=False),
+)
+
+gateway_counts = Table(
+    "gateway_counts",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
 keys = Table(
     "keys",
     metadata,

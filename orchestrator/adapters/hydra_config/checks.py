@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from orchestrator.adapters.hydra_config import emulated
+from orchestrator.adapters.hydra_config import emulated, gateway
 from orchestrator.core.bounds import MOMENT, MOST
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.spec import Json
@@ -23,7 +23,9 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "priority": (-1000, 1000),
     "tracking.system_seconds": (0, 86_400),
     "database.patience": (0, 86_400),
-    "cluster.serve_port": (1, 65_535),
+    "gateway.port": (1, 65_535),
+    "gateway.metrics.port": (1, 65_535),
+    "gateway.limits.*": (MOMENT, MOST),
     "cluster.object_store_mb": (75, MOST),
     "cluster.patience": (1, MOST),
     "qualification.days": (0, 36_500),
@@ -111,6 +113,7 @@ def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
         if isinstance(value, str) and not _compiles(value):
             yield Problem(path, f"{shown(value)} is no regular expression", "escape what it means")
     yield from emulated.problems(_mapping(_mapping(data.get("fleet")).get("pools")))
+    yield from gateway.problems(_mapping(data.get("gateway")))
     yield from _tag_problems(_mapping(data.get("tags")))
     yield from _endpoint_names(_mapping(_mapping(data.get("pipeline")).get("stages")))
 

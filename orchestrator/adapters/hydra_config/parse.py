@@ -10,7 +10,7 @@ from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.adapters.hydra_config import checks, messages
+from orchestrator.adapters.hydra_config import checks, messages, moved
 from orchestrator.adapters.hydra_config.schema import NAMED, Document
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.hardware import Fleet
@@ -24,9 +24,12 @@ TEXTS = (("tags",), ("fleet", "pools", "*", "labels"))
 def parse(config: Mapping[str, Json]) -> Settings:
     """Return the settings that `config`, composed and resolved before, says.
 
+    It may be of an earlier version, as that of a run that is resumed.
+
     Raises:
         ConfigError: With all problems.
     """
+    config = moved.forward(config)
     found, problems = try_parse(config)
     if found is None or problems:
         raise ConfigError(problems)
@@ -91,6 +94,7 @@ def _settings(document: Document) -> Settings:
         storage=document.storage,
         tracking=document.tracking,
         cluster=document.cluster,
+        gateway=document.gateway,
         database=document.database,
         qualification=document.qualification,
         tags=document.tags,

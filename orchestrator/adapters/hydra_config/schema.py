@@ -30,6 +30,7 @@ from orchestrator.core.qualification import Rules
 from orchestrator.core.settings import (
     ClusterSettings,
     DatabaseSettings,
+    GatewaySettings,
     JobSettings,
     StorageSettings,
     TrackingSettings,
@@ -78,6 +79,7 @@ class Document:
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
     qualification: Rules = field(default_factory=Rules)
     tags: Mapping[str, str] = field(default_factory=dict)
 

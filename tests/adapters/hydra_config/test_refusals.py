@@ -36,7 +36,32 @@ ONE_LINE_EACH = [
     ("seed=???", "seed: is missing; set seed=VALUE"),
     ("seed=${nope}", "seed: Interpolation key 'nope' not found; mend the ${...}"),
     ("cost_limit=.nan", "cost_limit: '.nan' is not a number"),
-    ("cluster.serve_port=70000", "cluster.serve_port: 70000 is out of bounds; 1 to 65535"),
+    ("gateway.port=70000", "gateway.port: 70000 is out of bounds; 1 to 65535"),
+    (
+        "cluster.serve_port=1",
+        "cluster.serve_port: unknown key 'serve_port'; it is gateway.port now",
+    ),
+    (
+        "gateway.url=models.example.com",
+        (
+            "gateway.url: 'models.example.com' is not the address of a server; "
+            "write https://HOST[:PORT], or leave it empty"
+        ),
+    ),
+    (
+        "gateway.tls.key=k.pem",
+        "gateway.tls.certificate: is missing beside gateway.tls.key; name a file in PEM",
+    ),
+    (
+        "gateway.cors.origins=[example.com]",
+        "gateway.cors.origins.0: 'example.com' is no origin; write https://HOST[:PORT] or *",
+    ),
+    (
+        "gateway.limits.body_byte=1",
+        "gateway.limits.body_byte: unknown key 'body_byte'; did you mean 'body_bytes'?",
+    ),
+    ("gateway.limits.depth=0", "gateway.limits.depth: 0 is out of bounds; at least 0.001"),
+    ("gateway.limits.depth=1.5", "gateway.limits.depth: 1.5 is not a whole number"),
     ("cluster.kind=slurm", "cluster.kind: 'slurm' is none of its values; values: local, ray"),
     (f"{STAGE}.role=trian", f"{STAGE}.role: 'trian' is none of its values; did you mean 'train'"),
     (f"{STAGE}.nedes.workers=2", f"{STAGE}.nedes: unknown key 'nedes'; did you mean 'needs'? "),

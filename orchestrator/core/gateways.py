@@ -1,0 +1,41 @@
+"""A gateway, as others learn of it from the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+SILENT_SECONDS = 15.0  # after which a gateway counts as gone
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A process that answers clients.
+
+    Attributes:
+        name: Unique over all gateways that ever were.
+        url: Its address, as clients are told it.
+        host: Name of the host that it runs on.
+        pid: Its process there.
+        cluster: Address of the cluster whose endpoints it was started for.
+        since: When it began, by the database's clock (seconds, epoch).
+        silent: For how many seconds it has shown no life, by the same clock.
+    """
+
+    name: str
+    url: str
+    host: str
+    pid: int
+    cluster: str = ""
+    since: float = 0.0
+    silent: float = 0.0
+
+    @property
+    def live(self) -> bool:
+        """Whether it has shown life of late."""
+        return self.silent <= SILENT_SECONDS
+
+    def reachable(self, host: str) -> bool:
+        """Whether the host named so can ask it: one on loopback answers its own host alone."""
+        return self.host == host or urlsplit(self.url).hostname not in _LOOPBACK
