@@ -21,7 +21,11 @@ MOST_LINES_OF_THE_README = 149
 BROAD = {"Exception", "BaseException"}
 # What turns whatever user code does, and whatever tells of a run, into a value.
 AROUND_USER_CODE = ROOT / "orchestrator/control/attempt.py"
-BORDERS = {AROUND_USER_CODE, ROOT / "orchestrator/control/border.py"}
+BORDERS = {
+    AROUND_USER_CODE,
+    ROOT / "orchestrator/control/border.py",
+    ROOT / "jobs/engines/border.py",  # around devices, and foreign code that runs for one request
+}
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 LEFT_BEHIND = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|/(root|work|home)/\w|\bunittest\.mock\b")
 HEAVY = ("ray", "mlflow", "torch", "transformers", "hydra", "omegaconf", "sqlalchemy", "fastapi")

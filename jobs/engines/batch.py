@@ -4,35 +4,37 @@ Every answer has its own row of the cache. The rows are always 0 to n-1: first t
 that are read, which means that the cache holds all their tokens but the last, then the others.
 When one leaves, another moves into its place. A step adds a token to each answer that is read,
 and then reads a bounded number of tokens of the others. It knows no threads.
+
+What goes wrong with an answer ends that one: a pass that fails is done again for each half of its
+rows. Where the cache has no room for all to go on, the last ones pause, and are read again later.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from jobs.engines.cache import SlotCache
+from jobs.engines.answer import Answer, Source
+from jobs.engines.border import attempt
+from jobs.engines.cache import CacheFullError, SlotCache
 from jobs.engines.forward import Forward
+from jobs.engines.processors import processed
 from jobs.engines.sampling import Choice, choose
-from jobs.engines.text import Detokenizer, StopFilter
-from orchestrator.engine import Piece, Sampling
-
-Decode = Callable[[Sequence[int]], str]
+from jobs.engines.scoring import READ_ALONE, score_of
+from orchestrator.engine import NotFiniteError, Piece, Prompt
 
 READ_BESIDE = 512  # tokens a step while other answers wait for theirs
-READ_ALONE = 1024  # tokens a step where nobody waits
+SCORED_AT_ONCE = 1 << 24  # scores of a prompt's tokens
+SHARED = 16  # tokens that two prompts have in common, so that copying is worth while
+AHEAD = 64  # tokens that an answer that joins leaves to the others
 
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What tokens are of: the name of some weights, and the tokens that end an answer of them."""
-
-    version: str
-    eos: frozenset[int]
+Outcome: TypeAlias = Piece | Prompt | Exception
+Outcomes: TypeAlias = list[tuple[Answer, Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,129 +44,309 @@ class Weights(Source):
     run: Forward
 
 
-class Answer:
-    """One answer while it is made: its tokens, prompt first, and how it becomes text.
+class Batch:
+    """The weights, a cache, and the answers that are being made.
 
-    `held` is the number of its tokens that the cache holds.
+    Args:
+        weights: The weights.
+        cache: The cache.
+        vocabulary: Scores of a token, about.
+        trial: Returns what is wrong with the device, by a pass over a plain text.
     """
 
-    def __init__(self, prompt: Sequence[int], sampling: Sampling, decode: Decode) -> None:
-        self.tokens = list(prompt)
-        self.held = 0
-        self.sampling = sampling
-        self.random = random.Random(sampling.seed)  # noqa: S311 - draws tokens, guards nothing
-        self.done = False
-        self._end = len(prompt) + sampling.max_tokens
-        self._text = Detokenizer(decode)
-        self._stops = StopFilter(sampling.stop)
-
-    @property
-    def left(self) -> int:
-        """Number of tokens that may still come."""
-        return self._end - len(self.tokens)
-
-    @property
-    def unread(self) -> int:
-        """Number of tokens that are not in the cache yet."""
-        return len(self.tokens) - self.held
-
-    def take(self, choice: Choice, source: Source) -> Piece:
-        """Add a token of `source`; return what it adds to the answer."""
-        self.tokens.append(choice.token)
-        ended = choice.token in source.eos
-        full = len(self.tokens) >= self._end
-        last = ended or full
-        text, stopped = self._stops.add(self._text.add(choice.token, last=last), last=last)
-        self.done = last or stopped
-        finish = ("stop" if ended or stopped else "length") if self.done else None
-        return Piece(text, choice.token, choice.logprob, choice.top, finish, source.version)
-
-
-class Batch:
-    """The weights, a cache, and the answers that are being made."""
-
-    def __init__(self, weights: Weights, cache: SlotCache) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        cache: SlotCache,
+        *,
+        vocabulary: int = 1 << 16,
+        trial: Callable[[Forward], str] = lambda _: "",
+    ) -> None:
         self.answers: list[Answer] = []
         self.weights = weights
         self._cache = cache
+        self._scored_at_once = max(1, SCORED_AT_ONCE // vocabulary)
+        self._trial = trial
+        self._paused: list[Answer] = []
         self._read = 0
+        self._outcomes: Outcomes = []
+
+    @property
+    def used(self) -> float:
+        """The share of the cache's budget that answers take, each as long as the longest."""
+        answers = list(self.answers)
+        if not self._cache.budget or not answers:
+            return 0.0
+        return len(answers) * max(len(a.tokens) for a in answers) / self._cache.budget
+
+    def fits(self, joining: Sequence[Answer]) -> bool:
+        """Whether the cache has room for these beside those that are there."""
+        if self._paused:
+            return False
+        answers = [*self.answers, *joining]
+        if len(answers) < 2 or self._cache.budget is None:  # noqa: PLR2004 - one has room
+            return True
+        longest = max(min(len(answer.tokens) + AHEAD, answer.end) for answer in answers)
+        return len(answers) * longest <= self._cache.budget
 
     @torch.inference_mode()
-    def step(self, joining: Sequence[Answer]) -> list[tuple[Answer, Piece]]:
+    def step(self, joining: Sequence[Answer]) -> Outcomes:
         """Make the next token of all that are read; read on in the others."""
+        self._outcomes = []
         self.answers += joining
-        ready = self.answers[: self._read]
-        pieces = self._choose(ready, self._forward(0, ready, 1)) if ready else []
+        while self._paused and (not self.answers or self._has_room(self._paused[0])):
+            self.answers.append(self._paused.pop(0))
+        self._make_room()
+        for answers, scores in self._forward(0, self.answers[: self._read], 1):
+            self._choose(answers, scores)
+        self._share()
         group, width = self._next_to_read()
-        if group:
-            scores = self._forward(self._read, group, width)
-            if not group[0].unread:
-                self._read += len(group)
-                pieces += self._choose(group, scores)
+        if group and group[0].wants_scores:
+            self._read_scored(group[0], width)
+        elif group:
+            self._read_on(group, width)
         self.leave([answer for answer in self.answers if answer.done])
-        return pieces
+        return self._outcomes
 
+    @torch.inference_mode()
     def leave(self, answers: Sequence[Answer]) -> None:
         """Free the rows of `answers`."""
         for answer in answers:
-            row = self.answers.index(answer)
-            if row < self._read:
-                self._read -= 1
-                self._move(self._read, row)
-                row = self._read
-            self._move(len(self.answers) - 1, row)
-            self.answers.pop()
+            if answer in self._paused:
+                self._paused.remove(answer)
+            elif answer in self.answers:
+                self._free(self.answers.index(answer))
+        if not self.answers:
+            self._cache.reserve(0, 0)
 
     def exchange(self, weights: Weights) -> None:
         """Go on with other weights; all answers are read anew, by these."""
         self.weights = weights
         self._read = 0
         for answer in self.answers:
-            answer.held = 0
+            answer.forget()
 
     def clear(self) -> None:
         """Free all rows."""
         self.answers.clear()
+        self._paused.clear()
         self._read = 0
+
+    def trouble(self) -> str:
+        """Return what is wrong with the device, by a pass over a plain text."""
+        return self._trial(self.weights.run)
+
+    def _free(self, row: int) -> None:
+        """Free a row; others move into its place."""
+        if row < self._read:
+            self._read -= 1
+            self._move(self._read, row)
+            row = self._read
+        self._move(len(self.answers) - 1, row)
+        self.answers.pop()
+
+    def _fail(self, answer: Answer, error: Exception) -> None:
+        """End an answer by an error."""
+        answer.done = True
+        self._outcomes.append((answer, error))
+
+    def _has_room(self, answer: Answer) -> bool:
+        paused, self._paused = self._paused, []
+        fits = self.fits([answer])
+        self._paused = paused
+        return fits
+
+    def _make_room(self) -> None:
+        """Have memory for all that the answers hold after this step, or let some pause or fail."""
+        while self.answers:
+            longest = max(self.answers, key=lambda answer: len(answer.tokens))
+            length = len(longest.tokens)
+            error = attempt(partial(self._cache.reserve, len(self.answers), length))
+            if error is None:
+                return
+            last = self.answers[-1]
+            if isinstance(error, CacheFullError) and len(self.answers) > 1:
+                self._free(len(self.answers) - 1)
+                last.forget()
+                self._paused.insert(0, last)
+            else:
+                wider = length > self._cache.shape[1]
+                self._drop(longest if wider else last, error)
+
+    def _drop(self, answer: Answer, error: Exception) -> None:
+        self._fail(answer, RuntimeError(f"a step failed: {error}"))
+        self._free(self.answers.index(answer))
+
+    def _share(self) -> None:
+        """Copy what prompts have in common with a row that is read, instead of reading it."""
+        for row in range(self._read, len(self.answers)):
+            answer = self.answers[row]
+            if answer.held or answer.wants_scores or answer.unread <= SHARED:
+                continue
+            lengths = [_common(donor, answer) for donor in self.answers]
+            length = max(lengths)
+            if length >= SHARED:
+                self._cache.copy(lengths.index(length), row, length)
+                answer.held = length
 
     def _next_to_read(self) -> tuple[list[Answer], int]:
         """Return answers that are read together, and how many tokens of each, at most.
 
-        A long one is read by itself, in parts; others wholly.
+        A long one is read by itself, in parts; others wholly. One that begins as another does
+        waits for it.
         """
         limit = READ_BESIDE if self._read else READ_ALONE
         group: list[Answer] = []
         width = 0
         for answer in self.answers[self._read :]:
+            if answer.done:
+                break
             wider = max(width, answer.unread)
-            if group and (answer.held or wider * (len(group) + 1) > limit):
+            alone = answer.wants_scores or any(_twins(answer, other) for other in group)
+            if group and (alone or wider * (len(group) + 1) > limit):
                 break
             group.append(answer)
             width = wider
-            if answer.held or width > limit:
+            if answer.wants_scores or width > limit:
                 break
         return group, min(width, limit)
 
-    def _forward(self, start: int, answers: Sequence[Answer], width: int) -> Tensor:
-        """Read up to `width` tokens of each row from `start` on; return the scores after them."""
+    def _read_on(self, group: Sequence[Answer], width: int) -> None:
+        """Read tokens of prompts; draw the first token of those that are read wholly."""
+        over = True
+        for answers, scores in self._forward(self._read, group, width):
+            over = not answers[0].unread
+            self._choose(answers, scores, draw=over)
+        if over or group[0].done:
+            self._read += len(group)
+
+    def _read_scored(self, answer: Answer, width: int) -> None:
+        """Read tokens of a prompt, and note the scores of all of them."""
+        width = min(width, self._scored_at_once)
+        begin = answer.held
+        for _, scores in self._forward(self._read, [answer], width, every=True):
+            if not bool(scores.isfinite().all()):
+                self._spoiled(answer)
+                return
+            known = answer.tokens[begin + 1 : answer.held + 1]
+            top = answer.sampling.prompt_logprobs or 0
+            pairs = zip(scores[0], known, strict=False)  # nothing is known after the last one
+            answer.scores += [score_of(at, token, top) for at, token in pairs]
+            if answer.unread:
+                return
+            self._outcomes.append((answer, answer.scored(self.weights.version)))
+            if not answer.done:
+                self._choose([answer], scores[:, -1])
+        self._read += 1
+
+    def _forward(
+        self, start: int, answers: Sequence[Answer], width: int, *, every: bool = False
+    ) -> Iterator[tuple[Sequence[Answer], Tensor]]:
+        """Read up to `width` tokens of each row from `start` on; yield the scores after them.
+
+        Of rows whose pass fails each half is tried by itself, down to the one that it fails for.
+        """
+        if not answers:
+            return
         held = [answer.held for answer in answers]
         new = [answer.tokens[answer.held : answer.held + width] for answer in answers]
-        self._cache.cover(start, held, width)
-        scores = self.weights.run(new, self._cache)
+
+        def run() -> Tensor:
+            self._cache.cover(start, held, max(map(len, new)))
+            more = {"every": True} if every else {}
+            return self.weights.run(new, self._cache, **more)
+
+        scores = attempt(run)
+        if isinstance(scores, Exception):
+            if len(answers) == 1:
+                self._fail(answers[0], RuntimeError(f"a step failed: {scores}"))
+                return
+            half = len(answers) // 2
+            yield from self._forward(start, answers[:half], width, every=every)
+            yield from self._forward(start + half, answers[half:], width, every=every)
+            return
         for answer, tokens in zip(answers, new, strict=True):
             answer.held += len(tokens)
-        return scores
+        yield answers, scores
 
-    def _choose(self, answers: Sequence[Answer], scores: Tensor) -> list[tuple[Answer, Piece]]:
-        samplings = [answer.sampling for answer in answers]
-        choices = choose(scores, samplings, [answer.random for answer in answers])
-        made = zip(answers, choices, strict=True)
-        return [(answer, answer.take(choice, self.weights)) for answer, choice in made]
+    def _choose(self, answers: Sequence[Answer], scores: Tensor, *, draw: bool = True) -> None:
+        """Draw the next tokens of answers, but for those whose scores are no numbers."""
+        low, high = scores.aminmax(dim=-1)
+        finite = (low.isfinite() & high.isfinite()).tolist()
+        if not all(finite):
+            for answer, good in zip(answers, finite, strict=True):
+                if not good:
+                    self._spoiled(answer)
+            answers = [answer for answer, good in zip(answers, finite, strict=True) if good]
+            scores = scores[finite]
+        if draw and answers:
+            self._draw(answers, scores)
+
+    def _draw(self, answers: Sequence[Answer], scores: Tensor) -> None:
+
+        def draw() -> list[Choice]:
+            shaped = processed(scores, [a.processor for a in answers], self.weights.eos)
+            _check_left(shaped)
+            return choose(
+                shaped, [a.sampling for a in answers], [a.random for a in answers], own=scores
+            )
+
+        choices = attempt(draw)
+        if isinstance(choices, Exception):
+            if len(answers) == 1:
+                self._fail(answers[0], RuntimeError(f"a token can't be drawn: {choices}"))
+                return
+            half = len(answers) // 2
+            self._draw(answers[:half], scores[:half])
+            self._draw(answers[half:], scores[half:])
+            return
+        for answer, choice in zip(answers, choices, strict=True):
+            piece = attempt(partial(answer.take, choice, self.weights))
+            if isinstance(piece, Exception):
+                self._fail(answer, RuntimeError(f"a token can't be taken: {piece}"))
+            else:
+                self._outcomes.append((answer, piece))
+
+    def _spoiled(self, answer: Answer) -> None:
+        """End an answer whose scores are no numbers, and clear what it leaves in its row."""
+        self._fail(answer, NotFiniteError("the model's scores for this answer are not finite"))
+        self._cache.wipe(self.answers.index(answer))
 
     def _move(self, source: int, target: int) -> None:
         if source == target:
             return
         moved = self.answers[target] = self.answers[source]
         if moved.held:  # the cache has memory for the rows that it has read, and no others
-            with torch.inference_mode():
-                self._cache.move(source, target)
+            self._cache.copy(source, target, moved.held)
+
+
+def _check_left(scores: Tensor) -> None:
+    if bool((scores.amax(-1) == -torch.inf).any()):
+        raise RuntimeError("biases and grammar leave no token")
+
+
+def _common(donor: Answer, answer: Answer) -> int:
+    """Return how many tokens a donor's row holds that the other answer begins with."""
+    most = min(donor.held, len(answer.tokens) - 1)
+    if donor is answer or donor.done or most < SHARED:
+        return 0
+    if donor.tokens[:SHARED] != answer.tokens[:SHARED]:
+        return 0
+    low, high = SHARED, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if donor.tokens[:middle] == answer.tokens[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _twins(answer: Answer, other: Answer) -> bool:
+    """Whether two answers that nothing is read of begin alike."""
+    return (
+        not answer.held
+        and not other.held
+        and len(answer.tokens) > SHARED
+        and answer.tokens == other.tokens
+    )

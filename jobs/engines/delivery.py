@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from jobs.engines.batch import Answer
-from orchestrator.engine import Piece
+from jobs.engines.answer import Answer
+from jobs.engines.batch import Outcome
 
 
 class Request:
@@ -16,22 +16,22 @@ class Request:
         self.answer = answer
         self.left = False
         self.loop = asyncio.get_running_loop()
-        self.pieces: asyncio.Queue[Piece | RuntimeError] = asyncio.Queue()
+        self.pieces: asyncio.Queue[Outcome] = asyncio.Queue()
 
 
-def deliver(made: Iterable[tuple[Request, Piece | RuntimeError]]) -> None:
+def deliver(outcomes: Iterable[tuple[Request, Outcome]]) -> None:
     """Hand pieces to their event loops, with one call for each loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Request, Piece | RuntimeError]]] = {}
-    for request, piece in made:
-        by_loop.setdefault(request.loop, []).append((request, piece))
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Request, Outcome]]] = {}
+    for request, outcome in outcomes:
+        by_loop.setdefault(request.loop, []).append((request, outcome))
     for loop, items in by_loop.items():
-        if loop.is_closed():
+        try:
+            loop.call_soon_threadsafe(_put, items)
+        except RuntimeError:  # the loop is closed
             for request, _ in items:
                 request.left = True
-        else:
-            loop.call_soon_threadsafe(_put, items)
 
 
-def _put(items: Sequence[tuple[Request, Piece | RuntimeError]]) -> None:
-    for request, piece in items:
-        request.pieces.put_nowait(piece)
+def _put(items: Sequence[tuple[Request, Outcome]]) -> None:
+    for request, outcome in items:
+        request.pieces.put_nowait(outcome)

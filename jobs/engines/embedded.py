@@ -1,32 +1,39 @@
 """An engine in this process: continuous batching over any causal language model of transformers.
 
-Weights are safetensors only.
+Weights are safetensors only. It computes on one chip.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from jobs.engines import fast_forward, probe
-from jobs.engines.batch import Answer, Batch, Weights
-from jobs.engines.cache import SlotCache, fitting_context
+from jobs.engines.answer import Answer
+from jobs.engines.batch import Batch, Weights
+from jobs.engines.cache import SlotCache, windows_of
+from jobs.engines.constrained import Grammars
 from jobs.engines.forward import Forward, ModelForward
+from jobs.engines.generation_config import defaults_of
+from jobs.engines.memory import budget, free_bytes
 from jobs.engines.scoring import check_text, follow
-from jobs.engines.stepping import Stepper
+from jobs.engines.stepping import PATIENCE, Stepper
 from jobs.engines.tokenizer import Tokenizer
-from jobs.engines.undone import check_done
-from jobs.engines.weights import check_alike, check_tokenizer, load, shape
+from jobs.engines.weights import changed, check_alike, check_tokenizer, load, shape, types
 from orchestrator.engine import Piece, Prompt, Sampling, Score
 from orchestrator.job import Hardware
 
+logger = logging.getLogger(__name__)
+
 _SMALL = 20_000_000
-DONE = ("max_tokens", "temperature", "top_p", "stop", "seed", "logprobs")
 
 
 class EmbeddedEngine:
@@ -42,6 +49,13 @@ class EmbeddedEngine:
             float32 on a CPU that has no arithmetic for that.
         threads: torch threads on a CPU; by default 1 for a small model, else one a core.
         fast_forward: Whether to use our own forward pass where there is one for the architecture.
+        cache_tokens: Tokens that the key-value cache may hold, the padding of shorter answers
+            included; by default what all slots can have, or what half of the free memory holds.
+        cache_gb: The same in GiB.
+        patience: Seconds that a step may take before the engine counts as hanging.
+
+    Attributes:
+        types: The format in which the weights are `stored`, and the type that is `computed` in.
 
     Raises:
         ValueError: The folder is no model that this engine can run, or answers wrongly.
@@ -59,20 +73,33 @@ class EmbeddedEngine:
         dtype: str = "auto",
         threads: int | None = None,
         fast_forward: bool = True,
+        cache_tokens: int | None = None,
+        cache_gb: float | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self._folder, self._device, self._fast = model_folder, hardware.device, fast_forward
         model = load(model_folder, dtype, self._device)
+        self._model = model
         self._tokenizer = Tokenizer(model_folder)
         own = getattr(model.config, "max_position_embeddings", max_context)
-        self._layers, self.max_context = fitting_context(model.config, min(own, max_context))
+        self.max_context = min(own, max_context)
         self.vocabulary = int(model.config.vocab_size)
-        self._model = model
-        weights = self._proven(model, model_folder.name if version is None else version)
-        self._batch = Batch(weights, self._cache())
-        self._slots = slots
+        self.types = types(model_folder, model)
+        self.defaults = defaults_of(model_folder)
+        self._windows = windows_of(model.config, self.max_context)
+        cache = self._cache()
+        weights = self._proven(model, model_folder.name if version is None else version, cache)
+        free = free_bytes(self._device)
+        wanted = slots * self.max_context
+        cache.budget = budget(cache.cell, wanted, free, tokens=cache_tokens, gb=cache_gb)
+        self._limit_context(cache.budget)
+        self._batch = Batch(weights, cache, vocabulary=self.vocabulary, trial=self._trial)
+        self._grammars = Grammars(self._tokenizer.foreign, self.vocabulary, weights.eos)
         self._updating = threading.Lock()
         torch_threads = threads or _threads_for(model)
-        self._stepper = Stepper(self._batch, slots, lambda: torch.set_num_threads(torch_threads))
+        self._stepper = Stepper(
+            self._batch, slots, lambda: torch.set_num_threads(torch_threads), patience=patience
+        )
 
     @property
     def active(self) -> int:
@@ -84,13 +111,13 @@ class EmbeddedEngine:
         """Name of the weights that serve now."""
         return self._batch.weights.version
 
-    @property
-    def defaults(self) -> Mapping[str, float]:
-        """Nothing: requests that say nothing else get the protocol's own."""
-        return {}
-
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Return the token ids of a prompt, with the special tokens that the model expects."""
+        """Return the token ids of a prompt, with the special tokens that the model expects.
+
+        Raises:
+            ValueError: No context holds so long a text.
+        """
+        self._tokenizer.check_length(len(text), self.max_context)
         return self._tokenizer.encode(text, special=special)
 
     def encode_chat(
@@ -99,6 +126,8 @@ class EmbeddedEngine:
         variables: Mapping[str, object] | None = None,
     ) -> list[int]:
         """Return the token ids of a chat, up to where the answer begins."""
+        length = sum(len(str(message.get("content") or "")) for message in messages)
+        self._tokenizer.check_length(length, self.max_context)
         return self._tokenizer.encode_chat(messages, variables)
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -109,64 +138,114 @@ class EmbeddedEngine:
         """Return what a token stands for; it may be a part of a character."""
         return self._tokenizer.bytes[token]
 
-    def generate(
+    async def generate(
         self, prompt: Sequence[int], sampling: Sampling
     ) -> AsyncGenerator[Prompt | Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""
-        check_done(sampling, DONE)
-        return self._stepper.generate(Answer(prompt, sampling, self._tokenizer.decode))
+        self._check(prompt, sampling)
+        constraint = None
+        if sampling.grammar is not None:
+            constraint = await asyncio.to_thread(self._grammars.compile, sampling.grammar)
+        tokenizer = self._tokenizer
+        read = tokenizer.bytes.__getitem__ if tokenizer.bytes.exact else None
+        answer = Answer(prompt, sampling, tokenizer.decode, read, constraint)
+        async with aclosing(self._stepper.generate(answer)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
 
     def score(self, tokens: Sequence[int], begin: int, top: int) -> Sequence[Score]:
         """Return a score for each token from place `begin` on, as `Scorer` says."""
         check_text(tokens, begin, self.max_context)
-        found: list[Score] = []
+        self._check_tokens(tokens)
+        scores: list[Score] = []
 
         def act() -> None:
-            found.extend(follow(self._batch.weights.run, self._cache(), tokens, begin, top))
+            run, beat = self._batch.weights.run, self._stepper.beat
+            scores.extend(follow(run, self._cache(), tokens, begin, top, beat))
 
         self._stepper.between_steps(act)
-        return found
+        return scores
 
     def statistics(self) -> Mapping[str, float]:
-        """Return how busy the engine is; the cache counts as what all slots could hold."""
-        held = sum(answer.held for answer in list(self._batch.answers))
-        used = held / (self._slots * self.max_context)
-        return {**self._stepper.statistics(), "cache_used": used}
+        """Return how busy the engine is; of the cache, what answers keep others from."""
+        return {**self._stepper.statistics(), "cache_used": self._batch.used}
 
     def health(self) -> str:
-        """Return why it can't serve; nothing while its thread lives."""
+        """Return why it can't serve: closed, broken, hanging, or failing at whatever it does."""
         return self._stepper.health()
 
     def update(self, folder: Path, version: str, base: str | None = None) -> None:
-        """Serve the weights of another folder from now on; its tokenizer stays the first one.
+        """Serve other weights from now on; the tokenizer stays the first one.
 
-        They are loaded and proven beside those that serve: for a moment two are in memory.
+        They are made and proven beside those that serve: for a moment two are in memory.
         """
-        if base is not None:
-            raise ValueError(f"{type(self).__name__} takes whole models, not what changed")
         with self._updating:
-            check_tokenizer(folder, self._folder)
-            model = load(folder, self._model.dtype, self._device)
-            check_alike(folder, shape(model), shape(self._model))
-            weights = self._proven(model, version)
+            if base is not None and base != self.version:
+                raise ValueError(f"version {self.version!r} serves, not {base!r}")
+            if base is None:
+                check_tokenizer(folder, self._folder)
+                model = load(folder, self._model.dtype, self._device)
+                check_alike(folder, shape(model), shape(self._model))
+            else:
+                model = changed(self._model, folder)
+            weights = self._proven(model, version, self._cache())
             self._stepper.between_steps(lambda: self._batch.exchange(weights))
             self._model = model
+            self.types = types(folder, model) if base is None else self.types
 
     def close(self) -> None:
         """End the thread; answers that are being made end by an error. Safe to call twice."""
         self._stepper.close()
+        self._grammars.close()
 
-    def _proven(self, model: Any, version: str) -> Weights:  # noqa: ANN401 - foreign and untyped
+    def _check(self, prompt: Sequence[int], sampling: Sampling) -> None:
+        """Refuse what this engine can't do.
+
+        Raises:
+            ValueError: The request asks for more than there is.
+        """
+        self._check_tokens(prompt)
+        self._check_tokens((*sampling.logit_bias, *sampling.stop_token_ids))
+        if not sampling.max_tokens and sampling.prompt_logprobs is None:
+            raise ValueError("max_tokens=0 makes sense with prompt_logprobs alone")
+        length = len(prompt) + sampling.max_tokens
+        if length > self.max_context:
+            raise ValueError(
+                f"{len(prompt)} tokens of prompt and {sampling.max_tokens} of answer are more "
+                f"than max_context={self.max_context}"
+            )
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        strange = [token for token in tokens if not 0 <= token < self.vocabulary]
+        if strange:
+            raise ValueError(
+                f"the model has no row for token {strange[0]}"
+                f"{self._tokenizer.named(strange[0])}: its vocabulary has {self.vocabulary} tokens"
+            )
+
+    def _limit_context(self, tokens: int) -> None:
+        """Take no request that the cache can never hold."""
+        if tokens < self.max_context:
+            logger.warning(
+                "the cache holds %d tokens, so max_context is not %d", tokens, self.max_context
+            )
+            self.max_context = tokens
+
+    def _trial(self, run: Forward) -> str:
+        return probe.alive(run, self._cache(), self.vocabulary)
+
+    def _proven(self, model: Any, version: str, cache: SlotCache) -> Weights:  # noqa: ANN401 - foreign and untyped
         """Return the weights of `model`, when they answer as its own forward pass does."""
         fast = self._fast and fast_forward.fits(model)
         run: Forward = (
             fast_forward.FastForward(model, self.max_context) if fast else ModelForward(model)
         )
-        probe.check(model, run, self._cache())
-        return Weights(version, self._tokenizer.ends(model.generation_config), run)
+        probe.check(model, run, cache)
+        ends = self._tokenizer.ends(model.generation_config, self.vocabulary)
+        return Weights(version, ends, run)
 
     def _cache(self) -> SlotCache:
-        return SlotCache(self._layers, self.max_context, torch.device(self._device))
+        return SlotCache(self._windows, self.max_context, torch.device(self._device))
 
 
 def _threads_for(model: Any) -> int:  # noqa: ANN401 - foreign and untyped

@@ -53,26 +53,35 @@ class FastForward:
         sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
         self._turns = torch.stack((cos[0], sin[0]), 1)
 
-    def __call__(self, new: Sequence[Sequence[int]], cache: SlotCache) -> Tensor:
+    def __call__(
+        self, new: Sequence[Sequence[int]], cache: SlotCache, *, every: bool = False
+    ) -> Tensor:
         """Read the `new` tokens of each row of the span that `cache` covers."""
         span = cache.span
         ids = padded(new, span.width, self._device).flatten()
         hidden = functional.embedding(ids, self._embedding)
         cos, sin = self._turns[span.positions.flatten()][:, :, None].unbind(1)
-        alone = span.width == 1 and span.stop - span.start == 1
-        mask = None if alone or span.fresh else mask_of(span, self._dtype)
-        for layer, held in zip(self._layers, cache.layers, strict=True):
+        masks = {window: self._mask(span, window) for window in set(cache.windows)}
+        for layer, held, window in zip(self._layers, cache.layers, cache.windows, strict=True):
             mixed = layer.project(hidden)
             heads = layer.turn(mixed, cos, sin)
             query, keys, values = heads.tensor_split(layer.bounds, 1)
             keys, values = held.store(keys, values)
-            seen = self._attend(query, keys, values, span, mask)
+            seen = self._attend(query, keys, values, span, masks[window])
             hidden = layer.finish(hidden, seen)
         last = hidden
-        if span.width > 1:
+        if span.width > 1 and not every:
             ends = [row * span.width + len(tokens) - 1 for row, tokens in enumerate(new)]
             last = hidden[torch.tensor(ends, device=self._device)]
-        return _linear(self._norm(last), self._head).contiguous()
+        scores = _linear(self._norm(last), self._head).contiguous()
+        return scores.view(len(new), span.width, -1) if every else scores
+
+    def _mask(self, span: Span, window: int | None) -> Tensor | None:
+        """Return a mask, where there is something to hide that a causal pass would not."""
+        alone = span.width == 1 and span.stop - span.start == 1
+        if (alone or span.fresh) and (window is None or span.length <= window):
+            return None
+        return mask_of(span, self._dtype, window)
 
     def _attend(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, mask: Tensor | None

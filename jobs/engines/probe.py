@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jobs.engines.border import attempt
 from jobs.engines.cache import SlotCache
 from jobs.engines.forward import Forward
 
@@ -27,17 +28,34 @@ ALLOWED_QUANTIZED = 5e-1
 
 
 def check(model: Any, run: Forward, cache: SlotCache) -> None:  # noqa: ANN401 - any causal language model
-    """Compare both ways.
+    """Compare both ways; the cache then knows what a token takes.
 
     Raises:
         ValueError: They differ, or the scores are no numbers.
     """
     tokens = prompt(model.config.vocab_size)
     expected = by_model(model, tokens)
-    judge(
-        max(difference(at, expected[place]) for place, at in _by_pass(run, cache, tokens)),
-        model.dtype,
-    )
+    try:
+        worst = max(difference(at, expected[place]) for place, at in _by_pass(run, cache, tokens))
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"the engine can't run a {type(model).__name__}: {reason}") from error
+    judge(worst, model.dtype)
+
+
+@torch.inference_mode()
+def alive(run: Forward, cache: SlotCache, vocabulary: int) -> str:
+    """Return what is wrong with a pass over the plain prompt; nothing where it has scores."""
+    tokens = prompt(vocabulary)
+
+    def try_out() -> bool:
+        cache.cover(0, [0], len(tokens))
+        return bool(run([tokens], cache).isfinite().all())
+
+    finite = attempt(try_out)
+    if isinstance(finite, Exception):
+        return f"a step for a plain prompt failed: {finite}"
+    return "" if finite else "the scores for a plain prompt are not finite"
 
 
 def prompt(vocabulary: int) -> list[int]:

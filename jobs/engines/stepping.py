@@ -1,6 +1,7 @@
 """The thread of an engine: it steps a batch, which answers join and leave between steps.
 
-Requests come from event loops of any other thread, and get their pieces there.
+Requests come from event loops of any other thread, and get their pieces there. Whatever breaks,
+each request that was taken gets an answer or an error, and `health` says what is wrong.
 """
 
 from __future__ import annotations
@@ -9,11 +10,18 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
+from time import monotonic
 from typing import Protocol
 
-from jobs.engines.batch import Answer
+from jobs.engines.answer import Answer
+from jobs.engines.batch import Outcome
+from jobs.engines.border import attempt
 from jobs.engines.delivery import Request, deliver
-from orchestrator.engine import Piece
+from orchestrator.engine import Piece, Prompt
+
+PATIENCE = 120.0  # seconds
+SUSPICIOUS = 3  # steps in a row of which nothing came but errors
+CLOSING = 10.0  # seconds
 
 
 class Batch(Protocol):
@@ -21,8 +29,12 @@ class Batch(Protocol):
 
     answers: list[Answer]
 
-    def step(self, joining: Sequence[Answer]) -> list[tuple[Answer, Piece]]:
-        """Take `joining` in; return the tokens that this step made."""
+    def fits(self, joining: Sequence[Answer]) -> bool:
+        """Whether there is room for `joining` beside those that are there."""
+        ...
+
+    def step(self, joining: Sequence[Answer]) -> Sequence[tuple[Answer, Outcome]]:
+        """Take `joining` in; return the tokens that this step made, and the errors."""
         ...
 
     def leave(self, answers: Sequence[Answer]) -> None:
@@ -33,6 +45,10 @@ class Batch(Protocol):
         """Forget all answers, after a step failed."""
         ...
 
+    def trouble(self) -> str:
+        """Return what is wrong with the device, as a trial shows; nothing if it works."""
+        ...
+
 
 class Stepper:
     """Owns the thread, and the requests that wait for a slot.
@@ -41,33 +57,61 @@ class Stepper:
         batch: What is stepped.
         slots: Answers that are made at once; further ones wait.
         prepare: Called in the thread before its first step.
+        patience: Seconds that a step may take, at most, before the engine counts as hanging.
+        clock: Tells seconds.
     """
 
-    def __init__(self, batch: Batch, slots: int, prepare: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        slots: int,
+        prepare: Callable[[], object],
+        *,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self.made = 0
         self._batch = batch
         self._slots = slots
         self._prepare = prepare
+        self._patience = patience
+        self._clock = clock
+        self._running: list[Request] = []
         self._waiting: deque[Request] = deque()
         self._between: deque[tuple[Callable[[], object], Future[None]]] = deque()
         self._wake = threading.Condition()
-        self._closed = False
+        self._closed = ""  # why, where it is
+        self._sick = ""
+        self._failed = 0
+        self._began: float | None = None
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
 
     def statistics(self) -> dict[str, float]:
         """Return the numbers of answers that run and wait, of their tokens, and of those made."""
-        running = list(self._batch.answers)
+        running = [request.answer for request in list(self._running)]
         waiting = [request.answer for request in list(self._waiting)]
         held = sum(len(answer.tokens) for answer in (*running, *waiting))
         numbers = {"running": len(running), "waiting": len(waiting), "held": held}
         return {**numbers, "tokens": self.made, "slots": self._slots}
 
     def health(self) -> str:
-        """Return why it steps no more; nothing while it does."""
-        return "the engine is closed" if self._closed else ""
+        """Return why it can't serve, at once and from any thread; nothing while it can."""
+        if self._closed:
+            return self._closed
+        if not self._thread.is_alive():
+            return "the engine's thread is gone"
+        began = self._began
+        lasts = 0.0 if began is None else self._clock() - began
+        if lasts > self._patience:
+            return f"a step of the engine has lasted for {lasts:.0f} s"
+        return self._sick
 
-    async def generate(self, answer: Answer) -> AsyncGenerator[Piece, None]:
+    def beat(self) -> None:
+        """Say that what lasts goes on."""
+        self._began = self._clock()
+
+    async def generate(self, answer: Answer) -> AsyncGenerator[Prompt | Piece, None]:
         """Yield the answer, token by token. Closing it frees its slot at the next step."""
         request = Request(answer)
         with self._wake:
@@ -76,11 +120,11 @@ class Stepper:
             self._wake.notify()
         try:
             while True:
-                piece = await request.pieces.get()
-                if isinstance(piece, RuntimeError):
-                    raise piece
-                yield piece
-                if piece.finish:
+                outcome = await request.pieces.get()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
+                if _is_last(outcome, answer):
                     return
         finally:
             request.left = True
@@ -100,44 +144,51 @@ class Stepper:
         done.result()
 
     def close(self) -> None:
-        """End the thread; answers that are being made end by an error. Safe to call twice."""
+        """End the thread; answers that are being made end by an error. Safe to call twice.
+
+        A thread that hangs is left to itself.
+        """
         with self._wake:
-            self._closed = True
+            self._closed = self._closed or "the engine is closed"
             self._wake.notify()
-        self._thread.join()
+        self._thread.join(CLOSING)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise RuntimeError("the engine is closed")
+            raise RuntimeError(self._closed)
 
     def _serve(self) -> None:
-        running: list[Request] = []
         reason = "the engine is closed"
         try:
+            self.beat()
             self._prepare()
-            while self._wait_for_work(running):
-                if running or self._waiting:
-                    running = self._step(running)
+            while self._wait_for_work():
+                if self._running or self._waiting:
+                    self._step()
         except BaseException as error:
             reason = f"the engine broke: {error!r}"
             raise
         finally:
             with self._wake:
-                self._closed = True
-                running += self._waiting
+                self._closed = self._closed or f"the engine is closed: {reason}"
+                requests = [*self._running, *self._waiting]
+            self._running, self._began = [], None
             for _, done in self._between:
                 done.set_exception(RuntimeError(reason))
-            deliver((request, RuntimeError(reason)) for request in running)
+            deliver((request, RuntimeError(reason)) for request in requests)
 
-    def _wait_for_work(self, running: Sequence[Request]) -> bool:
+    def _wait_for_work(self) -> bool:
         """Wait until there is something to do; `False` when the engine is closed."""
+        self._began = None
         with self._wake:
-            self._wake.wait_for(lambda: running or self._waiting or self._closed or self._between)
+            self._wake.wait_for(
+                lambda: self._running or self._waiting or self._closed or self._between
+            )
             if self._closed:
                 return False
-            acts = list(self._between)
-            self._between.clear()
-        for act, done in acts:
+        while self._between:
+            act, done = self._between.popleft()
+            self.beat()
             try:
                 act()
             except (ValueError, RuntimeError) as error:
@@ -149,27 +200,56 @@ class Stepper:
                 done.set_result(None)
         return True
 
-    def _step(self, running: list[Request]) -> list[Request]:
-        self._batch.leave([request.answer for request in running if request.left])
-        running = [request for request in running if not request.left]
-        joining = self._admit(self._slots - len(running))
-        running += joining
-        owners = {id(request.answer): request for request in running}
-        try:
-            made = self._batch.step([request.answer for request in joining])
-        except RuntimeError as error:
+    def _step(self) -> None:
+        self.beat()
+        outcomes = attempt(self._advance)
+        if isinstance(outcomes, Exception):
             self._batch.clear()
-            deliver((request, RuntimeError(f"a step failed: {error}")) for request in running)
-            return []
-        self.made += len(made)
-        deliver((owners[id(answer)], piece) for answer, piece in made)
-        return [request for request in running if not request.answer.done]
+            failure = RuntimeError(f"a step failed: {outcomes}")
+            outcomes = [(request.answer, failure) for request in self._running]
+            for answer, _ in outcomes:
+                answer.done = True
+        owners = {id(request.answer): request for request in self._running}
+        pieces = sum(not isinstance(outcome, Exception) for _, outcome in outcomes)
+        self._running = [request for request in self._running if not request.answer.done]
+        self.made += sum(isinstance(outcome, Piece) for _, outcome in outcomes)
+        if outcomes:
+            self._judge(pieces)  # first, so that who gets an error can ask `health` at once
+        deliver((owners[id(answer)], outcome) for answer, outcome in outcomes)
 
-    def _admit(self, free: int) -> list[Request]:
-        """Take waiting requests, as many as have a slot."""
+    def _advance(self) -> Sequence[tuple[Answer, Outcome]]:
+        """Let answers leave and join, and step the batch."""
+        self._batch.leave([request.answer for request in self._running if request.left])
+        self._running = [request for request in self._running if not request.left]
+        joining = self._admit()
+        return self._batch.step([request.answer for request in joining])
+
+    def _judge(self, pieces: int) -> None:
+        """Suspect the device where nothing comes but errors, and try it."""
+        if pieces:
+            self._failed, self._sick = 0, ""
+            return
+        self._failed += 1
+        if self._failed >= SUSPICIOUS:
+            trouble = self._batch.trouble()
+            self._sick = f"{self._failed} steps in a row failed: {trouble}" if trouble else ""
+
+    def _admit(self) -> list[Request]:
+        """Take waiting requests, as many as have a slot and room."""
         joining: list[Request] = []
-        while self._waiting and len(joining) < free:
-            request = self._waiting.popleft()
+        while self._waiting and len(self._running) < self._slots:
+            request = self._waiting[0]
+            answers = [other.answer for other in joining]
+            if not request.left and not self._batch.fits([*answers, request.answer]):
+                break
+            self._waiting.popleft()
             if not request.left:
                 joining.append(request)
+                self._running.append(request)
         return joining
+
+
+def _is_last(outcome: Prompt | Piece, answer: Answer) -> bool:
+    if isinstance(outcome, Prompt):
+        return not answer.sampling.max_tokens
+    return outcome.finish is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
 
 _BROKEN = "\ufffd"
+_LONGEST = 8  # tokens: no character has more bytes, so the token itself is broken
 
 
 class Detokenizer:
@@ -12,10 +14,21 @@ class Detokenizer:
 
     Each new text is the difference of two decodings that start at the same earlier token,
     because many tokenizers decode a token differently when it comes first.
+
+    Args:
+        decode: Returns the text of tokens.
+        token_bytes: Returns what a token stands for, where that is known; else a text that ends by
+            the replacement character is taken for a part of one.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        token_bytes: Callable[[int], bytes] | None = None,
+    ) -> None:
         self._decode = decode
+        self._token_bytes = token_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._window: list[int] = []
         self._read = 0
         self._before = ""
@@ -24,7 +37,7 @@ class Detokenizer:
         """Return the text that `token` completes; with `last`, all that was held back too."""
         self._window.append(token)
         after = self._decode(self._window)
-        if after.endswith(_BROKEN) and not last and len(self._window) - self._read < 8:  # noqa: PLR2004 - no character has more bytes, so the token itself is broken
+        if self._breaks_off(token, after) and not last:
             return ""
         ready = after[len(self._before) :]
         del self._window[: self._read]
@@ -32,20 +45,43 @@ class Detokenizer:
         self._before = self._decode(self._window)
         return ready
 
+    def rest(self) -> str:
+        """Return what was held back."""
+        return self._decode(self._window)[len(self._before) :]
+
+    def _breaks_off(self, token: int, text: str) -> bool:
+        """Whether a character is not complete."""
+        if self._token_bytes is None:
+            return text.endswith(_BROKEN) and len(self._window) - self._read < _LONGEST
+        self._utf8.decode(self._token_bytes(token))
+        return bool(self._utf8.getstate()[0])
+
 
 class StopFilter:
-    """Passes text on until a stop string is complete; what may become one is held back."""
+    """Passes text on until a stop string is complete; what may become one is held back.
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    Args:
+        stop: The stop strings.
+        include: Whether the one that came is passed on too.
+
+    Attributes:
+        came: The stop string that came, if one did.
+    """
+
+    def __init__(self, stop: Sequence[str], *, include: bool = False) -> None:
         self._stop = tuple(stop)
+        self._include = include
         self._held = ""
+        self.came: str | None = None
 
     def add(self, text: str, *, last: bool = False) -> tuple[str, bool]:
         """Return what may be passed on, and whether a stop string came."""
         self._held += text
-        found = [at for at in map(self._held.find, self._stop) if at >= 0]
-        if found:
-            return self._held[: min(found)], True
+        places = [(self._held.find(stop), stop) for stop in self._stop]
+        complete = [place for place in places if place[0] >= 0]
+        if complete:
+            begin, self.came = min(complete, key=lambda place: place[0])
+            return self._held[: begin + len(self.came) * self._include], True
         keep = 0 if last else max(map(self._overlap, self._stop), default=0)
         ready = self._held[: len(self._held) - keep]
         self._held = self._held[len(ready) :]

@@ -15,6 +15,9 @@ class TokenBytes:
 
     Byte-level vocabularies and those with byte fallback are read exactly; in others a token is
     what it decodes to by itself.
+
+    Attributes:
+        exact: Whether the bytes of the tokens of a text are the bytes of the text.
     """
 
     def __init__(self, tokenizer: Any) -> None:  # noqa: ANN401 - foreign and untyped
@@ -22,6 +25,7 @@ class TokenBytes:
         self._added = {number: token.content for number, token in added(tokenizer).items()}
         self._kinds, self._replaced = _decoder_of(tokenizer)
         self._known: dict[int, bytes] = {}
+        self.exact = bool(self._kinds & {"ByteLevel", "ByteFallback"})
 
     def __getitem__(self, token: int) -> bytes:
         """Return the bytes of `token`; none for a row of the model that is no token."""

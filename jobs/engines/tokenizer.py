@@ -14,20 +14,36 @@ from jobs.engines.token_bytes import TokenBytes
 class Tokenizer:
     """A tokenizer.
 
+    Attributes:
+        foreign: The one of transformers.
+        bytes: What each token stands for.
+
     Raises:
         OSError: It can't be read.
     """
 
     def __init__(self, model_folder: Path) -> None:
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(
-            str(model_folder), local_files_only=True
-        )
-        self._backend: Any = getattr(self._tokenizer, "backend_tokenizer", None)
-        self.bytes = TokenBytes(self._tokenizer)
+        self.foreign: Any = AutoTokenizer.from_pretrained(str(model_folder), local_files_only=True)
+        self._backend: Any = getattr(self.foreign, "backend_tokenizer", None)
+        self.bytes = TokenBytes(self.foreign)
+        self._longest = max(map(len, self.foreign.get_vocab()), default=1)
+
+    def check_length(self, characters: int, max_context: int) -> None:
+        """Refuse a text before it is read, which takes seconds for one of megabytes.
+
+        Raises:
+            ValueError: No context holds so many characters, whatever tokens they are.
+        """
+        most = self._longest * max_context
+        if characters > most:
+            raise ValueError(
+                f"{characters} characters are more than max_context={max_context} tokens hold, "
+                f"which are {most} at most"
+            )
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the model expects."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
+        ids: list[int] = self.foreign(text, add_special_tokens=special)["input_ids"]
         return ids
 
     def encode_chat(
@@ -40,10 +56,10 @@ class Tokenizer:
         Raises:
             ValueError: There is no template, or it refuses these messages.
         """
-        if not self._tokenizer.chat_template:
+        if not self.foreign.chat_template:
             raise ValueError("this model has no chat template; ask /v1/completions instead")
         try:
-            ids: list[int] = self._tokenizer.apply_chat_template(
+            ids: list[int] = self.foreign.apply_chat_template(
                 [dict(message) for message in messages],
                 **{"add_generation_prompt": True, **(variables or {})},
                 tokenize=True,
@@ -59,13 +75,19 @@ class Tokenizer:
         if self._backend is not None:  # the wrapper around it costs more than it
             text: str = self._backend.decode(tokens, skip_special_tokens=not special)
             return text
-        plain: str = self._tokenizer.decode(
+        plain: str = self.foreign.decode(
             tokens, skip_special_tokens=not special, clean_up_tokenization_spaces=False
         )
         return plain
 
-    def ends(self, generation_config: Any) -> frozenset[int]:  # noqa: ANN401 - foreign and untyped
-        """Return the tokens that end an answer."""
+    def named(self, token: int) -> str:
+        """Return the name of an added token in brackets; nothing of any other number."""
+        added = self.foreign.added_tokens_decoder.get(token)
+        return f" ({added.content!r})" if added is not None else ""
+
+    def ends(self, generation_config: Any, vocabulary: int) -> frozenset[int]:  # noqa: ANN401 - foreign and untyped
+        """Return the tokens that end an answer: all that the model's config names, and ours."""
         configured = generation_config.eos_token_id
         several = configured if isinstance(configured, list) else [configured]
-        return frozenset({*several, self._tokenizer.eos_token_id} - {None})
+        ends = {*several, self.foreign.eos_token_id} - {None}
+        return frozenset(token for token in ends if 0 <= token < vocabulary)

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig
 
 from jobs.engines import probe
-from jobs.engines.batch import Answer, Source
+from jobs.engines.answer import Answer, Source
 from jobs.engines.scoring import check_text
 from jobs.engines.stepping import Stepper
 from jobs.engines.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ class VllmEngine:
         compiled: bool = False,
     ) -> None:
         self._folder = model_folder
-        model = load(model_folder, dtype, "cpu")
+        model = load(model_folder, dtype, "cpu", computes_on=hardware.device)
         self._shape, self._dtype = shape(model), model.dtype
         self._tokenizer = Tokenizer(model_folder)
         own = getattr(model.config, "max_position_embeddings", max_context)
@@ -167,7 +167,7 @@ class VllmEngine:
         self._batch.close()
 
     def _source(self, model: Any, version: str) -> Source:  # noqa: ANN401 - foreign and untyped
-        return Source(version, self._tokenizer.ends(model.generation_config))
+        return Source(version, self._tokenizer.ends(model.generation_config, self.vocabulary))
 
     def _proof(self, model: Any) -> Callable[[VllmBatch], None]:  # noqa: ANN401 - as above
         def check(batch: VllmBatch) -> None:

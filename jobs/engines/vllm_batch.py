@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.engines.batch import Answer, Source
+from jobs.engines.answer import Answer, Source
 from jobs.engines.sampling import Choice
 from orchestrator.engine import Piece, Score
 
@@ -55,6 +55,15 @@ class VllmBatch:
                 del self._requests[told.request_id]
         self.leave([answer for answer in self.answers if answer.done])
         return pieces
+
+    def fits(self, joining: Sequence[Answer]) -> bool:
+        """Return yes: vLLM knows by itself what its cache holds."""
+        del joining
+        return True
+
+    def trouble(self) -> str:
+        """Return nothing: it isn't tried."""
+        return ""
 
     def leave(self, answers: Sequence[Answer]) -> None:
         """Forget `answers`, and end the requests that there still are."""

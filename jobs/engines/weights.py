@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from jobs.formats.folder import Folder
 from jobs.formats.records import KEY
+from jobs.formats.safety import CONFIG, files_of
 
 # Fields of a config that say how it was written, or what its caller does with it.
 ASIDE = frozenset(
@@ -26,10 +30,13 @@ ASIDE = frozenset(
 )
 
 
-def load(folder: Path, dtype: str | torch.dtype, device: str) -> Any:  # noqa: ANN401 - any causal language model of transformers
-    """Return the model in `folder`, ready to serve. `auto` is the type in which it was saved.
+def load(
+    folder: Path, dtype: str | torch.dtype, device: str, computes_on: str | None = None
+) -> Any:  # noqa: ANN401 - any causal language model of transformers
+    """Return the model in `folder` on `device`, ready to serve.
 
-    On a CPU without arithmetic for the saved type, `auto` widens it to float32.
+    `auto` is the type in which it was saved, or float32 where what computes (`device`, unless
+    something else is said) is a CPU that has no arithmetic for that.
 
     Raises:
         ValueError: There is none, or a tensor is missing, is superfluous, has a wrong shape or has
@@ -42,15 +49,65 @@ def load(folder: Path, dtype: str | torch.dtype, device: str) -> Any:  # noqa: A
         source = Folder(folder)
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         stored = _stored(config, source) if dtype == "auto" else dtype
-        model, told = _filled(source, config, stored)
+        model, loading = _filled(source, config, stored)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"the model in {str(folder)!r} can't be loaded: {reason}") from error
-    _check_complete(folder, told)
+    _check_complete(folder, loading)
     _check_finite(folder, model)
-    if dtype == "auto" and device == "cpu" and not _computes(model.dtype):
+    if dtype == "auto" and computing(model.dtype, computes_on or device) != model.dtype:
         model.float()
     return model.to(device).eval()
+
+
+def computing(stored: torch.dtype, device: str) -> torch.dtype:
+    """Return the type in which `device` computes with weights of a type.
+
+    A CPU without instructions for a type of 16 bits is some 7 times slower with it than with
+    float32; what the CPU beside an accelerator has does not matter.
+    """
+    if torch.device(device).type != "cpu":
+        return stored
+    able: Mapping[str, object] = torch.cpu.get_capabilities()
+    wanted = {torch.bfloat16: ("avx512_bf16", "bf16"), torch.float16: ("avx512_fp16", "fp16")}
+    if stored not in wanted or any(able.get(name) for name in wanted[stored]):
+        return stored
+    return torch.float32
+
+
+def types(folder: Path, model: Any) -> Mapping[str, str]:  # noqa: ANN401 - as above
+    """Return the format in which a folder's weights are stored, and the type they compute in."""
+    source = Folder(folder)
+    stored = _type_name(_stored(model.config, source, declared=False))
+    return {
+        "stored": source.scheme.form if source.scheme is not None else stored,
+        "computed": _type_name(model.dtype),
+    }
+
+
+def changed(model: Any, folder: Path) -> Any:  # noqa: ANN401 - as above
+    """Return a copy of `model` that has the tensors of `folder`, which are some of its own.
+
+    Raises:
+        ValueError: There are none, or one is superfluous, has a wrong shape or values that are no
+            finite numbers.
+    """
+    tensors = _tensors(folder, model.dtype)
+    copied = deepcopy(model)
+    own = copied.state_dict()
+    for name, tensor in tensors.items():
+        if name not in own:
+            raise ValueError(f"{str(folder)!r} has a tensor that the model has not: {name}")
+        if own[name].shape != tensor.shape:
+            raise ValueError(
+                f"tensor {name} of {str(folder)!r} has the shape {tuple(tensor.shape)}, not "
+                f"{tuple(own[name].shape)}"
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(f"tensor {name} of {str(folder)!r} has values that are not finite")
+        with torch.no_grad():
+            own[name].copy_(tensor)
+    return copied
 
 
 def shape(model: Any) -> Mapping[str, object]:  # noqa: ANN401 - as above
@@ -111,7 +168,7 @@ def _filled(
         delattr(config, KEY)  # it is plain once it is read
     with torch.device("meta"):
         kind = type(AutoModelForCausalLM.from_config(config))
-    model, told = kind.from_pretrained(
+    model, loading = kind.from_pretrained(
         None,
         config=config,
         state_dict={name: _Weight(source, name, wanted) for name in source.specs},
@@ -122,19 +179,43 @@ def _filled(
         model.generation_config = GenerationConfig.from_pretrained(
             source.path, local_files_only=True
         )
-    return model, told
+    return model, loading
 
 
-def _stored(config: Any, source: Folder) -> torch.dtype:  # noqa: ANN401 - as above
-    """Return the type in which the weights were saved, or from which they were quantised."""
-    found = (spec.dtype for spec in source.specs.values() if spec.dtype.is_floating_point)
-    stored: torch.dtype = config.dtype or next(found, torch.float32)
+def _stored(config: Any, source: Folder, *, declared: bool = True) -> torch.dtype:  # noqa: ANN401 - as above
+    """Return the type in which the weights were saved, or from which they were quantised.
+
+    The config may declare it; else it is the first tensor's.
+    """
+    floats = (spec.dtype for spec in source.specs.values() if spec.dtype.is_floating_point)
+    stored: torch.dtype = (config.dtype if declared else None) or next(floats, torch.float32)
     return stored
 
 
-def _check_complete(folder: Path, told: Mapping[str, Any]) -> None:
+def _type_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _tensors(folder: Path, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
+    """Return the tensors of a folder, which need not be a whole model's."""
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r}")
+    if (folder / CONFIG).exists():
+        source = Folder(folder)
+        return {name: source.read(name, dtype) for name in source.specs}
+    tensors: dict[str, torch.Tensor] = {}
+    try:
+        for file in files_of(folder)[0]:
+            tensors |= load_file(file)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the tensors in {str(folder)!r} can't be read: {reason}") from error
+    return tensors
+
+
+def _check_complete(folder: Path, loading: Mapping[str, Any]) -> None:
     for kind in ("missing", "mismatched", "unexpected"):
-        names = sorted(str(key) for key in told[f"{kind}_keys"])
+        names = sorted(str(key) for key in loading[f"{kind}_keys"])
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise ValueError(f"the model in {str(folder)!r} has {kind} tensors: {names[0]}{more}")
@@ -144,10 +225,3 @@ def _check_finite(folder: Path, model: Any) -> None:  # noqa: ANN401 - as above
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise ValueError(f"tensor {name} of {str(folder)!r} has values that are not finite")
-
-
-def _computes(dtype: torch.dtype) -> bool:
-    """Whether this CPU has instructions for `dtype`; without, they are some 7 times slower."""
-    able: Mapping[str, object] = torch.cpu.get_capabilities()
-    wanted = {torch.bfloat16: ("avx512_bf16", "bf16"), torch.float16: ("avx512_fp16", "fp16")}
-    return dtype not in wanted or any(able.get(name) for name in wanted[dtype])

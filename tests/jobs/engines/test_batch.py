@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
-from jobs.engines.batch import READ_ALONE, READ_BESIDE, Answer, Batch, Weights
+from jobs.engines.answer import Answer
+from jobs.engines.batch import READ_BESIDE, Batch, Outcome, Weights
 from jobs.engines.cache import SlotCache
-from orchestrator.engine import Piece, Sampling
+from jobs.engines.scoring import READ_ALONE
+from orchestrator.engine import Sampling
 
 VOCABULARY = 997
 
@@ -24,7 +26,7 @@ class Sums:
     def __call__(self, new: Sequence[Sequence[int]], cache: SlotCache) -> torch.Tensor:
         span = cache.span
         self.reads.append([len(tokens) for tokens in new])
-        self.rows += [[] for _ in range(cache.shape[0] - len(self.rows))]
+        self.rows += [[] for _ in range(span.stop - len(self.rows))]
         wanted = []
         for number, tokens in enumerate(new):
             row = self.rows[span.start + number]
@@ -33,13 +35,25 @@ class Sums:
             wanted.append(sum(row) % VOCABULARY)
         return torch.nn.functional.one_hot(torch.tensor(wanted), VOCABULARY).float()
 
-    def move(self, source: int, target: int) -> None:
-        self.rows[target] = list(self.rows[source])
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.rows += [[] for _ in range(target + 1 - len(self.rows))]
+        self.rows[target] = self.rows[source][:length]
+
+    def wipe(self, row: int) -> None:
+        self.rows[row] = []
+
+    cell = 0
+
+    def resized(self, *_: object) -> list[torch.Tensor]:
+        return []
+
+    def take(self, _: object) -> None:
+        pass
 
 
 def batch() -> tuple[Batch, Sums]:
     sums = Sums()
-    cache = SlotCache(0, 1 << 15, torch.device("cpu"))
+    cache = SlotCache([], 1 << 15, torch.device("cpu"))
     cache.layers.append(sums)  # type: ignore[arg-type]
     return Batch(Weights("v1", frozenset(), sums), cache), sums
 
@@ -55,7 +69,7 @@ def expected(prompt: list[int], tokens: int) -> list[int]:
     return made
 
 
-def told(pieces: list[tuple[Answer, Piece]], wanted: Answer) -> int:
+def told(pieces: list[tuple[Answer, Outcome]], wanted: Answer) -> int:
     return sum(each is wanted for each, _ in pieces)
 
 
@@ -72,9 +86,9 @@ def test_a_long_prompt_is_read_in_parts_between_which_others_get_their_tokens() 
 
 def test_prompts_are_read_together_up_to_a_bound() -> None:
     made, sums = batch()
-    made.step([answer([1] * 100) for _ in range(8)])
+    made.step([answer([n] * 100) for n in range(8)])
     assert sums.reads == [[100] * 8]
-    made.step([answer([1] * 100) for _ in range(8)])
+    made.step([answer([n] * 100) for n in range(8, 16)])
     made.step([])
     assert sums.reads[1:] == [[1] * 8, [100] * 5, [1] * 13, [100] * 3]
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from jobs.engines import fast_forward, probe
-from jobs.engines.cache import SlotCache, fitting_context
+from jobs.engines.cache import SlotCache, windows_of
 from jobs.engines.fast_forward import FastForward
 from jobs.engines.forward import Forward, ModelForward
 from tests.jobs.engines.tiny_llama import SHAPE
@@ -55,8 +55,8 @@ def made(kind: str, more: dict[str, Any], dtype: torch.dtype = torch.float32) ->
 
 
 def check(model: Any, run: Forward) -> None:
-    layers, context = fitting_context(model.config, 128)
-    probe.check(model, run, SlotCache(layers, context, torch.device("cpu")))
+    windows = windows_of(model.config, 128)
+    probe.check(model, run, SlotCache(windows, 128, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

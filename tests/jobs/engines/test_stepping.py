@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from jobs.engines.batch import Answer
+from jobs.engines.answer import Answer
 from jobs.engines.stepping import Stepper
-from orchestrator.engine import Piece, Sampling
+from orchestrator.engine import Piece, Prompt, Sampling
 from tests.jobs.engines.test_batch import batch
 
 
@@ -26,7 +26,7 @@ def test_what_is_done_between_steps_tells_how_it_ended() -> None:
 def test_a_thread_that_breaks_leaves_nobody_waiting() -> None:
     stepper = Stepper(batch()[0], 4, lambda: None)
 
-    async def ask() -> list[Piece]:
+    async def ask() -> list[Piece | Prompt]:
         answer = Answer([1], Sampling(max_tokens=2), lambda _: "")
         return [piece async for piece in stepper.generate(answer)]
 
