@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.endpoints import Deployment, EndpointEvent, EndpointLife, follow
 from orchestrator.core.errors import ConflictError, ServingError
 from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.keys import ApiKey
+from orchestrator.core.keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.probes import Answer, Probe
 from orchestrator.core.rollout import Figures
 from orchestrator.messages import Failed, Message, PoolState, RevisionStatus, Succeeded
@@ -63,6 +63,9 @@ class MemoryEndpoints:
         self.lives: dict[str, EndpointLife] = {}
         self.noted: dict[tuple[str, int], tuple[str, ...]] = {}
         self.last: dict[str, float] = {}
+        self.keys: dict[str, ApiKey] = {}
+        self.rules = KeyRules()
+        self.key_reads = 0
 
     def endpoint(self, name: str) -> EndpointLife:
         return self.lives.get(name, EndpointLife(name=name))
@@ -92,13 +95,26 @@ class MemoryEndpoints:
         return dict(self.last)
 
     def add_key(self, key: ApiKey) -> None:
-        raise NotImplementedError
+        first = not self.keys
+        self.keys[key.name] = key
+        self._change(Requirement.ON if first else self.rules.required)
 
     def drop_key(self, name: str) -> None:
-        raise NotImplementedError
+        del self.keys[name]
+        self._change(self.rules.required)
 
     def api_keys(self) -> Sequence[ApiKey]:
-        return []
+        self.key_reads += 1
+        return list(self.keys.values())
+
+    def require_keys(self, *, on: bool) -> None:
+        self._change(Requirement.ON if on else Requirement.OFF)
+
+    def key_rules(self) -> KeyRules:
+        return self.rules
+
+    def _change(self, required: Requirement) -> None:
+        self.rules = KeyRules(required, f"{self.rules.stamp}+")
 
 
 @dataclass

@@ -1,4 +1,8 @@
-"""`orchestrator keys`: who may ask the endpoints. Without any key they are open."""
+"""`orchestrator keys`: who may ask the endpoints.
+
+Whether a key is needed is a setting of its own: the first `keys add` switches it on, and `keys
+require off` alone switches it off. Revoking the last key lets nobody in.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +15,24 @@ from dataclasses import asdict
 from functools import partial
 
 from orchestrator import wiring
-from orchestrator.cli import tables
+from orchestrator.cli import arguments, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
-from orchestrator.core.keys import ApiKey
+from orchestrator.core.keys import ApiKey, Requirement
 
 COLUMNS = ("NAME", "MODELS", "#REQUESTS/MIN", "#TOKENS/MIN", "EXPIRES")
 DAY = 86_400.0
 
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
-    """List the keys, add one, or revoke one."""
+    """List the keys, add one, revoke one, or say whether one is needed."""
     store = wiring.endpoint_store(wiring.home())
     known = store.api_keys()
     if args.action == "list":
-        return _list(args, known)
+        return _list(args, known, store.key_rules().required)
+    if args.action == "require":
+        return _require(args.name)
     if not args.name:
         raise ConfigError([Problem("keys", "no name is given", f"keys {args.action} NAME")])
     there = args.name in {key.name for key in known}
@@ -42,9 +48,39 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     return [Step(f"add key {args.name}, which opens {opens}", partial(_add, args))]
 
 
+def _require(said: str | None) -> Sequence[Step]:
+    if said not in {"on", "off"}:
+        what = f"{arguments.shown(said or '')} says not whether keys are needed"
+        raise ConfigError([Problem("keys", what, "write keys require on, or keys require off")])
+    on = said == "on"
+    what = "ask clients for a key" if on else "let everybody in, without a key"
+
+    def do() -> None:
+        store = wiring.endpoint_store(wiring.home())
+        store.require_keys(on=on)
+        print(_follows(store.key_rules().required, len(store.api_keys())))
+
+    return [Step(what, do)]
+
+
 def _revoke(name: str) -> None:
-    wiring.endpoint_store(wiring.home()).drop_key(name)
-    print(f"Key {name} opens nothing any more.")
+    store = wiring.endpoint_store(wiring.home())
+    store.drop_key(name)
+    left, required = len(store.api_keys()), store.key_rules().required
+    closed = required is Requirement.OFF or not left
+    follows = f" {_follows(required, left)}" if closed else ""
+    print(f"Key {name} opens nothing any more.{follows}")
+
+
+def _follows(required: Requirement, keys: int) -> str:
+    """Return who may ask the endpoints."""
+    if required is Requirement.OFF:
+        return "The endpoints are open to everybody: `keys require on` asks for keys."
+    if required is Requirement.UNKNOWN:
+        return "No keys: the endpoints answer to this machine alone, until `keys add NAME`."
+    if not keys:
+        return "No key is left, so nobody gets in: `keys add NAME`, or `keys require off`."
+    return "Clients must show a key."
 
 
 def _add(args: argparse.Namespace) -> None:
@@ -64,14 +100,17 @@ def _add(args: argparse.Namespace) -> None:
     tables.console(stderr=True).print("It is shown this once: only its hash is kept.")
 
 
-def _list(args: argparse.Namespace, found: Sequence[ApiKey]) -> Exit:
+def _list(args: argparse.Namespace, found: Sequence[ApiKey], required: Requirement) -> Exit:
     if args.json:
         shown = [{k: v for k, v in asdict(key).items() if k != "digest"} for key in found]
         print(tables.as_json(shown))
         return Exit.SUCCEEDED
     rows = [_row(key, wiring.clock().now()) for key in found]
     out = tables.console()
-    out.print(tables.table(COLUMNS, rows) if rows else "No keys: the endpoints are open.")
+    if rows:
+        out.print(tables.table(COLUMNS, rows))
+    if not rows or required is Requirement.OFF:
+        out.print(_follows(required, len(rows)))
     return Exit.SUCCEEDED
 
 

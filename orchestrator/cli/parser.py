@@ -221,9 +221,14 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    keys = verbs.add_parser("keys", help="list the API keys; `keys add NAME`, `keys revoke NAME`")
-    keys.add_argument("action", nargs="?", choices=("list", "add", "revoke"), default="list")
-    keys.add_argument("name", nargs="?", type=arguments.word, metavar="NAME")
+    keys = verbs.add_parser(
+        "keys",
+        help="list the API keys; `keys add NAME`, `keys revoke NAME`, `keys require on|off`",
+    )
+    keys.add_argument(
+        "action", nargs="?", choices=("list", "add", "revoke", "require"), default="list"
+    )
+    keys.add_argument("name", nargs="?", type=arguments.word, metavar="NAME|on|off")
     keys.add_argument("--model", action="append", default=[], help="an endpoint that it opens")
     keys.add_argument(
         "--requests",

@@ -1,8 +1,10 @@
-"""API keys of the gateway, as they are kept."""
+"""API keys of the gateway, as they are kept, and whether they are asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +26,48 @@ class ApiKey:
     requests: int | None = None
     tokens: int | None = None
     expires: float | None = None
+
+
+class Requirement(StrEnum):
+    """Whether clients must show a key. UNKNOWN: nobody has said so yet, and there is no key."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRules:
+    """What holds for all keys. `stamp` is another one after each change of any key."""
+
+    required: Requirement = Requirement.UNKNOWN
+    stamp: str = ""
+
+
+def opens(required: Requirement, host: str) -> bool:
+    """Whether a client at `host`, or all that reach a gateway listening there, need no key.
+
+    Where nobody has said anything, only this machine itself needs none.
+    """
+    if required is Requirement.UNKNOWN:
+        return is_loopback(host)
+    return required is Requirement.OFF
+
+
+def follows(before: Requirement, now: Requirement) -> Requirement:
+    """Return what holds for a gateway that has known `before` and now reads `now`.
+
+    A database that was emptied or replaced says nothing: keys that were asked for still are.
+    """
+    lost = before is Requirement.ON and now is Requirement.UNKNOWN
+    return before if lost else now
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine alone."""
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return host == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

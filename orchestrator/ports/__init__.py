@@ -4,6 +4,7 @@ Foreign errors are translated by the adapter: a port raises only what its docstr
 """
 
 from orchestrator.ports.endpoints import EndpointStore, GatewayStore, Traffic
+from orchestrator.ports.keys import KeyStore
 from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
 from orchestrator.ports.pools import Chip, Cluster, Job, Replicas, Serving, Worker
 from orchestrator.ports.registry import Registry
@@ -19,6 +20,7 @@ __all__ = [
     "Gates",
     "GatewayStore",
     "Job",
+    "KeyStore",
     "Observer",
     "Point",
     "Registry",

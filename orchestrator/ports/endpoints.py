@@ -7,12 +7,12 @@ from typing import Protocol
 
 from orchestrator.core.endpoints import EndpointEvent, EndpointLife
 from orchestrator.core.gateways import Gateway
-from orchestrator.core.keys import ApiKey
 from orchestrator.core.probes import Answer, Probe
 from orchestrator.core.rollout import Figures
+from orchestrator.ports.keys import KeyStore
 
 
-class EndpointStore(Protocol):
+class EndpointStore(KeyStore, Protocol):
     """Memory of all endpoints. Raises `StoreError` for what the database refuses."""
 
     def endpoint(self, name: str) -> EndpointLife:
@@ -46,18 +46,6 @@ class EndpointStore(Protocol):
 
     def asked(self) -> Mapping[str, float]:
         """Return when somebody last asked, by endpoint, of those whose replicas may rest."""
-        ...
-
-    def add_key(self, key: ApiKey) -> None:
-        """Keep an API key. Raises `StoreError` when there is one of its name."""
-        ...
-
-    def drop_key(self, name: str) -> None:
-        """Forget an API key. Raises `NotFoundError`."""
-        ...
-
-    def api_keys(self) -> Sequence[ApiKey]:
-        """Return all API keys, by name."""
         ...
 
 

@@ -15,7 +15,7 @@ from time import perf_counter
 
 from pydantic_core import from_json
 
-from orchestrator.core.keys import ApiKey
+from orchestrator.core.keys import ApiKey, is_loopback
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import (
     Application,
@@ -52,7 +52,7 @@ _COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
 _GENERATING = {_COMPLETIONS, _CHAT}
 _PREDICT, _MODELS = "/v1/predict", "/v1/models"
 _NOBODY_SLEEPS = nullcontext()
-_LOOPBACK = {"127.0.0.1", "::1"}
+_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 
 
 def gateway(
@@ -143,7 +143,7 @@ class _Gateway:
             self._check_observer(call)
             body, headers = self._metrics.text(), [CONTENT_TYPE]
         elif call.path == _MODELS or call.path.startswith(f"{_MODELS}/"):
-            key = self._limiter.identify(call.table, bearer(call.scope))
+            key = self._identify(call)
             body = encode(self._cards(call, key))
         if body is None:
             raise unknown_url(method, path)
@@ -155,7 +155,7 @@ class _Gateway:
         scope = call.scope
         if scope["method"] != "POST":
             raise wrong_method(scope["method"], scope["path"], "POST")
-        key = self._limiter.identify(call.table, bearer(scope))
+        key = self._identify(call)
         body = await body_of(scope, receive, self._limits.body_bytes)
         route = self._route(call, key, self._checked(call, body))
         self._limiter.admit(key, route.name)
@@ -170,6 +170,9 @@ class _Gateway:
         finally:
             self._limiter.charge(key, tally.tokens)
         await response.end()
+
+    def _identify(self, call: _Call) -> ApiKey | None:
+        return self._limiter.identify(call.table, bearer(call.scope), _host(call.scope))
 
     def _asking(self, route: EndpointRoute) -> AbstractContextManager[None]:
         return self._routes.asking(route.name) if route.rests else _NOBODY_SLEEPS
@@ -216,16 +219,21 @@ class _Gateway:
 
     def _check_observer(self, call: _Call) -> None:
         """Let this machine look at the metrics, and others with a key, if there are any."""
-        client = call.scope.get("client")
-        near = client is not None and client[0] in _LOOPBACK
-        if not near or header(call.scope, b"x-forwarded-for") is not None:
-            self._limiter.identify(call.table, bearer(call.scope))
+        if not is_loopback(_host(call.scope)):
+            self._identify(call)
 
 
 def _split(path: str) -> tuple[str, str]:
     """Return the endpoint that a path names, or nothing, and the path below it."""
     head, mark, rest = path[1:].partition("/v1/")
     return (head, f"/v1/{rest}") if mark and "/" not in head and head else ("", path)
+
+
+def _host(scope: Scope) -> str:
+    """Return where the client is; nothing where a proxy hides it."""
+    client = scope.get("client")
+    hidden = any(header(scope, name) is not None for name in _FORWARDED)
+    return "" if client is None or hidden else str(client[0])
 
 
 def _named(names: list[str]) -> str:

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
 
-from orchestrator.core.keys import ApiKey
+from orchestrator.core.keys import ApiKey, Requirement, opens
 from orchestrator.ports import Clock
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.routes import Table
 
 MINUTE = 60.0
 _NOBODY = "0" * 64
+_UNSAID = (
+    "nobody has said whether API keys are needed, so only the gateway's own machine may ask; "
+    "`orchestrator keys add NAME` makes one, `orchestrator keys require off` lets everybody in"
+)
 
 
 @dataclass(slots=True)
@@ -42,14 +46,24 @@ class RateLimiter:
         self._clock = clock
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
-    def identify(self, table: Table, token: str) -> ApiKey | None:
-        """Return whose key `token` is; `None` where the gateway is open.
+    def identify(self, table: Table, token: str, host: str = "") -> ApiKey | None:
+        """Return whose key `token` is; `None` where a client at `host` needs none.
+
+        Where nobody needs a key, one that is known still has its limits.
 
         Raises:
             ApiError: No key, an unknown one, or one that is expired.
         """
-        if not table.keys:
-            return None
+        unsaid = table.required is Requirement.UNKNOWN
+        required = Requirement.ON if unsaid and table.keys else table.required
+        if not opens(required, host):
+            return self._known(table, token, required)
+        key = table.keys.get(sha256(token.encode()).hexdigest()) if token else None
+        return None if key is None or self._expired(key) else key
+
+    def _known(self, table: Table, token: str, required: Requirement) -> ApiKey:
+        if required is Requirement.UNKNOWN:
+            raise ApiError(401, _UNSAID, code="no_api_key")
         if not token:
             raise ApiError(401, "no API key: send 'Authorization: Bearer KEY'", code="no_api_key")
         digest = sha256(token.encode()).hexdigest()
@@ -57,9 +71,12 @@ class RateLimiter:
         same = hmac.compare_digest(_NOBODY if key is None else key.digest, digest)
         if key is None or not same:
             raise ApiError(401, "the API key is not known", code="invalid_api_key")
-        if key.expires is not None and not key.expires > self._clock.now():
+        if self._expired(key):
             raise ApiError(401, f"API key {key.name!r} is expired", code="expired_api_key")
         return key
+
+    def _expired(self, key: ApiKey) -> bool:
+        return key.expires is not None and not key.expires > self._clock.now()
 
     def admit(self, key: ApiKey | None, model: str) -> None:
         """Take a request of `key` for `model` into account.

@@ -11,10 +11,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from orchestrator.control.border import outcome, reason
 from orchestrator.core.endpoints import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.keys import ApiKey, KeyRules, follows
 from orchestrator.ports import Clock, EndpointStore
 from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
 
@@ -39,6 +41,8 @@ class StoreRoutes:
         self._asking: Counter[str] = Counter()
         self._asked: dict[str, float] = {}
         self._noted: dict[str, float] = {}
+        self._rules = KeyRules()
+        self._keys: Mapping[str, ApiKey] = {}
         self._table = self._read()
         self._read_at = clock.monotonic()
         self._trouble = ""
@@ -97,12 +101,21 @@ class StoreRoutes:
                 self._noted[endpoint] = at
 
     def _read(self) -> Table:
+        self._read_keys()
         replicas = self._store.replicas()
         routes = (self._route(life, replicas) for life in self._store.endpoints().values())
         return Table(
             endpoints={route.name: route for route in routes if route.revisions},
-            keys={key.digest: key for key in self._store.api_keys()},
+            keys=self._keys,
+            required=self._rules.required,
         )
+
+    def _read_keys(self) -> None:
+        """Read all keys anew where any has changed."""
+        rules = self._store.key_rules()
+        if not rules.stamp or rules.stamp != self._rules.stamp:
+            self._keys = {key.digest: key for key in self._store.api_keys()}
+        self._rules = replace(rules, required=follows(self._rules.required, rules.required))
 
     def _route(self, life: EndpointLife, replicas: Replicas) -> EndpointRoute:
         leading = life.leading

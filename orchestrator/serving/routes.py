@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from orchestrator.core.keys import ApiKey
+from orchestrator.core.keys import ApiKey, Requirement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +65,11 @@ class EndpointRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """All that the gateway goes by. Without keys it is open to all who reach it."""
+    """All that the gateway goes by: endpoints by name, keys by digest, whether one is needed."""
 
     endpoints: Mapping[str, EndpointRoute] = field(default_factory=dict)
-    keys: Mapping[str, ApiKey] = field(default_factory=dict)  # by digest
+    keys: Mapping[str, ApiKey] = field(default_factory=dict)
+    required: Requirement = Requirement.UNKNOWN
 
 
 class Routes(Protocol):

@@ -61,6 +61,7 @@ CASES: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "keys": (
         (("add", "bob", "--model", "far"), "add key bob, which opens far"),
         (("revoke", "ann"), "revoke key ann"),
+        (("require", "off"), "let everybody in, without a key"),
     ),
     "resume": (
         ((GATE,), f"drive on run {GATE}"),

@@ -60,6 +60,8 @@ def test_servers_outside_are_revisions_that_share_traffic(within, far):
         ),
         (("undeploy", "chat"), 102, "no endpoint 'chat'; there are: none"),
         (("keys", "add"), 2, "no name is given; keys add NAME"),
+        (("keys", "require"), 2, "write keys require on, or keys require off"),
+        (("keys", "require", "of"), 2, "'of' says not whether keys are needed"),
         (("keys", "revoke", "ann"), 102, "no key 'ann'; there are: none"),
     ],
 )
@@ -82,8 +84,17 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(within, tmp_path):
     database = (tmp_path / ".orchestrator/events.db").read_bytes()
     assert secret.encode() not in database
     assert json.loads(within("keys", "--json").stdout)[0]["requests"] == 60
-    assert within("keys", "revoke", "ann").returncode == 0
-    assert "the endpoints are open" in within("keys").stdout
+
+
+def test_nobody_gets_in_after_the_last_key_is_revoked_until_that_is_said(within):
+    assert "answer to this machine alone" in within("keys").stdout
+    assert within("keys", "add", "ann").returncode == 0
+    revoked = within("keys", "revoke", "ann").stdout
+    assert "Key ann opens nothing any more. No key is left, so nobody gets in" in revoked
+    assert "nobody gets in" in within("keys").stdout
+    assert "open to everybody" in within("keys", "require", "off").stdout
+    assert "open to everybody" in within("keys").stdout
+    assert "nobody gets in" in within("keys", "require", "on").stdout
 
 
 def test_a_server_that_does_not_answer_is_not_deployed(within):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.event_store.tables import key_rules
 from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionState, TrafficMoved
 from orchestrator.core.errors import ConflictError, NotFoundError, StoreError
-from orchestrator.core.keys import ApiKey
+from orchestrator.core.keys import ApiKey, Requirement
 from tests.build import deployment
 from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
 
@@ -48,6 +49,49 @@ def test_a_key_has_one_name_until_it_is_revoked(store: SqlEventStore) -> None:  
     store.drop_key("ann")
     with pytest.raises(NotFoundError, match="no key 'ann'; there are: none"):
         store.drop_key("ann")
+
+
+def test_keys_are_asked_for_from_the_first_on_until_that_is_taken_back(
+    store: SqlEventStore,  # noqa: F811 - as above
+) -> None:
+    assert store.key_rules().required is Requirement.UNKNOWN
+    store.add_key(ApiKey(name="ann", digest="aa"))
+    store.drop_key("ann")
+    assert store.key_rules().required is Requirement.ON
+    store.require_keys(on=False)
+    assert store.key_rules().required is Requirement.OFF
+    store.add_key(ApiKey(name="ann", digest="aa"))
+    assert store.key_rules().required is Requirement.ON, "the first key asks for itself"
+    store.require_keys(on=False)
+    store.add_key(ApiKey(name="bob", digest="bb"))
+    assert store.key_rules().required is Requirement.OFF
+
+
+def test_each_change_of_the_keys_leaves_a_stamp_of_its_own(
+    store: SqlEventStore,  # noqa: F811 - as above
+) -> None:
+    stamps = [store.key_rules().stamp]
+    for change in (
+        lambda: store.add_key(ApiKey(name="ann", digest="aa")),
+        lambda: store.require_keys(on=True),
+        lambda: store.drop_key("ann"),
+        lambda: store.add_key(ApiKey(name="ann", digest="aa")),
+    ):
+        change()
+        stamps.append(store.key_rules().stamp)
+        assert store.key_rules().stamp == stamps[-1]
+    assert len(set(stamps)) == len(stamps)
+
+
+def test_keys_of_a_database_without_the_setting_are_asked_for(
+    store: SqlEventStore,  # noqa: F811 - as above
+) -> None:
+    store.add_key(ApiKey(name="ann", digest="aa"))
+    with store._writing() as connection:
+        connection.execute(key_rules.delete())
+    assert store.key_rules().required is Requirement.ON
+    store.drop_key("ann")
+    assert store.key_rules().required is Requirement.ON
 
 
 def test_when_somebody_asked_last_is_known(store: SqlEventStore) -> None:  # noqa: F811 - as above

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 
 import httpx2 as httpx
 import pytest
 
-from orchestrator.core.keys import ApiKey
+from orchestrator.core.keys import ApiKey, Requirement
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.keys import RateLimiter, allowed
 from orchestrator.serving.routes import EndpointRoute, Table
@@ -27,9 +28,32 @@ def refused(error: pytest.ExceptionInfo[ApiError]) -> tuple[int, str | None]:
     return error.value.status, error.value.code
 
 
-def test_without_keys_the_gateway_is_open() -> None:
+def test_where_nobody_said_anything_this_machine_alone_is_let_in() -> None:
     limiter = RateLimiter(FakeClock())
-    assert limiter.identify(table(), "") is None
+    assert limiter.identify(table(), "", "127.0.0.1") is None
+    with pytest.raises(ApiError, match="keys require off") as error:
+        limiter.identify(table(), "", "10.0.0.7")
+    assert refused(error) == (401, "no_api_key")
+
+
+def test_without_a_key_nobody_is_let_in_where_one_is_needed() -> None:
+    limiter, closed = RateLimiter(FakeClock()), Table(required=Requirement.ON)
+    for secret, code in (("", "no_api_key"), ("a", "invalid_api_key")):
+        with pytest.raises(ApiError) as error:
+            limiter.identify(closed, secret, "127.0.0.1")
+        assert refused(error) == (401, code)
+
+
+def test_where_no_key_is_needed_one_that_is_known_keeps_its_limits() -> None:
+    limiter, mine = RateLimiter(FakeClock(100.0)), key()
+    late = key("old", expires=1.0)
+    opened = replace(table(mine, late), required=Requirement.OFF)
+    found = [limiter.identify(opened, secret, "10.0.0.7") for secret in ("a", "", "x", "old")]
+    assert found == [mine, None, None, None]
+
+
+def test_nobody_has_no_limits() -> None:
+    limiter = RateLimiter(FakeClock())
     limiter.admit(None, "any")
     limiter.charge(None, 10**9)
     assert allowed(None, "any")
@@ -105,6 +129,16 @@ def test_a_minutes_allowance_is_the_most_that_is_saved() -> None:
     limiter.admit(mine, "m")
     with pytest.raises(ApiError):
         limiter.admit(mine, "m")
+
+
+def test_a_proxy_hides_where_a_client_is_and_then_a_key_is_needed() -> None:
+    with echoing(echo_engine()) as urls:
+        board = Board(EndpointRoute(name="echo", revisions=(revision("r1", *urls),)))
+        with gateway_of(board) as url:
+            body = {"model": "echo", "prompt": "a"}
+            for headers, status in (({}, 200), ({"x-forwarded-for": "9.9.9.9"}, 401)):
+                answer = httpx.post(f"{url}/v1/completions", json=body, headers=headers)
+                assert answer.status_code == status
 
 
 def test_clients_are_refused_in_openai_s_shape_and_see_only_their_models() -> None:

@@ -16,6 +16,7 @@ from orchestrator.core.endpoints import (
     TrafficMoved,
 )
 from orchestrator.core.errors import StoreError
+from orchestrator.core.keys import ApiKey, KeyRules, Requirement
 from orchestrator.serving import lookup
 from orchestrator.serving.lookup import SECONDS_BETWEEN_READS, StoreRoutes
 from orchestrator.serving.routes import RevisionRoute
@@ -133,3 +134,27 @@ def test_it_is_noted_that_somebody_asks_while_they_do(store: Store, routes: Stor
         assert wait(lambda: store.asked().get("chat", 0.0) > before, SECONDS)
         first = store.asked()["chat"]
         assert wait(lambda: store.asked()["chat"] > first, SECONDS), "for a long answer too"
+
+
+def test_keys_are_read_again_only_when_one_has_changed(store: Store, routes: StoreRoutes) -> None:
+    store.add_key(ApiKey(name="ann", digest="aa"))
+    assert wait(lambda: list(routes.table().keys) == ["aa"], SECONDS)
+    before = store.key_reads
+    store.note_replicas("chat", 1, ["http://c:1/chat.r1"])
+    assert wait(lambda: "http://c:1" in str(routes.table()), SECONDS)
+    assert store.key_reads == before
+    store.drop_key("ann")
+    assert wait(lambda: not routes.table().keys, SECONDS)
+    assert routes.table().required is Requirement.ON
+
+
+def test_a_database_that_is_emptied_does_not_open_a_gateway_that_asked_for_keys(
+    store: Store, routes: StoreRoutes
+) -> None:
+    store.add_key(ApiKey(name="ann", digest="aa"))
+    assert wait(lambda: routes.table().required is Requirement.ON, SECONDS)
+    store.keys, store.rules = {}, KeyRules()
+    assert wait(lambda: not routes.table().keys, SECONDS)
+    assert routes.table().required is Requirement.ON
+    store.require_keys(on=False)
+    assert wait(lambda: routes.table().required is Requirement.OFF, SECONDS)

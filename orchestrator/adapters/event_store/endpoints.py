@@ -1,4 +1,4 @@
-"""Endpoints: their events, numbered as those of runs; replicas and keys, as last said."""
+"""Endpoints: their events, numbered as those of runs; replicas, as last said."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.event_store import codec
 from orchestrator.adapters.event_store.database import Database
-from orchestrator.adapters.event_store.tables import asked, endpoint_events, keys, replicas
+from orchestrator.adapters.event_store.tables import asked, endpoint_events, replicas
 from orchestrator.core.endpoints import ENDPOINT_EVENTS, EndpointEvent, EndpointLife, follow
-from orchestrator.core.errors import ConflictError, NotFoundError, StoreError
-from orchestrator.core.keys import ApiKey
+from orchestrator.core.errors import ConflictError
 
 
 class Endpoints(Database):
@@ -93,29 +92,6 @@ class Endpoints(Database):
         """Return when somebody last asked, by endpoint."""
         with self._reading() as connection:
             return {row.endpoint: row.at for row in connection.execute(select(asked))}
-
-    def add_key(self, key: ApiKey) -> None:
-        """Keep an API key. Raises `StoreError` when there is one of its name."""
-        with self._writing() as connection:
-            try:
-                connection.execute(keys.insert(), {"name": key.name, "body": codec.dump(key)})
-            except IntegrityError as error:
-                message = f"there is a key {key.name!r}; revoke it first, or take another name"
-                raise StoreError(message) from error
-
-    def drop_key(self, name: str) -> None:
-        """Forget an API key. Raises `NotFoundError`."""
-        with self._writing() as connection:
-            gone = connection.execute(delete(keys).where(keys.c.name == name)).rowcount
-        if not gone:
-            known = ", ".join(key.name for key in self.api_keys()) or "none"
-            raise NotFoundError(f"no key {name!r}; there are: {known}")
-
-    def api_keys(self) -> Sequence[ApiKey]:
-        """Return all API keys, by name."""
-        with self._reading() as connection:
-            rows = connection.execute(select(keys).order_by(keys.c.name)).all()
-        return [codec.load(ApiKey, row.body, f"key {row.name!r}") for row in rows]
 
 
 def _event(row: Any) -> EndpointEvent:  # noqa: ANN401 - a row of SQLAlchemy

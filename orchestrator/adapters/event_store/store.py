@@ -18,6 +18,7 @@ from orchestrator.adapters.event_store import codec, tables
 from orchestrator.adapters.event_store.endpoints import Endpoints
 from orchestrator.adapters.event_store.gateways import Gateways
 from orchestrator.adapters.event_store.headers import Headers, text_of
+from orchestrator.adapters.event_store.keys import Keys
 from orchestrator.adapters.event_store.notes import Notes
 from orchestrator.adapters.event_store.point_rows import points_of, rows_of
 from orchestrator.adapters.event_store.tables import cursors, results, runs
@@ -36,8 +37,8 @@ NEWEST_NAMED = 5
 POINT_COLUMNS = ("run", "stage", "attempt", "key", "value", "step", "at")
 
 
-class SqlEventStore(Notes, Endpoints, Gateways):
-    """The ports `EventStore`, `EndpointStore` and `GatewayStore`, on what SQLAlchemy knows."""
+class SqlEventStore(Notes, Endpoints, Gateways, Keys):
+    """The ports of all that is kept, on a database that SQLAlchemy knows."""
 
     def __init__(self, place: str | Path) -> None:
         """Open the database at `place`, a file of SQLite or a URL, making tables that it lacks.

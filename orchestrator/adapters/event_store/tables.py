@@ -186,6 +186,15 @@ keys = Table(
     Column("body", Text, nullable=False),
 )
 
+# One row, once anything was said or changed: whether keys are asked for, and the newest stamp.
+key_rules = Table(
+    "key_rules",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("required", Text, nullable=False),
+    Column("stamp", Text, nullable=False),
+)
+
 untold = Table(
     "untold",
     metadata,
