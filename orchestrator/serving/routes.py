@@ -26,6 +26,8 @@ class RevisionRoute:
         token: What is sent as the bearer token.
         model: Name of the model there; the endpoint's own name where empty.
         outside: Whether somebody else runs it.
+        concurrency: Choices that a replica of its works on at once, as its engine says; 0: as the
+            endpoint says.
     """
 
     name: str
@@ -35,6 +37,7 @@ class RevisionRoute:
     token: str = ""
     model: str = ""
     outside: bool = False
+    concurrency: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,48 +1,48 @@
 """Slots at replicas: who is asked next, and who waits.
 
-A request gets a slot at the replica of its revision with the fewest requests in flight. Where all
-are taken the overflow revision gives one, else the request waits in the endpoint's queue, which is
-bounded. A replica that failed is ejected for a while. A revision without any replica is waited
-for, a few seconds, and then the other ones that take traffic help out. Where those have none
-either, it is waited for somewhat longer, and as long as for a slot where it is started for the
-request.
+A request gets a slot at the replica of its revision with the fewest taken; one that is sticky gets
+the replica that its client had before, unless that has far more to do than others. Each choice of
+a request takes a slot of its own, but a replica with a free one takes a request whole: it is over
+its number for a while then, and gets nothing more until it is below it again.
+
+Where all are taken the overflow revision gives one, else the request waits in the endpoint's
+queue, which is bounded, and served fairly between keys. A replica that failed is ejected for a
+while. A revision without any replica is waited for, a few seconds, and then the other ones that
+take traffic help out. Where those have none either, it is waited for somewhat longer, and as long
+as for a slot where it is started for the request.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from hashlib import blake2b
 from random import Random
 
 from orchestrator.serving.errors import ApiError
+from orchestrator.serving.fair_queue import Share
 from orchestrator.serving.limits import Limits
+from orchestrator.serving.request_queue import Pending, RequestQueue
 from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Routes
 from orchestrator.serving.traffic_split import choose
 
 _LOOK = 0.05
 _FIRST_EJECTION, _LONGEST_EJECTION = 0.2, 5.0
+_FORGOTTEN = 60.0  # seconds after which an ejection says nothing of the next one
+_STICKY_LOAD = 1.25  # of the mean load of its revision, that a replica keeps its clients up to
+_ANYBODY = Share()
+_64_BITS = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room for one request at the replica `url` of a revision."""
+    """Room for one request of `size` choices at the replica `url` of a revision."""
 
     endpoint: str
     revision: RevisionRoute
     url: str
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """A request that wants a slot, best at `revision`, and not at the replica `avoid`."""
-
-    endpoint: str
-    client: str
-    avoid: str
-    since: float
-    revision: str
-    slot: asyncio.Future[Slot] = field(repr=False)
+    size: int = 1
 
 
 class Slots:
@@ -55,17 +55,18 @@ class Slots:
         self._turn = 0
         self._taken: dict[str, int] = {}
         self._ejected: dict[str, tuple[float, float]] = {}  # until when, and for how long
-        self._waiting: dict[str, dict[Pending, None]] = {}
+        self._queues: dict[str, RequestQueue] = {}
+        self._marks: dict[str, int] = {}  # of replicas, for sticky clients
         self._looking: asyncio.TimerHandle | None = None
 
     @property
     def taken(self) -> Mapping[str, int]:
-        """Requests in flight, by replica."""
+        """Slots in use, by replica."""
         return self._taken
 
     def waiting(self) -> dict[str, int]:
         """Return how many requests wait, by endpoint."""
-        return {name: len(waiting) for name, waiting in self._waiting.items()}
+        return {name: len(queue) for name, queue in self._queues.items()}
 
     def route(self, name: str) -> EndpointRoute:
         """Return the endpoint `name`, as the newest table has it.
@@ -78,8 +79,14 @@ class Slots:
             raise ApiError(404, f"no endpoint {name!r} here", code="model_not_found")
         return route
 
-    async def take(self, name: str, client: str, avoid: str = "") -> Slot:
+    async def take(self, name: str, client: str, avoid: str = "", share: Share = _ANYBODY) -> Slot:
         """Return a slot; wait for one.
+
+        Args:
+            name: The endpoint.
+            client: What keeps a request at its revision and replica; empty where nothing does.
+            avoid: A replica that has just failed it.
+            share: Whose the request is, which decides its turn.
 
         Raises:
             ApiError: The queue is full, or it took too long, or there is no replica at all.
@@ -88,57 +95,73 @@ class Slots:
         loop = asyncio.get_running_loop()
         now = loop.time()
         chosen = choose(route, client, self._rng)
-        slot = None if chosen is None else self._slot(route, chosen, avoid, now)
-        if slot is not None:  # so it goes nearly always
-            return slot
         wanted = "" if chosen is None else chosen.name
-        pending = Pending(name, client, avoid, now, wanted, loop.create_future())
-        slot = self._offer(pending, route, now)
-        if slot is not None:
-            return slot
-        queue = self._waiting.setdefault(name, {})
-        if len(queue) >= route.queue:
-            raise _full(f"{len(queue)} requests wait for model {name!r} already")
-        return await self._wait(pending, queue)
+        pending = Pending(client, avoid, share, now, wanted, loop.create_future())
+        queue = self._queues.get(name)
+        if not queue:
+            slot = self._offer(pending, route, now)
+            if slot is not None:  # so it goes nearly always
+                return slot
+        if queue is None:
+            queue = self._queues[name] = RequestQueue()
+        self._make_place(queue, route, share)
+        return await self._wait(name, pending, queue)
 
     def take_at(self, name: str, revision: str) -> Slot | None:
         """Return a slot at `revision`, if there is one at this moment."""
         now = asyncio.get_running_loop().time()
         route = self.route(name)
-        return next((self._slot(route, r, "", now) for r in _named(route, revision)), None)
+        nobody = Pending("", "", _ANYBODY, now, revision, asyncio.Future())
+        return next((self._slot(route, r, nobody, now) for r in _named(route, revision)), None)
 
     def release(self, slot: Slot) -> None:
         """Give a slot back."""
-        left = self._taken.get(slot.url, 0) - 1
+        left = self._taken.get(slot.url, 0) - slot.size
         if left > 0:
             self._taken[slot.url] = left
         else:
             self._taken.pop(slot.url, None)
-        if self._waiting.get(slot.endpoint):
+        if self._queues.get(slot.endpoint):
             self._serve(slot.endpoint)
 
     def eject(self, url: str) -> None:
         """Ask the replica `url` nothing for a while: it failed."""
+        now = asyncio.get_running_loop().time()
         _, before = self._ejected.get(url, (0.0, 0.0))
         pause = min(max(_FIRST_EJECTION, 2 * before), _LONGEST_EJECTION)
-        self._ejected[url] = (asyncio.get_running_loop().time() + pause, pause)
+        self._ejected = {u: at for u, at in self._ejected.items() if now - at[0] < _FORGOTTEN}
+        self._ejected[url] = (now + pause, pause)
 
     def readmit(self, url: str) -> None:
         """Forget that the replica `url` failed: it has answered."""
         if self._ejected:
             self._ejected.pop(url, None)
 
-    async def _wait(self, pending: Pending, queue: dict[Pending, None]) -> Slot:
-        queue[pending] = None
+    def _make_place(self, queue: RequestQueue, route: EndpointRoute, share: Share) -> None:
+        """Have one leave a full queue for a request of `share`, or refuse that."""
+        if len(queue) < route.queue:
+            return
+        gone = queue.displaced(share.flow)
+        full = _full(f"{len(queue)} requests wait for model {route.name!r} already")
+        if gone is None:
+            raise full
+        queue.remove(gone)
+        if not gone.slot.done():
+            gone.slot.set_exception(full)
+
+    async def _wait(self, name: str, pending: Pending, queue: RequestQueue) -> Slot:
+        queue.add(pending)
+        self._serve(name)
         self._look_later()
         try:
             return await pending.slot
         except asyncio.CancelledError:
-            if pending.slot.done() and not pending.slot.cancelled():
+            given = pending.slot.done() and not pending.slot.cancelled()
+            if given and pending.slot.exception() is None:
                 self.release(pending.slot.result())
             raise
         finally:
-            queue.pop(pending, None)
+            queue.remove(pending)
 
     def _look_later(self) -> None:
         if self._looking is None:
@@ -147,84 +170,182 @@ class Slots:
     def _look(self) -> None:
         """Look at the table again: it may have new replicas, or other shares."""
         self._looking = None
-        for name in list(self._waiting):
+        now = asyncio.get_running_loop().time()
+        for name, queue in list(self._queues.items()):
+            self._follow_traffic(name, queue)
             self._serve(name)
-            if not self._waiting[name]:
-                del self._waiting[name]
-        if self._waiting:
+            self._refuse_late(name, queue, now)
+            if not queue:
+                del self._queues[name]
+        if self._queues:
             self._look_later()
 
+    def _follow_traffic(self, name: str, queue: RequestQueue) -> None:
+        """Have those whose revision takes no traffic any more want another one."""
+        route = self._routes.table().endpoints.get(name)
+        if route is None:
+            return
+        taking = {revision.name for revision in route.revisions if revision.share > 0}
+        moved = [p for r in queue.revisions() if r not in taking for p in queue.oldest_first(r)]
+        for pending in [*moved, *(p for p in queue.again() if p.revision not in taking)]:
+            chosen = choose(route, pending.client, self._rng)
+            if chosen is not None:
+                queue.move(pending, chosen.name)
+
     def _serve(self, name: str) -> None:
-        """Give what slots there are to those who wait, first come, first served."""
-        now = asyncio.get_running_loop().time()
-        for pending in list(self._waiting[name]):
-            if pending.slot.done():
-                continue
-            try:
-                slot = self._offer(pending, self.route(name), now)
-            except ApiError as error:
-                pending.slot.set_exception(error)
-                continue
-            if slot is not None:
-                pending.slot.set_result(slot)
+        """Give what slots there are to those whose turn it is."""
+        queue, now = self._queues[name], asyncio.get_running_loop().time()
+        route = self._routes.table().endpoints.get(name)
+        if route is None:
+            return
+        for pending in queue.again():
+            if not self._grant(queue, pending, route, now) and self._full_for_all(
+                pending, route, now
+            ):
+                break
+        for revision in queue.revisions():
+            while pending_next := queue.next(revision):
+                if not self._grant(queue, pending_next, route, now):
+                    break
+
+    def _grant(
+        self, queue: RequestQueue, pending: Pending, route: EndpointRoute, now: float
+    ) -> bool:
+        """Give `pending` a slot, if there is one; one who has left meanwhile needs none."""
+        slot = None if pending.slot.done() else self._offer(pending, route, now)
+        if slot is None and not pending.slot.done():
+            return False
+        queue.serve(pending)
+        if slot is not None:
+            pending.slot.set_result(slot)
+        return True
+
+    def _full_for_all(self, pending: Pending, route: EndpointRoute, now: float) -> bool:
+        """Whether it is not the replica that `pending` avoids that has a free slot."""
+        avoided = (r for r in route.revisions if pending.avoid in r.urls)
+        return not any(
+            self._usable(pending.avoid, now)
+            and self._taken.get(pending.avoid, 0) < _limit(route, revision)
+            for revision in avoided
+        )
 
     def _offer(self, pending: Pending, route: EndpointRoute, now: float) -> Slot | None:
         """Return a slot for `pending`, or `None` while it must wait."""
-        first = next((r for r in _named(route, pending.revision) if r.share > 0), None)
-        if first is None:  # traffic has moved meanwhile
-            first = choose(route, pending.client, self._rng)
-            pending.revision = "" if first is None else first.name
-        candidates = [first] if first is not None else []
-        candidates += _named(route, route.overflow)
-        for revision in candidates:
-            slot = self._slot(route, revision, pending.avoid, now)
+        asked = self._asked(pending.revision, route)
+        for revision in asked:
+            slot = self._slot(route, revision, pending, now)
             if slot is not None:
                 return slot
-        return self._help(pending, route, candidates, now)
-
-    def _help(
-        self, pending: Pending, route: EndpointRoute, asked: list[RevisionRoute], now: float
-    ) -> Slot | None:
-        """Return a slot elsewhere for a request whose revisions have had no replica for long."""
-        waited = now - pending.since
-        there = self._usable_replica(asked, now)
-        if waited > self._limits.queue_seconds and (there or not route.rests):
-            raise _full(f"model {route.name!r} had no room for {waited:.0f} s")
-        if waited <= self._limits.absent_seconds or there:
+        if now - pending.since <= self._limits.absent_seconds or self._any_usable(asked, now):
             return None
-        others = [r for r in route.revisions if r.share > 0 and r not in asked]
-        for revision in others:
-            slot = self._slot(route, revision, pending.avoid, now)
-            if slot is not None:
-                return slot
+        for revision in route.revisions:  # those asked have had no replica for long
+            if revision.share > 0 and revision not in asked:
+                slot = self._slot(route, revision, pending, now)
+                if slot is not None:
+                    return slot
+        return None
+
+    def _asked(self, revision: str, route: EndpointRoute) -> list[RevisionRoute]:
+        first = [r for r in _named(route, revision) if r.share > 0]
+        return [*first, *_named(route, route.overflow)]
+
+    def _refuse_late(self, name: str, queue: RequestQueue, now: float) -> None:
+        """Refuse those that have waited for too long."""
+        route = self._routes.table().endpoints.get(name)
+        for revision in queue.revisions():
+            for pending in queue.oldest_first(revision):
+                if not self._refuse(queue, pending, route, now):
+                    break  # who came later has waited less
+        for pending in queue.again():
+            self._refuse(queue, pending, route, now)
+
+    def _refuse(
+        self, queue: RequestQueue, pending: Pending, route: EndpointRoute | None, now: float
+    ) -> bool:
+        error = _gone() if route is None else self._late(pending, route, now)
+        if error is not None:
+            queue.remove(pending)
+            if not pending.slot.done():
+                pending.slot.set_exception(error)
+        return error is not None
+
+    def _late(self, pending: Pending, route: EndpointRoute, now: float) -> ApiError | None:
+        waited = now - pending.since
+        taking = [r for r in route.revisions if r.share > 0]
+        if self._any_usable([*self._asked(pending.revision, route), *taking], now):
+            long = f"model {route.name!r} had no room for {waited:.0f} s"
+            return _full(long) if waited > self._limits.queue_seconds else None
         patience = self._limits.queue_seconds if route.rests else self._limits.gone_seconds
-        if waited <= patience or self._usable_replica(others, now):
+        if waited <= patience:
             return None
         message = f"model {route.name!r} has no replica at the moment"
-        raise ApiError(503, message, code="no_replica", retry_after=2)
+        return ApiError(503, message, code="no_replica", retry_after=2)
 
-    def _usable_replica(self, revisions: Iterable[RevisionRoute], now: float) -> bool:
-        return any(self._awake(url, now) for r in revisions for url in r.urls)
+    def _any_usable(self, revisions: Iterable[RevisionRoute], now: float) -> bool:
+        return any(self._usable(url, now) for r in revisions for url in r.urls)
 
-    def _awake(self, url: str, now: float) -> bool:
+    def _usable(self, url: str, now: float) -> bool:
         return not self._ejected or self._ejected.get(url, (0.0, 0.0))[0] <= now
 
     def _slot(
-        self, route: EndpointRoute, revision: RevisionRoute, avoid: str, now: float
+        self, route: EndpointRoute, revision: RevisionRoute, pending: Pending, now: float
     ) -> Slot | None:
-        urls = revision.urls
-        self._turn += 1
-        best, least = "", route.concurrency
-        for i in range(len(urls)):
-            url = urls[(self._turn + i) % len(urls)]
-            taken = self._taken.get(url, 0)
-            usable = self._awake(url, now) and (url != avoid or len(urls) == 1)
-            if taken < least and usable:
-                best, least = url, taken
+        """Return a slot at the replica of `revision` with the fewest taken, in turn."""
+        urls, least = revision.urls, _limit(route, revision)
+        best = self._kept(route, revision, pending, now) if pending.client else ""
+        if not best and urls:
+            self._turn = (self._turn + 1) % len(urls)
+            for url in urls[self._turn :] + urls[: self._turn]:
+                taken = self._taken.get(url, 0)
+                if taken < least and self._usable(url, now):
+                    if url == pending.avoid and len(urls) > 1:
+                        continue
+                    best, least = url, taken
+                    if not taken:
+                        break
         if not best:
             return None
-        self._taken[best] = least + 1
-        return Slot(route.name, revision, best)
+        size = pending.share.size
+        self._taken[best] = self._taken.get(best, 0) + size
+        return Slot(route.name, revision, best, size)
+
+    def _kept(
+        self, route: EndpointRoute, revision: RevisionRoute, pending: Pending, now: float
+    ) -> str:
+        """Return the replica that has answered this client before, unless it has much to do.
+
+        Rendezvous hashing with a bound of the load: as few clients as must move when replicas
+        come and go, and none makes a replica hot. A prompt's cache is where it was.
+        """
+        urls = revision.urls
+        if len(urls) < 2:  # noqa: PLR2004 - nothing to choose
+            return ""
+        mean = sum(self._taken.get(url, 0) for url in urls) / len(urls)
+        most = min(_limit(route, revision), 1 + int(_STICKY_LOAD * mean))
+        mark, best, highest = _mark(pending.client), "", -1
+        for url in urls:
+            score = (mark ^ self._mark_of(url)) * 0x9E3779B97F4A7C15 & _64_BITS
+            score ^= score >> 29
+            usable = self._taken.get(url, 0) < most and url != pending.avoid
+            if score > highest and usable and self._usable(url, now):
+                best, highest = url, score
+        return best
+
+    def _mark_of(self, url: str) -> int:
+        mark = self._marks.get(url)
+        if mark is None:
+            if len(self._marks) > 4096:  # noqa: PLR2004 - those of replicas that are gone
+                self._marks.clear()
+            mark = self._marks[url] = _mark(url)
+        return mark
+
+
+def _mark(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _limit(route: EndpointRoute, revision: RevisionRoute) -> int:
+    return revision.concurrency or route.concurrency
 
 
 def _named(route: EndpointRoute, name: str) -> list[RevisionRoute]:
@@ -233,3 +354,7 @@ def _named(route: EndpointRoute, name: str) -> list[RevisionRoute]:
 
 def _full(why: str) -> ApiError:
     return ApiError(429, f"{why}; try again", code="queue_full", retry_after=1)
+
+
+def _gone() -> ApiError:
+    return ApiError(404, "the endpoint is gone", code="model_not_found")

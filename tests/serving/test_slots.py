@@ -7,11 +7,15 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.serving.errors import ApiError
+from orchestrator.serving.fair_queue import Share
 from orchestrator.serving.limits import Limits
-from orchestrator.serving.routes import EndpointRoute
-from orchestrator.serving.slots import Slots
+from orchestrator.serving.request_queue import Pending
+from orchestrator.serving.routes import EndpointRoute, RevisionRoute
+from orchestrator.serving.slots import Slot, Slots
 from tests.serving.http_server import Board, revision
 
 ONE = EndpointRoute(name="e", revisions=(revision("r1", "a"),), concurrency=1, queue=1)
@@ -145,5 +149,275 @@ def test_a_replica_that_is_on_its_way_is_waited_for(*, rests: bool, limits: Limi
         with pytest.raises(ApiError, match="no replica at the moment") as error:
             await slots.take("e", "")
         assert error.value.status == 503
+
+    asyncio.run(play())
+
+
+def urls(count: int) -> tuple[str, ...]:
+    return tuple(f"http://10.0.0.{number}:30000/e.r1" for number in range(count))
+
+
+async def settle() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_a_single_request_of_a_key_waits_for_one_answer_behind_a_thousand_of_another() -> None:
+    async def play() -> None:
+        slots, _ = slots_of(replace(ONE, queue=1024), Limits())
+        held = await slots.take("e", "")
+        many = [
+            asyncio.ensure_future(slots.take("e", "", share=Share("greedy"))) for _ in range(1000)
+        ]
+        await settle()
+        single = asyncio.ensure_future(slots.take("e", "", share=Share("modest")))
+        await settle()
+        ended = 0
+        while not single.done():
+            slots.release(held)
+            ended += 1
+            await settle()
+            held = next((t.result() for t in many if t.done()), held)
+            many = [task for task in many if not task.done()]
+        assert ended <= 2
+        for task in many:
+            task.cancel()
+        await asyncio.gather(*many, return_exceptions=True)
+
+    asyncio.run(play())
+
+
+def test_one_key_may_fill_the_queue_and_keeps_nobody_out() -> None:
+    async def play() -> None:
+        slots, _ = slots_of(replace(ONE, queue=8), Limits())
+        held = await slots.take("e", "")
+        greedy = [
+            asyncio.ensure_future(slots.take("e", "", share=Share("greedy"))) for _ in range(8)
+        ]
+        await settle()
+        with pytest.raises(ApiError, match="8 requests wait"):
+            await slots.take("e", "", share=Share("greedy"))
+        modest = [
+            asyncio.ensure_future(slots.take("e", "", share=Share("modest"))) for _ in range(5)
+        ]
+        await settle()
+        with pytest.raises(ApiError, match="8 requests wait"):
+            await modest[4]
+        displaced = [task.done() for task in greedy]
+        assert displaced == [False] * 4 + [True] * 4, "the newest go"
+        assert slots.waiting() == {"e": 8}
+        slots.release(held)
+        await settle()
+        assert [task.done() for task in (greedy[0], modest[0])].count(True) == 1
+        for task in (*greedy, *modest):
+            task.cancel()
+        await asyncio.gather(*greedy, *modest, return_exceptions=True)
+        assert slots.waiting() == {"e": 0}
+
+    asyncio.run(play())
+
+
+class Counted(Slots):
+    """Slots that count how often one is looked for."""
+
+    looks = 0
+
+    def _slot(
+        self, route: EndpointRoute, revision: RevisionRoute, pending: Pending, now: float
+    ) -> Slot | None:
+        self.looks += 1
+        return super()._slot(route, revision, pending, now)
+
+
+def test_an_answer_that_ends_looks_for_no_more_slots_than_it_frees() -> None:
+    async def play() -> None:
+        route = replace(ONE, revisions=(revision("r1", *urls(64)),), concurrency=4, queue=1024)
+        slots = Counted(Board(route), Limits(), Random(0))  # noqa: S311 - no secret
+        held = [await slots.take("e", "") for _ in range(256)]
+        tasks = [
+            asyncio.ensure_future(slots.take("e", "", share=Share(str(n % 7))))
+            for n in range(1024)
+        ]
+        await settle()
+        assert slots.waiting() == {"e": 1024}
+        slots.looks = 0
+        for slot in held:
+            slots.release(slot)
+        assert slots.looks <= 2 * len(held)
+        await settle()
+        assert sum(task.done() for task in tasks) == len(held)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(play())
+
+
+def test_choices_take_slots_and_the_engine_s_own_number_is_what_counts() -> None:
+    async def play() -> None:
+        mine = replace(revision("r1", "a", "b"), concurrency=4)
+        slots, _ = slots_of(replace(ONE, revisions=(mine,), concurrency=256, queue=0))
+        big = await slots.take("e", "", share=Share(size=6))
+        assert slots.taken == {big.url: 6}
+        others = [await slots.take("e", "", share=Share(size=2)) for _ in range(2)]
+        assert {slot.url for slot in others} == {"a", "b"} - {big.url}
+        with pytest.raises(ApiError, match="0 requests wait"):
+            await slots.take("e", "")
+        slots.release(big)
+        assert (await slots.take("e", "")).url == big.url
+
+    asyncio.run(play())
+
+
+def test_a_client_stays_at_its_replica_and_few_move_when_one_comes() -> None:
+    async def play() -> None:
+        slots, board = slots_of(replace(ONE, revisions=(revision("r1", *urls(8)),)))
+
+        async def homes() -> list[str]:
+            found = []
+            for number in range(400):
+                slot = await slots.take("e", f"client {number}")
+                found.append(slot.url)
+                slots.release(slot)
+            return found
+
+        before = await homes()
+        assert await homes() == before
+        spread = [before.count(url) for url in urls(8)]
+        assert min(spread) > 20, spread
+        board.put(replace(ONE, revisions=(revision("r1", *urls(9)),)))
+        moved = [new for old, new in zip(before, await homes(), strict=True) if new != old]
+        assert set(moved) == {urls(9)[8]}
+        assert 20 < len(moved) < 80
+
+    asyncio.run(play())
+
+
+def test_a_client_with_a_crowd_makes_no_replica_hot() -> None:
+    async def play() -> None:
+        route = replace(ONE, revisions=(revision("r1", *urls(4)),), concurrency=256)
+        slots, _ = slots_of(route)
+        for _ in range(200):
+            await slots.take("e", "the same")
+        assert max(slots.taken.values()) <= 1.25 * 50 + 2
+
+    asyncio.run(play())
+
+
+def test_one_that_is_asked_again_holds_up_nobody_who_may_go_where_it_failed() -> None:
+    async def play() -> None:
+        slots, _ = slots_of(replace(ONE, revisions=(revision("r1", "a", "b"),), queue=9), Limits())
+        first, second = [await slots.take("e", "") for _ in range(2)]
+        again = asyncio.ensure_future(slots.take("e", "", avoid=first.url))
+        other = asyncio.ensure_future(slots.take("e", ""))
+        await settle()
+        slots.release(first)
+        await settle()
+        assert (again.done(), other.done()) == (False, True)
+        slots.release(second)
+        assert (await again).url == second.url
+
+    asyncio.run(play())
+
+
+def test_replicas_that_are_gone_leave_nothing_behind() -> None:
+    async def play() -> None:
+        slots, _ = slots_of(ONE)
+        loop = asyncio.get_running_loop()
+        for number in range(1000):
+            slots.eject(f"http://gone/{number}")
+        slots._ejected = {url: (at[0] - 61.0, at[1]) for url, at in slots._ejected.items()}
+        slots.eject("a")
+        assert list(slots._ejected) == ["a"]
+        assert slots._ejected["a"][0] > loop.time()
+
+    asyncio.run(play())
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("take"), st.sampled_from("abc"), st.integers(1, 3)),
+    st.tuples(st.just("release"), st.just(""), st.integers(0, 30)),
+    st.tuples(st.just("cancel"), st.just(""), st.integers(0, 30)),
+    st.tuples(st.just("table"), st.just(""), st.integers(0, 3)),
+)
+TABLES = (
+    (revision("r1", "a", "b"),),
+    (revision("r1", "a"), revision("r2", "c", share=0)),
+    (revision("r1", share=50), revision("r2", "c", "d", share=50)),
+    (revision("r2", "c"),),
+)
+
+
+class Crowd:
+    """Requests of a few keys, and what they hold."""
+
+    def __init__(self) -> None:
+        self.route = replace(ONE, concurrency=2, queue=8, overflow="r2")
+        self.slots, self.board = slots_of(self.route, Limits())
+        self.asked: list[asyncio.Future[Slot]] = []
+
+    def held(self) -> list[asyncio.Future[Slot]]:
+        return [t for t in self.asked if t.done() and not t.cancelled() and not t.exception()]
+
+    def do(self, what: str, flow: str, value: int) -> None:
+        getattr(self, what)(flow, value)
+
+    def take(self, flow: str, size: int) -> None:
+        share = Share(flow, size=size)
+        self.asked.append(asyncio.ensure_future(self.slots.take("e", "", share=share)))
+
+    def release(self, _: str, which: int) -> None:
+        held = self.held()
+        if held:
+            task = held[which % len(held)]
+            self.asked.remove(task)
+            self.slots.release(task.result())
+
+    def cancel(self, _: str, which: int) -> None:
+        """Cancel some of those that wait, or have been given a slot at this moment."""
+        for task in [task for task in self.asked if not task.done()][which % 3 :: 3]:
+            task.cancel()
+
+    def table(self, _: str, which: int) -> None:
+        self.board.put(replace(self.route, revisions=TABLES[which]))
+        self.look()
+
+    def look(self) -> None:
+        if self.slots._looking is not None:
+            self.slots._looking.cancel()
+            self.slots._look()
+
+    def check(self) -> None:
+        sums: dict[str, int] = {}
+        for task in self.held():
+            slot = task.result()
+            sums[slot.url] = sums.get(slot.url, 0) + slot.size
+        assert sums == self.slots.taken
+        assert all(count < 2 + 3 for count in sums.values())
+
+    async def end(self) -> None:
+        self.board.put(self.route)
+        for _ in range(200):
+            while self.held():
+                self.release("", 0)
+            self.look()
+            await settle()
+        assert self.slots.taken == {}
+        assert not any(self.slots.waiting().values())
+        assert all(task.done() for task in self.asked)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(ACTIONS, max_size=60))
+def test_no_slot_is_lost_or_given_twice(actions: list[tuple[str, str, int]]) -> None:
+    async def play() -> None:
+        crowd = Crowd()
+        for what, flow, value in actions:
+            crowd.do(what, flow, value)
+            if value % 2:
+                await settle()
+                crowd.check()
+        await settle()
+        await crowd.end()
 
     asyncio.run(play())
