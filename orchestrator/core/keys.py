@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_address
 
@@ -18,6 +18,13 @@ class ApiKey:
         requests: Requests a minute, at most; None is no limit.
         tokens: Tokens a minute, at most, of prompts and answers together.
         expires: When it ends (seconds, epoch).
+        parallel: Requests at once, at most.
+        budget: US dollars a calendar month (UTC), at most.
+        weight: Its part of the slots against that of other keys, where requests wait.
+        priority: The lower goes first, always, where requests wait.
+        owner: Who answers for it, in words.
+        previous: SHA-256 of its secret before the last rotation.
+        previous_until: Until when that one opens too (seconds, epoch).
     """
 
     name: str
@@ -26,6 +33,28 @@ class ApiKey:
     requests: int | None = None
     tokens: int | None = None
     expires: float | None = None
+    parallel: int | None = None
+    budget: float | None = None
+    weight: float = 1.0
+    priority: int = 0
+    owner: str = ""
+    previous: str = ""
+    previous_until: float = 0.0
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests of the secrets that may open it."""
+        return (self.digest, self.previous) if self.previous else (self.digest,)
+
+    def rotated(self, digest: str, until: float) -> ApiKey:
+        """Return it with another secret; the present one opens `until` then."""
+        return replace(self, digest=digest, previous=self.digest, previous_until=until)
+
+    def ended(self, digest: str, now: float) -> bool:
+        """Whether the secret with `digest` opens nothing any more; what is no number ends it."""
+        if self.expires is not None and not self.expires > now:
+            return True
+        return digest != self.digest and not self.previous_until > now
 
 
 class Requirement(StrEnum):

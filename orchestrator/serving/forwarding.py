@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from orchestrator.serving.asgi import Headers
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
+from orchestrator.serving.fair_queue import Share
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import Metrics, Tally
 from orchestrator.serving.response import DiscardedResponse, Response
@@ -33,14 +34,18 @@ _ASTRAY = frozenset({401, 403, 404, 405, 408})
 _FAILED = 500
 
 
+_ANYBODY = Share()
+
+
 @dataclass(frozen=True, slots=True)
 class InboundRequest:
-    """A checked request. `client` is what keeps it on a revision; empty where nothing does."""
+    """A checked request. `client` keeps it on a revision and replica; `share` decides its turn."""
 
     endpoint: str
     path: str
     body: bytes
     client: str = ""
+    share: Share = _ANYBODY
 
 
 class _Failure(Exception):  # noqa: N818 - a value that travels up
@@ -73,7 +78,7 @@ class Forwarder:
         until = loop.time() + self._limits.gone_seconds
         avoid, reached = "", 0
         while True:
-            slot = await self._slots.take(request.endpoint, request.client, avoid)
+            slot = await self._slots.take(request.endpoint, request.client, avoid, request.share)
             try:
                 await self._attempt(request, slot, response, tally)
             except _Failure as failure:

@@ -29,6 +29,7 @@ from orchestrator.serving.asgi import (
     path_of,
 )
 from orchestrator.serving.cancellation import CancelScope
+from orchestrator.serving.charging import estimate, used
 from orchestrator.serving.depth import check_depth
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import (
@@ -37,8 +38,9 @@ from orchestrator.serving.errors import (
     unknown_url,
     wrong_method,
 )
+from orchestrator.serving.fair_queue import Share
 from orchestrator.serving.forwarding import Forwarder, InboundRequest
-from orchestrator.serving.keys import RateLimiter, allowed
+from orchestrator.serving.keys import NOTHING, RateLimiter, allowed
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import CONTENT_TYPE, Metrics, Tally
 from orchestrator.serving.openapi import document
@@ -92,6 +94,16 @@ class _Call:
             return []
         names = [self.endpoint] if self.endpoint else self.table.endpoints
         return [name for name in names if allowed(key, name)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What a request asks for: a model, answers, tokens of each, and when among its key's."""
+
+    model: str
+    choices: int = 1
+    max_tokens: int | None = None
+    priority: int = 0
 
 
 class _Gateway:
@@ -157,9 +169,14 @@ class _Gateway:
             raise wrong_method(scope["method"], scope["path"], "POST")
         key = self._identify(call)
         body = await body_of(scope, receive, self._limits.body_bytes)
-        route = self._route(call, key, self._checked(call, body))
-        self._limiter.admit(key, route.name)
-        asked = InboundRequest(route.name, call.path, body, _client(route, key, scope))
+        checked = self._checked(call, body)
+        route = self._route(call, key, checked.model)
+        reserved = estimate(body, checked.choices, checked.max_tokens)
+        if call.path == _PREDICT:
+            reserved = NOTHING
+        grant = self._limiter.admit(key, reserved)
+        client = _client(route, key, scope)
+        asked = InboundRequest(route.name, call.path, body, client, _share(key, checked))
         try:
             with self._asking(route), CancelScope(receive, self._limits.request_seconds):
                 await self._forwarder.forward(asked, response, tally)
@@ -168,7 +185,7 @@ class _Gateway:
                 self._metrics.failed(route.name, tally.revision, "timeout")
             raise
         finally:
-            self._limiter.charge(key, tally.tokens)
+            self._limiter.settle(grant, used(tally, reserved).tokens)
         await response.end()
 
     def _identify(self, call: _Call) -> ApiKey | None:
@@ -177,15 +194,15 @@ class _Gateway:
     def _asking(self, route: EndpointRoute) -> AbstractContextManager[None]:
         return self._routes.asking(route.name) if route.rests else _NOBODY_SLEEPS
 
-    def _checked(self, call: _Call, body: bytes) -> str:
-        """Return the model that a request names, all of it being well-formed.
+    def _checked(self, call: _Call, body: bytes) -> _Checked:
+        """Return what a request asks for, all of it being well-formed.
 
         Raises:
             ApiError: It is not.
         """
         check_depth(body, self._limits.depth)
         if call.path == _PREDICT:
-            return _model_of(body) or call.endpoint
+            return _Checked(_model_of(body) or call.endpoint)
         chat = call.path == _CHAT
         asked = parse(ChatRequest, body) if chat else parse(CompletionRequest, body)
         limit = self._limits.max_tokens
@@ -195,11 +212,13 @@ class _Gateway:
         if choices > self._limits.choices:
             what = f"{choices} answers at once; {self._limits.choices} at most"
             raise ApiError(400, what, param="n")
-        return asked.model
+        priority = getattr(asked, "priority", None) or 0
+        return _Checked(asked.model, choices, asked.limit, priority)
 
     def _route(self, call: _Call, key: ApiKey | None, model: str) -> EndpointRoute:
         route = call.table.endpoints.get(call.endpoint or model)
-        if route is None or (call.endpoint and model != call.endpoint):
+        other = call.endpoint and model != call.endpoint
+        if route is None or other or not allowed(key, route.name):  # one answer: no oracle
             raise unknown_model(model, _named(call.visible(key)))
         return route
 
@@ -240,9 +259,15 @@ def _named(names: list[str]) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
+def _share(key: ApiKey | None, checked: _Checked) -> Share:
+    if key is None:
+        return Share(priority=checked.priority, size=checked.choices)
+    return Share(key.name, key.weight, key.priority, checked.priority, checked.choices)
+
+
 def _client(route: EndpointRoute, key: ApiKey | None, scope: Scope) -> str:
     if route.sticky == "key":
-        return key.digest if key is not None else ""
+        return key.name if key is not None else ""
     session = header(scope, b"x-session-id") if route.sticky == "session" else None
     return session.decode("latin-1") if session else ""
 

@@ -1,24 +1,29 @@
 """API keys: who may ask, for which models, and how much a minute.
 
 Only the SHA-256 of a key is known here. Requests and tokens are two token buckets, each holding a
-minute's worth. A request is charged its real tokens after its answer, so a bucket may go into
-debt; it takes no further request until that is paid. So `max_tokens` costs nothing that isn't
-used, and a burst can overdraw by what is in flight.
+minute's worth. A request reserves what it may come to, its prompt by its bytes and its
+`max_tokens`, and gets back what it has not used once it has ended. One that reserves more than a
+minute's worth needs a full bucket, and leaves a debt, which is paid before the next.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
 
 from orchestrator.core.keys import ApiKey, Requirement, opens
 from orchestrator.ports import Clock
+from orchestrator.serving.charging import Estimate
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.routes import Table
 
 MINUTE = 60.0
+NOTHING = Estimate()
+_ROUNDING = 1e-6
 _NOBODY = "0" * 64
 _UNSAID = (
     "nobody has said whether API keys are needed, so only the gateway's own machine may ask; "
@@ -39,12 +44,24 @@ class _Bucket:
         self.at = now
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A request that was let in, and what it has reserved."""
+
+    key: ApiKey
+    reserved: Estimate
+
+
 class RateLimiter:
     """Lets requests in by their key."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, spent: Callable[[str], float] = lambda _: 0.0) -> None:
+        """Begin with full buckets; `spent` says what a key has spent this month."""
         self._clock = clock
+        self._spent = spent
         self._buckets: dict[tuple[str, str], _Bucket] = {}
+        self._parallel: Counter[str] = Counter()
+        self._keys: Mapping[str, ApiKey] = {}
 
     def identify(self, table: Table, token: str, host: str = "") -> ApiKey | None:
         """Return whose key `token` is; `None` where a client at `host` needs none.
@@ -54,12 +71,15 @@ class RateLimiter:
         Raises:
             ApiError: No key, an unknown one, or one that is expired.
         """
+        if table.keys is not self._keys:
+            self._follow(table.keys)
         unsaid = table.required is Requirement.UNKNOWN
         required = Requirement.ON if unsaid and table.keys else table.required
         if not opens(required, host):
             return self._known(table, token, required)
-        key = table.keys.get(sha256(token.encode()).hexdigest()) if token else None
-        return None if key is None or self._expired(key) else key
+        digest = sha256(token.encode()).hexdigest()
+        key = table.keys.get(digest) if token else None
+        return None if key is None or key.ended(digest, self._clock.now()) else key
 
     def _known(self, table: Table, token: str, required: Requirement) -> ApiKey:
         if required is Requirement.UNKNOWN:
@@ -68,49 +88,81 @@ class RateLimiter:
             raise ApiError(401, "no API key: send 'Authorization: Bearer KEY'", code="no_api_key")
         digest = sha256(token.encode()).hexdigest()
         key = table.keys.get(digest)
-        same = hmac.compare_digest(_NOBODY if key is None else key.digest, digest)
-        if key is None or not same:
+        known = (_NOBODY,) if key is None else key.digests
+        if key is None or not any(hmac.compare_digest(mine, digest) for mine in known):
             raise ApiError(401, "the API key is not known", code="invalid_api_key")
-        if self._expired(key):
+        if key.ended(digest, self._clock.now()):
             raise ApiError(401, f"API key {key.name!r} is expired", code="expired_api_key")
         return key
 
-    def _expired(self, key: ApiKey) -> bool:
-        return key.expires is not None and not key.expires > self._clock.now()
-
-    def admit(self, key: ApiKey | None, model: str) -> None:
-        """Take a request of `key` for `model` into account.
+    def admit(self, key: ApiKey | None, reserve: Estimate = NOTHING) -> Grant | None:
+        """Take a request of `key` into account, until it is settled; nobody has no limits.
 
         Raises:
-            ApiError: It may not ask for this model, or not now.
+            ApiError: Not now: one of its limits is reached.
         """
         if key is None:
-            return
-        if not allowed(key, model):
-            what = f"API key {key.name!r} may not ask for model {model!r}"
-            raise ApiError(403, what, param="model", code="model_not_allowed")
-        tokens = self._bucket(key, "tokens", key.tokens)
-        requests = self._bucket(key, "requests", key.requests)
-        if tokens is not None and key.tokens is not None and tokens.left <= 0:
-            raise _limited(key, "tokens", key.tokens, 1 - tokens.left)
-        if requests is not None and key.requests is not None:
-            if requests.left < 1:
-                raise _limited(key, "requests", key.requests, 1 - requests.left)
-            requests.left -= 1
+            return None
+        if key.budget is not None and not self._spent(key.name) < key.budget:
+            raise _over_budget(key)
+        parallel = self._parallel[key.name]
+        if key.parallel is not None and not parallel < key.parallel:
+            what = (
+                f"API key {key.name!r} has {parallel} requests in flight; {key.parallel} at most"
+            )
+            raise ApiError(429, what, code="rate_limit_exceeded", retry_after=1)
+        self._take(key, "tokens", key.tokens, reserve.tokens)
+        try:
+            self._take(key, "requests", key.requests, 1)
+        except ApiError:
+            self._give_back(key, reserve.tokens)
+            raise
+        self._parallel[key.name] += 1
+        return Grant(key, reserve)
 
-    def charge(self, key: ApiKey | None, tokens: int) -> None:
-        """Take what an answer used into account."""
-        bucket = None if key is None else self._bucket(key, "tokens", key.tokens)
-        if bucket is not None:
-            bucket.left -= tokens
+    def settle(self, grant: Grant | None, tokens: int) -> None:
+        """End a request, which has used `tokens`."""
+        if grant is None:
+            return
+        self._parallel[grant.key.name] -= 1
+        if not self._parallel[grant.key.name]:
+            del self._parallel[grant.key.name]
+        self._give_back(grant.key, grant.reserved.tokens - tokens)
+
+    def charge_elsewhere(self, name: str, requests: int, tokens: int) -> None:
+        """Take what other gateways have let in by the key `name` into account."""
+        for kind, count in (("requests", requests), ("tokens", tokens)):
+            bucket = self._buckets.get((name, kind))
+            if bucket is not None:
+                bucket.left -= count
+
+    def _take(self, key: ApiKey, kind: str, allowance: int | None, count: int) -> None:
+        bucket = self._bucket(key, kind, allowance)
+        if bucket is None or allowance is None:
+            return
+        missing = min(max(count, 1), allowance) - bucket.left
+        if allowance <= 0 or missing > _ROUNDING:
+            raise _limited(key, kind, allowance, missing)
+        bucket.left -= count
+
+    def _give_back(self, key: ApiKey, tokens: int) -> None:
+        bucket = self._bucket(key, "tokens", key.tokens)
+        if bucket is not None and key.tokens is not None:
+            bucket.left = min(float(key.tokens), bucket.left + tokens)
 
     def _bucket(self, key: ApiKey, kind: str, allowance: int | None) -> _Bucket | None:
         if allowance is None:
             return None
         now = self._clock.now()
-        bucket = self._buckets.setdefault((key.digest, kind), _Bucket(float(allowance), now))
+        bucket = self._buckets.setdefault((key.name, kind), _Bucket(float(allowance), now))
         bucket.fill(now, allowance)
         return bucket
+
+    def _follow(self, keys: Mapping[str, ApiKey]) -> None:
+        """Forget what keys that are gone have used."""
+        self._keys = keys
+        names = {key.name for key in keys.values()}
+        self._buckets = {at: left for at, left in self._buckets.items() if at[0] in names}
 
 
 def allowed(key: ApiKey | None, model: str) -> bool:
@@ -119,6 +171,11 @@ def allowed(key: ApiKey | None, model: str) -> bool:
 
 
 def _limited(key: ApiKey, what: str, allowance: int, missing: float) -> ApiError:
-    wait = ceil(missing * MINUTE / allowance) if allowance > 0 else int(MINUTE)
+    wait = max(1, ceil(missing * MINUTE / allowance)) if allowance > 0 else int(MINUTE)
     said = f"API key {key.name!r} has used its {allowance} {what} a minute; wait {wait} s"
     return ApiError(429, said, code="rate_limit_exceeded", retry_after=wait)
+
+
+def _over_budget(key: ApiKey) -> ApiError:
+    what = f"API key {key.name!r} has spent its budget of {key.budget:g} US dollars this month"
+    return ApiError(429, what, code="insufficient_quota")

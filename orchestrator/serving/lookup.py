@@ -114,7 +114,8 @@ class StoreRoutes:
         """Read all keys anew where any has changed."""
         rules = self._store.key_rules()
         if not rules.stamp or rules.stamp != self._rules.stamp:
-            self._keys = {key.digest: key for key in self._store.api_keys()}
+            known = self._store.api_keys()
+            self._keys = {digest: key for key in known for digest in key.digests}
         self._rules = replace(rules, required=follows(self._rules.required, rules.required))
 
     def _route(self, life: EndpointLife, replicas: Replicas) -> EndpointRoute:
