@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from pydantic_core import from_json
+from yarl import URL
 
 from orchestrator.serving.asgi import Headers
 from orchestrator.serving.encoding import encode
@@ -23,12 +24,20 @@ from orchestrator.serving.metrics import Metrics, Tally
 from orchestrator.serving.response import DiscardedResponse, Response
 from orchestrator.serving.routes import RevisionRoute
 from orchestrator.serving.slots import Slot, Slots
-from orchestrator.serving.upstream import Broken, Connection, Pool, Unreachable, address_of
+from orchestrator.serving.upstream import (
+    Broken,
+    Exchange,
+    Exhausted,
+    Sent,
+    Unreachable,
+    Upstream,
+    address_of,
+)
 
 _USED = re.compile(rb'"(prompt|completion)_tokens"\s*:\s*(\d+)')
 _TAIL = 1024  # bytes that hold the usage of an answer, in those of ours
 _DONE = b"data: [DONE]\n\n"
-_STREAM = b"text/event-stream"
+_STREAM = "text/event-stream"
 # What a replica never answers to the gateway's own request: it is another one, or going.
 _ASTRAY = frozenset({401, 403, 404, 405, 408})
 _FAILED = 500
@@ -60,9 +69,9 @@ class _Failure(Exception):  # noqa: N818 - a value that travels up
 class Forwarder:
     """Sends requests on, and their answers back."""
 
-    def __init__(self, slots: Slots, pool: Pool, metrics: Metrics, limits: Limits) -> None:
+    def __init__(self, slots: Slots, upstream: Upstream, metrics: Metrics, limits: Limits) -> None:
         self._slots = slots
-        self._pool = pool
+        self._upstream = upstream
         self._metrics = metrics
         self._limits = limits
         self._copies: set[asyncio.Task[None]] = set()
@@ -97,8 +106,7 @@ class Forwarder:
         for task in self._copies:
             task.cancel()
         await asyncio.gather(*self._copies, return_exceptions=True)
-        self._pool.close()
-        await asyncio.sleep(0)  # the loop closes them
+        await self._upstream.close()
 
     async def _give_up(self, failure: _Failure, response: Response, tally: Tally) -> None:
         if failure.answer is not None and not response.begun:
@@ -121,6 +129,9 @@ class Forwarder:
         tally.revision = slot.revision
         try:
             await self._exchange(request, slot, response, tally)
+        except Exhausted as error:
+            what = f"the gateway can open no more connections: {error}"
+            raise ApiError(503, what, code="busy", retry_after=1) from error
         except (Unreachable, Broken, _Failure) as error:
             failure = error if isinstance(error, _Failure) else _failure(error, response)
             tally.status = 0
@@ -141,59 +152,39 @@ class Forwarder:
     async def _exchange(
         self, request: InboundRequest, slot: Slot, response: Response, tally: Tally
     ) -> None:
-        connection = await self._asked(slot.url, _request(request, slot))
-        status = connection.status
-        try:
-            if connection.headers.get(b"content-type", b"").startswith(_STREAM):
+        url, headers, body = _outbound(request, slot)
+        async with self._upstream.exchange(
+            url, headers, body, outside=slot.revision.outside
+        ) as exchange:
+            status = exchange.status
+            if exchange.headers.get("content-type", "").startswith(_STREAM):
                 tally.status = status
-                await self._stream(connection, slot.revision, response, tally)
+                await self._stream(exchange, slot.revision, response, tally)
                 return
-            body = await self._whole(connection)
-        finally:
-            self._pool.give(connection)
-        headers = _headers(connection, slot.revision)
+            answer = await self._whole(exchange)
+        headed = _headers(exchange, slot.revision)
         if status >= _FAILED or status in _ASTRAY:
-            raise _refusal(status, headers, body)
+            raise _refusal(status, headed, answer)
         tally.status = status
-        _read_usage(body, tally)
-        await response.whole(status, headers, body)
+        _read_usage(answer, tally)
+        await response.whole(status, headed, answer)
 
-    async def _asked(self, url: str, request: bytes) -> Connection:
-        """Return a connection on which `request` is being answered.
-
-        One that was kept from before may have been closed at this moment: that is no failure.
-        """
-        while True:
-            connection = await self._pool.take(url)
-            try:
-                connection.ask(request)
-                await connection.head()
-            except Broken:
-                connection.close()
-                if not connection.kept:
-                    raise
-            except asyncio.CancelledError:
-                connection.close()
-                raise
-            else:
-                return connection
-
-    async def _whole(self, connection: Connection) -> bytes:
-        body = await connection.read()
-        part = body
-        while part:
-            part = await connection.read()
-            body += part
-            if len(body) > self._limits.answer_bytes:
+    async def _whole(self, exchange: Exchange) -> bytes:
+        """Return all of an answer; its parts are joined once, however many they are."""
+        parts, size = [], 0
+        while part := await exchange.read():
+            parts.append(part)
+            size += len(part)
+            if size > self._limits.answer_bytes:
                 raise ApiError(502, "the model's answer is too long", code="answer_too_long")
-        return body
+        return b"".join(parts)
 
     async def _stream(
-        self, connection: Connection, revision: RevisionRoute, response: Response, tally: Tally
+        self, exchange: Exchange, revision: RevisionRoute, response: Response, tally: Tally
     ) -> None:
-        headers = [*_headers(connection, revision), (b"cache-control", b"no-store")]
+        headers = [*_headers(exchange, revision), (b"cache-control", b"no-store")]
         rest = events = b""
-        while part := await connection.read():
+        while part := await exchange.read():
             events, rest = _split(rest + part if rest else part)
             if not events:
                 continue
@@ -243,16 +234,15 @@ def _refusal(status: int, headers: Headers, body: bytes) -> _Failure:
     return _Failure(f"it answers {status}", kind, own)
 
 
-def _request(request: InboundRequest, slot: Slot) -> bytes:
+def _outbound(request: InboundRequest, slot: Slot) -> tuple[URL, Sent, bytes]:
+    """Return where to send a request, with which headers, and its body."""
     revision, body = slot.revision, request.body
     if revision.model and revision.model != request.endpoint:
         body = _renamed(body, revision.model)
-    address = address_of(slot.url)
-    return (
-        f"POST {address.base}{request.path} HTTP/1.1\r\nhost: {address.host}:{address.port}\r\n"
-        f"authorization: Bearer {revision.token}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    headers = [("content-type", "application/json")]
+    if revision.token:
+        headers.append(("authorization", f"Bearer {revision.token}"))
+    return address_of(slot.url, request.path), headers, body
 
 
 def _renamed(body: bytes, model: str) -> bytes:
@@ -262,11 +252,11 @@ def _renamed(body: bytes, model: str) -> bytes:
     return encode({**request, "model": model}) if named else body
 
 
-def _headers(connection: Connection, revision: RevisionRoute) -> Headers:
-    kind = connection.headers.get(b"content-type", b"application/json")
+def _headers(exchange: Exchange, revision: RevisionRoute) -> Headers:
+    kind = exchange.headers.get("content-type", "application/json").encode()
     headers = [(b"content-type", kind), (b"x-revision", revision.name.encode())]
-    wait = connection.headers.get(b"retry-after")
-    return headers if wait is None else [*headers, (b"retry-after", wait)]
+    wait = exchange.headers.get("retry-after")
+    return headers if wait is None else [*headers, (b"retry-after", wait.encode())]
 
 
 def _split(part: bytes) -> tuple[bytes, bytes]:

@@ -48,7 +48,7 @@ from orchestrator.serving.requests import ChatRequest, CompletionRequest, parse
 from orchestrator.serving.response import Response
 from orchestrator.serving.routes import EndpointRoute, Routes, Table
 from orchestrator.serving.slots import Slots
-from orchestrator.serving.upstream import Pool
+from orchestrator.serving.upstream import Upstream
 
 _COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
 _GENERATING = {_COMPLETIONS, _CHAT}
@@ -118,7 +118,7 @@ class _Gateway:
         slots = Slots(routes, limits, rng)
         self._metrics = metrics
         metrics.watch(slots)
-        self._forwarder = Forwarder(slots, Pool(limits.connect_seconds), self._metrics, limits)
+        self._forwarder = Forwarder(slots, Upstream(limits), self._metrics, limits)
 
     async def close(self) -> None:
         await self._forwarder.close()

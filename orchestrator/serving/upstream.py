@@ -1,101 +1,124 @@
-"""Connections to replicas: HTTP/1.1, kept alive, one request at a time on each.
+"""Requests to replicas and to servers outside: aiohttp's client, as the gateway needs it.
 
-This is a client for one purpose, of the parser that the server uses too: a general one costs the
-gateway more than all the rest of its work. What it reads is handed on as it comes.
+An exchange is one request and its answer. Its connection serves another request only when the
+answer was read to its end; whatever else ends the block closes it. So no byte of an answer can
+reach another client. Bodies come as they are sent: nothing is unpacked, followed or remembered.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ssl
+import errno
+from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from io import BytesIO
+from socket import EAI_SYSTEM
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
-import httptools
+import aiohttp
+from aiohttp.connector import Connection
+from multidict import CIMultiDictProxy
+from yarl import URL
 
-_KEPT = (b"content-type", b"retry-after")
+from orchestrator.serving.limits import Limits
+
+Sent: TypeAlias = list[tuple[str, str]]
+
 _IDLE_SECONDS = 2.0  # servers close after five; a request must not meet that
-_HIGH_WATER = 256 * 1024
+_BUFFER = 128 * 1024  # bytes of an answer that wait for their client, times two
+_LONG = 1 << 20
+_AUTOMATIC = ("accept", "accept-encoding", "user-agent")  # what a client did not say is not said
+_OWN_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, EAI_SYSTEM})
+_NOTHING_ASKED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)
+
+# Of the request that this task sends: whether its connection has served one before, and whether
+# it must not have.
+_reused: ContextVar[bool] = ContextVar("reused", default=False)
+_anew: ContextVar[bool] = ContextVar("anew", default=False)
 
 
 class Unreachable(Exception):  # noqa: N818 - what the replica is
     """There is no connection: nothing was asked."""
 
 
+class Exhausted(Exception):  # noqa: N818 - what this process is
+    """This process can open no connection: no replica is to blame."""
+
+
 class Broken(Exception):  # noqa: N818 - what the connection is
     """The connection ended before the answer did."""
 
 
-class Address(NamedTuple):
-    """A base URL in parts."""
-
-    host: str
-    port: int
-    secure: bool
-    base: str
+class _Stale(Broken):
+    """The connection had been kept from an earlier request, and nothing came."""
 
 
-@lru_cache(maxsize=1024)
-def address_of(url: str) -> Address:
-    """Return the parts of a base URL."""
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    return Address(
-        parts.hostname or "", parts.port or (443 if secure else 80), secure, parts.path.rstrip("/")
-    )
+class Exchange:
+    """One request and its answer: a block that has `status` and `headers`, and reads the body.
 
+    Raises:
+        Unreachable: There is no connection to be had.
+        Exhausted: This process has no more of them.
+        Broken: The connection ended before the answer's head.
+    """
 
-class Connection(asyncio.Protocol):
-    """A connection; `status` is 0 until the head of an answer is there."""
+    status: int
+    headers: CIMultiDictProxy[str]
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.idle_since = 0.0
-        self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpResponseParser(self)
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._whole = self._stays = False
-        self._lost: str = ""
-        self._waiter: asyncio.Future[None] | None = None
-        self._transport: Any = None
+    def __init__(
+        self, session: aiohttp.ClientSession, method: str, url: URL, headers: Sent, body: bytes
+    ) -> None:
+        self._session = session
+        self._method, self._url = method, url
+        self._headers, self._body = headers, body
+        self.proxy: str | None = None
+        self._answer: aiohttp.ClientResponse | None = None
+        self._finished = False
 
-    # What the pool and the forwarder call.
+    async def __aenter__(self) -> Self:
+        """Send the request, and wait for the head of the answer.
 
-    @property
-    def reusable(self) -> bool:
-        """Whether another request may follow."""
-        return self._whole and self._stays and not self._lost
-
-    @property
-    def kept(self) -> bool:
-        """Whether it has answered before."""
-        return self.idle_since > 0
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the server will not have closed it meanwhile."""
-        return not self._lost and self._loop.time() - self.idle_since < _IDLE_SECONDS
-
-    def ask(self, request: bytes) -> None:
-        """Send a request."""
-        self.status = 0
-        self.headers = {}
-        self._whole = False
-        self._transport.write(request)
-
-    async def head(self) -> int:
-        """Return the status of the answer.
-
-        Raises:
-            Broken: The connection ended before.
+        A connection kept from before may have been closed by the server at this moment: then the
+        request is sent once more, on a new one. Where there is none, the server died of it.
         """
-        while not self.status:
-            await self._more()
-        return self.status
+        try:
+            self._answer = await self._ask()
+        except _Stale as stale:
+            reset = _anew.set(True)
+            try:
+                self._answer = await self._ask()
+            except Unreachable as gone:
+                raise Broken(f"{stale}, and now: {gone}") from gone
+            finally:
+                _anew.reset(reset)
+        self.status, self.headers = self._answer.status, self._answer.headers
+        return self
+
+    async def _ask(self) -> aiohttp.ClientResponse:
+        _reused.set(False)
+        try:
+            return await self._session.request(
+                self._method,
+                self._url,
+                headers=self._headers,
+                data=self._data(),
+                allow_redirects=False,
+                proxy=self.proxy,
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _translated(error) from error
+
+    def _data(self) -> bytes | BytesIO | None:
+        """Return the body; a long one in a form that is sent part by part."""
+        return BytesIO(self._body) if len(self._body) > _LONG else self._body or None
 
     async def read(self) -> bytes:
         """Return what has come of the body since; nothing at its end.
@@ -103,147 +126,149 @@ class Connection(asyncio.Protocol):
         Raises:
             Broken: The connection ended before.
         """
-        while not self._parts:
-            if self._whole:
-                return b""
-            await self._more()
-        parts = self._parts
-        part = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        if self._size > _HIGH_WATER and not self._lost:
-            self._transport.resume_reading()
-        self._size = 0
+        assert self._answer is not None, "read within the block"  # noqa: S101
+        try:
+            part = await self._answer.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise Broken(_told(error)) from error
+        self._finished = not part
         return part
 
-    def close(self) -> None:
-        """End it at once; a request in flight is given up."""
-        self._lost = self._lost or "it was given up"
-        self._transport.abort()
-
-    async def _more(self) -> None:
-        if self._lost:
-            raise Broken(self._lost)
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    # What the event loop calls.
-
-    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - uvloop's are no asyncio.Transport
-        """Keep the transport."""
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """Read on."""
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._lost = f"it answers no HTTP: {error}"
-            self._transport.abort()
-        self._wake()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell who waits."""
-        self._lost = self._lost or (f"{exc}" if exc else "it was closed")
-        self._wake()
-
-    # What the parser calls.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep what is handed on."""
-        name = name.lower()
-        if name in _KEPT:
-            self.headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        """Take the status."""
-        status = self._parser.get_status_code()
-        if status >= 200:  # noqa: PLR2004 - 1xx announce another answer
-            self.status = status
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part, and no more than the client does."""
-        self._parts.append(body)
-        self._size += len(body)
-        if self._size > _HIGH_WATER:
-            self._transport.pause_reading()
-
-    def on_message_complete(self) -> None:
-        """Know that the answer is whole."""
-        self._whole = self.status > 0
-        self._stays = bool(self._parser.should_keep_alive())  # the parser forgets it hereafter
-
-
-class Pool:
-    """Idle connections by address, the warmest first."""
-
-    def __init__(self, connect_seconds: float) -> None:
-        self._seconds = connect_seconds
-        self._idle: dict[Address, list[Connection]] = {}
-        self._tls: ssl.SSLContext | None = None
-
-    async def take(self, url: str) -> Connection:
-        """Return a connection to the base URL `url`.
-
-        Raises:
-            Unreachable: There is none to be had.
-        """
-        address = address_of(url)
-        idle = self._idle.get(address)
-        while idle:
-            connection = idle.pop()
-            if connection.fresh:
-                return connection
-            connection.close()
-        return await self._connect(address)
-
-    def give(self, connection: Connection) -> None:
-        """Take a connection back; one whose answer isn't over is closed."""
-        if not connection.reusable:
-            connection.close()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the connection up, unless all of the answer was read."""
+        answer, self._answer = self._answer, None
+        if answer is None or self._finished:
             return
-        connection.idle_since = asyncio.get_running_loop().time()
-        self._idle.setdefault(connection.address, []).append(connection)
+        connection = answer.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        answer.close()
 
-    def close(self) -> None:
-        """Close all idle connections."""
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-        self._idle.clear()
 
-    async def _connect(self, address: Address) -> Connection:
-        loop = asyncio.get_running_loop()
-        self._forget_stale()
-        try:
-            async with asyncio.timeout(self._seconds):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(address),
-                    address.host,
-                    address.port,
-                    ssl=self._context() if address.secure else None,
-                )
-        except (OSError, ssl.SSLError) as error:  # a timeout is an OSError too
-            raise Unreachable(str(error) or "no connection in time") from error
+class Upstream:
+    """Connections to all replicas and servers, kept for a moment for the next request."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._session: aiohttp.ClientSession | None = None
+
+    def exchange(
+        self, url: URL, headers: Sent, body: bytes, *, method: str = "POST", outside: bool = False
+    ) -> Exchange:
+        """Return a block that asks `url`.
+
+        Args:
+            url: The whole address.
+            headers: Sent as they are, and with them the host and the length.
+            body: All of it; nothing where there is none.
+            method: Of HTTP.
+            outside: Whether the way there may need a proxy, as the environment says
+                (`HTTPS_PROXY`, `NO_PROXY`). Replicas are asked without.
+        """
+        if self._session is None:  # made within the loop that it works in
+            self._session = self._open()
+        exchange = Exchange(self._session, method, url, headers, body)
+        if outside:
+            exchange.proxy = _proxy(url.scheme, url.host or "")
+        return exchange
+
+    async def close(self) -> None:
+        """Close all connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        """Return a session that adds nothing of its own.
+
+        It trusts the certificates that OpenSSL does: `SSL_CERT_FILE` names others.
+        """
+        connector = _Connector(limit=0, limit_per_host=0, keepalive_timeout=_IDLE_SECONDS)
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=_AUTOMATIC,
+            read_bufsize=_BUFFER,
+            max_line_size=self._limits.header_bytes,
+            max_field_size=self._limits.header_bytes,
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_seconds),
+        )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's pool, which tells whether a connection has served before.
+
+    One on which something came that nobody had asked for serves no more: it would be taken for
+    the answer to the next request.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - those of its base
+        super().__init__(**options)
+        self._served: WeakSet[Any] = WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - as its base has it
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            reused = protocol in self._served
+            if protocol is None or not (reused and (_anew.get() or protocol.should_close)):
+                break
+            connection.close()
+        _reused.set(reused)
+        self._served.add(protocol)
         return connection
 
-    def _forget_stale(self) -> None:
-        for address, idle in list(self._idle.items()):
-            for connection in idle:
-                if not connection.fresh:
-                    connection.close()
-            kept = [connection for connection in idle if connection.fresh]
-            self._idle[address] = kept
-            if not kept:
-                del self._idle[address]
 
-    def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        return self._tls
+@lru_cache(maxsize=4096)
+def address_of(base: str, path: str) -> URL:
+    """Return the address of `path` below the base URL `base`.
+
+    Raises:
+        Unreachable: `base` is no address.
+    """
+    try:
+        url = URL(f"{base.rstrip('/')}{path}", encoded=True)
+        if url.host and url.port and url.scheme in {"http", "https"}:
+            return url
+    except ValueError as error:
+        raise Unreachable(f"{base!r} is no address: {error}") from error
+    raise Unreachable(f"{base!r} is no address: give 'http://HOST:PORT' or 'https://HOST'")
+
+
+@lru_cache(maxsize=256)
+def _proxy(scheme: str, host: str) -> str | None:
+    return None if proxy_bypass(host) else getproxies().get(scheme)
+
+
+def _translated(error: Exception) -> Exception:
+    """Return what an error before the head of an answer means here."""
+    if _is_own(error):
+        return Exhausted(_told(error))
+    if isinstance(error, _NOTHING_ASKED) or not isinstance(error, aiohttp.ClientError | OSError):
+        return Unreachable(_told(error))
+    answered = isinstance(error, aiohttp.ClientResponseError)  # by something, if no answer
+    return (_Stale if _reused.get() and not answered else Broken)(_told(error))
+
+
+def _is_own(error: BaseException | None) -> bool:
+    """Whether this process has run out of what a connection needs."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OWN_TROUBLE:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

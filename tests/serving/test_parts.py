@@ -1,8 +1,7 @@
-"""Small parts of the gateway: depth of JSON, kept connections, and a model that is no text."""
+"""Small parts of the gateway: depth of JSON, and a model that is no text."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import httpx2 as httpx
@@ -12,9 +11,7 @@ from orchestrator.serving.depth import check_depth
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.replica import replica
 from orchestrator.serving.routes import EndpointRoute
-from orchestrator.serving.upstream import Pool, Unreachable
 from tests.serving.http_server import Board, FixedClock, gateway_of, revision, serving
-from tests.serving.scripted import WHOLE
 
 
 @pytest.mark.parametrize(
@@ -33,42 +30,6 @@ def test_what_is_deep_or_has_too_many_parts_is_refused_quickly(body: bytes) -> N
         check_depth(body, 3)
     assert error.value.status == 400
     assert time.thread_time() - began < 0.5
-
-
-def test_a_connection_is_kept_for_the_next_request_and_a_closed_one_is_not() -> None:
-    seen: list[int] = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(0)
-        while await reader.readuntil(b"\r\n\r\n"):
-            seen[-1] += 1
-            writer.write(WHOLE)
-            if seen[-1] == 3:
-                break
-        writer.close()
-
-    async def ask(pool: Pool, url: str) -> bytes:
-        connection = await pool.take(url)
-        connection.ask(b"GET / HTTP/1.1\r\n\r\n")
-        assert await connection.head() == 200
-        body = await connection.read()
-        assert await connection.read() == b""
-        pool.give(connection)
-        await asyncio.sleep(0.01)  # the server closes
-        return body
-
-    async def play() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        pool = Pool(connect_seconds=1.0)
-        assert {await ask(pool, url) for _ in range(5)} == {b'{"whole": true}'}
-        pool.close()
-        server.close()
-        with pytest.raises(Unreachable):
-            await Pool(connect_seconds=1.0).take(url)
-
-    asyncio.run(play())
-    assert seen == [3, 2]
 
 
 class Doubling:
