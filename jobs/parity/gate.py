@@ -24,7 +24,8 @@ from jobs.parity.verdict import limits_of, sentence, thresholds
 from orchestrator.engine import Sampling, Score
 from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
-AUTO = "auto"  # the plan puts the endpoint's own engine in its place
+AUTO = "auto"  # the plan puts an endpoint's own engine class in its place
+EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"  # compares what an engine server will read
 
 
 def check(
@@ -38,13 +39,15 @@ def check(
 
     Args:
         ctx: The context.
-        engine: Dotted name of the engine class; `auto` is that of the endpoint.
+        engine: Dotted name of the engine class; `auto` is that of the endpoint, and the embedded
+            engine where that names an engine server.
         options: Its keyword arguments.
         limits: For each format the limits of the figures.
 
     Raises:
         ParityError: A threshold is not kept, or the engine refuses the model.
     """
+    engine = EMBEDDED if engine == AUTO else engine
     reference, folder = read(ctx.inputs["reference"]), ctx.inputs["model"]
     form = form_of(folder)
     allowed = limits_of(form, limits)
@@ -91,7 +94,7 @@ def _tell(ctx: JobContext, verdict: table.Verdict) -> None:
 def _made(name: str, folder: Path, hardware: Hardware, options: dict[str, object]) -> Any:  # noqa: ANN401 - any engine
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise TypeError(f"engine={name!r} is no dotted name of an engine, and no endpoint has one")
+        raise TypeError(f"engine={name!r} is no dotted name of an engine class")
     engine_class = getattr(importlib.import_module(module), attribute)
     if not hasattr(engine_class, "score"):
         raise TypeError(f"engine {name!r} can't be compared: it has no `score`, as a Scorer has")

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.core import formats
 from orchestrator.core.bounds import problems_of_stage
+from orchestrator.core.engines import CPU, is_server, maker_of, split_of
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Fleet, Pool
@@ -38,6 +39,7 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
         yield from _value_problems(stage)
         yield from problems_of_stage(stage)
         yield from _role_problems(stage, fleet, bindings)
+        yield from _engine_problems(stage, fleet, bindings)
         yield from _format_problems(stage, stages, fleet, bindings)
         yield from _scale_problems(stage, fleet)
         yield from _overflow_problems(stage, fleet)
@@ -193,6 +195,44 @@ def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
     yield from _memory_problems(path, stage, pool)
 
 
+def _engine_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
+    """Refuse an engine that is nowhere, or that can't use what would be reserved for it."""
+    endpoint, devices = stage.endpoint, stage.needs.devices
+    if endpoint is None:
+        return
+    path = f"pipeline.stages.{stage.name}"
+    if endpoint.server is None:
+        if devices > 1 and not is_server(endpoint.engine):
+            what = f"engine {shown(endpoint.engine)} uses one device of {devices!r}"
+            hint = "ask for one, or choose an engine server: endpoint.engine=vllm"
+            yield Problem(f"{path}.needs.devices", what, hint)
+        return
+    pools = _candidates(stage, fleet, bindings)
+    if pools and endpoint.server.on(pools[0]) is None:
+        yield _not_there(f"{path}.endpoint.engine", endpoint, pools[0])
+    for pool in pools:
+        if endpoint.server.on(pool) is None:
+            continue
+        try:
+            split_of(
+                endpoint.server, endpoint.server.given(pool, endpoint.engine_options), devices
+            )
+        except ValueError as error:
+            hint = "tensor x pipeline x data is to be needs.devices"
+            yield Problem(f"{path}.endpoint.engine_options", str(error), hint)
+            return
+
+
+def _not_there(path: str, endpoint: Endpoint, pool: Pool) -> Problem:
+    assert endpoint.server is not None, "an engine class runs wherever torch does"  # noqa: S101
+    what = f"engine {endpoint.engine!r} does not run on pool {pool.name!r}"
+    if pool.emulated and pool.device != CPU:
+        return Problem(path, f"{what}, an emulated {pool.device!r}", "emulate it on the CPU")
+    makers = ", ".join(endpoint.server.makers)
+    hint = f"makers that it knows: {makers}; add {maker_of(pool)!r} to conf/engine"
+    return Problem(path, what, hint)
+
+
 def _format_problems(
     stage: Stage, stages: Mapping[str, Stage], fleet: Fleet, bindings: Bindings
 ) -> Iterator[Problem]:
@@ -203,9 +243,10 @@ def _format_problems(
     made = formats.made_format(stages, stage)
     asked = ", ".join(stage.endpoint.formats) if made in (None, formats.AUTO) else made
     for pool in pools:
-        if pool.name not in aside and formats.served_format(stages, stage, pool) is None:
+        runs = formats.runs(stage, pool)
+        if runs and pool.name not in aside and formats.served_format(stages, stage, pool) is None:
             what = f"pool {pool.name!r} can't serve {asked!r}"
-            yield Problem(f"pipeline.stages.{stage.name}", what, _able(pool))
+            yield Problem(f"pipeline.stages.{stage.name}", what, _able(pool, stage))
 
 
 def _scale_problems(stage: Stage, fleet: Fleet) -> Iterator[Problem]:
@@ -238,15 +279,20 @@ def _overflow_problems(stage: Stage, fleet: Fleet) -> Iterator[Problem]:
             yield _unknown_pool(path, name, fleet)
         elif not pool.available:
             continue  # it helps out when it is back
-        elif not any(formats.serves(pool, form) for form in offered):
+        elif not formats.runs(stage, pool):
+            yield _not_there(path, stage.endpoint, pool)
+        elif not any(formats.serves(pool, form, stage.endpoint.server) for form in offered):
             what = f"pool {name!r} can't serve any of: {', '.join(offered)}"
-            yield Problem(path, what, _able(pool))
+            yield Problem(path, what, _able(pool, stage))
         else:
             yield from _pool_problems(stage, pool)
 
 
-def _able(pool: Pool) -> str:
-    return f"formats that it serves: {', '.join(pool.accelerator.formats)}"
+def _able(pool: Pool, stage: Stage) -> str:
+    server = stage.endpoint.server if stage.endpoint else None
+    able = [form for form in pool.accelerator.formats if not server or server.reads(form, pool)]
+    by = f" by {server.name}" if server else ""
+    return f"formats that it serves{by}: {', '.join(able) or 'none'}"
 
 
 def _size_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import get_args
 
+from orchestrator.core.engines import EngineSpec
 from orchestrator.core.hardware import Fleet, Format, Pool
 from orchestrator.core.spec import Bindings, Pipeline, Stage
 
@@ -25,10 +26,11 @@ _USUAL: Format = "bf16"  # where nobody serves what is made
 _COVERS: Mapping[Format, frozenset[Format]] = MappingProxyType({"fp8": frozenset({"fp8_ue8m0"})})
 
 
-def serves(pool: Pool, form: Format) -> bool:
-    """Return whether the chips of `pool` can serve `form`."""
+def serves(pool: Pool, form: Format, server: EngineSpec | None = None) -> bool:
+    """Return whether the chips of `pool` can serve `form`, and `server` can read it there."""
     able = pool.accelerator.formats
-    return form in able or any(form in _COVERS.get(one, ()) for one in able)
+    chips = form in able or any(form in _COVERS.get(one, ()) for one in able)
+    return chips and (server is None or server.reads(form, pool))
 
 
 def with_formats(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Pipeline:
@@ -63,16 +65,29 @@ def served_format(stages: Mapping[str, Stage], serving: Stage, pool: Pool) -> Fo
     offered = serving.endpoint.formats if serving.endpoint else ()
     if made is not None:
         offered = tuple(form for form in FORMATS if form == made)
-    return next((form for form in offered if serves(pool, form)), None)
+    server = serving.endpoint.server if serving.endpoint else None
+    return next((form for form in offered if serves(pool, form, server)), None)
 
 
 def left_out(
     stages: Mapping[str, Stage], serving: Stage, pools: Sequence[Pool]
 ) -> tuple[str, ...]:
-    """Return which fallbacks can't serve what is made for the bound pool, the first of `pools`."""
-    if made_format(stages, serving) not in FORMATS:
-        return ()
-    return tuple(one.name for one in pools[1:] if not served_format(stages, serving, one))
+    """Return which fallbacks can't serve what is made for the bound pool, the first of `pools`.
+
+    Those on whose chips its engine does not run are among them.
+    """
+    made = made_format(stages, serving) in FORMATS
+    return tuple(
+        one.name
+        for one in pools[1:]
+        if not runs(serving, one) or (made and not served_format(stages, serving, one))
+    )
+
+
+def runs(serving: Stage, pool: Pool) -> bool:
+    """Return whether the engine of an endpoint runs on the chips of `pool`."""
+    server = serving.endpoint.server if serving.endpoint else None
+    return server is None or server.on(pool) is not None
 
 
 def _decided(stage: Stage, readers: Sequence[Stage], fleet: Fleet, bindings: Bindings) -> Stage:
@@ -100,8 +115,11 @@ def _all_serve(
 ) -> bool:
     """Return whether the pools of all, or the `first` of each, serve `form`.
 
-    Unknown ones do, and those that can't be used at present.
+    Unknown ones do, and those that can't be used at present, or not by the engine.
     """
-    names = dict.fromkeys(n for one in readers for n in bindings.order(one.role)[:first])
-    pools = (fleet.pools[name] for name in names if name in fleet.pools)
-    return all(serves(pool, form) for pool in pools if pool.available)
+    return all(
+        serves(fleet.pools[name], form, one.endpoint.server if one.endpoint else None)
+        for one in readers
+        for name in bindings.order(one.role)[:first]
+        if name in fleet.pools and fleet.pools[name].available and runs(one, fleet.pools[name])
+    )

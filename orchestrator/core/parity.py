@@ -1,7 +1,8 @@
 """Which stages must pass before an endpoint serves, and by which engine they ask its model.
 
 A guard of an endpoint is a job of role `serve` that reads the model of the endpoint and that the
-endpoint's stage comes after. Its parameter `engine: auto` means the engine of the endpoint.
+endpoint's stage comes after. Its parameter `engine: auto` means the engine of the endpoint, where
+that is a class; what an engine server will read is compared by the job's own.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def with_engines(pipeline: Pipeline) -> Pipeline:
     engines = {
         guard.name: serving.endpoint
         for serving in pipeline.stages
-        if serving.endpoint
+        if serving.endpoint and serving.endpoint.server is None
         for guard in guards((stages[n] for n in serving.upstream if n in stages), serving)
         if guard.params.get(ENGINE) == AUTO
     }

@@ -13,7 +13,7 @@ from orchestrator.core import cost
 from orchestrator.core.bounds import problems_of_run
 from orchestrator.core.checks import problems_of
 from orchestrator.core.errors import PlanError, Problem
-from orchestrator.core.formats import left_out, served_format, with_formats
+from orchestrator.core.formats import left_out, runs, served_format, with_formats
 from orchestrator.core.hardware import Fleet, Format, Pool
 from orchestrator.core.parity import with_engines
 from orchestrator.core.policy import UNBOUNDED, Bounds
@@ -141,7 +141,10 @@ def _bind(
     written = tuple(form for form in found if form is not None)
     reasons = [f"{pool.name} is not available ({pool.excuse}): no fallback" for pool in away]
     reasons += [
-        f"{name} can't serve {written[0]}, made for {order[0]}: no fallback" for name in aside
+        f"{name} can't serve {written[0]}, made for {order[0]}: no fallback"
+        if stage.endpoint is None or runs(stage, fleet.pools[name])
+        else f"engine {stage.endpoint.engine} does not run on {name}: no fallback"
+        for name in aside
     ]
     helped = _with_helpers(stage, fleet)
     reasons += [

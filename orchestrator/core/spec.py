@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from orchestrator.core.engines import EngineSpec
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Format, Role
 from orchestrator.core.policy import Gate, Limits, Recovery, Rollout, Watch
 
 Json: TypeAlias = object
+SLOTS = 32  # of an engine class that has no option of this name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,9 @@ class Endpoint:
 
     Attributes:
         name: Name of the endpoint, and of the model in the OpenAI API.
-        engine: Dotted name of the engine class, under the allow-list of job packages.
+        engine: Dotted name of the engine class, under the allow-list of job packages, or the
+            name of an engine server.
+        server: That server, where `engine` names one.
         model: Name of the stage input that holds the model folder.
         replicas: Number of engine processes; the least of them where it scales.
         max_replicas: The most of them; with it they follow the load.
@@ -60,7 +64,8 @@ class Endpoint:
         ready: Seconds within which its replicas must answer once they have their places.
         idle: Seconds without a request after which the replicas end; the next request has them
             started again, and waits for that. Never where `None`.
-        concurrency: Requests that a replica works on at once, at most.
+        concurrency: Requests that a replica works on at once, at most; as many as its engine
+            does where `None`.
         queue: Requests that wait at the gateway, at most; more are answered by 429.
         sticky: What keeps a client on its revision while shares stand: its API `key`, its
             `session` (header `x-session-id`), or nothing.
@@ -69,11 +74,15 @@ class Endpoint:
             pool that serves may be among them, and is passed over.
         rollout: How a new revision takes over.
         formats: Weight formats that the model is exported in, best first.
-        engine_options: Keyword arguments of the engine.
+        engine_options: Keyword arguments of the engine class; options of the server, by the
+            names that it has for them.
+        updates: Whether an engine server may take new weights while it runs. It then opens its
+            own control paths to whoever reaches its port.
     """
 
     name: str
     engine: str
+    server: EngineSpec | None = None
     model: str = "model"
     replicas: int = 1
     max_replicas: int | None = None
@@ -82,13 +91,24 @@ class Endpoint:
     target_tokens: float | None = None
     ready: float = 1800.0
     idle: float | None = None
-    concurrency: int = 256
+    concurrency: int | None = None
     queue: int = 1024
     sticky: Literal["", "key", "session"] = ""
     formats: tuple[Format, ...] = ("bf16",)
     overflow: tuple[str, ...] = ()
     rollout: Rollout = field(default_factory=Rollout)
     engine_options: Mapping[str, Json] = field(default_factory=dict)
+    updates: bool = False
+
+    @property
+    def requests_at_once(self) -> int:
+        """How many requests a replica works on at once: more of them wait at the gateway."""
+        if self.concurrency is not None:
+            return self.concurrency
+        if self.server is not None:
+            return self.server.requests_at_once(self.engine_options)
+        slots = self.engine_options.get("slots")
+        return slots if isinstance(slots, int) and slots > 0 else SLOTS
 
     def on(self, pool: str) -> Endpoint:
         """Return it with the bounds that hold on `pool`."""

@@ -123,7 +123,7 @@ class StoreRoutes:
         of = leading.deployment.endpoint if leading and leading.deployment else None
         limits = {}
         if of is not None:
-            limits = {"sticky": of.sticky, "concurrency": of.concurrency, "queue": of.queue}
+            limits = {"sticky": of.sticky, "concurrency": of.requests_at_once, "queue": of.queue}
             limits["rests"] = of.idle is not None
         return EndpointRoute(
             name=life.name,

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from pydantic_core import from_json
 
-from orchestrator.engine import Engine, Predictor
+from orchestrator.engine import Engine, Predictor, Sampling
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import (
     EVENTS,
@@ -86,9 +86,10 @@ class _Routes:
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = path_of(scope), scope["method"]
-        if path == "/health":
+        if path in {"/health", "/ready"}:
             self._only("GET", method, path)
-            await answer(send, 200, encode({"status": "ok"}))
+            why = self._fault() or (await self._unready() if path == "/ready" else "")
+            await answer(send, 503 if why else 200, encode({"status": why or "ok"}))
             return
         self._check_token(scope)
         if path in _GENERATING or path == "/v1/predict":
@@ -100,6 +101,24 @@ class _Routes:
             raise unknown_url(method, path)
         self._only("GET", method, path)
         await answer(send, 200, encode(found))
+
+    def _fault(self) -> str:
+        """Return why the engine can't serve; one without a word on it can."""
+        health = getattr(self._engine, "health", None)
+        return str(health()) if health is not None else ""
+
+    async def _unready(self) -> str:
+        """Return why the engine makes no token, if it is one that does."""
+        if hasattr(self._engine, "predict"):
+            return ""
+        engine: Engine = self._engine
+        try:
+            tokens = engine.encode("1")
+            async with aclosing(engine.generate(tokens, Sampling(max_tokens=1))) as pieces:
+                await anext(pieces)
+        except (RuntimeError, ValueError) as error:
+            return f"asked for one token: {error}"
+        return ""
 
     def _found(self, path: str) -> Json | None:
         if path == "/v1/models":

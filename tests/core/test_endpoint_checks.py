@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.core.checks import problems_of
+from orchestrator.core.engines import EngineSpec, Maker, Parallel
 from orchestrator.core.hardware import Fleet
-from orchestrator.core.spec import Endpoint, Scale
+from orchestrator.core.plan import make_plan
+from orchestrator.core.spec import Endpoint, Needs, Scale
 from tests.build import accelerator, bindings, fleet, pipeline, pool, stage
 
 CHAT = Endpoint(name="chat", engine="jobs.engines.e", formats=("fp8", "hif8"))
 
 
-def lines(endpoint: Endpoint, on: Fleet) -> list[str]:
-    serve = stage("s", job=None, endpoint=endpoint, inputs={"model": "t"})
+def lines(endpoint: Endpoint, on: Fleet, devices: int = 1) -> list[str]:
+    needs = Needs(devices=devices)
+    serve = stage("s", job=None, endpoint=endpoint, inputs={"model": "t"}, needs=needs)
     return [str(problem) for problem in problems_of(pipeline(stage("t"), serve), on, bindings())]
 
 
@@ -60,3 +63,72 @@ def test_a_pool_that_is_to_help_an_endpoint_must_be_able_to() -> None:
         f"{where}.endpoint.overflow: 'x' is not a pool of fleet 'test'; {four}",
         f"{where}.endpoint.overflow: pool 'b' can't serve any of: fp8, hif8; {able_to}",
     ]
+
+
+SERVER = EngineSpec(
+    name="fast",
+    command=("x",),
+    parallel=Parallel(tensor="tp", data="dp"),
+    makers={"maker": Maker(formats=("fp8",)), "cpu": Maker(formats=("bf16",))},
+)
+FAST = replace(CHAT, engine="fast", server=SERVER)
+
+
+def test_an_engine_class_is_refused_more_chips_than_it_uses() -> None:
+    chip = accelerator(formats=("fp8",))
+    told = lines(CHAT, fleet(pool("a", chip=chip), pool("b", chip=chip)), devices=4)
+    assert told == [
+        (
+            f"pipeline.stages.s.needs.devices: engine {CHAT.engine!r} uses one device of 4; "
+            "ask for one, or choose an engine server: endpoint.engine=vllm"
+        )
+    ]
+
+
+def test_an_engine_server_uses_all_chips_of_a_replica() -> None:
+    chip = accelerator(formats=("fp8",), device="cuda")
+    pools = fleet(pool("a", chip=chip))
+    assert lines(FAST, pools, devices=4) == []
+    odd = replace(FAST, engine_options={"dp": 3})
+    assert lines(odd, pools, devices=4) == [
+        (
+            "pipeline.stages.s.endpoint.engine_options: engine 'fast' uses 3 (1 x 1 x 3: tensor, "
+            "pipeline, data) of the 4 chips that a replica has; tensor x pipeline x data is to be "
+            "needs.devices"
+        )
+    ]
+
+
+def test_an_engine_server_that_is_not_for_the_maker_of_the_pool_is_refused() -> None:
+    other = accelerator(vendor="other", formats=("fp8",), device="cuda")
+    assert lines(FAST, fleet(pool("a", chip=other))) == [
+        (
+            "pipeline.stages.s.endpoint.engine: engine 'fast' does not run on pool 'a'; makers "
+            "that it knows: maker, cpu; add 'other' to conf/engine"
+        )
+    ]
+
+
+def test_a_format_that_the_engine_does_not_read_there_is_refused() -> None:
+    chip = accelerator(formats=("int8", "bf16"), device="cuda")
+    told = lines(replace(FAST, formats=("int8",)), fleet(pool("a", chip=chip)))
+    assert told == [
+        "pipeline.stages.s: pool 'a' can't serve 'int8'; formats that it serves by fast: none"
+    ]
+
+
+def test_a_fallback_on_which_the_engine_does_not_run_is_left_out_with_a_line() -> None:
+    chip = accelerator(formats=("fp8",), device="cuda")
+    other = accelerator(vendor="other", formats=("fp8",), device="cuda")
+    pools = fleet(pool("a", chip=chip), pool("b", chip=other))
+    serve = stage("s", job=None, endpoint=FAST, inputs={"model": "t"})
+    planned = make_plan(pipeline(stage("t"), serve), pools, bindings("a", "b"))["s"]
+    assert planned.pools == ("a",)
+    assert planned.reasons == ("engine fast does not run on b: no fallback",)
+
+
+def test_how_many_requests_a_replica_takes_is_its_engine_s_word_unless_set() -> None:
+    assert CHAT.requests_at_once == 32
+    assert replace(CHAT, engine_options={"slots": 8}).requests_at_once == 8
+    assert FAST.requests_at_once == 256
+    assert replace(FAST, concurrency=3).requests_at_once == 3

@@ -12,11 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.adapters.hydra_config import checks, messages, moved
 from orchestrator.adapters.hydra_config.schema import NAMED, Document
+from orchestrator.core.engines import is_server, problems_of_spec
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.hardware import Fleet
+from orchestrator.core.nearest import choices
 from orchestrator.core.policy import Bounds
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Bindings, Json, Pipeline
+from orchestrator.core.spec import Bindings, Json, Pipeline, Stage
 
 TEXTS = (("tags",), ("fleet", "pools", "*", "labels"))
 
@@ -47,7 +49,8 @@ def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem
     told = {problem.path for problem in wrong}
     bounds = (problem for problem in checks.problems(data) if problem.path not in told)
     settings = None if document is None else _settings(document)
-    return settings, [*wrong, *named, *bounds, *_patterns(document)]
+    engines = [] if document is None else [*_engine_problems(document)]
+    return settings, [*wrong, *named, *bounds, *_patterns(document), *engines]
 
 
 def _validate(data: Json) -> tuple[Document | None, list[Problem]]:
@@ -77,11 +80,39 @@ def _patterns(document: Document | None) -> Iterator[Problem]:
             yield Problem(f"signatures.{name}.pattern", what, "mend it")
 
 
+def _engine_problems(document: Document) -> Iterator[Problem]:
+    """Refuse engine servers that can't be started, and names that are none's."""
+    for name, spec in document.engines.items():
+        yield from problems_of_spec(f"engines.{name}", spec)
+    for name, stage in document.pipeline.stages.items():
+        path, endpoint = f"pipeline.stages.{name}.endpoint", stage.endpoint
+        if endpoint is None:
+            continue
+        if endpoint.server is not None:
+            what = "is filled in by the name that `engine` has"
+            yield Problem(f"{path}.server", what, "write it as a file of the group engine")
+        if is_server(endpoint.engine) and endpoint.engine not in document.engines:
+            hint = choices(endpoint.engine, document.engines, "engine servers")
+            what = f"{shown(endpoint.engine)} is no engine server, and no dotted name of a class"
+            yield Problem(f"{path}.engine", what, f"{hint}; add one by +engine@engines.NAME=NAME")
+
+
+def _stages(document: Document) -> tuple[Stage, ...]:
+    """Return the stages, with the server of each engine that is one."""
+    return tuple(
+        replace(
+            stage,
+            endpoint=replace(stage.endpoint, server=document.engines.get(stage.endpoint.engine)),
+        )
+        if stage.endpoint
+        else stage
+        for stage in document.pipeline.stages.values()
+    )
+
+
 def _settings(document: Document) -> Settings:
     return Settings(
-        pipeline=Pipeline(
-            name=document.pipeline.name, stages=tuple(document.pipeline.stages.values())
-        ),
+        pipeline=Pipeline(name=document.pipeline.name, stages=_stages(document)),
         fleet=Fleet(name=document.fleet.name, pools=document.fleet.pools),
         bindings=Bindings(roles=document.roles, fallbacks=document.fallbacks),
         seed=document.seed,

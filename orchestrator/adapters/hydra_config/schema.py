@@ -25,6 +25,7 @@ from typing import (
 from pydantic import ConfigDict, Field
 
 from orchestrator.core.checks import LONGEST_NAME
+from orchestrator.core.engines import EngineSpec
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.qualification import Rules
 from orchestrator.core.settings import (
@@ -36,7 +37,7 @@ from orchestrator.core.settings import (
     TrackingSettings,
 )
 from orchestrator.core.signatures import Signature
-from orchestrator.core.spec import Stage
+from orchestrator.core.spec import Endpoint, Stage
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 Name: TypeAlias = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
@@ -73,6 +74,7 @@ class Document:
     time_limit: float | None = None
     attempt_limit: int | None = None
     priority: int = 0
+    engines: Mapping[Name, EngineSpec] = field(default_factory=dict)
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     jobs: JobSettings = field(default_factory=JobSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
@@ -86,10 +88,16 @@ class Document:
 
 # Mappings of things that a config names itself: a new one is written in a file or added with `+`,
 # never made by a mistyped override.
-NAMED = (("pipeline", "stages"), ("fleet", "pools"))
+NAMED = (("pipeline", "stages"), ("fleet", "pools"), ("engines",))
 
-# What the key in such a mapping says; it is not written again.
-FROM_KEY: Mapping[object, str] = {Stage: "name", Pool: "name", Signature: "name"}
+# What the key in such a mapping says, or another name; it is not written again.
+FROM_KEY: Mapping[object, str] = {
+    Stage: "name",
+    Pool: "name",
+    Signature: "name",
+    EngineSpec: "name",
+    Endpoint: "server",
+}
 
 
 def names_at(path: Sequence[str]) -> tuple[str, ...] | None:

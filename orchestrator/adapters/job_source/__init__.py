@@ -46,7 +46,7 @@ def _stage(stage: Stage, read: Callable[[str, Reader], Signature | Problem]) -> 
     if stage.job is not None:
         told = read(stage.job, of_job)
         yield from _wrong(told, stage.job, (f"{path}.job", f"{path}.params"), stage.params)
-    if stage.endpoint is not None:
+    if stage.endpoint is not None and stage.endpoint.server is None:
         engine, options = stage.endpoint.engine, stage.endpoint.engine_options
         where = f"{path}.endpoint"
         told = read(engine, of_engine)

@@ -11,11 +11,11 @@ from typing import NoReturn
 
 import ray
 
-from orchestrator.adapters.raycluster import orphans
 from orchestrator.adapters.raycluster.service import NUMBERED, numbered
 from orchestrator.control import rendezvous
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
+from orchestrator.supervisor import orphans
 
 # The last word must have left before the process ends; whoever heard it ends the process sooner.
 _SECONDS_TO_BE_ENDED = 30.0

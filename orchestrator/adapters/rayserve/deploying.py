@@ -14,6 +14,7 @@ from orchestrator.adapters.rayserve import operations, placement, state
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.placement import Room
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
+from orchestrator.adapters.rayserve.supervision import EngineStartError
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import Failure, FailureKind
@@ -26,6 +27,8 @@ _NO_INGRESS = (
     "RAY_SERVE_ENABLE_DIRECT_INGRESS=1 in the environment of every node"
 )
 _INGRESS_SECONDS = 15.0
+# How the words of an engine server that did not start are called; they tell enough.
+_OURS = f"{EngineStartError.__module__}.{EngineStartError.__qualname__}: "
 
 
 class _RefusedError(Exception):
@@ -41,13 +44,12 @@ class _CancelledError(Exception):
 
 
 class Deploying:
-    """One deployment, from the request to the first answer; replicas listen on `host`."""
+    """One deployment, from the request to the first answer."""
 
-    def __init__(self, deployment: Deployment, host: str, fetch: Fetch, clock: MakeClock) -> None:
+    def __init__(self, deployment: Deployment, fetch: Fetch, clock: MakeClock) -> None:
         self._deployment = deployment
         self._name = deployment.application
         self._pool = deployment.pool.name
-        self._host = host
         self._fetch = fetch
         self._clock = clock
         self._deployed = False
@@ -81,8 +83,11 @@ class Deploying:
         try:
             self._place()
             self._deploy()
-            for url in self._watch():
-                operations.ask(url, self._deployment.token, self._deployment.endpoint.name)
+            application = self._watch()
+            for url in application.replicas_at:
+                operations.ask(url, self._deployment.token, "/ready")
+            for url in application.urls:  # from here, as the gateway will
+                operations.ask(url, self._deployment.token, "/v1/models")
         except _CancelledError:
             self._remove()
             return None
@@ -110,13 +115,14 @@ class Deploying:
     def _deploy(self) -> None:
         if self._cancelled.is_set():
             raise _CancelledError
-        made = operations.application(self._deployment, self._fetch, self._clock)
+        host = state.listening()
+        application = operations.application(self._deployment, self._fetch, self._clock, host)
         self._messages.put(LogLine(0, f"deploying {self._name!r} on pool {self._pool!r}"))
-        operations.deploy(self._name, made, self._host)
+        operations.deploy(self._name, application, host)
         self._deployed = True
 
-    def _watch(self) -> tuple[str, ...]:
-        """Wait until all replicas run; return where they listen."""
+    def _watch(self) -> state.Application:
+        """Wait until all replicas run, and it is known where they listen."""
         told = False
         endpoint = self._deployment.endpoint
         wanted = max(1, endpoint.replicas)
@@ -130,7 +136,7 @@ class Deploying:
                 told = True
             if application.status == "HEALTHY" and len(application.running) >= wanted:
                 if len(application.urls) >= wanted:
-                    return application.urls
+                    return application
                 ran = ran or time.monotonic()
                 if time.monotonic() - ran > _INGRESS_SECONDS:
                     raise _RefusedError(self._failure(_NO_INGRESS))
@@ -140,7 +146,7 @@ class Deploying:
             self._pause()
 
     def _look(self) -> state.Application:
-        found = (state.applications(self._host) or {}).get(self._name)
+        found = (state.applications() or {}).get(self._name)
         if found is None:
             line = f"{self._name!r} was deleted while it was deployed"
             raise _RefusedError(self._failure(line))
@@ -170,4 +176,4 @@ class Deploying:
 def _last_line(text: str) -> str:
     """Return the line of a traceback that names the exception."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    return lines[-1].removeprefix(_OURS) if lines else "no reason given"

@@ -8,7 +8,6 @@ Serve's own calls share one client in a process and are not thread-safe: one loc
 from __future__ import annotations
 
 import http.client
-import json
 import threading
 import time
 from http import HTTPStatus
@@ -20,6 +19,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from orchestrator.adapters.rayserve import placement, state
+from orchestrator.adapters.rayserve.engine_server import EngineServer
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica
 from orchestrator.adapters.rayserve.scaling import FollowLoad
 from orchestrator.core.endpoints import Deployment
@@ -36,22 +36,27 @@ _POLICY = f"{FollowLoad.__module__}:{FollowLoad.__name__}"
 _one_at_a_time = threading.RLock()
 
 
-def application(deployment: Deployment, fetch: Fetch, clock: MakeClock) -> serve.Application:
-    """Return what Serve is to run."""
-    made = serve.deployment(
-        Replica,
+def application(
+    deployment: Deployment, fetch: Fetch, clock: MakeClock, host: str
+) -> serve.Application:
+    """Return what Serve is to run; replicas listen on `host`."""
+    server = deployment.endpoint.server is not None
+    runs = serve.deployment(
+        EngineServer if server else Replica,
         name=state.DEPLOYMENT,
         **_size(deployment),
         ray_actor_options=placement.actor_options(deployment),
-        user_config={"key": deployment.key},
-        max_ongoing_requests=deployment.endpoint.concurrency,
+        user_config={"key": deployment.key, state.SERVER: server},
+        max_ongoing_requests=deployment.endpoint.requests_at_once,
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=_LONGEST_STREAM_SECONDS,
         graceful_shutdown_wait_loop_s=_POLL_SECONDS,
         max_constructor_retry_count=1,  # what to try again is the orchestrator's to decide
     )
-    return made.bind(deployment, fetch, clock)
+    if server:
+        return runs.bind(deployment, fetch, "" if host == state.ANYWHERE else host)
+    return runs.bind(deployment, fetch, clock)
 
 
 def _size(deployment: Deployment) -> dict[str, Any]:
@@ -67,13 +72,15 @@ def _size(deployment: Deployment) -> dict[str, Any]:
         "upscale_delay_s": 2.0,
         "downscale_delay_s": 60.0,
     }
-    if endpoint.target_tokens is not None:
-        told = {"target_tokens": endpoint.target_tokens}
-        scaling["policy"] = {"policy_function": _POLICY, "policy_kwargs": told}
+    if endpoint.target_tokens is not None or endpoint.server is not None:
+        target = (
+            {} if endpoint.target_tokens is None else {"target_tokens": endpoint.target_tokens}
+        )
+        scaling["policy"] = {"policy_function": _POLICY, "policy_kwargs": target}
     return {"autoscaling_config": scaling}
 
 
-def deploy(name: str, made: serve.Application, host: str) -> None:
+def deploy(name: str, runs: serve.Application, host: str) -> None:
     """Deploy a revision without waiting for its replicas, and start Serve where there is none.
 
     Replicas listen on `host`.
@@ -82,7 +89,7 @@ def deploy(name: str, made: serve.Application, host: str) -> None:
         try:
             if state.applications() is None:
                 serve.start(http_options={"host": host, "port": 0})
-            target = serve.RunTarget(made, name, f"/{name}")
+            target = serve.RunTarget(runs, name, f"/{name}")
             serve.run_many([target], wait_for_applications_running=False)
         except FOREIGN:
             remove(name)
@@ -105,17 +112,16 @@ def stop() -> bool:
         return True
 
 
-def ask(url: str, token: str, model: str) -> None:
-    """Have one token of a replica: the proof that it answers.
+def ask(url: str, token: str, path: str) -> None:
+    """Wait until `path` at a replica or its engine answers 200: `/ready` is the engine's own word.
 
     Raises:
-        ServingError: It answers by an error.
+        ServingError: It answers by an error, or not at all.
     """
     deadline = time.monotonic() + _ANSWER_SECONDS
-    body = json.dumps({"model": model, "prompt": "1", "max_tokens": 1})
     while True:
         try:
-            status, said = _post(url, token, body)
+            status, said = _get(url + path, token)
         except (OSError, http.client.HTTPException) as error:
             status, said = HTTPStatus.SERVICE_UNAVAILABLE, repr(error)
         if status == HTTPStatus.OK:
@@ -125,12 +131,11 @@ def ask(url: str, token: str, model: str) -> None:
         threading.Event().wait(_POLL_SECONDS)
 
 
-def _post(url: str, token: str, body: str) -> tuple[int, str]:
+def _get(url: str, token: str) -> tuple[int, str]:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=_ANSWER_SECONDS)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     try:
-        connection.request("POST", f"{parts.path}/v1/completions", body, headers)
+        connection.request("GET", parts.path, headers={"Authorization": f"Bearer {token}"})
         answer = connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
     finally:

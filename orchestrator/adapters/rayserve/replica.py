@@ -58,6 +58,12 @@ class Replica:
     def reconfigure(self, config: object) -> None:
         """Take the user config: it names the attempt to those who ask Serve, nothing more."""
 
+    def check_health(self) -> None:
+        """Raise when the engine can't serve: Serve then replaces the replica."""
+        health = getattr(self._engine, "health", None)
+        if health is not None and (why := health()):
+            raise RuntimeError(f"the engine is broken: {why}")
+
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what Serve scales by beside requests; what predicts holds no tokens."""
         told: dict[str, float] = getattr(self._engine, "statistics", dict)()

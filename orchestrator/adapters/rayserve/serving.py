@@ -22,13 +22,12 @@ _NAMESPACE = "orchestrator"
 class RayServing:
     """Revisions on the Ray cluster at `address`, each an application of Serve.
 
-    `fetch` and `clock` are functions of a module: they run in the replicas. Those of a cluster on
-    this machine listen on loopback alone.
+    `fetch` and `clock` are functions of a module: they run in the replicas. Where all nodes are on
+    this host, replicas listen on loopback alone.
     """
 
     def __init__(self, address: str, fetch: Fetch, clock: MakeClock) -> None:
         self._address = address
-        self._host = state.HERE if address.startswith(f"{state.HERE}:") else state.ANYWHERE
         self._fetch = fetch
         self._clock = clock
         self._deploying: dict[str, Deploying] = {}
@@ -36,7 +35,7 @@ class RayServing:
     def start(self, deployment: Deployment) -> None:
         """Ask for a deployment; a thread does the waiting."""
         self._join()
-        one = Deploying(deployment, self._host, self._fetch, self._clock)
+        one = Deploying(deployment, self._fetch, self._clock)
         self._deploying[deployment.key] = one
 
     def poll(self, key: str) -> Sequence[Message]:
@@ -85,7 +84,7 @@ class RayServing:
         """
         self._join()
         try:
-            found = state.applications(self._host) or {}
+            found = state.applications() or {}
         except FOREIGN as error:
             raise ServingError(f"Ray Serve does not answer: {error}") from error
         going = [name for name, application in found.items() if application.state == "DELETING"]

@@ -11,15 +11,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import ray
 from ray import serve
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve._private.constants import SERVE_PROXY_NAME
 from ray.serve.context import _get_global_client
 
+from orchestrator.adapters.rayserve.engine_server import address_of
+from orchestrator.core.errors import ServingError
 from orchestrator.messages import PoolState, RevisionStatus
 
 DEPLOYMENT = "engine"
+SERVER = "server"  # in the user config: whether the engine listens at a port of its own
 HERE = "127.0.0.1"
 ANYWHERE = "0.0.0.0"  # noqa: S104 - other nodes reach the replicas, which ask for a token
 _STOP_SECONDS = 30.0
@@ -41,7 +45,8 @@ class Application:
     """An application, which is a revision of an endpoint, as Serve sees it.
 
     `state` is the application's, `status` and `message` are those of its one deployment. `key` is
-    the attempt that deployed it, and `urls` are the base URLs of replicas that answer.
+    the attempt that deployed it, `urls` are the base URLs at which its models answer, and
+    `replicas_at` those of the replicas themselves: others where engines are servers.
     """
 
     state: str
@@ -51,6 +56,7 @@ class Application:
     pool: str
     replicas: tuple[Replica, ...]
     urls: tuple[str, ...]
+    replicas_at: tuple[str, ...] = ()
 
     @property
     def running(self) -> tuple[Replica, ...]:
@@ -63,16 +69,48 @@ class Application:
         return self.message.partition("Error:\n")[2]
 
 
-def applications(host: str = ANYWHERE) -> Mapping[str, Application] | None:
-    """Return what runs, or `None` where Serve was not started; replicas listen on `host`."""
+def applications() -> Mapping[str, Application] | None:
+    """Return what runs, or `None` where Serve was not started."""
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:
         return None
     details: dict[str, Any] = client.get_serve_details()
     names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
-    urls = {group["app_name"]: addresses(group, host) for group in details["target_groups"]}
-    found = details["applications"].items()
-    return {name: _application(one, names, urls.get(name, ())) for name, one in found}
+    host = str((details.get("http_options") or {}).get("host") or ANYWHERE)
+    groups = {group["app_name"]: group for group in details["target_groups"]}
+    return {
+        name: _application(application, names, groups.get(name), host)
+        for name, application in details["applications"].items()
+    }
+
+
+def listening() -> str:
+    """Return where replicas listen: as a Serve that runs was told, else by where the nodes are.
+
+    On loopback where every node of the cluster is on this host; on all interfaces else.
+
+    Raises:
+        ServingError: Serve listens on loopback, and there are nodes on other hosts by now.
+    """
+    hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    elsewhere = sorted(hosts - own_addresses())
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return ANYWHERE if elsewhere else HERE
+    options: dict[str, Any] = client.get_serve_details().get("http_options") or {}
+    host = str(options.get("host") or ANYWHERE)
+    if host == HERE and elsewhere:
+        raise ServingError(
+            f"Ray Serve listens on loopback, where nobody reaches the node at {elsewhere[0]!r}: "
+            "undeploy all endpoints, which stops it, and deploy them again"
+        )
+    return HERE if host == HERE else ANYWHERE
+
+
+def own_addresses() -> set[str]:
+    """Return all addresses of this host."""
+    found = psutil.net_if_addrs().values()
+    return {one.address.partition("%")[0] for addresses in found for one in addresses}
 
 
 def stop() -> None:
@@ -103,16 +141,37 @@ def addresses(group: Mapping[str, Any], host: str) -> tuple[str, ...]:
     """
     prefix = group["route_prefix"]
     replicas = (one for one in group["targets"] if not one["name"].startswith(SERVE_PROXY_NAME))
-    places = ((one["ip"] if host == ANYWHERE else host, one["port"]) for one in replicas)
+    places = ((host if host == HERE else one["ip"], one["port"]) for one in replicas)
     return tuple(f"http://{ip}:{port}{prefix}" for ip, port in places)
 
 
+def engines(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return where the engines of an application listen that are servers of their own."""
+    known = _engines.setdefault(group["app_name"], {})
+    replicas = [one["name"] for one in group["targets"]]
+    for gone in known.keys() - set(replicas):
+        del known[gone]
+    for name in replicas:
+        if name not in known and (url := address_of(name.rpartition("#")[2])):
+            known[name] = url
+    return tuple(known[name] for name in replicas if name in known)
+
+
+# Where the engines of live replicas listen: asked of the cluster once for each.
+_engines: dict[str, dict[str, str]] = {}
+
+
 def _application(
-    details: Mapping[str, Any], names: Mapping[str, str], urls: tuple[str, ...]
+    details: Mapping[str, Any],
+    names: Mapping[str, str],
+    group: Mapping[str, Any] | None,
+    host: str,
 ) -> Application:
     engine = details["deployments"].get(DEPLOYMENT, {})
     config = engine.get("deployment_config", {})
     options = config.get("ray_actor_options") or {}
+    own = addresses(group, host) if group else ()
+    serves = bool((config.get("user_config") or {}).get(SERVER))
     replicas = tuple(
         Replica(r["replica_id"], _word(r["state"]), names.get(r.get("node_id", ""), ""))
         for r in engine.get("replicas", ())
@@ -124,7 +183,8 @@ def _application(
         key=str((config.get("user_config") or {}).get("key", "")),
         pool=(options.get("label_selector") or {}).get("pool", ""),
         replicas=replicas,
-        urls=urls,
+        urls=engines(group) if serves and group else own,
+        replicas_at=own,
     )
 
 

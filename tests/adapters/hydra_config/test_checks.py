@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pytest
 
 from orchestrator.adapters.hydra_config.checks import BOUNDS
-from orchestrator.adapters.hydra_config.schema import Document, type_at
+from orchestrator.adapters.hydra_config.schema import FROM_KEY, Document, type_at
 from orchestrator.core.errors import Problem
 from orchestrator.core.settings import Settings
 
@@ -32,8 +32,9 @@ def figures(kind: Any, path: tuple[str, ...]) -> Iterator[str]:
             yield from figures(one, path)
     elif isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind, include_extras=True)
-        for field in fields(kind):
-            yield from figures(hints[field.name], (*path, field.name))
+        names = {field.name for field in fields(kind)} - {FROM_KEY.get(kind)}
+        for name in names:
+            yield from figures(hints[name], (*path, name))
     elif origin is tuple:
         yield from figures(args[0], (*path, "*"))
     elif args and origin not in {Literal, NoneType}:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestrator.adapters.rayserve import state
+from orchestrator.core.errors import ServingError
 
 
 def group(*targets: dict[str, object]) -> dict[str, Any]:
@@ -30,3 +32,57 @@ def test_a_replica_listens_here_or_on_its_node(host: str, url: str) -> None:
 
 def test_the_proxy_that_stands_in_for_a_lost_pool_is_no_replica() -> None:
     assert state.addresses(group(PROXY), state.HERE) == ()
+
+
+def cluster(monkeypatch: pytest.MonkeyPatch, nodes: dict[str, bool], serve_on: str | None) -> None:
+    """Have Ray tell of `nodes`, by address and whether they live, and of a Serve that runs."""
+    told = [{"NodeManagerAddress": ip, "Alive": alive} for ip, alive in nodes.items()]
+    details = {"http_options": {"host": serve_on}}
+    client = None if serve_on is None else SimpleNamespace(get_serve_details=lambda: details)
+    monkeypatch.setattr("ray.nodes", lambda: told)
+    monkeypatch.setattr(state, "_get_global_client", lambda **_: client)
+    monkeypatch.setattr(state, "own_addresses", lambda: {"127.0.0.1", "10.0.0.1"})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "serve_on", "host"),
+    [
+        ({"10.0.0.1": True}, None, state.HERE),
+        ({"10.0.0.1": True, "10.0.0.2": True}, None, state.ANYWHERE),
+        ({"10.0.0.1": True, "10.0.0.2": False}, None, state.HERE),
+        ({"10.0.0.1": True}, "0.0.0.0", state.ANYWHERE),  # noqa: S104 - what Serve says
+        ({"10.0.0.1": True}, "127.0.0.1", state.HERE),
+    ],
+)
+def test_replicas_listen_on_loopback_where_all_nodes_that_live_are_this_host(
+    monkeypatch: pytest.MonkeyPatch, nodes: dict[str, bool], serve_on: str | None, host: str
+) -> None:
+    cluster(monkeypatch, nodes, serve_on)
+    assert state.listening() == host
+
+
+def test_a_serve_on_loopback_is_refused_once_there_are_other_hosts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster(monkeypatch, {"10.0.0.1": True, "10.0.0.2": True}, "127.0.0.1")
+    with pytest.raises(ServingError, match=r"nobody reaches the node at '10\.0\.0\.2': undeploy"):
+        state.listening()
+
+
+def test_an_engine_server_is_known_by_its_own_port_asked_once_for_each_replica(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, asked = {"x": "http://10.0.0.7:41000"}, []
+
+    def address_of(replica: str) -> str:
+        asked.append(replica)
+        return told.get(replica, "")
+
+    monkeypatch.setattr(state, "address_of", address_of)
+    monkeypatch.setattr(state, "_engines", {})
+    young = {**REPLICA, "name": "chat.r1#engine#y"}
+    assert state.engines(group(REPLICA, young)) == ("http://10.0.0.7:41000",)
+    told["y"] = "http://10.0.0.7:41001"
+    assert state.engines(group(young)) == ("http://10.0.0.7:41001",)
+    assert asked == ["x", "y", "y"]
+    assert state._engines == {"chat.r1": {"chat.r1#engine#y": "http://10.0.0.7:41001"}}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +20,10 @@ import ray.serve.context
 
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import service
-from orchestrator.adapters.rayserve import RayServing
+from orchestrator.adapters.rayserve import RayServing, state
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.endpoints import Deployment
+from orchestrator.core.engines import EngineSpec, Maker, MetricNames
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.hardware import Pool
@@ -45,10 +49,26 @@ POOLS = {
     ),
 }
 SECONDS = 60.0
+FAKE = Path(__file__).with_name("fake_server.py")
 BROKEN_ENGINE = """
 class Engine:
     def __init__(self, folder, hardware):
         raise RuntimeError(f"no kernel for {hardware.accelerator} on {hardware.device}")
+
+
+class Classifier:
+    def __init__(self, folder, hardware):
+        self.broken = ""
+
+    async def predict(self, body):
+        self.broken = body.get("break", "")
+        return {"class": len(body)}
+
+    def health(self):
+        return self.broken
+
+    def close(self):
+        pass
 """
 
 
@@ -194,6 +214,113 @@ def named(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def test_what_is_no_language_model_deploys_and_is_replaced_when_it_breaks(
+    serving: RayServing, deployment: Deployment
+) -> None:
+    endpoint = replace(deployment.endpoint, engine="their_engines.Classifier")
+    asked = replace(deployment, endpoint=endpoint, attempt=10, revision=10)
+    said = outcome(serving, asked)
+    assert isinstance(said[-1], Succeeded), said
+    (url,) = serving.live()["echo.r10"].urls
+    assert predict(url, {"pixels": [1]}) == {"class": 1}
+    predict(url, {"break": "its chip is gone"})
+    assert wait(lambda: serving.live()["echo.r10"].urls != (url,), SECONDS)
+    assert wait(lambda: bool(serving.live()["echo.r10"].urls), SECONDS)
+    assert predict(serving.live()["echo.r10"].urls[0], {}) == {"class": 0}
+    serving.delete("echo.r10")
+    assert gone(serving, "echo.r10")
+
+
+def predict(url: str, body: object) -> object:
+    headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/predict", json.dumps(body).encode(), headers)  # noqa: S310 - our own
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
+        return json.loads(answer.read())
+
+
+def served_by_a_server(deployment: Deployment, mode: str, number: int) -> Deployment:
+    spec = EngineSpec(
+        name="fake",
+        command=("{python}", str(FAKE), "{port}", "{model}", "{name}", mode),
+        key_variable="FAKE_KEY",
+        figures=MetricNames(running="running", waiting="waiting", tokens=("tokens",)),
+        makers={"cpu": Maker()},
+    )
+    endpoint = replace(deployment.endpoint, engine="fake", server=spec)
+    return replace(deployment, endpoint=endpoint, attempt=number, revision=number)
+
+
+def model_of(url: str) -> str:
+    try:
+        with urllib.request.urlopen(f"{url}/model", timeout=5) as answer:  # noqa: S310 - our own
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def servers() -> list[int]:
+    return [p.pid for p in psutil.process_iter() if str(FAKE) in named(p).split()]
+
+
+def test_an_engine_server_answers_at_its_own_port_is_replaced_when_it_dies_and_goes(
+    serving: RayServing, deployment: Deployment
+) -> None:
+    asked = served_by_a_server(deployment, "well", 6)
+    said = outcome(serving, asked)
+    assert isinstance(said[-1], Succeeded), said
+    (url,) = serving.live()["echo.r6"].urls
+    assert model_of(url), "no path of Serve's, its own port"
+    (replica,) = state.applications()["echo.r6"].replicas_at  # type: ignore[index]
+    assert replica != url
+    for path, key, status in (
+        ("/ready", "", 200),
+        ("/metrics", "guessed", 401),
+        ("/metrics", "secret", 200),
+    ):
+        request = urllib.request.Request(f"{replica}{path}")  # noqa: S310 - as above
+        request.add_header("Authorization", f"Bearer {key}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
+                told, text = answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            told, text = error.code, ""
+        assert told == status, path
+    assert 'tokens{endpoint="echo",revision="r6",replica="' in text
+
+    (pid,) = servers()
+    psutil.Process(pid).kill()
+
+    def replaced() -> bool:
+        urls = serving.live()["echo.r6"].urls
+        return bool(urls) and urls != (url,) and bool(model_of(urls[0]))
+
+    assert wait(replaced, SECONDS)
+    serving.delete("echo.r6")
+    assert gone(serving, "echo.r6")
+    assert wait(lambda: not servers(), SECONDS)
+
+
+def test_an_engine_server_that_does_not_start_is_told_by_its_own_last_words(
+    serving: RayServing, deployment: Deployment
+) -> None:
+    found = failed(outcome(serving, served_by_a_server(deployment, "oom", 7))).failure
+    words = "engine 'fake' ended with status 1: torch.OutOfMemoryError: CUDA out of memory"
+    assert found.evidence == words
+    assert "See root cause above" in found.detail
+    assert gone(serving, "echo.r7")
+
+
+def test_a_server_whose_start_is_cancelled_leaves_no_process(
+    serving: RayServing, deployment: Deployment
+) -> None:
+    asked = served_by_a_server(deployment, "sick", 8)  # never ready
+    serving.start(asked)
+    assert wait(lambda: bool(servers()), SECONDS)
+    serving.cancel(asked.key)
+    assert gone(serving, "echo.r8")
+    assert wait(lambda: not servers(), SECONDS)
 
 
 def test_what_no_node_can_ever_give_is_told_at_once(

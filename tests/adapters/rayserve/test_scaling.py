@@ -13,6 +13,15 @@ from orchestrator.adapters.rayserve.scaling import FollowLoad
 from tests.build import deployment
 
 
+def test_requests_that_pass_the_replicas_by_count_as_their_engines_tell() -> None:
+    load: Any = SimpleNamespace(
+        config=SimpleNamespace(target_ongoing_requests=4.0),
+        total_num_requests=0,
+        aggregated_metrics={"running": {"a": 6.0, "b": 6.0}, "held": {"a": 1e9}},
+    )
+    assert FollowLoad()(load) == (3.0, {})
+
+
 def asked(requests: float, held: dict[str, float] | None) -> float:
     load: Any = SimpleNamespace(
         config=SimpleNamespace(target_ongoing_requests=4.0),
@@ -43,7 +52,7 @@ def test_serve_takes_the_policy_where_tokens_count() -> None:
     made = deployment("chat")
     for target, known in ((None, "default"), (500.0, "scaling:FollowLoad")):
         endpoint = replace(made.endpoint, max_replicas=3, target_tokens=target)
-        one = application(replace(made, endpoint=endpoint), print, print)  # type: ignore[arg-type]
+        one = application(replace(made, endpoint=endpoint), print, print, "")  # type: ignore[arg-type]
         config = one._bound_deployment._deployment_config.autoscaling_config
         assert known in str(config.policy.policy_function)
         assert config.policy.policy_kwargs == ({} if target is None else {"target_tokens": 500.0})

@@ -153,7 +153,7 @@ def test_a_template_that_is_gone_is_caught(copy: Path, context: Context) -> None
             ValueError,
             "limits.bf16 has no use for 'klmean'",
         ),
-        ({"engine": "auto"}, TypeError, "engine='auto' is no dotted name of an engine"),
+        ({"engine": "fast"}, TypeError, "engine='fast' is no dotted name of an engine class"),
         ({"engine": "jobs.engines.echo.EchoEngine"}, TypeError, "it has no `score`"),
     ],
 )

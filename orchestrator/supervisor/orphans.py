@@ -1,10 +1,10 @@
-"""Ends what a dead worker left running: `python orphans.py DESCRIPTOR GROUP MARK`.
+"""Ends what a dead process left running: `python orphans.py DESCRIPTOR GROUP MARK`.
 
-A killed worker can't end its children (loaders of data, launchers), and they hold its chips. So
-each worker leads a process group, and this process, in a session of its own, waits until the
-worker is gone; then it kills the group, and whatever carries MARK in its environment: what made a
-group of its own. Linux alone; elsewhere nothing is watched. Standard library alone: it runs as a
-file, and starts in some 20 ms.
+A killed process can't end its children (loaders of data, launchers, engine servers), and they hold
+its chips. So a process group that shall not outlive a process has a guard, in a session of its
+own: it waits until the process is gone, and kills the group, and whatever carries MARK in its
+environment: what made a group of its own. A worker leads such a group itself. Linux alone;
+elsewhere nothing is watched. Standard library alone: it runs as a file, and starts in some 20 ms.
 """
 
 from __future__ import annotations
@@ -30,20 +30,31 @@ def watch() -> None:
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     mark = f"{os.getpid()}-{secrets.token_hex(8)}"
+    _watched.append(_guard(os.getpid(), mark))
+    os.environ[MARK] = mark  # noqa: TID251 - the children inherit it
+
+
+def guard(group: int) -> subprocess.Popen[bytes] | None:
+    """Have a process group end with this process; end the guard before the number is free again.
+
+    `None` where the system can't do that.
+    """
+    return _guard(group, secrets.token_hex(8)) if hasattr(os, "pidfd_open") else None
+
+
+def _guard(group: int, mark: str) -> subprocess.Popen[bytes]:
     me = os.pidfd_open(os.getpid())  # means this process for ever, whoever gets its number
-    argv = [sys.executable, "-I", "-S", __file__, str(me), str(os.getpid()), mark]
-    _watched.append(
-        subprocess.Popen(  # noqa: S603 - this very file
-            argv,
+    try:
+        return subprocess.Popen(  # noqa: S603 - this very file
+            [sys.executable, "-I", "-S", __file__, str(me), str(group), mark],
             pass_fds=[me],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-    )
-    os.close(me)
-    os.environ[MARK] = mark  # noqa: TID251 - the children inherit it
+    finally:
+        os.close(me)
 
 
 def main(worker: int, group: int, mark: str) -> None:

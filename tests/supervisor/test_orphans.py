@@ -11,7 +11,7 @@ from orchestrator.supervisor.record import birth, wait
 
 WORKER = """
 import os, subprocess, sys, threading
-from orchestrator.adapters.raycluster import orphans
+from orchestrator.supervisor import orphans
 orphans.watch()
 orphans.watch()
 sleep = [sys.executable, "-c", "import threading; threading.Event().wait()"]
@@ -39,7 +39,7 @@ def test_the_children_of_a_killed_worker_end_with_it_and_so_does_who_waits_for_t
 
 
 def test_a_worker_leads_a_group_so_that_nobody_else_is_hit() -> None:
-    code = "import os; from orchestrator.adapters.raycluster import orphans; orphans.watch();"
+    code = "import os; from orchestrator.supervisor import orphans; orphans.watch();"
     code += "print(os.getpgrp() == os.getpid(), flush=True)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

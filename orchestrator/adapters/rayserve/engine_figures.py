@@ -1,0 +1,94 @@
+"""An engine server's own figures: read for what is decided by them, labelled for Prometheus."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from orchestrator.core.engines import MetricNames
+
+_SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(\{.*\})?\s+(\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How busy an engine is: requests, tokens that it has worked on ever, tokens it holds now.
+
+    `tokens` is `None` where the engine does not tell.
+    """
+
+    running: float = 0.0
+    waiting: float = 0.0
+    tokens: float | None = None
+    cache_used: float = 0.0
+    held: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    labels: Mapping[str, str]
+    value: float
+
+
+def read(text: str, names: MetricNames) -> Figures:
+    """Return what the figures in `text` say, which a server answered."""
+    samples: dict[str, list[_Sample]] = {}
+    for name, sample in _samples(text):
+        samples.setdefault(name, []).append(sample)
+
+    def total(name: str) -> float:
+        return math.fsum(sample.value for sample in samples.get(name, ()))
+
+    counters = [name for name in names.tokens if name in samples]
+    used = samples.get(names.cache_used, [])
+    mean = math.fsum(sample.value for sample in used) / len(used) if used else 0.0
+    size = math.fsum(_size(one, names.cache_labels) for one in samples.get(names.cache_size, ()))
+    return Figures(
+        running=total(names.running),
+        waiting=total(names.waiting),
+        tokens=math.fsum(map(total, counters)) if counters else None,
+        cache_used=mean,
+        held=mean * size,
+    )
+
+
+def labelled(text: str, labels: Mapping[str, str]) -> str:
+    """Return figures with `labels` before those of each sample."""
+    extra = ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels.items())
+    return "".join(f"{_with(line, extra)}\n" for line in text.splitlines())
+
+
+def _with(line: str, extra: str) -> str:
+    found = None if line.startswith("#") else _SAMPLE.match(line)
+    if found is None:
+        return line
+    own = (found[2] or "{}")[1:-1].strip(", ")
+    rest = line[found.end(2 if found[2] else 1) :]
+    return f"{found[1]}{{{extra}{',' if own else ''}{own}}}{rest}"
+
+
+def _samples(text: str) -> Iterator[tuple[str, _Sample]]:
+    for line in text.splitlines():
+        found = None if line.startswith("#") else _SAMPLE.match(line)
+        if found is None:
+            continue
+        try:
+            value = float(found[3])
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            yield found[1], _Sample(dict(_LABEL.findall(found[2] or "")), value)
+
+
+def _size(sample: _Sample, labels: tuple[str, ...]) -> float:
+    """Return the product of figures that stand in labels, or the value where none does."""
+    if not labels:
+        return sample.value
+    try:
+        return math.prod(float(sample.labels[name]) for name in labels)
+    except (KeyError, ValueError):  # not known yet
+        return 0.0

@@ -1,0 +1,111 @@
+"""An engine server as a process of its own, which ends with whoever started it.
+
+It leads a process group, in which all that it starts stays. A guard ends the group when this
+process dies; what is left of it when the server itself dies is ended here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from orchestrator.supervisor import orphans
+
+KEPT = 400  # last lines
+_POLL_SECONDS = 0.05
+_KILL_SECONDS = 5.0
+_DRAIN_SECONDS = 2.0
+# What an engine writes before the words of a line: its process, level, time, place in a source.
+_HEAD = re.compile(
+    r"^(?:\([^)]*\)\s*)?(?:\[?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\]?\s+)?"
+    r"(?:\[?\d[\d:./,TZ -]*\]?\s*)?(?:\[[^\]]*\]\s*)?"
+)
+_RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b(?:: .*|$)")
+_USAGE = re.compile(r"\S+: error: .+")
+# What is raised by those who wait for what has failed.
+_VICTIM = re.compile(r"[Ee]ngine core initialization failed|EngineDeadError|EngineCore failed")
+
+
+class EngineProcess:
+    """A running server: `argv` with `environment`, and what it printed last."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.lines: deque[str] = deque(maxlen=KEPT)
+        self._process = subprocess.Popen(  # noqa: S603 - the command that a config names
+            list(argv),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        self.pid = self._process.pid
+        self._guard = orphans.guard(self.pid)
+        self._reader = threading.Thread(target=self._read, name="engine-output", daemon=True)
+        self._reader.start()
+
+    @property
+    def status(self) -> int | None:
+        """With which status it ended; `None` while it runs."""
+        return self._process.poll()
+
+    def how_it_ended(self) -> str:
+        """Return how it ended, in words, with the line that says why."""
+        status = self._process.wait()
+        self._reader.join(_DRAIN_SECONDS)
+        ended = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        why = telling(list(self.lines))
+        return f"{ended}: {why}" if why else ended
+
+    def stop(self, grace: float) -> None:
+        """End it and all that it started: it has `grace` seconds. Safe to call twice."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace)
+        deadline = time.monotonic() + _KILL_SECONDS
+        while time.monotonic() < deadline and self._kill():
+            threading.Event().wait(_POLL_SECONDS)
+        self._reader.join(_DRAIN_SECONDS)
+        if self._guard is not None:
+            self._guard.terminate()
+            self._guard.wait()
+            self._guard = None
+
+    def _kill(self) -> bool:
+        """Kill its group; return whether any of it was left."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return False
+        self._process.poll()
+        return True
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None, "it is a pipe"  # noqa: S101
+        with self._process.stdout as lines:
+            for line in lines:
+                self.lines.append(line.rstrip("\n"))
+                sys.stdout.write(line)
+                sys.stdout.flush()
+
+
+def telling(lines: Sequence[str]) -> str:
+    """Return the line that says why an engine ended: the first that was raised in its last words.
+
+    Those who waited for what failed raise after it, and say less.
+    """
+    words = [_HEAD.sub("", line).strip() for line in lines]
+    raised = [line for line in words if _RAISED.match(line) or _USAGE.match(line)]
+    causes = [line for line in raised if not _VICTIM.search(line)]
+    return next(iter(causes or raised), next((line for line in reversed(words) if line), ""))

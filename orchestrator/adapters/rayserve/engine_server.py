@@ -1,0 +1,156 @@
+"""What runs beside an engine server: an actor that supervises it. Ray makes it on the pool.
+
+Requests go to the engine's own port, which is noted in the cluster's own store under the id of the
+replica. At the port that Serve gives it the actor tells whether the engine is ready, its figures
+with the labels of its place, and takes new weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.experimental import internal_kv
+
+from orchestrator.adapters.rayserve import engine_figures
+from orchestrator.adapters.rayserve.replica import Fetch
+from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
+from orchestrator.adapters.rayserve.supervision import FOREIGN, EngineStartError, Supervision
+from orchestrator.core.endpoints import Deployment
+from orchestrator.serving.asgi import (
+    Application,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    bearer,
+    body_of,
+    path_of,
+)
+
+_SPACE = b"orchestrator"
+_LONGEST_BODY = 65_536
+_DRAIN_SECONDS = 290.0  # Serve ends the actor after 300
+Reply: TypeAlias = tuple[int, tuple[bytes, bytes], str]
+_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+
+
+def address_of(replica: str) -> str:
+    """Return where the engine of a replica listens, by the replica's id; empty: not yet."""
+    told = internal_kv._internal_kv_get(_name(replica), namespace=_SPACE)  # noqa: SLF001 - Ray has no public one
+    return told.decode() if told else ""
+
+
+def _name(replica: str) -> bytes:
+    return f"engine/{replica}".encode()
+
+
+@serve.ingress()
+class EngineServer:
+    """One replica of an endpoint whose engine is a server."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, deployment: Deployment, fetch: Fetch, host: str
+    ) -> None:
+        """Start the engine, which listens on `host`, or on its node where that is empty."""
+        self._deployment = deployment
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        listening = host or ray.util.get_node_ip_address()
+        folder = await asyncio.to_thread(fetch, deployment)
+        self._supervision = Supervision(deployment, folder, listening)
+        try:
+            await asyncio.to_thread(self._supervision.start)
+        except BaseException:
+            await asyncio.to_thread(self._supervision.stop)
+            raise
+        internal_kv._internal_kv_put(  # noqa: SLF001 - as above
+            _name(self._replica), self._supervision.url.encode(), namespace=_SPACE
+        )
+
+    def reconfigure(self, config: object) -> None:
+        """Take the user config: it names the attempt to those who ask Serve, nothing more."""
+
+    def check_health(self) -> None:
+        """Raise when the engine can't serve: Serve then replaces the replica."""
+        if self._supervision.fault:
+            raise RuntimeError(self._supervision.fault)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what Serve scales by: requests pass nobody here."""
+        figures = self._supervision.figures
+        return {HELD: figures.held, RUNNING: figures.running + figures.waiting}
+
+    def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
+        """Return the application that answers for the supervisor, not for the engine."""
+        return Application(self._answer)
+
+    async def __del__(self) -> None:
+        """Let the engine answer what it was asked, then end it."""
+        supervision = getattr(self, "_supervision", None)
+        if supervision is None:
+            return
+        with suppress(RayError, ConnectionError, RuntimeError):
+            internal_kv._internal_kv_del(_name(self._replica), namespace=_SPACE)  # noqa: SLF001 - as above
+        if supervision.port and not supervision.fault:
+            await asyncio.to_thread(supervision.drain, _DRAIN_SECONDS)
+        await asyncio.to_thread(supervision.stop)
+
+    # --- HTTP ------------------------------------------------------------------------------------
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, kind, body = await self._reply(scope, receive)
+        await answer(send, status, body.encode(), [kind])
+
+    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+        path, fault = path_of(scope), self._supervision.fault
+        if path in {"/health", "/ready"}:
+            return _json(503 if fault else 200, {"status": fault or "ok"})
+        if not hmac.compare_digest(bearer(scope).encode(), self._deployment.token.encode()):
+            return _json(401, {"error": "only the gateway may ask a replica"})
+        if path == "/metrics":
+            return await asyncio.to_thread(self._metrics)
+        if path == "/internal/address":
+            return _json(200, {"url": self._supervision.url})
+        if path == "/internal/update" and scope["method"] == "POST":
+            return await self._update(await body_of(scope, receive, _LONGEST_BODY))
+        return _json(404, {"error": f"no {path!r} here"})
+
+    def _metrics(self) -> Reply:
+        one = self._deployment
+        labels = {
+            "endpoint": one.endpoint.name,
+            "revision": f"r{one.revision}",
+            "replica": self._replica,
+            "pool": one.pool.name,
+        }
+        try:
+            text = self._supervision.metrics()
+        except FOREIGN as error:
+            return _json(503, {"error": repr(error)})
+        return 200, _TEXT, engine_figures.labelled(text, labels)
+
+    async def _update(self, body: bytes) -> Reply:
+        """Take the weights of a folder of this node: `{"folder": ..., "version": ...}`."""
+        try:
+            asked = json.loads(body)
+            folder, version = Path(asked["folder"]), str(asked["version"])
+        except (ValueError, LookupError, TypeError) as error:
+            return _json(400, {"error": f"give folder and version: {error!r}"})
+        if not await asyncio.to_thread(folder.is_dir):
+            return _json(400, {"error": f"{str(folder)!r} is no folder of this node"})
+        try:
+            await asyncio.to_thread(self._supervision.update, folder, version)
+        except EngineStartError as error:
+            return _json(409, {"error": str(error)})
+        return _json(200, {"version": version})
+
+
+def _json(status: int, body: object) -> Reply:
+    return status, (b"content-type", b"application/json"), json.dumps(body)

@@ -1,0 +1,359 @@
+"""One engine server under supervision: started, asked until it is ready, watched, stopped.
+
+Nothing here knows Ray. Requests go to the engine's own port and pass nobody here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator.adapters.rayserve import engine_figures
+from orchestrator.adapters.rayserve.engine_figures import Figures
+from orchestrator.adapters.rayserve.engine_process import EngineProcess
+from orchestrator.adapters.rayserve.vitals import Vitals, wrong_in
+from orchestrator.core.endpoints import Deployment
+from orchestrator.core.engines import (
+    EngineSpec,
+    argv_of,
+    environment_of,
+    filled,
+    indivisible,
+    split_of,
+)
+
+_LOOK_SECONDS = 1.0
+_READY_SECONDS = 0.2
+_HEALTH_SECONDS = 10.0
+_UPDATE_SECONDS = 600.0
+_PORTS = 3  # tries, should somebody else take the port meanwhile
+_TAKEN = "ddress already in use"
+_PROBE = {"prompt": "1", "max_tokens": 1, "temperature": 0, "logprobs": 1}
+_TEXT = "The quick brown fox jumps over the lazy dog. 1 + 1 = 2"
+FOREIGN = (OSError, http.client.HTTPException, ValueError)
+
+
+class EngineStartError(RuntimeError):
+    """The engine server can't be started; the message says why by its own words."""
+
+
+class _StoppedError(Exception):
+    """It was stopped while it started."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    text: str
+
+
+class Supervision:
+    """An engine server and the thread that watches it.
+
+    Args:
+        deployment: What is served; its endpoint names an engine server.
+        folder: The model.
+        host: Address at which the engine listens.
+    """
+
+    def __init__(self, deployment: Deployment, folder: Path, host: str) -> None:
+        spec = deployment.endpoint.server
+        assert spec is not None, "the plan has its server"  # noqa: S101
+        self._spec: EngineSpec = spec
+        self._deployment = deployment
+        self._folder = folder
+        self._host = host
+        self._stopping = threading.Event()
+        self._changing = threading.Lock()
+        self._files = Path(tempfile.mkdtemp(prefix="engine-"))  # its user's alone
+        self._process: EngineProcess | None = None
+        self._watching: threading.Thread | None = None
+        self._probing: threading.Thread | None = None
+        self._vitals = Vitals(spec, time.monotonic())
+        self.port = 0
+        self.figures = Figures()
+
+    @property
+    def url(self) -> str:
+        """Base URL at which the engine answers."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def fault(self) -> str:
+        """Why it can't serve; empty while it can."""
+        return self._vitals.fault
+
+    # --- start -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the engine and wait until it answers; the endpoint's `ready` limits that.
+
+        Raises:
+            EngineStartError: It can't take the model, or ended; its last words say why.
+        """
+        self._check()
+        for tries_left in reversed(range(_PORTS)):
+            try:
+                self._start(_free_port(self._host))
+                break
+            except EngineStartError as error:
+                if _TAKEN not in str(error) or not tries_left:
+                    raise
+        self._watching = threading.Thread(target=self._watch, name="engine-watch", daemon=True)
+        self._watching.start()
+
+    def _check(self) -> None:
+        pool, options = self._deployment.pool, self._deployment.endpoint.engine_options
+        split = split_of(
+            self._spec, self._spec.given(pool, options), self._deployment.needs.devices
+        )
+        try:
+            config = json.loads((self._folder / "config.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return  # the engine says what it wants of a folder
+        for why in indivisible(config, split) if isinstance(config, dict) else ():
+            raise EngineStartError(f"{why}: set needs.devices to a number that divides it")
+
+    def _start(self, port: int) -> None:
+        if self._stopping.is_set():
+            raise EngineStartError("it was stopped")
+        self.port = port
+        places = {
+            "python": sys.executable,
+            "host": self._host,
+            "port": str(port),
+            "model": str(self._folder),
+            "name": self._deployment.endpoint.name,
+            "devices": str(max(self._deployment.needs.devices, 1)),
+            "files": str(self._files),
+        }
+        for name, text in self._spec.files.items():
+            file = self._files / name
+            file.touch(mode=0o600)
+            file.write_text(text.format(**places, key=self._deployment.token), "utf-8")
+        pool, endpoint = self._deployment.pool, self._deployment.endpoint
+        environment = {**os.environ, **environment_of(self._spec, pool, places)}  # noqa: TID251 - handed on
+        if self._spec.key_variable:
+            environment[self._spec.key_variable] = self._deployment.token
+        if endpoint.updates:
+            environment |= self._spec.update_environment
+        argv = argv_of(self._spec, pool, endpoint.engine_options, places)
+        self._say(f"starting {' '.join(argv)}")
+        try:
+            self._process = EngineProcess(argv, environment)
+        except OSError as error:
+            raise EngineStartError(f"{argv[0]!r} can't be started: {error}") from error
+        try:
+            self._await_ready(self._process)
+        except EngineStartError:
+            self._process.stop(0.0)
+            raise
+
+    def _await_ready(self, process: EngineProcess) -> None:
+        while not self._answers_ready():
+            if process.status is not None:
+                how = process.how_it_ended()
+                last = EngineStartError("it printed:\n" + "\n".join(process.lines))
+                raise EngineStartError(f"engine {self._spec.name!r} ended {how}") from last
+            if self._stopping.wait(_READY_SECONDS):
+                raise EngineStartError("it was stopped")
+        wrong = self._probe() if self._spec.probe else ""
+        if wrong:
+            raise EngineStartError(f"engine {self._spec.name!r} runs, but one token: {wrong}")
+        self._vitals = Vitals(self._spec, time.monotonic())
+        self._say(f"ready at {self.url}")
+
+    def _answers_ready(self) -> bool:
+        try:
+            return self._ask("GET", self._spec.ready, _HEALTH_SECONDS).status == 200  # noqa: PLR2004 - HTTP's
+        except FOREIGN:
+            return False
+
+    # --- health ----------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_LOOK_SECONDS):
+            with self._changing:
+                self._look()
+            if self.fault:
+                self._say(self.fault)
+                return
+
+    def _look(self) -> None:
+        assert self._process is not None, "it was started"  # noqa: S101
+        if self._process.status is not None:
+            self._vitals.ended(self._process.how_it_ended())
+            return
+        unwell = self._unwell()
+        if not unwell and self._spec.metrics:
+            self._read_figures()
+        now = time.monotonic()
+        self._vitals.looked(now, unwell, self.figures.tokens)
+        idle = self._probing is None or not self._probing.is_alive()
+        if idle and self._vitals.is_silent(now):
+            self._probing = threading.Thread(target=self._probe_once, daemon=True)
+            self._probing.start()
+
+    def _unwell(self) -> str:
+        try:
+            status = self._ask("GET", self._spec.health, _HEALTH_SECONDS).status
+        except FOREIGN as error:
+            return f"{self._spec.health} does not answer: {error!r}"
+        return "" if status == 200 else f"{self._spec.health} answers {status}"  # noqa: PLR2004 - HTTP's
+
+    def _read_figures(self) -> None:
+        try:
+            self.figures = engine_figures.read(self.metrics(), self._spec.figures)
+        except FOREIGN:
+            return  # its health is asked for by itself
+
+    def _probe_once(self) -> None:
+        began, vitals = time.monotonic(), self._vitals
+        wrong = self._probe()
+        vitals.probed(began, time.monotonic(), wrong)
+
+    def _probe(self) -> str:
+        """Ask for one token; return what is wrong."""
+        body = {"model": self._deployment.endpoint.name, **_PROBE}
+        try:
+            answer = self._ask("POST", self._spec.probe, self._spec.deadline, body)
+            if answer.status >= 500:  # noqa: PLR2004 - HTTP's
+                return f"it answers {answer.status}: {answer.text[:200]!r}"
+            return wrong_in(json.loads(answer.text)) if answer.status == 200 else ""  # noqa: PLR2004 - as above
+        except FOREIGN as error:
+            return f"no answer: {error!r}"
+
+    # --- what others ask for ---------------------------------------------------------------------
+
+    def metrics(self) -> str:
+        """Return the engine's figures as it tells them. Raises one of `FOREIGN`."""
+        return self._ask("GET", self._spec.metrics, _HEALTH_SECONDS).text
+
+    def update(self, folder: Path, version: str) -> None:
+        """Serve the weights of another folder from now on; blocks until they do.
+
+        An engine that takes them while it runs is asked to, and must answer otherwise than
+        before, by finite log-probabilities; else it is started anew, at the same port.
+
+        Raises:
+            EngineStartError: It does not take them; the old ones are served again.
+        """
+        with self._changing:
+            if (
+                self._deployment.endpoint.updates
+                and self._spec.update
+                and self._reload(folder, version)
+            ):
+                self._folder = folder
+                return
+            self._exchange(folder)
+
+    def _reload(self, folder: Path, version: str) -> bool:
+        """Have it read other weights while it runs; return whether it serves them rightly."""
+        before = self._scores()
+        places = {"folder": str(folder), "version": version}
+        for step in self._spec.update:
+            body = filled(step.body, places)
+            try:
+                answer = self._ask(step.method, step.path, _UPDATE_SECONDS, body)
+            except FOREIGN as error:
+                self._say(f"update: {step.path} does not answer: {error!r}")
+                return False
+            if answer.status >= 300:  # noqa: PLR2004 - HTTP's
+                self._say(f"update: {step.path} answers {answer.status}: {answer.text[:300]}")
+                return False
+        after = self._scores()
+        changed = bool(after) and after != before
+        if not changed:
+            self._say("update: it answers as before, or wrongly")
+        return changed
+
+    def _exchange(self, folder: Path) -> None:
+        """Start it anew with another folder; with the old one where it does not take that."""
+        old, self._folder = self._folder, folder
+        assert self._process is not None, "it was started"  # noqa: S101
+        self._process.stop(self._spec.grace)
+        try:
+            self._check()
+            self._start(self.port)
+        except EngineStartError:
+            self._folder = old
+            self._start(self.port)
+            raise
+
+    def _scores(self) -> list[float]:
+        """Return the log-probabilities of a fixed text; nothing where they can't be had."""
+        body = {
+            "model": self._deployment.endpoint.name,
+            "prompt": _TEXT,
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": 1,
+            "echo": True,
+        }
+        try:
+            answer = json.loads(self._ask("POST", self._spec.probe, _UPDATE_SECONDS, body).text)
+            if wrong_in(answer | {"choices": [_without_first(answer["choices"][0])]}):
+                return []
+            values = answer["choices"][0]["logprobs"]["token_logprobs"]
+        except (*FOREIGN, LookupError, TypeError):
+            return []
+        return [float(value) for value in values if value is not None]
+
+    def drain(self, seconds: float) -> None:
+        """Wait until nobody's request runs, so long at most."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self.fault:
+            self._read_figures()
+            if not self.figures.running and not self.figures.waiting:
+                return
+            threading.Event().wait(_LOOK_SECONDS / 2)
+
+    def stop(self) -> None:
+        """End the engine and all that it started. Safe to call twice."""
+        self._stopping.set()
+        with self._changing:
+            if self._process is not None:
+                self._process.stop(self._spec.grace)
+        shutil.rmtree(self._files, ignore_errors=True)
+
+    def _ask(self, method: str, path: str, seconds: float, body: object = None) -> _Answer:
+        """Ask the engine. Raises one of `FOREIGN`."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=seconds)
+        headers = {"Authorization": f"Bearer {self._deployment.token}"}
+        content = None if body is None else json.dumps(body)
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, content, headers)
+            answer = connection.getresponse()
+            return _Answer(answer.status, answer.read().decode(errors="replace"))
+        finally:
+            connection.close()
+
+    def _say(self, line: str) -> None:
+        print(f"supervisor: {line}", flush=True)  # noqa: T201 - the log of the replica
+
+
+def _without_first(choice: Mapping[str, object]) -> dict[str, object]:
+    """Return a choice without the log-probability of its first token, which has none."""
+    logprobs = choice["logprobs"]
+    assert isinstance(logprobs, Mapping), "they were asked for"  # noqa: S101
+    return {**choice, "logprobs": {"token_logprobs": logprobs["token_logprobs"][1:]}}
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as server:
+        return int(server.getsockname()[1])

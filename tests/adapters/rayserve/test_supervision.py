@@ -1,0 +1,236 @@
+"""An engine server under supervision: started, found broken, given new weights, wholly gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.rayserve.engine_process import telling
+from orchestrator.adapters.rayserve.supervision import EngineStartError, Supervision
+from orchestrator.core.emulation import Emulation
+from orchestrator.core.endpoints import Deployment
+from orchestrator.core.engines import EngineSpec, Maker, MetricNames, Parallel, UpdateStep
+from orchestrator.core.hardware import Pool
+from orchestrator.core.spec import Endpoint, Needs
+from orchestrator.supervisor.record import birth, wait
+from tests.build import accelerator
+from tests.build import deployment as built
+
+SERVER = Path(__file__).with_name("fake_server.py")
+SPEC = EngineSpec(
+    name="fake",
+    command=("{python}", str(SERVER), "{port}", "{model}", "{name}"),
+    key_variable="FAKE_KEY",
+    figures=MetricNames(running="running", waiting="waiting", tokens=("tokens",)),
+    parallel=Parallel(tensor="tp"),
+    update=(UpdateStep(path="/reload", body={"to": "{folder}"}),),
+    update_environment={"LIVE": "1"},
+    makers={"cpu": Maker()},
+    probe_seconds=0.5,
+    deadline=2.0,
+    grace=2.0,
+)
+SECONDS = 30.0
+
+pytestmark = pytest.mark.slow
+
+
+def deployment(mode: str, **more: object) -> Deployment:
+    spec = replace(SPEC, command=(*SPEC.command, mode))
+    endpoint = Endpoint(name="chat", engine="fake", server=spec)
+    pool = Pool(name="p", accelerator=accelerator(name="h800"), emulation=Emulation())
+    endpoint = replace(endpoint, **more)
+    plain = replace(built("chat"), token="secret", pool=pool, needs=Needs())  # noqa: S106 - a test's own
+    return replace(plain, endpoint=endpoint)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "v1"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def running(model: Path) -> Iterator[Supervision]:
+    supervision = Supervision(deployment("well", updates=True), model, "127.0.0.1")
+    supervision.start()
+    yield supervision
+    supervision.stop()
+
+
+def child_of(supervision: Supervision) -> int:
+    process = supervision._process
+    assert process is not None
+    assert wait(lambda: any(line.startswith("child ") for line in process.lines), SECONDS)
+    return int(next(line for line in process.lines if line.startswith("child ")).split()[1])
+
+
+def tell(supervision: Supervision, mode: str) -> None:
+    body = json.dumps(mode).encode()
+    urllib.request.urlopen(f"{supervision.url}/mode", body).close()  # noqa: S310 - our own
+
+
+def served(supervision: Supervision) -> str:
+    with urllib.request.urlopen(f"{supervision.url}/model") as answer:  # noqa: S310 - our own
+        return str(answer.read().decode())
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_running_engine_is_well_and_leaves_nothing_when_it_is_stopped(
+    running: Supervision,
+) -> None:
+    child = child_of(running)
+    assert running.fault == ""
+    assert wait(lambda: bool(running.figures.tokens), SECONDS), "its figures are read"
+    assert running._process is not None
+    server = running._process.pid
+    running.stop()
+    running.stop()
+    assert ended(server)
+    assert wait(lambda: ended(child), SECONDS)
+    assert not running._files.exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("sick", "/health answers 503, 3 times in a row"),
+        ("hanging", "asked for one token: no answer: "),
+        ("nan", "asked for one token: a log-probability is nan"),
+    ],
+)
+def test_an_engine_that_is_sick_hangs_or_computes_rubbish_is_found(
+    running: Supervision, mode: str, said: str
+) -> None:
+    tell(running, mode)
+    assert wait(lambda: bool(running.fault), SECONDS)
+    assert running.fault.startswith(f"engine 'fake' is broken: {said}")
+
+
+def test_the_death_of_its_process_is_found_and_what_it_left_is_ended(
+    running: Supervision,
+) -> None:
+    child = child_of(running)
+    assert running._process is not None
+    os.kill(running._process.pid, signal.SIGKILL)
+    assert wait(lambda: bool(running.fault), SECONDS)
+    assert "it ended by SIGKILL" in running.fault
+    running.stop()
+    assert wait(lambda: ended(child), SECONDS)
+
+
+def test_weights_are_taken_while_it_runs_and_it_is_started_anew_where_it_takes_none(
+    running: Supervision, model: Path, tmp_path: Path
+) -> None:
+    assert running._process is not None
+    before = running._process.pid
+    other = tmp_path / "v2"
+    other.mkdir()
+    running.update(other, "v2")
+    assert served(running) == str(other)
+    assert running._process.pid == before
+
+    tell(running, "nan")  # it then answers wrongly with what it read
+    running.update(model, "v1")
+    assert served(running) == str(model)
+    assert running._process.pid != before
+    assert running.fault == ""
+
+
+def test_weights_that_it_refuses_leave_the_old_ones_in_service(
+    running: Supervision, model: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "bad").touch()
+    tell(running, "nan")
+    with pytest.raises(EngineStartError, match="is no model"):
+        running.update(bad, "bad")
+    assert served(running) == str(model)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (
+            "oom",
+            "engine 'fake' ended with status 1: torch.OutOfMemoryError: CUDA out of memory",
+        ),
+        ("nan", "engine 'fake' runs, but one token: a log-probability is nan"),
+    ],
+)
+def test_a_start_that_fails_is_told_by_the_engine_s_own_words(
+    model: Path, mode: str, said: str
+) -> None:
+    supervision = Supervision(deployment(mode), model, "127.0.0.1")
+    with pytest.raises(EngineStartError) as raised:
+        supervision.start()
+    supervision.stop()
+    assert str(raised.value) == said
+    assert (mode == "oom") == ("See root cause above" in str(raised.value.__cause__))
+
+
+def test_a_model_that_can_not_be_spread_is_refused_before_anything_starts(model: Path) -> None:
+    (model / "config.json").write_text('{"num_attention_heads": 3}')
+    spread = replace(deployment("well"), needs=Needs(devices=2))
+    supervision = Supervision(spread, model, "127.0.0.1")
+    with pytest.raises(EngineStartError, match="3 attention heads can't be spread over 2 chips"):
+        supervision.start()
+    supervision.stop()
+
+
+CALLER = """
+import sys, threading
+from orchestrator.adapters.rayserve.engine_process import EngineProcess
+process = EngineProcess([sys.executable, *sys.argv[1:]], {"FAKE_KEY": "k"})
+print("server", process.pid, flush=True)
+threading.Event().wait()
+"""
+
+
+def test_an_engine_ends_with_a_killed_supervisor(model: Path) -> None:
+    command = [sys.executable, "-c", CALLER, str(SERVER), "0", str(model), "n", "well"]
+    caller = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert caller.stdout is not None
+    words = [caller.stdout.readline().split(), caller.stdout.readline().split()]
+    pids = [int(number) for _, number in words]
+    assert all(birth(pid) for pid in pids)
+    os.kill(caller.pid, signal.SIGKILL)
+    caller.wait(SECONDS)
+    assert wait(lambda: all(map(ended, pids)), SECONDS)
+    caller.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            [
+                "(EngineCore pid=3) ERROR 11-28 22:45:01 [core.py:866] ValueError: No free memory",
+                "(APIServer pid=1) RuntimeError: Engine core initialization failed. See above",
+            ],
+            "ValueError: No free memory",
+        ),
+        (["usage: api_server.py", "api_server.py: error: unrecognized arguments: --foo"], "api_"),
+        (["INFO hello", "it went away", ""], "it went away"),
+        ([], ""),
+    ],
+)
+def test_the_line_that_says_why_is_found_among_the_last(lines: list[str], said: str) -> None:
+    assert telling(lines).startswith(said)
