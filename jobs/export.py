@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.formats.choice import Choice, choose
@@ -53,7 +55,7 @@ def export(
     for name, sha256 in written.hashes.items():
         ctx.hashed(name, sha256)
     _describe(config, format, choice, ctx.output)
-    _accompany(source.path, max_tokens, ctx.output)
+    _accompany(source.path, config, max_tokens, ctx.output)
     counts = {name: prod(spec.shape) for name, spec in source.specs.items()}
     coded = 0 if format in PLAIN else sum(counts[name] for name in choice.coded)
     total = sum(counts.values())
@@ -74,14 +76,30 @@ def _describe(config: Any, form: str, choice: Choice, folder: Path) -> None:  # 
     config.save_pretrained(folder)
 
 
-def _accompany(source: Path, max_tokens: int, folder: Path) -> None:
-    """Write what an engine needs beside the weights."""
+def _accompany(source: Path, config: Any, max_tokens: int, folder: Path) -> None:  # noqa: ANN401 - as above
+    """Write what an engine needs beside the weights.
+
+    What the model says of its answers stays: all its ends of text, how its tokens are drawn.
+    """
     tokenizer = load_tokenizer(source)
-    GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_tokens,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    ).save_pretrained(folder)
+    file = source / GENERATION_CONFIG_NAME
+    own: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
+    ends = _several(own.get("eos_token_id")) or _several(getattr(config, "eos_token_id", None))
+    ends += [end for end in _several(tokenizer.eos_token_id) if end not in ends]
+    written = {
+        "do_sample": False,
+        "bos_token_id": tokenizer.bos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        **{name: value for name, value in own.items() if value is not None},
+        "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
+        "max_new_tokens": max_tokens,
+    }
+    text = json.dumps({name: value for name, value in written.items() if value is not None})
+    (folder / GENERATION_CONFIG_NAME).write_text(f"{text}\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
+
+
+def _several(ends: int | list[int] | None) -> list[int]:
+    if ends is None:
+        return []
+    return [ends] if isinstance(ends, int) else list(ends)

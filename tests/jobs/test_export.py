@@ -3,17 +3,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config
 
 from jobs.data.dataset import TOKENIZER_NAME
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.export import export
 from jobs.formats.schemes import SCHEMES
 from orchestrator.engine import Sampling
+from tests.jobs.engines.tiny_llama import HARDWARE
 from tests.jobs.local_context import LocalContext
 
 CHAT = [{"role": "user", "content": "What is 12 + 34?"}]
@@ -101,3 +103,20 @@ def test_an_unknown_format_is_refused_with_those_that_exist(
 ) -> None:
     with pytest.raises(ValueError, match="format='fp4' is none of bf16, fp32"):
         exported(tmp_path, undisturbed.output, format="fp4")
+
+
+def test_all_that_ends_an_answer_and_how_tokens_are_drawn_stays(
+    tmp_path: Path, undisturbed: LocalContext
+) -> None:
+    source = shutil.copytree(undisturbed.output, tmp_path / "source")
+    own = AutoTokenizer.from_pretrained(source).eos_token_id
+    given = {"eos_token_id": [5, own, 9], "temperature": 0.6, "top_p": 0.95, "do_sample": True}
+    (source / "generation_config.json").write_text(json.dumps(given))
+    folder = exported(tmp_path / "out", source).output
+    read = GenerationConfig.from_pretrained(folder)
+    assert read.eos_token_id == [5, own, 9]
+    assert (read.do_sample, read.temperature, read.top_p) == (True, 0.6, 0.95)
+    engine = EmbeddedEngine(folder, HARDWARE, threads=1)
+    assert engine._batch.weights.eos == {5, own, 9}
+    assert engine.defaults == {"temperature": 0.6, "top_p": 0.95, "max_tokens": 64}
+    engine.close()
