@@ -43,7 +43,7 @@ def budget(
 
 def free_bytes(device: str) -> int | None:
     """Return the bytes of memory that a device has free; `None` where it doesn't say."""
-    kind = torch.device(device).type
+    kind = device.partition(":")[0]
     if kind == "cpu":
         return min(int(psutil.virtual_memory().available), _free_of_container())
     module: Any = getattr(torch, kind, None)

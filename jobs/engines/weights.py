@@ -66,7 +66,7 @@ def computing(stored: torch.dtype, device: str) -> torch.dtype:
     A CPU without instructions for a type of 16 bits is some 7 times slower with it than with
     float32; what the CPU beside an accelerator has does not matter.
     """
-    if torch.device(device).type != "cpu":
+    if device.partition(":")[0] != "cpu":
         return stored
     able: Mapping[str, object] = torch.cpu.get_capabilities()
     wanted = {torch.bfloat16: ("avx512_bf16", "bf16"), torch.float16: ("avx512_fp16", "fp16")}

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, Mamba
 from jobs.engines.cache import SlotCache
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.forward import Forward
+from jobs.engines.weights import computing
 from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.tiny_llama import EOS, HARDWARE, save_tiny_llama
 
@@ -182,6 +183,7 @@ def test_weights_are_widened_where_the_cpu_can_not_compute_with_them(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
     engine = EmbeddedEngine(narrow, HARDWARE, threads=1)
     assert engine._model.dtype == expected
+    assert engine.types == {"stored": "bfloat16", "computed": str(expected).removeprefix("torch.")}
     assert len(asyncio.run(ask(engine, "hello", Sampling(max_tokens=4, temperature=0)))) == 4
     engine.close()
 
@@ -222,3 +224,13 @@ def test_a_model_with_a_recurrent_state_is_refused(folder: Path, tmp_path: Path)
     MambaForCausalLM(config).save_pretrained(other)
     with pytest.raises(ValueError, match="is not supported by this engine"):
         EmbeddedEngine(other, HARDWARE)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "npu:0", "privateuseone"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_an_accelerator_computes_in_the_stored_type_whatever_the_cpu_beside_it_can(
+    monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert computing(dtype, device) == dtype
+    assert computing(dtype, "cpu") == torch.float32
