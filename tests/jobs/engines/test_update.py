@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -229,3 +229,53 @@ def test_an_echo_takes_the_version_of_a_folder_that_is_there(tmp_path: Path) -> 
         "slots": SLOTS,
         "cache_used": 0.0,
     }
+
+
+def some(old: Path, new: Path, target: Path, names: Sequence[str]) -> Path:
+    """Write the tensors of `new` that have these names."""
+    target.mkdir()
+    tensors = load_file(new / WEIGHTS)
+    save_file({name: tensors[name] for name in names}, target / WEIGHTS)
+    return target
+
+
+def test_what_has_changed_since_a_version_makes_the_next_one(
+    engine: EmbeddedEngine, fresh: EmbeddedEngine, old: Path, new: Path, tmp_path: Path
+) -> None:
+    names = sorted(load_file(new / WEIGHTS))
+    engine.update(some(old, new, tmp_path / "a", names[:7]), "v2", base="v1")
+    assert engine.version == "v2"
+    mixed = load_file(old / WEIGHTS) | load_file(tmp_path / "a" / WEIGHTS)
+    whole = shutil.copytree(old, tmp_path / "whole")
+    save_file(mixed, whole / WEIGHTS, metadata={"format": "pt"})
+    other = EmbeddedEngine(whole, HARDWARE, threads=1)
+    assert greedy(engine) == greedy(other)
+    other.close()
+    engine.update(some(old, new, tmp_path / "b", names[7:]), "v3", base="v2")
+    assert greedy(engine) == greedy(fresh)
+
+
+@pytest.mark.parametrize(
+    ("change", "base", "told"),
+    [
+        (lambda t: t, "v0", "version 'v1' serves, not 'v0'"),
+        (lambda _: {"more": torch.ones(1)}, "v1", "a tensor that the model has not: more"),
+        (lambda _: {KEY: torch.ones(3, 3)}, "v1", r"has the shape \(3, 3\), not \(64, 64\)"),
+        (lambda t: {KEY: t[KEY] * torch.nan}, "v1", "values that are not finite"),
+        (None, "v1", "there is no model.safetensors in "),
+    ],
+)
+def test_a_change_that_does_not_fit_is_refused_and_the_old_weights_serve_on(
+    engine: EmbeddedEngine,
+    new: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None,
+    base: str,
+    told: str,
+) -> None:
+    before = greedy(engine)
+    if change is not None:
+        save_file(change(load_file(new / WEIGHTS)), tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=told):
+        engine.update(tmp_path, "v2", base=base)
+    assert (engine.version, greedy(engine)) == ("v1", before)
