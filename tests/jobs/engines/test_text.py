@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.engines.text import Detokenizer, StopFilter
+from jobs.engines.tokenizer import Tokenizer
+from tests.jobs.engines.tiny_llama import save_byte_tokenizer
 
 
 def decode_bytes(tokens: object) -> str:
@@ -41,3 +44,18 @@ def test_a_filter_passes_all_before_the_first_stop_string(
     assert not any(word in passed for word in stop)
     assert stopped == any(word in text for word in stop)
     assert stopped or passed == text
+
+
+@pytest.fixture(scope="module")
+def bytewise(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return Tokenizer(save_byte_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@given(st.text("a\ufffdé日🙂", max_size=12))
+def test_a_replacement_character_that_is_meant_is_a_character_like_others(
+    bytewise: Tokenizer, text: str
+) -> None:
+    detokenizer = Detokenizer(bytewise.decode, bytewise.bytes.__getitem__)
+    pieces = [detokenizer.add(token) for token in bytewise.encode(text)]
+    assert "".join(pieces) == text
+    assert all(piece == "" or piece in text for piece in pieces)
