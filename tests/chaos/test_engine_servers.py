@@ -50,7 +50,7 @@ def launch(workplace: Workplace, port: int, *more: str) -> None:
     done = workplace.run(
         "launch",
         "pipeline=smoke",
-        f"cluster.serve_port={port}",
+        f"gateway.port={port}",
         f"fleet.pools.ascend.python={PYTHON}",
         "fallbacks.serve=[]",
         f"{SERVE}.endpoint.engine=vllm",

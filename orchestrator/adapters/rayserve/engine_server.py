@@ -19,7 +19,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
-from orchestrator.adapters.rayserve import engine_figures
+from orchestrator.adapters.rayserve import chips, engine_figures
 from orchestrator.adapters.rayserve.replica import Fetch
 from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
 from orchestrator.adapters.rayserve.supervision import FOREIGN, EngineStartError, Supervision
@@ -63,6 +63,7 @@ class EngineServer:
         self._deployment = deployment
         self._replica = serve.get_replica_context().replica_id.unique_id
         listening = host or ray.util.get_node_ip_address()
+        chips.show(deployment)
         folder = await asyncio.to_thread(fetch, deployment)
         self._supervision = Supervision(deployment, folder, listening)
         try:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from ray import serve
 
+from orchestrator.adapters.rayserve import chips
 from orchestrator.adapters.rayserve.scaling import HELD
 from orchestrator.control.context import hardware_of
 from orchestrator.control.job_import import extend_path, load_job
@@ -53,6 +54,7 @@ class Replica:
         self._token = deployment.token
         self._version = version_of(deployment)
         self._clock = clock()
+        chips.show(deployment)
         self._engine = make_engine(deployment, fetch(deployment))
 
     def reconfigure(self, config: object) -> None:
