@@ -14,7 +14,7 @@ from orchestrator.core.endpoints import (
     EndpointLife,
     Revision,
     RevisionState,
-    TrafficMoved,
+    SharesMoved,
 )
 from orchestrator.core.errors import NotFoundError
 
@@ -26,14 +26,14 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
     if life.leading is None:
         served = ", ".join(n for n, one in store.endpoints().items() if one.shares) or "none"
         raise NotFoundError(f"no endpoint {args.endpoint!r} is served; served: {served}")
-    earlier = _there(life)
+    earlier = _ready(life)
     if earlier is not None:
         what = f"give all traffic of {life.name} to {earlier.name} on {earlier.pool}"
         return [Step(what, partial(_move, life, earlier))]
     before = life.before
     if before is None or before.deployment is None:
         raise NotFoundError(f"endpoint {life.name!r} has no revision before {life.leading.name}")
-    print(f"{before.name} is retired: its model is deployed anew on {before.pool}.")
+    print(f"{before.name} is {before.state}: its model is deployed anew on {before.pool}.")
     overrides = [f"roles.serve={before.pool}", *_at_once(before)]
     made = switch.run_of(life, before.number)
     way = switch.Way(unqualified=True)  # it has served there
@@ -42,17 +42,18 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
 
 def _move(life: EndpointLife, earlier: Revision) -> None:
     store = wiring.endpoint_store(wiring.home())
-    moved = TrafficMoved({earlier.number: WHOLE}, f"rolled back by {wiring.user()}")
+    moved = SharesMoved({earlier.number: WHOLE}, f"rolled back by {wiring.user()}")
     store.follow(life, [moved], wiring.clock().now())
     print(f"All traffic of {life.name} goes to {earlier.name} on {earlier.pool}.")
     wiring.follow_traffic(wiring.home(), store.endpoint(life.name))
 
 
-def _there(life: EndpointLife) -> Revision | None:
-    """Return the newest revision that is ready, and older than the newest that takes traffic."""
-    newest = max(life.shares)
-    ready = [r for r in life.live if r.state is RevisionState.READY and r.number < newest]
-    return ready[-1] if ready else None
+def _ready(life: EndpointLife) -> Revision | None:
+    """Return who led before, where it is ready; while a newer one is on its way, who leads now."""
+    leading, before = life.leading, life.before
+    if leading is not None and max(life.shares) > leading.number:
+        return leading
+    return before if before and before.state is RevisionState.READY else None
 
 
 def _at_once(revision: Revision) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.errors import TransitionError
@@ -25,7 +25,9 @@ class Deployment:
     """All that serving needs to know to deploy a model on a pool as an endpoint's revision.
 
     `token` is what the gateway shows to a replica: nobody else may ask one. `fallbacks` are the
-    pools to which it may be switched, in order, should its own be lost.
+    pools to which it may be switched, in order, should its own be lost. `cluster` is the identity
+    of the cluster that it runs on, and `home` that of the home that deployed it; both are empty
+    in what the first version has stored.
     """
 
     run: str
@@ -42,6 +44,8 @@ class Deployment:
     fallbacks: tuple[str, ...] = ()
     revision: int = 1
     token: str = ""
+    cluster: str = ""
+    home: str = ""
 
     @property
     def key(self) -> str:
@@ -56,7 +60,12 @@ class Deployment:
 
     @property
     def application(self) -> str:
-        """Name of the revision, unique over all endpoints."""
+        """Name of the revision on its cluster, unique over all homes that use that."""
+        return f"{self.home}-{self.name}" if self.home else self.name
+
+    @property
+    def name(self) -> str:
+        """Name of the revision as people read it: `chat.r3`."""
         return f"{self.endpoint.name}.r{self.revision}"
 
 
@@ -101,8 +110,32 @@ class RevisionReady:
 
 
 @dataclass(frozen=True, slots=True)
+class SharesMoved:
+    """Revisions share the traffic so, in percent; shadow and overflow stay what they are."""
+
+    shares: Mapping[int, int]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSet:
+    """Revision `number` gets copies that nobody reads; `None`: none does. Shares stay."""
+
+    number: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OverflowSet:
+    """Revision `number` gets what finds no room at the others; `None`: none does. Shares stay."""
+
+    number: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrafficMoved:
-    """Revisions share the traffic so, in percent.
+    """Shares, shadow and overflow at once, as the first version stored them.
 
     `shadow` gets copies that nobody reads; `overflow` gets what finds no room at the others.
     """
@@ -127,9 +160,10 @@ class RevisionRetired:
     reason: str
 
 
-EndpointEvent: TypeAlias = RevisionAdded | RevisionReady | TrafficMoved | RevisionRetired
+TrafficEvent: TypeAlias = SharesMoved | ShadowSet | OverflowSet | TrafficMoved
+EndpointEvent: TypeAlias = RevisionAdded | RevisionReady | TrafficEvent | RevisionRetired
 ENDPOINT_EVENTS: Mapping[str, type[EndpointEvent]] = MappingProxyType(
-    {kind.__name__: kind for kind in (RevisionAdded, RevisionReady, TrafficMoved, RevisionRetired)}
+    {kind.__name__: kind for kind in get_args(EndpointEvent)}
 )
 
 
@@ -233,7 +267,7 @@ def follow(life: EndpointLife, event: EndpointEvent, at: float) -> EndpointLife:
         after = _added(life, event, at)
     elif isinstance(event, RevisionReady):
         after = _turned(life, event.number, RevisionState.STARTING, RevisionState.READY)
-    elif isinstance(event, TrafficMoved):
+    elif isinstance(event, TrafficEvent):
         after = _moved(life, event, at)
     else:
         after = _retired(life, event)
@@ -251,18 +285,40 @@ def _added(life: EndpointLife, event: RevisionAdded, at: float) -> EndpointLife:
     return replace(life, revisions={**life.revisions, event.number: made})
 
 
-def _moved(life: EndpointLife, event: TrafficMoved, at: float) -> EndpointLife:
-    for number in event.named:
-        found = life.revisions.get(number)
-        if found is None or found.state is not RevisionState.READY:
-            state = found.state if found else "unknown"
+def _moved(life: EndpointLife, event: TrafficEvent, at: float) -> EndpointLife:
+    _check_ready(life, _named(event))
+    if isinstance(event, SharesMoved | TrafficMoved):
+        if sum(event.shares.values()) != WHOLE or min(event.shares.values()) < 0:
+            raise _unfit(life, f"shares {dict(event.shares)!r} are not {WHOLE} percent together")
+        shares = {number: share for number, share in event.shares.items() if share}
+        life = replace(life, shares=shares)
+    if isinstance(event, TrafficMoved):
+        life = replace(life, shadow=event.shadow, overflow=event.overflow)
+    elif isinstance(event, ShadowSet):
+        life = replace(life, shadow=event.number)
+    elif isinstance(event, OverflowSet):
+        life = replace(life, overflow=event.number)
+    elif life.shadow in life.shares:  # it is asked in earnest now, and needs no copies
+        life = replace(life, shadow=None)
+    move = Move(at=at, shares=life.shares, reason=event.reason, overflow=life.overflow)
+    return replace(life, moves=(*life.moves, move))
+
+
+def _named(event: TrafficEvent) -> tuple[int, ...]:
+    """Return all revisions that an event speaks of."""
+    if isinstance(event, SharesMoved):
+        return tuple(event.shares)
+    if isinstance(event, TrafficMoved):
+        return event.named
+    return () if event.number is None else (event.number,)
+
+
+def _check_ready(life: EndpointLife, numbers: tuple[int, ...]) -> None:
+    for number in numbers:
+        revision = life.revisions.get(number)
+        if revision is None or revision.state is not RevisionState.READY:
+            state = revision.state if revision else "unknown"
             raise _unfit(life, f"r{number} is {state}, and only ready revisions take traffic")
-    if sum(event.shares.values()) != WHOLE or any(share < 0 for share in event.shares.values()):
-        raise _unfit(life, f"shares {dict(event.shares)!r} are not {WHOLE} percent together")
-    shares = {number: share for number, share in event.shares.items() if share}
-    move = Move(at=at, shares=shares, reason=event.reason, overflow=event.overflow)
-    beside = {"shadow": event.shadow, "overflow": event.overflow}
-    return replace(life, shares=shares, moves=(*life.moves, move), **beside)  # type: ignore[arg-type]
 
 
 def _retired(life: EndpointLife, event: RevisionRetired) -> EndpointLife:

@@ -13,7 +13,8 @@ from orchestrator.core.endpoints import (
     EndpointLife,
     RevisionRetired,
     RevisionState,
-    TrafficMoved,
+    SharesMoved,
+    TrafficEvent,
 )
 from orchestrator.core.errors import ConflictError, ServingError, TransitionError
 from orchestrator.core.rollout import shares
@@ -41,8 +42,12 @@ class Revisions:
 
     def _retire_gone(self, name: str) -> None:
         life = self.life(name)
-        there = self._replicas.live()
-        gone = [r for r in life.live if r.deployment and r.deployment.application not in there]
+        live = self._replicas.live()
+        gone = [
+            revision
+            for revision in life.live
+            if (one := revision.deployment) and self.here(one) and one.application not in live
+        ]
         if len(gone) == len(life.live):
             end(self._store, life, "its cluster is gone", self._clock.now())
 
@@ -54,7 +59,7 @@ class Revisions:
                 this: look again, and decide anew.
         """
         decided = life
-        moving = any(isinstance(event, TrafficMoved) for event in events)
+        moving = any(isinstance(event, TrafficEvent) for event in events)
         for left in reversed(range(TRIES)):
             try:
                 return self._store.follow(life, events, self._clock.now())
@@ -68,25 +73,40 @@ class Revisions:
                 raise ConflictError(f"{error}; somebody else was first") from error
         return None
 
-    def note(self, made: Deployment) -> None:
+    def note(self, deployment: Deployment) -> None:
         """Note the replicas of a revision, so that requests find them at once."""
-        status = self._replicas.live().get(made.application)
-        self._store.note_replicas(made.endpoint.name, made.revision, status.urls if status else ())
+        status = self._replicas.live().get(deployment.application)
+        urls = status.urls if status else ()
+        self._store.note_replicas(deployment.endpoint.name, deployment.revision, urls)
+
+    def here(self, deployment: Deployment) -> bool:
+        """Return whether a revision was deployed on this cluster, as far as that was stored.
+
+        Raises:
+            ServingError: The cluster can't be reached.
+        """
+        return deployment.cluster in {"", self._replicas.cluster()}
 
     def unfinished(self, key: str) -> Iterator[Deployment]:
         """Yield the revisions that attempt `key` deployed, and that do not lead."""
         for life in self._store.endpoints().values():
             for revision in life.live:
-                made = revision.deployment
-                if made is not None and made.key == key and revision is not life.leading:
-                    yield made
+                deployment = revision.deployment
+                ours = deployment is not None and deployment.key == key
+                if deployment is not None and ours and revision is not life.leading:
+                    yield deployment
 
-    def retire(self, made: Deployment, reason: str) -> None:
-        """Take a revision out, and remove its replicas."""
-        _until_nobody_else(partial(self._take_out, made.endpoint.name, made.revision, reason))
-        self._store.note_replicas(made.endpoint.name, made.revision, ())
+    def retire(self, deployment: Deployment, reason: str) -> None:
+        """Take a revision out, and remove its replicas where they are on this cluster.
+
+        Those on another one are removed by the reconciler of that.
+        """
+        name, number = deployment.endpoint.name, deployment.revision
+        _until_nobody_else(partial(self._take_out, name, number, reason))
+        self._store.note_replicas(name, number, ())
         with suppress(ServingError):  # what is not there needs no removing
-            self._replicas.delete(made.application)
+            if self.here(deployment):
+                self._replicas.delete(deployment.application)
 
     def _take_out(self, name: str, number: int, reason: str) -> None:
         life = self.life(name)
@@ -102,20 +122,26 @@ class Revisions:
         else:
             _until_nobody_else(partial(self._take_out, name, number, reason))
 
-    def take_back(self, made: Deployment, old: Mapping[int, int], reason: str) -> None:
-        """Give its traffic to `old`, else to the others or to who led before; retire `made`."""
-        _until_nobody_else(partial(self._move_back, made, old, reason))
-        self.retire(made, reason)
+    def take_back(self, deployment: Deployment, old: Mapping[int, int], reason: str) -> None:
+        """Give its traffic to who of `old` is there, else to the others; retire `deployment`."""
+        _until_nobody_else(partial(self._move_back, deployment, old, reason))
+        self.retire(deployment, reason)
 
-    def _move_back(self, made: Deployment, old: Mapping[int, int], reason: str) -> None:
-        life = self.life(made.endpoint.name)
-        if life.shares.get(made.revision):
-            rest = {n: share for n, share in life.shares.items() if n != made.revision}
-            ready = life.before is not None and life.before.state is RevisionState.READY
-            earlier = {life.before.number: WHOLE} if life.before and ready else {}
-            back = old or (shares(0, made.revision, rest) if rest else earlier)
-            if back:
-                self.commit(life, TrafficMoved(back, f"back: {reason}"))
+    def _move_back(self, deployment: Deployment, old: Mapping[int, int], reason: str) -> None:
+        life, number = self.life(deployment.endpoint.name), deployment.revision
+        if not life.shares.get(number):
+            return
+        earlier = {life.before.number: WHOLE} if life.before else {}
+        for wanted in (old, life.shares, earlier):
+            ready = {
+                n: share
+                for n, share in wanted.items()
+                if n != number and share and life.revisions[n].state is RevisionState.READY
+            }
+            if ready:
+                back = {n: share for n, share in shares(0, number, ready).items() if share}
+                self.commit(life, SharesMoved(back, f"back: {reason}"))
+                return
 
 
 def _until_nobody_else(act: Callable[[], None]) -> None:
@@ -132,7 +158,7 @@ def end(store: EndpointStore, life: EndpointLife, reason: str, at: float) -> Non
     Their replicas are no concern of this: the reconciler removes them, where the cluster is there.
     """
     if len(life.shares) > 1 and life.leading is not None:
-        store.follow(life, [TrafficMoved({life.leading.number: WHOLE}, reason)], at)
+        store.follow(life, [SharesMoved({life.leading.number: WHOLE}, reason)], at)
         life = store.endpoint(life.name)
     order = sorted(life.live, key=lambda revision: revision.number in life.shares)
     if order:

@@ -2,7 +2,8 @@
 
 Whatever fails, the revision that led before serves all traffic, and the new one goes. Every move
 is committed to the store before anything is done about it. It works whenever it is polled and
-waits for nothing: `Replicas` do the deploying, the clock tells when a step is over.
+waits for nothing: `Replicas` do the deploying, the clock tells when a step is over. While the
+store is away a rollout stays where it is, and so does its way back; both are tried again.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from dataclasses import dataclass, replace
 from orchestrator.core.endpoints import (
     WHOLE,
     Deployment,
+    OverflowSet,
     RevisionAdded,
     RevisionReady,
-    TrafficMoved,
+    RevisionState,
+    ShadowSet,
+    SharesMoved,
+    TrafficEvent,
 )
-from orchestrator.core.errors import ConflictError, OrchestratorError, ServingError
+from orchestrator.core.errors import ConflictError, OrchestratorError, ServingError, StoreError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.rollout import Standing, Verdict, shares
 from orchestrator.endpoints.canary import SECONDS_BETWEEN_LOOKS, Canary
@@ -31,6 +36,8 @@ SECONDS_TO_ANSWER = 60.0
 READY = "it is ready, and gets traffic when somebody moves it"
 SECONDS_OF_DOUBT = 600.0  # without a verdict, until the old revision has it all again
 SECONDS_OF_GRACE = 2.0  # until every gateway has seen that a revision gets no traffic any more
+LEAST_PAUSE, MOST_PAUSE = 0.5, 15.0  # seconds, while the store is away
+TRIES_OF_A_CANCEL = 7  # over half a minute
 
 
 class _BackError(Exception):
@@ -42,12 +49,15 @@ class _Rollout:
     """A revision on its way; `step` counts its steps, -1 before the first.
 
     `doubted` is since when it gets copies alone, because its figures at a step were in doubt.
+    `back` is why it is on its way back. `pause` is how long the store has been let alone last,
+    until `wake`.
     """
 
-    made: Deployment
+    deployment: Deployment
     began: float
     added: bool = False
     asked: bool = False
+    deployed: bool = False
     ready: float | None = None
     old: Mapping[int, int] | None = None
     step: int = -1
@@ -56,25 +66,41 @@ class _Rollout:
     shadowed: bool = False
     canary: Canary | None = None
     doubted: float | None = None
+    back: tuple[str, FailureKind] | None = None
+    pause: float = 0.0
+    wake: float = -math.inf
 
     @property
     def name(self) -> str:
-        return self.made.endpoint.name
+        return self.deployment.endpoint.name
 
     @property
     def number(self) -> int:
-        return self.made.revision
+        return self.deployment.revision
+
+    @property
+    def pool(self) -> str:
+        return self.deployment.pool.name
 
 
 class Rollouts:
-    """Serving by revisions, over `replicas`, which deploys and removes one at a time."""
+    """Serving by revisions, over `replicas`, which deploys and removes one at a time.
+
+    `home` is the identity of the home whose revisions these are.
+    """
 
     def __init__(
-        self, replicas: Replicas, store: EndpointStore, traffic: Traffic, clock: Clock
+        self,
+        replicas: Replicas,
+        store: EndpointStore,
+        traffic: Traffic,
+        clock: Clock,
+        home: str = "",
     ) -> None:
         self._replicas, self._store = replicas, store
         self._traffic = traffic
         self._clock = clock
+        self._home = home
         self._revisions = Revisions(store, replicas, clock)
         self._rollouts: dict[str, _Rollout] = {}
 
@@ -87,18 +113,15 @@ class Rollouts:
     def poll(self, key: str) -> Sequence[Message]:
         """Go on with the rollout as far as can be without waiting."""
         rollout = self._rollouts.get(key)
-        if rollout is None:
+        if rollout is None or self._clock.monotonic() < rollout.wake:
             return ()
         if not rollout.added:
             return self._add(rollout)
         try:
-            said = self._deploying(rollout) if rollout.ready is None else self._moving(rollout)
-        except ConflictError:
-            said = []  # somebody else has moved the traffic: the next look sees it
-        except _BackError as error:
-            said = [Failed(self._take_back(rollout, str(error)))]
-        except OrchestratorError as error:
-            said = [Failed(self._take_back(rollout, str(error), FailureKind.SERVING))]
+            said = self._forward(rollout) if rollout.back is None else self._go_back(rollout)
+        except StoreError as error:
+            return self._rest(rollout, error)
+        rollout.pause = 0.0
         if said and isinstance(said[-1], Succeeded | Failed):
             del self._rollouts[key]
         return said
@@ -107,30 +130,62 @@ class Rollouts:
         """Give the rollout up: the old revision gets its traffic back, the new one goes.
 
         One that another process had started, whose controller is gone, is found in the store.
+
+        Raises:
+            StoreError: The store is away for long; the run's `resume` finds what is left.
         """
         rollout = self._rollouts.pop(key, None)
         self._replicas.cancel(key)
         if rollout is not None:
             if rollout.added:
-                self._take_back(rollout, "the rollout was cancelled")
+                self._surely_back(rollout, "the rollout was cancelled")
             return
-        for made in self._revisions.unfinished(key):
-            self._take_back(_Rollout(made, 0.0, added=True), "its rollout was given up")
+        for deployment in self._revisions.unfinished(key):
+            given_up = _Rollout(deployment, 0.0, added=True)
+            self._surely_back(given_up, "its rollout was given up")
+
+    def _forward(self, rollout: _Rollout) -> list[Message]:
+        try:
+            return self._deploying(rollout) if rollout.ready is None else self._moving(rollout)
+        except ConflictError:
+            return []  # somebody else has moved the traffic: the next look sees it
+        except StoreError:
+            raise
+        except _BackError as error:
+            rollout.back = str(error), FailureKind.ROLLED_BACK
+        except OrchestratorError as error:
+            rollout.back = str(error), FailureKind.SERVING
+        return self._go_back(rollout)
+
+    def _rest(self, rollout: _Rollout, error: StoreError) -> list[Message]:
+        """Let the store alone for a while, longer each time; tell of it the first time."""
+        first = not rollout.pause
+        rollout.pause = min(max(2.0 * rollout.pause, LEAST_PAUSE), MOST_PAUSE)
+        rollout.wake = self._clock.monotonic() + rollout.pause
+        name = rollout.deployment.name
+        return [LogLine(0, f"the rollout of {name} waits for the store: {error}")] if first else []
 
     def _add(self, rollout: _Rollout) -> list[Message]:
         """Add a revision, and ask for its replicas."""
         try:
             life = self._revisions.present(rollout.name)
-            number = life.next_number
-            made = replace(rollout.made, revision=number, token=secrets.token_hex(16))
-            self._revisions.commit(life, RevisionAdded(number, made))
+            deployment = replace(
+                rollout.deployment,
+                revision=life.next_number,
+                token=secrets.token_hex(16),
+                cluster=self._replicas.cluster(),
+                home=self._home,
+            )
+            self._revisions.commit(life, RevisionAdded(life.next_number, deployment))
         except ConflictError:
             return []  # somebody else has changed the endpoint at this moment: once more
+        except StoreError as error:
+            return self._rest(rollout, error)
         except OrchestratorError as error:
-            del self._rollouts[rollout.made.key]
-            pool = rollout.made.pool.name
-            return [Failed(Failure(kind=FailureKind.SERVING, evidence=str(error), pool=pool))]
-        rollout.made, rollout.added = made, True
+            del self._rollouts[rollout.deployment.key]
+            failure = Failure(kind=FailureKind.SERVING, evidence=str(error), pool=rollout.pool)
+            return [Failed(failure)]
+        rollout.deployment, rollout.added, rollout.pause = deployment, True, 0.0
         return []
 
     # --- until its replicas are there ----------------------------------------------------------
@@ -138,22 +193,30 @@ class Rollouts:
     def _deploying(self, rollout: _Rollout) -> list[Message]:
         if not rollout.asked:
             rollout.asked = True
-            self._replicas.start(rollout.made)
-        said = list(self._replicas.poll(rollout.made.key))
-        if not said or not isinstance(said[-1], Succeeded | Failed):
-            return said
-        last = said.pop()
-        if isinstance(last, Failed):
-            self._revisions.retire(rollout.made, last.failure.evidence)
-            return [*said, last]
-        rollout.ready = rollout.since = self._clock.monotonic()
+            self._replicas.start(rollout.deployment)
+        said: list[Message] = []
+        if not rollout.deployed:
+            said = list(self._replicas.poll(rollout.deployment.key))
+            if not said or not isinstance(said[-1], Succeeded | Failed):
+                return said
+            last = said.pop()
+            if isinstance(last, Failed):
+                self._revisions.retire(rollout.deployment, last.failure.evidence)
+                return [*said, last]
+            rollout.deployed = True
+        return [*said, *self._begin(rollout)]
+
+    def _begin(self, rollout: _Rollout) -> list[Message]:
+        """Commit that its replicas answer; again, where the store was away at the first time."""
         life = self._revisions.life(rollout.name)
+        if life.revisions[rollout.number].state is RevisionState.STARTING:
+            self._revisions.commit(life, RevisionReady(rollout.number))
+        self._revisions.note(rollout.deployment)
         rollout.old = dict(life.shares)
-        self._revisions.commit(life, RevisionReady(rollout.number))
-        self._revisions.note(rollout.made)
-        rollout.canary = Canary(self._traffic, self._store, life.leading, rollout.made)
+        rollout.canary = Canary(self._traffic, self._store, life.leading, rollout.deployment)
+        rollout.ready = rollout.since = self._clock.monotonic()
         seconds = rollout.ready - rollout.began
-        return [*said, LogLine(0, f"{rollout.made.application} is ready after {seconds:.1f} s")]
+        return [LogLine(0, f"{rollout.deployment.name} is ready after {seconds:.1f} s")]
 
     # --- the steps -----------------------------------------------------------------------------
 
@@ -171,8 +234,7 @@ class Rollouts:
 
     def _held(self, rollout: _Rollout, now: float) -> list[Message]:
         """Judge the new revision, and go on when it has been at this step for long enough."""
-        rules, canary = rollout.made.endpoint.rollout, rollout.canary
-        assert canary is not None, "it watches since it is ready"  # noqa: S101
+        rules, canary = rollout.deployment.endpoint.rollout, _canary(rollout)
         canary.probe(rules)
         verdict = canary.verdict(rules)
         if verdict.standing is Standing.WORSE:
@@ -186,88 +248,77 @@ class Rollouts:
             return self._doubt(rollout, verdict, now)
         if rollout.doubted is not None:
             return self._resume(rollout)
-        return self._finish(rollout) if last else self._next_step(rollout)
+        return self._finish(rollout) if last else self._next_step(rollout, rollout.step + 1)
 
     def _doubt(self, rollout: _Rollout, verdict: Verdict, now: float) -> list[Message]:
         """Wait for a verdict: on copies, which harm nobody, where figures speak against it."""
         since = rollout.since if rollout.doubted is None else rollout.doubted
-        if now - since > rollout.made.endpoint.rollout.hold + SECONDS_OF_DOUBT:
-            share = self._share(rollout)
-            raise _BackError(
-                f"at {share} %: no verdict after {now - since:.0f} s: {verdict.reason}"
-            )
+        if now - since > rollout.deployment.endpoint.rollout.hold + SECONDS_OF_DOUBT:
+            why = f"no verdict after {now - since:.0f} s: {verdict.reason}"
+            raise _BackError(f"at {self._share(rollout)} %: {why}")
         if not verdict.doubtful or rollout.doubted is not None or not self._share(rollout):
             return []
-        rollout.doubted = now
         reason = f"copies alone: {verdict.reason}"
-        return self._move(rollout, rollout.old or {}, reason, shadow=rollout.number)
+        back = SharesMoved(rollout.old or {}, reason)
+        said = self._move(rollout, back, ShadowSet(rollout.number, reason))
+        rollout.doubted = now
+        return said
 
     def _resume(self, rollout: _Rollout) -> list[Message]:
         """Give it the share of its step again: the doubt is gone."""
-        rollout.doubted = None
-        return self._step(rollout, f"r{rollout.number} answers as the old revision does")
+        return self._next_step(rollout, rollout.step)
 
     def _first_step(self, rollout: _Rollout) -> list[Message]:
-        rules = rollout.made.endpoint.rollout
+        rules = rollout.deployment.endpoint.rollout
         if not rollout.old:
+            said = self._move(rollout, SharesMoved({rollout.number: WHOLE}, "the first revision"))
             rollout.step, rollout.since = 0, self._clock.monotonic()
-            return self._move(rollout, {rollout.number: WHOLE}, "the first revision")
-        assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
-        why = rollout.canary.compare(rules)
+            return said
+        canary = _canary(rollout)
+        why = canary.compare(rules)
         if why:
             raise _BackError(why)
         if rules.overflow:
             return self._join(rollout)
-        if rules.shadow and not rollout.shadowed and not rollout.canary.alone:
+        if rules.shadow and not canary.alone:
             return self._shadow(rollout)
-        if rules.steps and rollout.canary.alone:
-            rollout.step = len(rules.steps) - 2  # nobody serves: all traffic at once
-        if rules.steps:
-            return self._next_step(rollout)
+        if rules.steps:  # where nobody serves, all traffic at once
+            return self._next_step(rollout, len(rules.steps) - 1 if canary.alone else 0)
         return self._done(rollout, READY)
 
     def _join(self, rollout: _Rollout) -> list[Message]:
         """Have it take what finds no room at the others."""
-        price = rollout.made.price
+        price = rollout.deployment.price
         at = "" if price is None else f", ${price:,.2f} an hour"
-        reason = f"overflow to r{rollout.number} on {rollout.made.pool.name}{at}"
-        moved = self._move(rollout, rollout.old or {}, reason, overflow=rollout.number)
+        reason = f"overflow to r{rollout.number} on {rollout.pool}{at}"
+        moved = self._move(rollout, OverflowSet(rollout.number, reason))
         return [*moved, *self._done(rollout, f"it takes what finds no room elsewhere{at}")]
 
     def _shadow(self, rollout: _Rollout) -> list[Message]:
         """Send it copies for one hold, before it gets any traffic."""
-        rollout.shadowed = True
+        _canary(rollout).begin()
+        said = self._move(rollout, ShadowSet(rollout.number, "shadow"))
+        rollout.shadowed, rollout.since = True, self._clock.monotonic()
+        return said
+
+    def _next_step(self, rollout: _Rollout, step: int) -> list[Message]:
+        """Give it the share of a step; nothing changes where that can't be committed."""
+        share = rollout.deployment.endpoint.rollout.steps[step]
+        wanted = shares(share, rollout.number, rollout.old or {})
+        _canary(rollout).begin()
+        reason = f"rollout of r{rollout.number} on {rollout.pool}"
+        said = self._move(rollout, SharesMoved(wanted, reason))
+        rollout.step, rollout.doubted = step, None
         rollout.since = self._clock.monotonic()
-        assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
-        rollout.canary.begin()
-        return self._move(rollout, rollout.old or {}, "shadow", shadow=rollout.number)
+        return said
 
-    def _next_step(self, rollout: _Rollout) -> list[Message]:
-        rollout.step += 1
-        return self._step(rollout, f"rollout of r{rollout.number} on {rollout.made.pool.name}")
-
-    def _step(self, rollout: _Rollout, reason: str) -> list[Message]:
-        rollout.since = self._clock.monotonic()
-        wanted = shares(self._share(rollout), rollout.number, rollout.old or {})
-        assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
-        rollout.canary.begin()
-        return self._move(rollout, wanted, reason)
-
-    def _move(
-        self,
-        rollout: _Rollout,
-        wanted: Mapping[int, int],
-        reason: str,
-        *,
-        shadow: int | None = None,
-        overflow: int | None = None,
-    ) -> list[Message]:
+    def _move(self, rollout: _Rollout, *events: TrafficEvent) -> list[Message]:
         life = self._revisions.life(rollout.name)
-        overflow = life.overflow if overflow is None else overflow
-        self._revisions.commit(life, TrafficMoved(wanted, reason, shadow, overflow))
+        self._revisions.commit(life, *events)
+        wanted = self._revisions.life(rollout.name).shares
         text = ", ".join(f"r{number} {share} %" for number, share in sorted(wanted.items()))
         share = {"rollout/share": float(wanted.get(rollout.number, 0))}
-        point = Points(rollout.step, share, self._clock.now())
+        point = Points(max(rollout.step, -1) + 1, share, self._clock.now())
         return [LogLine(0, f"traffic of {rollout.name!r}: {text}"), point]
 
     def _answering(self, rollout: _Rollout) -> list[Message]:
@@ -294,7 +345,7 @@ class Rollouts:
             "revision": float(rollout.number),
             **figures,
         }
-        text = f"{rollout.made.application} on {rollout.made.pool.name}: {what}"
+        text = f"{rollout.deployment.name} on {rollout.pool}: {what}"
         return [LogLine(0, text), Succeeded(None, metrics)]
 
     # --- back ----------------------------------------------------------------------------------
@@ -306,17 +357,41 @@ class Rollouts:
         return self._done(rollout, "somebody moved the traffic, which stays so")
 
     def _share(self, rollout: _Rollout) -> int:
-        steps = rollout.made.endpoint.rollout.steps
+        steps = rollout.deployment.endpoint.rollout.steps
         if not rollout.old:
             return WHOLE
         return steps[rollout.step] if rollout.step >= 0 and rollout.doubted is None else 0
+
+    def _go_back(self, rollout: _Rollout) -> list[Message]:
+        assert rollout.back is not None, "it is on its way back"  # noqa: S101
+        why, kind = rollout.back
+        return [Failed(self._take_back(rollout, why, kind))]
 
     def _take_back(
         self, rollout: _Rollout, why: str, kind: FailureKind = FailureKind.ROLLED_BACK
     ) -> Failure:
         """Give the traffic back to what led before, and remove the new revision."""
-        self._revisions.take_back(rollout.made, rollout.old or {}, why)
-        serves = ", ".join(f"r{number}" for number in rollout.old or ())
+        self._revisions.take_back(rollout.deployment, rollout.old or {}, why)
+        live = {revision.number for revision in self._revisions.life(rollout.name).live}
+        serves = ", ".join(f"r{number}" for number in rollout.old or () if number in live)
         rest = f"; {serves} serves on" if serves else ""
-        evidence = f"{rollout.made.application}: {why}{rest}"
-        return Failure(kind=kind, evidence=evidence, pool=rollout.made.pool.name)
+        evidence = f"{rollout.deployment.name}: {why}{rest}"
+        return Failure(kind=kind, evidence=evidence, pool=rollout.pool)
+
+    def _surely_back(self, rollout: _Rollout, why: str) -> None:
+        """Take it back though the store is away for a moment: nobody polls it any more."""
+        pause = LEAST_PAUSE
+        for _ in range(TRIES_OF_A_CANCEL - 1):
+            try:
+                self._take_back(rollout, why)
+            except StoreError:
+                self._clock.sleep(pause)
+                pause = min(2.0 * pause, MOST_PAUSE)
+            else:
+                return
+        self._take_back(rollout, why)
+
+
+def _canary(rollout: _Rollout) -> Canary:
+    assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
+    return rollout.canary

@@ -10,10 +10,13 @@ from orchestrator.core.endpoints import (
     EndpointEvent,
     EndpointLife,
     Outside,
+    OverflowSet,
     RevisionAdded,
     RevisionReady,
     RevisionRetired,
     RevisionState,
+    ShadowSet,
+    SharesMoved,
     TrafficMoved,
     follow,
 )
@@ -109,3 +112,30 @@ def test_whatever_happens_only_ready_revisions_share_the_whole(
         assert sum(found.shares.values()) in (0, 100)
         ready = {n for n, r in found.revisions.items() if r.state is RevisionState.READY}
         assert set(found.shares) <= ready
+
+
+def test_shares_shadow_and_overflow_change_one_at_a_time() -> None:
+    three = (*TWO, added(3), RevisionReady(3), OverflowSet(3, "help"), ShadowSet(2, "copies"))
+    moved = life(*three, SharesMoved({1: 100}, "by hand"))
+    assert (moved.shares, moved.shadow, moved.overflow) == ({1: 100}, 2, 3)
+    taken = follow(moved, ShadowSet(None, "enough"), 9.0)
+    assert (taken.shares, taken.shadow, taken.overflow) == ({1: 100}, None, 3)
+    alone = follow(taken, OverflowSet(None, "enough"), 9.0)
+    assert (alone.shadow, alone.overflow) == (None, None)
+    assert moved.helped_by(3) == 1
+
+
+def test_a_shadow_that_gets_a_share_is_no_shadow_any_more() -> None:
+    asked = life(*TWO, ShadowSet(2, "copies"), SharesMoved({1: 90, 2: 10}, "canary"))
+    assert asked.shadow is None
+
+
+def test_events_of_the_first_version_say_all_three_at_once() -> None:
+    old = life(*TWO, OverflowSet(2, "help"), TrafficMoved({1: 100}, "first"))
+    assert (old.shares, old.overflow) == ({1: 100}, None)
+
+
+@pytest.mark.parametrize("event", [ShadowSet(9, "x"), OverflowSet(9, "x"), SharesMoved({}, "x")])
+def test_a_change_of_traffic_that_does_not_fit_is_refused(event: EndpointEvent) -> None:
+    with pytest.raises(TransitionError):
+        life(*TWO, event)
