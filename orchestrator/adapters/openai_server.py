@@ -19,7 +19,7 @@ def models(address: str, token: str = "") -> Sequence[str] | None:
     """Return the models that the server lists; `None` where it answers, and lists none to us.
 
     Raises:
-        ServingError: Nobody answers at `address` as a server of HTTP does.
+        ServingError: Nobody answers at `address` as a server of HTTP does, or it wants a key.
     """
     url = f"{address.rstrip('/').removesuffix('/v1')}/v1/models"
     try:
@@ -30,6 +30,10 @@ def models(address: str, token: str = "") -> Sequence[str] | None:
             body = answer.read(LONGEST_ANSWER)
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
+            what = f"the server at {address!r} refuses {'the key' if token else 'who has none'}"
+            way_out = "--key-variable names the variable that holds its key"
+            raise ServingError(f"{what}; {way_out}") from error
         if error.code >= http.client.INTERNAL_SERVER_ERROR:
             raise ServingError(f"the server at {address!r} answers {error.code}") from error
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from urllib.parse import urlsplit
 
 from orchestrator import wiring
 from orchestrator.cli import arguments, endpoints, runs, switch
@@ -20,7 +21,7 @@ from orchestrator.core.endpoints import (
     Outside,
     RevisionAdded,
     RevisionReady,
-    TrafficMoved,
+    SharesMoved,
 )
 from orchestrator.core.errors import ConfigError, Problem
 
@@ -56,7 +57,7 @@ def _outside(args: argparse.Namespace) -> Sequence[Step]:
         names = ", ".join(known) or "none"
         print(f"It lists no model {model!r} (it has {names}): it gets no traffic by itself.")
     elif not life.shares:
-        events.append(TrafficMoved({number: WHOLE}, "the first revision"))
+        events.append(SharesMoved({number: WHOLE}, "the first revision"))
         what += ", and give it all traffic"
     return [Step(what, partial(_add, life, events))]
 
@@ -67,11 +68,24 @@ def _check(args: argparse.Namespace) -> None:
         what = f"{arguments.shown(args.name)} is no name of an endpoint"
         hint = f"a name matches {arguments.ENDPOINT.pattern}"
         problems.append(Problem("deploy", what, hint))
-    if not args.address.startswith(("http://", "https://")):
+    if not _is_address(args.address):
         what = f"{arguments.shown(args.address)} is no address of a server"
         problems.append(Problem("--address", what, "write http://HOST:PORT/v1"))
+    if args.key_variable and not wiring.variable(args.key_variable):
+        what = f"the environment variable {arguments.shown(args.key_variable)} is empty"
+        hint = "set it to the server's key here, and where `orchestrator up` starts the gateway"
+        problems.append(Problem("--key-variable", what, hint))
     if problems:
         raise ConfigError(problems)
+
+
+def _is_address(text: str) -> bool:
+    """Return whether it is http or https, with a host and, at most, a port that there can be."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _add(life: EndpointLife, events: Sequence[EndpointEvent]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 from orchestrator import session, wiring
@@ -176,13 +176,14 @@ def _source(name: str, overrides: Sequence[str]) -> tuple[Run, list[str]]:
     at = wiring.home()
     store = wiring.event_store(at)
     lives = wiring.endpoint_store(at).endpoints()
-    words = [_longer(word) for word in overrides]
-    if not words:
+    if not overrides:
         raise ConfigError([Problem("switch", "nothing is to change", "write pool=POOL")])
     if name in lives:
-        return run_of(lives[name]), words
+        made = run_of(lives[name])
+        return made, [_longer(word, made) for word in overrides]
     try:
-        return runs.load(store, store.header(name)), words
+        made = runs.load(store, store.header(name))
+        return made, [_longer(word, made) for word in overrides]
     except NotFoundError as error:
         served = ", ".join(sorted(n for n, life in lives.items() if life.shares)) or "none"
         raise NotFoundError(f"no endpoint {name!r} (served: {served}), and {error}") from None
@@ -202,5 +203,12 @@ def run_of(life: EndpointLife, number: int | None = None) -> Run:
     return runs.load(store, store.header(found.deployment.run))
 
 
-def _longer(word: str) -> str:
-    return f"roles.{Role.SERVE}={word.removeprefix('pool=')}" if word.startswith("pool=") else word
+def _longer(word: str, made: Run) -> str:
+    """Return an override in full: a pool serves, and `error_rate=1e-3` is of the rollout."""
+    key, equals, value = word.partition("=")
+    if key == "pool" and equals:
+        return f"roles.{Role.SERVE}={value}"
+    serving = [name for name, stage in made.stages.items() if stage.planned.stage.endpoint]
+    if key in {field.name for field in fields(Rollout)} and len(serving) == 1:
+        return f"pipeline.stages.{serving[0]}.endpoint.rollout.{word}"
+    return word

@@ -33,11 +33,14 @@ def test_servers_outside_are_revisions_that_share_traffic(within, far):
     back = within("rollback", "chat")
     assert back.stdout == f"All traffic of chat goes to r1 on {far[1]}.\n"
     (found,) = json.loads(within("endpoints", "--json").stdout)
-    assert (found["shares"], found["shadow"]) == ({"r1": 100}, None)
+    assert (found["shares"], found["shadow"], found["overflow"]) == ({"r1": 100}, "r2", "r2")
+    assert within("traffic", "chat", "shadow=none").returncode == 0
+    (found,) = json.loads(within("endpoints", "--json").stdout)
+    assert (found["shares"], found["shadow"], found["overflow"]) == ({"r1": 100}, None, "r2")
     assert within("undeploy", "chat", "r2").returncode == 0
     reasons = [move["reason"] for move in found["moves"]]
     assert reasons[0] == "the first revision"
-    assert reasons[-1].startswith("rolled back by ")
+    assert reasons[-2].startswith("rolled back by ")
     assert within("undeploy", "chat").stdout == "Endpoint chat answers no more.\n"
     assert "No endpoint is served" in within("endpoints").stdout
 
@@ -107,11 +110,37 @@ def test_a_server_that_does_not_answer_is_not_deployed(within):
     assert within("endpoints", "--json").stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("address", ["http://[::1", "http://a:99999", f"http://{'a' * 70}/v1"])
-def test_an_address_where_nothing_can_be_is_not_deployed(within, address):
-    done = within("deploy", "nope", "--address", address)
+def test_an_address_where_nothing_can_be_is_not_deployed(within):
+    done = within("deploy", "nope", "--address", f"http://{'a' * 70}/v1")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert done.stderr.startswith("error: no server answers at ")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "http://a:99999", "http://a:x/v1", "http://:80/v1", "ftp://a/v1"]
+)
+def test_what_is_no_address_is_refused_with_one_line(within, address):
+    done = within("deploy", "nope", "--address", address)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "is no address of a server; write http://HOST:PORT/v1" in done.stderr
+
+
+def test_a_key_that_is_empty_or_refused_is_told_before_anything_is_deployed(within):
+    with listing([], 401) as address:
+        done = within("deploy", "chat", "--address", address)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert "refuses who has none; --key-variable names the variable" in done.stderr
+        unset = within("deploy", "chat", "--address", address, "--key-variable", "NO_SUCH_KEY")
+    assert (unset.returncode, len(unset.stderr.splitlines())) == (2, 1)
+    assert "the environment variable 'NO_SUCH_KEY' is empty" in unset.stderr
+    assert within("endpoints", "--json").stdout.strip() == "[]"
+
+
+def test_a_rollback_goes_to_who_led_before_and_not_to_who_never_did(within, far):
+    for _ in range(3):
+        assert within("deploy", "chat", *far).returncode == 0
+    assert within("traffic", "chat", "r3=100").returncode == 0
+    assert within("rollback", "chat").stdout.startswith("All traffic of chat goes to r1 on")
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -124,9 +153,8 @@ def test_a_server_in_trouble_is_not_deployed(within, status):
     )
 
 
-@pytest.mark.parametrize("status", [401, 404])
-def test_a_server_that_lists_nothing_to_us_is_there(within, status):
-    with listing([], status) as address:
+def test_a_server_that_lists_nothing_is_there(within):
+    with listing([], 404) as address:
         assert within("deploy", "chat", "--address", address).returncode == 0
     (found,) = json.loads(within("endpoints", "--json").stdout)
     assert found["shares"] == {"r1": 100}

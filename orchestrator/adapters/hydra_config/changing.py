@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
-import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from orchestrator.adapters.hydra_config import weighing
+from orchestrator.adapters.hydra_config import overriding
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec import Json
@@ -15,6 +15,8 @@ from orchestrator.core.spec import Json
 
 def changed(config: Mapping[str, Json], overrides: Sequence[str]) -> Mapping[str, Json]:
     """Return `config`, composed before, with `KEY=VALUE` of `overrides` in place of what it says.
+
+    Values follow Hydra's grammar, as those of `launch` do: `1e-3` is a number.
 
     Raises:
         ConfigError: Something is no override, or names a place that is not there.
@@ -41,9 +43,10 @@ def _set(made: dict[str, Json], config: Mapping[str, Json], word: str) -> Proble
         hint = choices(path.partition(".")[0], config, "keys of the config")
         return Problem(path, "there is no such place in the run's config", hint)
     try:
-        fault = next(weighing.faults(text), None)
-        if fault is None:
-            holder[last] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+        override = OverridesParser.create().parse_override(f"value={text}")
+    except overriding.UNPARSED:
         return Problem(path, f"{shown(text)} is no value", "quote it")
-    return Problem(path, fault.what, fault.hint) if fault else None
+    if override.is_sweep_override():
+        return Problem(path, f"{shown(text)} has several values", "write a list as [a,b]")
+    holder[last] = override.value()
+    return None

@@ -22,14 +22,33 @@ def test_values_are_set_where_they_stand_and_the_original_stays() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("5", 5),
+        ("010", "010"),
+        ("true", True),
+        ("null", None),
+        ("[1e-3,a]", [0.001, "a"]),
+        ("'1e-3'", "1e-3"),
+        ("s3://bucket/a-b_c.d", "s3://bucket/a-b_c.d"),
+        ("{steps: [5, 100], hold: 1e2}", {"steps": [5, 100], "hold": 100.0}),
+    ],
+)
+def test_values_are_read_as_launch_reads_them(text: str, value: object) -> None:
+    assert changed(CONFIG, [f"roles.serve={text}"])["roles"] == {"serve": value}
+
+
+@pytest.mark.parametrize(
     ("word", "said"),
     [
         ("nvidia", "'nvidia' is no override; write KEY=VALUE"),
         ("rules.serve=nvidia", "rules.serve: there is no such place"),
         ("roles.serve.pool=nvidia", "roles.serve.pool: there is no such place"),
         ("roles.serve={", "roles.serve: '{' is no value"),
-        ("roles.serve=010", "roles.serve: '010' would be read to base 8"),
-        ("roles.serve=&a [*a]", "roles.serve: *a stands in what it stands for"),
+        ("roles.serve=&a [*a]", "roles.serve: '&a [*a]' is no value"),
+        ("roles.serve=a=b", "roles.serve: 'a=b' is no value; quote it"),
+        ("roles.serve=a,b", "roles.serve: 'a,b' has several values; write a list as [a,b]"),
         ("roles.serve=" + "9" * 5000, f"roles.serve: '{'9' * 80}'... (5000 characters) is no val"),
     ],
 )
