@@ -23,6 +23,13 @@ class FakeReplicas:
         self.asked: dict[str, Deployment] = {}
         self.cancelled: list[str] = []
         self.away = False
+        self.identity = "here"
+        self.state: dict[str, PoolState] = {}
+
+    def cluster(self) -> str:
+        if self.away:
+            raise ServingError("the cluster does not answer")
+        return self.identity
 
     def start(self, deployment: Deployment) -> None:
         self.asked[deployment.key] = deployment
@@ -42,6 +49,7 @@ class FakeReplicas:
         self.cancelled.append(key)
 
     def delete(self, name: str) -> None:
+        self.state.pop(name, None)
         if self.there.pop(name, None) is None:
             raise ServingError(f"no revision {name!r}")
 
@@ -50,7 +58,9 @@ class FakeReplicas:
             raise ServingError("the cluster does not answer")
         return {
             name: RevisionStatus(
-                pool=made.pool.name, state=PoolState.UP, urls=(f"http://{name}/{name}",)
+                pool=made.pool.name,
+                state=self.state.get(name, PoolState.UP),
+                urls=() if name in self.state else (f"http://{name}/{name}",),
             )
             for name, made in self.there.items()
         }
@@ -66,6 +76,8 @@ class MemoryEndpoints:
         self.keys: dict[str, ApiKey] = {}
         self.rules = KeyRules()
         self.key_reads = 0
+        self.wrong: dict[tuple[str, int], str] = {}
+        self.leases: dict[str, str] = {}
 
     def endpoint(self, name: str) -> EndpointLife:
         return self.lives.get(name, EndpointLife(name=name))
@@ -87,6 +99,18 @@ class MemoryEndpoints:
 
     def replicas(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
         return dict(self.noted)
+
+    def hold(self, cluster: str, holder: str, seconds: float) -> bool:
+        """Give the lease to who comes first, until a test takes it away."""
+        return self.leases.setdefault(cluster, holder) == holder
+
+    def note_trouble(self, endpoint: str, revision: int, reason: str) -> None:
+        self.wrong.pop((endpoint, revision), None)
+        if reason:
+            self.wrong[endpoint, revision] = reason
+
+    def troubles(self) -> Mapping[tuple[str, int], str]:
+        return dict(self.wrong)
 
     def note_asked(self, endpoint: str, at: float) -> None:
         self.last[endpoint] = at

@@ -73,8 +73,7 @@ def _in_progress() -> list[str]:
 def _served() -> list[str]:
     if not wiring.has_store(wiring.home()):
         return []
-    lives = wiring.endpoint_store(wiring.home()).endpoints()
-    return sorted(name for name, life in lives.items() if any(one.deployment for one in life.live))
+    return sorted(life.name for life in wiring.endpoints_here(wiring.home()))
 
 
 def _may(going: list[str], served: list[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator import wiring
 from orchestrator.cli import tables
@@ -30,6 +30,7 @@ COLUMNS = (
 RESTS = "resting"  # until somebody asks
 STARTS = str(RevisionState.STARTING)
 DOWN = "down"
+BROKEN = "broken"  # it is deployed anew, again and again
 WAY_OUT = "`orchestrator up` brings it back"
 
 
@@ -37,11 +38,18 @@ WAY_OUT = "`orchestrator up` brings it back"
 class Seen:
     """What is seen of the endpoints beside what their events tell.
 
-    `replicas` are those that were last known to answer; `outage` says what is not running.
+    `replicas` are those that were last known to answer; `outage` says what is not running, and
+    `troubles` why revisions have no replica.
     """
 
     replicas: Mapping[tuple[str, int], tuple[str, ...]]
     outage: wiring.Outage
+    troubles: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+    def trouble(self, life: EndpointLife, one: Revision) -> str:
+        """Return why a live revision has no replica, where that is known."""
+        live = one.state is not RevisionState.RETIRED and not self.urls(life, one)
+        return self.troubles.get((life.name, one.number), "") if live else ""
 
     def urls(self, life: EndpointLife, one: Revision) -> tuple[str, ...]:
         """Return the replicas of a revision that can answer."""
@@ -58,6 +66,8 @@ class Seen:
         made = one.deployment
         if self.down(one):
             return DOWN
+        if self.trouble(life, one):
+            return BROKEN
         if made is None or one.state is not RevisionState.READY or self.urls(life, one):
             return str(one.state)
         return STARTS if made.endpoint.idle is None else RESTS
@@ -87,7 +97,8 @@ def run(args: argparse.Namespace) -> Exit:
 
 def _seen() -> Seen:
     at = wiring.home()
-    return Seen(wiring.endpoint_store(at).replicas(), wiring.outage(at))
+    store = wiring.endpoint_store(at)
+    return Seen(store.replicas(), wiring.outage(at), store.troubles())
 
 
 def show(lives: Mapping[str, EndpointLife], *, everything: bool = False) -> None:
@@ -106,6 +117,11 @@ def show(lives: Mapping[str, EndpointLife], *, everything: bool = False) -> None
             out.print(f"\nNo OpenAI base URL: {error}", markup=False)
     for why in dict.fromkeys(filter(None, map(seen.unanswered, lives.values()))):
         out.print(f"\n[red]{DOWN}[/]: {why}; {WAY_OUT}")
+    for life in lives.values():
+        for one in life.live:
+            if seen.trouble(life, one):
+                out.print(f"\n[red]{BROKEN}[/]: {life.name}.{one.name}: ", end="")
+                out.print(seen.trouble(life, one), markup=False)
     commands = [
         ("To serve a model:", "orchestrator launch pipeline=r2"),
         ("To move one to another pool:", "orchestrator switch ENDPOINT pool=POOL"),
@@ -182,7 +198,7 @@ def _revision(life: EndpointLife, one: Revision, seen: Seen, told: Figures) -> d
     return {
         "revision": one.name,
         "state": seen.state(life, one),
-        "reason": seen.down(one) or one.reason,
+        "reason": seen.down(one) or seen.trouble(life, one) or one.reason,
         "pool": one.pool,
         "emulated": made.pool.emulated if made else False,
         "format": made.format if made else None,

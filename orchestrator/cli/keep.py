@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
@@ -14,9 +15,12 @@ from orchestrator.core.hardware import Role
 from orchestrator.endpoints.overflow import Overflow
 from orchestrator.endpoints.reconciler import Reconciler
 from orchestrator.endpoints.revisions import Revisions
+from orchestrator.supervisor import holder
 
 SECONDS_BETWEEN_LOOKS = 0.5
-_started: list[subprocess.Popen[bytes]] = []  # asked now and then whether they have ended
+
+# What was started for an endpoint, and what it is to do: waited for at each look.
+_started: list[tuple[subprocess.Popen[bytes], str, str]] = []
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -24,8 +28,14 @@ def run(args: argparse.Namespace) -> Exit:
     at, clock = wiring.home(), wiring.clock()
     wiring.running(at)  # which lets this process into a cluster of ours
     store = wiring.endpoint_store(at)
-    replicas = wiring.replicas(args.address)
-    reconciler = Reconciler(store, replicas, clock, _tell, _move)
+    replicas = wiring.replicas(at, args.address)
+    reconciler = Reconciler(
+        (store, replicas, clock),
+        _tell,
+        _move,
+        holder=holder.name(),
+        adopts=not wiring.shares_database(),
+    )
     revisions = Revisions(store, replicas, clock)
     traffic = wiring.traffic(at)
     overflow = Overflow(store, traffic, revisions, clock, _tell, _help)
@@ -34,6 +44,8 @@ def run(args: argparse.Namespace) -> Exit:
         looked = outcome(reconciler.reconcile, but=())
         if looked.error is not None:
             telling.failed("looks at endpoints were not possible", looked.error)
+        elif not reconciler.leads:
+            served = False
         elif looked.value:
             served = True
             telling.tell(
@@ -42,24 +54,38 @@ def run(args: argparse.Namespace) -> Exit:
         elif served:  # Serve itself goes with the last endpoint
             stopped = outcome(replicas.stop, but=())
             served = stopped.error is not None or not stopped.value
-        _started[:] = [process for process in _started if process.poll() is None]
+        for endpoint in _failed():
+            reconciler.move_failed(endpoint)
         clock.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _move(endpoint: str, pool: str) -> None:
     """Have the endpoint switched, by a run that is recorded as any other."""
-    _start("switch", endpoint, f"pool={pool}", "--no-qualify")  # nobody serves at this moment
+    # Nobody serves at this moment: it is no time to qualify.
+    _start(endpoint, "switch", endpoint, f"pool={pool}", "--no-qualify")
 
 
 def _help(leading: Deployment, pool: str) -> None:
     """Have the same deployed on another pool, as the overflow of its endpoint; likewise."""
     there = f"pipeline.stages.{leading.stage}.endpoint.rollout.overflow=true"
-    _start("deploy", leading.run, f"roles.{Role.SERVE}={pool}", there)
+    _start(leading.endpoint.name, "deploy", leading.run, f"roles.{Role.SERVE}={pool}", there)
 
 
-def _start(*words: str) -> None:
+def _start(endpoint: str, *words: str) -> None:
     argv = [sys.executable, "-m", "orchestrator", *words]
-    _started.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL))  # noqa: S603 - our own command
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
+    _started.append((process, endpoint, words[0]))
+
+
+def _failed() -> Iterator[str]:
+    """Yield the endpoints whose switch has failed, and forget what has ended."""
+    for ended in [one for one in _started if one[0].poll() is not None]:
+        _started.remove(ended)
+        process, endpoint, verb = ended
+        if process.returncode:
+            _tell(f"{verb} for {endpoint} ended with exit code {process.returncode}")
+            if verb == "switch":
+                yield endpoint
 
 
 def _tell(line: str) -> None:

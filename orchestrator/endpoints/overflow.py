@@ -58,11 +58,13 @@ class Overflow:
         """
         for life in self._store.endpoints().values():
             made = life.leading.deployment if life.leading else None
+            if made is None or not self._revisions.here(made):
+                continue  # another cluster's reconciler looks after it
             helper = _helper(life)
             try:
-                if made is not None and helper is not None:
+                if helper is not None:
                     self._use(life, made, helper)
-                elif made is not None and len(life.live) == 1:
+                elif len(life.live) == 1:
                     self._ask(life, made)
             except ServingError:
                 continue

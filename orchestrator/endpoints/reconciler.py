@@ -1,15 +1,19 @@
-"""Keep endpoints as the store says: replicas noted, lost ones deployed anew, retired ones removed.
+"""Keep the endpoints of one cluster as the store says.
 
-Those of an endpoint that nobody has asked for long are removed too, until somebody asks.
+Replicas that answer are noted, those that are lost or broken are deployed anew, retired ones
+removed. Those of an endpoint that nobody has asked for long are removed too, until somebody asks.
 
-It looks every moment and remembers nothing that the store doesn't: it may be killed and started
-again at any time. A cluster that does not answer changes nothing: replicas may live on without it.
+Of all reconcilers that see a store one holds the lease on a cluster, and touches only what was
+deployed on that; the others look on. It remembers nothing that the store doesn't but since when
+something is wrong: it may be killed and started again at any time. A cluster that does not answer
+changes nothing: replicas may live on without it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from orchestrator.core.endpoints import (
     Deployment,
@@ -17,174 +21,279 @@ from orchestrator.core.endpoints import (
     Revision,
     RevisionState,
 )
-from orchestrator.messages import Failed, RevisionStatus, Succeeded
+from orchestrator.messages import Failed, PoolState, RevisionStatus, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Replicas
 
 Tell = Callable[[str], None]
 Move = Callable[[str, str], None]
+Noted = Mapping[tuple[str, int], tuple[str, ...]]
+Live = Mapping[str, RevisionStatus]
+SECONDS_OF_A_LEASE = 6.0
+SECONDS_BETWEEN_RENEWALS = 2.0
 SECONDS_OF_A_LOSS = 20.0  # without a replica, until another pool takes over
 SECONDS_BETWEEN_MOVES = 300.0
+SECONDS_AFTER_A_FAILED_MOVE = 30.0
 SECONDS_OF_REST = 60.0  # after the last endpoint: what failed may be tried again
 SECONDS_TO_DEPLOY_ANEW = 5.0  # a revision that was added may not be deployed yet
+LEAST_BACKOFF, MOST_BACKOFF = 5.0, 300.0  # seconds between two deployments of what is broken
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What is wrong with a revision: since when, and when it may be deployed anew."""
+
+    since: float
+    due: float
+    tries: int = 0
 
 
 class Reconciler:
-    """Looks after all endpoints of a store; `tell` takes a line about what it did.
+    """Looks after the endpoints on the cluster of `replicas`; `tell` takes a line about it.
 
-    `move` is called with an endpoint and a pool to which that is to go: its own is lost.
+    `holder` names this process in the lease. `move` is called with an endpoint and a pool to
+    which that is to go: its own is lost. With `adopts` it also keeps what the first version has
+    stored, without a cluster: in a database that is one home's alone.
     """
 
     def __init__(
-        self, store: EndpointStore, replicas: Replicas, clock: Clock, tell: Tell, move: Move
+        self,
+        ports: tuple[EndpointStore, Replicas, Clock],
+        tell: Tell,
+        move: Move,
+        *,
+        holder: str = "",
+        adopts: bool = True,
     ) -> None:
-        self._store = store
-        self._replicas = replicas
-        self._clock = clock
+        self._store, self._replicas, self._clock = ports
         self._tell = tell
         self._move = move
+        self._holder, self._adopts = holder, adopts
+        self._renewed = -math.inf
         self._silent: dict[str, float] = {}
         self._moved: dict[str, float] = {}
+        self._failed_moves: dict[str, int] = {}
         self._restoring: dict[str, Deployment] = {}
-        self._missing: dict[str, float] = {}
+        self._troubles: dict[str, _Trouble] = {}
         self._kept: float | None = None
+        self._cluster = ""
+        self.leads = False
 
     def reconcile(self) -> bool:
         """Look once; return whether there is any endpoint to keep, or was a moment ago.
+
+        While another holds the lease nothing is done, and who asks may not end what serves.
 
         Raises:
             ServingError: The cluster does not answer.
             StoreError: The database does not answer.
         """
+        cluster = self._replicas.cluster()
+        if not self._holds(cluster):
+            return True
+        self._cluster = cluster
         lives = self._store.endpoints()
         live = self._replicas.live()
         noted = self._store.replicas()
-        resting = self._resting(lives)
-        awake = {name: life for name, life in lives.items() if name not in resting}
-        wanted = {r.deployment.application: r for r in _ours(awake) if r.deployment}
+        idle = self._idle(lives)
+        awake = {name: life for name, life in lives.items() if name not in idle}
+        wanted = {r.deployment.application: r for r in self._ours(awake) if r.deployment}
         for name, revision in wanted.items():
             self._keep(name, revision, live.get(name), noted)
-        for name in (live.keys() & _retired(lives)) - wanted.keys():  # never somebody else's
+        for name in (live.keys() & self._retired(lives)) - wanted.keys():
             self._tell(f"{name} is retired: removed")
             self._replicas.delete(name)
-        for life in resting.values():
+        for life in idle.values():
             self._scale_to_zero(life, live, noted)
         self._follow()
         for life in awake.values():
             self._watch(life, live)
         now = self._clock.monotonic()
-        if any(life.live for life in lives.values()):
+        if self._ours(lives):
             self._kept = now
         return self._kept is not None and now - self._kept < SECONDS_OF_REST
 
+    def move_failed(self, endpoint: str) -> None:
+        """Take notice that an endpoint could not be moved: the next pool is tried soon."""
+        self._failed_moves[endpoint] = self._failed_moves.get(endpoint, 0) + 1
+        again = self._clock.monotonic() - SECONDS_BETWEEN_MOVES + SECONDS_AFTER_A_FAILED_MOVE
+        self._moved[endpoint] = again
+
+    # --- what is ours --------------------------------------------------------------------------
+
+    def _holds(self, cluster: str) -> bool:
+        now = self._clock.monotonic()
+        if not self.leads or now - self._renewed >= SECONDS_BETWEEN_RENEWALS:
+            before = self.leads
+            self.leads = self._store.hold(cluster, self._holder, SECONDS_OF_A_LEASE)
+            self._renewed = now
+            if before and not self.leads:
+                self._tell(f"another reconciler looks after the endpoints of cluster {cluster}")
+        return self.leads
+
+    def _is_ours(self, revision: Revision | None) -> bool:
+        """Whether a revision was deployed on this cluster."""
+        deployment = revision.deployment if revision else None
+        if deployment is None:
+            return False
+        return deployment.cluster == self._cluster or (self._adopts and not deployment.cluster)
+
+    def _ours(self, lives: Mapping[str, EndpointLife]) -> list[Revision]:
+        return [r for life in lives.values() for r in life.live if self._is_ours(r)]
+
+    def _retired(self, lives: Mapping[str, EndpointLife]) -> set[str]:
+        """Return the names of the retired revisions of ours, never those of somebody else."""
+        revisions = (revision for life in lives.values() for revision in life.revisions.values())
+        return {
+            revision.deployment.application
+            for revision in revisions
+            if revision.deployment
+            and revision.state is RevisionState.RETIRED
+            and self._is_ours(revision)
+        }
+
+    # --- replicas ------------------------------------------------------------------------------
+
     def _keep(
-        self,
-        name: str,
-        revision: Revision,
-        status: RevisionStatus | None,
-        noted: Mapping[tuple[str, int], tuple[str, ...]],
+        self, name: str, revision: Revision, status: RevisionStatus | None, noted: Noted
     ) -> None:
-        made = revision.deployment
-        assert made is not None, "only those of ours are kept"  # noqa: S101
-        place = (made.endpoint.name, made.revision)
-        urls = status.urls if status else ()
-        if urls != noted.get(place, ()):
+        deployment = revision.deployment
+        assert deployment is not None, "only those of ours are kept"  # noqa: S101
+        place = (deployment.endpoint.name, deployment.revision)
+        urls = tuple(sorted(status.urls)) if status else ()
+        if urls != tuple(sorted(noted.get(place, ()))):
             self._store.note_replicas(*place, urls)
             self._tell(f"{name} has {len(urls)} replicas")
-        if status is not None or name in self._restoring:
-            self._missing.pop(name, None)
-        elif revision.state is RevisionState.READY:
-            self._restore(name, made)
+        if revision.state is not RevisionState.READY or name in self._restoring:
+            return
+        if urls or _rests_at_none(deployment, status):
+            self._mend(name, place)
+            return
+        trouble = self._trouble(name)
+        broken = status is not None and self._is_broken(deployment, status, trouble)
+        if self._clock.monotonic() < trouble.due:
+            return
+        if broken:
+            self._tell(f"{name} is broken: removed, and deployed anew")
+            self._store.note_trouble(*place, "its deployment is broken")
+            self._replicas.delete(name)
+        elif status is None:
+            self._restore(name, deployment, trouble)
 
-    def _resting(self, lives: Mapping[str, EndpointLife]) -> dict[str, EndpointLife]:
+    def _trouble(self, name: str) -> _Trouble:
+        now = self._clock.monotonic()
+        return self._troubles.setdefault(name, _Trouble(now, now + SECONDS_TO_DEPLOY_ANEW))
+
+    def _mend(self, name: str, place: tuple[str, int]) -> None:
+        if self._troubles.pop(name, None) is not None:
+            self._store.note_trouble(*place, "")
+
+    def _is_broken(
+        self, deployment: Deployment, status: RevisionStatus, trouble: _Trouble
+    ) -> bool:
+        """Whether a deployment that is there will have no replica by itself any more.
+
+        One whose replicas start has as long as they may take to be ready.
+        """
+        wait = SECONDS_OF_A_LOSS
+        if status.state is not PoolState.DOWN:
+            wait = max(deployment.endpoint.ready, 3 * SECONDS_OF_A_LOSS)
+        return self._clock.monotonic() - trouble.since >= wait
+
+    def _restore(self, name: str, deployment: Deployment, trouble: _Trouble) -> None:
+        """Deploy a revision anew that has been missing for a while; later each time."""
+        now = self._clock.monotonic()
+        trouble.tries += 1
+        pause = min(LEAST_BACKOFF * 2**trouble.tries, MOST_BACKOFF)
+        trouble.since, trouble.due = now, now + pause
+        self._tell(f"{name} is not on the cluster: deployed anew")
+        self._restoring[name] = deployment
+        self._replicas.start(deployment)
+
+    def _follow(self) -> None:
+        """Go on with what is being deployed anew."""
+        for name, deployment in list(self._restoring.items()):
+            for message in self._replicas.poll(deployment.key):
+                if isinstance(message, Succeeded | Failed):
+                    del self._restoring[name]
+                if isinstance(message, Failed):
+                    place = (deployment.endpoint.name, deployment.revision)
+                    self._tell(f"{name} can't be deployed: {message.failure.evidence}")
+                    self._store.note_trouble(*place, message.failure.evidence)
+
+    # --- idle endpoints ------------------------------------------------------------------------
+
+    def _idle(self, lives: Mapping[str, EndpointLife]) -> dict[str, EndpointLife]:
         asked, now = self._store.asked(), self._clock.now()
         return {
             name: life
             for name, life in lives.items()
-            if _rests(life, asked.get(name, 0.0), now) and not self._is_starting(life)
+            if self._is_ours(life.leading)
+            and _is_idle(life, asked.get(name, 0.0), now)
+            and not self._is_starting(life)
         }
 
     def _is_starting(self, life: EndpointLife) -> bool:
         """Whether it is being deployed at this moment; that is not broken off."""
         return any(r.deployment and r.deployment.application in self._restoring for r in life.live)
 
-    def _scale_to_zero(
-        self,
-        life: EndpointLife,
-        live: Mapping[str, RevisionStatus],
-        noted: Mapping[tuple[str, int], tuple[str, ...]],
-    ) -> None:
-        """Remove the replicas of an endpoint that rests; nobody is sent to them any more."""
-        made = life.live[0].deployment
-        assert made is not None, "only those of ours rest"  # noqa: S101
-        name, place = made.application, (life.name, made.revision)
+    def _scale_to_zero(self, life: EndpointLife, live: Live, noted: Noted) -> None:
+        """Remove the replicas of an idle endpoint; nobody is sent to them any more."""
+        deployment = life.live[0].deployment
+        assert deployment is not None, "only those of ours are idle"  # noqa: S101
+        name, place = deployment.application, (life.name, deployment.revision)
         self._silent.pop(life.name, None)
-        self._missing[name] = -math.inf  # deployed at once, when asked
+        self._troubles[name] = _Trouble(-math.inf, -math.inf)  # deployed at once, when asked
         if place in noted:
             self._store.note_replicas(*place, ())
         if name in live:
-            self._tell(f"{name} rests: nobody has asked for {made.endpoint.idle:g} s")
+            idle = deployment.endpoint.idle
+            self._tell(f"{name} is scaled to zero: nobody has asked for {idle:g} s")
             self._replicas.delete(name)
 
-    def _restore(self, name: str, made: Deployment) -> None:
-        """Deploy a revision anew that has been missing for a while."""
-        since = self._missing.setdefault(name, self._clock.monotonic())
-        if self._clock.monotonic() - since >= SECONDS_TO_DEPLOY_ANEW:
-            del self._missing[name]
-            self._tell(f"{name} is not on the cluster: deployed anew")
-            self._restoring[name] = made
-            self._replicas.start(made)
+    # --- pools that are lost -------------------------------------------------------------------
 
-    def _watch(self, life: EndpointLife, live: Mapping[str, RevisionStatus]) -> None:
+    def _watch(self, life: EndpointLife, live: Live) -> None:
         """Move an endpoint to its next pool when the revision that leads has lost its own."""
-        made = life.leading.deployment if life.leading else None
-        status = live.get(made.application) if made else None
-        if made is None or (status and status.urls):
+        if not self._is_ours(life.leading):
+            return
+        deployment = life.leading.deployment if life.leading else None
+        status = live.get(deployment.application) if deployment else None
+        if deployment is None or (status and (status.urls or _rests_at_none(deployment, status))):
             self._silent.pop(life.name, None)
+            self._failed_moves.pop(life.name, None)
             return
         now = self._clock.monotonic()
         silent = now - self._silent.setdefault(life.name, now)
         rested = now - self._moved.get(life.name, -math.inf) >= SECONDS_BETWEEN_MOVES
-        pool = _refuge(life, made)
-        if silent >= SECONDS_OF_A_LOSS and rested and pool:
+        pools = _refuges(life, deployment)
+        if silent >= SECONDS_OF_A_LOSS and rested and pools:
             self._moved[life.name] = now
-            lost = f"{made.application} has had no replica for {silent:.0f} s"
+            pool = pools[self._failed_moves.get(life.name, 0) % len(pools)]
+            lost = f"{deployment.name} has had no replica for {silent:.0f} s"
             self._tell(f"{lost}: {life.name} goes to pool {pool}")
             self._move(life.name, pool)
 
-    def _follow(self) -> None:
-        """Go on with what is being deployed anew."""
-        for name, made in list(self._restoring.items()):
-            for message in self._replicas.poll(made.key):
-                if isinstance(message, Succeeded | Failed):
-                    del self._restoring[name]
-                if isinstance(message, Failed):
-                    self._tell(f"{name} can't be deployed: {message.failure.evidence}")
+
+def _rests_at_none(deployment: Deployment, status: RevisionStatus | None) -> bool:
+    """Return whether it scales down to no replica, and has none by that."""
+    up = status is not None and status.state is PoolState.UP
+    return up and not deployment.endpoint.replicas
 
 
-def _refuge(life: EndpointLife, made: Deployment) -> str | None:
-    """Return the pool to go to: a fallback, or the one that the endpoint was switched from."""
-    earlier = (one.pool for one in reversed([*life.revisions.values()]) if one.deployment)
-    pools = (*made.fallbacks, *earlier)
-    return next((pool for pool in pools if pool != made.pool.name), None)
+def _refuges(life: EndpointLife, deployment: Deployment) -> tuple[str, ...]:
+    """Return the pools to go to: fallbacks, then those that the endpoint was switched from."""
+    earlier = (r.pool for r in reversed([*life.revisions.values()]) if r.deployment)
+    pools = dict.fromkeys((*deployment.fallbacks, *earlier))
+    return tuple(pool for pool in pools if pool != deployment.pool.name)
 
 
-def _retired(lives: Mapping[str, EndpointLife]) -> set[str]:
-    revisions = (revision for life in lives.values() for revision in life.revisions.values())
-    retired = (r for r in revisions if r.state is RevisionState.RETIRED)
-    return {revision.deployment.application for revision in retired if revision.deployment}
-
-
-def _ours(lives: Mapping[str, EndpointLife]) -> list[Revision]:
-    return [revision for life in lives.values() for revision in life.live if revision.deployment]
-
-
-def _rests(life: EndpointLife, asked: float, now: float) -> bool:
+def _is_idle(life: EndpointLife, asked: float, now: float) -> bool:
     """Return whether nobody has asked for so long that the replicas are to end.
 
     `asked` is when somebody last did, `now` the time, in seconds since the epoch. While there is
-    more than one revision the traffic is on its way to another, and none of them rests.
+    more than one revision the traffic is on its way to another, and none of them is idle.
     """
-    made = life.leading.deployment if life.leading else None
-    if made is None or made.endpoint.idle is None or len(life.live) > 1:
+    deployment = life.leading.deployment if life.leading else None
+    if deployment is None or deployment.endpoint.idle is None or len(life.live) > 1:
         return False
-    return now - max(asked, life.moves[-1].at) >= made.endpoint.idle
+    return now - max(asked, life.moves[-1].at) >= deployment.endpoint.idle

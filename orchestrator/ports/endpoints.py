@@ -32,12 +32,28 @@ class EndpointStore(KeyStore, Protocol):
         """
         ...
 
+    def hold(self, cluster: str, holder: str, seconds: float) -> bool:
+        """Take or renew the lease on the endpoints of a cluster; return whether `holder` has it.
+
+        Another's lease is taken over once that was not renewed for `seconds`, by the database's
+        clock.
+        """
+        ...
+
     def note_replicas(self, endpoint: str, revision: int, urls: Sequence[str]) -> None:
         """Make `urls` the replicas of a revision, instead of before; none is none."""
         ...
 
     def replicas(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
-        """Return the base URLs of the replicas that answer, by endpoint and revision."""
+        """Return the base URLs of the replicas that answer, sorted, by endpoint and revision."""
+        ...
+
+    def note_trouble(self, endpoint: str, revision: int, reason: str) -> None:
+        """Note why a revision has no replica, instead of before; an empty reason is none."""
+        ...
+
+    def troubles(self) -> Mapping[tuple[str, int], str]:
+        """Return why revisions have no replica, by endpoint and revision."""
         ...
 
     def note_asked(self, endpoint: str, at: float) -> None:

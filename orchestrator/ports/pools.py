@@ -120,6 +120,14 @@ class Job(Protocol):
 class Replicas(Serving, Protocol):
     """Where single revisions are deployed: what rollouts and the reconciler work with."""
 
+    def cluster(self) -> str:
+        """Return the identity of the cluster: no two have the same, wherever they are seen from.
+
+        Raises:
+            ServingError: It can't be reached.
+        """
+        ...
+
     def delete(self, name: str) -> None:
         """Take away what is live under this name; streams that are being answered end first.
 

@@ -165,6 +165,9 @@ class _Now(Collector):
         """Yield the gauges."""
         flying = GaugeMetricFamily("orchestrator_in_flight", "At a replica.", labels=_WHERE)
         there = GaugeMetricFamily("orchestrator_replicas", "Known replicas.", labels=_WHERE)
+        broken = GaugeMetricFamily(
+            "orchestrator_endpoint_broken", "Has traffic, and no replica.", labels=_WHERE
+        )
         share = GaugeMetricFamily("orchestrator_share", "Percent of traffic.", labels=_WHERE)
         queue = GaugeMetricFamily("orchestrator_queue", "Waiting.", labels=("endpoint",))
         waiting, taken = self._slots.waiting(), self._slots.taken
@@ -175,9 +178,11 @@ class _Now(Collector):
                 flying.add_metric(where, sum(taken.get(url, 0) for url in revision.urls))
                 there.add_metric(where, len(revision.urls))
                 share.add_metric(where, revision.share)
+                lost = revision.share and not revision.urls and not route.rests
+                broken.add_metric(where, float(bool(lost)))
         age = GaugeMetricFamily("orchestrator_routes_age_seconds", "Since the table was read.")
         age.add_metric((), self._routes.age())
-        yield from (flying, there, share, queue, age)
+        yield from (flying, there, share, broken, queue, age)
 
 
 def _escaped(text: str) -> str:

@@ -27,6 +27,7 @@ from orchestrator.wiring.adapters import (
 from orchestrator.wiring.endpoints import (
     Outage,
     endpoint_store,
+    endpoints_here,
     fetch_model,
     forget_endpoints,
     gateway_store,
@@ -35,6 +36,7 @@ from orchestrator.wiring.endpoints import (
     replicas,
     served_models,
     serving,
+    shares_database,
     traffic,
 )
 from orchestrator.wiring.home_folder import home, home_path, told
@@ -73,6 +75,7 @@ __all__ = [
     "cluster_address",
     "commit",
     "endpoint_store",
+    "endpoints_here",
     "event_store",
     "fetch_model",
     "find_cluster",
@@ -102,6 +105,7 @@ __all__ = [
     "served_models",
     "serving",
     "settings",
+    "shares_database",
     "start_cluster",
     "start_gateway",
     "start_reaper",

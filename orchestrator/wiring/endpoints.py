@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.endpoints import Deployment
+from orchestrator.core.endpoints import Deployment, EndpointLife
 from orchestrator.core.errors import NotFoundError, ServingError
 from orchestrator.core.settings import Settings
 from orchestrator.ports import EndpointStore, EventStore, GatewayStore, Serving, Traffic
@@ -40,14 +42,40 @@ def serving(found: Settings, at: Path, address: str) -> Serving:
         return NoServing()
     from orchestrator.endpoints.rollout import Rollouts
 
-    return Rollouts(replicas(address), endpoint_store(at), traffic(at), clock())
+    deployed = replicas(at, address)
+    return Rollouts(deployed, endpoint_store(at), traffic(at), clock(), home_id(at))
 
 
-def replicas(address: str) -> RayServing:
+def replicas(at: Path, address: str) -> RayServing:
     """Return what deploys single revisions on the cluster at `address`."""
+    from orchestrator.adapters.raycluster import service
     from orchestrator.adapters.rayserve import RayServing
 
-    return RayServing(address, fetch_model, clock)
+    ours = service.find(at)
+    managed = ours is not None and ours.address == address
+    return RayServing(address, fetch_model, clock, identity=managed_cluster(at) if managed else "")
+
+
+def shares_database() -> bool:
+    """Return whether the environment names a database, which other homes may use too."""
+    return bool(variable(DATABASE_VARIABLE))
+
+
+def home_id(at: Path) -> str:
+    """Return the identity of home `at`, which is made when it is first asked for."""
+    path = at / "id"
+    if not path.exists():
+        draft = at / f".id-{secrets.token_hex(4)}"
+        draft.write_text(secrets.token_hex(4))
+        with suppress(FileExistsError):  # somebody else was first: whole, or not there
+            path.hardlink_to(draft)
+        draft.unlink()
+    return path.read_text()
+
+
+def managed_cluster(at: Path) -> str:
+    """Return the identity of the cluster that home `at` starts, and may start again."""
+    return f"home-{home_id(at)}"
 
 
 def gateway_store(at: Path) -> GatewayStore:
@@ -124,21 +152,37 @@ def outage(at: Path) -> Outage:
     return Outage(ours=why, all=why)
 
 
+def endpoints_here(at: Path) -> Sequence[EndpointLife]:
+    """Return the endpoints whose live revisions all run on the cluster that home `at` starts."""
+    store, events = endpoint_store(at), event_store(at)
+    return [
+        life
+        for life in store.endpoints().values()
+        if life.live
+        and all(r.deployment and _is_managed(at, events, r.deployment) for r in life.live)
+    ]
+
+
 def forget_endpoints(at: Path, reason: str) -> None:
     """Retire all endpoints whose cluster, the one of home `at`, was stopped."""
     from orchestrator.endpoints.revisions import end
 
-    store, events = endpoint_store(at), event_store(at)
-    for life in store.endpoints().values():
-        made = [revision.deployment for revision in life.live]
-        if made and all(one is not None and _is_managed(events, one) for one in made):
-            end(store, life, reason, clock().now())
+    for life in endpoints_here(at):
+        end(endpoint_store(at), life, reason, clock().now())
 
 
-def _is_managed(events: EventStore, made: Deployment) -> bool:
-    """Return whether a deployment is on a cluster of ours, by the config of its run."""
+def _is_managed(at: Path, events: EventStore, deployment: Deployment) -> bool:
+    """Return whether a deployment is on the cluster that home `at` starts.
+
+    The first version did not store that: there it is known by the config of the run, and where
+    others share the database it is nobody's.
+    """
+    if deployment.cluster:
+        return deployment.cluster == managed_cluster(at)
+    if variable(DATABASE_VARIABLE):
+        return False
     try:
-        cluster = events.header(made.run).config.get("cluster")
+        cluster = events.header(deployment.run).config.get("cluster")
     except NotFoundError:
         return True
     return not (isinstance(cluster, Mapping) and cluster.get("address"))

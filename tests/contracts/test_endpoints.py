@@ -37,6 +37,9 @@ def test_replicas_are_those_that_were_noted_last(store: SqlEventStore) -> None: 
     store.note_replicas("chat", 2, ["http://c:1/chat.r2"])
     store.note_replicas("chat", 1, ["http://b:1/chat.r1"])
     store.note_replicas("chat", 2, [])
+    store.note_replicas("other", 1, ["http://b:1", "http://a:1"])
+    assert store.replicas().pop(("other", 1)) == ("http://a:1", "http://b:1")
+    store.note_replicas("other", 1, [])
     assert store.replicas() == {("chat", 1): ("http://b:1/chat.r1",)}
 
 
@@ -99,3 +102,22 @@ def test_when_somebody_asked_last_is_known(store: SqlEventStore) -> None:  # noq
     store.note_asked("chat", 5.5)
     store.note_asked("chat", 1_700_000_000.25)
     assert store.asked() == {"chat": 1_700_000_000.25}
+
+
+def test_of_two_who_want_a_cluster_one_holds_the_lease_until_it_is_old(
+    store: SqlEventStore,  # noqa: F811 - as above
+) -> None:
+    assert store.hold("a", "one", 60.0)
+    assert not store.hold("a", "two", 60.0)
+    assert store.hold("b", "two", 60.0)
+    assert store.hold("a", "one", 60.0), "renewed"
+    assert store.hold("a", "two", -1.0), "an old one is taken over"
+    assert not store.hold("a", "one", 60.0)
+
+
+def test_why_a_revision_has_no_replica_is_known_until_it_has(store: SqlEventStore) -> None:  # noqa: F811 - as above
+    store.note_trouble("chat", 1, "no kernel")
+    store.note_trouble("chat", 1, "no room")
+    assert store.troubles() == {("chat", 1): "no room"}
+    store.note_trouble("chat", 1, "")
+    assert store.troubles() == {}

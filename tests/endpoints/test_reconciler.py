@@ -9,6 +9,7 @@ import pytest
 from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionRetired, TrafficMoved
 from orchestrator.core.errors import ServingError
 from orchestrator.endpoints.reconciler import Reconciler
+from orchestrator.messages import PoolState
 from tests.build import deployment
 from tests.fakes import FakeClock
 from tests.serving_fakes import FakeReplicas, MemoryEndpoints
@@ -28,12 +29,16 @@ class Bench:
         self.replicas.there["chat.r1"] = self.made
         self.moved: list[tuple[str, str]] = []
         self.reconciler = Reconciler(
-            self.store,
-            self.replicas,
-            self.clock,
+            (self.store, self.replicas, self.clock),
             self.told.append,
             lambda *to: self.moved.append(to),
         )
+
+    def pass_time(self, seconds: int) -> None:
+        """Look once a second."""
+        for _ in range(seconds):
+            self.reconciler.reconcile()
+            self.clock.sleep(1.0)
 
 
 @pytest.fixture
@@ -139,8 +144,8 @@ def test_an_endpoint_that_nobody_asks_rests_until_somebody_does(sleeper: Bench) 
         assert sleeper.reconciler.reconcile()
         sleeper.clock.sleep(1.0)
     assert (sleeper.replicas.there, sleeper.store.replicas(), sleeper.moved) == ({}, {}, [])
-    assert [line for line in sleeper.told if "rests" in line] == [
-        "chat.r1 rests: nobody has asked for 100 s"
+    assert [line for line in sleeper.told if "zero" in line] == [
+        "chat.r1 is scaled to zero: nobody has asked for 100 s"
     ]
     sleeper.store.note_asked("chat", sleeper.clock.now())
     sleeper.reconciler.reconcile()
@@ -160,3 +165,43 @@ def test_who_is_asked_does_not_rest_and_neither_does_who_is_being_replaced(
     sleeper.clock.sleep(99.0)
     sleeper.reconciler.reconcile()
     assert "chat.r1" in sleeper.replicas.there
+
+
+@pytest.mark.parametrize(("state", "seconds"), [(PoolState.DOWN, 30), (PoolState.BUSY, 115)])
+def test_a_deployment_that_is_there_and_broken_is_deployed_anew_and_told(
+    bench: Bench, state: PoolState, seconds: int
+) -> None:
+    ready = replace(bench.made.endpoint, ready=100.0)
+    bench.made = replace(bench.made, fallbacks=(), endpoint=ready)
+    bench.store.lives.clear()
+    events = [RevisionAdded(1, bench.made), RevisionReady(1), TrafficMoved({1: 100}, "first")]
+    bench.store.follow(bench.store.endpoint("chat"), events, 1.0)
+    bench.replicas.state["chat.r1"] = state
+    bench.pass_time(seconds - 15)
+    assert bench.store.replicas() == {}
+    bench.pass_time(15)
+    assert "chat.r1 is broken: removed, and deployed anew" in bench.told
+    bench.pass_time(10)
+    assert bench.store.replicas() == {("chat", 1): ("http://chat.r1/chat.r1",)}
+    assert bench.store.troubles() == {}
+
+
+def test_what_stays_broken_is_tried_again_later_each_time_and_says_why(bench: Bench) -> None:
+    bench.replicas.there.clear()
+    bench.replicas.broken = {bench.made.pool.name}
+    bench.pass_time(600)
+    tries = [line for line in bench.told if "deployed anew" in line]
+    assert 4 <= len(tries) <= 7
+    assert bench.store.troubles() == {("chat", 1): "no kernel"}
+    bench.replicas.broken = set()
+    bench.pass_time(310)
+    assert bench.store.troubles() == {}
+
+
+def test_a_move_that_failed_is_tried_again_soon_and_to_the_next_pool(bench: Bench) -> None:
+    bench.replicas.there.clear()
+    bench.replicas.broken = {bench.made.pool.name}
+    bench.pass_time(25)
+    bench.reconciler.move_failed("chat")
+    bench.pass_time(40)
+    assert bench.moved == [("chat", "b"), ("chat", "c")]

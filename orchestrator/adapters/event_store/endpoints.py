@@ -10,9 +10,15 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.adapters.event_store import codec
+from orchestrator.adapters.event_store import codec, tables
 from orchestrator.adapters.event_store.database import Database
-from orchestrator.adapters.event_store.tables import asked, endpoint_events, replicas
+from orchestrator.adapters.event_store.tables import (
+    asked,
+    endpoint_events,
+    reconcilers,
+    replicas,
+    troubles,
+)
 from orchestrator.core.endpoints import ENDPOINT_EVENTS, EndpointEvent, EndpointLife, follow
 from orchestrator.core.errors import ConflictError
 
@@ -69,20 +75,47 @@ class Endpoints(Database):
                 message = f"endpoint {life.name!r} was changed by somebody else; look again"
                 raise ConflictError(message) from error
 
+    def hold(self, cluster: str, holder: str, seconds: float) -> bool:
+        """Take or renew the lease on the endpoints of a cluster; return whether `holder` has it.
+
+        It is judged by the database's clock. One from the future is that of a clock that was set.
+        """
+        now = tables.seconds_now(self._reader)
+        taken = self._insert(reconcilers).values(cluster=cluster, holder=holder, at=now)
+        free = func.abs(now - reconcilers.c.at) > seconds
+        taken = taken.on_conflict_do_update(
+            index_elements=["cluster"],
+            set_={"holder": holder, "at": now},
+            where=(reconcilers.c.holder == holder) | free,
+        )
+        with self._writing() as connection:
+            return bool(connection.execute(taken).rowcount)
+
     def note_replicas(self, endpoint: str, revision: int, urls: Sequence[str]) -> None:
         """Make `urls` the replicas of a revision, instead of before; none is none."""
-        place = {"endpoint": endpoint, "revision": revision}
+        if urls:
+            told = json.dumps(sorted(urls))
+            self._note(replicas, endpoint=endpoint, revision=revision, urls=told)
+            return
         mine = (replicas.c.endpoint == endpoint) & (replicas.c.revision == revision)
         with self._writing() as connection:
             connection.execute(delete(replicas).where(mine))
-            if urls:
-                connection.execute(replicas.insert(), {**place, "urls": json.dumps(list(urls))})
 
     def replicas(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
-        """Return the base URLs of the replicas that answer, by endpoint and revision."""
+        """Return the base URLs of the replicas that answer, sorted, by endpoint and revision."""
         with self._reading() as connection:
             rows = connection.execute(select(replicas)).all()
-        return {(row.endpoint, row.revision): tuple(json.loads(row.urls)) for row in rows}
+        return {(row.endpoint, row.revision): tuple(sorted(json.loads(row.urls))) for row in rows}
+
+    def note_trouble(self, endpoint: str, revision: int, reason: str) -> None:
+        """Note why a revision has no replica, instead of before; an empty reason is none."""
+        self._note(troubles, endpoint=endpoint, revision=revision, reason=reason)
+
+    def troubles(self) -> Mapping[tuple[str, int], str]:
+        """Return why revisions have no replica, by endpoint and revision."""
+        with self._reading() as connection:
+            rows = connection.execute(select(troubles).where(troubles.c.reason != "")).all()
+        return {(row.endpoint, row.revision): row.reason for row in rows}
 
     def note_asked(self, endpoint: str, at: float) -> None:
         """Note when somebody last asked an endpoint."""

@@ -28,6 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    literal_column,
     text,
 )
 from sqlalchemy.engine import URL, make_url
@@ -151,6 +152,22 @@ replicas = Table(
     Column("urls", Text, nullable=False),
 )
 
+troubles = Table(
+    "troubles",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+)
+
+reconcilers = Table(
+    "reconcilers",
+    metadata,
+    Column("cluster", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
 asked = Table(
     "asked",
     metadata,
@@ -271,6 +288,13 @@ def insert_for(engine: Engine) -> Callable[[Table], Any]:
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert
+
+
+def seconds_now(engine: Engine) -> Any:  # noqa: ANN401 - an expression of SQL
+    """Return the time of the database's own clock, in seconds since the epoch, as SQL."""
+    if engine.dialect.name == "postgresql":
+        return literal_column("extract(epoch from clock_timestamp())")
+    return literal_column("(julianday('now') - 2440587.5) * 86400.0")
 
 
 class BulkInsert:

@@ -23,11 +23,15 @@ class RayServing:
     """Revisions on the Ray cluster at `address`, each an application of Serve.
 
     `fetch` and `clock` are functions of a module: they run in the replicas. Where all nodes are on
-    this host, replicas listen on loopback alone.
+    this host, replicas listen on loopback alone. `identity` is that of a cluster which its home
+    starts again under the same one.
     """
 
-    def __init__(self, address: str, fetch: Fetch, clock: MakeClock) -> None:
+    def __init__(
+        self, address: str, fetch: Fetch, clock: MakeClock, *, identity: str = ""
+    ) -> None:
         self._address = address
+        self._identity = identity
         self._fetch = fetch
         self._clock = clock
         self._deploying: dict[str, Deploying] = {}
@@ -60,6 +64,20 @@ class RayServing:
             found = (state.applications() or {}).items()
             for name in [name for name, application in found if application.key == key]:
                 operations.remove(name)
+
+    def cluster(self) -> str:
+        """Return the identity of the cluster: that of a home's own one, else Ray's session.
+
+        Raises:
+            ServingError: The cluster can't be reached.
+        """
+        if self._identity:
+            return self._identity
+        self._join()
+        try:
+            return str(ray.get_runtime_context().get_session_name())
+        except FOREIGN as error:
+            raise ServingError(f"Ray at {self._address!r} does not answer: {error}") from error
 
     def delete(self, name: str) -> None:
         """Take a live revision away.

@@ -28,7 +28,12 @@ HERE = "127.0.0.1"
 ANYWHERE = "0.0.0.0"  # noqa: S104 - other nodes reach the replicas, which ask for a token
 _STOP_SECONDS = 30.0
 
-_STATES = {"RUNNING": PoolState.UP, "DEPLOYING": PoolState.BUSY, "DELETING": PoolState.BUSY}
+_STATES = {
+    "RUNNING": PoolState.UP,
+    "DEPLOYING": PoolState.BUSY,
+    "UNHEALTHY": PoolState.BUSY,  # Serve replaces its replicas
+    "DELETING": PoolState.BUSY,
+}
 
 
 @dataclass(frozen=True, slots=True)
