@@ -7,7 +7,6 @@ What breaks an attempt is a finding too: the pool is refused for it.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -100,7 +99,7 @@ def qualify(
     Raises:
         PlanError: The pool can't be used at all.
     """
-    made = hydra_config.changed(found.resolved, [*_words(pool, roles, depth, of)])
+    made = hydra_config.replaced(found.resolved, _words(pool, roles, depth, of))
     mine = replace(hydra_config.parse(_without_gang(made, roles)), overrides=found.overrides)
     mine = replace(mine, fleet=without_others(mine.fleet, mine.pipeline))
     final = _drive(mine, pool)
@@ -113,12 +112,12 @@ def qualify(
 
 def _words(
     pool: Pool, roles: Sequence[Role], depth: Depth, of: Mapping[str, Json]
-) -> Iterator[str]:
+) -> Iterator[tuple[str, Json]]:
     """Yield what the pipeline is changed by: where it runs, with how many, how thoroughly."""
     role, stages = roles[0], "pipeline.stages"
-    yield f"roles={json.dumps({role: pool.name})}"
-    yield "fallbacks={}"
-    yield f"tags.qualification={pool.name}"
+    yield "roles", {str(role): pool.name}
+    yield "fallbacks", {}
+    yield "tags.qualification", pool.name
     needs = {
         "nodes": {"workers": pool.nodes, "devices": pool.devices_per_node, "cpus": 1},
         "gang": {"workers": pool.devices, "devices": 1, "cpus": 1},
@@ -140,12 +139,12 @@ def _words(
         params["gang"] |= {"steps": QUICK_STEPS, "soak_seconds": 0.0}
     if depth.soak is not None:
         params["gang"]["soak_seconds"] = depth.soak
-    yield f"{stages}.nodes.limits.pending={json.dumps(depth.patience)}"
+    yield f"{stages}.nodes.limits.pending", depth.patience
     for stage in ("nodes", "gang"):
-        yield f"{stages}.{stage}.role={role}"
-        yield f"{stages}.{stage}.needs={json.dumps(needs[stage])}"
+        yield f"{stages}.{stage}.role", str(role)
+        yield f"{stages}.{stage}.needs", needs[stage]
         for key, value in {**of, **params[stage], "quick": depth.quick}.items():
-            yield f"{stages}.{stage}.params.{key}={json.dumps(value)}"
+            yield f"{stages}.{stage}.params.{key}", value
 
 
 def _without_gang(config: Mapping[str, Json], roles: Sequence[Role]) -> Mapping[str, Json]:

@@ -3,9 +3,19 @@
 `parse` takes what was composed before and needs no Hydra; the rest imports it when called.
 """
 
-from orchestrator.adapters.hydra_config.changing import changed
+from orchestrator.adapters.hydra_config.changing import changed, replaced
 from orchestrator.adapters.hydra_config.commands import compose, info, show, sweep, try_compose
 from orchestrator.adapters.hydra_config.completion import complete
 from orchestrator.adapters.hydra_config.parse import parse
 
-__all__ = ["changed", "complete", "compose", "info", "parse", "show", "sweep", "try_compose"]
+__all__ = [
+    "changed",
+    "complete",
+    "compose",
+    "info",
+    "parse",
+    "replaced",
+    "show",
+    "sweep",
+    "try_compose",
+]

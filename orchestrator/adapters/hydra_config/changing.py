@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
-from orchestrator.adapters.hydra_config import overriding
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec import Json
@@ -28,6 +25,19 @@ def changed(config: Mapping[str, Json], overrides: Sequence[str]) -> Mapping[str
     return made
 
 
+def replaced(config: Mapping[str, Json], values: Iterable[tuple[str, Json]]) -> Mapping[str, Json]:
+    """Return `config` with values of ours in place of what it says, by path.
+
+    Raises:
+        ConfigError: A path names a place that is not there.
+    """
+    made = deepcopy(dict(config))
+    problems = [one for path, value in values if (one := _put(made, config, path, value))]
+    if problems:
+        raise ConfigError(problems)
+    return made
+
+
 def _set(made: dict[str, Json], config: Mapping[str, Json], word: str) -> Problem | None:
     """Set one value; what is no key of its place, the parser will say."""
     path, equals, text = word.lstrip("+").partition("=")  # a key may be new in any case
@@ -35,6 +45,22 @@ def _set(made: dict[str, Json], config: Mapping[str, Json], word: str) -> Proble
         return Problem(
             "", f"{shown(word)} is no override", "write KEY=VALUE, as roles.serve=ascend"
         )
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from orchestrator.adapters.hydra_config.overriding import UNPARSED
+
+    try:
+        override = OverridesParser.create().parse_override(f"value={text}")
+    except UNPARSED:
+        return Problem(path, f"{shown(text)} is no value", "quote it")
+    if override.is_sweep_override():
+        return Problem(path, f"{shown(text)} has several values", "write a list as [a,b]")
+    return _put(made, config, path, override.value())
+
+
+def _put(
+    made: dict[str, Json], config: Mapping[str, Json], path: str, value: Json
+) -> Problem | None:
     *parents, last = path.split(".")
     holder: Json = made
     for part in parents:
@@ -42,11 +68,5 @@ def _set(made: dict[str, Json], config: Mapping[str, Json], word: str) -> Proble
     if not isinstance(holder, dict) or path.partition(".")[0] not in config:
         hint = choices(path.partition(".")[0], config, "keys of the config")
         return Problem(path, "there is no such place in the run's config", hint)
-    try:
-        override = OverridesParser.create().parse_override(f"value={text}")
-    except overriding.UNPARSED:
-        return Problem(path, f"{shown(text)} is no value", "quote it")
-    if override.is_sweep_override():
-        return Problem(path, f"{shown(text)} has several values", "write a list as [a,b]")
-    holder[last] = override.value()
+    holder[last] = value
     return None
