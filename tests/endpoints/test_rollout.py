@@ -2,91 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from orchestrator.core.endpoints import (
-    Deployment,
     RevisionAdded,
-    RevisionRetired,
     RevisionState,
-    SharesMoved,
     TrafficMoved,
 )
-from orchestrator.core.errors import StoreError
 from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import Rollout
-from orchestrator.core.rollout import Figures, Times
+from orchestrator.core.rollout import Figures
 from orchestrator.endpoints.revisions import end
 from orchestrator.endpoints.rollout import Rollouts
-from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
+from orchestrator.messages import Points, Succeeded
 from tests.build import deployment
-from tests.fakes import FakeClock
+from tests.endpoints.bench import EACH, FIRST, GOOD, RULES, Bench, failure
 from tests.interposed import Interposed
-from tests.serving_fakes import FakeReplicas, FakeTraffic, MemoryEndpoints
-
-RULES = Rollout(steps=(10, 50, 100), hold=10.0, requests=20)
-FIRST, EACH = (Times(100, seconds, ((10.0, 100.0),)) for seconds in (10.0, 1.0))
-GOOD = Figures(requests=100, statuses={200: 100.0}, first=FIRST, each=EACH)
-
-
-class Bench:
-    """Rollouts over fakes, driven until they end."""
-
-    def __init__(self, broken: tuple[str, ...] = ()) -> None:
-        self.clock = FakeClock(1000.0)
-        self.replicas = FakeReplicas(broken)
-        self.store = MemoryEndpoints()
-        self.traffic = FakeTraffic()
-        self.rollouts = self.again()
-
-    def again(self) -> Rollouts:
-        """Return rollouts as another controller sees them."""
-        return Rollouts(self.replicas, self.store, self.traffic, self.clock)
-
-    def asked(self, pool_name: str, attempt: int, rules: Rollout = RULES) -> Deployment:
-        made = deployment("chat", pool_name=pool_name, run=f"run-{attempt}")
-        return replace(made, endpoint=replace(made.endpoint, rollout=rules))
-
-    def go(self, asked: Deployment, seconds: float = 100.0) -> list[Message]:
-        """Start a rollout and drive it for so long, or to its end."""
-        self.rollouts.start(asked)
-        return self.on(asked, seconds)
-
-    def on(self, asked: Deployment, seconds: float = 100.0) -> list[Message]:
-        said: list[Message] = []
-        until = self.clock.now() + seconds
-        while self.clock.now() < until:
-            said += self.rollouts.poll(asked.key)
-            if said and isinstance(said[-1], Succeeded | Failed):
-                break
-            self.clock.sleep(0.5)
-        return said
-
-    @property
-    def shares(self) -> Mapping[int, int]:
-        return self.store.endpoint("chat").shares
-
-    @property
-    def states(self) -> dict[str, str]:
-        return {r.name: str(r.state) for r in self.store.endpoint("chat").revisions.values()}
-
-
-@pytest.fixture
-def bench() -> Bench:
-    """An endpoint whose first revision serves on pool `a`."""
-    made = Bench(broken=("broken",))
-    said = made.go(made.asked("a", 1))
-    assert isinstance(said[-1], Succeeded), said
-    return made
-
-
-def failure(said: list[Message]) -> tuple[FailureKind, str]:
-    assert isinstance(said[-1], Failed), said
-    return said[-1].failure.kind, said[-1].failure.evidence
 
 
 def test_the_first_revision_gets_all_traffic_once_the_gateway_knows_it(bench: Bench) -> None:
@@ -361,79 +294,3 @@ def test_one_that_is_to_help_must_answer_probes_as_the_others_do(bench: Bench) -
     kind, _ = failure(bench.go(bench.asked("b", 2, replace(RULES, overflow=True))))
     assert kind is FailureKind.ROLLED_BACK
     assert bench.store.endpoint("chat").overflow is None
-
-
-def test_a_rollout_survives_a_store_that_is_away(bench: Bench) -> None:
-    down: list[bool] = []
-
-    def away(*_: object) -> None:
-        if down:
-            raise StoreError("the database is away")
-
-    store = Interposed(bench.store, follow=away, endpoint=away)
-    bench.rollouts = Rollouts(bench.replicas, store, bench.traffic, bench.clock)  # type: ignore[arg-type]
-    bench.clock.at(1005.0, lambda: down.append(True))
-    bench.clock.at(1035.0, down.clear)
-    bench.clock.at(1050.0, lambda: down.append(True))
-    bench.clock.at(1070.0, down.clear)
-    said = bench.go(bench.asked("b", 2), 300.0)
-    assert isinstance(said[-1], Succeeded)
-    waits = [m.text for m in said if isinstance(m, LogLine) and "waits for the store" in m.text]
-    assert len(waits) == 2, "told once each time"
-
-
-def test_the_way_back_waits_for_the_store_too(bench: Bench) -> None:
-    down: list[bool] = []
-
-    def away(*_: object) -> None:
-        if down:
-            raise StoreError("the database is away")
-
-    store = Interposed(bench.store, follow=away)
-    bench.rollouts = Rollouts(bench.replicas, store, bench.traffic, bench.clock)  # type: ignore[arg-type]
-    asked = bench.asked("b", 2)
-    bench.go(asked, 12.0)
-    bench.traffic.status_of["chat.r2"] = 500
-    down.append(True)
-    assert not [m for m in bench.on(asked, 30.0) if isinstance(m, Failed)]
-    assert bench.shares == {1: 50, 2: 50}
-    down.clear()
-    kind, _ = failure(bench.on(asked, 30.0))
-    assert kind is FailureKind.ROLLED_BACK
-    assert bench.shares == {1: 100}
-    again = bench.asked("b", 3)
-    bench.traffic.status_of.clear()
-    bench.go(again, 12.0)
-    down.append(True)
-    bench.clock.at(bench.clock.monotonic() + 3.0, down.clear)
-    bench.rollouts.cancel(again.key)
-    assert bench.shares == {1: 100}
-
-
-def test_the_way_back_goes_to_who_is_there(bench: Bench) -> None:
-    """Who had the traffic before was retired meanwhile."""
-    first = bench.asked("b", 2, replace(RULES, steps=()))
-    bench.go(first)
-    life = bench.store.endpoint("chat")
-    bench.store.follow(life, [SharesMoved({1: 50, 2: 50}, "by ann")], 1.0)
-    asked = bench.asked("c", 3)
-    bench.go(asked, 5.0)
-    life = bench.store.endpoint("chat")
-    gone = [SharesMoved({2: 90, 3: 10}, "by ann"), RevisionRetired(1, "by ann")]
-    bench.store.follow(life, gone, 1.0)
-    bench.traffic.status_of["chat.r3"] = 500
-    kind, evidence = failure(bench.on(asked, 30.0))
-    assert kind is FailureKind.ROLLED_BACK
-    assert evidence.endswith("r2 serves on")
-    assert bench.shares == {2: 100}
-
-
-def test_a_rollout_and_its_way_back_keep_overflow_and_what_it_was_told(bench: Bench) -> None:
-    helper = bench.asked("h", 2, replace(RULES, overflow=True))
-    assert isinstance(bench.go(helper)[-1], Succeeded)
-    asked = bench.asked("b", 3)
-    bench.go(asked, 5.0)
-    bench.traffic.status_of["chat.r3"] = 500
-    failure(bench.on(asked, 30.0))
-    life = bench.store.endpoint("chat")
-    assert (life.shares, life.overflow) == ({1: 100}, 2)
