@@ -77,6 +77,14 @@ def bearer(scope: Scope) -> str:
     return token.strip().decode("latin-1") if kind.lower() == b"bearer" else ""
 
 
+def announced(scope: Scope, limit: int) -> int:
+    """Return how long a request says its body is; `limit` where it does not say."""
+    length = header(scope, b"content-length")
+    if length is not None:
+        return min(int(length), limit)
+    return limit if header(scope, b"transfer-encoding") is not None else 0
+
+
 async def body_of(scope: Scope, receive: Receive, limit: int) -> bytes:
     """Return the body of the request.
 

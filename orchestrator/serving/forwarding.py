@@ -1,24 +1,22 @@
 """A request on its way: to a replica, back to the client, and elsewhere when that fails.
 
-As long as the client has got nothing, a replica that fails is replaced: once where it may have
-begun to work, and for a few seconds where it could not even be reached. After that a failure is
-told in the stream. Bytes of a stream are handed on as they come, in whole events, unread.
+As long as the client has got nothing of an answer, a replica that fails is replaced: once where it
+may have begun to work, and for a few seconds where it could not even be reached. After that a
+failure is told in the stream. Bytes of a stream are handed on as they come, in whole events.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
 from time import perf_counter
 
-from pydantic_core import from_json
-from yarl import URL
-
 from orchestrator.serving.asgi import Headers
-from orchestrator.serving.encoding import encode
+from orchestrator.serving.breaker import Breaker
+from orchestrator.serving.budget import Budget
 from orchestrator.serving.errors import ApiError
-from orchestrator.serving.fair_queue import Share
+from orchestrator.serving.events import EventStream, is_aborted
+from orchestrator.serving.inbound import InboundRequest
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import Metrics, Tally
 from orchestrator.serving.response import DiscardedResponse, Response
@@ -28,52 +26,58 @@ from orchestrator.serving.upstream import (
     Broken,
     Exchange,
     Exhausted,
-    Sent,
     Unreachable,
     Upstream,
     address_of,
 )
 
-_USED = re.compile(rb'"(prompt|completion)_tokens"\s*:\s*(\d+)')
+_USED = re.compile(rb'"(prompt|input|completion|output)_tokens"\s*:\s*(\d+)')
 _TAIL = 1024  # bytes that hold the usage of an answer, in those of ours
-_DONE = b"data: [DONE]\n\n"
 _STREAM = "text/event-stream"
+_KEPT = frozenset({"content-type", "content-encoding", "retry-after"})
 # What a replica never answers to the gateway's own request: it is another one, or going.
 _ASTRAY = frozenset({401, 403, 404, 405, 408})
+_UNKNOWN_ROUTE = frozenset({404, 405})  # but for a path that this gateway does not know either
 _FAILED = 500
-
-
-_ANYBODY = Share()
-
-
-@dataclass(frozen=True, slots=True)
-class InboundRequest:
-    """A checked request. `client` keeps it on a revision and replica; `share` decides its turn."""
-
-    endpoint: str
-    path: str
-    body: bytes
-    client: str = ""
-    share: Share = _ANYBODY
+_OWN_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/predict"})
 
 
 class _Failure(Exception):  # noqa: N818 - a value that travels up
-    """A replica gave no answer. `answer` is the error that it did give, if any."""
+    """A replica gave no answer.
 
-    def __init__(self, why: str, kind: str, answer: tuple[int, Headers, bytes] | None) -> None:
+    `answer` is the error that it did give, if any, and `event` that of a stream.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        kind: str,
+        answer: tuple[int, Headers, bytes] | None = None,
+        event: bytes = b"",
+    ) -> None:
         super().__init__(why)
         self.kind = kind
         self.answer = answer
+        self.event = event
 
 
 class Forwarder:
     """Sends requests on, and their answers back."""
 
-    def __init__(self, slots: Slots, upstream: Upstream, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self,
+        slots: Slots,
+        upstream: Upstream,
+        metrics: Metrics,
+        limits: Limits,
+        budget: Budget,
+    ) -> None:
         self._slots = slots
         self._upstream = upstream
         self._metrics = metrics
         self._limits = limits
+        self._budget = budget
+        self._breaker = Breaker()
         self._copies: set[asyncio.Task[None]] = set()
 
     async def forward(self, request: InboundRequest, response: Response, tally: Tally) -> None:
@@ -86,6 +90,7 @@ class Forwarder:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.gone_seconds
         avoid, reached = "", 0
+        failed: list[str] = []
         while True:
             slot = await self._slots.take(request.endpoint, request.client, avoid, request.share)
             try:
@@ -93,7 +98,11 @@ class Forwarder:
             except _Failure as failure:
                 reached += failure.kind != "unreachable"
                 late = not reached and loop.time() > until
-                if response.begun or reached > 1 or late:
+                if failure.kind == "failed":
+                    failed.append(slot.url)
+                    if len(set(failed)) > 1:
+                        self._breaker.forgive(failed)
+                if response.answered or reached > 1 or late:
                     await self._give_up(failure, response, tally)
                     return
                 avoid = slot.url
@@ -109,24 +118,28 @@ class Forwarder:
         await self._upstream.close()
 
     async def _give_up(self, failure: _Failure, response: Response, tally: Tally) -> None:
-        if failure.answer is not None and not response.begun:
+        if failure.answer is not None and not response.answered:
             status, headers, body = failure.answer
             tally.status = status
             await response.whole(status, headers, body)
             return
-        there = failure.kind != "unreachable"
-        raise ApiError(
-            502 if there else 503,
+        reached = failure.kind != "unreachable"
+        error = ApiError(
+            502 if reached else 503,
             f"the model's replica failed: {failure}",
-            code="replica_failed" if there else "no_replica",
+            code="replica_failed" if reached else "no_replica",
             retry_after=1,
         )
+        if failure.event and response.answered:
+            await response.fail(error, failure.event)
+        raise error
 
     async def _attempt(
         self, request: InboundRequest, slot: Slot, response: Response, tally: Tally
     ) -> None:
         """Ask the replica of `slot` once, and count what comes of it."""
         tally.revision = slot.revision
+        tally.prompt_tokens = tally.completion_tokens = 0
         try:
             await self._exchange(request, slot, response, tally)
         except Exhausted as error:
@@ -136,8 +149,7 @@ class Forwarder:
             failure = error if isinstance(error, _Failure) else _failure(error, response)
             tally.status = 0
             self._metrics.failed(request.endpoint, slot.revision, failure.kind)
-            if failure.kind != "failed":
-                self._slots.eject(slot.url)
+            self._blame(slot, failure.kind)
             raise failure from error
         except asyncio.CancelledError:
             tally.status = tally.status or 499
@@ -148,57 +160,88 @@ class Forwarder:
             if tally.status or tally.first:
                 self._metrics.answered(request.endpoint, slot.revision, tally)
         self._slots.readmit(slot.url)
+        self._breaker.answered(slot.url)
+
+    def _blame(self, slot: Slot, kind: str) -> None:
+        """Leave a replica alone for a while; one whose engine fails, only where others are."""
+        if kind != "failed" or (self._breaker.failed(slot.url) and len(slot.revision.urls) > 1):
+            self._slots.eject(slot.url)
 
     async def _exchange(
         self, request: InboundRequest, slot: Slot, response: Response, tally: Tally
     ) -> None:
-        url, headers, body = _outbound(request, slot)
+        headers, body = request.outbound(slot.revision)
         async with self._upstream.exchange(
-            url, headers, body, outside=slot.revision.outside
+            address_of(slot.url, request.path),
+            headers,
+            body,
+            method=request.method,
+            outside=slot.revision.outside,
         ) as exchange:
             status = exchange.status
             if exchange.headers.get("content-type", "").startswith(_STREAM):
                 tally.status = status
-                await self._stream(exchange, slot.revision, response, tally)
+                tally.prompt_tokens = _prompt_tokens(exchange)
+                await self._stream(exchange, request, slot.revision, response, tally)
                 return
-            answer = await self._whole(exchange)
-        headed = _headers(exchange, slot.revision)
-        if status >= _FAILED or status in _ASTRAY:
-            raise _refusal(status, headed, answer)
-        tally.status = status
-        _read_usage(answer, tally)
-        await response.whole(status, headed, answer)
+            await self._whole(exchange, request, slot.revision, response, tally)
 
-    async def _whole(self, exchange: Exchange) -> bytes:
-        """Return all of an answer; its parts are joined once, however many they are."""
-        parts, size = [], 0
-        while part := await exchange.read():
-            parts.append(part)
-            size += len(part)
-            if size > self._limits.answer_bytes:
-                raise ApiError(502, "the model's answer is too long", code="answer_too_long")
-        return b"".join(parts)
+    async def _whole(
+        self,
+        exchange: Exchange,
+        request: InboundRequest,
+        revision: RevisionRoute,
+        response: Response,
+        tally: Tally,
+    ) -> None:
+        """Hand a whole answer on; its parts are joined once, however many they are."""
+        parts, status, size = [], exchange.status, 0
+        with self._budget.holding(0) as held:
+            while part := await exchange.read():
+                parts.append(part)
+                size += len(part)
+                if size > self._limits.answer_bytes:
+                    raise ApiError(502, "the model's answer is too long", code="answer_too_long")
+                held.add(len(part))
+            answer, headers = b"".join(parts), _headers(exchange, revision)
+            if status >= _FAILED or _is_astray(status, request, revision, answer):
+                raise _refusal(status, headers, answer)
+            if is_aborted(answer):
+                raise _Failure("its engine gave the answer up", "failed")
+            tally.status = status
+            _read_usage(answer, tally)
+            await response.whole(status, headers, answer)
 
     async def _stream(
-        self, exchange: Exchange, revision: RevisionRoute, response: Response, tally: Tally
+        self,
+        exchange: Exchange,
+        request: InboundRequest,
+        revision: RevisionRoute,
+        response: Response,
+        tally: Tally,
     ) -> None:
-        headers = [*_headers(exchange, revision), (b"cache-control", b"no-store")]
-        rest = events = b""
+        """Hand a stream on; what is at its end goes with the end of the answer."""
+        headers = _headers(exchange, revision)
+        stream = EventStream(hides_usage=request.hides_usage)
+        exchange.watch(self._limits.silent_seconds)
         while part := await exchange.read():
-            events, rest = _split(rest + part if rest else part)
-            if not events:
-                continue
-            if not tally.first:
+            events = stream.feed(part)
+            tally.completion_tokens = stream.completion_tokens
+            if not tally.first and stream.completion_tokens:
                 tally.first = perf_counter()
-            tally.completion_tokens += events.count(b"\n\n")
-            if response.begun and events.endswith(_DONE):
-                response.hold(events)
-            else:
+            if events and (response.answered or stream.completion_tokens):
                 await response.add(headers, events)
-        if not events.rstrip().endswith(_DONE.rstrip()):
+            if stream.failure:
+                raise _Failure(stream.failure, "failed", event=stream.last)
+        rest = stream.end()
+        tally.completion_tokens = stream.completion_tokens
+        tally.prompt_tokens = stream.prompt_tokens or tally.prompt_tokens
+        if stream.failure:
+            raise _Failure(stream.failure, "failed", event=stream.last)
+        if not stream.finished and (not revision.outside or not stream.completion_tokens):
             raise Broken("its stream ended early")
-        tally.completion_tokens -= 1
-        _read_usage(events, tally)
+        if rest:
+            await response.add(headers, rest)
 
     def _mirror(self, request: InboundRequest) -> None:
         shadow = self._slots.route(request.endpoint).shadow
@@ -222,56 +265,49 @@ class Forwarder:
 
 def _failure(error: Unreachable | Broken, response: Response) -> _Failure:
     if isinstance(error, Unreachable):
-        return _Failure(str(error), "unreachable", None)
-    return _Failure(str(error), "broken" if response.begun else "lost", None)
+        return _Failure(str(error), "unreachable")
+    return _Failure(str(error), "broken" if response.answered else "lost")
+
+
+def _is_astray(
+    status: int, request: InboundRequest, revision: RevisionRoute, answer: bytes
+) -> bool:
+    """Whether a status tells that this is no replica of the revision, or no more."""
+    if status not in _ASTRAY or revision.outside:
+        return False
+    own = answer.startswith((b'{"error"', b'{"object":"error"', b'{"detail"'))
+    unknown = request.path.partition("?")[0] not in _OWN_PATHS
+    return not (own and unknown and status in _UNKNOWN_ROUTE)
 
 
 def _refusal(status: int, headers: Headers, body: bytes) -> _Failure:
     if status in _ASTRAY:
-        return _Failure(f"it answers {status}", "astray", None)
+        return _Failure(f"it answers {status}", "astray")
     own = (status, headers, body) if body.startswith(b'{"error"') else None
     kind = "failed" if own and status == _FAILED else "going"
     return _Failure(f"it answers {status}", kind, own)
 
 
-def _outbound(request: InboundRequest, slot: Slot) -> tuple[URL, Sent, bytes]:
-    """Return where to send a request, with which headers, and its body."""
-    revision, body = slot.revision, request.body
-    if revision.model and revision.model != request.endpoint:
-        body = _renamed(body, revision.model)
-    headers = [("content-type", "application/json")]
-    if revision.token:
-        headers.append(("authorization", f"Bearer {revision.token}"))
-    return address_of(slot.url, request.path), headers, body
-
-
-def _renamed(body: bytes, model: str) -> bytes:
-    """Return `body` with another model in it, where it has one."""
-    request = from_json(body)
-    named = isinstance(request, dict) and "model" in request
-    return encode({**request, "model": model}) if named else body
-
-
 def _headers(exchange: Exchange, revision: RevisionRoute) -> Headers:
-    kind = exchange.headers.get("content-type", "application/json").encode()
-    headers = [(b"content-type", kind), (b"x-revision", revision.name.encode())]
-    wait = exchange.headers.get("retry-after")
-    return headers if wait is None else [*headers, (b"retry-after", wait.encode())]
+    headers = [(b"content-type", b"application/json"), (b"x-revision", revision.name.encode())]
+    for name, value in exchange.headers.items():
+        small = name.lower()
+        if small == "content-type":
+            headers[0] = (b"content-type", value.encode())
+        elif small in _KEPT or small.startswith("openai-"):
+            headers.append((small.encode(), value.encode()))
+    return headers
 
 
-def _split(part: bytes) -> tuple[bytes, bytes]:
-    """Return the whole events of `part`, and the beginning of one that isn't."""
-    if part.endswith((b"\n\n", b"\r\n\r\n")):
-        return part, b""
-    ends = [(part.rfind(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n")]
-    at = max((start + size for start, size in ends if start >= 0), default=0)
-    return part[:at], part[at:]
+def _prompt_tokens(exchange: Exchange) -> int:
+    """Return how many tokens a prompt has, where the replica tells at once."""
+    counted = exchange.headers.get("x-prompt-tokens", "")
+    return int(counted) if counted.isdecimal() else 0
 
 
 def _read_usage(text: bytes, tally: Tally) -> None:
-    found = _USED.findall(text[-_TAIL:]) or _USED.findall(text)
-    for kind, count in found[-2:]:
-        if kind == b"prompt":
+    for kind, count in (_USED.findall(text[-_TAIL:]) or _USED.findall(text))[-2:]:
+        if kind in {b"prompt", b"input"}:
             tally.prompt_tokens = int(count)
         else:
             tally.completion_tokens = int(count)

@@ -7,13 +7,12 @@ here; all else goes to a replica of the revision whose turn it is.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from random import Random
 from time import perf_counter
-
-from pydantic_core import from_json
 
 from orchestrator.core.keys import ApiKey, is_loopback
 from orchestrator.ports import Clock
@@ -22,15 +21,16 @@ from orchestrator.serving.asgi import (
     Receive,
     Scope,
     Send,
+    announced,
     answer,
     bearer,
     body_of,
     header,
     path_of,
 )
+from orchestrator.serving.budget import Budget
 from orchestrator.serving.cancellation import CancelScope
 from orchestrator.serving.charging import estimate, used
-from orchestrator.serving.depth import check_depth
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import (
     ApiError,
@@ -39,20 +39,19 @@ from orchestrator.serving.errors import (
     wrong_method,
 )
 from orchestrator.serving.fair_queue import Share
-from orchestrator.serving.forwarding import Forwarder, InboundRequest
+from orchestrator.serving.forwarding import Forwarder
+from orchestrator.serving.inbound import InboundRequest, inbound, is_passed, request_id
 from orchestrator.serving.keys import NOTHING, RateLimiter, allowed
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import CONTENT_TYPE, Metrics, Tally
 from orchestrator.serving.openapi import document
-from orchestrator.serving.requests import ChatRequest, CompletionRequest, parse
-from orchestrator.serving.response import Response
+from orchestrator.serving.response import ANTHROPIC, Response
 from orchestrator.serving.routes import EndpointRoute, Routes, Table
 from orchestrator.serving.slots import Slots
 from orchestrator.serving.upstream import Upstream
 
-_COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
-_GENERATING = {_COMPLETIONS, _CHAT}
-_PREDICT, _MODELS = "/v1/predict", "/v1/models"
+_MODELS, _PREDICT = "/v1/models", "/v1/predict"
+_PLAIN = frozenset({"GET", "DELETE"})  # methods without a body: an endpoint must be named
 _NOBODY_SLEEPS = nullcontext()
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 
@@ -96,16 +95,6 @@ class _Call:
         return [name for name in names if allowed(key, name)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """What a request asks for: a model, answers, tokens of each, and when among its key's."""
-
-    model: str
-    choices: int = 1
-    max_tokens: int | None = None
-    priority: int = 0
-
-
 class _Gateway:
     def __init__(
         self, routes: Routes, clock: Clock, limits: Limits, rng: Random, metrics: Metrics
@@ -118,7 +107,8 @@ class _Gateway:
         slots = Slots(routes, limits, rng)
         self._metrics = metrics
         metrics.watch(slots)
-        self._forwarder = Forwarder(slots, Upstream(limits), self._metrics, limits)
+        self._budget = Budget(limits.buffered_bytes)
+        self._forwarder = Forwarder(slots, Upstream(limits), self._metrics, limits, self._budget)
 
     async def close(self) -> None:
         await self._forwarder.close()
@@ -130,9 +120,11 @@ class _Gateway:
         endpoint, path = _split(path_of(scope))
         call = _Call(scope, table, endpoint, path)
         response = Response(send)
+        response.path = path
+        own = path == _MODELS or path.startswith(f"{_MODELS}/")
         try:
-            if path in _GENERATING or path == _PREDICT:
-                await self._post(call, receive, response, Tally(began))
+            if is_passed(path) and not own:
+                await self._forward(call, receive, response, Tally(began))
             else:
                 await self._get(call, send)
         except ApiError as error:
@@ -163,57 +155,62 @@ class _Gateway:
             raise wrong_method(method, path, "GET")
         await answer(send, 200, body, headers)
 
-    async def _post(self, call: _Call, receive: Receive, response: Response, tally: Tally) -> None:
+    async def _forward(
+        self, call: _Call, receive: Receive, response: Response, tally: Tally
+    ) -> None:
         scope = call.scope
-        if scope["method"] != "POST":
+        name = request_id(scope) or uuid.uuid4().hex
+        response.headers = [(b"x-request-id", name.encode())]
+        known = scope["method"] == "POST" or (call.endpoint and scope["method"] in _PLAIN)
+        if not known:
             raise wrong_method(scope["method"], scope["path"], "POST")
         key = self._identify(call)
-        body = await body_of(scope, receive, self._limits.body_bytes)
-        checked = self._checked(call, body)
-        route = self._route(call, key, checked.model)
-        reserved = estimate(body, checked.choices, checked.max_tokens)
-        if call.path == _PREDICT:
+        limit = self._limits.body_bytes
+        with self._budget.holding(announced(scope, limit)) as held:
+            body = await body_of(scope, receive, limit)
+            held.add(len(body) - held.size)
+            request = inbound(scope, call.path, call.endpoint, body, self._limits)
+            route = self._route(call, key, request.endpoint)
+            request = replace(
+                request,
+                client=_client(route, key, scope),
+                headers=[*request.headers, ("x-request-id", name)],
+                share=_share(key, request),
+            )
+            await self._answer(request, route, key, receive, response, tally)
+
+    async def _answer(
+        self,
+        request: InboundRequest,
+        route: EndpointRoute,
+        key: ApiKey | None,
+        receive: Receive,
+        response: Response,
+        tally: Tally,
+    ) -> None:
+        reserved = estimate(request.body, request.choices, request.max_tokens)
+        if request.path.startswith(_PREDICT):
             reserved = NOTHING
         grant = self._limiter.admit(key, reserved)
-        client = _client(route, key, scope)
-        asked = InboundRequest(route.name, call.path, body, client, _share(key, checked))
+        if request.streams:
+            response.keep_alive(self._limits.heartbeat_seconds)
         try:
             with self._asking(route), CancelScope(receive, self._limits.request_seconds):
-                await self._forwarder.forward(asked, response, tally)
+                await self._forwarder.forward(request, response, tally)
         except ApiError as error:
             if error.status == HTTPStatus.GATEWAY_TIMEOUT and tally.revision is not None:
                 self._metrics.failed(route.name, tally.revision, "timeout")
             raise
         finally:
+            response.silence()
             self._limiter.settle(grant, used(tally, reserved).tokens)
         await response.end()
 
     def _identify(self, call: _Call) -> ApiKey | None:
-        return self._limiter.identify(call.table, bearer(call.scope), _host(call.scope))
+        return self._limiter.identify(call.table, _token(call), _host(call.scope))
 
     def _asking(self, route: EndpointRoute) -> AbstractContextManager[None]:
         return self._routes.asking(route.name) if route.rests else _NOBODY_SLEEPS
-
-    def _checked(self, call: _Call, body: bytes) -> _Checked:
-        """Return what a request asks for, all of it being well-formed.
-
-        Raises:
-            ApiError: It is not.
-        """
-        check_depth(body, self._limits.depth)
-        if call.path == _PREDICT:
-            return _Checked(_model_of(body) or call.endpoint)
-        chat = call.path == _CHAT
-        asked = parse(ChatRequest, body) if chat else parse(CompletionRequest, body)
-        limit = self._limits.max_tokens
-        if asked.limit is not None and asked.limit > limit:
-            raise ApiError(400, f"max_tokens is over {limit}", param="max_tokens")
-        choices = (asked.n or 1) * len(getattr(asked, "prompts", "1"))
-        if choices > self._limits.choices:
-            what = f"{choices} answers at once; {self._limits.choices} at most"
-            raise ApiError(400, what, param="n")
-        priority = getattr(asked, "priority", None) or 0
-        return _Checked(asked.model, choices, asked.limit, priority)
 
     def _route(self, call: _Call, key: ApiKey | None, model: str) -> EndpointRoute:
         route = call.table.endpoints.get(call.endpoint or model)
@@ -245,7 +242,19 @@ class _Gateway:
 def _split(path: str) -> tuple[str, str]:
     """Return the endpoint that a path names, or nothing, and the path below it."""
     head, mark, rest = path[1:].partition("/v1/")
-    return (head, f"/v1/{rest}") if mark and "/" not in head and head else ("", path)
+    if mark and "/" not in head and head:
+        return head, f"/v1/{rest}"
+    head, mark, rest = path[1:].partition("/")
+    below = f"/{rest}"
+    return (head, below) if mark and "/" not in rest and is_passed(below) else ("", path)
+
+
+def _token(call: _Call) -> str:
+    """Return the key that a client shows; those of Anthropic have a header of their own."""
+    token = bearer(call.scope)
+    if not token and call.path.startswith(ANTHROPIC):
+        token = (header(call.scope, b"x-api-key") or b"").decode("latin-1")
+    return token
 
 
 def _host(scope: Scope) -> str:
@@ -259,10 +268,10 @@ def _named(names: list[str]) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
-def _share(key: ApiKey | None, checked: _Checked) -> Share:
+def _share(key: ApiKey | None, request: InboundRequest) -> Share:
     if key is None:
-        return Share(priority=checked.priority, size=checked.choices)
-    return Share(key.name, key.weight, key.priority, checked.priority, checked.choices)
+        return Share(priority=request.priority, size=request.choices)
+    return Share(key.name, key.weight, key.priority, request.priority, request.choices)
 
 
 def _client(route: EndpointRoute, key: ApiKey | None, scope: Scope) -> str:
@@ -270,14 +279,3 @@ def _client(route: EndpointRoute, key: ApiKey | None, scope: Scope) -> str:
         return key.name if key is not None else ""
     session = header(scope, b"x-session-id") if route.sticky == "session" else None
     return session.decode("latin-1") if session else ""
-
-
-def _model_of(body: bytes) -> str:
-    """Return the model that any JSON names; nothing where it names none."""
-    try:
-        asked = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        what = f"the body is not valid JSON: {error}"
-        raise ApiError(400, what, code="invalid_json") from error
-    model = asked.get("model", "") if isinstance(asked, dict) else ""
-    return model if isinstance(model, str) else ""

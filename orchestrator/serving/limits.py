@@ -21,7 +21,10 @@ class Limits:
         max_tokens: That a client may ask for; the model's context is the engine's to check.
         request_seconds: From a checked request to the end of its answer.
         stuck_seconds: That a client may leave its answer unread.
+        silent_seconds: That a stream may say nothing, once it has begun.
+        heartbeat_seconds: Between two comments to a client whose stream has not begun.
         answer_bytes: Of an answer that is no stream.
+        buffered_bytes: Of all bodies and whole answers at once; more are answered by 503.
         connect_seconds: To reach a replica.
         absent_seconds: That a request waits for a revision which has no replica at the moment,
             until another that takes traffic helps out.
@@ -41,7 +44,10 @@ class Limits:
     max_tokens: int = 1 << 20
     request_seconds: float = 900.0
     stuck_seconds: float = 30.0
+    silent_seconds: float = 300.0
+    heartbeat_seconds: float = 15.0
     answer_bytes: int = 64 * 1024 * 1024
+    buffered_bytes: int = 1024 * 1024 * 1024
     connect_seconds: float = 2.0
     absent_seconds: float = 5.0
     gone_seconds: float = 20.0

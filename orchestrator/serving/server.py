@@ -219,6 +219,9 @@ class _Patience(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head = False
         self._due = self.loop.time() + self.limits.body_seconds
+        if self.cycle is not None and self.scope["http_version"] == "1.0":  # it knows no chunks
+            self.cycle.chunked_encoding = False
+            self.cycle.expected_content_length = _UntilClosed()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -260,6 +263,25 @@ class _Patience(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(_raw(error))
         self.transport.close()
+
+
+class _UntilClosed(int):
+    """The length of a body that ends with its connection: uvicorn finds it right at all times."""
+
+    def __lt__(self, _: object) -> bool:
+        return False
+
+    def __ne__(self, _: object) -> bool:
+        return False
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __sub__(self, _: object) -> _UntilClosed:
+        return self
 
 
 class _Joining:

@@ -7,6 +7,7 @@ reach another client. Bodies come as they are sent: nothing is unpacked, followe
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from contextvars import ContextVar
 from functools import lru_cache
@@ -80,6 +81,9 @@ class Exchange:
         self._method, self._url = method, url
         self._headers, self._body = headers, body
         self.proxy: str | None = None
+        self._loop = asyncio.get_running_loop()
+        self._heard = 0.0
+        self._watch: asyncio.TimerHandle | None = None
         self._answer: aiohttp.ClientResponse | None = None
         self._finished = False
 
@@ -131,8 +135,27 @@ class Exchange:
             part = await self._answer.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise Broken(_told(error)) from error
+        if self._watch is not None:
+            self._heard = self._loop.time()
         self._finished = not part
         return part
+
+    def watch(self, seconds: float) -> None:
+        """Have `read` raise `Broken` where nothing comes for `seconds`."""
+        self._heard = self._loop.time()
+        self._watch = self._loop.call_later(seconds, self._check, seconds)
+
+    def _check(self, seconds: float) -> None:
+        left = self._heard + seconds - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._check, seconds)
+        else:
+            self._abort()
+
+    def _abort(self) -> None:
+        connection = None if self._answer is None else self._answer.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
 
     async def __aexit__(
         self,
@@ -141,13 +164,11 @@ class Exchange:
         trace: TracebackType | None,
     ) -> None:
         """Give the connection up, unless all of the answer was read."""
-        answer, self._answer = self._answer, None
-        if answer is None or self._finished:
-            return
-        connection = answer.connection
-        if connection is not None and connection.transport is not None:
-            connection.transport.abort()
-        answer.close()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._answer is not None and not self._finished:
+            self._abort()
+            self._answer.close()
 
 
 class Upstream:

@@ -81,9 +81,13 @@ def test_a_replica_that_fails_before_it_answers_is_replaced(
 
 
 def test_a_replica_that_is_gone_is_passed_over_and_left_alone_for_a_while() -> None:
-    with echoing(echo_engine()) as good, gateway_of(Board(echo(free_url(), *good)), SOON) as url:
+    with (
+        echoing(echo_engine()) as good,
+        gateway_of(Board(echo(free_url(), *good)), SOON) as url,
+        httpx.Client() as client,
+    ):
         for _ in range(20):
-            assert httpx.post(f"{url}/v1/completions", json=PROMPT).status_code == 200
+            assert client.post(f"{url}/v1/completions", json=PROMPT).status_code == 200
         assert errors_of(url)["unreachable"] < 5
 
 

@@ -1,0 +1,180 @@
+"""Server-sent events on their way: passed on as they are, in whole events, mostly unread.
+
+A token costs a look for a few words. Only events that have one of them are parsed: those that tell
+what was used, that the engine gave up, or that it failed. Servers differ in how they write: ends
+of lines, spaces after `data:`, comments, `[DONE]` or none, the last blank line or none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic_core import from_json
+
+_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+_EVENT = re.compile(rb".*?(?:(?>\r\n|\r|\n){2}|\Z)", re.DOTALL)
+_DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
+_LONGEST = 256 * 1024  # bytes of an event that is still held back for its end
+_TELLING = (b'_tokens"', b'"abort"', b'"error"')
+_FINISHED = re.compile(
+    rb'\[DONE\]|"(?:finish|stop)_reason"\s*:\s*"|"message_stop"|"response\.(?:completed|incomplete)"'
+)
+_FAILED = 500
+
+
+class EventStream:
+    """What has come of one stream.
+
+    Attributes:
+        prompt_tokens: Of the prompt, once the stream has told.
+        completion_tokens: Of the answer: events with data, until the stream has told.
+        finished: Whether it has said that it is at its end.
+        failure: Why the answer is none; empty where it is one.
+        last: The event that told so, where it is the server's own.
+    """
+
+    def __init__(self, *, hides_usage: bool = False) -> None:
+        """Begin; `hides_usage` takes the event out that only the gateway has asked for."""
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.finished = False
+        self.failure = ""
+        self.last = b""
+        self._hides_usage = hides_usage
+        self._counts = True
+        self._rest: list[bytes] = []
+        self._size = 0
+
+    def feed(self, part: bytes) -> bytes:
+        """Return what may be passed on by now: whole events, or a part of a very long one."""
+        if self._rest:
+            joint = b"".join(self._rest[-2:])[-3:]  # the end of an event may come in two parts
+            if self._size + len(part) < _LONGEST and _end(joint + part) == 0:
+                self._hold(part)
+                return b""
+            part = b"".join([*self._rest, part])
+            self._rest, self._size = [], 0
+        end = _end(part)
+        if end == 0 and len(part) >= _LONGEST:
+            return self._seen(part)
+        if end < len(part):
+            self._hold(part[end:])
+            part = part[:end]
+        return self._seen(part) if part else b""
+
+    def end(self) -> bytes:
+        """Return what is left: an event without its last blank line."""
+        rest = b"".join(self._rest)
+        self._rest, self._size = [], 0
+        return self._seen(rest) if rest else b""
+
+    def _hold(self, part: bytes) -> None:
+        self._rest.append(part)
+        self._size += len(part)
+
+    def _seen(self, events: bytes) -> bytes:
+        """Count `events` and read what tells something; return what is passed on."""
+        if self._counts:
+            self.completion_tokens += events.count(b"\ndata:") + events.startswith(b"data:")
+        if not self.finished and _FINISHED.search(events):
+            self.finished = True
+        if any(word in events for word in _TELLING):
+            return self._read(events)
+        return events
+
+    def _read(self, events: bytes) -> bytes:
+        passed = []
+        for match in _EVENT.finditer(events):
+            event = match.group()
+            if event and not self._takes_out(event):
+                passed.append(event)
+            if self.failure:
+                break
+        return b"".join(passed)
+
+    def _takes_out(self, event: bytes) -> bool:
+        """Read one event; return whether it is kept from the client."""
+        told = _json_of(event)
+        choices = told.get("choices")
+        if isinstance(choices, list) and any(map(_is_abort, choices)):
+            self.failure = "its engine gave the answer up (finish_reason 'abort')"
+            return True
+        if told.get("error") and not choices:
+            return self._fail(event, told["error"])
+        used = usage_of(told)
+        if used is None:
+            return False
+        self._counts = False
+        self.prompt_tokens = used[0] or self.prompt_tokens
+        self.completion_tokens = used[1]
+        return self._hides_usage and choices == [] and event.lstrip().startswith(b"data")
+
+    def _fail(self, event: bytes, error: object) -> bool:
+        """Note an error; that of a request is its answer, and no failure of the server."""
+        fields = error if isinstance(error, Mapping) else {"message": error}
+        code = fields.get("code")
+        if isinstance(code, int) and code < _FAILED:
+            self.finished = True
+            return False
+        self.failure = str(fields.get("message") or "its engine failed")
+        self.last = event
+        return True
+
+
+def usage_of(told: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the tokens of prompt and answer that an answer or an event names, if it does.
+
+    Known are OpenAI's completions and responses, and Anthropic's messages.
+    """
+    inner = told.get("response") or told.get("message")
+    usage = told.get("usage") or (inner.get("usage") if isinstance(inner, dict) else None)
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = (
+        next((usage[n] for n in names if isinstance(usage.get(n), int)), 0)
+        for names in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+    )
+    return prompt, completion
+
+
+def is_aborted(body: bytes) -> bool:
+    """Whether a whole answer is one that the engine gave up."""
+    if b'"abort"' not in body:
+        return False
+    told = _parsed(body)
+    choices = told.get("choices")
+    return isinstance(choices, list) and any(map(_is_abort, choices))
+
+
+def _is_abort(choice: object) -> bool:
+    return isinstance(choice, dict) and choice.get("finish_reason") == "abort"
+
+
+def _end(part: bytes) -> int:
+    """Return where the last whole event of `part` ends."""
+    if part.endswith(b"\n\n"):
+        return len(part)
+    ends = ((part.rfind(mark), len(mark)) for mark in _ENDS)
+    return max((start + size for start, size in ends if start >= 0), default=0)
+
+
+def _json_of(event: bytes) -> dict[str, Any]:
+    """Return the object that is an event's data, or a comment's text, as our replicas have it."""
+    text = event.strip()
+    if text.startswith(b": {"):
+        return _parsed(text[2:])
+    return _parsed(b"\n".join(_lines(event)))
+
+
+def _lines(event: bytes) -> Iterator[bytes]:
+    return (match.group(1) for match in _DATA.finditer(event.replace(b"\r", b"\n")))
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        told = from_json(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}

@@ -1,0 +1,20 @@
+"""Replicas whose engines fail: left alone after failures in a row, not for a request."""
+
+from __future__ import annotations
+
+from orchestrator.serving.breaker import Breaker
+
+
+def test_three_failures_in_a_row_are_enough_and_an_answer_begins_anew() -> None:
+    breaker = Breaker()
+    assert [breaker.failed("a") for _ in range(2)] == [False, False]
+    breaker.answered("a")
+    assert [breaker.failed("a") for _ in range(4)] == [False, False, True, True]
+
+
+def test_a_request_that_fails_at_two_replicas_is_blamed_on_neither() -> None:
+    breaker = Breaker()
+    for _ in range(10):
+        assert not breaker.failed("a")
+        assert not breaker.failed("b")
+        breaker.forgive(["a", "b"])
