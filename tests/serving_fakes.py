@@ -153,6 +153,7 @@ class FakeTraffic:
     answer_of: dict[str, str] = field(default_factory=dict)
     scores_of: dict[str, list[float]] = field(default_factory=dict)
     status_of: dict[str, int] = field(default_factory=dict)
+    predictors: set[str] = field(default_factory=set)
     seconds_of: dict[str, float] = field(default_factory=dict)
     asked: list[tuple[str, Probe]] = field(default_factory=list)
     ready: bool = True
@@ -178,7 +179,12 @@ class FakeTraffic:
         status = self.status_of.get(name + probe.path, self.status_of.get(name, 200))
         if status != 200:
             return Answer(status, 0.01, {"error": "as a test wants it"})
-        body = probe.body or {}
+        if probe.body is None or probe.path == "/v1/predict":
+            return Answer(200, 0.01, {"status": "ok"})
+        if name in self.predictors:
+            return Answer(400, 0.01, {"error": "it answers at /v1/predict"})
+        body = probe.body
+        assert isinstance(body, dict)
         text = self.answer_of.get(name, f"<{body.get('prompt')}>")
         choice: dict[str, object] = {"text": text, "message": {"content": text}}
         if body.get("echo") and name in self.scores_of:

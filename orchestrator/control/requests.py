@@ -9,6 +9,8 @@ from orchestrator.control import names
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Start
 from orchestrator.core.endpoints import Deployment
+from orchestrator.core.hardware import Format, Role
+from orchestrator.core.parity import guards
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.signatures import Signature
@@ -125,4 +127,32 @@ def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -
         packages=bench.packages,
         code=bench.code,
         storage=bench.storage,
+        trained=_trained(run, planned.stage, endpoint.model) or model.digest,
+        limits=_limits(run, planned.stage),
     )
+
+
+def _trained(run: Run, serving: Stage, model: str) -> str:
+    """Return the digest of what a stage trained from which the served model comes, if one did."""
+    waiting = [serving.inputs[model]] if model in serving.inputs else []
+    while waiting:
+        stage_run = run.stages.get(waiting.pop(0))
+        if stage_run is None:
+            continue
+        stage = stage_run.planned.stage
+        if stage.role is Role.TRAIN and stage_run.artifact is not None:
+            return stage_run.artifact.digest
+        waiting += stage.inputs.values()
+    return ""
+
+
+def _limits(run: Run, serving: Stage) -> dict[Format, float]:
+    """Return the mean KL divergences that the guards of an endpoint allow, by format."""
+    limits: dict[Format, float] = {}
+    for guard in guards((one.planned.stage for one in run.stages.values()), serving):
+        told = guard.params.get("limits")
+        for form, figures in told.items() if isinstance(told, Mapping) else ():
+            allowed = figures.get("kl_mean") if isinstance(figures, Mapping) else None
+            if isinstance(allowed, int | float):
+                limits[form] = float(allowed)
+    return limits

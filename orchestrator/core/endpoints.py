@@ -27,7 +27,9 @@ class Deployment:
     `token` is what the gateway shows to a replica: nobody else may ask one. `fallbacks` are the
     pools to which it may be switched, in order, should its own be lost. `cluster` is the identity
     of the cluster that it runs on, and `home` that of the home that deployed it; both are empty
-    in what the first version has stored.
+    in what the first version has stored. `trained` is the digest of what its model was exported
+    from: revisions in other formats have the same. `limits` are the mean KL divergences, nats,
+    that the pipeline's parity gate allows by format.
     """
 
     run: str
@@ -46,6 +48,8 @@ class Deployment:
     token: str = ""
     cluster: str = ""
     home: str = ""
+    trained: str = ""
+    limits: Mapping[Format, float] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

@@ -17,8 +17,8 @@ from types import MappingProxyType
 
 from orchestrator.core.hardware import Format
 
-Body = Mapping[str, object]
-COMPLETIONS, CHAT, READY = "/v1/completions", "/v1/chat/completions", "/ready"
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+PREDICT, READY = "/v1/predict", "/ready"
 TOKENS = 16
 PROMPTS = ("12 + 30 =", "The quick brown fox", "def add(a, b):", "1 2 3 4")
 # Scored by both: prose, code and numbers. Short, for a model may have a context of 64 tokens.
@@ -40,7 +40,7 @@ class Probe:
     """A question: a path, and the body to post there; without a body it is fetched."""
 
     path: str
-    body: Body | None = None
+    body: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,19 @@ def scoring(model: str, text: str) -> Probe:
     """Return the request for the log-probabilities of a text; nothing is generated."""
     body = {"model": model, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 1}
     return Probe(COMPLETIONS, {**body, "temperature": 0})
+
+
+def prediction(body: object) -> Probe:
+    """Return the request for what an engine predicts."""
+    return Probe(PREDICT, body)
+
+
+READINESS = Probe(READY)
+
+
+def predicts(answer: Answer) -> bool:
+    """Whether who answers a completion so is no language model: it points to where it predicts."""
+    return not answer.good and PREDICT in str(answer.body)
 
 
 def text_of(answer: Answer) -> str:

@@ -30,6 +30,8 @@ from orchestrator.core.policy import Rollout
 CERTAIN = 300.0  # a Bayes factor from which a revision is worse
 DOUBTFUL = 3.0  # from which it may be: Jeffreys' "substantial"
 NO_SUCCESS = 3  # requests without any success, after which there is nothing to wait for
+LEAST_TIMES = 20.0  # of each revision, however few requests its rules want
+NOISE, NOISE_OF_A_TOKEN = 0.02, 0.002  # seconds: less is what a busy host does by itself
 SAMPLES_OF_A_TAIL = 100.0  # requests from which the slowest twentieth says something
 _CLIENT_LEFT = 499
 _FAILED = 500
@@ -287,33 +289,34 @@ def _slower(rules: Rollout, old: Evidence, new: Evidence) -> str:
     """
     enough = min(old.step.requests, new.step.requests) >= rules.requests
     theirs, ours = (old.step, new.step) if enough else (old.probes, new.probes)
-    for what, before, now in (
-        ("time to the first token", theirs.first, ours.first),
-        ("time per token", theirs.each, ours.each),
-        ("time of an answer", theirs.whole, ours.whole),
+    for what, before, now, noise in (
+        ("time to the first token", theirs.first, ours.first, NOISE),
+        ("time per token", theirs.each, ours.each, NOISE_OF_A_TOKEN),
+        ("time of an answer", theirs.whole, ours.whole, NOISE),
     ):
-        slow = slower(rules, before, now)
+        slow = slower(rules, before, now, noise)
         if slow:
             return f"{what} is {slow} at the old revision"
     return ""
 
 
-def slower(rules: Rollout, old: Times, new: Times) -> str:
+def slower(rules: Rollout, old: Times, new: Times, noise: float = NOISE) -> str:
     """Return "NEW, OLD" where the new times are more than `rules.slower` times as long.
 
-    Mean and median must both be longer, for one answer that took long is no verdict. Quantiles
-    are known to a bucket: they differ where a whole bucket lies between them.
+    Mean and median must both be longer, for one answer that took long is no verdict, and by more
+    than `noise` seconds. Quantiles are known to a bucket: they differ where a whole bucket lies
+    between them.
     """
-    if min(old.count, new.count) < rules.requests:
+    if min(old.count, new.count) < max(rules.requests, LEAST_TIMES):
         return ""
-    means = new.mean > old.mean * rules.slower > 0.0
+    means = new.mean > old.mean * rules.slower > 0.0 and new.mean - old.mean > noise
     if means and new.quantile(_MEDIAN) >= old.quantile(_MEDIAN):
         return f"{new.mean * 1e3:.1f} ms in the mean, {old.mean * 1e3:.1f} ms"
     tail = min(old.count, new.count) >= SAMPLES_OF_A_TAIL
     for share in (_MEDIAN, _TAIL) if tail else (_MEDIAN,):
         before, now = old.quantile(share), new.quantile(share)
         apart = new.bucket(share)[0] >= old.bucket(share)[1]
-        if apart and now > before * rules.slower:
+        if apart and now > before * rules.slower and now - before > noise:
             return f"{now * 1e3:.0f} ms at {share:.0%}, {before * 1e3:.0f} ms"
     return ""
 

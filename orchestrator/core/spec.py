@@ -73,6 +73,9 @@ class Endpoint:
             the same model is deployed there when some wait, and goes when it isn't needed. The
             pool that serves may be among them, and is passed over.
         rollout: How a new revision takes over.
+        probe: What a rollout posts to `/v1/predict` of an engine that predicts; such an engine is
+            only asked whether it is ready where there is none.
+        drain: Seconds that the answers of a revision have to end once it is retired.
         formats: Weight formats that the model is exported in, best first.
         engine_options: Keyword arguments of the engine class; options of the server, by the
             names that it has for them.
@@ -97,6 +100,8 @@ class Endpoint:
     formats: tuple[Format, ...] = ("bf16",)
     overflow: tuple[str, ...] = ()
     rollout: Rollout = field(default_factory=Rollout)
+    probe: Json = None
+    drain: float = 900.0
     engine_options: Mapping[str, Json] = field(default_factory=dict)
     updates: bool = False
 

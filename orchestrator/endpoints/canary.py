@@ -15,7 +15,10 @@ from orchestrator.core.endpoints import Deployment, Revision
 from orchestrator.core.errors import ServingError
 from orchestrator.core.policy import Rollout
 from orchestrator.core.probes import (
+    CHAT,
+    COMPLETIONS,
     PROMPTS,
+    READINESS,
     TEXTS,
     Answer,
     Probe,
@@ -24,6 +27,8 @@ from orchestrator.core.probes import (
     completion,
     disagreement,
     limit,
+    prediction,
+    predicts,
     scores_of,
     scoring,
     text_of,
@@ -176,8 +181,13 @@ class Canary:
 
     def _questions(self, rules: Rollout) -> tuple[Probe, ...]:
         """Return what both are asked: each prompt by both routes, or what a predictor takes."""
-        name = self._new.endpoint.name
+        name, probe = self._new.endpoint.name, self._new.endpoint.probe
+        if probe is not None:
+            return (prediction(probe), READINESS)
         prompts = rules.probes or PROMPTS
+        (first,) = self._answers(self._new, [completion(name, prompts[0])])
+        if predicts(first):
+            return (READINESS,)
         return tuple(route(name, prompt) for prompt in prompts for route in (completion, chat))
 
     def _urls(self, revision: Deployment) -> tuple[str, ...]:
@@ -192,11 +202,15 @@ class Canary:
 
     def _same(self, old: Deployment) -> bool:
         """Whether both serve what was trained once, in whatever format."""
+        if old.trained and self._new.trained:
+            return old.trained == self._new.trained
         return old.model.digest == self._new.model.digest
 
     def _apart(self, rules: Rollout, old: Deployment, answers: tuple[Answers, Answers]) -> str:
         """Return why two revisions of one model answer too differently, or nothing."""
         name = self._new.endpoint.name
+        if self._probes[0].path not in {COMPLETIONS, CHAT}:
+            return ""  # what an engine predicts is compared by nobody but its own tests
         asked = [scoring(name, text) for text in (*TEXTS, *rules.probes)]
         scores = [
             [scores_of(answer) for answer in self._answers(revision, asked)]
@@ -205,7 +219,10 @@ class Canary:
         both = [pair for pair in zip(*scores, strict=True) if pair[0] and pair[1]]
         if both:
             theirs, ours = zip(*both, strict=True)
-            return apart(theirs, ours, limit((old.format, self._new.format), {}))
+            allowed = {**old.limits, **self._new.limits}
+            return apart(theirs, ours, limit((old.format, self._new.format), allowed))
+        if old.format != self._new.format:
+            return ""  # greedy answers of two formats differ by rounding
         pairs = [(a, b) for a, b in zip(*answers, strict=True) if a.good]
         texts = [[text_of(answer) for answer in column] for column in zip(*pairs, strict=True)]
         return disagreement(rules.agreement, *texts) if texts else ""

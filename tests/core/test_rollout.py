@@ -141,6 +141,14 @@ def test_one_answer_that_took_long_is_no_verdict_and_a_slow_tail_is() -> None:
     assert tail.standing is Standing.WORSE
 
 
+def test_milliseconds_that_a_busy_host_makes_are_no_verdict() -> None:
+    def whole(seconds: float, count: int) -> Figures:
+        return Figures(requests=count, statuses={200: count}, whole=times(seconds, count))
+
+    assert verdict(whole(0.003, 50), whole(0.009, 50)).standing is Standing.EQUAL
+    assert verdict(whole(0.1, 19), whole(1.0, 19)).standing is Standing.EQUAL, "too few of them"
+
+
 def test_times_are_compared_only_where_the_old_revision_has_enough_of_them() -> None:
     slow = Figures(requests=20, statuses={200: 20}, first=times(1.0, 20))
     fast = Figures(requests=5, statuses={200: 5}, first=times(0.02, 5))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from orchestrator.core.endpoints import (
+    Deployment,
     RevisionAdded,
     RevisionState,
     TrafficMoved,
 )
 from orchestrator.core.failure import FailureKind
+from orchestrator.core.hardware import Format
 from orchestrator.core.rollout import Figures
 from orchestrator.endpoints.revisions import end
 from orchestrator.endpoints.rollout import Rollouts
 from orchestrator.messages import Points, Succeeded
-from tests.build import deployment
+from tests.build import REF, deployment
 from tests.endpoints.bench import EACH, FIRST, GOOD, RULES, Bench, failure
 from tests.interposed import Interposed
 
@@ -156,6 +159,41 @@ def test_a_route_that_the_new_revision_alone_fails_keeps_it_from_any_traffic(
     assert kind is FailureKind.ROLLED_BACK
     assert f"it fails 4 of 4 probes of {path}: 400" in evidence
     assert [dict(move.shares) for move in bench.store.endpoint("chat").moves] == [{1: 100}]
+
+
+def test_an_engine_that_predicts_is_asked_what_it_takes_or_whether_it_is_ready(
+    bench: Bench,
+) -> None:
+    bench.traffic.predictors = {"chat.r1", "chat.r2", "chat.r3"}
+    assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
+    assert {probe.path for _, probe in bench.traffic.asked[1:]} == {"/ready"}
+    asked = bench.asked("c", 3)
+    image = {"pixels": [[0.0]]}
+    asked = replace(asked, endpoint=replace(asked.endpoint, probe=image))
+    bench.traffic.asked.clear()
+    bench.traffic.status_of["chat.r3/v1/predict"] = 500
+    kind, evidence = failure(bench.go(asked))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "it fails 1 of 1 probes of /v1/predict: 500" in evidence
+    assert bench.traffic.asked[0][1].body == image
+
+
+def test_what_was_trained_once_is_compared_in_every_format_within_the_gates_limits(
+    bench: Bench,
+) -> None:
+    def in_format(form: Format, attempt: int, limits: Mapping[Format, float]) -> Deployment:
+        model = replace(REF, digest=str(attempt) * 64)
+        made = bench.asked("b", attempt)
+        return replace(made, format=form, model=model, trained="t", limits=limits)
+
+    assert isinstance(bench.go(in_format("bf16", 2, {}))[-1], Succeeded)
+    scores = [-1.0, -2.0, -0.5]
+    near = [value - 0.2 for value in scores]
+    bench.traffic.scores_of = {"chat.r2": scores, "chat.r3": near, "chat.r4": near}
+    kind, evidence = failure(bench.go(in_format("fp8", 3, {"bf16": 1e-4, "fp8": 1e-3})))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "are 0.2 nats a token apart, 0.0589 are allowed" in evidence
+    assert isinstance(bench.go(in_format("fp8", 4, {}))[-1], Succeeded)
 
 
 def test_a_route_that_neither_has_keeps_nobody_back(bench: Bench) -> None:

@@ -82,6 +82,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "pipeline.stages.*.endpoint.target_tokens": (1, MOST),
     "pipeline.stages.*.endpoint.idle": (1, MOST),
     "pipeline.stages.*.endpoint.ready": (1, MOST),
+    "pipeline.stages.*.endpoint.drain": (1, MOST),
     "pipeline.stages.*.endpoint.concurrency": (1, 100_000),
     "pipeline.stages.*.endpoint.queue": (0, 1_000_000),
     "pipeline.stages.*.endpoint.rollout.steps.*": (1, 100),

@@ -29,7 +29,6 @@ FOREIGN = (RayError, RayServeException, OSError, RuntimeError, TimeoutError, Val
 
 _POLL_SECONDS = 0.2
 _ANSWER_SECONDS = 60.0
-_LONGEST_STREAM_SECONDS = 300.0
 # A replica that runs but does not answer so yet.
 _UNREADY = {HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}
 _POLICY = f"{FollowLoad.__module__}:{FollowLoad.__name__}"
@@ -50,7 +49,7 @@ def application(
         max_ongoing_requests=deployment.endpoint.requests_at_once,
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
-        graceful_shutdown_timeout_s=_LONGEST_STREAM_SECONDS,
+        graceful_shutdown_timeout_s=deployment.endpoint.drain,
         graceful_shutdown_wait_loop_s=_POLL_SECONDS,
         max_constructor_retry_count=1,  # what to try again is the orchestrator's to decide
     )
