@@ -128,7 +128,7 @@ def inbound(scope: Scope, path: str, endpoint: str, body: bytes, limits: Limits)
         what = f"{choices} answers at once; {limits.choices} at most"
         raise ApiError(400, what, param="n")
     options = fields.get("stream_options")
-    wanted = isinstance(options, dict) and options.get("include_usage") is not None
+    wanted = options.get("include_usage") if isinstance(options, dict) else None
     return InboundRequest(
         endpoint=_model(fields, endpoint),
         path=whole_path,
@@ -138,7 +138,10 @@ def inbound(scope: Scope, path: str, endpoint: str, body: bytes, limits: Limits)
         + [("content-type", "application/json")],
         choices=choices,
         streams=streams,
-        hides_usage=streams and path in _USAGE_ASKED and _absent(options) and not wanted,
+        hides_usage=streams
+        and path in _USAGE_ASKED
+        and _absent(options)
+        and (wanted is None or wanted is False),
         fields=fields,
         max_tokens=max_tokens,
         priority=priority if isinstance(priority, int) else 0,
@@ -237,6 +240,8 @@ def _form_for(headers: Sent, body: bytes, model: str) -> bytes:
     """Return a form with another model in it, where it has one."""
     kind = next((value for name, value in headers if name == "content-type"), "").encode()
     boundary, parts = _parts(kind, body)
+    if not parts:
+        return body
     return boundary.join(
         part.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" + model.encode() + b"\r\n"
         if _MODEL.search(_field(part)[0])

@@ -2,6 +2,9 @@
 
 The replica is the echo engine under plain uvicorn, in a process; the gateway is another one; the
 clients are here, and read no more of the answers than they must. Both ways are taken in turns.
+What one would write instead, thirty lines of Starlette and aiohttp without keys, limits, counts or
+shares, is a third way: it is compared by the CPU time of its process, which load beside it does
+not change.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 
+import psutil
 import uvloop
 
 from tests.benchmarks.table import Row, compare
@@ -42,6 +46,8 @@ def rows() -> list[Row]:
         tokens = _rounds(_tokens, near, fast)
         paced = _rounds(_paced, before_slow, slow)
         first = _rounds(_first, before_slow, slow)
+        with _process("tests.benchmarks.plain_proxy", fast) as plain:
+            cost = _costs(near, plain)
     added = 1e3 * (first[0] - first[1])
     return [
         compare(
@@ -68,7 +74,55 @@ def rows() -> list[Row]:
             unit="ms",
             goal="ours <= 3",
         ),
+        compare(
+            "CPU of a whole answer: the gateway against thirty lines of starlette and aiohttp",
+            *cost[0],
+            unit="us",
+            goal="ratio < 1",
+        ),
+        compare(
+            "CPU of a token of a stream: the same two",
+            *cost[1],
+            unit="us",
+            goal="ratio < 1",
+        ),
     ]
+
+
+def _costs(ours: str, plain: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return what an answer and a token cost each process, in microseconds: medians."""
+    rounds = [
+        [(_cost(url, _answers), _cost(url, _tokens_sent)) for url in (ours, plain)]
+        for _ in range(ROUNDS)
+    ]
+    own, theirs = zip(*rounds, strict=True)
+    (a, b), (c, d) = (map(median, zip(*side, strict=True)) for side in (own, theirs))
+    return (a, c), (b, d)
+
+
+def _cost(url: str, work: Measure) -> float:
+    process = _listening(url)
+    before = sum(process.cpu_times()[:2])
+    number = uvloop.run(work(url))
+    return 1e6 * (sum(process.cpu_times()[:2]) - before) / number
+
+
+async def _answers(url: str) -> float:
+    return await _requests(url) * SECONDS
+
+
+async def _tokens_sent(url: str, streams: int = 12, length: int = 256) -> float:
+    await _tokens(url, streams, length)
+    return CLIENTS * streams * length
+
+
+def _listening(url: str) -> psutil.Process:
+    """Return the child of this process that listens at `url`."""
+    port = int(url.rsplit(":", 1)[1])
+    for child in psutil.Process().children():
+        if any(c.laddr.port == port and not c.raddr for c in child.net_connections("tcp")):
+            return child
+    raise RuntimeError(f"nobody listens at {url}")
 
 
 def _rounds(measure: Measure, ours: str, theirs: str) -> tuple[float, float]:

@@ -69,11 +69,13 @@ def test_usage_is_asked_for_and_taken_out_where_the_client_did_not_ask() -> None
         text = httpx.post(f"{url}/v1/completions", json=STREAM).content
         assert text == TOKEN + LAST + DONE
         assert body_of(server.asked[-1])["stream_options"] == {"include_usage": True}
+        declining = {**STREAM, "stream_options": {"include_usage": False}}
+        assert httpx.post(f"{url}/v1/completions", json=declining).content == text
         asking = {**STREAM, "stream_options": {"include_usage": True}}
         assert httpx.post(f"{url}/v1/completions", json=asking).content.count(USAGE) == 1
         lines = httpx.get(f"{url}/metrics").text.splitlines()
         (told,) = [line for line in lines if "tokens_total" in line and 'kind="prompt"' in line]
-        assert told.endswith(" 14.0")
+        assert told.endswith(" 21.0")
 
 
 @pytest.mark.parametrize("body", [STREAM, {**STREAM, "stream": False}], ids=["stream", "whole"])
@@ -163,6 +165,12 @@ def test_a_form_goes_through_and_names_its_model_itself() -> None:
     whole = b"".join(server.asked)
     assert b'name="model"\r\n\r\nthere\r\n' in whole
     assert b"content-type: multipart/form-data; boundary=" in whole.lower()
+
+
+def test_a_body_that_is_no_object_goes_through_where_the_path_names_the_endpoint() -> None:
+    with gateway_before(json_answer(b"[2]"), model="there") as (url, server):
+        assert httpx.post(f"{url}/echo/v1/predict", json=[1]).json() == [2]
+    assert server.asked[0].endswith(b"\r\n\r\n[1]")
 
 
 def test_headers_that_matter_go_on_and_those_of_the_hop_or_of_our_keys_do_not() -> None:
