@@ -17,7 +17,6 @@ _ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _EVENT = re.compile(rb".*?(?:(?>\r\n|\r|\n){2}|\Z)", re.DOTALL)
 _DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
 _LONGEST = 256 * 1024  # bytes of an event that is still held back for its end
-_TELLING = (b'_tokens"', b'"abort"', b'"error"')
 _FINISHED = re.compile(
     rb'\[DONE\]|"(?:finish|stop)_reason"\s*:\s*"|"message_stop"|"response\.(?:completed|incomplete)"'
 )
@@ -78,9 +77,9 @@ class EventStream:
         """Count `events` and read what tells something; return what is passed on."""
         if self._counts:
             self.completion_tokens += events.count(b"\ndata:") + events.startswith(b"data:")
-        if not self.finished and _FINISHED.search(events):
-            self.finished = True
-        if any(word in events for word in _TELLING):
+        if not self.finished and _may_finish(events):
+            self.finished = _FINISHED.search(events) is not None
+        if b'_tokens"' in events or b'"abort"' in events or b'"error"' in events:
             return self._read(events)
         return events
 
@@ -150,6 +149,17 @@ def is_aborted(body: bytes) -> bool:
 
 def _is_abort(choice: object) -> bool:
     return isinstance(choice, dict) and choice.get("finish_reason") == "abort"
+
+
+def _may_finish(events: bytes) -> bool:
+    """Whether `events` are worth a closer look: an expression costs more than all else here."""
+    return (
+        b"[DONE]" in events
+        or b'_reason":"' in events
+        or b'_reason": "' in events
+        or b"message_stop" in events
+        or b"mplete" in events
+    )
 
 
 def _end(part: bytes) -> int:
