@@ -24,9 +24,9 @@ _LINE = re.compile(r"(?P<name>\w+)\{(?P<labels>[^}]*)\} (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _REQUESTS, _ERRORS = "orchestrator_requests_total", "orchestrator_errors_total"
 _TIMES = {
-    "orchestrator_time_to_first_token_seconds": "first",
-    "orchestrator_time_per_output_token_seconds": "each",
-    "orchestrator_request_seconds": "whole",
+    "gen_ai_server_time_to_first_token_seconds": "first",
+    "gen_ai_server_time_per_output_token_seconds": "each",
+    "gen_ai_server_request_duration_seconds": "whole",
 }
 
 
@@ -53,7 +53,7 @@ class GatewayTraffic:
         """
         counts = self._store.counts(endpoint)
         texts = (counts.get(gateway.name, "") for gateway in self._live())
-        return sum(gauge_in(text, "orchestrator_queue", endpoint) for text in texts)
+        return sum(gauge_in(text, "orchestrator_requests_waiting", endpoint) for text in texts)
 
     def answers(self, endpoint: str) -> bool:
         """Whether every gateway knows a replica for the endpoint."""
@@ -112,7 +112,7 @@ class _Series:
         if name == _ERRORS:
             self._errors += value
         elif name == _REQUESTS:
-            self._statuses[int(labels["status"])] += value
+            self._statuses[int(labels["code"])] += value
         elif base in _TIMES:
             self._times[_TIMES[base]][labels.get("le", part)] += value
         else:

@@ -10,6 +10,7 @@ from orchestrator import wiring
 from orchestrator.adapters import gateway_service
 from orchestrator.cli.exits import Exit
 from orchestrator.core.gateways import Gateway
+from orchestrator.serving.access_log import AccessLog
 from orchestrator.serving.edge import Edge, for_browsers, metrics_alone
 from orchestrator.serving.gateway import gateway
 from orchestrator.serving.lookup import StoreRoutes
@@ -28,7 +29,10 @@ def run(args: argparse.Namespace) -> Exit:
     reporter = Reporter(
         wiring.gateway_store(at), _of(args.url, args.cluster), metrics.by_endpoint, clock
     )
-    app = Edge(gateway(routes, clock, limits, metrics=metrics), routes)
+    log = AccessLog(settings.access_log) if settings.access_log else None
+    app = Edge(
+        gateway(routes, clock, limits, metrics=metrics), routes, clock, log.add if log else None
+    )
     listening = Listening(
         host=settings.host,
         port=settings.port,
@@ -42,6 +46,8 @@ def run(args: argparse.Namespace) -> Exit:
     serve(for_browsers(app, settings.cors.origins), listening, limits)
     reporter.close()
     routes.close()
+    if log is not None:
+        log.close()
     return Exit.SUCCEEDED
 
 

@@ -92,7 +92,9 @@ class Forwarder:
         avoid, reached = "", 0
         failed: list[str] = []
         while True:
+            since = loop.time()
             slot = await self._slots.take(request.endpoint, request.client, avoid, request.share)
+            tally.queued += loop.time() - since
             try:
                 await self._attempt(request, slot, response, tally)
             except _Failure as failure:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from random import Random
 from time import perf_counter
 
-from orchestrator.core.keys import ApiKey, is_loopback
+from orchestrator.core.keys import ApiKey
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import (
     Application,
@@ -43,7 +43,7 @@ from orchestrator.serving.forwarding import Forwarder
 from orchestrator.serving.inbound import InboundRequest, inbound, is_passed, request_id
 from orchestrator.serving.keys import NOTHING, RateLimiter, allowed
 from orchestrator.serving.limits import Limits
-from orchestrator.serving.metrics import CONTENT_TYPE, Metrics, Tally
+from orchestrator.serving.metrics import Metrics, Tally
 from orchestrator.serving.openapi import document
 from orchestrator.serving.response import ANTHROPIC, Response
 from orchestrator.serving.routes import EndpointRoute, Routes, Table
@@ -124,7 +124,8 @@ class _Gateway:
         own = path == _MODELS or path.startswith(f"{_MODELS}/")
         try:
             if is_passed(path) and not own:
-                await self._forward(call, receive, response, Tally(began))
+                tally = scope["tally"] = Tally(began)
+                await self._forward(call, receive, response, tally)
             else:
                 await self._get(call, send)
         except ApiError as error:
@@ -138,14 +139,11 @@ class _Gateway:
 
     async def _get(self, call: _Call, send: Send) -> None:
         path, method = call.scope["path"], call.scope["method"]
-        body, headers = None, []
+        body = None
         if path == "/health":
             body = b'{"status":"ok"}'
         elif path == "/openapi.json":
             body = self._document
-        elif path == "/metrics":
-            self._check_observer(call)
-            body, headers = self._metrics.text(), [CONTENT_TYPE]
         elif call.path == _MODELS or call.path.startswith(f"{_MODELS}/"):
             key = self._identify(call)
             body = encode(self._cards(call, key))
@@ -153,7 +151,7 @@ class _Gateway:
             raise unknown_url(method, path)
         if method != "GET":
             raise wrong_method(method, path, "GET")
-        await answer(send, 200, body, headers)
+        await answer(send, 200, body)
 
     async def _forward(
         self, call: _Call, receive: Receive, response: Response, tally: Tally
@@ -191,6 +189,7 @@ class _Gateway:
         reserved = estimate(request.body, request.choices, request.max_tokens)
         if request.path.startswith(_PREDICT):
             reserved = NOTHING
+        tally.endpoint, tally.key = route.name, "" if key is None else key.name
         grant = self._limiter.admit(key, reserved)
         if request.streams:
             response.keep_alive(self._limits.heartbeat_seconds)
@@ -232,11 +231,6 @@ class _Gateway:
     def _card(self, name: str) -> dict[str, object]:
         card = {"id": name, "object": "model", "created": self._since}
         return {**card, "owned_by": "orchestrator"}
-
-    def _check_observer(self, call: _Call) -> None:
-        """Let this machine look at the metrics, and others with a key, if there are any."""
-        if not is_loopback(_host(call.scope)):
-            self._identify(call)
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -1,6 +1,8 @@
 """What the gateway counts, for Prometheus: by endpoint, revision and pool.
 
 Errors are those of replicas, also where another replica then answered: what a canary is judged by.
+Names follow Prometheus' conventions, and OpenTelemetry's for generative AI where it has one
+(`gen_ai_...`). Series of a revision that has left the table go a while after it.
 """
 
 from __future__ import annotations
@@ -8,18 +10,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from orchestrator.core.endpoints import WHOLE
 from orchestrator.serving.routes import RevisionRoute, Routes
 from orchestrator.serving.slots import Slots
 
 CONTENT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _WHERE = ("endpoint", "revision", "pool")
+_SECONDS_KEPT = 600.0  # of a revision that has left: it may be judged still
 _TTFT = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10, 20, 40)
 _TPOT = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 1)
+_WAIT = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
+_USAGE = tuple(4.0**power for power in range(14))  # as OpenTelemetry advises
 _WHOLE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -27,7 +40,8 @@ _WHOLE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 
 class Tally:
     """What one answer came to: seconds of `perf_counter`, tokens, its status, and whose it is.
 
-    `first` is when a stream's first event went out; 0 where there is no stream.
+    `first` is when a stream's first event went out; 0 where there is no stream. `queued` are
+    seconds that it waited for room at a replica.
     """
 
     began: float
@@ -37,6 +51,9 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     revision: RevisionRoute | None = None
+    endpoint: str = ""
+    key: str = ""
+    queued: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -50,16 +67,32 @@ class Metrics:
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
         self._registry = CollectorRegistry()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text, and nobody asks for them
         self._series: dict[tuple[str, str, str], _Series] = {}
-        self._refused = self._counter("refused", "Refused at the edge.", "endpoint", "status")
-        self._retries = self._counter("retries", "Asked again elsewhere.", "endpoint")
-        self._unmirrored = self._counter("unmirrored", "Not copied: no room.", "endpoint")
-        self._requests = self._counter("requests", "Answered by a revision.", *_WHERE, "status")
+        self._left: dict[tuple[str, str, str], float] = {}
+        self._refused = self._counter("refused", "Requests refused.", "endpoint", "code")
+        self._retries = self._counter("retries", "Requests asked again elsewhere.", "endpoint")
+        self._unmirrored = self._counter("unmirrored", "Requests not copied.", "endpoint")
+        self._requests = self._counter("requests", "Answers of a revision.", *_WHERE, "code")
         self._errors = self._counter("errors", "Failures of replicas.", *_WHERE, "kind")
-        self._tokens = self._counter("tokens", "Tokens.", *_WHERE, "kind")
-        self._first = self._histogram("time_to_first_token", "Of streams.", _TTFT)
-        self._each = self._histogram("time_per_output_token", "Of streams, mean.", _TPOT)
-        self._whole = self._histogram("request", "From the request to its end.", _WHOLE)
+        self._wait = self._histogram("orchestrator_queue_seconds", "Wait for a replica.", _WAIT)
+        server = "gen_ai_server"
+        self._first = self._histogram(
+            f"{server}_time_to_first_token_seconds", "To the first event of a stream.", _TTFT
+        )
+        self._each = self._histogram(
+            f"{server}_time_per_output_token_seconds", "Mean of a stream after that.", _TPOT
+        )
+        self._whole = self._histogram(
+            f"{server}_request_duration_seconds", "From the request to its end.", _WHOLE
+        )
+        self._tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of a request.",
+            (*_WHERE, "gen_ai_token_type"),
+            buckets=_USAGE,
+            registry=self._registry,
+        )
 
     def watch(self, slots: Slots) -> None:
         """Tell of requests in flight and in the queue too, which `slots` know."""
@@ -67,15 +100,17 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""
+        self._forget_retired(perf_counter())
         return generate_latest(self._registry)
 
     def by_endpoint(self) -> Mapping[str, str]:
         """Return what is told of each endpoint, as lines of the same format."""
+        self._forget_retired(perf_counter())
         lines: dict[str, list[str]] = defaultdict(list)
         for family in self._registry.collect():
             for sample in family.samples:
                 endpoint = sample.labels.get("endpoint")
-                if endpoint and not sample.name.endswith("_created"):
+                if endpoint:
                     labels = ",".join(f'{k}="{_escaped(v)}"' for k, v in sample.labels.items())
                     lines[endpoint].append(f"{sample.name}{{{labels}}} {sample.value!r}\n")
         return {endpoint: "".join(told) for endpoint, told in lines.items()}
@@ -107,9 +142,24 @@ class Metrics:
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(f"orchestrator_{name}", what, labels, registry=self._registry)
 
+    def _forget_retired(self, now: float) -> None:
+        """Drop the series of revisions that left the table a while ago."""
+        table = self._routes.table().endpoints.values()
+        here = {(e.name, r.name, r.pool) for e in table for r in e.revisions}
+        for where in list(self._series):
+            if where in here:
+                self._left.pop(where, None)
+            elif now - self._left.setdefault(where, now) > _SECONDS_KEPT:
+                del self._series[where], self._left[where]
+                labels = dict(zip(_WHERE, where, strict=True))
+                for metric in (self._requests, self._errors, self._tokens):
+                    metric.remove_by_labels(labels)
+                for histogram in (self._wait, self._first, self._each, self._whole):
+                    histogram.remove_by_labels(labels)
+
     def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(
-            f"orchestrator_{name}_seconds",
+            name,
             what,
             _WHERE,
             buckets=buckets,
@@ -124,20 +174,22 @@ class _Series:
         self._requests = metrics._requests  # noqa: SLF001 - a part of it
         self._where = where
         self._by_status: dict[int, Counter] = {}
-        self._prompt = metrics._tokens.labels(*where, "prompt")  # noqa: SLF001
-        self._completion = metrics._tokens.labels(*where, "completion")  # noqa: SLF001
+        self._prompt = metrics._tokens.labels(*where, "input")  # noqa: SLF001
+        self._completion = metrics._tokens.labels(*where, "output")  # noqa: SLF001
         self._first = metrics._first.labels(*where)  # noqa: SLF001
         self._each = metrics._each.labels(*where)  # noqa: SLF001
         self._whole = metrics._whole.labels(*where)  # noqa: SLF001
+        self._wait = metrics._wait.labels(*where)  # noqa: SLF001
 
     def count(self, tally: Tally) -> None:
         if tally.status:  # else it failed, and is among the errors
             self._of(tally.status).inc()
         self._whole.observe(tally.last - tally.began)
+        self._wait.observe(tally.queued)
         if tally.prompt_tokens:
-            self._prompt.inc(tally.prompt_tokens)
+            self._prompt.observe(tally.prompt_tokens)
         if tally.completion_tokens:
-            self._completion.inc(tally.completion_tokens)
+            self._completion.observe(tally.completion_tokens)
         if tally.first:
             self._first.observe(tally.first - tally.began)
             if tally.completion_tokens > 1:
@@ -163,26 +215,28 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges."""
-        flying = GaugeMetricFamily("orchestrator_in_flight", "At a replica.", labels=_WHERE)
-        there = GaugeMetricFamily("orchestrator_replicas", "Known replicas.", labels=_WHERE)
-        broken = GaugeMetricFamily(
-            "orchestrator_endpoint_broken", "Has traffic, and no replica.", labels=_WHERE
-        )
-        share = GaugeMetricFamily("orchestrator_share", "Percent of traffic.", labels=_WHERE)
-        queue = GaugeMetricFamily("orchestrator_queue", "Waiting.", labels=("endpoint",))
+        running = _gauge("requests_running", "Requests at a replica.", _WHERE)
+        replicas = _gauge("replicas", "Known replicas.", _WHERE)
+        broken = _gauge("endpoint_broken", "Has traffic, and no replica.", _WHERE)
+        share = _gauge("traffic_share_ratio", "Share of the traffic.", _WHERE)
+        queue = _gauge("requests_waiting", "Requests that wait for a replica.", ("endpoint",))
         waiting, taken = self._slots.waiting(), self._slots.taken
         for name, route in self._routes.table().endpoints.items():
             queue.add_metric((name,), waiting.get(name, 0))
             for revision in route.revisions:
                 where = (name, revision.name, revision.pool)
-                flying.add_metric(where, sum(taken.get(url, 0) for url in revision.urls))
-                there.add_metric(where, len(revision.urls))
-                share.add_metric(where, revision.share)
+                running.add_metric(where, sum(taken.get(url, 0) for url in revision.urls))
+                replicas.add_metric(where, len(revision.urls))
+                share.add_metric(where, revision.share / WHOLE)
                 lost = revision.share and not revision.urls and not route.rests
                 broken.add_metric(where, float(bool(lost)))
-        age = GaugeMetricFamily("orchestrator_routes_age_seconds", "Since the table was read.")
+        age = _gauge("routes_age_seconds", "Since the table was read.", ())
         age.add_metric((), self._routes.age())
-        yield from (flying, there, share, broken, queue, age)
+        yield from (running, replicas, share, broken, queue, age)
+
+
+def _gauge(name: str, what: str, labels: tuple[str, ...]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"orchestrator_{name}", what, labels=labels)
 
 
 def _escaped(text: str) -> str:

@@ -107,10 +107,9 @@ def document() -> Json:
 
 
 def _watching() -> Json:
-    metrics = {"text/plain": {"schema": {"type": "string"}}}
     return {
         "/health": {"get": _operation("health", _json(_HEALTH))},
-        "/metrics": {"get": _operation("metrics", metrics, ["401"])},
+        "/ready": {"get": _operation("ready", _json(_HEALTH), ["503"])},
         "/openapi.json": {"get": _operation("openapi", _json({"type": "object"}))},
     }
 

@@ -33,7 +33,7 @@ def home() -> Path:
     """
     at = home_path()
     try:
-        at.mkdir(parents=True, exist_ok=True)
+        at.mkdir(mode=0o700, parents=True, exist_ok=True)  # others have no business in it
         if not os.access(at, os.R_OK | os.W_OK | os.X_OK):
             (at / PROBE).touch()  # which says why not
             (at / PROBE).unlink(missing_ok=True)

@@ -240,3 +240,16 @@ def test_processes_that_open_a_new_database_together_take_turns(file: Path) -> N
     store = SqlEventStore(f"sqlite:///{file}")
     assert store.cursor("c19") == 19
     store.close()
+
+
+def test_the_database_is_its_owners_alone_and_an_older_one_becomes_so(tmp_path: Path) -> None:
+    at = tmp_path / "home" / "events.db"
+    at.parent.mkdir(mode=0o755)
+    at.touch(mode=0o644)
+    SqlEventStore(at).close()
+    new = SqlEventStore(tmp_path / "new" / "events.db")
+    assert at.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    new.endpoints()
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "new").iterdir()} == {0o600}
+    new.close()

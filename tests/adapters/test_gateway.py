@@ -10,14 +10,14 @@ from orchestrator.core.probes import completion
 from orchestrator.core.rollout import Figures, Times
 
 TEXT = """# HELP orchestrator_requests_total Answered by a revision.
-orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",status="200"} 90.0
-orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",status="400"} 5.0
-orchestrator_requests_total{endpoint="other",revision="r1",pool="a",status="200"} 7.0
+orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",code="200"} 90.0
+orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",code="400"} 5.0
+orchestrator_requests_total{endpoint="other",revision="r1",pool="a",code="200"} 7.0
 orchestrator_errors_total{endpoint="chat",revision="r2",pool="b",kind="unreachable"} 3.0
-orchestrator_time_to_first_token_seconds_sum{endpoint="chat",revision="r1",pool="a"} 9.0
-orchestrator_time_to_first_token_seconds_count{endpoint="chat",revision="r1",pool="a"} 90.0
-orchestrator_time_to_first_token_seconds_bucket{endpoint="chat",revision="r1",le="1"} 90.0
-orchestrator_time_to_first_token_seconds_bucket{endpoint="chat",revision="r1",le="+Inf"} 90.0
+gen_ai_server_time_to_first_token_seconds_sum{endpoint="chat",revision="r1",pool="a"} 9.0
+gen_ai_server_time_to_first_token_seconds_count{endpoint="chat",revision="r1",pool="a"} 90.0
+gen_ai_server_time_to_first_token_seconds_bucket{endpoint="chat",revision="r1",le="1"} 90.0
+gen_ai_server_time_to_first_token_seconds_bucket{endpoint="chat",revision="r1",le="+Inf"} 90.0
 orchestrator_replicas{endpoint="chat",revision="r1",pool="a"} 2.0
 orchestrator_replicas{endpoint="other",revision="r1",pool="a"} 1.0
 """

@@ -15,8 +15,8 @@ from orchestrator.core.gateways import SILENT_SECONDS, Gateway
 from orchestrator.serving.reporting import Reporter
 from tests.serving.http_server import FixedClock
 
-REQUESTS = 'orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",status="200"} '
-WAITING = 'orchestrator_queue{endpoint="chat"} '
+REQUESTS = 'orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",code="200"} '
+WAITING = 'orchestrator_requests_waiting{endpoint="chat"} '
 THERE = 'orchestrator_replicas{endpoint="chat",revision="r1",pool="a"} '
 
 

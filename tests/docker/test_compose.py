@@ -15,6 +15,7 @@ import yaml
 import orchestrator
 from orchestrator import wiring
 from orchestrator.core.hardware import Pool
+from orchestrator.core.settings import GatewaySettings
 
 FILE = Path(__file__).parents[2] / "docker/compose.yaml"
 COMPOSE = yaml.safe_load(FILE.read_text(encoding="utf-8"))
@@ -125,6 +126,8 @@ def test_everybody_means_the_same_ports(pools: dict[str, Pool]) -> None:
     assert options("head")["dashboard-port"] == str(DASHBOARD)
     assert options("mlflow")["port"] == str(MLFLOW)
     assert SERVICES["head"]["ports"] == [f"127.0.0.1:{DASHBOARD}:{DASHBOARD}"]
+    port = GatewaySettings().port
+    assert SERVICES["nvidia"]["ports"] == [f"127.0.0.1:{port}:{port}"]
     assert SERVICES["mlflow"]["ports"] == [f"127.0.0.1:{MLFLOW}:{MLFLOW}"]
     for name in ("head", *pools):
         known = SERVICES[name]["environment"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,8 @@ import uvicorn
 
 from jobs.engines.echo import EchoEngine
 from orchestrator.ports import Clock
-from orchestrator.serving.asgi import Application
+from orchestrator.serving.access_log import RequestRecord
+from orchestrator.serving.asgi import Application, Receive, Scope, Send
 from orchestrator.serving.edge import Edge, for_browsers, metrics_alone
 from orchestrator.serving.gateway import gateway
 from orchestrator.serving.limits import Limits
@@ -103,14 +104,22 @@ def gateway_of(
     *,
     origins: Sequence[str] = (),
     at: Listening | None = None,
+    record: Callable[[RequestRecord], None] | None = None,
 ) -> Iterator[str]:
-    """Serve the gateway as its own process would; give its base URL."""
+    """Serve the gateway as its own process would, with `/metrics`; give its base URL."""
     limits, metrics = limits or Limits(), Metrics(board)
     rng = Random(0)  # noqa: S311 - no secret
-    app = Edge(gateway(board, clock or FixedClock(), limits, rng=rng, metrics=metrics), board)
+    clock = clock or FixedClock()
+    app = gateway(board, clock, limits, rng=rng, metrics=metrics)
+    told = metrics_alone(metrics)
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        await (told if scope.get("path") == "/metrics" else app)(scope, receive, send)
+
+    edge = Edge(both, board, clock, record)
     if at is not None:
         at = replace(at, metrics=metrics_alone(metrics))
-    with _running(Server(for_browsers(app, origins), limits, at)) as url:
+    with _running(Server(for_browsers(edge, origins), limits, at)) as url:
         yield url.replace("http:", "https:") if at is not None and at.certificate else url
 
 

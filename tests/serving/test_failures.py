@@ -122,7 +122,10 @@ def test_a_replica_that_comes_within_seconds_is_waited_for() -> None:
 
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(client.post, f"{url}/v1/completions", json=PROMPT)
-            while httpx.get(f"{url}/metrics").text.count('queue{endpoint="echo"} 1.0') == 0:
+            while (
+                httpx.get(f"{url}/metrics").text.count('requests_waiting{endpoint="echo"} 1.0')
+                == 0
+            ):
                 pass
             board.put(echo(*urls))
             assert waiting.result().status_code == 200
@@ -217,7 +220,7 @@ def test_a_shadow_gets_a_copy_that_never_disturbs_the_client() -> None:
                     assert answer.headers["x-revision"] == "r1"
                 text = httpx.get(f"{url}/metrics").text
         assert len(good.asked) >= 1
-        assert 'status="200"' in next(
+        assert 'code="200"' in next(
             line for line in text.splitlines() if "requests_total" in line and "r2" in line
         )
     assert replace(both[1], share=1).share == 1

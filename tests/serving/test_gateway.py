@@ -114,16 +114,19 @@ def test_metrics_count_requests_tokens_and_times_by_revision_and_pool(world: Wor
     after = scrape(world.url)
 
     def grown(metric: str, more: str = "") -> float:
-        parts = (f"orchestrator_{metric}{{", 'endpoint="echo"', f'revision="{name}"', more)
+        parts = (f"{metric}{{", 'endpoint="echo"', f'revision="{name}"', more)
         (line,) = [line for line in after if all(part in line for part in parts)]
         return after[line] - before.get(line, 0.0)
 
-    assert grown("requests_total", 'status="200"') == 1
-    assert grown("tokens_total", 'kind="completion"') == 4
-    assert grown("tokens_total", 'kind="prompt"') == 4
-    assert grown("time_to_first_token_seconds_count") == 1
-    assert grown("time_per_output_token_seconds_count") == 1
-    assert after['orchestrator_queue{endpoint="echo"}'] == 0
+    assert grown("orchestrator_requests_total", 'code="200"') == 1
+    used = "gen_ai_client_token_usage_sum"
+    assert grown(used, 'gen_ai_token_type="output"') == 4
+    assert grown(used, 'gen_ai_token_type="input"') == 4
+    assert grown("gen_ai_server_time_to_first_token_seconds_count") == 1
+    assert grown("gen_ai_server_time_per_output_token_seconds_count") == 1
+    assert grown("gen_ai_server_request_duration_seconds_count") == 1
+    assert grown("orchestrator_queue_seconds_count") == 1
+    assert after['orchestrator_requests_waiting{endpoint="echo"}'] == 0
 
 
 def scrape(url: str) -> dict[str, float]:

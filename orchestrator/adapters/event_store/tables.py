@@ -9,6 +9,7 @@ failing half-way when it turns from reader to writer.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,7 @@ def open_database(url: str | URL) -> tuple[Engine, Engine]:
         message = "it has no file, and each thread would see its own"
         raise ValueError(message)
     if sqlite and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        _keep_private(Path(parsed.database))
     engine = create_engine(parsed, pool_pre_ping=not sqlite)
     if sqlite:
         event.listen(engine, "connect", _prepare)
@@ -250,6 +251,17 @@ def open_database(url: str | URL) -> tuple[Engine, Engine]:
     writer = engine.execution_options(**{_WRITES: True})
     _make_tables(writer)
     return engine, writer
+
+
+def _keep_private(path: Path) -> None:
+    """Have the file be its owner's alone: it holds what opens replicas. Its journals follow it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        path.touch(mode=0o600)
+    elif path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
+        for file in (path, *(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))):
+            if file.exists():
+                file.chmod(0o600)
 
 
 def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's, as it comes
