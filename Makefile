@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A lock file is a whole list, in any order: two pips take it in turns.
 LOCKED = grep -v '^\#' $(1) | xargs -P 2 -n 24 $(PIP) --no-deps
 
-.PHONY: help install demo test test-services test-units check lint types contracts format bench chaos vllm smollm2 lock clean
+.PHONY: help install demo test test-services test-units check lint types contracts format bench chaos hosts vllm smollm2 lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -63,6 +63,9 @@ bench: $(VENV)/.bench ## run the benchmarks, print them as a table
 
 chaos: $(VENV)/.dev ## kill, stop and corrupt everything, and see that runs end as if nothing were
 	$(BIN)/python -m pytest -m chaos -s
+
+hosts: $(VENV)/.dev ## several hosts on this machine, by network namespaces: needs root
+	$(BIN)/python -m pytest -m hosts
 
 $(VLLM)/.installed: requirements-vllm.lock
 	$(PYTHON) -m venv $(VLLM)

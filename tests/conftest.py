@@ -27,6 +27,8 @@ CONFIGURED = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ORCHESTRATOR_HOME", "ORCHES
 # Fixtures that start services. Their tests share those and take turns; all others run beside them.
 SERVICES = {"workplace", "mlflow_home", "ray_home", "place"}
 
+BY_HAND = ("chaos", "hosts")
+
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -37,10 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("ray") or SERVICES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.services)
-    if "chaos" not in config.option.markexpr:
-        by_hand = [item for item in items if item.get_closest_marker("chaos")]
-        config.hook.pytest_deselected(items=by_hand)
-        items[:] = [item for item in items if item not in by_hand]
+    for marker in BY_HAND:
+        if marker not in config.option.markexpr:
+            by_hand = [item for item in items if item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=by_hand)
+            items[:] = [item for item in items if item not in by_hand]
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ from orchestrator.serving.replica import replica
 from tests.serving.http_server import echo_engine
 
 
-def main(delay: str) -> None:
+def main(delay: str, host: str = "127.0.0.1") -> None:
     """Serve on a free port, and print the address."""
     app = replica(echo_engine(delay=float(delay)), "echo", SystemClock())
     config = uvicorn.Config(app, log_level="critical", access_log=False)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    listener = socket.create_server((host, 0), backlog=2048)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     uvicorn.Server(config).run([listener])
 
