@@ -65,7 +65,7 @@ def test_a_browser_of_an_allowed_origin_may_ask_and_read_what_it_needs(board: Bo
         exposed = models.headers["access-control-expose-headers"]
         assert {"x-request-id", "x-revision"} <= set(exposed.split(", "))
         refused = httpx.post(f"{url}/v1/completions", headers={"origin": PAGE}, json={})
-        assert refused.status_code == 400
+        assert refused.status_code == 404
         assert refused.headers["access-control-allow-origin"] == PAGE, "errors are read too"
         other = httpx.options(
             f"{url}/v1/chat/completions", headers={"origin": "https://evil.example", **PREFLIGHT}
