@@ -13,6 +13,7 @@ from orchestrator.core.gateways import Gateway
 from orchestrator.serving.access_log import AccessLog
 from orchestrator.serving.edge import Edge, for_browsers, metrics_alone
 from orchestrator.serving.gateway import gateway
+from orchestrator.serving.ledger import StoreLedger
 from orchestrator.serving.lookup import StoreRoutes
 from orchestrator.serving.metrics import Metrics
 from orchestrator.serving.reporting import Reporter
@@ -29,10 +30,11 @@ def run(args: argparse.Namespace) -> Exit:
     reporter = Reporter(
         wiring.gateway_store(at), _of(args.url, args.cluster), metrics.by_endpoint, clock
     )
+    named = f"{wiring.host()}:{settings.port}"
+    ledger = StoreLedger(wiring.usage_store(at), routes, clock, named).start()
     log = AccessLog(settings.access_log) if settings.access_log else None
-    app = Edge(
-        gateway(routes, clock, limits, metrics=metrics), routes, clock, log.add if log else None
-    )
+    app = gateway(routes, clock, limits, metrics=metrics, ledger=ledger)
+    edge = Edge(app, routes, clock, log.add if log else None)
     listening = Listening(
         host=settings.host,
         port=settings.port,
@@ -43,7 +45,8 @@ def run(args: argparse.Namespace) -> Exit:
         if settings.metrics.port is None
         else (settings.metrics.host, settings.metrics.port),
     )
-    serve(for_browsers(app, settings.cors.origins), listening, limits)
+    serve(for_browsers(edge, settings.cors.origins), listening, limits)
+    ledger.close()
     reporter.close()
     routes.close()
     if log is not None:

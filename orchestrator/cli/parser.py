@@ -218,6 +218,15 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     undeploy.add_argument("revision", nargs="?", metavar="rN")
     flags.dry(undeploy)
     _keys(verbs)
+    _cost(verbs)
+
+
+def _cost(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    cost = verbs.add_parser("cost", help="what endpoints were used for, and what they held")
+    cost.add_argument("--by", default="endpoint,key,pool,day", help="also: revision")
+    days = arguments.number("days", arguments.DAYS, zero=False)
+    cost.add_argument("--days", type=days, default=30.0, help="back from today; 30 by default")
+    flags.as_json(cost)
 
 
 def _keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

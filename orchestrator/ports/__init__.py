@@ -9,6 +9,7 @@ from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
 from orchestrator.ports.pools import Chip, Cluster, Job, Replicas, Serving, Worker
 from orchestrator.ports.registry import Registry
 from orchestrator.ports.stores import ArtifactStore, EventStore, Point, Stored
+from orchestrator.ports.usage import UsageStore
 
 __all__ = [
     "ArtifactStore",
@@ -29,5 +30,6 @@ __all__ = [
     "Stored",
     "Tracker",
     "Traffic",
+    "UsageStore",
     "Worker",
 ]

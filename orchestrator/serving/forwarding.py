@@ -140,7 +140,7 @@ class Forwarder:
         self, request: InboundRequest, slot: Slot, response: Response, tally: Tally
     ) -> None:
         """Ask the replica of `slot` once, and count what comes of it."""
-        tally.revision = slot.revision
+        tally.revision, tally.size, tally.sent = slot.revision, slot.size, perf_counter()
         tally.prompt_tokens = tally.completion_tokens = 0
         try:
             await self._exchange(request, slot, response, tally)

@@ -30,7 +30,7 @@ from orchestrator.serving.asgi import (
 )
 from orchestrator.serving.budget import Budget
 from orchestrator.serving.cancellation import CancelScope
-from orchestrator.serving.charging import estimate, used
+from orchestrator.serving.charging import Estimate, estimate, used
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import (
     ApiError,
@@ -41,7 +41,8 @@ from orchestrator.serving.errors import (
 from orchestrator.serving.fair_queue import Share
 from orchestrator.serving.forwarding import Forwarder
 from orchestrator.serving.inbound import InboundRequest, inbound, is_passed, request_id
-from orchestrator.serving.keys import NOTHING, RateLimiter, allowed
+from orchestrator.serving.keys import NOTHING, Grant, RateLimiter, allowed
+from orchestrator.serving.ledger import Ledger, NoLedger
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import Metrics, Tally
 from orchestrator.serving.openapi import document
@@ -63,6 +64,7 @@ def gateway(
     *,
     rng: Random | None = None,
     metrics: Metrics | None = None,
+    ledger: Ledger | None = None,
 ) -> Application:
     """Return the application.
 
@@ -72,9 +74,15 @@ def gateway(
         limits: Of connections, requests and waiting.
         rng: What spreads the traffic by shares; a seeded one makes that repeatable.
         metrics: What counts; others may read it.
+        ledger: Where it notes what is used.
     """
-    limits, rng = limits or Limits(), rng or Random()  # noqa: S311 - no secret
-    found = _Gateway(routes, clock, limits, rng, metrics or Metrics(routes))
+    parts = _Parts(
+        limits or Limits(),
+        rng or Random(),  # noqa: S311 - no secret
+        metrics or Metrics(routes),
+        ledger or NoLedger(),
+    )
+    found = _Gateway(routes, clock, parts)
     return Application(found.handle, found.close)
 
 
@@ -95,18 +103,27 @@ class _Call:
         return [name for name in names if allowed(key, name)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a gateway is made with, beside its routes."""
+
+    limits: Limits
+    rng: Random
+    metrics: Metrics
+    ledger: Ledger
+
+
 class _Gateway:
-    def __init__(
-        self, routes: Routes, clock: Clock, limits: Limits, rng: Random, metrics: Metrics
-    ) -> None:
+    def __init__(self, routes: Routes, clock: Clock, parts: _Parts) -> None:
         self._routes = routes
-        self._limits = limits
-        self._limiter = RateLimiter(clock)
+        self._limits = limits = parts.limits
+        self._ledger = parts.ledger
+        self._limiter = RateLimiter(clock, parts.ledger)
         self._since = int(clock.now())
         self._document = encode(document())
-        slots = Slots(routes, limits, rng)
-        self._metrics = metrics
-        metrics.watch(slots)
+        slots = Slots(routes, limits, parts.rng)
+        self._metrics = parts.metrics
+        parts.metrics.watch(slots)
         self._budget = Budget(limits.buffered_bytes)
         self._forwarder = Forwarder(slots, Upstream(limits), self._metrics, limits, self._budget)
 
@@ -202,8 +219,14 @@ class _Gateway:
             raise
         finally:
             response.silence()
-            self._limiter.settle(grant, used(tally, reserved).tokens)
+            self._settle(grant, route, tally, used(tally, reserved))
         await response.end()
+
+    def _settle(
+        self, grant: Grant | None, route: EndpointRoute, tally: Tally, charged: Estimate
+    ) -> None:
+        self._limiter.settle(grant, charged.tokens)
+        self._ledger.add("" if grant is None else grant.key.name, route, tally, charged)
 
     def _identify(self, call: _Call) -> ApiKey | None:
         return self._limiter.identify(call.table, _token(call), _host(call.scope))

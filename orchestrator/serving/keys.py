@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
@@ -19,6 +19,7 @@ from orchestrator.core.keys import ApiKey, Requirement, opens
 from orchestrator.ports import Clock
 from orchestrator.serving.charging import Estimate
 from orchestrator.serving.errors import ApiError
+from orchestrator.serving.ledger import Ledger, NoLedger
 from orchestrator.serving.routes import Table
 
 MINUTE = 60.0
@@ -55,10 +56,10 @@ class Grant:
 class RateLimiter:
     """Lets requests in by their key."""
 
-    def __init__(self, clock: Clock, spent: Callable[[str], float] = lambda _: 0.0) -> None:
-        """Begin with full buckets; `spent` says what a key has spent this month."""
+    def __init__(self, clock: Clock, ledger: Ledger | None = None) -> None:
+        """Begin with full buckets; the ledger says what a key has spent, and used elsewhere."""
         self._clock = clock
-        self._spent = spent
+        self._ledger = NoLedger() if ledger is None else ledger
         self._buckets: dict[tuple[str, str], _Bucket] = {}
         self._parallel: Counter[str] = Counter()
         self._keys: Mapping[str, ApiKey] = {}
@@ -103,8 +104,9 @@ class RateLimiter:
         """
         if key is None:
             return None
-        if key.budget is not None and not self._spent(key.name) < key.budget:
+        if key.budget is not None and not self._ledger.spent(key.name) < key.budget:
             raise _over_budget(key)
+        self._charge_elsewhere(key)
         parallel = self._parallel[key.name]
         if key.parallel is not None and not parallel < key.parallel:
             what = (
@@ -129,10 +131,14 @@ class RateLimiter:
             del self._parallel[grant.key.name]
         self._give_back(grant.key, grant.reserved.tokens - tokens)
 
-    def charge_elsewhere(self, name: str, requests: int, tokens: int) -> None:
-        """Take what other gateways have let in by the key `name` into account."""
-        for kind, count in (("requests", requests), ("tokens", tokens)):
-            bucket = self._buckets.get((name, kind))
+    def _charge_elsewhere(self, key: ApiKey) -> None:
+        """Take what other gateways have let in into account."""
+        requests, tokens = self._ledger.elsewhere(key.name)
+        for kind, limit, count in (
+            ("requests", key.requests, requests),
+            ("tokens", key.tokens, tokens),
+        ):
+            bucket = self._bucket(key, kind, limit) if count else None
             if bucket is not None:
                 bucket.left -= count
 

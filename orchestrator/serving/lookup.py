@@ -158,4 +158,6 @@ class StoreRoutes:
             share=share,
             urls=replicas.get((life.name, revision.number), ()),
             token=revision.deployment.token,
+            devices=revision.deployment.needs.devices,
+            hourly=(revision.deployment.pool.price or 0.0) * revision.deployment.needs.devices,
         )

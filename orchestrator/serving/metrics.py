@@ -41,10 +41,12 @@ class Tally:
     """What one answer came to: seconds of `perf_counter`, tokens, its status, and whose it is.
 
     `first` is when a stream's first event went out; 0 where there is no stream. `queued` are
-    seconds that it waited for room at a replica.
+    seconds that it waited for room at a replica. `sent` is when its
+    replica was asked, which worked on `size` choices.
     """
 
     began: float
+    sent: float = 0.0
     first: float = 0.0
     last: float = 0.0
     status: int = 0
@@ -54,6 +56,7 @@ class Tally:
     endpoint: str = ""
     key: str = ""
     queued: float = 0.0
+    size: int = 1
 
     @property
     def tokens(self) -> int:

@@ -28,6 +28,8 @@ class RevisionRoute:
         outside: Whether somebody else runs it.
         concurrency: Choices that a replica of its works on at once, as its engine says; 0: as the
             endpoint says.
+        devices: Chips of one of our replicas.
+        hourly: US dollars an hour of one replica; 0 where that has no price.
     """
 
     name: str
@@ -38,6 +40,8 @@ class RevisionRoute:
     model: str = ""
     outside: bool = False
     concurrency: int = 0
+    devices: int = 0
+    hourly: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ from orchestrator.wiring.endpoints import (
     serving,
     shares_database,
     traffic,
+    usage_store,
 )
 from orchestrator.wiring.home_folder import home, home_path, told
 from orchestrator.wiring.qualification import findings, verdicts, vetted
@@ -120,6 +121,7 @@ __all__ = [
     "told",
     "tracker",
     "traffic",
+    "usage_store",
     "user",
     "uses_ours",
     "variable",

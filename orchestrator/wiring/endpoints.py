@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from orchestrator.core.endpoints import Deployment, EndpointLife
 from orchestrator.core.errors import NotFoundError, ServingError
 from orchestrator.core.settings import Settings
-from orchestrator.ports import EndpointStore, EventStore, GatewayStore, Serving, Traffic
+from orchestrator.ports import (
+    EndpointStore,
+    EventStore,
+    GatewayStore,
+    Serving,
+    Traffic,
+    UsageStore,
+)
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
     artifact_store,
@@ -29,6 +36,13 @@ if TYPE_CHECKING:
 
 def endpoint_store(at: Path) -> EndpointStore:
     """Return the store of endpoints of home `at`: the same database."""
+    from orchestrator.adapters.event_store import SqlEventStore
+
+    return SqlEventStore(database(at))
+
+
+def usage_store(at: Path) -> UsageStore:
+    """Return the store of what endpoints are used for: the same database."""
     from orchestrator.adapters.event_store import SqlEventStore
 
     return SqlEventStore(database(at))

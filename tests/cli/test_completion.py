@@ -119,7 +119,7 @@ def test_every_verb_that_takes_an_endpoint_is_offered_its_name(within, home, ver
         (("failures", ""), ["explain"]),
         (("failures", "explain", "pipeline=noo"), ["pipeline=noop"]),
         (("deploy", RUN, "roles.serve=a"), ["roles.serve=ascend"]),
-        (("keys", "r"), ["revoke", "require"]),
+        (("keys", "r"), ["rotate", "revoke", "require"]),
         (("completion", "z"), ["zsh"]),
         (("re",), ["resume", "rerun"]),
         (("nothing", ""), []),

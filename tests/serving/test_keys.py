@@ -12,6 +12,7 @@ from orchestrator.core.keys import ApiKey, Requirement
 from orchestrator.serving.charging import Estimate, used
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.keys import RateLimiter, allowed
+from orchestrator.serving.ledger import NoLedger
 from orchestrator.serving.metrics import Tally
 from orchestrator.serving.routes import EndpointRoute, Table
 from tests.fakes import FakeClock
@@ -20,6 +21,21 @@ from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, r
 
 def key(of: str = "a", **more: object) -> ApiKey:
     return ApiKey(name=f"{of}'s", digest=sha256(of.encode()).hexdigest(), **more)  # type: ignore[arg-type]
+
+
+class FakeLedger(NoLedger):
+    """A ledger of figures that a test sets."""
+
+    def __init__(self, dollars: float = 0.0) -> None:
+        self.dollars = dollars
+        self.others = (0, 0)
+
+    def spent(self, key: str) -> float:
+        return self.dollars
+
+    def elsewhere(self, key: str) -> tuple[int, int]:
+        others, self.others = self.others, (0, 0)
+        return others
 
 
 def table(*keys: ApiKey) -> Table:
@@ -175,20 +191,21 @@ def test_a_key_has_so_many_requests_in_flight_and_no_more() -> None:
 
 
 def test_a_budget_that_is_spent_ends_a_key_for_the_month() -> None:
-    spent = {"a's": 4.99}
-    limiter, mine = RateLimiter(FakeClock(), spent.__getitem__), key(budget=5.0)
+    ledger = FakeLedger(4.99)
+    limiter, mine = RateLimiter(FakeClock(), ledger), key(budget=5.0)
     limiter.admit(mine)
-    spent["a's"] = 5.0
+    ledger.dollars = 5.0
     with pytest.raises(ApiError, match="budget of 5 US dollars") as error:
         limiter.admit(mine)
     assert refused(error) == (429, "insufficient_quota")
 
 
 def test_what_other_gateways_let_in_counts() -> None:
-    limiter, mine = RateLimiter(FakeClock()), key(requests=10, tokens=100)
-    limiter.charge_elsewhere("a's", 3, 50)
+    ledger = FakeLedger()
+    limiter, mine = RateLimiter(FakeClock(), ledger), key(requests=10, tokens=100)
+    ledger.others = (3, 50)
     limiter.admit(mine, Estimate(1, 0))
-    limiter.charge_elsewhere("a's", 9, 50)
+    ledger.others = (9, 50)
     with pytest.raises(ApiError):
         limiter.admit(mine, Estimate(1, 0))
 

@@ -75,7 +75,7 @@ def test_a_route_has_the_revisions_that_take_traffic_and_where_they_answer(
 ) -> None:
     route = routes.table().endpoints["chat"]
     urls = ("http://a:1/chat.r1", "http://b:1/chat.r1")
-    ours = RevisionRoute(name="r1", pool="a", share=90, urls=urls, token="t1")  # noqa: S106 - as above
+    ours = RevisionRoute(name="r1", pool="a", share=90, urls=urls, token="t1", devices=1)  # noqa: S106 - as above
     theirs = RevisionRoute(
         name="r2",
         pool="outside",

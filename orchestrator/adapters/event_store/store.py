@@ -22,6 +22,7 @@ from orchestrator.adapters.event_store.keys import Keys
 from orchestrator.adapters.event_store.notes import Notes
 from orchestrator.adapters.event_store.point_rows import points_of, rows_of
 from orchestrator.adapters.event_store.tables import cursors, results, runs
+from orchestrator.adapters.event_store.usages import Usages
 from orchestrator.core.errors import (
     NotFoundError,
     StaleControllerError,
@@ -37,7 +38,7 @@ NEWEST_NAMED = 5
 POINT_COLUMNS = ("run", "stage", "attempt", "key", "value", "step", "at")
 
 
-class SqlEventStore(Notes, Endpoints, Gateways, Keys):
+class SqlEventStore(Notes, Endpoints, Gateways, Keys, Usages):
     """The ports of all that is kept, on a database that SQLAlchemy knows."""
 
     def __init__(self, place: str | Path) -> None:

@@ -213,6 +213,35 @@ key_rules = Table(
     Column("stamp", Text, nullable=False),
 )
 
+# What each gateway has noted; together it is their sum.
+usage = Table(
+    "usage",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("day", Text, primary_key=True, index=True),
+    Column("key", Text, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("revision", Text, primary_key=True),
+    Column("pool", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("cost", Double, nullable=False),
+)
+
+# What each gateway has seen held: all see the same replicas.
+held = Table(
+    "held",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("day", Text, primary_key=True, index=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("pool", Text, primary_key=True),
+    Column("device_seconds", Double, nullable=False),
+    Column("cost", Double, nullable=False),
+)
+
 untold = Table(
     "untold",
     metadata,

@@ -1,0 +1,59 @@
+"""`orchestrator cost`: what endpoints were used for, and what they held, by key, pool and day."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from orchestrator import wiring
+from orchestrator.cli import tables
+from orchestrator.cli.exits import Exit
+from orchestrator.core.cost import SECONDS_PER_HOUR
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.usage import Held, Usage, day_of, grouped
+
+FIELDS = ("endpoint", "key", "pool", "day", "revision")
+DAY = 86_400.0
+SUMS = ("#REQUESTS", "#PROMPT TOKENS", "#ANSWER TOKENS", "COST")
+HELD = ("ENDPOINT", "POOL", "DAY", "#DEVICE-HOURS", "COST")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Print the sums of the last days."""
+    by = tuple(args.by.split(","))
+    unknown = [name for name in by if name not in FIELDS]
+    if unknown:
+        what = f"{unknown[0]!r} is nothing to sort by"
+        raise ConfigError([Problem("--by", what, f"write some of {', '.join(FIELDS)}")])
+    since = day_of(wiring.clock().now() - (args.days - 1) * DAY)
+    store = wiring.usage_store(wiring.home())
+    used, held = grouped(store.usage(since), by), store.held(since)
+    if args.json:
+        shown = {"used": [asdict(usage) for usage in used], "held": [asdict(h) for h in held]}
+        print(tables.as_json(shown))
+        return Exit.SUCCEEDED
+    _print(used, held, by)
+    return Exit.SUCCEEDED
+
+
+def _print(used: Sequence[Usage], held: Sequence[Held], by: Sequence[str]) -> None:
+    out = tables.console()
+    if not used and not held:
+        out.print("No endpoint was used or held in these days.")
+        return
+    out.print(tables.table((*(name.upper() for name in by), *SUMS), [_row(u, by) for u in used]))
+    out.print()
+    out.print("Held by replicas, asked or not:")
+    out.print(tables.table(HELD, [_held(part) for part in held]))
+
+
+def _row(usage: Usage, by: Sequence[str]) -> tuple[str, ...]:
+    places = (getattr(usage, name) or "-" for name in by)
+    counts = (usage.requests, usage.prompt_tokens, usage.completion_tokens)
+    return (*places, *(f"{count:,}" for count in counts), tables.dollars(usage.cost))
+
+
+def _held(part: Held) -> tuple[str, ...]:
+    hours = f"{part.device_seconds / SECONDS_PER_HOUR:.2f}"
+    return (part.endpoint, part.pool, part.day, hours, tables.dollars(part.cost))
