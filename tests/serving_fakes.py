@@ -123,6 +123,10 @@ class MemoryEndpoints:
         self.keys[key.name] = key
         self._change(Requirement.ON if first else self.rules.required)
 
+    def change_key(self, key: ApiKey) -> None:
+        self.keys[key.name] = key
+        self._change(self.rules.required)
+
     def drop_key(self, name: str) -> None:
         del self.keys[name]
         self._change(self.rules.required)

@@ -89,6 +89,15 @@ def _endpoints(typed: Sequence[str]) -> Iterable[str]:  # noqa: ARG001 - all off
     return sorted(wiring.endpoint_store(wiring.home_path()).endpoints())
 
 
+def _keys(typed: Sequence[str]) -> Iterable[str]:
+    """Return names of keys, where one is to be changed."""
+    if "require" in typed:
+        return ("on", "off")
+    if "add" in typed:
+        return ()
+    return [key.name for key in wiring.endpoint_store(wiring.home_path()).api_keys()]
+
+
 def _both(typed: Sequence[str]) -> Iterable[str]:
     return [*_endpoints(typed), *_runs(typed)]
 
@@ -98,6 +107,7 @@ OFFERS: Mapping[str, Callable[[Sequence[str]], Iterable[str]]] = {
     "STAGE": _stages,
     "ENDPOINT": _endpoints,
     "ENDPOINT|RUN": _both,
+    "KEY|on|off": _keys,
 }
 
 

@@ -230,29 +230,23 @@ def _cost(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    keys = verbs.add_parser(
-        "keys",
-        help="list the API keys; `keys add NAME`, `keys revoke NAME`, `keys require on|off`",
-    )
+    keys = verbs.add_parser("keys", help="list the API keys; add, change, rotate or revoke one")
+    actions = ("list", "show", "add", "set", "rotate", "revoke", "require")
+    keys.add_argument("action", nargs="?", choices=actions, default="list")
+    keys.add_argument("name", nargs="?", type=arguments.word, metavar="KEY|on|off")
     keys.add_argument(
-        "action", nargs="?", choices=("list", "add", "revoke", "require"), default="list"
+        "changes", nargs="*", metavar="LIMIT=VALUE", help="requests=60, budget=20, tokens=none ..."
     )
-    keys.add_argument("name", nargs="?", type=arguments.word, metavar="NAME|on|off")
     keys.add_argument("--model", action="append", default=[], help="an endpoint that it opens")
+    most = arguments.MINUTES_WORTH
+    requests = arguments.whole("requests", most)
+    keys.add_argument("--requests", type=requests, help="requests a minute, at most")
+    tokens = arguments.whole("tokens", most)
+    keys.add_argument("--tokens", type=tokens, help="tokens a minute, at most")
+    days = arguments.number("days", arguments.DAYS, zero=False)
+    keys.add_argument("--days", type=days, help="until it expires")
     keys.add_argument(
-        "--requests",
-        type=arguments.whole("requests", arguments.MINUTES_WORTH),
-        help="requests a minute, at most",
-    )
-    keys.add_argument(
-        "--tokens",
-        type=arguments.whole("tokens", arguments.MINUTES_WORTH),
-        help="tokens a minute, at most",
-    )
-    keys.add_argument(
-        "--days",
-        type=arguments.number("days", arguments.DAYS, zero=False),
-        help="until it expires",
+        "--overlap", default="1h", metavar="TIME", help="that the old secret opens; 1h by default"
     )
     flags.dry(keys)
     flags.as_json(keys)

@@ -19,6 +19,10 @@ class KeyStore(Protocol):
         """
         ...
 
+    def change_key(self, key: ApiKey) -> None:
+        """Keep `key` in place of the one of its name. Raises `NotFoundError`."""
+        ...
+
     def drop_key(self, name: str) -> None:
         """Forget an API key; whether keys are asked for stays as it is. Raises `NotFoundError`."""
         ...

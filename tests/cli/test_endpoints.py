@@ -8,6 +8,8 @@ import sqlite3
 
 import pytest
 
+from orchestrator import wiring
+from orchestrator.core.usage import Held, Usage, day_of
 from tests.listing import listing
 
 
@@ -87,6 +89,45 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(within, tmp_path):
     database = (tmp_path / ".orchestrator/events.db").read_bytes()
     assert secret.encode() not in database
     assert json.loads(within("keys", "--json").stdout)[0]["requests"] == 60
+
+
+def test_a_key_is_changed_rotated_and_shown(within):
+    assert within("keys", "add", "ann", "budget=5", "parallel=2").returncode == 0
+    changed = within("keys", "set", "ann", "requests=60", "parallel=none", "models=chat,far")
+    assert changed.stderr == "warning: no endpoint 'chat', 'far' yet\n"
+    shown = json.loads(within("keys", "show", "ann", "--json").stdout)
+    names = ("requests", "parallel", "budget", "models", "spent")
+    assert [shown[name] for name in names] == [60, None, 5.0, ["chat", "far"], 0.0]
+    assert "digest" not in shown
+    assert within("keys", "rotate", "ann", "--overlap", "30m").stdout.startswith("sk-")
+    assert within("_complete", "keys", "revoke", "").stdout == "ann\n"
+    assert within("_complete", "keys", "require", "").stdout == "on\noff\n"
+
+
+@pytest.mark.parametrize(
+    "change", ["tokens=0", "budget=nan", "budget=-1", "budget=inf", "requests=x", "weight=0"]
+)
+def test_a_limit_that_is_none_is_refused_with_a_line(within, change):
+    assert within("keys", "add", "ann").returncode == 0
+    done = within("keys", "set", "ann", change)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert change.partition("=")[0] in done.stderr
+
+
+def test_what_endpoints_cost_is_told_by_key_pool_and_day(within, tmp_path):
+    assert "No endpoint was used" in within("cost").stdout
+    at = tmp_path / ".orchestrator"
+    at.mkdir(exist_ok=True)
+    day = day_of(wiring.clock().now())
+    place = {"day": day, "endpoint": "chat", "pool": "nvidia"}
+    usage = Usage(**place, key="ann", revision="r1", requests=3, prompt_tokens=1500, cost=1.25)
+    held = Held(**place, device_seconds=7200.0, cost=4.0)
+    wiring.usage_store(at).add_usage("here", [usage], [held])
+    told = within("cost", "--by", "endpoint,key").stdout
+    for part in ("chat", "ann", "1,500", "1.25", "2.00", "4.00"):
+        assert part in told
+    assert json.loads(within("cost", "--json").stdout)["used"][0]["requests"] == 3
+    assert within("cost", "--by", "owner").returncode == 2
 
 
 def test_nobody_gets_in_after_the_last_key_is_revoked_until_that_is_said(within):

@@ -41,13 +41,20 @@ class Keys(Database):
             if first:
                 connection.execute(update(key_rules).values(required=Requirement.ON))
 
+    def change_key(self, key: ApiKey) -> None:
+        """Keep `key` in place of the one of its name. Raises `NotFoundError`."""
+        with self._changing() as connection:
+            changed = update(keys).where(keys.c.name == key.name).values(body=codec.dump(key))
+            there = connection.execute(changed).rowcount
+        if not there:
+            raise NotFoundError(self._unknown_key(key.name))
+
     def drop_key(self, name: str) -> None:
         """Forget an API key; whether keys are asked for stays as it is. Raises `NotFoundError`."""
         with self._changing() as connection:
             gone = connection.execute(delete(keys).where(keys.c.name == name)).rowcount
         if not gone:
-            known = ", ".join(key.name for key in self.api_keys()) or "none"
-            raise NotFoundError(f"no key {name!r}; there are: {known}")
+            raise NotFoundError(self._unknown_key(name))
 
     def api_keys(self) -> Sequence[ApiKey]:
         """Return all API keys, by name."""
@@ -68,6 +75,10 @@ class Keys(Database):
             if row is not None:
                 return KeyRules(_requirement(row.required), row.stamp)
             return KeyRules(_unsaid(connection))
+
+    def _unknown_key(self, name: str) -> str:
+        known = ", ".join(key.name for key in self.api_keys()) or "none"
+        return f"no key {name!r}; there are: {known}"
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:

@@ -1,0 +1,86 @@
+"""What `keys add` and `keys set` say of a key: `requests=60 budget=20 expires=none`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.cli import arguments
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.keys import ApiKey
+
+NONE = "none"
+LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0
+RANKS = 1000
+MOST_DOLLARS = 1e9
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def changed(key: ApiKey, words: Iterable[str], now: float) -> ApiKey:
+    """Return `key` as `words` change it.
+
+    Raises:
+        ConfigError: Some are no limits; all of them are named.
+    """
+    problems, changes = [], {}
+    for word in words:
+        name, mark, text = word.partition("=")
+        if not mark or name not in FIELDS:
+            what = f"{arguments.shown(word)} is no limit of a key"
+            problems.append(Problem("keys", what, f"write one of {', '.join(FIELDS)} and =VALUE"))
+            continue
+        try:
+            changes[name] = FIELDS[name](text)
+        except argparse.ArgumentTypeError as error:
+            problems.append(Problem(name, str(error), _hint(name)))
+    if problems:
+        raise ConfigError(problems)
+    seconds = changes.get("expires")
+    if seconds is not None:
+        changes["expires"] = now + seconds
+    return replace(key, **changes)
+
+
+def seconds(text: str) -> float:
+    """Return how long `90`, `30m`, `12h` or `7d` is, in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    length = float(match[1]) * UNITS[match[2]] if match else math.nan
+    if not 0 < length <= arguments.DAYS * UNITS["d"]:
+        message = f"{arguments.shown(text)} is no length of time; write 90s, 30m, 12h or 7d"
+        raise argparse.ArgumentTypeError(message)
+    return length
+
+
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text.lower() == NONE else parse(text)
+
+
+def _models(text: str) -> tuple[str, ...]:
+    return () if text in {"", "all"} else tuple(text.split(","))
+
+
+def _weight(text: str) -> float:
+    value = arguments.number("parts", MOST_WEIGHT, zero=False)(text)
+    return max(LEAST_WEIGHT, value)
+
+
+def _hint(name: str) -> str:
+    return f"{name}=none is no limit" if name in LIMITS else f"write {name}=VALUE"
+
+
+FIELDS: Mapping[str, Callable[[str], Any]] = {
+    "requests": _or_none(arguments.whole("requests", arguments.MINUTES_WORTH)),
+    "tokens": _or_none(arguments.whole("tokens", arguments.MINUTES_WORTH)),
+    "parallel": _or_none(arguments.whole("requests", arguments.MINUTES_WORTH)),
+    "budget": _or_none(arguments.number("US dollars", MOST_DOLLARS, zero=False)),
+    "expires": _or_none(seconds),
+    "models": _models,
+    "weight": _weight,
+    "priority": arguments.whole("priority", RANKS, -RANKS),
+    "owner": arguments.word,
+}
+LIMITS = ("requests", "tokens", "parallel", "budget", "expires")
