@@ -156,11 +156,14 @@ def clock() -> Clock:
     return SystemClock()
 
 
-def event_store(at: Path) -> EventStore:
-    """Return the event store of home `at`; `ORCHESTRATOR_DATABASE` names another database."""
+def event_store(at: Path, patience: float | None = None) -> EventStore:
+    """Return the event store of home `at`; `ORCHESTRATOR_DATABASE` names another database.
+
+    Callers with `patience` (seconds) try again by themselves: one try takes a part of that.
+    """
     from orchestrator.adapters.event_store import SqlEventStore
 
-    return SqlEventStore(database(at))
+    return SqlEventStore(database(at), patience)
 
 
 def database(at: Path) -> str | Path:

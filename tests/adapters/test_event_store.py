@@ -158,6 +158,16 @@ def test_a_locked_database_is_one_clear_line(
     hasty.close()
 
 
+@pytest.mark.parametrize(("patience", "waits"), [(2.0, 500), (0.0, 0), (86_400.0, 30_000)])
+def test_a_try_waits_for_other_writers_for_a_part_of_the_callers_patience(
+    file: Path, patience: float, waits: int
+) -> None:
+    patient = SqlEventStore(file, patience)
+    with patient._reader.begin() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == waits
+    patient.close()
+
+
 def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "events.db").write_text("this is no database, and it is long enough to tell\n" * 9)
     with pytest.raises(StoreError, match="not a database; move the file away to begin a new one"):

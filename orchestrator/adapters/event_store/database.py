@@ -16,13 +16,17 @@ from orchestrator.core.errors import StoreError, UnstorableError
 # What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
 # can't bind (UnicodeError is a ValueError), files and sockets, a driver that isn't installed.
 _FOREIGN = (SQLAlchemyError, OSError, ValueError, OverflowError, ImportError)
+# So many waits for another writer fit into the patience of a caller.
+TRIES_WITHIN = 4
 
 
 class Database:
     """An open database; whatever it or its driver raises leaves as `StoreError`."""
 
-    def __init__(self, place: str | Path) -> None:
+    def __init__(self, place: str | Path, patience: float | None = None) -> None:
         """Open the database at a URL or in a file of SQLite, making tables that it lacks.
+
+        Of those who have `patience` for so many seconds, one try waits for a small part of that.
 
         Raises:
             StoreError: It can't be opened, or is no database.
@@ -30,7 +34,7 @@ class Database:
         url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else place
         self._place = _without_password(url)
         with self._translated():
-            self._reader, self._writer = tables.open_database(url)
+            self._reader, self._writer = tables.open_database(url, _busy(patience))
         self._insert = tables.insert_for(self._reader)
 
     def close(self) -> None:
@@ -62,6 +66,11 @@ class Database:
         except _FOREIGN as error:
             kind = UnstorableError if _is_of_a_value(error) else StoreError
             raise kind(f"event store {self._place!r}: {_reason(error)}") from error
+
+
+def _busy(patience: float | None) -> float | None:
+    """Return how long one try waits for another writer: so that several fit into the patience."""
+    return None if patience is None else min(tables.BUSY_SECONDS, patience / TRIES_WITHIN)
 
 
 def _is_of_a_value(error: BaseException) -> bool:

@@ -26,9 +26,9 @@ from orchestrator.core.errors import ConflictError
 class Endpoints(Database):
     """The port `EndpointStore`."""
 
-    def __init__(self, place: str | Path) -> None:
+    def __init__(self, place: str | Path, patience: float | None = None) -> None:
         """Open the database at `place`, making tables that it lacks."""
-        super().__init__(place)
+        super().__init__(place, patience)
         self._lives: dict[str, EndpointLife] = {}
 
     def endpoint(self, name: str) -> EndpointLife:

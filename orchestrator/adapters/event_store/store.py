@@ -41,13 +41,15 @@ POINT_COLUMNS = ("run", "stage", "attempt", "key", "value", "step", "at")
 class SqlEventStore(Notes, Endpoints, Gateways, Keys, Usages):
     """The ports of all that is kept, on a database that SQLAlchemy knows."""
 
-    def __init__(self, place: str | Path) -> None:
+    def __init__(self, place: str | Path, patience: float | None = None) -> None:
         """Open the database at `place`, a file of SQLite or a URL, making tables that it lacks.
+
+        One try of a call waits for a part of the caller's `patience` (seconds) for other writers.
 
         Raises:
             StoreError: It can't be opened, or is no database.
         """
-        super().__init__(place)
+        super().__init__(place, patience)
         self._points = tables.BulkInsert(self._reader, tables.points, POINT_COLUMNS)
 
     # --- runs ----------------------------------------------------------------------------------

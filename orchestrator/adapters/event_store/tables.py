@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -260,8 +261,10 @@ results = Table(
 )
 
 
-def open_database(url: str | URL) -> tuple[Engine, Engine]:
+def open_database(url: str | URL, busy: float | None = None) -> tuple[Engine, Engine]:
     """Open the database at `url` and make the tables that it lacks.
+
+    SQLite waits `busy` seconds for another writer; `BUSY_SECONDS` where they are `None`.
 
     Returns:
         An engine to read with and one to write with, over one pool of connections.
@@ -275,7 +278,7 @@ def open_database(url: str | URL) -> tuple[Engine, Engine]:
         _keep_private(Path(parsed.database))
     engine = create_engine(parsed, pool_pre_ping=not sqlite)
     if sqlite:
-        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "connect", partial(_prepare, BUSY_SECONDS if busy is None else busy))
         event.listen(engine, "begin", _begin)
     writer = engine.execution_options(**{_WRITES: True})
     _make_tables(writer)
@@ -293,10 +296,10 @@ def _keep_private(path: Path) -> None:
                 file.chmod(0o600)
 
 
-def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's, as it comes
+def _prepare(busy: float, connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's, as it comes
     connection.isolation_level = None  # transactions are ours: see _begin
     for pragma in (
-        f"busy_timeout={BUSY_SECONDS * 1000}",
+        f"busy_timeout={int(busy * 1000)}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
