@@ -48,6 +48,9 @@ class FakeReplicas:
         self.asked.pop(key, None)
         self.cancelled.append(key)
 
+    def settle(self) -> None:
+        pass
+
     def delete(self, name: str) -> None:
         self.state.pop(name, None)
         if self.there.pop(name, None) is None:

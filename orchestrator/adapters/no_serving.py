@@ -23,3 +23,6 @@ class NoServing:
 
     def cancel(self, key: str) -> None:
         """Do nothing: nothing was started."""
+
+    def settle(self) -> None:
+        """Do nothing, as before."""

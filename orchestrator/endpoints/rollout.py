@@ -165,6 +165,10 @@ class Rollouts:
         name = rollout.deployment.name
         return [LogLine(0, f"the rollout of {name} waits for the store: {error}")] if first else []
 
+    def settle(self) -> None:
+        """Wait until the replicas of what was given up are gone."""
+        self._replicas.settle()
+
     def _add(self, rollout: _Rollout) -> list[Message]:
         """Add a revision, and ask for its replicas."""
         try:

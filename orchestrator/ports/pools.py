@@ -97,7 +97,11 @@ class Serving(Protocol):
         ...
 
     def cancel(self, key: str) -> None:
-        """Take the deployment away."""
+        """Have the deployment taken away; returns at once."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until what was cancelled is gone, as long as that may take."""
         ...
 
 

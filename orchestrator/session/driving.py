@@ -103,6 +103,7 @@ def _drive(
     found, header, at = order.found, order.header, order.at
     with ExitStack() as closing:
         closing.callback(hands.cluster.close)
+        closing.callback(hands.serving.settle)  # it needs the cluster
         store = wiring.event_store(at, found.database.patience)
         interrupts = closing.enter_context(Interrupts())
         if new:  # not before the cluster is there: what never could run is no run

@@ -62,9 +62,22 @@ class Deploying:
         """Return what is new, without waiting."""
         return [self._messages.get() for _ in range(self._messages.qsize())]
 
+    @property
+    def name(self) -> str:
+        """Name of the application."""
+        return self._name
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread has done all that it had to."""
+        return not self._thread.is_alive()
+
     def cancel(self) -> None:
-        """Give up, and wait until what was deployed is gone."""
+        """Have it given up; the thread takes away what was deployed."""
         self._cancelled.set()
+
+    def settle(self) -> None:
+        """Wait until what was deployed is gone."""
         self._thread.join(_REMOVE_SECONDS)
 
     # --- in the thread -------------------------------------------------------------------------

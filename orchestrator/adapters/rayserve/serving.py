@@ -35,6 +35,7 @@ class RayServing:
         self._fetch = fetch
         self._clock = clock
         self._deploying: dict[str, Deploying] = {}
+        self._ending: list[Deploying] = []  # cancelled
 
     def start(self, deployment: Deployment) -> None:
         """Ask for a deployment; a thread does the waiting."""
@@ -58,6 +59,8 @@ class RayServing:
         one = self._deploying.pop(key, None)
         if one is not None:
             one.cancel()
+            self._ending = [other for other in self._ending if not other.ended]
+            self._ending.append(one)
             return
         with suppress(ServingError, *FOREIGN):  # where Serve is gone, so is the deployment
             self._join()
@@ -78,6 +81,12 @@ class RayServing:
             return str(ray.get_runtime_context().get_session_name())
         except FOREIGN as error:
             raise ServingError(f"Ray at {self._address!r} does not answer: {error}") from error
+
+    def settle(self) -> None:
+        """Wait until what was cancelled is gone."""
+        for one in self._ending:
+            one.settle()
+        self._ending = []
 
     def delete(self, name: str) -> None:
         """Take a live revision away.
@@ -106,6 +115,7 @@ class RayServing:
         except FOREIGN as error:
             raise ServingError(f"Ray Serve does not answer: {error}") from error
         going = [name for name, application in found.items() if application.state == "DELETING"]
+        going += [one.name for one in self._ending if not one.ended]
         return {name: state.status(one) for name, one in found.items() if name not in going}
 
     def stop(self) -> bool:

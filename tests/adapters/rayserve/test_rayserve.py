@@ -350,7 +350,11 @@ def test_a_deployment_that_is_cancelled_leaves_nothing(
     asked = replace(deployment, attempt=5, revision=5)
     serving.start(asked)
     assert wait(lambda: bool(serving.poll(asked.key)), SECONDS)
+    began = time.monotonic()
     serving.cancel(asked.key)
+    assert time.monotonic() - began < 1.0, "whoever cancels does not wait"
+    assert "echo.r5" not in serving.live()
+    serving.settle()
     assert gone(serving, "echo.r5")
     assert serving.poll(asked.key) == []
     assert wait(serving.stop, SECONDS)
