@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from orchestrator.core.bounds import MOST, problems_of_run, problems_of_stage
-from orchestrator.core.policy import Bounds, Limits, Recovery, Watch
-from orchestrator.core.spec import Needs
+from orchestrator.core.bounds import BOUNDS, MOST, problems_of_run, problems_of_stage
+from orchestrator.core.policy import Bounds, Gate, Limits, Recovery, Rollout, Watch
+from orchestrator.core.spec import Endpoint, Needs, Scale
 from tests.build import stage
 
 NO_FIGURES = (math.nan, math.inf, -math.inf, -1.0)
@@ -65,3 +65,34 @@ def test_what_is_too_large_says_how_endless_is_written() -> None:
     (problem,) = problems_of_run(Bounds(time=math.inf))
     assert str(problem) == "time_limit: inf is too large; set 1e+15 or less, or null"
     assert not [*problems_of_run(Bounds(time=MOST))]
+
+
+def test_a_figure_of_an_endpoint_is_held_to_the_table_of_the_config_too() -> None:
+    rollout = Rollout(steps=(5, 200), hold=-1.0)
+    chat = Endpoint(
+        name="chat", engine="e", rollout=rollout, scale={"a": Scale(replicas=0)}, concurrency=0
+    )
+    serving = stage("s", job=None, endpoint=chat, recovery=Recovery(rate=2.0))
+    paths = {p.path.removeprefix("pipeline.stages.s.") for p in problems_of_stage(serving)}
+    assert paths == {
+        "recovery.rate",
+        "endpoint.rollout.steps.1",
+        "endpoint.rollout.hold",
+        "endpoint.scale.a.replicas",
+        "endpoint.concurrency",
+    }
+
+
+@pytest.mark.parametrize("pattern", [name for name in BOUNDS if name.startswith("pipeline.")])
+def test_every_bound_of_a_stage_is_that_of_a_field_that_there_is(pattern: str) -> None:
+    value: object = stage(
+        "s",
+        gate=Gate(kind="count"),
+        endpoint=Endpoint(name="chat", engine="e", scale={"a": Scale()}),
+    )
+    for name in pattern.split(".")[3:]:
+        if name == "*":
+            value = next(iter(value.values() if isinstance(value, dict) else value))  # type: ignore[call-overload]
+        else:
+            assert hasattr(value, name), f"{pattern}: no {name!r}"
+            value = getattr(value, name)
