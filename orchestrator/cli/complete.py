@@ -17,6 +17,8 @@ from orchestrator.core.errors import OrchestratorError
 
 COMPOSE = frozenset({"plan", "launch", "pools", "qualify", "up", "failures"})
 CHANGE = frozenset({"switch", "deploy"})  # what an earlier config composed
+EMPTYING = ("drain", "undrain")  # of `pools`; each takes the name of one
+EMPTY = [[word] for word in EMPTYING]
 NEWEST_RUNS = 50
 
 
@@ -43,6 +45,7 @@ def _fitting(before: list[str], word: str) -> Iterable[str]:
     found = [*_starting(word, _named(places[at], typed))] if at < len(places) else []
     if verb == "failures" and at == 1:
         found += _starting(word, _files(word))
+    found += _starting(word, _of_pools(verb, typed))
     if verb in COMPOSE and not (verb == "failures" and at == 0):
         found += _overrides(typed, word)
     return found + (_overrides([], word) if verb in CHANGE and at else [])
@@ -109,6 +112,19 @@ OFFERS: Mapping[str, Callable[[Sequence[str]], Iterable[str]]] = {
     "ENDPOINT|RUN": _both,
     "KEY|on|off": _keys,
 }
+
+
+def _of_pools(verb: str, typed: Sequence[str]) -> Iterable[str]:
+    """Return what may stand where a pool is named, or what is done with one."""
+    plain = [word for word in typed if "=" not in word and not word.startswith("-")]
+    if verb == "pools" and not typed:
+        return EMPTYING
+    named = (verb == "qualify" and not plain) or (verb == "pools" and plain in EMPTY)
+    if not named:
+        return ()
+    from orchestrator.adapters import hydra_config
+
+    return hydra_config.pools(typed)
 
 
 def _files(word: str) -> Iterable[str]:

@@ -5,7 +5,7 @@
 
 from orchestrator.adapters.hydra_config.changing import changed, replaced
 from orchestrator.adapters.hydra_config.commands import compose, info, show, sweep, try_compose
-from orchestrator.adapters.hydra_config.completion import complete
+from orchestrator.adapters.hydra_config.completion import complete, pools
 from orchestrator.adapters.hydra_config.parse import parse
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "compose",
     "info",
     "parse",
+    "pools",
     "replaced",
     "show",
     "sweep",

@@ -21,18 +21,32 @@ def complete(words: Sequence[str], *, config_dir: Path | None = None) -> list[st
     from orchestrator.adapters.hydra_config.composer import Composer
 
     word = words[-1] if words else ""
-    before = [other for other in words[:-1] if "=" in other and not other.startswith("-")]
-    config_dir = config_dir or _folder(words[:-1])
+    before = _overrides(words[:-1])
     prefix = word[: len(word) - len(word.lstrip("+~"))]
     bare = word.removeprefix(prefix)
     try:
-        composer = Composer(config_dir)
+        composer = Composer(config_dir or _folder(words[:-1]))
         repository = composer.repository(composer.parse(before)[0])
         config, _ = composer.compose(before)
     except ConfigError:
         return []
     found = {*_groups(repository, bare), *_values(config, bare)}
     return sorted(prefix + text for text in found if text.startswith(bare))
+
+
+def pools(words: Sequence[str]) -> list[str]:
+    """Return the pools of the fleet that the overrides among `words` choose."""
+    from orchestrator.adapters.hydra_config.composer import Composer
+
+    try:
+        config, _ = Composer(_folder(words)).compose(_overrides(words))
+    except ConfigError:
+        return []
+    return sorted(config.fleet.pools) if config is not None else []
+
+
+def _overrides(words: Sequence[str]) -> list[str]:
+    return [word for word in words if "=" in word and not word.startswith("-")]
 
 
 def _folder(words: Sequence[str]) -> Path | None:
