@@ -112,10 +112,14 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Worker `rank` lives, and its job has come to `step`, where that is known."""
+    """Worker `rank` lives, and its job has come to `step`, where that is known.
+
+    `at` is when it says so, by the clock of its node (seconds, epoch).
+    """
 
     rank: int
     step: int | None
+    at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class _Tail:
 class Inquest:
     """Hears all workers of one attempt.
 
-    `at` is of the workers' clocks, which are taken to agree; `now` is of the hearer's. Seconds.
+    `at` is of the workers' clocks, made to agree; `now` is of the hearer's. Seconds.
     """
 
     def __init__(self, signatures: tuple[Signature, ...] | Matcher) -> None:

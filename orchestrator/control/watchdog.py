@@ -146,7 +146,7 @@ class Watchdog:
         if now - self._told < ALIVE_SECONDS:
             return []
         self._told = now
-        return [Alive(rank, self._step())]
+        return [Alive(rank, self._step(), now)]
 
     def hang(self, hang: Hanging) -> Hang | None:
         """Return what is known of a hang: silence, and a job that doesn't move, after a step."""

@@ -21,6 +21,7 @@ from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.postmortem import PostMortem, of_the_node
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.silence import Silence
+from orchestrator.control.clock_offsets import ClockOffsets
 from orchestrator.control.inquest import LINES_KEPT, Inquest
 from orchestrator.core.emulation import HOST_DEVICE as HOST
 from orchestrator.core.failure import Failure, FailureKind
@@ -67,6 +68,7 @@ class Gang:
         self._post_mortem = PostMortem(now)
         self._died: dict[int, Failure] = {}  # whose remains are being fetched
         self._silence = Silence(request.watch.hang)
+        self._clocks = ClockOffsets()
         self._next_look = now() + SECONDS_BETWEEN_LOOKS
         self._launch()
 
@@ -169,18 +171,25 @@ class Gang:
             if len(self._processes) == self._request.needs.workers:
                 yield Placed(self._names())
             return
+        self._note(rank, message, now)
+        if isinstance(message, Succeeded):
+            self._succeeded[rank] = message
+        elif isinstance(message, Failed):
+            at = message.at and self._clocks.on_one_clock(self._node(rank), message.at)
+            self._report(rank, message.failure, at, now)
+        elif rank == 0 or not isinstance(message, Points | Progress):
+            yield message
+
+    def _note(self, rank: int, message: Message, now: float) -> None:
+        """Take down what a message tells beside what it is."""
         self._silence.heard(rank, message, now)
+        if isinstance(message, Alive) and message.at is not None:
+            self._clocks.heard(self._node(rank), message.at, now)
         if isinstance(message, Alive | Points) and message.step is not None:
             self._steps[rank] = message.step
         if isinstance(message, LogLine):
             self._inquest.hear(message)
             self._lines[rank].append(message.text)
-        if isinstance(message, Succeeded):
-            self._succeeded[rank] = message
-        elif isinstance(message, Failed):
-            self._report(rank, message.failure, message.at, now)
-        elif rank == 0 or not isinstance(message, Points | Progress):
-            yield message
 
     def _report(self, rank: int, failure: Failure, at: float | None, now: float) -> None:
         found = faults.located(failure, self._name(rank), rank, self._steps.get(rank))
@@ -238,6 +247,10 @@ class Gang:
 
     def _ranks(self) -> range:
         return range(self._request.needs.workers)
+
+    def _node(self, rank: int) -> str:
+        """Return the id of the node of a worker; empty where that is not known."""
+        return self._processes[rank].node if rank in self._processes else ""
 
     def _name(self, rank: int) -> str | None:
         known = self._processes.get(rank)
