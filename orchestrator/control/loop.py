@@ -20,11 +20,11 @@ from orchestrator.control.border import outcome, reason
 from orchestrator.control.hearing import Steps, event_of
 from orchestrator.control.lease import LeaseKeeper
 from orchestrator.control.lookout import Lookout
+from orchestrator.control.monotonic import MonotonicClock
 from orchestrator.control.names import leaving
 from orchestrator.control.recording import PointsBuffer, Recorder
 from orchestrator.control.requests import Workbench, attempt_request, deployment
 from orchestrator.control.results import Results
-from orchestrator.control.steady import SteadyClock
 from orchestrator.control.world import World
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide, standby
@@ -88,7 +88,7 @@ class Controller:
         self._next_note = 0.0
         self.lease = LeaseKeeper(world.store, world.clock, world.holder, world.telling)
         self.run = self._stored()
-        self._clock = SteadyClock(world.clock, self._last)
+        self._clock = MonotonicClock(world.clock, self._last)
 
     def cancel(self, reason: str) -> None:
         """Ask for the run to end; safe to call from a signal handler."""

@@ -12,14 +12,14 @@ from typing import BinaryIO
 
 from orchestrator.adapters.artifacts import manifests
 from orchestrator.adapters.artifacts.places import regular_files
-from orchestrator.adapters.artifacts.steady import SteadyPlace, hiccups, words
+from orchestrator.adapters.artifacts.retrying import RetryingPlace, hiccups, words
 from orchestrator.core.artifact import NO_ROOM, FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 
 _THREADS = min(os.cpu_count() or 1, 16)
 
 
-def manifest_of(place: SteadyPlace, name: str) -> Manifest:
+def manifest_of(place: RetryingPlace, name: str) -> Manifest:
     """Return the manifest of artifact `name`, its files unseen.
 
     Raises:
@@ -32,7 +32,7 @@ def manifest_of(place: SteadyPlace, name: str) -> Manifest:
     return manifests.read(text, name)
 
 
-def check(place: SteadyPlace, name: str, *, hashes: bool = True) -> Manifest:
+def check(place: RetryingPlace, name: str, *, hashes: bool = True) -> Manifest:
     """Check that all files of artifact `name` are there, and their `hashes`; return the manifest.
 
     Raises:
@@ -48,7 +48,7 @@ def check(place: SteadyPlace, name: str, *, hashes: bool = True) -> Manifest:
 
 
 def _hashes(
-    place: SteadyPlace, name: str, paths: Collection[str]
+    place: RetryingPlace, name: str, paths: Collection[str]
 ) -> Generator[tuple[str, FileEntry], None, None]:
     """Hash files side by side, as somebody waits for it; yield them in order."""
 

@@ -32,8 +32,8 @@ from orchestrator.adapters.artifacts.node_cache import (
 )
 from orchestrator.adapters.artifacts.places import Place, discard
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
+from orchestrator.adapters.artifacts.retrying import RetryingPlace
 from orchestrator.adapters.artifacts.scratch import ScratchFolder, of_this_machine
-from orchestrator.adapters.artifacts.steady import SteadyPlace
 from orchestrator.core.artifact import (
     MANIFEST_NAME,
     ArtifactRef,
@@ -72,7 +72,7 @@ class FsspecArtifactStore:
         """
         place, self._base = _open(uri)
         self._local = place.root if isinstance(place, LocalPlace) else None
-        self._place = SteadyPlace(place, clock)
+        self._place = RetryingPlace(place, clock)
         self._scratch, self._attempt = scratch, attempt
         self._own: ScratchFolder | None = None
 

@@ -19,8 +19,8 @@ from orchestrator.adapters.event_store.endpoints import Endpoints
 from orchestrator.adapters.event_store.gateways import Gateways
 from orchestrator.adapters.event_store.headers import Headers, text_of
 from orchestrator.adapters.event_store.keys import Keys
+from orchestrator.adapters.event_store.metric_points import points_of, rows_of
 from orchestrator.adapters.event_store.notes import Notes
-from orchestrator.adapters.event_store.point_rows import points_of, rows_of
 from orchestrator.adapters.event_store.tables import cursors, results, runs
 from orchestrator.adapters.event_store.usages import Usages
 from orchestrator.core.errors import (

@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.adapters.hydra_config import messages, overriding, unreadable
-from orchestrator.adapters.hydra_config.loader import REMEMBERED, Loader, lean_choices
-from orchestrator.adapters.hydra_config.weighing import DEEPEST
+from orchestrator.adapters.hydra_config.merging import REMEMBERED, Loader, lean_choices
+from orchestrator.adapters.hydra_config.yaml_limits import DEEPEST
 from orchestrator.core.errors import ConfigError, Problem, shown
 
 HYDRA_VERSION = "1.3"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.adapters.hydra_config import messages, references
-from orchestrator.adapters.hydra_config.weighing import allowed
+from orchestrator.adapters.hydra_config import interpolations, messages
+from orchestrator.adapters.hydra_config.yaml_limits import allowed
 from orchestrator.core.errors import Problem
 from orchestrator.core.spec import Json
 
@@ -20,10 +20,10 @@ def to_plain(config: DictConfig) -> tuple[dict[str, Json], list[Problem]]:
     try:
         data = OmegaConf.to_container(config, resolve=False)
         own = {key: part for key, part in data.items() if key != "hydra"}
-        explosive = [*references.explosive(own)]
+        explosive = [*interpolations.explosive(own)]
         if explosive:
             return {}, explosive
-        reading.most = allowed(references.written(own))
+        reading.most = allowed(interpolations.written(own))
         return reading.mapping(config, ()), reading.problems
     except RecursionError:
         return {}, [Problem("", "the config refers to itself", "look for ${...} in a circle")]

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 from yaml.reader import ReaderError
 
-from orchestrator.adapters.hydra_config import messages, weighing
+from orchestrator.adapters.hydra_config import messages, yaml_limits
 from orchestrator.core.errors import Problem
 
 # What reading one file raises: Hydra asserts on some defaults lists, numbers can be too long.
@@ -67,10 +67,10 @@ class Files(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
         )
 
 
-def _faults(file: Path) -> list[weighing.Fault]:
-    found: list[weighing.Fault] = []
+def _faults(file: Path) -> list[yaml_limits.Fault]:
+    found: list[yaml_limits.Fault] = []
     with suppress(YAMLError):  # told by who reads it for good, in the words of OmegaConf's reader
-        found.extend(weighing.faults(file.read_text(encoding="utf-8")))
+        found.extend(yaml_limits.faults(file.read_text(encoding="utf-8")))
     return found
 
 

@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TypeAlias
 
-from orchestrator.adapters.job_source.importable import Importable
+from orchestrator.adapters.job_source.code_digest import Importable
 from orchestrator.adapters.job_source.lookup import Definition, LookupProblem, look_up
 from orchestrator.adapters.job_source.signature import (
     Signature,

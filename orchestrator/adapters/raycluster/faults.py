@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from ray import exceptions as ray_errors
 
-from orchestrator.adapters.raycluster import exits
+from orchestrator.adapters.raycluster import exit_codes
 from orchestrator.control.evidence import LONGEST_LINE, describe
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.lines import last_words, of_a_handler, of_a_stack
@@ -148,12 +148,12 @@ def _end(
     where = f" on {found.node}" if found.node else ""
     how = UNSEEN if code is None else f"exited with code {code}"
     how = f"was ended by {number.name}" if number else how
-    words = last_words([line for line in lines if exits.code(line) is None])[:LONGEST_LINE]
+    words = last_words([line for line in lines if exit_codes.code(line) is None])[:LONGEST_LINE]
     return f"worker {found.rank}{where} {how}{f'; its last line: {words}' if words else ''}"
 
 
 def _code(known: str, lines: Sequence[str]) -> int | None:
-    left = (code for line in reversed(lines) if (code := exits.code(line)) is not None)
+    left = (code for line in reversed(lines) if (code := exit_codes.code(line)) is not None)
     told = _CODE.search(known)
     return int(told[1]) if told else next(left, None)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import ray
 
-from orchestrator.adapters.raycluster import exits, process, visible
+from orchestrator.adapters.raycluster import exit_codes, process, visible
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.control import native
@@ -36,7 +36,7 @@ def run_task(
     yield (me,)
     last: Sequence[Message] = ()
     # it runs one attempt at a time
-    with process.noted(request.key, rank, me), native.followed(), exits.told():
+    with process.noted(request.key, rank, me), native.followed(), exit_codes.told():
         for batch in worker(request, rank=rank, rendezvous=rendezvous):
             yield batch
             last = batch

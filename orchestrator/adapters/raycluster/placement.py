@@ -23,7 +23,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.adapters.raycluster import capacity, process
+from orchestrator.adapters.raycluster import process, resources
 from orchestrator.adapters.raycluster.nodes import Node, Nodes, of_pool, room
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Waiting
@@ -64,14 +64,14 @@ class Placement:
         self._since = self._next_look = now()
         self._told = ""
         self._group: Group = None
-        self.impossible = capacity.never(request)
+        self.impossible = resources.never(request)
         avoid = _in_force(request, nodes.live())
         self._drops = tuple(name for name in request.avoid if name not in avoid)
         request = replace(request, avoid=avoid)
         ours = _usable(request, nodes.live())
         self._selector = _selector(request, nodes.live())
-        self.request = _sized(request, capacity.of_all(request, ours))
-        self._bundle = capacity.bundle(request)
+        self.request = _sized(request, resources.of_all(request, ours))
+        self._bundle = resources.bundle(request)
         alone = self._workers == 1 and not together and self._fits_now(ours, held)
         name = process.standby(request.run, request.stage) if together else request.key
         if not self.impossible and not alone:
@@ -136,7 +136,7 @@ class Placement:
         least = request.needs.min_workers
         if least is None or waited < SHRINK_SECONDS:
             return None
-        free = capacity.free(request, _usable(request, live))
+        free = resources.free(request, _usable(request, live))
         fewer = least <= free < self._workers
         return replace(request, needs=replace(request.needs, workers=free)) if fewer else None
 
@@ -154,9 +154,9 @@ class Placement:
             if table["state"] == "CREATED":
                 return "", False
             state = table["stats"]["scheduling_state"]
-        pool, asked = self.request.pool.name, capacity.asked(self.request)
+        pool, asked = self.request.pool.name, resources.asked(self.request)
         ours = _usable(self.request, self.nodes.live())
-        lacking = capacity.lack(self.request, ours, self.request.avoid)
+        lacking = resources.lack(self.request, ours, self.request.avoid)
         if lacking and self._goes_back(self.nodes.live()):
             names = ", ".join(map(repr, self.request.avoid))
             back = f"no node but {names} came within {AVOID_SECONDS:g} s: goes back there"
@@ -166,7 +166,7 @@ class Placement:
         if state == INFEASIBLE:
             return f"no node of pool {pool!r} can give {asked} now", False
         late = self._group is None and self._now() - self._since > _START_SECONDS
-        if state == NO_RESOURCES or (late and not capacity.free(self.request, ours)):
+        if state == NO_RESOURCES or (late and not resources.free(self.request, ours)):
             return f"pool {pool!r} is busy: {asked} is not free", True
         return "", False
 
@@ -178,8 +178,8 @@ class Placement:
         request = self.request
         if not request.avoid or self._now() - self._since <= AVOID_SECONDS:
             return False
-        without = capacity.of_all(request, _usable(request, live))
-        all_of_them = capacity.of_all(request, of_pool(request.pool, live))
+        without = resources.of_all(request, _usable(request, live))
+        all_of_them = resources.of_all(request, of_pool(request.pool, live))
         return without < request.needs.least <= all_of_them
 
     def _ask(self, name: str) -> Group:
@@ -194,7 +194,7 @@ class Placement:
 
     def _fits_now(self, ours: Sequence[Node], held: Mapping[str, float]) -> bool:
         left = {n: sum(o.total.get(n, 0.0) for o in ours) - held.get(n, 0.0) for n in self._bundle}
-        return capacity.free(self.request, ours) > 0 and room(left, self._bundle) > 0
+        return resources.free(self.request, ours) > 0 and room(left, self._bundle) > 0
 
     @property
     def _workers(self) -> int:
@@ -203,7 +203,7 @@ class Placement:
 
 def free_room(request: AttemptRequest, nodes: Nodes) -> int:
     """Return how many workers of `request` have room on its pool now."""
-    return capacity.free(request, _usable(request, nodes.live()))
+    return resources.free(request, _usable(request, nodes.live()))
 
 
 def _usable(request: AttemptRequest, live: Sequence[Node]) -> list[Node]:
@@ -219,7 +219,7 @@ def _in_force(request: AttemptRequest, live: Sequence[Node]) -> tuple[str, ...]:
     ours = {node.name for node in of_pool(request.pool, live)}
     others = {node.name for node in live} - ours
     avoid = tuple(name for name in request.avoid if name not in others)
-    enough = capacity.declared(request, without=len(avoid)) >= request.needs.least
+    enough = resources.declared(request, without=len(avoid)) >= request.needs.least
     return avoid if enough else ()
 
 
@@ -236,6 +236,6 @@ def _sized(request: AttemptRequest, there: int) -> AttemptRequest:
     Else it asks for as many as the pool has: so nodes are started, where the cluster can do that.
     """
     needs = request.needs
-    most = there if there >= needs.least else max(needs.least, capacity.declared(request))
+    most = there if there >= needs.least else max(needs.least, resources.declared(request))
     workers = min(needs.workers, most)
     return replace(request, needs=replace(needs, workers=workers))

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.job_source import ignoring
+from orchestrator.adapters.job_source import gitignore
 
 _TOOLS = frozenset(
     {".git", ".hg", ".svn", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv"}
@@ -50,7 +50,7 @@ class Files:
     def digest(self, folder: Path) -> tuple[str, frozenset[str]]:
         """Return the SHA-256 over the files in `folder`, and the modules that they import."""
         found, names = hashlib.sha256(), set[str]()
-        for name, path in self._below(folder, "", ignoring.above(folder), frozenset()):
+        for name, path in self._below(folder, "", gitignore.above(folder), frozenset()):
             digest, imports = self.of(path)
             found.update(f"{name}\0{digest}\n".encode("utf-8", "surrogateescape"))
             names.update(imports)
@@ -89,14 +89,14 @@ class Files:
         self,
         folder: Path,
         prefix: str,
-        rules: tuple[ignoring.Rule, ...],
+        rules: tuple[gitignore.Rule, ...],
         ways: frozenset[Path],
     ) -> Iterator[tuple[str, Path]]:
         """Yield all files that count by their path below the first folder, in a fixed order."""
         real = folder.resolve()
         if real in ways or real in self._apart or (folder / "pyvenv.cfg").exists():
             return  # a link that leads in a circle, or no code
-        rules = (*rules, *ignoring.read(folder))
+        rules = (*rules, *gitignore.read(folder))
         try:
             paths = sorted(folder.iterdir(), key=lambda path: path.name)
         except OSError:
@@ -111,12 +111,12 @@ class Files:
                 yield f"{prefix}{path.name}", path
 
 
-def _left_out(path: Path, rules: tuple[ignoring.Rule, ...], *, is_folder: bool) -> bool:
+def _left_out(path: Path, rules: tuple[gitignore.Rule, ...], *, is_folder: bool) -> bool:
     if path.name in _TOOLS or path.suffix in _COMPILED or path.name.endswith(".egg-info"):
         return True
     if not is_folder and path.suffix in _CODE:
         return False
-    return ignoring.ignored(path, rules, is_folder=is_folder)
+    return gitignore.ignored(path, rules, is_folder=is_folder)
 
 
 def _read(path: Path, status: os.stat_result) -> tuple[str, list[str]]:

@@ -79,7 +79,7 @@ def words(error: Exception) -> str:
     return f"{name}: {told}" if told else name
 
 
-class SteadyPlace:
+class RetryingPlace:
     """The port `Place` before another one; without a clock each call is made once."""
 
     def __init__(self, inner: Place, clock: Clock | None) -> None:

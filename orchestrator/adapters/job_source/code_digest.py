@@ -19,7 +19,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import orchestrator
-from orchestrator.adapters.job_source.files import Files
+from orchestrator.adapters.job_source.code_files import Files
 from orchestrator.adapters.job_source.lookup import find_spec
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec import Json, Stage

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from orchestrator.adapters.hydra_config.weighing import CHARACTERS, allowed
+from orchestrator.adapters.hydra_config.yaml_limits import CHARACTERS, allowed
 from orchestrator.core.errors import Problem
 from orchestrator.core.spec import Json
 

@@ -11,7 +11,7 @@ from orchestrator.ports import Clock
 SECONDS_OF_A_JUMP = 1.0  # what is less is drift that is being mended
 
 
-class SteadyClock:
+class MonotonicClock:
     """A clock that never goes back and never jumps; small corrections it follows."""
 
     def __init__(self, clock: Clock, since: float = 0.0) -> None:

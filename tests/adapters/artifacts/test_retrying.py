@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
-from orchestrator.adapters.artifacts.steady import PAUSES
+from orchestrator.adapters.artifacts.retrying import PAUSES
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 from tests.adapters.artifacts.shelf import FILES, contents, put
 from tests.fakes import FakeClock

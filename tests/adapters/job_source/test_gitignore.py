@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.job_source.files import Files
+from orchestrator.adapters.job_source.code_files import Files
 
 GIT = shutil.which("git") or ""
 FILES = (

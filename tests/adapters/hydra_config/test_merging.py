@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from orchestrator.adapters import hydra_config
-from orchestrator.adapters.hydra_config.loader import Loader, lean_choices
+from orchestrator.adapters.hydra_config.merging import Loader, lean_choices
 from tests.counting import lines_run
 
 Write = Callable[[str, str], Path]
