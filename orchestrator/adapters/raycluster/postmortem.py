@@ -24,7 +24,7 @@ from orchestrator.adapters.raycluster import faults, process
 from orchestrator.adapters.raycluster.cgroup import oom_kills
 from orchestrator.adapters.raycluster.process import WorkerProcess
 
-SECONDS = 3.0
+SECONDS = 10.0  # a node under load takes some to begin a task
 MOST_WORKERS = 16  # of a gang that dies as a whole
 LINES = 50
 MOST_KNOWN = 5  # lines of the node: the worker's own last words are to stay among the last
