@@ -1,9 +1,8 @@
 """Deploy revisions beside what serves, and move the traffic in steps: the port `Serving`.
 
 Whatever fails, the revision that led before serves all traffic, and the new one goes. Every move
-is committed to the store before anything is done about it. It works whenever it is polled and
-waits for nothing: `Replicas` do the deploying, the clock tells when a step is over. While the
-store is away a rollout stays where it is, and so does its way back; both are tried again.
+is committed to the store before it is made. Nothing here waits: `Replicas` do the deploying, the
+clock ends a step; while the store is away all stays where it is, and is tried again.
 """
 
 from __future__ import annotations
