@@ -131,6 +131,8 @@ class Engine(Protocol):
     Attributes:
         max_context: Tokens of a prompt and its answer together, at most.
         vocabulary: Token ids are from 0 up to this.
+        longest_token: Bytes of the longest token: a text of more than `max_context` times these
+            fits in no way.
         version: Names the weights that serve now; answers carry it as `system_fingerprint`.
         defaults: Fields of `Sampling` as the model's `generation_config.json` has them, for
             requests that say nothing else.
@@ -138,6 +140,7 @@ class Engine(Protocol):
 
     max_context: int
     vocabulary: int
+    longest_token: int
     version: str
     defaults: Mapping[str, float]
 

@@ -32,6 +32,7 @@ class EchoEngine:
         self.version = model_folder.name if version is None else version
         self.max_context = max_context
         self.vocabulary = 0x110000
+        self.longest_token = 4
         self.active = 0
         self._made = self._held = 0
         self._delay = delay

@@ -84,6 +84,7 @@ class EmbeddedEngine:
         own = getattr(model.config, "max_position_embeddings", max_context)
         self.max_context = min(own, max_context)
         self.vocabulary = int(model.config.vocab_size)
+        self.longest_token = self._tokenizer.bytes.longest
         self.types = types(model_folder, model)
         self.defaults = defaults_of(model_folder)
         self._windows = windows_of(model.config, self.max_context)

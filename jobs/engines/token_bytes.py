@@ -26,6 +26,8 @@ class TokenBytes:
         self._kinds, self._replaced = _decoder_of(tokenizer)
         self._known: dict[int, bytes] = {}
         self.exact = bool(self._kinds & {"ByteLevel", "ByteFallback"})
+        words = (*tokenizer.get_vocab(), *map(str, self._added.values()))
+        self.longest = max((len(word.encode()) for word in words), default=1)
 
     def __getitem__(self, token: int) -> bytes:
         """Return the bytes of `token`; none for a row of the model that is no token."""

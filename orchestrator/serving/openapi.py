@@ -7,6 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from orchestrator import __version__
+from orchestrator.serving.fields import CHAT, COMPLETION, MESSAGE, Fields
 from orchestrator.serving.requests import ChatRequest, CompletionRequest
 
 Json = dict[str, Any]
@@ -44,7 +45,12 @@ _ERROR: Json = {
 _USAGE: Json = {
     "type": "object",
     "required": ["prompt_tokens", "completion_tokens", "total_tokens"],
-    "additionalProperties": {"type": "integer", "minimum": 0},
+    "properties": {
+        "prompt_tokens": {"type": "integer", "minimum": 0},
+        "completion_tokens": {"type": "integer", "minimum": 0},
+        "total_tokens": {"type": "integer", "minimum": 0},
+        "prompt_tokens_details": {"type": "object"},
+    },
 }
 _ANSWER: Json = {
     "type": "object",
@@ -92,18 +98,35 @@ _SESSION = {
 def document() -> Json:
     """Return the document, as JSON."""
     kinds = (CompletionRequest, ChatRequest)
-    _, made = models_json_schema([(kind, "validation") for kind in kinds], ref_template=_REF)
+    _, schemas = models_json_schema([(kind, "validation") for kind in kinds], ref_template=_REF)
+    defs = schemas["$defs"]
+    tables = {"CompletionRequest": COMPLETION, "ChatRequest": CHAT, "Message": MESSAGE}
+    described = {name: _by_table(defs[name], table) for name, table in tables.items()}
     ours = {"Error": _ERROR, "Answer": _ANSWER, "Usage": _USAGE, "Model": _MODEL, "Models": _LIST}
     return {
         "openapi": "3.1.0",
         "info": {"title": "orchestrator gateway", "version": __version__},
         "paths": {**_watching(), **_below(""), **_below("/{endpoint}")},
         "components": {
-            "schemas": {**made["$defs"], **ours},
+            "schemas": {**defs, **described, **ours},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
     }
+
+
+def _by_table(schema: Json, fields: Fields) -> Json:
+    """Return a schema with all fields that are known, and no others."""
+    properties: Json = {}
+    for name, field in fields.items():
+        if field.state == "done":
+            properties[name] = {**schema["properties"][name], "description": field.note}
+        elif field.state == "inert":
+            properties[name] = {"description": "Changes nothing."}
+        else:
+            described = "Not supported, but for these values."
+            properties[name] = {"enum": list(field.neutral), "description": described}
+    return {**schema, "properties": properties, "additionalProperties": False}
 
 
 def _watching() -> Json:

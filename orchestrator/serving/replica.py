@@ -7,10 +7,11 @@ client leaves, whether it streams or waits. Only who shows its token may ask; th
 from __future__ import annotations
 
 import hmac
+import re
 import uuid
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic_core import from_json
 
@@ -19,6 +20,7 @@ from orchestrator.ports import Clock
 from orchestrator.serving.asgi import (
     EVENTS,
     Application,
+    Headers,
     Receive,
     Scope,
     Send,
@@ -28,22 +30,30 @@ from orchestrator.serving.asgi import (
     begin,
     body_of,
     end,
+    header,
     path_of,
 )
 from orchestrator.serving.cancellation import CancelScope
 from orchestrator.serving.encoding import encode
+from orchestrator.serving.engine_metrics import CONTENT_TYPE, EngineMetrics, health
 from orchestrator.serving.errors import ApiError, unknown_model, unknown_url, wrong_method
 from orchestrator.serving.generating import Order, events, whole
 from orchestrator.serving.limits import Limits
-from orchestrator.serving.replies import ChatShape, CompletionShape, Json, Shape
+from orchestrator.serving.prompting import Prompter
+from orchestrator.serving.replies import ChatShape, Choice, CompletionShape, Json, Shape, Style
 from orchestrator.serving.requests import ChatRequest, CompletionRequest, parse
+from orchestrator.serving.tokenizing import detokenized, tokenized
 
 Asked: TypeAlias = CompletionRequest | ChatRequest
-_GENERATING: dict[str, type[CompletionShape | ChatShape]] = {
-    "/v1/completions": CompletionShape,
-    "/v1/chat/completions": ChatShape,
-}
+_COMPLETIONS, _CHAT, _PREDICT = "/v1/completions", "/v1/chat/completions", "/v1/predict"
+_TOKENIZE, _DETOKENIZE = "/tokenize", "/detokenize"
+_POSTS = {_COMPLETIONS, _CHAT, _PREDICT, _TOKENIZE, _DETOKENIZE}
 _CARD = "/v1/models/"
+_ELSEWHERE = re.compile(
+    r"/v1/(embeddings|responses|messages|rerank|score|classify|moderations|audio|images|files"
+    r"|batches|fine_tuning|assistants|threads|vector_stores|uploads|realtime)(/.*)?"
+)
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 
 
 def replica(
@@ -68,7 +78,7 @@ def replica(
     routes = _Routes(engine, model_name, clock, limits or Limits())
     routes.token = token.encode()
     routes.version = version or model_name
-    return Application(routes.handle)
+    return Application(routes.handle, routes.close)
 
 
 class _Routes:
@@ -83,35 +93,55 @@ class _Routes:
         self._clock = clock
         self._limits = limits
         self._since = int(clock.now())
+        self._metrics = EngineMetrics(engine, name)
+        self._prompter = Prompter(engine) if not hasattr(engine, "predict") else None
+
+    async def close(self) -> None:
+        if self._prompter is not None:
+            self._prompter.close()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with the request's own id or a new one."""
+        named = header(scope, b"x-request-id") or b""
+        request = named if _REQUEST_ID.fullmatch(named) else uuid.uuid4().hex.encode()
+
+        async def identified(event: Any) -> None:  # noqa: ANN401 - ASGI's
+            if event["type"] == "http.response.start":
+                headers = [*event.get("headers", ()), (b"x-request-id", request)]
+                event = {**event, "headers": headers}
+            await send(event)
+
+        try:
+            await self._route(scope, receive, identified, request.decode())
+        except ApiError as error:
+            headers = error.headers()
+            await answer(identified, error.status, encode(error.body()), headers)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send, request: str) -> None:
         path, method = path_of(scope), scope["method"]
         if path in {"/health", "/ready"}:
             self._only("GET", method, path)
-            why = self._fault() or (await self._unready() if path == "/ready" else "")
+            why = health(self._engine) or (await self._unready() if path == "/ready" else "")
             await answer(send, 503 if why else 200, encode({"status": why or "ok"}))
             return
         self._check_token(scope)
-        if path in _GENERATING or path == "/v1/predict":
+        if path in _POSTS:
             self._only("POST", method, path)
-            await self._post(path, scope, receive, send)
+            await self._post(path, scope, receive, send, request)
             return
-        found = self._found(path)
-        if found is None:
+        body, headers = self._found(path)
+        if body is None:
+            if _ELSEWHERE.fullmatch(path):
+                raise _of_servers(path)
             raise unknown_url(method, path)
         self._only("GET", method, path)
-        await answer(send, 200, encode(found))
-
-    def _fault(self) -> str:
-        """Return why the engine can't serve; one without a word on it can."""
-        health = getattr(self._engine, "health", None)
-        return str(health()) if health is not None else ""
+        await answer(send, 200, body, headers)
 
     async def _unready(self) -> str:
         """Return why the engine makes no token, if it is one that does."""
         if hasattr(self._engine, "predict"):
             return ""
-        engine: Engine = self._engine
+        engine: Any = self._engine
         try:
             tokens = engine.encode("1")
             async with aclosing(engine.generate(tokens, Sampling(max_tokens=1))) as pieces:
@@ -120,29 +150,33 @@ class _Routes:
             return f"asked for one token: {error}"
         return ""
 
-    def _found(self, path: str) -> Json | None:
+    def _found(self, path: str) -> tuple[bytes | None, Headers]:
+        if path == "/metrics":
+            return self._metrics.text(), [CONTENT_TYPE]
         if path == "/v1/models":
-            return {"object": "list", "data": [self._card()]}
+            return encode({"object": "list", "data": [self._card()]}), []
         if path == "/stats":
-            return dict(getattr(self._engine, "statistics", dict)())
+            return encode(dict(getattr(self._engine, "statistics", dict)())), []
         if path.startswith(_CARD):
             self._check_model(path[len(_CARD) :])
-            return self._card()
-        return None
+            return encode(self._card()), []
+        return None, []
 
-    async def _post(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _post(
+        self, path: str, scope: Scope, receive: Receive, send: Send, request: str
+    ) -> None:
         body = await body_of(scope, receive, self._limits.body_bytes)
         with CancelScope(receive, self._limits.request_seconds):
-            if path == "/v1/predict":
-                made = await self._predict(body)
-            elif path == "/v1/completions":
-                made = await self._completions(body, send)
+            if path == _PREDICT:
+                reply = await self._predict(body)
+            elif path in (_TOKENIZE, _DETOKENIZE):
+                reply = await self._tokenize(path, body)
             else:
-                made = await self._chat(body, send)
-        if made is None:
+                reply = await self._generate(path, body, send, request)
+        if reply is None:
             await end(send)
         else:
-            await answer(send, 200, encode(made))
+            await answer(send, 200, encode(reply))
 
     async def _predict(self, body: bytes) -> object:
         predict = getattr(self._engine, "predict", None)
@@ -160,62 +194,67 @@ class _Routes:
         except RuntimeError as error:
             raise ApiError(500, str(error), code="engine_failed") from error
 
-    async def _completions(self, body: bytes, send: Send) -> Json | None:
-        engine = self._generator()
-        asked = parse(CompletionRequest, body)
-        self._check_model(asked.model)
-        prompts = [_encode(engine, prompt) for prompt in asked.prompts]
-        return await self._answer(engine, "/v1/completions", asked, prompts, send)
+    async def _tokenize(self, path: str, body: bytes) -> Json:
+        engine, prompter = self._generator()
+        if path == _TOKENIZE:
+            return await tokenized(engine, prompter, self._name, body)
+        return detokenized(engine, self._name, body)
 
-    async def _chat(self, body: bytes, send: Send) -> Json | None:
-        engine = self._generator()
-        asked = parse(ChatRequest, body)
-        self._check_model(asked.model)
-        try:
-            prompt = engine.encode_chat([message.plain() for message in asked.messages])
-        except ValueError as error:
-            raise ApiError(400, str(error), param="messages") from error
-        return await self._answer(engine, "/v1/chat/completions", asked, [prompt], send)
-
-    async def _answer(
-        self, engine: Engine, path: str, asked: Asked, prompts: Sequence[list[int]], send: Send
-    ) -> Json | None:
+    async def _generate(self, path: str, body: bytes, send: Send, request: str) -> Json | None:
         """Return the answer, or stream it but for its end and return nothing."""
-        shape = _GENERATING[path](engine.token_bytes)
-        limits = [_room(engine, prompt, asked.limit) for prompt in prompts]
-        choices = [
-            (prompt, asked.sampling(choice, limit))
-            for prompt, limit in zip(prompts, limits, strict=True)
-            for choice in range(asked.n or 1)
-        ]
-        head = self._head(shape, streams=bool(asked.stream))
-        tokens = sum(map(len, prompts))
-        version = str(getattr(engine, "version", "")) or self.version
-        order = Order(shape, head, version, choices, tokens, asked.include_usage)
+        engine, prompter = self._generator()
+        asked: Asked
+        if path == _CHAT:
+            asked = parse(ChatRequest, body)
+            self._check_model(asked.model)
+            choices = await prompter.chat(asked)
+        else:
+            asked = parse(CompletionRequest, body)
+            self._check_model(asked.model)
+            choices = await prompter.completion(asked)
+        order = self._order(engine, asked, choices, request)
+        self._metrics.prompt_tokens += order.prompt_tokens
         if not asked.stream:
             return await whole(engine, order)
         async with aclosing(events(engine, order)) as stream:
             first = await anext(stream)
-            await begin(send, 200, [EVENTS, (b"cache-control", b"no-store")])
+            counted = (b"x-prompt-tokens", b"%d" % order.prompt_tokens)
+            await begin(send, 200, [EVENTS, (b"cache-control", b"no-store"), counted])
             await add(send, first)
             async for event in stream:
                 await add(send, event)
         return None
 
-    def _head(self, shape: Shape, *, streams: bool) -> Json:
+    def _order(
+        self, engine: Engine, asked: Asked, choices: Sequence[Choice], request: str
+    ) -> Order:
+        shape = _shape(engine, asked)
+        each = asked.n or 1
+        at_end = "end" if asked.include_usage else ""
+        return Order(
+            shape,
+            self._head(shape, asked, request),
+            str(getattr(engine, "version", "")) or self.version,
+            choices,
+            sum(len(choice.prompt) for choice in choices[::each]),
+            "each" if asked.include_usage and asked.running_usage else at_end,
+            _said_by(asked),
+        )
+
+    def _head(self, shape: Shape, asked: Asked, request: str) -> Json:
         return {
-            "id": f"{shape.prefix}{uuid.uuid4().hex}",
-            "object": shape.chunk if streams else shape.whole,
+            "id": f"{shape.prefix}{asked.request_id or request}",
+            "object": shape.chunk if asked.stream else shape.whole,
             "created": int(self._clock.now()),
             "model": self._name,
         }
 
-    def _generator(self) -> Engine:
-        if hasattr(self._engine, "predict"):
+    def _generator(self) -> tuple[Engine, Prompter]:
+        if self._prompter is None:
             message = "this endpoint is no language model: it answers at /v1/predict"
             raise ApiError(400, message, code="unsupported")
-        engine: Engine = self._engine
-        return engine
+        engine: Any = self._engine
+        return engine, self._prompter
 
     def _check_token(self, scope: Scope) -> None:
         if self.token and not hmac.compare_digest(bearer(scope).encode(), self.token):
@@ -226,7 +265,7 @@ class _Routes:
             raise unknown_model(name, repr(self._name))
 
     def _only(self, allowed: str, method: str, path: str) -> None:
-        if method != allowed:
+        if method != allowed and (method, allowed) != ("HEAD", "GET"):
             raise wrong_method(method, path, allowed)
 
     def _card(self) -> Json:
@@ -235,23 +274,30 @@ class _Routes:
         return {**card, "owned_by": "orchestrator", "max_model_len": longest}
 
 
-def _encode(engine: Engine, prompt: str | list[int]) -> list[int]:
-    if isinstance(prompt, str):
-        return engine.encode(prompt)
-    unknown = next((token for token in prompt if token >= engine.vocabulary), None)
-    if unknown is not None:
-        least = f"the model has {engine.vocabulary} tokens"
-        raise ApiError(400, f"prompt: no token {unknown}; {least}", param="prompt")
-    return prompt
+def _shape(engine: Engine, asked: Asked) -> Shape:
+    chat = isinstance(asked, ChatRequest)
+    style = Style(
+        word=engine.token_bytes,
+        logprobs=asked.alternatives,
+        prompt_logprobs=asked.prompt_logprobs,
+        echo=isinstance(asked, CompletionRequest) and bool(asked.echo),
+        token_ids=bool(asked.return_token_ids),
+        as_ids=bool(asked.return_tokens_as_token_ids),
+        chosen=asked.chosen if isinstance(asked, ChatRequest) else "none",
+    )
+    return ChatShape(style) if chat else CompletionShape(style)
 
 
-def _room(engine: Engine, prompt: Sequence[int], wanted: int | None) -> int:
-    """Return how many tokens may follow `prompt`."""
-    left = engine.max_context - len(prompt)
-    if not prompt:
-        raise ApiError(400, "the prompt has no tokens", param="prompt")
-    if left < (wanted or 1):
-        asked = f"{len(prompt)} tokens in the prompt and {wanted or 1} in the answer"
-        message = f"the model has room for {engine.max_context} tokens, not for {asked}"
-        raise ApiError(400, message, code="context_length_exceeded")
-    return wanted or left
+def _said_by(asked: Asked) -> str | None:
+    """Return the field that says what the answer must be like."""
+    if asked.structured_outputs is not None:
+        return "structured_outputs"
+    if asked.response_format is not None:
+        return "response_format"
+    chosen = asked.chosen if isinstance(asked, ChatRequest) else "none"
+    return None if chosen in ("none", "auto") else "tool_choice"
+
+
+def _of_servers(path: str) -> ApiError:
+    what = f"{path!r}: this engine has completions and chats alone; an engine server may have it"
+    return ApiError(404, what, code="unsupported_endpoint")

@@ -144,7 +144,7 @@ def scrape(url: str) -> dict[str, float]:
         ("/v1/completions", {**PROMPT, "max_tokens": 10**9}, 400, None),
         ("/v1/completions", {**PROMPT, "prompt": ["a"] * 64, "n": 16}, 400, None),
         ("/v1/completions", {**PROMPT, "prompt": "a" * 5000}, 400, "context_length_exceeded"),
-        ("/v1/embeddings", PROMPT, 404, "unknown_url"),
+        ("/v1/embeddings", PROMPT, 404, "unsupported_endpoint"),
         ("/echo/v1/predict", {}, 400, "unsupported"),
         ("/v1/predict", {}, 404, "model_not_found"),
     ],

@@ -156,9 +156,13 @@ def test_chat_logprobs_have_their_new_shape(client: openai.OpenAI) -> None:
     assert [(top.token, top.logprob) for top in only.top_logprobs] == [("é", 0)]
 
 
-def test_unknown_fields_are_ignored(url: str) -> None:
-    body = {"model": "echo", "prompt": "a", "tools": [], "new_in_2030": {"deep": [1]}}
-    assert httpx.post(f"{url}/v1/completions", json=body).status_code == 200
+def test_a_field_that_is_unknown_is_refused_with_what_was_meant(url: str) -> None:
+    for field, hint in (("new_in_2030", ""), ("max_token", "; did you mean 'max_tokens'?")):
+        answer = httpx.post(f"{url}/v1/completions", json={**PROMPT, field: {"deep": [1]}})
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert (error["code"], error["param"]) == ("unsupported_parameter", field)
+        assert error["message"] == f"{field!r}: no such field{hint}"
 
 
 PROMPT = {"model": "echo", "prompt": "a"}
@@ -204,7 +208,7 @@ BAD_CHATS = [
         400,
         "messages",
     ),
-    ({**CHAT, "messages": [{"role": "user", "content": None}]}, 400, "prompt"),
+    ({**CHAT, "messages": [{"role": "user", "content": None}]}, 400, "messages"),
     ({**CHAT, "logprobs": 3}, 400, "logprobs"),
     ({**CHAT, "top_logprobs": 3}, 400, "top_logprobs"),
     ({**CHAT, "max_completion_tokens": 1000}, 400, None),

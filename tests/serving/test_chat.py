@@ -1,0 +1,183 @@
+"""Messages, tools and formats of chats, as the official client sends and reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pydantic
+import pytest
+
+from jobs.engines.echo import EchoEngine
+from orchestrator.engine import Grammar
+from orchestrator.serving.replica import replica
+from tests.jobs.engines.tiny_llama import HARDWARE
+from tests.serving.http_server import FixedClock, serving
+from tests.serving.writing import Writing, chat, complete
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Bern"}}</tool_call>'
+
+
+@pytest.fixture
+def engine() -> Writing:
+    return Writing()
+
+
+@pytest.fixture
+def url(engine: Writing) -> Iterator[str]:
+    with serving(replica(engine, "echo", FixedClock())) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("message", "wrong"),
+    [
+        ({"role": "user", "content": [{"type": "image_url"}]}, "part 0 is of type 'image_url'"),
+        ({"role": "user", "content": "a", "contnt": "b"}, "did you mean 'content'?"),
+        ({"role": "user", "content": "a", "audio": {"id": "b"}}, "audio: .* is not supported"),
+        ({"role": "assistant", "content": None}, "a message of 'assistant' needs content"),
+        (
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "1", "function": {"name": "a", "arguments": "{"}}],
+            },
+            "arguments: should be a JSON text",
+        ),
+    ],
+)
+def test_a_message_that_can_not_be_read_is_said_to_be_one(
+    client: openai.OpenAI, message: Any, wrong: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=wrong) as refused:
+        client.chat.completions.create(model="echo", messages=[message])
+    assert refused.value.param == "messages"
+
+
+def test_calls_and_their_results_reach_the_template(
+    client: openai.OpenAI, engine: Writing
+) -> None:
+    function = {"name": "weather", "arguments": '{"city": "Bern"}'}
+    call = {"id": "call_1", "type": "function", "function": function}
+    client.chat.completions.create(
+        model="echo",
+        messages=[
+            {"role": "developer", "content": "Help."},
+            {"role": "user", "content": [{"type": "text", "text": "How"}], "name": "eve"},
+            {"role": "assistant", "tool_calls": [call], "refusal": None, "annotations": []},  # type: ignore[list-item, typeddict-unknown-key]
+            {"role": "tool", "tool_call_id": "call_1", "content": "warm"},
+        ],
+        extra_body={"chat_template_kwargs": {"enable_thinking": False}},
+    )
+    ((messages, variables),) = engine.chats
+    called = {**call, "function": {"name": "weather", "arguments": {"city": "Bern"}}}
+    assert messages == [
+        {"role": "system", "content": "Help."},
+        {"role": "user", "content": "How", "name": "eve"},
+        {"role": "assistant", "content": "", "tool_calls": [called]},
+        {"role": "tool", "content": "warm", "tool_call_id": "call_1"},
+    ]
+    assert variables == {"enable_thinking": False, "add_generation_prompt": True}
+
+
+def test_a_last_message_goes_on_where_it_is_asked(client: openai.OpenAI, engine: Writing) -> None:
+    chat(client, extra_body={"continue_final_message": True})
+    wanted = {"add_generation_prompt": False, "continue_final_message": True}
+    assert engine.chats[0][1] == wanted
+
+
+def test_a_call_in_an_answer_is_a_call_for_the_client(client: openai.OpenAI) -> None:
+    (choice,) = chat(client, f"Well. {CALL}", tools=[TOOL]).choices
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, call.function.arguments) == ("weather", '{"city": "Bern"}')
+    assert (choice.message.content.strip(), choice.finish_reason) == ("Well.", "tool_calls")
+    (plain,) = chat(client, CALL, tools=[TOOL], tool_choice="none").choices
+    assert (plain.message.content.strip(), plain.message.tool_calls) == (CALL, None)
+
+
+def test_the_clients_own_reader_of_streams_finds_the_call(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(
+        model="echo",
+        messages=[{"role": "user", "content": CALL}],
+        tools=[TOOL],  # type: ignore[list-item]
+    ) as stream:
+        for _ in stream:
+            pass
+        (choice,) = stream.get_final_completion().choices
+    (call,) = choice.message.tool_calls or ()
+    assert (call.function.name, call.function.arguments) == ("weather", '{"city": "Bern"}')
+    assert choice.finish_reason == "tool_calls"
+
+
+def test_a_call_that_must_come_is_one_by_its_grammar(
+    client: openai.OpenAI, engine: Writing
+) -> None:
+    text = '[{"name": "weather", "arguments": {}}]'
+    (choice,) = chat(client, text, tools=[TOOL], tool_choice="required").choices
+    assert choice.message.tool_calls[0].function.name == "weather"
+    assert choice.finish_reason == "tool_calls"
+    named = {"type": "function", "function": {"name": "weather"}}
+    (choice,) = chat(client, '{"city": "Bern"}', tools=[TOOL], tool_choice=named).choices
+    assert json.loads(choice.message.tool_calls[0].function.arguments) == {"city": "Bern"}
+    listed, single = (sampling.grammar for sampling in engine.samplings)
+    assert listed is not None
+    assert json.loads(listed.text)["items"]["anyOf"][0]["properties"]["name"]["const"] == "weather"
+    assert single == Grammar("json_schema", json.dumps(TOOL["function"]["parameters"]))  # type: ignore[index]
+
+
+def test_tools_that_the_template_does_not_know_are_refused() -> None:
+    with (
+        serving(replica(EchoEngine(Path(), HARDWARE), "echo", FixedClock())) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+        pytest.raises(openai.BadRequestError, match="template knows none") as refused,
+    ):
+        chat(client, tools=[TOOL])
+    assert (refused.value.param, refused.value.code) == ("tools", "unsupported_parameter")
+
+
+class Place(pydantic.BaseModel):
+    city: str
+
+
+def test_the_client_parses_by_a_schema(client: openai.OpenAI, engine: Writing) -> None:
+    answer = client.chat.completions.parse(
+        model="echo",
+        messages=[{"role": "user", "content": '{"city": "Bern"}'}],
+        response_format=Place,
+    )
+    assert answer.choices[0].message.parsed == Place(city="Bern")
+    (sampling,) = engine.samplings
+    assert sampling.grammar is not None
+    assert json.loads(sampling.grammar.text)["required"] == ["city"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "grammar"),
+    [
+        ({"json": {"type": "string"}}, Grammar("json_schema", '{"type": "string"}')),
+        ({"regex": "a+"}, Grammar("regex", "a+")),
+        ({"choice": ["a", "b"]}, Grammar("choice", '["a", "b"]')),
+        ({"grammar": "root: x"}, Grammar("grammar", "root: x")),
+        ({"json_object": True}, Grammar("json_object")),
+    ],
+)
+def test_structured_outputs_are_grammars(
+    client: openai.OpenAI, engine: Writing, asked: object, grammar: Grammar
+) -> None:
+    complete(client, extra_body={"structured_outputs": asked})
+    assert engine.samplings[0].grammar == grammar
