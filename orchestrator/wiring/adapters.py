@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from orchestrator.ports import (
     Gates,
     Tracker,
 )
+from orchestrator.wiring.home_folder import replica_secret
 
 if TYPE_CHECKING:
     from orchestrator.control.requests import Workbench
@@ -248,6 +250,7 @@ def tracker(
     from orchestrator.adapters.mlflow_tracker import MlflowTracker
     from orchestrator.wiring.tracking import access
 
+    at = logs.parent.parent
     return MlflowTracker(
         store,
         logs.name,
@@ -256,9 +259,9 @@ def tracker(
         clock=clock(),
         logs=logs,
         access=access(uri),
-        pools=_pool_processes(logs.parent.parent),
+        pools=_pool_processes(at),
         upto=upto,
-        endpoints=SqlEventStore(database(logs.parent.parent)),
+        endpoints=SqlEventStore(database(at), secret=partial(replica_secret, at)),
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from orchestrator.wiring.adapters import (
     event_store,
     variable,
 )
+from orchestrator.wiring.home_folder import random_once, replica_secret
 from orchestrator.wiring.user import host
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def endpoint_store(at: Path) -> EndpointStore:
     """Return the store of endpoints of home `at`: the same database."""
     from orchestrator.adapters.event_store import SqlEventStore
 
-    return SqlEventStore(database(at))
+    return SqlEventStore(database(at), secret=partial(replica_secret, at))
 
 
 def usage_store(at: Path) -> UsageStore:
@@ -77,14 +77,7 @@ def shares_database() -> bool:
 
 def home_id(at: Path) -> str:
     """Return the identity of home `at`, which is made when it is first asked for."""
-    path = at / "id"
-    if not path.exists():
-        draft = at / f".id-{secrets.token_hex(4)}"
-        draft.write_text(secrets.token_hex(4))
-        with suppress(FileExistsError):  # somebody else was first: whole, or not there
-            path.hardlink_to(draft)
-        draft.unlink()
-    return path.read_text()
+    return random_once(at / "id", 4)
 
 
 def managed_cluster(at: Path) -> str:

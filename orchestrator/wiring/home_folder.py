@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.core.errors import StoreError, shown
 
 HOME_VARIABLE = "ORCHESTRATOR_HOME"
+SECRET_VARIABLE = "ORCHESTRATOR_SECRET"  # noqa: S105 - a name
+SHORTEST_SECRET = 16
 PROBE = ".writable"
 _ELSEWHERE = f"set {HOME_VARIABLE} to a folder that can be written"
 _WAYS_OUT = {
@@ -40,6 +44,38 @@ def home() -> Path:
     except OSError as error:
         raise StoreError(_of_home(at, error)) from error
     return at
+
+
+def replica_secret(at: Path) -> bytes:
+    """Return what tokens of replicas are sealed with: `$ORCHESTRATOR_SECRET`, or the home's own.
+
+    Hosts that share a database share the variable too; a home makes its own once.
+
+    Raises:
+        StoreError: The variable is too short for a secret, or the file can't be made or read.
+    """
+    given = os.environ.get(SECRET_VARIABLE, "")
+    if given:
+        if len(given) < SHORTEST_SECRET:
+            what = f"{SECRET_VARIABLE} has {len(given)} characters, not {SHORTEST_SECRET} or more"
+            raise StoreError(f"{what}; set it to the output of `openssl rand -hex 32`")
+        return given.encode()
+    try:
+        return random_once(at / "secret", 32).encode()
+    except OSError as error:
+        raise StoreError(told(error)) from error
+
+
+def random_once(path: Path, size: int) -> str:
+    """Return the random bytes in the file `path`, as hex; its owner's alone, made if not there."""
+    if not path.exists():
+        draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_hex(size))
+        with suppress(FileExistsError):  # somebody else was first: whole, or not there
+            path.hardlink_to(draft)
+        draft.unlink()
+    return path.read_text()
 
 
 def told(error: OSError) -> str:

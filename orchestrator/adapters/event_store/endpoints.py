@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.event_store import codec, tables
 from orchestrator.adapters.event_store.database import Database
+from orchestrator.adapters.event_store.seal import Seal, no_secret
 from orchestrator.adapters.event_store.tables import (
     asked,
     endpoint_events,
@@ -19,17 +22,36 @@ from orchestrator.adapters.event_store.tables import (
     replicas,
     troubles,
 )
-from orchestrator.core.endpoints import ENDPOINT_EVENTS, EndpointEvent, EndpointLife, follow
+from orchestrator.core.endpoints import (
+    ENDPOINT_EVENTS,
+    EndpointEvent,
+    EndpointLife,
+    RevisionAdded,
+    follow,
+)
 from orchestrator.core.errors import ConflictError
+
+logger = logging.getLogger(__name__)
 
 
 class Endpoints(Database):
     """The port `EndpointStore`."""
 
-    def __init__(self, place: str | Path, patience: float | None = None) -> None:
-        """Open the database at `place`, making tables that it lacks."""
+    def __init__(
+        self,
+        place: str | Path,
+        patience: float | None = None,
+        *,
+        secret: Callable[[], bytes] = no_secret,
+    ) -> None:
+        """Open the database at `place`, making tables that it lacks.
+
+        `secret` is what tokens of replicas are sealed with; it is asked for when one is.
+        """
         super().__init__(place, patience)
         self._lives: dict[str, EndpointLife] = {}
+        self._seal = Seal(secret)
+        self._foreign: set[tuple[str, int]] = set()
 
     def endpoint(self, name: str) -> EndpointLife:
         """Return the endpoint as its events tell; one without events has no revision."""
@@ -52,8 +74,12 @@ class Endpoints(Database):
         with self._reading() as connection:
             rows = connection.execute(query).all()
         for row in rows:
-            life = follow(life, _event(row), row.at)
+            life = follow(life, self._event(row), row.at)
         self._lives[name] = life
+        for revision in life.live:
+            if (name, revision.number) in self._foreign:
+                self._foreign.discard((name, revision.number))
+                logger.warning(_FOREIGN, name, revision.number)
         return life
 
     def follow(self, life: EndpointLife, events: Sequence[EndpointEvent], at: float) -> None:
@@ -67,7 +93,8 @@ class Endpoints(Database):
         for event in events:
             life = follow(life, event, at)
             row = {"endpoint": life.name, "seq": life.seq, "at": at}
-            rows.append({**row, "kind": type(event).__name__, "body": codec.dump(event)})
+            body = codec.dump(self._sealed(event))
+            rows.append({**row, "kind": type(event).__name__, "body": body})
         with self._writing() as connection:
             try:
                 connection.execute(endpoint_events.insert(), rows)
@@ -126,7 +153,24 @@ class Endpoints(Database):
         with self._reading() as connection:
             return {row.endpoint: row.at for row in connection.execute(select(asked))}
 
+    def _sealed(self, event: EndpointEvent) -> EndpointEvent:
+        if not isinstance(event, RevisionAdded) or event.deployment is None:
+            return event
+        token = self._seal.close(event.deployment.token)
+        return replace(event, deployment=replace(event.deployment, token=token))
 
-def _event(row: Any) -> EndpointEvent:  # noqa: ANN401 - a row of SQLAlchemy
-    where = f"event {row.seq!r} of endpoint {row.endpoint!r}"
-    return codec.load_kind(ENDPOINT_EVENTS, row.kind, row.body, where)
+    def _event(self, row: Any) -> EndpointEvent:  # noqa: ANN401 - a row of SQLAlchemy
+        where = f"event {row.seq!r} of endpoint {row.endpoint!r}"
+        event = codec.load_kind(ENDPOINT_EVENTS, row.kind, row.body, where)
+        if not isinstance(event, RevisionAdded) or event.deployment is None:
+            return event
+        token, ours = self._seal.open(event.deployment.token)
+        if not ours:
+            self._foreign.add((row.endpoint, event.number))
+        return replace(event, deployment=replace(event.deployment, token=token))
+
+
+_FOREIGN = (
+    "the token of %s.r%s was sealed by another secret, so its replicas refuse requests from here;"
+    " set ORCHESTRATOR_SECRET alike on all hosts that share the database, or deploy it again"
+)

@@ -7,7 +7,7 @@ processes at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from orchestrator.adapters.event_store.headers import Headers, text_of
 from orchestrator.adapters.event_store.keys import Keys
 from orchestrator.adapters.event_store.metric_points import points_of, rows_of
 from orchestrator.adapters.event_store.notes import Notes
+from orchestrator.adapters.event_store.seal import no_secret
 from orchestrator.adapters.event_store.tables import cursors, results, runs
 from orchestrator.adapters.event_store.usages import Usages
 from orchestrator.core.errors import (
@@ -41,15 +42,22 @@ POINT_COLUMNS = ("run", "stage", "attempt", "key", "value", "step", "at")
 class SqlEventStore(Notes, Endpoints, Gateways, Keys, Usages):
     """The ports of all that is kept, on a database that SQLAlchemy knows."""
 
-    def __init__(self, place: str | Path, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        place: str | Path,
+        patience: float | None = None,
+        *,
+        secret: Callable[[], bytes] = no_secret,
+    ) -> None:
         """Open the database at `place`, a file of SQLite or a URL, making tables that it lacks.
 
         One try of a call waits for a part of the caller's `patience` (seconds) for other writers.
+        `secret` is what tokens of replicas are sealed with; it is asked for when one is.
 
         Raises:
             StoreError: It can't be opened, or is no database.
         """
-        super().__init__(place, patience)
+        super().__init__(place, patience, secret=secret)
         self._points = tables.BulkInsert(self._reader, tables.points, POINT_COLUMNS)
 
     # --- runs ----------------------------------------------------------------------------------
