@@ -10,6 +10,7 @@ from typing import Self
 import openai
 
 TOKENS = 12
+ENDS = frozenset({"stop", "length"})  # an engine that dies may say "abort"
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Load:
         answer = client.completions.create(
             model=self.model, prompt=f"{turn} + {turn} =", max_tokens=TOKENS, temperature=0
         )
-        assert answer.choices[0].finish_reason, answer
+        assert answer.choices[0].finish_reason in ENDS, answer
         return str(answer.system_fingerprint)
 
     def _stream(self, client: openai.OpenAI, turn: int) -> str:
@@ -77,6 +78,6 @@ class Load:
             max_tokens=TOKENS,
             stream=True,
         )
-        last = list(stream)[-1]
-        assert last.choices[0].finish_reason, last
+        last = [chunk for chunk in stream if chunk.choices][-1]
+        assert last.choices[0].finish_reason in ENDS, last
         return str(last.system_fingerprint)
