@@ -35,7 +35,6 @@ OPTIONS = "max-model-len: 256, enable-auto-tool-choice: true, tool-call-parser: 
 CONNECTIONS = 8
 
 pytestmark = [
-    pytest.mark.chaos,
     pytest.mark.vllm,
     pytest.mark.timeout(3000),
     pytest.mark.skipif(not PYTHON.exists(), reason=f"there is no {PYTHON}: make vllm"),
