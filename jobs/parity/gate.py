@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
-from jobs.parity import figures, table
+from jobs.parity import figures, proof, table
 from jobs.parity.blocks import furthest, norms
 from jobs.parity.form import form_of
 from jobs.parity.reading import Reference, read
@@ -78,6 +78,7 @@ def check(
     if why:
         ctx.metrics(values, step=0)
         raise ParityError(why)
+    proof.write(ctx.output, reference.questions, found.scores)
     return values
 
 
@@ -109,6 +110,7 @@ class _Found:
     figures: figures.Figures
     accuracies: tuple[float, float] | None
     worst: tuple[table.Prompt, ...]
+    scores: Sequence[Sequence[Score]]
 
 
 def _measure(ctx: JobContext, served: _Served, reference: Reference, folder: Path) -> _Found:
@@ -136,7 +138,7 @@ def _measure(ctx: JobContext, served: _Served, reference: Reference, folder: Pat
     )
     texts = [_text(question, words) for question in asked]
     far = table.worst(texts, asked, (reference.scores, scores), (reference.answers, answers))
-    return _Found(found, both, far)
+    return _Found(found, both, far, scores)
 
 
 class _Served:

@@ -129,6 +129,7 @@ def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -
         storage=bench.storage,
         trained=_trained(run, planned.stage, endpoint.model) or model.digest,
         limits=_limits(run, planned.stage),
+        proof=_proof(run, planned.stage),
     )
 
 
@@ -144,6 +145,13 @@ def _trained(run: Run, serving: Stage, model: str) -> str:
             return stage_run.artifact.digest
         waiting += stage.inputs.values()
     return ""
+
+
+def _proof(run: Run, serving: Stage) -> ArtifactRef | None:
+    """Return what the last guard of an endpoint has made."""
+    passed = guards((one.planned.stage for one in run.stages.values()), serving)
+    artifacts = [run.stages[guard.name].artifact for guard in passed]
+    return next((one for one in reversed(artifacts) if one is not None), None)
 
 
 def _limits(run: Run, serving: Stage) -> dict[Format, float]:

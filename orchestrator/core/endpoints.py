@@ -29,7 +29,8 @@ class Deployment:
     of the cluster that it runs on, and `home` that of the home that deployed it; both are empty
     in what the first version has stored. `trained` is the digest of what its model was exported
     from: revisions in other formats have the same. `limits` are the mean KL divergences, nats,
-    that the pipeline's parity gate allows by format.
+    that the pipeline's parity gate allows by format, and `proof` what it made: what an
+    engine server says of a few texts is compared with what is recorded there.
     """
 
     run: str
@@ -50,6 +51,7 @@ class Deployment:
     home: str = ""
     trained: str = ""
     limits: Mapping[Format, float] = field(default_factory=dict)
+    proof: ArtifactRef | None = None
 
     @property
     def key(self) -> str:

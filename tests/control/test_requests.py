@@ -28,6 +28,24 @@ def test_a_deployment_has_the_bounds_of_its_pool(pool: str, bounds: tuple[int, i
     assert (made.replicas, made.max_replicas) == bounds
 
 
+def test_a_deployment_has_what_the_last_guard_of_its_model_has_made() -> None:
+    endpoint = Endpoint(name="chat", engine="vllm")
+    reads = {"model": "t"}
+    gate = stage("gate", role=Role.SERVE, inputs=reads)
+    other = stage("other", role=Role.TRAIN, inputs=reads)
+    serve = stage("s", role=Role.SERVE, job=None, endpoint=endpoint, inputs=reads)
+    serve = replace(serve, after=("gate", "other"))
+    run = begin(header(plan(stage("t"), gate, other, serve)))
+    assert deployment(run, BENCH, Start("s", 1, "a"), REF).proof is None
+    proof, none = replace(REF, digest="proof"), replace(REF, digest="none")
+    made = {
+        "gate": replace(run.stages["gate"], artifact=proof),
+        "other": replace(run.stages["other"], artifact=none),
+    }
+    run = replace(run, stages={**run.stages, **made})
+    assert deployment(run, BENCH, Start("s", 1, "a"), REF).proof == proof
+
+
 def run_of(name: str, **changes: object) -> Run:
     planned = plan(stage("t"), stage("s", inputs={"data": "t"}, **changes))
     return begin(header(planned, name))

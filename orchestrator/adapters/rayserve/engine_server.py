@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +25,7 @@ from orchestrator.adapters.rayserve.replica import Fetch
 from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
 from orchestrator.adapters.rayserve.supervision import FOREIGN, EngineStartError, Supervision
 from orchestrator.core.endpoints import Deployment
+from orchestrator.core.errors import ArtifactError
 from orchestrator.serving.asgi import (
     Application,
     Receive,
@@ -65,7 +67,8 @@ class EngineServer:
         listening = host or ray.util.get_node_ip_address()
         chips.show(deployment)
         folder = await asyncio.to_thread(fetch, deployment)
-        self._supervision = Supervision(deployment, folder, listening)
+        recorded = await asyncio.to_thread(_recorded, deployment, fetch)
+        self._supervision = Supervision(deployment, folder, listening, recorded)
         try:
             await asyncio.to_thread(self._supervision.start)
         except BaseException:
@@ -151,6 +154,17 @@ class EngineServer:
         except EngineStartError as error:
             return _json(409, {"error": str(error)})
         return _json(200, {"version": version})
+
+
+def _recorded(deployment: Deployment, fetch: Fetch) -> Path | None:
+    """Return the folder of what the parity gate recorded of the model, where that can be had."""
+    if deployment.proof is None:
+        return None
+    try:
+        return fetch(replace(deployment, model=deployment.proof))
+    except ArtifactError as error:
+        print(f"supervisor: nothing to compare with: {error}", flush=True)  # noqa: T201 - the log of the replica
+        return None
 
 
 def _json(status: int, body: object) -> Reply:

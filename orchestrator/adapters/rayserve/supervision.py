@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.adapters.rayserve import engine_figures
+from orchestrator.adapters.rayserve import engine_figures, proof
 from orchestrator.adapters.rayserve.engine_figures import Figures
 from orchestrator.adapters.rayserve.engine_process import EngineProcess
 from orchestrator.adapters.rayserve.vitals import Vitals, wrong_in
@@ -65,14 +65,18 @@ class Supervision:
         deployment: What is served; its endpoint names an engine server.
         folder: The model.
         host: Address at which the engine listens.
+        recorded: Folder of what was recorded of that model; one's own `proof.json` counts more.
     """
 
-    def __init__(self, deployment: Deployment, folder: Path, host: str) -> None:
+    def __init__(
+        self, deployment: Deployment, folder: Path, host: str, recorded: Path | None = None
+    ) -> None:
         spec = deployment.endpoint.server
         assert spec is not None, "the plan has its server"  # noqa: S101
         self._spec: EngineSpec = spec
         self._deployment = deployment
         self._folder = folder
+        self._proofs = {folder: proof.read(recorded)} if recorded else {}
         self._host = host
         self._stopping = threading.Event()
         self._changing = threading.Lock()
@@ -172,6 +176,9 @@ class Supervision:
         wrong = self._probe() if self._spec.probe else ""
         if wrong:
             raise EngineStartError(f"engine {self._spec.name!r} runs, but one token: {wrong}")
+        wrong = self._departure(self._folder) if self._spec.probe else ""
+        if wrong:
+            raise EngineStartError(f"engine {self._spec.name!r} computes another model: {wrong}")
         self._vitals = Vitals(self._spec, time.monotonic())
         self._say(f"ready at {self.url}")
 
@@ -244,8 +251,9 @@ class Supervision:
     def update(self, folder: Path, version: str) -> None:
         """Serve the weights of another folder from now on; blocks until they do.
 
-        An engine that takes them while it runs is asked to, and must answer otherwise than
-        before, by finite log-probabilities; else it is started anew, at the same port.
+        An engine that takes them while it runs is asked to, and must then give the texts that
+        were recorded of the model their log-probabilities, or where none were, a fixed text
+        other and finite ones than before; else it is started anew, at the same port.
 
         Raises:
             EngineStartError: It does not take them; the old ones are served again.
@@ -262,7 +270,8 @@ class Supervision:
 
     def _reload(self, folder: Path, version: str) -> bool:
         """Have it read other weights while it runs; return whether it serves them rightly."""
-        before = self._scores()
+        recorded = self._proof_of(folder)
+        before = [] if recorded else self._scores(_TEXT)
         places = {"folder": str(folder), "version": version}
         for step in self._spec.update:
             body = filled(step.body, places)
@@ -274,11 +283,14 @@ class Supervision:
             if answer.status >= 300:  # noqa: PLR2004 - HTTP's
                 self._say(f"update: {step.path} answers {answer.status}: {answer.text[:300]}")
                 return False
-        after = self._scores()
-        changed = bool(after) and after != before
-        if not changed:
-            self._say("update: it answers as before, or wrongly")
-        return changed
+        if recorded:
+            wrong = self._departure(folder)
+        else:
+            after = self._scores(_TEXT)
+            wrong = "" if after and after != before else "it answers as before, or wrongly"
+        if wrong:
+            self._say(f"update: {wrong}")
+        return not wrong
 
     def _exchange(self, folder: Path) -> None:
         """Start it anew with another folder; with the old one where it does not take that."""
@@ -293,18 +305,44 @@ class Supervision:
             self._start(self.port)
             raise
 
-    def _scores(self) -> list[float]:
-        """Return the log-probabilities of a fixed text; nothing where they can't be had."""
+    def _proof_of(self, folder: Path) -> proof.Proof:
+        """Return what was recorded of the model in a folder."""
+        return proof.read(folder) or self._proofs.get(folder, ())
+
+    def _departure(self, folder: Path) -> str:
+        """Return why it computes another model than was recorded; empty where it does not."""
+        recorded = self._proof_of(folder)
+        served = []
+        for text in recorded:
+            scores = self._scores(text.tokens)
+            if scores is None:
+                self._say("it tells no log-probabilities of a prompt: none are compared")
+                return ""
+            served.append(scores)
+        one = self._deployment
+        wrong = proof.departure(recorded, served, one.format, one.limits)
+        if recorded and not wrong:
+            self._say(f"it gives {len(recorded)} texts the log-probabilities recorded of them")
+        return wrong
+
+    def _scores(self, prompt: str | tuple[int, ...]) -> list[float] | None:
+        """Return the log-probabilities of a prompt, but for the first token, which has none.
+
+        Nothing where they are wrong; `None` where it refuses to tell them.
+        """
         body = {
             "model": self._deployment.endpoint.name,
-            "prompt": _TEXT,
+            "prompt": prompt,
             "max_tokens": 1,
             "temperature": 0,
             "logprobs": 1,
             "echo": True,
         }
         try:
-            answer = json.loads(self._ask("POST", self._spec.probe, _UPDATE_SECONDS, body).text)
+            told = self._ask("POST", self._spec.probe, _UPDATE_SECONDS, body)
+            if 400 <= told.status < 500:  # noqa: PLR2004 - HTTP's
+                return None
+            answer = json.loads(told.text)
             if wrong_in(answer | {"choices": [_without_first(answer["choices"][0])]}):
                 return []
             values = answer["choices"][0]["logprobs"]["token_logprobs"]

@@ -39,7 +39,12 @@ class Handler(BaseHTTPRequestHandler):
             threading.Event().wait()
         state["tokens"] += 1
         logprob = float("nan") if state["mode"] == "nan" else state["logprob"]
-        choice = {"finish_reason": "length", "logprobs": {"token_logprobs": [None, logprob]}}
+        if state["mode"] == "silent" and isinstance(body, dict) and body.get("echo"):
+            self.tell(400, "{}")
+            return
+        tokens = len(body["prompt"]) if isinstance(body, dict) and "prompt" in body else 1
+        values = [None, *[logprob] * tokens]
+        choice = {"finish_reason": "length", "logprobs": {"token_logprobs": values}}
         if not (isinstance(body, dict) and body.get("echo")):
             choice["logprobs"] = {"token_logprobs": [logprob]}
         self.tell(200, json.dumps({"choices": [choice]}))

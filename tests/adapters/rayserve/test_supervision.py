@@ -195,6 +195,58 @@ def test_a_model_that_can_not_be_spread_is_refused_before_anything_starts(model:
     supervision.stop()
 
 
+def record(folder: Path, logprob: float) -> Path:
+    """Record in a folder that the model gives each token this log-probability."""
+    texts = [{"tokens": [3, 4, 5, 6, 7, 8], "begin": 2, "logprobs": [logprob] * 4}]
+    folder.mkdir(exist_ok=True)
+    (folder / "proof.json").write_text(json.dumps({"texts": texts}))
+    return folder
+
+
+def test_an_engine_that_computes_what_was_recorded_serves(model: Path, tmp_path: Path) -> None:
+    recorded = record(tmp_path / "gate", -1.02)
+    supervision = Supervision(deployment("well"), model, "127.0.0.1", recorded)
+    supervision.start()
+    assert supervision.fault == ""
+    supervision.stop()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_engine_that_computes_another_model_than_was_recorded_is_refused(
+    model: Path, tmp_path: Path, *, own: bool
+) -> None:
+    recorded = record(model if own else tmp_path / "gate", -1.2)
+    if own:  # what lies beside the weights counts more
+        recorded = record(tmp_path / "gate", -1.0)
+    supervision = Supervision(deployment("well"), model, "127.0.0.1", recorded)
+    with pytest.raises(EngineStartError, match=r"computes another model: .* 0\.2 nats a token"):
+        supervision.start()
+    supervision.stop()
+
+
+def test_an_engine_that_tells_nothing_of_a_prompt_serves_unproven(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = record(tmp_path / "gate", -9.0)
+    supervision = Supervision(deployment("silent"), model, "127.0.0.1", recorded)
+    supervision.start()
+    supervision.stop()
+    assert "it tells no log-probabilities of a prompt" in capsys.readouterr().out
+
+
+def test_new_weights_are_proven_by_what_was_recorded_of_them(
+    running: Supervision, tmp_path: Path
+) -> None:
+    assert running._process is not None
+    before = running._process.pid
+    running.update(record(tmp_path / "v2", -2.01), "v2")
+    assert running._process.pid == before
+    # Finite, and other than before, but wrong; a new start computes what it always does.
+    running.update(record(tmp_path / "v3", -1.0), "v3")
+    assert running._process.pid != before
+    assert served(running) == str(tmp_path / "v3")
+
+
 CALLER = """
 import sys, threading
 from orchestrator.adapters.rayserve.engine_process import EngineProcess

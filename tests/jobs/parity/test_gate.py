@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from jobs.export import export
 from orchestrator.job import ParityError
@@ -82,6 +83,25 @@ def test_an_honest_export_passes_with_all_its_figures(context: Context) -> None:
     assert all(one["value"] <= one["limit"] for one in kept["thresholds"] if not one["least"])
     assert "Passed." in ctx.reports["parity.md"]
     assert "on ascend (emulated)" in ctx.reports["parity.md"]
+
+
+def test_what_the_gate_records_of_a_few_texts_is_what_transformers_computes(
+    case: Case, context: Context
+) -> None:
+    ctx = context()
+    check(ctx)
+    texts = json.loads((ctx.output / "proof.json").read_text())["texts"]
+    assert 1 <= len(texts) <= 8
+    model = AutoModelForCausalLM.from_pretrained(case.exported, dtype=torch.float32)
+    apart = 0.0
+    for text in texts:
+        tokens = torch.tensor([text["tokens"]])
+        with torch.inference_mode():
+            logs = model(tokens).logits.log_softmax(-1)[0, :-1]
+        told = logs.gather(1, tokens[0, 1:, None])[text["begin"] - 1 :, 0]
+        assert len(told) == len(text["logprobs"])
+        apart = max(apart, float((told - torch.tensor(text["logprobs"])).abs().mean()))
+    assert apart <= math.sqrt(2 * LIMITS["bf16"]["kl_mean"]) / 2
 
 
 def test_an_export_in_full_precision_is_all_but_the_same(
