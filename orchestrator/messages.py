@@ -240,6 +240,20 @@ class PoolStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaWeights:
+    """What a replica says of its weights, by the names of versions.
+
+    `version` serves, `pending` is on its way, and `refused` is what it did not take last, with the
+    `reason`; each may be empty.
+    """
+
+    version: str
+    pending: str = ""
+    refused: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionStatus:
     """A deployed revision: its pool, and the base URL of each replica that answers.
 

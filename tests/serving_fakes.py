@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core.endpoints import Deployment, EndpointEvent, EndpointLife, follow
 from orchestrator.core.errors import ConflictError, ServingError
@@ -11,7 +11,14 @@ from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.probes import Answer, Probe
 from orchestrator.core.rollout import Figures
-from orchestrator.messages import Failed, Message, PoolState, RevisionStatus, Succeeded
+from orchestrator.messages import (
+    Failed,
+    Message,
+    PoolState,
+    ReplicaWeights,
+    RevisionStatus,
+    Succeeded,
+)
 
 
 class FakeReplicas:
@@ -25,6 +32,9 @@ class FakeReplicas:
         self.away = False
         self.identity = "here"
         self.state: dict[str, PoolState] = {}
+        self.replicas: dict[str, dict[str, ReplicaWeights]] = {}
+        self.refusals: dict[str, str] = {}
+        self.updated: list[tuple[str, str]] = []
 
     def cluster(self) -> str:
         if self.away:
@@ -67,6 +77,29 @@ class FakeReplicas:
             )
             for name, made in self.there.items()
         }
+
+    def weights(self, deployment: Deployment) -> Mapping[str, ReplicaWeights]:
+        """Return what a test has set, else that each serves what it was deployed with."""
+        name = deployment.application
+        alike = {
+            f"http://{name}/{name}": ReplicaWeights(version=made.weights)
+            for made in [self.there.get(name)]
+            if made
+        }
+        return self.replicas.setdefault(name, alike)
+
+    def update(self, deployment: Deployment, replica: str, *, wait: bool = True) -> None:
+        """Take everything but what `refusals` has a reason against."""
+        name, version = deployment.application, deployment.weights
+        self.updated.append((replica, version))
+        weights = self.replicas[name][replica]
+        if reason := self.refusals.get(version):
+            refused = replace(weights, refused=version, reason=reason)
+            self.replicas[name][replica] = refused
+            if wait:
+                raise ServingError(reason)
+            return
+        self.replicas[name][replica] = ReplicaWeights(version=version)
 
 
 class MemoryEndpoints:

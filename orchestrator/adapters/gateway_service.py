@@ -144,13 +144,13 @@ def _processes(
     ours = (sys.executable, "-m", "orchestrator")
     url, cluster = str(info["url"]), str(info["cluster"])
     server = (*ours, "_gateway", dumped(settings), url, cluster)
-    keeper = (*ours, "_keep", cluster)
+    reconciler = (*ours, "_reconcile", cluster)
     ready = (_asked_at(settings.host), settings.port)
     return (
         supervisor.Process(
             name="server", argv=server, env=env, ready=ready, again=True, tries=TRIES
         ),
-        supervisor.Process(name="keeper", argv=keeper, env=env, again=True, tries=TRIES),
+        supervisor.Process(name="reconciler", argv=reconciler, env=env, again=True, tries=TRIES),
     )
 
 

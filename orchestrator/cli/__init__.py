@@ -26,7 +26,7 @@ MODULES = {
     "_complete": "complete",
     "_reap": "reap",
     "_gateway": "gateway",
-    "_keep": "keep",
+    "_reconcile": "reconcile",
 }
 # What drives a run goes on without its terminal.
 DRIVING = frozenset(

@@ -10,7 +10,7 @@ from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.endpoints import EndpointLife, Revision, RevisionState
-from orchestrator.core.errors import ServingError
+from orchestrator.core.errors import NotFoundError, ServingError
 from orchestrator.core.rollout import NOTHING, Figures
 
 COLUMNS = (
@@ -32,6 +32,12 @@ STARTS = str(RevisionState.STARTING)
 DOWN = "down"
 BROKEN = "broken"  # it is deployed anew, again and again
 WAY_OUT = "`orchestrator up` brings it back"
+
+
+def not_served(name: str, lives: Mapping[str, EndpointLife]) -> NotFoundError:
+    """Return what is wrong with an endpoint that has no traffic."""
+    served = ", ".join(n for n, life in lives.items() if life.shares) or "none"
+    return NotFoundError(f"no endpoint {name!r} is served; served: {served}")
 
 
 @dataclass(frozen=True, slots=True)

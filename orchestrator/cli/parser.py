@@ -213,6 +213,13 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     rollback = verbs.add_parser("rollback", help="go back to the revision before")
     rollback.add_argument("endpoint", metavar="ENDPOINT")
     flags.dry(rollback)
+    update = verbs.add_parser("update", help="have an endpoint serve another version, live")
+    update.add_argument("endpoint", metavar="ENDPOINT")
+    update.add_argument("model", metavar="MODEL", help="as `orchestrator models` lists it")
+    update.add_argument(
+        "version", type=arguments.whole("versions", arguments.ROWS), metavar="VERSION"
+    )
+    flags.dry(update)
     undeploy = verbs.add_parser("undeploy", help="take an endpoint away, or one revision")
     undeploy.add_argument("endpoint", metavar="ENDPOINT")
     undeploy.add_argument("revision", nargs="?", metavar="rN")
@@ -299,8 +306,8 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     gateway = verbs.add_parser("_gateway")
     for name in ("settings", "url", "cluster"):
         gateway.add_argument(name)
-    keep = verbs.add_parser("_keep")
-    keep.add_argument("address")
+    reconcile = verbs.add_parser("_reconcile")
+    reconcile.add_argument("address")
     complete = verbs.add_parser("_complete")
     complete.add_argument("words", nargs=argparse.REMAINDER)
 

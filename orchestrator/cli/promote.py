@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
     """Promote the version that is named, or the candidate."""
     with closing(wiring.registry(wiring.home(), start=not args.dry_run)) as registry:
         there = registry.versions(args.model)
-    chosen = _chosen(args.model, args.version, there)
+    chosen = choose(args.model, args.version, there)
     _check(chosen, args.force)
     what = f"make version {chosen.number} of {chosen.name} the champion"
     return [Step(what, partial(_promote, chosen, args.force))]
@@ -34,7 +34,12 @@ def _promote(chosen: ModelVersion, force: str) -> None:
     print(f"Version {chosen.number} of {chosen.name} is the champion.")
 
 
-def _chosen(model: str, version: int | None, there: Sequence[ModelVersion]) -> ModelVersion:
+def choose(model: str, version: int | None, there: Sequence[ModelVersion]) -> ModelVersion:
+    """Return a version of a model by its number, or the candidate.
+
+    Raises:
+        NotFoundError: There is none.
+    """
     if not there:
         raise NotFoundError(f"no model {model!r} is registered; `orchestrator models` lists all")
     known = ", ".join(str(one.number) for one in there)

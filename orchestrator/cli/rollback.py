@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from orchestrator import wiring
-from orchestrator.cli import switch
+from orchestrator.cli import endpoints, switch
 from orchestrator.cli.steps import Step
 from orchestrator.core.endpoints import (
     WHOLE,
@@ -24,8 +24,7 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
     store = wiring.endpoint_store(wiring.home())
     life = store.endpoint(args.endpoint)
     if life.leading is None:
-        served = ", ".join(n for n, one in store.endpoints().items() if one.shares) or "none"
-        raise NotFoundError(f"no endpoint {args.endpoint!r} is served; served: {served}")
+        raise endpoints.not_served(args.endpoint, store.endpoints())
     earlier = _ready(life)
     if earlier is not None:
         what = f"give all traffic of {life.name} to {earlier.name} on {earlier.pool}"

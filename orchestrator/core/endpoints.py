@@ -30,7 +30,8 @@ class Deployment:
     in what the first version has stored. `trained` is the digest of what its model was exported
     from: revisions in other formats have the same. `limits` are the mean KL divergences, nats,
     that the pipeline's parity gate allows by format, and `proof` what it made: what an
-    engine server says of a few texts is compared with what is recorded there.
+    engine server says of a few texts is compared with what is recorded there. `version` names the
+    model where that was put in the place of the first one.
     """
 
     run: str
@@ -52,6 +53,16 @@ class Deployment:
     trained: str = ""
     limits: Mapping[Format, float] = field(default_factory=dict)
     proof: ArtifactRef | None = None
+    version: str = ""
+
+    @property
+    def weights(self) -> str:
+        """Name of the weights that it serves, which its answers carry."""
+        return self.version or f"r{self.revision}-{self.model.digest[:8]}"
+
+    def updated(self, event: RevisionUpdated) -> Deployment:
+        """Return it with another model; what was recorded of the first one proves nothing then."""
+        return replace(self, model=event.model, version=event.version, proof=None)
 
     @property
     def key(self) -> str:
@@ -166,8 +177,19 @@ class RevisionRetired:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class RevisionUpdated:
+    """The revision serves another model of the same storage, by the name `version`."""
+
+    number: int
+    model: ArtifactRef
+    version: str
+
+
 TrafficEvent: TypeAlias = SharesMoved | ShadowSet | OverflowSet | TrafficMoved
-EndpointEvent: TypeAlias = RevisionAdded | RevisionReady | TrafficEvent | RevisionRetired
+EndpointEvent: TypeAlias = (
+    RevisionAdded | RevisionReady | TrafficEvent | RevisionRetired | RevisionUpdated
+)
 ENDPOINT_EVENTS: Mapping[str, type[EndpointEvent]] = MappingProxyType(
     {kind.__name__: kind for kind in get_args(EndpointEvent)}
 )
@@ -178,7 +200,10 @@ ENDPOINT_EVENTS: Mapping[str, type[EndpointEvent]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """A revision so far; `since` is when it was asked for (seconds, epoch)."""
+    """A revision so far; `since` is when it was asked for (seconds, epoch).
+
+    `updated` is when its weights were last changed; 0 where they never were.
+    """
 
     number: int
     since: float
@@ -186,6 +211,7 @@ class Revision:
     outside: Outside | None = None
     state: RevisionState = RevisionState.STARTING
     reason: str = ""
+    updated: float = 0.0
 
     @property
     def name(self) -> str:
@@ -275,6 +301,8 @@ def follow(life: EndpointLife, event: EndpointEvent, at: float) -> EndpointLife:
         after = _turned(life, event.number, RevisionState.STARTING, RevisionState.READY)
     elif isinstance(event, TrafficEvent):
         after = _moved(life, event, at)
+    elif isinstance(event, RevisionUpdated):
+        after = _updated(life, event, at)
     else:
         after = _retired(life, event)
     return replace(after, seq=life.seq + 1)
@@ -325,6 +353,20 @@ def _check_ready(life: EndpointLife, numbers: tuple[int, ...]) -> None:
         if revision is None or revision.state is not RevisionState.READY:
             state = revision.state if revision else "unknown"
             raise _unfit(life, f"r{number} is {state}, and only ready revisions take traffic")
+
+
+def _updated(life: EndpointLife, event: RevisionUpdated, at: float) -> EndpointLife:
+    revision = life.revisions.get(event.number)
+    if revision is None or revision.state is not RevisionState.READY:
+        state = revision.state if revision else "unknown"
+        raise _unfit(life, f"r{event.number} is {state}, and only ready revisions are updated")
+    if revision.deployment is None:
+        raise _unfit(life, f"r{event.number} is outside: its weights are somebody else's")
+    if not event.version:
+        raise _unfit(life, f"the new weights of r{event.number} have no name")
+    deployment = revision.deployment.updated(event)
+    after = replace(revision, deployment=deployment, updated=at)
+    return replace(life, revisions={**life.revisions, event.number: after})
 
 
 def _retired(life: EndpointLife, event: RevisionRetired) -> EndpointLife:

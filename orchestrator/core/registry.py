@@ -104,15 +104,17 @@ def candidate(versions: Sequence[ModelVersion]) -> ModelVersion | None:
 
 
 def leader(life: EndpointLife) -> tuple[float, str] | None:
-    """Return when one revision last got all traffic (seconds, epoch), and its version's key.
+    """Return when one version last got all traffic (seconds, epoch), and its key.
 
     The key is empty where that revision runs outside.
     """
     for move in reversed(life.moves):
         numbers = [number for number, share in move.shares.items() if share]
         if len(numbers) == 1:
-            made = life.revisions[numbers[0]].deployment
-            return move.at, key_of(made.model, made.pool.name) if made else ""
+            revision = life.revisions[numbers[0]]
+            made = revision.deployment
+            key = key_of(made.model, made.pool.name) if made else ""
+            return max(move.at, revision.updated), key
     return None
 
 

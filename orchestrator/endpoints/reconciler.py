@@ -21,6 +21,7 @@ from orchestrator.core.endpoints import (
     Revision,
     RevisionState,
 )
+from orchestrator.endpoints.updates import Updates
 from orchestrator.messages import Failed, PoolState, RevisionStatus, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Replicas
 
@@ -76,6 +77,7 @@ class Reconciler:
         self._troubles: dict[str, _Trouble] = {}
         self._kept: float | None = None
         self._cluster = ""
+        self._updates = Updates(self._replicas, self._clock, tell)
         self.leads = False
 
     def reconcile(self) -> bool:
@@ -167,6 +169,8 @@ class Reconciler:
             return
         if urls or _rests_at_none(deployment, status):
             self._mend(name, place)
+            if urls:
+                self._updates.look(deployment)
             return
         trouble = self._trouble(name)
         broken = status is not None and self._is_broken(deployment, status, trouble)

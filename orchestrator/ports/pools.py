@@ -7,7 +7,13 @@ from typing import Protocol
 
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.hardware import Pool
-from orchestrator.messages import AttemptRequest, Message, PoolStatus, RevisionStatus
+from orchestrator.messages import (
+    AttemptRequest,
+    Message,
+    PoolStatus,
+    ReplicaWeights,
+    RevisionStatus,
+)
 
 
 class Worker(Protocol):
@@ -145,5 +151,25 @@ class Replicas(Serving, Protocol):
 
         Raises:
             ServingError: Serving can't be reached.
+        """
+        ...
+
+    def weights(self, deployment: Deployment) -> Mapping[str, ReplicaWeights]:
+        """Return what each replica of a live revision serves, by the replica's address.
+
+        Those that don't answer within a moment are left out.
+
+        Raises:
+            ServingError: Serving can't be reached.
+        """
+        ...
+
+    def update(self, deployment: Deployment, replica: str, *, wait: bool = True) -> None:
+        """Have a replica serve the model of `deployment`; it answers all the while.
+
+        Blocks until it does, or, where nobody is to `wait`, until it has begun.
+
+        Raises:
+            ServingError: It does not take the model, and what it served serves on.
         """
         ...

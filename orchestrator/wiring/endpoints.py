@@ -70,6 +70,23 @@ def replicas(at: Path, address: str) -> RayServing:
     return RayServing(address, fetch_model, clock, identity=managed_cluster(at) if managed else "")
 
 
+def serving_cluster(at: Path) -> str:
+    """Return the address of the cluster that home `at` serves from.
+
+    Raises:
+        ServingError: It is not running.
+    """
+    from orchestrator.adapters import gateway_service
+    from orchestrator.adapters.raycluster import service
+
+    ours = service.find(at)  # which lets this process in
+    address = gateway_service.cluster(at) or (ours.address if ours else "")
+    address = address or variable("RAY_ADDRESS")
+    if not address:
+        raise ServingError("the cluster is not running; `orchestrator up` starts it")
+    return address
+
+
 def shares_database() -> bool:
     """Return whether the environment names a database, which other homes may use too."""
     return bool(variable(DATABASE_VARIABLE))

@@ -145,10 +145,11 @@ def test_replicas_are_killed_every_ten_seconds(place: Workplace) -> None:
 
 
 def kill_a_replica(folder: Path) -> int:
-    """Kill a replica that serves; return 1 where there was one."""
+    """Kill a replica that serves from this home; return 1 where there was one."""
+    mine = f"ServeReplica:{(folder / '.orchestrator' / 'id').read_text()}-smoke"
     for process in psutil.process_iter():
         try:
-            if "ServeReplica:smoke" in " ".join(process.cmdline()):
+            if mine in " ".join(process.cmdline()):
                 process.kill()
                 return 1
         except psutil.Error:

@@ -81,6 +81,7 @@ CASES: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "up": (((), "have the cluster up with pools nvidia, ascend, and MLflow"),),
     "down": (((), "nothing is running"),),
     "promote": ((("far",), "MLflow is not up, and a dry run starts nothing"),),
+    "update": ((("chat", "chat", "2"), "MLflow is not up, and a dry run starts nothing"),),
 }
 EACH = [(verb, words, says) for verb, cases in CASES.items() for words, says in cases]
 HARMLESS = ("rollback", "traffic", "undeploy", "keys", "approve", "pools")
@@ -154,7 +155,7 @@ def test_a_dry_run_of_any_verb_changes_nothing(
     before = contents(home.parent)
     done = within(verb, *typed, "--dry-run")
     assert says in done.stdout + done.stderr
-    assert done.returncode == (1 if verb == "promote" else 0), done.stderr
+    assert done.returncode == (1 if verb in {"promote", "update"} else 0), done.stderr
     assert contents(home.parent) == before
 
 

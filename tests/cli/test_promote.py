@@ -18,8 +18,8 @@ THERE = (version(3, "failed"), version(2, "passed", "candidate"), version(1, "pa
 
 
 def test_the_candidate_is_promoted_unless_a_version_is_named() -> None:
-    assert promote._chosen("chat", None, THERE).number == 2
-    assert promote._chosen("chat", 1, THERE).number == 1
+    assert promote.choose("chat", None, THERE).number == 2
+    assert promote.choose("chat", 1, THERE).number == 1
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_is_not_there_is_said_with_what_is(
     number: int | None, there: tuple[ModelVersion, ...], line: str
 ) -> None:
     with pytest.raises(NotFoundError, match=line):
-        promote._chosen("chat", number, there)
+        promote.choose("chat", number, there)
 
 
 @pytest.mark.parametrize("parity", ["failed", "pending", "unknown", "elsewhere", "not compared"])

@@ -6,7 +6,14 @@ import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.adapters.event_store.tables import key_rules
-from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionState, TrafficMoved
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.endpoints import (
+    RevisionAdded,
+    RevisionReady,
+    RevisionState,
+    RevisionUpdated,
+    TrafficMoved,
+)
 from orchestrator.core.errors import ConflictError, NotFoundError, StoreError
 from orchestrator.core.keys import ApiKey, Requirement
 from tests.build import deployment
@@ -23,6 +30,17 @@ def test_an_endpoint_comes_back_as_its_events_made_it(store: SqlEventStore) -> N
     assert (found.seq, found.shares) == (3, {1: 100})
     assert found.revisions[1].deployment == one
     assert (found.revisions[1].state, found.revisions[1].since) == (RevisionState.READY, 5.0)
+
+
+def test_a_model_that_was_put_in_the_place_of_another_comes_back(
+    store: SqlEventStore,  # noqa: F811 - as above
+) -> None:
+    model = ArtifactRef("file:///artifacts/new", "1" * 64, 20)
+    events = [RevisionAdded(1, deployment("chat")), RevisionReady(1)]
+    store.follow(store.endpoint("chat"), [*events, RevisionUpdated(1, model, "chat/2")], 5.0)
+    found = store.endpoint("chat").revisions[1]
+    assert found.deployment == deployment("chat", model=model, version="chat/2")
+    assert found.updated == 5.0
 
 
 def test_of_two_who_change_an_endpoint_one_is_stale(store: SqlEventStore) -> None:  # noqa: F811 - as above

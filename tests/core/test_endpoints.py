@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints import (
     EndpointEvent,
     EndpointLife,
@@ -15,6 +18,7 @@ from orchestrator.core.endpoints import (
     RevisionReady,
     RevisionRetired,
     RevisionState,
+    RevisionUpdated,
     ShadowSet,
     SharesMoved,
     TrafficMoved,
@@ -24,6 +28,7 @@ from orchestrator.core.errors import TransitionError
 from tests.build import deployment
 
 OUTSIDE = Outside(address="http://far/v1", model="m")
+NEW = ArtifactRef("file:///artifacts/new", "1" * 64, 20)
 
 
 def life(*events: EndpointEvent) -> EndpointLife:
@@ -37,6 +42,7 @@ def added(number: int) -> RevisionAdded:
     return RevisionAdded(number, deployment("chat", revision=number))
 
 
+FAR = (RevisionAdded(1, outside=OUTSIDE), RevisionReady(1))
 TWO = (added(1), RevisionReady(1), TrafficMoved({1: 100}, "first"), added(2), RevisionReady(2))
 
 
@@ -73,6 +79,11 @@ def test_a_retired_revision_is_no_longer_live() -> None:
         ((*TWO, RevisionReady(2)), "r2 is ready, not starting"),
         ((*TWO, TrafficMoved({1: 5, 2: 95}, ""), RevisionRetired(1, "")), "takes traffic"),
         ((RevisionRetired(1, ""),), "no live revision r1"),
+        ((added(1), RevisionUpdated(1, NEW, "v2")), "r1 is starting, and only ready"),
+        ((RevisionUpdated(4, NEW, "v2"),), "r4 is unknown"),
+        ((*TWO, RevisionRetired(2, ""), RevisionUpdated(2, NEW, "v2")), "r2 is retired"),
+        ((*TWO, RevisionUpdated(1, NEW, "")), "the new weights of r1 have no name"),
+        ((*FAR, RevisionUpdated(1, NEW, "v2")), "r1 is outside: its weights are somebody else's"),
     ],
 )
 def test_what_does_not_fit_is_refused(events: tuple[EndpointEvent, ...], why: str) -> None:
@@ -95,6 +106,7 @@ any_event = st.one_of(
     numbers.map(added),
     numbers.map(RevisionReady),
     numbers.map(lambda number: RevisionRetired(number, "")),
+    st.builds(RevisionUpdated, numbers, st.just(NEW), st.sampled_from(("v2", "v3", "v4"))),
     st.dictionaries(numbers, st.sampled_from((0, 40, 60, 100))).map(lambda s: TrafficMoved(s, "")),
 )
 
@@ -112,6 +124,37 @@ def test_whatever_happens_only_ready_revisions_share_the_whole(
         assert sum(found.shares.values()) in (0, 100)
         ready = {n for n, r in found.revisions.items() if r.state is RevisionState.READY}
         assert set(found.shares) <= ready
+
+
+@given(st.lists(any_event, max_size=30))
+def test_whatever_happens_a_revision_is_deployed_with_what_it_was_updated_to_last(
+    events: list[EndpointEvent],
+) -> None:
+    found, last = life(), {}
+    for at, event in enumerate(events):
+        try:
+            found = follow(found, event, float(at))
+        except TransitionError:
+            continue
+        if isinstance(event, RevisionUpdated):
+            last[event.number] = (event.model, event.version)
+        for number, revision in found.revisions.items():
+            first = deployment("chat", revision=number)
+            model, version = last.get(number, (first.model, ""))
+            assert revision.deployment == replace(first, model=model, version=version)
+
+
+def test_weights_are_named_by_revision_and_model_until_they_are_updated() -> None:
+    found = life(*TWO)
+    assert [r.deployment.weights for r in found.live if r.deployment] == [
+        "r1-00000000",
+        "r2-00000000",
+    ]
+    later = follow(found, RevisionUpdated(1, NEW, "chat/7"), 9.0)
+    updated = later.revisions[1]
+    assert updated.deployment is not None
+    assert (updated.deployment.weights, updated.deployment.model) == ("chat/7", NEW)
+    assert (updated.updated, later.revisions[2]) == (9.0, found.revisions[2])
 
 
 def test_shares_shadow_and_overflow_change_one_at_a_time() -> None:

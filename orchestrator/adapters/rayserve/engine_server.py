@@ -23,7 +23,8 @@ from ray.experimental import internal_kv
 from orchestrator.adapters.rayserve import chips, engine_figures
 from orchestrator.adapters.rayserve.replica import Fetch
 from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
-from orchestrator.adapters.rayserve.supervision import FOREIGN, EngineStartError, Supervision
+from orchestrator.adapters.rayserve.supervision import FOREIGN, Supervision
+from orchestrator.adapters.rayserve.weights import PATH, Weights
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ArtifactError
 from orchestrator.serving.asgi import (
@@ -33,12 +34,10 @@ from orchestrator.serving.asgi import (
     Send,
     answer,
     bearer,
-    body_of,
     path_of,
 )
 
 _SPACE = b"orchestrator"
-_LONGEST_BODY = 65_536
 _DRAIN_SECONDS = 290.0  # Serve ends the actor after 300
 Reply: TypeAlias = tuple[int, tuple[bytes, bytes], str]
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -69,6 +68,7 @@ class EngineServer:
         folder = await asyncio.to_thread(fetch, deployment)
         recorded = await asyncio.to_thread(_recorded, deployment, fetch)
         self._supervision = Supervision(deployment, folder, listening, recorded)
+        self._weights = Weights(deployment, fetch, self._update)
         try:
             await asyncio.to_thread(self._supervision.start)
         except BaseException:
@@ -122,8 +122,8 @@ class EngineServer:
             return await asyncio.to_thread(self._metrics)
         if path == "/internal/address":
             return _json(200, {"url": self._supervision.url})
-        if path == "/internal/update" and scope["method"] == "POST":
-            return await self._update(await body_of(scope, receive, _LONGEST_BODY))
+        if path == PATH:
+            return _json(*await self._weights.answer(scope, receive))
         return _json(404, {"error": f"no {path!r} here"})
 
     def _metrics(self) -> Reply:
@@ -140,20 +140,10 @@ class EngineServer:
             return _json(503, {"error": repr(error)})
         return 200, _TEXT, engine_figures.labelled(text, labels)
 
-    async def _update(self, body: bytes) -> Reply:
-        """Take the weights of a folder of this node: `{"folder": ..., "version": ...}`."""
-        try:
-            asked = json.loads(body)
-            folder, version = Path(asked["folder"]), str(asked["version"])
-        except (ValueError, LookupError, TypeError) as error:
-            return _json(400, {"error": f"give folder and version: {error!r}"})
-        if not await asyncio.to_thread(folder.is_dir):
-            return _json(400, {"error": f"{str(folder)!r} is no folder of this node"})
-        try:
-            await asyncio.to_thread(self._supervision.update, folder, version)
-        except EngineStartError as error:
-            return _json(409, {"error": str(error)})
-        return _json(200, {"version": version})
+    def _update(self, folder: Path, version: str, base: str | None) -> None:
+        if base is not None:
+            raise ValueError("an engine server takes whole models; leave base out")
+        self._supervision.update(folder, version)
 
 
 def _recorded(deployment: Deployment, fetch: Fetch) -> Path | None:

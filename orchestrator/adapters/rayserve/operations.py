@@ -8,8 +8,12 @@ Serve's own calls share one client in a process and are not thread-safe: one loc
 from __future__ import annotations
 
 import http.client
+import json
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,13 +26,16 @@ from orchestrator.adapters.rayserve import placement, state
 from orchestrator.adapters.rayserve.engine_server import EngineServer
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica
 from orchestrator.adapters.rayserve.scaling import FollowLoad
+from orchestrator.adapters.rayserve.weights import PATH, WeightsOrder
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
+from orchestrator.messages import ReplicaWeights
 
 FOREIGN = (RayError, RayServeException, OSError, RuntimeError, TimeoutError, ValueError)
 
 _POLL_SECONDS = 0.2
 _ANSWER_SECONDS = 60.0
+_MOMENT_SECONDS = 2.0
 # A replica that runs but does not answer so yet.
 _UNREADY = {HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}
 _POLICY = f"{FollowLoad.__module__}:{FollowLoad.__name__}"
@@ -120,7 +127,7 @@ def ask(url: str, token: str, path: str) -> None:
     deadline = time.monotonic() + _ANSWER_SECONDS
     while True:
         try:
-            status, said = _get(url + path, token)
+            status, said = _request(url + path, token)
         except (OSError, http.client.HTTPException) as error:
             status, said = HTTPStatus.SERVICE_UNAVAILABLE, repr(error)
         if status == HTTPStatus.OK:
@@ -130,11 +137,61 @@ def ask(url: str, token: str, path: str) -> None:
         threading.Event().wait(_POLL_SECONDS)
 
 
-def _get(url: str, token: str) -> tuple[int, str]:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=_ANSWER_SECONDS)
+def weights(replicas: Sequence[str], token: str) -> dict[str, ReplicaWeights]:
+    """Return what the replicas serve that answer within a moment, all asked at once."""
+
+    def told(url: str) -> ReplicaWeights | None:
+        try:
+            status, text = _request(url + PATH, token, seconds=_MOMENT_SECONDS)
+            return ReplicaWeights(**json.loads(text)) if status == HTTPStatus.OK else None
+        except (OSError, http.client.HTTPException, ValueError, TypeError):
+            return None
+
+    with ThreadPoolExecutor(max_workers=max(len(replicas), 1)) as threads:
+        answers = zip(replicas, threads.map(told, replicas), strict=True)
+        return {url: answer for url, answer in answers if answer is not None}
+
+
+def update(deployment: Deployment, replica: str, *, wait: bool) -> None:
+    """Have the replica at an address serve the model of `deployment`.
+
+    Raises:
+        ServingError: It does not take the model, or does not answer.
+    """
+    order = WeightsOrder(
+        model=deployment.model,
+        storage=deployment.storage,
+        version=deployment.weights,
+        wait=wait,
+    )
+    seconds = deployment.endpoint.ready if wait else _MOMENT_SECONDS
+    body = json.dumps(asdict(order))
     try:
-        connection.request("GET", parts.path, headers={"Authorization": f"Bearer {token}"})
+        status, text = _request(replica + PATH, deployment.token, seconds=seconds, body=body)
+    except (OSError, http.client.HTTPException) as error:
+        raise ServingError(f"the replica at {replica!r} does not answer: {error!r}") from error
+    if status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
+        raise ServingError(f"the replica at {replica!r} answers {status}: {_message(text)}")
+
+
+def _message(text: str) -> str:
+    """Return what an answer says is wrong."""
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return repr(text[:300])
+
+
+def _request(
+    url: str, token: str, *, seconds: float = _ANSWER_SECONDS, body: str | None = None
+) -> tuple[int, str]:
+    """Ask a replica; where there is a `body`, post that."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=seconds)
+    try:
+        method = "GET" if body is None else "POST"
+        headers = {"Authorization": f"Bearer {token}"}
+        connection.request(method, parts.path, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
     finally:

@@ -11,6 +11,7 @@ from ray import serve
 
 from orchestrator.adapters.rayserve import chips
 from orchestrator.adapters.rayserve.scaling import HELD
+from orchestrator.adapters.rayserve.weights import Weights, with_weights
 from orchestrator.control.context import hardware_of
 from orchestrator.control.job_import import extend_path, load_job
 from orchestrator.core.endpoints import Deployment
@@ -35,14 +36,9 @@ def make_engine(deployment: Deployment, folder: Path) -> Engine:
     hardware = hardware_of(deployment.pool, deployment.needs)
     options = dict(deployment.endpoint.engine_options)
     if "version" in inspect.signature(engine_class).parameters:
-        options.setdefault("version", version_of(deployment))
+        options.setdefault("version", deployment.weights)
     engine: Engine = engine_class(folder, hardware, **options)
     return engine
-
-
-def version_of(deployment: Deployment) -> str:
-    """Return the name of what a revision serves, which its answers carry: revision and model."""
-    return f"r{deployment.revision}-{deployment.model.digest[:8]}"
 
 
 @serve.ingress()
@@ -52,10 +48,11 @@ class Replica:
     def __init__(self, deployment: Deployment, fetch: Fetch, clock: MakeClock) -> None:
         self._name = deployment.endpoint.name
         self._token = deployment.token
-        self._version = version_of(deployment)
         self._clock = clock()
         chips.show(deployment)
         self._engine = make_engine(deployment, fetch(deployment))
+        self._version = deployment.weights
+        self._weights = Weights(deployment, fetch, getattr(self._engine, "update", None))
 
     def reconfigure(self, config: object) -> None:
         """Take the user config: it names the attempt to those who ask Serve, nothing more."""
@@ -75,9 +72,10 @@ class Replica:
         """Return the application that answers HTTP."""
         from orchestrator.serving.replica import replica
 
-        return replica(
+        serves = replica(
             self._engine, self._name, self._clock, token=self._token, version=self._version
         )
+        return with_weights(serves, self._weights, self._token)
 
     def __del__(self) -> None:
         """Close the engine; there is none where making it failed."""

@@ -14,7 +14,7 @@ from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
-from orchestrator.messages import Failed, Message, RevisionStatus, Succeeded
+from orchestrator.messages import Failed, Message, ReplicaWeights, RevisionStatus, Succeeded
 
 _NAMESPACE = "orchestrator"
 
@@ -109,14 +109,28 @@ class RayServing:
         Raises:
             ServingError: The cluster can't be reached.
         """
-        self._join()
-        try:
-            found = state.applications() or {}
-        except FOREIGN as error:
-            raise ServingError(f"Ray Serve does not answer: {error}") from error
+        found = self._applications()
         going = [name for name, application in found.items() if application.state == "DELETING"]
         going += [one.name for one in self._ending if not one.ended]
         return {name: state.status(one) for name, one in found.items() if name not in going}
+
+    def weights(self, deployment: Deployment) -> Mapping[str, ReplicaWeights]:
+        """Return what each replica of a live revision serves, by the replica's address.
+
+        Raises:
+            ServingError: The cluster can't be reached.
+        """
+        application = self._applications().get(deployment.application)
+        places = application.replicas_at if application else ()
+        return operations.weights(places, deployment.token)
+
+    def update(self, deployment: Deployment, replica: str, *, wait: bool = True) -> None:
+        """Have a replica serve the model of `deployment`.
+
+        Raises:
+            ServingError: It does not take the model, and what it served serves on.
+        """
+        operations.update(deployment, replica, wait=wait)
 
     def stop(self) -> bool:
         """Stop Serve where nothing is deployed; return whether it is stopped.
@@ -127,6 +141,13 @@ class RayServing:
         self._join()
         try:
             return operations.stop()
+        except FOREIGN as error:
+            raise ServingError(f"Ray Serve does not answer: {error}") from error
+
+    def _applications(self) -> Mapping[str, state.Application]:
+        self._join()
+        try:
+            return state.applications() or {}
         except FOREIGN as error:
             raise ServingError(f"Ray Serve does not answer: {error}") from error
 

@@ -1,4 +1,4 @@
-"""`orchestrator _keep ADDRESS`: the service that keeps endpoints as the store says."""
+"""`orchestrator _reconcile ADDRESS`: the service that keeps endpoints as the store says."""
 
 from __future__ import annotations
 
