@@ -189,6 +189,9 @@ class FakeArtifacts:
     def fetch(self, ref: ArtifactRef) -> Path:
         raise NotImplementedError
 
+    def read(self, ref: ArtifactRef, path: str) -> bytes:
+        raise NotImplementedError
+
     def mark(self, name: str, text: str) -> None:
         self.marks[name] = text
 

@@ -8,7 +8,7 @@ asked for; then the traffic moves in steps. Nothing is trained.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -18,6 +18,7 @@ from orchestrator.cli import launch, plan, qualify, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
+from orchestrator.core.checks import spread_problems
 from orchestrator.core.endpoints import EndpointLife
 from orchestrator.core.errors import ConfigError, NotFoundError, PlanError, Problem
 from orchestrator.core.hardware import Role
@@ -59,6 +60,9 @@ def steps_of(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Seq
     )
     planned = wiring.plan(found)
     kept = kept_of(made, planned)
+    problems = list(indivisible(planned, kept, wiring.storage_uri(found, wiring.home())))
+    if problems:
+        raise PlanError(problems)
     plan.show(planned, tables.console().print)
     unproven = _unproven(planned) if way.qualify and not way.unqualified else ()
     first = [
@@ -137,6 +141,20 @@ def _stands(old: StageRun, new: PlannedStage) -> bool:
     same = (before.job, before.params, before.inputs) == (after.job, after.params, after.inputs)
     there = after.role is not Role.SERVE or old.pool == new.pools[0]
     return old.state is StageState.SUCCEEDED and after.endpoint is None and same and there
+
+
+def indivisible(
+    planned: Plan, kept: Mapping[str, tuple[Succeeded, str]], storage: str
+) -> Iterator[Problem]:
+    """Yield why models that are there can't be spread over the chips of a replica."""
+    for one in planned.stages:
+        endpoint, pool = one.stage.endpoint, planned.pools[one.pools[0]]
+        if endpoint is None or endpoint.server is None:
+            continue
+        known = kept.get(one.stage.inputs.get(endpoint.model, ""))
+        if known is not None and known[0].artifact is not None:
+            config = wiring.model_config(storage, known[0].artifact)
+            yield from spread_problems(one.stage.on(pool.name), pool, config)
 
 
 def anew(planned: Plan, kept: Mapping[str, object]) -> list[str]:

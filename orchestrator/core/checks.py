@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 
 from orchestrator.core import formats
 from orchestrator.core.bounds import problems_of_stage
-from orchestrator.core.engines import CPU, is_server, maker_of, split_of
+from orchestrator.core.engines import CPU, indivisible, is_server, maker_of, split_of
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Fleet, Pool
 from orchestrator.core.nearest import choices
 from orchestrator.core.planted import problems_of_faults
-from orchestrator.core.spec import Bindings, Endpoint, Pipeline, Stage
+from orchestrator.core.spec import Bindings, Endpoint, Json, Pipeline, Stage
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 # Of a name that becomes a folder, a file, a label of a node and a tag; DNS and Ray allow as many.
@@ -221,6 +221,20 @@ def _engine_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator
             hint = "tensor x pipeline x data is to be needs.devices"
             yield Problem(f"{path}.endpoint.engine_options", str(error), hint)
             return
+
+
+def spread_problems(stage: Stage, pool: Pool, config: Mapping[str, Json]) -> Iterator[Problem]:
+    """Yield why a model can't be spread over the chips of a replica, by its `config.json`.
+
+    It is asked where the model is there already: else the replica refuses it.
+    """
+    endpoint, devices = stage.endpoint, stage.needs.devices
+    if endpoint is None or endpoint.server is None:
+        return
+    given = endpoint.server.given(pool, endpoint.engine_options)
+    for why in indivisible(config, split_of(endpoint.server, given, devices)):
+        hint = "set needs.devices to a number that divides it"
+        yield Problem(f"pipeline.stages.{stage.name}.needs.devices", why, hint)
 
 
 def _not_there(path: str, endpoint: Endpoint, pool: Pool) -> Problem:

@@ -242,6 +242,10 @@ class ArtifactStore(Protocol):
         """Return a local folder with the artifact, every file verified against its hash."""
         ...
 
+    def read(self, ref: ArtifactRef, path: str) -> bytes:
+        """Return a small file of an artifact, verified against its hash; no other is fetched."""
+        ...
+
     def verify(self, uri: str) -> Manifest:
         """Check every file of the artifact at `uri` against its manifest; return that."""
         ...

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints import Deployment, EndpointLife
-from orchestrator.core.errors import NotFoundError, ServingError
+from orchestrator.core.errors import ArtifactError, NotFoundError, ServingError
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Json
 from orchestrator.ports import (
     EndpointStore,
     EventStore,
@@ -210,6 +213,15 @@ def _is_managed(at: Path, events: EventStore, deployment: Deployment) -> bool:
     except NotFoundError:
         return True
     return not (isinstance(cluster, Mapping) and cluster.get("address"))
+
+
+def model_config(storage: str, model: ArtifactRef) -> Mapping[str, Json]:
+    """Return the `config.json` of a model in the store; nothing where it can't be read."""
+    try:
+        config = json.loads(artifact_store(storage).read(model, "config.json"))
+    except (ArtifactError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def fetch_model(deployment: Deployment) -> Path:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from orchestrator.cli.switch import anew, kept_of
+from orchestrator import wiring
+from orchestrator.cli.switch import anew, indivisible, kept_of
 from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
 from orchestrator.control.world import World
 from orchestrator.core.endpoints import Deployment
+from orchestrator.core.engines import EngineSpec, Maker, Parallel
 from orchestrator.core.hardware import Format, Role
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.run import Run
-from orchestrator.core.spec import Bindings, Endpoint, Stage
+from orchestrator.core.spec import Bindings, Endpoint, Needs, Stage
 from orchestrator.core.state import RunState
 from orchestrator.messages import AttemptRequest, Message, Placed, Succeeded
 from tests.build import accelerator, fleet, header, pipeline, pool, stage
@@ -134,6 +137,25 @@ def test_a_stage_that_was_never_done_is_not_kept() -> None:
 
 
 BENCH = Workbench(packages=("jobs",), code=(), storage="mem://", reuse_key=lambda _run, _one: None)
+
+
+def test_a_model_that_can_not_be_spread_over_the_chips_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    store = wiring.artifact_store(str(tmp_path / "store"))
+    folder = store.scratch("export")
+    (folder / "config.json").write_text('{"num_attention_heads": 3}')
+    kept = {"export": (Succeeded(store.commit(folder, "export", {})), "r1")}
+    server = EngineSpec(
+        name="fast", command=(), parallel=Parallel(tensor="tp"), makers={"cpu": Maker()}
+    )
+    endpoint = replace(CHAT, engine="fast", server=server)
+    serve = replace(STAGES[-1], endpoint=endpoint, needs=Needs(devices=2), after=())
+    plan = planned("nvidia", *STAGES[:4], serve)
+    (problem,) = indivisible(plan, kept, str(tmp_path / "store"))
+    assert "its 3 attention heads can't be spread over 2 chips" in str(problem)
+    assert list(indivisible(plan, {}, str(tmp_path / "store"))) == []
+    assert list(indivisible(plan, kept, str(tmp_path / "other"))) == [], "it can't be read"
 
 
 def _world(cluster: FakeCluster, store: MemoryStore, clock: FakeClock) -> World:

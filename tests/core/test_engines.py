@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.checks import spread_problems
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.engines import (
     EngineSpec,
@@ -24,7 +25,8 @@ from orchestrator.core.engines import (
     split_of,
 )
 from orchestrator.core.hardware import Pool
-from tests.build import accelerator
+from orchestrator.core.spec import Endpoint, Needs
+from tests.build import accelerator, stage
 
 SPEC = EngineSpec(
     name="fast",
@@ -155,6 +157,21 @@ def test_a_model_that_can_not_be_spread_so_is_named(
 ) -> None:
     (why,) = indivisible(config, spread)
     assert said in why
+
+
+def test_the_plan_refuses_a_model_that_is_there_and_can_not_be_spread_over_a_replica() -> None:
+    endpoint = Endpoint(name="chat", engine="fast", server=SPEC)
+    serve = stage("s", job=None, endpoint=endpoint, needs=Needs(devices=4))
+    (problem,) = spread_problems(serve, CHIPS, {"num_attention_heads": 6})
+    assert str(problem) == (
+        "pipeline.stages.s.needs.devices: its 6 attention heads can't be spread over 4 chips; "
+        "set needs.devices to a number that divides it"
+    )
+    assert list(spread_problems(serve, CHIPS, {"num_attention_heads": 8})) == []
+    assert list(spread_problems(serve, CHIPS, {})) == []
+    own = replace(endpoint, engine="jobs.engines.Mine", server=None)
+    alone = replace(serve, endpoint=own)
+    assert list(spread_problems(alone, CHIPS, {"num_attention_heads": 6})) == []
 
 
 def test_key_value_heads_are_copied_where_there_are_fewer_than_chips() -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.core.artifact import MANIFEST_NAME, FileEntry, Hashed
-from orchestrator.core.errors import ArtifactError, StorageError
+from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 from tests.adapters.artifacts.shelf import FILES, contents, left_over, put, race_with
 
 # --- what is stored comes back ------------------------------------------------------------------
@@ -26,6 +27,26 @@ def test_an_artifact_comes_back_with_all_its_files(store: FsspecArtifactStore) -
     assert contents(store.fetch(ref)) == FILES
     assert ref.size == 202
     assert store.verify(ref.uri).meta == {"step": "1"}
+
+
+def test_a_single_file_is_read_and_proven_alone(store: FsspecArtifactStore) -> None:
+    ref = put(store)
+    name, content = next(iter(FILES.items()))
+    assert store.read(ref, name) == content
+    with pytest.raises(ArtifactError, match="has no 'none"):
+        store.read(ref, "none.json")
+    with pytest.raises(ArtifactError, match="is another one"):
+        store.read(replace(ref, digest="0" * 64), name)
+
+
+def test_a_single_file_that_was_altered_is_not_read(
+    local: FsspecArtifactStore, root: Path
+) -> None:
+    ref = put(local)
+    name = next(iter(FILES))
+    (root / "r/train/1" / name).write_bytes(b"other")
+    with pytest.raises(DamagedError):
+        local.read(ref, name)
 
 
 def test_a_second_store_at_the_same_uri_finds_it(local: FsspecArtifactStore, root: Path) -> None:
