@@ -49,7 +49,7 @@ def base(workplace: Workplace) -> str:
         "launch",
         "pipeline=smoke",
         f"gateway.port={port}",
-        *(f"fleet.pools.{pool}.python={PYTHON}" for pool in ("ascend", "nvidia")),
+        f"fleet.pools.ascend.python={PYTHON}",
         "fallbacks.serve=[]",
         f"{SERVE}.endpoint.engine=vllm",
         f"{SERVE}.endpoint.engine_options={{{OPTIONS}}}",
@@ -68,9 +68,9 @@ def client(base: str) -> Iterator[openai.OpenAI]:
 
 
 def switch(workplace: Workplace, *words: str) -> None:
-    done = workplace.run(
-        "switch", MODEL, *words, f"{SERVE}.endpoint.rollout.hold=1", seconds=SECONDS
-    )
+    python = f"fleet.pools.nvidia.python={PYTHON}"  # after training, which wants other packages
+    hold = f"{SERVE}.endpoint.rollout.hold=1"
+    done = workplace.run("switch", MODEL, *words, python, hold, seconds=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
