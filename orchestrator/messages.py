@@ -258,8 +258,10 @@ class RevisionStatus:
     """A deployed revision: its pool, and the base URL of each replica that answers.
 
     `state` is `up`, `busy` (replicas are starting or being replaced) or `down`.
+    `starting` counts replicas that have a place on a node, and do not answer yet.
     """
 
     pool: str
     state: PoolState
     urls: tuple[str, ...]
+    starting: int = 0

@@ -32,6 +32,7 @@ class FakeReplicas:
         self.away = False
         self.identity = "here"
         self.state: dict[str, PoolState] = {}
+        self.starting = 0
         self.replicas: dict[str, dict[str, ReplicaWeights]] = {}
         self.refusals: dict[str, str] = {}
         self.updated: list[tuple[str, str]] = []
@@ -74,6 +75,7 @@ class FakeReplicas:
                 pool=made.pool.name,
                 state=self.state.get(name, PoolState.UP),
                 urls=() if name in self.state else (f"http://{name}/{name}",),
+                starting=self.starting if name in self.state else 0,
             )
             for name, made in self.there.items()
         }

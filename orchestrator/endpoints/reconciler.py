@@ -31,7 +31,7 @@ Noted = Mapping[tuple[str, int], tuple[str, ...]]
 Live = Mapping[str, RevisionStatus]
 SECONDS_OF_A_LEASE = 6.0
 SECONDS_BETWEEN_RENEWALS = 2.0
-SECONDS_OF_A_LOSS = 20.0  # without a replica, until another pool takes over
+SECONDS_OF_A_LOSS = 20.0  # without a replica that answers or starts, until another pool takes over
 SECONDS_BETWEEN_MOVES = 300.0
 SECONDS_AFTER_A_FAILED_MOVE = 30.0
 SECONDS_OF_REST = 60.0  # after the last endpoint: what failed may be tried again
@@ -270,7 +270,10 @@ class Reconciler:
         silent = now - self._silent.setdefault(life.name, now)
         rested = now - self._moved.get(life.name, -math.inf) >= SECONDS_BETWEEN_MOVES
         pools = _refuges(life, deployment)
-        if silent >= SECONDS_OF_A_LOSS and rested and pools:
+        # A pool where a replica starts is there: a large engine takes minutes to be ready.
+        starts = status is not None and status.starting > 0
+        patience = deployment.endpoint.ready if starts else SECONDS_OF_A_LOSS
+        if silent >= patience and rested and pools:
             self._moved[life.name] = now
             pool = pools[self._failed_moves.get(life.name, 0) % len(pools)]
             lost = f"{deployment.name} has had no replica for {silent:.0f} s"

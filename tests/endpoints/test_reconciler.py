@@ -85,6 +85,20 @@ def test_an_endpoint_whose_pool_is_lost_goes_to_the_next_one_once(bench: Bench) 
     assert bench.moved == [("chat", "b")]
 
 
+def test_a_pool_on_which_a_replica_starts_is_lost_only_once_that_takes_too_long(
+    bench: Bench,
+) -> None:
+    bench.replicas.state["chat.r1"] = PoolState.BUSY
+    bench.replicas.starting = 1
+    for _ in range(60):
+        bench.reconciler.reconcile()
+        bench.clock.sleep(1.0)
+    assert bench.moved == [], "a new replica loads its model"
+    bench.clock.sleep(bench.made.endpoint.ready)
+    bench.reconciler.reconcile()
+    assert bench.moved == [("chat", "b")]
+
+
 def test_what_is_retired_is_removed_and_what_is_not_ours_is_left_alone(bench: Bench) -> None:
     bench.replicas.there["theirs.r7"] = deployment("theirs", revision=7)
     bench.store.follow(bench.store.endpoint("chat"), [RevisionRetired(1, "enough")], 2.0)

@@ -135,6 +135,7 @@ def status(application: Application) -> RevisionStatus:
         pool=application.pool,
         state=_STATES.get(application.state, PoolState.DOWN),
         urls=application.urls,
+        starting=sum(one.state == "STARTING" and bool(one.node) for one in application.replicas),
     )
 
 

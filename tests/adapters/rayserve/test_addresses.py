@@ -86,3 +86,15 @@ def test_an_engine_server_is_known_by_its_own_port_asked_once_for_each_replica(
     assert state.engines(group(young)) == ("http://10.0.0.7:41001",)
     assert asked == ["x", "y", "y"]
     assert state._engines == {"chat.r1": {"chat.r1#engine#y": "http://10.0.0.7:41001"}}
+
+
+def test_a_replica_that_has_its_place_and_does_not_answer_yet_is_told_to_start() -> None:
+    replicas = (
+        state.Replica("a", "STARTING", "n1"),
+        state.Replica("b", "STARTING", ""),
+        state.Replica("c", "RUNNING", "n1"),
+    )
+    application = state.Application(
+        state="DEPLOYING", status="", message="", key="", pool="a", replicas=replicas, urls=()
+    )
+    assert state.status(application).starting == 1
