@@ -32,7 +32,7 @@ def models(address: str, token: str = "") -> Sequence[str] | None:
         error.close()
         if error.code in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
             what = f"the server at {address!r} refuses {'the key' if token else 'who has none'}"
-            way_out = "--key-variable names the variable that holds its key"
+            way_out = "--key-file names the file that holds its key"
             raise ServingError(f"{what}; {way_out}") from error
         if error.code >= http.client.INTERNAL_SERVER_ERROR:
             raise ServingError(f"the server at {address!r} answers {error.code}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator import wiring
@@ -48,9 +49,14 @@ def _outside(args: argparse.Namespace) -> Sequence[Step]:
     _check(args)
     life = wiring.endpoint_store(wiring.home()).endpoint(args.name)
     model = args.model or args.name
-    known = wiring.served_models(args.address, args.key_variable)
+    far = Outside(
+        address=args.address,
+        model=model,
+        key_variable=args.key_variable,
+        key_file=str(Path(args.key_file).absolute()) if args.key_file else "",
+    )
+    known = wiring.served_models(far)
     number = life.next_number
-    far = Outside(address=args.address, model=model, key_variable=args.key_variable)
     events: list[EndpointEvent] = [RevisionAdded(number, outside=far), RevisionReady(number)]
     what = f"add r{number} of {args.name}, the server at {args.address}"
     if known is not None and model not in known:

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> Exit:
     at, clock = wiring.home(), wiring.clock()
     settings = gateway_service.loaded(args.settings)
     limits = gateway_service.limits_of(settings)
-    routes = StoreRoutes(wiring.endpoint_store(at), wiring.variable, clock)
+    routes = StoreRoutes(wiring.endpoint_store(at), wiring.outside_key, clock)
     metrics = Metrics(routes)
     reporter = Reporter(
         wiring.gateway_store(at), _of(args.url, args.cluster), metrics.by_endpoint, clock

@@ -201,7 +201,11 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     deploy.add_argument(
         "--model", type=arguments.word, help="with --address: its name for the model"
     )
-    deploy.add_argument(
+    secret = deploy.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--key-file", default="", help="with --address: the file with its key, on each gateway"
+    )
+    secret.add_argument(
         "--key-variable", default="", help="with --address: the gateway's variable with its key"
     )
     flags.dry(deploy)

@@ -90,13 +90,14 @@ class Deployment:
 class Outside:
     """An OpenAI-compatible address that somebody else runs, as a revision of an endpoint.
 
-    `model` is its name for the model; `key_variable` names the environment variable of the
-    gateway that holds its API key, if it wants one.
+    `model` is its name for the model. Where it wants an API key, `key_file` is the file on each
+    host of a gateway that holds it, or `key_variable` names the environment variable of a gateway.
     """
 
     address: str
     model: str
     key_variable: str = ""
+    key_file: str = ""
 
 
 class RevisionState(StrEnum):

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from orchestrator.control.border import outcome, reason
-from orchestrator.core.endpoints import EndpointLife, Revision
-from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.endpoints import EndpointLife, Outside, Revision
+from orchestrator.core.errors import OrchestratorError, ServingError
 from orchestrator.core.keys import ApiKey, KeyRules, follows
 from orchestrator.ports import Clock, EndpointStore
 from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
@@ -29,14 +29,18 @@ logger = logging.getLogger(__name__)
 class StoreRoutes:
     """Satisfies `Routes`: a thread reads the store every moment.
 
-    While that is away, the last table stands. `secret` returns the value of an environment
-    variable: outside addresses name their keys so.
+    While that is away, the last table stands. `key_of` returns the API key of a server outside;
+    while it can't, the last key stands.
     """
 
-    def __init__(self, store: EndpointStore, secret: Callable[[str], str], clock: Clock) -> None:
+    def __init__(
+        self, store: EndpointStore, key_of: Callable[[Outside], str], clock: Clock
+    ) -> None:
         """Read the store once, and go on in a thread."""
         self._store = store
-        self._secret = secret
+        self._key_of = key_of
+        self._outside_keys: dict[Outside, str] = {}
+        self._no_key: dict[Outside, str] = {}
         self._clock = clock
         self._asking: Counter[str] = Counter()
         self._asked: dict[str, float] = {}
@@ -133,6 +137,18 @@ class StoreRoutes:
             **limits,  # type: ignore[arg-type]
         )
 
+    def _outside_key(self, server: Outside) -> str:
+        """Return the key as it is now: a file is replaced when a key is changed."""
+        trouble = ""
+        try:
+            self._outside_keys[server] = self._key_of(server)
+        except ServingError as error:
+            trouble = str(error)
+        if trouble and trouble != self._no_key.get(server):
+            logger.warning("the last key of %s stands: %s", server.address, trouble)
+        self._no_key[server] = trouble
+        return self._outside_keys.get(server, "")
+
     def _revision(
         self,
         life: EndpointLife,
@@ -147,7 +163,7 @@ class StoreRoutes:
                 pool="outside",
                 share=share,
                 urls=(far.address.removesuffix("/").removesuffix("/v1"),),
-                token=self._secret(far.key_variable) if far.key_variable else "",
+                token=self._outside_key(far),
                 model=far.model,
                 outside=True,
             )

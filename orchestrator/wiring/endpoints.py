@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints import Deployment, EndpointLife
-from orchestrator.core.errors import ArtifactError, NotFoundError, ServingError
+from orchestrator.core.endpoints import Deployment, EndpointLife, Outside
+from orchestrator.core.errors import ArtifactError, NotFoundError, ServingError, shown
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Json
 from orchestrator.ports import (
@@ -137,7 +137,32 @@ def gateway_url(at: Path) -> str:
     raise ServingError("no gateway runs; `orchestrator up` starts one")
 
 
-def served_models(address: str, key_variable: str) -> Sequence[str] | None:
+def outside_key(server: Outside) -> str:
+    """Return the API key of a server outside, as its file or variable has it now.
+
+    Raises:
+        ServingError: The file can't be read, or it or the variable holds no key.
+    """
+    if server.key_variable and not variable(server.key_variable):
+        what = f"the environment variable {shown(server.key_variable)} is empty here"
+        raise ServingError(f"{what}; set it and start the gateway again, or use --key-file")
+    if not server.key_file:
+        return variable(server.key_variable) if server.key_variable else ""
+    where = f"the key file {shown(server.key_file)}"
+    try:
+        key = Path(server.key_file).read_text("utf-8").strip()
+    except OSError as error:
+        raise ServingError(f"{where} can't be read: {error.strerror}; mend it") from error
+    except UnicodeDecodeError as error:
+        raise ServingError(f"{where} is no text; write the server's key into it") from error
+    if not key:
+        raise ServingError(f"{where} is empty; write the server's key into it")
+    if not (key.isascii() and key.isprintable()):
+        raise ServingError(f"{where} holds more than one line of ASCII; leave the key alone there")
+    return key
+
+
+def served_models(server: Outside) -> Sequence[str] | None:
     """Return the models that a server outside lists; `None` where it lists none to us.
 
     Raises:
@@ -145,7 +170,7 @@ def served_models(address: str, key_variable: str) -> Sequence[str] | None:
     """
     from orchestrator.adapters import openai_server
 
-    return openai_server.models(address, variable(key_variable) if key_variable else "")
+    return openai_server.models(server.address, outside_key(server))
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,14 +166,24 @@ def test_what_is_no_address_is_refused_with_one_line(within, address):
     assert "is no address of a server; write http://HOST:PORT/v1" in done.stderr
 
 
-def test_a_key_that_is_empty_or_refused_is_told_before_anything_is_deployed(within):
+def test_a_key_that_is_empty_or_refused_is_told_before_anything_is_deployed(within, tmp_path):
     with listing([], 401) as address:
         done = within("deploy", "chat", "--address", address)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-        assert "refuses who has none; --key-variable names the variable" in done.stderr
+        assert "refuses who has none; --key-file names the file" in done.stderr
         unset = within("deploy", "chat", "--address", address, "--key-variable", "NO_SUCH_KEY")
     assert (unset.returncode, len(unset.stderr.splitlines())) == (2, 1)
     assert "the environment variable 'NO_SUCH_KEY' is empty" in unset.stderr
+    for text, said in (
+        (None, "can't be read: No such file"),
+        (" \n", "is empty; write the server's key"),
+        ("sk-a\nsk-b", "holds more than one line"),
+    ):
+        if text is not None:
+            (tmp_path / "far.key").write_text(text)
+        done = within("deploy", "chat", "--address", address, "--key-file", "far.key")
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert f"far.key' {said}" in done.stderr
     assert within("endpoints", "--json").stdout.strip() == "[]"
 
 

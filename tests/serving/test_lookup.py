@@ -15,7 +15,7 @@ from orchestrator.core.endpoints import (
     RevisionRetired,
     TrafficMoved,
 )
-from orchestrator.core.errors import StoreError
+from orchestrator.core.errors import ServingError, StoreError
 from orchestrator.core.keys import ApiKey, KeyRules, Requirement
 from orchestrator.serving import lookup
 from orchestrator.serving.lookup import SECONDS_BETWEEN_READS, StoreRoutes
@@ -41,6 +41,13 @@ class Store(MemoryEndpoints):
             raise KeyError("chat")
         return dict(self.noted)
 
+    far_key: str | None = "sk-far"
+
+    def key_of(self, server: Outside) -> str:
+        if self.far_key is None:
+            raise ServingError(f"the variable {server.key_variable!r} is empty")
+        return self.far_key
+
 
 @pytest.fixture
 def store() -> Store:
@@ -65,7 +72,7 @@ def store() -> Store:
 
 @pytest.fixture
 def routes(store: Store) -> Iterator[StoreRoutes]:
-    made = StoreRoutes(store, {"FAR_KEY": "sk-far"}.get, CLOCK)  # type: ignore[arg-type]
+    made = StoreRoutes(store, store.key_of, CLOCK)
     yield made
     made.close()
 
@@ -158,3 +165,22 @@ def test_a_database_that_is_emptied_does_not_open_a_gateway_that_asked_for_keys(
     assert routes.table().required is Requirement.ON
     store.require_keys(on=False)
     assert wait(lambda: routes.table().required is Requirement.OFF, SECONDS)
+
+
+def _far_token(routes: StoreRoutes) -> str:
+    return routes.table().endpoints["chat"].revisions[1].token
+
+
+def test_the_key_of_a_server_outside_is_read_anew_and_the_last_stands_while_it_is_not_there(
+    store: Store, routes: StoreRoutes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.far_key = "sk-new"
+    assert wait(lambda: _far_token(routes) == "sk-new", SECONDS)
+    with caplog.at_level("WARNING"):
+        store.far_key = None
+        assert wait(lambda: bool(caplog.records), SECONDS)
+        before = routes.table()
+        assert wait(lambda: routes.table() is not before, SECONDS)
+    assert _far_token(routes) == "sk-new"
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["the last key of http://far:9000/v1/ stands: the variable 'FAR_KEY' is empty"]
