@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import yaml
 from pydantic import TypeAdapter
 
 import orchestrator
 from orchestrator.core.hardware import Accelerator
+from orchestrator.core.policy import Rollout
+from orchestrator.core.settings import CorsSettings, GatewaySettings, MetricsSettings, TlsSettings
+from orchestrator.core.spec import Endpoint
+from orchestrator.serving.limits import Limits
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,3 +74,30 @@ def test_the_job_of_the_contributing_guide_runs(tmp_path: Path) -> None:
 
     assert scope["count"](Context(), text="to be or not") == {"words": 4.0}
     assert (tmp_path / "words.txt").read_text() == "to\nbe\nor\nnot"
+
+
+SERVED = (Endpoint, Rollout, GatewaySettings, TlsSettings, CorsSettings, MetricsSettings, Limits)
+
+
+@pytest.mark.parametrize("kind", SERVED)
+def test_the_page_of_endpoints_has_every_setting_in_a_table(kind: type) -> None:
+    tables = [line for line in text_of("docs/endpoints.md").splitlines() if line.startswith("|")]
+    cells = " ".join(line.split("|")[1] for line in tables)
+    named = {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", cells)}
+    groups = {"tls", "cors", "metrics"}  # whose own settings are there
+    assert {field.name for field in fields(kind)} - groups <= named
+
+
+def test_the_page_of_endpoints_says_the_defaults_of_the_limits() -> None:
+    page = text_of("docs/endpoints.md")
+    units = {1024: "{} KiB", 1024**2: "{} MiB", 1024**3: "{} GiB"}
+    for field in fields(Limits):
+        default, sizes = field.default, [n for n in units if field.name.endswith("_bytes")]
+        unit = max((n for n in sizes if default % n == 0), default=0)
+        shown = units[unit].format(default // unit) if unit else f"{default:g}"
+        shown = str(default) if isinstance(default, int) and not unit else shown
+        (row,) = (
+            line for line in page.splitlines() if re.match(rf"\|.*`{field.name}`.*\|.*\|", line)
+        )
+        names, values = (cell.strip().split(", ") for cell in row.split("|")[1:3])
+        assert values[names.index(f"`{field.name}`")] == shown
