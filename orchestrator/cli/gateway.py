@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> Exit:
     ledger = StoreLedger(wiring.usage_store(at), routes, clock, named).start()
     log = AccessLog(settings.access_log) if settings.access_log else None
     app = gateway(routes, clock, limits, metrics=metrics, ledger=ledger)
-    edge = Edge(app, routes, clock, log.add if log else None)
+    tracing = wiring.tracing()
+    edge = Edge(tracing.around(app) if tracing else app, routes, clock, log.add if log else None)
     listening = Listening(
         host=settings.host,
         port=settings.port,
@@ -51,6 +52,8 @@ def run(args: argparse.Namespace) -> Exit:
     routes.close()
     if log is not None:
         log.close()
+    if tracing is not None:
+        tracing.close()
     return Exit.SUCCEEDED
 
 

@@ -40,6 +40,7 @@ from orchestrator.wiring.endpoints import (
     serving,
     serving_cluster,
     shares_database,
+    tracing,
     traffic,
     usage_store,
 )
@@ -125,6 +126,7 @@ __all__ = [
     "submit",
     "to_start",
     "told",
+    "tracing",
     "tracker",
     "traffic",
     "usage_store",

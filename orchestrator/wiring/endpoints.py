@@ -35,6 +35,9 @@ from orchestrator.wiring.user import host
 
 if TYPE_CHECKING:
     from orchestrator.adapters.rayserve import RayServing
+    from orchestrator.serving.tracing import Tracing
+
+OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def endpoint_store(at: Path) -> EndpointStore:
@@ -160,6 +163,17 @@ def outside_key(server: Outside) -> str:
     if not (key.isascii() and key.isprintable()):
         raise ServingError(f"{where} holds more than one line of ASCII; leave the key alone there")
     return key
+
+
+def tracing() -> Tracing | None:
+    """Return what makes spans, where OpenTelemetry's own variables name who gets them."""
+    named = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or variable(OTLP_VARIABLE)
+    if not named or variable("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    from orchestrator import __version__
+    from orchestrator.serving.tracing import SERVICE, Tracing
+
+    return Tracing(variable("OTEL_SERVICE_NAME") or SERVICE, __version__)
 
 
 def served_models(server: Outside) -> Sequence[str] | None:

@@ -16,7 +16,7 @@ import uvicorn
 from jobs.engines.echo import EchoEngine
 from orchestrator.ports import Clock
 from orchestrator.serving.access_log import RequestRecord
-from orchestrator.serving.asgi import Application, Receive, Scope, Send
+from orchestrator.serving.asgi import Application, Handler, Receive, Scope, Send
 from orchestrator.serving.edge import Edge, for_browsers, metrics_alone
 from orchestrator.serving.gateway import gateway
 from orchestrator.serving.limits import Limits
@@ -97,7 +97,7 @@ def echoing(
 
 
 @contextmanager
-def gateway_of(
+def gateway_of(  # noqa: PLR0913 - each test wants another part of it
     board: Board,
     limits: Limits | None = None,
     clock: Clock | None = None,
@@ -105,6 +105,7 @@ def gateway_of(
     origins: Sequence[str] = (),
     at: Listening | None = None,
     record: Callable[[RequestRecord], None] | None = None,
+    around: Callable[[Handler], Handler] = lambda app: app,
 ) -> Iterator[str]:
     """Serve the gateway as its own process would, with `/metrics`; give its base URL."""
     limits, metrics = limits or Limits(), Metrics(board)
@@ -116,7 +117,7 @@ def gateway_of(
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
         await (told if scope.get("path") == "/metrics" else app)(scope, receive, send)
 
-    edge = Edge(both, board, clock, record)
+    edge = Edge(around(both), board, clock, record)
     if at is not None:
         at = replace(at, metrics=metrics_alone(metrics))
     with _running(Server(for_browsers(edge, origins), limits, at)) as url:
