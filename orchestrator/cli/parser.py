@@ -175,6 +175,20 @@ def _failures(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     flags.as_json(failures)
 
 
+def _outside_server(deploy: argparse.ArgumentParser) -> None:
+    deploy.add_argument("--address", help="OpenAI base URL of a server that is there already")
+    deploy.add_argument(
+        "--model", type=arguments.word, help="with --address: its name for the model"
+    )
+    secret = deploy.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--key-file", default="", help="with --address: the file with its key, on each gateway"
+    )
+    secret.add_argument(
+        "--key-variable", default="", help="with --address: the gateway's variable with its key"
+    )
+
+
 def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ask = verbs.add_parser("ask", help="ask a served model")
     ask.add_argument("question", help="`-` reads it from standard input")
@@ -197,17 +211,7 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     deploy = verbs.add_parser("deploy", help="add a revision to an endpoint, without traffic")
     deploy.add_argument("name", metavar="RUN", help="with --address: ENDPOINT")
     deploy.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    deploy.add_argument("--address", help="OpenAI base URL of a server that is there already")
-    deploy.add_argument(
-        "--model", type=arguments.word, help="with --address: its name for the model"
-    )
-    secret = deploy.add_mutually_exclusive_group()
-    secret.add_argument(
-        "--key-file", default="", help="with --address: the file with its key, on each gateway"
-    )
-    secret.add_argument(
-        "--key-variable", default="", help="with --address: the gateway's variable with its key"
-    )
+    _outside_server(deploy)
     flags.dry(deploy)
     flags.unqualified(deploy)
     traffic = verbs.add_parser("traffic", help="share an endpoint's traffic between revisions")
