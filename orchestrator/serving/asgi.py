@@ -121,19 +121,19 @@ async def answer(send: Send, status: int, body: bytes, headers: Headers | None =
     await send({"type": "http.response.body", "body": body})
 
 
-async def begin(send: Send, status: int, headers: Headers) -> None:
+def begin(send: Send, status: int, headers: Headers) -> Awaitable[None]:
     """Send the head of an answer whose length is not known."""
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    return send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-async def add(send: Send, part: bytes) -> None:
+def add(send: Send, part: bytes) -> Awaitable[None]:
     """Send a part of an answer."""
-    await send({"type": "http.response.body", "body": part, "more_body": True})
+    return send({"type": "http.response.body", "body": part, "more_body": True})
 
 
-async def end(send: Send, part: bytes = b"") -> None:
+def end(send: Send, part: bytes = b"") -> Awaitable[None]:
     """Send the last part of an answer."""
-    await send({"type": "http.response.body", "body": part})
+    return send({"type": "http.response.body", "body": part})
 
 
 def _within(body: bytes | bytearray, limit: int) -> None:

@@ -7,7 +7,7 @@ gateway goes by is new enough to send it requests.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from time import perf_counter
@@ -128,14 +128,14 @@ class _Answered:
         self.request_id = request_id
         self.status = 0
 
-    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+    def __call__(self, message: MutableMapping[str, Any]) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = message["headers"]
             if not any(name == REQUEST_ID for name, _ in headers):
                 headers = [*headers, (REQUEST_ID, self.request_id.encode("latin-1"))]
                 message = {**message, "headers": headers}
-        await self._send(message)
+        return self._send(message)
 
 
 def _request_id(scope: Scope) -> str:

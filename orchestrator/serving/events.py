@@ -14,12 +14,15 @@ from typing import Any
 from pydantic_core import from_json
 
 _ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
-_EVENT = re.compile(rb".*?(?:(?>\r\n|\r|\n){2}|\Z)", re.DOTALL)
+_EVENT = re.compile(
+    rb"(?:[^\r\n]++|(?>\r\n|\r|\n)(?![\r\n]))*+(?:(?>\r\n|\r|\n){2}|\Z)"
+)
 _DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
 _LONGEST = 256 * 1024  # bytes of an event that is still held back for its end
 _FINISHED = re.compile(
-    rb'\[DONE\]|"(?:finish|stop)_reason"\s*:\s*"|"message_stop"|"response\.(?:completed|incomplete)"'
+    rb'"(?:finish|stop)_reason"\s*:\s*"|"message_stop"|"response\.(?:completed|incomplete)"'
 )
+_KEY = len(b'"response.in')  # bytes of what tells the end that stand before its hint, at most
 _FAILED = 500
 
 
@@ -48,6 +51,8 @@ class EventStream:
 
     def feed(self, part: bytes) -> bytes:
         """Return what may be passed on by now: whole events, or a part of a very long one."""
+        if not self._rest and part.endswith(b"\n\n"):
+            return self._seen(part)
         if self._rest:
             joint = b"".join(self._rest[-2:])[-3:]  # the end of an event may come in two parts
             if self._size + len(part) < _LONGEST and _end(joint + part) == 0:
@@ -77,17 +82,18 @@ class EventStream:
         """Count `events` and read what tells something; return what is passed on."""
         if self._counts:
             self.completion_tokens += events.count(b"\ndata:") + events.startswith(b"data:")
-        if not self.finished and _may_finish(events):
-            self.finished = _FINISHED.search(events) is not None
-        if b'_tokens"' in events or b'"abort"' in events or b'"error"' in events:
+        if not self.finished:
+            self.finished = _finishes(events)
+        if b'_tokens"' in events or b'"error"' in events or b'"abort"' in events:
             return self._read(events)
         return events
 
     def _read(self, events: bytes) -> bytes:
+        """Read the events that tell something; the others stay as they are."""
         passed = []
-        for match in _EVENT.finditer(events):
-            event = match.group()
-            if event and not self._takes_out(event):
+        for event in _split(events):
+            tells = b'_tokens"' in event or b'"error"' in event or b'"abort"' in event
+            if not (tells and self._takes_out(event)):
                 passed.append(event)
             if self.failure:
                 break
@@ -151,15 +157,28 @@ def _is_abort(choice: object) -> bool:
     return isinstance(choice, dict) and choice.get("finish_reason") == "abort"
 
 
-def _may_finish(events: bytes) -> bool:
-    """Whether `events` are worth a closer look: an expression costs more than all else here."""
-    return (
-        b"[DONE]" in events
-        or b'_reason":"' in events
-        or b'_reason": "' in events
-        or b"message_stop" in events
-        or b"mplete" in events
-    )
+def _finishes(events: bytes) -> bool:
+    """Whether one of `events` tells that it is the last, or the last of a choice.
+
+    Plain words are looked for first: an expression costs more than all else here, so it begins
+    where they are.
+    """
+    if b"[DONE]" in events:
+        return True
+    at = events.find(b'_reason":"')
+    if at < 0:
+        at = events.find(b'_reason": "')
+    if at < 0 and (b"message_stop" in events or b"mplete" in events):
+        at = len(events)
+    return at >= 0 and _FINISHED.search(events, max(at - _KEY, 0)) is not None
+
+
+def _split(events: bytes) -> list[bytes]:
+    """Return each of `events`, with its end."""
+    if b"\r" in events:
+        return _EVENT.findall(events)
+    *whole, rest = events.split(b"\n\n")
+    return [*(event + b"\n\n" for event in whole), rest]
 
 
 def _end(part: bytes) -> int:

@@ -142,6 +142,7 @@ class Forwarder:
         """Ask the replica of `slot` once, and count what comes of it."""
         tally.revision, tally.size, tally.sent = slot.revision, slot.size, perf_counter()
         tally.prompt_tokens = tally.completion_tokens = 0
+        tally.first = 0.0
         try:
             await self._exchange(request, slot, response, tally)
         except Exhausted as error:
@@ -226,15 +227,10 @@ class Forwarder:
         headers = _headers(exchange, revision)
         stream = EventStream(hides_usage=request.hides_usage)
         exchange.watch(self._limits.silent_seconds)
-        while part := await exchange.read():
-            events = stream.feed(part)
+        try:
+            await self._pass_on(exchange, stream, headers, response, tally)
+        finally:
             tally.completion_tokens = stream.completion_tokens
-            if not tally.first and stream.completion_tokens:
-                tally.first = perf_counter()
-            if events and (response.answered or stream.completion_tokens):
-                await response.add(headers, events)
-            if stream.failure:
-                raise _Failure(stream.failure, "failed", event=stream.last)
         rest = stream.end()
         tally.completion_tokens = stream.completion_tokens
         tally.prompt_tokens = stream.prompt_tokens or tally.prompt_tokens
@@ -244,6 +240,24 @@ class Forwarder:
             raise Broken("its stream ended early")
         if rest:
             await response.add(headers, rest)
+
+    async def _pass_on(
+        self,
+        exchange: Exchange,
+        stream: EventStream,
+        headers: Headers,
+        response: Response,
+        tally: Tally,
+    ) -> None:
+        """Hand events on as they come; each token passes here."""
+        while part := await exchange.read():
+            events = stream.feed(part)
+            if not tally.first and stream.completion_tokens:
+                tally.first = perf_counter()
+            if events and tally.first:
+                await response.add(headers, events)
+            if stream.failure:
+                raise _Failure(stream.failure, "failed", event=stream.last)
 
     def _mirror(self, request: InboundRequest) -> None:
         shadow = self._slots.route(request.endpoint).shadow

@@ -8,12 +8,14 @@ that follows is an event.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from orchestrator.serving.asgi import EVENTS, Headers, Send, add, answer, begin, end
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
 
 _UNCACHED = (b"cache-control", b"no-store")
+_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _WAITING = b": waiting\n\n"
 ANTHROPIC = "/v1/messages"
 
@@ -32,7 +34,8 @@ class Response:
         self.answered = False
         self.headers: Headers = []
         self.path = ""
-        self._begun = self._open = self._torn = False
+        self._begun = self._open = False
+        self._end = _ENDS[0]  # of what was sent of a stream
         self._last = b""
         self._timer: asyncio.TimerHandle | None = None
         self._beat: asyncio.Task[None] | None = None
@@ -57,15 +60,19 @@ class Response:
             self._begun = True
             await answer(self._send, status, body, [*headers, *self.headers])
 
-    async def add(self, headers: Headers, events: bytes) -> None:
-        """Send events of a stream."""
-        if self._timer is not None:
-            await self._silence()
+    def add(self, headers: Headers, events: bytes) -> Awaitable[None]:
+        """Send events of a stream: all but the first without a coroutine of this class."""
+        self._end = events[-4:]
+        if self.answered and self._timer is None:
+            return add(self._send, events)
+        return self._first(headers, events)
+
+    async def _first(self, headers: Headers, events: bytes) -> None:
+        await self._silence()
         self.answered = True
         if not self._begun:
             self._begun = self._open = True
             await begin(self._send, 200, [*headers, _UNCACHED, *self.headers])
-        self._torn = not events.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
         await add(self._send, events)
 
     def hold(self, events: bytes) -> None:
@@ -84,7 +91,7 @@ class Response:
         await self._silence()
         if self._open:
             self._open = False
-            torn = b"\n\n" if self._torn else b""
+            torn = b"" if self._end.endswith(_ENDS) else b"\n\n"
             await end(self._send, torn + (event or b"data: " + self._body(error) + b"\n\n"))
         elif not self._begun:
             await self.whole(error.status, error.headers(), self._body(error))

@@ -293,25 +293,28 @@ class _Joining:
     def __init__(self, transport: Any) -> None:  # noqa: ANN401 - of any loop
         self._transport = transport
         self._head = b""
+        self.write = self._join  # what follows a head goes to the transport at once
         self.is_closing = transport.is_closing
         self.get_extra_info = transport.get_extra_info
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
         self.abort = transport.abort
 
-    def write(self, data: bytes) -> None:
+    def _join(self, data: bytes) -> None:
         """Send `data`, unless it is the head of a final answer."""
         if self._head:
             data, self._head = self._head + data, b""
+            self.write = self._transport.write
         elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
             self._head = data
             return
         self._transport.write(data)
 
     def flush(self) -> None:
-        """Send a head that nothing follows."""
+        """Send a head that nothing follows; the next answer begins with its own."""
         if self._head:
             self.write(b"")
+        self.write = self._join
 
     def close(self) -> None:
         """Send what is left, and close."""

@@ -74,7 +74,8 @@ def test_usage_is_asked_for_and_taken_out_where_the_client_did_not_ask() -> None
         asking = {**STREAM, "stream_options": {"include_usage": True}}
         assert httpx.post(f"{url}/v1/completions", json=asking).content.count(USAGE) == 1
         lines = httpx.get(f"{url}/metrics").text.splitlines()
-        (told,) = [line for line in lines if "tokens_total" in line and 'kind="prompt"' in line]
+        tokens = [line for line in lines if line.startswith("gen_ai_client_token_usage_sum")]
+        (told,) = [line for line in tokens if 'gen_ai_token_type="input"' in line]
         assert told.endswith(" 21.0")
 
 
