@@ -14,9 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 _ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
-_EVENT = re.compile(
-    rb"(?:[^\r\n]++|(?>\r\n|\r|\n)(?![\r\n]))*+(?:(?>\r\n|\r|\n){2}|\Z)"
-)
+_EVENT = re.compile(rb"(?:[^\r\n]++|(?>\r\n|\r|\n)(?![\r\n]))*+(?:(?>\r\n|\r|\n){2}|\Z)")
 _DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
 _LONGEST = 256 * 1024  # bytes of an event that is still held back for its end
 _FINISHED = re.compile(
@@ -46,13 +44,28 @@ class EventStream:
         self.last = b""
         self._hides_usage = hides_usage
         self._counts = True
+        self._plain = False
         self._rest: list[bytes] = []
         self._size = 0
 
     def feed(self, part: bytes) -> bytes:
         """Return what may be passed on by now: whole events, or a part of a very long one."""
-        if not self._rest and part.endswith(b"\n\n"):
-            return self._seen(part)
+        if self._rest or not part.endswith(b"\n\n"):
+            part = self._whole(part)
+        if (
+            self._plain
+            and b'_reason":"' not in part
+            and b'_tokens"' not in part
+            and b'"error"' not in part
+            and b"[DONE]" not in part
+        ):
+            if self._counts:
+                self.completion_tokens += part.count(b"\ndata:") + part.startswith(b"data:")
+            return part
+        return self._seen(part) if part else b""
+
+    def _whole(self, part: bytes) -> bytes:
+        """Return the events that are whole by now; hold the rest back."""
         if self._rest:
             joint = b"".join(self._rest[-2:])[-3:]  # the end of an event may come in two parts
             if self._size + len(part) < _LONGEST and _end(joint + part) == 0:
@@ -62,11 +75,11 @@ class EventStream:
             self._rest, self._size = [], 0
         end = _end(part)
         if end == 0 and len(part) >= _LONGEST:
-            return self._seen(part)
+            return part
         if end < len(part):
             self._hold(part[end:])
             part = part[:end]
-        return self._seen(part) if part else b""
+        return part
 
     def end(self) -> bytes:
         """Return what is left: an event without its last blank line."""
@@ -80,8 +93,11 @@ class EventStream:
 
     def _seen(self, events: bytes) -> bytes:
         """Count `events` and read what tells something; return what is passed on."""
+        data = events.count(b"\ndata:") + events.startswith(b"data:")
+        if data and not self._plain and self._counts and not self.completion_tokens:
+            self._plain = _is_plain(events)
         if self._counts:
-            self.completion_tokens += events.count(b"\ndata:") + events.startswith(b"data:")
+            self.completion_tokens += data
         if not self.finished:
             self.finished = _finishes(events)
         if b'_tokens"' in events or b'"error"' in events or b'"abort"' in events:
@@ -155,6 +171,14 @@ def is_aborted(body: bytes) -> bool:
 
 def _is_abort(choice: object) -> bool:
     return isinstance(choice, dict) and choice.get("finish_reason") == "abort"
+
+
+def _is_plain(events: bytes) -> bool:
+    """Whether a stream that begins so is of completions, in JSON without spaces.
+
+    Then four words, at most, tell whether there is anything to be read in an event.
+    """
+    return not (b'": ' in events or b'" :' in events or b'"type"' in events)
 
 
 def _finishes(events: bytes) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from time import perf_counter
 
 from orchestrator.serving.asgi import Headers
@@ -227,37 +228,27 @@ class Forwarder:
         headers = _headers(exchange, revision)
         stream = EventStream(hides_usage=request.hides_usage)
         exchange.watch(self._limits.silent_seconds)
+
+        def hand_on(part: bytes) -> Awaitable[None] | None:
+            events = stream.feed(part)
+            if not tally.first and stream.completion_tokens:
+                tally.first = perf_counter()
+            sent = response.add(headers, events) if events and tally.first else None
+            return _failed(stream, sent) if stream.failure else sent
+
         try:
-            await self._pass_on(exchange, stream, headers, response, tally)
+            await exchange.each(hand_on)
         finally:
             tally.completion_tokens = stream.completion_tokens
         rest = stream.end()
         tally.completion_tokens = stream.completion_tokens
         tally.prompt_tokens = stream.prompt_tokens or tally.prompt_tokens
         if stream.failure:
-            raise _Failure(stream.failure, "failed", event=stream.last)
+            await _failed(stream, None)
         if not stream.finished and (not revision.outside or not stream.completion_tokens):
             raise Broken("its stream ended early")
         if rest:
             await response.add(headers, rest)
-
-    async def _pass_on(
-        self,
-        exchange: Exchange,
-        stream: EventStream,
-        headers: Headers,
-        response: Response,
-        tally: Tally,
-    ) -> None:
-        """Hand events on as they come; each token passes here."""
-        while part := await exchange.read():
-            events = stream.feed(part)
-            if not tally.first and stream.completion_tokens:
-                tally.first = perf_counter()
-            if events and tally.first:
-                await response.add(headers, events)
-            if stream.failure:
-                raise _Failure(stream.failure, "failed", event=stream.last)
 
     def _mirror(self, request: InboundRequest) -> None:
         shadow = self._slots.route(request.endpoint).shadow
@@ -277,6 +268,13 @@ class Forwarder:
                 await self._attempt(request, slot, DiscardedResponse(), Tally(perf_counter()))
         except (_Failure, ApiError, TimeoutError):
             return  # counted already; a copy is not asked again
+
+
+async def _failed(stream: EventStream, sent: Awaitable[None] | None) -> None:
+    """Fail, once what came before is sent."""
+    if sent is not None:
+        await sent
+    raise _Failure(stream.failure, "failed", event=stream.last)
 
 
 def _failure(error: Unreachable | Broken, response: Response) -> _Failure:
