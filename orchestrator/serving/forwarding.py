@@ -113,6 +113,13 @@ class Forwarder:
             else:
                 return
 
+    def late(self, tally: Tally) -> None:
+        """Count an answer that took too long as a failure of the replica that was asked."""
+        if tally.revision is not None and tally.url:
+            self._metrics.failed(tally.endpoint, tally.revision, "timeout")
+            if self._breaker.failed(tally.url) and len(tally.revision.urls) > 1:
+                self._slots.eject(tally.url)
+
     async def close(self) -> None:
         """Stop the copies and close all connections."""
         for task in self._copies:
@@ -143,6 +150,7 @@ class Forwarder:
         """Ask the replica of `slot` once, and count what comes of it."""
         tally.revision, tally.size, tally.sent = slot.revision, slot.size, perf_counter()
         tally.prompt_tokens = tally.completion_tokens = 0
+        tally.url = slot.url
         tally.first = 0.0
         try:
             await self._exchange(request, slot, response, tally)
@@ -151,7 +159,7 @@ class Forwarder:
             raise ApiError(503, what, code="busy", retry_after=1) from error
         except (Unreachable, Broken, _Failure) as error:
             failure = error if isinstance(error, _Failure) else _failure(error, response)
-            tally.status = 0
+            tally.status, tally.url = 0, ""
             self._metrics.failed(request.endpoint, slot.revision, failure.kind)
             self._blame(slot, failure.kind)
             raise failure from error

@@ -214,8 +214,8 @@ class _Gateway:
             with self._asking(route), CancelScope(receive, self._limits.request_seconds):
                 await self._forwarder.forward(request, response, tally)
         except ApiError as error:
-            if error.status == HTTPStatus.GATEWAY_TIMEOUT and tally.revision is not None:
-                self._metrics.failed(route.name, tally.revision, "timeout")
+            if error.status == HTTPStatus.GATEWAY_TIMEOUT:
+                self._forwarder.late(tally)
             raise
         finally:
             response.silence()

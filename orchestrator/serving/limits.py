@@ -12,7 +12,7 @@ class Limits:
     Attributes:
         connections: Open at once; the next is answered by 503 and closed.
         header_bytes: Of a request's line and headers, together.
-        body_bytes: Of a body.
+        body_bytes: Of a body; images and sounds are in it. `buffered_bytes` guards memory.
         header_seconds: From the first byte, or the connection, to the end of the headers.
         body_seconds: From there to the end of the body.
         idle_seconds: Between two requests of a connection.
@@ -35,7 +35,7 @@ class Limits:
 
     connections: int = 4096
     header_bytes: int = 64 * 1024
-    body_bytes: int = 4 * 1024 * 1024
+    body_bytes: int = 64 * 1024 * 1024
     header_seconds: float = 10.0
     body_seconds: float = 10.0
     idle_seconds: float = 65.0

@@ -40,6 +40,8 @@ _WHOLE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 
 class Tally:
     """What one answer came to: seconds of `perf_counter`, tokens, its status, and whose it is.
 
+    `url` is the replica that was asked last.
+
     `first` is when a stream's first event went out; 0 where there is no stream. `queued` are
     seconds that it waited for room at a replica. `sent` is when its
     replica was asked, which worked on `size` choices.
@@ -56,6 +58,7 @@ class Tally:
     endpoint: str = ""
     key: str = ""
     queued: float = 0.0
+    url: str = ""
     size: int = 1
 
     @property

@@ -35,7 +35,7 @@ class Response:
         self.headers: Headers = []
         self.path = ""
         self._begun = self._open = False
-        self._end = _ENDS[0]  # of what was sent of a stream
+        self._sent = _ENDS[0]  # last, of a stream
         self._last = b""
         self._timer: asyncio.TimerHandle | None = None
         self._beat: asyncio.Task[None] | None = None
@@ -62,7 +62,7 @@ class Response:
 
     def add(self, headers: Headers, events: bytes) -> Awaitable[None]:
         """Send events of a stream: all but the first without a coroutine of this class."""
-        self._end = events[-4:]
+        self._sent = events
         if self.answered and self._timer is None:
             return add(self._send, events)
         return self._first(headers, events)
@@ -91,7 +91,7 @@ class Response:
         await self._silence()
         if self._open:
             self._open = False
-            torn = b"" if self._end.endswith(_ENDS) else b"\n\n"
+            torn = b"" if self._sent.endswith(_ENDS) else b"\n\n"
             await end(self._send, torn + (event or b"data: " + self._body(error) + b"\n\n"))
         elif not self._begun:
             await self.whole(error.status, error.headers(), self._body(error))

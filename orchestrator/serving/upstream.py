@@ -11,7 +11,7 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from socket import EAI_SYSTEM
 from types import TracebackType
@@ -20,6 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from multidict import CIMultiDictProxy
 from yarl import URL
@@ -253,6 +254,14 @@ class Upstream:
         )
 
 
+class _Protocol(ResponseHandler):
+    """aiohttp's, which resumes only what is paused: else it parses nothing, for each token."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - its base's
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
 class _Connector(aiohttp.TCPConnector):
     """aiohttp's pool, which tells whether a connection has served before.
 
@@ -262,6 +271,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - those of its base
         super().__init__(**options)
+        self._factory = partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # a subclass
         self._served: WeakSet[Any] = WeakSet()
 
     async def connect(

@@ -8,7 +8,6 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.serving.edge import Edge
 from orchestrator.serving.gateway import gateway
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
@@ -38,9 +37,7 @@ def main(url: str, limits_text: str) -> None:
     limits = Limits(**json.loads(limits_text))
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-    routes, clock = Fixed(url), SystemClock()
-    app = Edge(gateway(routes, clock, limits), routes, clock)
-    Server(app, limits).run([listener])
+    Server(gateway(Fixed(url), SystemClock(), limits), limits).run([listener])
 
 
 if __name__ == "__main__":

@@ -189,6 +189,19 @@ def test_an_answer_that_takes_too_long_is_ended_by_an_error() -> None:
         assert '"code":"timeout"' in answer.text.split("\n\n")[-2]
 
 
+def test_a_replica_whose_answers_take_too_long_is_left_alone() -> None:
+    short = Limits(request_seconds=0.5)
+    with (
+        echoing(echo_engine()) as (good,),
+        scripted(waits()) as slow,
+        gateway_of(Board(echo(slow.url, good)), short) as url,
+    ):
+        answers = [httpx.post(f"{url}/v1/completions", json=PROMPT) for _ in range(6)]
+        assert sorted(answer.status_code for answer in answers) == [200] * 3 + [504] * 3
+        after = [httpx.post(f"{url}/v1/completions", json=PROMPT) for _ in range(40)]
+        assert sum(answer.status_code == 504 for answer in after) < 10  # half, were it asked
+
+
 def test_a_gateway_that_ends_finishes_its_streams_or_says_that_it_ends() -> None:
     body = {**STREAM, "prompt": "a" * 20}
     with echoing(echo_engine(delay=0.01)) as urls, httpx.Client() as client:

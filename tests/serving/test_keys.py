@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from hashlib import sha256
 
@@ -9,6 +10,7 @@ import httpx2 as httpx
 import pytest
 
 from orchestrator.core.keys import ApiKey, Requirement
+from orchestrator.serving.access_log import RequestRecord
 from orchestrator.serving.charging import Estimate, used
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.keys import RateLimiter, allowed
@@ -271,6 +273,43 @@ def test_a_client_that_leaves_again_and_again_is_stopped_by_its_limit(*, stream:
                         statuses.append(0)
             assert statuses[-5:] == [429] * 5, statuses
             assert sum(status != 429 for status in statuses) <= 1000 / 125
+
+
+def test_a_stream_that_is_left_is_charged_its_prompt_and_what_was_streamed() -> None:
+    body = {"model": "echo", "prompt": "a" * 40, "max_tokens": 400, "stream": True}
+    records: list[RequestRecord] = []
+    mine = key("a", tokens=1000)
+    with echoing(echo_engine(delay=0.02)) as urls:
+        route = EndpointRoute(name="echo", revisions=(revision("r1", *urls),))
+        with gateway_of(Board(route, keys={mine.digest: mine}), record=records.append) as url:
+            where, headers = f"{url}/v1/completions", {"Authorization": "Bearer a"}
+            with httpx.stream("POST", where, json=body, headers=headers) as answer:
+                lines = answer.iter_lines()
+                for _ in range(10):
+                    next(lines)
+            until = time.monotonic() + 10
+            while not records and time.monotonic() < until:
+                time.sleep(0.01)  # noqa: TID251 - a server in another thread needs real time
+            (record,) = records
+            assert record.prompt_tokens == 40
+            assert 5 <= record.completion_tokens < 400
+            whole = {**body, "stream": False, "prompt": "a", "max_tokens": 500}
+            assert httpx.post(where, json=whole, headers=headers).is_success
+
+
+def test_anthropic_s_header_is_the_key_for_anthropic_s_path_alone() -> None:
+    mine = key("a")
+    with echoing(echo_engine()) as urls:
+        route = EndpointRoute(name="echo", revisions=(revision("r1", *urls),))
+        with gateway_of(Board(route, keys={mine.digest: mine})) as url:
+            body = {"model": "echo", "max_tokens": 4, "messages": []}
+            for path, shown, is_refused in (
+                ("/v1/messages", "a", False),
+                ("/v1/messages", "b", True),
+                ("/v1/chat/completions", "a", True),
+            ):
+                answer = httpx.post(f"{url}{path}", json=body, headers={"x-api-key": shown})
+                assert (answer.status_code == 401) is is_refused, answer.text
 
 
 def test_a_proxy_hides_where_a_client_is_and_then_a_key_is_needed() -> None:
