@@ -15,6 +15,9 @@ Json: TypeAlias = object
 SLOTS = 32  # of an engine class that has no option of this name
 
 
+LONGEST_ANSWER = 900.0  # seconds, where the gateway's limits say nothing else
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What one attempt asks of its pool: `workers` processes with so much each.
@@ -75,7 +78,8 @@ class Endpoint:
         rollout: How a new revision takes over.
         probe: What a rollout posts to `/v1/predict` of an engine that predicts; such an engine is
             only asked whether it is ready where there is none.
-        drain: Seconds that the answers of a revision have to end once it is retired.
+        drain: Seconds that the answers of a revision have to end once it is retired; by default as
+            long as the gateway lets one take (`gateway.limits.request_seconds`).
         formats: Weight formats that the model is exported in, best first.
         engine_options: Keyword arguments of the engine class; options of the server, by the
             names that it has for them.
@@ -101,9 +105,14 @@ class Endpoint:
     overflow: tuple[str, ...] = ()
     rollout: Rollout = field(default_factory=Rollout)
     probe: Json = None
-    drain: float = 900.0
+    drain: float | None = None
     engine_options: Mapping[str, Json] = field(default_factory=dict)
     updates: bool = False
+
+    @property
+    def drain_seconds(self) -> float:
+        """Seconds that its answers have to end once a revision is retired."""
+        return LONGEST_ANSWER if self.drain is None else self.drain
 
     @property
     def requests_at_once(self) -> int:

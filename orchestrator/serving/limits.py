@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.core.spec import LONGEST_ANSWER
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -42,7 +44,7 @@ class Limits:
     depth: int = 64
     choices: int = 128
     max_tokens: int = 1 << 20
-    request_seconds: float = 900.0
+    request_seconds: float = LONGEST_ANSWER
     stuck_seconds: float = 30.0
     silent_seconds: float = 300.0
     heartbeat_seconds: float = 15.0

@@ -12,13 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.adapters.hydra_config import checks, messages, moved
 from orchestrator.adapters.hydra_config.schema import NAMED, Document
-from orchestrator.core.engines import is_server, problems_of_spec
+from orchestrator.core.engines import EngineSpec, is_server, problems_of_spec
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.hardware import Fleet
 from orchestrator.core.nearest import choices
 from orchestrator.core.policy import Bounds
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Bindings, Json, Pipeline, Stage
+from orchestrator.core.spec import Bindings, Endpoint, Json, Pipeline, Stage
 
 TEXTS = (("tags",), ("fleet", "pools", "*", "labels"))
 
@@ -98,16 +98,21 @@ def _engine_problems(document: Document) -> Iterator[Problem]:
 
 
 def _stages(document: Document) -> tuple[Stage, ...]:
-    """Return the stages, with the server of each engine that is one."""
+    """Return the stages, with the server of each engine that is one, and how long each drains."""
+    longest = document.gateway.limits.get("request_seconds")
     return tuple(
-        replace(
-            stage,
-            endpoint=replace(stage.endpoint, server=document.engines.get(stage.endpoint.engine)),
-        )
+        replace(stage, endpoint=_filled(stage.endpoint, document.engines, longest))
         if stage.endpoint
         else stage
         for stage in document.pipeline.stages.values()
     )
+
+
+def _filled(
+    endpoint: Endpoint, engines: Mapping[str, EngineSpec], longest: float | None
+) -> Endpoint:
+    drain = longest if endpoint.drain is None else endpoint.drain
+    return replace(endpoint, server=engines.get(endpoint.engine), drain=drain)
 
 
 def _settings(document: Document) -> Settings:

@@ -38,7 +38,7 @@ from orchestrator.serving.asgi import (
 )
 
 _SPACE = b"orchestrator"
-_DRAIN_SECONDS = 290.0  # Serve ends the actor after 300
+_OF_THE_DRAIN = 0.95  # Serve ends the actor after the whole of it
 Reply: TypeAlias = tuple[int, tuple[bytes, bytes], str]
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
@@ -103,7 +103,8 @@ class EngineServer:
         with suppress(RayError, ConnectionError, RuntimeError):
             internal_kv._internal_kv_del(_name(self._replica), namespace=_SPACE)  # noqa: SLF001 - as above
         if supervision.port and not supervision.fault:
-            await asyncio.to_thread(supervision.drain, _DRAIN_SECONDS)
+            seconds = self._deployment.endpoint.drain_seconds * _OF_THE_DRAIN
+            await asyncio.to_thread(supervision.drain, seconds)
         await asyncio.to_thread(supervision.stop)
 
     # --- HTTP ------------------------------------------------------------------------------------

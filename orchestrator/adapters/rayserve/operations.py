@@ -56,7 +56,7 @@ def application(
         max_ongoing_requests=deployment.endpoint.requests_at_once,
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
-        graceful_shutdown_timeout_s=deployment.endpoint.drain,
+        graceful_shutdown_timeout_s=deployment.endpoint.drain_seconds,
         graceful_shutdown_wait_loop_s=_POLL_SECONDS,
         max_constructor_retry_count=1,  # what to try again is the orchestrator's to decide
     )

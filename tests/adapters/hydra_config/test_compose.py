@@ -38,6 +38,23 @@ def test_a_field_that_no_file_mentions_is_set_without_a_plus(compose: Compose) -
     assert settings.tags == {"team": "core"}
 
 
+@pytest.mark.parametrize(
+    ("set_to", "seconds"),
+    [
+        ([], 900.0),
+        (["gateway.limits.request_seconds=60"], 60.0),
+        (["gateway.limits.request_seconds=60", "pipeline.stages.serve.endpoint.drain=7"], 7.0),
+    ],
+)
+def test_a_revision_drains_as_long_as_the_gateway_lets_an_answer_take(
+    compose: Compose, set_to: list[str], seconds: float
+) -> None:
+    stages = {stage.name: stage for stage in compose("pipeline=smoke", *set_to).pipeline.stages}
+    endpoint = stages["serve"].endpoint
+    assert endpoint is not None
+    assert endpoint.drain_seconds == seconds
+
+
 def test_a_new_stage_is_added_with_a_plus(compose: Compose) -> None:
     settings = compose("+pipeline.stages.more={job: acme.work.learn, role: train}")
     assert [stage.name for stage in settings.pipeline.stages] == ["prepare", "learn", "more"]
