@@ -80,6 +80,10 @@ class LocalContext:
         write(folder)
 
     def saved_checkpoint(self, step: int) -> Checkpoint:
+        if self.world_size > 1:  # a checkpoint is there when all have written their parts
+            import torch
+
+            torch.distributed.barrier()
         found = self.latest_checkpoint()
         assert found is not None
         assert found.step == step

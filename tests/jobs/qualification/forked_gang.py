@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 
 import torch
 import torch._dynamo
@@ -35,6 +36,8 @@ def _fork(spec: str, rank: int) -> int:
     try:
         local_context.main(json.dumps({**json.loads(spec), "rank": rank, "world_size": WORKERS}))
         failed = 0
+    except BaseException:  # noqa: BLE001 - the process ends here: nobody else would tell
+        traceback.print_exc()
     finally:
         os._exit(failed)
 
