@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,11 +13,18 @@ from orchestrator.core.spec import Json
 
 
 def extend_path(folders: Sequence[str]) -> None:
-    """Put `folders` at the head of the import path, once, the first of them first."""
+    """Put `folders` at the head of the import path, once, the first of them first.
+
+    What Python knows of their files is forgotten, for they may be new. `invalidate_caches` does
+    that for all of the path, but fails where another thread imports meanwhile.
+    """
     for folder in reversed(folders):
         if folder not in sys.path:
             sys.path.insert(0, folder)
-    importlib.invalidate_caches()
+    heads = tuple(f"{folder}{os.sep}" for folder in folders)
+    for known in sys.path_importer_cache.copy():
+        if f"{known}{os.sep}".startswith(heads):
+            sys.path_importer_cache.pop(known, None)
 
 
 def load_job(name: str, packages: Sequence[str]) -> Callable[..., object]:

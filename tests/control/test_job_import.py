@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +77,43 @@ def test_folders_are_searched_first_to_last_and_added_once(
     extend_path(("a", "b"))
     extend_path(("b", "there"))
     assert sys.path == ["a", "b", "there"]
+
+
+def test_a_module_that_was_written_after_its_folder_was_read_is_found(tmp_path: Path) -> None:
+    package = tmp_path / "laterjobs"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    extend_path([str(tmp_path)])
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("laterjobs.train")
+    before = package.stat()
+    (package / "train.py").write_text("def job(ctx): ...")
+    os.utime(package, ns=(before.st_atime_ns, before.st_mtime_ns))  # within one tick of the clock
+    extend_path([str(tmp_path)])
+    assert callable(load_job("laterjobs.train.job", ["laterjobs"]))
+
+
+def test_threads_extend_the_path_at_once(tmp_path: Path) -> None:
+    errors: list[Exception] = []
+
+    def extend() -> None:
+        try:
+            for number in range(300):
+                folder = str(tmp_path / str(number % 7))
+                sys.path_importer_cache[folder] = None
+                extend_path([folder])
+        except Exception as error:  # noqa: BLE001 - told to the test
+            errors.append(error)
+
+    interval, path = sys.getswitchinterval(), sys.path.copy()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=extend) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        sys.path[:] = path
+    assert errors == []
