@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx2 as httpx
@@ -25,23 +25,6 @@ TOOL = {
     },
 }
 USER = [{"role": "user", "content": "hi"}]
-
-
-@pytest.fixture
-def engine() -> Writing:
-    return Writing()
-
-
-@pytest.fixture
-def url(engine: Writing) -> Iterator[str]:
-    with serving(replica(engine, "echo", FixedClock())) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 def test_all_that_a_request_says_of_drawing_reaches_the_engine(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +25,6 @@ TOOL = {
     },
 }
 CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Bern"}}</tool_call>'
-
-
-@pytest.fixture
-def engine() -> Writing:
-    return Writing()
-
-
-@pytest.fixture
-def url(engine: Writing) -> Iterator[str]:
-    with serving(replica(engine, "echo", FixedClock())) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def test_a_process_that_is_gone_is_broken_at_once() -> None:
 
 def test_three_bad_looks_in_a_row_break_it_and_a_good_one_between_does_not() -> None:
     vitals = Vitals(SPEC, 0.0)
-    for now, unwell in enumerate(["503", "503", "", "503", "503"]):
-        vitals.looked(float(now), unwell, 1.0)
+    for now, answer in enumerate(["503", "503", "", "503", "503"]):
+        vitals.looked(float(now), answer, 1.0)
     assert vitals.fault == ""
     vitals.looked(6.0, "/health answers 503", 1.0)
     assert vitals.fault == "engine 'fast' is broken: /health answers 503, 3 times in a row"
