@@ -171,7 +171,7 @@ class Forwarder:
             tally.last = perf_counter()
             if tally.status or tally.first:
                 self._metrics.answered(request.endpoint, slot.revision, tally)
-        self._slots.readmit(slot.url)
+        self._slots.readmit(slot)
         self._breaker.answered(slot.url)
 
     def _blame(self, slot: Slot, kind: str) -> None:
@@ -194,7 +194,7 @@ class Forwarder:
             if exchange.headers.get("content-type", "").startswith(_STREAM):
                 tally.status = status
                 tally.prompt_tokens = _prompt_tokens(exchange)
-                await self._stream(exchange, request, slot.revision, response, tally)
+                await self._stream(exchange, request, slot, response, tally)
                 return
             await self._whole(exchange, request, slot.revision, response, tally)
 
@@ -228,12 +228,12 @@ class Forwarder:
         self,
         exchange: Exchange,
         request: InboundRequest,
-        revision: RevisionRoute,
+        slot: Slot,
         response: Response,
         tally: Tally,
     ) -> None:
         """Hand a stream on; what is at its end goes with the end of the answer."""
-        headers = _headers(exchange, revision)
+        headers = _headers(exchange, slot.revision)
         stream = EventStream(hides_usage=request.hides_usage)
         exchange.watch(self._limits.silent_seconds)
 
@@ -241,6 +241,7 @@ class Forwarder:
             events = stream.feed(part)
             if not tally.first and stream.completion_tokens:
                 tally.first = perf_counter()
+                self._slots.begun(slot)
             sent = response.add(headers, events) if events and tally.first else None
             return _failed(stream, sent) if stream.failure else sent
 
@@ -253,7 +254,7 @@ class Forwarder:
         tally.prompt_tokens = stream.prompt_tokens or tally.prompt_tokens
         if stream.failure:
             await _failed(stream, None)
-        if not stream.finished and (not revision.outside or not stream.completion_tokens):
+        if not stream.finished and (not slot.revision.outside or not stream.completion_tokens):
             raise Broken("its stream ended early")
         if rest:
             await response.add(headers, rest)

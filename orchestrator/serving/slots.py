@@ -7,9 +7,9 @@ its number for a while then, and gets nothing more until it is below it again.
 
 Where all are taken the overflow revision gives one, else the request waits in the endpoint's
 queue, which is bounded, and served fairly between keys. A replica that failed is ejected for a
-while. A revision without any replica is waited for, a few seconds, and then the other ones that
-take traffic help out. Where those have none either, it is waited for somewhat longer, and as long
-as for a slot where it is started for the request.
+while, and then tried by one request. A revision without any replica is waited for, a few seconds,
+and then the other ones that take traffic help out. Where those have none either, it is waited for
+somewhat longer, and as long as for a slot where it is started for the request.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
 
+from orchestrator.serving.ejection import Ejection, Ejections
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.fair_queue import Share
 from orchestrator.serving.limits import Limits
@@ -28,8 +29,6 @@ from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Routes
 from orchestrator.serving.traffic_split import choose
 
 _LOOK = 0.05
-_FIRST_EJECTION, _LONGEST_EJECTION = 0.2, 5.0
-_FORGOTTEN = 60.0  # seconds after which an ejection says nothing of the next one
 _STICKY_LOAD = 1.25  # of the mean load of its revision, that a replica keeps its clients up to
 _ANYBODY = Share()
 _64_BITS = (1 << 64) - 1
@@ -37,12 +36,16 @@ _64_BITS = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room for one request of `size` choices at the replica `url` of a revision."""
+    """Room for one request of `size` choices at the replica `url` of a revision.
+
+    `tries` is the ejection that it may end: the replica has failed before.
+    """
 
     endpoint: str
     revision: RevisionRoute
     url: str
     size: int = 1
+    tries: Ejection | None = None
 
 
 class Slots:
@@ -54,7 +57,7 @@ class Slots:
         self._rng = rng
         self._turn = 0
         self._taken: dict[str, int] = {}
-        self._ejected: dict[str, tuple[float, float]] = {}  # until when, and for how long
+        self._ejections = Ejections()
         self._queues: dict[str, RequestQueue] = {}
         self._marks: dict[str, int] = {}  # of replicas, for sticky clients
         self._looking: asyncio.TimerHandle | None = None
@@ -121,21 +124,27 @@ class Slots:
             self._taken[slot.url] = left
         else:
             self._taken.pop(slot.url, None)
+        self.begun(slot)
         if self._queues.get(slot.endpoint):
             self._serve(slot.endpoint)
 
+    def begun(self, slot: Slot) -> None:
+        """Let the next request try the replica of `slot`, if this one did: it answers."""
+        if slot.tries is not None:
+            self._ejections.ended(slot.url, slot.tries, asyncio.get_running_loop().time())
+
     def eject(self, url: str) -> None:
         """Ask the replica `url` nothing for a while: it failed."""
-        now = asyncio.get_running_loop().time()
-        _, before = self._ejected.get(url, (0.0, 0.0))
-        pause = min(max(_FIRST_EJECTION, 2 * before), _LONGEST_EJECTION)
-        self._ejected = {u: at for u, at in self._ejected.items() if now - at[0] < _FORGOTTEN}
-        self._ejected[url] = (now + pause, pause)
+        self._ejections.eject(url, asyncio.get_running_loop().time())
+        routes = self._routes.table().endpoints.values()
+        self._ejections.keep({u for route in routes for r in route.revisions for u in r.urls})
 
-    def readmit(self, url: str) -> None:
-        """Forget that the replica `url` failed: it has answered."""
-        if self._ejected:
-            self._ejected.pop(url, None)
+    def readmit(self, slot: Slot) -> None:
+        """Ask the replica of `slot` as before: it has answered."""
+        if slot.tries is not None:
+            self._ejections.readmit(slot.url, slot.tries)
+            if self._queues.get(slot.endpoint):
+                self._serve(slot.endpoint)
 
     def _make_place(self, queue: RequestQueue, route: EndpointRoute, share: Share) -> None:
         """Have one leave a full queue for a request of `share`, or refuse that."""
@@ -224,7 +233,7 @@ class Slots:
         """Whether it is not the replica that `pending` avoids that has a free slot."""
         avoided = (r for r in route.revisions if pending.avoid in r.urls)
         return not any(
-            self._usable(pending.avoid, now)
+            self._ejections.admits(pending.avoid, now)
             and self._taken.get(pending.avoid, 0) < _limit(route, revision)
             for revision in avoided
         )
@@ -282,10 +291,7 @@ class Slots:
         return ApiError(503, message, code="no_replica", retry_after=2)
 
     def _any_usable(self, revisions: Iterable[RevisionRoute], now: float) -> bool:
-        return any(self._usable(url, now) for r in revisions for url in r.urls)
-
-    def _usable(self, url: str, now: float) -> bool:
-        return not self._ejected or self._ejected.get(url, (0.0, 0.0))[0] <= now
+        return any(self._ejections.admits(url, now) for r in revisions for url in r.urls)
 
     def _slot(
         self, route: EndpointRoute, revision: RevisionRoute, pending: Pending, now: float
@@ -297,7 +303,7 @@ class Slots:
             self._turn = (self._turn + 1) % len(urls)
             for url in urls[self._turn :] + urls[: self._turn]:
                 taken = self._taken.get(url, 0)
-                if taken < least and self._usable(url, now):
+                if taken < least and self._ejections.admits(url, now):
                     if url == pending.avoid and len(urls) > 1:
                         continue
                     best, least = url, taken
@@ -307,7 +313,8 @@ class Slots:
             return None
         size = pending.share.size
         self._taken[best] = self._taken.get(best, 0) + size
-        return Slot(route.name, revision, best, size)
+        tries = self._ejections.trial(best, now) if self._ejections else None
+        return Slot(route.name, revision, best, size, tries)
 
     def _kept(
         self, route: EndpointRoute, revision: RevisionRoute, pending: Pending, now: float
@@ -327,7 +334,7 @@ class Slots:
             score = (mark ^ self._mark_of(url)) * 0x9E3779B97F4A7C15 & _64_BITS
             score ^= score >> 29
             usable = self._taken.get(url, 0) < most and url != pending.avoid
-            if score > highest and usable and self._usable(url, now):
+            if score > highest and usable and self._ejections.admits(url, now):
                 best, highest = url, score
         return best
 
