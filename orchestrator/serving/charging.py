@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.serving.errors import CLIENT_LEFT
 from orchestrator.serving.metrics import Tally
 
 BYTES_A_TOKEN = 4
 _UNSAID = 256  # tokens of an answer, reserved where the client says no number
-_LEFT = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,6 @@ def used(tally: Tally, reserved: Estimate) -> Estimate:
     """
     if tally.first:
         return Estimate(tally.prompt_tokens or reserved.prompt, tally.completion_tokens)
-    if tally.status == _LEFT:
+    if tally.status == CLIENT_LEFT:
         return reserved
     return Estimate(tally.prompt_tokens, tally.completion_tokens)

@@ -20,13 +20,12 @@ from orchestrator.ports import Clock
 from orchestrator.serving.access_log import RequestRecord
 from orchestrator.serving.asgi import Handler, Receive, Scope, Send, answer, header
 from orchestrator.serving.encoding import encode
-from orchestrator.serving.errors import ApiError, unknown_url, wrong_method
+from orchestrator.serving.errors import CLIENT_LEFT, ApiError, unknown_url, wrong_method
 from orchestrator.serving.metrics import CONTENT_TYPE, Metrics, Tally
 from orchestrator.serving.routes import Routes
 
 STALE_SECONDS = 10.0
 REQUEST_ID = b"x-request-id"
-CLIENT_LEFT = 499  # as nginx has it: nobody was there to be answered
 _IDS = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 EXPOSED = ("x-request-id", "x-revision", "x-model-version", "retry-after")

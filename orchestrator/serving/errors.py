@@ -6,6 +6,8 @@ from http import HTTPStatus
 
 from orchestrator.serving.encoding import encode
 
+CLIENT_LEFT = 499  # as nginx has it: nobody was there to be answered
+
 
 class ApiError(Exception):
     """A request that is answered by an error.

@@ -20,6 +20,7 @@ _LONGEST = 256 * 1024  # bytes of an event that is still held back for its end
 _FINISHED = re.compile(
     rb'"(?:finish|stop)_reason"\s*:\s*"|"message_stop"|"response\.(?:completed|incomplete)"'
 )
+_REASON = re.compile(rb'_reason"\s*:\s*"([^"]{1,32})"')
 _KEY = len(b'"response.in')  # bytes of what tells the end that stand before its hint, at most
 _FAILED = 500
 
@@ -31,6 +32,7 @@ class EventStream:
         prompt_tokens: Of the prompt, once the stream has told.
         completion_tokens: Of the answer: events with data, until the stream has told.
         finished: Whether it has said that it is at its end.
+        reasons: Why its choices ended, as far as it has said so.
         failure: Why the answer is none; empty where it is one.
         last: The event that told so, where it is the server's own.
     """
@@ -40,6 +42,7 @@ class EventStream:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.finished = False
+        self.reasons: list[str] = []
         self.failure = ""
         self.last = b""
         self._hides_usage = hides_usage
@@ -100,6 +103,8 @@ class EventStream:
             self.completion_tokens += data
         if not self.finished:
             self.finished = _finishes(events)
+        if self.finished and b'_reason"' in events:
+            self.reasons += reasons_in(events)
         if b'_tokens"' in events or b'"error"' in events or b'"abort"' in events:
             return self._read(events)
         return events
@@ -167,6 +172,23 @@ def is_aborted(body: bytes) -> bool:
     told = _parsed(body)
     choices = told.get("choices")
     return isinstance(choices, list) and any(map(_is_abort, choices))
+
+
+def reasons_in(text: bytes) -> list[str]:
+    """Return why the choices of an answer, or of a part of a stream, ended.
+
+    Anthropic says `stop_reason`; where there is a `finish_reason`, that is something else.
+    """
+    finished, stopped = [], []
+    at = text.find(b'_reason"')
+    while at >= 0:
+        match = _REASON.match(text, at)
+        if match is not None and text.endswith(b'"finish', 0, at):
+            finished.append(match[1].decode("utf-8", "replace"))
+        elif match is not None and text.endswith(b'"stop', 0, at):
+            stopped.append(match[1].decode("utf-8", "replace"))
+        at = text.find(b'_reason"', at + 1)
+    return finished or stopped
 
 
 def _is_abort(choice: object) -> bool:

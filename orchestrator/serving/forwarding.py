@@ -15,8 +15,8 @@ from time import perf_counter
 from orchestrator.serving.asgi import Headers
 from orchestrator.serving.breaker import Breaker
 from orchestrator.serving.budget import Budget
-from orchestrator.serving.errors import ApiError
-from orchestrator.serving.events import EventStream, is_aborted
+from orchestrator.serving.errors import CLIENT_LEFT, ApiError
+from orchestrator.serving.events import EventStream, is_aborted, reasons_in
 from orchestrator.serving.inbound import InboundRequest
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import Metrics, Tally
@@ -94,8 +94,12 @@ class Forwarder:
         failed: list[str] = []
         while True:
             since = loop.time()
-            slot = await self._slots.take(request.endpoint, request.client, avoid, request.share)
-            tally.queued += loop.time() - since
+            try:
+                slot = await self._slots.take(
+                    request.endpoint, request.client, avoid, request.share
+                )
+            finally:
+                tally.queued += loop.time() - since
             try:
                 await self._attempt(request, slot, response, tally)
             except _Failure as failure:
@@ -151,7 +155,7 @@ class Forwarder:
         tally.revision, tally.size, tally.sent = slot.revision, slot.size, perf_counter()
         tally.prompt_tokens = tally.completion_tokens = 0
         tally.url = slot.url
-        tally.first = 0.0
+        tally.first, tally.reasons = 0.0, ()
         try:
             await self._exchange(request, slot, response, tally)
         except Exhausted as error:
@@ -164,7 +168,7 @@ class Forwarder:
             self._blame(slot, failure.kind)
             raise failure from error
         except asyncio.CancelledError:
-            tally.status = tally.status or 499
+            tally.status = tally.status or CLIENT_LEFT
             raise
         finally:
             self._slots.release(slot)
@@ -220,7 +224,7 @@ class Forwarder:
                 raise _refusal(status, headers, answer)
             if is_aborted(answer):
                 raise _Failure("its engine gave the answer up", "failed")
-            tally.status = status
+            tally.status, tally.reasons = status, reasons_in(answer)
             _read_usage(answer, tally)
             await response.whole(status, headers, answer)
 
@@ -249,6 +253,7 @@ class Forwarder:
             await exchange.each(hand_on)
         finally:
             tally.completion_tokens = stream.completion_tokens
+            tally.reasons = stream.reasons
         rest = stream.end()
         tally.completion_tokens = stream.completion_tokens
         tally.prompt_tokens = stream.prompt_tokens or tally.prompt_tokens

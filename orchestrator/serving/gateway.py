@@ -33,6 +33,7 @@ from orchestrator.serving.cancellation import CancelScope
 from orchestrator.serving.charging import Estimate, estimate, used
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import (
+    CLIENT_LEFT,
     ApiError,
     unknown_model,
     unknown_url,
@@ -139,20 +140,26 @@ class _Gateway:
         response = Response(send)
         response.path = path
         own = path == _MODELS or path.startswith(f"{_MODELS}/")
+        tally, refused = Tally(began), 0
         try:
             if is_passed(path) and not own:
-                tally = scope["tally"] = Tally(began)
+                scope["tally"] = tally
                 await self._forward(call, receive, response, tally)
             else:
                 await self._get(call, send)
         except ApiError as error:
             known = endpoint if endpoint in table.endpoints else ""
-            self._metrics.refused(known, error.status)
+            refused = error.status
+            self._metrics.refused(known, refused)
             await response.fail(error)
         except asyncio.CancelledError:  # the server ends, and this has taken too long
             await response.fail(
                 ApiError(503, "the gateway is ending", code="ending", retry_after=1)
             )
+        finally:
+            if "tally" in scope:
+                status = refused or tally.status or CLIENT_LEFT
+                self._metrics.keys.count(tally.endpoint, tally.key, status, tally.queued)
 
     async def _get(self, call: _Call, send: Send) -> None:
         path, method = call.scope["path"], call.scope["method"]
@@ -180,6 +187,7 @@ class _Gateway:
         if not known:
             raise wrong_method(scope["method"], scope["path"], "POST")
         key = self._identify(call)
+        tally.key = "" if key is None else key.name
         limit = self._limits.body_bytes
         with self._budget.holding(announced(scope, limit)) as held:
             body = await body_of(scope, receive, limit)
@@ -206,7 +214,7 @@ class _Gateway:
         reserved = estimate(request.body, request.choices, request.max_tokens)
         if request.path.startswith(_PREDICT):
             reserved = NOTHING
-        tally.endpoint, tally.key = route.name, "" if key is None else key.name
+        tally.endpoint = route.name
         grant = self._limiter.admit(key, reserved)
         if request.streams:
             response.keep_alive(self._limits.heartbeat_seconds)
@@ -226,6 +234,7 @@ class _Gateway:
         self, grant: Grant | None, route: EndpointRoute, tally: Tally, charged: Estimate
     ) -> None:
         self._limiter.settle(grant, charged.tokens)
+        self._metrics.keys.use(tally.endpoint, tally.key, charged.prompt, charged.completion)
         self._ledger.add("" if grant is None else grant.key.name, route, tally, charged)
 
     def _identify(self, call: _Call) -> ApiKey | None:

@@ -8,9 +8,10 @@ Names follow Prometheus' conventions, and OpenTelemetry's for generative AI wher
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TypeAlias
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,16 +24,22 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from orchestrator.core.endpoints import WHOLE
+from orchestrator.serving.key_metrics import KeyMetrics
 from orchestrator.serving.routes import RevisionRoute, Routes
 from orchestrator.serving.slots import Slots
 
 CONTENT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _WHERE = ("endpoint", "revision", "pool")
+_Where: TypeAlias = tuple[str, str, str]
 _SECONDS_KEPT = 600.0  # of a revision that has left: it may be judged still
 _TTFT = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10, 20, 40)
 _TPOT = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 1)
 _WAIT = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
 _USAGE = tuple(4.0**power for power in range(14))  # as OpenTelemetry advises
+_REASONS = frozenset(
+    {"stop", "length", "tool_calls", "function_call", "content_filter"}
+    | {"end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal"}
+)
 _WHOLE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -44,7 +51,7 @@ class Tally:
 
     `first` is when a stream's first event went out; 0 where there is no stream. `queued` are
     seconds that it waited for room at a replica. `sent` is when its
-    replica was asked, which worked on `size` choices.
+    replica was asked, which worked on `size` choices; `reasons` are why those ended.
     """
 
     began: float
@@ -60,6 +67,7 @@ class Tally:
     queued: float = 0.0
     url: str = ""
     size: int = 1
+    reasons: Sequence[str] = ()
 
     @property
     def tokens(self) -> int:
@@ -68,19 +76,24 @@ class Tally:
 
 
 class Metrics:
-    """The registry of one gateway."""
+    """The registry of one gateway; `keys` are the series of API keys."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
         self._registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text, and nobody asks for them
-        self._series: dict[tuple[str, str, str], _Series] = {}
-        self._left: dict[tuple[str, str, str], float] = {}
+        self._series: dict[_Where, _Series] = {}
+        self._endpoints: set[str] = set()  # of those series that have no revision
+        self._left: dict[_Where, float] = {}
         self._refused = self._counter("refused", "Requests refused.", "endpoint", "code")
         self._retries = self._counter("retries", "Requests asked again elsewhere.", "endpoint")
         self._unmirrored = self._counter("unmirrored", "Requests not copied.", "endpoint")
         self._requests = self._counter("requests", "Answers of a revision.", *_WHERE, "code")
         self._errors = self._counter("errors", "Failures of replicas.", *_WHERE, "kind")
+        self._finished = self._counter(
+            "finished_choices", "Choices of answers, by why they ended.", *_WHERE, "finish_reason"
+        )
+        self.keys = KeyMetrics()
         self._wait = self._histogram("orchestrator_queue_seconds", "Wait for a replica.", _WAIT)
         server = "gen_ai_server"
         self._first = self._histogram(
@@ -107,7 +120,7 @@ class Metrics:
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""
         self._forget_retired(perf_counter())
-        return generate_latest(self._registry)
+        return generate_latest(self._registry) + self.keys.text()
 
     def by_endpoint(self) -> Mapping[str, str]:
         """Return what is told of each endpoint, as lines of the same format."""
@@ -123,14 +136,17 @@ class Metrics:
 
     def refused(self, endpoint: str, status: int) -> None:
         """Count a request that no revision has answered."""
+        self._endpoints.add(endpoint)
         self._refused.labels(endpoint, str(status)).inc()
 
     def retried(self, endpoint: str) -> None:
         """Count a request that is asked again."""
+        self._endpoints.add(endpoint)
         self._retries.labels(endpoint).inc()
 
     def unmirrored(self, endpoint: str) -> None:
         """Count a copy that the shadow had no room for."""
+        self._endpoints.add(endpoint)
         self._unmirrored.labels(endpoint).inc()
 
     def failed(self, endpoint: str, revision: RevisionRoute, kind: str) -> None:
@@ -149,19 +165,34 @@ class Metrics:
         return Counter(f"orchestrator_{name}", what, labels, registry=self._registry)
 
     def _forget_retired(self, now: float) -> None:
-        """Drop the series of revisions that left the table a while ago."""
-        table = self._routes.table().endpoints.values()
-        here = {(e.name, r.name, r.pool) for e in table for r in e.revisions}
+        """Drop the series of revisions that left the table a while ago, and of revoked keys."""
+        table = self._routes.table()
+        self.keys.forget(table)
+        here = {(e.name, r.name, r.pool) for e in table.endpoints.values() for r in e.revisions}
         for where in list(self._series):
-            if where in here:
-                self._left.pop(where, None)
-            elif now - self._left.setdefault(where, now) > _SECONDS_KEPT:
-                del self._series[where], self._left[where]
+            if self._has_left(where, here, now):
+                self._series.pop(where, None)
                 labels = dict(zip(_WHERE, where, strict=True))
-                for metric in (self._requests, self._errors, self._tokens):
+                for metric in (self._requests, self._errors, self._finished, self._tokens):
                     metric.remove_by_labels(labels)
                 for histogram in (self._wait, self._first, self._each, self._whole):
                     histogram.remove_by_labels(labels)
+        names = {(name, "", "") for name in ("", *table.endpoints)}
+        for name in list(self._endpoints):
+            if self._has_left((name, "", ""), names, now):
+                self._endpoints.discard(name)
+                for counter in (self._refused, self._retries, self._unmirrored):
+                    counter.remove_by_labels({"endpoint": name})
+
+    def _has_left(self, where: _Where, here: Container[_Where], now: float) -> bool:
+        """Whether `where` is not among those that are `here`, and was not for a while."""
+        if where in here:
+            self._left.pop(where, None)
+            return False
+        if now - self._left.setdefault(where, now) <= _SECONDS_KEPT:
+            return False
+        self._left.pop(where, None)
+        return True
 
     def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(
@@ -176,10 +207,12 @@ class Metrics:
 class _Series:
     """The children of all metrics for one revision: to look each up costs as much as counting."""
 
-    def __init__(self, metrics: Metrics, where: tuple[str, str, str]) -> None:
+    def __init__(self, metrics: Metrics, where: _Where) -> None:
         self._requests = metrics._requests  # noqa: SLF001 - a part of it
         self._where = where
         self._by_status: dict[int, Counter] = {}
+        self._finished = metrics._finished  # noqa: SLF001
+        self._by_reason: dict[str, Counter] = {}
         self._prompt = metrics._tokens.labels(*where, "input")  # noqa: SLF001
         self._completion = metrics._tokens.labels(*where, "output")  # noqa: SLF001
         self._first = metrics._first.labels(*where)  # noqa: SLF001
@@ -190,6 +223,8 @@ class _Series:
     def count(self, tally: Tally) -> None:
         if tally.status:  # else it failed, and is among the errors
             self._of(tally.status).inc()
+        for reason in tally.reasons:
+            self._ended(reason).inc()
         self._whole.observe(tally.last - tally.began)
         self._wait.observe(tally.queued)
         if tally.prompt_tokens:
@@ -200,6 +235,15 @@ class _Series:
             self._first.observe(tally.first - tally.began)
             if tally.completion_tokens > 1:
                 self._each.observe((tally.last - tally.first) / (tally.completion_tokens - 1))
+
+    def _ended(self, reason: str) -> Counter:
+        found = self._by_reason.get(reason)
+        if found is None:
+            known = reason if reason in _REASONS else "other"  # a server may invent any number
+            found = self._finished.labels(*self._where, known)
+            if reason == known:
+                self._by_reason[reason] = found
+        return found
 
     def _of(self, status: int) -> Counter:
         found = self._by_status.get(status)

@@ -18,12 +18,12 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from orchestrator.serving.asgi import Handler, Receive, Scope, Send
+from orchestrator.serving.errors import CLIENT_LEFT
 from orchestrator.serving.inbound import is_passed
 from orchestrator.serving.metrics import Tally
 
 SERVICE = "orchestrator-gateway"
 _CONTEXT = ("traceparent", "tracestate")
-_LEFT = 499
 _FAILED = 500
 _OPERATIONS = {
     "/v1/completions": "text_completion",
@@ -58,7 +58,7 @@ class Tracing:
             try:
                 await app(scope, receive, answered)
             finally:
-                _describe(span, scope, answered.status or _LEFT)
+                _describe(span, scope, answered.status or CLIENT_LEFT)
                 span.end()
 
         return handle
@@ -120,6 +120,10 @@ def _describe(span: Span, scope: Scope, status: int) -> None:
     span.set_attribute("orchestrator.queue_seconds", tally.queued)
     if tally.key:
         span.set_attribute("orchestrator.key", tally.key)
+    _describe_answer(span, tally)
+
+
+def _describe_answer(span: Span, tally: Tally) -> None:
     if tally.revision is not None:
         span.set_attribute("gen_ai.response.model", tally.revision.model or tally.endpoint)
         span.set_attribute("orchestrator.revision", tally.revision.name)
@@ -127,6 +131,8 @@ def _describe(span: Span, scope: Scope, status: int) -> None:
     if tally.status:
         span.set_attribute("gen_ai.usage.input_tokens", tally.prompt_tokens)
         span.set_attribute("gen_ai.usage.output_tokens", tally.completion_tokens)
+    if tally.reasons:
+        span.set_attribute("gen_ai.response.finish_reasons", tuple(tally.reasons))
     if tally.first:
         span.set_attribute("gen_ai.response.time_to_first_chunk", tally.first - tally.began)
 

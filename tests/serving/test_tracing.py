@@ -45,7 +45,11 @@ class Receiver:
 
 def attributes(of: Span) -> dict[str, object]:
     named = ((one.key, one.value) for one in of.attributes)
-    return {key: getattr(value, value.WhichOneof("value")) for key, value in named}
+    told = {key: getattr(value, value.WhichOneof("value")) for key, value in named}
+    return {
+        key: [one.string_value for one in value.values] if hasattr(value, "values") else value
+        for key, value in told.items()
+    }
 
 
 @pytest.fixture
@@ -104,6 +108,7 @@ def test_a_stream_has_a_span_below_the_clients_with_its_tokens_and_times_and_no_
         "gen_ai.response.model": "echo",
         "gen_ai.usage.input_tokens": len(SECRET),
         "gen_ai.usage.output_tokens": len(SECRET),
+        "gen_ai.response.finish_reasons": ["stop"],
         "orchestrator.revision": "r1",
         "orchestrator.pool": "pool-r1",
     }
