@@ -28,7 +28,7 @@ class Gang:
             return model
         ids = None if self.device.type == "cpu" else [self.device]
         return DistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            model, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
 
     def without_sync(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
@@ -63,25 +63,15 @@ class Gang:
         """Return the texts of all workers by rank; every worker must call it."""
         if self.size == 1:
             return [text]
-        raw = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(self.device)
-        sizes = self.sum(
-            torch.zeros(self.size, dtype=torch.int64, device=self.device).index_fill(
-                0, torch.tensor(self.rank, device=self.device), len(raw)
-            )
-        )
-        table = torch.zeros(self.size, int(sizes.max()), dtype=torch.uint8, device=self.device)
-        table[self.rank, : len(raw)] = raw
-        rows = self.sum(table).cpu()
-        return [
-            bytes(row[:size].tolist()).decode()
-            for row, size in zip(rows, sizes.tolist(), strict=True)
-        ]
+        texts: list[str] = [""] * self.size
+        dist.all_gather_object(texts, text)  # on the host, where the gang has a backend for it
+        return texts
 
     def agree(self, step: int) -> int:
         """Return `step`, or fail where the workers don't all say the same."""
         if self.size == 1:
             return step
-        both = torch.tensor([step, -step], device=self.device)
+        both = torch.tensor([step, -step], dtype=torch.int64, device=self.device)
         dist.all_reduce(both, op=dist.ReduceOp.MAX)
         newest, oldest = int(both[0]), -int(both[1])
         if newest != oldest:

@@ -42,7 +42,7 @@ def open_gang(
         rendezvous: `HOST:PORT` at which rank 0 opens the gang's store.
         rank: Number of this worker.
         world_size: Number of workers.
-        backend: `torch.distributed` backend.
+        backend: `torch.distributed` backend, or one for each device (`cpu:gloo,npu:hccl`).
         cpu_threads: Threads that one operator on the CPU may use.
         setup_seconds: How long the others may take to come.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.control.chips import Chips, real_chip
-from orchestrator.control.context import AttemptContext, hardware_of, meta_of
+from orchestrator.control.context import AttemptContext, backends, hardware_of, meta_of
 from orchestrator.control.desk import CancelledError, Desk, DrainedError
 from orchestrator.control.evidence import describe
 from orchestrator.control.figures import results
@@ -174,7 +174,7 @@ class _Attempt:
         inputs = {name: self._desk.store.fetch(ref) for name, ref in request.inputs.items()}
         self._output = self._desk.store.scratch(request.key)
         self._context = AttemptContext(request, self._rank, inputs, self._output, self._desk)
-        with self._chip() as chip, self._gang(self._context.hardware.backend):
+        with self._chip() as chip, self._gang(backends(self._context.hardware)):
             self._context.chip = chip
             self._context.go_on()
             self._working = True

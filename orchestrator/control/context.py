@@ -48,6 +48,14 @@ def hardware_of(pool: Pool, needs: Needs) -> Hardware:
     )
 
 
+def backends(hardware: Hardware) -> str:
+    """Return the backends of a gang, as torch takes them: control traffic stays on the host."""
+    kind = hardware.device.partition(":")[0]
+    if kind == HOST_DEVICE:
+        return hardware.backend
+    return f"{HOST_DEVICE}:{HOST_BACKEND},{kind}:{hardware.backend}"
+
+
 class AttemptContext:
     """The context of one worker. Implements `orchestrator.job.JobContext`.
 

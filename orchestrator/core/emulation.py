@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isnan
+from types import MappingProxyType
 
 OWN = "own"  # the name that the chip itself has
 HOST_DEVICE = "cpu"  # of torch, for work on the host's cores
+# Backends that torch has itself, and the name that an emulated one goes by.
+STAND_INS: Mapping[str, str] = MappingProxyType({"nccl": "emulated_nccl"})
 
 
 class FaultType(StrEnum):
@@ -78,7 +82,8 @@ class Emulation:
         device: torch device of the work: `cpu`, or the chip's own name (also `own`), which is
             then a device made for the purpose. `cuda` can't be made: torch has it already.
         backend: Backend of collectives: `gloo`, or the chip's own name (also `own`), which is
-            then gloo by another name.
+            then gloo by another name that reduces the number types that the chip's own does.
+            For `nccl`, which torch has already, `own` is `emulated_nccl`.
         unsupported: Operators that the chip lacks (`aten::silu`); needs the chip's own device.
         on_host: Operators that its maker's software does on the host, with a warning; as above.
         faults: How the chips fail.

@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from orchestrator.core.emulation import HOST_DEVICE, OWN, Emulation
+from orchestrator.core.emulation import HOST_DEVICE, OWN, STAND_INS, Emulation
 
 Format = Literal["fp32", "bf16", "fp8", "fp8_ue8m0", "fp8_fnuz", "mxfp8", "hif8", "int8"]
+# Number types, as torch names them.
+NumberType = Literal[
+    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"
+]
 
 
 class Role(StrEnum):
@@ -33,6 +37,7 @@ class Accelerator:
         vendor: The maker. Several makers share a torch device: never infer one from the other.
         device: torch device type (`cuda`, `npu`, `mlu`, ...; `cpu` for a host without a chip).
         backend: `torch.distributed` backend for collectives (`nccl`, `hccl`, ..., `gloo`).
+        reduces: Number types that its reductions take; none where that is not published.
         resource: Ray resource that counts the chips; `None` for a host without one.
         visible_devices: Environment variable that limits a process to some chips.
         torch_package: Package that adds the torch device, where it isn't built in.
@@ -55,6 +60,7 @@ class Accelerator:
     vendor: str
     device: str
     backend: str
+    reduces: tuple[NumberType, ...] = ()
     resource: str | None = None
     visible_devices: str | None = None
     torch_package: str | None = None
@@ -156,7 +162,10 @@ class Pool:
     def backend(self) -> str:
         """Backend for collectives that work on this pool really uses."""
         asked = self.emulation.backend if self.emulation else OWN
-        return self.accelerator.backend if asked == OWN else asked
+        if asked != OWN:
+            return asked
+        own = self.accelerator.backend
+        return STAND_INS.get(own, own) if self.emulation else own
 
     @property
     def selector(self) -> dict[str, str]:

@@ -52,7 +52,7 @@ def provide(pool: Pool, needs: Needs) -> None:
     if pool.backend != HOST_BACKEND:
         from orchestrator.emulation import groups
 
-        groups.register(pool.backend, (HOST_DEVICE, pool.device))
+        groups.register(pool.backend, (HOST_DEVICE, pool.device), pool.accelerator)
 
 
 @contextmanager

@@ -1,19 +1,23 @@
 """The chip's own backend for collectives, by its own name: gloo does the work on host memory.
 
 `init_process_group("hccl")` takes the way that it takes with the maker's package. Every
-collective asks first whether a fault is due.
+collective asks first whether a fault is due, and a reduction refuses the number types that the
+maker's own refuses (the chip's `reduces`), in the maker's words (`reductions.yaml`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+import torch
 from torch import distributed as dist
 
+from orchestrator.core.hardware import Accelerator
 from orchestrator.emulation.hooks import hooks
+from orchestrator.emulation.reductions import Reductions
 from orchestrator.emulation.tensor import unwrap
 
 Value: TypeAlias = Any  # what collectives take: tensors, lists of them, options
@@ -45,13 +49,19 @@ _COLLECTIVES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_registered: set[str] = set()
+# Those that add numbers up, by the names of gloo.
+_REDUCTIONS = frozenset(
+    {"allreduce", "allreduce_coalesced", "reduce", "reduce_scatter", "_reduce_scatter_base"}
+)
+
+_registered: dict[str, Reductions] = {}
 
 
-def register(name: str, devices: Sequence[str]) -> None:
+def register(name: str, devices: Sequence[str], chip: Accelerator) -> None:
     """Let `init_process_group(name)` open an emulated group for tensors of `devices`."""
-    if name not in _registered:
-        _registered.add(name)
+    known = name in _registered
+    _registered[name] = Reductions(chip.backend, frozenset(chip.reduces))
+    if not known:
         on = list(dict.fromkeys(devices))
         dist.Backend.register_backend(name, _maker(name), devices=on)
 
@@ -60,7 +70,8 @@ def _maker(name: str) -> Callable[[Value, int, int, timedelta], EmulatedGroup]:
     def make(store: Value, rank: int, size: int, timeout: timedelta) -> EmulatedGroup:
         if hooks.collective is not None:
             hooks.collective()
-        return EmulatedGroup(name, dist.ProcessGroupGloo(store, rank, size, timeout))
+        inner = dist.ProcessGroupGloo(store, rank, size, timeout)
+        return EmulatedGroup(name, inner, _registered[name])
 
     return make
 
@@ -99,11 +110,12 @@ class EmulatedWork(dist.Work):
 class EmulatedGroup(dist.ProcessGroup):
     """A process group of an emulated chip. Its collectives are set below, all of one form."""
 
-    def __init__(self, name: str, inner: Value) -> None:
+    def __init__(self, name: str, inner: Value, reductions: Reductions) -> None:
         """Do over `inner` what is asked of `name`."""
         super().__init__(inner.rank(), inner.size())  # type: ignore[call-arg] # typed for C++ groups alone
         self._name = name
         self._inner = inner
+        self._reductions = reductions
         self._title = ""
 
     def getBackendName(self) -> str:  # noqa: N802 - torch's own name for it
@@ -125,10 +137,21 @@ class EmulatedGroup(dist.ProcessGroup):
 
     def do(self, collective: str, args: Sequence[Value], named: Mapping[str, Value]) -> dist.Work:
         """Begin a collective, if it does not fail."""
+        if collective in _REDUCTIONS:
+            for tensor in _tensors(args):
+                self._reductions.check(str(tensor.dtype).removeprefix("torch."))
         if hooks.collective is not None:
             hooks.collective()
         work = getattr(self._inner, collective)(*map(unwrap, args), **named)
         return EmulatedWork(work, args[0] if args else [])
+
+
+def _tensors(value: Value) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
 
 
 def _collective(name: str) -> Callable[..., dist.Work]:

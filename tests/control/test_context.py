@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.context import hardware_of, numbers
+from orchestrator.control.context import backends, hardware_of, numbers
 from orchestrator.core.artifact import FileEntry
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import JobError
@@ -20,23 +20,23 @@ from tests.control.conftest import CHIP, Bench
 
 
 @pytest.mark.parametrize(
-    ("device", "emulated", "devices", "expected"),
+    ("device", "emulation", "devices", "expected"),
     [
-        ("cuda", False, 1, ("cuda:0", "nccl")),
-        ("npu", False, 8, ("npu:0", "nccl")),
-        ("cuda", False, 0, ("cpu", "gloo")),
-        ("cuda", True, 1, ("cpu", "gloo")),
-        ("cpu", False, 1, ("cpu", "nccl")),
+        ("cuda", None, 1, ("cuda:0", "nccl", "cpu:gloo,cuda:nccl")),
+        ("npu", None, 8, ("npu:0", "nccl", "cpu:gloo,npu:nccl")),
+        ("cuda", None, 0, ("cpu", "gloo", "gloo")),
+        ("cuda", Emulation(), 1, ("cpu", "gloo", "gloo")),
+        ("cuda", Emulation(backend="own"), 1, ("cpu", "emulated_nccl", "emulated_nccl")),
+        ("cpu", None, 1, ("cpu", "nccl", "nccl")),
     ],
 )
 def test_a_worker_has_the_device_and_backend_that_it_really_uses(
-    *, device: str, emulated: bool, devices: int, expected: tuple[str, str]
+    device: str, emulation: Emulation | None, devices: int, expected: tuple[str, ...]
 ) -> None:
-    emulation = Emulation() if emulated else None
     pool = Pool(name="p", accelerator=replace(CHIP, device=device), emulation=emulation)
     hardware = hardware_of(pool, Needs(devices=devices))
-    assert (hardware.device, hardware.backend) == expected
-    assert hardware.emulated is emulated
+    assert (hardware.device, hardware.backend, backends(hardware)) == expected
+    assert hardware.emulated is (emulation is not None)
     assert (hardware.vendor, hardware.memory_gb) == ("NVIDIA", 80.0)
 
 

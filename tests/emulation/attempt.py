@@ -21,7 +21,13 @@ from orchestrator.messages import AttemptRequest, Failed, Points
 from tests.adapters.test_torch_gang import free_address
 
 ROOT = Path(__file__).parents[2]
-CHIP = Accelerator(name="Ascend 910C", vendor="huawei", device="npu", backend="hccl")
+CHIP = Accelerator(
+    name="Ascend 910C",
+    vendor="huawei",
+    device="npu",
+    backend="hccl",
+    reduces=("int8", "int16", "int32", "int64", "float16", "bfloat16", "float32"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ def asked(
     folder: Path, data: Path, emulation: dict[str, Any], params: dict[str, Any], **gang: Any
 ) -> dict[str, Any]:
     """Return what a worker is told: to train on an emulated Ascend pool."""
-    alone = {"workers": 1, "rank": 0, "rendezvous": None}
+    alone = {"workers": 1, "rank": 0, "rendezvous": None, "job": "jobs.pretraining.pretrain"}
     what = {"emulation": emulation, "params": params, **alone, **gang}
     return {"folder": str(folder), "data": str(data), **what}
 
@@ -48,10 +54,10 @@ def told(found: dict[str, Any]) -> Told:
 
 
 def gang(
-    folder: Path, data: Path, emulation: dict[str, Any], params: dict[str, Any]
+    folder: Path, data: Path, emulation: dict[str, Any], params: dict[str, Any], **job: str
 ) -> list[Told]:
-    """Train with two processes; return what each answered."""
-    common = {"workers": 2, "rendezvous": free_address()}
+    """Train with two processes, or do another `job`; return what each answered."""
+    common = {"workers": 2, "rendezvous": free_address(), **job}
     words = [
         json.dumps(asked(folder, data, emulation, params, **common, rank=rank))
         for rank in range(2)
@@ -91,7 +97,7 @@ def _request(what: dict[str, Any]) -> AttemptRequest:
         stage="pretrain",
         attempt=1,
         epoch=1,
-        job="jobs.pretraining.pretrain",
+        job=what["job"],
         params=what["params"],
         packages=("jobs",),
         code=(),

@@ -10,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
+
+from orchestrator.emulation.reductions import refusals
 from tests.adapters.test_torch_gang import free_address
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +63,34 @@ def lost(rank: int, dist: Any, torch: Any) -> dict[str, Any]:
     return {}
 
 
-def main(rank: int, address: str, what: Callable[..., dict[str, Any]]) -> None:
-    """Be one of the two processes."""
+TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64")
+TYPES += ("float16", "bfloat16", "float32", "float64", "complex64")
+
+
+def reductions(rank: int, dist: Any, torch: Any) -> dict[str, Any]:
+    """Return what each kind of reduction says of each type; empty where it works."""
+    told: dict[str, Any] = {}
+    for name in TYPES:
+        ones = torch.ones(2, dtype=getattr(torch, name))
+        halves = (ones[:1].clone(), ones.clone())
+        kinds: dict[str, Callable[[], Any]] = {
+            "all_reduce": lambda given=ones: dist.all_reduce(given),
+            "reduce": lambda given=ones: dist.reduce(given, dst=0),
+            "reduce_scatter": lambda given=halves: dist.reduce_scatter_tensor(*given),
+        }
+        for kind, act in kinds.items():
+            try:
+                act()
+            except (RuntimeError, TypeError) as error:
+                if "Invalid scalar type" not in str(error):  # gloo's own, of int16
+                    told[f"{kind} {name}"] = f"{type(error).__name__}: {error}"
+    ones = torch.ones(2, dtype=torch.uint8)
+    dist.all_gather([ones.clone(), ones.clone()], ones)  # adds nothing up, and takes all
+    return told
+
+
+def main(rank: int, address: str, what: Callable[..., dict[str, Any]], asked: str) -> None:
+    """Be one of the two processes, over the backend of `asked` (`hccl=int8,int16`)."""
     import torch
     from torch import distributed as dist
 
@@ -70,18 +100,20 @@ def main(rank: int, address: str, what: Callable[..., dict[str, Any]]) -> None:
     from orchestrator.emulation import provide
     from tests.build import accelerator, pool
 
-    chip = accelerator(device="npu", backend="hccl")
-    on = pool("ascend", chip=chip, emulation=Emulation(backend="hccl"))
+    backend, _, types = asked.partition("=")
+    reduces = tuple(filter(None, types.split(",")))
+    chip = accelerator(device="npu", backend=backend, reduces=reduces)
+    on = pool("ascend", chip=chip, emulation=Emulation(backend="own"))
     provide(on, Needs(workers=2))
     with open_gang(address, rank, 2, on.backend):
         print(json.dumps(what(rank, dist, torch)))
 
 
-def two(what: str) -> list[dict[str, Any]]:
+def two(what: str, over: str = "hccl") -> list[dict[str, Any]]:
     address = free_address()
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.emulation.test_groups", str(rank), address, what],
+            [sys.executable, "-m", "tests.emulation.test_groups", str(rank), address, what, over],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -108,5 +140,48 @@ def test_a_lost_collective_ends_in_the_timeout_of_the_chip_and_breaks_the_other_
     assert "closed" in one["error"].lower()
 
 
+BYTES = "RuntimeError: HCCL AllReduce & Reduce: Unsupported data type at::kByte/at::kBool"
+REFUSED = {
+    "ascend_910c": {
+        "bool": BYTES,
+        "uint8": BYTES,
+        "float64": "RuntimeError: HCCL AllReduce & Reduce: Unsupported data type at::kDouble",
+        "complex64": "RuntimeError: Unsupported data type for HCCL process group",
+    },
+    "h100": {
+        "int16": "TypeError: Input tensor data type is not supported for NCCL process group: "
+        "Short",
+    },
+    "s5000": {
+        "int16": "RuntimeError: Input tensor data type in not supported for MCCL process group: "
+        "Short",
+    },
+    "mlu590": {"int16": "RuntimeError: Unsupported data type for CNCL process group"},
+}
+
+
+@pytest.mark.parametrize("chip", REFUSED)
+def test_a_reduction_refuses_what_the_makers_own_refuses_in_its_words(chip: str) -> None:
+    facts = yaml.safe_load((ROOT / "conf" / "accelerator" / f"{chip}.yaml").read_text())
+    one, other = two("reductions", f"{facts['backend']}={','.join(facts['reduces'])}")
+    assert one == other
+    # torch makes numbers of complex ones itself, for an all-reduce
+    expected = REFUSED[chip]
+    assert {key: text for key, text in one.items() if "complex64" not in key} == {
+        f"{kind} {name}": text
+        for name, text in expected.items()
+        for kind in ("all_reduce", "reduce", "reduce_scatter")
+        if name != "complex64"
+    }
+
+
+def test_all_makers_whose_types_are_known_have_their_own_words() -> None:
+    chips = [yaml.safe_load(p.read_text()) for p in (ROOT / "conf/accelerator").glob("*.yaml")]
+    assert all(chip["source"].count("reductions: ") == ("reduces" in chip) for chip in chips)
+    assert {chip["backend"] for chip in chips if chip.get("reduces")} == refusals().keys()
+    assert all(refusal.source for refusal in refusals().values())
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], {"collectives": collectives, "lost": lost}[sys.argv[3]])
+    kinds = {"collectives": collectives, "lost": lost, "reductions": reductions}
+    main(int(sys.argv[1]), sys.argv[2], kinds[sys.argv[3]], sys.argv[4])

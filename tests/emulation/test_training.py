@@ -11,7 +11,7 @@ from jobs.pretraining import pretrain
 from tests.emulation.attempt import asked, gang, run, told
 from tests.emulation.interpreter import Interpreter
 from tests.jobs.local_context import LocalContext
-from tests.jobs.recipes import SHORT
+from tests.jobs.recipes import SHORT, SMALL
 
 pytestmark = pytest.mark.timeout(300)  # imports, mostly, which a busy machine stretches
 QUICK = {**SHORT, "steps": 12, "validate_every": 0, "checkpoint_every": 4}
@@ -66,13 +66,22 @@ def test_a_gang_trains_on_the_device_over_the_chips_own_backend_until_that_break
     emulation = {"device": "npu", "backend": "hccl", "faults": [TIMEOUT]}
     first, second = gang(tmp_path, sums, emulation, QUICK)
     assert second.failure is not None
-    assert second.failure["step"] == 9
+    assert second.failure["step"] == 9, second.failure["detail"]
     assert second.failure["kind"] == "interconnect"
     assert "EI0002: " in second.failure["detail"]
     assert "in do" in second.failure["detail"]  # out of a collective, and not of the context
     assert first.failure is not None  # the other side of the link is gone
     assert sorted(first.losses) == list(range(1, 10))
     assert list(first.losses.values()) == pytest.approx(on_cpu[:9], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_gang_qualifies_over_a_backend_that_reduces_no_bytes(tmp_path: Path, sums: Path) -> None:
+    what = {"model": SMALL, "steps": 2, "soak_seconds": 0.1, "quick": True}
+    emulation = {"device": "npu", "backend": "hccl"}
+    job = "jobs.qualification.gang.qualify_gang"
+    told = gang(tmp_path, sums, emulation, what, job=job)
+    assert [one.failure for one in told] == [None, None]
 
 
 def test_a_poisoned_step_makes_the_next_loss_no_number(tmp_path: Path, sums: Path) -> None:

@@ -40,7 +40,10 @@ def train_gang(folder: Path, data: Path, *, size: int, **changes: Any) -> dict[s
     spec |= {"params": {**SHORT, **changes}}  # type: ignore[dict-item]
     workers = [
         subprocess.Popen(
-            [sys.executable, local_context.__file__, json.dumps({**spec, "rank": rank})],
+            [
+                *(sys.executable, "-W", "error::FutureWarning"),
+                *(local_context.__file__, json.dumps({**spec, "rank": rank})),
+            ],
             cwd=ROOT,
             env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,

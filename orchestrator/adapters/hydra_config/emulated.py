@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from orchestrator.core.emulation import HOST_DEVICE, OWN, Emulation, FaultType
+from orchestrator.core.emulation import HOST_DEVICE, OWN, STAND_INS, Emulation, FaultType
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec import Json
@@ -14,7 +14,7 @@ from orchestrator.emulation.catalogue import catalogue
 _OPERATOR = re.compile(r"\w+::\w+(\.\w+)?")
 _PLAIN = Emulation()
 # Names that torch gives to devices and backends of its own: no other can have them.
-_TAKEN = {"device": frozenset({"cuda"}), "backend": frozenset({"nccl"})}
+_TAKEN = {"device": frozenset({"cuda"}), "backend": frozenset(STAND_INS)}
 _RAISED = frozenset({FaultType.RAISE.value, FaultType.DROP.value})
 _TOLD = _RAISED | {FaultType.PRINT.value}
 _MAY_TELL = frozenset({FaultType.ABORT.value, FaultType.EXIT.value})
@@ -44,8 +44,9 @@ def _name_problems(
     if asked not in {OWN, own}:
         hint = f"set {plain!r}, or {shown(own)}, which is the chip's"
         yield Problem(f"{path}.{what}", f"{shown(asked)} is not the {what} of this chip", hint)
-    elif own in _TAKEN[what]:
-        hint = f"set {plain!r}: the faults come all the same"
+    elif own in _TAKEN[what] and (what == "device" or asked != OWN):
+        other = f", or {OWN!r} for one that stands in for it" if what == "backend" else ""
+        hint = f"set {plain!r}: the faults come all the same{other}"
         said = f"torch has a {what} {own!r} of its own, so it can't be emulated"
         yield Problem(f"{path}.{what}", said, hint)
 
