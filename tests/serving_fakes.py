@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.endpoints import Deployment, EndpointEvent, EndpointLife, follow
@@ -116,6 +116,7 @@ class MemoryEndpoints:
         self.key_reads = 0
         self.wrong: dict[tuple[str, int], str] = {}
         self.leases: dict[str, str] = {}
+        self.now: Callable[[], float] = lambda: 0.0
 
     def endpoint(self, name: str) -> EndpointLife:
         return self.lives.get(name, EndpointLife(name=name))
@@ -150,11 +151,11 @@ class MemoryEndpoints:
     def troubles(self) -> Mapping[tuple[str, int], str]:
         return dict(self.wrong)
 
-    def note_asked(self, endpoint: str, at: float) -> None:
-        self.last[endpoint] = at
+    def note_asked(self, endpoint: str) -> None:
+        self.last[endpoint] = self.now()
 
     def asked(self) -> Mapping[str, float]:
-        return dict(self.last)
+        return {endpoint: self.now() - at for endpoint, at in self.last.items()}
 
     def add_key(self, key: ApiKey) -> None:
         first = not self.keys

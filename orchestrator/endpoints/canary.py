@@ -78,15 +78,17 @@ class Canary:
     def compare(self, rules: Rollout) -> str:
         """Return why the new revision must not get any traffic, or nothing.
 
+        What the old one does not answer, as when its replicas have died, is compared with nothing.
+
         Raises:
-            ServingError: A revision has no replica.
+            ServingError: The new revision has no replica.
         """
         probes = self._questions(rules)
         old = None if self.alone or self._old is None else self._old.deployment
         ours = self._answers(self._new, probes)
         theirs = self._answers(old, probes) if old else ours
-        answered = [n for n, answer in enumerate(theirs) if answer.good]
-        self._probes = tuple(probes[n] for n in answered)
+        told = theirs if any(answer.good for answer in theirs) else ours
+        self._probes = tuple(p for p, answer in zip(probes, told, strict=True) if answer.good)
         if not any(answer.good for answer in ours):
             return f"it answers none of {len(ours)} probes: {_said(ours[0])}"
         failing = _failing(probes, theirs, ours)
@@ -196,6 +198,8 @@ class Canary:
 
     def _answers(self, revision: Deployment, probes: Sequence[Probe]) -> Answers:
         urls = self._urls(revision)
+        if not urls and revision is not self._new:
+            return [Answer(0, 0.0)] * len(probes)
         if not urls:
             raise ServingError(f"{revision.application} has no replica that answers")
         return [self._traffic.ask(urls[0], revision.token, probe) for probe in probes]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionState
-from orchestrator.core.errors import ServingError
+from orchestrator.core.errors import ConflictError, ServingError
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.ports import Clock, EndpointStore, Traffic
 
@@ -49,6 +49,7 @@ class Overflow:
         self._crowded: dict[str, float] = {}
         self._tries: dict[str, _Tries] = {}
         self._needed: dict[str, tuple[float, float]] = {}  # requests so far, and since when
+        self._began: dict[str, float] = {}  # when a helper was first seen
 
     def reconcile(self) -> None:
         """Look once. A gateway that does not answer changes nothing.
@@ -66,7 +67,7 @@ class Overflow:
                     self._use(life, made, helper)
                 elif len(life.live) == 1:
                     self._ask(life, made)
-            except ServingError:
+            except (ServingError, ConflictError):
                 continue
 
     def _ask(self, life: EndpointLife, made: Deployment) -> None:
@@ -90,12 +91,15 @@ class Overflow:
         """Keep a helper while it is of use."""
         theirs = helper.deployment
         assert theirs is not None, "only ours help"  # noqa: S101
+        now = self._clock.monotonic()
+        began = self._began.setdefault(theirs.application, now)
         if helper.state is not RevisionState.READY:
+            if now - began >= theirs.endpoint.ready + SECONDS_BETWEEN_TRIES:
+                self._retire(life, helper, "it has not become ready")
             return
         if life.helped_by(helper.number) not in (None, made.revision):
             self._retire(life, helper, f"{made.application} leads now")
             return
-        now = self._clock.monotonic()
         figures: Mapping[str, float] = {
             name: one.requests for name, one in self._traffic.figures(life.name).items()
         }
@@ -109,8 +113,10 @@ class Overflow:
     def _retire(self, life: EndpointLife, helper: Revision, reason: str) -> None:
         self._tell(f"{life.name}.{helper.name} helps no more: {reason}")
         self._tries.pop(life.name, None)
-        self._needed.pop(f"{life.name}.{helper.name}", None)
-        self._revisions.retire_number(life.name, helper.number, reason)
+        if helper.deployment is not None:
+            self._needed.pop(helper.deployment.application, None)
+            self._began.pop(helper.deployment.application, None)
+        self._revisions.retire_unused(life.name, helper.number, reason)
 
 
 def _helper(life: EndpointLife) -> Revision | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.core.endpoints import (
     Deployment,
@@ -21,6 +22,7 @@ from orchestrator.core.endpoints import (
     Revision,
     RevisionState,
 )
+from orchestrator.core.errors import ServingError
 from orchestrator.endpoints.updates import Updates
 from orchestrator.messages import Failed, PoolState, RevisionStatus, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Replicas
@@ -76,6 +78,8 @@ class Reconciler:
         self._restoring: dict[str, Deployment] = {}
         self._troubles: dict[str, _Trouble] = {}
         self._kept: float | None = None
+        self._faults: list[ServingError] = []
+        self._traffic: dict[str, tuple[int, float]] = {}  # moves so far, and when the last was
         self._cluster = ""
         self._updates = Updates(self._replicas, self._clock, tell)
         self.leads = False
@@ -83,10 +87,11 @@ class Reconciler:
     def reconcile(self) -> bool:
         """Look once; return whether there is any endpoint to keep, or was a moment ago.
 
-        While another holds the lease nothing is done, and who asks may not end what serves.
+        While another holds the lease nothing is done, and who asks may not end what serves. What
+        can't be done for one endpoint is left for the next look, and keeps nothing from others.
 
         Raises:
-            ServingError: The cluster does not answer.
+            ServingError: The cluster does not answer, or not for some endpoint.
             StoreError: The database does not answer.
         """
         cluster = self._replicas.cluster()
@@ -94,25 +99,44 @@ class Reconciler:
             return True
         self._cluster = cluster
         lives = self._store.endpoints()
-        live = self._replicas.live()
-        noted = self._store.replicas()
+        self._faults = []
+        self._each(lives, self._replicas.live(), self._store.replicas())
+        if self._faults:
+            raise self._faults[0]
+        now = self._clock.monotonic()
+        if self._ours(lives):
+            self._kept = now
+        return not self.leads or (self._kept is not None and now - self._kept < SECONDS_OF_REST)
+
+    def _each(self, lives: Mapping[str, EndpointLife], live: Live, noted: Noted) -> None:
         idle = self._idle(lives)
         awake = {name: life for name, life in lives.items() if name not in idle}
         wanted = {r.deployment.application: r for r in self._ours(awake) if r.deployment}
         for name, revision in wanted.items():
-            self._keep(name, revision, live.get(name), noted)
-        for name in (live.keys() & self._retired(lives)) - wanted.keys():
-            self._tell(f"{name} is retired: removed")
-            self._replicas.delete(name)
+            self._apart(partial(self._keep, name, revision, live.get(name), noted))
+        retired = self._retired(lives)
+        for name in (live.keys() & retired.keys()) - wanted.keys():
+            self._apart(partial(self._remove, name))
+        for place in noted.keys() & retired.values():
+            self._apart(partial(self._store.note_replicas, *place, ()))
         for life in idle.values():
-            self._scale_to_zero(life, live, noted)
-        self._follow()
+            self._apart(partial(self._scale_to_zero, life, live, noted))
+        self._apart(self._follow)
         for life in awake.values():
-            self._watch(life, live)
-        now = self._clock.monotonic()
-        if self._ours(lives):
-            self._kept = now
-        return self._kept is not None and now - self._kept < SECONDS_OF_REST
+            self._apart(partial(self._watch, life, live))
+
+    def _apart(self, act: Callable[[], None]) -> None:
+        """Act for one endpoint, unless the lease was lost meanwhile: a look may take long."""
+        if not self.leads or not self._holds(self._cluster):
+            return
+        try:
+            act()
+        except ServingError as error:
+            self._faults.append(error)
+
+    def _remove(self, name: str) -> None:
+        self._tell(f"{name} is retired: removed")
+        self._replicas.delete(name)
 
     def move_failed(self, endpoint: str) -> None:
         """Take notice that an endpoint could not be moved: the next pool is tried soon."""
@@ -142,11 +166,11 @@ class Reconciler:
     def _ours(self, lives: Mapping[str, EndpointLife]) -> list[Revision]:
         return [r for life in lives.values() for r in life.live if self._is_ours(r)]
 
-    def _retired(self, lives: Mapping[str, EndpointLife]) -> set[str]:
-        """Return the names of the retired revisions of ours, never those of somebody else."""
+    def _retired(self, lives: Mapping[str, EndpointLife]) -> dict[str, tuple[str, int]]:
+        """Return the retired revisions of ours by name, never those of somebody else."""
         revisions = (revision for life in lives.values() for revision in life.revisions.values())
         return {
-            revision.deployment.application
+            revision.deployment.application: (revision.deployment.endpoint.name, revision.number)
             for revision in revisions
             if revision.deployment
             and revision.state is RevisionState.RETIRED
@@ -227,14 +251,27 @@ class Reconciler:
     # --- idle endpoints ------------------------------------------------------------------------
 
     def _idle(self, lives: Mapping[str, EndpointLife]) -> dict[str, EndpointLife]:
-        asked, now = self._store.asked(), self._clock.now()
+        asked = self._store.asked()
         return {
             name: life
             for name, life in lives.items()
             if self._is_ours(life.leading)
-            and _is_idle(life, asked.get(name, 0.0), now)
+            and _is_idle(life, min(asked.get(name, math.inf), self._quiet(life)))
             and not self._is_starting(life)
         }
+
+    def _quiet(self, life: EndpointLife) -> float:
+        """Return for how many seconds its traffic has not been moved, by this process's clock.
+
+        A move that was there before this process is as old as the clocks of both say.
+        """
+        now, count = self._clock.monotonic(), len(life.moves)
+        known = self._traffic.get(life.name)
+        if known is None or known[0] != count:
+            first = known is None and life.moves
+            age = max(self._clock.now() - life.moves[-1].at, 0.0) if first else 0.0
+            known = self._traffic[life.name] = count, now - age
+        return now - known[1]
 
     def _is_starting(self, life: EndpointLife) -> bool:
         """Whether it is being deployed at this moment; that is not broken off."""
@@ -294,13 +331,12 @@ def _refuges(life: EndpointLife, deployment: Deployment) -> tuple[str, ...]:
     return tuple(pool for pool in pools if pool != deployment.pool.name)
 
 
-def _is_idle(life: EndpointLife, asked: float, now: float) -> bool:
-    """Return whether nobody has asked for so long that the replicas are to end.
+def _is_idle(life: EndpointLife, quiet: float) -> bool:
+    """Return whether nobody has asked for so long, `quiet` seconds, that the replicas are to end.
 
-    `asked` is when somebody last did, `now` the time, in seconds since the epoch. While there is
-    more than one revision the traffic is on its way to another, and none of them is idle.
+    While there is more than one revision the traffic is on its way to another, and none is idle.
     """
     deployment = life.leading.deployment if life.leading else None
     if deployment is None or deployment.endpoint.idle is None or len(life.live) > 1:
         return False
-    return now - max(asked, life.moves[-1].at) >= deployment.endpoint.idle
+    return quiet >= deployment.endpoint.idle

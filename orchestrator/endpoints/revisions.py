@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 from orchestrator.core.endpoints import (
     WHOLE,
@@ -16,11 +17,13 @@ from orchestrator.core.endpoints import (
     SharesMoved,
     TrafficEvent,
 )
-from orchestrator.core.errors import ConflictError, ServingError, TransitionError
+from orchestrator.core.errors import ConflictError, ServingError, StoreError, TransitionError
 from orchestrator.core.rollout import shares
 from orchestrator.ports import Clock, EndpointStore, Replicas
 
 TRIES = 5
+LEAST_PAUSE, TRIES_TO_INSIST = 0.5, 7  # seconds, doubled each time
+T = TypeVar("T")
 
 
 class Revisions:
@@ -36,20 +39,27 @@ class Revisions:
         return self._store.endpoint(name)
 
     def present(self, name: str) -> EndpointLife:
-        """Return the endpoint; revisions whose replicas went with their cluster are retired."""
+        """Return the endpoint; revisions whose replicas went with their cluster are retired.
+
+        One that rests when nobody asks has none by that, and one that starts has none yet.
+        """
         _until_nobody_else(partial(self._retire_gone, name))
         return self.life(name)
 
     def _retire_gone(self, name: str) -> None:
         life = self.life(name)
         live = self._replicas.live()
-        gone = [
+        there = [
             revision
             for revision in life.live
-            if (one := revision.deployment) and self.here(one) and one.application not in live
+            if (one := revision.deployment) is None
+            or not self.here(one)
+            or one.application in live
+            or one.endpoint.idle is not None
         ]
-        if len(gone) == len(life.live):
-            end(self._store, life, "its cluster is gone", self._clock.now())
+        ready = any(revision.state is RevisionState.READY for revision in life.live)
+        if ready and not there:
+            _end(self._store, life, "its cluster is gone", self._clock.now())
 
     def commit(self, life: EndpointLife, *events: EndpointEvent) -> None:
         """Commit what happens to the endpoint after `life`, or after what others did meanwhile.
@@ -88,12 +98,12 @@ class Revisions:
         return deployment.cluster in {"", self._replicas.cluster()}
 
     def unfinished(self, key: str) -> Iterator[Deployment]:
-        """Yield the revisions that attempt `key` deployed, and that do not lead."""
+        """Yield the revisions that attempt `key` deployed, and that have not taken over."""
         for life in self._store.endpoints().values():
             for revision in life.live:
                 deployment = revision.deployment
                 ours = deployment is not None and deployment.key == key
-                if deployment is not None and ours and revision is not life.leading:
+                if deployment is not None and ours and life.shares.get(revision.number) != WHOLE:
                     yield deployment
 
     def retire(self, deployment: Deployment, reason: str) -> None:
@@ -103,29 +113,59 @@ class Revisions:
         """
         name, number = deployment.endpoint.name, deployment.revision
         _until_nobody_else(partial(self._take_out, name, number, reason))
-        self._store.note_replicas(name, number, ())
+        self._remove(deployment)
+
+    def _remove(self, deployment: Deployment) -> None:
+        self._store.note_replicas(deployment.endpoint.name, deployment.revision, ())
         with suppress(ServingError):  # what is not there needs no removing
             if self.here(deployment):
                 self._replicas.delete(deployment.application)
 
-    def _take_out(self, name: str, number: int, reason: str) -> None:
+    def _take_out(self, name: str, number: int, reason: str, *, unused: bool = False) -> None:
         life = self.life(name)
         found = life.revisions.get(number)
+        if unused and life.shares.get(number):
+            raise ConflictError(f"{name}.r{number} takes traffic: somebody has moved it there")
         if found is not None and found.state is not RevisionState.RETIRED:
-            self.commit(life, RevisionRetired(number, reason))
+            self._store.follow(life, [RevisionRetired(number, reason)], self._clock.now())
 
-    def retire_number(self, name: str, number: int, reason: str) -> None:
-        """Retire revision `number`, wherever it runs."""
+    def retire_unused(self, name: str, number: int, reason: str) -> None:
+        """Retire revision `number`, wherever it runs.
+
+        Raises:
+            ConflictError: It takes traffic by now, and stays.
+        """
+        _until_nobody_else(partial(self._take_out, name, number, reason, unused=True))
         found = self.life(name).revisions[number]
         if found.deployment is not None:
-            self.retire(found.deployment, reason)
-        else:
-            _until_nobody_else(partial(self._take_out, name, number, reason))
+            self._remove(found.deployment)
 
-    def take_back(self, deployment: Deployment, old: Mapping[int, int], reason: str) -> None:
-        """Give its traffic to who of `old` is there, else to the others; retire `deployment`."""
+    def take_back(self, deployment: Deployment, old: Mapping[int, int], reason: str) -> bool:
+        """Give its traffic to who of `old` is there, else to the others; retire `deployment`.
+
+        Return whether it is retired: one that has taken over from `old` stays while nobody else
+        is ready.
+        """
         _until_nobody_else(partial(self._move_back, deployment, old, reason))
+        if old and self.life(deployment.endpoint.name).shares.get(deployment.revision):
+            return False
         self.retire(deployment, reason)
+        return True
+
+    def insist(self, act: Callable[[], T]) -> T:
+        """Act, again and again while the store is away: nobody else will.
+
+        Raises:
+            StoreError: It is away for longer than half a minute.
+        """
+        pause = LEAST_PAUSE
+        for _ in range(TRIES_TO_INSIST - 1):
+            try:
+                return act()
+            except StoreError:
+                self._clock.sleep(pause)
+                pause *= 2.0
+        return act()
 
     def _move_back(self, deployment: Deployment, old: Mapping[int, int], reason: str) -> None:
         life, number = self.life(deployment.endpoint.name), deployment.revision
@@ -156,7 +196,15 @@ def end(store: EndpointStore, life: EndpointLife, reason: str, at: float) -> Non
     """Retire all live revisions: first those without traffic, then the one with all of it.
 
     Their replicas are no concern of this: the reconciler removes them, where the cluster is there.
+
+    Raises:
+        ConflictError: Somebody else changes the endpoint again and again.
     """
+    name = life.name
+    _until_nobody_else(lambda: _end(store, store.endpoint(name), reason, at))
+
+
+def _end(store: EndpointStore, life: EndpointLife, reason: str, at: float) -> None:
     if len(life.shares) > 1 and life.leading is not None:
         store.follow(life, [SharesMoved({life.leading.number: WHOLE}, reason)], at)
         life = store.endpoint(life.name)

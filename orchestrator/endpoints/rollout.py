@@ -7,14 +7,15 @@ clock ends a step; while the store is away all stays where it is, and is tried a
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 from orchestrator.core.endpoints import (
     WHOLE,
     Deployment,
+    EndpointLife,
     OverflowSet,
     RevisionAdded,
     RevisionReady,
@@ -27,6 +28,7 @@ from orchestrator.core.errors import ConflictError, OrchestratorError, ServingEr
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.rollout import Standing, Verdict, shares
 from orchestrator.endpoints.canary import SECONDS_BETWEEN_LOOKS, Canary
+from orchestrator.endpoints.progress import Progress, Target
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Replicas, Traffic
@@ -36,50 +38,10 @@ READY = "it is ready, and gets traffic when somebody moves it"
 SECONDS_OF_DOUBT = 600.0  # without a verdict, until the old revision has it all again
 SECONDS_OF_GRACE = 2.0  # until every gateway has seen that a revision gets no traffic any more
 LEAST_PAUSE, MOST_PAUSE = 0.5, 15.0  # seconds, while the store is away
-TRIES_OF_A_CANCEL = 7  # over half a minute
 
 
 class _BackError(Exception):
     """The rollout ends here, and the old revision keeps the traffic; the text says why."""
-
-
-@dataclass(slots=True)
-class _Rollout:
-    """A revision on its way; `step` counts its steps, -1 before the first.
-
-    `doubted` is since when it gets copies alone, because its figures at a step were in doubt.
-    `back` is why it is on its way back. `pause` is how long the store has been let alone last,
-    until `wake`.
-    """
-
-    deployment: Deployment
-    began: float
-    added: bool = False
-    asked: bool = False
-    deployed: bool = False
-    ready: float | None = None
-    old: Mapping[int, int] | None = None
-    step: int = -1
-    since: float = 0.0
-    looked: float = -math.inf
-    shadowed: bool = False
-    canary: Canary | None = None
-    doubted: float | None = None
-    back: tuple[str, FailureKind] | None = None
-    pause: float = 0.0
-    wake: float = -math.inf
-
-    @property
-    def name(self) -> str:
-        return self.deployment.endpoint.name
-
-    @property
-    def number(self) -> int:
-        return self.deployment.revision
-
-    @property
-    def pool(self) -> str:
-        return self.deployment.pool.name
 
 
 class Rollouts:
@@ -101,13 +63,13 @@ class Rollouts:
         self._clock = clock
         self._home = home
         self._revisions = Revisions(store, replicas, clock)
-        self._rollouts: dict[str, _Rollout] = {}
+        self._rollouts: dict[str, Progress] = {}
 
     # --- the port ------------------------------------------------------------------------------
 
     def start(self, deployment: Deployment) -> None:
         """Take the request; all that follows, a failure too, comes by `poll`."""
-        self._rollouts[deployment.key] = _Rollout(deployment, self._clock.monotonic())
+        self._rollouts[deployment.key] = Progress(deployment, self._clock.monotonic())
 
     def poll(self, key: str) -> Sequence[Message]:
         """Go on with the rollout as far as can be without waiting."""
@@ -135,15 +97,14 @@ class Rollouts:
         """
         rollout = self._rollouts.pop(key, None)
         self._replicas.cancel(key)
-        if rollout is not None:
-            if rollout.added:
-                self._surely_back(rollout, "the rollout was cancelled")
+        if rollout is not None and rollout.added:
+            self._revisions.insist(lambda: self._take_back(rollout, "the rollout was cancelled"))
             return
-        for deployment in self._revisions.unfinished(key):
-            given_up = _Rollout(deployment, 0.0, added=True)
-            self._surely_back(given_up, "its rollout was given up")
+        for deployment in self._revisions.insist(lambda: list(self._revisions.unfinished(key))):
+            given_up = partial(self._take_back, Progress(deployment, 0.0), "it was given up")
+            self._revisions.insist(given_up)
 
-    def _forward(self, rollout: _Rollout) -> list[Message]:
+    def _forward(self, rollout: Progress) -> list[Message]:
         try:
             return self._deploying(rollout) if rollout.ready is None else self._moving(rollout)
         except ConflictError:
@@ -156,7 +117,7 @@ class Rollouts:
             rollout.back = str(error), FailureKind.SERVING
         return self._go_back(rollout)
 
-    def _rest(self, rollout: _Rollout, error: StoreError) -> list[Message]:
+    def _rest(self, rollout: Progress, error: StoreError) -> list[Message]:
         """Let the store alone for a while, longer each time; tell of it the first time."""
         first = not rollout.pause
         rollout.pause = min(max(2.0 * rollout.pause, LEAST_PAUSE), MOST_PAUSE)
@@ -168,18 +129,10 @@ class Rollouts:
         """Wait until the replicas of what was given up are gone."""
         self._replicas.settle()
 
-    def _add(self, rollout: _Rollout) -> list[Message]:
+    def _add(self, rollout: Progress) -> list[Message]:
         """Add a revision, and ask for its replicas."""
         try:
-            life = self._revisions.present(rollout.name)
-            deployment = replace(
-                rollout.deployment,
-                revision=life.next_number,
-                token=secrets.token_hex(16),
-                cluster=self._replicas.cluster(),
-                home=self._home,
-            )
-            self._revisions.commit(life, RevisionAdded(life.next_number, deployment))
+            deployment = self._added(rollout)
         except ConflictError:
             return []  # somebody else has changed the endpoint at this moment: once more
         except StoreError as error:
@@ -191,140 +144,193 @@ class Rollouts:
         rollout.deployment, rollout.added, rollout.pause = deployment, True, 0.0
         return []
 
+    def _added(self, rollout: Progress) -> Deployment:
+        """Add a revision, unless the store has it from a try whose answer was lost."""
+        life = self._revisions.present(rollout.name)
+        for revision in life.live:
+            deployment = revision.deployment
+            starts = revision.state is RevisionState.STARTING
+            if deployment is not None and starts and deployment.key == rollout.deployment.key:
+                return deployment
+        deployment = replace(
+            rollout.deployment,
+            revision=life.next_number,
+            token=secrets.token_hex(16),
+            cluster=self._replicas.cluster(),
+            home=self._home,
+        )
+        self._revisions.commit(life, RevisionAdded(life.next_number, deployment))
+        return deployment
+
     # --- until its replicas are there ----------------------------------------------------------
 
-    def _deploying(self, rollout: _Rollout) -> list[Message]:
+    def _deploying(self, rollout: Progress) -> list[Message]:
         if not rollout.asked:
             rollout.asked = True
             self._replicas.start(rollout.deployment)
         said: list[Message] = []
-        if not rollout.deployed:
+        if not rollout.deployed and rollout.failed is None:
             said = list(self._replicas.poll(rollout.deployment.key))
             if not said or not isinstance(said[-1], Succeeded | Failed):
                 return said
             last = said.pop()
             if isinstance(last, Failed):
-                self._revisions.retire(rollout.deployment, last.failure.evidence)
-                return [*said, last]
-            rollout.deployed = True
+                rollout.failed = last  # told once: the store may be away now
+            rollout.deployed = rollout.failed is None
+        if rollout.failed is not None:
+            self._revisions.retire(rollout.deployment, rollout.failed.failure.evidence)
+            return [*said, rollout.failed]
         return [*said, *self._begin(rollout)]
 
-    def _begin(self, rollout: _Rollout) -> list[Message]:
+    def _begin(self, rollout: Progress) -> list[Message]:
         """Commit that its replicas answer; again, where the store was away at the first time."""
-        life = self._revisions.life(rollout.name)
+        life = self._life(rollout)
         if life.revisions[rollout.number].state is RevisionState.STARTING:
             self._revisions.commit(life, RevisionReady(rollout.number))
         self._revisions.note(rollout.deployment)
-        rollout.old = dict(life.shares)
-        rollout.canary = Canary(self._traffic, self._store, life.leading, rollout.deployment)
+        self._begin_anew(rollout, life)
         rollout.ready = rollout.since = self._clock.monotonic()
         seconds = rollout.ready - rollout.began
         return [LogLine(0, f"{rollout.deployment.name} is ready after {seconds:.1f} s")]
 
+    def _life(self, rollout: Progress) -> EndpointLife:
+        """Return the endpoint, in which the revision is there still."""
+        life = self._revisions.life(rollout.name)
+        found = life.revisions.get(rollout.number)
+        if found is None or found.state is RevisionState.RETIRED:
+            raise _BackError("somebody has retired it")
+        return life
+
     # --- the steps -----------------------------------------------------------------------------
 
-    def _moving(self, rollout: _Rollout) -> list[Message]:
-        if rollout.step < 0 and not rollout.shadowed:
-            return self._first_step(rollout)
+    def _moving(self, rollout: Progress) -> list[Message]:
         now = self._clock.monotonic()
         if now - rollout.looked < SECONDS_BETWEEN_LOOKS:
             return []
         rollout.looked = now
-        shares_now = self._revisions.life(rollout.name).shares
-        if shares_now.get(rollout.number, 0) != self._share(rollout):
-            return self._overruled(rollout, shares_now)
-        return self._held(rollout, now) if rollout.old else self._answering(rollout)
+        life = self._life(rollout)
+        if rollout.target is not None and rollout.target.reached(life):
+            rollout.arrive(rollout.target, now)  # the store had it, and could not say so
+        share = life.shares.get(rollout.number, 0)
+        if share != rollout.share:
+            return self._overruled(rollout, life.shares)
+        if share and life.shares != rollout.shares:
+            self._renew(rollout, life)
+        if not share and life.shares != rollout.old:
+            self._begin_anew(rollout, life)
+        if rollout.step < 0 and not rollout.shadowed:
+            return self._first_step(rollout, life)
+        if rollout.finishing:
+            return self._finish(rollout)
+        return self._held(rollout, life, now) if rollout.old else self._answering(rollout)
 
-    def _held(self, rollout: _Rollout, now: float) -> list[Message]:
+    def _begin_anew(self, rollout: Progress, life: EndpointLife) -> None:
+        canary = Canary(self._traffic, self._store, life.leading, rollout.deployment)
+        rollout.begin_anew(life, canary)
+
+    def _renew(self, rollout: Progress, life: EndpointLife) -> None:
+        """Go on beside who has the rest of the traffic by now: somebody has moved that."""
+        rollout.go_on_beside(life)
+        leading = life.revisions[max(rollout.old, key=lambda number: rollout.old[number])]
+        canary = Canary(self._traffic, self._store, leading, rollout.deployment)
+        why = canary.compare(rollout.deployment.endpoint.rollout)
+        if why:
+            raise _BackError(why)
+        canary.begin()
+        rollout.canary, rollout.since = canary, self._clock.monotonic()
+
+    def _held(self, rollout: Progress, life: EndpointLife, now: float) -> list[Message]:
         """Judge the new revision, and go on when it has been at this step for long enough."""
         rules, canary = rollout.deployment.endpoint.rollout, _canary(rollout)
         canary.probe(rules)
         verdict = canary.verdict(rules)
         if verdict.standing is Standing.WORSE:
-            raise _BackError(f"at {self._share(rollout)} %: {verdict.reason}")
+            raise _BackError(f"at {rollout.share} %: {verdict.reason}")
         last = rollout.step == len(rules.steps) - 1
         if now - rollout.since < max(rules.hold, SECONDS_OF_GRACE if last else 0.0):
             return []
         if not rules.steps:
             return self._done(rollout, READY)
         if verdict.standing is Standing.UNSURE and not canary.alone:
-            return self._doubt(rollout, verdict, now)
-        if rollout.doubted is not None:
-            return self._resume(rollout)
-        return self._finish(rollout) if last else self._next_step(rollout, rollout.step + 1)
+            return self._doubt(rollout, life, verdict)
+        if rollout.doubted is not None:  # no more: it gets the share of its step again
+            return self._next_step(rollout, life, max(rollout.step, 0))
+        if last:
+            return self._finish(rollout)
+        step = len(rules.steps) - 1 if canary.alone else rollout.step + 1
+        return self._next_step(rollout, life, step)
 
-    def _doubt(self, rollout: _Rollout, verdict: Verdict, now: float) -> list[Message]:
+    def _doubt(self, rollout: Progress, life: EndpointLife, verdict: Verdict) -> list[Message]:
         """Wait for a verdict: on copies, which harm nobody, where figures speak against it."""
+        now = self._clock.monotonic()
         since = rollout.since if rollout.doubted is None else rollout.doubted
         if now - since > rollout.deployment.endpoint.rollout.hold + SECONDS_OF_DOUBT:
             why = f"no verdict after {now - since:.0f} s: {verdict.reason}"
-            raise _BackError(f"at {self._share(rollout)} %: {why}")
-        if not verdict.doubtful or rollout.doubted is not None or not self._share(rollout):
+            raise _BackError(f"at {rollout.share} %: {why}")
+        if not verdict.doubtful or rollout.doubted is not None or not rollout.share:
             return []
         reason = f"copies alone: {verdict.reason}"
-        back = SharesMoved(rollout.old or {}, reason)
-        said = self._move(rollout, back, ShadowSet(rollout.number, reason))
-        rollout.doubted = now
-        return said
+        shadow = ShadowSet(rollout.number, reason)
+        target = Target(shares=rollout.old, reason=reason, step=rollout.step, doubted=now)
+        return self._move(rollout, life, target, shadow)
 
-    def _resume(self, rollout: _Rollout) -> list[Message]:
-        """Give it the share of its step again: the doubt is gone."""
-        return self._next_step(rollout, rollout.step)
-
-    def _first_step(self, rollout: _Rollout) -> list[Message]:
+    def _first_step(self, rollout: Progress, life: EndpointLife) -> list[Message]:
         rules = rollout.deployment.endpoint.rollout
         if not rollout.old:
-            said = self._move(rollout, SharesMoved({rollout.number: WHOLE}, "the first revision"))
-            rollout.step, rollout.since = 0, self._clock.monotonic()
-            return said
+            whole = {rollout.number: WHOLE}
+            first = Target(shares=whole, reason="the first revision", step=0)
+            return self._move(rollout, life, first)
         canary = _canary(rollout)
         why = canary.compare(rules)
         if why:
             raise _BackError(why)
         if rules.overflow:
-            return self._join(rollout)
+            return self._join(rollout, life)
         if rules.shadow and not canary.alone:
-            return self._shadow(rollout)
+            return self._shadow(rollout, life)
         if rules.steps:  # where nobody serves, all traffic at once
-            return self._next_step(rollout, len(rules.steps) - 1 if canary.alone else 0)
+            return self._next_step(rollout, life, len(rules.steps) - 1 if canary.alone else 0)
         return self._done(rollout, READY)
 
-    def _join(self, rollout: _Rollout) -> list[Message]:
+    def _join(self, rollout: Progress, life: EndpointLife) -> list[Message]:
         """Have it take what finds no room at the others."""
         price = rollout.deployment.price
         at = "" if price is None else f", ${price:,.2f} an hour"
         reason = f"overflow to r{rollout.number} on {rollout.pool}{at}"
-        moved = self._move(rollout, OverflowSet(rollout.number, reason))
+        moved = self._move(rollout, life, None, OverflowSet(rollout.number, reason))
         return [*moved, *self._done(rollout, f"it takes what finds no room elsewhere{at}")]
 
-    def _shadow(self, rollout: _Rollout) -> list[Message]:
+    def _shadow(self, rollout: Progress, life: EndpointLife) -> list[Message]:
         """Send it copies for one hold, before it gets any traffic."""
         _canary(rollout).begin()
-        said = self._move(rollout, ShadowSet(rollout.number, "shadow"))
+        said = self._move(rollout, life, None, ShadowSet(rollout.number, "shadow"))
         rollout.shadowed, rollout.since = True, self._clock.monotonic()
         return said
 
-    def _next_step(self, rollout: _Rollout, step: int) -> list[Message]:
+    def _next_step(self, rollout: Progress, life: EndpointLife, step: int) -> list[Message]:
         """Give it the share of a step; nothing changes where that can't be committed."""
         share = rollout.deployment.endpoint.rollout.steps[step]
-        wanted = shares(share, rollout.number, rollout.old or {})
+        wanted = shares(share, rollout.number, rollout.old)
         _canary(rollout).begin()
         reason = f"rollout of r{rollout.number} on {rollout.pool}"
-        said = self._move(rollout, SharesMoved(wanted, reason))
-        rollout.step, rollout.doubted = step, None
-        rollout.since = self._clock.monotonic()
-        return said
+        return self._move(rollout, life, Target(shares=wanted, reason=reason, step=step))
 
-    def _move(self, rollout: _Rollout, *events: TrafficEvent) -> list[Message]:
-        life = self._revisions.life(rollout.name)
-        self._revisions.commit(life, *events)
-        wanted = self._revisions.life(rollout.name).shares
+    def _move(
+        self, rollout: Progress, life: EndpointLife, target: Target | None, *more: TrafficEvent
+    ) -> list[Message]:
+        """Commit a move that was decided when the endpoint was `life`."""
+        rollout.target = target
+        moved = (SharesMoved(target.shares, target.reason),) if target else ()
+        self._revisions.commit(life, *moved, *more)
+        if target:
+            rollout.arrive(target, self._clock.monotonic())
+        wanted = target.shares if target else life.shares
         text = ", ".join(f"r{number} {share} %" for number, share in sorted(wanted.items()))
         share = {"rollout/share": float(wanted.get(rollout.number, 0))}
-        point = Points(max(rollout.step, -1) + 1, share, self._clock.now())
+        point = Points(max(rollout.step, 0) + 1, share, self._clock.now())
         return [LogLine(0, f"traffic of {rollout.name!r}: {text}"), point]
 
-    def _answering(self, rollout: _Rollout) -> list[Message]:
+    def _answering(self, rollout: Progress) -> list[Message]:
         """Wait until the first revision answers through the gateway."""
         if self._traffic.answers(rollout.name):
             return self._done(rollout, "it answers")
@@ -333,13 +339,14 @@ class Rollouts:
             raise ServingError(message)
         return []
 
-    def _finish(self, rollout: _Rollout) -> list[Message]:
+    def _finish(self, rollout: Progress) -> list[Message]:
+        rollout.finishing = True  # whatever is counted from now on, the others are going
         reason = f"replaced by r{rollout.number}"
-        for number in rollout.old or ():
-            self._revisions.retire_number(rollout.name, number, reason)
+        for number in rollout.old:
+            self._revisions.retire_unused(rollout.name, number, reason)
         return self._done(rollout, "it took over")
 
-    def _done(self, rollout: _Rollout, what: str) -> list[Message]:
+    def _done(self, rollout: Progress, what: str) -> list[Message]:
         ready, now = rollout.ready or 0.0, self._clock.monotonic()
         figures = rollout.canary.figures() if rollout.canary else {}
         metrics = {
@@ -353,48 +360,31 @@ class Rollouts:
 
     # --- back ----------------------------------------------------------------------------------
 
-    def _overruled(self, rollout: _Rollout, now: Mapping[int, int]) -> list[Message]:
+    def _overruled(self, rollout: Progress, now: Mapping[int, int]) -> list[Message]:
         """End the rollout where somebody has moved the traffic meanwhile: as they set it."""
         if not now.get(rollout.number):
             raise _BackError("somebody took its traffic away")
         return self._done(rollout, "somebody moved the traffic, which stays so")
 
-    def _share(self, rollout: _Rollout) -> int:
-        steps = rollout.deployment.endpoint.rollout.steps
-        if not rollout.old:
-            return WHOLE
-        return steps[rollout.step] if rollout.step >= 0 and rollout.doubted is None else 0
-
-    def _go_back(self, rollout: _Rollout) -> list[Message]:
+    def _go_back(self, rollout: Progress) -> list[Message]:
         assert rollout.back is not None, "it is on its way back"  # noqa: S101
         why, kind = rollout.back
         return [Failed(self._take_back(rollout, why, kind))]
 
     def _take_back(
-        self, rollout: _Rollout, why: str, kind: FailureKind = FailureKind.ROLLED_BACK
+        self, rollout: Progress, why: str, kind: FailureKind = FailureKind.ROLLED_BACK
     ) -> Failure:
         """Give the traffic back to what led before, and remove the new revision."""
-        self._revisions.take_back(rollout.deployment, rollout.old or {}, why)
+        gone = self._revisions.take_back(rollout.deployment, rollout.old, why)
         live = {revision.number for revision in self._revisions.life(rollout.name).live}
-        serves = ", ".join(f"r{number}" for number in rollout.old or () if number in live)
+        serves = ", ".join(f"r{number}" for number in rollout.old if number in live)
         rest = f"; {serves} serves on" if serves else ""
+        if not gone:
+            rest = "; nobody else is ready, and so it serves on"
         evidence = f"{rollout.deployment.name}: {why}{rest}"
         return Failure(kind=kind, evidence=evidence, pool=rollout.pool)
 
-    def _surely_back(self, rollout: _Rollout, why: str) -> None:
-        """Take it back though the store is away for a moment: nobody polls it any more."""
-        pause = LEAST_PAUSE
-        for _ in range(TRIES_OF_A_CANCEL - 1):
-            try:
-                self._take_back(rollout, why)
-            except StoreError:
-                self._clock.sleep(pause)
-                pause = min(2.0 * pause, MOST_PAUSE)
-            else:
-                return
-        self._take_back(rollout, why)
 
-
-def _canary(rollout: _Rollout) -> Canary:
+def _canary(rollout: Progress) -> Canary:
     assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
     return rollout.canary

@@ -45,7 +45,7 @@ def update(
         revisions.commit(life, updated)
     except (OrchestratorError, OSError):
         if first:
-            replicas.update(before, first)
+            _late(replicas, before, first)  # the reconciler does it, where this can't
         raise
     if not others:
         return bool(first), []

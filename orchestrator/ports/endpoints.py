@@ -56,12 +56,12 @@ class EndpointStore(KeyStore, Protocol):
         """Return why revisions have no replica, by endpoint and revision."""
         ...
 
-    def note_asked(self, endpoint: str, at: float) -> None:
-        """Note when somebody last asked an endpoint, in seconds since the epoch."""
+    def note_asked(self, endpoint: str) -> None:
+        """Note that somebody asks an endpoint, by the clock of the store."""
         ...
 
     def asked(self) -> Mapping[str, float]:
-        """Return when somebody last asked, by endpoint, of those whose replicas may rest."""
+        """Return for how many seconds nobody has asked, by endpoint, by the clock of the store."""
         ...
 
 

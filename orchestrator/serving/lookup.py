@@ -7,6 +7,7 @@ the trouble is logged once.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -66,12 +67,12 @@ class StoreRoutes:
     def asking(self, endpoint: str) -> Iterator[None]:
         """Have it noted, for a block, that somebody asks; a moment later, by the thread."""
         self._asking[endpoint] += 1
-        self._asked[endpoint] = self._clock.now()
+        self._asked[endpoint] = self._clock.monotonic()
         try:
             yield
         finally:
             self._asking[endpoint] -= 1
-            self._asked[endpoint] = self._clock.now()
+            self._asked[endpoint] = self._clock.monotonic()
 
     def close(self) -> None:
         """End the thread."""
@@ -96,12 +97,12 @@ class StoreRoutes:
         self._trouble = trouble
 
     def _note(self) -> None:
-        now = self._clock.now()
+        now = self._clock.monotonic()
         for endpoint, last in list(self._asked.items()):
             at = now if self._asking[endpoint] else last
-            noted = self._noted.get(endpoint, 0.0)
+            noted = self._noted.get(endpoint, -math.inf)
             if at > noted and now - noted >= SECONDS_BETWEEN_NOTES:
-                self._store.note_asked(endpoint, at)
+                self._store.note_asked(endpoint)
                 self._noted[endpoint] = at
 
     def _read(self) -> Table:

@@ -19,6 +19,8 @@ from orchestrator.core.keys import ApiKey, Requirement
 from tests.build import deployment
 from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
 
+SECONDS = 30.0
+
 
 def test_an_endpoint_comes_back_as_its_events_made_it(store: SqlEventStore) -> None:  # noqa: F811 - the fixture
     one = deployment("chat", pool_name="ascend", revision=1)
@@ -117,9 +119,10 @@ def test_keys_of_a_database_without_the_setting_are_asked_for(
 
 def test_when_somebody_asked_last_is_known(store: SqlEventStore) -> None:  # noqa: F811 - as above
     assert store.asked() == {}
-    store.note_asked("chat", 5.5)
-    store.note_asked("chat", 1_700_000_000.25)
-    assert store.asked() == {"chat": 1_700_000_000.25}
+    store.note_asked("chat")
+    store.note_asked("chat")
+    (age,) = store.asked().values()
+    assert 0.0 <= age < SECONDS
 
 
 def test_of_two_who_want_a_cluster_one_holds_the_lease_until_it_is_old(

@@ -18,6 +18,7 @@ from orchestrator.endpoints.overflow import Overflow
 from orchestrator.endpoints.revisions import Revisions
 from tests.build import deployment
 from tests.fakes import FakeClock
+from tests.interposed import Interposed
 from tests.serving_fakes import FakeReplicas, FakeTraffic, MemoryEndpoints
 
 
@@ -159,3 +160,32 @@ def test_a_gateway_that_is_away_changes_nothing(bench: Bench) -> None:
     bench.traffic.away = True
     bench.look(300)
     assert bench.live == ["r1", "r2"]
+
+
+def test_help_that_never_becomes_ready_goes_and_the_next_pool_is_asked(bench: Bench) -> None:
+    """What deployed it was killed, and nobody resumes that run."""
+    bench.traffic.crowd = 3
+    made = bench.helper()
+    bench.follow(RevisionAdded(2, made))
+    bench.look(made.endpoint.ready)
+    assert bench.live == ["r1", "r2"]
+    bench.look(200)
+    assert bench.live == ["r1"]
+    assert bench.asked
+
+
+def test_help_to_which_somebody_moves_the_traffic_is_not_taken_away(bench: Bench) -> None:
+    bench.join(bench.helper())
+    bench.look(60)
+    acts = [lambda: bench.follow(TrafficMoved({2: 100}, "by ann"))]
+
+    def first(_life: object, events: object, _at: float) -> None:
+        if acts and "RevisionRetired" in repr(events):
+            acts.pop()()
+
+    store = Interposed(bench.store, follow=first)
+    bench.overflow._revisions = Revisions(store, bench.replicas, bench.clock)  # type: ignore[arg-type]
+    bench.look(200)
+    assert not acts
+    assert bench.store.endpoint("chat").shares == {2: 100}
+    assert "r2" in bench.live

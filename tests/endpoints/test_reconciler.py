@@ -22,6 +22,7 @@ class Bench:
         self.clock = FakeClock(10.0)
         self.replicas = FakeReplicas()
         self.store = MemoryEndpoints()
+        self.store.now = self.clock.now
         self.told: list[str] = []
         self.made = deployment("chat", fallbacks=("b", "c"))
         events = [RevisionAdded(1, self.made), RevisionReady(1), TrafficMoved({1: 100}, "first")]
@@ -161,7 +162,7 @@ def test_an_endpoint_that_nobody_asks_rests_until_somebody_does(sleeper: Bench) 
     assert [line for line in sleeper.told if "zero" in line] == [
         "chat.r1 is scaled to zero: nobody has asked for 100 s"
     ]
-    sleeper.store.note_asked("chat", sleeper.clock.now())
+    sleeper.store.note_asked("chat")
     sleeper.reconciler.reconcile()
     sleeper.reconciler.reconcile()
     assert list(sleeper.replicas.there) == ["chat.r1"], "without waiting any longer"
@@ -171,7 +172,7 @@ def test_an_endpoint_that_nobody_asks_rests_until_somebody_does(sleeper: Bench) 
 def test_who_is_asked_does_not_rest_and_neither_does_who_is_being_replaced(
     sleeper: Bench,
 ) -> None:
-    sleeper.store.note_asked("chat", sleeper.clock.now())
+    sleeper.store.note_asked("chat")
     sleeper.clock.sleep(99.0)
     sleeper.reconciler.reconcile()
     added = RevisionAdded(2, replace(sleeper.made, revision=2))

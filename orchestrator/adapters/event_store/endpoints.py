@@ -144,14 +144,19 @@ class Endpoints(Database):
             rows = connection.execute(select(troubles).where(troubles.c.reason != "")).all()
         return {(row.endpoint, row.revision): row.reason for row in rows}
 
-    def note_asked(self, endpoint: str, at: float) -> None:
-        """Note when somebody last asked an endpoint."""
-        self._note(asked, endpoint=endpoint, at=at)
+    def note_asked(self, endpoint: str) -> None:
+        """Note that somebody asks an endpoint, by the clock of the database."""
+        self._note(asked, endpoint=endpoint, at=tables.seconds_now(self._reader))
 
     def asked(self) -> Mapping[str, float]:
-        """Return when somebody last asked, by endpoint."""
+        """Return for how many seconds nobody has asked, by endpoint.
+
+        One from the future is that of a clock that was set.
+        """
+        age = func.abs(tables.seconds_now(self._reader) - asked.c.at)
         with self._reading() as connection:
-            return {row.endpoint: row.at for row in connection.execute(select(asked))}
+            rows = connection.execute(select(asked.c.endpoint, age.label("age"))).all()
+        return {row.endpoint: float(row.age) for row in rows}
 
     def _sealed(self, event: EndpointEvent) -> EndpointEvent:
         if not isinstance(event, RevisionAdded) or event.deployment is None:
