@@ -60,8 +60,7 @@ class AttemptContext:
     """The context of one worker. Implements `orchestrator.job.JobContext`.
 
     Every call ends the job when its attempt was given up, when a save has gone wrong, or when it
-    shall leave its pool. `last_step` is the last that the job named;
-    `chip` is told of each.
+    shall leave its pool. `chip` is told of each step.
     """
 
     def __init__(
@@ -85,7 +84,8 @@ class AttemptContext:
         self.inputs = inputs
         self.output = output
         self.hashes: dict[str, Hashed] = {}
-        self.last_step: int | None = None
+        self._step: int | None = None
+        self._done: int | None = None
         self.chip: Chip = RealChip()
         self._desk = desk
         self._names: set[str] = set()
@@ -111,6 +111,11 @@ class AttemptContext:
         """torch device of this worker."""
         return self.hardware.device
 
+    @property
+    def last_step(self) -> int | None:
+        """Last step that the job named, or how far its progress is before it named one."""
+        return self._done if self._step is None else self._step
+
     def go_on(self) -> None:
         """Leave a sign of life; end the job here if it shall end."""
         self._desk.pulse.beat(self._desk.clock.now())
@@ -135,7 +140,7 @@ class AttemptContext:
         self.go_on()
         if type(step) is not int or not 0 <= step <= SMALL:
             step = whole(step, "metrics: step")
-        self.last_step = step
+        self._step = step
         self._metric_steps.reached(step)
         if self.rank == 0:
             plain = _floats(values, self._names)
@@ -188,6 +193,7 @@ class AttemptContext:
         self.go_on()
         if type(done) is not int or type(total) is not int or not 0 <= done <= total <= SMALL:
             done, total = whole(done, "progress: done"), whole(total, "progress: total")
+        self._done = done
         self._progress_steps.reached(done)
         if self.rank == 0:
             self._desk.outbox.progress(done, total)
@@ -196,7 +202,7 @@ class AttemptContext:
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         """Begin to save a checkpoint: `write` fills this worker's folder, beside the job."""
         self.go_on()
-        self.last_step = step = whole(step, "save_checkpoint: step")
+        self._step = step = whole(step, "save_checkpoint: step")
         self.checkpoints.save(step, write)
 
     def latest_checkpoint(self) -> Checkpoint | None:

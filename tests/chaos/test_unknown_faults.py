@@ -42,6 +42,7 @@ ERRORS = (
     "AssertionError",
 )
 NATIVE = ("print", "abort", "exit")
+CODES = [code for code in range(2, 256) if code not in {100, PAUSED}]  # those are the controller's
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def unknown(dice: Random, number: int, *, step: int, attempts: int) -> Unknown:
     text = dice.choice([text, f"[{words[2]}] {text}", f"{text} ({words[3]})", words[0]])
     if number % 3 == 1:  # of every three, one comes out of native code
         what = NATIVE[number // 3 % len(NATIVE)]
-        return Unknown(what, text, step, attempts, code=dice.randint(2, 255))
+        return Unknown(what, text, step, attempts, code=dice.choice(CODES))
     return Unknown("raise", text, step, attempts, error=ERRORS[number % len(ERRORS)])
 
 

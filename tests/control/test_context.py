@@ -59,6 +59,21 @@ def test_only_rank_0_is_heard_of_metrics_and_progress(bench: Bench) -> None:
     assert len(bench.messages(source, rank=1)) == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [
+        ("pass", None),
+        ("ctx.progress(4, 60)", 4),
+        ("ctx.metrics({}, step=5); ctx.progress(7, 9)", 5),
+    ],
+)
+def test_a_failure_has_the_step_that_the_job_named_or_how_far_it_was(
+    bench: Bench, said: str, step: int | None
+) -> None:
+    failure = bench.failure(f"def job(ctx):\n    {said}\n    raise LookupError('gone')\n")
+    assert failure.step == step
+
+
 def test_metrics_are_told_as_they_were_when_told(bench: Bench) -> None:
     source = """
         def job(ctx):
