@@ -7,6 +7,7 @@ OpenAI-compatible server that somebody else runs.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,19 @@ from orchestrator.core.endpoints import (
     WHOLE,
     EndpointEvent,
     EndpointLife,
-    Outside,
     RevisionAdded,
     RevisionReady,
     SharesMoved,
 )
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.outside import Outside
+
+# A header that HTTP itself, or the gateway, does not set.
+_HEADER = re.compile(
+    r"(?!(?:host|connection|content-[a-z]+|transfer-encoding|te|upgrade|expect)\s*:)"
+    r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: *[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?",
+    re.IGNORECASE,
+)
 
 
 def run(args: argparse.Namespace) -> Sequence[Step]:
@@ -53,7 +61,11 @@ def _outside(args: argparse.Namespace) -> Sequence[Step]:
         address=args.address,
         model=model,
         key_variable=args.key_variable,
-        key_file=str(Path(args.key_file).absolute()) if args.key_file else "",
+        key_file=_whole(args.key_file),
+        key_header=args.key_header,
+        headers=tuple(args.header),
+        ca_file=_whole(args.ca_file),
+        proxy=args.proxy,
     )
     known = wiring.served_models(far)
     number = life.next_number
@@ -66,6 +78,10 @@ def _outside(args: argparse.Namespace) -> Sequence[Step]:
         events.append(SharesMoved({number: WHOLE}, "the first revision"))
         what += ", and give it all traffic"
     return [Step(what, partial(_add, life, events))]
+
+
+def _whole(file: str) -> str:
+    return str(Path(file).absolute()) if file else ""
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -81,6 +97,13 @@ def _check(args: argparse.Namespace) -> None:
         what = f"the environment variable {arguments.shown(args.key_variable)} is empty"
         hint = "set it to the server's key here, and where `orchestrator up` starts the gateway"
         problems.append(Problem("--key-variable", what, hint))
+    if args.key_header and not _HEADER.fullmatch(f"{args.key_header}: x"):
+        what = f"{arguments.shown(args.key_header)} is no header of a request"
+        problems.append(Problem("--key-header", what, "write its name, such as api-key"))
+    for line in args.header:
+        if not _HEADER.fullmatch(line):
+            what = f"{arguments.shown(line)} is no header of a request"
+            problems.append(Problem("--header", what, "write 'NAME: VALUE'"))
     if problems:
         raise ConfigError(problems)
 

@@ -187,6 +187,24 @@ def _outside_server(deploy: argparse.ArgumentParser) -> None:
     secret.add_argument(
         "--key-variable", default="", help="with --address: the gateway's variable with its key"
     )
+    deploy.add_argument(
+        "--key-header", default="", help="with --address: the header for it, such as api-key"
+    )
+    deploy.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="with --address: sent with each request; no place for a secret",
+    )
+    deploy.add_argument(
+        "--ca-file", default="", help="with --address: what its certificate is checked by (PEM)"
+    )
+    deploy.add_argument(
+        "--proxy",
+        action="store_true",
+        help="with --address: ask it through the proxy of the gateway's environment",
+    )
 
 
 def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

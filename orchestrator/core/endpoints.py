@@ -15,6 +15,7 @@ from typing import TypeAlias, get_args
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.errors import TransitionError
 from orchestrator.core.hardware import Format, Pool
+from orchestrator.core.outside import Outside
 from orchestrator.core.spec import Endpoint, Needs
 
 WHOLE = 100
@@ -84,20 +85,6 @@ class Deployment:
     def name(self) -> str:
         """Name of the revision as people read it: `chat.r3`."""
         return f"{self.endpoint.name}.r{self.revision}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outside:
-    """An OpenAI-compatible address that somebody else runs, as a revision of an endpoint.
-
-    `model` is its name for the model. Where it wants an API key, `key_file` is the file on each
-    host of a gateway that holds it, or `key_variable` names the environment variable of a gateway.
-    """
-
-    address: str
-    model: str
-    key_variable: str = ""
-    key_file: str = ""
 
 
 class RevisionState(StrEnum):

@@ -188,11 +188,11 @@ class Forwarder:
     ) -> None:
         headers, body = request.outbound(slot.revision)
         async with self._upstream.exchange(
-            address_of(slot.url, request.path),
+            address_of(slot.url, request.path, slot.revision.far),
             headers,
             body,
             method=request.method,
-            outside=slot.revision.outside,
+            far=slot.revision.far,
         ) as exchange:
             status = exchange.status
             if exchange.headers.get("content-type", "").startswith(_STREAM):

@@ -72,7 +72,10 @@ class InboundRequest:
         """Return headers and body for a replica of `revision`."""
         model = revision.model if revision.model != self.endpoint else ""
         headers = self.headers
-        if revision.token:
+        if revision.far is not None:
+            own = {name for name, _ in revision.far.headers}
+            headers = [*(one for one in headers if one[0] not in own), *revision.far.headers]
+        elif revision.token:
             headers = [*headers, ("authorization", f"Bearer {revision.token}")]
         if not self.fields:
             return headers, _form_for(self.headers, self.body, model) if model else self.body

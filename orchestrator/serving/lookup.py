@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from orchestrator.control.border import outcome, reason
-from orchestrator.core.endpoints import EndpointLife, Outside, Revision
+from orchestrator.core.endpoints import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError, ServingError
 from orchestrator.core.keys import ApiKey, KeyRules, follows
+from orchestrator.core.outside import Outside
 from orchestrator.ports import Clock, EndpointStore
-from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
+from orchestrator.serving.routes import EndpointRoute, Far, RevisionRoute, Table
 
 SECONDS_BETWEEN_READS = 0.2
 SECONDS_BETWEEN_NOTES = 1.0
@@ -163,10 +164,14 @@ class StoreRoutes:
                 name=revision.name,
                 pool="outside",
                 share=share,
-                urls=(far.address.removesuffix("/").removesuffix("/v1"),),
-                token=self._outside_key(far),
+                urls=(far.base,),
                 model=far.model,
-                outside=True,
+                far=Far(
+                    headers=far.sent(self._outside_key(far)),
+                    query=far.query,
+                    ca_file=far.ca_file,
+                    proxy=far.proxy,
+                ),
             )
         assert revision.deployment is not None, "ours or outside"  # noqa: S101
         return RevisionRoute(

@@ -14,6 +14,23 @@ from orchestrator.core.keys import ApiKey, Requirement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Far:
+    """How a server that somebody else runs is asked.
+
+    Attributes:
+        headers: Sent with each request, the one with its key among them.
+        query: Sent with each request.
+        ca_file: What its certificate is checked by; the system's own where empty.
+        proxy: Whether the proxy that the environment names is asked.
+    """
+
+    headers: tuple[tuple[str, str], ...] = ()
+    query: str = ""
+    ca_file: str = ""
+    proxy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionRoute:
     """A revision that may take traffic.
 
@@ -23,9 +40,9 @@ class RevisionRoute:
         share: Percent of the traffic.
         urls: Base URL of each replica that answers (`http://10.0.0.1:30000/chat.r3`), or of the
             one outside; `/v1/...` comes after it.
-        token: What is sent as the bearer token.
+        token: What is sent to one of ours as the bearer token.
         model: Name of the model there; the endpoint's own name where empty.
-        outside: Whether somebody else runs it.
+        far: How it is asked, where somebody else runs it.
         concurrency: Choices that a replica of its works on at once, as its engine says; 0: as the
             endpoint says.
         devices: Chips of one of our replicas.
@@ -38,10 +55,15 @@ class RevisionRoute:
     urls: tuple[str, ...]
     token: str = ""
     model: str = ""
-    outside: bool = False
+    far: Far | None = None
     concurrency: int = 0
     devices: int = 0
     hourly: float = 0.0
+
+    @property
+    def outside(self) -> bool:
+        """Whether somebody else runs it."""
+        return self.far is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

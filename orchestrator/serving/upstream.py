@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -16,7 +17,6 @@ from io import BytesIO
 from socket import EAI_SYSTEM
 from types import TracebackType
 from typing import Any, Self, TypeAlias
-from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
 import aiohttp
@@ -26,6 +26,8 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from orchestrator.serving.limits import Limits
+from orchestrator.serving.outside import Authorities, proxy_of, with_query
+from orchestrator.serving.routes import Far
 
 Sent: TypeAlias = list[tuple[str, str]]
 
@@ -83,6 +85,7 @@ class Exchange:
         self._method, self._url = method, url
         self._headers, self._body = headers, body
         self.proxy: str | None = None
+        self.tls: ssl.SSLContext | bool = True
         self._loop = asyncio.get_running_loop()
         self._heard = 0.0
         self._watch: asyncio.TimerHandle | None = None
@@ -118,6 +121,7 @@ class Exchange:
                 data=self._data(),
                 allow_redirects=False,
                 proxy=self.proxy,
+                ssl=self.tls,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _translated(error) from error
@@ -209,9 +213,10 @@ class Upstream:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._session: aiohttp.ClientSession | None = None
+        self._authorities = Authorities()
 
     def exchange(
-        self, url: URL, headers: Sent, body: bytes, *, method: str = "POST", outside: bool = False
+        self, url: URL, headers: Sent, body: bytes, *, method: str = "POST", far: Far | None = None
     ) -> Exchange:
         """Return a block that asks `url`.
 
@@ -220,15 +225,25 @@ class Upstream:
             headers: Sent as they are, and with them the host and the length.
             body: All of it; nothing where there is none.
             method: Of HTTP.
-            outside: Whether the way there may need a proxy, as the environment says
-                (`HTTPS_PROXY`, `NO_PROXY`). Replicas are asked without.
+            far: How a server outside is asked: through the proxy of the environment
+                (`HTTPS_PROXY`, `NO_PROXY`), with a certificate of its own authority.
+
+        Raises:
+            Unreachable: The authority's certificates can't be read.
         """
         if self._session is None:  # made within the loop that it works in
             self._session = self._open()
         exchange = Exchange(self._session, method, url, headers, body)
-        if outside:
-            exchange.proxy = _proxy(url.scheme, url.host or "")
+        if far is not None:
+            exchange.proxy = proxy_of(url.scheme, url.host or "") if far.proxy else None
+            exchange.tls = self._checked_by(far.ca_file) if far.ca_file else True
         return exchange
+
+    def _checked_by(self, file: str) -> ssl.SSLContext:
+        try:
+            return self._authorities.context(file)
+        except OSError as error:  # ssl.SSLError is one
+            raise Unreachable(f"the CA file {file!r} can't be read: {_told(error)}") from error
 
     async def close(self) -> None:
         """Close all connections."""
@@ -293,12 +308,14 @@ class _Connector(aiohttp.TCPConnector):
 
 
 @lru_cache(maxsize=4096)
-def address_of(base: str, path: str) -> URL:
-    """Return the address of `path` below the base URL `base`.
+def address_of(base: str, path: str, far: Far | None = None) -> URL:
+    """Return the address of `path` below the base URL `base`, with the query of a server outside.
 
     Raises:
         Unreachable: `base` is no address.
     """
+    if far is not None and far.query:
+        path = with_query(path, far.query)
     try:
         url = URL(f"{base.rstrip('/')}{path}", encoded=True)
         if url.host and url.port and url.scheme in {"http", "https"}:
@@ -306,11 +323,6 @@ def address_of(base: str, path: str) -> URL:
     except ValueError as error:
         raise Unreachable(f"{base!r} is no address: {error}") from error
     raise Unreachable(f"{base!r} is no address: give 'http://HOST:PORT' or 'https://HOST'")
-
-
-@lru_cache(maxsize=256)
-def _proxy(scheme: str, host: str) -> str | None:
-    return None if proxy_bypass(host) else getproxies().get(scheme)
 
 
 def _translated(error: Exception) -> Exception:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints import Deployment, EndpointLife, Outside
+from orchestrator.core.endpoints import Deployment, EndpointLife
 from orchestrator.core.errors import ArtifactError, NotFoundError, ServingError, shown
+from orchestrator.core.outside import Outside
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Json
 from orchestrator.ports import (
@@ -184,7 +185,7 @@ def served_models(server: Outside) -> Sequence[str] | None:
     """
     from orchestrator.adapters import openai_server
 
-    return openai_server.models(server.address, outside_key(server))
+    return openai_server.models(server, outside_key(server))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import parser
-from orchestrator.core.endpoints import Outside, RevisionAdded
+from orchestrator.core.endpoints import RevisionAdded
+from orchestrator.core.outside import Outside
 from orchestrator.core.run import RunHeader
 
 LOCAL = ("pipeline=noop", "cluster=local", "tracking=none")

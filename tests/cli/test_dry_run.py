@@ -14,12 +14,12 @@ from orchestrator import wiring
 from orchestrator.cli import parser
 from orchestrator.core.endpoints import (
     EndpointEvent,
-    Outside,
     RevisionAdded,
     RevisionReady,
     RevisionRetired,
     TrafficMoved,
 )
+from orchestrator.core.outside import Outside
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import RunFailed, RunStarted, StageFailed
 from tests.build import deployment

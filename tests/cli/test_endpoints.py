@@ -231,3 +231,32 @@ def test_a_stored_key_that_is_nonsense_is_listed(within, tmp_path, stored):
     assert "ann" in within("keys").stdout
     (listed,) = json.loads(within("keys", "--json").stdout, parse_constant=pytest.fail)
     assert listed["name"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--header", "x-team"), "--header: 'x-team' is no header of a request; write 'NAME: VAL"),
+        (("--header", "Host: other"), "--header: 'Host: other' is no header of a request"),
+        (("--header", "a: b\r\nc: d"), "is no header of a request"),
+        (("--key-header", "api key"), "--key-header: 'api key' is no header of a request"),
+        (("--ca-file", "none.pem"), "none.pem' can't be read (No such file"),
+    ],
+)
+def test_how_a_server_outside_is_asked_is_checked_before_it_is_deployed(within, far, words, said):
+    done = within("deploy", "chat", *far, *words)
+    assert done.returncode in {1, 2}
+    assert (len(done.stderr.splitlines()), said in done.stderr) == (1, True), done.stderr
+
+
+def test_headers_of_a_server_outside_are_kept_with_its_revision(within, far):
+    more = ("--header", "X-Team: a", "--header", "b: c", "--key-header", "api-key", "--proxy")
+    assert within("deploy", "chat", *far, *more).returncode == 0
+    (life,) = wiring.endpoint_store(wiring.home()).endpoints().values()
+    server = life.revisions[1].outside
+    assert server is not None
+    assert (server.headers, server.key_header, server.proxy) == (
+        ("X-Team: a", "b: c"),
+        "api-key",
+        True,
+    )

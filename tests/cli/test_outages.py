@@ -12,8 +12,9 @@ import pytest
 
 from orchestrator import supervisor, wiring
 from orchestrator.adapters import gateway_service
-from orchestrator.core.endpoints import Outside, RevisionAdded, RevisionReady, TrafficMoved
+from orchestrator.core.endpoints import RevisionAdded, RevisionReady, TrafficMoved
 from orchestrator.core.gateways import Gateway
+from orchestrator.core.outside import Outside
 from orchestrator.core.run import RunHeader
 from tests.build import deployment, plan, stage
 from tests.conftest import Command

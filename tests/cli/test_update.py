@@ -8,8 +8,9 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import update
-from orchestrator.core.endpoints import Outside, RevisionAdded, RevisionReady, SharesMoved
+from orchestrator.core.endpoints import RevisionAdded, RevisionReady, SharesMoved
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.outside import Outside
 from orchestrator.core.registry import ModelVersion
 from tests.build import deployment
 

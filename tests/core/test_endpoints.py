@@ -12,7 +12,6 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints import (
     EndpointEvent,
     EndpointLife,
-    Outside,
     OverflowSet,
     RevisionAdded,
     RevisionReady,
@@ -25,6 +24,7 @@ from orchestrator.core.endpoints import (
     follow,
 )
 from orchestrator.core.errors import TransitionError
+from orchestrator.core.outside import Outside
 from tests.build import deployment
 
 OUTSIDE = Outside(address="http://far/v1", model="m")

@@ -9,7 +9,6 @@ import pytest
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints import (
     EndpointLife,
-    Outside,
     RevisionAdded,
     RevisionReady,
     TrafficMoved,
@@ -18,6 +17,7 @@ from orchestrator.core.endpoints import (
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.fold import apply, begin
 from orchestrator.core.hardware import Role
+from orchestrator.core.outside import Outside
 from orchestrator.core.registry import ModelVersion, candidate, digest_of, entries, leader
 from orchestrator.core.run import Run
 from orchestrator.core.spec import Endpoint, Stage

@@ -9,7 +9,6 @@ import pytest
 
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.core.endpoints import (
-    Outside,
     RevisionAdded,
     RevisionReady,
     RevisionRetired,
@@ -17,9 +16,10 @@ from orchestrator.core.endpoints import (
 )
 from orchestrator.core.errors import ServingError, StoreError
 from orchestrator.core.keys import ApiKey, KeyRules, Requirement
+from orchestrator.core.outside import Outside
 from orchestrator.serving import lookup
 from orchestrator.serving.lookup import SECONDS_BETWEEN_READS, StoreRoutes
-from orchestrator.serving.routes import RevisionRoute
+from orchestrator.serving.routes import Far, RevisionRoute
 from orchestrator.supervisor.record import wait
 from tests.build import deployment
 from tests.serving_fakes import MemoryEndpoints
@@ -88,9 +88,8 @@ def test_a_route_has_the_revisions_that_take_traffic_and_where_they_answer(
         pool="outside",
         share=10,
         urls=("http://far:9000",),
-        token="sk-far",  # noqa: S106 - as above
         model="llama",
-        outside=True,
+        far=Far(headers=(("authorization", "Bearer sk-far"),)),
     )
     assert route.revisions == (ours, theirs)
     assert (route.sticky, route.queue, route.overflow) == ("session", 3, "r2")
@@ -168,7 +167,9 @@ def test_a_database_that_is_emptied_does_not_open_a_gateway_that_asked_for_keys(
 
 
 def _far_token(routes: StoreRoutes) -> str:
-    return routes.table().endpoints["chat"].revisions[1].token
+    far = routes.table().endpoints["chat"].revisions[1].far
+    assert far is not None
+    return dict(far.headers)["authorization"].removeprefix("Bearer ")
 
 
 def test_the_key_of_a_server_outside_is_read_anew_and_the_last_stands_while_it_is_not_there(

@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 
 from orchestrator.serving.limits import Limits
-from orchestrator.serving.routes import EndpointRoute
+from orchestrator.serving.routes import EndpointRoute, Far
 from tests.serving.http_server import Board, gateway_of, revision
 from tests.serving.scripted import HEAD, JSON, Scripted, chunk, scripted, sends, waits
 
@@ -59,7 +59,7 @@ def body_of(request: bytes) -> dict[str, object]:
 @pytest.mark.parametrize("closes", [True, False], ids=["by closing", "chunked"])
 def test_a_stream_of_an_outside_server_comes_as_it_is(stream: bytes, *, closes: bool) -> None:
     answer = (CLOSING, stream) if closes else (HEAD, chunk(stream), b"0\r\n\r\n")
-    with gateway_before(*answer, outside=True) as (url, _):
+    with gateway_before(*answer, far=Far()) as (url, _):
         assert httpx.post(f"{url}/v1/completions", json=STREAM).content == stream
 
 

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from orchestrator.serving.limits import Limits
+from orchestrator.serving.outside import proxy_of
+from orchestrator.serving.routes import Far
 from orchestrator.serving.upstream import (
     Broken,
     Exhausted,
@@ -280,11 +282,9 @@ def test_a_request_on_a_kept_connection_that_closes_is_sent_once_more(*, stays: 
     assert len(asked) == (3 if stays else 2)
 
 
-def test_an_outside_server_is_asked_through_the_proxy_that_the_environment_names(
+def test_an_outside_server_is_asked_through_the_proxy_of_the_environment_only_where_that_is_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from orchestrator.serving.upstream import _proxy
-
     asked: list[bytes] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -296,19 +296,20 @@ def test_an_outside_server_is_asked_through_the_proxy_that_the_environment_names
         server = await asyncio.start_server(proxy, "127.0.0.1", 0)
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         monkeypatch.setenv("no_proxy", "")
-        _proxy.cache_clear()
+        proxy_of.cache_clear()
         url = address_of("http://far.invalid:81/base/", "/v1/x?a=b")
         async with server:
             upstream = Upstream(LIMITS)
-            async with upstream.exchange(url, [], b"{}", outside=True) as exchange:
+            async with upstream.exchange(url, [], b"{}", far=Far(proxy=True)) as exchange:
                 assert exchange.status == 200
-            with pytest.raises(Unreachable):
-                async with upstream.exchange(url, [], b"{}"):
-                    pass
+            for far in (None, Far()):
+                with pytest.raises(Unreachable):
+                    async with upstream.exchange(url, [], b"{}", far=far):
+                        pass
             await upstream.close()
 
     run(play())
-    _proxy.cache_clear()
+    proxy_of.cache_clear()
     assert asked == [b"POST http://far.invalid:81/base/v1/x?a=b HTTP/1.1"]
 
 
