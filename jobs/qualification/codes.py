@@ -18,9 +18,13 @@ from jobs.qualification.coverage import missing
 from jobs.qualification.products import error_of, note_of
 
 _ROWS = 64  # of the reference
-_INT8, _FP8 = "int8", "float8_e4m3fn"
+_INT8, _FP8, _FNUZ = "int8", "float8_e4m3fn", "float8_e4m3fnuz"
 # Whole numbers are summed exactly; the result of the others is rounded to bfloat16.
-_TOLERANCES: Mapping[str, float] = MappingProxyType({_INT8: 0.0, _FP8: 1e-2})
+_TOLERANCES: Mapping[str, float] = MappingProxyType({_INT8: 0.0, _FP8: 1e-2, _FNUZ: 1e-2})
+# The codes of a format; torch has none for hif8.
+_CODES: Mapping[str, str] = MappingProxyType(
+    {"int8": _INT8, "fp8": _FP8, "fp8_ue8m0": _FP8, "mxfp8": _FP8, "fp8_fnuz": _FNUZ}
+)
 _ROLES = (SERVE,)
 
 Product: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -28,7 +32,7 @@ Product: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 def check_codes(bench: Bench, device: torch.device, formats: Sequence[str]) -> None:
     """Look whether products of the codes of `formats` are right."""
-    wanted = {_INT8 if form == "int8" else _FP8 for form in formats if "8" in form}
+    wanted = {_CODES[form] for form in formats if form in _CODES}
     for name in sorted(wanted):
         check_product(bench, device, name, _PRODUCTS[name])
 
@@ -56,7 +60,7 @@ def _codes(name: str, size: int) -> tuple[Tensor, Tensor]:
     if name == _INT8:
         both = torch.randint(-127, 128, (2, size, size), generator=generator).to(torch.int8)
     else:
-        both = torch.randn(2, size, size, generator=generator).to(torch.float8_e4m3fn)
+        both = torch.randn(2, size, size, generator=generator).to(getattr(torch, name))
     return both[0], both[1].t()
 
 
@@ -72,4 +76,4 @@ def _scaled(left: Tensor, right: Tensor) -> Tensor:
     return found
 
 
-_PRODUCTS: Mapping[str, Product] = MappingProxyType({_INT8: _whole, _FP8: _scaled})
+_PRODUCTS: Mapping[str, Product] = MappingProxyType({_INT8: _whole, _FP8: _scaled, _FNUZ: _scaled})

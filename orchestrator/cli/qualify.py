@@ -129,7 +129,7 @@ def _words(
             "roles": [str(one) for one in roles],
             "bf16_tflops": chip.bf16_tflops,
             "bandwidth_tbs": chip.bandwidth_tbs,
-            "formats": list(chip.formats),
+            "formats": list(chip.computes or chip.formats),
             "diagnostic": list(chip.diagnostic),
             "diagnostic_failed": chip.diagnostic_failed,
         },

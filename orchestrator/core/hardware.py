@@ -51,6 +51,7 @@ class Accelerator:
         fp8_tflops: Dense FP8 rate, TFLOP/s.
         link_gbs: Bandwidth of the links between chips, GB/s.
         formats: Weight formats that it can serve, best first.
+        computes: Formats whose numbers it multiplies itself, where those are others.
         price_per_hour: Rental price of one chip, US dollars per hour.
         roles: Roles that the chip may take.
         source: Where the figures are published.
@@ -73,6 +74,7 @@ class Accelerator:
     fp8_tflops: float | None = None
     link_gbs: float | None = None
     formats: tuple[Format, ...] = ("bf16",)
+    computes: tuple[Format, ...] = ()
     price_per_hour: float | None = None
     roles: tuple[Role, ...] = (Role.PREPARE, Role.TRAIN, Role.SERVE)
     source: str = ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-_GB = 1 << 30
+_GB = 10**9  # as the makers' figures, and not 2**30
 Where = int | str | torch.device | None
 
 

@@ -21,7 +21,7 @@ FIGURES: dict[str, tuple[float | None, ...]] = {
     "h20": (96, 4.0, 148, 296, 900),
     "mi300x": (192, 5.3, 1307, None, 896),
     "ascend_910b": (64, None, 304, None, None),
-    "ascend_910c": (128, 3.2, 752, None, 784),
+    "ascend_910c": (64, 1.6, 376, None, 392),  # of a die, which is what software counts
     "ascend_950pr": (128, 1.6, None, 1000, 2000),
     "ascend_950dt": (144, 4.0, None, 1000, 2000),
     "mlu590": (96, None, None, None, None),
@@ -66,6 +66,17 @@ def test_the_figures_are_the_published_ones_and_nothing_is_guessed(
 def test_only_published_prices_are_given(chips: dict[str, Accelerator]) -> None:
     priced = {name: chip.price_per_hour for name, chip in chips.items() if chip.price_per_hour}
     assert priced == PRICES
+
+
+def test_a_chip_serves_what_its_software_reads_whatever_it_computes_in(
+    chips: dict[str, Accelerator],
+) -> None:
+    assert chips["mi300x"].formats == ("fp8", "bf16")
+    assert chips["mi300x"].computes == ("fp8_fnuz", "bf16")
+    assert all("fp8_fnuz" not in chip.formats for chip in chips.values())  # nobody writes it
+    assert all("bf16" in chip.formats for chip in chips.values())
+    hopper = [chips[name].formats for name in ("h100", "h200", "h800", "h20")]
+    assert hopper == [("fp8", "bf16", "int8")] * 4
 
 
 def test_every_chip_says_where_its_figures_come_from(chips: dict[str, Accelerator]) -> None:

@@ -22,7 +22,7 @@ from orchestrator.core.hardware import Accelerator
 from orchestrator.emulation import device
 from orchestrator.emulation.hooks import hooks
 CHIP = Accelerator(
-    name="Ascend 910C", vendor="huawei", device="npu", backend="hccl", memory_gb=128)
+    name="Ascend 910C", vendor="huawei", device="npu", backend="hccl", memory_gb=64)
 def install(unsupported=(), on_host=()):
     device.install(CHIP, count=1, unsupported=unsupported, on_host=on_host)
 install()

@@ -12,7 +12,7 @@ import torch
 
 from jobs.qualification.bench import FAILED, Bench
 from jobs.qualification.chips import check_memory
-from jobs.qualification.codes import check_product
+from jobs.qualification.codes import check_codes, check_product
 from jobs.qualification.nodes import qualify_nodes
 from jobs.qualification.products import check_products, compare
 from orchestrator.emulation.hooks import hooks
@@ -103,6 +103,12 @@ def test_products_of_codes_are_checked_and_a_wrong_one_is_found(
     assert [(one.subject, one.status, one.roles) for one in bench.found] == [
         ("int8 cpu", FAILED, ("serve",))
     ]
+
+
+def test_the_codes_that_are_multiplied_are_those_of_the_format(tmp_path: Path) -> None:
+    bench = Bench(LocalContext(folder=tmp_path))
+    check_codes(bench, CPU, ("bf16", "fp8_fnuz", "hif8"))
+    assert [one.subject for one in bench.found] == ["float8_e4m3fnuz cpu"]
 
 
 def test_a_product_that_torch_lacks_is_told_and_is_no_flaw(tmp_path: Path) -> None:
