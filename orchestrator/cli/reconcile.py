@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
 from orchestrator.control.border import Telling, outcome
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.hardware import Role
+from orchestrator.endpoints.outside import SECONDS_BETWEEN_LOOKS as SECONDS_BETWEEN_OUTSIDE_LOOKS
+from orchestrator.endpoints.outside import OutsideWatch
 from orchestrator.endpoints.overflow import Overflow
 from orchestrator.endpoints.reconciler import Reconciler
 from orchestrator.endpoints.revisions import Revisions
@@ -26,6 +30,7 @@ _started: list[tuple[subprocess.Popen[bytes], str, str]] = []
 def run(args: argparse.Namespace) -> Exit:
     """Look every moment, until the service is stopped."""
     at, clock = wiring.home(), wiring.clock()
+    threading.Thread(target=_watch_outside, args=(at,), name="outside", daemon=True).start()
     wiring.running(at)  # which lets this process into a cluster of ours
     store = wiring.endpoint_store(at)
     replicas = wiring.replicas(at, args.address)
@@ -57,6 +62,17 @@ def run(args: argparse.Namespace) -> Exit:
         for endpoint in _failed():
             reconciler.move_failed(endpoint)
         clock.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _watch_outside(at: Path) -> None:
+    """Look after servers outside, which may take long to say nothing: in a thread of its own."""
+    clock, telling = wiring.clock(), Telling()
+    watch = OutsideWatch(
+        wiring.endpoint_store(at), wiring.served_models, _tell, f"{holder.name()}/outside"
+    )
+    while True:
+        telling.tell("looks at servers outside were not possible", watch.look, but=())
+        clock.sleep(SECONDS_BETWEEN_OUTSIDE_LOOKS)
 
 
 def _move(endpoint: str, pool: str) -> None:

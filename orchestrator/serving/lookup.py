@@ -109,7 +109,10 @@ class StoreRoutes:
     def _read(self) -> Table:
         self._read_keys()
         replicas = self._store.replicas()
-        routes = (self._route(life, replicas) for life in self._store.endpoints().values())
+        lives = self._store.endpoints().values()
+        far = any(revision.outside for life in lives for revision in life.taking)
+        troubles = self._store.troubles() if far else {}
+        routes = (_around(self._route(life, replicas), troubles) for life in lives)
         return Table(
             endpoints={route.name: route for route in routes if route.revisions},
             keys=self._keys,
@@ -183,3 +186,18 @@ class StoreRoutes:
             devices=revision.deployment.needs.devices,
             hourly=(revision.deployment.pool.price or 0.0) * revision.deployment.needs.devices,
         )
+
+
+def _around(route: EndpointRoute, troubles: Mapping[tuple[str, int], str]) -> EndpointRoute:
+    """Return a route that leaves out troubled servers outside, while others can answer.
+
+    Where they can't, those are asked all the same: they may be well again by now.
+    """
+    wrong = {
+        f"r{number}" for (name, number), why in troubles.items() if name == route.name and why
+    }
+    bad = {r.name for r in route.revisions if r.outside and r.name in wrong}
+    if not bad or not any(r.share and r.urls for r in route.revisions if r.name not in bad):
+        return route
+    left = (replace(r, share=0, urls=()) if r.name in bad else r for r in route.revisions)
+    return replace(route, revisions=tuple(left))

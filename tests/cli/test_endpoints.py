@@ -211,6 +211,15 @@ def test_a_server_that_lists_nothing_is_there(within):
     assert found["shares"] == {"r1": 100}
 
 
+def test_a_server_outside_that_is_dead_is_told(within, far):
+    assert within("deploy", "chat", *far).returncode == 0
+    wiring.endpoint_store(wiring.home()).note_trouble("chat", 1, "no server answers at 'x'")
+    assert "broken: chat.r1: no server answers at 'x'" in within("endpoints").stdout
+    (found,) = json.loads(within("endpoints", "--json").stdout)
+    (one,) = found["revisions"]
+    assert (one["state"], one["reason"]) == ("broken", "no server answers at 'x'")
+
+
 def test_a_model_that_the_server_does_not_list_gets_no_traffic_by_itself(within, far):
     done = within("deploy", "chat", *far[:2], "--model", "lama")
     assert done.returncode == 0

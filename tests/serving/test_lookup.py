@@ -185,3 +185,20 @@ def test_the_key_of_a_server_outside_is_read_anew_and_the_last_stands_while_it_i
     assert _far_token(routes) == "sk-new"
     lines = [record.getMessage() for record in caplog.records]
     assert lines == ["the last key of http://far:9000/v1/ stands: the variable 'FAR_KEY' is empty"]
+
+
+def test_a_dead_server_outside_gets_nothing_while_others_answer_and_all_where_none_does(
+    store: Store, routes: StoreRoutes
+) -> None:
+    def far() -> RevisionRoute:
+        return routes.table().endpoints["chat"].revisions[1]
+
+    store.note_trouble("chat", 2, "no server answers")
+    assert wait(lambda: (far().share, far().urls) == (0, ()), SECONDS)
+    store.note_replicas("chat", 1, ())
+    assert wait(lambda: (far().share, far().urls) == (10, ("http://far:9000",)), SECONDS)
+    store.note_replicas("chat", 1, ["http://a:1/chat.r1"])
+    store.note_trouble("chat", 1, "those of ours are known by their replicas")
+    store.note_trouble("chat", 2, "")
+    assert wait(lambda: len(routes.table().endpoints["chat"].revisions[0].urls) == 1, SECONDS)
+    assert [r.share for r in routes.table().endpoints["chat"].revisions] == [90, 10]
