@@ -28,7 +28,8 @@ class AttemptRequest:
     pool on which no worker may be placed; `keep` is how many checkpoints are kept. With
     `needs.min_workers` the cluster decides how many workers there are, by what it has room for.
     `continues` is the folder of an earlier run's checkpoints in the artifact store: the attempt
-    goes on from the newest of them while its stage has none of its own.
+    goes on from the newest of them while its stage has none of its own. Workers that are asked to
+    end have `kill_after` seconds to leave.
     """
 
     run: str
@@ -47,6 +48,7 @@ class AttemptRequest:
     adjust: Adjust = AS_PLANNED
     avoid: tuple[str, ...] = ()
     keep: int = 3
+    kill_after: float = 10.0
     watch: Watch = field(default_factory=Watch)
     signatures: tuple[Signature, ...] = ()
     continues: str = ""

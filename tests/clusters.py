@@ -54,6 +54,7 @@ def request(
         seed=0,
         pool=POOLS[on] if isinstance(on, str) else on,
         needs=needs or Needs(),
+        kill_after=2.0,
     )
 
 

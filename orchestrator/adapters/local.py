@@ -162,10 +162,10 @@ class _Attempt:
         return Failed(self._inquest.verdict(0.0, all_known=True) or found, message.at)
 
     def end(self) -> None:
-        """Ask the worker to end, and wait for it a little."""
+        """Ask the worker to end, and wait for it a little: a thread can't be killed."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(SECONDS_TO_END)
+            self._thread.join(self.request.kill_after + SECONDS_TO_END)
 
     def _run(self, worker: Worker) -> None:
         last: Message | None = None

@@ -25,6 +25,7 @@ from orchestrator.control.native import following
 from orchestrator.control.outbox import Outbox, valid_message
 from orchestrator.control.output import capture
 from orchestrator.control.output_folder import has_files
+from orchestrator.control.termination import asked
 from orchestrator.control.watchdog import Hang, Watchdog
 from orchestrator.core.artifact import ArtifactRef, Hashed
 from orchestrator.core.errors import StaleAttemptError
@@ -65,7 +66,8 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; yield what it says in batches, last exactly one outcome.
 
-    Never raises. Closing the generator tells the job to end and takes its scratch away.
+    Never raises. Closing the generator tells the job to end and takes its scratch away, and so
+    does whoever asks the process to end: a checkpoint that is being saved is finished before.
     """
     desk = Desk(store, clock, Outbox(rank, following()), threading.Event())
     attempt = _Attempt(request, rank, rendezvous, Surroundings(gang, chip), desk)
@@ -78,6 +80,8 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
             batch = [*desk.outbox.drain(), *watchdog.alive(rank)]
             if batch:
                 yield batch
+            if asked():
+                return
             hang = watchdog.hang(request.watch.hang)
             if hang is not None:
                 yield [valid_message(attempt.hangs(hang))]
@@ -85,6 +89,8 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
         yield desk.outbox.last()
     finally:
         desk.stop.set()
+        attempt.outlast_save(request.kill_after)
+        desk.over.set()
         thread.join(GRACE_SECONDS)
         attempt.drop()
 
@@ -131,6 +137,11 @@ class _Attempt:
     def step(self) -> int | None:
         """Return the last step that the job named, while it is at work."""
         return self._context.last_step if self._context and self._working else None
+
+    def outlast_save(self, seconds: float) -> None:
+        """Wait for the checkpoint that is being saved, at most for `seconds`."""
+        if self._context is not None:
+            self._context.checkpoints.let_finish(seconds)
 
     def hangs(self, hang: Hang) -> Failed:
         """Return the outcome of a job that gives no sign of life."""

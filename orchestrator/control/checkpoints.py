@@ -12,6 +12,7 @@ import platform
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.control import names
@@ -181,7 +182,7 @@ class Checkpoints:
         self._last_step = step
         one = CheckpointId(step, seat.token)
         stall = seat.desk.clock.now() - began
-        save = Save(seat=seat, checkpoint=one, write=write, stall=stall)
+        save = Save(seat=replace(seat, saving=True), checkpoint=one, write=write, stall=stall)
         background = Background(lambda: self._save(save), f"{seat.request.key} saves {step}")
         self._saving = (one, background)
 
@@ -306,6 +307,11 @@ class Checkpoints:
         deadline = clock.now() + SETTLE_SECONDS
         while not self._appeared(one) and clock.now() < deadline:
             clock.sleep(POLL_SECONDS)
+
+    def let_finish(self, seconds: float) -> None:
+        """Wait for the save that goes on, though its job shall end: what it saves was paid for."""
+        if self._saving is not None:
+            self._saving[1].wait(seconds)
 
     def _appeared(self, one: CheckpointId) -> bool:
         """Whether a checkpoint is there, as far as this can be known."""

@@ -25,20 +25,27 @@ class DrainedError(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a context works with. `stop` is set when the job shall end, `pulse` shows it lives."""
+    """What a context works with.
+
+    `stop` is set when the job shall end, `over` when nobody waits any more for the checkpoint that
+    it is saving; `pulse` shows that it lives.
+    """
 
     store: ArtifactStore
     clock: Clock
     outbox: Outbox
     stop: threading.Event
     pulse: Pulse = field(default_factory=Pulse)
+    over: threading.Event = field(default_factory=threading.Event)
 
-    def go_on(self, who: str) -> None:
+    def go_on(self, who: str, *, saving: bool = False) -> None:
         """End the job of `who` here if its attempt was given up.
+
+        Who is `saving` a checkpoint may finish that, as long as anybody waits for it.
 
         Raises:
             CancelledError: It was.
         """
-        if self.stop.is_set():
+        if (self.over if saving else self.stop).is_set():
             message = f"{who} was given up"
             raise CancelledError(message)

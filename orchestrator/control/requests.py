@@ -59,6 +59,7 @@ def attempt_request(
         adjust=found.adjust,
         avoid=found.avoid if command.pool == found.pool else (),
         keep=stage.recovery.kept,
+        kill_after=stage.limits.kill_after,
         watch=stage.watch,
         signatures=bench.signatures,
         continues=_continues(run, bench.earlier, stage, inputs) if bench.earlier else "",

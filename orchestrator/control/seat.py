@@ -16,6 +16,8 @@ from orchestrator.messages import AttemptRequest
 
 PATIENCE_SECONDS = 600.0  # in which nothing of what is waited for moves
 MOVES_SECONDS = 10.0  # between two looks whether anything has moved
+# The same of a job that shall end: of those that it waits for some may have been killed.
+LEAVING_SECONDS, LEAVING_MOVES_SECONDS = 5.0, 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 
 Found = TypeVar("Found")
@@ -27,13 +29,17 @@ class StuckError(StorageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """Worker `rank` of `world_size`. `meta` is noted in the manifest of all that they save."""
+    """Worker `rank` of `world_size`. `meta` is noted in the manifest of all that they save.
+
+    Who is `saving` a checkpoint goes on when the job shall end, for a while.
+    """
 
     request: AttemptRequest
     rank: int
     world_size: int
     meta: Mapping[str, str]
     desk: Desk
+    saving: bool = False
 
     @property
     def token(self) -> Token:
@@ -56,7 +62,8 @@ class Seat:
 
     def go_on(self) -> None:
         """End the job here if its attempt was given up."""
-        self.desk.go_on(f"attempt {self.request.attempt} of stage {self.request.stage!r}")
+        who = f"attempt {self.request.attempt} of stage {self.request.stage!r}"
+        self.desk.go_on(who, saving=self.saving)
 
     def busy(self, what: str) -> AbstractContextManager[None]:
         """Show that this worker lives while it waits: for `what` is no fault of its job."""
@@ -78,13 +85,15 @@ class Seat:
         clock = self.desk.clock
         since = looked = clock.now()
         stood: object = None
-        pause = FIRST_PAUSE
+        pause, pace = FIRST_PAUSE, MOVES_SECONDS
         while (found := look()) is None:
             self.go_on()
             now = clock.now()
-            if now - looked >= MOVES_SECONDS:
+            if now - looked >= pace:
                 looked, before, stood = now, stood, moves()
                 since = since if stood == before else now
+            if self.desk.stop.is_set() and pace == MOVES_SECONDS:
+                since, pace, patience = now, LEAVING_MOVES_SECONDS, min(patience, LEAVING_SECONDS)
             if now - since > patience:
                 raise StuckError(
                     f"{what}, and nothing of it has moved for {patience:.0f} s; look whether all "

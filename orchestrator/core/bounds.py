@@ -64,6 +64,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "pipeline.stages.*.limits.total": (1, 1_000_000),
         "pipeline.stages.*.limits.timeout": (MOMENT, MOST),
         "pipeline.stages.*.limits.grace": (0, MOST),
+        "pipeline.stages.*.limits.kill_after": (0, 600),
         "pipeline.stages.*.limits.pending": (0, MOST),
         "pipeline.stages.*.limits.queued": (0, MOST),
         "pipeline.stages.*.limits.cost": (0, MOST),

@@ -27,6 +27,8 @@ class Limits:
         cost: What its attempts held.
         grace: How long an attempt that is over a limit of time or cost has to leave at its next
             checkpoint; 30 s at most where it has saved none so far.
+        kill_after: How long the workers of an attempt that is ended have to leave by themselves,
+            and to finish the checkpoint that they are saving; then they are killed.
         pending: The wait for nodes that the pool lacks now.
         queued: The wait while others hold the pool, or go first.
         backoff: The wait before the second attempt on a pool. It doubles with each that saved no
@@ -39,6 +41,7 @@ class Limits:
     timeout: float | None = None
     cost: float | None = None
     grace: float = 300.0
+    kill_after: float = 10.0
     pending: float | None = 600.0
     queued: float | None = None
     backoff: float = 1.0

@@ -64,7 +64,11 @@ class Cluster(Protocol):
         ...
 
     def cancel(self, key: str) -> None:
-        """End attempt `key` and give back what it holds; nothing more comes from `poll`."""
+        """End attempt `key` and give back what it holds; nothing more comes from `poll`.
+
+        Its workers are asked first, and have the request's `kill_after` seconds to leave, and to
+        finish the checkpoint that they are saving.
+        """
         ...
 
     def prepare(self, request: AttemptRequest) -> None:

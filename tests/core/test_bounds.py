@@ -27,6 +27,7 @@ def test_all_figures_that_are_none_are_refused_at_once_each_with_its_path(value:
             total=whole,
             timeout=value,
             grace=value,
+            kill_after=value,
             pending=value,
             queued=value,
             cost=value,
@@ -38,7 +39,8 @@ def test_all_figures_that_are_none_are_refused_at_once_each_with_its_path(value:
     fields = [p.path.removeprefix("pipeline.stages.s.") for p in problems_of_stage(one)]
     assert fields == [
         *("needs.workers", "needs.devices", "needs.cpus", "needs.memory_gb"),
-        *("limits.attempts", "limits.tries", "limits.total", "limits.timeout", "limits.grace"),
+        *("limits.attempts", "limits.tries", "limits.total", "limits.timeout"),
+        *("limits.grace", "limits.kill_after"),
         *("limits.pending", "limits.queued", "limits.cost", "limits.backoff", "hours"),
         *("recovery.checkpoints", "recovery.accumulate", "recovery.keep"),
         *("watch.hang", "watch.window", "watch.deviations", "watch.patience"),

@@ -8,14 +8,15 @@ nothing is asked of Ray, and nothing ended, while its head does not answer.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import ray
 
-from orchestrator.adapters.raycluster import access, faults, nodes, process
+from orchestrator.adapters.raycluster import access, ending, faults, nodes, process
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
@@ -43,6 +44,7 @@ class RayCluster:
         self._worker = worker
         self._attempts: dict[str, _Attempt] = {}
         self._ending: list[Callable[[], None]] = []  # as soon as the head is back
+        self._leaving: dict[_Attempt, threading.Thread] = {}
         self._nodes = Nodes()
         self._reserve = Reserve(worker, self._nodes)
 
@@ -78,7 +80,10 @@ class RayCluster:
         in the cluster.
         """
         attempt = self._attempts.pop(key, None)
-        self._ending.append(attempt.end if attempt else partial(self._end_foreign, key))
+        if attempt is None:
+            self._ending.append(partial(self._end_foreign, key))
+        else:
+            self._ending.append(partial(self._end, attempt))
         if self._head.there:
             self._end_late()
 
@@ -105,6 +110,8 @@ class RayCluster:
         """Cancel what still runs and leave the cluster. Safe to call twice."""
         for key in list(self._attempts):
             self.cancel(key)
+        for thread in self._leaving.values():
+            thread.join()
         if self._head.there:
             self._reserve.close()
         if self._ours:
@@ -118,22 +125,43 @@ class RayCluster:
             with suppress(*faults.ERRORS):
                 end()
 
+    def _end(self, attempt: _Attempt) -> None:
+        """Have an attempt of ours ended, beside all else."""
+        thread = threading.Thread(target=ending.end, args=(attempt,), daemon=True)
+        thread.start()
+        self._leaving[attempt] = thread
+
+    def _still_leaving(self) -> Iterator[_Attempt]:
+        """Yield the attempts that were cancelled and have not left yet."""
+        for attempt, thread in list(self._leaving.items()):
+            if thread.is_alive():
+                yield attempt
+            else:
+                del self._leaving[attempt]
+
     def _end_foreign(self, key: str) -> None:
-        """End what another controller started as `key`, and those that it had stand by."""
+        """Kill what another controller started as `key`, and those that it had stand by.
+
+        They are not asked: their epoch is over, and nothing that they save counts any more.
+        """
         process.end(key)
         run, stage, _ = key.rsplit("/", 2)
         if not self._reserve.has(run, stage):
             process.end_group(process.standby(run, stage))
 
     def _open(self, key: str) -> None:
-        """Look for a place for attempt `key`, unless that was done."""
+        """Look for a place for attempt `key`, unless that was done.
+
+        An earlier attempt of its stage goes first: the checkpoint that it may be saving counts.
+        """
         attempt = self._attempts[key]
-        if not attempt.opened:
-            attempt.open(self._nodes, self._held(attempt), self._reserve)
+        if attempt.opened or any(one.stage == attempt.stage for one in self._still_leaving()):
+            return
+        attempt.open(self._nodes, self._held(attempt), self._reserve)
 
     def _held(self, asking: _Attempt) -> Counter[str]:
         held: Counter[str] = Counter()
-        for attempt in self._attempts.values():
+        for attempt in (*self._attempts.values(), *self._still_leaving()):
             if attempt.pool == asking.pool and attempt is not asking:
                 held.update(attempt.asked)
         return held
@@ -183,6 +211,32 @@ class _Attempt:
             self._gang = Gang(self._worker, place.request, place, actors)
 
     @property
+    def key(self) -> str:
+        """Its key."""
+        return self._request.key
+
+    @property
+    def stage(self) -> str:
+        """Its run and stage."""
+        return self.key.rpartition("/")[0]
+
+    @property
+    def kill_after(self) -> float:
+        """How many seconds its workers have to leave when they are asked to."""
+        return self._request.kill_after
+
+    def ask_to_end(self) -> bool:
+        """Ask its workers to end; return whether any can be."""
+        if self._gang is None or not self._gang.begun:
+            return False
+        self._gang.ask_to_end()
+        return True
+
+    def all_left(self) -> bool:
+        """Return whether nobody is left of those who were asked."""
+        return self._gang is None or self._gang.all_left()
+
+    @property
     def pool(self) -> str:
         """Name of its pool."""
         return self._request.pool.name
@@ -211,7 +265,7 @@ class _Attempt:
         self._again = tuple(messages)
 
     def end(self) -> None:
-        """End the processes and give the place back."""
+        """Kill the processes that are left, and give the place back."""
         if self._gang is not None:
             self._gang.end()
         if self._place is not None:

@@ -91,13 +91,28 @@ class Gang:
         outcome = self._outcome(now)
         return [*said, outcome] if outcome else said
 
+    def ask_to_end(self) -> None:
+        """Ask the workers to end that can hear it; those that have failed are not asked."""
+        for rank in self._streams.keys() - self._inquest.failed:
+            ray.cancel(self._streams[rank])
+
+    def all_left(self) -> bool:
+        """Return whether those have left that were asked to end.
+
+        What they say is not read: a cancelled stream that is at its end waits for its task.
+        """
+        asked = self._streams.keys() - self._inquest.failed
+        return all(_completed(self._streams[rank]) for rank in asked)
+
     def end(self) -> None:
-        """End every process that has not ended by itself. Safe to call twice."""
+        """Kill every process that has not ended by itself. Safe to call twice."""
         for actor in self._actors:
             ray.kill(actor)
         if not self._actors:
-            for stream in self._streams.values():
+            for rank, stream in self._streams.items():
                 ray.cancel(stream, force=True)
+                if rank in self._processes and not _completed(stream):
+                    process.kill(self._processes[rank])  # one that is stopped can't hear Ray
         process.forget(self._request.key)
         self._actors, self._streams = [], {}
 
@@ -259,3 +274,8 @@ class Gang:
     def _names(self) -> tuple[str, ...]:
         name = self._place.nodes.name
         return tuple(name(self._processes[rank].node) for rank in self._ranks())
+
+
+def _completed(stream: Remote) -> bool:
+    """Return whether the task that `stream` comes from has ended, however it did."""
+    return bool(ray.wait([stream.completed()], timeout=0, fetch_local=False)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any, TypeAlias
 
 import ray
@@ -14,6 +15,7 @@ from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.control import native
 from orchestrator.control import rendezvous as meeting
 from orchestrator.control.job_import import extend_path, load_job
+from orchestrator.control.termination import told_by
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Message
@@ -35,13 +37,33 @@ def run_task(
     me = process.here(node)
     yield (me,)
     last: Sequence[Message] = ()
-    # it runs one attempt at a time
-    with process.noted(request.key, rank, me), native.followed(), exit_codes.told():
-        for batch in worker(request, rank=rank, rendezvous=rendezvous):
-            yield batch
-            last = batch
+    asked = False
+    try:
+        with (
+            process.noted(request.key, rank, me),
+            native.followed(),  # it runs one attempt at a time
+            exit_codes.told(),
+            told_by(_asked_to_end),
+            closing(worker(request, rank=rank, rendezvous=rendezvous)) as said,  # type: ignore[type-var]
+        ):
+            for batch in said:
+                yield batch
+                last = batch
+            asked = _asked_to_end()
+    except (
+        KeyboardInterrupt,
+        GeneratorExit,
+    ):  # so Ray asks a task, and an actor that speaks
+        asked = True
+    if asked:
+        visible.end()
     if any(isinstance(one, Failed) and one.failure.kind is FailureKind.HANG for one in last):
         visible.end_with_its_threads()
+
+
+def _asked_to_end() -> bool:
+    """Return whether Ray was told to cancel this worker."""
+    return bool(ray.get_runtime_context().is_canceled())
 
 
 class Member:

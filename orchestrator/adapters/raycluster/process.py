@@ -105,8 +105,13 @@ def end(key: str) -> None:
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
     for worker in found:
         if not worker.group:
-            on(worker.node, _kill).remote(worker.pid, worker.birth)
+            kill(worker)
     forget(key)
+
+
+def kill(worker: WorkerProcess) -> None:
+    """Kill a process; returns at once."""
+    on(worker.node, _kill).remote(worker.pid, worker.birth)
 
 
 def end_group(name: str) -> None:

@@ -50,6 +50,11 @@ def open_address() -> str:
     return rendezvous.keep_open(ray.util.get_node_ip_address())
 
 
+def end() -> NoReturn:
+    """End this process, its threads, and whatever it has started: it was asked to."""
+    os._exit(0)
+
+
 def end_with_its_threads() -> NoReturn:
     """End this process, in which the thread of a job hangs, unless somebody does so first."""
     threading.Event().wait(_SECONDS_TO_BE_ENDED)
