@@ -7,7 +7,6 @@ killed when the time is over, and so is all that it started (`supervisor/orphans
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from typing import Protocol
 from orchestrator.adapters.raycluster import faults
 
 TICK_SECONDS = 0.1
-logger = logging.getLogger(__name__)
 
 
 def _sleep(seconds: float) -> None:
@@ -55,13 +53,13 @@ def end(
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = _sleep,
 ) -> None:
-    """Ask the workers of `attempt` to end, and kill those that don't in time; never raises."""
+    """Ask the workers of `attempt` to end, and kill those that don't in time."""
     try:
-        until = now() + attempt.kill_after
-        if attempt.kill_after and attempt.ask_to_end():
-            while not attempt.all_left() and now() < until:
-                sleep(TICK_SECONDS)
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong with asking, they are to end
-        logger.warning("workers of %s can't be asked to end: %s", attempt.key, error)
-    with suppress(*faults.ERRORS):
-        attempt.end()
+        with suppress(*faults.ERRORS):
+            until = now() + attempt.kill_after
+            if attempt.kill_after and attempt.ask_to_end():
+                while not attempt.all_left() and now() < until:
+                    sleep(TICK_SECONDS)
+    finally:
+        with suppress(*faults.ERRORS):
+            attempt.end()

@@ -76,7 +76,7 @@ class FakeAttempt:
         (FakeAttempt(seconds=None), 110.0),
         (FakeAttempt(seconds=None, kill_after=2.0), 102.0),
         (FakeAttempt(begun=False), 100.0),
-        (FakeAttempt(error=RuntimeError("no such stream")), 100.0),
+        (FakeAttempt(error=ConnectionError("Ray is away")), 100.0),
     ],
 )
 def test_workers_have_some_seconds_to_leave_and_are_killed_then(
