@@ -9,7 +9,7 @@ from functools import partial
 
 from orchestrator import wiring
 from orchestrator.cli.steps import Step
-from orchestrator.core.endpoints import EndpointLife, RevisionRetired, follow
+from orchestrator.core.endpoints import EndpointLife, RevisionRetired, RevisionState, follow
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.endpoints import revisions
 
@@ -31,8 +31,19 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
         what = f"{args.revision!r} is no revision"
         raise ConfigError([Problem("undeploy", what, "write it as r2")])
     retired = RevisionRetired(int(found[1]), reason)
+    _check(life, retired.number)
     follow(life, retired, wiring.clock().now())
     return [Step(f"retire {args.revision} of {life.name}", partial(_retire, life, retired))]
+
+
+def _check(life: EndpointLife, number: int) -> None:
+    """Refuse to retire who has all traffic while another could take it."""
+    ready = (one for one in life.live if one.state is RevisionState.READY)
+    other = next((one.name for one in ready if one.number != number), "")
+    if life.shares.get(number) and len(life.shares) == 1 and other:
+        what = f"r{number} has all traffic of {life.name!r}"
+        hint = f"`traffic {life.name} {other}=100` moves it, `undeploy {life.name}` ends it all"
+        raise ConfigError([Problem("undeploy", what, hint)])
 
 
 def _end(life: EndpointLife, reason: str) -> None:

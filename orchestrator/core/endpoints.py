@@ -261,11 +261,15 @@ class EndpointLife:
 
     @property
     def before(self) -> Revision | None:
-        """The revision that led before the one that leads now; what a rollback goes back to."""
-        now = _leader(self.shares)
-        leaders = (_leader(move.shares) for move in reversed(self.moves))
-        number = next((one for one in leaders if one and one != now), None)
-        return self.revisions[number] if now and number else None
+        """The revision that led before the one that leads now; what a rollback goes back to.
+
+        Whoever led before a way back to an earlier one, as in a rollout that failed, is forgotten.
+        """
+        led: list[int] = []
+        for number in (_leader(move.shares) for move in self.moves):
+            if number is not None:
+                led = [*led[: led.index(number) if number in led else None], number]
+        return self.revisions[led[-2]] if self.shares and led[1:] else None
 
     def helped_by(self, number: int) -> int | None:
         """Number of the revision that led when revision `number` became its overflow."""

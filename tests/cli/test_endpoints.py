@@ -194,6 +194,30 @@ def test_a_rollback_goes_to_who_led_before_and_not_to_who_never_did(within, far)
     assert within("rollback", "chat").stdout.startswith("All traffic of chat goes to r1 on")
 
 
+def test_two_rollbacks_go_two_back_and_a_third_says_that_there_is_nobody(within, far):
+    for _ in range(3):
+        assert within("deploy", "chat", *far).returncode == 0
+    for number in (2, 3):
+        assert within("traffic", "chat", f"r{number}=100").returncode == 0
+    for number in (2, 1):
+        assert within("rollback", "chat").stdout.startswith(
+            f"All traffic of chat goes to r{number}"
+        )
+    done = within("rollback", "chat")
+    assert (done.returncode, len(done.stderr.splitlines())) == (102, 1)
+    assert "endpoint 'chat' has no revision before r1" in done.stderr
+
+
+def test_who_has_all_traffic_is_not_undeployed_while_another_could_take_it(within, far):
+    for _ in range(2):
+        assert within("deploy", "chat", *far).returncode == 0
+    done = within("undeploy", "chat", "r1")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "r1 has all traffic of 'chat'; `traffic chat r2=100` moves it" in done.stderr
+    assert within("undeploy", "chat", "r2").returncode == 0
+    assert within("undeploy", "chat", "r1").returncode == 0
+
+
 @pytest.mark.parametrize("status", [500, 503])
 def test_a_server_in_trouble_is_not_deployed(within, status):
     with listing([], status) as address:

@@ -56,6 +56,25 @@ def test_traffic_goes_by_shares_and_the_largest_leads() -> None:
     assert [move.shares for move in later.moves] == [{1: 100}, {1: 90, 2: 10}, {2: 100}]
 
 
+@pytest.mark.parametrize(
+    ("leaders", "before"),
+    [
+        ((1, 2), 1),
+        ((1, 2, 1), None),  # r2 has failed its rollout, or was rolled back
+        ((1, 2, 3), 2),
+        ((1, 2, 3, 2), 1),
+        ((1, 2, 3, 2, 1), None),
+        ((1, 2, 1, 3), 1),
+    ],
+)
+def test_before_who_leads_was_who_led_when_it_came(
+    leaders: tuple[int, ...], before: int | None
+) -> None:
+    moves = [TrafficMoved({number: 100}, "") for number in leaders]
+    found = life(*TWO, added(3), RevisionReady(3), *moves)
+    assert (found.before and found.before.number) == before
+
+
 def test_a_retired_revision_is_no_longer_live() -> None:
     found = life(*TWO, TrafficMoved({2: 100}, "all"), RevisionRetired(1, "replaced by r2"))
     assert [revision.name for revision in found.live] == ["r2"]
