@@ -30,6 +30,7 @@ from orchestrator.serving.asgi import (
 )
 from orchestrator.serving.budget import Budget
 from orchestrator.serving.cancellation import CancelScope
+from orchestrator.serving.cards import Cards
 from orchestrator.serving.charging import Estimate, estimate, used
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import (
@@ -126,7 +127,9 @@ class _Gateway:
         self._metrics = parts.metrics
         parts.metrics.watch(slots)
         self._budget = Budget(limits.buffered_bytes)
-        self._forwarder = Forwarder(slots, Upstream(limits), self._metrics, limits, self._budget)
+        upstream = Upstream(limits)
+        self._cards = Cards(upstream)
+        self._forwarder = Forwarder(slots, upstream, self._metrics, limits, self._budget)
 
     async def close(self) -> None:
         await self._forwarder.close()
@@ -170,7 +173,7 @@ class _Gateway:
             body = self._document
         elif call.path == _MODELS or call.path.startswith(f"{_MODELS}/"):
             key = self._identify(call)
-            body = encode(self._cards(call, key))
+            body = encode(await self._listed(call, key))
         if body is None:
             raise unknown_url(method, path)
         if method != "GET":
@@ -250,19 +253,23 @@ class _Gateway:
             raise unknown_model(model, _named(call.visible(key)))
         return route
 
-    def _cards(self, call: _Call, key: ApiKey | None) -> object:
+    async def _listed(self, call: _Call, key: ApiKey | None) -> object:
         names = call.visible(key)
         wanted = call.path.removeprefix(_MODELS).removeprefix("/")
         unknown = wanted if wanted and wanted not in names else "" if names else call.endpoint
         if unknown:
             raise unknown_model(unknown, _named(names))
         if wanted:
-            return self._card(wanted)
-        return {"object": "list", "data": [self._card(name) for name in names]}
+            return await self._card(call.table.endpoints[wanted])
+        routes = [call.table.endpoints[name] for name in names]
+        return {"object": "list", "data": await asyncio.gather(*map(self._card, routes))}
 
-    def _card(self, name: str) -> dict[str, object]:
-        card = {"id": name, "object": "model", "created": self._since}
-        return {**card, "owned_by": "orchestrator"}
+    async def _card(self, route: EndpointRoute) -> dict[str, object]:
+        created = route.created or self._since
+        card = {"id": route.name, "object": "model", "created": created}
+        longest = await self._cards.max_model_len(route)
+        known = {} if longest is None else {"max_model_len": longest}
+        return {**card, "owned_by": "orchestrator", **known}
 
 
 def _split(path: str) -> tuple[str, str]:

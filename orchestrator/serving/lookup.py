@@ -139,6 +139,7 @@ class StoreRoutes:
             revisions=tuple(self._revision(life, r, replicas) for r in life.taking),
             shadow="" if life.shadow is None else f"r{life.shadow}",
             overflow="" if life.overflow is None else f"r{life.overflow}",
+            created=0 if leading is None else int(leading.updated or leading.since),
             **limits,  # type: ignore[arg-type]
         )
 

@@ -73,6 +73,7 @@ _MODEL: Json = {
         "object": {"const": "model"},
         "created": {"type": "integer"},
         "owned_by": {"type": "string"},
+        "max_model_len": {"type": "integer", "minimum": 1},
     },
 }
 _LIST: Json = {

@@ -79,6 +79,7 @@ class EndpointRoute:
         concurrency: Requests a replica works on at once, at most.
         queue: Requests that wait for a replica, at most; more are answered by 429.
         overflow: Name of the revision that takes what finds no room at the others.
+        created: When what leads was asked for, or its weights last changed (seconds, epoch).
         rests: Whether its replicas end when nobody asks, and are started for a request.
     """
 
@@ -90,6 +91,7 @@ class EndpointRoute:
     queue: int = 1024
     overflow: str = ""
     rests: bool = False
+    created: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,7 @@ def test_a_route_has_the_revisions_that_take_traffic_and_where_they_answer(
     )
     assert route.revisions == (ours, theirs)
     assert (route.sticky, route.queue, route.overflow) == ("session", 3, "r2")
+    assert route.created == 1
 
 
 def test_what_changes_is_seen_and_an_endpoint_without_revisions_is_gone(
