@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from orchestrator.core import formats
 from orchestrator.core.bounds import problems_of_stage
-from orchestrator.core.engines import CPU, indivisible, is_server, maker_of, split_of
+from orchestrator.core.engine_checks import indivisible, refused_options
+from orchestrator.core.engines import CPU, is_server, maker_of, split_of
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Fleet, Pool
@@ -207,19 +208,31 @@ def _engine_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator
             hint = "ask for one, or choose an engine server: endpoint.engine=vllm"
             yield Problem(f"{path}.needs.devices", what, hint)
         return
+    yield from _option_problems(f"{path}.endpoint.engine_options", endpoint)
     pools = _candidates(stage, fleet, bindings)
     if pools and endpoint.server.on(pools[0]) is None:
         yield _not_there(f"{path}.endpoint.engine", endpoint, pools[0])
+    yield from _split_problems(f"{path}.endpoint.engine_options", stage, pools)
+
+
+def _option_problems(path: str, endpoint: Endpoint) -> Iterator[Problem]:
+    assert endpoint.server is not None, "an engine class is told what it takes"  # noqa: S101
+    for name, why in refused_options(endpoint.server, endpoint.engine_options):
+        what = f"engine {endpoint.engine!r} can't be told this: {why}"
+        yield Problem(f"{path}.{name}", what, "leave it out")
+
+
+def _split_problems(path: str, stage: Stage, pools: Sequence[Pool]) -> Iterator[Problem]:
+    """Refuse options that would leave chips idle; once, though it may be so on several pools."""
+    assert stage.endpoint is not None, "it is asked of endpoints"  # noqa: S101
+    server, options = stage.endpoint.server, stage.endpoint.engine_options
     for pool in pools:
-        if endpoint.server.on(pool) is None:
+        if server is None or server.on(pool) is None:
             continue
         try:
-            split_of(
-                endpoint.server, endpoint.server.given(pool, endpoint.engine_options), devices
-            )
+            split_of(server, server.given(pool, options), stage.needs.devices)
         except ValueError as error:
-            hint = "tensor x pipeline x data is to be needs.devices"
-            yield Problem(f"{path}.endpoint.engine_options", str(error), hint)
+            yield Problem(path, str(error), "tensor x pipeline x data is to be needs.devices")
             return
 
 
@@ -315,6 +328,10 @@ def _size_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:
     if least > pool.devices:
         what = f"needs {least!r} devices, {pool.name!r} has {pool.devices!r}"
         yield Problem(f"{path}.needs", what, "ask for fewer, or bind a larger pool")
+    elif needs.devices > pool.devices_per_node and stage.endpoint is not None:
+        what = f"a replica is on one node, and {node} {pool.devices_per_node!r} devices"
+        hint = f"ask for at most so many of the {needs.devices!r}, and for more replicas"
+        yield Problem(f"{path}.needs.devices", what, hint)
     elif needs.devices > pool.devices_per_node:
         what = f"needs {needs.devices!r} devices in one worker, {node} {pool.devices_per_node!r}"
         yield Problem(f"{path}.needs.devices", what, "ask for fewer")

@@ -8,10 +8,16 @@ import pytest
 
 from orchestrator.adapters import hydra_config, job_source
 from orchestrator.adapters.hydra_config.composer import packaged
-from orchestrator.core.hardware import Role
+from orchestrator.core.emulation import Emulation
+from orchestrator.core.engine_checks import PLACES, refused_options
+from orchestrator.core.engine_command import argv_of, chips_of, environment_of, files_of
+from orchestrator.core.engines import CPU
+from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.settings import Settings
+from tests.build import accelerator
 
+SERVE = "pipeline.stages.serve"
 CONF = Path(__file__).parents[2] / "conf"
 
 # Where a pipeline is too large for the fleet that every command starts from.
@@ -84,3 +90,22 @@ def test_a_role_of_any_fleet_moves_by_one_override_and_sweeps() -> None:
         for overrides in hydra_config.sweep(["pipeline=r2", "roles.serve=nvidia,ascend"])
     ]
     assert serving == ["nvidia", "ascend"]
+
+
+@pytest.mark.parametrize("engine", names("engine"))
+def test_every_engine_server_starts_on_the_chips_of_each_of_its_makers(engine: str) -> None:
+    settings = hydra_config.compose(["pipeline=smoke", f"{SERVE}.endpoint.engine={engine}"])
+    endpoint = settings.pipeline.stages[-1].endpoint
+    assert endpoint is not None
+    spec = endpoint.server
+    assert spec is not None
+    places = {**dict.fromkeys(PLACES, "x"), "port": "7", "model": "/m", **chips_of(2)}
+    for maker in spec.makers:
+        emulation = Emulation(device=CPU) if maker == CPU else None
+        chip = accelerator(vendor=maker, device="cuda")
+        pool = Pool(name="p", accelerator=chip, emulation=emulation)
+        written = files_of(spec, pool, {}, {**places, "key": "k"})
+        told = [*argv_of(spec, pool, {}, places), *written.values()]
+        assert "/m" in " ".join(told)
+        assert environment_of(spec, pool, places)
+        assert list(refused_options(spec, spec.given(pool, {}))) == []

@@ -99,6 +99,22 @@ def test_an_engine_server_uses_all_chips_of_a_replica() -> None:
     ]
 
 
+def test_a_replica_on_several_nodes_and_options_of_ours_are_refused_in_one_line_each() -> None:
+    chip = accelerator(formats=("fp8",), device="cuda")
+    own = replace(FAST, server=replace(SERVER, command=("x", "--port", "{port}")))
+    own = replace(own, engine_options={"port": 1})
+    assert lines(own, fleet(pool("a", chip=chip, nodes=2)), devices=16) == [
+        (
+            "pipeline.stages.s.needs.devices: a replica is on one node, and a node of 'a' has 8 "
+            "devices; ask for at most so many of the 16, and for more replicas"
+        ),
+        (
+            "pipeline.stages.s.endpoint.engine_options.port: engine 'fast' can't be told this: "
+            "the replica sets it; leave it out"
+        ),
+    ]
+
+
 def test_an_engine_server_that_is_not_for_the_maker_of_the_pool_is_refused() -> None:
     other = accelerator(vendor="other", formats=("fp8",), device="cuda")
     assert lines(FAST, fleet(pool("a", chip=other))) == [

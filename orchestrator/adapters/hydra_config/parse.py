@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.adapters.hydra_config import checks, messages, moved
 from orchestrator.adapters.hydra_config.schema import NAMED, Document
-from orchestrator.core.engines import EngineSpec, is_server, problems_of_spec
+from orchestrator.core.engine_checks import problems_of_spec
+from orchestrator.core.engines import EngineSpec, is_server
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.hardware import Fleet
 from orchestrator.core.nearest import choices

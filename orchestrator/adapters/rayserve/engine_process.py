@@ -16,13 +16,16 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
+from orchestrator.adapters.rayserve.engine_log import LineBudget
 from orchestrator.supervisor import orphans
 
 KEPT = 400  # last lines
 _POLL_SECONDS = 0.05
 _KILL_SECONDS = 5.0
 _DRAIN_SECONDS = 2.0
+_LONGEST_LINE = 16_384  # characters; what is longer is several
 # What an engine writes before the words of a line: its process, level, time, place in a source.
 _HEAD = re.compile(
     r"^(?:\([^)]*\)\s*)?(?:\[?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\]?\s+)?"
@@ -93,11 +96,13 @@ class EngineProcess:
 
     def _read(self) -> None:
         assert self._process.stdout is not None, "it is a pipe"  # noqa: S101
+        budget = LineBudget(time.monotonic())
         with self._process.stdout as lines:
-            for line in lines:
+            for line in iter(partial(lines.readline, _LONGEST_LINE), ""):
                 self.lines.append(line.rstrip("\n"))
-                sys.stdout.write(line)
-                sys.stdout.flush()
+                with suppress(OSError, ValueError):  # a full disk: the engine must not stand still
+                    sys.stdout.write(budget.passes(line, time.monotonic()))
+                    sys.stdout.flush()
 
 
 def telling(lines: Sequence[str]) -> str:

@@ -21,9 +21,10 @@ from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
 from orchestrator.adapters.rayserve import chips, engine_figures
+from orchestrator.adapters.rayserve.engine_client import FOREIGN
 from orchestrator.adapters.rayserve.replica import Fetch
 from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
-from orchestrator.adapters.rayserve.supervision import FOREIGN, Supervision
+from orchestrator.adapters.rayserve.supervision import Supervision
 from orchestrator.adapters.rayserve.weights import PATH, Weights
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ArtifactError

@@ -5,43 +5,33 @@ Nothing here knows Ray. Requests go to the engine's own port and pass nobody her
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
+import shlex
 import shutil
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from orchestrator.adapters.rayserve import engine_figures, proof
+from orchestrator.adapters.rayserve.engine_client import FOREIGN, EngineClient, NotYetError
 from orchestrator.adapters.rayserve.engine_figures import Figures
 from orchestrator.adapters.rayserve.engine_process import EngineProcess
-from orchestrator.adapters.rayserve.vitals import Vitals, wrong_in
+from orchestrator.adapters.rayserve.vitals import Vitals
 from orchestrator.core.endpoints import Deployment
-from orchestrator.core.engines import (
-    EngineSpec,
-    argv_of,
-    environment_of,
-    filled,
-    indivisible,
-    split_of,
-)
+from orchestrator.core.engine_checks import indivisible
+from orchestrator.core.engine_command import argv_of, chips_of, environment_of, files_of
+from orchestrator.core.engines import EngineSpec, split_of
 
 _LOOK_SECONDS = 1.0
 _READY_SECONDS = 0.2
-_HEALTH_SECONDS = 10.0
-_UPDATE_SECONDS = 600.0
 _PORTS = 3  # tries, should somebody else take the port meanwhile
 _TAKEN = "ddress already in use"
-_PROBE = {"prompt": "1", "max_tokens": 1, "temperature": 0, "logprobs": 1}
 _TEXT = "The quick brown fox jumps over the lazy dog. 1 + 1 = 2"
-FOREIGN = (OSError, http.client.HTTPException, ValueError)
 
 
 class EngineStartError(RuntimeError):
@@ -50,12 +40,6 @@ class EngineStartError(RuntimeError):
 
 class _StoppedError(Exception):
     """It was stopped while it started."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    text: str
 
 
 class Supervision:
@@ -78,6 +62,8 @@ class Supervision:
         self._folder = folder
         self._proofs = {folder: proof.read(recorded)} if recorded else {}
         self._host = host
+        endpoint, key = deployment.endpoint, deployment.token
+        self._client = EngineClient(spec, host, endpoint.name, key)
         self._stopping = threading.Event()
         self._changing = threading.Lock()
         self._files = Path(tempfile.mkdtemp(prefix="engine-"))  # its user's alone
@@ -85,14 +71,17 @@ class Supervision:
         self._watching: threading.Thread | None = None
         self._probing: threading.Thread | None = None
         self._vitals = Vitals(spec, time.monotonic())
-        self.port = 0
         self.figures = Figures()
 
     @property
     def url(self) -> str:
         """Base URL at which the engine answers."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}"
+        return self._client.url
+
+    @property
+    def port(self) -> int:
+        """Port at which it listens; 0 before it was started."""
+        return self._client.port
 
     @property
     def fault(self) -> str:
@@ -133,28 +122,29 @@ class Supervision:
     def _start(self, port: int) -> None:
         if self._stopping.is_set():
             raise EngineStartError("it was stopped")
-        self.port = port
+        self._client.port = port
+        pool, endpoint = self._deployment.pool, self._deployment.endpoint
+        options, key = endpoint.engine_options, self._deployment.token
         places = {
             "python": sys.executable,
             "host": self._host,
             "port": str(port),
             "model": str(self._folder),
-            "name": self._deployment.endpoint.name,
-            "devices": str(max(self._deployment.needs.devices, 1)),
+            "name": endpoint.name,
             "files": str(self._files),
+            **chips_of(max(self._deployment.needs.devices, 1)),
         }
-        for name, text in self._spec.files.items():
+        for name, text in files_of(self._spec, pool, options, {**places, "key": key}).items():
             file = self._files / name
             file.touch(mode=0o600)
-            file.write_text(text.format(**places, key=self._deployment.token), "utf-8")
-        pool, endpoint = self._deployment.pool, self._deployment.endpoint
+            file.write_text(text, "utf-8")
         environment = {**os.environ, **environment_of(self._spec, pool, places)}  # noqa: TID251 - handed on
         if self._spec.key_variable:
-            environment[self._spec.key_variable] = self._deployment.token
+            environment[self._spec.key_variable] = key
         if endpoint.updates:
             environment |= self._spec.update_environment
-        argv = argv_of(self._spec, pool, endpoint.engine_options, places)
-        self._say(f"starting {' '.join(argv)}")
+        argv = argv_of(self._spec, pool, options, places)
+        self._say(f"starting {shlex.join(argv)}")
         try:
             self._process = EngineProcess(argv, environment)
         except OSError as error:
@@ -166,27 +156,28 @@ class Supervision:
             raise
 
     def _await_ready(self, process: EngineProcess) -> None:
-        while not self._answers_ready():
+        while not self._introduces_itself():
             if process.status is not None:
                 how = process.how_it_ended()
                 last = EngineStartError("it printed:\n" + "\n".join(process.lines))
                 raise EngineStartError(f"engine {self._spec.name!r} ended {how}") from last
             if self._stopping.wait(_READY_SECONDS):
                 raise EngineStartError("it was stopped")
-        wrong = self._probe() if self._spec.probe else ""
-        if wrong:
-            raise EngineStartError(f"engine {self._spec.name!r} runs, but one token: {wrong}")
-        wrong = self._departure(self._folder) if self._spec.probe else ""
+        wrong = self._departure(self._folder) if self._client.scores_texts else ""
         if wrong:
             raise EngineStartError(f"engine {self._spec.name!r} computes another model: {wrong}")
         self._vitals = Vitals(self._spec, time.monotonic())
         self._say(f"ready at {self.url}")
 
-    def _answers_ready(self) -> bool:
+    def _introduces_itself(self) -> bool:
+        """Return whether it is ready, and is asked; more than its ready path has to say so."""
         try:
-            return self._ask("GET", self._spec.ready, _HEALTH_SECONDS).status == 200  # noqa: PLR2004 - HTTP's
-        except FOREIGN:
+            wrong = self._client.introduced() if self._client.ready() else None
+        except NotYetError:
             return False
+        if wrong:
+            raise EngineStartError(f"engine {self._spec.name!r}: {wrong}")
+        return wrong is not None
 
     # --- health ----------------------------------------------------------------------------------
 
@@ -203,22 +194,15 @@ class Supervision:
         if self._process.status is not None:
             self._vitals.ended(self._process.how_it_ended())
             return
-        unwell = self._unwell()
+        unwell = self._client.unwell()
         if not unwell and self._spec.metrics:
             self._read_figures()
         now = time.monotonic()
-        self._vitals.looked(now, unwell, self.figures.tokens)
+        self._vitals.looked(now, unwell, self.figures)
         idle = self._probing is None or not self._probing.is_alive()
-        if idle and self._vitals.is_silent(now):
+        if idle and self._client.probes and self._vitals.is_due(now):
             self._probing = threading.Thread(target=self._probe_once, daemon=True)
             self._probing.start()
-
-    def _unwell(self) -> str:
-        try:
-            status = self._ask("GET", self._spec.health, _HEALTH_SECONDS).status
-        except FOREIGN as error:
-            return f"{self._spec.health} does not answer: {error!r}"
-        return "" if status == 200 else f"{self._spec.health} answers {status}"  # noqa: PLR2004 - HTTP's
 
     def _read_figures(self) -> None:
         try:
@@ -228,25 +212,14 @@ class Supervision:
 
     def _probe_once(self) -> None:
         began, vitals = time.monotonic(), self._vitals
-        wrong = self._probe()
-        vitals.probed(began, time.monotonic(), wrong)
-
-    def _probe(self) -> str:
-        """Ask for one token; return what is wrong."""
-        body = {"model": self._deployment.endpoint.name, **_PROBE}
-        try:
-            answer = self._ask("POST", self._spec.probe, self._spec.deadline, body)
-            if answer.status >= 500:  # noqa: PLR2004 - HTTP's
-                return f"it answers {answer.status}: {answer.text[:200]!r}"
-            return wrong_in(json.loads(answer.text)) if answer.status == 200 else ""  # noqa: PLR2004 - as above
-        except FOREIGN as error:
-            return f"no answer: {error!r}"
+        wrong = self._client.probe()
+        vitals.asked(began, time.monotonic(), wrong)
 
     # --- what others ask for ---------------------------------------------------------------------
 
     def metrics(self) -> str:
         """Return the engine's figures as it tells them. Raises one of `FOREIGN`."""
-        return self._ask("GET", self._spec.metrics, _HEALTH_SECONDS).text
+        return self._client.metrics()
 
     def update(self, folder: Path, version: str) -> None:
         """Serve the weights of another folder from now on; blocks until they do.
@@ -259,6 +232,8 @@ class Supervision:
             EngineStartError: It does not take them; the old ones are served again.
         """
         with self._changing:
+            if not self.fault:  # a token that was asked for stands still meanwhile, and is no sign
+                self._vitals = Vitals(self._spec, time.monotonic())
             if (
                 self._deployment.endpoint.updates
                 and self._spec.update
@@ -271,22 +246,16 @@ class Supervision:
     def _reload(self, folder: Path, version: str) -> bool:
         """Have it read other weights while it runs; return whether it serves them rightly."""
         recorded = self._proof_of(folder)
-        before = [] if recorded else self._scores(_TEXT)
+        before = [] if recorded else self._client.scores(_TEXT)
         places = {"folder": str(folder), "version": version}
         for step in self._spec.update:
-            body = filled(step.body, places)
-            try:
-                answer = self._ask(step.method, step.path, _UPDATE_SECONDS, body)
-            except FOREIGN as error:
-                self._say(f"update: {step.path} does not answer: {error!r}")
-                return False
-            if answer.status >= 300:  # noqa: PLR2004 - HTTP's
-                self._say(f"update: {step.path} answers {answer.status}: {answer.text[:300]}")
+            if wrong := self._client.take(step, places):
+                self._say(f"update: {wrong}")
                 return False
         if recorded:
             wrong = self._departure(folder)
         else:
-            after = self._scores(_TEXT)
+            after = self._client.scores(_TEXT)
             wrong = "" if after and after != before else "it answers as before, or wrongly"
         if wrong:
             self._say(f"update: {wrong}")
@@ -314,7 +283,7 @@ class Supervision:
         recorded = self._proof_of(folder)
         served = []
         for text in recorded:
-            scores = self._scores(text.tokens)
+            scores = self._client.scores(text.tokens)
             if scores is None:
                 self._say("it tells no log-probabilities of a prompt: none are compared")
                 return ""
@@ -324,31 +293,6 @@ class Supervision:
         if recorded and not wrong:
             self._say(f"it gives {len(recorded)} texts the log-probabilities recorded of them")
         return wrong
-
-    def _scores(self, prompt: str | tuple[int, ...]) -> list[float] | None:
-        """Return the log-probabilities of a prompt, but for the first token, which has none.
-
-        Nothing where they are wrong; `None` where it refuses to tell them.
-        """
-        body = {
-            "model": self._deployment.endpoint.name,
-            "prompt": prompt,
-            "max_tokens": 1,
-            "temperature": 0,
-            "logprobs": 1,
-            "echo": True,
-        }
-        try:
-            told = self._ask("POST", self._spec.probe, _UPDATE_SECONDS, body)
-            if 400 <= told.status < 500:  # noqa: PLR2004 - HTTP's
-                return None
-            answer = json.loads(told.text)
-            if wrong_in(answer | {"choices": [_without_first(answer["choices"][0])]}):
-                return []
-            values = answer["choices"][0]["logprobs"]["token_logprobs"]
-        except (*FOREIGN, LookupError, TypeError):
-            return []
-        return [float(value) for value in values if value is not None]
 
     def drain(self, seconds: float) -> None:
         """Wait until nobody's request runs, so long at most."""
@@ -367,29 +311,9 @@ class Supervision:
                 self._process.stop(self._spec.grace)
         shutil.rmtree(self._files, ignore_errors=True)
 
-    def _ask(self, method: str, path: str, seconds: float, body: object = None) -> _Answer:
-        """Ask the engine. Raises one of `FOREIGN`."""
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=seconds)
-        headers = {"Authorization": f"Bearer {self._deployment.token}"}
-        content = None if body is None else json.dumps(body)
-        if content is not None:
-            headers["Content-Type"] = "application/json"
-        try:
-            connection.request(method, path, content, headers)
-            answer = connection.getresponse()
-            return _Answer(answer.status, answer.read().decode(errors="replace"))
-        finally:
-            connection.close()
-
     def _say(self, line: str) -> None:
-        print(f"supervisor: {line}", flush=True)  # noqa: T201 - the log of the replica
-
-
-def _without_first(choice: Mapping[str, object]) -> dict[str, object]:
-    """Return a choice without the log-probability of its first token, which has none."""
-    logprobs = choice["logprobs"]
-    assert isinstance(logprobs, Mapping), "they were asked for"  # noqa: S101
-    return {**choice, "logprobs": {"token_logprobs": logprobs["token_logprobs"][1:]}}
+        with suppress(OSError, ValueError):  # telling fails nobody
+            print(f"supervisor: {line}", flush=True)  # noqa: T201 - the log of the replica
 
 
 def _free_port(host: str) -> int:

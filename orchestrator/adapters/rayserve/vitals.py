@@ -1,16 +1,18 @@
 """Whether an engine server is well, by what is seen of it: its process alone does not tell.
 
-A core that died may leave a server that answers; one that hangs says that it is well. So three
-things count: the process, what it says of its health, and whether it makes tokens: where it has
-made none for a while it is asked for one.
+A core that died may leave a server that answers; one that hangs says that it is well; one that
+computes rubbish answers 200. So four things count: the process, what it says of its health,
+whether requests that run get tokens, and what it answers to a request of one token, which it is
+asked again and again, whether it is busy or not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orchestrator.adapters.rayserve.engine_figures import Figures
 from orchestrator.core.engines import EngineSpec
 
 UNWELL = 3  # looks in a row at which it says so, or nothing
@@ -26,45 +28,58 @@ class Vitals:
         self._unwell = 0
         self._bad = 0
         self._tokens: float | None = None
-        self._moved = now
+        self._moved = now  # when it last made a token
+        self._stalled: float | None = None  # since when requests run and get none
+        self._probed = now
         self.fault = ""
 
     def ended(self, how: str) -> None:
         """Its process is gone."""
         self._break(f"it ended {how}")
 
-    def looked(self, now: float, unwell: str, tokens: float | None) -> None:
-        """It said that it is `unwell` (empty: well), and has worked on so many tokens."""
+    def looked(self, now: float, unwell: str, figures: Figures) -> None:
+        """It said that it is `unwell` (empty: well), and how busy it is."""
         self._unwell = self._unwell + 1 if unwell else 0
         if self._unwell >= UNWELL:
             self._break(f"{unwell}, {self._unwell} times in a row")
+        tokens = figures.tokens
         if tokens is not None and tokens != self._tokens:
             self._tokens, self._moved = tokens, now
+        if tokens is None or not figures.running or self._moved == now:
+            self._stalled = None
+            return
+        self._stalled = now if self._stalled is None else self._stalled
+        if now - self._stalled >= self._spec.deadline:
+            stood = f"{now - self._stalled:.0f} s"
+            self._break(f"{figures.running:g} requests run, and none has got a token for {stood}")
 
-    def is_silent(self, now: float) -> bool:
-        """Whether it has made no token for so long that it is to be asked for one."""
-        return bool(self._spec.probe) and now - self._moved >= self._spec.probe_seconds
+    def is_due(self, now: float) -> bool:
+        """Whether it is to be asked for a token."""
+        return now - self._probed >= self._spec.probe_seconds
 
-    def probed(self, began: float, now: float, wrong: str) -> None:
+    def asked(self, began: float, now: float, wrong: str) -> None:
         """A token was asked for at `began`; `wrong` is why there was none (empty: there was).
 
-        While others got tokens it stood in a queue, and says nothing.
+        While others got tokens one that did not come stood in a queue, and says nothing.
         """
-        if not wrong:
-            self._bad, self._moved = 0, max(self._moved, now)
-            return
-        if self._moved > began:
+        late = now - began >= self._spec.deadline
+        if not wrong or (late and self._moved > began):
+            self._bad, self._probed = 0, now
             return
         self._bad += 1
-        if self._bad >= BAD_PROBES or now - began >= self._spec.deadline:
+        if self._bad >= BAD_PROBES or late:
             self._break(f"asked for one token: {wrong}")
 
     def _break(self, why: str) -> None:
         self.fault = self.fault or f"engine {self._spec.name!r} is broken: {why}"
 
 
-def wrong_in(answer: Mapping[str, Any]) -> str:
-    """Return what is wrong with an answer of one token; empty where nothing is."""
+def wrong_in(answer: Any) -> str:  # noqa: ANN401 - JSON
+    """Return what is wrong with an answer of one token or of embeddings; empty: nothing is."""
+    if not isinstance(answer, Mapping):
+        return f"the answer is no object: {str(answer)[:100]!r}"
+    if isinstance(answer.get("data"), list):
+        return _wrong_embedding(answer["data"])
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, Mapping):
@@ -72,9 +87,26 @@ def wrong_in(answer: Mapping[str, Any]) -> str:
     finish = choice.get("finish_reason")
     if finish in _BROKEN:
         return f"it finished by {finish!r}"
-    logprobs = choice.get("logprobs")
-    values = logprobs.get("token_logprobs") if isinstance(logprobs, Mapping) else None
-    for value in values if isinstance(values, list) else ():
-        if not isinstance(value, int | float) or not math.isfinite(value):
+    for value in _scores(choice):
+        if not _is_finite(value):
             return f"a log-probability is {value!r}"
     return ""
+
+
+def _scores(choice: Mapping[str, Any]) -> Iterator[object]:
+    logprobs = choice.get("logprobs")
+    values = logprobs.get("token_logprobs") if isinstance(logprobs, Mapping) else None
+    yield from values if isinstance(values, list) else ()
+
+
+def _wrong_embedding(data: list[Any]) -> str:
+    vector = data[0].get("embedding") if data and isinstance(data[0], Mapping) else None
+    if not vector:
+        return "the answer has no embedding"
+    values = vector if isinstance(vector, list) else ()
+    wrong = next((value for value in values if not _is_finite(value)), None)
+    return "" if wrong is None else f"a number of an embedding is {wrong!r}"
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

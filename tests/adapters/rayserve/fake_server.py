@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PORT, MODEL, NAME, MODE = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-state: dict[str, Any] = {"tokens": 0, "logprob": -1.0, "mode": MODE, "folder": MODEL}
+state: dict[str, Any] = {"tokens": 0, "logprob": -1.0, "mode": MODE, "folder": MODEL, "early": 0}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -20,9 +20,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/metrics":
-            self.tell(200, f"running 0\nwaiting 0\ntokens {state['tokens']}\n")
+            running = 8 if state["mode"] == "stalled" else 0
+            state["tokens"] += state["mode"] == "busy-nan"
+            self.tell(200, f"running {running}\nwaiting 0\ntokens {state['tokens']}\n")
         elif self.path == "/model":
             self.tell(200, state["folder"])
+        elif self.path == "/v1/models":
+            name = "another" if state["mode"] == "another" else NAME
+            status = 401 if state["mode"] == "locked" else 200
+            self.tell(status, json.dumps({"data": [{"id": name}]}))
         else:
             self.tell(503 if state["mode"] == "sick" else 200, "{}")
 
@@ -30,24 +36,40 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])) or b"null")
         if self.path == "/mode":
             state["mode"] = body
+            self.tell(200, "{}")
         elif self.path == "/reload":
             state["folder"], state["logprob"] = body["to"], state["logprob"] - 1
+            self.tell(200, "{}")
         elif self.headers["authorization"] != f"Bearer {os.environ['FAKE_KEY']}":  # noqa: TID251 - its key
             self.tell(401, "{}")
-            return
-        if self.path.startswith("/v1") and state["mode"] == "hanging":
+        elif state["mode"] == "hanging":
             threading.Event().wait()
-        state["tokens"] += 1
-        logprob = float("nan") if state["mode"] == "nan" else state["logprob"]
-        if state["mode"] == "silent" and isinstance(body, dict) and body.get("echo"):
+        elif state["mode"].startswith("pooling"):
+            self.embed(state["mode"] == "pooling-nan")
+        elif state["mode"] == "early" and self.too_early():
+            self.tell(503, "loading")
+        elif state["mode"] == "silent" and body.get("echo"):
             self.tell(400, "{}")
-            return
-        tokens = len(body["prompt"]) if isinstance(body, dict) and "prompt" in body else 1
-        values = [None, *[logprob] * tokens]
+        else:
+            self.complete(body)
+
+    def too_early(self) -> bool:
+        state["early"] += 1
+        return bool(state["early"] < 3)
+
+    def complete(self, body: dict[str, Any]) -> None:
+        state["tokens"] += state["mode"] != "stalled"
+        logprob = float("nan") if state["mode"].endswith("nan") else state["logprob"]
+        values = [None, *[logprob] * len(body["prompt"])] if body.get("echo") else [logprob]
         choice = {"finish_reason": "length", "logprobs": {"token_logprobs": values}}
-        if not (isinstance(body, dict) and body.get("echo")):
-            choice["logprobs"] = {"token_logprobs": [logprob]}
         self.tell(200, json.dumps({"choices": [choice]}))
+
+    def embed(self, broken: bool) -> None:  # noqa: FBT001 - its own mode
+        if self.path != "/v1/embeddings":
+            self.tell(404, "{}")
+            return
+        number = float("nan") if broken else 0.5
+        self.tell(200, json.dumps({"data": [{"embedding": [0.5, number]}]}))
 
     def tell(self, status: int, text: str) -> None:
         self.send_response(status)
@@ -66,6 +88,10 @@ if MODE == "oom":
     sys.exit("RuntimeError: Engine core initialization failed. See root cause above.")
 if not Path(MODEL).is_dir() or (Path(MODEL) / "bad").exists():
     sys.exit(f"fake_server.py: error: {MODEL} is no model")
+if MODE == "noisy":
+    print("x" * 40_000)
+    for number in range(20_000):
+        print("line", number)
 child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
 print("child", child.pid, flush=True)
 ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()

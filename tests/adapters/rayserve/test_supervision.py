@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -113,6 +114,8 @@ def test_a_running_engine_is_well_and_leaves_nothing_when_it_is_stopped(
         ("sick", "/health answers 503, 3 times in a row"),
         ("hanging", "asked for one token: no answer: "),
         ("nan", "asked for one token: a log-probability is nan"),
+        ("busy-nan", "asked for one token: a log-probability is nan"),
+        ("stalled", "8 requests run, and none has got a token for 2 s"),
     ],
 )
 def test_an_engine_that_is_sick_hangs_or_computes_rubbish_is_found(
@@ -172,7 +175,13 @@ def test_weights_that_it_refuses_leave_the_old_ones_in_service(
             "oom",
             "engine 'fake' ended with status 1: torch.OutOfMemoryError: CUDA out of memory",
         ),
-        ("nan", "engine 'fake' runs, but one token: a log-probability is nan"),
+        ("nan", "engine 'fake': it runs, but one token: a log-probability is nan"),
+        (
+            "pooling-nan",
+            "engine 'fake': it runs, but one token: a number of an embedding is nan",
+        ),
+        ("another", "engine 'fake': it calls its model 'another', not 'chat'"),
+        ("locked", "engine 'fake': it does not take its key: /v1/models answers 401"),
     ],
 )
 def test_a_start_that_fails_is_told_by_the_engine_s_own_words(
@@ -192,6 +201,64 @@ def test_a_model_that_can_not_be_spread_is_refused_before_anything_starts(model:
     supervision = Supervision(spread, model, "127.0.0.1")
     with pytest.raises(EngineStartError, match="3 attention heads can't be spread over 2 chips"):
         supervision.start()
+    supervision.stop()
+
+
+@pytest.mark.parametrize("mode", ["early", "pooling"])
+def test_an_engine_that_says_too_early_that_it_is_ready_or_only_embeds_starts(
+    model: Path, mode: str
+) -> None:
+    supervision = Supervision(deployment(mode), model, "127.0.0.1")
+    supervision.start()
+    assert supervision.fault == ""
+    if mode == "pooling":
+        tell(supervision, "pooling-nan")
+        assert wait(lambda: bool(supervision.fault), SECONDS)
+        assert supervision.fault.endswith("a number of an embedding is nan")
+    supervision.stop()
+
+
+def test_of_an_engine_that_prints_without_end_most_is_left_out_of_the_log(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervision = Supervision(deployment("noisy"), model, "127.0.0.1")
+    supervision.start()
+    supervision.stop()
+    assert capsys.readouterr().out.count("\nline ") < 10_000
+    assert supervision._process is not None
+    assert any(line == "line 19999" for line in supervision._process.lines)
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, f"No space left on device for {len(text)} characters")
+
+
+def test_an_engine_whose_log_can_not_be_written_serves_on(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pipe is read all the same: it would stand still else."""
+    supervision = Supervision(deployment("noisy"), model, "127.0.0.1")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", FullDisk())
+        supervision.start()
+        supervision.stop()
+    assert supervision._process is not None
+    assert any(line == "line 19999" for line in supervision._process.lines)
+
+
+def test_options_go_into_the_file_of_an_engine_that_has_one_which_is_its_user_s_alone(
+    model: Path,
+) -> None:
+    of_file = replace(SPEC, files={"c.json": '{{"a": {{"key": "{key}"}}}}'}, options_file="c.json")
+    one = deployment("well", engine_options={"a.b": 3})
+    server = replace(of_file, command=(*SPEC.command, "well"))
+    one = replace(one, endpoint=replace(one.endpoint, server=server))
+    supervision = Supervision(one, model, "127.0.0.1")
+    supervision.start()
+    file = supervision._files / "c.json"
+    assert json.loads(file.read_text()) == {"a": {"key": "secret", "b": 3}}
+    assert file.stat().st_mode & 0o777 == 0o600
     supervision.stop()
 
 

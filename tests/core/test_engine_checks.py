@@ -1,0 +1,126 @@
+"""What is wrong with an engine server, its options, or a model that it is to spread over chips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.core.checks import spread_problems
+from orchestrator.core.engine_checks import indivisible, problems_of_spec, refused_options
+from orchestrator.core.engines import EngineSpec, Maker, Parallel, Split, UpdateStep
+from orchestrator.core.hardware import Pool
+from orchestrator.core.spec import Endpoint, Needs
+from tests.build import accelerator, stage
+
+SPEC = EngineSpec(
+    name="fast",
+    command=("{python}", "-m", "fast", "--port={port}", "{model}", "--as", "{name}"),
+    environment={"OFFLINE": "1", "CHIPS": "{devices}"},
+    options={"log": "no", "eager": True},
+    parallel=Parallel(tensor="tp", pipeline="pp", data="dp"),
+    concurrency="max-seqs",
+    at_once=64,
+    makers={
+        "nvidia": Maker(),
+        "cpu": Maker(formats=("bf16",), environment={"THREADS": "2"}, options={"log": "yes"}),
+    },
+)
+CHIPS = Pool(
+    name="h800",
+    accelerator=accelerator(name="h800", vendor="nvidia", device="cuda", formats=("fp8",)),
+)
+SINGLE = "Single '{' encountered in format string"  # as Python says it
+
+
+@pytest.mark.parametrize(
+    ("config", "spread", "said"),
+    [
+        ({"num_attention_heads": 6}, Split(tensor=4), "6 attention heads"),
+        ({"num_attention_heads": 8, "num_key_value_heads": 3}, Split(tensor=4), "3 key-value"),
+        ({"num_hidden_layers": 2}, Split(pipeline=4), "2 layers"),
+        ({"text_config": {"num_attention_heads": 6}}, Split(tensor=4), "6 attention heads"),
+        (
+            {
+                "intermediate_size": 384,
+                "quantization_config": {"weight_block_size": [128, 128]},
+            },
+            Split(tensor=2),
+            "layers of 384 can't be spread over 2 chips in blocks of 128",
+        ),
+    ],
+)
+def test_a_model_that_can_not_be_spread_so_is_named(
+    config: dict[str, Any], spread: Split, said: str
+) -> None:
+    (why,) = indivisible(config, spread)
+    assert said in why
+
+
+def test_the_plan_refuses_a_model_that_is_there_and_can_not_be_spread_over_a_replica() -> None:
+    endpoint = Endpoint(name="chat", engine="fast", server=SPEC)
+    serve = stage("s", job=None, endpoint=endpoint, needs=Needs(devices=4))
+    (problem,) = spread_problems(serve, CHIPS, {"num_attention_heads": 6})
+    assert str(problem) == (
+        "pipeline.stages.s.needs.devices: its 6 attention heads can't be spread over 4 chips; "
+        "set needs.devices to a number that divides it"
+    )
+    assert list(spread_problems(serve, CHIPS, {"num_attention_heads": 8})) == []
+    assert list(spread_problems(serve, CHIPS, {})) == []
+    own = replace(endpoint, engine="jobs.engines.Mine", server=None)
+    alone = replace(serve, endpoint=own)
+    assert list(spread_problems(alone, CHIPS, {"num_attention_heads": 6})) == []
+
+
+def test_key_value_heads_are_copied_where_there_are_fewer_than_chips() -> None:
+    config = {"num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": 4}
+    assert list(indivisible(config, Split(tensor=8))) == []
+    assert list(indivisible({}, Split(tensor=8))) == []
+
+
+def test_a_whole_engine_has_no_problem_and_a_broken_one_all_of_its_own() -> None:
+    assert list(problems_of_spec("engines.fast", SPEC)) == []
+    broken = replace(
+        SPEC,
+        command=("run", "{prot}"),
+        environment={"A B": "{key}"},
+        files={"../x": "{key} {"},
+        health="health",
+        update=(UpdateStep(path="reload", body={"to": ["{folder}", "{port}"]}),),
+        makers={},
+    )
+    told = [f"{p.path}: {p.what}" for p in problems_of_spec("engines.fast", broken)]
+    assert told == [
+        "engines.fast.makers: names no maker",
+        "engines.fast.command: '{prot}' names 'prot'",
+        "engines.fast.command: says '{model}' nowhere",
+        "engines.fast.command: says '{port}' nowhere",
+        "engines.fast.environment.A B: '{key}' names 'key'",
+        "engines.fast.environment: 'A B' is no variable",
+        f"engines.fast.files.../x: '{{key}} {{' is no template: {SINGLE}",
+        "engines.fast.files: '../x' is no name of a file",
+        "engines.fast.update.0.body: '{port}' names 'port'",
+        "engines.fast.health: 'health' is no path",
+        "engines.fast.update.0.path: 'reload' is no path",
+    ]
+    no_json = {"f": "{model} {port}"}
+    unfit = replace(SPEC, files=no_json, options_file="f", command=("run",))
+    assert [str(one) for one in problems_of_spec("e", unfit)] == [
+        "e.files.f: is no JSON: Extra data: line 1 column 3 (char 2); mend it"
+    ]
+    (missing,) = problems_of_spec("e", replace(SPEC, options_file="g"))
+    assert missing.path == "e.options_file"
+    bare = replace(SPEC, command=(), makers={"x": Maker(command=("a",))})
+    paths = [problem.path for problem in problems_of_spec("e", bare)]
+    assert paths == ["e.command", "e.makers.x.command", "e.makers.x.command"]
+
+
+def test_options_that_the_replica_sets_and_that_would_break_it_are_refused() -> None:
+    spec = replace(SPEC, refuses={"api-key": "all would see it"})
+    given = {"port": 1, "--as": "x", "api_key": "k", "max-len": 2}
+    assert dict(refused_options(spec, given)) == {
+        "port": "the replica sets it",
+        "--as": "the replica sets it",
+        "api_key": "all would see it",
+    }

@@ -1,0 +1,108 @@
+"""What starts an engine server: its argv, its variables, its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.core.emulation import Emulation
+from orchestrator.core.engine_command import (
+    argv_of,
+    chips_of,
+    environment_of,
+    files_of,
+    filled,
+    flags,
+)
+from orchestrator.core.engines import EngineSpec, Maker, Parallel
+from orchestrator.core.hardware import Pool
+from tests.build import accelerator
+
+SPEC = EngineSpec(
+    name="fast",
+    command=("{python}", "-m", "fast", "--port={port}", "{model}", "--as", "{name}"),
+    environment={"OFFLINE": "1", "CHIPS": "{devices}"},
+    options={"log": "no", "eager": True},
+    parallel=Parallel(tensor="tp", pipeline="pp", data="dp"),
+    concurrency="max-seqs",
+    at_once=64,
+    makers={
+        "nvidia": Maker(),
+        "cpu": Maker(formats=("bf16",), environment={"THREADS": "2"}, options={"log": "yes"}),
+    },
+)
+HOST = Pool(name="host", accelerator=accelerator(name="h800"), emulation=Emulation(device="cpu"))
+PLACES = {
+    "python": "/py",
+    "host": "::1",
+    "port": "7",
+    "model": "/m",
+    "name": "chat",
+    "devices": "4",
+    "files": "/f",
+}
+
+
+def test_the_command_has_its_places_filled_in_and_a_users_options_go_over_all_others() -> None:
+    assert argv_of(SPEC, HOST, {"eager": False, "max_len": 9}, PLACES) == [
+        "/py", "-m", "fast", "--port=7", "/m", "--as", "chat",
+        "--log", "yes", "--max-len", "9", "--tp", "4",
+    ]  # fmt: skip
+    assert environment_of(SPEC, HOST, PLACES) == {"OFFLINE": "1", "CHIPS": "4", "THREADS": "2"}
+
+
+def test_options_are_written_as_flags() -> None:
+    given = {"a": 1, "b": True, "c": False, "d": None, "e": [1, 2], "f": {"g": "h"}}
+    assert flags(given) == ["--a", "1", "--b", "--e", "1", "2", "--f", '{"g": "h"}']
+    odd = {"a": "-x y", "b": -1, "c": [], "d": [{"name": "l"}, True], "e": ""}
+    assert flags(odd) == ["--a=-x y", "--b=-1", "--d", '{"name": "l"}', "true", "--e", ""]
+
+
+def test_what_is_false_is_said_where_the_engine_has_a_word_for_that() -> None:
+    """Its default may be true: who says false and is not heard gets another engine."""
+    assert flags({"cache": False, "eager": True, "x": None}, "no-") == ["--no-cache", "--eager"]
+    assert flags({"cache": False}) == []
+
+
+def test_texts_of_an_update_are_filled_in_at_any_depth() -> None:
+    body = {"rpc": "load", "kwargs": {"path": "{folder}"}, "names": ["{version}"], "n": 1}
+    assert filled(body, {"folder": "/w", "version": "v2"}) == {
+        "rpc": "load",
+        "kwargs": {"path": "/w"},
+        "names": ["v2"],
+        "n": 1,
+    }
+
+
+OF_FILE = replace(
+    SPEC,
+    options_file="c.json",
+    files={"c.json": '{{"name": "{name}", "models": [{{"chips": [{chips}]}}]}}'},
+    parallel=Parallel(tensor="models.0.world"),
+)
+
+
+def file_of(**options: Any) -> Any:
+    places = {**PLACES, **chips_of(4), "name": 'a"b', "key": "k"}
+    named = {name.replace("__", "."): value for name, value in options.items()}
+    return json.loads(files_of(OF_FILE, HOST, named, places)["c.json"])
+
+
+def test_options_of_an_engine_with_a_file_go_where_their_names_say() -> None:
+    assert file_of(models__0__most=7, new__deep=True) == {
+        "name": 'a"b',
+        "models": [{"chips": [0, 1, 2, 3], "world": 4, "most": 7}],
+        "new": {"deep": True},
+        "log": "yes",
+        "eager": True,
+    }
+    assert "--world" not in " ".join(argv_of(OF_FILE, HOST, {"a": 1}, PLACES))
+
+
+@pytest.mark.parametrize("name", ["models__1__most", "models__x", "name__of"])
+def test_an_option_that_has_no_place_in_the_file_is_told(name: str) -> None:
+    with pytest.raises(ValueError, match="has no place in the engine's file"):
+        file_of(**{name: 7})
