@@ -198,6 +198,7 @@ class FakeTraffic:
     status_of: dict[str, int] = field(default_factory=dict)
     predictors: set[str] = field(default_factory=set)
     seconds_of: dict[str, float] = field(default_factory=dict)
+    vector_of: dict[str, list[float]] = field(default_factory=dict)  # of those that only embed
     asked: list[tuple[str, Probe]] = field(default_factory=list)
     ready: bool = True
     away: bool = False
@@ -228,6 +229,10 @@ class FakeTraffic:
             return Answer(400, 0.01, {"error": "it answers at /v1/predict"})
         body = probe.body
         assert isinstance(body, dict)
+        if (probe.path == "/v1/embeddings") != (name in self.vector_of):
+            return Answer(404, 0.01, {"error": "not here"})
+        if name in self.vector_of:
+            return Answer(200, 0.01, {"data": [{"embedding": self.vector_of[name]}]})
         text = self.answer_of.get(name, f"<{body.get('prompt')}>")
         choice: dict[str, object] = {"text": text, "message": {"content": text}}
         if body.get("echo") and name in self.scores_of:

@@ -55,13 +55,15 @@ class MetricNames:
     """Names of the engine's own figures, as Prometheus reads them; empty: it has none.
 
     `running` and `waiting` count requests, `tokens` are counters that grow while it works,
-    `cache_used` is a share of the key-value cache, and `cache_size` has how many tokens that
-    holds: a figure, or the labels of one, multiplied.
+    `suspect` are counters of answers that the engine itself thinks are wrong: when they grow it is
+    asked for a token at once. `cache_used` is a share of the key-value cache, and `cache_size` has
+    how many tokens that holds: a figure, or the labels of one, multiplied.
     """
 
     running: str = ""
     waiting: str = ""
     tokens: tuple[str, ...] = ()
+    suspect: tuple[str, ...] = ()
     cache_used: str = ""
     cache_size: str = ""
     cache_labels: tuple[str, ...] = ()

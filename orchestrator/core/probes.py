@@ -18,7 +18,7 @@ from types import MappingProxyType
 from orchestrator.core.hardware import Format
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
-PREDICT, READY = "/v1/predict", "/ready"
+EMBEDDINGS, PREDICT, READY = "/v1/embeddings", "/v1/predict", "/ready"
 TOKENS = 16
 PROMPTS = ("12 + 30 =", "The quick brown fox", "def add(a, b):", "1 2 3 4")
 # Scored by both: prose, code and numbers. Short, for a model may have a context of 64 tokens.
@@ -76,6 +76,11 @@ def scoring(model: str, text: str) -> Probe:
     return Probe(COMPLETIONS, {**body, "temperature": 0})
 
 
+def embedding(model: str, text: str) -> Probe:
+    """Return the request for the embedding of a text."""
+    return Probe(EMBEDDINGS, {"model": model, "input": text, "encoding_format": "float"})
+
+
 def prediction(body: object) -> Probe:
     """Return the request for what an engine predicts."""
     return Probe(PREDICT, body)
@@ -104,6 +109,16 @@ def scores_of(answer: Answer) -> tuple[float, ...]:
     if not isinstance(values, Sequence) or isinstance(values, str):
         return ()
     return tuple(float(value) for value in values if isinstance(value, int | float))
+
+
+def vector_of(answer: Answer) -> tuple[float, ...]:
+    """Return the embedding that is answered; empty where there is none."""
+    data = answer.body.get("data") if isinstance(answer.body, Mapping) else None
+    first = data[0] if answer.good and isinstance(data, Sequence) and data else None
+    vector = first.get("embedding") if isinstance(first, Mapping) else None
+    if not isinstance(vector, Sequence) or isinstance(vector, str):
+        return ()
+    return tuple(float(value) for value in vector if isinstance(value, int | float))
 
 
 def _choice(answer: Answer) -> Mapping[str, object]:
@@ -145,6 +160,27 @@ def apart(old: Sequence[Sequence[float]], new: Sequence[Sequence[float]], most: 
         f"log-probabilities of {len(distances)} texts are {mean:.3g} nats a token apart, "
         f"{most:.3g} are allowed"
     )
+
+
+def angle(old: Sequence[float], new: Sequence[float]) -> float:
+    """Return the angle of two embeddings, radians; infinite where they can't be compared."""
+    lengths = math.hypot(*old) * math.hypot(*new)
+    if len(old) != len(new) or not lengths or not math.isfinite(lengths):
+        return math.inf
+    cosine = sum(a * b for a, b in zip(old, new, strict=True)) / lengths
+    return math.acos(max(-1.0, min(1.0, cosine)))
+
+
+def turned(old: Sequence[Sequence[float]], new: Sequence[Sequence[float]], most: float) -> str:
+    """Return why the embeddings of texts differ too much, or nothing.
+
+    The angle of two vectors is the relative error between them: the same limit holds as for
+    log-probabilities.
+    """
+    mean = sum(map(angle, old, new)) / len(old) if old else 0.0
+    if mean <= most:
+        return ""
+    return f"embeddings of {len(old)} texts are {mean:.3g} radians apart, {most:.3g} are allowed"
 
 
 def disagreement(agreement: float, old: Sequence[str], new: Sequence[str]) -> str:

@@ -2,8 +2,8 @@
 
 Both are asked by the rollout itself, past the gateway: the routes that clients use, before the new
 one gets any share, and whenever clients are too few for a verdict. A language model has the routes
-of completions and of chats; an engine that predicts is asked what its endpoint's config says, or
-else whether it is ready.
+of completions and of chats, or else that of embeddings; an engine that predicts is asked what its
+endpoint's config says, or else whether it is ready.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from orchestrator.core.policy import Rollout
 from orchestrator.core.probes import (
     CHAT,
     COMPLETIONS,
+    EMBEDDINGS,
     PROMPTS,
     READINESS,
     TEXTS,
@@ -26,12 +27,15 @@ from orchestrator.core.probes import (
     chat,
     completion,
     disagreement,
+    embedding,
     limit,
     prediction,
     predicts,
     scores_of,
     scoring,
     text_of,
+    turned,
+    vector_of,
 )
 from orchestrator.core.rollout import (
     NOTHING,
@@ -190,7 +194,16 @@ class Canary:
         (first,) = self._answers(self._new, [completion(name, prompts[0])])
         if predicts(first):
             return (READINESS,)
+        if not first.good and self._embeds(prompts[0]):
+            return tuple(embedding(name, prompt) for prompt in prompts)
         return tuple(route(name, prompt) for prompt in prompts for route in (completion, chat))
+
+    def _embeds(self, text: str) -> bool:
+        """Whether the new one embeds instead, and so does the old one: clients ask as before."""
+        old = None if self.alone or self._old is None else self._old.deployment
+        asked = [embedding(self._new.endpoint.name, text)]
+        both = (self._new,) if old is None else (self._new, old)
+        return all(vector_of(answer) for one in both for answer in self._answers(one, asked))
 
     def _urls(self, revision: Deployment) -> tuple[str, ...]:
         place = (revision.endpoint.name, revision.revision)
@@ -212,8 +225,14 @@ class Canary:
 
     def _apart(self, rules: Rollout, old: Deployment, answers: tuple[Answers, Answers]) -> str:
         """Return why two revisions of one model answer too differently, or nothing."""
-        name = self._new.endpoint.name
-        if self._probes[0].path not in {COMPLETIONS, CHAT}:
+        name, allowed = self._new.endpoint.name, {**old.limits, **self._new.limits}
+        most = limit((old.format, self._new.format), allowed)
+        paths = {probe.path for probe in self._probes}
+        if paths == {EMBEDDINGS}:
+            pairs = [(a, b) for a, b in zip(*answers, strict=True) if a.good]
+            vectors = [[vector_of(one) for one in column] for column in zip(*pairs, strict=True)]
+            return turned(vectors[0], vectors[1], most)
+        if not paths & {COMPLETIONS, CHAT}:
             return ""  # what an engine predicts is compared by nobody but its own tests
         asked = [scoring(name, text) for text in (*TEXTS, *rules.probes)]
         scores = [
@@ -223,8 +242,7 @@ class Canary:
         both = [pair for pair in zip(*scores, strict=True) if pair[0] and pair[1]]
         if both:
             theirs, ours = zip(*both, strict=True)
-            allowed = {**old.limits, **self._new.limits}
-            return apart(theirs, ours, limit((old.format, self._new.format), allowed))
+            return apart(theirs, ours, most)
         if old.format != self._new.format:
             return ""  # greedy answers of two formats differ by rounding
         pairs = [(a, b) for a, b in zip(*answers, strict=True) if a.good]

@@ -8,12 +8,15 @@ import pytest
 
 from orchestrator.core.probes import (
     Answer,
+    angle,
     apart,
     disagreement,
     distance,
     limit,
     scores_of,
     text_of,
+    turned,
+    vector_of,
 )
 
 
@@ -26,6 +29,23 @@ def test_texts_and_scores_are_read_from_either_route_and_from_nonsense() -> None
     for body in (None, "text", [], {}, {"choices": []}, {"choices": ["x"]}, {"choices": [{}]}):
         assert (text_of(Answer(200, 0.1, body)), scores_of(Answer(200, 0.1, body))) == ("", ())
     assert text_of(Answer(400, 0.1, chat)) == ""
+
+
+def test_embeddings_are_compared_by_their_angle() -> None:
+    body = {"data": [{"embedding": [3, 4.0]}]}
+    assert vector_of(Answer(200, 0.1, body)) == (3.0, 4.0)
+    for other in (None, "x", {}, {"data": []}, {"data": ["x"]}, {"data": [{"embedding": "AA"}]}):
+        assert vector_of(Answer(200, 0.1, other)) == ()
+    assert vector_of(Answer(500, 0.1, body)) == ()
+    assert angle((1.0, 0.0), (2.0, 0.0)) == 0.0
+    assert angle((1.0, 0.0), (0.0, 1.0)) == pytest.approx(math.pi / 2)
+    for unlike in ((), (0.0, 0.0), (math.nan, 1.0)):
+        assert angle((1.0, 0.0), unlike) == math.inf
+    near, most = [(1.0, 0.05)], limit(("bf16", "bf16"), {})
+    assert turned([(1.0, 0.0)], near, most) == ""
+    assert turned([], [], most) == ""
+    said = turned([(1.0, 0.0)], [(1.0, 1.0)], most)
+    assert said == "embeddings of 1 texts are 0.785 radians apart, 0.0894 are allowed"
 
 
 def test_rounding_is_no_difference_and_another_model_is() -> None:

@@ -178,6 +178,29 @@ def test_an_engine_that_predicts_is_asked_what_it_takes_or_whether_it_is_ready(
     assert bench.traffic.asked[0][1].body == image
 
 
+def test_what_only_embeds_is_asked_for_embeddings_and_compared_by_them(bench: Bench) -> None:
+    bench.traffic.vector_of = {f"chat.r{n}": [1.0, 0.0] for n in (1, 2)}
+    bench.traffic.vector_of["chat.r3"] = [1.0, 1.0]
+    assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
+    kind, evidence = failure(bench.go(bench.asked("c", 3)))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "embeddings of 4 texts are 0.785 radians apart" in evidence
+
+
+def test_a_revision_that_only_embeds_does_not_take_the_place_of_one_that_answers(
+    bench: Bench,
+) -> None:
+    bench.traffic.vector_of = {"chat.r2": [1.0, 0.0]}
+    kind, evidence = failure(bench.go(bench.asked("b", 2)))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "it answers none of 8 probes: 404" in evidence
+
+
+def test_an_old_revision_that_answers_nothing_is_compared_with_nobody(bench: Bench) -> None:
+    bench.traffic.status_of["chat.r1"] = 500
+    assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
+
+
 def test_what_was_trained_once_is_compared_in_every_format_within_the_gates_limits(
     bench: Bench,
 ) -> None:

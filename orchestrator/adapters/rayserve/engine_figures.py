@@ -18,6 +18,8 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 class Figures:
     """How busy an engine is: requests, tokens that it has worked on ever, tokens it holds now.
 
+    `suspect` is how many of its answers it thinks are wrong.
+
     `tokens` is `None` where the engine does not tell.
     """
 
@@ -26,6 +28,7 @@ class Figures:
     tokens: float | None = None
     cache_used: float = 0.0
     held: float = 0.0
+    suspect: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def read(text: str, names: MetricNames) -> Figures:
         tokens=math.fsum(map(total, counters)) if counters else None,
         cache_used=mean,
         held=mean * size,
+        suspect=math.fsum(map(total, names.suspect)),
     )
 
 

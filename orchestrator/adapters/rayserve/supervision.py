@@ -308,7 +308,7 @@ class Supervision:
         self._stopping.set()
         with self._changing:
             if self._process is not None:
-                self._process.stop(self._spec.grace)
+                self._process.stop(0.0 if self.fault else self._spec.grace)
         shutil.rmtree(self._files, ignore_errors=True)
 
     def _say(self, line: str) -> None:

@@ -31,6 +31,7 @@ class Vitals:
         self._moved = now  # when it last made a token
         self._stalled: float | None = None  # since when requests run and get none
         self._probed = now
+        self._suspect = 0.0
         self.fault = ""
 
     def ended(self, how: str) -> None:
@@ -42,6 +43,9 @@ class Vitals:
         self._unwell = self._unwell + 1 if unwell else 0
         if self._unwell >= UNWELL:
             self._break(f"{unwell}, {self._unwell} times in a row")
+        if figures.suspect > self._suspect:
+            self._probed = -math.inf
+        self._suspect = figures.suspect
         tokens = figures.tokens
         if tokens is not None and tokens != self._tokens:
             self._tokens, self._moved = tokens, now

@@ -49,6 +49,11 @@ def test_what_is_not_told_is_nothing_and_tokens_are_unknown() -> None:
     assert read("used 0.5\nsize 80\n", size).held == 40.0
 
 
+def test_answers_that_the_engine_takes_for_wrong_are_counted() -> None:
+    names = MetricNames(suspect=("wrong_total", "odd_total"))
+    assert read('wrong_total 2\nodd_total{engine="1"} 1\n', names).suspect == 3.0
+
+
 def test_each_sample_gets_the_labels_of_its_place_beside_its_own() -> None:
     text = labelled(TEXT, {"endpoint": "chat", "replica": 'a"b'})
     plain = {s.name: s for f in text_string_to_metric_families(TEXT) for s in f.samples}

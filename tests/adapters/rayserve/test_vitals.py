@@ -44,6 +44,15 @@ def test_it_is_asked_for_a_token_again_and_again_though_it_makes_many() -> None:
     assert vitals.is_due(21.0)
 
 
+def test_it_is_asked_at_once_where_it_says_itself_that_an_answer_was_wrong() -> None:
+    vitals = Vitals(SPEC, 0.0)
+    vitals.looked(1.0, "", Figures(suspect=1.0))
+    assert vitals.is_due(1.0)
+    vitals.asked(1.0, 1.5, "")
+    vitals.looked(2.0, "", Figures(suspect=1.0))
+    assert not vitals.is_due(2.0), "one prompt was to blame"
+
+
 def test_a_hanging_engine_is_found_by_the_deadline_and_one_with_a_long_queue_is_not() -> None:
     vitals = Vitals(SPEC, 0.0)
     vitals.looked(1.0, "", busy(5.0))
