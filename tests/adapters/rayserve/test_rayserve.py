@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 import urllib.error
@@ -22,16 +21,21 @@ from orchestrator import wiring
 from orchestrator.adapters.raycluster import service
 from orchestrator.adapters.rayserve import RayServing, state
 from orchestrator.core.emulation import Emulation
-from orchestrator.core.endpoints import Deployment
+from orchestrator.core.endpoints import Deployment, Revision, RevisionState, RevisionUpdated
 from orchestrator.core.engines import EngineSpec, Maker, MetricNames
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec import Endpoint, Needs
+from orchestrator.endpoints import updates
+from orchestrator.endpoints.revisions import Revisions
 from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
 from orchestrator.supervisor.record import wait
+from tests.adapters.rayserve.clients import Streams, answers, ask, model_of, predict, stream
 from tests.build import accelerator
+from tests.jobs.engines.tiny_llama import save_tiny_llama
+from tests.serving_fakes import MemoryEndpoints
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -130,26 +134,6 @@ def outcome(serving: RayServing, deployment: Deployment) -> list[Message]:
     raise AssertionError(said)
 
 
-def ask(url: str, text: str, key: str = "secret") -> str | None:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
-        messages = [{"role": "user", "content": text}]
-        answer = client.chat.completions.create(model="echo", messages=messages)  # type: ignore[arg-type]
-        return answer.choices[0].message.content
-
-
-def answers(url: str) -> bool:
-    try:
-        return ask(url, "back") == "back"
-    except openai.OpenAIError:
-        return False
-
-
-def stream(url: str, prompt: str) -> list[str]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="secret", max_retries=0) as client:
-        chunks = client.completions.create(model="echo", prompt=prompt, stream=True)
-        return [chunk.choices[0].text for chunk in chunks]
-
-
 def nodes(said: Sequence[Message]) -> list[str]:
     return [node for message in said if isinstance(message, Placed) for node in message.nodes]
 
@@ -233,13 +217,6 @@ def test_what_is_no_language_model_deploys_and_is_replaced_when_it_breaks(
     assert gone(serving, "echo.r10")
 
 
-def predict(url: str, body: object) -> object:
-    headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/v1/predict", json.dumps(body).encode(), headers)  # noqa: S310 - our own
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
-        return json.loads(answer.read())
-
-
 def served_by_a_server(deployment: Deployment, mode: str, number: int) -> Deployment:
     spec = EngineSpec(
         name="fake",
@@ -250,14 +227,6 @@ def served_by_a_server(deployment: Deployment, mode: str, number: int) -> Deploy
     )
     endpoint = replace(deployment.endpoint, engine="fake", server=spec)
     return replace(deployment, endpoint=endpoint, attempt=number, revision=number)
-
-
-def model_of(url: str) -> str:
-    try:
-        with urllib.request.urlopen(f"{url}/model", timeout=5) as answer:  # noqa: S310 - our own
-            return str(answer.read().decode())
-    except OSError:
-        return ""
 
 
 def servers() -> list[int]:
@@ -300,6 +269,74 @@ def test_an_engine_server_answers_at_its_own_port_is_replaced_when_it_dies_and_g
     serving.delete("echo.r6")
     assert gone(serving, "echo.r6")
     assert wait(lambda: not servers(), SECONDS)
+
+
+def served_model(deployment: Deployment, root: Path, name: str, **config: int) -> Deployment:
+    """Return the deployment of a tiny model, by two replicas of the embedded engine."""
+    store = wiring.artifact_store(deployment.storage)
+    save_tiny_llama(root, **config)
+    endpoint = replace(
+        deployment.endpoint, engine="jobs.engines.embedded.EmbeddedEngine", replicas=2
+    )
+    model = store.commit(root, name, {})
+    return replace(deployment, endpoint=endpoint, model=model, attempt=11, revision=11)
+
+
+def test_weights_change_under_eight_streams_and_no_answer_is_dropped(
+    serving: RayServing, deployment: Deployment, tmp_path: Path
+) -> None:
+    shapes: tuple[dict[str, int], ...] = ({"seed": 0}, {"seed": 1}, {"hidden_size": 32})
+    old, new, other = (
+        served_model(deployment, tmp_path / f"{n}", f"tiny-{n}", **shape)
+        for n, shape in enumerate(shapes)
+    )
+    said = outcome(serving, old)
+    assert isinstance(said[-1], Succeeded), said
+    assert wait(lambda: len(serving.live()["echo.r11"].urls) == 2, SECONDS)
+    endpoints = MemoryEndpoints()
+    first = endpoints.endpoint("echo")
+    life = replace(
+        first,
+        revisions={11: Revision(number=11, since=0.0, deployment=old, state=RevisionState.READY)},
+    )
+    endpoints.lives["echo"] = life
+    revisions = Revisions(endpoints, serving, wiring.clock())
+
+    def update(to: Deployment, version: str) -> tuple[int, list[str]]:
+        event = RevisionUpdated(11, to.model, version)
+        return updates.update(revisions, serving, endpoints.endpoint("echo"), event)
+
+    streams = Streams(serving.live()["echo.r11"].urls)
+    try:
+        assert streams.made_by(old.weights)
+        assert update(new, "new") == (2, [])
+        assert streams.made_by("new")
+        with pytest.raises(ServingError, match="'new' serves on"):
+            update(other, "other")
+        assert streams.made_by("new", streams.tokens["new"]), "it serves on"
+    finally:
+        streams.end()
+    assert streams.wrong == []
+    assert set(streams.tokens) == {old.weights, "new"}, streams.tokens
+
+    stored = endpoints.endpoint("echo").revisions[11].deployment
+    assert stored is not None
+    pid = next(p.pid for p in psutil.process_iter() if "ServeReplica:echo.r11" in named(p))
+    psutil.Process(pid).kill()  # Serve starts another, of what it was first deployed with
+
+    def versions() -> set[str]:
+        return {one.version for one in serving.weights(stored).values()}
+
+    assert wait(lambda: old.weights in versions(), SECONDS)
+    reconciled = updates.Updates(serving, wiring.clock(), print)
+
+    def back() -> bool:
+        reconciled.look(stored)
+        return versions() == {"new"} and len(serving.weights(stored)) == 2
+
+    assert wait(back, SECONDS)
+    serving.delete("echo.r11")
+    assert gone(serving, "echo.r11")
 
 
 def test_an_engine_server_that_does_not_start_is_told_by_its_own_last_words(
