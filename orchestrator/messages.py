@@ -116,12 +116,15 @@ class Saved:
 class Alive:
     """Worker `rank` lives, and its job has come to `step`, where that is known.
 
-    `at` is when it says so, by the clock of its node (seconds, epoch).
+    `at` is when it says so, by the clock of its node (seconds, epoch). It may be `busy` with
+    something, for so many `seconds` now.
     """
 
     rank: int
     step: int | None
     at: float | None = field(default=None, compare=False)
+    busy: str = ""
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,16 @@ class Lease:
     epoch: int
     at: float
     holder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """An attempt of `stage` is busy with `what` since `since` (seconds, epoch)."""
+
+    stage: str
+    attempt: int
+    what: str
+    since: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from orchestrator.core.state import (
     Event,
 )
 from orchestrator.messages import (
+    Busy,
     Lease,
     Points,
     Queued,
@@ -40,6 +41,7 @@ class MemoryStore:
     approved: dict[str, dict[str, str]] = field(default_factory=dict)
     queues: dict[str, tuple[float, tuple[Queued, ...]]] = field(default_factory=dict)
     not_told: dict[str, tuple[Untold, ...]] = field(default_factory=dict)
+    occupied: dict[str, tuple[Busy, ...]] = field(default_factory=dict)
     judged: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
 
     def create(self, header: RunHeader, at: float) -> None:
@@ -104,6 +106,12 @@ class MemoryStore:
 
     def note_untold(self, run: str, untold: Sequence[Untold]) -> None:
         self.not_told[run] = tuple(untold)
+
+    def note_busy(self, run: str, busy: Sequence[Busy]) -> None:
+        self.occupied[run] = tuple(busy)
+
+    def busy(self, run: str) -> Sequence[Busy]:
+        return self.occupied.get(run, ())
 
     def untold(self, run: str) -> Sequence[Untold]:
         return self.not_told.get(run, ())

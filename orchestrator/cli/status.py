@@ -15,7 +15,7 @@ from orchestrator.control.presence import Presence
 from orchestrator.core.failure import WHERE
 from orchestrator.core.run import Attempt, Run, StageRun, stage_cost
 from orchestrator.core.state import RunState, StageState
-from orchestrator.messages import Untold
+from orchestrator.messages import Busy, Untold
 from orchestrator.ports import EventStore
 
 LOST = "lost"
@@ -48,6 +48,7 @@ class _Seen:
     controller: Presence | None
     at: float
     untold: Sequence[Untold] = ()
+    busy: Sequence[Busy] = ()
 
     @property
     def lost(self) -> bool:
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> Exit:
         _list([_seen(store, runs.load(store, header)) for header in headers], as_json=args.json)
         return Exit.SUCCEEDED
     one = _seen(store, runs.load(store, store.header(args.run)))
-    one = replace(one, untold=store.untold(one.run.header.run))
+    name = one.run.header.run
+    one = replace(one, untold=store.untold(name), busy=() if one.lost else store.busy(name))
     if args.json:
         print(tables.as_json(_run_json(one)))
     else:
@@ -126,7 +128,7 @@ def _show(seen: _Seen) -> None:
     for told in seen.untold:
         out.print(f"note: {told}", style="yellow", markup=False)
     out.print()
-    rows = (tuple(_stage_row(one, stage, seen.at)) for stage in one.stages.values())
+    rows = (tuple(_stage_row(seen, stage)) for stage in one.stages.values())
     out.print(tables.table(STAGE_COLUMNS, rows))
     attempts = [a for stage in one.stages.values() for a in stage.attempts]
     if any(attempt.failure for attempt in attempts):
@@ -144,14 +146,28 @@ def _show(seen: _Seen) -> None:
     out.print(tables.useful_commands(commands))
 
 
-def _stage_row(one: Run, stage: StageRun, now: float) -> Iterator[str]:
+def _busy(seen: _Seen, attempt: Attempt | None) -> Busy | None:
+    """Return what an attempt is busy with, if it runs and is."""
+    if attempt is None or not attempt.active:
+        return None
+    mine = (attempt.stage, attempt.number)
+    return next((one for one in seen.busy if (one.stage, one.attempt) == mine), None)
+
+
+def _occupation(seen: _Seen, stage: StageRun) -> str:
+    found = _busy(seen, stage.attempts[-1] if stage.attempts else None)
+    return f"{found.what} ({tables.duration(max(0.0, seen.at - found.since))})" if found else ""
+
+
+def _stage_row(seen: _Seen, stage: StageRun) -> Iterator[str]:
+    one, now = seen.run, seen.at
     attempts = stage.attempts
     yield from (stage.name, stage.planned.stage.role, stage.pool, str(stage.planned.devices))
     yield from (str(len(attempts)), str(stage.failovers))
     yield tables.duration(stage.seconds(now) if attempts else None)
     yield tables.dollars(stage_cost(one, stage.name, now)) if attempts else "-"
     yield "reused" if stage.reused_from else _word(stage)
-    yield stage.reused_from or stage.waits_for or stage.reason
+    yield stage.reused_from or stage.waits_for or _occupation(seen, stage) or stage.reason
 
 
 def _attempt_row(attempt: Attempt, now: float) -> Iterator[str]:
@@ -197,12 +213,12 @@ def _run_json(seen: _Seen) -> dict[str, object]:
         "endpoints": runs.served(one),
         "stages": [_stage_json(one, stage, now) for stage in one.stages.values()],
         "untold": [asdict(one) for one in seen.untold],
-        "attempts": [_attempt_json(a) for s in one.stages.values() for a in s.attempts],
+        "attempts": [_attempt_json(seen, a) for s in one.stages.values() for a in s.attempts],
     }
 
 
-def _attempt_json(attempt: Attempt) -> dict[str, object]:
-    failure = attempt.failure
+def _attempt_json(seen: _Seen, attempt: Attempt) -> dict[str, object]:
+    failure, busy = attempt.failure, _busy(seen, attempt)
     told = {} if failure is None else {**asdict(failure), "where": WHERE[failure.kind]}
     return {
         "stage": attempt.stage,
@@ -217,6 +233,7 @@ def _attempt_json(attempt: Attempt) -> dict[str, object]:
         "saved": list(attempt.saved),
         "failure": told or None,
         "followed": attempt.followed,
+        "busy": {"with": busy.what, "since_seconds": seen.at - busy.since} if busy else None,
     }
 
 

@@ -17,6 +17,7 @@ from orchestrator.core.errors import DivergenceError, JobError
 from orchestrator.core.guard import Guard
 from orchestrator.core.hardware import Pool
 from orchestrator.core.spec import Needs
+from orchestrator.core.text import valid
 from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
 from orchestrator.messages import AttemptRequest, LogLine, Report
 from orchestrator.ports import Chip
@@ -26,6 +27,7 @@ HOST_BACKEND = "gloo"  # of torch, for tensors in host memory
 REPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_REPORT = 1_000_000  # characters
+LONGEST_BUSY = 100
 SMALL = 2**62  # a step up to here needs no further look
 MOST_NAMES = 10_000  # of metrics, that are known to be names
 
@@ -126,7 +128,8 @@ class AttemptContext:
     def busy(self, what: str) -> Iterator[None]:
         """Give signs of life while the job does `what`, which takes its time."""
         self.go_on()
-        with self._desk.pulse.busy(str(what), self._desk.clock):
+        words = valid(" ".join(str(what).split()))[:LONGEST_BUSY]
+        with self._desk.pulse.busy(words or "working", self._desk.clock):
             yield
 
     def log(self, message: str) -> None:

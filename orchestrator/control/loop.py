@@ -22,6 +22,7 @@ from orchestrator.control.lease import LeaseKeeper
 from orchestrator.control.lookout import Lookout
 from orchestrator.control.monotonic import MonotonicClock
 from orchestrator.control.names import leaving
+from orchestrator.control.occupation import Occupation
 from orchestrator.control.recording import PointsBuffer, Recorder
 from orchestrator.control.requests import Workbench, attempt_request, deployment
 from orchestrator.control.results import Results
@@ -81,6 +82,7 @@ class Controller:
         self._header = header
         self._recorder = Recorder(world.store, header.run, world.clock, world.patience)
         self._points = PointsBuffer(world.store, header.run, world.clock, world.telling)
+        self._occupation = Occupation(world.store, header.run, world.clock)
         self._results = Results(world, bench, self._recorder)
         self._acts = Acts(world.clock, world.telling)
         self._last = header.created
@@ -154,6 +156,7 @@ class Controller:
         for command in decide(self.run, self._clock.now(), self._outlook):
             self._execute(command)
         self._note_untold()
+        self._occupation.note(self.run.active)
         if self.run.seq != before:
             self._keep_standby()
         return self.run.seq != before
@@ -221,6 +224,7 @@ class Controller:
             self._notify()
         for message in messages:
             self._tell("messages were not shown", partial(self._observe, attempt, message))
+            self._occupation.hear(attempt, message)
             self._hear(attempt, message)
 
     def _observe(self, attempt: Attempt, message: Message) -> None:

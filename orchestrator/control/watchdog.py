@@ -69,7 +69,7 @@ class Pulse:
     """
 
     at: float | None = None
-    _busy: list[str] = field(default_factory=list)
+    _busy: list[tuple[str, float]] = field(default_factory=list)
     _counts: list[Steps] = field(default_factory=list)
 
     def beat(self, now: float) -> None:
@@ -84,17 +84,23 @@ class Pulse:
     @contextmanager
     def busy(self, what: str, clock: Clock) -> Iterator[None]:
         """Be alive as long as this lasts, and when it ends."""
-        self._busy.append(what)
+        entry = (what, clock.now())
+        self._busy.append(entry)
         try:
             yield
         finally:
-            self._busy.remove(what)
+            self._busy.remove(entry)
             self.beat(clock.now())
 
     @property
     def busy_with(self) -> str:
         """What the job, or what it waits in, is busy with; empty where it shall give signs."""
-        return self._busy[-1] if self._busy else ""
+        return self.busy_since[0]
+
+    @property
+    def busy_since(self) -> tuple[str, float]:
+        """What it is busy with, and since when (seconds, epoch); the innermost counts."""
+        return (self._busy or [("", 0.0)])[-1]
 
     def bound(self, hang: Hanging) -> float | None:
         """Return how many seconds of silence are a hang; `None` is none."""
@@ -146,7 +152,8 @@ class Watchdog:
         if now - self._told < ALIVE_SECONDS:
             return []
         self._told = now
-        return [Alive(rank, self._step(), now)]
+        busy, since = self._pulse.busy_since
+        return [Alive(rank, self._step(), now, busy, now - since if busy else 0.0)]
 
     def hang(self, hang: Hanging) -> Hang | None:
         """Return what is known of a hang: silence, and a job that doesn't move, after a step."""

@@ -11,7 +11,7 @@ from orchestrator.core.artifact import ArtifactRef, FileEntry, Hashed, Manifest
 from orchestrator.core.qualification import Verdict
 from orchestrator.core.run import RunHeader
 from orchestrator.core.state import Event
-from orchestrator.messages import Lease, Points, Queued, Succeeded, Untold
+from orchestrator.messages import Busy, Lease, Points, Queued, Succeeded, Untold
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,14 @@ class EventStore(Protocol):
 
     def note_untold(self, run: str, untold: Sequence[Untold]) -> None:
         """Keep what could not be told of `run`, over what was kept of it before."""
+        ...
+
+    def note_busy(self, run: str, busy: Sequence[Busy]) -> None:
+        """Keep what the attempts of `run` are busy with, over what was kept of it before."""
+        ...
+
+    def busy(self, run: str) -> Sequence[Busy]:
+        """Return what the attempts of `run` are busy with, as was said last."""
         ...
 
     def untold(self, run: str) -> Sequence[Untold]:

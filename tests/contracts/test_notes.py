@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.errors import NotFoundError
-from orchestrator.messages import Queued, Untold
+from orchestrator.messages import Busy, Queued, Untold
 from orchestrator.ports import EventStore
 from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
 
@@ -38,6 +38,15 @@ def test_a_run_waits_for_what_it_said_last(store: EventStore) -> None:  # noqa: 
     assert store.queue(20.5) == []
     store.queue_up("r2-1", (), 30.0)
     assert store.queue(0.0) == []
+
+
+def test_a_run_is_busy_with_what_was_noted_last(store: EventStore) -> None:  # noqa: F811 - as above
+    store.note_busy("r2-1", [Busy("train", 2, "saving", 7.5)])
+    last = [Busy("evaluate", 1, "compiling", 9.0), Busy("train", 2, "validating", 9.5)]
+    store.note_busy("r2-1", last)
+    assert list(store.busy("r2-1")) == last
+    store.note_busy("r2-1", ())
+    assert list(store.busy("r2-1")) == []
 
 
 def test_what_was_not_told_of_a_run_is_what_was_noted_last(store: EventStore) -> None:  # noqa: F811 - as above

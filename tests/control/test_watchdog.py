@@ -122,6 +122,17 @@ def test_a_thread_that_has_ended_does_not_hang() -> None:
     assert watchdog.hang(1.0) is None
 
 
+def test_a_sign_of_life_tells_what_the_job_is_busy_with_and_for_how_long() -> None:
+    clock, pulse = FakeClock(100.0), Pulse()
+    watchdog = Watchdog(pulse, clock, threading.current_thread(), lambda: 7)
+    with pulse.busy("saving", clock):
+        clock.sleep(12.0)
+        (told,) = watchdog.alive(0)
+        assert (told.busy, told.seconds) == ("saving", 12.0)
+    clock.sleep(1.0)
+    assert watchdog.alive(0) == [Alive(0, 7)]
+
+
 def test_a_sign_of_life_is_due_every_second() -> None:
     clock = FakeClock(100.0)
     watchdog = Watchdog(Pulse(), clock, threading.current_thread(), lambda: None)

@@ -20,10 +20,11 @@ from orchestrator.adapters.event_store.tables import (
     runs,
     verdicts,
 )
+from orchestrator.adapters.event_store.tables import busy as _busy
 from orchestrator.adapters.event_store.tables import untold as _untold
 from orchestrator.core.errors import NotFoundError, StaleControllerError
 from orchestrator.core.qualification import Verdict
-from orchestrator.messages import Lease, Queued, Untold
+from orchestrator.messages import Busy, Lease, Queued, Untold
 
 
 class Notes(Database):
@@ -77,6 +78,29 @@ class Notes(Database):
         query = select(_untold).where(_untold.c.run == run).order_by(_untold.c.what)
         with self._reading() as connection:
             return [Untold(r.what, r.times, r.reason) for r in connection.execute(query)]
+
+    def note_busy(self, run: str, busy: Sequence[Busy]) -> None:
+        """Keep what the attempts of `run` are busy with, over what was kept of it before."""
+        rows = [
+            {
+                "run": run,
+                "stage": one.stage,
+                "attempt": one.attempt,
+                "what": one.what,
+                "since": one.since,
+            }
+            for one in busy
+        ]
+        with self._writing() as connection:
+            connection.execute(delete(_busy).where(_busy.c.run == run))
+            if rows:
+                connection.execute(_busy.insert(), rows)
+
+    def busy(self, run: str) -> Sequence[Busy]:
+        """Return what the attempts of `run` are busy with, as was said last."""
+        query = select(_busy).where(_busy.c.run == run).order_by(_busy.c.stage, _busy.c.attempt)
+        with self._reading() as connection:
+            return [Busy(r.stage, r.attempt, r.what, r.since) for r in connection.execute(query)]
 
     def drain(self, pool: str, reason: str) -> None:
         """Note that `pool` is to be emptied. Safe to call twice; the last reason stays."""

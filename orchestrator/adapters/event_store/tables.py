@@ -252,6 +252,16 @@ untold = Table(
     Column("reason", Text, nullable=False),
 )
 
+busy = Table(
+    "busy",
+    metadata,
+    Column("run", Text, ForeignKey("runs.run"), primary_key=True),
+    Column("stage", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("what", Text, nullable=False),
+    Column("since", Double, nullable=False),
+)
+
 results = Table(
     "results",
     metadata,
