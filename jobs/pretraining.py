@@ -26,7 +26,7 @@ from jobs.training.grid import keep_on_grid
 from jobs.training.loop import Every, Loop
 from jobs.training.order import Order, mix
 from jobs.training.schedule import Schedule
-from jobs.training.step import Stepper, make_optimizer, wants_bf16
+from jobs.training.step import Stepper, in_gang, make_optimizer, wants_bf16
 from orchestrator.job import Checkpoint, JobContext, Metrics
 
 
@@ -153,9 +153,10 @@ def _loop(
     if recipe.weights == "bf16":
         keep_on_grid(optimizer, torch.bfloat16)
     rows = _training_rows(data)
+    order = Order(len(rows), seed=ctx.seed)
     stepper = Stepper(
         gang=gang,
-        wrapped=gang.wrap(net),
+        wrapped=in_gang(net, rows, gang),
         optimizer=optimizer,
         rows=rows,
         pad=read_facts(data).pad,
@@ -168,7 +169,7 @@ def _loop(
         model=net,
         stepper=stepper,
         schedule=recipe.schedule,
-        order=Order(len(rows), seed=ctx.seed),
+        order=order,
         batch_size=recipe.batch_size,
         every=recipe.every,
         validation=_validation(data, recipe.validation_rows),

@@ -22,7 +22,7 @@ from jobs.qualification.operators import fresh
 from jobs.training import checkpoint
 from jobs.training.gang import Gang
 from jobs.training.order import mix
-from jobs.training.step import Stepper, make_optimizer, nll, wants_bf16
+from jobs.training.step import Stepper, in_gang, make_optimizer, nll, wants_bf16
 
 _RATE, _BATCH, _WIDTH, _ROWS = 2e-3, 8, 24, 64
 _TOLERANCE, _OF_BF16 = 1e-3, 2e-2
@@ -112,7 +112,7 @@ def _train(bench: Bench, recipe: Recipe, gang: Gang) -> Trained:
     optimizer = make_optimizer(model, rate=_RATE, weight_decay=0.1, beta2=0.98, device=gang.device)
     stepper = Stepper(
         gang=gang,
-        wrapped=gang.wrap(model),
+        wrapped=in_gang(model, rows, gang),
         optimizer=optimizer,
         rows=rows,
         pad=0,

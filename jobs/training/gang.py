@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,13 +23,25 @@ class Gang:
         self.size = ctx.world_size
         self.device = torch.device(ctx.device)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Return a model whose backward pass averages gradients over the gang."""
+    def wrap(self, model: nn.Module, loss: Callable[[nn.Module], torch.Tensor]) -> nn.Module:
+        """Return a model whose backward pass averages gradients over the gang.
+
+        Parameters that take no part in `loss`, that of any row, are looked for in every step: in
+        another one they may. Where all take part, none is, which saves a walk over the graph.
+        """
         if self.size == 1:
             return model
+        torch.autograd.backward(loss(model))
+        used = all(one.grad is not None for one in model.parameters() if one.requires_grad)
+        model.zero_grad(set_to_none=True)
+        used = used and not any(_routed_apart(model))
         ids = None if self.device.type == "cpu" else [self.device]
         return DistributedDataParallel(
-            model, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True
+            model,
+            device_ids=ids,
+            find_unused_parameters=not self.all(torch.tensor(used, device=self.device)),
+            forward_sync_buffers=False,
+            gradient_as_bucket_view=True,
         )
 
     def without_sync(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
@@ -80,3 +93,10 @@ class Gang:
                 f"put them on storage that all nodes share"
             )
         return step
+
+
+def _routed_apart(model: nn.Module) -> Iterator[str]:
+    """Yield the lists of experts, each a module of its own: one may get no token in a step."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2].endswith("experts"):
+            yield name

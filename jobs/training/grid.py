@@ -22,12 +22,14 @@ def keep_on_grid(optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> None:
 
     def lift(*_: object) -> None:
         for weight in _weights(optimizer):
-            rest = optimizer.state[weight].get(_REST)
+            rest = optimizer.state.get(weight, {}).get(_REST)
             if rest is not None:
                 weight.add_(rest)
 
     def lay(*_: object) -> None:
         for weight in _weights(optimizer):
+            if not optimizer.state.get(weight):  # it took no part in any step
+                continue
             whole = weight.clone()
             weight.copy_(whole.to(dtype))
             optimizer.state[weight][_REST] = whole.sub_(weight)

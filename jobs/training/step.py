@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -92,6 +93,12 @@ class Stepper:
 
     def _nll(self, part: torch.Tensor) -> torch.Tensor:
         return nll(self.wrapped, self.rows, part, device=self.gang.device, bf16=self.bf16)
+
+
+def in_gang(model: nn.Module, rows: Rows, gang: Gang) -> nn.Module:
+    """Return `model` as the gang trains it on `rows`."""
+    first = torch.zeros(1, dtype=torch.int64)
+    return gang.wrap(model, partial(nll, rows=rows, part=first, device=gang.device))
 
 
 def nll(

@@ -39,6 +39,19 @@ def test_steps_too_small_for_the_grid_add_up() -> None:
     assert torch.equal(rounded + kept.state[rounded]["rest"], whole), "nothing was lost"
 
 
+def test_a_weight_that_takes_part_late_begins_then() -> None:
+    early, late, alone = (torch.nn.Parameter(torch.tensor([0.5, 1.0, 3.0])) for _ in range(3))
+    optimizer = torch.optim.AdamW([early, late], lr=1e-3, weight_decay=0.0)
+    keep_on_grid(optimizer, torch.bfloat16)
+    step(early, optimizer)
+    step(late, optimizer)
+    other = torch.optim.AdamW([alone], lr=1e-3, weight_decay=0.0)
+    keep_on_grid(other, torch.bfloat16)
+    step(alone, other)
+    assert torch.equal(late, alone)
+    assert torch.equal(optimizer.state[late]["rest"], other.state[alone]["rest"])
+
+
 def test_a_model_trained_so_is_the_one_that_bf16_serves_interrupted_or_not(
     tmp_path: Path, sums: Path
 ) -> None:
