@@ -87,7 +87,12 @@ class Tokenizer:
 
     def ends(self, generation_config: Any, vocabulary: int) -> frozenset[int]:  # noqa: ANN401 - foreign and untyped
         """Return the tokens that end an answer: all that the model's config names, and ours."""
-        configured = generation_config.eos_token_id
-        several = configured if isinstance(configured, list) else [configured]
-        ends = {*several, self.foreign.eos_token_id} - {None}
-        return frozenset(token for token in ends if 0 <= token < vocabulary)
+        return ends_of(self.foreign, generation_config, vocabulary)
+
+
+def ends_of(tokenizer: Any, generation_config: Any, vocabulary: int) -> frozenset[int]:  # noqa: ANN401 - as above
+    """Return the tokens that end an answer: all that a config names, and the tokenizer's own."""
+    configured = getattr(generation_config, "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    ends = {*several, tokenizer.eos_token_id} - {None}
+    return frozenset(token for token in ends if 0 <= token < vocabulary)

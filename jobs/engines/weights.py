@@ -64,15 +64,18 @@ def computing(stored: torch.dtype, device: str) -> torch.dtype:
     """Return the type in which `device` computes with weights of a type.
 
     A CPU without instructions for a type of 16 bits is some 7 times slower with it than with
-    float32; what the CPU beside an accelerator has does not matter.
+    float32; what the CPU beside an accelerator has does not matter. Those of AVX-512 count where
+    torch may use them (`ATEN_CPU_CAPABILITY`).
     """
     if device.partition(":")[0] != "cpu":
         return stored
     able: Mapping[str, object] = torch.cpu.get_capabilities()
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
     wanted = {torch.bfloat16: ("avx512_bf16", "bf16"), torch.float16: ("avx512_fp16", "fp16")}
-    if stored not in wanted or any(able.get(name) for name in wanted[stored]):
+    if stored not in wanted:
         return stored
-    return torch.float32
+    ours, arms = wanted[stored]
+    return stored if (able.get(ours) and wide) or able.get(arms) else torch.float32
 
 
 def types(folder: Path, model: Any) -> Mapping[str, str]:  # noqa: ANN401 - as above

@@ -16,6 +16,7 @@ from jobs.data.dataset import read_facts
 from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.scoring import score_of
+from jobs.generation import greedy
 from jobs.parity.blocks import norms
 from jobs.parity.figures import accuracy, perplexity
 from jobs.parity.questions import CHATS, TEXTS, Question, choose
@@ -123,24 +124,12 @@ class _Teller:
         logits = self._model(input_ids=torch.tensor(rows, device=self._device)).logits.cpu()
         return [_of_row(row, question, top) for row, question in zip(logits, part, strict=True)]
 
-    @torch.inference_mode()
     def answers(self, part: Sequence[Question], max_tokens: int) -> list[str]:
         """Return the greedy answers to the prompts."""
-        width, pad = max(q.begin for q in part), self._tokenizer.pad_token_id
-        ids = [[pad] * (width - q.begin) + [*q.prompt] for q in part]
-        mask = [[0] * (width - q.begin) + [1] * q.begin for q in part]
-        out = self._model.generate(
-            input_ids=torch.tensor(ids, device=self._device),
-            attention_mask=torch.tensor(mask, device=self._device),
-            do_sample=False,
-            max_new_tokens=max_tokens,
-            pad_token_id=pad,
-            eos_token_id=self._tokenizer.eos_token_id,
+        prompts = [question.prompt for question in part]
+        return greedy(
+            self._model, self._tokenizer, prompts, device=self._device, max_tokens=max_tokens
         )
-        texts: list[str] = self._tokenizer.batch_decode(
-            out[:, width:].tolist(), skip_special_tokens=True
-        )
-        return [text.strip() for text in texts]
 
 
 def _of_row(logits: Tensor, question: Question, top: int) -> tuple[Score, ...]:

@@ -234,3 +234,11 @@ def test_an_accelerator_computes_in_the_stored_type_whatever_the_cpu_beside_it_c
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert computing(dtype, device) == dtype
     assert computing(dtype, "cpu") == torch.float32
+
+
+def test_instructions_that_torch_may_not_use_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert computing(torch.bfloat16, "cpu") == torch.bfloat16
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert computing(torch.bfloat16, "cpu") == torch.float32
