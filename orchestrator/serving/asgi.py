@@ -18,6 +18,7 @@ Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Close: TypeAlias = Callable[[], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
+ANSWER_SECONDS = "x-answer-seconds"  # that a replica of ours may take, as the gateway says
 JSON = (b"content-type", b"application/json")
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 

@@ -17,6 +17,7 @@ from time import perf_counter
 from orchestrator.core.keys import ApiKey
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import (
+    ANSWER_SECONDS,
     Application,
     Receive,
     Scope,
@@ -42,7 +43,12 @@ from orchestrator.serving.errors import (
 )
 from orchestrator.serving.fair_queue import Share
 from orchestrator.serving.forwarding import Forwarder
-from orchestrator.serving.inbound import InboundRequest, inbound, is_passed, request_id
+from orchestrator.serving.inbound import (
+    InboundRequest,
+    inbound,
+    is_passed,
+    request_id,
+)
 from orchestrator.serving.keys import NOTHING, Grant, RateLimiter, allowed
 from orchestrator.serving.ledger import Ledger, NoLedger
 from orchestrator.serving.limits import Limits
@@ -122,6 +128,7 @@ class _Gateway:
         self._ledger = parts.ledger
         self._limiter = RateLimiter(clock, parts.ledger)
         self._since = int(clock.now())
+        self._longest = (ANSWER_SECONDS, f"{limits.request_seconds:.3f}")
         self._document = encode(document())
         slots = Slots(routes, limits, parts.rng)
         self._metrics = parts.metrics
@@ -200,7 +207,7 @@ class _Gateway:
             request = replace(
                 request,
                 client=_client(route, key, scope),
-                headers=[*request.headers, ("x-request-id", name)],
+                headers=[*request.headers, ("x-request-id", name), self._longest],
                 share=_share(key, request),
             )
             await self._answer(request, route, key, receive, response, tally)

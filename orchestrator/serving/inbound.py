@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from orchestrator.serving.asgi import Scope, header
+from orchestrator.serving.asgi import ANSWER_SECONDS, Scope, header
 from orchestrator.serving.depth import check_depth
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
@@ -73,7 +73,7 @@ class InboundRequest:
         model = revision.model if revision.model != self.endpoint else ""
         headers = self.headers
         if revision.far is not None:
-            own = {name for name, _ in revision.far.headers}
+            own = {ANSWER_SECONDS, *(name for name, _ in revision.far.headers)}
             headers = [*(one for one in headers if one[0] not in own), *revision.far.headers]
         elif revision.token:
             headers = [*headers, ("authorization", f"Bearer {revision.token}")]

@@ -16,7 +16,8 @@ class Limits:
         header_bytes: Of a request's line and headers, together.
         body_bytes: Of a body; images and sounds are in it. `buffered_bytes` guards memory.
         header_seconds: From the first byte, or the connection, to the end of the headers.
-        body_seconds: From there to the end of the body.
+        body_seconds: That a body may fall behind `body_rate`, in all.
+        body_rate: Bytes a second that a body must come at.
         idle_seconds: Between two requests of a connection.
         depth: Levels of JSON.
         choices: Prompts times `n`.
@@ -40,6 +41,7 @@ class Limits:
     body_bytes: int = 64 * 1024 * 1024
     header_seconds: float = 10.0
     body_seconds: float = 10.0
+    body_rate: int = 8 * 1024
     idle_seconds: float = 65.0
     depth: int = 64
     choices: int = 128

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from orchestrator.engine import Engine, Predictor, Sampling
 from orchestrator.ports import Clock
 from orchestrator.serving.asgi import (
+    ANSWER_SECONDS,
     EVENTS,
     Application,
     Headers,
@@ -53,6 +54,7 @@ _ELSEWHERE = re.compile(
     r"/v1/(embeddings|responses|messages|rerank|score|classify|moderations|audio|images|files"
     r"|batches|fine_tuning|assistants|threads|vector_stores|uploads|realtime)(/.*)?"
 )
+_NUMBER = re.compile(rb"\d{1,9}(\.\d{1,9})?")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 
 
@@ -166,7 +168,7 @@ class _Routes:
         self, path: str, scope: Scope, receive: Receive, send: Send, request: str
     ) -> None:
         body = await body_of(scope, receive, self._limits.body_bytes)
-        with CancelScope(receive, self._limits.request_seconds):
+        with CancelScope(receive, _seconds(scope) or self._limits.request_seconds):
             if path == _PREDICT:
                 reply = await self._predict(body)
             elif path in (_TOKENIZE, _DETOKENIZE):
@@ -272,6 +274,12 @@ class _Routes:
         card = {"id": self._name, "object": "model", "created": self._since}
         longest = getattr(self._engine, "max_context", None)
         return {**card, "owned_by": "orchestrator", "max_model_len": longest}
+
+
+def _seconds(scope: Scope) -> float:
+    """Return how long the gateway lets an answer take; 0 where it does not say."""
+    told = header(scope, ANSWER_SECONDS.encode()) or b""
+    return float(told) if _NUMBER.fullmatch(told) else 0.0
 
 
 def _shape(engine: Engine, asked: Asked) -> Shape:

@@ -198,12 +198,20 @@ class _Patience(HttpToolsProtocol):
         if self._due is None and (self.cycle is None or self.cycle.response_complete):
             self._due = self.loop.time() + self.limits.header_seconds
         self._completed = False
+        if self._due is not None and not self._in_head:
+            self._progress(len(data))
         super().data_received(data)
         if self._in_head and not self._completed and not self.transport.is_closing():
             self._received += len(data)
             if self._received > self.limits.header_bytes:
                 what = f"the headers are longer than {self.limits.header_bytes} bytes"
                 self._refuse(ApiError(431, what, code="headers_too_large"))
+
+    def _progress(self, size: int) -> None:
+        """Have patience for as long as `size` bytes of a body may take, and no stock of it."""
+        now = self.loop.time()
+        earned = max(self._due or now, now) + size / self.limits.body_rate
+        self._due = min(earned, now + self.limits.body_seconds)
 
     def eof_received(self) -> None:
         if self._due is not None and self._received and not self._answering:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 from statistics import quantiles
@@ -174,6 +174,24 @@ def test_a_connection_that_says_nothing_or_stops_in_its_body_is_closed_in_time()
             status, body = ask(found.address, sent)
             assert status == 408
             assert f"the {what} of the request" in json.loads(body)["error"]["message"]
+
+
+def test_a_long_body_has_time_as_long_as_it_comes_and_one_that_trickles_has_not() -> None:
+    body = json.dumps({"model": "echo", "prompt": "a" * 900}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with gateway(body_seconds=0.3, body_rate=500) as found:
+        for size, expected in ((50, 200), (1, 408)):
+            with socket.create_connection(found.address, timeout=5) as connection:
+                connection.sendall(head + body[:10])
+                connection.settimeout(0.05)
+                sent, said = 10, b""
+                while not said and (sent < len(body) or size > 1):
+                    connection.sendall(body[sent : sent + size])
+                    sent += size
+                    with suppress(TimeoutError):
+                        said = connection.recv(1 << 16)
+                assert parse(said)[0] == expected
+                assert sent > 900 or size == 1
 
 
 def test_a_half_closed_connection_is_told_and_closed() -> None:

@@ -13,8 +13,16 @@ import pytest
 from jobs.engines.echo import EchoEngine
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.replica import replica
+from orchestrator.serving.routes import EndpointRoute
 from tests.jobs.engines.tiny_llama import HARDWARE
-from tests.serving.http_server import FixedClock, becomes_idle, serving
+from tests.serving.http_server import (
+    Board,
+    FixedClock,
+    becomes_idle,
+    gateway_of,
+    revision,
+    serving,
+)
 
 BODY_LIMIT = 10_000
 
@@ -288,6 +296,20 @@ def test_a_client_that_leaves_frees_the_slots_of_its_stream() -> None:
             next(lines)
             assert slow.active == 3
         assert becomes_idle(slow)
+
+
+def test_an_answer_takes_as_long_as_the_gateway_says() -> None:
+    slow = EchoEngine(Path(), HARDWARE, delay=0.02)
+    short, long = Limits(request_seconds=0.1), Limits(request_seconds=30)
+    prompt = {"model": "echo", "prompt": "abcdefghij", "max_tokens": 10}
+    with serving(replica(slow, "echo", FixedClock(), limits=short)) as url:
+        assert httpx.post(f"{url}/v1/completions", json=prompt).status_code == 504
+        for limits, status in ((long, 200), (short, 504)):
+            board = Board(EndpointRoute(name="echo", revisions=(revision("r1", url),)))
+            with gateway_of(board, limits) as gateway:
+                assert httpx.post(f"{gateway}/v1/completions", json=prompt).status_code == status
+        odd = {"x-answer-seconds": "nan"}
+        assert httpx.post(f"{url}/v1/completions", json=prompt, headers=odd).status_code == 504
 
 
 def test_a_client_that_stops_waiting_frees_its_slots() -> None:

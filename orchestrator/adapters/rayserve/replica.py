@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -70,10 +71,16 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers HTTP."""
+        from orchestrator.serving.limits import Limits
         from orchestrator.serving.replica import replica
 
         serves = replica(
-            self._engine, self._name, self._clock, token=self._token, version=self._version
+            self._engine,
+            self._name,
+            self._clock,
+            token=self._token,
+            version=self._version,
+            limits=Limits(body_bytes=sys.maxsize),  # it is the gateway's to limit
         )
         return with_weights(serves, self._weights, self._token)
 
