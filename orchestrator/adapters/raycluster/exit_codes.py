@@ -1,23 +1,33 @@
 """With which code a worker's process ended itself at once: Ray sees no more than that it is gone.
 
-So the line that says so is the last one of its own output, which outlives it.
+What Python ends by `os._exit` says so in the last line of its own output, which outlives it. Where
+native code calls `exit(n)` no Python runs any more: there the C library (`on_exit`, glibc alone)
+writes the code, as one byte, to a file beside that output. Nobody sees an `_exit(n)` of native
+code: it can't be told from SIGKILL.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 _STDERR = 2
-_LINE = re.compile(r"os\._exit\((-?\d+)\) ended this process$")
+_LINE = re.compile(r"(?:os\._exit|exit)\((-?\d+)\) ended this process$")
+_UNBUFFERED = 2  # _IONBF of stdio.h, on Linux
+_notes: list[int] = []  # the descriptor of this process's own, once it has one
 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Have `os._exit` of this process, but not of its children, write with which code."""
+    """Have this process, but not its children, write with which code it ends itself."""
+    with suppress(OSError, AttributeError):  # no file, or another C library
+        _note_native()
     leave, owner = os._exit, os.getpid()
 
     def tell_and_leave(status: int) -> NoReturn:
@@ -33,7 +43,44 @@ def told() -> Iterator[None]:
         os._exit = leave
 
 
+def _note_native() -> None:
+    """Have the C library write the code of `exit(n)`: `fputc(code, note)`, first of all."""
+    if _notes or not stat.S_ISREG(os.fstat(_STDERR).st_mode):
+        return
+    libc = ctypes.CDLL(None)
+    on_exit = libc.on_exit
+    output = Path(f"/proc/self/fd/{_STDERR}").readlink()
+    note = os.open(_beside(output), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    _notes.append(note)
+    os.register_at_fork(after_in_child=_note_nothing)
+    libc.fdopen.restype = ctypes.c_void_p
+    file = ctypes.c_void_p(libc.fdopen(note, b"w"))
+    libc.setvbuf(file, None, _UNBUFFERED, ctypes.c_size_t(0))
+    on_exit(ctypes.cast(libc.fputc, ctypes.c_void_p), file)
+
+
+def _note_nothing() -> None:
+    """Have a child write nothing: the note is its parent's."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _notes[0], inheritable=False)
+        os.close(nowhere)
+
+
+def left(output: Path) -> list[str]:
+    """Return the line that says with which code `exit` ended who wrote `output`, if it did."""
+    try:
+        noted = _beside(output).read_bytes()
+    except OSError:
+        return []
+    return [f"exit({noted[-1]}) ended this process"] if noted else []
+
+
 def code(line: str) -> int | None:
     """Return the code with which the process ended itself, if `line` says so."""
     found = _LINE.match(line)
     return int(found[1]) if found else None
+
+
+def _beside(output: Path) -> Path:
+    return output.with_name(f"{output.name}.exit")

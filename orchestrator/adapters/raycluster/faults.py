@@ -93,7 +93,7 @@ _NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 # What leaves neither a signal nor a code behind that anybody sees but the parent.
-UNSEEN = "died unseen, of SIGKILL or by exit() of native code"
+UNSEEN = "died unseen, of a signal like SIGKILL or by _exit() of native code"
 _UNSURE = frozenset({_K.UNKNOWN, _K.SOFTWARE})
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.adapters.raycluster import faults, process
+from orchestrator.adapters.raycluster import exit_codes, faults, process
 from orchestrator.adapters.raycluster.cgroup import oom_kills
 from orchestrator.adapters.raycluster.process import WorkerProcess
 
@@ -96,6 +96,7 @@ def remains(worker: WorkerProcess) -> list[str]:
     for path, begin in worker.files:
         with suppress(OSError):
             lines += tail(Path(path), begin)
+        lines += exit_codes.left(Path(path))
     known = [*kernel_lines(_kernel_records(), worker.pid, time.monotonic()), *_tool_lines()]
     if not any(_KILLED.search(line) for line in known):
         known = [*of_memory(worker.oom_kills, oom_kills()), *known]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +30,60 @@ def test_the_last_line_of_a_process_tells_its_code(code: int) -> None:
         """)
     *before, last = done.stderr.splitlines()
     assert (done.returncode, exit_codes.code(last), before) == (code, code, ["xyzzy"])
+
+
+NATIVE = {
+    "exit": (77, ["exit(77) ended this process"]),
+    "exit_zero": (0, ["exit(0) ended this process"]),
+    "_exit": (77, []),
+    "killed": (-signal.SIGKILL, []),
+    "killed_after_its_child": (-signal.SIGKILL, []),
+    "exit_by_a_thread": (77, ["exit(77) ended this process"]),
+}
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "on_exit"), reason="of glibc alone")
+@pytest.mark.parametrize("how", NATIVE)
+def test_the_code_of_an_exit_by_native_code_is_left_beside_the_output(
+    tmp_path: Path, how: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import ctypes, os, signal, sys, threading
+        from orchestrator.adapters.raycluster import exit_codes
+        libc = ctypes.CDLL(None)
+        def killed_after_its_child():
+            if os.fork() == 0:
+                libc.exit(3)
+            os.wait()
+            killed()
+        def killed(): os.kill(os.getpid(), signal.SIGKILL)
+        def exit(): libc.exit(77)
+        def exit_zero(): libc.exit(0)
+        def _exit(): libc._exit(77)
+        def exit_by_a_thread():
+            threading.Thread(target=exit).start()
+            threading.Event().wait(30)
+        for _ in range(2):  # a process may run several attempts
+            with exit_codes.told():
+                pass
+        with exit_codes.told():
+            libc.fflush(None)
+            globals()[sys.argv[1]]()
+        """)
+    )
+    output = tmp_path / "worker.err"
+    with output.open("wb") as stderr:
+        done = subprocess.run(
+            [sys.executable, script, how], stderr=stderr, timeout=60, check=False
+        )
+    assert (done.returncode, exit_codes.left(output)) == NATIVE[how]
+    assert not output.read_bytes()
+
+
+def test_where_nothing_was_noted_nothing_is_told(tmp_path: Path) -> None:
+    assert exit_codes.left(tmp_path / "worker.err") == []
 
 
 def test_a_child_ends_without_a_word() -> None:

@@ -107,7 +107,7 @@ def test_how_a_process_ended_is_read_from_what_ray_knows_and_not_from_what_it_gu
     assert (found.kind, found.sign) == (kind, sign)
 
 
-UNSEEN = "died unseen, of SIGKILL or by exit() of native code"
+UNSEEN = "died unseen, of a signal like SIGKILL or by _exit() of native code"
 HANDLED = ("*** SIGSEGV received at time=1700000000 on cpu 0 ***", "PC: @ 0x7fbf372a8eec")
 
 
@@ -122,6 +122,11 @@ HANDLED = ("*** SIGSEGV received at time=1700000000 on cpu 0 ***", "PC: @ 0x7fbf
             "exited with code 13; its last line: xyzzy",
         ),
         ("", ("os._exit(0) ended this process",), "exited with code 0"),
+        (
+            "",
+            ("xyzzy", "exit(77) ended this process"),
+            "exited with code 77; its last line: xyzzy",
+        ),
         (
             "Worker exits with an exit code 3.",
             ("xyzzy",),

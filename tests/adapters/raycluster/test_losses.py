@@ -70,6 +70,7 @@ def test_what_a_worker_wrote_before_it_died_is_heard_once_before_that_is_weighed
     ("how", "end", "kind"),
     [
         ("exit", "exited with code 13", FailureKind.WORKER_LOST),
+        ("native", "exited with code 77", FailureKind.WORKER_LOST),
         ("abort", "was ended by SIGABRT", FailureKind.SOFTWARE),
     ],
 )
