@@ -213,7 +213,10 @@ def grammar_of_calls(tools: Sequence[Tool], chosen: str, *, several: bool) -> Gr
         return Grammar("json_schema", json.dumps(schemas[chosen]))
     if chosen != "required":
         return None
-    calls = [_call(name, parameters) for name, parameters in schemas.items()]
+    calls = [
+        _call(name, moved(parameters, f"#/items/anyOf/{place}/properties/arguments"))
+        for place, (name, parameters) in enumerate(schemas.items())
+    ]
     schema: dict[str, object] = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
     return Grammar("json_schema", json.dumps(schema if several else {**schema, "maxItems": 1}))
 
@@ -221,7 +224,31 @@ def grammar_of_calls(tools: Sequence[Tool], chosen: str, *, several: bool) -> Gr
 _ANY: Mapping[str, object] = {"type": "object"}
 
 
-def _call(name: str, parameters: Mapping[str, object]) -> dict[str, object]:
+def moved(schema: object, to: str) -> object:
+    """Return a JSON schema with its references to itself made for a place `to` in another one."""
+    if isinstance(schema, list):
+        return [moved(item, to) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    changed: dict[str, object] = {}
+    for key, value in schema.items():
+        if key == "$ref" and isinstance(value, str):
+            changed[key] = to + value[1:] if value == "#" or value.startswith("#/") else value
+        elif key in _NAMED_SCHEMAS and isinstance(value, dict):
+            changed[key] = {name: moved(one, to) for name, one in value.items()}
+        else:
+            changed[key] = value if key in _VALUES else moved(value, to)
+    return changed
+
+
+# Keywords of JSON Schema whose keys are names, and those that hold plain values.
+_NAMED_SCHEMAS = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+)
+_VALUES = frozenset({"const", "enum", "default", "examples", "example"})
+
+
+def _call(name: str, parameters: object) -> dict[str, object]:
     return {
         "type": "object",
         "properties": {"name": {"const": name}, "arguments": parameters},

@@ -236,7 +236,7 @@ class _Routes:
         return Order(
             shape,
             self._head(shape, asked, request),
-            str(getattr(engine, "version", "")) or self.version,
+            str(getattr(engine, "version", "") or self.version),
             choices,
             sum(len(choice.prompt) for choice in choices[::each]),
             "each" if asked.include_usage and asked.running_usage else at_end,

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
+import jsonschema
 import openai
 import pydantic
 import pytest
 
 from jobs.engines.echo import EchoEngine
 from orchestrator.engine import Grammar
+from orchestrator.serving.chat import Tool, grammar_of_calls
 from orchestrator.serving.replica import replica
 from tests.jobs.engines.tiny_llama import HARDWARE
 from tests.serving.http_server import FixedClock, serving
@@ -163,3 +166,54 @@ def test_structured_outputs_are_grammars(
 ) -> None:
     complete(client, extra_body={"structured_outputs": asked})
     assert engine.samplings[0].grammar == grammar
+
+
+NODE = {
+    "type": "object",
+    "properties": {"next": {"$ref": "#/$defs/Node"}, "like": {"$ref": "#"}},
+    "additionalProperties": False,
+}
+TREE = {
+    "type": "object",
+    "properties": {"node": {"$ref": "#/$defs/Node"}, "const": {"const": {"$ref": "#/x"}}},
+    "additionalProperties": False,
+    "$defs": {"Node": NODE},
+}
+CITY: dict[str, Any] = {"type": "object", "required": ["city"], "$ref": "#/definitions/City"}
+CITY["definitions"] = {"City": {"properties": {"city": {"enum": ["Bern"]}}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("tree", {}),
+        ("tree", {"node": {"next": {"next": {}}, "like": {"node": {}}}}),
+        ("tree", {"node": {"next": 1}}),
+        ("tree", {"node": {"like": {"next": {}}}}),
+        ("tree", {"const": {"$ref": "#/x"}}),
+        ("city", {"city": "Bern"}),
+        ("city", {"city": "Zug"}),
+        ("city", {}),
+    ],
+)
+def test_schemas_of_tools_mean_in_a_list_of_calls_what_they_mean_alone(
+    name: str, arguments: object
+) -> None:
+    schemas: dict[str, Any] = {"tree": TREE, "city": CITY}
+    tools = [
+        Tool.model_validate({"type": "function", "function": {"name": n, "parameters": s}})
+        for n, s in schemas.items()
+    ]
+    grammar = grammar_of_calls(tools, "required", several=True)
+    assert grammar is not None
+    alone = jsonschema.Draft202012Validator(schemas[name]).is_valid(arguments)
+    listed = jsonschema.Draft202012Validator(json.loads(grammar.text))
+    assert listed.is_valid([{"name": name, "arguments": arguments}]) is alone
+
+
+def test_an_engine_that_names_no_weights_answers_with_the_replicas_own_name() -> None:
+    engine = Writing()
+    engine.version = None  # type: ignore[assignment]  # as an engine of somebody else has it
+    with serving(replica(engine, "echo", FixedClock(), version="v7")) as url:
+        answer = httpx.post(f"{url}/v1/completions", json={"model": "echo", "prompt": "a"})
+    assert answer.json()["system_fingerprint"] == "v7"

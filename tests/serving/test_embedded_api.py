@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pydantic
@@ -123,6 +123,32 @@ def test_calls_that_must_come_come_by_their_schema(client: openai.OpenAI) -> Non
         (call,) = answer.choices[0].message.tool_calls or ()
         assert call.type == "function"
         assert json.loads(call.function.arguments)["city"] in ("Bern", "Basel")
+
+
+class Stop(pydantic.BaseModel):
+    city: Literal["Bern", "Basel"]
+
+
+class Travel(pydantic.BaseModel):
+    first: Stop
+    also: Stop
+
+
+def test_calls_come_by_a_schema_whose_parts_refer_to_each_other(client: openai.OpenAI) -> None:
+    tools: Any = [openai.pydantic_function_tool(Travel)]
+    assert "$defs" in tools[0]["function"]["parameters"]
+    answer = client.chat.completions.create(
+        model="tiny",
+        messages=USER,
+        tools=tools,
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_tokens=300,
+        seed=2,
+    )
+    (call,) = answer.choices[0].message.tool_calls or ()
+    assert call.type == "function"
+    Travel.model_validate_json(call.function.arguments)
 
 
 def test_calls_in_the_history_reach_the_prompt(client: openai.OpenAI) -> None:
