@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from orchestrator.core.engines import MetricNames
 
@@ -14,13 +15,16 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
+Rank: TypeAlias = frozenset[tuple[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """How busy an engine is: requests, tokens that it has worked on ever, tokens it holds now.
 
-    `suspect` is how many of its answers it thinks are wrong.
-
-    `tokens` is `None` where the engine does not tell.
+    `tokens` is `None` where the engine does not tell. `suspect` is how many of its answers it
+    thinks are wrong. `ranks` are requests that run and tokens of each of its cores, by the labels
+    that both have.
     """
 
     running: float = 0.0
@@ -29,12 +33,18 @@ class Figures:
     cache_used: float = 0.0
     held: float = 0.0
     suspect: float = 0.0
+    ranks: Mapping[Rank, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
     labels: Mapping[str, str]
     value: float
+
+    @property
+    def rank(self) -> Rank:
+        """Which core of the engine it is of."""
+        return frozenset(self.labels.items())
 
 
 def read(text: str, names: MetricNames) -> Figures:
@@ -47,6 +57,10 @@ def read(text: str, names: MetricNames) -> Figures:
         return math.fsum(sample.value for sample in samples.get(name, ()))
 
     counters = [name for name in names.tokens if name in samples]
+    counted: dict[Rank, float] = {}
+    for sample in (one for name in counters for one in samples[name]):
+        counted[sample.rank] = counted.get(sample.rank, 0.0) + sample.value
+    runs = {one.rank: one.value for one in samples.get(names.running, ())}
     used = samples.get(names.cache_used, [])
     mean = math.fsum(sample.value for sample in used) / len(used) if used else 0.0
     size = math.fsum(_size(one, names.cache_labels) for one in samples.get(names.cache_size, ()))
@@ -57,6 +71,7 @@ def read(text: str, names: MetricNames) -> Figures:
         cache_used=mean,
         held=mean * size,
         suspect=math.fsum(map(total, names.suspect)),
+        ranks={rank: (runs[rank], counted[rank]) for rank in runs.keys() & counted.keys()},
     )
 
 

@@ -36,6 +36,17 @@ _USAGE = re.compile(r"\S+: error: .+")
 # What is raised by those who wait for what has failed.
 _VICTIM = re.compile(r"[Ee]ngine core initialization failed|EngineDeadError|EngineCore failed")
 
+# Credentials of the node's user, and our own: a model may bring code.
+_SECRET = re.compile(
+    r"(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_KEY|ACCESS_KEY|ACCESS_KEY_ID|PRIVATE_KEY)"
+    r"(?:_PATH|_FILE)?$|SECRET_ACCESS_KEY|^ORCHESTRATOR_(?!WORKER$)"
+)
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what an engine inherits of the variables of its supervisor: none of its secrets."""
+    return {name: value for name, value in environment.items() if not _SECRET.search(name)}
+
 
 class EngineProcess:
     """A running server: `argv` with `environment`, and what it printed last."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from orchestrator.adapters.rayserve import engine_figures, proof
 from orchestrator.adapters.rayserve.engine_client import FOREIGN, EngineClient, NotYetError
 from orchestrator.adapters.rayserve.engine_figures import Figures
-from orchestrator.adapters.rayserve.engine_process import EngineProcess
+from orchestrator.adapters.rayserve.engine_process import EngineProcess, inherited
 from orchestrator.adapters.rayserve.vitals import Vitals
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.engine_checks import indivisible
@@ -138,7 +138,8 @@ class Supervision:
             file = self._files / name
             file.touch(mode=0o600)
             file.write_text(text, "utf-8")
-        environment = {**os.environ, **environment_of(self._spec, pool, places)}  # noqa: TID251 - handed on
+        environment = inherited(os.environ)  # noqa: TID251 - handed on
+        environment |= environment_of(self._spec, pool, places)
         if self._spec.key_variable:
             environment[self._spec.key_variable] = key
         if endpoint.updates:

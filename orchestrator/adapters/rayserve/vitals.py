@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.adapters.rayserve.engine_figures import Figures
+from orchestrator.adapters.rayserve.engine_figures import Figures, Rank
 from orchestrator.core.engines import EngineSpec
 
 UNWELL = 3  # looks in a row at which it says so, or nothing
@@ -29,7 +29,8 @@ class Vitals:
         self._bad = 0
         self._tokens: float | None = None
         self._moved = now  # when it last made a token
-        self._stalled: float | None = None  # since when requests run and get none
+        # Of each of its cores its tokens, and since when requests run there and get none.
+        self._ranks: dict[Rank, tuple[float, float]] = {}
         self._probed = now
         self._suspect = 0.0
         self.fault = ""
@@ -49,13 +50,13 @@ class Vitals:
         tokens = figures.tokens
         if tokens is not None and tokens != self._tokens:
             self._tokens, self._moved = tokens, now
-        if tokens is None or not figures.running or self._moved == now:
-            self._stalled = None
-            return
-        self._stalled = now if self._stalled is None else self._stalled
-        if now - self._stalled >= self._spec.deadline:
-            stood = f"{now - self._stalled:.0f} s"
-            self._break(f"{figures.running:g} requests run, and none has got a token for {stood}")
+        for rank, (running, made) in figures.ranks.items():
+            before, since = self._ranks.get(rank, (made, now))
+            since = since if running and made == before else now
+            self._ranks[rank] = made, since
+            if now - since >= self._spec.deadline:
+                stood = f"{now - since:.0f} s"
+                self._break(f"{running:g} requests run, and none has got a token for {stood}")
 
     def is_due(self, now: float) -> bool:
         """Whether it is to be asked for a token."""

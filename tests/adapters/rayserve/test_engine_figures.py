@@ -37,8 +37,9 @@ NAMES = MetricNames(
 
 
 def test_figures_of_all_engines_of_a_server_count() -> None:
+    ranks = {frozenset({("engine", "0"), ("model_name", "m")}): (3.0, 120.0)}
     assert read(TEXT, NAMES) == Figures(
-        running=4.0, waiting=2.0, tokens=120.0, cache_used=0.375, held=1200.0
+        running=4.0, waiting=2.0, tokens=120.0, cache_used=0.375, held=1200.0, ranks=ranks
     )
 
 

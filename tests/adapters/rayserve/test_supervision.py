@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.rayserve.engine_process import telling
+from orchestrator.adapters.rayserve.engine_process import inherited, telling
 from orchestrator.adapters.rayserve.supervision import EngineStartError, Supervision
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.endpoints import Deployment
@@ -202,6 +202,26 @@ def test_a_model_that_can_not_be_spread_is_refused_before_anything_starts(model:
     with pytest.raises(EngineStartError, match="3 attention heads can't be spread over 2 chips"):
         supervision.start()
     supervision.stop()
+
+
+def test_an_engine_inherits_no_secret_but_its_own_key(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("ORCHESTRATOR_DATABASE", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN_PATH", "HF_TOKEN")
+    for name in secrets:
+        monkeypatch.setenv(name, "hidden")
+    supervision = Supervision(deployment("well"), model, "127.0.0.1")
+    supervision.start()
+    assert supervision._process is not None
+    told = Path(f"/proc/{supervision._process.pid}/environ").read_text().split("\0")
+    supervision.stop()
+    assert "FAKE_KEY=secret" in told
+    assert not [line for line in told if line.partition("=")[0] in secrets]
+    assert inherited({"PATH": "x", "ORCHESTRATOR_WORKER": "m", "TOKENIZERS_PARALLELISM": "1"}) == {
+        "PATH": "x",
+        "ORCHESTRATOR_WORKER": "m",
+        "TOKENIZERS_PARALLELISM": "1",
+    }
 
 
 @pytest.mark.parametrize("mode", ["early", "pooling"])

@@ -21,8 +21,12 @@ def test_a_process_that_is_gone_is_broken_at_once() -> None:
     assert vitals.fault == "engine 'fast' is broken: it ended by SIGKILL"
 
 
+RANK, OTHER = frozenset({("engine", "0")}), frozenset({("engine", "1")})
+
+
 def busy(tokens: float | None, running: float = 0.0) -> Figures:
-    return Figures(running=running, tokens=tokens)
+    ranks = {} if tokens is None else {RANK: (running, tokens)}
+    return Figures(running=running, tokens=tokens, ranks=ranks)
 
 
 def test_three_bad_looks_in_a_row_break_it_and_a_good_one_between_does_not() -> None:
@@ -74,6 +78,14 @@ def test_requests_that_run_and_get_no_token_break_it_by_the_deadline() -> None:
     assert vitals.fault == (
         "engine 'fast' is broken: 2 requests run, and none has got a token for 60 s"
     )
+
+
+def test_one_core_that_stands_still_breaks_an_engine_whose_others_move() -> None:
+    vitals = Vitals(SPEC, 0.0)
+    for now in range(61):
+        ranks = {RANK: (4.0, float(now)), OTHER: (1.0, 5.0)}
+        vitals.looked(float(now), "", Figures(running=5.0, tokens=now + 5.0, ranks=ranks))
+    assert vitals.fault.endswith("1 requests run, and none has got a token for 60 s")
 
 
 def test_an_engine_that_tells_no_figures_is_not_taken_for_stalled() -> None:
