@@ -40,7 +40,7 @@ _KEPT = frozenset({"content-type", "content-encoding", "retry-after"})
 _ASTRAY = frozenset({401, 403, 404, 405, 408})
 _UNKNOWN_ROUTE = frozenset({404, 405})  # but for a path that this gateway does not know either
 _FAILED = 500
-_OWN_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/predict"})
+OWN_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/predict"})
 
 
 class _Failure(Exception):  # noqa: N818 - a value that travels up
@@ -304,7 +304,7 @@ def _is_astray(
     if status not in _ASTRAY or revision.outside:
         return False
     own = answer.startswith((b'{"error"', b'{"object":"error"', b'{"detail"'))
-    unknown = request.path.partition("?")[0] not in _OWN_PATHS
+    unknown = request.path.partition("?")[0] not in OWN_PATHS
     return not (own and unknown and status in _UNKNOWN_ROUTE)
 
 

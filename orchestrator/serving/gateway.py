@@ -42,7 +42,7 @@ from orchestrator.serving.errors import (
     wrong_method,
 )
 from orchestrator.serving.fair_queue import Share
-from orchestrator.serving.forwarding import Forwarder
+from orchestrator.serving.forwarding import OWN_PATHS, Forwarder
 from orchestrator.serving.inbound import (
     InboundRequest,
     inbound,
@@ -53,7 +53,7 @@ from orchestrator.serving.keys import NOTHING, Grant, RateLimiter, allowed
 from orchestrator.serving.ledger import Ledger, NoLedger
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import Metrics, Tally
-from orchestrator.serving.openapi import document
+from orchestrator.serving.openapi import Kinds, document
 from orchestrator.serving.response import ANTHROPIC, Response
 from orchestrator.serving.routes import EndpointRoute, Routes, Table
 from orchestrator.serving.slots import Slots
@@ -129,7 +129,6 @@ class _Gateway:
         self._limiter = RateLimiter(clock, parts.ledger)
         self._since = int(clock.now())
         self._longest = (ANSWER_SECONDS, f"{limits.request_seconds:.3f}")
-        self._document = encode(document())
         slots = Slots(routes, limits, parts.rng)
         self._metrics = parts.metrics
         parts.metrics.watch(slots)
@@ -177,7 +176,7 @@ class _Gateway:
         if path == "/health":
             body = b'{"status":"ok"}'
         elif path == "/openapi.json":
-            body = self._document
+            body = document(_kinds(call.table))
         elif call.path == _MODELS or call.path.startswith(f"{_MODELS}/"):
             key = self._identify(call)
             body = encode(await self._listed(call, key))
@@ -193,7 +192,8 @@ class _Gateway:
         scope = call.scope
         name = request_id(scope) or uuid.uuid4().hex
         response.headers = [(b"x-request-id", name.encode())]
-        known = scope["method"] == "POST" or (call.endpoint and scope["method"] in _PLAIN)
+        plain = call.endpoint and call.path not in OWN_PATHS and scope["method"] in _PLAIN
+        known = scope["method"] == "POST" or plain
         if not known:
             raise wrong_method(scope["method"], scope["path"], "POST")
         key = self._identify(call)
@@ -277,6 +277,12 @@ class _Gateway:
         longest = await self._cards.max_model_len(route)
         known = {} if longest is None else {"max_model_len": longest}
         return {**card, "owned_by": "orchestrator", **known}
+
+
+def _kinds(table: Table) -> Kinds:
+    revisions = [r for route in table.endpoints.values() for r in route.revisions]
+    servers = [r.server or r.outside for r in revisions]
+    return Kinds(own=not all(servers) or not servers, servers=any(servers))
 
 
 def _split(path: str) -> tuple[str, str]:

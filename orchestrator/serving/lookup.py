@@ -184,6 +184,7 @@ class StoreRoutes:
             share=share,
             urls=replicas.get((life.name, revision.number), ()),
             token=revision.deployment.token,
+            server=revision.deployment.endpoint.server is not None,
             devices=revision.deployment.needs.devices,
             hourly=(revision.deployment.pool.price or 0.0) * revision.deployment.needs.devices,
         )

@@ -1,12 +1,19 @@
-"""The OpenAPI document of the gateway, made of the requests that it checks."""
+"""The OpenAPI document of the gateway, made of the requests that are checked.
+
+Those of the embedded engine are known wholly. What an engine server or a server outside takes is
+its own: the gateway passes on what it does not know, and the document promises no more.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
 from orchestrator import __version__
+from orchestrator.serving.encoding import encode
 from orchestrator.serving.fields import CHAT, COMPLETION, MESSAGE, Fields
 from orchestrator.serving.requests import ChatRequest, CompletionRequest
 
@@ -96,18 +103,48 @@ _SESSION = {
 }
 
 
-def document() -> Json:
-    """Return the document, as JSON."""
-    kinds = (CompletionRequest, ChatRequest)
-    _, schemas = models_json_schema([(kind, "validation") for kind in kinds], ref_template=_REF)
+_OPEN_REQUEST: Json = {
+    "type": "object",
+    "description": "For a model of an engine server: what that takes, by its own documentation.",
+    "properties": {"model": {"type": "string"}},
+    "additionalProperties": True,
+}
+_OPEN_ANSWER: Json = {"type": "object", "description": "As the engine server has it."}
+_OF_SERVERS = ("embeddings", "responses", "messages", "rerank", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """What answers at the endpoints that there are.
+
+    Attributes:
+        own: Some embedded engine.
+        servers: Some engine server, or a server outside.
+    """
+
+    own: bool
+    servers: bool
+
+
+@lru_cache(maxsize=4)
+def document(kinds: Kinds) -> bytes:
+    """Return the document for endpoints of such kinds, as JSON."""
+    return encode(_document(kinds))
+
+
+def _document(kinds: Kinds) -> Json:
+    bodies = (CompletionRequest, ChatRequest)
+    _, schemas = models_json_schema([(kind, "validation") for kind in bodies], ref_template=_REF)
     defs = schemas["$defs"]
     tables = {"CompletionRequest": COMPLETION, "ChatRequest": CHAT, "Message": MESSAGE}
     described = {name: _by_table(defs[name], table) for name, table in tables.items()}
     ours = {"Error": _ERROR, "Answer": _ANSWER, "Usage": _USAGE, "Model": _MODEL, "Models": _LIST}
+    served = {"ServerRequest": _OPEN_REQUEST, "ServerAnswer": _OPEN_ANSWER}
+    ours |= served if kinds.servers else {}
     return {
         "openapi": "3.1.0",
         "info": {"title": "orchestrator gateway", "version": __version__},
-        "paths": {**_watching(), **_below(""), **_below("/{endpoint}")},
+        "paths": {**_watching(), **_below("", kinds), **_below("/{endpoint}", kinds)},
         "components": {
             "schemas": {**defs, **described, **ours},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -138,18 +175,19 @@ def _watching() -> Json:
     }
 
 
-def _below(prefix: str) -> Json:
+def _below(prefix: str, kinds: Kinds) -> Json:
     """Return the paths of all endpoints, or of a fixed one."""
     of = "_of_endpoint" if prefix else ""
     more = [_ENDPOINT] if prefix else []
-    answer = {**_json(_ref("Answer")), "text/event-stream": {"schema": {"type": "string"}}}
-    names = {"completions": "CompletionRequest", "chat/completions": "ChatRequest"}
-    asked: Json = {path: (_ref(name), answer) for path, name in names.items()}
+    names: Json = {"completions": "CompletionRequest", "chat/completions": "ChatRequest"}
+    asked: Json = {path: _asked(kinds, name) for path, name in names.items()}
+    if kinds.servers:
+        asked |= {path: _asked(Kinds(own=False, servers=True)) for path in _OF_SERVERS}
     if prefix:
         asked["predict"] = ({}, _json({}))
     paths: Json = {}
     for path, (body, answers) in asked.items():
-        made = _operation(path.replace("/", "_") + of, answers, list(_ERRORS))
+        made = _operation(path.replace("/", "_") + of, answers, list(_ERRORS), kinds)
         made["requestBody"] = {"required": True, "content": _json(body)}
         made["parameters"] = [*more, _SESSION]
         paths[f"{prefix}/v1/{path}"] = {"post": made}
@@ -160,9 +198,26 @@ def _below(prefix: str) -> Json:
     return paths
 
 
-def _operation(name: str, answers: Json, errors: list[str] | None = None) -> Json:
+def _asked(kinds: Kinds, name: str = "") -> tuple[Json, Json]:
+    """Return what may be sent as `name`, and what is answered, where endpoints are of `kinds`."""
+    own = (_ref(name), _ref("Answer")) if kinds.own else None
+    served = (_ref("ServerRequest"), _ref("ServerAnswer")) if kinds.servers else None
+    if own and served:
+        body, whole = {"anyOf": [own[0], served[0]]}, {"anyOf": [own[1], served[1]]}
+    else:
+        body, whole = own or served or ({}, {})
+    return body, {**_json(whole), "text/event-stream": {"schema": {"type": "string"}}}
+
+
+_OWN = Kinds(own=True, servers=False)
+
+
+def _operation(
+    name: str, answers: Json, errors: list[str] | None = None, kinds: Kinds = _OWN
+) -> Json:
+    error = {"anyOf": [_ref("Error"), _ref("ServerAnswer")]} if kinds.servers else _ref("Error")
     refused = {
-        status: {"description": _ERRORS[status], "content": _json(_ref("Error"))}
+        status: {"description": _ERRORS[status], "content": _json(error)}
         for status in errors or []
     }
     return {

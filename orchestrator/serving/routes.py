@@ -43,6 +43,7 @@ class RevisionRoute:
         token: What is sent to one of ours as the bearer token.
         model: Name of the model there; the endpoint's own name where empty.
         far: How it is asked, where somebody else runs it.
+        server: Whether an engine server of ours answers: its API is its own.
         concurrency: Choices that a replica of its works on at once, as its engine says; 0: as the
             endpoint says.
         devices: Chips of one of our replicas.
@@ -56,6 +57,7 @@ class RevisionRoute:
     token: str = ""
     model: str = ""
     far: Far | None = None
+    server: bool = False
     concurrency: int = 0
     devices: int = 0
     hourly: float = 0.0

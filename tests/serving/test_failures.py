@@ -237,3 +237,12 @@ def test_a_shadow_gets_a_copy_that_never_disturbs_the_client() -> None:
             line for line in text.splitlines() if "requests_total" in line and "r2" in line
         )
     assert replace(both[1], share=1).share == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/predict"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_method_that_a_path_has_not_is_no_fault_of_a_replica(method: str, path: str) -> None:
+    with echoing(echo_engine()) as urls, gateway_of(Board(echo(*urls)), SOON) as url:
+        answer = httpx.request(method, f"{url}/echo{path}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        assert errors_of(url) == {}
