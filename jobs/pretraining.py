@@ -21,6 +21,7 @@ from jobs.data.splits import TRAIN, VALIDATION
 from jobs.data.tokenizer import load_tokenizer
 from jobs.training import checkpoint
 from jobs.training import model as models
+from jobs.training.balance import Balance
 from jobs.training.gang import Gang
 from jobs.training.grid import keep_on_grid
 from jobs.training.loop import Every, Loop
@@ -45,6 +46,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     beta2: float = 0.98,
     clip: float = 1.0,
     patience: int = 1,
+    router_bias_rate: float = 1e-3,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     weights: Literal["fp32", "bf16"] = "fp32",
     log_every: int = 10,
@@ -69,6 +71,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         clip: Greatest norm of the gradient.
         patience: Steps in a row whose gradient is no number that are a divergence. None of them
             changes the model; fewer in a row are left out and counted (`train/skipped`).
+        router_bias_rate: What a step adds to, or takes from, the bias of each expert (DeepSeek-V3
+            and its like), to even their loads. A loss does it where the config has one.
         precision: `fp32`, `bf16`, or `auto`: bf16 where a real accelerator has it.
         weights: Type on whose grid the weights stay; what BF16 can't tell apart is no training
             then, and an export in BF16 is what was trained. The optimizer's own are float32.
@@ -90,6 +94,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         beta2=beta2,
         clip=clip,
         patience=patience,
+        router_bias_rate=router_bias_rate,
         precision=precision,
         weights=weights,
         every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
@@ -109,6 +114,7 @@ class _Recipe:
     beta2: float
     clip: float
     patience: int
+    router_bias_rate: float
     precision: str
     weights: str
     every: Every
@@ -163,6 +169,7 @@ def _loop(
         accumulate=recipe.accumulate,
         clip=recipe.clip,
         bf16=wants_bf16(recipe.precision, ctx.hardware),
+        balance=Balance(net, gang, rate=recipe.router_bias_rate),
     )
     return Loop(
         ctx=ctx,

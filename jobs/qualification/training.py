@@ -20,6 +20,7 @@ from jobs.qualification.bench import FAILED, LIMITED, SKIPPED, TRAIN, Bench
 from jobs.qualification.coverage import missing
 from jobs.qualification.operators import fresh
 from jobs.training import checkpoint
+from jobs.training.balance import Balance
 from jobs.training.gang import Gang
 from jobs.training.order import mix
 from jobs.training.step import Stepper, in_gang, make_optimizer, nll, wants_bf16
@@ -119,6 +120,7 @@ def _train(bench: Bench, recipe: Recipe, gang: Gang) -> Trained:
         accumulate=1,
         clip=1.0,
         bf16=wants_bf16("auto", ctx.hardware) and gang.device.type != "cpu",
+        balance=Balance(model, gang, rate=1e-3),
     )
     losses = []
     for step in range(recipe.steps):

@@ -131,6 +131,7 @@ class Loop:
         if not done.finite:
             loss = self.stepper.gang.sum(done.loss).item()
             values |= {} if isfinite(loss) else {"train/loss": loss}
+        values |= self.stepper.balance.figures()
         if self.state.skipped:
             values["train/skipped"] = float(self.state.skipped)
         self._record(values)

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from jobs.data.dataset import IGNORE, Rows
+from jobs.training.balance import Balance
 from jobs.training.gang import Gang
 from orchestrator.job import Hardware
 
@@ -61,6 +62,7 @@ class Stepper:
     accumulate: int
     clip: float
     bf16: bool
+    balance: Balance
 
     def take(self, chosen: torch.Tensor, rate: float) -> Done:
         """Take one step on the rows `chosen` of the global batch, at this learning rate."""
@@ -71,11 +73,13 @@ class Stepper:
         if not learnt:  # every worker sees the whole batch's labels, so that all leave it out
             nothing = torch.zeros((), device=self.gang.device)
             return Done(nothing, nothing, tokens, learnt)
+        self.balance.begin()
         loss = self._backward(chosen, learnt)
         norm = nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
         finite = self.gang.all(loss.isfinite() & norm.isfinite())
         if finite:
             self.optimizer.step()
+        self.balance.end(taken=finite)
         self.optimizer.zero_grad(set_to_none=True)
         return Done(loss, norm, tokens, learnt, finite)
 
@@ -83,16 +87,29 @@ class Stepper:
         """Leave the gradient of the batch in the model; return this worker's part of the loss."""
         mine = self.gang.share(chosen)
         parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
+        real = self._real(chosen).sum().item() if self.balance.asks else 1
         loss = torch.zeros((), device=self.gang.device)
         for number, part in enumerate(parts, start=1):
             with self.gang.without_sync(self.wrapped, last=number == len(parts)):
-                share = self._nll(part) / learnt
-                torch.autograd.backward(share * self.gang.size)
+                share, uneven = self._losses(part)
+                share = share / learnt
+                torch.autograd.backward((share + uneven / real) * self.gang.size)
             loss += share.detach()
         return loss
 
-    def _nll(self, part: torch.Tensor) -> torch.Tensor:
-        return nll(self.wrapped, self.rows, part, device=self.gang.device, bf16=self.bf16)
+    def _losses(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Return the summed loss of some rows, and that of an uneven load of experts, by token."""
+        mask, device = self._real(part), self.gang.device
+        self.balance.watch(mask)
+        output = forward(
+            self.wrapped, self.rows, part, device=device, bf16=self.bf16, **self.balance.asks
+        )
+        found = summed_nll(output.logits, self.rows, part)
+        return found, self.balance.loss(output) * mask.sum().item()
+
+    def _real(self, part: torch.Tensor) -> torch.Tensor:
+        """Return which inputs of some rows are no padding, [rows, width - 1]."""
+        return self.rows.tokens[part, :-1] != self.pad
 
 
 def in_gang(model: nn.Module, rows: Rows, gang: Gang) -> nn.Module:
@@ -105,10 +122,27 @@ def nll(
     model: nn.Module, rows: Rows, part: torch.Tensor, *, device: torch.device, bf16: bool = False
 ) -> torch.Tensor:
     """Return the summed negative log-likelihood of the labels of some rows."""
-    tokens = rows.tokens[part].to(device, torch.int64)
-    labels = rows.labels[part, 1:].to(device, torch.int64)
+    return summed_nll(forward(model, rows, part, device=device, bf16=bf16).logits, rows, part)
+
+
+def forward(
+    model: nn.Module,
+    rows: Rows,
+    part: torch.Tensor,
+    *,
+    device: torch.device,
+    bf16: bool,
+    **asked: bool,
+) -> Any:  # noqa: ANN401 - what a transformers model gives
+    """Return what `model` gives for all tokens of some rows but the last of each."""
+    tokens = rows.tokens[part, :-1].to(device, torch.int64)
     with autocast(device, bf16=bf16):
-        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        return model(input_ids=tokens, use_cache=False, **asked)
+
+
+def summed_nll(logits: torch.Tensor, rows: Rows, part: torch.Tensor) -> torch.Tensor:
+    """Return the summed negative log-likelihood by `logits` [rows, width - 1, vocabulary]."""
+    labels = rows.labels[part, 1:].to(logits.device, torch.int64)
     return cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
     )

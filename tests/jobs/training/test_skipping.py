@@ -16,6 +16,7 @@ from jobs.data.dataset import IGNORE, Rows
 from jobs.evaluation import evaluate
 from jobs.pretraining import pretrain
 from jobs.training import model as models
+from jobs.training.balance import Balance
 from jobs.training.checkpoint import SHARD_NAME, Snapshots, State
 from jobs.training.gang import Gang
 from jobs.training.loop import Every, Loop
@@ -185,6 +186,7 @@ def trainer(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> Loop
         accumulate=1,
         clip=1.0,
         bf16=False,
+        balance=Balance(model, Gang(ctx), rate=0.0),
     )
     return Loop(
         ctx=ctx,

@@ -1,0 +1,139 @@
+"""Keeps the experts of a model at work: a router left to itself soon sends all tokens to a few.
+
+Two ways, each where the model has what it needs:
+
+- a loss (Switch Transformer, Fedus et al., 2021), times the `router_aux_loss_coef` of its config;
+- a bias of each expert (`e_score_correction_bias`) that only the choice sees, and that each step
+  moves towards an even load (DeepSeek-V3, 2.1.2): `bias += rate * sign(mean - load)`.
+
+Loads are counted over the gang, and padding counts for nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+from jobs.training.gang import Gang
+
+_EXPERTS, _BIAS = "experts", "e_score_correction_bias"
+_STACKED = 3  # dimensions of the weights of all experts of a layer
+
+
+@dataclass(slots=True, eq=False)
+class _Layer:
+    """A layer of experts.
+
+    Attributes:
+        name: Its number.
+        bias: The bias of its choice, [experts], where it has one.
+        load: Tokens that each expert got, [experts + 1]; the last are nobody's.
+        top_k: Experts that a token goes to.
+    """
+
+    name: str
+    bias: torch.Tensor | None
+    load: torch.Tensor
+    top_k: int = 1
+
+
+class Balance:
+    """The layers of experts of a model in training; there may be none."""
+
+    def __init__(self, model: nn.Module, gang: Gang, *, rate: float) -> None:
+        """Count the tokens of the experts of `model` from now on."""
+        self._gang = gang
+        self._rate = rate
+        self._mask = torch.empty(0)  # of the tokens at work: true where one is no padding
+        config: Any = model.config
+        asked = "output_router_logits" in inspect.signature(model.forward).parameters
+        coefficient = getattr(config.get_text_config(), "router_aux_loss_coef", None)
+        self._layers = list(self._find(model))
+        self._coefficient = float(coefficient or 0.0) if asked and self._layers else 0.0
+
+    @property
+    def asks(self) -> dict[str, bool]:
+        """What the model is asked for in a forward pass."""
+        return {"output_router_logits": True} if self._coefficient else {}
+
+    def begin(self) -> None:
+        """Begin a step."""
+        for layer in self._layers:
+            layer.load.zero_()
+
+    def watch(self, mask: torch.Tensor) -> None:
+        """Count the tokens of the next forward pass where `mask` [rows, width] is true."""
+        if self._layers:
+            self._mask = mask.to(self._gang.device).flatten()
+
+    def loss(self, output: Any) -> torch.Tensor | float:  # noqa: ANN401 - what a model gives
+        """Return the loss of a forward pass that is the greater, the less even its loads are."""
+        if not self._coefficient or not getattr(output, "router_logits", None):
+            return 0.0
+        logits = output.router_logits
+        found: torch.Tensor = load_balancing_loss_func(
+            logits, logits[0].shape[-1], self._layers[-1].top_k, self._mask
+        )
+        return self._coefficient * found
+
+    @torch.no_grad()
+    def end(self, *, taken: bool) -> None:
+        """Add up the loads of the gang; move the biases if the step was taken."""
+        if not self._layers:
+            return
+        loads = self._gang.sum(torch.cat([layer.load for layer in self._layers]))
+        parts = torch.split(loads, [len(layer.load) for layer in self._layers])
+        for layer, load in zip(self._layers, parts, strict=True):
+            layer.load.copy_(load)
+            if taken and layer.bias is not None:
+                counts = load[:-1].float()
+                layer.bias.view(-1).add_((counts.mean() - counts).sign(), alpha=self._rate)
+
+    def figures(self) -> dict[str, float]:
+        """Return the load of the busiest expert of each layer, as a multiple of the mean."""
+        loads = {layer.name: layer.load[:-1].double() for layer in self._layers}
+        found = {
+            name: float(load.max() / load.mean()) for name, load in loads.items() if load.any()
+        }
+        values = {f"router/load/{name}": value for name, value in found.items()}
+        return values | ({"router/load": max(found.values())} if found else {})
+
+    def _find(self, model: nn.Module) -> Iterator[_Layer]:
+        for name, block in model.named_modules():
+            experts: Any = getattr(block, _EXPERTS, None)
+            weights = experts.parameters() if isinstance(experts, nn.Module) else ()
+            count = next((len(weight) for weight in weights if weight.ndim == _STACKED), None)
+            if count is None:
+                continue
+            named = (*block.named_buffers(), *block.named_parameters())
+            biases = (one for key, one in named if key.endswith(_BIAS) and one.numel() == count)
+            load = torch.zeros(count + 1, dtype=torch.int64, device=self._gang.device)
+            layer = _Layer(_number(name), next(biases, None), load)
+            experts.register_forward_pre_hook(partial(self._count, layer), with_kwargs=True)
+            yield layer
+
+    @torch.no_grad()
+    def _count(
+        self, layer: _Layer, experts: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Count what is sent to the experts of a layer: [tokens, top_k] numbers of experts."""
+        given = (*args, *kwargs.values())
+        chosen = next(
+            one for one in given if isinstance(one, torch.Tensor) and not one.is_floating_point()
+        )
+        layer.top_k = chosen.shape[-1]
+        if experts.training and self._mask.numel() * layer.top_k == chosen.numel():
+            weights = self._mask.to(torch.int64).repeat_interleave(layer.top_k)
+            layer.load.scatter_add_(0, chosen.flatten(), weights)
+
+
+def _number(name: str) -> str:
+    """Return the number of a layer, as its name tells it."""
+    return next((part for part in name.split(".") if part.isdecimal()), name)
