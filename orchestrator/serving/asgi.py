@@ -15,12 +15,14 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Write: TypeAlias = Callable[[bytes], bool]  # whether the part was taken: else it is to be sent
 Close: TypeAlias = Callable[[], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 ANSWER_SECONDS = "x-answer-seconds"  # that a replica of ours may take, as the gateway says
 JSON = (b"content-type", b"application/json")
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+_WRITE = "orchestrator.write"  # an extension of our server
 
 
 class Application:
@@ -84,6 +86,17 @@ def announced(scope: Scope, limit: int) -> int:
     if length is not None:
         return min(int(length), limit)
     return limit if header(scope, b"transfer-encoding") is not None else 0
+
+
+def offer_write(scope: Scope, write: Write) -> None:
+    """Let an application write parts of a stream by a plain call."""
+    scope["extensions"] = {_WRITE: write}
+
+
+def write_of(scope: Scope) -> Write | None:
+    """Return what writes parts of a stream by a plain call, where the server has it."""
+    write: Write | None = scope.get("extensions", {}).get(_WRITE)
+    return write
 
 
 async def body_of(scope: Scope, receive: Receive, limit: int) -> bytes:

@@ -1,8 +1,9 @@
 """Server-sent events on their way: passed on as they are, in whole events, mostly unread.
 
-A token costs a look for a few words. Only events that have one of them are parsed: those that tell
-what was used, that the engine gave up, or that it failed. Servers differ in how they write: ends
-of lines, spaces after `data:`, comments, `[DONE]` or none, the last blank line or none.
+Where each event says that its choice isn't at its end, all are tokens: two counts tell. Of others,
+only those are parsed that have a word for what was used, that the engine gave up, or that it
+failed. Servers differ in how they write: ends of lines, spaces after `data:`, comments, `[DONE]`
+or none, the last blank line or none.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _FINISHED = re.compile(
 _REASON = re.compile(rb'_reason"\s*:\s*"([^"]{1,32})"')
 _KEY = len(b'"response.in')  # bytes of what tells the end that stand before its hint, at most
 _FAILED = 500
+_GOES_ON = b'"finish_reason":null'
 
 
 class EventStream:
@@ -37,8 +39,11 @@ class EventStream:
         last: The event that told so, where it is the server's own.
     """
 
-    def __init__(self, *, hides_usage: bool = False) -> None:
-        """Begin; `hides_usage` takes the event out that only the gateway has asked for."""
+    def __init__(self, *, hides_usage: bool = False, choices: int = 1) -> None:
+        """Begin; `hides_usage` takes the event out that only the gateway has asked for.
+
+        An event may be of several of the `choices` that a request wants.
+        """
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.finished = False
@@ -47,7 +52,7 @@ class EventStream:
         self.last = b""
         self._hides_usage = hides_usage
         self._counts = True
-        self._plain = False
+        self._single = choices == 1
         self._rest: list[bytes] = []
         self._size = 0
 
@@ -55,16 +60,6 @@ class EventStream:
         """Return what may be passed on by now: whole events, or a part of a very long one."""
         if self._rest or not part.endswith(b"\n\n"):
             part = self._whole(part)
-        if (
-            self._plain
-            and b'_reason":"' not in part
-            and b'_tokens"' not in part
-            and b'"error"' not in part
-            and b"[DONE]" not in part
-        ):
-            if self._counts:
-                self.completion_tokens += part.count(b"\ndata:") + part.startswith(b"data:")
-            return part
         return self._seen(part) if part else b""
 
     def _whole(self, part: bytes) -> bytes:
@@ -95,12 +90,12 @@ class EventStream:
         self._size += len(part)
 
     def _seen(self, events: bytes) -> bytes:
-        """Count `events` and read what tells something; return what is passed on."""
+        """Count `events`, and read what tells something; return what is passed on."""
         data = events.count(b"\ndata:") + events.startswith(b"data:")
-        if data and not self._plain and self._counts and not self.completion_tokens:
-            self._plain = _is_plain(events)
         if self._counts:
             self.completion_tokens += data
+        if self._single and data == events.count(_GOES_ON) and data and b"\r" not in events:
+            return events
         if not self.finished:
             self.finished = _finishes(events)
         if self.finished and b'_reason"' in events:
@@ -193,14 +188,6 @@ def reasons_in(text: bytes) -> list[str]:
 
 def _is_abort(choice: object) -> bool:
     return isinstance(choice, dict) and choice.get("finish_reason") == "abort"
-
-
-def _is_plain(events: bytes) -> bool:
-    """Whether a stream that begins so is of completions, in JSON without spaces.
-
-    Then four words, at most, tell whether there is anything to be read in an event.
-    """
-    return not (b'": ' in events or b'" :' in events or b'"type"' in events)
 
 
 def _finishes(events: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from functools import partial
 from time import perf_counter
 
 from orchestrator.serving.asgi import Headers
@@ -27,6 +27,7 @@ from orchestrator.serving.upstream import (
     Broken,
     Exchange,
     Exhausted,
+    Later,
     Unreachable,
     Upstream,
     address_of,
@@ -238,16 +239,16 @@ class Forwarder:
     ) -> None:
         """Hand a stream on; what is at its end goes with the end of the answer."""
         headers = _headers(exchange, slot.revision)
-        stream = EventStream(hides_usage=request.hides_usage)
+        stream = EventStream(hides_usage=request.hides_usage, choices=request.choices)
         exchange.watch(self._limits.silent_seconds)
 
-        def hand_on(part: bytes) -> Awaitable[None] | None:
+        def hand_on(part: bytes) -> Later | None:
             events = stream.feed(part)
             if not tally.first and stream.completion_tokens:
                 tally.first = perf_counter()
                 self._slots.begun(slot)
             sent = response.add(headers, events) if events and tally.first else None
-            return _failed(stream, sent) if stream.failure else sent
+            return partial(_failed, stream, sent) if stream.failure else sent
 
         try:
             await exchange.each(hand_on)
@@ -261,8 +262,9 @@ class Forwarder:
             await _failed(stream, None)
         if not stream.finished and (not slot.revision.outside or not stream.completion_tokens):
             raise Broken("its stream ended early")
-        if rest:
-            await response.add(headers, rest)
+        sent = response.add(headers, rest) if rest else None
+        if sent is not None:
+            await sent()
 
     def _mirror(self, request: InboundRequest) -> None:
         shadow = self._slots.route(request.endpoint).shadow
@@ -284,10 +286,10 @@ class Forwarder:
             return  # counted already; a copy is not asked again
 
 
-async def _failed(stream: EventStream, sent: Awaitable[None] | None) -> None:
+async def _failed(stream: EventStream, sent: Later | None) -> None:
     """Fail, once what came before is sent."""
     if sent is not None:
-        await sent
+        await sent()
     raise _Failure(stream.failure, "failed", event=stream.last)
 
 

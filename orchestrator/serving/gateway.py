@@ -28,6 +28,7 @@ from orchestrator.serving.asgi import (
     body_of,
     header,
     path_of,
+    write_of,
 )
 from orchestrator.serving.budget import Budget
 from orchestrator.serving.cancellation import CancelScope
@@ -146,7 +147,7 @@ class _Gateway:
         table = self._routes.table()
         endpoint, path = _split(path_of(scope))
         call = _Call(scope, table, endpoint, path)
-        response = Response(send)
+        response = Response(send, write_of(scope))
         response.path = path
         own = path == _MODELS or path.startswith(f"{_MODELS}/")
         tally, refused = Tally(began), 0

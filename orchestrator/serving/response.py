@@ -8,9 +8,10 @@ that follows is an event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
-from orchestrator.serving.asgi import EVENTS, Headers, Send, add, answer, begin, end
+from orchestrator.serving.asgi import EVENTS, Headers, Send, Write, add, answer, begin, end
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
 
@@ -29,8 +30,9 @@ class Response:
         path: What was asked: Anthropic's clients read errors of another shape.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, write: Write | None = None) -> None:
         self._send = send
+        self._write = write
         self.answered = False
         self.headers: Headers = []
         self.path = ""
@@ -60,12 +62,13 @@ class Response:
             self._begun = True
             await answer(self._send, status, body, [*headers, *self.headers])
 
-    def add(self, headers: Headers, events: bytes) -> Awaitable[None]:
-        """Send events of a stream: all but the first without a coroutine of this class."""
+    def add(self, headers: Headers, events: bytes) -> Callable[[], Awaitable[None]] | None:
+        """Send events of a stream; return what sends them, where that may have to wait."""
         self._sent = events
         if self.answered and self._timer is None:
-            return add(self._send, events)
-        return self._first(headers, events)
+            written = self._write is not None and self._write(events)
+            return None if written else partial(add, self._send, events)
+        return partial(self._first, headers, events)
 
     async def _first(self, headers: Headers, events: bytes) -> None:
         await self._silence()

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from orchestrator.serving.asgi import Handler
+from orchestrator.serving.asgi import Handler, Scope, offer_write
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.limits import Limits
@@ -230,6 +231,8 @@ class _Patience(HttpToolsProtocol):
         if self.cycle is not None and self.scope["http_version"] == "1.0":  # it knows no chunks
             self.cycle.chunked_encoding = False
             self.cycle.expected_content_length = _UntilClosed()
+        elif self.scope["method"] == "POST":
+            offer_write(cast("Scope", self.scope), partial(_write, self.flow, self.transport))
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -271,6 +274,14 @@ class _Patience(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(_raw(error))
         self.transport.close()
+
+
+def _write(flow: FlowControl, transport: asyncio.Transport, part: bytes) -> bool:
+    """Write a part of a begun answer without a length, unless its client has to be waited for."""
+    if flow.write_paused or transport.is_closing():
+        return False
+    transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+    return True
 
 
 class _UntilClosed(int):

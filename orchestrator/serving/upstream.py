@@ -1,8 +1,9 @@
-"""Requests to replicas and to servers outside: aiohttp's client, as the gateway needs it.
+"""Requests to replicas and to servers outside, by aiohttp's connections and parser.
 
 An exchange is one request and its answer. Its connection serves another request only when the
 answer was read to its end; whatever else ends the block closes it. So no byte of an answer can
 reach another client. Bodies come as they are sent: nothing is unpacked, followed or remembered.
+aiohttp's session would do that, and costs more than all else that is done for a request.
 """
 
 from __future__ import annotations
@@ -11,17 +12,15 @@ import asyncio
 import errno
 import ssl
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from functools import lru_cache, partial
-from io import BytesIO
 from socket import EAI_SYSTEM
 from types import TracebackType
-from typing import Any, Self, TypeAlias
-from weakref import WeakSet
+from typing import Self, TypeAlias
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -30,24 +29,14 @@ from orchestrator.serving.outside import Authorities, proxy_of, with_query
 from orchestrator.serving.routes import Far
 
 Sent: TypeAlias = list[tuple[str, str]]
+Later: TypeAlias = Callable[[], Awaitable[None]]  # what is still to be done, and waited for
+Take: TypeAlias = Callable[[bytes], Later | None]
 
 _IDLE_SECONDS = 2.0  # servers close after five; a request must not meet that
 _BUFFER = 128 * 1024  # bytes of an answer that wait for their client, times two
-_LONG = 1 << 20
 _AUTOMATIC = ("accept", "accept-encoding", "user-agent")  # what a client did not say is not said
 _OWN_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, EAI_SYSTEM})
-_NOTHING_ASKED = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ServerFingerprintMismatch,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.InvalidURL,
-)
-
-# Of the request that this task sends: whether its connection has served one before, and whether
-# it must not have.
-_reused: ContextVar[bool] = ContextVar("reused", default=False)
-_anew: ContextVar[bool] = ContextVar("anew", default=False)
+_FINAL = 200  # the first status that ends an exchange; those below come before another one
 
 
 class Unreachable(Exception):  # noqa: N818 - what the replica is
@@ -79,18 +68,16 @@ class Exchange:
     headers: CIMultiDictProxy[str]
 
     def __init__(
-        self, session: aiohttp.ClientSession, method: str, url: URL, headers: Sent, body: bytes
+        self, connector: _Connector, request: aiohttp.ClientRequest, headers: Sent, body: bytes
     ) -> None:
-        self._session = session
-        self._method, self._url = method, url
-        self._headers, self._body = headers, body
-        self.proxy: str | None = None
-        self.tls: ssl.SSLContext | bool = True
+        self._connector = connector
+        self._request, self._headers, self._body = request, headers, body
         self._loop = asyncio.get_running_loop()
         self._heard = 0.0
         self._watch: asyncio.TimerHandle | None = None
-        self._answer: aiohttp.ClientResponse | None = None
         self._finished = False
+        self._connection: Connection
+        self._content: aiohttp.StreamReader
 
     async def __aenter__(self) -> Self:
         """Send the request, and wait for the head of the answer.
@@ -99,36 +86,51 @@ class Exchange:
         request is sent once more, on a new one. Where there is none, the server died of it.
         """
         try:
-            self._answer = await self._ask()
+            await self._ask()
         except _Stale as stale:
-            reset = _anew.set(True)
             try:
-                self._answer = await self._ask()
+                await self._ask(anew=True)
             except Unreachable as gone:
                 raise Broken(f"{stale}, and now: {gone}") from gone
-            finally:
-                _anew.reset(reset)
-        self.status, self.headers = self._answer.status, self._answer.headers
         return self
 
-    async def _ask(self) -> aiohttp.ClientResponse:
-        _reused.set(False)
+    async def _ask(self, *, anew: bool = False) -> None:
         try:
-            return await self._session.request(
-                self._method,
-                self._url,
-                headers=self._headers,
-                data=self._data(),
-                allow_redirects=False,
-                proxy=self.proxy,
-                ssl=self.tls,
-            )
+            protocol, reused = await self._connect(anew=anew)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _translated(error) from error
+            raise (Exhausted if _is_own(error) else Unreachable)(_told(error)) from error
+        answered = False
+        try:
+            protocol.write([_head(self._request, self._headers, self._body), self._body])
+            status = 0
+            while status < _FINAL:
+                message, self._content = await protocol.read()
+                status = message.code
+            answered = True
+        except (aiohttp.ClientError, OSError) as error:
+            raise (_Stale if reused else Broken)(_told(error)) from error
+        except HttpProcessingError as error:
+            raise Broken(_told(error)) from error
+        finally:
+            if not answered:
+                self._connection.close()
+        self.status, self.headers = status, message.headers
 
-    def _data(self) -> bytes | BytesIO | None:
-        """Return the body; a long one in a form that is sent part by part."""
-        return BytesIO(self._body) if len(self._body) > _LONG else self._body or None
+    async def _connect(self, *, anew: bool) -> tuple[_Protocol, bool]:
+        """Return a connection, and whether it has served before; it must not where `anew`.
+
+        One on which something came that nobody had asked for serves no more: it would be taken
+        for the answer to the next request.
+        """
+        while True:
+            connection = await self._connector.connect(self._request, [], self._connector.timeout)
+            protocol = connection.protocol
+            assert isinstance(protocol, _Protocol), "the connector makes no others"  # noqa: S101
+            reused, protocol.served = protocol.served, True
+            if not (reused and (anew or protocol.should_close)):
+                self._connection = connection
+                return protocol, reused
+            connection.close()
 
     async def read(self) -> bytes:
         """Return what has come of the body since; nothing at its end.
@@ -136,45 +138,63 @@ class Exchange:
         Raises:
             Broken: The connection ended before.
         """
-        assert self._answer is not None, "read within the block"  # noqa: S101
         try:
-            part = await self._answer.content.readany()
+            part = await self._content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise Broken(_told(error)) from error
         self._finished = not part
         return part
 
-    async def each(self, take: Callable[[bytes], Awaitable[None] | None]) -> None:
-        """Give each part of the body to `take`, once what that returned for the last is done.
+    async def each(self, take: Take) -> None:
+        """Give each part of the body to `take`, once what that has left of the last is done.
 
-        Each token passes here. A task of its own has fewer frames to enter and leave for each
-        than that of the request.
+        Each token passes here, so `take` is called by what receives it, and this sleeps as long
+        as nothing is to be waited for.
 
         Raises:
             Broken: The connection ended before.
         """
-        work = self._loop.create_task(self._each(take))
-        try:
-            await work
-        finally:
-            if work.done() and not work.cancelled():
-                work.exception()  # it is known, also where this was cancelled at the same moment
-
-    async def _each(self, take: Callable[[bytes], Awaitable[None] | None]) -> None:
-        assert self._answer is not None, "read within the block"  # noqa: S101
-        read, now = self._answer.content.readany, self._loop.time
-        while True:
+        protocol = self._connection.protocol
+        assert isinstance(protocol, _Protocol), "read within the block"  # noqa: S101
+        while not self._finished:
+            sent: asyncio.Future[Later | None] = self._loop.create_future()
+            protocol.hear = partial(self._hear, take, sent)
             try:
-                part = await read()
+                protocol.hear()
+                waits = await sent
             except (aiohttp.ClientError, OSError) as error:
                 raise Broken(_told(error)) from error
-            self._heard = now()
-            if not part:
-                self._finished = True
-                return
-            sent = take(part)
-            if sent is not None:
-                await sent
+            finally:
+                protocol.hear = None
+                if sent.done() and not sent.cancelled():
+                    sent.exception()  # known, also where this was cancelled at the same moment
+            self._finished = waits is None
+            if waits is not None:
+                await waits()
+
+    def _hear(
+        self,
+        take: Take,
+        sent: asyncio.Future[Later | None],
+    ) -> None:
+        """Give what has come to `take`, until that has to be waited for, or all has come."""
+        if sent.done():
+            return
+        self._heard = self._loop.time()
+        try:
+            while part := self._content.read_nowait():
+                waits = take(part)
+                if waits is not None:
+                    sent.set_result(waits)
+                    return
+        except (aiohttp.ClientError, OSError) as error:
+            sent.set_exception(error)
+        except Exception as error:
+            sent.set_exception(error)  # a mistake of ours is the request's too, which waits
+            raise
+        else:
+            if self._content.is_eof():
+                sent.set_result(None)
 
     def watch(self, seconds: float) -> None:
         """Have reading raise `Broken` where nothing comes for `seconds`."""
@@ -189,9 +209,8 @@ class Exchange:
             self._abort()
 
     def _abort(self) -> None:
-        connection = None if self._answer is None else self._answer.connection
-        if connection is not None and connection.transport is not None:
-            connection.transport.abort()
+        if self._connection.transport is not None:
+            self._connection.transport.abort()
 
     async def __aexit__(
         self,
@@ -199,12 +218,15 @@ class Exchange:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the connection up, unless all of the answer was read."""
+        """Give the connection up, unless all of the answer was read, and the request written."""
         if self._watch is not None:
             self._watch.cancel()
-        if self._answer is not None and not self._finished:
+        transport = self._connection.transport
+        if self._finished and transport is not None and not transport.get_write_buffer_size():
+            self._connection.release()
+        else:
             self._abort()
-            self._answer.close()
+            self._connection.close()
 
 
 class Upstream:
@@ -212,7 +234,8 @@ class Upstream:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: _Connector | None = None
+        self._request = lru_cache(maxsize=4096)(_request)
         self._authorities = Authorities()
 
     def exchange(
@@ -231,13 +254,14 @@ class Upstream:
         Raises:
             Unreachable: The authority's certificates can't be read.
         """
-        if self._session is None:  # made within the loop that it works in
-            self._session = self._open()
-        exchange = Exchange(self._session, method, url, headers, body)
+        if self._connector is None:  # made within the loop that it works in
+            self._connector = _Connector(self._limits)
+        proxy, tls = "", None
         if far is not None:
-            exchange.proxy = proxy_of(url.scheme, url.host or "") if far.proxy else None
-            exchange.tls = self._checked_by(far.ca_file) if far.ca_file else True
-        return exchange
+            proxy = proxy_of(url.scheme, url.host or "") or "" if far.proxy else ""
+            tls = self._checked_by(far.ca_file) if far.ca_file else None
+        request = self._request(method, url, proxy, tls)
+        return Exchange(self._connector, request, headers, body)
 
     def _checked_by(self, file: str) -> ssl.SSLContext:
         try:
@@ -247,30 +271,43 @@ class Upstream:
 
     async def close(self) -> None:
         """Close all connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    def _open(self) -> aiohttp.ClientSession:
-        """Return a session that adds nothing of its own.
-
-        It trusts the certificates that OpenSSL does: `SSL_CERT_FILE` names others.
-        """
-        connector = _Connector(limit=0, limit_per_host=0, keepalive_timeout=_IDLE_SECONDS)
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=_AUTOMATIC,
-            read_bufsize=_BUFFER,
-            max_line_size=self._limits.header_bytes,
-            max_field_size=self._limits.header_bytes,
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_seconds),
-        )
+        connector, self._connector = self._connector, None
+        self._request.cache_clear()
+        if connector is not None:
+            await connector.close()
 
 
 class _Protocol(ResponseHandler):
-    """aiohttp's, which resumes only what is paused: else it parses nothing, for each token."""
+    """aiohttp's, with something that hears at once of what has come, or that nothing will.
+
+    It resumes only what is paused: else it parses nothing, for each token.
+    """
+
+    hear: Callable[[], None] | None = None
+    served = False  # whether a request was sent before
+    limits: Limits
+
+    def write(self, parts: list[bytes]) -> None:
+        """Send a request, and be ready for its answer."""
+        self.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=_BUFFER,
+            max_line_size=self.limits.header_bytes,
+            max_field_size=self.limits.header_bytes,
+        )
+        if self.transport is not None:  # else reading says why
+            self.transport.writelines(parts)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.hear is not None:
+            self.hear()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.hear is not None:
+            self.hear()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - its base's
         if self._reading_paused:
@@ -278,33 +315,16 @@ class _Protocol(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """aiohttp's pool, which tells whether a connection has served before.
+    """aiohttp's pool, with protocols of our own.
 
-    One on which something came that nobody had asked for serves no more: it would be taken for
-    the answer to the next request.
+    It trusts the certificates that OpenSSL does: `SSL_CERT_FILE` names others.
     """
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - those of its base
-        super().__init__(**options)
-        self._factory = partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # a subclass
-        self._served: WeakSet[Any] = WeakSet()
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - as its base has it
-    ) -> Connection:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            reused = protocol in self._served
-            if protocol is None or not (reused and (_anew.get() or protocol.should_close)):
-                break
-            connection.close()
-        _reused.set(reused)
-        self._served.add(protocol)
-        return connection
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limit=0, limit_per_host=0, keepalive_timeout=_IDLE_SECONDS)
+        self.timeout = aiohttp.ClientTimeout(total=None, connect=limits.connect_seconds)
+        kind = type("Protocol", (_Protocol,), {"limits": limits})
+        self._factory = partial(kind, loop=self._loop)
 
 
 @lru_cache(maxsize=4096)
@@ -325,14 +345,39 @@ def address_of(base: str, path: str, far: Far | None = None) -> URL:
     raise Unreachable(f"{base!r} is no address: give 'http://HOST:PORT' or 'https://HOST'")
 
 
-def _translated(error: Exception) -> Exception:
-    """Return what an error before the head of an answer means here."""
-    if _is_own(error):
-        return Exhausted(_told(error))
-    if isinstance(error, _NOTHING_ASKED) or not isinstance(error, aiohttp.ClientError | OSError):
-        return Unreachable(_told(error))
-    answered = isinstance(error, aiohttp.ClientResponseError)  # by something, if no answer
-    return (_Stale if _reused.get() and not answered else Broken)(_told(error))
+def _request(
+    method: str, url: URL, proxy: str, tls: ssl.SSLContext | None
+) -> aiohttp.ClientRequest:
+    """Return what aiohttp finds a connection by: it has the headers that the way there needs."""
+    request = aiohttp.ClientRequest(
+        "GET",  # without a length
+        url,
+        skip_auto_headers=_AUTOMATIC,
+        proxy=URL(proxy) if proxy else None,
+        ssl=True if tls is None else tls,
+        loop=asyncio.get_running_loop(),
+    )
+    request.method = method
+    return request
+
+
+def _head(request: aiohttp.ClientRequest, headers: Sent, body: bytes) -> bytes:
+    """Return the head of a request.
+
+    Raises:
+        Broken: A header has more than one line.
+    """
+    absolute = request.proxy is not None and not request.is_ssl()
+    target = str(request.url) if absolute else request.url.raw_path_qs
+    lines = [f"{request.method} {target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    lines += [f"{name}: {value}" for name, value in headers if name not in request.headers]
+    if body or request.method != "GET":
+        lines.append(f"content-length: {len(body)}")
+    text = "\r\n".join([*lines, "", ""])
+    if text.count("\n") + text.count("\r") != 2 * len(lines) + 2:
+        raise Broken("a header has more than one line")
+    return text.encode("latin-1")
 
 
 def _is_own(error: BaseException | None) -> bool:
@@ -345,4 +390,6 @@ def _is_own(error: BaseException | None) -> bool:
 
 
 def _told(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no connection in time"
     return " ".join(str(error).split()) or type(error).__name__

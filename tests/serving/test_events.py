@@ -93,6 +93,28 @@ def test_events_with_data_are_counted_until_the_usage_is_told() -> None:
     assert stream.completion_tokens == 3
 
 
+SEVERAL = (
+    b'data: {"choices":[{"index":0,"finish_reason":null},{"index":1,"finish_reason":"abort"}]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("events", "choices"),
+    [
+        (TOKEN + ABORT, 1),
+        (ABORT + TOKEN, 1),
+        (SEVERAL + b"\n\n", 2),
+        (TOKEN + b'data: {"error":{"message":"no \\"finish_reason\\":null"}}\n\n', 1),
+        ((TOKEN + ABORT).replace(b"\n", b"\r"), 1),
+    ],
+)
+def test_what_is_no_token_is_read_beside_tokens_too(events: bytes, choices: int) -> None:
+    stream = EventStream(choices=choices)
+    stream.feed(TOKEN)
+    stream.feed(events)
+    assert stream.failure
+
+
 def test_an_event_without_an_end_is_held_back_up_to_a_bound() -> None:
     stream = EventStream()
     passed = sum(len(stream.feed(b"data: " + b"a" * 1000)) for _ in range(2000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -234,6 +235,33 @@ def test_bodies_over_the_memory_of_the_gateway_are_refused_for_now() -> None:
         answer = httpx.post(f"{url}/v1/completions", json={"model": "echo", "prompt": "a" * 2000})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
         assert httpx.post(f"{url}/v1/completions", json={"model": "echo"}).status_code == 200
+
+
+def test_a_client_that_reads_late_holds_its_replica_back_and_gets_every_byte() -> None:
+    events = b"".join(TOKEN.replace(b'"a"', b'"%06d"' % n) for n in range(1000)) * 800
+    sent, held_back = 0, threading.Event()
+
+    def sends_all(connection: socket.socket, _: Scripted) -> None:
+        nonlocal sent
+        connection.sendall(HEAD)
+        connection.settimeout(0.5)
+        text, at = memoryview(chunk(events) + chunk(LAST + DONE) + b"0\r\n\r\n"), 0
+        while at < len(text):
+            try:
+                at += connection.send(text[at : at + (1 << 16)])
+            except TimeoutError:
+                sent = sent or at
+                held_back.set()
+
+    with scripted(sends_all) as server:
+        route = EndpointRoute(name="echo", revisions=(revision("r1", server.url),))
+        with (
+            gateway_of(Board(route)) as url,
+            httpx.stream("POST", f"{url}/v1/completions", json=STREAM) as answer,
+        ):
+            assert held_back.wait(20)
+            assert sent < len(events) / 2
+            assert answer.read() == events + LAST + DONE
 
 
 @pytest.mark.parametrize("streams", [True, False])

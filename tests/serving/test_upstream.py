@@ -9,11 +9,14 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import TypeVar
 
 import aiohttp
 import pytest
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
@@ -24,15 +27,19 @@ from orchestrator.serving.routes import Far
 from orchestrator.serving.upstream import (
     Broken,
     Exhausted,
+    Later,
+    Sent,
     Unreachable,
     Upstream,
-    _translated,
+    _head,
+    _request,
     address_of,
 )
 from tests.serving.scripted import WHOLE
 
 Kind = TypeVar("Kind")
 LIMITS = Limits(connect_seconds=1.0)
+NONE: Sent = []
 STREAM = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 SIZES = {b"30": 3_000}  # so that an answer of thirty parts is more than is buffered
 
@@ -100,9 +107,20 @@ async def plain_server(stray: bytes = b"") -> AsyncIterator[Plain]:
     await asyncio.sleep(0.01)  # the loop closes them
 
 
-async def ask(upstream: Upstream, url: str, path: str, reads: int = 1 << 30) -> bytes:
+async def ask(
+    upstream: Upstream, url: str, path: str, reads: int = 1 << 30, headers: Sent = NONE
+) -> bytes:
+    """Return the body, or what is read of it; `reads` below 0 has it handed over to the end."""
     body = b""
-    async with upstream.exchange(address_of(url, path), [], b"") as exchange:
+
+    def take(part: bytes) -> Later | None:
+        nonlocal body
+        body += part
+        return partial(asyncio.sleep, 0) if len(body) % 2 else None
+
+    async with upstream.exchange(address_of(url, path), headers, b"") as exchange:
+        if reads < 0:
+            await exchange.each(take)
         for _ in range(reads):
             if not (part := await exchange.read()):
                 break
@@ -116,7 +134,7 @@ LEAVING = st.fixed_dictionaries(
         "framing": st.sampled_from(FRAMINGS),
         "parts": st.sampled_from([0, 1, 3, 20, 30]),
         "turns": st.integers(0, 24),  # of the loop until it is cancelled
-        "reads": st.integers(0, 3),
+        "reads": st.integers(-1, 3),
         "together": st.booleans(),  # whether the next one begins before it has left
     }
 )
@@ -138,8 +156,8 @@ def test_each_client_gets_its_own_bytes_whenever_others_leave(leaving: list[dict
                 task.cancel()
                 if not how["together"]:
                     await asyncio.gather(task, return_exceptions=True)
-                for name in ("stays", f"other{number}"):
-                    body = await ask(upstream, plain.url, f"/{name}/5/chunked")
+                for name, reads in ("stays", -1), (f"other{number}", 1 << 30):
+                    body = await ask(upstream, plain.url, f"/{name}/5/chunked", reads)
                     assert body == name.encode() * 35
             for task, number in zip(tasks, range(len(tasks)), strict=True):
                 (body,) = await asyncio.gather(task, return_exceptions=True)
@@ -227,18 +245,49 @@ def test_what_cannot_be_reached_is_unreachable_and_says_why(url: str, why: str) 
         assert why.lower() in str(error).lower()
 
 
-def test_every_error_of_the_client_is_translated() -> None:
+def every_client_error() -> list[aiohttp.ClientError]:
     key = SimpleNamespace(ssl=True, host="h", port=1, is_ssl=True)
     info = aiohttp.RequestInfo(URL("http://h"), "POST", None, URL("http://h"))  # type: ignore[arg-type]
-    for kind in vars(aiohttp).values():
-        if not inspect.isclass(kind) or not issubclass(kind, aiohttp.ClientError):
-            continue
-        error = kind.__new__(kind)
+    kinds = [kind for kind in vars(aiohttp).values() if inspect.isclass(kind)]
+    errors = [kind.__new__(kind) for kind in kinds if issubclass(kind, aiohttp.ClientError)]
+    for error in errors:
         error.__dict__.update(_conn_key=key, _os_error=OSError(1, "no"), request_info=info)
         error.__dict__.update(status=1, message="", headers=None, history=(), host="h", port=1)
         error.__dict__.update(_certificate_error=ValueError("x"), expected=b"", got=b"")
         error.__dict__.update(_url="", _description="")
-        assert isinstance(_translated(error), Unreachable | Broken), kind
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"), [(aiohttp.TCPConnector, Unreachable), (ResponseHandler, Broken)]
+)
+def test_every_error_of_the_client_is_translated(
+    place: type, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(error: Exception) -> Exception:
+        async def fails(*_: object) -> None:
+            raise error
+
+        name = "connect" if kind is Unreachable else "read"
+        async with plain_server() as plain:
+            monkeypatch.setattr(place, name, fails)
+            return await failure(plain.url)
+
+    more = [HttpProcessingError(message="no")] if kind is Broken else [TimeoutError()]
+    for error in [*every_client_error(), *more]:
+        assert isinstance(run(play(error)), kind), error
+
+
+def test_a_header_of_several_lines_is_not_sent() -> None:
+    async def play() -> None:
+        async with plain_server() as plain:
+            upstream = Upstream(LIMITS)
+            with pytest.raises(Broken, match="more than one line"):
+                await ask(upstream, plain.url, "/a/1/length", headers=[("x", "1\r\ny: 2")])
+            assert await ask(upstream, plain.url, "/a/1/length") == b"a" * 7
+            await upstream.close()
+
+    run(play())
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
@@ -324,8 +373,28 @@ def test_an_outside_server_is_asked_through_the_proxy_of_the_environment_only_wh
     ],
 )
 def test_the_host_is_named_as_http_wants_it(base: str, host: str) -> None:
-    request = aiohttp.ClientRequest(
-        "POST", address_of(base, "/v1/x"), loop=asyncio.new_event_loop()
-    )
-    assert request.headers["host"] == host
-    request.loop.close()
+    async def head() -> bytes:
+        request = _request("POST", address_of(base, "/v1/x?a=b"), "", None)
+        return _head(request, [("x", "\xe9")], b"{}")
+
+    path = "/x/v1/x" if base.endswith("/x") else "/v1/x"
+    expected = f"POST {path}?a=b HTTP/1.1\r\nHost: {host}\r\nx: \xe9\r\ncontent-length: 2\r\n\r\n"
+    assert run(head()) == expected.encode("latin-1")
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_what_goes_wrong_with_a_part_is_told_to_whoever_hands_it_over(framing: str) -> None:
+    def take(part: bytes) -> None:
+        raise ZeroDivisionError(part)
+
+    async def play() -> None:
+        async with plain_server() as plain:
+            upstream = Upstream(LIMITS)
+            url = address_of(plain.url, f"/a/3/{framing}")
+            with pytest.raises(ZeroDivisionError):
+                async with upstream.exchange(url, [], b"") as exchange:
+                    await exchange.each(take)
+            assert await ask(upstream, plain.url, "/b/1/length") == b"b" * 7
+            await upstream.close()
+
+    run(play())
