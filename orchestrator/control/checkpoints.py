@@ -1,15 +1,14 @@
 """The checkpoints of a stage, as one worker of an attempt sees them.
 
-Rank 0 chooses which one the attempt goes on from, and claims it (`fence.py`); the others take the
-same. A save goes on beside the job (`saving.py`), one at a time: a second one waits for the
-first. What goes wrong with it is raised at the next call that the job makes. Only a storage that
-refuses is told and passed over, `MOST_SKIPPED` times in a row: the checkpoint before is young.
+Rank 0 chooses which one the attempt goes on from, when all have verified it (`verifying.py`), and
+claims it (`fence.py`); the others take the same. A save goes on beside the job (`saving.py`), one
+at a time: a second one waits for the first. What goes wrong with it is raised at the next call of
+the job. Only a storage that refuses is told and passed over, `MOST_SKIPPED` times in a row: the
+checkpoint before is young.
 """
 
 from __future__ import annotations
 
-import platform
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +20,7 @@ from orchestrator.control.desk import DrainedError
 from orchestrator.control.fence import Fence
 from orchestrator.control.saving import Save, leaving, refused
 from orchestrator.control.seat import PATIENCE_SECONDS, Seat, StuckError
+from orchestrator.control.verifying import PART, Verifying
 from orchestrator.core.artifact import Manifest
 from orchestrator.core.checkpoint import CheckpointId, Claim, Token, counting, parse_id
 from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
@@ -29,9 +29,7 @@ from orchestrator.messages import LogLine, Resumed
 
 SETTLE_SECONDS = 10.0
 POLL_SECONDS = 0.05
-LINGER_SECONDS = 30.0  # between two signs that a checkpoint is being verified
 MOST_SKIPPED = 3  # saves in a row that the storage may refuse before the attempt fails
-_PART = re.compile(r"rank-(\d+)/")
 
 
 class Checkpoints:
@@ -49,6 +47,7 @@ class Checkpoints:
         self._leave: tuple[str, int] | None = None
         self._judged: CheckpointId | None = None
         self._skipped = 0
+        self._verifying = Verifying(seat)
 
     # --- going on ------------------------------------------------------------------------------
 
@@ -69,60 +68,57 @@ class Checkpoints:
 
     def _chosen(self) -> Checkpoint | None:
         """Choose the newest that counts and verifies, and claim it."""
-        seat, node = self._seat, platform.node()
-        fence = seat.fence
-        self._enter(node)
+        seat, fence = self._seat, self._seat.fence
+        self._enter()
         for one in counting(fence.checkpoints(), fence.claims(), seat.request.adjust.before):
             seat.go_on()
             with suppress(DamagedError):
-                found = self._verified(one, node)
-                fence.settle(one, node)
+                found = self._verified(one)
+                fence.settle(one)
+                self._verifying.over()
                 seat.desk.outbox.say(Resumed(one.step))
                 return found
         earlier = self._choose_earlier()
-        fence.settle(None, node)
+        fence.settle(None)
+        self._verifying.over()
         before = seat.request.adjust.before
         if before:
             text = f"no checkpoint of a step below {before} is left: the job begins anew"
             seat.desk.outbox.line(LogLine(seat.rank, text))
         return earlier
 
-    def _enter(self, node: str) -> None:
+    def _enter(self) -> None:
         """Claim the checkpoints; where the storage refused it before, claim them again."""
         again, self._claims = self._claims, True
         if again:
             self._seat.fence.check()
-            self._seat.fence.linger(node, 0)
+            self._seat.fence.propose("")
         else:
-            self._seat.fence.enter(node)
+            self._seat.fence.enter()
 
-    def _verified(self, one: CheckpointId, node: str) -> Checkpoint:
-        """Open a checkpoint, and show the others meanwhile that this goes on."""
+    def _verified(self, one: CheckpointId, folder: str = "") -> Checkpoint:
+        """Return a checkpoint of which every file is as it was, whoever has hashed it."""
         if self._seat.world_size == 1:
-            return self._open(one, trusted=False)
-        found: list[Checkpoint] = []
-        work = Background(
-            lambda: found.append(self._open(one, trusted=False)), f"verifies {one.step}"
-        )
-        clock, moves = self._seat.desk.clock, 0
-        said = clock.now()
-        while not work.wait(POLL_SECONDS):
-            self._seat.go_on()
-            if clock.now() - said > LINGER_SECONDS:
-                said, moves = clock.now(), moves + 1
-                self._seat.fence.linger(node, moves)
-        work.check()
-        return found[0]
+            return self._open(one, folder)
+        self._verifying.together(self._name(one, folder))
+        return self._open(one, folder, mine=_none)
 
     def _told(self) -> Checkpoint | None:
-        """Take what rank 0 has chosen; what it has just hashed on this node isn't hashed again."""
+        """Take what rank 0 has chosen, and verify what it proposes until then."""
         fence = self._seat.fence
+
+        def look() -> Claim | None:
+            settled = fence.settled()
+            if settled is None:
+                self._verifying.as_proposed()
+            return settled
+
         claim: Claim = self._seat.wait_for(
-            fence.settled, "rank 0 has not said which checkpoint to go on from", fence.moves
+            look, "rank 0 has not said which checkpoint to go on from", fence.moves
         )
         if claim.source is None:
             return self._earlier_told()
-        return self._open(claim.source, trusted=fence.node(claim) == platform.node())
+        return self._open(claim.source, mine=_none)
 
     def _choose_earlier(self) -> Checkpoint | None:
         """Choose the newest of the run that this one continues, and tell the other workers."""
@@ -134,7 +130,7 @@ class Checkpoints:
         for one in counting(fence.checkpoints(), fence.claims()):
             seat.go_on()
             with suppress(DamagedError):
-                found = self._open(one, trusted=False, folder=request.continues)
+                found = self._verified(one, request.continues)
                 store.mark(self._continued, str(one))
                 seat.desk.outbox.say(Resumed(one.step))
                 return found
@@ -145,19 +141,25 @@ class Checkpoints:
         seat = self._seat
         told = seat.desk.store.marked(self._continued) if seat.request.continues else None
         one = parse_id(told) if told else None
-        return self._open(one, trusted=False, folder=seat.request.continues) if one else None
+        return self._open(one, seat.request.continues, mine=_none) if one else None
 
     @property
     def _continued(self) -> str:
         request = self._seat.request
         return names.continued(request.run, request.stage, request.attempt)
 
-    def _open(self, one: CheckpointId, *, trusted: bool, folder: str = "") -> Checkpoint:
-        name = f"{folder}/{one}" if folder else self._seat.name(one)
-        path, manifest = self._seat.desk.store.load(name, trusted=trusted)
+    def _name(self, one: CheckpointId, folder: str) -> str:
+        return f"{folder}/{one}" if folder else self._seat.name(one)
+
+    def _open(
+        self, one: CheckpointId, folder: str = "", mine: Callable[[str], bool] | None = None
+    ) -> Checkpoint:
+        """Return a checkpoint; of its files those that are `mine` are hashed, else all."""
+        name = self._name(one, folder)
+        path, manifest = self._seat.desk.store.load(name, mine=mine)
         if _says(manifest) != one:
             raise DamagedError(f"artifact {name!r} is another one by its manifest; remove it")
-        ranks = sorted({int(found[1]) for file in manifest.files if (found := _PART.match(file))})
+        ranks = sorted({int(found[1]) for file in manifest.files if (found := PART.match(file))})
         shards = tuple(path / f"rank-{rank}" for rank in ranks)
         return Checkpoint(step=one.step, path=path / "rank-0", shards=shards)
 
@@ -191,8 +193,8 @@ class Checkpoints:
             save.run()
             return
         if not self._entered:  # a job that didn't ask begins anew
-            self._enter(platform.node())
-            self._seat.fence.settle(None, platform.node())
+            self._enter()
+            self._seat.fence.settle(None)
             self._entered = True
         if not self._tidied:  # what a crash left may take the room that this one needs
             self._tidied = True
@@ -225,7 +227,7 @@ class Checkpoints:
             raise background.error
         with self._seat.busy("reading a checkpoint"):
             if self._seat.rank == 0:
-                return self._open(one, trusted=False)
+                return self._open(one, mine=self._verifying.mine)
             return self._seat.wait_for(
                 lambda: self._sealed(one),
                 f"the checkpoint of step {step} was not sealed",
@@ -234,7 +236,7 @@ class Checkpoints:
 
     def _sealed(self, one: CheckpointId) -> Checkpoint | None:
         with suppress(DamagedError):
-            return self._open(one, trusted=False)
+            return self._open(one, mine=self._verifying.mine)
         refused(self._seat, one, 0)
         return None
 
@@ -322,6 +324,11 @@ class Checkpoints:
         except ArtifactError:
             return True  # nobody can say
         return True
+
+
+def _none(_path: str) -> bool:
+    """Have no file hashed: that was done."""
+    return False
 
 
 def _says(manifest: Manifest) -> CheckpointId | None:

@@ -1,7 +1,7 @@
 """The claims of a stage's attempts to its checkpoints, as one attempt sees and makes them.
 
-A claim is a mark whose name says all (`core/checkpoint.py`); its text is the node of rank 0, for
-those beside it.
+A claim is a mark whose name says all (`core/checkpoint.py`). While the choice is open, its text is
+what rank 0 proposes to go on from.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Fence:
         names = self._store.names(f"{self._prefix}/claims")
         return [found for name in names if (found := parse_claim(name))]
 
-    def enter(self, node: str) -> None:
+    def enter(self) -> None:
         """Claim the checkpoints, the choice still open: no older attempt commits from now on.
 
         Raises:
@@ -47,33 +47,33 @@ class Fence:
                 message = f"{_said(self.token)} has run already; start a new one"
                 raise StaleAttemptError(message)
         self.check()
-        self._store.mark(self._name(Claim(self.token, open=True)), node)
+        self.propose("")
 
-    def linger(self, node: str, moves: int) -> None:
-        """Show those who wait for the choice that it is being made: `moves` grows."""
-        self._store.mark(self._name(Claim(self.token, open=True)), f"{node}\n{moves}")
+    def propose(self, name: str, moves: int = 0) -> None:
+        """Show those who wait for the choice what is looked at, and by `moves` that it goes on."""
+        self._store.mark(self._name(Claim(self.token, open=True)), f"{name}\n{moves}")
+
+    def proposed(self) -> str:
+        """Return the name of the checkpoint that is looked at, empty where there is none yet."""
+        return (self.moves() or "").partition("\n")[0]
 
     def moves(self) -> str | None:
         """Return what shows, as it changes, that this attempt's choice is being made."""
         return self._store.marked(self._name(Claim(self.token, open=True)))
 
-    def settle(self, source: CheckpointId | None, node: str) -> None:
+    def settle(self, source: CheckpointId | None) -> None:
         """Say what this attempt goes on from: what comes after it, of older ones, is void.
 
         Raises:
             StaleAttemptError: A newer attempt has come meanwhile.
         """
         self.check()
-        self._store.mark(self._name(Claim(self.token, source)), node)
+        self._store.mark(self._name(Claim(self.token, source)), "")
 
     def settled(self) -> Claim | None:
         """Return this attempt's claim, once it says what it goes on from."""
         own = (claim for claim in self.claims() if claim.token == self.token and not claim.open)
         return next(own, None)
-
-    def node(self, claim: Claim) -> str | None:
-        """Return the node on which `claim` was made."""
-        return self._store.marked(self._name(claim))
 
     def check(self) -> None:
         """Refuse to go on where a newer attempt has claimed the checkpoints.

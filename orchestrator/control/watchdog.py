@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Thread
 from types import CodeType, FrameType
+from weakref import WeakSet
 
 from orchestrator.control.activity import Activity, measured
 from orchestrator.core.policy import AUTO, LEAST_HANG, Hanging
@@ -144,7 +145,7 @@ class Watchdog:
         self._measure = measure
         self._looked = self._told = clock.now()
         self._looks: list[_Look] = []
-        self._strangers = {one.ident for one in threading.enumerate()} - {thread.ident}
+        self._strangers = WeakSet(threading.enumerate())  # a new thread may get an old number
 
     def alive(self, rank: int) -> list[Alive]:
         """Return a sign of life of this worker, when one is due."""
@@ -200,7 +201,7 @@ class Watchdog:
         frames = sys._current_frames()  # noqa: SLF001 - of all threads
         for thread in threading.enumerate():
             frame = frames.get(thread.ident or 0)
-            if frame is None or thread is self._thread or thread.ident in self._strangers:
+            if frame is None or thread is self._thread or thread in self._strangers:
                 continue
             if _is_of_the_job(frame):
                 yield f"Thread {thread.name!r}:\n{_told(frame)[1]}"

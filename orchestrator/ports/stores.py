@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -266,10 +266,13 @@ class ArtifactStore(Protocol):
         """
         ...
 
-    def load(self, name: str, *, trusted: bool = False) -> tuple[Path, Manifest]:
+    def load(
+        self, name: str, *, mine: Callable[[str], bool] | None = None
+    ) -> tuple[Path, Manifest]:
         """Return a local folder with artifact `name`, every file verified, and its manifest.
 
-        What is `trusted`, and lies on this machine or one that it shares, isn't hashed again.
+        Where it lies on this machine, or one that it shares, only the files that are `mine` are
+        hashed: somebody else does that with the others.
 
         Raises:
             DamagedError: It is torn, altered or not there.

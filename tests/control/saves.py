@@ -51,7 +51,7 @@ def went_on_from(bench: Bench, *, steps: int, attempt: int, **changes: object) -
 def begin(bench: Bench, attempt: int) -> tuple[Iterator[Sequence[Message]], ModuleType]:
     """Let attempt `attempt` come to the middle of a save."""
     bench.write(SAVES)
-    batches = bench.stream(bench.request("slow", attempt=attempt))
+    batches = bench.stream(bench.request("slow", attempt=attempt, kill_after=0.0))
     while LogLine(0, "begun") not in next(batches):
         pass
     return batches, sys.modules[f"{bench.package}.jobs"]

@@ -55,8 +55,8 @@ def test_a_newer_epoch_goes_before_any_number(bench: Bench) -> None:
 def test_an_attempt_that_is_followed_while_it_chooses_is_refused(bench: Bench) -> None:
     went_on_from(bench, steps=1, attempt=1)
 
-    def followed(_name: str, *, trusted: bool) -> None:
-        del trusted
+    def followed(_name: str, *, mine: object) -> None:
+        del mine
         bench.store.mark("checkpoints/r2-1/train/claims/0004-0003-open", "")
 
     bench.store = Interposed(bench.store, load=followed)  # type: ignore[assignment]

@@ -12,9 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
-from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.control import checkpoints as module
 from orchestrator.control.saving import Save
 from orchestrator.core.errors import ArtifactError
 from orchestrator.core.failure import Failure, FailureKind
@@ -154,27 +152,6 @@ def test_acknowledgements_of_those_before_are_removed_and_others_left(bench: Ben
         bench.store.mark(f"{folder}/{name}", "{}")
     run(bench, attempt=2, params={"steps": 1})
     assert bench.store.names(folder) == ["else", later]
-
-
-@pytest.mark.parametrize(("node", "times"), [("here", 1), ("elsewhere", 2)])
-def test_what_one_worker_has_hashed_the_others_on_its_node_do_not_hash(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, node: str, times: int
-) -> None:
-    run(bench, params={"steps": 1})
-    opened: list[str] = []
-    open_file = LocalPlace.open
-
-    def count(self: LocalPlace, name: str, path: str) -> object:
-        opened.append(path)
-        return open_file(self, name, path)
-
-    node_of_rank_0 = module.platform.node()
-    names = itertools.chain([node_of_rank_0], itertools.repeat(node))
-    if node == "elsewhere":
-        monkeypatch.setattr(module.platform, "node", lambda: next(names))
-    monkeypatch.setattr(LocalPlace, "open", count)
-    run(bench, attempt=2)
-    assert sorted(opened) == sorted(["rank-0/w", "rank-1/w"] * times)
 
 
 def test_a_worker_that_is_faster_than_rank_0_is_heard(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -32,8 +32,10 @@ def manifest_of(place: RetryingPlace, name: str) -> Manifest:
     return manifests.read(text, name)
 
 
-def check(place: RetryingPlace, name: str, *, hashes: bool = True) -> Manifest:
-    """Check that all files of artifact `name` are there, and their `hashes`; return the manifest.
+def check(place: RetryingPlace, name: str, mine: Callable[[str], bool] | None = None) -> Manifest:
+    """Check that all files of artifact `name` are there; return the manifest.
+
+    Those that are `mine` are hashed, or all.
 
     Raises:
         DamagedError: Names the first file that isn't as the manifest says.
@@ -41,7 +43,8 @@ def check(place: RetryingPlace, name: str, *, hashes: bool = True) -> Manifest:
     manifest = manifest_of(place, name)
     with vanishing(name):
         manifests.compare_names(manifest, place.files(name), name)
-        with closing(_hashes(place, name, manifest.files if hashes else ())) as hashed:
+        paths = [path for path in manifest.files if mine is None or mine(path)]
+        with closing(_hashes(place, name, paths)) as hashed:
             for path, found in hashed:
                 manifests.compare_file(manifest.files[path], found, path, name)
     return manifest

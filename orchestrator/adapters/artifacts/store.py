@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
@@ -234,14 +234,17 @@ class FsspecArtifactStore:
         with translated(name):
             return manifest_of(self._place, name)
 
-    def load(self, name: str, *, trusted: bool = False) -> tuple[Path, Manifest]:
+    def load(
+        self, name: str, *, mine: Callable[[str], bool] | None = None
+    ) -> tuple[Path, Manifest]:
         """Return a local folder with artifact `name`, every file verified, and its manifest.
 
-        What is `trusted`, and lies on this machine or one that it shares, isn't hashed again.
+        Where it lies on this machine, or one that it shares, only the files that are `mine` are
+        hashed: somebody else does that with the others.
         """
         manifests.check_artifact_name(name)
         with translated(name):
-            return self._load(name, hashes=not trusted)
+            return self._load(name, mine)
 
     def names(self, prefix: str) -> Sequence[str]:
         """Return the names of what lies right under `prefix`, whole or not."""
@@ -249,11 +252,11 @@ class FsspecArtifactStore:
         with translated(prefix):
             return self._place.children(prefix)
 
-    def _load(self, name: str, *, hashes: bool = True) -> tuple[Path, Manifest]:
+    def _load(self, name: str, mine: Callable[[str], bool] | None = None) -> tuple[Path, Manifest]:
         """Return a verified local folder of `name`; the stored one itself if it is local."""
         if self._local is not None:
-            path, together = self._local / name, hashes and bool(self._attempt)
-            found = check(self._place, name, hashes=hashes and not together)
+            path, together = self._local / name, mine is None and bool(self._attempt)
+            found = check(self._place, name, (lambda _: False) if together else mine)
             if together:
                 with vanishing(name):
                     verify_once(path, self._attempt, lambda: check(self._place, name))
