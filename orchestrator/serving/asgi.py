@@ -80,14 +80,6 @@ def bearer(scope: Scope) -> str:
     return token.strip().decode("latin-1") if kind.lower() == b"bearer" else ""
 
 
-def announced(scope: Scope, limit: int) -> int:
-    """Return how long a request says its body is; `limit` where it does not say."""
-    length = header(scope, b"content-length")
-    if length is not None:
-        return min(int(length), limit)
-    return limit if header(scope, b"transfer-encoding") is not None else 0
-
-
 def offer_write(scope: Scope, write: Write) -> None:
     """Let an application write parts of a stream by a plain call."""
     scope["extensions"] = {_WRITE: write}
@@ -99,8 +91,10 @@ def write_of(scope: Scope) -> Write | None:
     return write
 
 
-async def body_of(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the body of the request.
+async def body_of(
+    scope: Scope, receive: Receive, limit: int, hold: Callable[[int], None] | None = None
+) -> bytes:
+    """Return the body of the request; `hold` is told how many bytes each part of it has.
 
     Raises:
         ApiError: It has more than `limit` bytes.
@@ -111,6 +105,8 @@ async def body_of(scope: Scope, receive: Receive, limit: int) -> bytes:
         raise _too_long(limit)
     event = await receive()
     body: bytes = event.get("body", b"")
+    if hold is not None:
+        hold(len(body))
     if not event.get("more_body") and event["type"] == "http.request":
         _within(body, limit)
         return body
@@ -118,7 +114,10 @@ async def body_of(scope: Scope, receive: Receive, limit: int) -> bytes:
     while event["type"] == "http.request" and event.get("more_body"):
         _within(parts, limit)
         event = await receive()
-        parts += event.get("body", b"")
+        more = event.get("body", b"")
+        if hold is not None:
+            hold(len(more))
+        parts += more
     if event["type"] == "http.disconnect":
         raise ClientLeft
     _within(parts, limit)

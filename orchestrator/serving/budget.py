@@ -33,14 +33,9 @@ class Budget:
         self.held = 0
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[Holding]:
-        """Hold `size` bytes for a block, which may add to them.
-
-        Raises:
-            ApiError: There is no room for them.
-        """
+    def holding(self) -> Iterator[Holding]:
+        """Hold for a block what that adds."""
         holding = Holding(self)
-        holding.add(size)
         try:
             yield holding
         finally:

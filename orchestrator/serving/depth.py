@@ -13,6 +13,7 @@ from orchestrator.serving.errors import ApiError
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _OTHER = bytes(set(range(256)) - set(b"[]{}"))
 _MOST = 20_000
+_MOST_VALUES = 4_000_000  # a quarter of a second, and some 100 MB
 
 
 def check_depth(body: bytes, depth: int) -> None:
@@ -21,6 +22,9 @@ def check_depth(body: bytes, depth: int) -> None:
     Raises:
         ApiError: It is.
     """
+    if body.count(b",") > _MOST_VALUES:
+        what = f"the body has over {_MOST_VALUES} values"
+        raise ApiError(400, what, code="invalid_json")
     if body.count(b"[") + body.count(b"{") <= depth:
         return
     if body.count(b'"') - body.count(b'\\"') > 2 * _MOST:

@@ -213,7 +213,7 @@ class Forwarder:
     ) -> None:
         """Hand a whole answer on; its parts are joined once, however many they are."""
         parts, status, size = [], exchange.status, 0
-        with self._budget.holding(0) as held:
+        with self._budget.holding() as held:
             while part := await exchange.read():
                 parts.append(part)
                 size += len(part)

@@ -22,7 +22,6 @@ from orchestrator.serving.asgi import (
     Receive,
     Scope,
     Send,
-    announced,
     answer,
     bearer,
     body_of,
@@ -199,10 +198,8 @@ class _Gateway:
             raise wrong_method(scope["method"], scope["path"], "POST")
         key = self._identify(call)
         tally.key = "" if key is None else key.name
-        limit = self._limits.body_bytes
-        with self._budget.holding(announced(scope, limit)) as held:
-            body = await body_of(scope, receive, limit)
-            held.add(len(body) - held.size)
+        with self._budget.holding() as held:
+            body = await body_of(scope, receive, self._limits.body_bytes, held.add)
             request = inbound(scope, call.path, call.endpoint, body, self._limits)
             route = self._route(call, key, request.endpoint)
             request = replace(

@@ -27,6 +27,7 @@ from orchestrator.serving.formats import ResponseFormat, StructuredOutputs
 
 DEFAULT_TOKENS = 16
 _SEEDS = 1 << 63
+_COLDEST = 1e-5  # as vLLM has it: below it is greedy
 _WORTH_SHOWING = 64 * 1024  # bytes of a body whose faulty value is shown
 _STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 _PROMPTS = 64
@@ -184,6 +185,8 @@ class _Request(BaseModel):
         for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
             asked = getattr(self, name)
             drawn[name] = defaults.get(name, getattr(plain, name)) if asked is None else asked
+        if drawn["temperature"] < _COLDEST:
+            drawn["temperature"] = 0.0
         return Sampling(
             **{**drawn, "top_k": max(0, int(drawn["top_k"]))},
             max_tokens=max_tokens,

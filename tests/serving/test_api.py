@@ -320,3 +320,11 @@ def test_a_predictor_has_health_and_figures_too() -> None:
         assert httpx.get(f"{url}/health").status_code == 503
         assert 'orchestrator_engine_healthy{model="cnn"} 0.0' in httpx.get(f"{url}/metrics").text
         assert httpx.post(f"{url}/tokenize", json={"prompt": "a"}).status_code == 400
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [(1e-6, 0.0), (1e-5, 1e-5), (0, 0.0)])
+def test_almost_no_heat_is_none_as_in_vllm(
+    client: openai.OpenAI, engine: Writing, asked: float, drawn: float
+) -> None:
+    complete(client, temperature=asked)
+    assert engine.samplings[0].temperature == drawn

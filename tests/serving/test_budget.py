@@ -10,12 +10,14 @@ from orchestrator.serving.errors import ApiError
 
 def test_what_is_over_the_budget_is_refused_and_what_is_given_back_can_be_had() -> None:
     budget = Budget(100)
-    with budget.holding(60) as held:
-        with pytest.raises(ApiError) as busy, budget.holding(50):
-            pass
+    with budget.holding() as held:
+        held.add(60)
+        with pytest.raises(ApiError) as busy, budget.holding() as other:
+            other.add(50)
         assert busy.value.status == 503
         held.add(-40)
-        with budget.holding(50):
+        with budget.holding() as other:
+            other.add(50)
             assert budget.held == 70
         with pytest.raises(ApiError):
             held.add(81)

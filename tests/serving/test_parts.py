@@ -22,7 +22,16 @@ def test_what_is_not_deep_passes(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"[" * 4, b'{"a":' * 4, b'["]", [[[]]]]', b"[]," * 20_001, b'[[[["' + b'"",' * 90_000]
+    "body",
+    [
+        b"[" * 4,
+        b'{"a":' * 4,
+        b'["]", [[[]]]]',
+        b"[]," * 20_001,
+        b'[[[["' + b'"",' * 90_000,
+        b"[" + b"1," * 5_000_000,
+    ],
+    ids=lambda body: body[:9].decode(),
 )
 def test_what_is_deep_or_has_too_many_parts_is_refused_quickly(body: bytes) -> None:
     began = time.thread_time()

@@ -237,6 +237,20 @@ def test_bodies_over_the_memory_of_the_gateway_are_refused_for_now() -> None:
         assert httpx.post(f"{url}/v1/completions", json={"model": "echo"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "said", [b"transfer-encoding: chunked\r\n\r\n9\r\n", b"content-length: 900\r\n\r\n"]
+)
+def test_a_body_takes_the_memory_of_what_has_come_of_it_and_no_more(said: bytes) -> None:
+    limits = Limits(buffered_bytes=1000, body_bytes=1000)
+    with gateway_before(json_answer(b"{}"), limits=limits) as (url, _):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as slow:
+            slow.sendall(b"POST /v1/completions HTTP/1.1\r\n" + said + b'{"model":')
+            for _ in range(3):  # the first may be before the other's body
+                whole = {"model": "echo", "prompt": "a" * 500}
+                assert httpx.post(f"{url}/v1/completions", json=whole).status_code == 200
+
+
 def test_a_client_that_reads_late_holds_its_replica_back_and_gets_every_byte() -> None:
     events = b"".join(TOKEN.replace(b'"a"', b'"%06d"' % n) for n in range(1000)) * 800
     sent, held_back = 0, threading.Event()
