@@ -1,7 +1,7 @@
 """`orchestrator deploy`: add a revision to an endpoint, without any traffic.
 
-`deploy RUN [KEY=VALUE...]` deploys what a run has made; `deploy ENDPOINT --address URL` takes an
-OpenAI-compatible server that somebody else runs.
+`deploy RUN [KEY=VALUE...]` deploys what a run has made, `deploy ENDPOINT [KEY=VALUE...]` what an
+endpoint serves; with `--address URL` it takes an OpenAI-compatible server that somebody else runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator import wiring
-from orchestrator.cli import arguments, endpoints, runs, switch
+from orchestrator.cli import arguments, endpoints, switch
 from orchestrator.cli.steps import Step
 from orchestrator.core.endpoints import (
     WHOLE,
@@ -41,15 +41,14 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
 
 
 def _ours(args: argparse.Namespace) -> Sequence[Step]:
-    store = wiring.event_store(wiring.home())
-    made = runs.load(store, store.header(args.name))
+    made, words, weights = switch.source(args.name, args.overrides)
     serving = [name for name, stage in made.stages.items() if stage.planned.stage.endpoint]
     if not serving:
         what = f"run {made.header.run!r} has no stage with an endpoint"
         raise ConfigError([Problem("deploy", what, "name one that serves")])
     quiet = [f"pipeline.stages.{name}.endpoint.rollout.steps=[]" for name in serving]
-    way = switch.Way(unqualified=args.unqualified)
-    return switch.steps_of(made, [*args.overrides, *quiet], way, name="deploy")
+    way = switch.Way(unqualified=args.unqualified, weights=weights)
+    return switch.steps_of(made, [*words, *quiet], way, name="deploy")
 
 
 def _outside(args: argparse.Namespace) -> Sequence[Step]:

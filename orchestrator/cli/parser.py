@@ -227,7 +227,7 @@ def _endpoints(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--no-qualify", action="store_true", help="use a pool that has no verdict yet as it is"
     )
     deploy = verbs.add_parser("deploy", help="add a revision to an endpoint, without traffic")
-    deploy.add_argument("name", metavar="RUN", help="with --address: ENDPOINT")
+    deploy.add_argument("name", metavar="RUN", help="or ENDPOINT: what that serves")
     deploy.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     _outside_server(deploy)
     flags.dry(deploy)

@@ -84,7 +84,8 @@ def _move(endpoint: str, pool: str) -> None:
 def _help(leading: Deployment, pool: str) -> None:
     """Have the same deployed on another pool, as the overflow of its endpoint; likewise."""
     there = f"pipeline.stages.{leading.stage}.endpoint.rollout.overflow=true"
-    _start(leading.endpoint.name, "deploy", leading.run, f"roles.{Role.SERVE}={pool}", there)
+    name = leading.endpoint.name
+    _start(name, "deploy", name, f"roles.{Role.SERVE}={pool}", there)
 
 
 def _start(endpoint: str, *words: str) -> None:

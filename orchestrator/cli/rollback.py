@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
     print(f"{before.name} is {before.state}: its model is deployed anew on {before.pool}.")
     overrides = [f"roles.serve={before.pool}", *_at_once(before)]
     made = switch.run_of(life, before.number)
-    way = switch.Way(unqualified=True)  # it has served there
+    # It has served there.
+    way = switch.Way(unqualified=True, weights=switch.weights_of(before))
     return switch.steps_of(made, overrides, way, name="rollback")
 
 

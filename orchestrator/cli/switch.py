@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 
 from orchestrator import session, wiring
@@ -19,7 +19,7 @@ from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.core.checks import spread_problems
-from orchestrator.core.endpoints import EndpointLife
+from orchestrator.core.endpoints import EndpointLife, Revision
 from orchestrator.core.errors import ConfigError, NotFoundError, PlanError, Problem
 from orchestrator.core.hardware import Role
 from orchestrator.core.plan import Plan, PlannedStage
@@ -27,7 +27,7 @@ from orchestrator.core.policy import Rollout
 from orchestrator.core.qualification import unknown
 from orchestrator.core.run import Run, RunHeader, StageRun
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Endpoint
+from orchestrator.core.spec import Endpoint, Json, Weights
 from orchestrator.core.state import StageState
 from orchestrator.messages import Succeeded
 
@@ -36,8 +36,10 @@ WITHOUT_FALLBACK = f"fallbacks.{Role.SERVE}=[]"  # who asks for a pool wants tha
 
 def run(args: argparse.Namespace) -> Sequence[Step]:
     """Move what NAME serves to other hardware."""
-    made, words = _source(args.name, args.overrides)
-    way = Way(unqualified=args.unqualified, qualify=not args.no_qualify)
+    if not args.overrides:
+        raise ConfigError([Problem("switch", "nothing is to change", "write pool=POOL")])
+    made, words, weights = source(args.name, args.overrides)
+    way = Way(unqualified=args.unqualified, qualify=not args.no_qualify, weights=weights)
     return steps_of(made, words, way, name="switch")
 
 
@@ -46,21 +48,22 @@ class Way:
     """How to go about it.
 
     `unqualified` asks for no verdict, `qualify` has the new pool qualified first where no verdict
-    holds.
+    holds. `weights` are served in the place of the model that the run made.
     """
 
     unqualified: bool = False
     qualify: bool = False
+    weights: Weights | None = None
 
 
 def steps_of(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Sequence[Step]:
     """Return how to serve what run `made` has made, with `overrides`, by a run `name-...`."""
-    found = hydra_config.parse(
-        hydra_config.changed(made.header.config, [WITHOUT_FALLBACK, *overrides])
-    )
+    changed = hydra_config.changed(made.header.config, [WITHOUT_FALLBACK, *overrides])
+    found = hydra_config.parse(_with_weights(changed, way.weights, made))
     planned = wiring.plan(found)
     kept = kept_of(made, planned)
-    problems = list(indivisible(planned, kept, wiring.storage_uri(found, wiring.home())))
+    problems = list(unserved(planned, made.header.run))
+    problems += list(indivisible(planned, kept, wiring.storage_uri(found, wiring.home())))
     if problems:
         raise PlanError(problems)
     plan.show(planned, tables.console().print)
@@ -80,6 +83,29 @@ def steps_of(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Seq
             lines += rollout(stage.endpoint, store.endpoint(stage.endpoint.name))
     go = partial(_go, found, planned, way, kept, name)
     return [*first, Step("\n".join(lines), go, announced=True)]
+
+
+def _with_weights(
+    config: Mapping[str, Json], weights: Weights | None, made: Run
+) -> Mapping[str, Json]:
+    """Return a config whose endpoint serves `weights`; those of an earlier switch are gone."""
+    value = asdict(weights) if weights else None
+    serving = (one.stage for one in made.plan.stages if one.stage.endpoint)
+    paths = [f"pipeline.stages.{stage.name}.endpoint.weights" for stage in serving]
+    return hydra_config.replaced(config, [(path, value) for path in paths])
+
+
+def unserved(planned: Plan, run: str) -> Iterator[Problem]:
+    """Yield why what a live update put in the place of a model can't be served on a pool."""
+    for one in planned.stages:
+        weights = one.stage.endpoint.weights if one.stage.endpoint else None
+        if weights is not None and one.formats[0] != weights.format:
+            what = (
+                f"{weights.version} is {weights.format}, and pool {one.pools[0]!r} serves "
+                f"{one.formats[0]}"
+            )
+            hint = f"`switch {run} pool={one.pools[0]}` serves what that run has made"
+            yield Problem(f"pipeline.stages.{one.stage.name}.endpoint.weights", what, hint)
 
 
 def _go(
@@ -189,22 +215,32 @@ def _step(new: str, share: int, rules: Rollout) -> str:
     )
 
 
-def _source(name: str, overrides: Sequence[str]) -> tuple[Run, list[str]]:
-    """Return the run to start from, and its overrides: `pool=X` is short for the serve role."""
+def source(name: str, overrides: Sequence[str]) -> tuple[Run, list[str], Weights | None]:
+    """Return the run to start from, its overrides, and what serves in the place of its model.
+
+    `pool=X` is short for the serve role. Of a run that is named what it has made is served.
+    """
     at = wiring.home()
     store = wiring.event_store(at)
     lives = wiring.endpoint_store(at).endpoints()
-    if not overrides:
-        raise ConfigError([Problem("switch", "nothing is to change", "write pool=POOL")])
     if name in lives:
         made = run_of(lives[name])
-        return made, [_longer(word, made) for word in overrides]
+        return made, [_longer(word, made) for word in overrides], weights_of(lives[name].leading)
     try:
         made = runs.load(store, store.header(name))
-        return made, [_longer(word, made) for word in overrides]
+        return made, [_longer(word, made) for word in overrides], None
     except NotFoundError as error:
         served = ", ".join(sorted(n for n, life in lives.items() if life.shares)) or "none"
         raise NotFoundError(f"no endpoint {name!r} (served: {served}), and {error}") from None
+
+
+def weights_of(revision: Revision | None) -> Weights | None:
+    """Return what a revision serves in the place of the model that its run has made."""
+    made = revision.deployment if revision else None
+    if made is None or not made.version:
+        return None
+    model = made.model
+    return Weights(uri=model.uri, digest=model.digest, version=made.version, format=made.format)
 
 
 def run_of(life: EndpointLife, number: int | None = None) -> Run:

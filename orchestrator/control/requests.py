@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.control import names
 from orchestrator.core.artifact import ArtifactRef
@@ -115,7 +115,7 @@ def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -
     planned = run.stages[command.stage].planned
     endpoint = planned.stage.endpoint
     assert endpoint is not None, "only a stage with an endpoint is deployed"  # noqa: S101
-    return Deployment(
+    made = Deployment(
         run=run.header.run,
         stage=command.stage,
         attempt=command.number,
@@ -132,6 +132,12 @@ def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -
         limits=_limits(run, planned.stage),
         proof=_proof(run, planned.stage),
     )
+    weights = endpoint.weights
+    if weights is None:
+        return made
+    # What was recorded of the model that the run made proves nothing about these.
+    given = ArtifactRef(weights.uri, weights.digest, 0)
+    return replace(made, model=given, version=weights.version, proof=None)
 
 
 def _trained(run: Run, serving: Stage, model: str) -> str:

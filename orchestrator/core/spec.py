@@ -41,6 +41,19 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A model of the same storage that is served in the place of the one that a run has made.
+
+    `uri` and `digest` are its artifact's, `version` is its name in answers.
+    """
+
+    uri: str
+    digest: str
+    version: str
+    format: Format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
     """Bounds of an endpoint's replicas on one pool; `None`: as on any other."""
 
@@ -85,6 +98,8 @@ class Endpoint:
             names that it has for them.
         updates: Whether an engine server may take new weights while it runs. It then opens its
             own control paths to whoever reaches its port.
+        weights: What was put in the place of the model by a live update, and is to be served on
+            wherever the endpoint goes; set by whatever moves it.
     """
 
     name: str
@@ -108,6 +123,7 @@ class Endpoint:
     drain: float | None = None
     engine_options: Mapping[str, Json] = field(default_factory=dict)
     updates: bool = False
+    weights: Weights | None = None
 
     @property
     def drain_seconds(self) -> float:

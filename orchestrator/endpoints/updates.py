@@ -48,7 +48,7 @@ def update(
             _late(replicas, before, first)  # the reconciler does it, where this can't
         raise
     if not others:
-        return bool(first), []
+        return int(bool(first)), []
     with ThreadPoolExecutor(max_workers=len(others)) as threads:
         late = [why for why in threads.map(lambda one: _late(replicas, after, one), others) if why]
     return 1 + len(others) - len(late), late

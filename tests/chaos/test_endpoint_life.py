@@ -151,3 +151,32 @@ def raylets(place: Workplace, pool: str) -> list[psutil.Process]:
     assert cluster is not None
     family = psutil.Process(cluster.pid).children(recursive=True)
     return [p for p in family if "raylet" in p.name() and f"/{pool}-" in " ".join(p.cmdline())]
+
+
+def test_an_endpoint_takes_other_weights_under_eight_streams_and_keeps_them_where_it_goes(
+    place: Workplace,
+) -> None:
+    launch(place)
+    beside = ("roles.serve=nvidia", f"{ENDPOINT}.rollout.steps=[]")
+    launch(place, "pipeline.stages.pretrain.params.steps=9", *beside)  # version 2 of the model
+    assert place.run("undeploy", "smoke", "r2").returncode == 0
+    with Load(BASE, "smoke", connections=8) as clients:
+        assert wait(lambda: clients.answered > 50, 60.0)
+        began = time.monotonic()
+        done = place.run("update", "smoke", "smoke", "2")
+        took = time.monotonic() - began
+        assert done.stdout == "smoke.r1 serves smoke/2 (replicas: 1).\n", done.stderr
+        assert wait(lambda: "smoke/2" in clients.versions, 60.0)
+        first = set(clients.versions)
+        clients.versions.clear()
+        time.sleep(1.0)  # noqa: TID251 - answers that began before have ended
+        clients.versions.clear()
+        done = place.run("switch", "smoke", "pool=nvidia", "--no-qualify", seconds=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert leading(place)["pool"] == "nvidia"
+        at = clients.answered
+        assert wait(lambda: clients.answered > at + 50, 60.0)
+    print(f"\nupdated in {took:.1f} s: {clients.line}, versions {sorted(first)}")
+    assert clients.failures == []
+    assert len(first) == 2
+    assert clients.versions == {"smoke/2"}, "the new pool serves what was put there"

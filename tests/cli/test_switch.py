@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator import wiring
-from orchestrator.cli.switch import anew, indivisible, kept_of
+from orchestrator.cli.switch import anew, indivisible, kept_of, unserved, weights_of
 from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
 from orchestrator.control.world import World
-from orchestrator.core.endpoints import Deployment
+from orchestrator.core.endpoints import Deployment, Revision, RevisionUpdated
 from orchestrator.core.engines import EngineSpec, Maker, Parallel
 from orchestrator.core.hardware import Format, Role
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.run import Run
-from orchestrator.core.spec import Bindings, Endpoint, Needs, Stage
+from orchestrator.core.spec import Bindings, Endpoint, Needs, Stage, Weights
 from orchestrator.core.state import RunState
 from orchestrator.messages import AttemptRequest, Message, Placed, Succeeded
-from tests.build import accelerator, fleet, header, pipeline, pool, stage
+from tests.build import REF, accelerator, fleet, header, pipeline, pool, stage
 from tests.fakes import (
     Asked,
     FakeArtifacts,
@@ -156,6 +156,44 @@ def test_a_model_that_can_not_be_spread_over_the_chips_is_refused_before_anythin
     assert "its 3 attention heads can't be spread over 2 chips" in str(problem)
     assert list(indivisible(plan, {}, str(tmp_path / "store"))) == []
     assert list(indivisible(plan, kept, str(tmp_path / "other"))) == [], "it can't be read"
+
+
+def updated(form: Format) -> Revision:
+    """A revision in whose place other weights were put."""
+    _, made = driven("one", planned("nvidia"), {})
+    assert isinstance(made, Deployment)
+    event = RevisionUpdated(1, replace(REF, uri="mem://other/export/1"), "chat/2")
+    return Revision(number=1, since=0.0, deployment=replace(made.updated(event), format=form))
+
+
+def served(pool_name: str, weights: Weights | None) -> Plan:
+    serve = replace(STAGES[-1], endpoint=replace(CHAT, weights=weights))
+    return planned(pool_name, *STAGES[:-1], serve)
+
+
+def test_what_an_update_has_put_there_is_served_on_the_next_pool() -> None:
+    plan = served("ascend", weights_of(updated("bf16")))
+    assert list(unserved(plan, "one")) == []
+    _, deployed = driven("two", plan, {})
+    assert isinstance(deployed, Deployment)
+    assert (deployed.model.uri, deployed.weights) == ("mem://other/export/1", "chat/2")
+    assert deployed.proof is None
+    assert weights_of(updated("bf16")) == weights_of(
+        Revision(number=2, since=0.0, deployment=deployed)
+    ), "and on the one after it"
+
+
+def test_a_pool_that_can_not_serve_what_an_update_has_put_there_is_refused() -> None:
+    (problem,) = unserved(served("moore", weights_of(updated("bf16"))), "one")
+    assert "chat/2 is bf16, and pool 'moore' serves fp8_ue8m0" in str(problem)
+    assert "`switch one pool=moore` serves what that run has made" in str(problem)
+
+
+def test_where_nothing_was_updated_the_run_tells_what_is_served() -> None:
+    _, made = driven("one", planned("nvidia"), {})
+    assert isinstance(made, Deployment)
+    assert weights_of(Revision(number=1, since=0.0, deployment=made)) is None
+    assert weights_of(None) is None
 
 
 def _world(cluster: FakeCluster, store: MemoryStore, clock: FakeClock) -> World:

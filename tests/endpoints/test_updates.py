@@ -98,6 +98,11 @@ def test_all_replicas_and_the_store_have_the_new_weights(bench: Bench) -> None:
     assert len(bench.replicas.updated) == 3, "nobody is behind"
 
 
+def test_of_one_replica_one_is_told(bench: Bench) -> None:
+    bench.serve(OLD)
+    assert str(bench.update()) == "(1, [])"
+
+
 def test_what_a_replica_refuses_is_not_stored_and_goes_to_no_other(bench: Bench) -> None:
     bench.replicas.refusals["chat/2"] = "the shape of a tensor is another"
     with pytest.raises(ServingError, match="the shape of a tensor"):
