@@ -64,6 +64,8 @@ class RayCluster:
             return ()
         self._end_late()
         self._open(key)
+        if not attempt.opened:
+            return ()
         self._reserve.look()
         messages = attempt.poll()
         if not self._credible(messages):

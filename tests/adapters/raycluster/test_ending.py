@@ -131,13 +131,13 @@ def test_the_checkpoint_that_a_cancelled_attempt_is_saving_is_kept_and_nothing_e
     children = [int(line.rpartition(" ")[2]) for line in lines]
     assert all(birth(child) for child in children)
     cluster.cancel(asked.key)
+    following = begin(cluster, replace(asked, job="savingjobs.ends", attempt=2))
+    assert not cluster.poll(following.key), "it waits until the one before has saved"
 
     store = FsspecArtifactStore(asked.storage)
     name = f"checkpoints/run/saves-{workers}/step-0000000001-0001-0001"
     assert wait(lambda: not any(birth(child) for child in children), 15.0)
     found = store.verify(f"{asked.storage}/{name}")
     assert sorted(found.files) == [f"rank-{rank}/weights" for rank in range(workers)]
+    assert isinstance(following.finish(), Succeeded)
     assert wait(lambda: cluster.pools(POOLS)["nvidia"].free == 2, 10.0)
-    assert isinstance(
-        begin(cluster, replace(asked, job="savingjobs.ends", attempt=2)).finish(), Succeeded
-    )
