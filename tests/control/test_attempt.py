@@ -182,7 +182,7 @@ def test_the_gang_is_open_while_the_job_runs(bench: Bench) -> None:
     bench.write(NOTHING)
     request = bench.request(needs=Needs(workers=4, cpus=2.5))
     list(bench.stream(request, rank=3, rendezvous="host:1"))
-    assert bench.gang.calls == [("host:1", 3, 4, "nccl", 2), "closed"]
+    assert bench.gang.calls == [("host:1", 3, 4, "cpu:gloo,cuda:nccl", 2), "closed"]
 
 
 def test_a_gang_that_does_not_come_together_is_a_failure(bench: Bench) -> None:
