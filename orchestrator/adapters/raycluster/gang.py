@@ -92,8 +92,8 @@ class Gang:
         return [*said, outcome] if outcome else said
 
     def ask_to_end(self) -> None:
-        """Ask the workers to end that can hear it; those that have failed are not asked."""
-        for rank in self._streams.keys() - self._inquest.failed:
+        """Ask the workers to end that can hear it: not those that have failed, or are done."""
+        for rank in self._streams.keys() - self._inquest.failed - self._succeeded.keys():
             ray.cancel(self._streams[rank])
 
     def all_left(self) -> bool:
