@@ -34,6 +34,7 @@ from orchestrator.serving.upstream import (
 )
 
 _USED = re.compile(rb'"(prompt|input|completion|output)_tokens"\s*:\s*(\d+)')
+_TOTAL = re.compile(rb'"total_tokens"\s*:\s*(\d+)')  # all that some rerankers tell
 _TAIL = 1024  # bytes that hold the usage of an answer, in those of ours
 _STREAM = "text/event-stream"
 _KEPT = frozenset({"content-type", "content-encoding", "retry-after"})
@@ -336,7 +337,10 @@ def _prompt_tokens(exchange: Exchange) -> int:
 
 
 def _read_usage(text: bytes, tally: Tally) -> None:
-    for kind, count in (_USED.findall(text[-_TAIL:]) or _USED.findall(text))[-2:]:
+    told = (_USED.findall(text[-_TAIL:]) or _USED.findall(text))[-2:]
+    if not told and (total := _TOTAL.findall(text)):
+        tally.prompt_tokens = int(total[-1])
+    for kind, count in told:
         if kind in {b"prompt", b"input"}:
             tally.prompt_tokens = int(count)
         else:

@@ -44,12 +44,13 @@ from orchestrator.serving.errors import (
 from orchestrator.serving.fair_queue import Share
 from orchestrator.serving.forwarding import OWN_PATHS, Forwarder
 from orchestrator.serving.inbound import (
+    ROOT_PATHS,
     InboundRequest,
     inbound,
     is_passed,
     request_id,
 )
-from orchestrator.serving.keys import NOTHING, Grant, RateLimiter, allowed
+from orchestrator.serving.keys import Grant, RateLimiter, allowed
 from orchestrator.serving.ledger import Ledger, NoLedger
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.metrics import Metrics, Tally
@@ -59,7 +60,7 @@ from orchestrator.serving.routes import EndpointRoute, Routes, Table
 from orchestrator.serving.slots import Slots
 from orchestrator.serving.upstream import Upstream
 
-_MODELS, _PREDICT = "/v1/models", "/v1/predict"
+_MODELS = "/v1/models"
 _PLAIN = frozenset({"GET", "DELETE"})  # methods without a body: an endpoint must be named
 _NOBODY_SLEEPS = nullcontext()
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
@@ -219,9 +220,7 @@ class _Gateway:
         response: Response,
         tally: Tally,
     ) -> None:
-        reserved = estimate(request.body, request.choices, request.max_tokens)
-        if request.path.startswith(_PREDICT):
-            reserved = NOTHING
+        reserved = estimate(request.path, request.body, request.choices, request.max_tokens)
         tally.endpoint = route.name
         grant = self._limiter.admit(key, reserved)
         if request.streams:
@@ -288,9 +287,11 @@ def _split(path: str) -> tuple[str, str]:
     head, mark, rest = path[1:].partition("/v1/")
     if mark and "/" not in head and head:
         return head, f"/v1/{rest}"
+    if path.startswith("/v1/") or path in ROOT_PATHS:
+        return "", path
     head, mark, rest = path[1:].partition("/")
     below = f"/{rest}"
-    return (head, below) if mark and "/" not in rest and is_passed(below) else ("", path)
+    return (head, below) if mark and is_passed(below) else ("", path)
 
 
 def _token(call: _Call) -> str:

@@ -23,7 +23,9 @@ from orchestrator.serving.routes import RevisionRoute
 from orchestrator.serving.upstream import Sent
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9_:@~-][A-Za-z0-9_:@~.-]*)+")  # and so no `..`, nothing escaped
-_ROOT = frozenset({"/tokenize", "/detokenize", "/score", "/rerank", "/classify", "/pooling"})
+ROOT_PATHS = frozenset(
+    {"/tokenize", "/detokenize", "/score", "/rerank", "/v2/rerank", "/classify", "/pooling"}
+)
 _ADMINISTRATION = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 _HANDED_ON = frozenset({"accept", "content-type", "traceparent", "tracestate", "user-agent"})
 _FAMILIES = ("openai-", "anthropic-")
@@ -99,7 +101,7 @@ def is_passed(path: str) -> bool:
 
     Not passed on are paths that change the server, and those that are written in odd ways.
     """
-    known = path in _ROOT or path.startswith("/v1/")
+    known = path in ROOT_PATHS or path.startswith("/v1/")
     return known and path not in _ADMINISTRATION and _PATH.fullmatch(path) is not None
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.core.keys import ApiKey, Requirement
 from orchestrator.serving.access_log import RequestRecord
-from orchestrator.serving.charging import Estimate, used
+from orchestrator.serving.charging import Estimate, estimate, used
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.keys import RateLimiter, allowed
 from orchestrator.serving.ledger import NoLedger
@@ -246,12 +246,32 @@ def test_a_key_that_is_gone_leaves_nothing_behind() -> None:
         (Tally(0.0, first=1.0, status=0, completion_tokens=3), (10, 3)),
         (Tally(0.0, status=499), (10, 20)),
         (Tally(0.0, status=200, prompt_tokens=7, completion_tokens=9), (7, 9)),
+        (Tally(0.0, status=200), (10, 20)),
         (Tally(0.0, status=400), (0, 0)),
         (Tally(0.0), (0, 0)),
     ],
 )
 def test_what_was_begun_is_charged_whoever_ends_it(tally: Tally, charged: tuple[int, int]) -> None:
     assert used(tally, Estimate(10, 20)) == Estimate(*charged)
+
+
+@pytest.mark.parametrize(
+    ("path", "reserved"),
+    [
+        ("/v1/completions", (5, 14)),
+        ("/v1/chat/completions?a=b", (5, 14)),
+        ("/v1/embeddings", (5, 0)),
+        ("/v1/score", (5, 0)),
+        ("/rerank", (5, 0)),
+        ("/tokenize", (0, 0)),
+        ("/v1/predict", (0, 0)),
+        ("/v1/audio/transcriptions", (0, 0)),
+    ],
+)
+def test_a_request_reserves_what_its_path_makes_and_reads(
+    path: str, reserved: tuple[int, int]
+) -> None:
+    assert estimate(path, b"a" * 20, 2, 7) == Estimate(*reserved)
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])

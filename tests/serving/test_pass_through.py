@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 
 import httpx2 as httpx
+import openai
 import pytest
 
+from orchestrator.core.keys import ApiKey
+from orchestrator.serving.access_log import RequestRecord
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.routes import EndpointRoute, Far
 from tests.serving.http_server import Board, gateway_of, revision
@@ -116,6 +122,10 @@ def test_an_answer_that_the_engine_gives_up_later_ends_by_an_error() -> None:
         ("/echo/v1/messages", "/v1/messages"),
         ("/tokenize", "/tokenize"),
         ("/echo/rerank", "/rerank"),
+        ("/v1/rerank", "/v1/rerank"),
+        ("/v1/score", "/v1/score"),
+        ("/v2/rerank", "/v2/rerank"),
+        ("/echo/v2/rerank", "/v2/rerank"),
         ("/v1/audio/speech", "/v1/audio/speech"),
     ],
 )
@@ -292,3 +302,54 @@ def test_a_client_of_http_1_0_gets_a_body_that_ends_by_closing(*, streams: bool)
     top, _, rest = answered.partition(b"\r\n\r\n")
     assert b"chunked" not in top.lower()
     assert rest == (stream if streams else whole)
+
+
+VECTOR = [0.5, -0.25]
+EMBEDDED = {
+    "object": "list",
+    "model": "echo",
+    "data": [
+        {
+            "object": "embedding",
+            "index": 0,
+            "embedding": base64.b64encode(struct.pack("<2f", *VECTOR)).decode(),
+        }
+    ],
+    "usage": {"prompt_tokens": 5, "total_tokens": 5, "completion_tokens": 0},
+}
+RANKED = {
+    "id": "r",
+    "usage": {"total_tokens": 9},
+    "results": [{"index": 0, "document": "x" * 2000}],
+}
+
+
+def test_models_that_pool_are_asked_as_they_are_and_cost_what_they_read() -> None:
+    records: list[RequestRecord] = []
+    mine = ApiKey(name="mine", digest=sha256(b"sk-mine").hexdigest(), tokens=1000)
+    with scripted(sends(json_answer(json.dumps(EMBEDDED).encode()))) as server:
+        board = Board(
+            EndpointRoute(name="echo", revisions=(revision("r1", server.url),)),
+            keys={mine.digest: mine},
+        )
+        with (
+            gateway_of(board, record=records.append) as url,
+            openai.OpenAI(base_url=f"{url}/v1", api_key="sk-mine", max_retries=0) as client,
+        ):
+            told = client.embeddings.create(model="echo", input=["a b c"], dimensions=2)
+    assert (told.data[0].embedding, told.usage.prompt_tokens) == (VECTOR, 5)
+    asked = body_of(server.asked[0])
+    assert (asked["encoding_format"], asked["dimensions"]) == ("base64", 2)
+    record = next(one for one in records if one.path == "/v1/embeddings")
+    assert (record.key, record.prompt_tokens, record.completion_tokens) == ("mine", 5, 0)
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v1/score", "/rerank"])
+def test_what_tells_all_of_its_tokens_alone_is_charged_those(path: str) -> None:
+    records: list[RequestRecord] = []
+    with scripted(sends(json_answer(json.dumps(RANKED).encode()))) as server:
+        board = Board(EndpointRoute(name="echo", revisions=(revision("r1", server.url),)))
+        with gateway_of(board, record=records.append) as url:
+            body = {"model": "echo", "query": "q", "documents": ["x"]}
+            assert httpx.post(f"{url}{path}", json=body).json() == RANKED
+    assert [record.prompt_tokens for record in records] == [9]
