@@ -45,7 +45,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     weight_decay: float = 0.1,
     beta2: float = 0.98,
     clip: float = 1.0,
-    patience: int = 1,
+    patience: int = 3,
     router_bias_rate: float = 1e-3,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     weights: Literal["fp32", "bf16"] = "fp32",
@@ -69,8 +69,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         weight_decay: Of matrices.
         beta2: Of AdamW.
         clip: Greatest norm of the gradient.
-        patience: Steps in a row whose gradient is no number that are a divergence. None of them
-            changes the model; fewer in a row are left out and counted (`train/skipped`).
+        patience: Steps in a row whose loss or gradient is no number that are a divergence. None
+            of them changes the model; fewer in a row are left out and counted (`train/skipped`).
         router_bias_rate: What a step adds to, or takes from, the bias of each expert (DeepSeek-V3
             and its like), to even their loads. A loss does it where the config has one.
         precision: `fp32`, `bf16`, or `auto`: bf16 where a real accelerator has it.

@@ -1,8 +1,8 @@
 """The training loop: steps, metrics, validation and checkpoints, from wherever it stands.
 
-A step without a label, or whose gradient is no number, is left out, counted (`train/skipped`) and
-told. A loss that is no number is told at once; `patience` gradients in a row are a divergence, and
-so is one weight: only a state of numbers alone is saved, or handed on.
+A step without a label, or whose loss or gradient is no number, is left out, counted
+(`train/skipped`) and told; `patience` of the latter in a row are a divergence. So is one weight that
+is no number: only a state of numbers alone is saved, or handed on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 
 import torch
 from torch import nn
@@ -126,11 +125,8 @@ class Loop:
         }
         if window.loss is not None:
             values["train/loss"] = self.stepper.gang.sum(window.loss).item() / window.steps
-        if done.learnt:
+        if not done.skipped:
             values["train/grad_norm"] = done.grad_norm.item()
-        if not done.finite:
-            loss = self.stepper.gang.sum(done.loss).item()
-            values |= {} if isfinite(loss) else {"train/loss": loss}
         values |= self.stepper.balance.figures()
         if self.state.skipped:
             values["train/skipped"] = float(self.state.skipped)
@@ -145,14 +141,15 @@ class Loop:
         step = self.state.step
         if done.skipped and not self.told:
             self.told = True
-            why = "its gradient is no number" if done.learnt else "none of its rows has a label"
+            what = "its loss or its gradient is no number"
+            why = what if done.learnt else "none of its rows has a label"
             self.ctx.log(f"step {step} is left out: {why}; train/skipped counts such steps")
         if done.learnt:
             self.astray = 0 if done.finite else self.astray + 1
         if self.astray >= max(1, self.patience):
             what = f"train/grad_norm is {done.grad_norm.item():g} at step {step}"
-            row = f", no number for {self.astray} steps in a row" if self.astray > 1 else ""
-            raise FloatingPointError(f"{what}{row}")
+            row = f"loss or gradient were no number for {self.astray} steps in a row"
+            raise FloatingPointError(f"{what}: {row}" if self.astray > 1 else what)
 
     def _prove(self) -> None:
         """Look whether the state is all numbers: what is not may be neither saved nor handed on.
