@@ -1,8 +1,8 @@
 """The training loop: steps, metrics, validation and checkpoints, from wherever it stands.
 
 A step without a label, or whose loss or gradient is no number, is left out, counted
-(`train/skipped`) and told; `patience` of the latter in a row are a divergence. So is one weight that
-is no number: only a state of numbers alone is saved, or handed on.
+(`train/skipped`) and told; `patience` of the latter in a row are a divergence. So is one weight
+that is no number: only a state of numbers alone is saved, or handed on.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Loop:
         step = self.state.step
         if done.skipped and not self.told:
             self.told = True
-            what = "its loss or its gradient is no number"
+            what = "its loss or gradient is no number"
             why = what if done.learnt else "none of its rows has a label"
             self.ctx.log(f"step {step} is left out: {why}; train/skipped counts such steps")
         if done.learnt:

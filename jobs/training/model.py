@@ -1,6 +1,6 @@
 """Builds the causal language model that is trained.
 
-Weights are kept in float32, whatever the file they came from; lower precision is a matter of
+Weights are kept in float32, whatever the files they came from; lower precision is a matter of
 autocast in the forward pass.
 
 What a config says of tied weights need not be so: transformers doesn't tie a head that a folder
@@ -18,6 +18,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
+
+from jobs.engines import weights
+from jobs.training import fields
 
 # A small Llama: what `architecture: llama` means where the config says no more.
 SMALL: Mapping[str, object] = {
@@ -47,21 +50,21 @@ def build(architecture: str, overrides: Mapping[str, object], tokenizer: Any) ->
             f"architecture={architecture!r} is none that transformers knows; "
             f"give a model type such as 'llama', 'qwen3' or 'gpt2'"
         ) from error
-    # transformers itself takes any field, and leaves what it does not know unused.
-    unknown = sorted(key for key in overrides if not hasattr(default, key))
-    if unknown:
-        raise ValueError(f"model has no field {unknown[0]!r} in a config of {architecture!r}")
+    fields.check(architecture, default, overrides)
     config = AutoConfig.for_model(architecture, **values)
     model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model
 
 
 def load(folder: Path) -> nn.Module:
-    """Open the model in a folder, in float32, from that folder alone."""
-    logging.disable_progress_bar()
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
-    )
+    """Open the model in a folder, in float32, from that folder alone.
+
+    It may be in any format that `jobs.formats` knows: what is quantised is taken by its values.
+
+    Raises:
+        ValueError: There is none, or its tensors are not those of its config.
+    """
+    model: nn.Module = weights.load(folder, torch.float32, "cpu")
     _say_ties(model)
     return model
 

@@ -235,7 +235,7 @@ def test_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path, value: flo
     assert told["train/skipped"] == 2
     assert math.isfinite(told["train/loss"])
     assert ctx.lines == [
-        "step 5 is left out: its loss or its gradient is no number; train/skipped counts such steps"
+        "step 5 is left out: its loss or gradient is no number; train/skipped counts such steps"
     ]
     assert ctx.saved == [3, 6, 9]
 
@@ -247,7 +247,7 @@ def test_gradients_that_are_no_numbers_several_times_in_a_row_are_a_divergence(
     loop = trainer(ctx)
     spoil_gradients(loop, ctx, range(5, 13), math.nan)
     with pytest.raises(
-        FloatingPointError, match="nan at step 7: .* no number for 3 steps in a row"
+        FloatingPointError, match=r"nan at step 7: .* no number for 3 steps in a row"
     ):
         loop.run()
 
@@ -261,7 +261,7 @@ def test_a_step_without_a_label_is_no_sign_of_recovery(tmp_path: Path) -> None:
     loop = trainer(ctx)
     spoil_gradients(loop, ctx, range(5, 13), math.nan)
     loop.stepper.rows.labels[loop.order.take(5 * 8, 8)] = IGNORE  # those of step 6
-    with pytest.raises(FloatingPointError, match="at step 8: .* no number for 3 steps in a row"):
+    with pytest.raises(FloatingPointError, match=r"at step 8: .* no number for 3 steps in a row"):
         loop.run()
 
 
