@@ -241,6 +241,28 @@ class Scorer(Protocol):
         ...
 
 
+class Inspector(Protocol):
+    """What a `Scorer` may tell besides, of the model as it holds it: either, both or none."""
+
+    def norms(self) -> Mapping[str, Sequence[Sequence[float]]]:
+        """Return the Euclidean norms of blocks and rows of each weight that serves, dequantised.
+
+        Names are those of transformers' parameters. A weight is a matrix (its last dimension is
+        the columns, all others are rows; a vector is one row), a block 128 of both, or what is
+        left at the end. By `NAME` the norms of the blocks, by rows; by `NAME:rows` those of strips
+        of whole rows, one a line, but for vectors: as many rows as have 128 weights together.
+        """
+        ...
+
+    def experts(self, tokens: Sequence[int], begin: int) -> Sequence[Sequence[Sequence[int]]]:
+        """Return which experts the tokens before each token from place `begin` on are sent to.
+
+        By token and layer; nothing where the model has no experts, or does not tell. Raises as
+        `Scorer.score` does.
+        """
+        ...
+
+
 class Predictor(Protocol):
     """Serves a model that is no language model: JSON in, JSON out, at `/v1/predict`.
 

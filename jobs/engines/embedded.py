@@ -24,10 +24,12 @@ from jobs.engines.constrained import Grammars
 from jobs.engines.forward import Forward, ModelForward
 from jobs.engines.generation_config import defaults_of
 from jobs.engines.memory import budget, free_bytes
+from jobs.engines.routing import by_token, recorded
 from jobs.engines.scoring import check_text, follow
 from jobs.engines.stepping import PATIENCE, Stepper
 from jobs.engines.tokenizer import Tokenizer
 from jobs.engines.weights import changed, check_alike, check_tokenizer, load, shape, types
+from jobs.parity.blocks import norms
 from orchestrator.engine import Piece, Prompt, Sampling, Score
 from orchestrator.job import Hardware
 
@@ -166,6 +168,32 @@ class EmbeddedEngine:
 
         self._stepper.between_steps(act)
         return scores
+
+    def norms(self) -> Mapping[str, Sequence[Sequence[float]]]:
+        """Return the norms of the blocks of the weights that serve, as `Inspector` says."""
+        told: Mapping[str, Sequence[Sequence[float]]] = {
+            name: found.tolist() for name, found in norms(self._model).items()
+        }
+        return told
+
+    def experts(self, tokens: Sequence[int], begin: int) -> Sequence[Sequence[Sequence[int]]]:
+        """Return which experts are chosen for each token from `begin` on; see `Inspector`."""
+        check_text(tokens, begin, self.max_context)
+        self._check_tokens(tokens)
+        choices: list[torch.Tensor] = []
+
+        @torch.inference_mode()
+        def act() -> None:
+            cache = self._cache()
+            cache.cover(0, [0], len(tokens) - 1)
+            with recorded(self._model) as told:
+                self._batch.weights.run([tokens[:-1]], cache)
+            choices.extend(told)
+
+        self._stepper.between_steps(act)
+        chosen = by_token(choices, rows=1)
+        found: list[list[list[int]]] = [] if chosen is None else chosen[0, begin - 1 :].tolist()
+        return found
 
     def statistics(self) -> Mapping[str, float]:
         """Return how busy the engine is; of the cache, what answers keep others from."""

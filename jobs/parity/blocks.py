@@ -1,7 +1,8 @@
-"""The norms of the blocks of weights: what a wrong scale or exponent changes, in any model.
+"""The norms of blocks and rows of weights: what a wrong scale or exponent changes, in any model.
 
 In a large model one wrong scale among thousands may leave the answers as they are. The norm of its
-block, though, doubles, while rounding to any format leaves norms all but as they were.
+block or row, though, doubles, while rounding to any format leaves norms all but as they were. Rows
+show what blocks don't: a scale of one channel, a matrix that is transposed or in another order.
 """
 
 from __future__ import annotations
@@ -15,16 +16,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SIZE = 128  # rows and columns: what block formats scale together
+ROWS = ":rows"  # of a weight's name: the norms of its rows, not of its blocks
 _NOTHING = 1e-12  # a norm that stands for zero
+_SMALL = 0.01  # of the largest: smaller ones are measured by this, for they may round to nothing
 
 Norms = dict[str, Tensor]
 
 
 @torch.no_grad()
 def norms(model: Any) -> Norms:  # noqa: ANN401 - a transformers model
-    """Return the norms of the blocks of each parameter, as float32 on the host."""
+    """Return the norms of the blocks and of the rows of each parameter, as float32 on the host.
+
+    By its name those of the blocks (rows, columns), by its name and `ROWS` those of the rows
+    (strips, 1), which a vector has not: as many rows together as have 128 weights, for rounding
+    moves the norms of fewer too far.
+    """
     module: nn.Module = model
-    return {name: _of(weight) for name, weight in module.named_parameters()}
+    found: Norms = {}
+    for name, weight in module.named_parameters():
+        matrix = _matrix(weight)
+        found[name] = _blocks(matrix)
+        if len(matrix) > 1:
+            found[name + ROWS] = _strips(matrix)
+    return found
 
 
 def furthest(trained: Mapping[str, Tensor], served: Mapping[str, Tensor]) -> tuple[float, str]:
@@ -43,12 +57,23 @@ def _changes(
 def _change(one: Tensor, other: Tensor) -> float:
     if one.shape != other.shape or not other.isfinite().all():
         return math.inf
-    return float(((other - one).abs() / one.clamp(min=_NOTHING)).max())
+    least = max(float(one.max()) * _SMALL, _NOTHING)
+    return float(((other - one).abs() / one.clamp(min=least)).max())
 
 
-def _of(weight: Tensor) -> Tensor:
+def _matrix(weight: Tensor) -> Tensor:
     matrix = weight.detach().to("cpu", torch.float32)
-    matrix = matrix.reshape(-1, matrix.shape[-1]) if matrix.ndim > 1 else matrix.reshape(1, -1)
+    return matrix.reshape(-1, matrix.shape[-1]) if matrix.ndim > 1 else matrix.reshape(1, -1)
+
+
+def _strips(matrix: Tensor) -> Tensor:
+    """Return the norms of strips of whole rows (strips, 1)."""
+    together = -(-SIZE // matrix.shape[1])
+    squares = functional.pad(matrix.square().sum(1), (0, -len(matrix) % together))
+    return squares.reshape(-1, together).sum(1, keepdim=True).sqrt()
+
+
+def _blocks(matrix: Tensor) -> Tensor:
     rows, columns = matrix.shape
     padded = functional.pad(matrix, (0, -columns % SIZE, 0, -rows % SIZE))
     blocks = padded.reshape(padded.shape[0] // SIZE, SIZE, padded.shape[1] // SIZE, SIZE)

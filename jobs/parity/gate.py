@@ -1,39 +1,42 @@
 """The gate: the exported model, by the engine that will serve it, against the reference pass.
 
-It runs on the pool that will serve. Where a threshold is not kept the stage fails, once and for
-all: nothing is tried again or elsewhere, and what comes after it does not begin.
+It runs on the pool that will serve. Where a threshold is not kept, or not surely, the stage fails,
+once and for all: nothing is tried again or elsewhere, and what comes after it does not begin.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jobs.data.tokenizer import load_tokenizer
-from jobs.engines.weights import load
 from jobs.parity import figures, proof, table
-from jobs.parity.blocks import furthest, norms
+from jobs.parity.blocks import furthest
+from jobs.parity.comparison import Comparison, Said, compare, margins
 from jobs.parity.form import form_of
-from jobs.parity.reading import Reference, read
-from jobs.parity.reference import rendered
-from jobs.parity.verdict import limits_of, sentence, thresholds
-from orchestrator.engine import Sampling, Score
+from jobs.parity.reading import Floor, Reference, read
+from jobs.parity.served import Served, Weights
+from jobs.parity.unseen import unseen
+from jobs.parity.verdict import Evidence, Threshold, demands_of, sentence, thresholds
 from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
 AUTO = "auto"  # the plan puts an endpoint's own engine class in its place
 EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"  # compares what an engine server will read
 
 
-def check(
+def check(  # noqa: PLR0913 - the parameters of a config
     ctx: JobContext,
     *,
     engine: str = AUTO,
     options: dict[str, object] | None = None,
     limits: dict[str, dict[str, float]],
+    allowances: dict[str, dict[str, float]],
+    factor: float = 3.0,
+    confidence: float = 0.95,
 ) -> Metrics:
     """Compare the input `model` with the input `reference`.
 
@@ -42,57 +45,68 @@ def check(
         engine: Dotted name of the engine class; `auto` is that of the endpoint, and the embedded
             engine where that names an engine server.
         options: Its keyword arguments.
-        limits: For each format the limits of the figures.
+        limits: For each format what no honest model shows.
+        allowances: For each format what a figure may be beyond `factor` times its noise floor.
+        factor: As said.
+        confidence: How sure it is to be that a limit is kept.
 
     Raises:
-        ParityError: A threshold is not kept, or the engine refuses the model.
+        ParityError: A threshold is not kept, or not surely, or the engine refuses the model.
     """
-    engine = EMBEDDED if engine == AUTO else engine
+    stands_in, engine = engine == AUTO, EMBEDDED if engine == AUTO else engine
     reference, folder = read(ctx.inputs["reference"]), ctx.inputs["model"]
     form = form_of(folder)
-    allowed = limits_of(form, limits)
+    asked = demands_of(form, limits, allowances, factor, confidence)
     try:
-        served = _Served(_made(engine, folder, ctx.hardware, options or {}))
+        served = Served(_engine(engine, folder, ctx.hardware, options or {}), folder)
     except (ValueError, OSError) as error:
         raise ParityError(f"the engine of pool {ctx.hardware.pool!r} refuses: {error}") from error
     try:
-        found = _measure(ctx, served, reference, folder)
+        said = served.said(reference, ctx.progress)
+        counts, weights = _counts(ctx, served, reference, said)
     finally:
-        served.engine.close()
-    judged = thresholds(found.figures, allowed)
-    why = sentence(judged, form, ctx.hardware.pool)
-    verdict = table.Verdict(
-        why=why,
-        format=form,
-        pools=(reference.pool, ctx.hardware.pool),
-        engine=engine,
-        emulated=ctx.hardware.emulated,
-        places=int(found.figures.places),
-        thresholds=tuple(judged),
-        accuracies=found.accuracies,
-        worst=found.worst,
+        served.close()
+    computed = served.computed or ("float32" if form == "fp32" else "bfloat16")
+    floor = _floor(reference, form, computed)
+    compared = compare(reference.said, said)
+    found = Evidence(
+        served=compared,
+        floor=[one.comparison for one in floor],
+        margins=margins(reference.scores),
+        counts=counts,
+        seed=reference.seed,
     )
-    _tell(ctx, verdict)
-    values = {f"parity/{name}": value for name, value in asdict(found.figures).items()}
+    judged = thresholds(found, asked)
+    why = sentence(judged, form, ctx.hardware.pool)
+    _tell(
+        ctx,
+        table.Verdict(
+            why=why,
+            format=form,
+            pools=(reference.pool, ctx.hardware.pool),
+            engine=engine,
+            emulated=ctx.hardware.emulated,
+            computed=computed,
+            places=len(compared.kl),
+            texts=len(reference.questions),
+            floor=tuple(one.name for one in floor),
+            thresholds=tuple(judged),
+            accuracies=_accuracies(reference, said),
+            weights=weights.source,
+            unseen=unseen(reference, said, weights, served.computed, stands_in=stands_in),
+            worst=_worst(reference, said, folder),
+        ),
+    )
+    values = _metrics(compared, counts, judged)
     values["parity/passed"] = float(not why)
     if why:
         ctx.metrics(values, step=0)
         raise ParityError(why)
-    proof.write(ctx.output, reference.questions, found.scores)
+    proof.write(ctx.output, reference.questions, said.scores)
     return values
 
 
-def _tell(ctx: JobContext, verdict: table.Verdict) -> None:
-    """Show the verdict with the attempt, and keep it as the artifact."""
-    texts = {"parity.md": table.markdown(verdict), "parity.json": table.as_json(verdict)}
-    for name, text in texts.items():
-        ctx.report(name, text)
-        (ctx.output / name).write_text(text, "utf-8")
-    for one in verdict.thresholds:
-        ctx.log(f"{one.name}: {one.value:.4g} ({one.limit:g})")
-
-
-def _made(name: str, folder: Path, hardware: Hardware, options: dict[str, object]) -> Any:  # noqa: ANN401 - any engine
+def _engine(name: str, folder: Path, hardware: Hardware, options: dict[str, object]) -> Any:  # noqa: ANN401 - any engine
     module, _, attribute = name.rpartition(".")
     if not module:
         raise TypeError(f"engine={name!r} is no dotted name of an engine class")
@@ -102,99 +116,77 @@ def _made(name: str, folder: Path, hardware: Hardware, options: dict[str, object
     return engine_class(folder, hardware, **options)
 
 
-# --- what the served model does ---------------------------------------------------------------
+def _counts(
+    ctx: JobContext, served: Served, reference: Reference, said: Said
+) -> tuple[dict[str, float], Weights]:
+    """Return the figures that have no floor, and what was read of the weights."""
+    weights = served.weights()
+    change, name = furthest(reference.norms, weights.norms)
+    ctx.log(f"weights of {weights.source}: {change:.3g}, most in {name}")
+    pairs = [
+        pair
+        for texts in zip(reference.scores, said.scores, strict=True)
+        for pair in zip(*texts, strict=True)
+    ]
+    good = [(one, other) for one, other in pairs if figures.usable(other)]
+    counts = {
+        "nan": float(len(pairs) - len(good)),
+        "tokenizer": float(served.other_texts(reference)),
+        "template": float(served.other_chats(reference)),
+        "weights": change,
+        "top1": figures.share(one.top[0] == other.top[0] for one, other in good),
+    }
+    return counts, weights
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    figures: figures.Figures
-    accuracies: tuple[float, float] | None
-    worst: tuple[table.Prompt, ...]
-    scores: Sequence[Sequence[Score]]
+def _floor(reference: Reference, form: str, computed: str) -> tuple[Floor, ...]:
+    """Return the passes that show the noise of what is served.
+
+    What is stored or computed in fewer than 32 bits is as noisy as bfloat16 at least.
+    """
+    precision = "float32" if form == "fp32" and computed == "float32" else "bfloat16"
+    return tuple(one for one in reference.floor if one.precision == precision)
 
 
-def _measure(ctx: JobContext, served: _Served, reference: Reference, folder: Path) -> _Found:
-    scores: list[Sequence[Score]] = []
-    for done, question in enumerate(reference.questions, start=1):
-        scores.append(served.engine.score(question.tokens, question.begin, reference.top))
-        ctx.progress(done, len(reference.questions))
-    prompts = [served.prompt(question) for question in reference.questions]
-    answers = served.answers(prompts, reference.max_tokens)
-    task, asked = reference.task, reference.questions
-    before = figures.accuracy(task, asked, reference.answers)
-    after = figures.accuracy(task, asked, answers)
-    both = None if before is None or after is None else (before, after)
-    same = zip(reference.answers, answers, strict=True)
-    words = load_tokenizer(folder)
-    change, name = furthest(reference.norms, norms(load(folder, AUTO, "cpu")))
-    ctx.log(f"weights: {change:.3g}, most in {name}")
-    found = figures.Figures(
-        **figures.compare(reference.scores, scores),
-        tokenizer=float(served.other_texts(reference)),
-        template=float(served.other_chats(reference, prompts, words)),
-        greedy=figures.share(one == other for one, other in same),
-        accuracy=max(both[0] - both[1], 0.0) if both else 0.0,
-        weights=change,
-    )
-    texts = [_text(question, words) for question in asked]
-    far = table.worst(texts, asked, (reference.scores, scores), (reference.answers, answers))
-    return _Found(found, both, far, scores)
+def _metrics(
+    compared: Comparison, counts: Mapping[str, float], judged: list[Threshold]
+) -> dict[str, float]:
+    """Return all figures for the tracker, by the names that its views have."""
+    floored = [one for one in judged if one.floor is not None]
+    values = {
+        **counts,
+        "kl_p99": float(np.quantile(compared.kl, 0.99, method="inverted_cdf")),
+        "kl_max": float(compared.kl.max()),
+        "accuracy": 0.0,
+        **{one.name: one.value for one in floored},
+        **{f"floor_{one.name}": one.floor for one in floored if one.floor is not None},
+        "confidence": min(one.confidence or 0.0 for one in floored),
+        "places": float(len(compared.kl)),
+    }
+    return {f"parity/{name}": value for name, value in values.items()}
 
 
-class _Served:
-    """The engine that will serve, asked as clients ask it."""
-
-    def __init__(self, engine: Any) -> None:  # noqa: ANN401 - any engine that is a Scorer
-        self.engine = engine
-
-    def prompt(self, question: Any) -> list[int]:  # noqa: ANN401 - a Question
-        """Return the prompt as the engine encodes it; that of a plain text as it is."""
-        if question.example is None:
-            return list(question.prompt)
-        chat = [{"role": "user", "content": question.example["question"]}]
-        try:
-            tokens: list[int] = self.engine.encode_chat(chat)
-        except ValueError:  # no template, or one that refuses: other tokens, and worth an answer
-            return list(question.prompt)
-        return tokens
-
-    def answers(self, prompts: Sequence[Sequence[int]], most: int) -> list[str]:
-        """Return the greedy answers to all prompts, made together."""
-
-        async def one(prompt: Sequence[int]) -> str:
-            sampling = Sampling(max_tokens=most, temperature=0.0)
-            return "".join([piece.text async for piece in self.engine.generate(prompt, sampling)])
-
-        async def all_of_them() -> list[str]:
-            return await asyncio.gather(*map(one, prompts))
-
-        return [text.strip() for text in asyncio.run(all_of_them())]
-
-    def other_texts(self, reference: Reference) -> int:
-        """Return how many texts it encodes otherwise."""
-        return sum(self.engine.encode(text) != [*tokens] for text, tokens in reference.texts)
-
-    def other_chats(
-        self,
-        reference: Reference,
-        prompts: Sequence[Sequence[int]],
-        words: Any,  # noqa: ANN401 - a tokenizer
-    ) -> int:
-        """Return how many chats and prompts it renders or encodes otherwise."""
-        asked = sum(
-            [*prompt] != [*question.prompt]
-            for prompt, question in zip(prompts, reference.questions, strict=True)
-        )
-        return asked + sum(self._differs(chat, words) for chat in reference.chats)
-
-    def _differs(self, chat: Any, words: Any) -> bool:  # noqa: ANN401 - a Chat, a tokenizer
-        if rendered(words, chat.messages) != chat.text:
-            return True
-        tokens: list[int] = self.engine.encode_chat(chat.messages)
-        return tokens != [*chat.tokens]
+def _accuracies(reference: Reference, said: Said) -> tuple[float, float] | None:
+    if reference.task is None:
+        return None
+    return figures.share(reference.said.right), figures.share(said.right)
 
 
-def _text(question: Any, words: Any) -> str:  # noqa: ANN401 - a Question, a tokenizer
-    if question.example is not None:
-        return str(question.example["question"])
-    return str(words.decode(question.prompt))
+def _worst(reference: Reference, said: Said, folder: Path) -> tuple[table.Prompt, ...]:
+    words, asked = load_tokenizer(folder), reference.questions
+    texts = [
+        str(words.decode(one.prompt)) if one.example is None else str(one.example["question"])
+        for one in asked
+    ]
+    scores, answers = (reference.scores, said.scores), (reference.answers, said.answers)
+    return table.worst(texts, asked, scores, answers)
+
+
+def _tell(ctx: JobContext, verdict: table.Verdict) -> None:
+    """Show the verdict with the attempt, and keep it as the artifact."""
+    texts = {"parity.md": table.markdown(verdict), "parity.json": table.as_json(verdict)}
+    for name, text in texts.items():
+        ctx.report(name, text)
+        (ctx.output / name).write_text(text, "utf-8")
+    for one in verdict.thresholds:
+        ctx.log(f"{one.name}: {one.value:.4g} ({one.limit:.4g})")

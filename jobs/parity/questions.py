@@ -41,19 +41,28 @@ class Question:
         """The tokens of the prompt."""
         return self.tokens[: self.begin]
 
+    @property
+    def places(self) -> int:
+        """How many tokens follow the prompt."""
+        return len(self.tokens) - self.begin
 
-def choose(data: Path, split: str, count: int, *, tasks: bool) -> list[Question]:
-    """Return `count` questions, evenly over the split, or all that there are."""
+
+def choose(data: Path, split: str, count: int, *, most: int, tasks: bool) -> list[Question]:
+    """Return `count` questions, evenly over the split, or all that there are.
+
+    Of each at most `most` tokens follow the prompt; rows without a label are none.
+    """
     rows = read_rows(data, split)
-    places = spread(len(rows), count)
+    labelled = (rows.labels != IGNORE).any(1).nonzero().flatten().tolist()
     examples = read_examples(data, split) if tasks else []
     return [
         _question(
             rows.tokens[place].tolist(),
             rows.labels[place].tolist(),
             examples[place] if tasks else None,
+            most,
         )
-        for place in places
+        for place in (labelled[at] for at in spread(len(labelled), count))
     ]
 
 
@@ -63,9 +72,9 @@ def spread(size: int, count: int) -> list[int]:
 
 
 def _question(
-    tokens: Sequence[int], labels: Sequence[int], example: dict[str, Any] | None
+    tokens: Sequence[int], labels: Sequence[int], example: dict[str, Any] | None, most: int
 ) -> Question:
     learnt = [place for place, label in enumerate(labels) if label != IGNORE]
     end = learnt[-1] + 1
     begin = learnt[0] or min(LONGEST_PROMPT, end // 2)
-    return Question(tokens=tuple(tokens[:end]), begin=begin, example=example)
+    return Question(tokens=tuple(tokens[: min(end, begin + most)]), begin=begin, example=example)

@@ -1,7 +1,9 @@
 """What the reference pass found, as a folder: JSON for the texts, safetensors for the figures.
 
-reference.json          facts, questions, answers, encodings
-scores.safetensors      `logprob` [places], `top` and `logprobs` [places, top]
+reference.json          facts, questions, answers, encodings, names of the floor's passes
+scores.safetensors      `logprob` [places], `top` and `logprobs` [places, top]; where the model has
+                        experts, `experts` [places, layers, k]
+floor.safetensors       of each pass of the floor the arrays of its comparison, as `NUMBER/NAME`
 norms.safetensors       of the blocks of each weight, by its name
 """
 
@@ -13,15 +15,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.parity.blocks import Norms
+from jobs.parity.comparison import NAMES, Comparison, Said, arrays
+from jobs.parity.figures import right
 from jobs.parity.questions import Question
 from orchestrator.engine import Score
 
 FACTS_NAME = "reference.json"
 SCORES_NAME = "scores.safetensors"
+FLOOR_NAME = "floor.safetensors"
 NORMS_NAME = "norms.safetensors"
 
 
@@ -35,12 +42,28 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The trained model again, in another arithmetic: how far it is from the reference.
+
+    Attributes:
+        name: Of the pass, as people say it.
+        precision: What it computed in: `float32` or `bfloat16`.
+        comparison: With the reference.
+    """
+
+    name: str
+    precision: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
     """What the trained model does.
 
     Attributes:
         pool: Where that was measured.
         precision: Of its weights.
+        seed: Of the draws by which it is judged.
         task: Scorer of its answers in reasoning-gym, where it has one.
         max_tokens: Most tokens of an answer.
         top: Likeliest tokens that were kept a place.
@@ -49,11 +72,14 @@ class Reference:
         texts: Plain texts with their tokens.
         chats: Chats with their tokens; none where there is no template.
         scores: Of each question the scores of what follows its prompt.
+        experts: Of each question the chosen experts (places, layers, k); none where untold.
+        floor: The same model in other arithmetics.
         norms: Of the blocks of its weights, by their names.
     """
 
     pool: str
     precision: str
+    seed: int
     task: str | None
     max_tokens: int
     top: int
@@ -62,21 +88,42 @@ class Reference:
     texts: tuple[tuple[str, tuple[int, ...]], ...]
     chats: tuple[Chat, ...]
     scores: tuple[tuple[Score, ...], ...]
+    experts: tuple[npt.NDArray[np.int32], ...]
+    floor: tuple[Floor, ...]
     norms: Norms
+
+    @property
+    def said(self) -> Said:
+        """What it says to the questions."""
+        return Said(
+            scores=self.scores,
+            answers=self.answers,
+            right=right(self.task, self.questions, self.answers),
+            experts=self.experts,
+        )
 
 
 def write(found: Reference, folder: Path) -> None:
     """Write what was found into a folder."""
-    facts = asdict(replace(found, scores=(), norms={}))
-    del facts["scores"], facts["norms"]
+    facts = asdict(replace(found, scores=(), norms={}, experts=(), floor=()))
+    del facts["scores"], facts["norms"], facts["experts"]
+    facts["floor"] = [{"name": one.name, "precision": one.precision} for one in found.floor]
     (folder / FACTS_NAME).write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf-8")
     flat = [score for scores in found.scores for score in scores]
-    arrays = {
+    tensors = {
         "logprob": torch.tensor([score.logprob for score in flat]),
         "top": torch.tensor([score.top for score in flat], dtype=torch.int32),
         "logprobs": torch.tensor([score.logprobs for score in flat]),
     }
-    save_file(arrays, folder / SCORES_NAME)
+    if found.experts:
+        tensors["experts"] = torch.from_numpy(np.concatenate(found.experts))
+    save_file(tensors, folder / SCORES_NAME)
+    passes = {
+        f"{number}/{name}": torch.from_numpy(array)
+        for number, one in enumerate(found.floor)
+        for name, array in arrays(one.comparison).items()
+    }
+    save_file(passes, folder / FLOOR_NAME)
     save_file(found.norms, folder / NORMS_NAME)
 
 
@@ -85,25 +132,53 @@ def read(folder: Path) -> Reference:
 
     Raises:
         FileNotFoundError: The folder has no such thing.
+        ValueError: It was made by a version that measured no noise floor.
     """
     path = folder / FACTS_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is no reference pass: it has no {FACTS_NAME}")
     facts = json.loads(path.read_text("utf-8"))
+    if "floor" not in facts:
+        raise ValueError(
+            f"the reference pass in {str(folder)!r} has no noise floor, an earlier version made "
+            f"it: make it anew (orchestrator rerun RUN reference)"
+        )
     questions = tuple(_question(one) for one in facts.pop("questions"))
     texts = tuple((text, tuple(tokens)) for text, tokens in facts.pop("texts"))
     chats = tuple(_chat(one) for one in facts.pop("chats"))
     answers = tuple(facts.pop("answers"))
-    scores = _scores(load_file(folder / SCORES_NAME), questions)
+    tensors = load_file(folder / SCORES_NAME)
     return Reference(
         questions=questions,
         texts=texts,
         chats=chats,
         answers=answers,
-        scores=scores,
+        scores=_scores(tensors, questions),
+        experts=_experts(tensors, questions),
+        floor=_floor(load_file(folder / FLOOR_NAME), facts.pop("floor")),
         norms=load_file(folder / NORMS_NAME),
         **facts,
     )
+
+
+def _floor(tensors: dict[str, torch.Tensor], told: Sequence[dict[str, str]]) -> tuple[Floor, ...]:
+    return tuple(
+        Floor(
+            name=one["name"],
+            precision=one["precision"],
+            comparison=Comparison(**{name: tensors[f"{number}/{name}"].numpy() for name in NAMES}),
+        )
+        for number, one in enumerate(told)
+    )
+
+
+def _experts(
+    tensors: dict[str, torch.Tensor], questions: Sequence[Question]
+) -> tuple[npt.NDArray[np.int32], ...]:
+    if "experts" not in tensors:
+        return ()
+    parts = torch.split(tensors["experts"], [question.places for question in questions])
+    return tuple(part.numpy() for part in parts)
 
 
 def _question(one: dict[str, Any]) -> Question:

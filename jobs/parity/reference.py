@@ -1,86 +1,157 @@
-"""The reference pass: what the trained model says, by its own forward pass, in its own precision.
+"""The reference pass: what the trained model says, by its own forward pass in float32.
 
-It runs on the pool that trained it, or on one like it.
+It runs on the pool that trained it, or on one like it. The same model then answers again: in
+bfloat16, in another batch shape, and in the precision in which it was trained there. How far those
+are from the reference is the noise floor: what rounding alone does to this model, on this pool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
-from torch import Tensor
 
 from jobs.data.dataset import read_facts
 from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
-from jobs.engines.scoring import score_of
-from jobs.generation import greedy
-from jobs.parity.blocks import norms
-from jobs.parity.figures import accuracy, perplexity
+from jobs.engines.weights import load
+from jobs.parity.blocks import Norms, norms
+from jobs.parity.comparison import Said, compare
+from jobs.parity.figures import perplexity, right, share
+from jobs.parity.passes import HALVES, MIXED, REFERENCE, RESHAPED, Asker, Output, Pass
 from jobs.parity.questions import CHATS, TEXTS, Question, choose
-from jobs.parity.reading import Chat, Reference, write
-from jobs.training import model as models
-from orchestrator.engine import Score
+from jobs.parity.reading import Chat, Floor, Reference, write
+from jobs.training.step import wants_bf16
 from orchestrator.job import JobContext, Metrics
 
-_AT_ONCE = 8  # questions
+_FEW = 8  # tasks whose own words both must encode alike
 
 
-def measure(
+def measure(  # noqa: PLR0913 - the parameters of a config
     ctx: JobContext,
     *,
     split: str = TEST,
-    questions: int = 64,
+    questions: int = 128,
     max_tokens: int = 16,
+    places: int = 64,
     top: int = 256,
+    precision: str = "auto",
 ) -> Metrics:
     """Ask the input `model` questions of the input `data`, and keep what it says.
 
     Args:
         ctx: The context.
         split: The split that the questions come from.
-        questions: How many; evenly over the split.
+        questions: How many; evenly over the split. The verdict is the surer the more they are.
         max_tokens: Most tokens of a greedy answer.
+        places: Most tokens of a text that are scored.
         top: Likeliest tokens that are kept a place.
+        precision: In which the model was trained (`auto`, `fp32`, `bf16`), as `pretrain` has it.
     """
     data, folder = ctx.inputs["data"], ctx.inputs["model"]
     task = read_facts(data).task
-    asked = choose(data, split, questions, tasks=task is not None)
+    asked = choose(data, split, questions, most=places, tasks=task is not None)
+    if len(asked) < questions:
+        ctx.log(f"split {split!r} has {len(asked)} texts, {questions} are asked for")
     tokenizer = load_tokenizer(folder)
-    model = models.load(folder).to(ctx.device).eval()
-    teller = _Teller(model, tokenizer, ctx.device)
-    scores: list[tuple[Score, ...]] = []
-    answers: list[str] = []
-    for start in range(0, len(asked), _AT_ONCE):
-        part = asked[start : start + _AT_ONCE]
-        scores += teller.scores(part, top)
-        answers += teller.answers(part, max_tokens)
-        ctx.progress(len(answers), len(asked))
+    mixed = (MIXED,) if wants_bf16(precision, ctx.hardware) else ()
+    ways = (RESHAPED, *mixed, *HALVES)
+
+    def done(number: int, answered: int) -> None:
+        ctx.progress(number * len(asked) + answered, (1 + len(ways)) * len(asked))
+
+    work = _Work(folder, tokenizer, ctx.device, top, max_tokens)
+    first, *others = work.outputs((REFERENCE, *ways), asked, done)
+    said = _said(first, task, asked)
     found = Reference(
         pool=ctx.hardware.pool,
-        precision=str(next(model.parameters()).dtype).removeprefix("torch."),
+        precision=REFERENCE.precision,
+        seed=ctx.seed,
         task=task,
         max_tokens=max_tokens,
         top=top,
         questions=tuple(asked),
-        answers=tuple(answers),
+        answers=first.answers,
         texts=tuple((text, tuple(tokenizer(text)["input_ids"])) for text in _texts(asked)),
         chats=tuple(chats_of(tokenizer)),
-        scores=tuple(scores),
-        norms=norms(model),
+        scores=first.scores,
+        experts=first.experts,
+        floor=tuple(
+            Floor(
+                name=way.name,
+                precision=way.precision,
+                comparison=compare(said, _said(other, task, asked)),
+            )
+            for way, other in zip(ways, others, strict=True)
+        ),
+        norms=work.norms,
     )
     if ctx.rank == 0:
         write(found, ctx.output)
-    values = {"reference/perplexity": perplexity(scores), "reference/questions": float(len(asked))}
-    right = accuracy(task, asked, answers)
-    return values if right is None else {**values, "reference/accuracy": right}
+    values = {
+        "reference/perplexity": perplexity(first.scores),
+        "reference/questions": float(len(asked)),
+        "reference/places": float(sum(question.places for question in asked)),
+    }
+    for one in found.floor:
+        noise = float(one.comparison.kl.mean())
+        ctx.log(f"noise of {one.name}: mean KL {noise:.3g} nats")
+        name = f"reference/noise_{one.precision}"
+        values[name] = max(values.get(name, 0.0), noise)
+    return {**values, "reference/accuracy": share(said.right)} if task else values
+
+
+def _said(output: Output, task: str | None, asked: Sequence[Question]) -> Said:
+    return Said(
+        scores=output.scores,
+        answers=output.answers,
+        right=right(task, asked, output.answers) if output.answers else (),
+        experts=output.experts,
+    )
+
+
+@dataclass(slots=True)
+class _Work:
+    """Loads the model in each type of weights once, and asks it."""
+
+    folder: Path
+    tokenizer: Any
+    device: str
+    top: int
+    max_tokens: int
+    norms: Norms = field(default_factory=dict)
+
+    def outputs(
+        self,
+        ways: Sequence[Pass],
+        asked: Sequence[Question],
+        done: Callable[[int, int], object],
+    ) -> Iterator[Output]:
+        """Yield what the model says in each way; `ways` are grouped by their weights."""
+        model, held = None, None
+        for number, way in enumerate(ways):
+            if way.weights != held:
+                del model  # one at a time
+                model, held = load(self.folder, way.weights, self.device), way.weights
+            if way is REFERENCE:
+                self.norms = norms(model)
+            asker = Asker(
+                model=model,
+                tokenizer=self.tokenizer,
+                device=self.device,
+                top=self.top,
+                max_tokens=self.max_tokens,
+            )
+            yield asker.ask(way, asked, partial(done, number))
 
 
 def _texts(asked: Sequence[Question]) -> list[str]:
     """Return the texts that both must encode alike: the tasks' own words among them."""
-    return [*TEXTS, *(str(one.example["question"]) for one in asked[:_AT_ONCE] if one.example)]
+    return [*TEXTS, *(str(one.example["question"]) for one in asked[:_FEW] if one.example)]
 
 
 def chats_of(tokenizer: Any) -> list[Chat]:  # noqa: ANN401 - foreign and untyped
@@ -108,30 +179,3 @@ def rendered(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str | None:  # n
 def _plain(tokenizer: Any, text: str) -> list[int]:  # noqa: ANN401 - as above
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
-
-
-class _Teller:
-    """The model's own forward pass."""
-
-    def __init__(self, model: Any, tokenizer: Any, device: str) -> None:  # noqa: ANN401 - as above
-        self._model, self._tokenizer, self._device = model, tokenizer, device
-
-    @torch.inference_mode()
-    def scores(self, part: Sequence[Question], top: int) -> list[tuple[Score, ...]]:
-        """Return the scores of what follows the prompts."""
-        width = max(len(question.tokens) for question in part)
-        rows = [[*q.tokens, *[q.tokens[-1]] * (width - len(q.tokens))] for q in part]
-        logits = self._model(input_ids=torch.tensor(rows, device=self._device)).logits.cpu()
-        return [_of_row(row, question, top) for row, question in zip(logits, part, strict=True)]
-
-    def answers(self, part: Sequence[Question], max_tokens: int) -> list[str]:
-        """Return the greedy answers to the prompts."""
-        prompts = [question.prompt for question in part]
-        return greedy(
-            self._model, self._tokenizer, prompts, device=self._device, max_tokens=max_tokens
-        )
-
-
-def _of_row(logits: Tensor, question: Question, top: int) -> tuple[Score, ...]:
-    places = range(question.begin, len(question.tokens))
-    return tuple(score_of(logits[at - 1], question.tokens[at], top) for at in places)

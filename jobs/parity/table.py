@@ -29,16 +29,25 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """All that the gate says. `why` is empty where it is passed."""
+    """All that the gate says. `why` is empty where it is passed.
+
+    `computed` is the type in which the engine computes, `floor` names the passes that are its
+    noise floor, `weights` says where the weights were read, `unseen` what could not be seen.
+    """
 
     why: str
     format: str
     pools: tuple[str, str]
     engine: str
     emulated: bool
+    computed: str
     places: int
+    texts: int
+    floor: tuple[str, ...]
     thresholds: tuple[Threshold, ...]
     accuracies: tuple[float, float] | None
+    weights: str
+    unseen: tuple[str, ...]
     worst: tuple[Prompt, ...]
 
 
@@ -78,17 +87,20 @@ def markdown(verdict: Verdict) -> str:
         f"{said}.",
         "",
         (
-            f"Trained: on {trained}. Served: {verdict.format} on {served}{emulated}, by "
-            f"`{verdict.engine}`. {verdict.places} places of text were compared."
+            f"Trained: on {trained}. Served: {verdict.format} on {served}{emulated}, computed in "
+            f"{verdict.computed} by `{verdict.engine}`. {verdict.places} places of "
+            f"{verdict.texts} texts were compared. Noise floor: {'; '.join(verdict.floor)}. "
+            f"Weights: of {verdict.weights}."
         ),
         "",
-        "| figure | value | limit | kept | |",
-        "| --- | ---: | ---: | --- | --- |",
+        "| figure | value | floor | limit | confidence | kept | |",
+        "| --- | ---: | ---: | ---: | ---: | --- | --- |",
         *map(_row, verdict.thresholds),
     ]
     if verdict.accuracies is not None:
         before, after = verdict.accuracies
         lines += ["", f"Right answers: {before:.1%} trained, {after:.1%} served."]
+    lines += ["", "## What could not be seen", "", *(f"- {one}" for one in verdict.unseen)]
     lines += ["", "## Prompts after which they are furthest apart", ""]
     lines += [
         "| prompt | KL, nats | trained | served | right |",
@@ -111,9 +123,11 @@ def _finite(value: object) -> object:
 
 
 def _row(one: Threshold) -> str:
-    limit = f"{'≥' if one.least else '≤'} {one.limit:g}"
-    kept = "yes" if one.kept else "**no**"
-    return f"| {one.name} | {one.value:.4g} | {limit} | {kept} | {one.words} |"
+    limit = f"{'≥' if one.least else '≤'} {one.limit:.4g}"
+    floor = "" if one.floor is None else f"{one.floor:.4g}"
+    sure = "" if one.confidence is None else f"{one.confidence:.1%} (≥ {one.asked:.0%})"
+    kept = "yes" if one.kept else "**undecided**" if one.within else "**no**"
+    return f"| {one.name} | {one.value:.4g} | {floor} | {limit} | {sure} | {kept} | {one.words} |"
 
 
 def _prompt(one: Prompt) -> str:

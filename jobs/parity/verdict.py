@@ -1,83 +1,238 @@
-"""The thresholds, and the first that is not kept, in one sentence."""
+"""The thresholds, each with its floor and how sure it is, and the first that is not kept.
+
+A figure that has a floor may be `factor` times what the trained model itself shows in another
+arithmetic, and what its format is allowed beyond that; in no case more than what no honest model
+of that format shows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
-from jobs.parity.figures import Figures
+import numpy as np
+
+from jobs.parity import confidence
+from jobs.parity.comparison import Array, Comparison
+
+_COIN = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What is asked of a served model of one format.
+
+    Attributes:
+        limits: What no honest model shows, by figure; of `top1` and `greedy` the least.
+        allowances: What a figure may be beyond `factor` times its floor; of `greedy` the share
+            that may differ.
+        factor: As said.
+        confidence: How sure it is to be that a limit is kept.
+    """
+
+    limits: Mapping[str, float]
+    allowances: Mapping[str, float]
+    factor: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """A figure with its limit: the most that it may be, or where `least` is set the least."""
+    """A figure with its limit: the most that it may be, or where `least` is set the least.
+
+    `floor` is what the trained model itself shows in another arithmetic, `confidence` how sure it
+    is that the limit is kept, and `asked` how sure it is to be; none of them where nothing is
+    left to chance.
+    """
 
     name: str
     words: str
     value: float
     limit: float
-    least: bool
+    least: bool = False
+    floor: float | None = None
+    confidence: float | None = None
+    asked: float = 0.0
+    texts: int = 0
 
     @property
-    def kept(self) -> bool:
+    def within(self) -> bool:
         """Whether the value is within the limit; what is no number is not."""
         return self.value >= self.limit if self.least else self.value <= self.limit
 
+    @property
+    def kept(self) -> bool:
+        """Whether the limit is kept, and surely so."""
+        return self.within and (self.confidence is None or self.confidence >= self.asked)
+
+    @property
+    def wanted(self) -> int:
+        """How many texts may make it sure, where the value stays as it is."""
+        if self.kept or not self.within or self.confidence is None:
+            return self.texts
+        now = confidence.NORMAL.inv_cdf(min(max(self.confidence, 0.6), 0.999))
+        return round(self.texts * (confidence.NORMAL.inv_cdf(self.asked) / now) ** 2 + 0.5)
+
 
 # Every figure that has a limit, in the order in which a sentence names the first that fails.
-WORDS: Mapping[str, str] = {
-    "nan": "places whose scores are no numbers",
-    "tokenizer": "texts that the tokenizer encodes otherwise",
-    "template": "chats that the chat template makes other tokens of",
-    "weights": "largest relative change of the norm of a block of weights",
-    "top1": "share of places with the same likeliest token",
-    "kl_mean": "mean KL divergence, nats",
-    "kl_p99": "KL divergence at the 99th percentile, nats",
-    "kl_max": "largest KL divergence, nats",
-    "perplexity": "relative change of the perplexity",
-    "greedy": "share of greedy answers that are the same",
-    "accuracy": "loss of task accuracy",
-}
+WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "nan": "places whose scores are no numbers",
+        "tokenizer": "texts that the tokenizer encodes otherwise",
+        "template": "chats that the chat template makes other tokens of",
+        "weights": "largest relative change of the norm of a block of weights",
+        "top1": "share of places with the same likeliest token",
+        "flips": "share of places where the reference is sure of a token and the model of another",
+        "kl_mean": "mean KL divergence, nats",
+        "kl_tail": "KL divergence at the quantile 0.99, or 0.999 where places are many, nats",
+        "perplexity": "relative change of the perplexity",
+        "routers": "share of the chosen experts that are others",
+        "greedy": "share of greedy answers that are the same",
+        "accuracy": "loss of task accuracy",
+    }
+)
 LEAST = frozenset({"top1", "greedy"})
 EXACT = frozenset({"nan", "tokenizer", "template"})  # of these none is allowed, in any format
+ABSOLUTE = frozenset({"weights", "top1"})  # of these there is no floor
 
 
-def limits_of(form: str, limits: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return the limits of a format, one for each figure.
+def demands_of(
+    form: str,
+    limits: Mapping[str, Mapping[str, float]],
+    allowances: Mapping[str, Mapping[str, float]],
+    factor: float,
+    sure: float,
+) -> Demands:
+    """Return what is asked of a format, a limit and an allowance for each figure.
 
     Raises:
-        ValueError: The config has none for this format, lacks one, or has one too many.
+        ValueError: The config has none for this format, lacks one, or has one too many; or a
+            factor or a confidence is none.
     """
-    if form not in limits:
-        known = ", ".join(sorted(limits)) or "none"
-        raise ValueError(f"limits has none for format {form!r}; it has {known}")
-    found = dict(limits[form])
     wanted = WORDS.keys() - EXACT
+    found = _of_format("limits", form, limits, wanted)
+    allowed = _of_format("allowances", form, allowances, wanted - ABSOLUTE)
+    if factor < 1.0:
+        raise ValueError(f"factor={factor!r} asks for less than the noise itself; give 1 or more")
+    if not _COIN < sure < 1.0:
+        raise ValueError(f"confidence={sure!r} is not between {_COIN} and 1")
+    return Demands(limits=found, allowances=allowed, factor=factor, confidence=sure)
+
+
+def _of_format(
+    what: str, form: str, told: Mapping[str, Mapping[str, float]], wanted: set[str]
+) -> Mapping[str, float]:
+    if form not in told:
+        known = ", ".join(sorted(told)) or "none"
+        raise ValueError(f"{what} has none for format {form!r}; it has {known}")
+    found = dict(told[form])
     for name in sorted(found.keys() ^ wanted):
-        what = "lacks" if name in wanted else "has no use for"
-        raise ValueError(f"limits.{form} {what} {name!r}; it has {', '.join(sorted(wanted))}")
-    return {**dict.fromkeys(EXACT, 0.0), **found}
+        lack = "lacks" if name in wanted else "has no use for"
+        raise ValueError(f"{what}.{form} {lack} {name!r}; it has {', '.join(sorted(wanted))}")
+    return found
 
 
-def thresholds(figures: Figures, limits: Mapping[str, float]) -> list[Threshold]:
-    """Return each figure with its limit."""
-    values: dict[str, float] = asdict(figures)
-    return [
-        Threshold(name, words, values[name], limits[name], name in LEAST)
-        for name, words in WORDS.items()
-    ]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What was measured.
+
+    Attributes:
+        served: The served model against the reference.
+        floor: The trained model in other arithmetics against the reference.
+        margins: Of the reference (places).
+        counts: The figures that have no floor, by their names.
+        seed: Of the draws.
+    """
+
+    served: Comparison
+    floor: Sequence[Comparison]
+    margins: Array
+    counts: Mapping[str, float]
+    seed: int
 
 
-def sentence(found: list[Threshold], form: str, pool: str) -> str:
-    """Return what is wrong, in one sentence; nothing where all limits are kept."""
-    return next(_broken(found, form, pool), "")
-
-
-def _broken(found: list[Threshold], form: str, pool: str) -> Iterator[str]:
-    for one in found:
-        if not one.kept:
-            limit = "at least" if one.least else "at most"
-            yield (
-                f"{one.name} is {one.value:.4g}, {limit} {one.limit:g} is allowed for {form}: "
-                f"the model on pool {pool!r} is not the one that was trained ({one.words})"
+def thresholds(found: Evidence, asked: Demands) -> list[Threshold]:
+    """Return each figure with its limit, its floor and how sure it is."""
+    served, texts = found.served, len(found.served.differs)
+    quantile = confidence.quantile_of(len(served.kl))
+    draws = confidence.Draws(
+        confidence.draw(texts, found.seed),
+        confidence.sure(found.margins, found.floor, asked.factor, quantile),
+        quantile,
+    )
+    values = confidence.figures_of(served, draws)
+    floors = confidence.floor_of([confidence.figures_of(one, draws) for one in found.floor])
+    judged: list[Threshold] = []
+    for name, words in WORDS.items():
+        key = "differs" if name == "greedy" else name
+        if name in EXACT or name in ABSOLUTE:
+            limit = 0.0 if name in EXACT else asked.limits[name]
+            judged.append(
+                Threshold(
+                    name=name,
+                    words=words,
+                    value=found.counts[name],
+                    limit=limit,
+                    least=name in LEAST,
+                )
             )
+        elif key in values and (key in floors or name != "routers"):
+            floor = floors.get(key, np.zeros_like(values[key]))
+            judged.append(_judged(name, (values[key], floor), served, asked, texts))
+    return judged
+
+
+def _judged(
+    name: str,
+    figures: tuple[confidence.Values, confidence.Values],
+    served: Comparison,
+    asked: Demands,
+    texts: int,
+) -> Threshold:
+    """Return a figure that has a floor; `figures` are its values and the floor's, drawn."""
+    value, floor = figures
+    most = 1.0 - asked.limits[name] if name in LEAST else asked.limits[name]
+    limits = np.minimum(asked.factor * floor + asked.allowances[name], most)
+    limit, now = float(limits[0]), float(value[0])
+    if name == "greedy":
+        sure = confidence.exact(int(served.differs.sum()), texts, limit)
+    elif name == "accuracy":
+        sure = confidence.paired(served.lost, limit)
+    else:
+        sure = confidence.drawn(value, limits)
+    turned = name in LEAST
+    return Threshold(
+        name=name,
+        words=WORDS[name],
+        value=1.0 - now if turned else now,
+        limit=1.0 - limit if turned else limit,
+        least=turned,
+        floor=1.0 - float(floor[0]) if turned else float(floor[0]),
+        confidence=sure,
+        asked=asked.confidence,
+        texts=texts,
+    )
+
+
+def sentence(judged: Sequence[Threshold], form: str, pool: str) -> str:
+    """Return what is wrong, in one sentence; nothing where all limits are surely kept."""
+    broken = [one for one in judged if not one.kept]
+    worst = next((one for one in broken if not one.within), next(iter(broken), None))
+    return "" if worst is None else _said(worst, form, pool)
+
+
+def _said(one: Threshold, form: str, pool: str) -> str:
+    limit = "at least" if one.least else "at most"
+    figure = f"{one.name} is {one.value:.4g}, {limit} {one.limit:.4g} is allowed for {form}"
+    if one.within:
+        return (
+            f"undecided: {figure}, but {one.texts} texts make that only {one.confidence:.1%} sure "
+            f"and {one.asked:.1%} is asked ({one.words}): ask the reference more questions, some "
+            f"{one.wanted}"
+        )
+    floor = "" if one.floor is None else f", {one.floor:.4g} is its own noise"
+    return (
+        f"{figure}{floor}: the model on pool {pool!r} is not the one that was trained "
+        f"({one.words})"
+    )

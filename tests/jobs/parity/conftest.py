@@ -18,7 +18,8 @@ from tests.jobs.local_context import EMULATED, LocalContext
 
 ENGINE = "jobs.engines.embedded.EmbeddedEngine"
 CONFIG = yaml.safe_load((Path(__file__).parents[3] / "conf/job/parity.yaml").read_text())
-LIMITS: dict[str, dict[str, float]] = CONFIG["params"]["limits"]
+PARAMS: dict[str, Any] = CONFIG["params"]
+LIMITS: dict[str, dict[str, float]] = PARAMS["limits"]
 SERVING = replace(EMULATED, pool="ascend", accelerator="Ascend 910C", vendor="Huawei")
 
 
@@ -41,7 +42,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, sums: Path, undisturbed: Loca
     asked = LocalContext(
         folder=tmp_path_factory.mktemp("reference"), inputs={"data": sums, "model": trained}
     )
-    reference.measure(asked, questions=24, max_tokens=4)
+    reference.measure(asked, questions=60, max_tokens=4)
     made = LocalContext(folder=tmp_path_factory.mktemp("export"), inputs={"model": trained})
     export(made, format="bf16")
     return Case(trained, asked.output, made.output)
@@ -65,4 +66,4 @@ def context(case: Case, tmp_path: Path) -> Callable[..., LocalContext]:
 
 
 def check(ctx: LocalContext, **params: Any) -> dict[str, float]:
-    return dict(gate.check(ctx, **{"engine": ENGINE, "limits": LIMITS, **params}))
+    return dict(gate.check(ctx, **{**PARAMS, "engine": ENGINE, **params}))

@@ -1,0 +1,34 @@
+"""What a verdict can't see, said beside it."""
+
+from __future__ import annotations
+
+from jobs.parity.comparison import Said
+from jobs.parity.reading import Reference
+from jobs.parity.served import ENGINE, Weights
+
+ALWAYS = (
+    "texts of other kinds and lengths than those of the data set: tools, images, long contexts",
+    "sampling, and answers made together with others: scores are asked one text at a time",
+    "other chips of the pool than the one that it ran on",
+)
+
+
+def unseen(
+    reference: Reference, said: Said, weights: Weights, computed: str, *, stands_in: bool
+) -> tuple[str, ...]:
+    """Return what could not be seen, by sentences for people."""
+    found = list(ALWAYS)
+    if stands_in:
+        found.append("what an engine server makes of the folder: the embedded engine read it")
+    if weights.source != ENGINE:
+        found.append("the weights as the engine holds them: it tells nothing of them")
+    else:
+        found.append("within a block of 128 x 128 weights: what keeps its norm")
+    if reference.experts and not said.experts:
+        found.append("which experts the engine chooses: it tells nothing of them")
+    if not computed:
+        found.append("in which type the engine computes: its format's was taken")
+    vocabulary = max((max(score.top) for row in reference.scores for score in row), default=0)
+    if vocabulary >= reference.top:
+        found.append(f"divergence among tokens beyond the likeliest {reference.top} of a place")
+    return tuple(found)

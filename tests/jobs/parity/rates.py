@@ -1,0 +1,207 @@
+"""How often the gate refuses honest exports, and how often it passes what is planted.
+
+Models are small and really trained, dense and with experts, a new one of each seed. A fault is
+planted in the export, as it would be on its way to the pool that serves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from jobs.data import arithmetic
+from jobs.export import export
+from jobs.parity import gate, reference
+from jobs.pretraining import pretrain
+from orchestrator.job import ParityError
+from tests.jobs.local_context import LocalContext
+from tests.jobs.parity.conftest import ENGINE, PARAMS, SERVING
+from tests.jobs.recipes import SHORT
+
+FORMATS = ("fp32", "bf16", "fp8", "fp8_ue8m0", "mxfp8", "int8")
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "llama": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+    "qwen3_moe": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "moe_intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": True,
+    },
+}
+# Of the engine: its type of calculation, and how many answers it makes at once.
+OPTIONS: tuple[dict[str, object], ...] = (
+    {"dtype": "bfloat16", "slots": 32},
+    {"dtype": "bfloat16", "slots": 3},
+    {"dtype": "auto", "slots": 7},
+    {"dtype": "float32", "slots": 32},
+)
+Tensors = dict[str, torch.Tensor]
+
+
+def prepared(folder: Path, *, questions: int) -> Path:
+    """Make a data set with so many questions to ask, and return its folder."""
+    ctx = LocalContext(folder=folder)
+    arithmetic.prepare(ctx, draws=questions * 10, validation=0.1, test=0.12)
+    return ctx.output
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that was trained, and what the reference pass says of it."""
+
+    folder: Path
+    name: str
+    model: Path
+    reference: Path
+
+    def exported(self, form: str) -> Path:
+        """Return the model in a format."""
+        folder = self.folder / form
+        if not folder.exists():
+            export(LocalContext(folder=folder, inputs={"model": self.model}), format=form)  # type: ignore[arg-type]
+        return folder / "output"
+
+
+def trained(folder: Path, data: Path, architecture: str, seed: int, **recipe: Any) -> Trained:
+    """Train a model, and make its reference pass."""
+    ctx = LocalContext(folder=folder / "train", inputs={"data": data}, seed=seed)
+    sizes = dict(SIZES[architecture])
+    pretrain(ctx, **{**SHORT, "architecture": architecture, "model": sizes, **recipe})
+    asked = LocalContext(
+        folder=folder / "reference", inputs={"data": data, "model": ctx.output}, seed=seed
+    )
+    reference.measure(asked, max_tokens=6)
+    return Trained(folder, f"{architecture} {seed}", ctx.output, asked.output)
+
+
+def verdict(model: Trained, served: Path, options: dict[str, object]) -> str:
+    """Return why the gate does not pass a folder, or nothing."""
+    place = model.folder / "gate"
+    shutil.rmtree(place, ignore_errors=True)
+    inputs = {"reference": model.reference, "model": served}
+    ctx = LocalContext(folder=place, inputs=inputs, hardware=SERVING)
+    try:
+        gate.check(ctx, **{**PARAMS, "engine": ENGINE, "options": {"threads": 1, **options}})
+    except ParityError as error:
+        return str(error)
+    return ""
+
+
+def honest(model: Trained) -> Iterator[tuple[str, str]]:
+    """Yield the name of each honest export, and why it was not passed."""
+    for number, form in enumerate(FORMATS):
+        for options in (OPTIONS[number % 4], OPTIONS[(number + 1) % 4]):
+            # an export in float32 that is computed in less is no honest one of its format
+            chosen = {**options, "dtype": "float32"} if form == "fp32" else options
+            name = f"{model.name} {form} {chosen['dtype']} slots={chosen['slots']}"
+            yield name, verdict(model, model.exported(form), chosen)
+
+
+# --- faults -----------------------------------------------------------------------------------
+
+
+def planted(model: Trained, form: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of each fault, and what the gate said; nothing where it passed."""
+    for name, plant in FAULTS.items():
+        if name == "flipped scale" and form in {"fp32", "bf16"}:
+            continue
+        spoilt = model.folder / "spoilt"
+        shutil.rmtree(spoilt, ignore_errors=True)
+        shutil.copytree(model.exported(form), spoilt)
+        plant(spoilt, form)
+        yield f"{model.name} {form} {name}", verdict(model, spoilt, {})
+
+
+def in_tensors(change: Callable[[Tensors, str], None]) -> Callable[[Path, str], None]:
+    def plant(folder: Path, form: str) -> None:
+        path = folder / "model.safetensors"
+        tensors = load_file(path)
+        change(tensors, form)
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    return plant
+
+
+ATTENTION = "model.layers.0.self_attn.o_proj.weight"
+SCALES = ("_scale_inv", "_scale")  # what the name of a scale ends with
+# By the bytes of a scale: its integers, and the lowest bit of its exponent.
+EXPONENTS = {1: (torch.uint8, 0), 2: (torch.int16, 7), 4: (torch.int32, 23)}
+
+
+def flipped_scale(tensors: Tensors, form: str) -> None:
+    name = next(name for name in tensors if name.endswith(SCALES))
+    integers, bit = EXPONENTS[tensors[name].element_size()]
+    tensors[name].view(integers).flatten()[0] ^= 1 << bit
+
+
+def transposed(tensors: Tensors, form: str) -> None:
+    tensors[ATTENTION] = tensors[ATTENTION].T.contiguous()
+
+
+def truncated_exponent(tensors: Tensors, form: str) -> None:
+    """Lose the lowest exponent bit, as a cast through a narrower type may."""
+    for name, tensor in tensors.items():
+        if tensor.ndim > 1 and tensor.dtype == torch.bfloat16:
+            bits = tensor.contiguous().view(torch.int16)
+            tensors[name] = (bits & ~(1 << 7)).view(torch.bfloat16)
+
+
+def missing(tensors: Tensors, form: str) -> None:
+    del tensors[ATTENTION]
+
+
+def not_a_number(tensors: Tensors, form: str) -> None:
+    name = next(name for name, tensor in tensors.items() if tensor.dtype == torch.bfloat16)
+    tensors[name].flatten()[1] = math.nan
+
+
+def stale_tokenizer(folder: Path, form: str) -> None:
+    path = folder / "tokenizer.json"
+    words = json.loads(path.read_text())
+    merges = words["model"]["merges"]
+    words["model"]["merges"] = merges[: len(merges) // 2]
+    path.write_text(json.dumps(words))
+
+
+def wrong_template(folder: Path, form: str) -> None:
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text().replace("<|user|>", "<|user|> "))
+
+
+def wrong_config(folder: Path, form: str) -> None:
+    """Turn the positions otherwise: the weights are right, and what is computed is not."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_parameters"]["rope_theta"] = 10.0
+    path.write_text(json.dumps(config))
+
+
+FAULTS: Mapping[str, Callable[[Path, str], None]] = {
+    "flipped scale": in_tensors(flipped_scale),
+    "transposed matrix": in_tensors(transposed),
+    "truncated exponent": in_tensors(truncated_exponent),
+    "missing tensor": in_tensors(missing),
+    "no number": in_tensors(not_a_number),
+    "stale tokenizer": stale_tokenizer,
+    "wrong template": wrong_template,
+    "wrong config": wrong_config,
+}
