@@ -38,29 +38,6 @@ class Revisions:
         """Return the endpoint as it stands."""
         return self._store.endpoint(name)
 
-    def present(self, name: str) -> EndpointLife:
-        """Return the endpoint; revisions whose replicas went with their cluster are retired.
-
-        One that rests when nobody asks has none by that, and one that starts has none yet.
-        """
-        _until_nobody_else(partial(self._retire_gone, name))
-        return self.life(name)
-
-    def _retire_gone(self, name: str) -> None:
-        life = self.life(name)
-        live = self._replicas.live()
-        there = [
-            revision
-            for revision in life.live
-            if (one := revision.deployment) is None
-            or not self.here(one)
-            or one.application in live
-            or one.endpoint.idle is not None
-        ]
-        ready = any(revision.state is RevisionState.READY for revision in life.live)
-        if ready and not there:
-            _end(self._store, life, "its cluster is gone", self._clock.now())
-
     def commit(self, life: EndpointLife, *events: EndpointEvent) -> None:
         """Commit what happens to the endpoint after `life`, or after what others did meanwhile.
 

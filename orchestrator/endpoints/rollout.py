@@ -146,7 +146,7 @@ class Rollouts:
 
     def _added(self, rollout: Progress) -> Deployment:
         """Add a revision, unless the store has it from a try whose answer was lost."""
-        life = self._revisions.present(rollout.name)
+        life = self._revisions.life(rollout.name)
         for revision in life.live:
             deployment = revision.deployment
             starts = revision.state is RevisionState.STARTING

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -173,15 +172,3 @@ def test_a_reconciler_never_changes_or_removes_what_is_not_of_its_cluster(
         if cluster != "a":
             assert store.replicas()[f"e{number}", 1] == noted[f"e{number}", 1]
             assert (f"e{number}.r1" in clusters["a"].there) == there
-
-
-@pytest.mark.parametrize("cluster", ["", "elsewhere"])
-def test_only_revisions_of_this_cluster_are_retired_when_they_are_gone(cluster: str) -> None:
-    store, clock, here = MemoryEndpoints(), FakeClock(10.0), replicas_on("here")
-    serve(store, replace(deployment("chat"), cluster=cluster), None)
-    rollouts = Rollouts(here, store, FakeTraffic(), clock)
-    asked = deployment("chat", run="run-2")
-    rollouts.start(asked)
-    rollouts.poll(asked.key)
-    retired = store.endpoint("chat").revisions[1].state == "retired"
-    assert retired == (cluster == "")

@@ -319,11 +319,14 @@ def test_who_takes_over_from_the_dead_gets_all_traffic_at_once(bench: Bench) -> 
     ]
 
 
-def test_revisions_that_went_with_their_cluster_are_retired(bench: Bench) -> None:
+def test_a_revision_that_went_with_its_cluster_leads_until_another_serves(bench: Bench) -> None:
     bench.replicas.there.clear()
-    assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
-    assert (bench.shares, bench.states) == ({2: 100}, {"r1": "retired", "r2": "ready"})
-    assert bench.store.endpoint("chat").revisions[1].reason == "its cluster is gone"
+    bench.store.note_replicas("chat", 1, ())
+    failure(bench.go(bench.asked("broken", 2)))
+    assert (bench.shares, bench.states) == ({1: 100}, {"r1": "ready", "r2": "retired"})
+    assert isinstance(bench.go(bench.asked("b", 3))[-1], Succeeded)
+    assert bench.shares == {3: 100}
+    assert bench.store.endpoint("chat").revisions[1].reason == "replaced by r3"
 
 
 def test_an_endpoint_that_ended_has_no_revision_left(bench: Bench) -> None:

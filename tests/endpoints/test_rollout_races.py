@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.endpoints import (
@@ -275,6 +275,7 @@ def test_two_who_launch_an_endpoint_for_the_first_time_both_deploy_one() -> None
 # --- answers of the store that are lost -------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(lost=st.sets(st.integers(1, 9), max_size=4), doubt=st.booleans())
 def test_answers_of_the_store_that_are_lost_change_nothing(lost: set[int], doubt: bool) -> None:  # noqa: FBT001 - an example's value
     bench = Bench()
