@@ -64,6 +64,7 @@ class EngineProcess:
             errors="replace",
         )
         self.pid = self._process.pid
+        _serve_before_others(self.pid)
         self._guard = orphans.guard(self.pid)
         self._reader = threading.Thread(target=self._read, name="engine-output", daemon=True)
         self._reader.start()
@@ -114,6 +115,16 @@ class EngineProcess:
                 with suppress(OSError, ValueError):  # a full disk: the engine must not stand still
                     sys.stdout.write(budget.passes(line, time.monotonic()))
                     sys.stdout.flush()
+
+
+def _serve_before_others(group: int) -> None:
+    """Give a process group the priority of the node, where that is allowed.
+
+    Ray starts its workers with a niceness of 15: what else runs on the host, the gateway among it,
+    would go before the answers.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, group, os.getpriority(os.PRIO_PROCESS, os.getppid()))
 
 
 def telling(lines: Sequence[str]) -> str:

@@ -335,7 +335,8 @@ def test_new_weights_are_proven_by_what_was_recorded_of_them(
 
 
 CALLER = """
-import sys, threading
+import os, sys, threading
+os.nice(int(os.environ.get("NICE", 0)))
 from orchestrator.adapters.rayserve.engine_process import EngineProcess
 process = EngineProcess([sys.executable, *sys.argv[1:]], {"FAKE_KEY": "k"})
 print("server", process.pid, flush=True)
@@ -353,6 +354,20 @@ def test_an_engine_ends_with_a_killed_supervisor(model: Path) -> None:
     os.kill(caller.pid, signal.SIGKILL)
     caller.wait(SECONDS)
     assert wait(lambda: all(map(ended, pids)), SECONDS)
+    caller.stdout.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority")
+def test_an_engine_has_the_priority_of_its_node_not_that_of_a_worker(model: Path) -> None:
+    command = [sys.executable, "-c", CALLER, str(SERVER), "0", str(model), "n", "well"]
+    environment = {**os.environ, "NICE": "15"}  # noqa: TID251 - handed on
+    caller = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert caller.stdout is not None
+    words = [caller.stdout.readline().split(), caller.stdout.readline().split()]
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert {os.getpriority(os.PRIO_PROCESS, int(number)) for _, number in words} == {mine}
+    caller.kill()
+    caller.wait(SECONDS)
     caller.stdout.close()
 
 
