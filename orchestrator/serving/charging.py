@@ -10,8 +10,8 @@ from orchestrator.serving.metrics import Tally
 
 BYTES_A_TOKEN = 4
 # Paths of models that make tokens, and of those that only read them; others cost what they tell.
-_MAKING = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages"})
-_READING = frozenset(
+MAKING = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages"})
+READING = frozenset(
     f"{root}/{name}"
     for root in ("", "/v1", "/v2")
     for name in ("embeddings", "rerank", "score", "classify", "pooling")
@@ -39,9 +39,9 @@ def estimate(path: str, body: bytes, choices: int, max_tokens: int | None) -> Es
     """
     path = path.partition("?")[0]
     prompt = max(1, len(body) // BYTES_A_TOKEN)
-    if path in _MAKING:
+    if path in MAKING:
         return Estimate(prompt, choices * (_UNSAID if max_tokens is None else max_tokens))
-    return Estimate(prompt if path in _READING else 0)
+    return Estimate(prompt if path in READING else 0)
 
 
 def used(tally: Tally, reserved: Estimate) -> Estimate:

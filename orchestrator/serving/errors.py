@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from orchestrator.serving.encoding import encode
 
+_LONGEST = 600  # characters of what is said
 CLIENT_LEFT = 499  # as nginx has it: nobody was there to be answered
 
 
@@ -25,9 +26,9 @@ class ApiError(Exception):
         retry_after: int | None = None,
         allow: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(_short(message))
         self.status = status
-        self.param = param
+        self.param = None if param is None else _short(param)
         self.code = code
         self.retry_after = retry_after
         self.allow = allow
@@ -77,6 +78,11 @@ def unknown_model(name: str, there: str) -> ApiError:
     """Return the error of a model that is not here; `there` says which are."""
     message = f"no model {name!r} here; there is {there}"
     return ApiError(404, message, param="model", code="model_not_found")
+
+
+def _short(text: str) -> str:
+    """Return a text without its middle, where it is long: a client may have written it."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def _kind(status: int) -> str:

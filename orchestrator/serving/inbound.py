@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from orchestrator.serving.asgi import ANSWER_SECONDS, Scope, header
+from orchestrator.serving.charging import MAKING, READING
 from orchestrator.serving.depth import check_depth
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import ApiError
@@ -26,13 +27,18 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9_:@~-][A-Za-z0-9_:@~.-]*)+")  # and so no `..
 ROOT_PATHS = frozenset(
     {"/tokenize", "/detokenize", "/score", "/rerank", "/v2/rerank", "/classify", "/pooling"}
 )
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+# What is JSON, whatever its sender calls it: in a form its limits would not be seen.
+_NO_FORM = MAKING | READING | {"/v1/predict", "/tokenize", "/detokenize"}
+# Fields that are read here, under these names alone: some servers read them in other letters too.
+_READ = frozenset({"model", "n", "prompt", "stream", "stream_options", "priority", *_LIMITS})
 _ADMINISTRATION = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 _HANDED_ON = frozenset({"accept", "content-type", "traceparent", "tracestate", "user-agent"})
 _FAMILIES = ("openai-", "anthropic-")
 _USAGE_ASKED = frozenset({"/v1/completions", "/v1/chat/completions"})
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _MODEL = re.compile(rb'\bname="?model"?\s*(?:;|\r\n|$)', re.IGNORECASE)
 _ANYBODY = Share()
+_LONG_NAME = 64
 _USAGE = b'"stream_options":{"include_usage":true},'
 
 
@@ -115,7 +121,7 @@ def inbound(scope: Scope, path: str, endpoint: str, body: bytes, limits: Limits)
     query = scope.get("query_string", b"").decode("latin-1")
     whole_path = f"{path}?{query}" if query else path
     method, headers = scope["method"], _handed_on(scope)
-    if kind.startswith(b"multipart/form-data"):
+    if kind.startswith(b"multipart/form-data") and path not in _NO_FORM:
         model = _form_model(kind_of(scope), body) or endpoint
         return InboundRequest(
             endpoint=model, path=whole_path, body=body, method=method, headers=headers
@@ -126,6 +132,7 @@ def inbound(scope: Scope, path: str, endpoint: str, body: bytes, limits: Limits)
         )
     check_depth(body, limits.depth)
     fields = _object(body)
+    _check_names(fields)
     streams = fields.get("stream") is True
     choices = _choices(fields)
     max_tokens, priority = _max_tokens(fields, limits), fields.get("priority")
@@ -181,6 +188,14 @@ def _object(body: bytes) -> dict[str, Any]:
         what = f"the body is not valid JSON: {error}"
         raise ApiError(400, what, code="invalid_json") from error
     return fields if isinstance(fields, dict) else {}
+
+
+def _check_names(fields: Mapping[str, Any]) -> None:
+    """Refuse a field that another server may take for one that is read here."""
+    for name in fields:
+        if name not in _READ and len(name) < _LONG_NAME and name.casefold() in _READ:
+            what = f"unknown field {name!r}; write {name.casefold()!r}"
+            raise ApiError(400, what, param=name, code="unsupported_parameter")
 
 
 def _absent(options: object) -> bool:

@@ -19,7 +19,7 @@ from orchestrator.core.keys import ApiKey
 from orchestrator.serving.access_log import RequestRecord
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.routes import EndpointRoute, Far
-from tests.serving.http_server import Board, gateway_of, revision
+from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import HEAD, JSON, Scripted, chunk, scripted, sends, waits
 
 TOKEN = b'data: {"choices":[{"index":0,"text":"a","finish_reason":null}]}\n\n'
@@ -353,3 +353,42 @@ def test_what_tells_all_of_its_tokens_alone_is_charged_those(path: str) -> None:
             body = {"model": "echo", "query": "q", "documents": ["x"]}
             assert httpx.post(f"{url}{path}", json=body).json() == RANKED
     assert [record.prompt_tokens for record in records] == [9]
+
+
+def test_what_is_json_is_read_as_such_whatever_its_sender_calls_it() -> None:
+    body = {"model": "echo", "prompt": "a", "n": 1000}
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    with gateway_before(json_answer(b"{}")) as (url, server):
+        for path in ("/v1/completions", "/echo/v1/completions"):
+            answer = httpx.post(f"{url}{path}", content=json.dumps(body), headers=form)
+            assert answer.json()["error"]["param"] == "n"
+        asked = httpx.post(
+            f"{url}/echo/v1/predict", content=json.dumps({"model": "echo"}), headers=form
+        )
+        assert asked.status_code == 200
+    assert b"content-type: application/json" in server.asked[0].lower()
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("name", ["MODEL", "N", "Max_Tokens", "\u017ftream", "max_to\u212aens"])
+def test_a_field_that_some_servers_read_in_other_letters_is_refused(name: str) -> None:
+    with gateway_before(json_answer(b"{}")) as (url, server):
+        body = {"model": "echo", "prompt": "a", name: 1000}
+        answer = httpx.post(f"{url}/v1/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"model": "Z" * 10**6}, {"logit_bias": {"Z" * 10**6: 1}}, {"Z" * 10**6: 1}],
+    ids=["model", "token", "field"],
+)
+def test_an_error_does_not_repeat_all_that_a_client_wrote(more: dict[str, object]) -> None:
+    with echoing(echo_engine()) as urls:
+        board = Board(EndpointRoute(name="echo", revisions=(revision("r1", *urls),)))
+        with gateway_of(board) as url:
+            body = {"model": "echo", "prompt": "a", **more}
+            answer = httpx.post(f"{url}/v1/completions", json=body)
+    assert 400 <= answer.status_code < 500
+    assert len(answer.content) < 2000
