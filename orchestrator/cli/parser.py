@@ -8,6 +8,8 @@ from typing import cast
 
 import orchestrator
 from orchestrator.cli import arguments, flags
+from orchestrator.cli.arguments import shown
+from orchestrator.core.text import storable
 
 EPILOG = """\
 Overrides are Hydra's: `pipeline=r2`, `fleet=local`, `roles.train=ascend`, `seed=7`.
@@ -28,6 +30,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         not hasattr(args, "overrides") or any(word.startswith("-") for word in rest if word != "-")
     ):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    for name, value in vars(args).items():  # of paths and overrides others see to that
+        if isinstance(value, str) and not storable(value):
+            parser.error(f"argument {name}: {shown(value)} is no text in UTF-8")
     if rest:  # argparse takes positionals in one piece; these come after a flag
         args.overrides = [*args.overrides, *rest]
     return args

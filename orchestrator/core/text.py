@@ -20,6 +20,11 @@ def valid(text: str) -> str:
     return str.encode(text, "utf-8", "backslashreplace").decode().replace(_NUL, r"\x00")
 
 
+def storable(text: str) -> bool:
+    """Return whether `text` can be kept as UTF-8: it has no lone surrogate."""
+    return text.isascii() or valid(text.replace(_NUL, "")) == text.replace(_NUL, "")
+
+
 def visible(text: str) -> str:
     r"""Return `text` as a terminal shows it and does not obey it: `\x1b[31m` is written out.
 

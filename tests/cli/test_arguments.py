@@ -72,3 +72,18 @@ def test_every_number_has_bounds() -> None:
         if action.type in {int, float}
     ]
     assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("status",), ("logs",), ("resume",), ("cancel",), ("rollback",), ("undeploy",)),
+        *(("promote",), ("models",), ("switch",), ("deploy",), ("launch", "--continue")),
+    ],
+)
+def test_a_name_that_is_no_text_is_refused_before_anything_is_asked_for_it(
+    within: Command, words: tuple[str, ...]
+) -> None:
+    done = within(*words, "r\udcff")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith(r"'r\udcff' is no text in UTF-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.text import shortened, valid, visible
+from orchestrator.core.text import shortened, storable, valid, visible
 
 ANY = st.text(st.characters(exclude_categories=()))
 
@@ -48,3 +48,13 @@ def test_what_is_visible_moves_no_cursor_and_can_be_written(text: str) -> None:
 
 def test_what_is_visible_keeps_lines_and_signs_of_all_languages() -> None:
     assert visible("é ✓ 語\n\tline 2") == "é ✓ 語\n\tline 2"
+
+
+@given(ANY)
+def test_what_is_storable_is_what_can_be_encoded(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        assert not storable(text)
+    else:
+        assert storable(text)

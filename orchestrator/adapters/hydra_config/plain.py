@@ -9,6 +9,7 @@ from orchestrator.adapters.hydra_config import interpolations, messages
 from orchestrator.adapters.hydra_config.yaml_limits import allowed
 from orchestrator.core.errors import Problem
 from orchestrator.core.spec import Json
+from orchestrator.core.text import storable, valid
 
 
 def to_plain(config: DictConfig) -> tuple[dict[str, Json], list[Problem]]:
@@ -75,6 +76,11 @@ class _Reading:
             value = node[key]
         except OmegaConfBaseException as error:
             self.problems.append(Problem(where, messages.first_line(error), "mend the ${...}"))
+            return
+        texts = [text for text in (key, value) if isinstance(text, str)]
+        if not all(map(storable, texts)):
+            what = "has half of a pair of surrogates, which is no text in UTF-8"
+            self.problems.append(Problem(valid(where), what, "write the whole sign"))
             return
         found[str(key)] = self._value(value, path, referred=referred or refers)
 

@@ -32,6 +32,10 @@ ONE_LINE_EACH = [
     ("fleet=" + "a" * 5000, "fleet: 'aaaaa"),
     ("fallbacks.train=nvidia", "fallbacks.train: 'nvidia' is not a list"),
     ("tags.a=${oc.env:NOT_SET_AT_ALL}", "tags.a: KeyError raised while resolving interpolation"),
+    (
+        "tags.a='\udcff'",
+        "tags.a: has half of a pair of surrogates, which is no text in UTF-8; write",
+    ),
     ("seed=null", "seed: None is not a whole number"),
     ("seed=???", "seed: is missing; set seed=VALUE"),
     ("seed=${nope}", "seed: Interpolation key 'nope' not found; mend the ${...}"),
