@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 VLLM ?= .venv-vllm
+LITELLM := .venv-litellm
 # Two things at once: the tests that start services beside the others, then the checks.
 ifneq ($(filter test check,$(MAKECMDGOALS)),)
 MAKEFLAGS += --jobs=2 --output-sync=target
@@ -58,7 +59,13 @@ $(VENV)/.bench: $(VENV)/.dev requirements-bench.lock
 	$(PIP) --no-deps -r requirements-bench.lock
 	@touch $@
 
-bench: $(VENV)/.bench ## run the benchmarks, print them as a table
+# LiteLLM pins other versions of what we use: an environment of its own, for the comparison alone.
+$(LITELLM)/.installed: requirements-litellm.lock
+	$(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+bench: $(VENV)/.bench $(LITELLM)/.installed ## run the benchmarks, print them as a table
 	$(BIN)/python -m tests.benchmarks
 
 chaos: $(VENV)/.dev ## kill, stop and corrupt everything, and see that runs end as if nothing were
@@ -83,4 +90,4 @@ lock: $(VENV)/.installed ## write the lock files anew
 	$(BIN)/python .ci/lock.py
 
 clean: ## remove the virtual environments
-	rm -rf $(VENV) $(VLLM)
+	rm -rf $(VENV) $(VLLM) $(LITELLM)

@@ -1,8 +1,7 @@
-"""What one would write instead of the gateway: `python -m tests.benchmarks.plain_proxy URL`."""
+"""What one would write instead of the gateway: `... plain_proxy URL PORT`."""
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,8 +14,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 
-def main(url: str) -> None:
-    """Serve on a free port, and print the address."""
+def main(url: str, port: str) -> None:
+    """Serve until a signal ends the process."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -32,10 +31,7 @@ def main(url: str) -> None:
         return StreamingResponse(answer.content.iter_any(), answer.status, headers)
 
     app = Starlette(routes=[Route("/{path:path}", forward, methods=["POST"])], lifespan=lifespan)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-    config = uvicorn.Config(app, loop="uvloop", log_level="critical", access_log=False)
-    uvicorn.Server(config).run([listener])
+    uvicorn.run(app, port=int(port), loop="uvloop", log_level="critical", access_log=False)
 
 
 if __name__ == "__main__":

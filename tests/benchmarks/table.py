@@ -2,14 +2,14 @@
 
 A row compares what this product takes with what a bare yardstick takes, measured in the same
 process run. `ratio` is `ours / theirs`; `goal` says what it, or `ours` where there is no
-yardstick, must reach.
+yardstick, must reach. Where rounds were taken, `noise` is within what half of their ratios lie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter
 
 
@@ -23,11 +23,29 @@ class Row:
     unit: str = "s"
     ratio: float | None = None
     goal: str = ""
+    noise: float | None = None
 
 
 def compare(name: str, ours: float, theirs: float, *, unit: str = "s", goal: str = "") -> Row:
     """Return the row of `ours` against `theirs`."""
     return Row(name=name, ours=ours, theirs=theirs, unit=unit, ratio=ours / theirs, goal=goal)
+
+
+def in_rounds(
+    name: str, ours: Sequence[float], theirs: Sequence[float], *, unit: str = "s", goal: str = ""
+) -> Row:
+    """Return the row of the medians of rounds, which were taken in turns."""
+    ratios = sorted(own / other for own, other in zip(ours, theirs, strict=True))
+    low, ratio, high = quantiles(ratios, n=4)
+    return Row(
+        name=name,
+        ours=median(ours),
+        theirs=median(theirs),
+        unit=unit,
+        ratio=ratio,
+        goal=goal,
+        noise=(high - low) / 2,
+    )
 
 
 def seconds(act: Callable[[], object], times: int = 5) -> float:
@@ -50,7 +68,8 @@ def _once(act: Callable[[], object]) -> float:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    figures = (f"{row.ours:.4g}", _figure(row.theirs), row.unit, _figure(row.ratio))
+    noise = "" if row.noise is None else f" ±{row.noise:.2g}"
+    figures = (f"{row.ours:.4g}", _figure(row.theirs), row.unit, _figure(row.ratio) + noise)
     return (row.name, *figures, row.goal or "-")
 
 
