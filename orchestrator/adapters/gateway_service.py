@@ -28,6 +28,7 @@ CONNECT_SECONDS = 5.0
 FREE_SECONDS = 2.0
 TRIES = 3
 _LOOPBACK = "127.0.0.1"
+_LAST_PORT = 65_535
 _ALL = {"0.0.0.0": _LOOPBACK, "::": "::1"}  # noqa: S104 - where one that listens everywhere is asked from here
 _FAR = "192.0.2.1"  # an address of nobody's: the way to it is the way out
 
@@ -82,6 +83,10 @@ def problems(settings: GatewaySettings) -> Iterator[Problem]:
         if path and not Path(path).is_file():
             what = f"{shown(path)} is no file on this host"
             yield Problem(f"gateway.tls.{name}", what, "name a file in PEM")
+    last = (settings.metrics.port or 0) + settings.processes - 1
+    if last > _LAST_PORT:
+        what = f"{settings.processes} processes need the ports up to {last}"
+        yield Problem("gateway.metrics.port", what, f"there are {_LAST_PORT}: take a lower one")
 
 
 def find(home: Path) -> str | None:
@@ -144,11 +149,20 @@ def _processes(
     ours = (sys.executable, "-m", "orchestrator")
     url, cluster = str(info["url"]), str(info["cluster"])
     server = (*ours, "_gateway", dumped(settings), url, cluster)
+    names = ["server", *(f"server-{n + 1}" for n in range(1, settings.processes))]
     reconciler = (*ours, "_reconcile", cluster)
     ready = (_asked_at(settings.host), settings.port)
     return (
-        supervisor.Process(
-            name="server", argv=server, env=env, ready=ready, again=True, tries=TRIES
+        *(
+            supervisor.Process(
+                name=name,
+                argv=(*server, str(number)),
+                env=env,
+                ready=None if number else ready,  # they share the port
+                again=True,
+                tries=TRIES,
+            )
+            for number, name in enumerate(names)
         ),
         supervisor.Process(name="reconciler", argv=reconciler, env=env, again=True, tries=TRIES),
     )
@@ -193,11 +207,12 @@ def _check_free(settings: GatewaySettings) -> None:
     Raises:
         ServingError: One stays taken, or the host is none of this machine's.
     """
-    metrics = settings.metrics
-    wanted = {"gateway.port": (settings.host, settings.port)}
+    metrics, host = settings.metrics, settings.host
+    wanted = [("gateway.port", host, settings.port)]
     if metrics.port is not None:
-        wanted["gateway.metrics.port"] = (metrics.host, metrics.port)
-    for name, (host, port) in wanted.items():
+        ports = range(metrics.port, metrics.port + settings.processes)
+        wanted += [("gateway.metrics.port", metrics.host, port) for port in ports]
+    for name, host, port in wanted:
         if not _has(host):
             where = name.replace("port", "host")
             raise ServingError(f"{host!r} is no address of this machine; mend {where}")

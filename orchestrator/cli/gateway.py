@@ -1,4 +1,7 @@
-"""`orchestrator _gateway SETTINGS URL CLUSTER`: the service that answers clients."""
+"""`orchestrator _gateway SETTINGS URL CLUSTER [NUMBER]`: the service that answers clients.
+
+Of several processes that serve one port, NUMBER tells which one this is.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def run(args: argparse.Namespace) -> Exit:
     reporter = Reporter(
         wiring.gateway_store(at), _of(args.url, args.cluster), metrics.by_endpoint, clock
     )
-    named = f"{wiring.host()}:{settings.port}"
+    named = f"{wiring.host()}:{settings.port}{f'#{args.number}' if args.number else ''}"
     ledger = StoreLedger(wiring.usage_store(at), routes, clock, named).start()
     log = AccessLog(settings.access_log) if settings.access_log else None
     app = gateway(routes, clock, limits, metrics=metrics, ledger=ledger)
@@ -41,10 +44,11 @@ def run(args: argparse.Namespace) -> Exit:
         port=settings.port,
         certificate=settings.tls.certificate,
         key=settings.tls.key,
+        shared=settings.processes > 1,
         metrics=metrics_alone(metrics),
         metrics_at=None
         if settings.metrics.port is None
-        else (settings.metrics.host, settings.metrics.port),
+        else (settings.metrics.host, settings.metrics.port + args.number),
     )
     serve(for_browsers(edge, settings.cors.origins), listening, limits)
     ledger.close()

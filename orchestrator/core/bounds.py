@@ -28,6 +28,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "database.patience": (0, 86_400),
         "gateway.port": (1, 65_535),
         "gateway.metrics.port": (1, 65_535),
+        "gateway.processes": (1, 256),
         "gateway.limits.*": (MOMENT, MOST),
         "cluster.object_store_mb": (75, MOST),
         "cluster.patience": (1, MOST),

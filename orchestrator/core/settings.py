@@ -87,9 +87,10 @@ class GatewaySettings:
         host: Where it listens.
         port: The same; one for all endpoints.
         url: What clients are told; made of `host` and `port` where empty.
+        processes: How many serve that port together, each on a core of its own.
         tls: Its certificate.
         cors: Which browsers may ask it.
-        metrics: The listener for Prometheus.
+        metrics: The listener for Prometheus; each process has its own, at the next port.
         access_log: A file that gets a line for each request; `-` is the service's own log.
         limits: Those of its connections, requests and waiting that differ from the defaults.
     """
@@ -97,6 +98,7 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     port: int = 8000
     url: str = ""
+    processes: int = 1
     tls: TlsSettings = field(default_factory=TlsSettings)
     cors: CorsSettings = field(default_factory=CorsSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)

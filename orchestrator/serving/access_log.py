@@ -93,8 +93,8 @@ class AccessLog:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        with path.open("ab", buffering=0) as file:  # whole lines, whoever else writes here
+            file.write(text.encode())
 
     def _tell(self, error: Exception | None) -> None:
         trouble = "" if error is None else reason(error)

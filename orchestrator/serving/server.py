@@ -41,7 +41,9 @@ logger = logging.getLogger(__name__)
 class Listening:
     """Where and how a server listens; `certificate` and `key` are files in PEM.
 
-    `metrics` is what Prometheus asks at `metrics_at`, a host and port of its own.
+    `metrics` is what Prometheus asks at `metrics_at`, a host and port of its own. Where the port
+    is `shared`, other processes of the same user listen there too, and the system deals
+    connections out.
     """
 
     host: str
@@ -50,6 +52,7 @@ class Listening:
     key: str = ""
     metrics: Handler | None = None
     metrics_at: tuple[str, int] | None = None
+    shared: bool = False
 
 
 def serve(app: Handler, at: Listening, limits: Limits | None = None) -> None:
@@ -60,7 +63,9 @@ def serve(app: Handler, at: Listening, limits: Limits | None = None) -> None:
     """
     limits = within_files(limits or Limits(), raise_files())
     server = Server(app, limits, at)
-    listener = socket.create_server((at.host, at.port), family=_family(at.host), backlog=2048)
+    listener = socket.create_server(
+        (at.host, at.port), family=_family(at.host), backlog=2048, reuse_port=at.shared
+    )
     gc.collect()
     gc.freeze()  # what is there by now stays: the collector needn't look at it again
     server.run([listener])

@@ -59,6 +59,12 @@ def test_what_this_host_lacks_is_refused_before_anything_is_started(tmp_path: Pa
             "gateway.tls.key: 'k.pem' is no file on this host": GatewaySettings(
                 port=free(), tls=TlsSettings(certificate=__file__, key="k.pem")
             ),
+            "gateway.metrics.port: 3 processes need the ports up to 65536": GatewaySettings(
+                port=free(), processes=3, metrics=MetricsSettings(port=65_534)
+            ),
+            f"port {port} of 127.0.0.1 is in use; set gateway.metrics.port": GatewaySettings(
+                port=free(), processes=2, metrics=MetricsSettings(port=port - 1)
+            ),
         }
         for said, settings in cases.items():
             with pytest.raises(ServingError, match=said):
