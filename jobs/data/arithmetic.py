@@ -21,7 +21,7 @@ from jobs.data.dataset import (
 )
 from jobs.data.reasoning import gym
 from jobs.data.splits import SPLITS, TEST, TRAIN, split_of
-from jobs.data.tokenizer import encode_answers, encode_prompts, load_tokenizer, train_tokenizer
+from jobs.data.tokenizer import encode_chats, load_tokenizer, pad_of, train_tokenizer
 from orchestrator.job import JobContext, Metrics
 
 Entry = dict[str, Any]
@@ -75,7 +75,7 @@ def prepare(  # noqa: PLR0913 - the parameters of a job are its configuration
         ctx.progress(done, len(splits))
     facts = Facts(
         kind="tasks",
-        pad=tokenizer.pad_token_id,
+        pad=pad_of(tokenizer),
         task=task,
         chance=chance_of(splits[TRAIN], splits[TEST]),
         rows={name: len(items) for name, items in splits.items()},
@@ -128,6 +128,11 @@ def _tokenizer(ctx: JobContext, train: Sequence[Entry], vocab_size: int) -> Any:
 
 
 def _rows(tokenizer: Any, entries: Sequence[Entry]) -> Rows:  # noqa: ANN401 - foreign type
-    prompts = encode_prompts(tokenizer, [entry["question"] for entry in entries])
-    answers = encode_answers(tokenizer, [entry["answer"] for entry in entries])
-    return rows_of(list(zip(prompts, answers, strict=True)), pad=tokenizer.pad_token_id)
+    chats = [
+        [
+            {"role": "user", "content": entry["question"]},
+            {"role": "assistant", "content": entry["answer"]},
+        ]
+        for entry in entries
+    ]
+    return rows_of(encode_chats(tokenizer, chats), pad=pad_of(tokenizer))

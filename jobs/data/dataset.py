@@ -54,15 +54,15 @@ class Rows:
         return int(self.tokens.shape[0])
 
 
-def rows_of(examples: Sequence[tuple[list[int], list[int]]], *, pad: int) -> Rows:
-    """Lay out (prompt, answer) pairs of tokens, one a row; only the answer is to be learnt."""
-    width = max((len(prompt) + len(answer) for prompt, answer in examples), default=1)
+def rows_of(examples: Sequence[tuple[list[int], list[bool]]], *, pad: int) -> Rows:
+    """Lay out tokens, one example a row, each with whether it is to be learnt."""
+    width = max((len(tokens) for tokens, _ in examples), default=1)
     tokens = torch.full((len(examples), width), pad, dtype=torch.int32)
     labels = torch.full((len(examples), width), IGNORE, dtype=torch.int32)
-    for row, (prompt, answer) in enumerate(examples):
-        start, end = len(prompt), len(prompt) + len(answer)
-        tokens[row, :end] = torch.tensor(prompt + answer, dtype=torch.int32)
-        labels[row, start:end] = torch.tensor(answer, dtype=torch.int32)
+    for row, (ids, learnt) in enumerate(examples):
+        tokens[row, : len(ids)] = torch.tensor(ids, dtype=torch.int32)
+        chosen = torch.tensor(learnt, dtype=torch.bool)
+        labels[row, : len(ids)][chosen] = tokens[row, : len(ids)][chosen]
     return Rows(tokens, labels)
 
 

@@ -6,12 +6,18 @@ their own: a model that is to add numbers must see them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+Chat: TypeAlias = Sequence[Mapping[str, str]]  # messages: `role` and `content`
+Encoded: TypeAlias = tuple[list[int], list[bool]]  # tokens, and whether each is to be learnt
+
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 
@@ -74,9 +80,64 @@ def encode_prompts(tokenizer: Any, questions: Sequence[str]) -> list[list[int]]:
     return _encode(tokenizer, texts)
 
 
-def encode_answers(tokenizer: Any, answers: Sequence[str]) -> list[list[int]]:  # noqa: ANN401 - foreign type
-    """Return the tokens of answers, each with the end token."""
-    return [[*ids, tokenizer.eos_token_id] for ids in _encode(tokenizer, answers)]
+def encode_chats(tokenizer: Any, chats: Sequence[Chat]) -> list[Encoded]:  # noqa: ANN401 - foreign type
+    """Return the tokens of chats in the tokenizer's chat template, and which are to be learnt.
+
+    Those are the answers of the assistant, each with what the template ends it by; what the
+    template begins it by is part of the prompt. A template may mark them (`{% generation %}`); of
+    others, they are what each message of the assistant adds.
+
+    Raises:
+        ValueError: The template has no marks, and an answer looks otherwise once others follow.
+    """
+    if _MARKS.search(tokenizer.chat_template or ""):
+        return [_by_marks(tokenizer, chat) for chat in chats]
+    return [_by_additions(tokenizer, chat) for chat in chats]
+
+
+def pad_of(tokenizer: Any) -> int:  # noqa: ANN401 - foreign type
+    """Return the token that fills rows up: nothing is learnt of it, so any will do."""
+    known = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id, 0)
+    return next(one for one in known if one is not None)
+
+
+def _alike(one: str, other: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _by_marks(tokenizer: Any, chat: Chat) -> Encoded:  # noqa: ANN401 - foreign type
+    found = tokenizer.apply_chat_template(
+        list(chat), return_dict=True, return_assistant_tokens_mask=True
+    )
+    return found["input_ids"], [bool(one) for one in found["assistant_masks"]]
+
+
+def _by_additions(tokenizer: Any, chat: Chat) -> Encoded:  # noqa: ANN401 - foreign type
+    def text_of(messages: Chat, **asked: bool) -> str:
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **asked)
+        return text
+
+    whole = text_of(chat)
+    spans: list[tuple[int, int]] = []
+    for number, message in enumerate(chat):
+        if message["role"] != "assistant":
+            continue
+        before = text_of(chat[:number], add_generation_prompt=True)
+        after = text_of(chat[: number + 1])
+        start = _alike(before, after)  # not all that prompts for an answer need be before one
+        said = message["content"].strip()
+        if not (whole.startswith(after) and said in after[start:]):
+            raise ValueError(
+                f"the chat template renders message {number!r} of a chat otherwise once others "
+                f"follow, or changes it: mark the answers in the template by {{% generation %}}"
+            )
+        spans.append((start, len(after)))
+    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    places = encoded["offset_mapping"]
+    learnt = [any(a < end and b > start for start, end in spans) for a, b in places]
+    return encoded["input_ids"], learnt
 
 
 def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:  # noqa: ANN401 - foreign type

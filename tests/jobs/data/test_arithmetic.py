@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,11 @@ from jobs.data.dataset import (
 from jobs.data.reasoning import scorer
 from jobs.data.splits import SPLITS
 from jobs.data.tokenizer import load_tokenizer
+from jobs.evaluation import evaluate
+from jobs.parity.reference import measure
+from jobs.pretraining import pretrain
 from tests.jobs.local_context import LocalContext
+from tests.jobs.recipes import SHORT
 
 
 def test_no_content_is_in_two_splits_in_any_wording_or_order(sums: Path) -> None:
@@ -80,3 +86,26 @@ def test_another_task_is_one_parameter(tmp_path: Path) -> None:
 def test_too_few_draws_for_the_splits_are_refused_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="raise `draws`"):
         prepare(LocalContext(folder=tmp_path), draws=3)
+
+
+def test_a_tokenizer_without_a_pad_token_goes_the_whole_way(
+    tmp_path: Path, undisturbed: LocalContext
+) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(undisturbed.output, given)
+    tokenizer = load_tokenizer(given)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(given)
+    assert load_tokenizer(given).pad_token_id is None
+    data = LocalContext(folder=tmp_path / "data", inputs={"model": given})
+    prepare(data, draws=600, validation=0.1, test=0.1)
+    inputs = {"data": data.output, "model": given}
+    trained = LocalContext(folder=tmp_path / "trained", inputs=inputs)
+    pretrain(trained, **{**SHORT, "steps": 2, "checkpoint_every": 1})
+    for job in (pretrain, evaluate, measure):
+        ctx = LocalContext(
+            folder=tmp_path / job.__name__, inputs={**inputs, "model": trained.output}
+        )
+        few: dict[str, Any] = {**SHORT, "steps": 1} if job is pretrain else {"max_tokens": 2}
+        job(ctx, **few)
+        assert any(ctx.output.iterdir())

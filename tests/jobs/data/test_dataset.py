@@ -16,7 +16,9 @@ from jobs.data.dataset import (
 
 
 def test_only_the_answer_is_learnt() -> None:
-    rows = rows_of([([5, 6], [7]), ([5], [8, 9, 3])], pad=0)
+    rows = rows_of(
+        [([5, 6, 7], [False, False, True]), ([5, 8, 9, 3], [False, *[True] * 3])], pad=0
+    )
 
     assert rows.tokens.tolist() == [[5, 6, 7, 0], [5, 8, 9, 3]]
     assert rows.labels.tolist() == [[IGNORE, IGNORE, 7, IGNORE], [IGNORE, 8, 9, 3]]
@@ -30,7 +32,7 @@ def test_a_stream_is_cut_into_rows_without_its_short_end() -> None:
 
 
 def test_a_split_is_read_as_it_was_written(tmp_path: Path) -> None:
-    rows = rows_of([([1], [2])], pad=0)
+    rows = rows_of([([1, 2], [False, True])], pad=0)
     odd = [{"text": "line\u2028separator\nand é"}]
     write_split(tmp_path, "test", rows, odd)
 
