@@ -16,7 +16,7 @@ from jobs.formats.choice import Choice, choose
 from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import KEY, record
-from jobs.formats.schemes import FORMATS, PLAIN
+from jobs.formats.schemes import FORMATS, PLAIN, SCHEMES
 from orchestrator.job import JobContext, Metrics
 
 
@@ -40,8 +40,8 @@ def export(
         return {}
     source = Folder(ctx.inputs["model"])
     config = AutoConfig.from_pretrained(source.path, local_files_only=True)
-    choice = choose(config, source.specs)
-    if format not in PLAIN and not choice.coded:
+    choice = choose(config, source.specs, SCHEMES.get(format))
+    if format not in PLAIN and not choice.quantized:
         raise ValueError(
             f"a {config.model_type} has no linear layer to quantise; export it in bf16"
         )
@@ -57,7 +57,7 @@ def export(
     _describe(config, format, choice, ctx.output)
     _accompany(source.path, config, max_tokens, ctx.output)
     counts = {name: prod(spec.shape) for name, spec in source.specs.items()}
-    coded = 0 if format in PLAIN else sum(counts[name] for name in choice.coded)
+    coded = 0 if format in PLAIN else sum(counts[name] for name in choice.quantized)
     total = sum(counts.values())
     ctx.log(
         f"{total:,} parameters in {format}, {coded:,} of them quantised: {written.size:,} bytes"
@@ -70,7 +70,7 @@ def _describe(config: Any, form: str, choice: Choice, folder: Path) -> None:  # 
     if hasattr(config, KEY):
         delattr(config, KEY)
     config.dtype = PLAIN.get(form, PLAIN["bf16"])
-    said = record(form, choice.whole)
+    said = record(form, choice.ignored)
     if said is not None:
         setattr(config, KEY, said)
     config.save_pretrained(folder)

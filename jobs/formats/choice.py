@@ -1,65 +1,184 @@
-"""Which weights of a model are quantised: those of its linear layers, experts included.
+"""Which weights of a model are quantized: those of its linear layers, experts included.
 
-Embeddings, the head, norms, biases and the gates that choose experts are not. The model itself
-says which of its modules are linear; it is made without memory for that.
+The modules in memory decide, and transformers' own map says which of them a tensor on disk goes
+to: the names there may be others (`attn.wq_a` of DeepSeek-V4), and experts that are one tensor in
+memory are one for each expert on disk. Whatever is not quantized is named for the readers:
+embeddings, heads, routers that choose experts, convolutions, experts in one tensor on disk too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    build_glob_alternation,
+    rename_source_key,
+)
 
 from jobs.formats.headers import Spec
+from jobs.formats.schemes import Scheme
 
-# transformers holds experts fused, and stores each one by itself.
-_EXPERT = re.compile(r"\.experts\.\d+\.\w+\.weight$")
-_GATES = ("gate", "router")
+# What weighs experts or heads; a small error there sends a token elsewhere.
+_ROUTERS = ("gate", "router", "weights_proj")
 _WEIGHT = ".weight"
 _PLANE = 2
+_NUMBER = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What becomes of the tensors of a model.
+    """What becomes of the tensors of a model, by their names on disk.
 
     Attributes:
-        coded: Names of the weights that are quantised.
-        whole: Names of the linear layers that are not.
-        wide: Parts of names that stay float32 whatever the format.
+        quantized: The weights that are quantized.
+        ignored: Names of the modules that hold any other weight of two or more dimensions, on disk
+            and in memory where those differ: what a reader must not take for quantized.
+        in_float32: The tensors that stay float32 whatever the format.
     """
 
-    coded: frozenset[str]
-    whole: tuple[str, ...]
-    wide: tuple[str, ...]
-
-    def is_wide(self, name: str) -> bool:
-        """Return whether a tensor stays float32."""
-        return any(part in name for part in self.wide)
+    quantized: frozenset[str]
+    ignored: tuple[str, ...]
+    in_float32: frozenset[str] = frozenset()
 
 
-def choose(config: Any, specs: Mapping[str, Spec]) -> Choice:  # noqa: ANN401 - a transformers config
-    """Return the choice for a model of this config, stored as `specs` say."""
+def choose(
+    config: Any,  # noqa: ANN401 - a transformers config
+    specs: Mapping[str, Spec],
+    scheme: Scheme | None = None,
+) -> Choice:
+    """Return the choice for a model of this config, stored as `specs` say.
+
+    Of `scheme`, what is made, readers take only some shapes.
+    """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    head = model.get_output_embeddings()
-    able = {name for name in linear if model.get_submodule(name) is not head and not _gate(name)}
-    coded = frozenset(
+        model = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.bfloat16)
+    held: Mapping[str, Tensor] = model.state_dict()
+    places = dict(zip(specs, _places(model, held, specs), strict=True))
+    linear = _linear(model)
+    quantized = {
         name
+        for name, place in places.items()
+        if place and _is_quantizable(specs[name].shape, place, held[place], linear)
+    }
+    quantized |= _alike(quantized, {name for name, place in places.items() if place is None})
+    quantized = _fitting(quantized, specs, places, scheme) if scheme else quantized
+    in_memory = {places[name] for name in quantized}
+    ignored = {
+        _module(name, quantized)
         for name, spec in specs.items()
-        if len(spec.shape) == _PLANE
-        and (name.removesuffix(_WEIGHT) in able or _EXPERT.search(name))
+        if len(spec.shape) >= _PLANE and name not in quantized
+    }
+    ignored |= {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and f"{name}{_WEIGHT}" not in in_memory
+    }
+    return Choice(
+        frozenset(quantized),
+        tuple(sorted(ignored, key=_natural)),
+        frozenset(_in_float32(model, held, places)),
     )
-    whole = (name for name in linear if f"{name}{_WEIGHT}" not in coded)
-    wide = tuple(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
-    return Choice(coded, tuple(sorted(whole)), tuple(sorted(wide)))
 
 
-def _gate(name: str) -> bool:
-    return name.rpartition(".")[2].endswith(_GATES)
+def _places(
+    model: Any,  # noqa: ANN401 - any causal language model of transformers
+    held: Mapping[str, Tensor],
+    names: Iterable[str],
+) -> Iterator[str | None]:
+    """Yield for each name on disk the tensor in memory that it becomes, or a part of.
+
+    `None` where the model has none, as of the layers of DeepSeek-V3 that predict further tokens.
+    """
+    transforms = get_model_conversion_mapping(model)
+    renamings = [one for one in transforms if isinstance(one, WeightRenaming)]
+    converters = [one for one in transforms if isinstance(one, WeightConverter)]
+    prefix = model.base_model_prefix
+    for name in names:
+        found, _ = rename_source_key(name, renamings, converters, prefix, held)
+        if found not in held and name in held:
+            found = name
+        if found not in held:
+            found, _ = rename_source_key(name, [], [], prefix, held)
+        yield found if found in held else None
+
+
+def _linear(model: Any) -> set[str]:  # noqa: ANN401 - as above
+    """Return the weights of the linear layers that are neither head nor router."""
+    head = model.get_output_embeddings()
+    return {
+        f"{name}{_WEIGHT}"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and not _is_router(name)
+    }
+
+
+def _is_router(name: str) -> bool:
+    return any(part.endswith(_ROUTERS) for part in name.split(".")[-2:])
+
+
+def _is_quantizable(shape: tuple[int, ...], place: str, weight: Tensor, linear: set[str]) -> bool:
+    """Return whether a tensor on disk is of a linear layer, or one of experts in one tensor."""
+    if len(shape) != _PLANE or shape[1] != weight.shape[-1]:
+        return False
+    return place in linear or weight.ndim == _PLANE + 1
+
+
+def _alike(quantized: Iterable[str], unknown: Iterable[str]) -> set[str]:
+    """Return those that the model does not know and that are quantized in its other layers."""
+    known = {_NUMBER.sub(".*.", name, count=1) for name in quantized}
+    return {name for name in unknown if _NUMBER.sub(".*.", name, count=1) in known}
+
+
+def _fitting(
+    quantized: set[str],
+    specs: Mapping[str, Spec],
+    places: Mapping[str, str | None],
+    scheme: Scheme,
+) -> set[str]:
+    """Return what readers take in this shape; of experts in one tensor all projections or none."""
+
+    def together(name: str) -> str:
+        place = places[name] or name
+        return name if place.endswith(_WEIGHT) else place.rpartition(".")[0]
+
+    out = {together(name) for name in quantized if not scheme.fits(specs[name].shape)}
+    return {name for name in quantized if together(name) not in out}
+
+
+def _module(name: str, quantized: set[str]) -> str:
+    """Return the module of a tensor, or the tensor itself where the module has quantized ones."""
+    module, _, own = name.rpartition(".")
+    if own == "weight" and module:
+        return module
+    beside = module and not any(one.startswith(f"{module}.") for one in quantized)
+    return module if beside else name
+
+
+def _in_float32(
+    model: Any,  # noqa: ANN401 - as above
+    held: Mapping[str, Tensor],
+    places: Mapping[str, str | None],
+) -> Iterator[str]:
+    """Yield what transformers keeps in float32, whatever type it loads a model in."""
+    strict = getattr(model, "_keep_in_fp32_modules_strict", None)
+    pattern = build_glob_alternation(sorted(strict))[0] if strict else None
+    for name, place in places.items():
+        if place is None:
+            continue
+        if held[place].dtype == torch.float32 or (pattern and pattern.search(place)):
+            yield name
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return the key by which layer 2 stands before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

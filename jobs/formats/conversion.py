@@ -75,7 +75,7 @@ class Conversion:
         """Yield type and shape of all that is written."""
         scheme = SCHEMES.get(self.form)
         for name, spec in self.source.specs.items():
-            if scheme is not None and name in self.choice.coded:
+            if scheme is not None and name in self.choice.quantized:
                 yield name, Spec(scheme.codes, spec.shape)
                 yield f"{name}{scheme.suffix}", Spec(scheme.scales, scheme.grid(spec.shape))
             else:
@@ -84,7 +84,11 @@ class Conversion:
     def _plain(self, name: str, spec: Spec) -> torch.dtype:
         if not (spec.dtype.is_floating_point or self.source.coded(name)):
             return spec.dtype
-        return torch.float32 if self.choice.is_wide(name) else PLAIN.get(self.form, torch.bfloat16)
+        return (
+            torch.float32
+            if name in self.choice.in_float32
+            else PLAIN.get(self.form, torch.bfloat16)
+        )
 
     def _step(self) -> int:
         """Return the rows that stay together, for what is read and for what is made."""
@@ -94,7 +98,7 @@ class Conversion:
     def _convert(self, sink: Sink, name: str, first: int, last: int) -> None:
         rows = self.source.rows(name, first, last)
         scheme = SCHEMES.get(self.form)
-        if scheme is None or name not in self.choice.coded:
+        if scheme is None or name not in self.choice.quantized:
             sink.write(name, first, rows.to(self._plain(name, self.source.specs[name])))
             return
         narrow = rows if rows.dtype.itemsize <= torch.float32.itemsize else rows.float()

@@ -13,7 +13,8 @@ A folder is told by this record alone, never by its name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,16 +37,16 @@ _LAYOUTS: Mapping[str, Mapping[str, object]] = {
 _BLOCKS = 2  # rows and columns
 
 
-def record(form: str, whole: Sequence[str]) -> dict[str, object] | None:
+def record(form: str, ignored: Sequence[str]) -> dict[str, object] | None:
     """Return what the config of a folder in `form` says; `None` where that is nothing.
 
     Args:
         form: Name of the format.
-        whole: Names of the linear layers whose weights are not quantised.
+        ignored: Names of the modules whose weights are not quantized, as in `choice.Choice`.
     """
     if form in ("fp8", "fp8_ue8m0"):
-        return _blocks(form, whole)
-    return _groups(form, whole) if form in _LAYOUTS else None
+        return _blocks(form, ignored)
+    return _groups(form, ignored) if form in _LAYOUTS else None
 
 
 def scheme_of(config: Mapping[str, Any]) -> Scheme | None:
@@ -82,7 +83,7 @@ def form_of(config: Mapping[str, Any]) -> str:
     return {"bfloat16": "bf16", "float32": "fp32"}.get(stored, stored)
 
 
-def _blocks(form: str, whole: Sequence[str]) -> dict[str, object]:
+def _blocks(form: str, ignored: Sequence[str]) -> dict[str, object]:
     made: dict[str, object] = {
         "activation_scheme": "dynamic",
         "fmt": "e4m3",
@@ -91,9 +92,8 @@ def _blocks(form: str, whole: Sequence[str]) -> dict[str, object]:
     }
     if form == "fp8_ue8m0":
         made["scale_fmt"] = "ue8m0"
-    # Readers leave the head alone by themselves, but not when they are told names.
-    if set(whole) - {"lm_head"}:
-        made["modules_to_not_convert"] = list(whole)
+    if ignored:
+        made["modules_to_not_convert"] = list(ignored)
     return made
 
 
@@ -108,7 +108,7 @@ def _of_blocks(said: Mapping[str, Any]) -> Scheme:
     return replace(SCHEMES[form], block=(sizes[0], sizes[1]))
 
 
-def _groups(form: str, whole: Sequence[str]) -> dict[str, object]:
+def _groups(form: str, ignored: Sequence[str]) -> dict[str, object]:
     weights: dict[str, object] = {**_LAYOUTS[form], "dynamic": False}
     activations: dict[str, object] = {**_LAYOUTS[form], "dynamic": True}
     if form == "int8":
@@ -126,9 +126,16 @@ def _groups(form: str, whole: Sequence[str]) -> dict[str, object]:
         "format": next(name for name, known in _COMPRESSED.items() if known == form),
         "quantization_status": "compressed",
         "config_groups": {"group_0": group},
-        "ignore": list(whole),
+        "ignore": [*ignored, *_experts(ignored)],
         "kv_cache_scheme": None,
     }
+
+
+def _experts(ignored: Sequence[str]) -> Iterator[str]:
+    """Yield patterns of experts in one tensor: vLLM asks for layers of each expert by name."""
+    for name in ignored:
+        if name.rpartition(".")[2] == "experts":
+            yield f"re:{re.escape(name)}\\..*"
 
 
 def _groups_of(said: Mapping[str, Any]) -> list[Any]:

@@ -46,6 +46,11 @@ class Scheme:
         )
         return rows, columns
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether readers take a weight of this shape: those of groups want whole ones."""
+        rows, columns = self.block
+        return rows != 1 or not columns or shape[1] % columns == 0
+
 
 # The largest code of a format; scales map the largest weight of a block on it.
 LARGEST: Mapping[torch.dtype, float] = MappingProxyType(

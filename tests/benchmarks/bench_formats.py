@@ -34,7 +34,7 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.core.artifact import FileEntry, Hashed
 source, target = map(Path, sys.argv[1:])
 folder = Folder(source)
-choice = Choice(frozenset(folder.specs), (), ())
+choice = Choice(frozenset(folder.specs), ())
 
 def held(what):
     status = Path("/proc/self/status").read_text()

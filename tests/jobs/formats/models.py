@@ -13,7 +13,7 @@ from jobs.formats.choice import choose
 from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import KEY, record
-from jobs.formats.schemes import PLAIN
+from jobs.formats.schemes import PLAIN, SCHEMES
 from jobs.formats.sink import SHARD
 
 LAYERS: dict[str, Any] = {
@@ -82,12 +82,12 @@ def convert(source: Path, target: Path, form: str, *, shard: int = SHARD) -> Pat
     target.mkdir(exist_ok=True)
     config = AutoConfig.from_pretrained(source)
     read = Folder(source)
-    choice = choose(config, read.specs)
+    choice = choose(config, read.specs, SCHEMES.get(form))
     Conversion(source=read, form=form, choice=choice, threads=2, shard=shard).run(target)
     if hasattr(config, KEY):
         delattr(config, KEY)
     config.dtype = PLAIN.get(form, torch.bfloat16)
-    said = record(form, choice.whole)
+    said = record(form, choice.ignored)
     if said is not None:
         setattr(config, KEY, said)
     config.save_pretrained(target)
