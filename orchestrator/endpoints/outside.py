@@ -43,16 +43,16 @@ class OutsideWatch:
         Raises:
             StoreError: The database does not answer.
         """
-        if not self._store.hold(LEASE, self._holder, SECONDS_OF_A_LEASE):
-            return
         servers = {
             (life.name, revision.number): revision.outside
             for life in self._store.endpoints().values()
             for revision in life.live
             if revision.outside is not None
         }
+        if not servers or not self._store.hold(LEASE, self._holder, SECONDS_OF_A_LEASE):
+            return
         self._failures = {place: n for place, n in self._failures.items() if place in servers}
-        noted = self._store.troubles() if servers else {}
+        noted = self._store.troubles()
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             for place, why in zip(servers, threads.map(self._why, servers.values()), strict=True):
                 self._weigh(place, why, noted.get(place, ""))

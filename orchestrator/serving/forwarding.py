@@ -42,6 +42,7 @@ _KEPT = frozenset({"content-type", "content-encoding", "retry-after"})
 _ASTRAY = frozenset({401, 403, 404, 405, 408})
 _UNKNOWN_ROUTE = frozenset({404, 405})  # but for a path that this gateway does not know either
 _FAILED = 500
+_ASKED_WRONGLY = frozenset({501, 505})  # of those from 500 on: what was asked is not there
 OWN_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/predict"})
 
 
@@ -219,10 +220,12 @@ class Forwarder:
                 parts.append(part)
                 size += len(part)
                 if size > self._limits.answer_bytes:
+                    tally.status = CLIENT_LEFT  # it was made, and nobody gets it
                     raise ApiError(502, "the model's answer is too long", code="answer_too_long")
                 held.add(len(part))
             answer, headers = b"".join(parts), _headers(exchange, revision)
-            if status >= _FAILED or _is_astray(status, request, revision, answer):
+            fails = status >= _FAILED and status not in _ASKED_WRONGLY
+            if fails or _is_astray(status, request, revision, answer):
                 raise _refusal(status, headers, answer)
             if is_aborted(answer):
                 raise _Failure("its engine gave the answer up", "failed")
@@ -307,7 +310,8 @@ def _is_astray(
     if status not in _ASTRAY or revision.outside:
         return False
     own = answer.startswith((b'{"error"', b'{"object":"error"', b'{"detail"'))
-    unknown = request.path.partition("?")[0] not in OWN_PATHS
+    # An engine server of another revision would not know the key; one may lack these paths.
+    unknown = revision.server or request.path.partition("?")[0] not in OWN_PATHS
     return not (own and unknown and status in _UNKNOWN_ROUTE)
 
 

@@ -7,11 +7,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 
 import httpx2 as httpx
 import openai
 import pytest
 
+from orchestrator.core.keys import ApiKey
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.routes import EndpointRoute
 from tests.serving.http_server import (
@@ -246,3 +248,49 @@ def test_a_method_that_a_path_has_not_is_no_fault_of_a_replica(method: str, path
         answer = httpx.request(method, f"{url}/echo{path}")
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
         assert errors_of(url) == {}
+
+
+def http(status: int, body: bytes) -> bytes:
+    return b"HTTP/1.1 %d No\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"),
+    [
+        ("/v1/embeddings", 501, b'{"error":{"message":"no embeddings","code":501}}'),
+        ("/v1/completions", 404, b'{"detail":"Not Found"}'),
+        ("/v1/chat/completions", 405, b'{"detail":"Method Not Allowed"}'),
+    ],
+)
+def test_what_an_engine_server_does_not_have_is_no_fault_of_its_replicas(
+    path: str, status: int, body: bytes
+) -> None:
+    with scripted(sends(http(status, body))) as one, scripted(sends(http(status, body))) as two:
+        both = replace(revision("r1", one.url, two.url), server=True)
+        with gateway_of(Board(EndpointRoute(name="echo", revisions=(both,))), SOON) as url:
+            for _ in range(3):
+                answer = httpx.post(f"{url}{path}", json=PROMPT)
+                assert (answer.status_code, answer.content) == (status, body)
+            assert errors_of(url) == {}
+        assert len(one.asked) + len(two.asked) == 3
+
+
+def test_an_engine_server_that_does_not_know_our_key_is_another_one() -> None:
+    with scripted(sends(http(401, b'{"error":"Unauthorized"}'))) as other:
+        found = replace(revision("r1", other.url), server=True)
+        with gateway_of(Board(EndpointRoute(name="echo", revisions=(found,))), SOON) as url:
+            assert httpx.post(f"{url}/v1/completions", json=PROMPT).status_code == 502
+            assert errors_of(url) == {"astray": 2}
+
+
+def test_an_answer_that_is_too_long_to_be_handed_on_is_charged_all_the_same() -> None:
+    mine = ApiKey(name="mine", digest=sha256(b"sk").hexdigest(), tokens=700)
+    with scripted(sends(http(200, b"{" + b" " * 5000))) as server:
+        board = Board(echo(server.url), keys={mine.digest: mine})
+        with gateway_of(board, Limits(answer_bytes=1000)) as url:
+            header = {"authorization": "Bearer sk"}
+            statuses = [
+                httpx.post(f"{url}/v1/completions", json=PROMPT, headers=header).status_code
+                for _ in range(2)
+            ]
+    assert statuses == [502, 429]
