@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from jobs.data.dataset import IGNORE, Rows, read_examples, read_facts, read_rows, write_lines
+from jobs.data.dataset import Rows, read_examples, read_facts, read_rows, write_lines
 from jobs.data.reasoning import scorer
 from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
 from jobs.generation import answer
 from jobs.training import model as models
 from jobs.training.gang import Gang
-from jobs.training.step import nll
+from jobs.training.step import mean_nll
 from orchestrator.job import JobContext, Metrics
 
 PREDICTIONS_NAME = "predictions.jsonl"
@@ -89,15 +89,9 @@ def _likelihood(
     model: nn.Module, rows: Rows, parts: Sequence[torch.Tensor], gang: Gang
 ) -> dict[str, float]:
     """Return loss and perplexity over the tokens to be learnt; nothing where there are none."""
-    sums = torch.zeros(2, device=gang.device)
-    with torch.no_grad():
-        for part in parts:
-            sums[0] += nll(model, rows, part, device=gang.device)
-            sums[1] += (rows.labels[part, 1:] != IGNORE).sum()
-    total, count = gang.sum(sums).tolist()
-    if not count:
+    loss = mean_nll(model, rows, parts, gang)
+    if loss is None:
         return {}
-    loss = total / count
     return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, _MOST_NATS))}
 
 

@@ -64,6 +64,17 @@ class Gang:
             dist.all_reduce(values)
         return values
 
+    def totals(self, *values: float) -> tuple[float, ...]:
+        """Return the sums of numbers over the gang; every worker must call it.
+
+        They are added up on the host, in float64: a count is exact up to 2**53.
+        """
+        if self.size == 1:
+            return values
+        told: list[tuple[float, ...]] = [()] * self.size
+        dist.all_gather_object(told, values)
+        return tuple(map(sum, zip(*told, strict=True)))
+
     def all(self, true: torch.Tensor) -> bool:
         """Whether `true` (bool, one element) is so in all workers; every worker must call it."""
         if self.size == 1:

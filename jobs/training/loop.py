@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from jobs.data.dataset import IGNORE, Rows
+from jobs.data.dataset import Rows
 from jobs.training import checkpoint
 from jobs.training.order import Order, mix
 from jobs.training.schedule import Schedule
-from jobs.training.step import Done, Stepper, nll
+from jobs.training.step import Done, Stepper, mean_nll
 from orchestrator.job import JobContext
 
-_VALIDATION_BATCH = 64
+_VALIDATION_BATCH = 64  # most rows at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,15 +179,13 @@ class Loop:
         Every worker takes its share.
         """
         gang = self.stepper.gang
-        sums = torch.zeros(2, dtype=torch.float32, device=gang.device)
+        fits = self.batch_size // (gang.size * self.stepper.accumulate)  # as training shows
+        most = max(1, min(fits, _VALIDATION_BATCH))
+        parts = gang.parts(torch.arange(len(self.validation)), most)
         self.model.eval()
-        with torch.no_grad():
-            for part in gang.parts(torch.arange(len(self.validation)), _VALIDATION_BATCH):
-                sums[0] += nll(self.model, self.validation, part, device=gang.device)
-                sums[1] += (self.validation.labels[part, 1:] != IGNORE).sum()
+        loss = mean_nll(self.model, self.validation, parts, gang)
         self.model.train()
-        total, count = gang.sum(sums).tolist()
-        return float(total / count) if count else None
+        return loss
 
     def _record(self, values: dict[str, float]) -> None:
         self.last.update(values)

@@ -9,6 +9,7 @@ come back as tensors and are read when they are logged.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -146,6 +147,22 @@ def summed_nll(logits: torch.Tensor, rows: Rows, part: torch.Tensor) -> torch.Te
     return cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
     )
+
+
+@torch.no_grad()
+def mean_nll(
+    model: nn.Module, rows: Rows, parts: Sequence[torch.Tensor], gang: Gang
+) -> float | None:
+    """Return the mean loss of the labels of some rows, `None` where they have none.
+
+    `parts` are those of this worker: it may have none, and every worker must call it.
+    """
+    total, count = 0.0, 0
+    for part in parts:
+        total += nll(model, rows, part, device=gang.device).item()
+        count += int((rows.labels[part, 1:] != IGNORE).sum())
+    total, learnt = gang.totals(total, count)
+    return total / learnt if learnt else None
 
 
 def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[Any]:

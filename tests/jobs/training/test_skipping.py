@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,18 @@ def test_evaluation_of_no_rows_has_no_loss(
 
     assert "eval/loss" not in told
     assert told["eval/examples"] == 0
+
+
+def test_validation_takes_no_more_rows_at_once_than_training_does(tmp_path: Path) -> None:
+    ctx = Context(tmp_path)
+    loop = trainer(ctx)
+    loop.stepper = replace(loop.stepper, accumulate=4)
+    seen: list[int] = []
+    loop.model.register_forward_pre_hook(
+        lambda _, __, named: seen.append(len(named["input_ids"])), with_kwargs=True
+    )
+    loop.validation_loss()
+    assert seen == [2] * 64
 
 
 def test_a_worker_without_a_row_to_validate_takes_part(tmp_path: Path, sums: Path) -> None:
