@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import Any, Self, TextIO, cast
 
 LONGEST_LINE = 10_000
 _STREAMS = ("stdout", "stderr")
@@ -67,6 +67,17 @@ class _Router:
             return self._original.write(text)
         lines.write(self._name, text)
         return len(text)
+
+    def close(self) -> None:
+        """Close it for others than jobs: it is the process', and another's too."""
+        if _lines_of(threading.get_ident()) is None:
+            self._original.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def isatty(self) -> bool:
         return _lines_of(threading.get_ident()) is None and self._original.isatty()
@@ -129,6 +140,6 @@ def _install() -> None:
 
 def _restore() -> None:
     for name, (original, router) in _originals.items():
-        if getattr(sys, name) is router:
+        if getattr(sys, name, router) is router:  # a job may have deleted it
             setattr(sys, name, original)
     _originals.clear()

@@ -131,3 +131,16 @@ def test_only_the_latest_progress_of_a_batch_is_told_and_the_outcome_last() -> N
     outbox.finish(Succeeded(None))
     assert outbox.drain() == [Progress(2, 3)]
     assert outbox.last() == [Succeeded(None)], "the same progress is not told twice"
+
+
+@pytest.mark.parametrize("how", ["sys.stdout.close()", "with sys.stdout: pass", "del sys.stdout"])
+def test_a_job_can_not_take_the_output_from_others(
+    bench: Bench, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    bench.result(f"""
+        import sys
+        def job(ctx):
+            {how}
+        """)
+    print("still here")
+    assert capsys.readouterr().out == "still here\n"
