@@ -1,5 +1,6 @@
 """What Ctrl-C and SIGTERM do to a command and to its run, and what a lost terminal does not.
 
+SIGQUIT breaks a command off in order, as a second Ctrl-C does: its run can be resumed.
 A run outlives its terminal: SIGHUP is ignored, also by what the command starts. `orchestrator
 logs -f` follows the run from another one, `orchestrator cancel` ends it.
 """
@@ -19,14 +20,21 @@ _Handler: TypeAlias = Any  # of a signal: a function, or one of signal's own num
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, and let it go on without its terminal."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    hung_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """Let SIGTERM and SIGQUIT end a command as Ctrl-C does, and SIGHUP not at all.
+
+    Whatever it has started ends with it then, which it would not if a signal killed it.
+    """
+    handlers: dict[signal.Signals, _Handler] = {
+        signal.SIGTERM: signal.default_int_handler,
+        signal.SIGQUIT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_IGN,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGHUP, hung_up)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Interrupts:

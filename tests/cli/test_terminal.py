@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.cli.exits import Exit
 from orchestrator.core.fold import fold
 from orchestrator.core.run import Run
 from orchestrator.supervisor.record import wait
@@ -149,6 +150,20 @@ def test_a_hang_up_does_not_end_the_run(talking: Talking) -> None:
     process.send_signal(signal.SIGHUP)
     talking.ends_well(process)
     assert "succeeded" in (talking.folder / "out").read_text()
+
+
+def test_a_quit_breaks_the_command_off_in_order_and_the_run_can_be_resumed(
+    talking: Talking,
+) -> None:
+    with (talking.folder / "out").open("wb") as out:
+        process = talking.begin(out.fileno())
+    talking.until_it_talks()
+    process.send_signal(signal.SIGQUIT)
+    assert process.wait(SECONDS) == Exit.CANCELLED
+    (run,) = talking.runs()
+    assert not run.done
+    talking.enough()
+    assert talking.place.run("resume", run.header.run).returncode == 0
 
 
 def test_a_disk_that_is_full_where_it_prints_does_not_end_the_run(talking: Talking) -> None:
