@@ -1,10 +1,11 @@
-"""Ends what a dead process left running: `python orphans.py DESCRIPTOR GROUP MARK`.
+"""Ends what a dead process left running: `python orphans.py DESCRIPTOR GROUP MARK [FOLDER]`.
 
 A killed process can't end its children (loaders of data, launchers, engine servers), and they hold
 its chips. So a process group that shall not outlive a process has a guard, in a session of its
 own: it waits until the process is gone, and kills the group, and whatever carries MARK in its
-environment: what made a group of its own. A worker leads such a group itself. Linux alone;
-elsewhere nothing is watched. Standard library alone: it runs as a file, and starts in some 20 ms.
+environment: what made a group of its own. Then it removes FOLDER, where they worked. A worker
+leads such a group itself. Linux alone; elsewhere nothing is watched. Standard library alone: it
+runs as a file, and starts in some 20 ms.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,19 +36,19 @@ def watch() -> None:
     os.environ[MARK] = mark  # noqa: TID251 - the children inherit it
 
 
-def guard(group: int) -> subprocess.Popen[bytes] | None:
-    """Have a process group end with this process; end the guard before the number is free again.
+def guard(group: int, folder: str) -> subprocess.Popen[bytes] | None:
+    """Have a process group, and the folder that it works in, end with this process.
 
-    `None` where the system can't do that.
+    End the guard before the number is free again. `None` where the system can't do that.
     """
-    return _guard(group, secrets.token_hex(8)) if hasattr(os, "pidfd_open") else None
+    return _guard(group, secrets.token_hex(8), folder) if hasattr(os, "pidfd_open") else None
 
 
-def _guard(group: int, mark: str) -> subprocess.Popen[bytes]:
+def _guard(group: int, mark: str, *folder: str) -> subprocess.Popen[bytes]:
     me = os.pidfd_open(os.getpid())  # means this process for ever, whoever gets its number
     try:
         return subprocess.Popen(  # noqa: S603 - this very file
-            [sys.executable, "-I", "-S", __file__, str(me), str(group), mark],
+            [sys.executable, "-I", "-S", __file__, str(me), str(group), mark, *folder],
             pass_fds=[me],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -57,7 +59,7 @@ def _guard(group: int, mark: str) -> subprocess.Popen[bytes]:
         os.close(me)
 
 
-def main(worker: int, group: int, mark: str) -> None:
+def main(worker: int, group: int, mark: str, folder: str = "") -> None:
     """Wait for the end of the process that descriptor `worker` means, and kill what it left."""
     select.select([worker], [], [])
     with suppress(ProcessLookupError, PermissionError):
@@ -66,7 +68,9 @@ def main(worker: int, group: int, mark: str) -> None:
         with suppress(OSError):
             if f"{MARK}={mark}".encode() in path.read_bytes().split(b"\0"):
                 os.kill(int(path.parent.name), signal.SIGKILL)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

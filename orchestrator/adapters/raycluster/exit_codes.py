@@ -45,12 +45,13 @@ def told() -> Iterator[None]:
 
 def _note_native() -> None:
     """Have the C library write the code of `exit(n)`: `fputc(code, note)`, first of all."""
-    if _notes or not stat.S_ISREG(os.fstat(_STDERR).st_mode):
+    output = os.fstat(_STDERR)
+    if _notes or not stat.S_ISREG(output.st_mode) or not output.st_nlink:  # deleted: nowhere
         return
     libc = ctypes.CDLL(None)
     on_exit = libc.on_exit
-    output = Path(f"/proc/self/fd/{_STDERR}").readlink()
-    note = os.open(_beside(output), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    path = Path(f"/proc/self/fd/{_STDERR}").readlink()
+    note = os.open(_beside(path), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     _notes.append(note)
     os.register_at_fork(after_in_child=_note_nothing)
     libc.fdopen.restype = ctypes.c_void_p

@@ -1,16 +1,19 @@
 """An engine server as a process of its own, which ends with whoever started it.
 
-It leads a process group, in which all that it starts stays. A guard ends the group when this
-process dies; what is left of it when the server itself dies is ended here.
+It leads a process group, in which all that it starts stays, and has a folder of its own for
+temporary files. A guard ends both when this process dies; what is left of them when the server
+itself dies is ended here.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -53,19 +56,24 @@ class EngineProcess:
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)
-        self._process = subprocess.Popen(  # noqa: S603 - the command that a config names
-            list(argv),
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-            errors="replace",
-        )
+        self._scratch = tempfile.mkdtemp(prefix="engine-")
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the command that a config names
+                list(argv),
+                env={**environment, "TMPDIR": self._scratch},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                text=True,
+                errors="replace",
+            )
+        except OSError:
+            shutil.rmtree(self._scratch)
+            raise
         self.pid = self._process.pid
         _serve_before_others(self.pid)
-        self._guard = orphans.guard(self.pid)
+        self._guard = orphans.guard(self.pid, self._scratch)
         self._reader = threading.Thread(target=self._read, name="engine-output", daemon=True)
         self._reader.start()
 
@@ -92,6 +100,7 @@ class EngineProcess:
         while time.monotonic() < deadline and self._kill():
             threading.Event().wait(_POLL_SECONDS)
         self._reader.join(_DRAIN_SECONDS)
+        shutil.rmtree(self._scratch, ignore_errors=True)
         if self._guard is not None:
             self._guard.terminate()
             self._guard.wait()

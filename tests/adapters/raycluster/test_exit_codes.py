@@ -86,6 +86,15 @@ def test_where_nothing_was_noted_nothing_is_told(tmp_path: Path) -> None:
     assert exit_codes.left(tmp_path / "worker.err") == []
 
 
+def test_beside_an_output_that_is_deleted_nothing_is_left(tmp_path: Path) -> None:
+    output = tmp_path / "worker.err"
+    code = "from orchestrator.adapters.raycluster import exit_codes\nwith exit_codes.told(): pass"
+    with output.open("wb") as stderr:
+        output.unlink()
+        subprocess.run([sys.executable, "-c", code], stderr=stderr, timeout=60, check=True)
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_child_ends_without_a_word() -> None:
     done = run("""
         with exit_codes.told():

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -15,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.rayserve.engine_process import inherited, telling
+from orchestrator.adapters.rayserve.engine_process import inherited
 from orchestrator.adapters.rayserve.supervision import EngineStartError, Supervision
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.engines import EngineSpec, Maker, MetricNames, Parallel, UpdateStep
 from orchestrator.core.hardware import Pool
 from orchestrator.core.spec import Endpoint, Needs
-from orchestrator.supervisor.record import birth, wait
+from orchestrator.supervisor.record import wait
 from tests.build import accelerator
 from tests.build import deployment as built
 
@@ -332,59 +331,3 @@ def test_new_weights_are_proven_by_what_was_recorded_of_them(
     running.update(record(tmp_path / "v3", -1.0), "v3")
     assert running._process.pid != before
     assert served(running) == str(tmp_path / "v3")
-
-
-CALLER = """
-import os, sys, threading
-os.nice(int(os.environ.get("NICE", 0)))
-from orchestrator.adapters.rayserve.engine_process import EngineProcess
-process = EngineProcess([sys.executable, *sys.argv[1:]], {"FAKE_KEY": "k"})
-print("server", process.pid, flush=True)
-threading.Event().wait()
-"""
-
-
-def test_an_engine_ends_with_a_killed_supervisor(model: Path) -> None:
-    command = [sys.executable, "-c", CALLER, str(SERVER), "0", str(model), "n", "well"]
-    caller = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert caller.stdout is not None
-    words = [caller.stdout.readline().split(), caller.stdout.readline().split()]
-    pids = [int(number) for _, number in words]
-    assert all(birth(pid) for pid in pids)
-    os.kill(caller.pid, signal.SIGKILL)
-    caller.wait(SECONDS)
-    assert wait(lambda: all(map(ended, pids)), SECONDS)
-    caller.stdout.close()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority")
-def test_an_engine_has_the_priority_of_its_node_not_that_of_a_worker(model: Path) -> None:
-    command = [sys.executable, "-c", CALLER, str(SERVER), "0", str(model), "n", "well"]
-    environment = {**os.environ, "NICE": "15"}  # noqa: TID251 - handed on
-    caller = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert caller.stdout is not None
-    words = [caller.stdout.readline().split(), caller.stdout.readline().split()]
-    mine = os.getpriority(os.PRIO_PROCESS, 0)
-    assert {os.getpriority(os.PRIO_PROCESS, int(number)) for _, number in words} == {mine}
-    caller.kill()
-    caller.wait(SECONDS)
-    caller.stdout.close()
-
-
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        (
-            [
-                "(EngineCore pid=3) ERROR 11-28 22:45:01 [core.py:866] ValueError: No free memory",
-                "(APIServer pid=1) RuntimeError: Engine core initialization failed. See above",
-            ],
-            "ValueError: No free memory",
-        ),
-        (["usage: api_server.py", "api_server.py: error: unrecognized arguments: --foo"], "api_"),
-        (["INFO hello", "it went away", ""], "it went away"),
-        ([], ""),
-    ],
-)
-def test_the_line_that_says_why_is_found_among_the_last(lines: list[str], said: str) -> None:
-    assert telling(lines).startswith(said)
