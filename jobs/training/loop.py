@@ -2,7 +2,8 @@
 
 A step without a label, or whose loss or gradient is no number, is left out, counted
 (`train/skipped`) and told; `patience` of the latter in a row are a divergence. So is one weight
-that is no number: only a state of numbers alone is saved, or handed on.
+that is no number: only a state of numbers alone is saved, or handed on. A checkpoint that is due
+while steps go astray waits for one that does not.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Loop:
     patience: int
     astray: int = 0  # steps in a row whose gradient was no number
     told: bool = False  # that a step was left out
+    owed: bool = False  # a checkpoint, which is due or was while steps went astray
     last: dict[str, float] = field(default_factory=dict)
     snapshots: checkpoint.Snapshots = field(init=False)
 
@@ -96,7 +98,8 @@ class Loop:
             pause = time.perf_counter()
             if _due(step, self.every.validate) or step == steps:
                 self._validate()
-            if _due(step, self.every.checkpoint) and step < steps:
+            self.owed |= _due(step, self.every.checkpoint)
+            if self.owed and step < steps and not self.astray:
                 self._save()
             window.since += time.perf_counter() - pause
             self.ctx.progress(step, steps)
@@ -193,6 +196,7 @@ class Loop:
 
     def _save(self) -> None:
         """Copy the state, and go on while the copy is written."""
+        self.owed = False
         self._prove()
         began = time.perf_counter()
         write = self.snapshots.take(self.state)

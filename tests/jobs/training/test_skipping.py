@@ -250,7 +250,7 @@ def test_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path, value: flo
     assert ctx.lines == [
         "step 5 is left out: its loss or gradient is no number; train/skipped counts such steps"
     ]
-    assert ctx.saved == [3, 6, 9]
+    assert ctx.saved == [3, 7, 9]
 
 
 def test_gradients_that_are_no_numbers_several_times_in_a_row_are_a_divergence(
@@ -264,7 +264,7 @@ def test_gradients_that_are_no_numbers_several_times_in_a_row_are_a_divergence(
     ):
         loop.run()
 
-    assert ctx.saved == [3, 6]
+    assert ctx.saved == [3]
     for file in (tmp_path / "checkpoints").rglob(SHARD_NAME):
         assert all(tensor.isfinite().all() for tensor in load_file(file).values())
 
@@ -282,11 +282,20 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
     ctx = Context(tmp_path)
     loop = trainer(ctx, checkpoint_every=5)
     ctx.after[4] = lambda: weight_of(loop).data.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match="this state is not saved"):
+    with pytest.raises(FloatingPointError, match=r"at step 7: .* no number for 3 steps in a row"):
         loop.run()
 
-    assert ctx.points[-1] == (5, {**ctx.points[-1][1], "train/skipped": 1.0})
+    assert ctx.points[-1][1]["train/skipped"] == 3
     assert ctx.saved == []
+
+
+def test_a_checkpoint_waits_for_a_step_that_proves_its_state(tmp_path: Path) -> None:
+    ctx = Context(tmp_path)
+    loop = trainer(ctx)
+    spoil_gradients(loop, ctx, range(6, 8), math.nan)
+    loop.run()
+
+    assert ctx.saved == [3, 8, 9]
 
 
 @pytest.mark.parametrize("where", ["weight", "moment"])
