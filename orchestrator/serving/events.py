@@ -32,29 +32,42 @@ class EventStream:
 
     Attributes:
         prompt_tokens: Of the prompt, once the stream has told.
-        completion_tokens: Of the answer: events with data, until the stream has told.
+        begun: Whether an event with data has come.
         finished: Whether it has said that it is at its end.
         reasons: Why its choices ended, as far as it has said so.
         failure: Why the answer is none; empty where it is one.
         last: The event that told so, where it is the server's own.
     """
 
-    def __init__(self, *, hides_usage: bool = False, choices: int = 1) -> None:
+    def __init__(self, *, hides_usage: bool = False, choices: int = 1, interval: int = 1) -> None:
         """Begin; `hides_usage` takes the event out that only the gateway has asked for.
 
-        An event may be of several of the `choices` that a request wants.
+        An event may be of several of the `choices` that a request wants, and is of `interval`
+        tokens.
         """
         self.prompt_tokens = 0
-        self.completion_tokens = 0
+        self.begun = False
         self.finished = False
         self.reasons: list[str] = []
         self.failure = ""
         self.last = b""
         self._hides_usage = hides_usage
-        self._counts = True
+        self._interval = interval
+        self._events = 0
+        self._told: int | None = None
         self._single = choices == 1
         self._rest: list[bytes] = []
         self._size = 0
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of the answer so far.
+
+        What the stream tells before its end may be of its beginning: events count until then.
+        """
+        if self.finished and self._told is not None:
+            return self._told
+        return max(self._events * self._interval, self._told or 0)
 
     def feed(self, part: bytes) -> bytes:
         """Return what may be passed on by now: whole events, or a part of a very long one."""
@@ -92,8 +105,9 @@ class EventStream:
     def _seen(self, events: bytes) -> bytes:
         """Count `events`, and read what tells something; return what is passed on."""
         data = events.count(b"\ndata:") + events.startswith(b"data:")
-        if self._counts:
-            self.completion_tokens += data
+        if data:
+            self.begun = True
+            self._events += data
         if self._single and data == events.count(_GOES_ON) and data and b"\r" not in events:
             return events
         if not self.finished:
@@ -127,9 +141,8 @@ class EventStream:
         used = usage_of(told)
         if used is None:
             return False
-        self._counts = False
         self.prompt_tokens = used[0] or self.prompt_tokens
-        self.completion_tokens = used[1]
+        self._told = used[1]
         return self._hides_usage and choices == [] and event.lstrip().startswith(b"data")
 
     def _fail(self, event: bytes, error: object) -> bool:

@@ -243,12 +243,14 @@ class Forwarder:
     ) -> None:
         """Hand a stream on; what is at its end goes with the end of the answer."""
         headers = _headers(exchange, slot.revision)
-        stream = EventStream(hides_usage=request.hides_usage, choices=request.choices)
+        stream = EventStream(
+            hides_usage=request.hides_usage, choices=request.choices, interval=request.interval
+        )
         exchange.watch(self._limits.silent_seconds)
 
         def hand_on(part: bytes) -> Later | None:
             events = stream.feed(part)
-            if not tally.first and stream.completion_tokens:
+            if not tally.first and stream.begun:
                 tally.first = perf_counter()
                 self._slots.begun(slot)
             sent = response.add(headers, events) if events and tally.first else None

@@ -31,7 +31,9 @@ _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 # What is JSON, whatever its sender calls it: in a form its limits would not be seen.
 _NO_FORM = MAKING | READING | {"/v1/predict", "/tokenize", "/detokenize"}
 # Fields that are read here, under these names alone: some servers read them in other letters too.
-_READ = frozenset({"model", "n", "prompt", "stream", "stream_options", "priority", *_LIMITS})
+_READ = frozenset(
+    {"model", "n", "prompt", "stream", "stream_options", "stream_interval", "priority", *_LIMITS}
+)
 _ADMINISTRATION = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 _HANDED_ON = frozenset({"accept", "content-type", "traceparent", "tracestate", "user-agent"})
 _FAMILIES = ("openai-", "anthropic-")
@@ -55,6 +57,7 @@ class InboundRequest:
         client: What keeps it on a revision; empty where nothing does.
         choices: How many answers it wants, which is how much room it takes.
         streams: Whether the answer is a stream.
+        interval: Tokens of each event of a stream.
         hides_usage: Whether the client did not ask for the usage that the gateway asks for.
         fields: The body, where it is an object of JSON.
         max_tokens: Of each answer, at most, where the client says so.
@@ -70,6 +73,7 @@ class InboundRequest:
     client: str = ""
     choices: int = 1
     streams: bool = False
+    interval: int = 1
     hides_usage: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
     max_tokens: int | None = None
@@ -150,6 +154,7 @@ def inbound(scope: Scope, path: str, endpoint: str, body: bytes, limits: Limits)
         + [("content-type", "application/json")],
         choices=choices,
         streams=streams,
+        interval=_interval(fields),
         hides_usage=streams
         and path in _USAGE_ASKED
         and _absent(options)
@@ -225,6 +230,12 @@ def _max_tokens(fields: Mapping[str, Any], limits: Limits) -> int | None:
                 raise ApiError(400, f"{name} is over {limits.max_tokens}", param=name)
             return max(0, wanted)
     return None
+
+
+def _interval(fields: Mapping[str, Any]) -> int:
+    """Return how many tokens a server waits for before it tells them, where that may be said."""
+    wanted = fields.get("stream_interval")
+    return wanted if _is_count(wanted) and isinstance(wanted, int) and wanted > 0 else 1
 
 
 def _is_count(value: object) -> bool:

@@ -1,0 +1,106 @@
+"""Streams of engine servers through the gateway: nothing is lost, and all is charged."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import httpx2 as httpx
+import pytest
+
+from orchestrator.serving.access_log import RequestRecord
+from orchestrator.serving.events import EventStream
+from orchestrator.serving.routes import EndpointRoute
+from orchestrator.supervisor.record import wait
+from tests.serving.http_server import Board, gateway_of, revision
+from tests.serving.scripted import HEAD, Scripted, chunk, scripted
+
+
+def event(told: object, name: str = "") -> bytes:
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"
+
+
+def message(kind: str, **fields: object) -> bytes:
+    return event({"type": kind, **fields}, kind)
+
+
+def chat(delta: object, used: int, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    usage = {"prompt_tokens": 3, "completion_tokens": used}
+    return event({"choices": [choice], "usage": usage})
+
+
+START = message("message_start", message={"usage": {"input_tokens": 3, "output_tokens": 0}})
+WORD = message("content_block_delta", delta={"type": "text_delta", "text": "a"})
+MESSAGES = [
+    START,
+    WORD,
+    WORD,
+    message("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2}),
+    message("message_stop"),
+]
+RUNNING = [
+    chat({"role": "assistant"}, 0),
+    chat({"content": "a"}, 1),
+    chat({"content": "b"}, 2, "stop"),
+    b"data: [DONE]\n\n",
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "events"), [("/v1/messages", MESSAGES), ("/v1/chat/completions", RUNNING)]
+)
+def test_a_stream_that_tells_at_first_that_nothing_is_used_comes_whole(
+    path: str, events: list[bytes]
+) -> None:
+    records: list[RequestRecord] = []
+
+    def one_by_one(connection: socket.socket, _: Scripted) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(HEAD)
+        for part in events:
+            connection.sendall(chunk(part))
+            connection.settimeout(0.05)
+            with pytest.raises(TimeoutError):  # so that each comes by itself
+                connection.recv(1)
+        connection.sendall(b"0\r\n\r\n")
+
+    with scripted(one_by_one) as server:
+        board = Board(EndpointRoute(name="echo", revisions=(revision("r1", server.url),)))
+        with gateway_of(board, record=records.append) as url:
+            options = {"include_usage": True, "continuous_usage_stats": True}
+            body = {"model": "echo", "stream": True, "stream_options": options}
+            assert httpx.post(f"{url}{path}", json=body).content == b"".join(events)
+    assert [(one.prompt_tokens, one.completion_tokens) for one in records] == [(3, 2)]
+
+
+def test_tokens_count_by_events_until_the_end_tells_them() -> None:
+    stream = EventStream()
+    counts = []
+    for part in MESSAGES:
+        stream.feed(part)
+        counts.append(stream.completion_tokens)
+    assert counts == [1, 2, 3, 2, 2]
+
+
+def test_a_client_that_has_tokens_told_in_bundles_and_leaves_pays_for_all_of_them() -> None:
+    records: list[RequestRecord] = []
+
+    def goes_on(connection: socket.socket, found: Scripted) -> None:
+        connection.sendall(HEAD + chunk(chat({"content": "a" * 50}, 0)))
+        connection.settimeout(10)
+        while connection.recv(1 << 16):
+            pass
+        found.left.set()
+
+    with scripted(goes_on) as server:
+        board = Board(EndpointRoute(name="echo", revisions=(revision("r1", server.url),)))
+        with gateway_of(board, record=records.append) as url:
+            body = {"model": "echo", "stream": True, "stream_interval": 50}
+            where = f"{url}/v1/chat/completions"
+            with httpx.stream("POST", where, json=body) as answer:
+                next(answer.iter_lines())
+            assert server.left.wait(10)
+            assert wait(lambda: bool(records), 5.0)
+    assert [one.completion_tokens for one in records] == [50]
