@@ -48,9 +48,10 @@ def _run(args: argparse.Namespace) -> int:
     from orchestrator import wiring  # help is printed without them
     from orchestrator.cli.steps import carry_out
 
-    wiring.provide_user()
     module = importlib.import_module(f"orchestrator.cli.{MODULES.get(args.verb, args.verb)}")
     try:
+        wiring.check_working_folder()
+        wiring.provide_user()
         ended: Exit | Sequence[Step] = module.run(args)
         if isinstance(ended, Exit):
             return ended

@@ -44,7 +44,7 @@ from orchestrator.wiring.endpoints import (
     traffic,
     usage_store,
 )
-from orchestrator.wiring.home_folder import home, home_path, told
+from orchestrator.wiring.home_folder import check_working_folder, home, home_path, told
 from orchestrator.wiring.qualification import findings, verdicts, vetted
 from orchestrator.wiring.services import (
     check_services,
@@ -75,6 +75,7 @@ __all__ = [
     "artifact_store",
     "bury",
     "check_services",
+    "check_working_folder",
     "clock",
     "cluster",
     "cluster_address",

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.core.errors import StoreError, shown
+from orchestrator.core.text import storable
 
 HOME_VARIABLE = "ORCHESTRATOR_HOME"
 SECRET_VARIABLE = "ORCHESTRATOR_SECRET"  # noqa: S105 - a name
@@ -24,6 +25,19 @@ _WAYS_OUT = {
 }
 
 
+def check_working_folder() -> None:
+    """Refuse to work in a folder that is not there any more.
+
+    Raises:
+        StoreError: It is gone, or can't be reached.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        what = f"the working folder can't be used: {error.strerror}"
+        raise StoreError(f"{what}; change to another one") from error
+
+
 def home_path() -> Path:
     """Return the folder that holds all state, which need not be there yet."""
     return Path(os.environ.get(HOME_VARIABLE) or ".orchestrator").absolute()
@@ -36,6 +50,9 @@ def home() -> Path:
         StoreError: It can't be made, or not be written.
     """
     at = home_path()
+    if not storable(str(at)):
+        what = f"the home {shown(str(at))} can't hold the state: its path is no text in UTF-8"
+        raise StoreError(f"{what}; {_ELSEWHERE}")
     try:
         at.mkdir(mode=0o700, parents=True, exist_ok=True)  # others have no business in it
         if not os.access(at, os.R_OK | os.W_OK | os.X_OK):

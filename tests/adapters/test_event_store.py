@@ -188,6 +188,8 @@ def test_a_folder_in_place_of_the_file_is_one_clear_line(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("url", "line"),
     [
+        ("postgresql://ann:secret@[::1", r"ann:\*\*\*@\[::1': .*; check the host and the port"),
+        ("ann://ann:secret@ /\n", r"'ann://ann:\*\*\*@"),
         ("no url", r"'no url': Could not parse .*; write it as sqlite:////path/to.db$"),
         ("sqlite://", "it has no file"),
         ("nosuch://host/db", "Can't load plugin"),

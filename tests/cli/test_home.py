@@ -49,6 +49,28 @@ def test_a_home_that_cannot_be_made_is_told_by_every_verb(
     assert_told(done.stderr, tmp_path / name, *BAD[name])
 
 
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_a_home_whose_path_is_no_text_is_told_by_every_verb(
+    within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path / "h\udcff"))
+    done = within(*verb)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "can't hold the state: its path is no text in UTF-8; set ORCHESTRATOR_HO" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [*VERBS, ("plan", *HERE)], ids=" ".join)
+def test_a_working_folder_that_is_gone_is_told_by_every_verb(
+    within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = within(*verb)
+    told = "the working folder can't be used: No such file or directory; change to another one"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {told}\n")
+
+
 @pytest.mark.parametrize("name", BAD, ids=lambda name: name[:9])
 def test_what_only_plans_needs_no_home(
     within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,7 @@ _HINTS = {
     "unable to open": "check that the folder exists and can be written",
     "readonly": "check the permissions of the file and its folder",
     "No module named": "install the database's driver",
+    "invalid literal for int()": "check the host and the port of its address",
     "Could not parse": "write it as sqlite:////path/to.db",
 }
 
@@ -111,5 +113,5 @@ _HINTS = {
 def _without_password(url: str | URL) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return str(url)
+    except (SQLAlchemyError, ValueError):  # what is no URL may hold a password too
+        return re.sub(r"(//[^:/@]*:).*@", r"\1***@", str(url))
