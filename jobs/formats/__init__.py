@@ -2,6 +2,7 @@
 
 schemes     what a format is: codes, scales, blocks
 records     how a folder says which one it has, as other software knows it
+modelslim   the same, for what reads folders on Ascend
 rounding    powers of two, bit for bit
 blocks      weights to codes and scales, and back
 headers     the safetensors format

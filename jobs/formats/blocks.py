@@ -6,8 +6,10 @@ powers of two by their bits, one cast. On a CPU it goes piece by piece, so that 
 is still in a cache when the next one wants it.
 
 Rounding is DeepSeek's (DeepSeek-V3, inference/kernel.py; DeepGEMM, ceil_to_ue8m0): the largest
-weight of a block, 1e-4 at least, divided by the largest code, and rounded up where scales are
-powers of two.
+weight of a block divided by the largest code, rounded up where scales are powers of two. A scale
+is a normal number; the least that DeepSeek takes, 1e-4, is meant for activations: it would flush
+small weights to zero. Smaller blocks hold whatever larger ones do: what was quantized in blocks of
+128 x 128 with powers of two is the same in groups of 32.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from jobs.formats import rounding
-from jobs.formats.schemes import LARGEST, SCHEMES, Scheme
+from jobs.formats.schemes import LARGEST, Scheme
 
-LEAST = {torch.float8_e4m3fn: 1e-4, torch.int8: 1e-12}
+_NORMAL = 2.0**-126  # the least scale
 # The whole numbers as wide as floats of so many bytes, and all their bits but the sign.
 _BITS = {2: (torch.int16, 0x7FFF), 4: (torch.int32, 0x7FFFFFFF)}
 _PIECE = 1 << 18  # elements: of fewer, calls take longer than what they calculate
@@ -40,31 +42,15 @@ def quantise(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor | None]:
             of a block.
         scheme: What to make.
     """
-    made = SCHEMES["fp8_ue8m0"] if scheme.form == "mxfp8" else scheme
-    most = _largest(weight, made)
+    most = _largest(weight, scheme)
     if not bool(most.isfinite().all()):
         return weight, None
-    largest = torch.full((), LARGEST[made.codes], device=weight.device)
-    scales = most.clamp_(min=LEAST[made.codes]) / largest
-    if made.powers:
+    largest = torch.full((), LARGEST[scheme.codes], device=weight.device)
+    scales = most.clamp_(min=LARGEST[scheme.codes] * _NORMAL) / largest
+    if scheme.powers:
         scales = rounding.power_up(scales)
-    codes = _codes(weight, scales, made)
-    return codes, reblock(scales, weight, scheme) if scheme is not made else scales
-
-
-def reblock(powers: Tensor, like: Tensor, scheme: Scheme) -> Tensor:
-    """Return scales of 128 x 128 blocks as those of smaller ones, in E8M0: nothing is lost.
-
-    Args:
-        powers: Powers of two, float32.
-        like: A tensor of the weight's shape.
-        scheme: That of the smaller blocks.
-    """
-    stored = rounding.to_bytes(powers)
-    rows, columns = scheme.grid((like.shape[0], like.shape[1]))
-    tall = stored.repeat_interleave(SCHEMES["fp8_ue8m0"].block[0] // scheme.block[0], 0)[:rows]
-    wide = tall.repeat_interleave(SCHEMES["fp8_ue8m0"].block[1] // scheme.block[1], 1)
-    return wide[:, :columns].contiguous()
+    codes = _codes(weight, scales, scheme)
+    return codes, rounding.to_bytes(scales) if scheme.scales == torch.uint8 else scales
 
 
 def dequantise(codes: Tensor, scales: Tensor, scheme: Scheme, dtype: torch.dtype) -> Tensor:
@@ -95,7 +81,9 @@ def _largest(weight: Tensor, scheme: Scheme) -> Tensor:
     """Return the largest absolute weight of each block, float32; as NaN where one is."""
     rows, columns = scheme.block[0], scheme.block[1] or weight.shape[1]
     if rows == 1:
-        return _most(weight.reshape(len(weight), -1, columns), 2).float()
+        rest = weight.shape[1] % columns if columns else 0
+        whole = pad(weight, (0, columns - rest)) if rest else weight
+        return _most(whole.reshape(len(weight), -1, columns), 2).float()
     strips = torch.cat([_most(part, 1) for part in _split(weight, rows)])
     blocks = pad(strips, (0, -strips.shape[1] % columns)).reshape(len(strips), -1, columns)
     return blocks.amax(2).float()

@@ -19,7 +19,7 @@ from jobs.formats.blocks import quantise
 from jobs.formats.choice import Choice
 from jobs.formats.folder import Folder, pieces
 from jobs.formats.headers import Spec
-from jobs.formats.schemes import PLAIN, SCHEMES
+from jobs.formats.schemes import PLAIN, Scheme, scheme_for
 from jobs.formats.sink import SHARD, Sink
 
 
@@ -38,6 +38,7 @@ class Conversion:
     Attributes:
         source: What is converted, in whatever format.
         form: The format that is made.
+        dialect: For whose readers.
         choice: Which weights are quantised.
         device: torch device of the calculation; the result is the same on each.
         threads: Pieces that are worked on at once.
@@ -47,9 +48,15 @@ class Conversion:
     source: Folder
     form: str
     choice: Choice
+    dialect: str = "vllm"
     device: str = "cpu"
     threads: int = 1
     shard: int = SHARD
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """The scheme that is made, `None` of plain weights."""
+        return scheme_for(self.form, self.dialect)
 
     def run(self, target: Path) -> Written:
         """Write the weights.
@@ -73,11 +80,13 @@ class Conversion:
 
     def _specs(self) -> Iterator[tuple[str, Spec]]:
         """Yield type and shape of all that is written."""
-        scheme = SCHEMES.get(self.form)
+        scheme = self.scheme
         for name, spec in self.source.specs.items():
             if scheme is not None and name in self.choice.quantized:
                 yield name, Spec(scheme.codes, spec.shape)
                 yield f"{name}{scheme.suffix}", Spec(scheme.scales, scheme.grid(spec.shape))
+                if scheme.offset:
+                    yield f"{name}{scheme.offset}", Spec(scheme.scales, scheme.grid(spec.shape))
             else:
                 yield name, Spec(self._plain(name, spec), spec.shape)
 
@@ -92,12 +101,12 @@ class Conversion:
 
     def _step(self) -> int:
         """Return the rows that stay together, for what is read and for what is made."""
-        made, read = SCHEMES.get(self.form), self.source.scheme
+        made, read = self.scheme, self.source.scheme
         return lcm(made.together if made else 1, read.block[0] if read else 1)
 
     def _convert(self, sink: Sink, name: str, first: int, last: int) -> None:
         rows = self.source.rows(name, first, last)
-        scheme = SCHEMES.get(self.form)
+        scheme = self.scheme
         if scheme is None or name not in self.choice.quantized:
             sink.write(name, first, rows.to(self._plain(name, self.source.specs[name])))
             return
@@ -109,6 +118,8 @@ class Conversion:
             )
         sink.write(name, first, codes)
         sink.write(f"{name}{scheme.suffix}", first // scheme.block[0], scales)
+        if scheme.offset:
+            sink.write(f"{name}{scheme.offset}", first // scheme.block[0], scales.zero_())
 
 
 def _one_thread() -> None:

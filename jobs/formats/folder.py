@@ -6,13 +6,13 @@ that every code has its scale, and that scales are what the config says. A flag 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from jobs.formats import headers, rounding, safety
+from jobs.formats import headers, modelslim, rounding, safety
 from jobs.formats.blocks import dequantise
 from jobs.formats.headers import Place, Spec
 from jobs.formats.records import KEY, scheme_of
@@ -40,12 +40,13 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = safety.read_json(path / safety.CONFIG)
-        self.scheme = scheme_of(self.config)
+        self.scheme = scheme_of(self.config) or modelslim.scheme_in(path)
         files, index = safety.files_of(path)
-        safety.check_hashes(path, [path / safety.CONFIG, *files])
+        told = [file for file in (path / modelslim.FILE,) if file.exists()]
+        safety.check_hashes(path, [path / safety.CONFIG, *told, *files])
         places = _gather(files, index)
         self._scales = _scales(places, self.scheme)
-        held = set(self._scales.values())
+        held = {*self._scales.values(), *_offsets(places, self._scales, self.scheme)}
         self._places = {name: place for name, place in places.items() if name not in held}
         self._scale_places = {name: places[scale] for name, scale in self._scales.items()}
         self.specs: Mapping[str, Spec] = {n: place.spec for n, place in self._places.items()}
@@ -169,6 +170,25 @@ def _scales(places: Mapping[str, Place], scheme: Scheme | None) -> dict[str, str
         _check_fit(name, place.spec, places[scale].spec, scheme)
         found[name] = scale
     return found
+
+
+def _offsets(
+    places: Mapping[str, Place], coded: Iterable[str], scheme: Scheme | None
+) -> Iterator[str]:
+    """Yield the names of the offsets of what is coded.
+
+    Raises:
+        ValueError: One is not zero.
+    """
+    if scheme is None or not scheme.offset:
+        return
+    for name in (f"{one}{scheme.offset}" for one in coded):
+        place = places.get(name)
+        if place is None:
+            continue
+        if any(bool(_read(place, *piece).any()) for piece in pieces(place.spec, 1)):
+            raise ValueError(f"tensor {name} is not zero; only symmetric codes are read here")
+        yield name
 
 
 def _check_fit(name: str, spec: Spec, scale: Spec, scheme: Scheme) -> None:

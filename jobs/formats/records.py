@@ -8,6 +8,9 @@ The conventions are those that transformers and vLLM read:
     mxfp8            compressed-tensors, `mxfp8-quantized`: `NAME_scale` as bytes in E8M0 (Open
                      Compute Project, Microscaling Formats 1.0), one for 32 weights of a row
 
+SGLang reads the last one as blocks of 1 x 32, `NAME_scale_inv`, of the method `mxfp8`. What reads
+Ascend's folders has a file of its own (`modelslim`).
+
 A folder is told by this record alone, never by its name.
 """
 
@@ -20,7 +23,7 @@ from typing import Any
 
 import torch
 
-from jobs.formats.schemes import SCHEMES, Scheme
+from jobs.formats.schemes import DIALECTS, MODELSLIM, SCHEMES, SGLANG, Scheme, scheme_for
 
 KEY = "quantization_config"
 _COMPRESSED = {"int-quantized": "int8", "mxfp8-quantized": "mxfp8"}
@@ -35,16 +38,22 @@ _LAYOUTS: Mapping[str, Mapping[str, object]] = {
     },
 }
 _BLOCKS = 2  # rows and columns
+_SGLANG_MXFP8 = "mxfp8"
 
 
-def record(form: str, ignored: Sequence[str]) -> dict[str, object] | None:
+def record(
+    form: str, ignored: Sequence[str], dialect: str = DIALECTS[0]
+) -> dict[str, object] | None:
     """Return what the config of a folder in `form` says; `None` where that is nothing.
 
     Args:
         form: Name of the format.
         ignored: Names of the modules whose weights are not quantized, as in `choice.Choice`.
+        dialect: For whose readers.
     """
-    if form in ("fp8", "fp8_ue8m0"):
+    if dialect == MODELSLIM:
+        return None
+    if form in ("fp8", "fp8_ue8m0") or (form, dialect) == ("mxfp8", SGLANG):
         return _blocks(form, ignored)
     return _groups(form, ignored) if form in _LAYOUTS else None
 
@@ -59,6 +68,8 @@ def scheme_of(config: Mapping[str, Any]) -> Scheme | None:
     if said is None:
         return None
     method = said.get("quant_method") if isinstance(said, Mapping) else said
+    if method == _SGLANG_MXFP8:
+        return scheme_for("mxfp8", SGLANG)
     if method == "fp8":
         return _of_blocks(said)
     form = _COMPRESSED.get(str(said.get("format"))) if method == "compressed-tensors" else None
@@ -70,13 +81,13 @@ def scheme_of(config: Mapping[str, Any]) -> Scheme | None:
     return SCHEMES[form]
 
 
-def form_of(config: Mapping[str, Any]) -> str:
-    """Return the name of the format that a config says its weights have.
+def form_of(config: Mapping[str, Any], described: Scheme | None = None) -> str:
+    """Return the name of the format that a config says its weights have, or a file beside it.
 
     Raises:
         ValueError: As `scheme_of`.
     """
-    scheme = scheme_of(config)
+    scheme = scheme_of(config) or described
     if scheme is not None:
         return scheme.form
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
@@ -87,10 +98,10 @@ def _blocks(form: str, ignored: Sequence[str]) -> dict[str, object]:
     made: dict[str, object] = {
         "activation_scheme": "dynamic",
         "fmt": "e4m3",
-        "quant_method": "fp8",
+        "quant_method": _SGLANG_MXFP8 if form == "mxfp8" else "fp8",
         "weight_block_size": list(SCHEMES[form].block),
     }
-    if form == "fp8_ue8m0":
+    if SCHEMES[form].powers:
         made["scale_fmt"] = "ue8m0"
     if ignored:
         made["modules_to_not_convert"] = list(ignored)

@@ -28,6 +28,8 @@ class Scheme:
         block: Rows and columns that share a scale, 0 for all; those at the edges may be smaller.
         powers: Whether every scale is a power of two.
         together: Rows that are quantised together.
+        offset: What the name of an offset has after that of its weight, where readers want one;
+            it is zero, of the type and shape of the scale.
     """
 
     form: str
@@ -37,6 +39,7 @@ class Scheme:
     block: tuple[int, int]
     powers: bool = False
     together: int = 1
+    offset: str = ""
 
     def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return the rows and columns of the scales of a weight of this shape."""
@@ -66,10 +69,41 @@ _FP8 = Scheme(
     together=128,
 )
 _UE8M0 = replace(_FP8, form="fp8_ue8m0", powers=True)
-_MXFP8 = replace(_UE8M0, form="mxfp8", scales=torch.uint8, suffix="_scale", block=(1, 32))
+_MXFP8 = replace(
+    _UE8M0, form="mxfp8", scales=torch.uint8, suffix="_scale", block=(1, 32), together=1
+)
 _INT8 = Scheme(form="int8", codes=torch.int8, scales=torch.float32, suffix="_scale", block=(1, 0))
 SCHEMES: Mapping[str, Scheme] = MappingProxyType(
     {scheme.form: scheme for scheme in (_FP8, _UE8M0, _MXFP8, _INT8)}
 )
 
 FORMATS = (*PLAIN, *SCHEMES)
+
+# Who reads a folder, where readers differ: what vLLM and transformers read is the rule.
+DIALECTS = ("vllm", "sglang", "ascend-modelslim")
+SGLANG, MODELSLIM = DIALECTS[1:]
+_DIFFERENT: Mapping[tuple[str, str], Scheme] = MappingProxyType(
+    {
+        ("mxfp8", SGLANG): replace(_MXFP8, suffix="_scale_inv"),
+        ("int8", MODELSLIM): replace(_INT8, offset="_offset"),
+    }
+)
+
+
+def scheme_for(form: str, dialect: str = DIALECTS[0]) -> Scheme | None:
+    """Return the scheme of a format as the readers of a dialect want it; `None` of a plain one.
+
+    Raises:
+        ValueError: There is no such format or dialect, or the readers of the one don't know the
+            other.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"format={form!r} is none of {', '.join(FORMATS)}")
+    if dialect not in DIALECTS:
+        raise ValueError(f"dialect={dialect!r} is none of {', '.join(DIALECTS)}")
+    if dialect == MODELSLIM and form.startswith("fp8"):
+        raise ValueError(
+            f"format={form!r} is none that the readers of dialect={dialect!r} know; "
+            f"export the model in bf16, int8 or mxfp8"
+        )
+    return _DIFFERENT.get((form, dialect), SCHEMES.get(form))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.formats import records, safety
+from jobs.formats import modelslim, records, safety
 
 
 def form_of(folder: Path) -> str:
@@ -13,4 +13,5 @@ def form_of(folder: Path) -> str:
     Raises:
         ValueError: The folder has no config, or one of a format that is not known.
     """
-    return records.form_of(safety.read_json(folder / safety.CONFIG))
+    config = safety.read_json(folder / safety.CONFIG)
+    return records.form_of(config, modelslim.scheme_in(folder))

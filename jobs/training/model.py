@@ -112,9 +112,17 @@ def _say_ties(model: Any) -> None:  # noqa: ANN401 - a transformers model
             model.all_tied_weights_keys = {}  # what transformers derived from that field
 
 
-def save(model: Any, folder: Path) -> None:  # noqa: ANN401 - a transformers model
-    """Write config and safetensors, without a progress bar in the log."""
+def save(model: Any, folder: Path, dtype: torch.dtype | None = None) -> None:  # noqa: ANN401 - a transformers model
+    """Write config and safetensors, without a progress bar in the log.
+
+    Weights are turned into `dtype` where that loses nothing; buffers are not.
+    """
     logging.disable_progress_bar()
+    for weight in model.parameters() if dtype else ():
+        smaller = weight.data.to(dtype)
+        weight.data = (
+            smaller if torch.equal(smaller.to(weight.dtype), weight.data) else weight.data
+        )
     model.save_pretrained(folder)
 
 

@@ -273,7 +273,12 @@ def _format_problems(
         runs = formats.runs(stage, pool)
         if runs and pool.name not in aside and formats.served_format(stages, stage, pool) is None:
             what = f"pool {pool.name!r} can't serve {asked!r}"
-            yield Problem(f"pipeline.stages.{stage.name}", what, _able(pool, stage))
+            hint = _able(pool, stage)
+            wanted = formats.other_dialect(stages, stage, pool)
+            if wanted is not None:
+                what += f" as it is written, in dialect {wanted[0]!r}"
+                hint = f"{stage.endpoint.engine} reads it there in dialect {wanted[1]!r}"
+            yield Problem(f"pipeline.stages.{stage.name}", what, hint)
 
 
 def _scale_problems(stage: Stage, fleet: Fleet) -> Iterator[Problem]:

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from orchestrator.core.hardware import Format, Pool
+from orchestrator.core.hardware import Dialect, Format, Pool
 
 Json: TypeAlias = object
 
+USUAL: Dialect = "vllm"  # what every reader of one format takes, and the embedded engine
 CPU = "cpu"  # in place of a maker, where the host's cores compute
 
 
@@ -25,12 +26,14 @@ class Maker:
 
     Attributes:
         formats: Weight formats that it reads there; all that the chip serves where empty.
+        dialects: Formats that it reads there in another dialect than vLLM's.
         environment: Variables set there beside those of the engine.
         options: Options that it needs there; a user's own go over them.
         command: Its command there, where it differs.
     """
 
     formats: tuple[Format, ...] = ()
+    dialects: Mapping[Format, Dialect] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Json] = field(default_factory=dict)
     command: tuple[str, ...] = ()
@@ -157,6 +160,11 @@ class EngineSpec:
         """Return whether it reads a weight format on the chips of `pool`."""
         maker = self.on(pool)
         return maker is not None and (not maker.formats or form in maker.formats)
+
+    def dialect(self, form: Format, pool: Pool) -> Dialect:
+        """Return how it wants a folder in a format written on the chips of `pool`."""
+        maker = self.on(pool)
+        return maker.dialects.get(form, USUAL) if maker else USUAL
 
     def given(self, pool: Pool, options: Mapping[str, Json]) -> dict[str, Json]:
         """Return all its options on `pool`, by name: its own, the maker's, a user's."""

@@ -1,8 +1,9 @@
 """In which format a model is written, so that the pools that shall serve it can.
 
 The stage that makes the model of an endpoint names the format by its parameter `format`; `auto`
-there means the first of the endpoint's formats that its pools serve. The bound pool decides: a
-fallback that can't serve what is made for it is left out, and the plan says so.
+there means the first of the endpoint's formats that its pools serve. `dialect: auto` means that
+of the reader there: vLLM on Ascend takes MXFP8 from other files than elsewhere. The bound pool
+decides: a fallback that can't serve what is made for it is left out, and the plan says so.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import get_args
 
-from orchestrator.core.engines import EngineSpec
-from orchestrator.core.hardware import Fleet, Format, Pool
+from orchestrator.core.engines import USUAL, EngineSpec
+from orchestrator.core.hardware import Dialect, Fleet, Format, Pool
 from orchestrator.core.spec import Bindings, Pipeline, Stage
 
-PARAMETER = "format"
+PARAMETER, DIALECT = "format", "dialect"
 AUTO = "auto"
 FORMATS: tuple[Format, ...] = get_args(Format)
 _USUAL: Format = "bf16"  # where nobody serves what is made
+_PLAIN = frozenset({"bf16", "fp32"})  # all readers take them alike
 
 # Who reads the first reads the others: scales of `fp8_ue8m0` are float32 as those of `fp8` are,
 # and powers of two besides.
@@ -66,7 +68,42 @@ def served_format(stages: Mapping[str, Stage], serving: Stage, pool: Pool) -> Fo
     if made is not None:
         offered = tuple(form for form in FORMATS if form == made)
     server = serving.endpoint.server if serving.endpoint else None
-    return next((form for form in offered if serves(pool, form, server)), None)
+    written = _made_dialect(stages, serving)
+    return next(
+        (
+            form
+            for form in offered
+            if serves(pool, form, server)
+            and (written is None or form in _PLAIN or written == dialect_of(pool, form, server))
+        ),
+        None,
+    )
+
+
+def dialect_of(pool: Pool, form: Format, server: EngineSpec | None) -> Dialect:
+    """Return the dialect in which `server`, or an engine class, reads `form` on `pool`."""
+    return server.dialect(form, pool) if server else USUAL
+
+
+def other_dialect(
+    stages: Mapping[str, Stage], serving: Stage, pool: Pool
+) -> tuple[str, Dialect] | None:
+    """Return the dialect of what is made and the one read on `pool`, if only these differ."""
+    written, made = _made_dialect(stages, serving), made_format(stages, serving)
+    form = next((form for form in FORMATS if form == made), None)
+    server = serving.endpoint.server if serving.endpoint else None
+    if written is None or form is None or not serves(pool, form, server):
+        return None
+    wanted = dialect_of(pool, form, server)
+    return (written, wanted) if written != wanted else None
+
+
+def _made_dialect(stages: Mapping[str, Stage], serving: Stage) -> str | None:
+    """Return the dialect in which the model is made, where its maker says one."""
+    source = serving.inputs.get(serving.endpoint.model) if serving.endpoint else None
+    maker = None if source is None else stages.get(source)
+    said = maker.params.get(DIALECT) if maker else None
+    return said if isinstance(said, str) and said != AUTO else None
 
 
 def left_out(
@@ -91,10 +128,22 @@ def runs(serving: Stage, pool: Pool) -> bool:
 
 
 def _decided(stage: Stage, readers: Sequence[Stage], fleet: Fleet, bindings: Bindings) -> Stage:
-    if stage.params.get(PARAMETER) != AUTO:
-        return stage
-    form = _common(readers, fleet, bindings) if readers else _USUAL
-    return replace(stage, params={**stage.params, PARAMETER: form}) if form else stage
+    params = dict(stage.params)
+    if params.get(PARAMETER) == AUTO:
+        params[PARAMETER] = (_common(readers, fleet, bindings) if readers else _USUAL) or AUTO
+    if params.get(DIALECT) == AUTO and params.get(PARAMETER) != AUTO:
+        form = next((form for form in FORMATS if form == params.get(PARAMETER)), _USUAL)
+        params[DIALECT] = _dialect(form, readers, fleet, bindings)
+    return replace(stage, params=params)
+
+
+def _dialect(form: Format, readers: Sequence[Stage], fleet: Fleet, bindings: Bindings) -> Dialect:
+    """Return the dialect that the first reader's bound pool wants; others are checked by it."""
+    for one in readers:
+        pool = next((fleet.pools[n] for n in bindings.order(one.role) if n in fleet.pools), None)
+        if pool is not None:
+            return dialect_of(pool, form, one.endpoint.server if one.endpoint else None)
+    return USUAL
 
 
 def _common(readers: Sequence[Stage], fleet: Fleet, bindings: Bindings) -> Format | None:

@@ -14,6 +14,8 @@ from typing import Literal
 from orchestrator.core.emulation import HOST_DEVICE, OWN, STAND_INS, Emulation
 
 Format = Literal["fp32", "bf16", "fp8", "fp8_ue8m0", "fp8_fnuz", "mxfp8", "hif8", "int8"]
+# Whose reader a folder in some format is written for.
+Dialect = Literal["vllm", "sglang", "ascend-modelslim"]
 # Number types, as torch names them.
 NumberType = Literal[
     "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"

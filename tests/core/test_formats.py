@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.core.engines import EngineSpec, Maker
 from orchestrator.core.errors import PlanError
 from orchestrator.core.formats import serves, with_formats
 from orchestrator.core.hardware import Format, Pool, Role
@@ -125,3 +126,73 @@ def test_who_reads_any_scales_reads_powers_of_two() -> None:
     known = fleet(*pools(blackwell=("fp8_ue8m0",))).pools
     assert serves(known["moore"], "fp8_ue8m0")
     assert not serves(known["blackwell"], "fp8")
+
+
+# --- dialects -----------------------------------------------------------------------------------
+
+FAST = EngineSpec(
+    name="fast",
+    command=("{model}", "{port}"),
+    makers={
+        "one": Maker(formats=("bf16", "mxfp8", "int8"), dialects={"mxfp8": "ascend-modelslim"}),
+        "two": Maker(formats=("bf16", "mxfp8", "int8")),
+    },
+)
+
+
+def with_dialect(form: str, dialect: str, *on: str) -> Plan:
+    able: tuple[Format, ...] = ("mxfp8", "int8", "bf16")
+    chips = [
+        pool(f"{vendor}-pool", chip=accelerator(formats=able, vendor=vendor, device="npu"))
+        for vendor in ("one", "two")
+    ]
+    maker = stage("export", params={"format": form, "dialect": dialect}, role=Role.PREPARE)
+    endpoint = serving(engine="fast", server=FAST, formats=("mxfp8", "bf16"))
+    first, *fallbacks = on
+    bound = Bindings(
+        roles={Role.PREPARE: first, Role.TRAIN: first, Role.SERVE: first},
+        fallbacks={Role.SERVE: tuple(fallbacks)},
+    )
+    return make_plan(pipeline(maker, endpoint), fleet(*chips), bound)
+
+
+@pytest.mark.parametrize(
+    ("first", "form", "dialect"),
+    [
+        ("one-pool", "auto", "ascend-modelslim"),
+        ("two-pool", "auto", "vllm"),
+        ("one-pool", "int8", "vllm"),
+    ],
+)
+def test_a_model_is_written_as_the_reader_on_the_bound_pool_wants_it(
+    first: str, form: str, dialect: str
+) -> None:
+    made = with_dialect(form, "auto", first)
+    assert made["export"].stage.params["dialect"] == dialect
+
+
+def test_a_fallback_that_reads_another_dialect_is_left_out() -> None:
+    made = with_dialect("mxfp8", "auto", "one-pool", "two-pool")
+    assert made["serve"].left_out == ("two-pool",)
+    assert with_dialect("bf16", "auto", "one-pool", "two-pool")["serve"].left_out == ()
+
+
+def test_a_dialect_that_is_not_read_is_refused_in_the_name_of_the_reader() -> None:
+    with pytest.raises(PlanError) as refused:
+        with_dialect("mxfp8", "sglang", "one-pool")
+    assert [str(problem) for problem in refused.value.problems] == [
+        (
+            "pipeline.stages.serve: pool 'one-pool' can't serve 'mxfp8' as it is written, in "
+            "dialect 'sglang'; fast reads it there in dialect 'ascend-modelslim'"
+        )
+    ]
+
+
+def test_what_nobody_serves_is_written_in_the_usual_dialect() -> None:
+    maker = stage("export", params={"format": "auto", "dialect": "auto"}, role=Role.PREPARE)
+    (made,) = with_formats(pipeline(maker), fleet(*pools()), Bindings(roles={})).stages
+    assert made.params == {"format": "bf16", "dialect": "vllm"}
+    (made, _) = with_formats(
+        pipeline(maker, serving()), fleet(*pools()), Bindings(roles={})
+    ).stages
+    assert made.params["dialect"] == "vllm"

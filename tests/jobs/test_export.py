@@ -113,10 +113,11 @@ def test_all_that_ends_an_answer_and_how_tokens_are_drawn_stays(
     given = {"eos_token_id": [5, own, 9], "temperature": 0.6, "top_p": 0.95, "do_sample": True}
     (source / "generation_config.json").write_text(json.dumps(given))
     folder = exported(tmp_path / "out", source).output
+    assert json.loads((folder / "generation_config.json").read_text()) == given
     read = GenerationConfig.from_pretrained(folder)
     assert read.eos_token_id == [5, own, 9]
     assert (read.do_sample, read.temperature, read.top_p) == (True, 0.6, 0.95)
     engine = EmbeddedEngine(folder, HARDWARE, threads=1)
     assert engine._batch.weights.eos == {5, own, 9}
-    assert engine.defaults == {"temperature": 0.6, "top_p": 0.95, "max_tokens": 64}
+    assert engine.defaults == {"temperature": 0.6, "top_p": 0.95}
     engine.close()

@@ -9,11 +9,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
+from jobs.formats import modelslim
 from jobs.formats.choice import choose
 from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import KEY, record
-from jobs.formats.schemes import PLAIN, SCHEMES
+from jobs.formats.schemes import MODELSLIM, PLAIN, scheme_for
 from jobs.formats.sink import SHARD
 
 LAYERS: dict[str, Any] = {
@@ -77,20 +78,26 @@ def save_tiny(folder: Path, kind: str, **changes: Any) -> Path:
     return folder
 
 
-def convert(source: Path, target: Path, form: str, *, shard: int = SHARD) -> Path:
+def convert(
+    source: Path, target: Path, form: str, *, shard: int = SHARD, dialect: str = "vllm"
+) -> Path:
     """Convert a folder, config and all."""
     target.mkdir(exist_ok=True)
     config = AutoConfig.from_pretrained(source)
     read = Folder(source)
-    choice = choose(config, read.specs, SCHEMES.get(form))
-    Conversion(source=read, form=form, choice=choice, threads=2, shard=shard).run(target)
+    choice = choose(config, read.specs, scheme_for(form, dialect))
+    Conversion(source=read, form=form, choice=choice, dialect=dialect, threads=2, shard=shard).run(
+        target
+    )
     if hasattr(config, KEY):
         delattr(config, KEY)
     config.dtype = PLAIN.get(form, torch.bfloat16)
-    said = record(form, choice.ignored)
+    said = record(form, choice.ignored, dialect)
     if said is not None:
         setattr(config, KEY, said)
     config.save_pretrained(target)
+    if dialect == MODELSLIM:
+        modelslim.write(target, form, read.specs, choice.quantized)
     return target
 
 

@@ -24,6 +24,7 @@ E4M3 = [
 SMALL = {  # the same with small blocks: many of them, and edges, in a small weight
     "fp8": replace(SCHEMES["fp8"], block=(4, 8)),
     "fp8_ue8m0": replace(SCHEMES["fp8_ue8m0"], block=(4, 8)),
+    "mxfp8": replace(SCHEMES["mxfp8"], block=(1, 4), scales=torch.float32),
     "int8": SCHEMES["int8"],
 }
 FINITE = (
@@ -57,7 +58,7 @@ def reference(weight: list[list[float]], scheme: Scheme) -> tuple[list[float], l
     for top in range(0, rows, tall):
         for left in range(0, columns, wide):
             block = [abs(w) for row in weight[top : top + tall] for w in row[left : left + wide]]
-            scale = float32(max(*block, float32(1e-4 if e4m3 else 1e-12)) / (448 if e4m3 else 127))
+            scale = max(float32(max(block) / (448 if e4m3 else 127)), 2.0**-126)
             if scheme.powers:
                 power = 2.0**-126
                 while power < scale:
@@ -124,16 +125,43 @@ def test_what_was_quantised_is_not_changed_by_doing_it_again(weight: torch.Tenso
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (130, 70), (128, 128), (257, 300)])
-def test_smaller_blocks_lose_nothing(shape: tuple[int, int]) -> None:
-    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("spread", [1, 6, 12])  # of the sizes of weights
+def test_smaller_blocks_of_larger_ones_lose_nothing(shape: tuple[int, int], spread: int) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1)) ** spread
     codes, scales = quantise(weight, SCHEMES["fp8_ue8m0"])
-    same, stored = quantise(weight, SCHEMES["mxfp8"])
     assert scales is not None
+    large = dequantise(codes, scales, SCHEMES["fp8_ue8m0"], torch.float32)
+    smaller, stored = quantise(large, SCHEMES["mxfp8"])
     assert stored is not None
     assert stored.shape == SCHEMES["mxfp8"].grid(shape)
-    assert torch.equal(same.view(torch.uint8), codes.view(torch.uint8))
-    smaller = dequantise(same, rounding.from_bytes(stored), SCHEMES["mxfp8"], torch.float32)
-    assert torch.equal(smaller, dequantise(codes, scales, SCHEMES["fp8_ue8m0"], torch.float32))
+    back = dequantise(smaller, rounding.from_bytes(stored), SCHEMES["mxfp8"], torch.float32)
+    assert torch.equal(back, large)
+
+
+def test_smaller_blocks_of_floats_keep_what_larger_ones_flush() -> None:
+    weight = torch.ones(128, 128)
+    weight[5] = 1e-6
+    kept = {}
+    for form in ("fp8_ue8m0", "mxfp8"):
+        codes, scales = quantise(weight, SCHEMES[form])
+        assert scales is not None
+        powers = rounding.from_bytes(scales) if scales.dtype == torch.uint8 else scales
+        kept[form] = dequantise(codes, powers, SCHEMES[form], torch.float32)[5]
+    assert kept["fp8_ue8m0"].count_nonzero() == 0
+    assert torch.allclose(kept["mxfp8"], weight[5], rtol=1 / 16)
+
+
+@pytest.mark.parametrize("form", SCHEMES)
+def test_small_weights_are_as_exact_as_large_ones(form: str) -> None:
+    weight = torch.randn(256, 256, generator=torch.Generator().manual_seed(1))
+    errors = []
+    for size in (1.0, 2.0**-30, 2.0**-100):
+        codes, scales = quantise(weight * size, SCHEMES[form])
+        assert scales is not None
+        powers = rounding.from_bytes(scales) if scales.dtype == torch.uint8 else scales
+        back = dequantise(codes, powers, SCHEMES[form], torch.float32) / size
+        errors.append(float((back - weight).norm()))
+    assert errors == pytest.approx([errors[0]] * 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

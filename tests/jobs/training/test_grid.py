@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from jobs.pretraining import pretrain
 from jobs.training.grid import keep_on_grid
@@ -59,6 +60,8 @@ def test_a_model_trained_so_is_the_one_that_bf16_serves_interrupted_or_not(
     pretrain(whole, **BF16)
     found = weights(whole)
     assert all(torch.equal(one, one.bfloat16().float()) for one in found.values())
+    stored = load_file(whole.output / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
     losses = whole.series("train/loss")
     assert losses[-1] < losses[0]
     lost = LocalContext(folder=tmp_path / "lost", inputs={"data": sums}, stop_after=15)
