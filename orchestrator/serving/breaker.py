@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 FAILURES = 3
+_MOST = 4096  # replicas that are remembered: those that have gone never answer again
 
 
 class Breaker:
@@ -21,7 +22,9 @@ class Breaker:
 
     def failed(self, url: str) -> bool:
         """Count a failure; return whether the replica is to be left alone."""
-        count = self._failures.get(url, 0) + 1
+        count = self._failures.pop(url, 0) + 1
+        if len(self._failures) >= _MOST:
+            del self._failures[next(iter(self._failures))]  # that failed longest ago
         self._failures[url] = count
         return count >= self._most
 

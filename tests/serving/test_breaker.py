@@ -18,3 +18,12 @@ def test_a_request_that_fails_at_two_replicas_is_blamed_on_neither() -> None:
         assert not breaker.failed("a")
         assert not breaker.failed("b")
         breaker.forgive(["a", "b"])
+
+
+def test_replicas_that_have_gone_are_forgotten_in_time() -> None:
+    breaker = Breaker()
+    for number in range(10_000):
+        breaker.failed(f"http://gone/{number}")
+        breaker.failed("http://here")
+    assert len(breaker._failures) < 5000
+    assert breaker.failed("http://here")
