@@ -248,6 +248,15 @@ def _take_apart(
     return func.decompose(*args, **kwargs)
 
 
+def _histogram(
+    func: Operator, _: Kernel, args: Sequence[Value], kwargs: Mapping[str, Value]
+) -> Value:
+    """Count whole numbers too, as chips do and the CPU does not."""
+    given = unwrap(args[0])
+    counts = func(given.double(), *args[1:], **kwargs)
+    return _outside(counts.to(given.dtype))
+
+
 def _refuse(func: Operator, args: Sequence[Value], kwargs: Mapping[str, Value]) -> None:
     """Lack the operator."""
     attempt(partial(gaps.refuse, func, args, kwargs))
@@ -279,6 +288,7 @@ def _gap(func: Operator) -> Gap | None:
 def _special(func: Operator, space: str) -> Special | None:
     kinds: tuple[tuple[bool, Special], ...] = (
         (space == "c10d", _collect),
+        (func._schema.name == "aten::histc", _histogram),  # noqa: SLF001 - no public name for it
         (gaps.is_composite(func), _take_apart),
         (torch.Tag.inplace_view in func.tags, _reshape),
         (func._schema.is_mutable, _mutate),  # noqa: SLF001 - no public name for it

@@ -28,6 +28,15 @@ result = [torch.npu.memory_allocated() - before, total - free - before, total]
     assert npu(code) == [4040, 4040, 64 * 10**9]
 
 
+def test_whole_numbers_are_counted_as_chips_do(npu: Interpreter) -> None:
+    code = """
+numbers = torch.tensor([0, 2, 2, 3], dtype=torch.int32, device="npu")
+counts = torch.histc(numbers, bins=4, min=0, max=4)
+result = [counts.tolist(), str(counts.dtype), str(counts.device)]
+"""
+    assert npu(code) == [[1, 0, 2, 1], "torch.int32", "npu:0"]
+
+
 def test_random_numbers_are_those_of_the_cpu_and_their_state_can_be_kept(npu: Interpreter) -> None:
     code = """
 torch.manual_seed(3); here = torch.rand(4)
