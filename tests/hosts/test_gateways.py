@@ -33,6 +33,7 @@ class Place:
     first: Host
     second: Host
     home: Path
+    key: str = ""
 
     def orchestrator(self, host: Host, *words: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "orchestrator", *words]
@@ -40,13 +41,17 @@ class Place:
 
     @property
     def env(self) -> dict[str, str]:
-        return {"ORCHESTRATOR_HOME": str(self.home), "PYTHONPATH": str(ROOT)}
+        where = {"ORCHESTRATOR_HOME": str(self.home), "PYTHONPATH": str(ROOT)}
+        return {**where, "ORCHESTRATOR_API_KEY": self.key}
 
     @contextmanager
     def gateway(self, host: Host, address: str) -> Iterator[None]:
         """Have a gateway on a host, listening at `address`."""
         settings = GatewaySettings(host=address, port=PORT)
-        url = gateway_service.url_of(settings, "")
+        everywhere = address == "0.0.0.0"  # noqa: S104 - each host has its own then
+        url = (
+            f"http://{host.address}:{PORT}" if everywhere else gateway_service.url_of(settings, "")
+        )
         words = ["-m", "orchestrator", "_gateway", gateway_service.dumped(settings), url, "c:1"]
         before = len(wiring.gateway_store(self.home).gateways())
         with self.running(host, *words):
@@ -60,9 +65,11 @@ class Place:
         argv = host.command(sys.executable, *words)
         env = {**os.environ, **self.env}  # noqa: TID251 - a test's own
         with subprocess.Popen(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True) as found:
-            yield found
-            found.terminate()
-            found.wait(SECONDS)
+            try:
+                yield found
+            finally:
+                found.terminate()
+                found.wait(SECONDS)
 
 
 @pytest.fixture
@@ -84,7 +91,18 @@ def pair(tmp_path: Path) -> Iterator[Place]:
         added = RevisionAdded(1, outside=Outside(address=f"{url}/v1", model="echo"))
         events = [added, RevisionReady(1), TrafficMoved({1: 100}, "first")]
         store.follow(store.endpoint("echo"), events, 1.0)
+        found.key = found.orchestrator(second, "keys", "add", "ann").stdout.strip()
+        assert found.key, "who asks from another host needs one"
         yield found
+
+
+@pytest.mark.timeout(300)
+def test_who_asks_from_another_host_needs_a_key(pair: Place) -> None:
+    with pair.gateway(pair.first, pair.first.address):
+        pair.key = ""
+        refused = pair.orchestrator(pair.second, "ask", "-e", "echo", "17")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: endpoint 'echo' refused the question: ")
 
 
 @pytest.mark.timeout(300)
