@@ -15,7 +15,7 @@ from orchestrator.core.checks import problems_of
 from orchestrator.core.errors import PlanError, Problem
 from orchestrator.core.formats import left_out, runs, served_format, with_formats
 from orchestrator.core.hardware import Fleet, Format, Pool
-from orchestrator.core.parity import with_engines
+from orchestrator.core.parity import text_problems, texts_of, with_engines
 from orchestrator.core.policy import UNBOUNDED, Bounds
 from orchestrator.core.spec import Bindings, Pipeline, Stage
 
@@ -26,7 +26,8 @@ class PlannedStage:
 
     `formats` holds, for an endpoint, the weight format on each pool. `left_out` are fallbacks of
     the role that can't be used at present, or can't serve the format which is made for the first
-    pool; `reasons` says of each why, and of pools that can't help an endpoint out at present.
+    pool; `reasons` says of each why, and of pools that can't help an endpoint out at present;
+    and of a stage that compares how many texts that takes.
     """
 
     stage: Stage
@@ -97,6 +98,7 @@ def make_plan(
     """
     pipeline = with_engines(with_formats(pipeline, fleet, bindings))
     problems = [*problems_of(pipeline, fleet, bindings), *problems_of_run(bounds)]
+    problems += text_problems(pipeline)
     if problems:
         raise PlanError(problems)
     stages = pipeline.by_name
@@ -152,6 +154,8 @@ def _bind(
         for name in (stage.endpoint.overflow if stage.endpoint else ())
         if not fleet.pools[name].available
     ]
+    texts = texts_of(stages, stage)
+    reasons += [texts.line] if texts else []
     devices = stage.on(order[0]).devices
     hours = None if stage.hours is None else devices * stage.hours
     price = fleet.pools[order[0]].price

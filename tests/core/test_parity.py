@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.hardware import Role
-from orchestrator.core.parity import guards, with_engines
+from orchestrator.core.parity import guards, text_problems, texts_of, with_engines
 from orchestrator.core.spec import Endpoint, Stage
 from tests import build
 
@@ -54,3 +54,35 @@ def test_what_a_config_says_itself_stays() -> None:
         {"engine": "mine.Engine"},
         {"engine": "auto", "limits": {}},
     ]
+
+
+def asking(questions: object) -> tuple[Stage, ...]:
+    allowances = {"bf16": {"greedy": 0.1}, "int8": {"greedy": 0.3}}
+    guard = comparing(params={"confidence": 0.95, "allowances": allowances})
+    export = build.stage("export", params={"format": "bf16"})
+    return (guard, export, build.stage("ask", params={"questions": questions}))
+
+
+def test_a_guard_says_how_many_texts_it_takes_to_be_as_sure_as_it_asks() -> None:
+    stages = {one.name: one for one in asking(128)}
+    found = texts_of(stages, stages["parity"])
+    assert found is not None
+    assert (found.source, found.asked, found.fewest) == ("ask", 128, 29)  # 0.9**29 is below 5 %
+    assert "29 answers alike are the fewest that make bf16 95% sure" in found.line
+    assert [*text_problems(build.pipeline(*stages.values()))] == []
+
+
+def test_too_few_questions_are_refused_before_anything_runs() -> None:
+    (problem,) = text_problems(build.pipeline(*asking(28)))
+    assert problem.path == "pipeline.stages.ask.params.questions"
+    assert "28 questions are too few for stage 'parity'" in str(problem)
+    assert "ask 29 at least" in str(problem)
+
+
+def test_a_guard_whose_parameters_say_nothing_of_texts_is_left_alone() -> None:
+    assert [*text_problems(build.pipeline(*asking("many")))] == []
+    plain = comparing()
+    assert texts_of({"parity": plain}, plain) is None
+    (_, export, ask) = asking(1)
+    foreign = comparing(params={"confidence": 0.95, "allowances": {"fp8": {"greedy": 0.1}}})
+    assert [*text_problems(build.pipeline(foreign, export, ask))] == []

@@ -81,15 +81,17 @@ class Trained:
         return folder / "output"
 
 
-def trained(folder: Path, data: Path, architecture: str, seed: int, **recipe: Any) -> Trained:
+def trained(
+    folder: Path, data: Path, architecture: str, seed: int, *, steps: int = 24, max_tokens: int = 6
+) -> Trained:
     """Train a model, and make its reference pass."""
     ctx = LocalContext(folder=folder / "train", inputs={"data": data}, seed=seed)
     sizes = dict(SIZES[architecture])
-    pretrain(ctx, **{**SHORT, "architecture": architecture, "model": sizes, **recipe})
+    pretrain(ctx, **{**SHORT, "architecture": architecture, "model": sizes, "steps": steps})
     asked = LocalContext(
         folder=folder / "reference", inputs={"data": data, "model": ctx.output}, seed=seed
     )
-    reference.measure(asked, max_tokens=6)
+    reference.measure(asked, max_tokens=max_tokens)
     return Trained(folder, f"{architecture} {seed}", ctx.output, asked.output)
 
 
