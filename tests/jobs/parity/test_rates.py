@@ -14,11 +14,10 @@ import torch
 from tests.jobs.parity import rates
 
 SEEDS = 9  # times two architectures, times six formats, times two settings of the engine
-QUANTISED = ("fp8", "int8", "mxfp8", "fp8_ue8m0")
 
 
 def test_experts_are_judged_and_honest_exports_pass(tmp_path: Path) -> None:
-    data = rates.prepared(tmp_path / "data", questions=64)
+    data = rates.prepared(tmp_path / "data", questions=48)
     model = rates.trained(tmp_path / "moe", data, "qwen3_moe", 0)
     for form, dtype in (("bf16", "bfloat16"), ("int8", "float32")):
         assert rates.verdict(model, model.exported(form), {"dtype": dtype}) == ""
@@ -27,17 +26,17 @@ def test_experts_are_judged_and_honest_exports_pass(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["bf16", "int8"])
 def test_each_planted_fault_is_caught(tmp_path: Path, form: str) -> None:
-    data = rates.prepared(tmp_path / "data", questions=64)
+    data = rates.prepared(tmp_path / "data", questions=48)
     model = rates.trained(tmp_path / "model", data, "llama", 1)
     said = dict(rates.planted(model, form))
-    assert len(said) == len(rates.FAULTS) - (form == "bf16")
+    assert len(said) == len(rates.FAULTS) - 1
     assert [name for name, why in said.items() if not why] == []
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(7200)
 def test_honest_exports_are_never_refused_and_faults_never_passed(tmp_path: Path) -> None:
-    data = rates.prepared(tmp_path / "data", questions=128)
+    data = rates.prepared(tmp_path / "data", questions=48)
     refused: dict[str, str] = {}
     honest, passed, planted = 0, [], 0
     for seed in range(SEEDS):
@@ -47,11 +46,12 @@ def test_honest_exports_are_never_refused_and_faults_never_passed(tmp_path: Path
             for name, why in rates.honest(model):
                 honest += 1
                 refused |= {name: why} if why else {}
-            for form in ("bf16", QUANTISED[seed % 4]):
+            for form in ("bf16", rates.QUANTISED[seed % 4]):
                 for name, why in rates.planted(model, form):
                     planted += 1
                     passed += [] if why else [name]
             print(f"{model.name}: {len(refused)}/{honest} refused, {len(passed)}/{planted} passed")
+            print("\n".join([*(f"  {name}: {why}" for name, why in refused.items()), *passed]))
     print(f"\nCPU: {torch.backends.cpu.get_cpu_capability()}")
     print(f"honest exports refused: {len(refused)} of {honest}")
     print(f"planted faults passed: {len(passed)} of {planted}")
