@@ -11,7 +11,6 @@ Loads are counted over the gang, and padding counts for nothing.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from jobs.training.gang import Gang
 
 _EXPERTS, _BIAS = "experts", "e_score_correction_bias"
+_ROUTERS = frozenset({"gate", "router"})
 _STACKED = 3  # dimensions of the weights of all experts of a layer
 
 
@@ -36,12 +36,14 @@ class _Layer:
         bias: The bias of its choice, [experts], where it has one.
         load: Tokens that each expert got, [experts + 1]; the last are nobody's.
         top_k: Experts that a token goes to.
+        scores: What the router gave in the last forward pass, [tokens, experts].
     """
 
     name: str
     bias: torch.Tensor | None
     load: torch.Tensor
     top_k: int = 1
+    scores: torch.Tensor | None = None
 
 
 class Balance:
@@ -53,15 +55,13 @@ class Balance:
         self._rate = rate
         self._mask = torch.empty(0)  # of the tokens at work: true where one is no padding
         config: Any = model.config
-        asked = "output_router_logits" in inspect.signature(model.forward).parameters
-        coefficient = getattr(config.get_text_config(), "router_aux_loss_coef", None)
+        self._coefficient = getattr(config.get_text_config(), "router_aux_loss_coef", None) or 0.0
         self._layers = list(self._find(model))
-        self._coefficient = float(coefficient or 0.0) if asked and self._layers else 0.0
 
     @property
-    def asks(self) -> dict[str, bool]:
-        """What the model is asked for in a forward pass."""
-        return {"output_router_logits": True} if self._coefficient else {}
+    def has_loss(self) -> bool:
+        """Whether an uneven load is a loss."""
+        return self._coefficient > 0 and bool(self._layers)
 
     def begin(self) -> None:
         """Begin a step."""
@@ -73,14 +73,17 @@ class Balance:
         if self._layers:
             self._mask = mask.to(self._gang.device).flatten()
 
-    def loss(self, output: Any) -> torch.Tensor | float:  # noqa: ANN401 - what a model gives
-        """Return the loss of a forward pass that is the greater, the less even its loads are."""
-        if not self._coefficient or not getattr(output, "router_logits", None):
+    def loss(self) -> torch.Tensor | float:
+        """Return the loss of the last forward pass: the greater, the less even its loads are."""
+        routed = [layer for layer in self._layers if layer.scores is not None]
+        if not self.has_loss or not routed:
             return 0.0
-        logits = output.router_logits
+        scores = tuple(layer.scores for layer in routed)
         found: torch.Tensor = load_balancing_loss_func(
-            logits, logits[0].shape[-1], self._layers[-1].top_k, self._mask
+            scores, len(routed[0].load) - 1, routed[0].top_k, self._mask
         )
+        for layer in routed:
+            layer.scores = None
         return self._coefficient * found
 
     @torch.no_grad()
@@ -117,7 +120,20 @@ class Balance:
             load = torch.zeros(count + 1, dtype=torch.int64, device=self._gang.device)
             layer = _Layer(_number(name), next(biases, None), load)
             experts.register_forward_pre_hook(partial(self._count, layer), with_kwargs=True)
+            for key, router in block.named_children():
+                if key in _ROUTERS and not any(_is_table(one) for one in router.buffers()):
+                    router.register_forward_hook(partial(self._keep, layer))
             yield layer
+
+    def _keep(self, layer: _Layer, router: nn.Module, _: object, output: object) -> None:
+        """Keep the scores of a router, one of what it gives."""
+        if not (router.training and self.has_loss):
+            return
+        given = output if isinstance(output, tuple) else (output,)
+        floats = (
+            one for one in given if isinstance(one, torch.Tensor) and one.is_floating_point()
+        )
+        layer.scores = next((one for one in floats if one.shape[-1] == len(layer.load) - 1), None)
 
     @torch.no_grad()
     def _count(
@@ -137,3 +153,8 @@ class Balance:
 def _number(name: str) -> str:
     """Return the number of a layer, as its name tells it."""
     return next((part for part in name.split(".") if part.isdecimal()), name)
+
+
+def _is_table(buffer: torch.Tensor) -> bool:
+    """Whether a buffer of a router tells the experts of each token, which nothing evens."""
+    return not buffer.is_floating_point()

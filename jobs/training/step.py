@@ -88,7 +88,7 @@ class Stepper:
         """Leave the gradient of the batch in the model; return this worker's part of the loss."""
         mine = self.gang.share(chosen)
         parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
-        real = self._real(chosen).sum().item() if self.balance.asks else 1
+        real = self._real(chosen).sum().item() if self.balance.has_loss else 1
         loss = torch.zeros((), device=self.gang.device)
         for number, part in enumerate(parts, start=1):
             with self.gang.without_sync(self.wrapped, last=number == len(parts)):
@@ -102,11 +102,8 @@ class Stepper:
         """Return the summed loss of some rows, and that of an uneven load of experts, by token."""
         mask, device = self._real(part), self.gang.device
         self.balance.watch(mask)
-        output = forward(
-            self.wrapped, self.rows, part, device=device, bf16=self.bf16, **self.balance.asks
-        )
-        found = summed_nll(output.logits, self.rows, part)
-        return found, self.balance.loss(output) * mask.sum().item()
+        found = nll(self.wrapped, self.rows, part, device=device, bf16=self.bf16)
+        return found, self.balance.loss() * mask.sum().item()
 
     def _real(self, part: torch.Tensor) -> torch.Tensor:
         """Return which inputs of some rows are no padding, [rows, width - 1]."""
@@ -123,27 +120,10 @@ def nll(
     model: nn.Module, rows: Rows, part: torch.Tensor, *, device: torch.device, bf16: bool = False
 ) -> torch.Tensor:
     """Return the summed negative log-likelihood of the labels of some rows."""
-    return summed_nll(forward(model, rows, part, device=device, bf16=bf16).logits, rows, part)
-
-
-def forward(
-    model: nn.Module,
-    rows: Rows,
-    part: torch.Tensor,
-    *,
-    device: torch.device,
-    bf16: bool,
-    **asked: bool,
-) -> Any:  # noqa: ANN401 - what a transformers model gives
-    """Return what `model` gives for all tokens of some rows but the last of each."""
     tokens = rows.tokens[part, :-1].to(device, torch.int64)
+    labels = rows.labels[part, 1:].to(device, torch.int64)
     with autocast(device, bf16=bf16):
-        return model(input_ids=tokens, use_cache=False, **asked)
-
-
-def summed_nll(logits: torch.Tensor, rows: Rows, part: torch.Tensor) -> torch.Tensor:
-    """Return the summed negative log-likelihood by `logits` [rows, width - 1, vocabulary]."""
-    labels = rows.labels[part, 1:].to(logits.device, torch.int64)
+        logits = model(input_ids=tokens, use_cache=False).logits
     return cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
     )
