@@ -19,6 +19,8 @@ from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import KEY, record
 from jobs.formats.schemes import MODELSLIM, PLAIN, scheme_for
+from jobs.formats.sink import WHOLE
+from jobs.training.gang import Gang
 from orchestrator.job import JobContext, Metrics
 
 
@@ -30,7 +32,8 @@ def export(
 ) -> Metrics:
     """Export the input `model` with its tokenizer, generation config and chat template.
 
-    One worker converts with as many threads as it has cores.
+    Each worker that sees the folder of the first writes a share of its files, with as many threads
+    as it has cores: all of them where they share a file system.
 
     Args:
         ctx: The context.
@@ -40,24 +43,30 @@ def export(
             the pools.
     """
     scheme = scheme_for(format, dialect)
-    if ctx.rank != 0:
-        return {}
-    source = Folder(ctx.inputs["model"])
+    gang = Gang(ctx)
+    target, share = _share(ctx, gang)
+    source = Folder(ctx.inputs["model"], share or (0, ctx.world_size))
     config = AutoConfig.from_pretrained(source.path, local_files_only=True)
     choice = choose(config, source.specs, scheme)
     if format not in PLAIN and not choice.quantized:
         raise ValueError(
             f"a {config.model_type} has no linear layer to quantise; export it in bf16"
         )
-    written = Conversion(
+    conversion = Conversion(
         source=source,
         form=format,
         choice=choice,
         dialect=dialect,
         device="cpu" if ctx.hardware.emulated else ctx.device,
         threads=torch.get_num_threads(),
-    ).run(ctx.output)
-    for name, sha256 in written.hashes.items():
+        share=share or WHOLE,
+    )
+    with ctx.busy("converting"):
+        written = conversion.run(target) if share else None
+        hashes = gang.gather(json.dumps(dict(written.hashes) if written else {}))
+    if written is None or ctx.rank != 0:
+        return {}
+    for name, sha256 in (pair for text in hashes for pair in json.loads(text).items()):
         ctx.hashed(name, sha256)
     _describe(config, format, record(format, choice.ignored, dialect), ctx.output)
     if dialect == MODELSLIM:
@@ -70,6 +79,16 @@ def export(
         f"{total:,} parameters in {format}, {coded:,} of them quantised: {written.size:,} bytes"
     )
     return {"export/bytes": float(written.size), "export/parameters": float(total)}
+
+
+def _share(ctx: JobContext, gang: Gang) -> tuple[Path, tuple[int, int] | None]:
+    """Return the folder of the first worker, and which part of its files this one writes.
+
+    `None` where it does not see that folder, being on a node that shares no file system with it.
+    """
+    target = Path(gang.gather(str(ctx.output))[0])
+    seeing = [rank for rank, sees in enumerate(gang.gather("y" * target.is_dir())) if sees]
+    return target, (seeing.index(ctx.rank), len(seeing)) if ctx.rank in seeing else None
 
 
 def _describe(config: Any, form: str, said: object, folder: Path) -> None:  # noqa: ANN401 - a transformers config

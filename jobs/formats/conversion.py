@@ -20,12 +20,12 @@ from jobs.formats.choice import Choice
 from jobs.formats.folder import Folder, pieces
 from jobs.formats.headers import Spec
 from jobs.formats.schemes import PLAIN, Scheme, scheme_for
-from jobs.formats.sink import SHARD, Sink
+from jobs.formats.sink import SHARD, WHOLE, Sink
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a conversion has written: the bytes of all weights, and the SHA-256 of each file."""
+    """What a conversion writes: the bytes of all weights, and the SHA-256 of each own file."""
 
     size: int
     hashes: Mapping[str, str]
@@ -43,6 +43,7 @@ class Conversion:
         device: torch device of the calculation; the result is the same on each.
         threads: Pieces that are worked on at once.
         shard: Bytes of a file, at most.
+        share: Which part of the files is written here, of how many.
     """
 
     source: Folder
@@ -52,6 +53,7 @@ class Conversion:
     device: str = "cpu"
     threads: int = 1
     shard: int = SHARD
+    share: tuple[int, int] = WHOLE
 
     @property
     def scheme(self) -> Scheme | None:
@@ -65,18 +67,27 @@ class Conversion:
             ValueError: A weight is no finite number; names the tensor.
         """
         specs = dict(self._specs())
-        work = [
-            (name, *piece)
-            for name, spec in self.source.specs.items()
-            for piece in pieces(spec, self._step())
-        ]
+        size = headers.total(specs.values())
+        shard = min(self.shard, max(size // self.share[1], 1))  # a file for everybody
         with (
-            Sink(target, specs, shard=self.shard) as sink,
+            Sink(target, specs, shard=shard, share=self.share) as sink,
             ThreadPoolExecutor(self.threads, initializer=_one_thread) as pool,
         ):
+            work = [
+                (name, *piece)
+                for name, spec in self.source.specs.items()
+                if any(sink.holds(one) for one in self._written(name))
+                for piece in pieces(spec, self._step())
+            ]
             for done in [pool.submit(self._convert, sink, *piece) for piece in work]:
                 done.result()
-        return Written(headers.total(specs.values()), sink.hashes())
+        return Written(size, sink.hashes())
+
+    def _written(self, name: str) -> tuple[str, ...]:
+        """Return the names of what is written of a tensor; each may be in another file."""
+        scheme = self.scheme
+        suffixes = ("", scheme.suffix, scheme.offset) if scheme else ("",)
+        return tuple(f"{name}{suffix}" for suffix in suffixes)
 
     def _specs(self) -> Iterator[tuple[str, Spec]]:
         """Yield type and shape of all that is written."""

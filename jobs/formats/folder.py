@@ -27,6 +27,8 @@ _PLANE = 2  # dimensions of a weight with scales
 class Folder:
     """The tensors of a model folder by name. Safe to read from many threads.
 
+    Of a gang whose workers open it each hashes its `share` of the files.
+
     Attributes:
         path: The folder.
         config: What its `config.json` says.
@@ -37,13 +39,13 @@ class Folder:
         ValueError: It is not sound, or in no format that is read here; names the tensor.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, share: tuple[int, int] = (0, 1)) -> None:
         self.path = path
         self.config = safety.read_json(path / safety.CONFIG)
         self.scheme = scheme_of(self.config) or modelslim.scheme_in(path)
         files, index = safety.files_of(path)
         told = [file for file in (path / modelslim.FILE,) if file.exists()]
-        safety.check_hashes(path, [path / safety.CONFIG, *told, *files])
+        safety.check_hashes(path, [path / safety.CONFIG, *told, *files[share[0] :: share[1]]])
         places = _gather(files, index)
         self._scales = _scales(places, self.scheme)
         held = {*self._scales.values(), *_offsets(places, self._scales, self.scheme)}

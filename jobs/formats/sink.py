@@ -22,6 +22,7 @@ from jobs.formats.headers import Place, Spec
 from jobs.formats.safety import INDEX, SINGLE
 
 SHARD = 5_000_000_000  # bytes
+WHOLE = (0, 1)
 
 
 class Sink:
@@ -31,23 +32,36 @@ class Sink:
         folder: Where the files go.
         specs: Type and shape of every tensor, in the order in which they fill the shards.
         shard: Bytes of a file, at most, but for a tensor that is larger itself.
+        share: Which part of the files is written here, of how many; the first has the index.
 
     Raises:
         OSError: The files can't be written.
     """
 
-    def __init__(self, folder: Path, specs: Mapping[str, Spec], *, shard: int = SHARD) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        specs: Mapping[str, Spec],
+        *,
+        shard: int = SHARD,
+        share: tuple[int, int] = WHOLE,
+    ) -> None:
         self._folder = folder
         self._places: dict[str, Place] = {}
-        self._left = headers.total(specs.values())
+        self._left = 0
         self._counting = threading.Lock()
         self._files: dict[Path, HashedFile] = {}
+        self._names: dict[str, str] = {}  # of the file of each tensor, the others' too
+        index, of = share
         parts = [*_parts(specs, shard)]
-        for number, part in enumerate(parts, 1):
-            name = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
-            self._begin(folder / (name if len(parts) > 1 else SINGLE), part)
-        if len(parts) > 1:
-            self._write_index(self._left)
+        for number, part in enumerate(parts):
+            name = f"model-{number + 1:05d}-of-{len(parts):05d}.safetensors"
+            file = folder / (name if len(parts) > 1 else SINGLE)
+            self._names |= dict.fromkeys(part, file.name)
+            if number % of == index:
+                self._begin(file, part)
+        if len(parts) > 1 and index == 0:
+            self._write_index(headers.total(specs.values()))
 
     def __enter__(self) -> Self:
         """Return the sink itself."""
@@ -69,8 +83,14 @@ class Sink:
         if kind is None and self._left:
             raise ValueError(f"{self._left:,} bytes of {str(self._folder)!r} were never written")
 
+    def holds(self, name: str) -> bool:
+        """Return whether a tensor is in the files that are written here."""
+        return name in self._places
+
     def write(self, name: str, first: int, rows: Tensor) -> None:
-        """Write rows of a tensor, from row `first` on."""
+        """Write rows of a tensor, from row `first` on; nothing of what others write."""
+        if name in self._names and not self.holds(name):
+            return
         place = self._places[name]
         assert rows.dtype == place.spec.dtype, f"{name} is {rows.dtype}"  # noqa: S101 - our own code
         given = rows.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
@@ -86,12 +106,13 @@ class Sink:
         head, begins = headers.write(specs)
         made = HashedFile(file, len(head) + headers.total(specs.values()))
         self._files[file] = made
+        self._left += headers.total(specs.values())
         made.write(0, memoryview(head))
         for name, begin in begins.items():
             self._places[name] = Place(file, begin, specs[name])
 
     def _write_index(self, size: int) -> None:
-        said = {name: self._places[name].file.name for name in sorted(self._places)}
+        said = dict(sorted(self._names.items()))
         text = json.dumps({"metadata": {"total_size": size}, "weight_map": said}, indent=2)
         (self._folder / INDEX).write_text(f"{text}\n", "utf-8")
 

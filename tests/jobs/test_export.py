@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config
 
 from jobs.data.dataset import TOKENIZER_NAME
+from jobs.engines import weights
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.export import export
 from jobs.formats.schemes import SCHEMES
 from orchestrator.engine import Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE
 from tests.jobs.local_context import LocalContext
+from tests.jobs.test_pretraining import run_gang
 
 CHAT = [{"role": "user", "content": "What is 12 + 34?"}]
 
@@ -51,8 +54,8 @@ def test_transformers_opens_it_unchanged_with_the_same_logits(
 
 def test_it_says_the_hash_of_the_weights(tmp_path: Path, undisturbed: LocalContext) -> None:
     made = exported(tmp_path, undisturbed.output)
-    weights = (made.output / "model.safetensors").read_bytes()
-    assert made.hashes == {"model.safetensors": hashlib.sha256(weights).hexdigest()}
+    written = (made.output / "model.safetensors").read_bytes()
+    assert made.hashes == {"model.safetensors": hashlib.sha256(written).hexdigest()}
 
 
 def test_the_folder_has_all_that_an_engine_needs(
@@ -121,3 +124,26 @@ def test_all_that_ends_an_answer_and_how_tokens_are_drawn_stays(
     assert engine._batch.weights.eos == {5, own, 9}
     assert engine.defaults == {"temperature": 0.6, "top_p": 0.95}
     engine.close()
+
+
+def test_a_gang_writes_the_model_that_one_worker_writes(
+    tmp_path: Path, undisturbed: LocalContext
+) -> None:
+    one = exported(tmp_path / "one", undisturbed.output, format="int8").output
+    spec = {"store": str(tmp_path / "store"), "inputs": {"model": str(undisturbed.output)}}
+    spec |= {"job": "jobs.export.export", "world_size": 2, "params": {"format": "int8"}}
+    folders = [tmp_path / f"rank-{rank}" for rank in range(2)]
+    told = run_gang(
+        [{**spec, "rank": rank, "folder": str(folder)} for rank, folder in enumerate(folders)]
+    )
+    several = folders[0] / "output"
+    files = sorted(path.name for path in several.glob("*.safetensors"))
+    assert files == [f"model-0000{part}-of-00002.safetensors" for part in (1, 2)]
+    assert not list((folders[1] / "output").iterdir())
+    stored = load_file(one / "model.safetensors").values()
+    assert told["export/bytes"] == sum(tensor.nbytes for tensor in stored)
+    before, after = (weights.load(made, torch.float32, "cpu") for made in (one, several))
+    for (name, weight), other in zip(
+        before.state_dict().items(), after.state_dict().values(), strict=True
+    ):
+        assert torch.equal(weight, other), name

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +39,31 @@ def train_gang(folder: Path, data: Path, *, size: int, **changes: Any) -> dict[s
     spec = {"store": str(folder / "store"), "folder": str(folder), "inputs": {"data": str(data)}}
     spec |= {"job": "jobs.pretraining.pretrain", "world_size": size}  # type: ignore[dict-item]
     spec |= {"params": {**SHORT, **changes}}  # type: ignore[dict-item]
+    return run_gang([{**spec, "rank": rank} for rank in range(size)])
+
+
+def run_gang(specs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Run a worker of each spec in a process of its own; return what rank 0 returned."""
     workers = [
         subprocess.Popen(
             [
                 *(sys.executable, "-W", "error::FutureWarning"),
-                *(local_context.__file__, json.dumps({**spec, "rank": rank})),
+                *(local_context.__file__, json.dumps(spec)),
             ],
             cwd=ROOT,
             env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(size)
+        for spec in specs
     ]
     try:
         ends = [(worker.communicate(timeout=110)[1], worker.returncode) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
-    assert [code for _, code in ends] == [0] * size, ends
-    told: dict[str, float] = json.loads((folder / "result.json").read_text())
+    assert [code for _, code in ends] == [0] * len(specs), ends
+    told: dict[str, float] = json.loads(Path(specs[0]["folder"], "result.json").read_text())
     return told
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,30 @@ def test_shards_hold_what_one_file_does(llama: Path, tmp_path: Path, form: str) 
     assert torch.equal(
         logits(weights.load(many, "auto", "cpu")), logits(weights.load(one, "auto", "cpu"))
     )
+
+
+@pytest.mark.parametrize("form", ["bf16", "int8", "mxfp8"])
+@pytest.mark.parametrize("workers", [2, 3])
+def test_several_workers_write_the_files_that_one_writes(
+    llama: Path, tmp_path: Path, form: str, workers: int
+) -> None:
+    source = Folder(llama)
+    choice = choose(AutoConfig.from_pretrained(llama), source.specs, SCHEMES.get(form))
+    conversion = Conversion(source=source, form=form, choice=choice, shard=30_000)
+    hashes: dict[str, str] = {}
+    for target in (tmp_path / "one", tmp_path / "all"):
+        target.mkdir()
+    one = conversion.run(tmp_path / "one")
+    for rank in range(workers):
+        share = replace(conversion, share=(rank, workers))
+        written = share.run(tmp_path / "all")
+        assert written.hashes
+        assert not hashes.keys() & written.hashes.keys()
+        assert written.size == one.size
+        hashes |= written.hashes
+    assert hashes == one.hashes
+    index = "model.safetensors.index.json"
+    assert (tmp_path / "all" / index).read_bytes() == (tmp_path / "one" / index).read_bytes()
 
 
 @pytest.mark.parametrize("form", SCHEMES)
