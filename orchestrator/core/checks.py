@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
         yield from _role_problems(stage, fleet, bindings)
         yield from _engine_problems(stage, fleet, bindings)
         yield from _format_problems(stage, stages, fleet, bindings)
+        yield from _shape_problems(stage, stages, fleet, bindings)
         yield from _scale_problems(stage, fleet)
         yield from _overflow_problems(stage, fleet)
     yield from problems_of_faults(pipeline, fleet, bindings)
@@ -247,7 +249,23 @@ def spread_problems(stage: Stage, pool: Pool, config: Mapping[str, Json]) -> Ite
     given = endpoint.server.given(pool, endpoint.engine_options)
     for why in indivisible(config, split_of(endpoint.server, given, devices)):
         hint = "set needs.devices to a number that divides it"
+        hint += ", or choose another format" if "blocks" in why else ""
         yield Problem(f"pipeline.stages.{stage.name}.needs.devices", why, hint)
+
+
+def _shape_problems(
+    stage: Stage, stages: Mapping[str, Stage], fleet: Fleet, bindings: Bindings
+) -> Iterator[Problem]:
+    """Refuse a model that can't be spread over a replica, where a stage says how it is built."""
+    made = formats.made_format(stages, stage) or ""
+    config = formats.built(stages, stage)
+    pools = _candidates(stage, fleet, bindings)[:1]
+    if not config or not pools or not formats.runs(stage, pools[0]):
+        return
+    blocks = {"quantization_config": {"weight_block_size": [128, 128]}}
+    with suppress(ValueError):  # told of its options
+        whole = {**config, **(blocks if made.startswith("fp8") else {})}
+        yield from spread_problems(stage, pools[0], whole)
 
 
 def _not_there(path: str, endpoint: Endpoint, pool: Pool) -> Problem:

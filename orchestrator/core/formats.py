@@ -18,6 +18,7 @@ from orchestrator.core.hardware import Dialect, Fleet, Format, Pool
 from orchestrator.core.spec import Bindings, Pipeline, Stage
 
 PARAMETER, DIALECT = "format", "dialect"
+BUILT = "model"  # parameter, and input, of the stages that make one
 AUTO = "auto"
 FORMATS: tuple[Format, ...] = get_args(Format)
 _USUAL: Format = "bf16"  # where nobody serves what is made
@@ -59,6 +60,18 @@ def made_format(stages: Mapping[str, Stage], serving: Stage) -> str | None:
     maker = None if source is None else stages.get(source)
     said = maker.params.get(PARAMETER) if maker else None
     return said if isinstance(said, str) and said in (*FORMATS, AUTO) else None
+
+
+def built(stages: Mapping[str, Stage], serving: Stage) -> Mapping[str, object]:
+    """Return the fields of the config of the model that a stage trains for `serving` to serve."""
+    name, seen = serving.inputs.get(serving.endpoint.model) if serving.endpoint else None, 0
+    while name is not None and name in stages and seen < len(stages):
+        maker = stages[name]
+        fields = maker.params.get(BUILT)
+        if isinstance(fields, Mapping):
+            return fields
+        name, seen = maker.inputs.get(BUILT), seen + 1
+    return {}
 
 
 def served_format(stages: Mapping[str, Stage], serving: Stage, pool: Pool) -> Format | None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.checks import spread_problems
+from orchestrator.core.checks import problems_of, spread_problems
 from orchestrator.core.engine_checks import indivisible, problems_of_spec, refused_options
 from orchestrator.core.engines import EngineSpec, Maker, Parallel, Split, UpdateStep
-from orchestrator.core.hardware import Pool
-from orchestrator.core.spec import Endpoint, Needs
-from tests.build import accelerator, stage
+from orchestrator.core.hardware import Pool, Role
+from orchestrator.core.spec import Bindings, Endpoint, Needs
+from tests.build import accelerator, fleet, pipeline, pool, stage
 
 SPEC = EngineSpec(
     name="fast",
@@ -73,6 +73,53 @@ def test_the_plan_refuses_a_model_that_is_there_and_can_not_be_spread_over_a_rep
     assert list(spread_problems(alone, CHIPS, {"num_attention_heads": 6})) == []
 
 
+BLOCKS = {"quantization_config": {"weight_block_size": [128, 128]}}
+DEEPSEEK_V3 = {
+    "num_attention_heads": 128,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    **BLOCKS,
+}
+QWEN3_30B = {
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    **BLOCKS,
+}
+SMOLLM2 = {
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    **BLOCKS,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "chips", "width"),
+    [
+        (DEEPSEEK_V3, 16, None),
+        (DEEPSEEK_V3, 32, 18432),
+        (QWEN3_30B, 1, None),
+        (QWEN3_30B, 2, None),
+        (QWEN3_30B, 4, 768),
+        (SMOLLM2, 1, 576),
+        ({**SMOLLM2, "quantization_config": {"weight_block_size": [1, 32]}}, 1, None),
+    ],
+)
+def test_blocks_have_to_be_whole_on_every_chip_in_all_layers_that_are_fused_or_spread(
+    config: dict[str, Any], chips: int, width: int | None
+) -> None:
+    told = list(indivisible(config, Split(tensor=chips)))
+    assert [f"of {width} can't" in one for one in told] == [True] * (width is not None)
+
+
 def test_key_value_heads_are_copied_where_there_are_fewer_than_chips() -> None:
     config = {"num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": 4}
     assert list(indivisible(config, Split(tensor=8))) == []
@@ -124,3 +171,33 @@ def test_options_that_the_replica_sets_and_that_would_break_it_are_refused() -> 
         "--as": "the replica sets it",
         "api_key": "all would see it",
     }
+
+
+@pytest.mark.parametrize(
+    ("devices", "form", "width"), [(4, "fp8", 768), (2, "fp8", None), (4, "bf16", None)]
+)
+def test_the_plan_refuses_blocks_that_are_not_whole_of_a_model_that_it_trains(
+    devices: int, form: str, width: int | None
+) -> None:
+    shape = {name: value for name, value in QWEN3_30B.items() if name != "quantization_config"}
+    train = stage("train", params={"model": shape})
+    export = stage("export", params={"format": form}, inputs={"model": "train"})
+    endpoint = Endpoint(name="chat", engine="fast", server=SPEC, formats=("fp8", "bf16"))
+    serve = stage(
+        "serve",
+        role=Role.SERVE,
+        job=None,
+        endpoint=endpoint,
+        inputs={"model": "export"},
+        needs=Needs(devices=devices),
+    )
+    chip = accelerator(name="h800", vendor="nvidia", device="cuda", formats=("fp8", "bf16"))
+    bound = Bindings(roles=dict.fromkeys(Role, "h800"))
+    problems = problems_of(pipeline(train, export, serve), fleet(pool("h800", chip=chip)), bound)
+    assert [str(problem) for problem in problems] == [
+        (
+            f"pipeline.stages.serve.needs.devices: its layers of {width} can't be spread over 4 "
+            f"chips in blocks of 128; set needs.devices to a number that divides it, or choose "
+            f"another format"
+        )
+    ] * (width is not None)

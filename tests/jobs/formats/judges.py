@@ -67,11 +67,15 @@ def opened(folder: Path) -> None:
     elif said:
         more["dtype"] = torch.bfloat16  # its reader of `fp8` knows no other
     with warnings.catch_warnings(action="ignore"):  # that the folder's own record stands too
-        theirs = AutoModelForCausalLM.from_pretrained(folder, **more).eval()
+        theirs, loading = AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, **more
+        )
+    if loading["missing_keys"]:
+        raise ValueError(f"{min(loading['missing_keys'])} is made up")
     ours = weights.load(folder, more["dtype"], "cpu")
     tokens = torch.arange(3, 35)[None]
     with torch.no_grad():
-        one, other = theirs(input_ids=tokens).logits, ours(input_ids=tokens).logits
+        one, other = (m.eval()(input_ids=tokens, use_cache=False).logits for m in (theirs, ours))
     if not torch.allclose(one, other, atol=1e-4, rtol=1e-3):
         raise ValueError(f"scores differ by {float((one - other).abs().max()):.3g}")
 
