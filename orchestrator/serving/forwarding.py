@@ -95,14 +95,9 @@ class Forwarder:
         until = loop.time() + self._limits.gone_seconds
         avoid, reached = "", 0
         failed: list[str] = []
+        last: _Failure | None = None
         while True:
-            since = loop.time()
-            try:
-                slot = await self._slots.take(
-                    request.endpoint, request.client, avoid, request.share
-                )
-            finally:
-                tally.queued += loop.time() - since
+            slot = await self._take(request, avoid, last, tally)
             try:
                 await self._attempt(request, slot, response, tally)
             except _Failure as failure:
@@ -115,10 +110,27 @@ class Forwarder:
                 if response.answered or reached > 1 or late:
                     await self._give_up(failure, response, tally)
                     return
-                avoid = slot.url
+                avoid, last = slot.url, failure
                 self._metrics.retried(request.endpoint)
             else:
                 return
+
+    async def _take(
+        self, request: InboundRequest, avoid: str, last: _Failure | None, tally: Tally
+    ) -> Slot:
+        """Return a slot; where none comes since the replicas failed, the refusal says how."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        try:
+            return await self._slots.take(request.endpoint, request.client, avoid, request.share)
+        except ApiError as error:
+            if last is None or error.code != "no_replica":
+                raise
+            raise ApiError(
+                error.status, f"{error}: {last}", code=error.code, retry_after=error.retry_after
+            ) from None
+        finally:
+            tally.queued += loop.time() - since
 
     def late(self, tally: Tally) -> None:
         """Count an answer that took too long as a failure of the replica that was asked."""
