@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,6 +19,8 @@ _HEALTH_SECONDS = 10.0
 _LONG_SECONDS = 600.0
 _MODELS = "/v1/models"
 _TEXT = "1"
+_BUSY = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+_NO_NUMBER = re.compile(r"not JSON compliant|\bnan\b", re.IGNORECASE)
 _KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
@@ -101,7 +104,7 @@ class EngineClient:
             status, told = self._first("POST", path, self._question(path))
             if status in _KEY:
                 return f"it does not take its key: {path} answers {status}"
-            if status < HTTPStatus.BAD_REQUEST or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            if not _refused(status, told):
                 self._probe = path
                 wrong = _wrong(status, told)
                 return f"it runs, but one token: {wrong}" if wrong else ""
@@ -114,8 +117,8 @@ class EngineClient:
             reply = self.ask("POST", path, self._spec.deadline, self._question(path))
         except FOREIGN as error:
             return f"no answer: {error!r}"
-        if HTTPStatus.BAD_REQUEST <= reply.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return ""  # too many requests, say: it works
+        if reply.status in _BUSY:
+            return ""  # it works
         return _wrong(reply.status, reply.text)
 
     def scores(self, prompt: str | tuple[int, ...]) -> list[float] | None:
@@ -126,7 +129,7 @@ class EngineClient:
         body = {**self._question(self._spec.probe), "prompt": prompt, "echo": True}
         try:
             told = self.ask("POST", self._spec.probe, _LONG_SECONDS, body)
-            if HTTPStatus.BAD_REQUEST <= told.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            if _refused(told.status, told.text):
                 return None
             answer = json.loads(told.text)
             if wrong_in(answer | {"choices": [_without_first(answer["choices"][0])]}):
@@ -184,9 +187,15 @@ class EngineClient:
         return {"model": self._name, "prompt": _TEXT, **one}
 
 
+def _refused(status: int, text: str) -> bool:
+    """Whether an answer is a refusal of the question; vLLM refuses to write what is no number."""
+    refused = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return refused and not _NO_NUMBER.search(text)
+
+
 def _wrong(status: int, text: str) -> str:
-    """Return what is wrong with an answer that is none to a wrong question."""
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    """Return what is wrong with the answer to a question that the engine can answer."""
+    if status >= HTTPStatus.BAD_REQUEST:
         return f"it answers {status}: {text[:200]!r}"
     try:
         return wrong_in(json.loads(text))

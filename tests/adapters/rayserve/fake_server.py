@@ -48,8 +48,6 @@ class Handler(BaseHTTPRequestHandler):
             self.embed(state["mode"] == "pooling-nan")
         elif state["mode"] == "early" and self.too_early():
             self.tell(503, "loading")
-        elif state["mode"] == "silent" and body.get("echo"):
-            self.tell(400, "{}")
         else:
             self.complete(body)
 
@@ -58,6 +56,14 @@ class Handler(BaseHTTPRequestHandler):
         return bool(state["early"] < 3)
 
     def complete(self, body: dict[str, Any]) -> None:
+        mode = state["mode"]
+        if mode == "silent" and body.get("echo"):
+            self.tell(400, "{}")
+            return
+        if mode == "refusing-nan" and "logprobs" in body:
+            words = "Out of range float values are not JSON compliant"  # vLLM's
+            self.tell(400, json.dumps({"error": {"message": words}}))
+            return
         state["tokens"] += state["mode"] != "stalled"
         logprob = float("nan") if state["mode"].endswith("nan") else state["logprob"]
         values = [None, *[logprob] * len(body["prompt"])] if body.get("echo") else [logprob]

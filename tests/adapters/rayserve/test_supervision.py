@@ -40,6 +40,7 @@ SPEC = EngineSpec(
     grace=2.0,
 )
 SECONDS = 30.0
+NO_NUMBERS = '{"error": {"message": "Out of range float values are not JSON compliant"}}'  # vLLM's
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +115,7 @@ def test_a_running_engine_is_well_and_leaves_nothing_when_it_is_stopped(
         ("hanging", "asked for one token: no answer: "),
         ("nan", "asked for one token: a log-probability is nan"),
         ("busy-nan", "asked for one token: a log-probability is nan"),
+        ("refusing-nan", "asked for one token: it answers 400: "),
         ("stalled", "8 requests run, and none has got a token for 2 s"),
     ],
 )
@@ -178,6 +180,10 @@ def test_weights_that_it_refuses_leave_the_old_ones_in_service(
         (
             "pooling-nan",
             "engine 'fake': it runs, but one token: a number of an embedding is nan",
+        ),
+        (
+            "refusing-nan",
+            f"engine 'fake': it runs, but one token: it answers 400: {NO_NUMBERS!r}",
         ),
         ("another", "engine 'fake': it calls its model 'another', not 'chat'"),
         ("locked", "engine 'fake': it does not take its key: /v1/models answers 401"),
@@ -318,6 +324,16 @@ def test_an_engine_that_tells_nothing_of_a_prompt_serves_unproven(
     supervision.start()
     supervision.stop()
     assert "it tells no log-probabilities of a prompt" in capsys.readouterr().out
+
+
+def test_weights_whose_scores_are_refused_as_no_numbers_are_not_proven(
+    running: Supervision, tmp_path: Path
+) -> None:
+    assert running._process is not None
+    before = running._process.pid
+    tell(running, "refusing-nan")
+    running.update(record(tmp_path / "v2", -1.0), "v2")  # by a new start, which computes rightly
+    assert running._process.pid != before
 
 
 def test_new_weights_are_proven_by_what_was_recorded_of_them(
