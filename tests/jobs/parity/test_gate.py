@@ -207,6 +207,25 @@ def test_one_wrong_scale_shows_in_the_weights_whatever_the_answers(
     assert any(one.startswith(line) for one in ctx.lines)
 
 
+def test_of_an_engine_that_tells_nothing_the_folder_is_read_and_the_verdict_says_so(
+    context: Context,
+) -> None:
+    ctx = context()
+    assert check(ctx, engine="tests.jobs.parity.engines.MuteEngine")["parity/passed"] == 1.0
+    kept = json.loads(ctx.reports["parity.json"])
+    assert kept["weights"] == "the folder, as this product reads it"
+    assert kept["computed"] == "bfloat16"
+    assert "the weights as the engine holds them: it tells nothing of them" in kept["unseen"]
+    assert "- in which type the engine computes" in ctx.reports["parity.md"]
+
+
+def test_what_the_engine_has_loaded_wrongly_is_caught_though_the_folder_is_right(
+    context: Context,
+) -> None:
+    with pytest.raises(ParityError, match=r"^weights is 1[.\d]*, at most 0\.01"):
+        check(context(), engine="tests.jobs.parity.engines.WrongEngine")
+
+
 @pytest.mark.parametrize("form", ["fp8", "fp8_ue8m0", "mxfp8", "int8"])
 def test_an_honest_export_passes_in_every_format(
     case: Case, context: Context, tmp_path: Path, form: str
