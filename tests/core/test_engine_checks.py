@@ -9,28 +9,12 @@ import pytest
 
 from orchestrator.core.checks import problems_of, spread_problems
 from orchestrator.core.engine_checks import indivisible, problems_of_spec, refused_options
-from orchestrator.core.engines import EngineSpec, Maker, Parallel, Split, UpdateStep
-from orchestrator.core.hardware import Pool, Role
+from orchestrator.core.engines import Maker, Split, UpdateStep
+from orchestrator.core.hardware import Role
 from orchestrator.core.spec import Bindings, Endpoint, Needs
 from tests.build import accelerator, fleet, pipeline, pool, stage
+from tests.core.engine_values import CHIPS, SPEC
 
-SPEC = EngineSpec(
-    name="fast",
-    command=("{python}", "-m", "fast", "--port={port}", "{model}", "--as", "{name}"),
-    environment={"OFFLINE": "1", "CHIPS": "{devices}"},
-    options={"log": "no", "eager": True},
-    parallel=Parallel(tensor="tp", pipeline="pp", data="dp"),
-    concurrency="max-seqs",
-    at_once=64,
-    makers={
-        "nvidia": Maker(),
-        "cpu": Maker(formats=("bf16",), environment={"THREADS": "2"}, options={"log": "yes"}),
-    },
-)
-CHIPS = Pool(
-    name="h800",
-    accelerator=accelerator(name="h800", vendor="nvidia", device="cuda", formats=("fp8",)),
-)
 SINGLE = "Single '{' encountered in format string"  # as Python says it
 
 

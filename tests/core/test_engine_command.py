@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.emulation import Emulation
 from orchestrator.core.engine_command import (
     argv_of,
     chips_of,
@@ -17,24 +16,9 @@ from orchestrator.core.engine_command import (
     filled,
     flags,
 )
-from orchestrator.core.engines import EngineSpec, Maker, Parallel
-from orchestrator.core.hardware import Pool
-from tests.build import accelerator
+from orchestrator.core.engines import Parallel
+from tests.core.engine_values import HOST, SPEC
 
-SPEC = EngineSpec(
-    name="fast",
-    command=("{python}", "-m", "fast", "--port={port}", "{model}", "--as", "{name}"),
-    environment={"OFFLINE": "1", "CHIPS": "{devices}"},
-    options={"log": "no", "eager": True},
-    parallel=Parallel(tensor="tp", pipeline="pp", data="dp"),
-    concurrency="max-seqs",
-    at_once=64,
-    makers={
-        "nvidia": Maker(),
-        "cpu": Maker(formats=("bf16",), environment={"THREADS": "2"}, options={"log": "yes"}),
-    },
-)
-HOST = Pool(name="host", accelerator=accelerator(name="h800"), emulation=Emulation(device="cpu"))
 PLACES = {
     "python": "/py",
     "host": "::1",

@@ -9,7 +9,6 @@ import pytest
 
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.engines import (
-    EngineSpec,
     Maker,
     Parallel,
     Split,
@@ -17,27 +16,7 @@ from orchestrator.core.engines import (
     option_name,
     split_of,
 )
-from orchestrator.core.hardware import Pool
-from tests.build import accelerator
-
-SPEC = EngineSpec(
-    name="fast",
-    command=("{python}", "-m", "fast", "--port={port}", "{model}", "--as", "{name}"),
-    environment={"OFFLINE": "1", "CHIPS": "{devices}"},
-    options={"log": "no", "eager": True},
-    parallel=Parallel(tensor="tp", pipeline="pp", data="dp"),
-    concurrency="max-seqs",
-    at_once=64,
-    makers={
-        "nvidia": Maker(),
-        "cpu": Maker(formats=("bf16",), environment={"THREADS": "2"}, options={"log": "yes"}),
-    },
-)
-CHIPS = Pool(
-    name="h800",
-    accelerator=accelerator(name="h800", vendor="nvidia", device="cuda", formats=("fp8",)),
-)
-HOST = Pool(name="host", accelerator=accelerator(name="h800"), emulation=Emulation(device="cpu"))
+from tests.core.engine_values import CHIPS, HOST, SPEC
 
 
 def split(options: dict[str, Any], devices: int) -> Split:
