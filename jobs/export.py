@@ -50,7 +50,7 @@ def export(
     choice = choose(config, source.specs, scheme)
     if format not in PLAIN and not choice.quantized:
         raise ValueError(
-            f"a {config.model_type} has no linear layer to quantise; export it in bf16"
+            f"a {config.model_type} has no linear layer to quantize; export it in bf16"
         )
     conversion = Conversion(
         source=source,
@@ -73,10 +73,11 @@ def export(
         modelslim.write(ctx.output, format, source.specs, choice.quantized)
     _accompany(source.path, config, ctx.output)
     counts = {name: prod(spec.shape) for name, spec in source.specs.items()}
-    coded = 0 if format in PLAIN else sum(counts[name] for name in choice.quantized)
+    quantized = 0 if format in PLAIN else sum(counts[name] for name in choice.quantized)
     total = sum(counts.values())
     ctx.log(
-        f"{total:,} parameters in {format}, {coded:,} of them quantised: {written.size:,} bytes"
+        f"{total:,} parameters in {format}, {quantized:,} of them quantized: "
+        f"{written.size:,} bytes"
     )
     return {"export/bytes": float(written.size), "export/parameters": float(total)}
 

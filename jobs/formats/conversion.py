@@ -102,7 +102,7 @@ class Conversion:
                 yield name, Spec(self._plain(name, spec), spec.shape)
 
     def _plain(self, name: str, spec: Spec) -> torch.dtype:
-        if not (spec.dtype.is_floating_point or self.source.coded(name)):
+        if not (spec.dtype.is_floating_point or self.source.is_quantized(name)):
             return spec.dtype
         return (
             torch.float32

@@ -55,24 +55,24 @@ class Folder:
         for name in self._scales:
             self._check_scale(name)
 
-    def coded(self, name: str) -> bool:
+    def is_quantized(self, name: str) -> bool:
         """Return whether a tensor is stored as codes and scales."""
         return name in self._scales
 
     def rows(self, name: str, first: int, last: int) -> Tensor:
-        """Return rows `first` up to `last` of a tensor: as float32 where it is coded.
+        """Return rows `first` up to `last` of a tensor: as float32 where it is quantized.
 
         `first` is a multiple of the rows that share a scale.
         """
         found = _read(self._places[name], first, last)
-        if not self.coded(name):
+        if not self.is_quantized(name):
             return found
         return self._decode(name, found, first, torch.float32)
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
-        """Return a whole tensor: of type `dtype` where it is coded, else as it is stored."""
+        """Return a whole tensor: of type `dtype` where it is quantized, else as it is stored."""
         spec = self.specs[name]
-        if not self.coded(name):
+        if not self.is_quantized(name):
             return _read(self._places[name], 0, spec.rows)
         whole = torch.empty(spec.shape, dtype=dtype)
         for first, last in pieces(spec, self._block_rows()):
@@ -81,7 +81,7 @@ class Folder:
         return whole
 
     def _decode(self, name: str, codes: Tensor, first: int, dtype: torch.dtype) -> Tensor:
-        assert self.scheme is not None  # noqa: S101 - only then something is coded
+        assert self.scheme is not None  # noqa: S101 - only then something is quantized
         step = self._block_rows()
         grid = first // step, -(-(first + len(codes)) // step)
         scales = self._scale(name, *grid)
@@ -98,7 +98,7 @@ class Folder:
         return self.scheme.block[0] if self.scheme else 1
 
     def _check_scale(self, name: str) -> None:
-        assert self.scheme is not None  # noqa: S101 - only then something is coded
+        assert self.scheme is not None  # noqa: S101 - only then something is quantized
         place = self._scale_places[name]
         for first, last in pieces(place.spec, 1):
             found = self._scale(name, first, last)
@@ -175,16 +175,16 @@ def _scales(places: Mapping[str, Place], scheme: Scheme | None) -> dict[str, str
 
 
 def _offsets(
-    places: Mapping[str, Place], coded: Iterable[str], scheme: Scheme | None
+    places: Mapping[str, Place], quantized: Iterable[str], scheme: Scheme | None
 ) -> Iterator[str]:
-    """Yield the names of the offsets of what is coded.
+    """Yield the names of the offsets of what is quantized.
 
     Raises:
         ValueError: One is not zero.
     """
     if scheme is None or not scheme.offset:
         return
-    for name in (f"{one}{scheme.offset}" for one in coded):
+    for name in (f"{one}{scheme.offset}" for one in quantized):
         place = places.get(name)
         if place is None:
             continue

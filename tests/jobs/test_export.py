@@ -87,7 +87,7 @@ def test_what_is_exported_in_any_format_is_served(
     assert isinstance(asyncio.run(answer()), str)
     engine.close()
     assert "parameters in" in ctx.lines[-1]
-    assert " 0 of them quantised" not in ctx.lines[-1]
+    assert " 0 of them quantized" not in ctx.lines[-1]
 
 
 def test_a_model_without_linear_layers_is_not_exported_as_if_it_were_quantised(
@@ -97,7 +97,7 @@ def test_a_model_without_linear_layers_is_not_exported_as_if_it_were_quantised(
         GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=9, bos_token_id=0, eos_token_id=0)
     )
     model.save_pretrained(tmp_path / "gpt2")
-    with pytest.raises(ValueError, match="a gpt2 has no linear layer to quantise; export it in"):
+    with pytest.raises(ValueError, match="a gpt2 has no linear layer to quantize; export it in"):
         exported(tmp_path, tmp_path / "gpt2", format="int8")
 
 

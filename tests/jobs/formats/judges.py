@@ -44,7 +44,7 @@ def decompressed(folder: Path) -> None:
     for file in folder.glob("*.safetensors"):
         stored |= load_file(file)
     count = 0
-    for weight in filter(source.coded, source.specs):
+    for weight in filter(source.is_quantized, source.specs):
         scale = stored[f"{weight}{source.scheme.suffix}"]
         theirs = reader.decompress({"weight": stored[weight], "weight_scale": scale}, scheme)
         ours = source.read(weight, theirs["weight"].dtype)
