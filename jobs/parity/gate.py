@@ -94,7 +94,7 @@ def check(  # noqa: PLR0913 - the parameters of a config
             accuracies=_accuracies(reference, said),
             weights=weights.source,
             unseen=unseen(reference, said, weights, served.computed, stands_in=stands_in),
-            worst=_worst(reference, said, folder),
+            worst=_worst(reference, said, compared, folder),
         ),
     )
     values = _metrics(compared, counts, judged)
@@ -172,14 +172,17 @@ def _accuracies(reference: Reference, said: Said) -> tuple[float, float] | None:
     return figures.share(reference.said.right), figures.share(said.right)
 
 
-def _worst(reference: Reference, said: Said, folder: Path) -> tuple[table.Prompt, ...]:
+def _worst(
+    reference: Reference, said: Said, compared: Comparison, folder: Path
+) -> tuple[table.Prompt, ...]:
     words, asked = load_tokenizer(folder), reference.questions
     texts = [
         str(words.decode(one.prompt)) if one.example is None else str(one.example["question"])
         for one in asked
     ]
-    scores, answers = (reference.scores, said.scores), (reference.answers, said.answers)
-    return table.worst(texts, asked, scores, answers)
+    sums = np.bincount(compared.text.astype(int), compared.kl, len(asked))
+    apart = [float(total) / one.places for total, one in zip(sums, asked, strict=True)]
+    return table.worst(texts, asked, apart, (reference.answers, said.answers))
 
 
 def _tell(ctx: JobContext, verdict: table.Verdict) -> None:

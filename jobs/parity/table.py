@@ -7,10 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from jobs.parity.figures import divergence, usable
 from jobs.parity.questions import Question
 from jobs.parity.verdict import Threshold
-from orchestrator.engine import Score
 
 WORST = 5
 _LONGEST = 120  # characters of a prompt or an answer
@@ -54,14 +52,17 @@ class Verdict:
 def worst(
     prompts: Sequence[str],
     questions: Sequence[Question],
-    scores: tuple[Sequence[Sequence[Score]], Sequence[Sequence[Score]]],
+    apart: Sequence[float],
     answers: tuple[Sequence[str], Sequence[str]],
 ) -> tuple[Prompt, ...]:
-    """Return the prompts after which the models are furthest apart; pairs are trained, served."""
+    """Return the prompts after which the models are furthest apart; answers are trained, served.
+
+    `apart` is the mean KL a place of each question, nats.
+    """
     found = [
         Prompt(
             prompt=prompts[at],
-            kl=_apart(scores[0][at], scores[1][at]),
+            kl=apart[at],
             trained=answers[0][at],
             served=answers[1][at],
             right=(questions[at].example or {}).get("answer"),
@@ -69,13 +70,6 @@ def worst(
         for at in range(len(questions))
     ]
     return tuple(sorted(found, key=lambda one: (one.trained == one.served, -one.kl))[:WORST])
-
-
-def _apart(trained: Sequence[Score], served: Sequence[Score]) -> float:
-    pairs = list(zip(trained, served, strict=True))
-    if not all(usable(other) for _, other in pairs):
-        return math.inf
-    return sum(divergence(one, other) for one, other in pairs) / max(len(pairs), 1)
 
 
 def markdown(verdict: Verdict) -> str:

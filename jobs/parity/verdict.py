@@ -85,7 +85,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "top1": "share of places with the same likeliest token",
         "flips": "share of places where the reference is sure of a token and the model of another",
         "kl_mean": "mean KL divergence, nats",
-        "kl_tail": "KL divergence at the quantile 0.99, or 0.999 where places are many, nats",
+        "kl_tail": "KL divergence at a high quantile (0.95 of few places, 0.999 of many), nats",
         "perplexity": "relative change of the perplexity",
         "routers": "share of the chosen experts that are others",
         "greedy": "share of greedy answers that are the same",

@@ -99,4 +99,12 @@ def test_where_the_floor_moves_margins_the_reference_is_not_sure() -> None:
 
 
 def test_many_places_allow_a_higher_quantile() -> None:
-    assert (confidence.quantile_of(4000), confidence.quantile_of(6000)) == (0.99, 0.999)
+    found = [confidence.quantile_of(places) for places in (10, 499, 500, 4999, 5000)]
+    assert found == [0.95, 0.95, 0.99, 0.99, 0.999]
+
+
+def test_one_far_place_among_few_does_not_decide_over_the_tail() -> None:
+    one = compared(4, 1e-4)
+    one.kl[7] = 5.0
+    tail = confidence.figures_of(one, draws(quantile=confidence.quantile_of(one.kl.size)))
+    assert confidence.drawn(tail["kl_tail"], np.full(confidence.ROUNDS + 1, 0.01)) > 0.99
