@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
+from typing import TypeVar
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.clock import SystemClock
@@ -23,6 +25,7 @@ from orchestrator.job import Checkpoint
 from orchestrator.messages import AttemptRequest
 from tests.build import pool
 
+T = TypeVar("T")
 SIZE = 2
 PREFIX = "checkpoints/run/train"
 
@@ -76,7 +79,7 @@ class Gang:
 
         What was loaded is checked by its contents, not by its hashes.
         """
-        found = [worker.latest() for worker in self.workers]
+        found = _at_once([worker.latest for worker in self.workers])
         assert len({one.step if one else 0 for one in found}) == 1
         if found[0] is None:
             return 0
@@ -106,6 +109,27 @@ class Gang:
         """Save several."""
         for step in steps:
             self.save(step)
+
+
+def _at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Return what the calls return, made together; the first error ends the waiting."""
+    ended: Queue[tuple[int, T | Exception]] = Queue()
+
+    def call(number: int) -> None:
+        try:
+            ended.put((number, calls[number]()))
+        except Exception as error:  # noqa: BLE001 - raised below
+            ended.put((number, error))
+
+    for number in range(len(calls)):
+        threading.Thread(target=call, args=(number,), daemon=True).start()
+    found: dict[int, T] = {}
+    while len(found) < len(calls):
+        number, result = ended.get()
+        if isinstance(result, Exception):
+            raise result
+        found[number] = result
+    return [found[number] for number in range(len(calls))]
 
 
 def _write(checkpoint: str, rank: int) -> Callable[[Path], None]:
