@@ -21,8 +21,8 @@ from jobs.engines.forward import Forward
 # Tokens that each pass reads in the first row and in the second.
 COURSE = ((12, 11), (8, 0), (0, 8), (1, 1), (1, 1), (0, 1), (1, 0))
 # Share of the scores' own spread. Another order of sums costs some 1e-6 in float32 and 1e-2 in
-# bfloat16; the scores of a wrong pass differ by about 1.4 times their spread.
-ALLOWED = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1.5e-1}
+# bfloat16, in 30 layers 0.15; the scores of a wrong pass differ by about 1.4 times their spread.
+ALLOWED = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 3e-1}
 # Where the engine rounds what goes into a layer too, to 8 bits: some 0.2 for a random model.
 ALLOWED_QUANTIZED = 5e-1
 

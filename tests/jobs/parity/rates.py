@@ -84,7 +84,13 @@ class Trained:
 
 
 def trained(
-    folder: Path, data: Path, architecture: str, seed: int, *, steps: int = 24, max_tokens: int = 6
+    folder: Path,
+    data: Path,
+    architecture: str,
+    seed: int,
+    *,
+    steps: int = 100,
+    max_tokens: int = 6,
 ) -> Trained:
     """Train a model, and make its reference pass."""
     ctx = LocalContext(folder=folder / "train", inputs={"data": data}, seed=seed)
