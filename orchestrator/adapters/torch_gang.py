@@ -70,6 +70,7 @@ def threads(count: int) -> None:
 def _join(
     rendezvous: str | None, rank: int, world_size: int, backend: str, setup_seconds: float
 ) -> None:
+    import torch
     from torch import distributed
 
     host, _, port = (rendezvous or "").rpartition(":")
@@ -95,6 +96,8 @@ def _join(
         world_size=world_size,
         timeout=timedelta(seconds=COLLECTIVE_SECONDS),
     )
+    if "gloo" in backend:  # who leaves at once would close what another is still opening
+        distributed.all_reduce(torch.zeros(1))
 
 
 def _open_store(*where: Any, **how: Any) -> Any:  # noqa: ANN401 - torch does not type it

@@ -337,7 +337,8 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     gateway = verbs.add_parser("_gateway")
     for name in ("settings", "url", "cluster"):
         gateway.add_argument(name)
-    gateway.add_argument("number", nargs="?", type=int, default=0)
+    number = arguments.whole("processes", arguments.ROWS, least=0)
+    gateway.add_argument("number", nargs="?", type=number, default=0)
     reconcile = verbs.add_parser("_reconcile")
     reconcile.add_argument("address")
     complete = verbs.add_parser("_complete")

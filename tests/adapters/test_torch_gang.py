@@ -54,6 +54,33 @@ def test_a_gang_of_processes_reduces_over_its_group() -> None:
     assert [out.split() for out, _ in told] == [["3.0", "1", "2"]] * 2
 
 
+def test_no_worker_goes_on_before_all_are_in() -> None:
+    late = """
+import sys, threading, time
+from torch import distributed
+from orchestrator.adapters.torch_gang import open_gang
+join, address = distributed.init_process_group, sys.argv[2]
+def slowly(*args, **more):
+    join(*args, **more)
+    global since
+    since = time.monotonic()
+    if sys.argv[1] == "0":
+        threading.Event().wait(1.0)
+distributed.init_process_group = slowly
+with open_gang(address, int(sys.argv[1]), 2, "cpu:gloo"):
+    print(time.monotonic() - since)
+"""
+    address = free_address()
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", late, str(rank), address], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    told = [worker.communicate(timeout=100)[0] for worker in workers]
+    assert all(float(out) > 0.5 for out in told), told
+
+
 def test_a_gang_meets_at_a_port_that_was_kept_open_since_its_address_was_told() -> None:
     code = (
         "import sys\nfrom orchestrator.control import rendezvous\n"
