@@ -81,11 +81,11 @@ def check_end(storm: Storm, expected: Mapping[str, float]) -> None:
 @pytest.mark.chaos
 @pytest.mark.timeout(7200)
 def test_a_run_weathers_a_hundred_faults(place: Workplace) -> None:
-    steps = STEPS_A_FAULT * FAULTS
+    faults = [kind for kind, share in SHARES.items() for _ in range(-(-share * FAULTS // 100))]
+    steps = STEPS_A_FAULT * len(faults)
     expected, calm = undisturbed(place, steps)
     storm = Storm(place, seed=SEED, steps=steps, pace=PACE)
     storm.launch("roles.train=nvidia", *NODES)
-    faults = [kind for kind, share in SHARES.items() for _ in range(-(-share * FAULTS // 100))]
     storm.rage(faults)
     assert storm.finish(1800.0) == 0, storm.told().reason
     report(storm, calm + steps * PACE)
