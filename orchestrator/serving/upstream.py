@@ -76,6 +76,7 @@ class Exchange:
         self._heard = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._finished = False
+        self._hearing = False
         self._connection: Connection
         self._content: aiohttp.StreamReader
 
@@ -177,10 +178,14 @@ class Exchange:
         take: Take,
         sent: asyncio.Future[Later | None],
     ) -> None:
-        """Give what has come to `take`, until that has to be waited for, or all has come."""
-        if sent.done():
+        """Give what has come to `take`, until that has to be waited for, or all has come.
+
+        Reading may resume a connection that was held back, which hears of more amid the reading:
+        that comes next, and its end too.
+        """
+        if sent.done() or self._hearing:
             return
-        self._heard = self._loop.time()
+        self._heard, self._hearing = self._loop.time(), True
         try:
             while part := self._content.read_nowait():
                 waits = take(part)
@@ -195,6 +200,8 @@ class Exchange:
         else:
             if self._content.is_eof():
                 sent.set_result(None)
+        finally:
+            self._hearing = False
 
     def watch(self, seconds: float) -> None:
         """Have reading raise `Broken` where nothing comes for `seconds`."""

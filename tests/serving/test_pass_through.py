@@ -261,7 +261,8 @@ def test_a_body_takes_the_memory_of_what_has_come_of_it_and_no_more(said: bytes)
                 assert httpx.post(f"{url}/v1/completions", json=whole).status_code == 200
 
 
-def test_a_client_that_reads_late_holds_its_replica_back_and_gets_every_byte() -> None:
+@pytest.mark.parametrize("size", [1 << 10, 1 << 14, 1 << 30])
+def test_a_client_that_reads_late_holds_its_replica_back_and_gets_every_byte(size: int) -> None:
     events = b"".join(TOKEN.replace(b'"a"', b'"%06d"' % n) for n in range(1000)) * 800
     sent, held_back = 0, threading.Event()
 
@@ -269,7 +270,8 @@ def test_a_client_that_reads_late_holds_its_replica_back_and_gets_every_byte() -
         nonlocal sent
         connection.sendall(HEAD)
         connection.settimeout(0.5)
-        text, at = memoryview(chunk(events) + chunk(LAST + DONE) + b"0\r\n\r\n"), 0
+        parts = [chunk(events[at : at + size]) for at in range(0, len(events), size)]
+        text, at = memoryview(b"".join([*parts, chunk(LAST + DONE), b"0\r\n\r\n"])), 0
         while at < len(text):
             try:
                 at += connection.send(text[at : at + (1 << 16)])
