@@ -173,11 +173,7 @@ class Exchange:
             if waits is not None:
                 await waits()
 
-    def _hear(
-        self,
-        take: Take,
-        sent: asyncio.Future[Later | None],
-    ) -> None:
+    def _hear(self, take: Take, sent: asyncio.Future[Later | None]) -> None:
         """Give what has come to `take`, until that has to be waited for, or all has come.
 
         Reading may resume a connection that was held back, which hears of more amid the reading:
