@@ -92,17 +92,22 @@ def measure(  # noqa: PLR0913 - the parameters of a config
     )
     if ctx.rank == 0:
         write(found, ctx.output)
+    return _metrics(ctx, found, said)
+
+
+def _metrics(ctx: JobContext, found: Reference, said: Said) -> dict[str, float]:
+    """Return the headline figures, and tell the noise of each pass, nats."""
     values = {
-        "reference/perplexity": perplexity(first.scores),
-        "reference/questions": float(len(asked)),
-        "reference/places": float(sum(question.places for question in asked)),
+        "reference/perplexity": perplexity(found.scores),
+        "reference/questions": float(len(found.questions)),
+        "reference/places": float(sum(question.places for question in found.questions)),
     }
     for one in found.floor:
         noise = float(one.comparison.kl.mean())
         ctx.log(f"noise of {one.name}: mean KL {noise:.3g} nats")
         name = f"reference/noise_{one.precision}"
         values[name] = max(values.get(name, 0.0), noise)
-    return {**values, "reference/accuracy": share(said.right)} if task else values
+    return {**values, "reference/accuracy": share(said.right)} if found.task else values
 
 
 def _said(output: Output, task: str | None, asked: Sequence[Question]) -> Said:
