@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.supervisor import Process, Service, ServiceError, find, start, stop
 from orchestrator.supervisor.record import birth, load, wait
+from tests.ports import free_port
 
 LISTEN = """
 import socket, sys, threading
@@ -34,11 +35,6 @@ BREED = (
 def process(name: str, code: str, *argv: str, **rest: object) -> Process:
     command = (sys.executable, "-c", code, *argv)
     return Process(name=name, argv=command, **rest)  # type: ignore[arg-type]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture

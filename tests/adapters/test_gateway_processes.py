@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,28 +17,16 @@ from orchestrator import supervisor, wiring
 from orchestrator.adapters import gateway_service
 from orchestrator.core.settings import GatewaySettings, MetricsSettings
 from orchestrator.supervisor.record import wait
+from tests.ports import free_port
 
 SECONDS = 60.0
 ASKED = json.dumps({"model": "nobody's", "prompt": "hi"})
 
 
-def two_ports() -> int:
-    """Return the first of two free ports."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            try:
-                with socket.create_server(("127.0.0.1", port + 1)):
-                    return port
-            except OSError:
-                continue
-
-
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[GatewaySettings]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        port = int(probe.getsockname()[1])
-    found = GatewaySettings(port=port, processes=2, metrics=MetricsSettings(port=two_ports()))
+    port = free_port(count=3)
+    found = GatewaySettings(port=port, processes=2, metrics=MetricsSettings(port=port + 1))
     wiring.endpoint_store(tmp_path).endpoints()  # which makes the database
     info = {"url": f"http://127.0.0.1:{port}", "cluster": "c:1"}
     env = {"ORCHESTRATOR_HOME": str(tmp_path)}

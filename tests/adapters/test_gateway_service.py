@@ -12,6 +12,7 @@ from orchestrator.adapters import gateway_service
 from orchestrator.core.errors import ServingError
 from orchestrator.core.settings import GatewaySettings, MetricsSettings, TlsSettings
 from orchestrator.serving.limits import Limits
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -51,26 +52,21 @@ def test_what_this_host_lacks_is_refused_before_anything_is_started(tmp_path: Pa
         cases = {
             "set gateway.port to a free port": GatewaySettings(port=port),
             "set gateway.metrics.port to a free port": GatewaySettings(
-                port=free(), metrics=MetricsSettings(port=port)
+                port=free_port(), metrics=MetricsSettings(port=port)
             ),
             "'192.0.2.7' is no address of this machine; mend gateway.host": GatewaySettings(
                 host="192.0.2.7"
             ),
             "gateway.tls.key: 'k.pem' is no file on this host": GatewaySettings(
-                port=free(), tls=TlsSettings(certificate=__file__, key="k.pem")
+                port=free_port(), tls=TlsSettings(certificate=__file__, key="k.pem")
             ),
             "gateway.metrics.port: 3 processes need the ports up to 65536": GatewaySettings(
-                port=free(), processes=3, metrics=MetricsSettings(port=65_534)
+                port=free_port(), processes=3, metrics=MetricsSettings(port=65_534)
             ),
             f"port {port} of 127.0.0.1 is in use; set gateway.metrics.port": GatewaySettings(
-                port=free(), processes=2, metrics=MetricsSettings(port=port - 1)
+                port=free_port(), processes=2, metrics=MetricsSettings(port=port - 1)
             ),
         }
         for said, settings in cases.items():
             with pytest.raises(ServingError, match=said):
                 gateway_service.check(tmp_path, settings)
-
-
-def free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -16,6 +16,7 @@ from orchestrator.adapters.torch_gang import open_gang, threads
 from orchestrator.control.evidence import describe
 from orchestrator.core.failure import FailureKind
 from tests.build import documented
+from tests.ports import free_address, free_port
 
 WORKER = """
 import sys
@@ -30,12 +31,6 @@ with open_gang(sys.argv[2], rank, 2, "gloo", cpu_threads=1):
         torch.distributed.destroy_process_group()
 assert not torch.distributed.is_initialized()
 """
-
-
-def free_address() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 def test_a_gang_of_processes_reduces_over_its_group() -> None:
@@ -105,7 +100,7 @@ def test_a_port_that_another_has_at_the_moment_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch_gang, "CLASH_SECONDS", (0.0, 0.0, 0.0))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
         where = ("127.0.0.1", taken.getsockname()[1], 1)
         how = {"is_master": True, "timeout": timedelta(seconds=5)}
         with pytest.raises(RuntimeError, match="EADDRINUSE"):

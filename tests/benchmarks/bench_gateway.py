@@ -12,7 +12,6 @@ import asyncio
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ import uvloop
 
 from tests.benchmarks.chat_client import Chat
 from tests.benchmarks.table import Row, in_rounds
+from tests.ports import free_port
 
 CLIENTS = 16
 SECONDS = 1.0  # of each measurement
@@ -196,7 +196,7 @@ def _litellm(url: str) -> Iterator[Way]:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
         config.write(MODELS.format(url=url, key=KEY))
         config.flush()
-        port = _free_port()
+        port = free_port()
         named = ["--config", config.name, "--host", "127.0.0.1", "--port", str(port)]
         with _running([str(LITELLM.resolve()), *named], port) as way:
             yield way
@@ -213,7 +213,7 @@ STARTS: dict[str, Callable[[str], object]] = {
 
 @contextmanager
 def _started(module: str, *before: str, after: tuple[str, ...] = ()) -> Iterator[Way]:
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", module, *before, str(port), *after]
     with _running(command, port) as way:
         yield way
@@ -250,8 +250,3 @@ async def _answers(port: int, started: subprocess.Popen[bytes]) -> None:
                 if started.poll() is not None:
                     raise RuntimeError(f"{started.args!r} ended: {error}") from error
                 await asyncio.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

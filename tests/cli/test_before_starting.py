@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
+from tests.ports import free_address
 
 NONSENSE = {
     "RAY_ADDRESS": ("nonsense", "ray:///", "host:99999", "host:0", f"{'a' * 70}:6379", "http://"),
@@ -34,8 +35,7 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture
 def nobody() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    return free_address()
 
 
 def started(folder: Path) -> list[str]:

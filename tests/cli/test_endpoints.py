@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sqlite3
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from orchestrator import wiring
 from orchestrator.core.usage import Held, Usage, day_of
 from tests.listing import listing
+from tests.ports import free_address
 
 
 @pytest.fixture
@@ -142,8 +142,7 @@ def test_nobody_gets_in_after_the_last_key_is_revoked_until_that_is_said(within)
 
 
 def test_a_server_that_does_not_answer_is_not_deployed(within):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    address = f"http://{free_address()}/v1"
     done = within("deploy", "nope", "--address", address)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: no server answers at {address!r} (")

@@ -18,6 +18,7 @@ from orchestrator.core.outside import Outside
 from orchestrator.core.run import RunHeader
 from tests.build import deployment, plan, stage
 from tests.conftest import Command
+from tests.ports import free_address
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
 
@@ -43,8 +44,7 @@ def home(tmp_path: Path, within: Command) -> Path:
 @pytest.fixture
 def nobody() -> str:
     """An address at which nobody answers."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+    return free_address()
 
 
 @pytest.fixture

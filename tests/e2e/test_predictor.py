@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(540)]
 
@@ -69,9 +70,7 @@ MINE = ("--config-dir", "conf", "jobs.packages=[vision]", "jobs.code=[.]", "trac
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        found: int = taken.getsockname()[1]
-    return found
+    return free_port()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +29,7 @@ from orchestrator.core.spec import Needs
 from orchestrator.messages import AttemptRequest
 from orchestrator.supervisor.record import wait
 from tests.build import pool
+from tests.ports import free_address
 
 SECONDS_TO_END = 5.0
 
@@ -39,7 +39,7 @@ def main(spec: Mapping[str, Any]) -> None:
     torch.set_num_threads(1)
     for attempt, size in enumerate(spec["sizes"], 1):
         ask_to_leave(spec, attempt)
-        address = _free_address()
+        address = free_address()
         workers = [_fork(spec, attempt, rank, address) for rank in range(size)]
         first, _ = os.wait()
         _end([worker for worker in workers if worker != first])
@@ -107,12 +107,6 @@ def _end(workers: Sequence[int]) -> None:
         for pid in left:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-
-
-def _free_address() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 if __name__ == "__main__":

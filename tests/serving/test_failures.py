@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ import pytest
 from orchestrator.core.keys import ApiKey
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.routes import EndpointRoute
+from tests.ports import free_address
 from tests.serving.http_server import (
     Board,
     becomes_idle,
@@ -40,8 +40,7 @@ def echo(*urls: str, **more: object) -> EndpointRoute:
 
 
 def free_url() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+    return f"http://{free_address()}"
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import os
 import resource
-import socket
 import ssl
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from cryptography.x509.oid import NameOID
 from orchestrator.serving.limits import Limits
 from orchestrator.serving.routes import EndpointRoute
 from orchestrator.serving.server import Listening, Server, within_files
+from tests.ports import free_port
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 
 
@@ -100,8 +100,7 @@ def test_a_renewed_certificate_is_taken_and_a_broken_one_is_not(
 
 
 def test_prometheus_has_a_listener_of_its_own() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     at = Listening(host="127.0.0.1", port=0, metrics_at=("127.0.0.1", port))
     with gateway_of(Board(), at=at) as url:
         told = httpx.get(f"http://127.0.0.1:{port}/metrics")

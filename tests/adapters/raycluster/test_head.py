@@ -14,6 +14,7 @@ from orchestrator.core.spec import Needs
 from orchestrator.messages import Placed, Succeeded
 from tests.clusters import begin, request
 from tests.fakes import FakeClock
+from tests.ports import free_port
 from tests.workers import worker
 
 PATIENCE = 30.0
@@ -21,8 +22,8 @@ PATIENCE = 30.0
 
 def test_a_head_is_gone_when_it_has_not_answered_for_seconds() -> None:
     clock = FakeClock(100.0)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         head = Head(f"127.0.0.1:{port}", PATIENCE, clock.now)
         assert head.there
     assert head.there  # it is not looked at all the time
