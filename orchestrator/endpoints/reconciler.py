@@ -73,6 +73,7 @@ class Reconciler:
         self._holder, self._adopts = holder, adopts
         self._renewed = -math.inf
         self._silent: dict[str, float] = {}
+        self._coming: dict[str, dict[str, float]] = {}  # what is to take over, and since when
         self._moved: dict[str, float] = {}
         self._failed_moves: dict[str, int] = {}
         self._restoring: dict[str, Deployment] = {}
@@ -310,12 +311,30 @@ class Reconciler:
         # A pool where a replica starts is there: a large engine takes minutes to be ready.
         starts = status is not None and status.starting > 0
         patience = deployment.endpoint.ready if starts else SECONDS_OF_A_LOSS
-        if silent >= patience and rested and pools:
+        if silent >= patience and rested and pools and not self._is_replaced(life):
             self._moved[life.name] = now
             pool = pools[self._failed_moves.get(life.name, 0) % len(pools)]
             lost = f"{deployment.name} has had no replica for {silent:.0f} s"
             self._tell(f"{lost}: {life.name} goes to pool {pool}")
             self._move(life.name, pool)
+
+
+    def _is_replaced(self, life: EndpointLife) -> bool:
+        """Whether somebody rolls out another revision, which may take as long to be ready."""
+        now = self._clock.monotonic()
+        coming = {
+            r.deployment.application: r.deployment.endpoint.ready
+            for r in life.live
+            if r.deployment and not life.shares.get(r.number) and _takes_over(r.deployment)
+        }
+        known = self._coming.get(life.name, {})
+        since = self._coming[life.name] = {name: known.get(name, now) for name in coming}
+        return any(now - since[name] < ready for name, ready in coming.items())
+
+
+def _takes_over(deployment: Deployment) -> bool:
+    """Return whether a revision gets traffic by its rollout: neither help nor by hand alone."""
+    return bool(deployment.endpoint.rollout.steps) and not deployment.endpoint.rollout.overflow
 
 
 def _rests_at_none(deployment: Deployment, status: RevisionStatus | None) -> bool:

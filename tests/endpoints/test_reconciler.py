@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionRetired, TrafficMoved
 from orchestrator.core.errors import ServingError
+from orchestrator.core.policy import Rollout
 from orchestrator.endpoints.reconciler import Reconciler
 from orchestrator.messages import PoolState
 from tests.build import deployment
@@ -97,6 +98,42 @@ def test_a_pool_on_which_a_replica_starts_is_lost_only_once_that_takes_too_long(
     assert bench.moved == [], "a new replica loads its model"
     bench.clock.sleep(bench.made.endpoint.ready)
     bench.reconciler.reconcile()
+    assert bench.moved == [("chat", "b")]
+
+
+def lost_while_switched(bench: Bench, rules: Rollout) -> None:
+    """Lose the pool of revision 1 while somebody has revision 2 deployed by `rules`."""
+    second = deployment("chat", pool_name="b", revision=2, run="switch")
+    second = replace(second, endpoint=replace(second.endpoint, rollout=rules))
+    bench.store.follow(bench.store.endpoint("chat"), [RevisionAdded(2, second)], 2.0)
+    bench.replicas.there.clear()
+    bench.replicas.broken = {bench.made.pool.name}
+
+
+def test_an_endpoint_that_somebody_switches_already_is_not_moved_beside_it(bench: Bench) -> None:
+    lost_while_switched(bench, Rollout())
+    bench.pass_time(120)
+    assert bench.moved == [], "revision 2 is on its way"
+    retired = RevisionRetired(2, "no kernel")
+    bench.store.follow(bench.store.endpoint("chat"), [retired], bench.clock.now())
+    bench.pass_time(1)
+    assert bench.moved == [("chat", "b")]
+
+
+def test_one_that_is_switched_by_nobody_any_more_is_moved_in_the_end(bench: Bench) -> None:
+    lost_while_switched(bench, Rollout())
+    bench.pass_time(30)
+    bench.clock.sleep(bench.made.endpoint.ready)
+    bench.pass_time(2)
+    assert bench.moved == [("chat", "b")]
+
+
+@pytest.mark.parametrize("rules", [Rollout(steps=()), Rollout(overflow=True)])
+def test_what_takes_no_traffic_by_itself_keeps_no_endpoint_from_another_pool(
+    bench: Bench, rules: Rollout
+) -> None:
+    lost_while_switched(bench, rules)
+    bench.pass_time(30)
     assert bench.moved == [("chat", "b")]
 
 
