@@ -116,10 +116,14 @@ class RevisionReady:
 
 @dataclass(frozen=True, slots=True)
 class SharesMoved:
-    """Revisions share the traffic so, in percent; shadow and overflow stay what they are."""
+    """Revisions share the traffic so, in percent; shadow and overflow stay what they are.
+
+    `rollout` is the revision whose rollout moves it; `None`: a person does, or a way back.
+    """
 
     shares: Mapping[int, int]
     reason: str
+    rollout: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +230,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointLife:
-    """An endpoint after `seq` events."""
+    """An endpoint after `seq` events; `rollout` is the revision that its rollout gave a part."""
 
     name: str
     seq: int = 0
@@ -234,6 +238,7 @@ class EndpointLife:
     shares: Mapping[int, int] = field(default_factory=dict)
     shadow: int | None = None
     overflow: int | None = None
+    rollout: int | None = None
     moves: tuple[Move, ...] = ()
 
     @property
@@ -317,7 +322,9 @@ def _moved(life: EndpointLife, event: TrafficEvent, at: float) -> EndpointLife:
         if sum(event.shares.values()) != WHOLE or min(event.shares.values()) < 0:
             raise _unfit(life, f"shares {dict(event.shares)!r} are not {WHOLE} percent together")
         shares = {number: share for number, share in event.shares.items() if share}
-        life = replace(life, shares=shares)
+        mover = event.rollout if isinstance(event, SharesMoved) else None
+        part = mover is not None and 0 < shares.get(mover, 0) < WHOLE
+        life = replace(life, shares=shares, rollout=mover if part else None)
     if isinstance(event, TrafficMoved):
         life = replace(life, shadow=event.shadow, overflow=event.overflow)
     elif isinstance(event, ShadowSet):

@@ -11,6 +11,9 @@ from orchestrator.core.failure import FailureKind
 from orchestrator.endpoints.canary import Canary
 from orchestrator.messages import Failed
 
+SECONDS_OF_DOUBT = 600.0  # without a verdict, until the old revision has it all again
+SECONDS_OF_SILENCE = 60.0  # beyond what a step may take: nobody drives that rollout any more
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -35,7 +38,8 @@ class Progress:
     said that it has it. `doubted` is since when it gets copies alone, because its figures at a
     step were in doubt. `finishing`: it has taken over, and the others go. `failed` is why it could
     not be deployed, `back` why it is on its way back. `pause` is how long the store has been let
-    alone last, until `wake`.
+    alone last, until `wake`; `awaited` how many moves the endpoint had when this came to wait for
+    another rollout, and when that was.
     """
 
     deployment: Deployment
@@ -58,6 +62,7 @@ class Progress:
     back: tuple[str, FailureKind] | None = None
     pause: float = 0.0
     wake: float = -math.inf
+    awaited: tuple[int, float] | None = None
 
     @property
     def name(self) -> str:
@@ -97,3 +102,18 @@ class Progress:
         self.old = {
             number: share for number, share in self.shares.items() if number != self.number
         }
+
+    def awaits(self, life: EndpointLife, now: float) -> bool:
+        """Return whether another rollout moves the traffic: one at a time does.
+
+        One that has moved nothing for longer than a step of it may take is waited for no more.
+        """
+        rules, other = self.deployment.endpoint.rollout, life.revisions.get(life.rollout or 0)
+        moves = rules.steps and not rules.overflow
+        if not moves or other is None or other.deployment is None or other.number == self.number:
+            self.awaited = None
+            return False
+        if self.awaited is None or self.awaited[0] != len(life.moves):
+            self.awaited = len(life.moves), now
+        step = other.deployment.endpoint.rollout.hold + SECONDS_OF_DOUBT + SECONDS_OF_SILENCE
+        return now - self.awaited[1] < step

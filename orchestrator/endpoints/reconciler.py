@@ -318,7 +318,6 @@ class Reconciler:
             self._tell(f"{lost}: {life.name} goes to pool {pool}")
             self._move(life.name, pool)
 
-
     def _is_replaced(self, life: EndpointLife) -> bool:
         """Whether somebody rolls out another revision, which may take as long to be ready."""
         now = self._clock.monotonic()

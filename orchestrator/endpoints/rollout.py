@@ -28,14 +28,13 @@ from orchestrator.core.errors import ConflictError, OrchestratorError, ServingEr
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.rollout import Standing, Verdict, shares
 from orchestrator.endpoints.canary import SECONDS_BETWEEN_LOOKS, Canary
-from orchestrator.endpoints.progress import Progress, Target
+from orchestrator.endpoints.progress import SECONDS_OF_DOUBT, Progress, Target
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
 from orchestrator.ports import Clock, EndpointStore, Replicas, Traffic
 
 SECONDS_TO_ANSWER = 60.0
 READY = "it is ready, and gets traffic when somebody moves it"
-SECONDS_OF_DOUBT = 600.0  # without a verdict, until the old revision has it all again
 SECONDS_OF_GRACE = 2.0  # until every gateway has seen that a revision gets no traffic any more
 LEAST_PAUSE, MOST_PAUSE = 0.5, 15.0  # seconds, while the store is away
 
@@ -275,6 +274,10 @@ class Rollouts:
         return self._move(rollout, life, target, shadow)
 
     def _first_step(self, rollout: Progress, life: EndpointLife) -> list[Message]:
+        new = rollout.awaited is None
+        if rollout.awaits(life, self._clock.monotonic()):
+            waits = f"{rollout.deployment.name} waits for the rollout of r{life.rollout}"
+            return [LogLine(0, waits)] if new else []
         rules = rollout.deployment.endpoint.rollout
         if not rollout.old:
             whole = {rollout.number: WHOLE}
@@ -320,7 +323,7 @@ class Rollouts:
     ) -> list[Message]:
         """Commit a move that was decided when the endpoint was `life`."""
         rollout.target = target
-        moved = (SharesMoved(target.shares, target.reason),) if target else ()
+        moved = (SharesMoved(target.shares, target.reason, rollout.number),) if target else ()
         self._revisions.commit(life, *moved, *more)
         if target:
             rollout.arrive(target, self._clock.monotonic())

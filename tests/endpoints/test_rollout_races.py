@@ -23,7 +23,7 @@ from orchestrator.core.failure import FailureKind
 from orchestrator.core.probes import Answer, Probe
 from orchestrator.endpoints.revisions import end
 from orchestrator.endpoints.rollout import Rollouts
-from orchestrator.messages import Failed, Succeeded
+from orchestrator.messages import Failed, LogLine, Message, Succeeded
 from tests.build import deployment
 from tests.endpoints.bench import RULES, Bench, failure
 from tests.interposed import Interposed
@@ -289,3 +289,64 @@ def test_answers_of_the_store_that_are_lost_change_nothing(lost: set[int], doubt
     assert all(r.state is not RevisionState.STARTING for r in life.revisions.values())
     steps = [one.shares.get(2, 0) for one in life.moves]
     assert steps == sorted(steps)
+
+
+def both(
+    bench: Bench, seconds: float, driven: Sequence[tuple[Rollouts, Deployment]], *bad: int
+) -> list[list[Message]]:
+    """Drive rollouts side by side; return what each said. `bad` ones fail once they are asked."""
+    said: list[list[Message]] = [[] for _ in driven]
+    until = bench.clock.now() + seconds
+    while bench.clock.now() < until:
+        for heard, (rollouts, asked) in zip(said, driven, strict=True):
+            heard.extend(rollouts.poll(asked.key))
+        failing = {f"chat.r{number}": 500 for number in bad if bench.shares.get(number)}
+        bench.traffic.status_of.update(failing)
+        bench.clock.sleep(0.5)
+    return said
+
+
+@pytest.mark.parametrize("first_is_bad", [False, True])
+@pytest.mark.parametrize("second_is_bad", [False, True])
+def test_of_two_rollouts_at_once_the_second_waits_for_its_turn(
+    bench: Bench, *, first_is_bad: bool, second_is_bad: bool
+) -> None:
+    """Neither moves the share of the other, and each is judged beside who leads in its turn."""
+    one, two = bench.asked("b", 2), bench.asked("c", 3)
+    bench.go(one, 5.0)
+    assert bench.shares == {1: 90, 2: 10}
+    another = bench.again()
+    another.start(two)
+    driven = [(bench.rollouts, one), (another, two)]
+    early = both(bench, 4.0, driven)
+    assert bench.shares == {1: 90, 2: 10}
+    lines = [line.text for line in early[1] if isinstance(line, LogLine)]
+    assert lines[-1] == "chat.r3 waits for the rollout of r2"
+    bad = [number for number, is_bad in ((2, first_is_bad), (3, second_is_bad)) if is_bad]
+    said = both(bench, 200.0, driven, *bad)
+    assert [type(heard[-1]) for heard in said] == [
+        Failed if bad else Succeeded for bad in (first_is_bad, second_is_bad)
+    ]
+    leads = 1 if first_is_bad else 2
+    assert bench.shares == ({leads: 100} if second_is_bad else {3: 100})
+    assert lines.count(lines[-1]) == 1
+
+
+def test_a_rollout_whose_controller_is_gone_holds_up_no_other_for_ever(bench: Bench) -> None:
+    bench.go(bench.asked("b", 2), 5.0)
+    two = bench.asked("c", 3)
+    bench.rollouts = bench.again()
+    bench.go(two, 600.0)
+    assert bench.shares == {1: 90, 2: 10}
+    bench.on(two, 75.0)
+    assert set(bench.shares) == {1, 2, 3}
+    bench.rollouts.cancel(two.key)
+    assert bench.shares == {1: 90, 2: 10}, "the first has its part again"
+
+
+def test_what_gets_no_share_by_itself_waits_for_no_rollout(bench: Bench) -> None:
+    bench.go(bench.asked("b", 2), 5.0)
+    bench.rollouts = bench.again()
+    for attempt, rules in ((3, replace(RULES, steps=())), (4, replace(RULES, overflow=True))):
+        assert isinstance(bench.go(bench.asked("c", attempt, rules), 40.0)[-1], Succeeded)
+    assert bench.shares == {1: 90, 2: 10}
