@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from orchestrator.serving.errors import CLIENT_LEFT
 from orchestrator.serving.metrics import Tally
+from orchestrator.serving.routes import EndpointRoute
 
 BYTES_A_TOKEN = 4
 # Paths of models that make tokens, and of those that only read them; others cost what they tell.
@@ -17,6 +18,8 @@ READING = frozenset(
     for name in ("embeddings", "rerank", "score", "classify", "pooling")
 )
 _UNSAID = 256  # tokens of an answer, reserved where the client says no number
+_HOUR = 3600.0
+_FADES = 0.98  # weight of an answer's time once another has been made
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,54 @@ def used(tally: Tally, reserved: Estimate) -> Estimate:
     if tally.status == CLIENT_LEFT or untold:
         return reserved
     return Estimate(tally.prompt_tokens, tally.completion_tokens)
+
+
+@dataclass(slots=True)
+class _Pace:
+    """Seconds in a slot, tokens and answers of late; older ones count less."""
+
+    seconds: float = 0.0
+    tokens: float = 0.0
+    answers: float = 0.0
+
+    def add(self, seconds: float, tokens: int) -> None:
+        self.seconds = self.seconds * _FADES + seconds
+        self.tokens = self.tokens * _FADES + tokens
+        self.answers = self.answers * _FADES + 1
+
+
+class Prices:
+    """What answers may cost, by the time that those of their endpoint took lately.
+
+    An answer costs its seconds in a slot of a replica: what that costs an hour, over its slots.
+    """
+
+    def __init__(self, longest: float) -> None:
+        """Take for how many seconds the gateway lets an answer go on."""
+        self._longest = longest
+        self._paces: dict[str, _Pace] = {}
+
+    def most(self, route: EndpointRoute, choices: int, max_tokens: int | None) -> float:
+        """Return what so many choices of at most `max_tokens` tokens may cost, in US dollars.
+
+        Where nothing is known of their number or their time it is that of the longest answer.
+        """
+        price = max(
+            (one.hourly / (one.concurrency or route.concurrency) for one in route.revisions),
+            default=0.0,
+        )
+        return choices * price / _HOUR * min(self._longest, self._seconds(route, max_tokens))
+
+    def _seconds(self, route: EndpointRoute, max_tokens: int | None) -> float:
+        pace = self._paces.get(route.name)
+        if pace is None:
+            return self._longest
+        if not pace.tokens:  # it embeds, or predicts
+            return pace.seconds / pace.answers
+        return self._longest if max_tokens is None else max_tokens * pace.seconds / pace.tokens
+
+    def add(self, endpoint: str, tally: Tally) -> None:
+        """Learn of an answer to its end."""
+        if HTTPStatus.OK <= tally.status < HTTPStatus.MULTIPLE_CHOICES and tally.sent:
+            seconds = max(0.0, tally.last - tally.sent) * tally.size
+            self._paces.setdefault(endpoint, _Pace()).add(seconds, tally.completion_tokens)

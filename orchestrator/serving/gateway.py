@@ -32,7 +32,7 @@ from orchestrator.serving.asgi import (
 from orchestrator.serving.budget import Budget
 from orchestrator.serving.cancellation import CancelScope
 from orchestrator.serving.cards import Cards
-from orchestrator.serving.charging import Estimate, estimate, used
+from orchestrator.serving.charging import Estimate, Prices, estimate, used
 from orchestrator.serving.encoding import encode
 from orchestrator.serving.errors import (
     CLIENT_LEFT,
@@ -128,6 +128,7 @@ class _Gateway:
         self._limits = limits = parts.limits
         self._ledger = parts.ledger
         self._limiter = RateLimiter(clock, parts.ledger)
+        self._prices = Prices(limits.request_seconds)
         self._since = int(clock.now())
         self._longest = (ANSWER_SECONDS, f"{limits.request_seconds:.3f}")
         slots = Slots(routes, limits, parts.rng)
@@ -222,7 +223,8 @@ class _Gateway:
     ) -> None:
         reserved = estimate(request.path, request.body, request.choices, request.max_tokens)
         tally.endpoint = route.name
-        grant = self._limiter.admit(key, reserved)
+        cost = self._prices.most(route, request.choices, request.max_tokens)
+        grant = self._limiter.admit(key, reserved, cost)
         if request.streams:
             response.keep_alive(self._limits.heartbeat_seconds)
         try:
@@ -242,6 +244,7 @@ class _Gateway:
     ) -> None:
         self._limiter.settle(grant, charged.tokens)
         self._metrics.keys.use(tally.endpoint, tally.key, charged.prompt, charged.completion)
+        self._prices.add(route.name, tally)
         self._ledger.add("" if grant is None else grant.key.name, route, tally, charged)
 
     def _identify(self, call: _Call) -> ApiKey | None:

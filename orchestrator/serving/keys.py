@@ -3,7 +3,8 @@
 Only the SHA-256 of a key is known here. Requests and tokens are two token buckets, each holding a
 minute's worth. A request reserves what it may come to, its prompt by its bytes and its
 `max_tokens`, and gets back what it has not used once it has ended. One that reserves more than a
-minute's worth needs a full bucket, and leaves a debt, which is paid before the next.
+minute's worth needs a full bucket, and leaves a debt, which is paid before the next. Of a budget
+it reserves what it may cost; one that nothing else is in flight with may cost more than is left.
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ class _Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A request that was let in, and what it has reserved."""
+    """A request that was let in, and what it has reserved: tokens, and US dollars."""
 
     key: ApiKey
     reserved: Estimate
+    cost: float = 0.0
 
 
 class RateLimiter:
@@ -62,6 +64,7 @@ class RateLimiter:
         self._ledger = NoLedger() if ledger is None else ledger
         self._buckets: dict[tuple[str, str], _Bucket] = {}
         self._parallel: Counter[str] = Counter()
+        self._promised: dict[str, float] = {}  # US dollars that answers in flight may cost
         self._keys: Mapping[str, ApiKey] = {}
 
     def identify(self, table: Table, token: str, host: str = "") -> ApiKey | None:
@@ -96,16 +99,21 @@ class RateLimiter:
             raise ApiError(401, f"API key {key.name!r} is expired", code="expired_api_key")
         return key
 
-    def admit(self, key: ApiKey | None, reserve: Estimate = NOTHING) -> Grant | None:
+    def admit(
+        self, key: ApiKey | None, reserve: Estimate = NOTHING, cost: float = 0.0
+    ) -> Grant | None:
         """Take a request of `key` into account, until it is settled; nobody has no limits.
+
+        `cost` is what it may come to, in US dollars.
 
         Raises:
             ApiError: Not now: one of its limits is reached.
         """
         if key is None:
             return None
-        if key.budget is not None and not self._ledger.spent(key.name) < key.budget:
-            raise _over_budget(key)
+        promised = self._promised.get(key.name, 0.0)
+        if key.budget is not None:
+            _check_budget(key, key.budget, self._ledger.spent(key.name), promised, cost)
         self._charge_elsewhere(key)
         parallel = self._parallel[key.name]
         if key.parallel is not None and not parallel < key.parallel:
@@ -120,15 +128,18 @@ class RateLimiter:
             self._give_back(key, reserve.tokens)
             raise
         self._parallel[key.name] += 1
-        return Grant(key, reserve)
+        self._promised[key.name] = promised + cost
+        return Grant(key, reserve, cost)
 
     def settle(self, grant: Grant | None, tokens: int) -> None:
         """End a request, which has used `tokens`."""
         if grant is None:
             return
-        self._parallel[grant.key.name] -= 1
-        if not self._parallel[grant.key.name]:
-            del self._parallel[grant.key.name]
+        name = grant.key.name
+        self._parallel[name] -= 1
+        self._promised[name] -= grant.cost
+        if not self._parallel[name]:
+            del self._parallel[name], self._promised[name]
         self._give_back(grant.key, grant.reserved.tokens - tokens)
 
     def _charge_elsewhere(self, key: ApiKey) -> None:
@@ -182,6 +193,13 @@ def _limited(key: ApiKey, what: str, allowance: int, missing: float) -> ApiError
     return ApiError(429, said, code="rate_limit_exceeded", retry_after=wait)
 
 
-def _over_budget(key: ApiKey) -> ApiError:
-    what = f"API key {key.name!r} has spent its budget of {key.budget:g} US dollars this month"
-    return ApiError(429, what, code="insufficient_quota")
+def _check_budget(key: ApiKey, budget: float, spent: float, promised: float, cost: float) -> None:
+    if not spent < budget:
+        what = f"API key {key.name!r} has spent its budget of {budget:g} US dollars this month"
+        raise ApiError(429, what, code="insufficient_quota")
+    if promised and spent + promised + cost > budget:
+        what = (
+            f"what API key {key.name!r} has in flight may cost all that is left of its budget of "
+            f"{budget:g} US dollars: ask when that has ended, or for fewer tokens"
+        )
+        raise ApiError(429, what, code="rate_limit_exceeded", retry_after=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from hashlib import sha256
 
 import httpx2 as httpx
 import pytest
@@ -14,38 +13,15 @@ from orchestrator.serving.access_log import RequestRecord
 from orchestrator.serving.charging import Estimate, estimate, used
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.keys import RateLimiter, allowed
-from orchestrator.serving.ledger import NoLedger
 from orchestrator.serving.metrics import Tally
 from orchestrator.serving.routes import EndpointRoute, Table
 from tests.fakes import FakeClock
+from tests.serving.api_keys import FakeLedger, key, refused
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
-
-
-def key(of: str = "a", **more: object) -> ApiKey:
-    return ApiKey(name=f"{of}'s", digest=sha256(of.encode()).hexdigest(), **more)  # type: ignore[arg-type]
-
-
-class FakeLedger(NoLedger):
-    """A ledger of figures that a test sets."""
-
-    def __init__(self, dollars: float = 0.0) -> None:
-        self.dollars = dollars
-        self.others = (0, 0)
-
-    def spent(self, key: str) -> float:
-        return self.dollars
-
-    def elsewhere(self, key: str) -> tuple[int, int]:
-        others, self.others = self.others, (0, 0)
-        return others
 
 
 def table(*keys: ApiKey) -> Table:
     return Table(keys={one.digest: one for one in keys})
-
-
-def refused(error: pytest.ExceptionInfo[ApiError]) -> tuple[int, str | None]:
-    return error.value.status, error.value.code
 
 
 def test_where_nobody_said_anything_this_machine_alone_is_let_in() -> None:
@@ -190,16 +166,6 @@ def test_a_key_has_so_many_requests_in_flight_and_no_more() -> None:
     assert refused(error) == (429, "rate_limit_exceeded")
     limiter.settle(grants[0], 0)
     limiter.admit(mine)
-
-
-def test_a_budget_that_is_spent_ends_a_key_for_the_month() -> None:
-    ledger = FakeLedger(4.99)
-    limiter, mine = RateLimiter(FakeClock(), ledger), key(budget=5.0)
-    limiter.admit(mine)
-    ledger.dollars = 5.0
-    with pytest.raises(ApiError, match="budget of 5 US dollars") as error:
-        limiter.admit(mine)
-    assert refused(error) == (429, "insufficient_quota")
 
 
 def test_what_other_gateways_let_in_counts() -> None:
