@@ -3,7 +3,8 @@
 The modules in memory decide, and transformers' own map says which of them a tensor on disk goes
 to: the names there may be others (`attn.wq_a` of DeepSeek-V4), and experts that are one tensor in
 memory are one for each expert on disk. Whatever is not quantized is named for the readers:
-embeddings, heads, routers that choose experts, convolutions, experts in one tensor on disk too.
+embeddings, heads, routers that choose experts, what mixes the streams of hyper-connections,
+convolutions, experts in one tensor on disk too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from jobs.formats.schemes import Scheme
 
 # What weighs experts or heads; a small error there sends a token elsewhere.
 _ROUTERS = ("gate", "router", "weights_proj")
+_MIXER = "hyper_connection"  # it weighs streams of the residual
 _WEIGHT = ".weight"
 _PLANE = 2
 _NUMBER = re.compile(r"\.\d+\.")
@@ -113,17 +115,18 @@ def _places(
 
 
 def _linear(model: Any) -> set[str]:  # noqa: ANN401 - as above
-    """Return the weights of the linear layers that are neither head nor router."""
+    """Return the weights of the linear layers that are no head and weigh nothing else."""
     head = model.get_output_embeddings()
     return {
         f"{name}{_WEIGHT}"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and not _is_router(name)
+        if isinstance(module, nn.Linear) and module is not head and not _is_weighing(name)
     }
 
 
-def _is_router(name: str) -> bool:
-    return any(part.endswith(_ROUTERS) for part in name.split(".")[-2:])
+def _is_weighing(name: str) -> bool:
+    """Return whether a layer is a router, or mixes the streams of hyper-connections."""
+    return _MIXER in name or any(part.endswith(_ROUTERS) for part in name.split(".")[-2:])
 
 
 def _is_quantizable(shape: tuple[int, ...], place: str, weight: Tensor, linear: set[str]) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +58,10 @@ def decompressed(folder: Path) -> None:
 
 
 def opened(folder: Path) -> None:
-    """Have transformers read a folder and answer; the scores must be those of our reader.
+    """Have transformers read a folder: every weight, and then the scores, must be our reader's.
 
     Raises:
-        ValueError: They are others.
+        ValueError: They are others, or transformers can't convert what it reads.
     """
     said = json.loads((folder / "config.json").read_text()).get("quantization_config", {})
     more: dict[str, Any] = {"dtype": torch.float32}
@@ -66,18 +69,46 @@ def opened(folder: Path) -> None:
         more["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     elif said:
         more["dtype"] = torch.bfloat16  # its reader of `fp8` knows no other
-    with warnings.catch_warnings(action="ignore"):  # that the folder's own record stands too
+    with warnings.catch_warnings(action="ignore"), _conversions():  # it warns of our record
         theirs, loading = AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, **more
         )
     if loading["missing_keys"]:
         raise ValueError(f"{min(loading['missing_keys'])} is made up")
     ours = weights.load(folder, more["dtype"], "cpu")
+    expected = ours.state_dict()
+    for name, weight in theirs.state_dict().items():
+        if not torch.equal(weight, expected[name]):
+            raise ValueError(f"{name} is another")
     tokens = torch.arange(3, 35)[None]
     with torch.no_grad():
         one, other = (m.eval()(input_ids=tokens, use_cache=False).logits for m in (theirs, ours))
     if not torch.allclose(one, other, atol=1e-4, rtol=1e-3):
-        raise ValueError(f"scores differ by {float((one - other).abs().max()):.3g}")
+        apart = float((one - other).abs().max())
+        raise ValueError(f"of equal weights scores differ by {apart:.3g}")
+
+
+@contextmanager
+def _conversions() -> Iterator[None]:
+    """Raise what transformers tells of a weight that it can't convert: its error names a log."""
+    told: list[str] = []
+    report = logging.getLogger("transformers.modeling_utils")
+    listener = logging.Handler()
+    listener.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    level = report.level
+    report.addHandler(listener)
+    report.setLevel(logging.WARNING)
+    try:
+        yield
+    except RuntimeError as error:
+        lines = "\n".join(told).splitlines()
+        found = [at for at, line in enumerate(lines) if line.startswith("Error: ")]
+        if not found:
+            raise
+        raise ValueError(f"{lines[found[0] - 1]} ({lines[found[0]]})") from error
+    finally:
+        report.removeHandler(listener)
+        report.setLevel(level)
 
 
 def _scheme(config: dict[str, Any]) -> tuple[str, QuantizationScheme]:

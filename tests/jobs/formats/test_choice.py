@@ -109,6 +109,15 @@ def test_layers_that_the_model_does_not_know_are_quantized_as_the_others(tmp_pat
     assert {"model.layers.2.eh_proj", "model.layers.2.mlp.gate"} <= set(choice.ignored)
 
 
+def test_what_mixes_the_streams_of_hyper_connections_is_named_and_never_quantized() -> None:
+    config = zoo.small("qwen4_exp_text")
+    choice = choose(config, zoo.on_disk(config), SCHEMES["int8"])
+    mixers = [name for name in choice.ignored if "hyper_connection" in name]
+    assert [name for name in mixers if name.endswith("block_inject_weight")]
+    assert not [name for name in choice.quantized if "hyper_connection" in name]
+    assert [name for name in choice.quantized if "experts" in name]
+
+
 def test_what_transformers_keeps_in_float32_is_written_so(tmp_path: Path) -> None:
     made = convert(zoo.save(zoo.small("deepseek_v4"), tmp_path / "a"), tmp_path / "b", "bf16")
     stored = load_file(made / "model.safetensors")

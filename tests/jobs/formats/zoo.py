@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from huggingface_hub.errors import StrictDataclassClassValidationError
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -17,7 +17,10 @@ from jobs.formats.headers import Spec
 TYPES = tuple(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 MOST = 20_000_000  # parameters of a model that is small
 # Fields by the names that types give them; each is set where the config has it.
-_HIDDEN = ("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "emb_dim", "dim_model")
+_HIDDEN = (
+    *("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "emb_dim", "dim_model"),
+    "hidden_size_global",
+)
 _LAYERS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"),
     *("encoder_layers", "num_blocks"),
@@ -44,51 +47,104 @@ SMALL: dict[str, int] = {
     **dict.fromkeys(_SIXTEEN, 16),
     **dict.fromkeys(_ONES, 1),
     "vocab_size": 96,
+    "vocab_size_per_layer_input": 96,
+    "hidden_size_per_layer_input": 16,
+    "num_kv_shared_layers": 0,
     "num_key_value_heads": 2,
     "num_experts_per_tok": 2,
     "max_position_embeddings": 64,
     "n_positions": 64,
+    "image_size": 32,
+    "patch_size": 16,
     "pad_token_id": 0,
     "eos_token_id": 1,
     "bos_token_id": 2,
 }
 
-# What a type needs besides.
+# What a type needs besides, of its parts too; ROPE where its own default lacks one.
+_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+_MAMBAS = {"num_hidden_layers": 3, "layer_types": ["mamba", "hybrid", "hybrid"]}
+_OUT = {"adapter_out_dim": 64}
+_BARE = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
+_PARTS = ("text_config", "vision_config", "audio_config", "attn_config")
 SPECIAL: dict[str, dict[str, Any]] = {
+    "blt": {"encoder_hash_byte_group_vocab": 96, "vocab_size": 260},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
+    "codegen": {"rotary_dim": 16},
+    "dbrx": {"attn_config": {"rope_theta": 10_000.0, "clip_qkv": 8.0}},
     "deepseek_v4": {"layer_types": ["sliding_attention"] * 2, "mlp_layer_types": ["moe"] * 2},
+    "dots1": {"n_shared_experts": 1},
+    "dots3_note": {
+        "vision_config": {"per_layer_config": {}, **_OUT, "adapter_in_dim": 64},
+        "audio_config": {**_OUT, "adapter_input_size": 64},
+    },
+    "gemma4_assistant": {"text_config": {"model_type": "gemma4_text", **_BARE}},
+    "gemma4_unified_assistant": {"text_config": {"model_type": "gemma4_unified_text"}},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "gptj": {"rotary_dim": 16},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "mamba2": {"num_heads": 8},
     "qwen3_next": {"layer_types": ["linear_attention", "full_attention"]},
-    "reformer": {"is_decoder": True},
+    "reformer": {
+        "is_decoder": True,
+        "attn_layers": ["local", "lsh"],
+        "axial_pos_embds": False,
+        "feed_forward_size": 128,
+        "attention_head_size": 16,
+    },
+    "xmod": {"default_language": "en_XX"},
+    "zamba": _MAMBAS,
+    "zamba2": {**_MAMBAS, "hybrid_layer_ids": [1, 2]},
+    "zaya": {"num_experts_per_tok": 1},
 }
 
 
 def small(kind: str) -> Any:
-    """Return a config of this type with few and narrow layers, or as it comes if it must be."""
-    for attempt in (_constructed, _changed, AutoConfig.for_model):
-        with contextlib.suppress(Exception), torch.device("meta"):
-            config = attempt(kind)
-            AutoModelForCausalLM.from_config(config)
-            return config
-    raise ValueError(f"no model can be made of the config of a {kind}")
+    """Return a config of this type with few and narrow layers; all errors are transformers'."""
+    config = _constructed(kind)
+    with torch.device("meta"):
+        AutoModelForCausalLM.from_config(config)
+    return config
 
 
 def _constructed(kind: str) -> Any:
     """Return a config whose constructor was told, for what it works out of other fields."""
-    plain = AutoConfig.for_model(kind)
-    told = {name: value for name, value in SMALL.items() if hasattr(plain, name)}
-    if hasattr(plain, "kv_lora_rank"):
-        told["num_key_value_heads"] = SMALL["num_attention_heads"]  # all heads share one latent
-    return AutoConfig.for_model(kind, **{**told, **SPECIAL.get(kind, {})})
+    said: dict[str, Any] = {}
+    with contextlib.suppress(StrictDataclassClassValidationError, ValueError):  # no defaults
+        said = _told(AutoConfig.for_model(kind))
+    for name, value in SPECIAL.get(kind, {}).items():
+        said[name] = {**_of_part(said.get(name), value), **value} if name in _PARTS else value
+    return AutoConfig.for_model(kind, **said)
 
 
-def _changed(kind: str) -> Any:
-    """Return a config whose parts were changed after they were made."""
-    config = AutoConfig.for_model(kind)
-    for part in _parts(config):
-        for name, value in SMALL.items():
-            if hasattr(part, name) and not isinstance(getattr(type(part), name, None), property):
-                with contextlib.suppress(Exception):
-                    setattr(part, name, value)
-    return config
+def _of_part(said: dict[str, Any] | None, special: dict[str, Any]) -> dict[str, Any]:
+    """Return what a part is told: as the whole's own part, else as its type."""
+    if said is None and "model_type" in special:
+        return _told(AutoConfig.for_model(special["model_type"]))
+    return said or {}
+
+
+def _told(part: Any) -> dict[str, Any]:
+    """Return what the constructor of a config is told, for its parts too."""
+    said: dict[str, Any] = {name: value for name, value in SMALL.items() if _takes(part, name)}
+    if _takes(part, "kv_lora_rank"):
+        said["num_key_value_heads"] = SMALL["num_attention_heads"]  # all heads share one latent
+    for name in part.sub_configs:
+        inner = getattr(part, name, None)
+        if isinstance(inner, PreTrainedConfig):
+            kind = {"model_type": inner.model_type} if inner.model_type else {}
+            said[name] = {**kind, **_told(inner)}
+    return said
+
+
+def _takes(part: Any, name: str) -> bool:
+    """Return whether a config has a field that can be set; some raise where layers differ."""
+    if isinstance(getattr(type(part), name, None), property):
+        return False
+    try:
+        return hasattr(part, name)
+    except Exception:  # noqa: BLE001 - it is there, and differs from layer to layer
+        return True
 
 
 def on_disk(config: Any) -> dict[str, Spec]:
@@ -114,11 +170,3 @@ def save(config: Any, folder: Path) -> Path:
             torch.nn.init.normal_(parameter, mean=1, std=0.05)
     model.save_pretrained(folder)
     return folder
-
-
-def _parts(config: Any) -> Iterator[Any]:
-    yield config
-    with contextlib.suppress(Exception):
-        text = config.get_text_config()
-        if text is not config:
-            yield text
