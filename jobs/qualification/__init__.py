@@ -4,8 +4,11 @@
     gang.py          one worker a chip, over the whole pool: what they can do together
     bench.py         what every check works with, and how it says what it found
     report.py        what all workers found, as a table, as JSON, as metrics
-    chips.py         the chips that are there, their memory, their bandwidth
-    products.py      matrix products against float64, and their rate
+    chips.py         the chips that are there, their bandwidth
+    memory.py        the memory that they have, and keep
+    products.py      matrix products, element by element, and their rate
+    exact.py         whole numbers whose products are exact
+    kinds.py         the kinds of numbers that a pool relies on
     operators.py     the operators of the pipeline's own model, one by one
     coverage.py      how operators are recorded, and done again one at a time
     collectives.py   right, how fast, who comes late

@@ -101,6 +101,17 @@ class Bench:
         return max(median(taken), 1e-9)
 
 
+def ask(device: torch.device, function: str, *args: object) -> Any:  # noqa: ANN401 - makers' own
+    """Return what the module of a device (`torch.npu`) says; `None` where it lacks that."""
+    if device.type == "cpu":
+        return None
+    found = getattr(torch.get_device_module(device.type), function, None)
+    try:
+        return found(*args) if found is not None else None
+    except NotImplementedError:
+        return None
+
+
 def one_line(error: BaseException) -> str:
     """Return what an error says, on one line of bearable length."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -21,8 +21,9 @@ Value: TypeAlias = Any  # what operators take and give
 
 # How torch and the makers say that an operator is not there.
 _MISSING = re.compile(
-    r"not (currently )?(supported|implemented)|no kernel image|Cannot find bin of op"
-    r"|Could not run '|ERR01007|EZ3002",
+    r"not[ _](currently )?(supported|implemented)|only supported|does not support|unsupported"
+    r"|no kernel image|Cannot find bin of op|Invalid scaling configuration|Could not run '"
+    r"|ERR01007|EZ3002",
     re.IGNORECASE,
 )
 _TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 4e-2}

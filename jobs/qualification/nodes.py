@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from jobs.qualification import report
 from jobs.qualification.bench import BOTH, SERVE, Bench
-from jobs.qualification.chips import check_bandwidth, check_devices, check_memory, devices_of
-from jobs.qualification.codes import check_codes
+from jobs.qualification.chips import check_bandwidth, check_devices, devices_of
 from jobs.qualification.maker import check_maker
+from jobs.qualification.memory import check_memory
 from jobs.qualification.operators import check_operators
 from jobs.qualification.products import check_products, compare
 from jobs.qualification.training import check_logits
@@ -55,8 +55,7 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
     for device in devices_of(bench):
         checks: tuple[Callable[[], None], ...] = (
             lambda device=device: check_memory(bench, device),  # type: ignore[misc] # bound now
-            lambda device=device: check_products(bench, device),  # type: ignore[misc] # as above
-            lambda device=device: check_codes(bench, device, formats or ()),  # type: ignore[misc] # as above
+            lambda device=device: check_products(bench, device, formats or ()),  # type: ignore[misc] # as above
             lambda device=device: check_bandwidth(bench, device),  # type: ignore[misc] # as above
         )
         for check in checks:

@@ -1,61 +1,129 @@
-"""Matrix products against a float64 reference, for each kind of number, and their rate."""
+"""Whether matrix products are exact, element by element, and how fast they are.
+
+Whole numbers leave no tolerance to hide in. Each worker draws its own, and repeats each product:
+a fault may come now and then. Products that are too large for the host to do again are checked by
+the sums of their rows and columns.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from jobs.qualification.bench import FAILED, LIMITED, Bench, one_line
+from jobs.qualification import exact
+from jobs.qualification.bench import FAILED, LIMITED, PASSED, Bench, one_line
+from jobs.qualification.coverage import missing
+from jobs.qualification.kinds import Kind, Product, kinds_of
+from jobs.training.order import mix
 
-# The greatest error, as a share of the largest result, of sums that are kept in float32.
-TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 _ODD = (1, 17, 129)  # rows: what is no multiple of a tile
-_ROWS = 64
+_SMALL, _LARGE, _LARGE_OF_HOST = 192, 16_384, 512
 
 
-def check_products(bench: Bench, device: torch.device) -> None:
-    """Look whether products are right, how fast they are, and whether a NaN stays one."""
-    size = 4096 if bench.real else 192
-    for dtype in TOLERANCES:
-        name = str(dtype).removeprefix("torch.")
-        try:
-            _check(bench, device, dtype, name, size)
-        except NotImplementedError as error:
-            bench.say("products", f"{name} {device}", FAILED, note=one_line(error))
+def check_products(bench: Bench, device: torch.device, formats: Sequence[str]) -> None:
+    """Look whether the products that the pool relies on are right, and whether a NaN stays one."""
+    for kind in kinds_of(formats):
+        check_product(bench, device, kind)
+    _check_sums(bench, device)
     _check_specials(bench, device)
 
 
-def _check(bench: Bench, device: torch.device, dtype: torch.dtype, name: str, size: int) -> None:
-    generator = torch.Generator().manual_seed(1)
-    left = torch.randn(size, size, generator=generator).to(dtype)
-    right = torch.randn(size, size, generator=generator).to(dtype)
-    there = right.to(device)
-    subject, tolerance = f"{name} {device}", TOLERANCES[dtype]
-    errors = []
-    for rows in (*_ODD, size):
-        out = (left[:rows].to(device) @ there).cpu()
-        some = slice(0, rows, max(rows // _ROWS, 1))
-        errors.append(error_of(out[some], left[:rows][some].double() @ right.double()))
-    worst = max(errors, key=lambda error: (math.isnan(error), error))
-    wrong = not worst <= tolerance
-    status, note = FAILED if wrong else "passed", note_of(worst, tolerance)
-    bench.say("products", subject, status, figure=worst, note=note)
-    here = left.to(device)
-    taken = bench.seconds(lambda: here @ there, repeats=3 if bench.quick else 10, device=device)
-    rate = 2 * size**3 / taken / 1e12
-    spread = 1.5 if bench.real else None
-    bench.say("product rate", subject, figure=rate, unit="TFLOP/s", spread=spread)
+def check_product(bench: Bench, device: torch.device, kind: Kind) -> None:
+    """Look at every element of products of `kind`, several times.
+
+    What raises is a fault of the device, unless it says that there is no such product.
+    """
+    subject = f"{kind.name} {device}"
+    if kind.product is None:
+        note = "torch has no numbers of this format: nobody has tested them"
+        bench.say("products", subject, kind.lacking, note=note, roles=kind.roles)
+        return
+    try:
+        note = _repeated(bench, device, kind, kind.product)
+    except (RuntimeError, ValueError) as error:
+        lacks = missing(error)
+        said = "torch has no such product here, so nobody has tested it" if lacks else "raises"
+        status = kind.lacking if lacks else FAILED
+        note = f"{said}: {one_line(error)}"
+        bench.say("products", subject, status, note=note, roles=kind.roles)
+        return
+    status = FAILED if note else PASSED
+    bench.say("products", subject, status, note=note, roles=kind.roles)
 
 
-def note_of(worst: float, tolerance: float) -> str:
-    """Return an error in words."""
-    return f"error {worst:.1e} of the largest, {tolerance:.0e} is allowed"
+def _repeated(bench: Bench, device: torch.device, kind: Kind, multiply: Product) -> str:
+    """Return how products differ from what is right; nothing where none does. Say their rate."""
+    size = exact.LONGEST if bench.real else _SMALL
+    factors = _factors(kind, size, seed=_seed(bench, device))
+    left = factors.left.to(kind.dtype).to(device)
+    right = factors.right.to(kind.dtype).t().contiguous().t() if kind.code else factors.right
+    right = right.to(kind.dtype).to(device)
+    wanted = factors.product().to(kind.result)
+    there = wanted.to(device)
+    for rows in () if kind.code else _ODD:  # kernels of codes want multiples of 16
+        note = _differs(multiply(left[:rows], right).cpu(), wanted[:rows])
+        if note:
+            return f"of {rows} rows {note}"
+    note = _differs(multiply(left, right).cpu(), wanted)
+    repeats = (8 if bench.quick else 64) if bench.real else 3
+    bad = sum(not torch.equal(multiply(left, right), there) for _ in range(repeats))
+    if note or bad:
+        return f"{note or 'right at first'}; {bad} of {repeats} repeats are wrong"
+    taken = bench.seconds(
+        lambda: multiply(left, right), repeats=3 if bench.quick else 10, device=device
+    )
+    bench.say(
+        "product rate",
+        f"{kind.name} {device}",
+        figure=2 * size**3 / taken / 1e12,
+        unit="TFLOP/s",
+        spread=1.5 if bench.real else None,
+        roles=kind.roles,
+    )
+    return ""
 
 
-def error_of(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Return the largest error as a share of the largest value; NaN where anything is one."""
-    return float((found.double() - wanted).abs().max() / wanted.abs().max())
+def _factors(kind: Kind, size: int, *, seed: int) -> exact.Factors:
+    if kind.largest is None:
+        return exact.paired(size, size, size, seed=seed)
+    return exact.plain(size, size, size, seed=seed, largest=kind.largest)
+
+
+def _seed(bench: Bench, device: torch.device) -> int:
+    """Return a seed of this chip's own."""
+    return mix(mix(bench.ctx.seed, bench.ctx.rank), device.index or 0)
+
+
+def _differs(found: Tensor, wanted: Tensor) -> str:
+    """Return which elements [rows, columns] differ; nothing where none does, NaN does."""
+    wrong = (found != wanted).nonzero()
+    if not len(wrong):
+        return ""
+    row, column = wrong[0].tolist()
+    said = f"{found[row, column].item():g} for {wanted[row, column].item():g}"
+    return f"{len(wrong)} of {found.numel()} elements are wrong, as {said} in row {row}"
+
+
+def _check_sums(bench: Bench, device: torch.device) -> None:
+    """Check a large product in bfloat16 by the sums of its rows and of its columns."""
+    size, inner = (_LARGE, exact.LONGEST) if bench.real else (_LARGE_OF_HOST, _SMALL)
+    factors = exact.paired(size, inner, size, seed=_seed(bench, device) + 1)
+    subject = f"{size} rows {device}"
+    try:
+        out = factors.left.to(device).bfloat16() @ factors.right.to(device).bfloat16()
+        found = [out.float().sum(side).cpu() for side in (1, 0)]
+    except (RuntimeError, ValueError) as error:
+        if not missing(error):
+            bench.say("products", subject, FAILED, note=f"raises: {one_line(error)}")
+        return  # that bfloat16 is not there has been said
+    bad = [
+        int((one.double() != sums).sum()) for one, sums in zip(found, factors.sums(), strict=True)
+    ]
+    wrong = f"the sums of {bad[0]} rows and {bad[1]} columns are wrong" if any(bad) else ""
+    bench.say("products", subject, FAILED if wrong else PASSED, note=wrong)
 
 
 def _check_specials(bench: Bench, device: torch.device) -> None:

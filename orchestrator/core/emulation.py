@@ -27,6 +27,9 @@ class FaultType(StrEnum):
     PRINT = "print"
     ABORT = "abort"
     EXIT = "exit"
+    CORRUPT = "corrupt"
+    STUCK = "stuck"
+    LINK = "link"
 
     @classmethod
     def _missing_(cls, value: object) -> FaultType | None:
@@ -41,7 +44,9 @@ class Fault:
     Attributes:
         what: `raise` an error, `die` by SIGKILL, `hang`, be `slow`, give `nan`, `drop` a
             collective (it never completes), `delay` collectives; as native code does, `print` on
-            file descriptor 2 and go on, `abort` by SIGABRT, `exit` past all handlers.
+            file descriptor 2 and go on, `abort` by SIGABRT, `exit` past all handlers. Silently:
+            `corrupt` matrix products (every third row is tripled), have bit 30 `stuck` at 0 in one
+            word of each 16 MiB (of tensors from 1 MiB on), have a slow `link` to the others.
         signature: Documented error that `raise` and `drop` end with, and that the native ones
             print, by its name in the catalogue.
         text: Error of one's own, in place of a signature. `abort` and `exit` need none.
@@ -53,9 +58,10 @@ class Fault:
         rank: The worker that it hits; all where `None`.
         attempts: Attempts of a stage, from the first, that it hits; all where `None`.
         stages: Stages that it hits; all where empty.
-        steps: For how many steps `slow` and `delay` last.
+        steps: For how many steps `slow`, `delay`, `nan` and what is silent last.
         factor: How many times as long `slow` makes a step.
-        seconds: How much later `delay` starts a collective; when a `drop` is noticed.
+        seconds: How much later `delay` starts a collective, or a `link` ends one; when a `drop`
+            is noticed.
     """
 
     what: FaultType

@@ -3,6 +3,7 @@
     catalogue.py    documented errors of the makers, as data
     schedule.py     which faults come when
     chip.py         one worker's chip: lets the faults come out where they would
+    silent.py       what it does wrongly without a word
     hooks.py        where operators and collectives ask whether something is due
     device.py       the torch device
     tensor.py       its tensors

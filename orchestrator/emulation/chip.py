@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from orchestrator.core.emulation import HOST_DEVICE, Emulation, Fault, FaultType
 from orchestrator.core.hardware import Pool
@@ -28,7 +27,6 @@ from orchestrator.messages import AttemptRequest
 from orchestrator.ports import Clock
 
 HOST_BACKEND = "gloo"
-_NAN = float("nan")
 
 
 def provide(pool: Pool, needs: Needs) -> None:
@@ -105,15 +103,14 @@ class Chip:
         self._lasting: list[tuple[Fault, int]] = []  # slow, delay: until which step
         self._step = -1
         self._since = time.perf_counter()
-        self._undo: Callable[[], None] = _nothing
+        self._silent: list[tuple[int, Callable[[], None]]] = []  # until which step, and its end
 
     def reached(self, step: int) -> None:
         """Do what is due after `step`: it may raise, wait, or end the process."""
         if step <= self._step:
             return
         self._step = step
-        self._undo()
-        self._undo = _nothing
+        self._recover(step)
         self._stretch(step)
         for fault in self._schedule.due(step):
             self._begin(fault, step)
@@ -126,7 +123,7 @@ class Chip:
 
     def end(self) -> None:
         """Let nothing be due any more."""
-        self._undo()
+        self._recover(None)
         hooks.clear()
 
     # --- faults --------------------------------------------------------------------------------
@@ -139,8 +136,8 @@ class Chip:
                 self._say_natively(fault)
             case FaultType.SLOW | FaultType.DELAY:
                 self._last(fault, step)
-            case FaultType.NAN:
-                self._poison()
+            case FaultType.NAN | FaultType.CORRUPT | FaultType.STUCK | FaultType.LINK:
+                self._silently(fault, step)
             case FaultType.HANG:
                 self._at_an_operator(self._hang)
             case FaultType.DROP:
@@ -193,23 +190,35 @@ class Chip:
 
         hooks.collective = once
 
-    def _poison(self) -> None:
-        """Have all matrix products give not-a-numbers until the next step.
+    def _silently(self, fault: Fault, step: int) -> None:
+        """Have the chip work wrongly, and say nothing, for as many steps as the fault lasts.
 
-        One alone can go unseen: some CPUs' attention makes numbers of them again.
+        All products of a step are spoilt: some CPUs' attention makes numbers of one NaN again.
         """
-        watched = _nothing
-        if not self._outlets.device and "torch" in sys.modules:
-            from orchestrator.emulation.host import watch_products
+        if "torch" not in sys.modules:
+            return  # a job without it multiplies nothing
+        from orchestrator.emulation import silent
 
-            watched = watch_products()
+        watched: Callable[[], None] = _nothing
+        if fault.what is FaultType.LINK:
+            hooks.link = partial(self._wait, fault.seconds)
+        else:
+            silent.begin(fault.what)
+            if not self._outlets.device:
+                watched = silent.on_host()
 
         def undo() -> None:
-            hooks.after = None
+            silent.end(fault.what)
             watched()
 
-        hooks.after = _filled_with_nan
-        self._undo = undo
+        self._silent.append((step + fault.steps, undo))
+
+    def _recover(self, step: int | None) -> None:
+        """End what was silently wrong up to `step`; all of it where that is `None`."""
+        over = [one for one in self._silent if step is None or one[0] <= step]
+        self._silent = [one for one in self._silent if one not in over]
+        for _, undo in reversed(over):
+            undo()
 
     # --- what they do --------------------------------------------------------------------------
 
@@ -249,10 +258,6 @@ def _error_type(name: str) -> type[Exception]:
     if isinstance(known, type) and issubclass(known, Exception):
         return known
     return type(name, (Exception,), {"__module__": "builtins"})  # told by its name alone
-
-
-def _filled_with_nan(out: Any) -> Any:  # noqa: ANN401 - a tensor
-    return out.fill_(_NAN)
 
 
 def _nothing() -> None:

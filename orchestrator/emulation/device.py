@@ -14,6 +14,7 @@ from orchestrator.core.errors import JobError
 from orchestrator.core.hardware import Accelerator
 from orchestrator.emulation import gaps
 from orchestrator.emulation.backend import DeviceModule
+from orchestrator.emulation.hooks import hooks
 from orchestrator.emulation.kernels import device
 from orchestrator.emulation.tensor import EmulatedTensor, unwrap, wrap
 
@@ -86,5 +87,7 @@ def _copy_from(
     target: torch.Tensor,
     non_blocking: bool = False,  # noqa: FBT001, FBT002 - torch calls it
 ) -> torch.Tensor:
-    unwrap(target).copy_(unwrap(source), non_blocking=non_blocking)
+    written = unwrap(target).copy_(unwrap(source), non_blocking=non_blocking)
+    if hooks.memory is not None:
+        hooks.memory(written)
     return target

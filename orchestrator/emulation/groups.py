@@ -87,7 +87,10 @@ class EmulatedWork(dist.Work):
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Wait until it is done."""
-        return self._work.wait(timeout) if timeout else self._work.wait()
+        done = self._work.wait(timeout) if timeout else self._work.wait()
+        if hooks.link is not None:
+            hooks.link()
+        return done
 
     def is_completed(self) -> bool:
         """Whether it is done."""

@@ -1,7 +1,8 @@
 """Where operators and collectives ask whether a fault is due. One chip a process.
 
 `before` comes before every operator on the emulated device, `after` gets the result of every
-matrix product and returns what stands for it, `collective` comes before every collective.
+matrix product and returns what stands for it, `memory` gets every tensor that an operator has
+written, `collective` comes before every collective, `link` when one is done.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ class Hooks:
 
     before: Callable[[], None] | None = None
     after: Callable[[Any], Any] | None = None
+    memory: Callable[[Any], None] | None = None
     collective: Callable[[], None] | None = None
+    link: Callable[[], None] | None = None
 
     def clear(self) -> None:
         """Let nothing be due."""
-        self.before = self.after = self.collective = None
+        self.before = self.after = self.memory = self.collective = self.link = None
 
 
 hooks = Hooks()

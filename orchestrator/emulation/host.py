@@ -1,4 +1,4 @@
-"""Sees the matrix products of a plain CPU device, while a fault waits for one."""
+"""Sees the operators of a plain CPU device, while a fault waits for one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from orchestrator.emulation.hooks import hooks
 from orchestrator.emulation.kernels import PRODUCTS
 
 
-class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves it untyped
-    """Shows the result of each matrix product to the hook that waits for it."""
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves it untyped
+    """Shows the result of each operator to the hooks that wait for it."""
 
     def __torch_dispatch__(
         self,
@@ -25,13 +25,15 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
         """Do an operator."""
         out = func(*args, **(kwargs or {}))
         if hooks.after is not None and func._schema.name.rpartition("::")[2] in PRODUCTS:  # noqa: SLF001 - no public name for it
-            return hooks.after(out)
+            out = hooks.after(out)
+        if hooks.memory is not None:
+            hooks.memory(out)
         return out
 
 
-def watch_products() -> Callable[[], None]:
+def watch_operators() -> Callable[[], None]:
     """Watch the operators of this thread; return what ends that, to be called in this thread."""
     watching = ExitStack()
-    mode: Any = _Products
+    mode: Any = _Operators
     watching.enter_context(mode())
     return watching.close

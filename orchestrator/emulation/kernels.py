@@ -11,7 +11,7 @@ import torch
 Value: TypeAlias = Any  # what operators take and give: tensors, numbers, lists of them
 Operator: TypeAlias = Any  # torch gives it no useful type
 
-PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution"})
+PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", "_int_mm", "_scaled_mm"})
 # Operators that take tensors of the host together with those of the device.
 MIXED = frozenset(
     {"copy_", "_copy_from", "_foreach_copy_", "index", "index_put", "index_put_"}

@@ -74,6 +74,8 @@ class EmulatedTensor(torch.Tensor):
             out = func(*inner, **{name: _inside(value, kernel) for name, value in kwargs.items()})
         if kernel.product and hooks.after is not None:
             out = hooks.after(out)
+        if hooks.memory is not None:
+            hooks.memory(out)
         return _outside(out)
 
     @property
@@ -198,6 +200,8 @@ def _mutate(
     out = func(*inner, **named)
     if kernel.product and hooks.after is not None:
         hooks.after(out)
+    if hooks.memory is not None:
+        hooks.memory(out)
     if out is inner[0]:  # as nearly all do
         return args[0]
     given = {id(mine): theirs for mine, theirs in _pairs(inner, args)}

@@ -79,14 +79,22 @@ def test_the_other_checks_go_on(found: list[dict[str, Any]]) -> None:
 # --- faults -------------------------------------------------------------------------------------
 
 
-def qualified(folder: Path, **fault: Any) -> tuple[list[str], Failure | None]:
+def on_npu(folder: Path, **fault: Any) -> tuple[list[str], Failure | None]:
+    """Do the same on a torch device of the chip's name: only the process that has it can."""
+    return qualified(folder, device="npu", backend="hccl", **fault)
+
+
+def qualified(
+    folder: Path, *, device: str = "cpu", backend: str = "gloo", **fault: Any
+) -> tuple[list[str], Failure | None]:
     """Check a chip that fails so; return what was found against it, and how the attempt ended."""
     known = Fault(**{**fault, "what": FaultType(fault["what"])})
+    emulation = Emulation(device=device, backend=backend, faults=(known,))
     asked = replace(
         request("jobs.qualification.nodes.qualify_nodes", "nodes", model=SMALL, quick=True),
         packages=("jobs",),
         storage=folder.as_uri(),
-        pool=pool("ascend", chip=NPU, emulation=Emulation(faults=(known,))),
+        pool=pool("ascend", chip=NPU, emulation=emulation),
         watch=Watch(hang=1.0 if known.what is FaultType.HANG else None),
         signatures=documented(),
     )
@@ -97,7 +105,7 @@ def qualified(folder: Path, **fault: Any) -> tuple[list[str], Failure | None]:
 
 
 @pytest.mark.parametrize(
-    ("step", "found"), [(1, "operators"), (4, "products"), (7, "reference")], ids=str
+    ("step", "found"), [(1, "operators"), (4, "products"), (6, "reference")], ids=str
 )
 def test_a_product_that_is_no_number_is_found_by_the_check_it_falls_into(
     tmp_path: Path, step: int, found: str
@@ -105,6 +113,35 @@ def test_a_product_that_is_no_number_is_found_by_the_check_it_falls_into(
     against, failure = qualified(tmp_path, what="nan", at_step=step)
     assert failure is None
     assert {line.split()[0] for line in against} == {found}
+
+
+@pytest.mark.parametrize(
+    ("fault", "found", "note"),
+    [
+        ({"what": "corrupt", "at_step": 4}, "products", "in row 0"),
+        ({"what": "stuck", "at_step": 3}, "memory", "in bits 30"),
+        (
+            {"what": "raise", "at_step": 4, "text": "error code is 507015"},
+            "products",
+            "raises: RuntimeError: error code is 507015",
+        ),
+    ],
+    ids=["rows tripled", "bit 30 stuck", "a product raises"],
+)
+def test_what_a_chip_does_wrongly_without_a_word_is_found(
+    npu: Interpreter, tmp_path: Path, fault: dict[str, Any], found: str, note: str
+) -> None:
+    code = f"""
+from orchestrator.messages import Failed
+from tests.emulation.test_qualification import on_npu
+lines, failure = on_npu(Path({str(tmp_path)!r}), **{fault!r})
+install()
+result = [lines, failure and str(failure)]
+"""
+    against, failure = npu(code)
+    assert failure is None
+    assert {line.split()[0] for line in against} == {found}
+    assert note in against[0]
 
 
 @pytest.mark.parametrize(

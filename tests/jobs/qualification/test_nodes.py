@@ -11,12 +11,8 @@ import pytest
 import torch
 
 from jobs.qualification.bench import FAILED, Bench
-from jobs.qualification.chips import check_memory
-from jobs.qualification.codes import check_codes, check_product
 from jobs.qualification.nodes import qualify_nodes
-from jobs.qualification.products import check_products, compare
-from orchestrator.emulation.hooks import hooks
-from orchestrator.emulation.host import watch_products
+from jobs.qualification.products import compare
 from tests.jobs.local_context import EMULATED, LocalContext
 from tests.jobs.recipes import SMALL
 
@@ -48,77 +44,6 @@ def test_each_check_leaves_a_sign_of_life(checked: LocalContext) -> None:
     steps = [step for step, _ in checked.points]
     assert steps == sorted(steps)
     assert len(set(steps)) >= 6
-
-
-def test_memory_that_forgets_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(LocalContext(folder=tmp_path))
-    whole = torch.arange
-
-    def leaky(*args: Any, **kwargs: Any) -> torch.Tensor:
-        made = whole(*args, **kwargs)
-        if len(args) == 2:
-            made[7] = -1
-            monkeypatch.setattr(torch, "arange", whole)
-        return made
-
-    monkeypatch.setattr(torch, "arange", leaky)
-    check_memory(bench, CPU)
-    assert [(one.status, one.note) for one in bench.found] == [
-        (FAILED, "1 of 1 blocks read otherwise than they were written")
-    ]
-
-
-def test_memory_that_is_not_there_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> torch.Tensor:
-        raise RuntimeError("NPU out of memory. Tried to allocate 22.00 MiB")
-
-    bench = Bench(LocalContext(folder=tmp_path))
-    monkeypatch.setattr(torch, "arange", full)
-    check_memory(bench, CPU)
-    assert bench.found[0].status == FAILED
-    assert bench.found[0].note == "0.0 GB could be had of 0.0 GB said to be free"
-
-
-def test_a_product_that_is_wrong_is_found(tmp_path: Path) -> None:
-    bench = Bench(LocalContext(folder=tmp_path))
-    hooks.after = lambda out: out if out.dtype is torch.float64 else out.mul_(1.5)
-    undo = watch_products()
-    check_products(bench, CPU)
-    undo()
-    hooks.clear()
-    bad = [one.subject for one in bench.found if one.status == FAILED]
-    assert bad == ["float32 cpu", "float16 cpu", "bfloat16 cpu"]
-
-
-def test_products_of_codes_are_checked_and_a_wrong_one_is_found(
-    checked: LocalContext, tmp_path: Path
-) -> None:
-    right = findings(checked)
-    assert right["products", "int8 cpu"]["figure"] == 0.0
-    assert 0.0 < right["products", "float8_e4m3fn cpu"]["figure"] < 1e-2
-    bench = Bench(LocalContext(folder=tmp_path))
-    check_product(bench, CPU, "int8", lambda left, right: torch._int_mm(left, right) + 1)
-    assert [(one.subject, one.status, one.roles) for one in bench.found] == [
-        ("int8 cpu", FAILED, ("serve",))
-    ]
-
-
-def test_the_codes_that_are_multiplied_are_those_of_the_format(tmp_path: Path) -> None:
-    bench = Bench(LocalContext(folder=tmp_path))
-    check_codes(bench, CPU, ("bf16", "fp8_fnuz", "hif8"))
-    assert [one.subject for one in bench.found] == ["float8_e4m3fnuz cpu"]
-
-
-def test_a_product_that_torch_lacks_is_told_and_is_no_flaw(tmp_path: Path) -> None:
-    def lacking(*_: object) -> torch.Tensor:
-        raise NotImplementedError("Could not run 'aten::_int_mm'")
-
-    bench = Bench(LocalContext(folder=tmp_path))
-    check_product(bench, CPU, "int8", lacking)
-    assert [one.status for one in bench.found] == ["skipped"]
-    assert bench.found[0].note.startswith("torch has no such product here: NotImpl")
 
 
 def test_only_a_real_chip_is_held_against_what_is_published(tmp_path: Path) -> None:
