@@ -26,15 +26,18 @@ _PART = re.compile(
     | (?: Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec ) \ {1,2}\d{1,2}\ \d\d:\d\d:\d\d\ \S+
     | (?: kernel | python\d? | systemd ) (?: \[\d+\] )? :
     | [IWEF]\d{4}\ \d\d:\d\d:\d\d\.\d+ \s+ (?: \d+ \s+ )?       # glog
+    | [IWEF]\ (?= [\w./+-]{1,200}\.(?:cc|cu|cpp|h):\d+\] )      # TensorFlow's
     | (?: TRACE | DEBUG | INFO | NOTICE | WARN(?:ING)? | ERROR | CRITICAL | FATAL )
       (?: : [\w.-]+ : | \s* [:|-] | (?=\s) )                    # ERROR:root: or ERROR - or ERROR
     | [\w.$-]+:\d+:\d+ \ \[[\w-]+\]                             # host:pid:thread [device] of NCCL
-    | [A-Z]\w*\(\d+,[\w./-]*\):                                 # RUNTIME(51,python): of CANN
+    | [A-Z]\w*\(-?\d+,[\w./-]*\):                               # RUNTIME(51,python): of CANN
     | [\w:~<>]+\(\) [:.]*                                       # operator():
     | (?: [\w:~<>]{1,80}? : )? [\w./\\+-]{1,200}
       \. (?: cpp | cc | cxx | cuh? | c | hpp | h | inl | ts | go | rs | py )
-      (?: :\d+ | \(\d+\) | ,?\ line\ \d+ )? (?: \ [\w:~]+\(\) )? (?= [\s:,] | $ ) [:,]?
+      (?: :\d+ | \(\d+\) | ,?\ line\ \d+ )? (?: \ [\w:~]+\(\) )? \]? (?= [\s:,] | $ ) [:,]?
     | terminate\ called\ after\ throwing\ an\ instance\ of\ '[^'\n]*' :?
+    | (?: libc\+\+abi:\ )? terminat\w+\ (?: due\ to | with )\ uncaught\ exception
+      (?: \ of\ type\ [\w:]+ )? :?
     | what\(\):
     | (?i: rank | worker ) \ ?\d+ \b :?
     | (?: Uncaught\ )? [Ee]xception\ in\ thread\ \S+:?
@@ -48,9 +51,23 @@ _TYPE = re.compile(
 _NAME = re.compile(r"([\w.<>]+):(?:\s+|$)")
 _QUIET = re.compile(r"\b(?:TRACE|DEBUG|INFO|NOTICE)\b|(?:^|\[)I(?:\d{1,4}\b| )")
 _WARNING = re.compile(r"\bWARN(?:ING)?\b|(?:^|\[)W(?:\d{1,4}\b| )")
+_LOUD = re.compile(
+    r"(?i:\b(?:ERROR|ERR|CRITICAL|FATAL|EMERG|ALERT)\b)|(?:^|\[)[EF](?:\d{1,4}\b| )"
+    r"|\bterminat|^what"
+)
+_BEGINS_LOUD = re.compile(
+    r"(?i)(?:[\w./-]+: )?(?:\w+ ){0,3}?(?:fatal|errors?|panic|fail(?:ed|ure)|faults?|exception"
+    r"|abort(?:ed|ing)?|unable|could not|cannot)\b"
+)
+# Only native code says where in such a file it is.
+_NATIVE = re.compile(r"[\w./\\+-]+\.(?:cpp|cc|cxx|cuh?|c|hpp|h|inl):\d+")
 # Where another clause of a sentence begins: `step 7 failed: CUDA error: ...`.
 _CLAUSE = re.compile(r"[:;.,!>(] +|\s-+ | due to | because of | with | by ")
 _QUOTED = re.compile(r"(?<!\w)'[^'\n]*'(?!\w)|\"[^\"\n]*\"|`[^`\n]*`")
+# What is quoted after these is the error itself, which is passed on.
+_PASSES_ON = re.compile(
+    r"(?i)\b(?:error|exception|reason|cause|caused by|because|failure was|got)\b\W{0,3}$"
+)
 # What follows these is somebody's text, which a job works on.
 _DATA = re.compile(
     r"(?i)\b(?:mention(?:s|ed|ing)?|says|said|saying|contain(?:s|ed|ing)|quot(?:es?|ed|ing)|titled"
@@ -93,6 +110,7 @@ class Level(IntEnum):
     QUIET = 0
     WARNING = 1
     SAID = 2
+    LOUD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +121,15 @@ class Line:
     heads: tuple[int, ...]
     level: Level
     raised: str = ""
+
+    @property
+    def loud(self) -> bool:
+        """Whether it says that it tells of an error: by its level, a type, or how it begins."""
+        if self.level in {Level.LOUD, Level.WARNING} or self.raised:
+            return self.level is not Level.WARNING
+        if _NATIVE.search(self.text, 0, self.heads[-1]):
+            return True
+        return any(_BEGINS_LOUD.match(self.text, head) for head in self.heads)
 
 
 def read(text: str, *, of_exception: bool = False) -> Line:
@@ -119,14 +146,17 @@ def read(text: str, *, of_exception: bool = False) -> Line:
             raised = part[1] if part else ""
         if part is None:
             break
-        level = min(level, _level(part[0]))
+        level = _louder(level, part[0])
         position = part.end()
         heads.append(position)
     return Line(text, tuple(heads), level, raised)
 
 
 def clauses(line: Line) -> Iterator[int]:
-    """Yield where further clauses of `line` begin; not within quotes, nor after what is data."""
+    """Yield where further clauses of `line` begin; not within quotes, nor after what is data.
+
+    An error that is passed on is such a clause though it is quoted.
+    """
     first = line.heads[-1]
     data = _DATA.search(line.text, first)
     end = data.start() if data else len(line.text)
@@ -134,6 +164,9 @@ def clauses(line: Line) -> Iterator[int]:
     for mark in _CLAUSE.finditer(line.text, first, end):
         if not any(begin <= mark.start() < stop for begin, stop in quoted):
             yield mark.end()
+    for begin, _ in quoted:
+        if begin < end and _PASSES_ON.search(line.text, 0, begin):
+            yield begin + 1
 
 
 def own_words(text: str) -> str:
@@ -189,7 +222,10 @@ def last_words(said: Sequence[str]) -> str:
     return next(own, "").strip()
 
 
-def _level(part: str) -> Level:
-    if _QUIET.search(part):
+def _louder(level: Level, part: str) -> Level:
+    """Return the level of a line that was of `level` up to this part: the quietest name counts."""
+    if level is Level.QUIET or _QUIET.search(part):
         return Level.QUIET
-    return Level.WARNING if _WARNING.search(part) else Level.SAID
+    if level is Level.WARNING or _WARNING.search(part):
+        return Level.WARNING
+    return Level.LOUD if _LOUD.search(part) else level

@@ -7,6 +7,7 @@ never read as the error of a chip, a link or a driver.
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -32,6 +33,7 @@ PLAIN = frozenset(
         "PermissionError",
         "IsADirectoryError",
         "NotADirectoryError",
+        "Warning",
     }
 )
 # Exceptions of well-known libraries, where nothing but their names is there.
@@ -52,6 +54,18 @@ _BASES: Mapping[str, str] = MappingProxyType(
         "DistStoreError": "RuntimeError",
     }
 )
+# What these packages raise is not of the job's own making, so far as it is not plain.
+_PACKAGES = re.compile(
+    r"""(?x)(?: torch\w* | ray | transformers | accelerate | datasets | peft | trl | diffusers
+      | lightning | deepspeed | megatron | vllm\w* | sglang | triton | jax\w* | flax | tensorflow
+      | (?:aio)?botocore | boto3 | s3fs | gcsfs | adlfs | fsspec | s3transfer | google | azure
+      | oss2 | minio | huggingface_hub | safetensors\w* | tokenizers | requests | urllib3 | httpx
+      | httpcore | aiohttp | grpc | websockets | openai | mlflow | wandb | sqlalchemy | sqlite3
+      | psycopg2? | redis | pymongo | pyarrow | pandas | numpy | PIL | zipfile | _?pickle | ssl
+      | socket | subprocess | multiprocessing | concurrent | asyncio | queue | cupy | numba
+      | pynvml | mpi4py )\."""
+)
+_OF_A_TASK = re.compile(r"(?:\w+\.)*RayTaskError\(([\w.]+)\)")
 
 
 def is_plain(types: Iterable[str]) -> bool:
@@ -61,9 +75,17 @@ def is_plain(types: Iterable[str]) -> bool:
 
 def bases(name: str) -> tuple[str, ...]:
     """Return `name` and the bases of the exception that is called so, as far as they are known."""
+    task = _OF_A_TASK.fullmatch(name)
+    if task:  # Ray makes it a subclass of what was raised in the task
+        return (name, *bases(task[1]))
     short = name.rpartition(".")[2]
     found = getattr(builtins, short, None)
     if isinstance(found, type) and issubclass(found, BaseException):
         return (name, *(base.__name__ for base in found.__mro__[1:-1]))
     known = _BASES.get(short)
     return (name, *bases(known)) if known else (name, "Exception", "BaseException")
+
+
+def of_a_package(name: str) -> bool:
+    """Whether the exception of this name, with its module, is that of a well-known package."""
+    return _PACKAGES.match(name) is not None

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.lines import own_words
-from orchestrator.core.plain import PLAIN, is_plain
+from orchestrator.core.plain import PLAIN, bases, is_plain, of_a_package
 from orchestrator.core.signatures import Matcher, Sign, strongest
 
 # What says so where no signature does: `Failure.sign` of such failures.
@@ -62,11 +62,16 @@ _KINDS: Mapping[int, FailureKind] = MappingProxyType(
         if hasattr(errno, name)
     }
 )
+TRACEBACK = "Traceback (most recent call last):"
+_SAID = re.compile(
+    r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Died|Failure|Full|Lost))"
+    r"(?:: ?(.*))?$"
+)
 _ERRNO = re.compile(r"\[Errno (\d+)\]|\berrno[:= ]+(\d+)")
 # Exceptions of Python that carry no number of their own.
 _LINKS = frozenset({"ConnectionError", "TimeoutError", "gaierror"})
 # Not what a job's code says, and not what a job can help.
-_OF_NOBODY = frozenset({"KeyboardInterrupt", "EOFError", "ChildProcessError", "SystemError"})
+_OF_NOBODY = frozenset({"KeyboardInterrupt", "EOFError", "OSError", "SystemError"})
 # Words of hardware, drivers, links, hosts and services. Who says one of them, outside of what it
 # quotes, may tell of more than of its own code.
 _FOREIGN = re.compile(
@@ -92,7 +97,8 @@ _FOREIGN = re.compile(
       |unspecified|launch\w*|synchroni[sz]\w*|async\w*|exit(?:ed|\ ?code|\ status)
       |status\ code|thread|futex|pthread|fork|subprocess|child|plugin|librar(?:y|ies)
       |symbol|abi|undefined|compil\w+|unsupported|not\ supported|not\ implemented|backends?
-      |health\w*|unhealthy|lost|fail\ to
+      |health\w*|unhealthy|lost|fail\ to|apis?|requests?|credentials?|files?|director(?:y|ies)
+      |folders?|checkpoints?|archives?|download\w*|upload\w*|packages?|installed|restor\w*
     )\b
     | \b0x[0-9a-f]{2,} | \blib\w+\.so | \.(?:so|cpp|cc|cu|cuh|hpp)\b
     | \b(?:error|err|ret|return|status|result|exit)[ _]?(?:code|no|num)?\W{0,4}(?:is\ )?-?\d+
@@ -167,6 +173,11 @@ def judge(chain: Sequence[Raised], signatures: Matcher) -> Judgement:
 
     What was merely being handled when it was raised counts where it is not plain itself.
     """
+    inner = _inner(chain[0])
+    if inner is not None:
+        found = judge((inner, *chain[1:]), signatures)
+        if found.kind is not FailureKind.UNKNOWN:
+            return found
     first = chain[0]
     chain = tuple(takewhile(lambda one: one.explicit or not first.plain, chain))
     known = tuple(_known(chain, signatures))
@@ -181,10 +192,23 @@ def judge(chain: Sequence[Raised], signatures: Matcher) -> Judgement:
     return Judgement(FailureKind.USER_CODE, certain=False)
 
 
+def _inner(raised: Raised) -> Raised | None:
+    """Return the exception whose traceback ends what `raised` says, as wrappers of others do."""
+    _, found, traceback = raised.message.rpartition(TRACEBACK)
+    lines = traceback.splitlines() if found else []
+    said = [(at, one) for at, line in enumerate(lines) if (one := _SAID.match(line))]
+    if not said:
+        return None
+    at, last = said[-1]
+    return Raised(bases(last[1]), "\n".join([last[2], *lines[at + 1 :]]).strip())
+
+
 def _known(chain: Sequence[Raised], signatures: Matcher) -> Iterator[Judgement]:
     """Yield what each of `chain` shows for itself."""
     for raised in chain:
-        found = _by_type(raised) or _by_signature(raised, signatures) or _by_number(raised)
+        said = _by_signature(raised, signatures)
+        vague = said is not None and signatures.by_name[said.sign].loud
+        found = _by_type(raised) or (None if vague else said) or _by_number(raised) or said
         if found is not None:
             yield found
 
@@ -250,7 +274,9 @@ def _of_others(raised: Raised) -> bool:
     short = raised.types[0].rpartition(".")[2]
     if raised.plain:
         return False
-    if raised.library or short in _OF_NOBODY:
+    if raised.library or of_a_package(raised.types[0]):
+        return True
+    if not _OF_NOBODY.isdisjoint((short, *raised.types[1:])):
         return True
     words = own_words(raised.message)
     name = "" if hasattr(builtins, short) else short

@@ -35,6 +35,7 @@ class Signature:
         kind: What it shows.
         shows: A `cause`; a `likely` one, behind which another cause may stand; a `victim`, which
             the others of a gang see when one is gone; or an `effect`, which is never a cause.
+        loud: Whether it is looked for only in exceptions and in lines that say ERROR or worse.
         source: Where it is documented.
         priority: The highest counts; of equals, the first.
         name: What the config calls it.
@@ -43,6 +44,7 @@ class Signature:
     pattern: str
     kind: FailureKind
     shows: Shows = "cause"
+    loud: bool = False
     source: str = ""
     priority: int = 0
     name: str = ""
@@ -93,6 +95,8 @@ class Matcher:
         if line.level is lines.Level.QUIET:
             return None
         plain = bool(line.raised) and is_plain(bases(line.raised))
+        if not line.loud:
+            fitting = _soft(fitting)
         found = _find(line, fitting, plain=plain)
         if found is None or lines.survived(line.text) or lines.labelled(line):
             return None
@@ -101,6 +105,8 @@ class Matcher:
     def in_words(self, text: str, *, plain: bool, first: bool = True) -> Sign | None:
         """Return what a line of an exception shows; the first begins with its type."""
         fitting = self._fitting(text)
+        if not first and lines.of_a_stack(text):
+            fitting = _soft(fitting)
         if not fitting:
             return None
         return _find(lines.read(text, of_exception=first), fitting, plain=plain)
@@ -132,6 +138,11 @@ class _Compiled:
     def stands(self, text: str) -> bool:
         """Whether it is somewhere in `text`, and not in what that quotes."""
         return any(not lines.quotes(text, one.start()) for one in self.pattern.finditer(text))
+
+
+def _soft(fitting: Sequence[_Compiled]) -> Sequence[_Compiled]:
+    """Return those of the signatures that are looked for in lines that are not loud."""
+    return [one for one in fitting if not one.signature.loud]
 
 
 def _find(line: lines.Line, fitting: Sequence[_Compiled], *, plain: bool) -> Sign | None:

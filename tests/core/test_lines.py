@@ -51,7 +51,10 @@ def test_the_words_of_a_line_are_found_behind_what_makers_write_before_them(line
         ("I0102 10:11:12.345678 7 x", Level.QUIET),
         ("WARNING:root:x", Level.WARNING),
         ("[rank1]:[W1 12:00 socket.cpp:1] x", Level.WARNING),
-        ("ERROR x", Level.SAID),
+        ("ERROR x", Level.LOUD),
+        ("[rank1]:[E1 12:00 socket.cpp:1] x", Level.LOUD),
+        ("ERROR x: [WARN] y", Level.LOUD),
+        ("[WARN] ERROR x", Level.WARNING),
         ("x", Level.SAID),
     ],
 )

@@ -79,6 +79,38 @@ def test_what_a_library_raises_is_nobodys_where_it_is_not_plain() -> None:
     assert judged("ValueError", "the batch is empty", library=True).sign == BY_PLAIN
 
 
+@pytest.mark.parametrize("name", ["ray.exceptions.OddError", "botocore.exceptions.OddError"])
+def test_nor_is_what_a_well_known_package_calls_its_own(name: str) -> None:
+    known = Matcher([])
+    assert judge((Raised(bases(name), "enough"),), known).kind is FailureKind.UNKNOWN
+    own = Raised(bases("mycode.errors.OddError"), "enough")
+    assert judge((own,), known).kind is FailureKind.USER_CODE
+
+
+def test_an_error_of_the_system_is_never_the_jobs_own_by_its_words() -> None:
+    assert judged("OSError", "the batch is empty").kind is FailureKind.UNKNOWN
+
+
+def test_a_number_says_more_than_words_that_anybody_uses() -> None:
+    assert judged("OSError", "cannot open file x", number=errno.ENOMEM).sign == "errno_ENOMEM"
+    assert judged("OSError", "cannot open file x").kind is FailureKind.STORAGE
+
+
+def test_an_exception_that_passes_on_the_traceback_of_another_is_that() -> None:
+    told = "rank 0 failed\nTraceback (most recent call last):\n  File 'a.py', line 1, in f\n"
+    assert judged("torch.distributed.checkpoint.Odd", f"{told}KeyError: 'x'").sign == BY_PLAIN
+    found = judged("WrapperError", f"{told}RuntimeError: CUDA out of memory. Tried\nto allocate")
+    assert found.kind is FailureKind.OUT_OF_MEMORY
+    assert (
+        judged("ray.exceptions.Odd", f"{told}RuntimeError: boom").kind is FailureKind.WORKER_LOST
+    )
+    assert judged("ray.exceptions.Odd", f"{told}  no end").kind is FailureKind.WORKER_LOST
+
+
+def test_the_error_of_a_task_of_ray_is_what_was_raised_there() -> None:
+    assert judged("ray.exceptions.RayTaskError(ValueError)", "x").sign == BY_PLAIN
+
+
 def test_what_caused_an_exception_decides_where_that_says_more() -> None:
     top = Raised(bases("MyError"), "the step failed")
     plain, other = Raised(bases("KeyError"), "1"), Raised(bases("RuntimeError"), "boom")

@@ -40,6 +40,32 @@ def test_a_pattern_without_one_is_not_found_in_quotes() -> None:
     assert named(known.in_line("the text says boom")) == ""
 
 
+def test_a_loud_signature_is_looked_for_where_something_says_that_it_tells_of_an_error() -> None:
+    known = Matcher([signature("(?i)disk .{0,20}full", loud=True)])
+    for line in (
+        "[ERROR] the disk is full",
+        "E0102 10:11:12.345678 7 store.cc:12] the disk is full",
+        "a/store.cc:12 the disk is full",
+        "save failed: the disk is full",
+        "terminate called after throwing an instance of 'Full': the disk is full",
+        "StoreError: the disk is full",
+    ):
+        assert named(known.in_line(line)) == "it", line
+    for line in ("the disk is full", "INFO error: the disk is full", "[WARN] the disk is full"):
+        assert named(known.in_line(line)) == "", line
+    assert named(known.in_words("Odd: the disk is full", plain=False)) == "it"
+    assert named(known.in_words("the disk is full", plain=False, first=False)) == "it"
+    assert named(known.in_words("  frame: the disk is full", plain=False, first=False)) == ""
+
+
+def test_an_error_that_is_passed_on_counts_though_it_is_quoted() -> None:
+    known = Matcher([signature("^boom")])
+    passed = known.in_words("RuntimeError: it failed with error 'boom', see above", plain=False)
+    assert passed is not None
+    assert passed.shows == "likely"
+    assert named(known.in_words("RuntimeError: the row is 'boom'", plain=False)) == ""
+
+
 def test_flags_at_the_head_of_a_pattern_hold_for_it() -> None:
     known = Matcher([signature("(?i)BOOM"), signature("^bang", "other")])
     assert named(known.in_line("a Boom")) == "it"

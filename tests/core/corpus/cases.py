@@ -20,7 +20,7 @@ COARSER: Mapping[FailureKind, frozenset[str]] = {
     FailureKind.SET_UP: frozenset({"software"}),
     FailureKind.HOST_MEMORY: frozenset({"out_of_memory"}),
 }
-FILES = ("shared", "field", "trackers", "makers")
+FILES = ("shared", "field", "trackers", "makers", "reports")
 
 
 @cache
