@@ -64,6 +64,8 @@ def steps_of(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Seq
     kept = kept_of(made, planned)
     problems = list(unserved(planned, made.header.run))
     problems += list(indivisible(planned, kept, wiring.storage_uri(found, wiring.home())))
+    lives = wiring.endpoint_store(wiring.home()).endpoints()
+    problems += list(crowded(planned, lives))
     if problems:
         raise PlanError(problems)
     plan.show(planned, tables.console().print)
@@ -76,11 +78,11 @@ def steps_of(made: Run, overrides: Sequence[str], way: Way, *, name: str) -> Seq
         )
         for pool, role in unproven
     ]
-    store = wiring.endpoint_store(wiring.home())
     lines = list(anew(planned, kept))
     for stage in found.pipeline.stages:
         if stage.endpoint:
-            lines += rollout(stage.endpoint, store.endpoint(stage.endpoint.name))
+            name_of = stage.endpoint.name
+            lines += rollout(stage.endpoint, lives.get(name_of, EndpointLife(name=name_of)))
     go = partial(_go, found, planned, way, kept, name)
     return [*first, Step("\n".join(lines), go, announced=True)]
 
@@ -181,6 +183,29 @@ def indivisible(
         if known is not None and known[0].artifact is not None:
             config = wiring.model_config(storage, known[0].artifact)
             yield from spread_problems(one.stage.on(pool.name), pool, config)
+
+
+def crowded(planned: Plan, lives: Mapping[str, EndpointLife]) -> Iterator[Problem]:
+    """Yield why a pool never has room for a revision beside those that it is to replace.
+
+    They keep their chips until the traffic has moved, so waiting for them would never end.
+    """
+    for one in planned.stages:
+        endpoint, pool = one.stage.endpoint, planned.pools[one.pools[0]]
+        if endpoint is None or endpoint.name not in lives:
+            continue
+        made = [revision.deployment for revision in lives[endpoint.name].live]
+        beside = [old for old in made if old is not None and old.pool.name == pool.name]
+        kept = sum(old.needs.devices * max(old.endpoint.replicas, 1) for old in beside)
+        asked = one.stage.on(pool.name).needs.devices * max(endpoint.replicas, 1)
+        if kept and asked + kept > pool.devices:
+            names = ", ".join(f"r{old.revision}" for old in beside)
+            what = (
+                f"needs {asked!r} of the {pool.devices!r} devices of {pool.name!r}, of which "
+                f"{names} of {endpoint.name!r} keeps {kept!r} until the traffic has moved"
+            )
+            hint = "ask for fewer, or switch to another pool first"
+            yield Problem(f"pipeline.stages.{one.stage.name}.needs.devices", what, hint)
 
 
 def anew(planned: Plan, kept: Mapping[str, object]) -> list[str]:

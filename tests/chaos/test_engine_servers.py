@@ -290,6 +290,23 @@ def test_a_server_that_hangs_is_replaced(base: str) -> None:
     break_under_load(base, "VLLM::Engine", psutil.Process.suspend, "a stopped core")
 
 
+def test_a_server_that_lost_one_of_its_two_chips_is_replaced(
+    workplace: Workplace, base: str
+) -> None:
+    switch(workplace, "pool=nvidia", f"+{SERVE}.needs.devices=2")
+    assert wait(lambda: len(servers()) == 1, SECONDS, tick=0.5)
+    assert "--tensor-parallel-size" in servers()[0].cmdline()
+    break_under_load(base, "VLLM::Worker", psutil.Process.kill, "a killed worker of two")
+
+
+def test_a_server_that_lost_one_of_its_two_cores_is_replaced(
+    workplace: Workplace, base: str
+) -> None:
+    options = f"{SERVE}.endpoint.engine_options={{{OPTIONS}, data-parallel-size: 2}}"
+    switch(workplace, "pool=ascend", f"++{SERVE}.needs.devices=2", options)
+    break_under_load(base, "VLLM::Engine", psutil.Process.kill, "a killed core of two")
+
+
 def test_a_server_that_computes_rubbish_under_load_is_replaced(
     workplace: Workplace, base: str, tmp_path: Path
 ) -> None:
@@ -311,23 +328,6 @@ def test_a_server_that_computes_rubbish_under_load_is_replaced(
         assert told.status_code == 200, told.text
 
     break_under_load(base, "VLLM::Engine", harm, "weights that are no numbers")
-
-
-def test_a_server_that_lost_one_of_its_two_chips_is_replaced(
-    workplace: Workplace, base: str
-) -> None:
-    switch(workplace, "pool=nvidia", f"+{SERVE}.needs.devices=2")
-    assert wait(lambda: len(servers()) == 1, SECONDS, tick=0.5)
-    assert "--tensor-parallel-size" in servers()[0].cmdline()
-    break_under_load(base, "VLLM::Worker", psutil.Process.kill, "a killed worker of two")
-
-
-def test_a_server_that_lost_one_of_its_two_cores_is_replaced(
-    workplace: Workplace, base: str
-) -> None:
-    options = f"{SERVE}.endpoint.engine_options={{{OPTIONS}, data-parallel-size: 2}}"
-    switch(workplace, "pool=ascend", f"++{SERVE}.needs.devices=2", options)
-    break_under_load(base, "VLLM::Engine", psutil.Process.kill, "a killed core of two")
 
 
 def test_nothing_is_left_of_a_server(workplace: Workplace, base: str) -> None:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator import wiring
-from orchestrator.cli.switch import anew, indivisible, kept_of, unserved, weights_of
+from orchestrator.cli.switch import anew, crowded, indivisible, kept_of, unserved, weights_of
 from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
 from orchestrator.control.world import World
-from orchestrator.core.endpoints import Deployment, Revision, RevisionUpdated
+from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionUpdated
 from orchestrator.core.engines import EngineSpec, Maker, Parallel
 from orchestrator.core.hardware import Format, Role
 from orchestrator.core.plan import Plan, make_plan
@@ -156,6 +156,29 @@ def test_a_model_that_can_not_be_spread_over_the_chips_is_refused_before_anythin
     assert "its 3 attention heads can't be spread over 2 chips" in str(problem)
     assert list(indivisible(plan, {}, str(tmp_path / "store"))) == []
     assert list(indivisible(plan, kept, str(tmp_path / "other"))) == [], "it can't be read"
+
+
+def test_a_revision_that_never_fits_beside_the_one_it_replaces_is_refused() -> None:
+    _, made = driven("one", planned("nvidia"), {})
+    assert isinstance(made, Deployment)
+    lives = {
+        "chat": EndpointLife(
+            name="chat", revisions={1: Revision(number=1, since=0.0, deployment=made)}
+        )
+    }
+    whole = made.pool.devices
+
+    def asks(pool_name: str, replicas: int) -> Plan:
+        serve = replace(STAGES[-1], endpoint=replace(CHAT, replicas=replicas))
+        return planned(pool_name, *STAGES[:-1], replace(serve, needs=Needs(devices=1)))
+
+    assert list(crowded(asks("nvidia", whole - made.needs.devices), lives)) == []
+    (problem,) = crowded(asks("nvidia", whole), lives)
+    assert f"needs {whole} of the {whole} devices of 'nvidia', of which r1 of 'chat'" in str(
+        problem
+    )
+    assert list(crowded(asks("nvidia", whole), {})) == [], "where nothing serves yet it fits"
+    assert list(crowded(asks("ascend", whole), lives)) == []
 
 
 def updated(form: Format) -> Revision:
