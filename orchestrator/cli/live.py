@@ -186,7 +186,10 @@ def _sentence(stage: StageRun) -> str:
     if stage.state is StageState.PENDING:
         return stage.reason if stage.attempts else ""
     if stage.state is StageState.RUNNING:
-        return "" if stage.attempts[-1].placed is None else f"running on {stage.pool}"
+        attempt = stage.attempts[-1]
+        if attempt.placed is not None:
+            return f"running on {stage.pool}"
+        return f"waits: {attempt.waits}" if attempt.waits else ""
     if stage.state is StageState.SUCCEEDED:
         shown = [f"{name} {value:.4g}" for name, value in stage.metrics.items()][:MOST_FIGURES]
         if len(stage.metrics) > MOST_FIGURES:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rich.console import Console
 
 from orchestrator.cli import tables
 from orchestrator.cli.live import SECONDS_BETWEEN_LINES, LiveView
+from orchestrator.control.loop import Controller
+from orchestrator.core.fold import apply
+from orchestrator.core.state import AttemptStarted, AttemptWaits
 from orchestrator.messages import Alive, Placed, Progress, Waiting
+from tests.build import plan, stage
+from tests.core.histories import after
 from tests.fakes import FakeClock
 
 
@@ -59,3 +66,14 @@ def test_a_time_of_day_that_is_set_changes_no_pace_and_no_interval(seconds: floa
     view.observe("train", 1, Progress(20, 40))
     left = tables.duration(2 * SECONDS_BETWEEN_LINES)
     assert f"train: 20/40, ETA {left}\n" in out.getvalue()
+
+
+def test_what_waits_for_a_place_says_why_once() -> None:
+    out = io.StringIO()
+    view = LiveView(Console(file=out, width=200), FakeClock(10.0))
+    begun = after(plan(stage("serve")), AttemptStarted("serve", 1, "a"))
+    waits = apply(begun, AttemptWaits("serve", 1, "pool 'a' is busy"), 10.0)
+    view.follow(cast("Controller", SimpleNamespace(run=waits)))
+    view.changed()
+    view.changed()
+    assert out.getvalue() == "serve: waits: pool 'a' is busy\n"
