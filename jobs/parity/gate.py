@@ -24,6 +24,7 @@ from jobs.parity.unseen import unseen
 from jobs.parity.verdict import Evidence, Threshold, demands_of, sentence, thresholds
 from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
+FIGURES = "parity/"  # what the names of its metrics begin with
 AUTO = "auto"  # the plan puts an endpoint's own engine class in its place
 EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"  # compares what an engine server will read
 
@@ -98,11 +99,12 @@ def check(  # noqa: PLR0913 - the parameters of a config
         ),
     )
     values = _metrics(compared, counts, judged)
-    values["parity/passed"] = float(not why)
+    values[f"{FIGURES}passed"] = float(not why)
     if why:
         ctx.metrics(values, step=0)
         raise ParityError(why)
-    proof.write(ctx.output, reference.questions, said.scores)
+    kl_mean = values[f"{FIGURES}limit_kl_mean"]
+    proof.write(ctx.output, reference.questions, said.scores, kl_mean)
     return values
 
 
@@ -160,10 +162,11 @@ def _metrics(
         "accuracy": 0.0,
         **{one.name: one.value for one in floored},
         **{f"floor_{one.name}": one.floor for one in floored if one.floor is not None},
+        **{f"limit_{one.name}": one.limit for one in judged if one.name == "kl_mean"},
         "confidence": min(one.confidence or 0.0 for one in floored),
         "places": float(len(compared.kl)),
     }
-    return {f"parity/{name}": value for name, value in values.items()}
+    return {f"{FIGURES}{name}": value for name, value in values.items()}
 
 
 def _accuracies(reference: Reference, said: Said) -> tuple[float, float] | None:

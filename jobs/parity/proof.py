@@ -4,8 +4,10 @@ An engine that has loaded the model is asked for the same, so that what was load
 found before anybody asks it. The file lies in the gate's artifact; in a folder of weights, where
 it counts more, it may lie too.
 
-proof.json      {"texts": [{"tokens": [...], "begin": N, "logprobs": [...]}]}: of each token from
-                place `begin` on its log-probability by those before it, in nats
+proof.json      {"kl_mean": K, "texts": [{"tokens": [...], "begin": N, "logprobs": [...]}]}: what
+                the mean KL divergence of this model might be, by the noise of its arithmetic, in
+                nats; and of each token from place `begin` on its log-probability by those before
+                it, in nats
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ TEXTS = 8
 _LONGEST = 64  # tokens of a text
 
 
-def write(folder: Path, asked: Sequence[Question], scores: Sequence[Sequence[Score]]) -> None:
+def write(
+    folder: Path, asked: Sequence[Question], scores: Sequence[Sequence[Score]], kl_mean: float
+) -> None:
     """Write the first few of the questions with their scores; none whose score is no number."""
     texts = [
         {
@@ -34,5 +38,5 @@ def write(folder: Path, asked: Sequence[Question], scores: Sequence[Sequence[Sco
         for question, row in zip(asked, scores, strict=True)
         if question.begin < _LONGEST and all(math.isfinite(score.logprob) for score in row)
     ]
-    text = json.dumps({"texts": texts[:TEXTS]}, allow_nan=False)
+    text = json.dumps({"kl_mean": kl_mean, "texts": texts[:TEXTS]}, allow_nan=False)
     (folder / PROOF_NAME).write_text(f"{text}\n", "utf-8")

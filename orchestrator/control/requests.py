@@ -10,7 +10,7 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Start
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.hardware import Format, Role
-from orchestrator.core.parity import guards
+from orchestrator.core.parity import KL_MEAN_LIMIT, guards
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.signatures import Signature
@@ -130,14 +130,15 @@ def deployment(run: Run, bench: Workbench, command: Start, model: ArtifactRef) -
         storage=bench.storage,
         trained=_trained(run, planned.stage, endpoint.model) or model.digest,
         limits=_limits(run, planned.stage),
+        kl_mean=_derived(run, planned.stage),
         proof=_proof(run, planned.stage),
     )
     weights = endpoint.weights
     if weights is None:
         return made
-    # What was recorded of the model that the run made proves nothing about these.
+    # What was found of the model that the run made proves nothing about these.
     given = ArtifactRef(weights.uri, weights.digest, 0)
-    return replace(made, model=given, version=weights.version, proof=None)
+    return replace(made, model=given, version=weights.version, kl_mean=None, proof=None)
 
 
 def _trained(run: Run, serving: Stage, model: str) -> str:
@@ -159,6 +160,13 @@ def _proof(run: Run, serving: Stage) -> ArtifactRef | None:
     passed = guards((one.planned.stage for one in run.stages.values()), serving)
     artifacts = [run.stages[guard.name].artifact for guard in passed]
     return next((one for one in reversed(artifacts) if one is not None), None)
+
+
+def _derived(run: Run, serving: Stage) -> float | None:
+    """Return the mean KL divergence that the guards of an endpoint have derived for its model."""
+    passed = guards((one.planned.stage for one in run.stages.values()), serving)
+    found = (run.stages[guard.name].metrics.get(KL_MEAN_LIMIT) for guard in passed)
+    return min((one for one in found if one is not None), default=None)
 
 
 def _limits(run: Run, serving: Stage) -> dict[Format, float]:

@@ -30,7 +30,8 @@ class Deployment:
     of the cluster that it runs on, and `home` that of the home that deployed it; both are empty
     in what the first version has stored. `trained` is the digest of what its model was exported
     from: revisions in other formats have the same. `limits` are the mean KL divergences, nats,
-    that the pipeline's parity gate allows by format, and `proof` what it made: what an
+    that the pipeline's parity gate allows by format whatever the model, `kl_mean` the one that it
+    derived for this model from the noise of its arithmetic, and `proof` what it made: what an
     engine server says of a few texts is compared with what is recorded there. `version` names the
     model where that was put in the place of the first one.
     """
@@ -53,6 +54,7 @@ class Deployment:
     home: str = ""
     trained: str = ""
     limits: Mapping[Format, float] = field(default_factory=dict)
+    kl_mean: float | None = None
     proof: ArtifactRef | None = None
     version: str = ""
 
@@ -62,8 +64,9 @@ class Deployment:
         return self.version or f"r{self.revision}-{self.model.digest[:8]}"
 
     def updated(self, event: RevisionUpdated) -> Deployment:
-        """Return it with another model; what was recorded of the first one proves nothing then."""
-        return replace(self, model=event.model, version=event.version, proof=None)
+        """Return it with another model; what was found of the first one proves nothing then."""
+        new = replace(self, model=event.model, version=event.version)
+        return replace(new, kl_mean=None, proof=None)
 
     @property
     def key(self) -> str:
@@ -153,12 +156,6 @@ class TrafficMoved:
     reason: str
     shadow: int | None = None
     overflow: int | None = None
-
-    @property
-    def named(self) -> tuple[int, ...]:
-        """All revisions that it speaks of."""
-        beside = (number for number in (self.shadow, self.overflow) if number is not None)
-        return (*self.shares, *beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +339,8 @@ def _named(event: TrafficEvent) -> tuple[int, ...]:
     if isinstance(event, SharesMoved):
         return tuple(event.shares)
     if isinstance(event, TrafficMoved):
-        return event.named
+        beside = (number for number in (event.shadow, event.overflow) if number is not None)
+        return (*event.shares, *beside)
     return () if event.number is None else (event.number,)
 
 

@@ -22,6 +22,8 @@ from orchestrator.core.hardware import Role
 from orchestrator.core.spec import Pipeline, Stage
 
 ENGINE, OPTIONS, AUTO = "engine", "options", "auto"
+# Metric by which a guard tells the mean KL divergence that it has derived for the model, nats.
+KL_MEAN_LIMIT = "parity/limit_kl_mean"
 _FORMAT = formats.PARAMETER
 
 

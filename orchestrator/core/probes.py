@@ -2,10 +2,10 @@
 
 Two revisions of one trained model are compared by the log-probabilities that both give to fixed
 texts: those of two makers' chips, or of two formats, differ by rounding, and greedy answers then
-part ways at the first tie. The limit is that of the parity gate. For two models that are close,
-the mean distance of log-probabilities is about the root of twice their KL divergence (Pinsker's
-inequality bounds it so), and each of the two may be as far from the trained model as its format
-allows.
+part ways at the first tie. The limit is that of the parity gate: what it derived for this model
+from the noise of its arithmetic, where it has. For two models that are close, the mean distance
+of log-probabilities is about the root of twice their KL divergence (Pinsker's inequality bounds
+it so), and each of the two may be as far from the trained model as its format allows.
 """
 
 from __future__ import annotations
@@ -127,13 +127,14 @@ def _choice(answer: Answer) -> Mapping[str, object]:
     return first if answer.good and isinstance(first, Mapping) else {}
 
 
-def limit(formats: Sequence[Format], allowed: Mapping[Format, float]) -> float:
-    """Return how far apart two revisions in `formats` may be, nats a token.
+def limit(form: Format, allowed: Mapping[Format, float], derived: float | None = None) -> float:
+    """Return how far a model in a format may be from the trained one, nats a token.
 
-    `allowed` has the parity gate's own limits of the mean KL divergence.
+    `allowed` has the mean KL divergences that the parity gate allows at most, `derived` is the one
+    that it has found for this model.
     """
-    known = {**KL_MEAN, **allowed}
-    return sum(math.sqrt(2.0 * known.get(form, KL_MEAN_OF_OTHERS)) for form in formats)
+    most = {**KL_MEAN, **allowed}.get(form, KL_MEAN_OF_OTHERS)
+    return math.sqrt(2.0 * (most if derived is None else min(most, derived)))
 
 
 def distance(old: Sequence[float], new: Sequence[float]) -> float:

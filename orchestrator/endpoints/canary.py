@@ -226,7 +226,7 @@ class Canary:
     def _apart(self, rules: Rollout, old: Deployment, answers: tuple[Answers, Answers]) -> str:
         """Return why two revisions of one model answer too differently, or nothing."""
         name, allowed = self._new.endpoint.name, {**old.limits, **self._new.limits}
-        most = limit((old.format, self._new.format), allowed)
+        most = sum(limit(one.format, allowed, one.kl_mean) for one in (old, self._new))
         paths = {probe.path for probe in self._probes}
         if paths == {EMBEDDINGS}:
             pairs = [(a, b) for a, b in zip(*answers, strict=True) if a.good]

@@ -9,6 +9,7 @@ import pytest
 from orchestrator.control.requests import Workbench, anew, attempt_request, deployment
 from orchestrator.control.reuse import never_reuse
 from orchestrator.core.decide import Start
+from orchestrator.core.endpoints import RevisionUpdated
 from orchestrator.core.fold import begin
 from orchestrator.core.hardware import Role
 from orchestrator.core.run import Run
@@ -36,14 +37,19 @@ def test_a_deployment_has_what_the_last_guard_of_its_model_has_made() -> None:
     serve = stage("s", role=Role.SERVE, job=None, endpoint=endpoint, inputs=reads)
     serve = replace(serve, after=("gate", "other"))
     run = begin(header(plan(stage("t"), gate, other, serve)))
-    assert deployment(run, BENCH, Start("s", 1, "a"), REF).proof is None
+    plain = deployment(run, BENCH, Start("s", 1, "a"), REF)
+    assert (plain.proof, plain.kl_mean) == (None, None)
     proof, none = replace(REF, digest="proof"), replace(REF, digest="none")
+    derived, others = {"parity/limit_kl_mean": 0.001}, {"parity/limit_kl_mean": 0.5}
     made = {
-        "gate": replace(run.stages["gate"], artifact=proof),
-        "other": replace(run.stages["other"], artifact=none),
+        "gate": replace(run.stages["gate"], artifact=proof, metrics=derived),
+        "other": replace(run.stages["other"], artifact=none, metrics=others),
     }
     run = replace(run, stages={**run.stages, **made})
-    assert deployment(run, BENCH, Start("s", 1, "a"), REF).proof == proof
+    gated = deployment(run, BENCH, Start("s", 1, "a"), REF)
+    assert (gated.proof, gated.kl_mean) == (proof, 0.001)
+    updated = gated.updated(RevisionUpdated(1, REF, "chat/7"))
+    assert (updated.proof, updated.kl_mean) == (None, None), "they are of the first model"
 
 
 def run_of(name: str, **changes: object) -> Run:

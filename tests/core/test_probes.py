@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from orchestrator.core.hardware import Format
 from orchestrator.core.probes import (
     Answer,
     angle,
@@ -41,7 +42,7 @@ def test_embeddings_are_compared_by_their_angle() -> None:
     assert angle((1.0, 0.0), (0.0, 1.0)) == pytest.approx(math.pi / 2)
     for unlike in ((), (0.0, 0.0), (math.nan, 1.0)):
         assert angle((1.0, 0.0), unlike) == math.inf
-    near, most = [(1.0, 0.05)], limit(("bf16", "bf16"), {})
+    near, most = [(1.0, 0.05)], 2 * limit("bf16", {})
     assert turned([(1.0, 0.0)], near, most) == ""
     assert turned([], [], most) == ""
     said = turned([(1.0, 0.0)], [(1.0, 1.0)], most)
@@ -51,7 +52,7 @@ def test_embeddings_are_compared_by_their_angle() -> None:
 def test_rounding_is_no_difference_and_another_model_is() -> None:
     text = [-0.1, -2.0, -1.0, -0.5, -3.0]
     rounded = [value + 0.02 * (-1) ** n for n, value in enumerate(text)]
-    most = limit(("bf16", "bf16"), {})
+    most = 2 * limit("bf16", {})
     assert most == pytest.approx(2 * math.sqrt(2e-3))
     assert apart([text], [rounded], most) == ""
     other = apart([text], [[-5.0, -1.0, -6.0, -4.0, -0.1]], most)
@@ -59,8 +60,15 @@ def test_rounding_is_no_difference_and_another_model_is() -> None:
 
 
 def test_each_format_allows_its_own_distance_and_a_pipeline_may_say_another() -> None:
-    assert limit(("bf16", "fp8"), {}) > limit(("bf16", "bf16"), {})
-    assert limit(("bf16",), {"bf16": 0.5}) == 1.0
+    assert limit("fp8", {}) > limit("bf16", {})
+    assert limit("bf16", {"bf16": 0.5}) == 1.0
+
+
+def test_what_the_gate_derived_for_a_model_counts_up_to_what_it_allows_any() -> None:
+    allowed: dict[Format, float] = {"bf16": 0.02}
+    assert limit("bf16", allowed, 0.0008) == pytest.approx(0.04)
+    assert limit("bf16", allowed, 0.5) == limit("bf16", allowed) == pytest.approx(0.2)
+    assert limit("fp32", {}, 0.5) == limit("fp32", {})
 
 
 def test_texts_that_are_encoded_otherwise_and_scores_that_are_no_numbers_are_far_apart() -> None:

@@ -219,6 +219,20 @@ def test_what_was_trained_once_is_compared_in_every_format_within_the_gates_limi
     assert isinstance(bench.go(in_format("fp8", 4, {}))[-1], Succeeded)
 
 
+def test_what_the_gate_derived_for_a_model_is_closer_than_what_it_allows_any(bench: Bench) -> None:
+    def derived(attempt: int, kl_mean: float | None) -> Deployment:
+        return replace(bench.asked("b", attempt), limits={"bf16": 0.02}, kl_mean=kl_mean)
+
+    assert isinstance(bench.go(derived(2, 0.0002))[-1], Succeeded)
+    scores = [-1.0, -2.0, -0.5]
+    near = [value - 0.1 for value in scores]
+    bench.traffic.scores_of = {"chat.r2": scores, "chat.r3": near, "chat.r4": near}
+    kind, evidence = failure(bench.go(derived(3, 0.0002)))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "are 0.1 nats a token apart, 0.04 are allowed" in evidence
+    assert isinstance(bench.go(derived(4, None))[-1], Succeeded)
+
+
 def test_a_route_that_neither_has_keeps_nobody_back(bench: Bench) -> None:
     for name in ("chat.r1", "chat.r2"):
         bench.traffic.status_of[name + "/v1/chat/completions"] = 400

@@ -26,23 +26,33 @@ class ProofText:
         return tuple(scores[self.begin - 1 : self.begin - 1 + len(self.logprobs)])
 
 
-Proof = tuple[ProofText, ...]
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The texts, and the mean KL divergence that the gate derived for this model, if it did."""
+
+    texts: tuple[ProofText, ...] = ()
+    kl_mean: float | None = None
+
+
+NOTHING = Proof()
 
 
 def read(folder: Path) -> Proof:
     """Return what is recorded in a folder; nothing where nothing is, or not in this form."""
     try:
-        texts = json.loads((folder / NAME).read_text("utf-8"))["texts"]
-        return tuple(
+        found = json.loads((folder / NAME).read_text("utf-8"))
+        texts = tuple(
             ProofText(
                 tuple(map(int, text["tokens"])),
                 int(text["begin"]),
                 tuple(map(float, text["logprobs"])),
             )
-            for text in texts
+            for text in found["texts"]
         )
-    except (OSError, ValueError, LookupError, TypeError):
-        return ()
+        derived = found.get("kl_mean")
+        return Proof(texts, None if derived is None else max(float(derived), 0.0))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return NOTHING
 
 
 def departure(
@@ -54,9 +64,9 @@ def departure(
     """Return why what is served is not what was recorded; empty where it is.
 
     `served` are the scores of each text's tokens after the first, `allowed` the mean KL
-    divergences of the parity gate.
+    divergences that the parity gate allows at most.
     """
-    pairs = zip(proof, served, strict=True)
+    pairs = zip(proof.texts, served, strict=True)
     compared = [text.of(scores) for text, scores in pairs]
-    most = probes.limit((form,), allowed)
-    return probes.apart([text.logprobs for text in proof], compared, most)
+    most = probes.limit(form, allowed, proof.kl_mean)
+    return probes.apart([text.logprobs for text in proof.texts], compared, most)

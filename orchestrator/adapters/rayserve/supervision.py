@@ -247,13 +247,13 @@ class Supervision:
     def _reload(self, folder: Path, version: str) -> bool:
         """Have it read other weights while it runs; return whether it serves them rightly."""
         recorded = self._proof_of(folder)
-        before = [] if recorded else self._client.scores(_TEXT)
+        before = [] if recorded.texts else self._client.scores(_TEXT)
         places = {"folder": str(folder), "version": version}
         for step in self._spec.update:
             if wrong := self._client.take(step, places):
                 self._say(f"update: {wrong}")
                 return False
-        if recorded:
+        if recorded.texts:
             wrong = self._departure(folder)
         else:
             after = self._client.scores(_TEXT)
@@ -277,13 +277,14 @@ class Supervision:
 
     def _proof_of(self, folder: Path) -> proof.Proof:
         """Return what was recorded of the model in a folder."""
-        return proof.read(folder) or self._proofs.get(folder, ())
+        own = proof.read(folder)
+        return own if own.texts else self._proofs.get(folder, proof.NOTHING)
 
     def _departure(self, folder: Path) -> str:
         """Return why it computes another model than was recorded; empty where it does not."""
         recorded = self._proof_of(folder)
         served = []
-        for text in recorded:
+        for text in recorded.texts:
             scores = self._client.scores(text.tokens)
             if scores is None:
                 self._say("it tells no log-probabilities of a prompt: none are compared")
@@ -291,8 +292,9 @@ class Supervision:
             served.append(scores)
         one = self._deployment
         wrong = proof.departure(recorded, served, one.format, one.limits)
-        if recorded and not wrong:
-            self._say(f"it gives {len(recorded)} texts the log-probabilities recorded of them")
+        if recorded.texts and not wrong:
+            count = len(recorded.texts)
+            self._say(f"it gives {count} texts the log-probabilities recorded of them")
         return wrong
 
     def drain(self, seconds: float) -> None:

@@ -287,11 +287,11 @@ def test_options_go_into_the_file_of_an_engine_that_has_one_which_is_its_user_s_
     supervision.stop()
 
 
-def record(folder: Path, logprob: float) -> Path:
+def record(folder: Path, logprob: float, **more: float) -> Path:
     """Record in a folder that the model gives each token this log-probability."""
     texts = [{"tokens": [3, 4, 5, 6, 7, 8], "begin": 2, "logprobs": [logprob] * 4}]
     folder.mkdir(exist_ok=True)
-    (folder / "proof.json").write_text(json.dumps({"texts": texts}))
+    (folder / "proof.json").write_text(json.dumps({"texts": texts, **more}))
     return folder
 
 
@@ -312,6 +312,18 @@ def test_an_engine_that_computes_another_model_than_was_recorded_is_refused(
         recorded = record(tmp_path / "gate", -1.0)
     supervision = Supervision(deployment("well"), model, "127.0.0.1", recorded)
     with pytest.raises(EngineStartError, match=r"computes another model: .* 0\.2 nats a token"):
+        supervision.start()
+    supervision.stop()
+
+
+@pytest.mark.parametrize(("kl_mean", "allowed"), [(5e-5, "0.01"), (1.0, "0.0447")])
+def test_what_the_gate_derived_is_the_limit_where_it_is_closer(
+    model: Path, tmp_path: Path, kl_mean: float, allowed: str
+) -> None:
+    far = -1.02 if kl_mean < 1e-3 else -1.2
+    recorded = record(tmp_path / "gate", far, kl_mean=kl_mean)
+    supervision = Supervision(deployment("well"), model, "127.0.0.1", recorded)
+    with pytest.raises(EngineStartError, match=f"nats a token apart, {allowed} are allowed"):
         supervision.start()
     supervision.stop()
 

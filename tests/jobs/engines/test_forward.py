@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from jobs.engines import fast_forward, probe
@@ -93,6 +95,46 @@ def test_a_slightly_wrong_pass_and_one_without_numbers_are_told(factor: float) -
     right = ModelForward(model)
     with pytest.raises(ValueError, match=r"rounding is 0\.001 at most"):
         check(model, lambda new, cache: right(new, cache) * factor)
+
+
+def exchanged(run: Forward, new: Sequence[Sequence[int]], cache: SlotCache) -> Tensor:
+    """Give each row the scores of the other."""
+    return run(new, cache).flip(0)
+
+
+def late(run: Forward, new: Sequence[Sequence[int]], cache: SlotCache) -> Tensor:
+    """Leave the last new token of each row unread."""
+    scores = run(new, cache, every=True)
+    return torch.stack([row[max(len(one) - 2, 0)] for row, one in zip(scores, new, strict=True)])
+
+
+def shifted(run: Forward, new: Sequence[Sequence[int]], cache: SlotCache) -> Tensor:
+    """Take each token for the one behind it."""
+    cache.span.positions.add_(1)
+    return run(new, cache)
+
+
+def forgetful(run: Forward, new: Sequence[Sequence[int]], cache: SlotCache) -> Tensor:
+    """Lose the first token that was read."""
+    for layer in cache.layers:
+        for buffer in layer.buffers:
+            buffer[:, :, 0] = 0
+    return run(new, cache)
+
+
+DEEP = {"num_hidden_layers": 30}  # as deep as a small model that is served
+Fault = Callable[[Forward, Sequence[Sequence[int]], SlotCache], Tensor]
+
+
+@pytest.mark.parametrize("fault", [exchanged, late, shifted, forgetful])
+def test_a_wrong_pass_is_told_in_bfloat16_too_and_the_rounding_of_thirty_layers_is_none(
+    fault: Fault,
+) -> None:
+    model = made("llama", DEEP, torch.bfloat16)
+    right = FastForward(model, 128)
+    check(model, right)
+    with pytest.raises(ValueError, match=r"of their spread .* rounding is 0\.3 at most"):
+        check(model, lambda new, cache: fault(right, new, cache))
 
 
 def test_a_model_without_numbers_is_told() -> None:

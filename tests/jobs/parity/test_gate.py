@@ -90,8 +90,9 @@ def test_what_the_gate_records_of_a_few_texts_is_what_transformers_computes(
     case: Case, context: Context
 ) -> None:
     ctx = context()
-    check(ctx)
-    texts = json.loads((ctx.output / "proof.json").read_text())["texts"]
+    values = check(ctx)
+    recorded = json.loads((ctx.output / "proof.json").read_text())
+    texts = recorded["texts"]
     assert 1 <= len(texts) <= 8
     model = AutoModelForCausalLM.from_pretrained(case.exported, dtype=torch.float32)
     apart = 0.0
@@ -102,7 +103,10 @@ def test_what_the_gate_records_of_a_few_texts_is_what_transformers_computes(
         told = logs.gather(1, tokens[0, 1:, None])[text["begin"] - 1 :, 0]
         assert len(told) == len(text["logprobs"])
         apart = max(apart, float((told - torch.tensor(text["logprobs"])).abs().mean()))
-    assert apart <= math.sqrt(2 * LIMITS["bf16"]["kl_mean"]) / 2
+    assert apart <= math.sqrt(2 * recorded["kl_mean"]) / 2
+    floor, allowance = values["parity/floor_kl_mean"], PARAMS["allowances"]["bf16"]["kl_mean"]
+    assert recorded["kl_mean"] == pytest.approx(PARAMS["factor"] * floor + allowance)
+    assert recorded["kl_mean"] == values["parity/limit_kl_mean"] < LIMITS["bf16"]["kl_mean"]
 
 
 def test_an_export_in_full_precision_is_all_but_the_same(
