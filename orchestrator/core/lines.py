@@ -24,13 +24,16 @@ _PART = re.compile(
       (?: Z | [+-]\d\d:?\d\d )? :?
     | \d\d:\d\d:\d\d (?: [.,]\d+ )* :?
     | (?: Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec ) \ {1,2}\d{1,2}\ \d\d:\d\d:\d\d\ \S+
-    | (?: kernel | python\d? | systemd ) (?: \[\d+\] )? :
+    | (?: [^|\n]{0,60} \d{1,3}%\|[^|\n]*\| )? \s* \d+/\d+\ \[[^\]\n]*\]   # progress
+    | std(?:err|out)\ [FP]\ | \d{1,5}:\ | [a-z][a-z-]+\d[\w.-]*:\   # of containers, ranks, hosts
+    | (?: kernel | python\d? | systemd | [a-z][\w.-]{1,40} (?= \[\d+\]: ) ) (?: \[\d+\] )? :
     | [IWEF]\d{4}\ \d\d:\d\d:\d\d\.\d+ \s+ (?: \d+ \s+ )?       # glog
     | [IWEF]\ (?= [\w./+-]{1,200}\.(?:cc|cu|cpp|h):\d+\] )      # TensorFlow's
     | (?: TRACE | DEBUG | INFO | NOTICE | WARN(?:ING)? | ERROR | CRITICAL | FATAL )
       (?: : [\w.-]+ : | \s* [:|-] | (?=\s) )                    # ERROR:root: or ERROR - or ERROR
     | [\w.$-]+:\d+:\d+ \ \[[\w-]+\]                             # host:pid:thread [device] of NCCL
     | [A-Z]\w*\(-?\d+,[\w./-]*\):                               # RUNTIME(51,python): of CANN
+    | :\d:\S+\ *:\d+\ *:\ \d+d?\ us:                            # of ROCm
     | [\w:~<>]+\(\) [:.]*                                       # operator():
     | (?: [\w:~<>]{1,80}? : )? [\w./\\+-]{1,200}
       \. (?: cpp | cc | cxx | cuh? | c | hpp | h | inl | ts | go | rs | py )
@@ -56,11 +59,11 @@ _LOUD = re.compile(
     r"|\bterminat|^what"
 )
 _BEGINS_LOUD = re.compile(
-    r"(?i)(?:[\w./-]+: )?(?:\w+ ){0,3}?(?:fatal|errors?|panic|fail(?:ed|ure)|faults?|exception"
-    r"|abort(?:ed|ing)?|unable|could not|cannot)\b"
+    r"(?i)(?:[\w./-]+: )?(?:[\w().,]+ ){0,3}?(?:fatal|errors?|panic|fail(?:ed|ure)|faults?"
+    r"|exception|abort(?:ed|ing)?|unable|could not|cannot)\b"
 )
 # Only native code says where in such a file it is.
-_NATIVE = re.compile(r"[\w./\\+-]+\.(?:cpp|cc|cxx|cuh?|c|hpp|h|inl):\d+")
+_NATIVE = re.compile(r"[\w./\\+-]+\.(?:cpp|cc|cxx|cuh?|c|hpp|h|inl) *:\d+")
 # Where another clause of a sentence begins: `step 7 failed: CUDA error: ...`.
 _CLAUSE = re.compile(r"[:;.,!>(] +|\s-+ | due to | because of | with | by ")
 _QUOTED = re.compile(r"(?<!\w)'[^'\n]*'(?!\w)|\"[^\"\n]*\"|`[^`\n]*`")

@@ -36,6 +36,15 @@ from orchestrator.core.lines import (
         "  what():  boom",
         "torch.distributed.DistBackendError: boom",
         "worker-1: boom".replace("-", " "),
+        "Epoch 3:  45%|####      | 451/1000 [10:02<12:11,  1.33s/it, loss=2.1]boom",
+        "1021/100000 [45:39<51:20:53,  1.87s/it][rank2]:[E723 01:58:45.5 a.cpp:632] boom",
+        "gpu07: boom",
+        "3: [rank7]: boom",
+        "2026-03-01T10:11:12.123456789Z stderr F boom",
+        "Mar  1 10:11:12 gpu07 fabricmanager[2211]: boom",
+        ":1:rocvirtual.cpp           :3280: 81559524416 us: [pid:65799 tid:0x7ff8] boom",
+        "2024-10-09 15:47:38.568412: E external/xla/coordination_service.cc:1170] boom",
+        "libc++abi: terminating due to uncaught exception of type std::runtime_error: boom",
     ],
 )
 def test_the_words_of_a_line_are_found_behind_what_makers_write_before_them(line: str) -> None:
