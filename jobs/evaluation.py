@@ -10,19 +10,19 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from jobs.data.dataset import Rows, read_examples, read_facts, read_rows, write_lines
 from jobs.data.reasoning import scorer
 from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
+from jobs.engines.weights import load
 from jobs.generation import answer
-from jobs.training import model as models
 from jobs.training.gang import Gang
-from jobs.training.step import mean_nll
+from jobs.training.loss import TokenLoss, mean_nll
+from jobs.training.step import wants_bf16
 from orchestrator.job import JobContext, Metrics
 
 PREDICTIONS_NAME = "predictions.jsonl"
@@ -43,6 +43,7 @@ def evaluate(
     examples: int = 500,
     batch_size: int = 64,
     max_tokens: int = 16,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> Metrics:
     """Evaluate the input `model` on the input `data`.
 
@@ -52,14 +53,17 @@ def evaluate(
         examples: Most rows to measure on, from the beginning of the split.
         batch_size: Rows at once.
         max_tokens: Most tokens of an answer.
+        precision: Of the loss, as `pretrain` has it.
     """
     gang = Gang(ctx)
     data, folder = ctx.inputs["data"], ctx.inputs["model"]
     facts = read_facts(data)
-    model = models.load(folder).to(gang.device).eval()
+    model = load(folder, torch.float32, ctx.device)
     rows = read_rows(data, split)
-    parts = gang.parts(torch.arange(min(examples, len(rows))), batch_size)
-    values = _likelihood(model, rows, parts, gang)
+    most = max(1, batch_size // ctx.adjust.accumulate)
+    parts = gang.parts(torch.arange(min(examples, len(rows))), most)
+    bf16 = wants_bf16(precision, ctx.hardware)
+    values = _likelihood(TokenLoss(model, bf16=bf16), rows, parts, gang)
     if not values:
         ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
     if facts.task is not None:
@@ -86,13 +90,13 @@ def evaluate(
 
 
 def _likelihood(
-    model: nn.Module, rows: Rows, parts: Sequence[torch.Tensor], gang: Gang
+    loss: TokenLoss, rows: Rows, parts: Sequence[torch.Tensor], gang: Gang
 ) -> dict[str, float]:
     """Return loss and perplexity over the tokens to be learnt; nothing where there are none."""
-    loss = mean_nll(model, rows, parts, gang)
-    if loss is None:
+    mean = mean_nll(loss, rows, parts, gang)
+    if mean is None:
         return {}
-    return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, _MOST_NATS))}
+    return {"eval/loss": mean, "eval/perplexity": math.exp(min(mean, _MOST_NATS))}
 
 
 def _score(task: str, items: Sequence[Example], answerer: Answerer) -> list[Prediction]:

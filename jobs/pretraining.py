@@ -19,12 +19,14 @@ from torch import nn
 from jobs.data.dataset import IGNORE, TOKENIZER_NAME, Rows, read_facts, read_rows
 from jobs.data.splits import TRAIN, VALIDATION
 from jobs.data.tokenizer import load_tokenizer
+from jobs.engines.weights import load
 from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.balance import Balance
 from jobs.training.gang import Gang
 from jobs.training.grid import keep_on_grid
 from jobs.training.loop import Every, Loop
+from jobs.training.loss import TokenLoss
 from jobs.training.order import Order, mix
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, in_gang, make_optimizer, wants_bf16
@@ -162,20 +164,20 @@ def _loop(
         keep_on_grid(optimizer, torch.bfloat16)
     rows = _training_rows(data)
     order = Order(len(rows), seed=ctx.seed)
+    loss = TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
     stepper = Stepper(
         gang=gang,
-        wrapped=in_gang(net, rows, gang),
+        wrapped=in_gang(loss, rows, gang),
         optimizer=optimizer,
         rows=rows,
         pad=read_facts(data).pad,
         accumulate=recipe.accumulate,
         clip=recipe.clip,
-        bf16=wants_bf16(recipe.precision, ctx.hardware),
         balance=Balance(net, gang, rate=recipe.router_bias_rate),
     )
     return Loop(
         ctx=ctx,
-        model=net,
+        loss=loss,
         stepper=stepper,
         schedule=recipe.schedule,
         order=order,
@@ -199,7 +201,10 @@ def _model(ctx: JobContext, found: Checkpoint | None, fresh: Callable[[], nn.Mod
     """Return a model for the checkpoint, else the input `model`, else a fresh one."""
     if found:
         return checkpoint.shape(found)
-    return models.load(ctx.inputs["model"]) if "model" in ctx.inputs else fresh()
+    if "model" not in ctx.inputs:
+        return fresh()
+    loaded: nn.Module = load(ctx.inputs["model"], torch.float32, "cpu")
+    return loaded
 
 
 def _resume(

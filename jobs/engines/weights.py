@@ -55,6 +55,7 @@ def load(
         raise ValueError(f"the model in {str(folder)!r} can't be loaded: {reason}") from error
     _check_complete(folder, loading)
     _check_finite(folder, model)
+    say_ties(model)
     if dtype == "auto" and computing(model.dtype, computes_on or device) != model.dtype:
         model.float()
     return model.to(device).eval()
@@ -148,6 +149,22 @@ def check_tokenizer(folder: Path, serving: Path) -> None:
             f"{str(folder / name)!r} has other tokens than the model that serves; "
             f"deploy it as a new revision"
         )
+
+
+def say_ties(model: Any) -> None:  # noqa: ANN401 - a transformers model
+    """Have the config say that the head is no other's weight, where that is so.
+
+    transformers doesn't tie a head that a folder holds beside other embeddings, whatever its
+    config says; and whoever reads what is saved of the model believes the config.
+    """
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    weights = [getattr(part, "weight", None) for part in (head, embeddings)]
+    if any(one is None for one in weights) or weights[0] is weights[1]:
+        return
+    for config in (model.config, model.config.get_text_config()):
+        if getattr(config, "tie_word_embeddings", False):
+            config.tie_word_embeddings = False
+            model.all_tied_weights_keys = {}  # what transformers derived from that field
 
 
 class _Weight:

@@ -18,7 +18,7 @@ from jobs.engines.routing import by_token, recorded
 from jobs.engines.scoring import score_of
 from jobs.generation import greedy
 from jobs.parity.questions import Question
-from jobs.training.step import autocast
+from jobs.training.loss import forward
 from orchestrator.engine import Score
 
 
@@ -75,13 +75,19 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """Asks a model questions. `top` likeliest tokens are kept a place."""
+    """Asks a model questions.
+
+    Attributes:
+        top: Likeliest tokens that are kept a place.
+        split: Parts that a batch is made in, where memory is short.
+    """
 
     model: Any
     tokenizer: Any
     device: str
     top: int
     max_tokens: int
+    split: int = 1
 
     def ask(
         self, by: Pass, asked: Sequence[Question], done: Callable[[int], object] = lambda _: None
@@ -90,8 +96,9 @@ class Asker:
         scores: list[tuple[Score, ...]] = []
         answers: list[str] = []
         experts: list[npt.NDArray[np.int32]] = []
-        for start in range(0, len(asked), by.batch):
-            part = asked[start : start + by.batch]
+        most = max(1, by.batch // self.split)
+        for start in range(0, len(asked), most):
+            part = asked[start : start + most]
             found, chosen = self._forward(by, part)
             scores += found
             experts += chosen
@@ -115,8 +122,8 @@ class Asker:
         width = max(len(question.tokens) for question in part) + by.padding
         rows = [[*q.tokens, *[q.tokens[-1]] * (width - len(q.tokens))] for q in part]
         ids = torch.tensor(rows, device=self.device)
-        with recorded(self.model) as choices, autocast(torch.device(self.device), bf16=by.mixed):
-            logits = self.model(input_ids=ids, use_cache=False).logits.cpu()
+        with recorded(self.model) as choices:
+            logits = forward(self.model, ids, bf16=by.mixed).cpu()
         scores = [_of_row(row, q, self.top) for row, q in zip(logits, part, strict=True)]
         experts = by_token(choices, len(part))
         if experts is None:

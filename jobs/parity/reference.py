@@ -64,7 +64,7 @@ def measure(  # noqa: PLR0913 - the parameters of a config
     def done(number: int, answered: int) -> None:
         ctx.progress(number * len(asked) + answered, (1 + len(ways)) * len(asked))
 
-    work = _Work(folder, tokenizer, ctx.device, top, max_tokens)
+    work = _Work(folder, tokenizer, ctx.device, top, max_tokens, ctx.adjust.accumulate)
     first, *others = work.outputs((REFERENCE, *ways), asked, done)
     said = _said(first, task, asked)
     found = Reference(
@@ -128,6 +128,7 @@ class _Work:
     device: str
     top: int
     max_tokens: int
+    split: int
     norms: Norms = field(default_factory=dict)
 
     def outputs(
@@ -150,6 +151,7 @@ class _Work:
                 device=self.device,
                 top=self.top,
                 max_tokens=self.max_tokens,
+                split=self.split,
             )
             yield asker.ask(way, asked, partial(done, number))
 

@@ -20,7 +20,8 @@ from torch import nn
 from jobs.qualification.bench import BOTH, FAILED, LIMITED, SERVE, TRAIN, Bench
 from jobs.qualification.coverage import Recorder, Tried, again, missing
 from jobs.training import model as models
-from jobs.training.step import autocast, make_optimizer, wants_bf16
+from jobs.training.loss import TokenLoss
+from jobs.training.step import make_optimizer, wants_bf16
 
 FORWARD, BACKWARD, OPTIMIZER, GENERATION = "forward", "backward", "optimizer", "generation"
 _OF_TRAINING = frozenset({FORWARD, BACKWARD, OPTIMIZER})
@@ -71,13 +72,10 @@ def _train(bench: Bench, recorder: Recorder, model: Any) -> None:  # noqa: ANN40
     """Take a training step under the eyes of the recorder."""
     tokens = torch.arange(_ROWS * _WIDTH).reshape(_ROWS, _WIDTH).to(bench.device)
     optimizer = make_optimizer(model, rate=1e-3, weight_decay=0.1, beta2=0.98, device=bench.device)
-    bf16 = wants_bf16("auto", bench.ctx.hardware)
+    measure = TokenLoss(model, bf16=wants_bf16("auto", bench.ctx.hardware))
     with recorder:
         recorder.phase = FORWARD
-        with autocast(bench.device, bf16=bf16):
-            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        labels = tokens[:, 1:].flatten()
-        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels)
+        loss = measure(tokens[:, :-1], tokens[:, 1:]) / tokens[:, 1:].numel()
         recorder.phase = BACKWARD
         _past_gaps(lambda: torch.autograd.backward(loss))
         recorder.phase = OPTIMIZER

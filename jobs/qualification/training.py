@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,8 +21,9 @@ from jobs.qualification.operators import fresh
 from jobs.training import checkpoint
 from jobs.training.balance import Balance
 from jobs.training.gang import Gang
+from jobs.training.loss import TokenLoss, forward, nll
 from jobs.training.order import mix
-from jobs.training.step import Stepper, in_gang, make_optimizer, nll, wants_bf16
+from jobs.training.step import Stepper, in_gang, make_optimizer, wants_bf16
 
 _RATE, _BATCH, _WIDTH, _ROWS = 2e-3, 8, 24, 64
 _TOLERANCE, _OF_BF16 = 1e-3, 2e-2
@@ -66,9 +66,9 @@ def check_logits(bench: Bench, architecture: str, fields: Mapping[str, object]) 
     tokens = _rows(bench.ctx.seed).tokens[:_BATCH].to(torch.int64)
     try:
         with torch.no_grad():
-            wanted = _logits(model, tokens)
+            wanted = forward(model, tokens)
             model, there = model.to(bench.device), tokens.to(bench.device)
-            first, second = _logits(model, there).cpu(), _logits(model, there).cpu()
+            first, second = forward(model, there).cpu(), forward(model, there).cpu()
     except RuntimeError as error:
         if not missing(error):
             raise
@@ -82,11 +82,6 @@ def check_logits(bench: Bench, architecture: str, fields: Mapping[str, object]) 
     wrong = not far <= _TOLERANCE
     note = f"differ from the host's by {far:.1e} of the largest"
     bench.say("reference", "logits", FAILED if wrong else "passed", figure=far, note=note)
-
-
-def _logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - a transformers model
-    found: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
-    return found
 
 
 # --- the run ------------------------------------------------------------------------------------
@@ -111,15 +106,15 @@ def _train(bench: Bench, recipe: Recipe, gang: Gang) -> Trained:
     ctx, rows = bench.ctx, _rows(bench.ctx.seed)
     model = fresh(recipe.architecture, recipe.fields, ctx.seed).to(gang.device).train()
     optimizer = make_optimizer(model, rate=_RATE, weight_decay=0.1, beta2=0.98, device=gang.device)
+    bf16 = wants_bf16("auto", ctx.hardware) and gang.device.type != "cpu"
     stepper = Stepper(
         gang=gang,
-        wrapped=in_gang(model, rows, gang),
+        wrapped=in_gang(TokenLoss(model, bf16=bf16), rows, gang),
         optimizer=optimizer,
         rows=rows,
         pad=0,
         accumulate=1,
         clip=1.0,
-        bf16=wants_bf16("auto", ctx.hardware) and gang.device.type != "cpu",
         balance=Balance(model, gang, rate=1e-3),
     )
     losses = []
@@ -194,7 +189,8 @@ def _check_checkpoint(bench: Bench, trained: Trained, recipe: Recipe) -> None:
     checkpoint.restore(found, model, optimizer)
     rows, some = _rows(ctx.seed), torch.arange(_BATCH)
     with torch.no_grad():
-        both = [nll(one, rows, some, device=bench.device).item() for one in (trained.model, model)]
+        losses = (TokenLoss(one) for one in (trained.model, model))
+        both = [nll(one, rows, some, device=bench.device).item() for one in losses]
     same = _digest(model) == _digest(trained.model) and both[0] == both[1]
     bench.say(
         "checkpoint",

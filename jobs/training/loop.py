@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from jobs.data.dataset import Rows
 from jobs.training import checkpoint
+from jobs.training.loss import TokenLoss, mean_nll
 from jobs.training.order import Order, mix
 from jobs.training.schedule import Schedule
-from jobs.training.step import Done, Stepper, mean_nll
+from jobs.training.step import Done, Stepper
 from orchestrator.job import JobContext
 
-_VALIDATION_BATCH = 64  # most rows at once
+_VALIDATION_TOKENS = 2**16  # at once, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +56,10 @@ class Window:
 
 @dataclass(slots=True, kw_only=True)
 class Loop:
-    """One worker's training loop. `model` is what `stepper` trains, without its wrapping."""
+    """One worker's training loop. `loss` is what `stepper` trains, without its wrapping."""
 
     ctx: JobContext
-    model: nn.Module
+    loss: TokenLoss
     stepper: Stepper
     schedule: Schedule
     order: Order
@@ -77,7 +77,7 @@ class Loop:
     def __post_init__(self) -> None:
         """Make ready to copy the state."""
         self.snapshots = checkpoint.Snapshots(
-            self.model,
+            self.loss.model,
             self.stepper.optimizer,
             rank=self.ctx.rank,
             size=self.ctx.world_size,
@@ -179,16 +179,15 @@ class Loop:
     def validation_loss(self) -> float | None:
         """Return the mean loss over the validation rows, `None` where they have no label.
 
-        Every worker takes its share.
+        Every worker takes its share, in no larger micro-batches than it trains on.
         """
-        gang = self.stepper.gang
-        fits = self.batch_size // (gang.size * self.stepper.accumulate)  # as training shows
-        most = max(1, min(fits, _VALIDATION_BATCH))
-        parts = gang.parts(torch.arange(len(self.validation)), most)
-        self.model.eval()
-        loss = mean_nll(self.model, self.validation, parts, gang)
-        self.model.train()
-        return loss
+        gang, rows = self.stepper.gang, self.validation
+        fits = self.batch_size // (gang.size * self.stepper.accumulate)
+        most = max(1, min(fits, _VALIDATION_TOKENS // rows.tokens.shape[1]))
+        self.loss.eval()
+        found = mean_nll(self.loss, rows, gang.parts(torch.arange(len(rows)), most), gang)
+        self.loss.train()
+        return found
 
     def _record(self, values: dict[str, float]) -> None:
         self.last.update(values)

@@ -2,10 +2,6 @@
 
 Weights are kept in float32, whatever the files they came from; lower precision is a matter of
 autocast in the forward pass.
-
-What a config says of tied weights need not be so: transformers doesn't tie a head that a folder
-holds beside other embeddings. The config of a model that is returned here says what the model is,
-because whoever reads what is saved believes it.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
-from jobs.engines import weights
+from jobs.engines.weights import say_ties
 from jobs.training import fields
 
 # A small Llama: what `architecture: llama` means where the config says no more.
@@ -56,19 +52,6 @@ def build(architecture: str, overrides: Mapping[str, object], tokenizer: Any) ->
     return model
 
 
-def load(folder: Path) -> nn.Module:
-    """Open the model in a folder, in float32, from that folder alone.
-
-    It may be in any format that `jobs.formats` knows: what is quantised is taken by its values.
-
-    Raises:
-        ValueError: There is none, or its tensors are not those of its config.
-    """
-    model: nn.Module = weights.load(folder, torch.float32, "cpu")
-    _say_ties(model)
-    return model
-
-
 def save_shape(model: Any, folder: Path) -> None:  # noqa: ANN401 - a transformers model
     """Write what the model is like, without its weights."""
     model.config.save_pretrained(folder)
@@ -86,7 +69,7 @@ def shape(folder: Path, names: Collection[str] = ()) -> nn.Module:
     if (folder / GENERATION_CONFIG_NAME).exists():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     _untie(model, names)
-    _say_ties(model)
+    say_ties(model)
     made: nn.Module = model
     return made
 
@@ -98,18 +81,6 @@ def _untie(model: nn.Module, names: Collection[str]) -> None:
         if name in names and name not in own:
             place, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(place), attribute, nn.Parameter(weight.detach().clone()))
-
-
-def _say_ties(model: Any) -> None:  # noqa: ANN401 - a transformers model
-    """Have the config say that the head is no other's weight, where that is so."""
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    weights = [getattr(part, "weight", None) for part in (head, embeddings)]
-    if any(one is None for one in weights) or weights[0] is weights[1]:
-        return
-    for config in (model.config, model.config.get_text_config()):
-        if getattr(config, "tie_word_embeddings", False):
-            config.tie_word_embeddings = False
-            model.all_tied_weights_keys = {}  # what transformers derived from that field
 
 
 def save(model: Any, folder: Path, dtype: torch.dtype | None = None) -> None:  # noqa: ANN401 - a transformers model

@@ -9,19 +9,16 @@ come back as tensors and are read when they are logged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from jobs.data.dataset import IGNORE, Rows
 from jobs.training.balance import Balance
 from jobs.training.gang import Gang
+from jobs.training.loss import TokenLoss, nll
 from orchestrator.job import Hardware
 
 Precision = str
@@ -53,7 +50,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stepper:
-    """Takes optimizer steps. `wrapped` is the model as the gang trains it."""
+    """Takes optimizer steps. `wrapped` is the loss as the gang trains its model."""
 
     gang: Gang
     wrapped: nn.Module
@@ -62,7 +59,6 @@ class Stepper:
     pad: int
     accumulate: int
     clip: float
-    bf16: bool
     balance: Balance
 
     def take(self, chosen: torch.Tensor, rate: float) -> Done:
@@ -102,7 +98,7 @@ class Stepper:
         """Return the summed loss of some rows, and that of an uneven load of experts, by token."""
         mask, device = self._real(part), self.gang.device
         self.balance.watch(mask)
-        found = nll(self.wrapped, self.rows, part, device=device, bf16=self.bf16)
+        found = nll(self.wrapped, self.rows, part, device=device)
         return found, self.balance.loss() * mask.sum().item()
 
     def _real(self, part: torch.Tensor) -> torch.Tensor:
@@ -110,44 +106,10 @@ class Stepper:
         return self.rows.tokens[part, :-1] != self.pad
 
 
-def in_gang(model: nn.Module, rows: Rows, gang: Gang) -> nn.Module:
-    """Return `model` as the gang trains it on `rows`."""
+def in_gang(loss: TokenLoss, rows: Rows, gang: Gang) -> nn.Module:
+    """Return `loss` as the gang trains its model on `rows`."""
     first = torch.zeros(1, dtype=torch.int64)
-    return gang.wrap(model, partial(nll, rows=rows, part=first, device=gang.device))
-
-
-def nll(
-    model: nn.Module, rows: Rows, part: torch.Tensor, *, device: torch.device, bf16: bool = False
-) -> torch.Tensor:
-    """Return the summed negative log-likelihood of the labels of some rows."""
-    tokens = rows.tokens[part, :-1].to(device, torch.int64)
-    labels = rows.labels[part, 1:].to(device, torch.int64)
-    with autocast(device, bf16=bf16):
-        logits = model(input_ids=tokens, use_cache=False).logits
-    return cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
-    )
-
-
-@torch.no_grad()
-def mean_nll(
-    model: nn.Module, rows: Rows, parts: Sequence[torch.Tensor], gang: Gang
-) -> float | None:
-    """Return the mean loss of the labels of some rows, `None` where they have none.
-
-    `parts` are those of this worker: it may have none, and every worker must call it.
-    """
-    total, count = 0.0, 0
-    for part in parts:
-        total += nll(model, rows, part, device=gang.device).item()
-        count += int((rows.labels[part, 1:] != IGNORE).sum())
-    total, learnt = gang.totals(total, count)
-    return total / learnt if learnt else None
-
-
-def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[Any]:
-    """Return a context in which matrix products are done in bfloat16, if so wished."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+    return gang.wrap(loss, partial(nll, rows=rows, part=first, device=gang.device))
 
 
 def wants_bf16(precision: Precision, hardware: Hardware) -> bool:

@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from jobs.data import shakespeare
 from jobs.data.dataset import read_examples, read_facts
 from jobs.evaluation import evaluate
+from jobs.parity.reference import measure
 from jobs.pretraining import pretrain
+from orchestrator.job import Changes
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
 
@@ -59,6 +66,39 @@ def test_answers_do_not_depend_on_the_batch(
     evaluate(alone, examples=24, batch_size=1, max_tokens=6)
 
     assert predictions(alone) == predictions(evaluated)
+
+
+def test_what_ran_out_of_memory_is_done_in_smaller_micro_batches(
+    tmp_path: Path, evaluated: LocalContext, sums: Path, undisturbed: LocalContext
+) -> None:
+    inputs = {"data": sums, "model": undisturbed.output}
+    ctxs = [
+        LocalContext(folder=tmp_path / name, inputs=inputs, adjust=Changes(accumulate=5))
+        for name in ("evaluate", "reference")
+    ]
+    with largest_batch() as seen:
+        told = evaluate(ctxs[0], examples=24, batch_size=10, max_tokens=6)
+    assert max(seen) == 2
+    assert told["eval/loss"] == pytest.approx(evaluated.result["eval/loss"])
+    with largest_batch() as seen:
+        measure(ctxs[1], questions=9, max_tokens=2)
+    assert max(seen) == 1
+
+
+@contextmanager
+def largest_batch() -> Iterator[list[int]]:
+    """Give the number of rows of every batch that a whole language model sees."""
+    seen: list[int] = []
+
+    def look(module: torch.nn.Module, _: object, output: Any) -> None:
+        if isinstance(module, LlamaForCausalLM):
+            seen.append(len(output.logits))
+
+    hook = torch.nn.modules.module.register_module_forward_hook(look)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def test_plain_text_has_a_loss_and_no_accuracy(tmp_path: Path) -> None:

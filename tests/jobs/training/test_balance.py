@@ -13,6 +13,7 @@ from jobs.pretraining import pretrain
 from jobs.training import model as models
 from jobs.training.balance import Balance
 from jobs.training.gang import Gang
+from jobs.training.loss import TokenLoss
 from jobs.training.step import Stepper, make_optimizer
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
@@ -61,13 +62,12 @@ def stepper(
     gang = Gang(LocalContext(folder=folder))
     return Stepper(
         gang=gang,
-        wrapped=model,
+        wrapped=TokenLoss(model),
         optimizer=make_optimizer(model, rate=1e-2, weight_decay=0.1, beta2=0.98, device=CPU),
         rows=rows_of_patterns(),
         pad=PAD,
         accumulate=accumulate,
         clip=1.0,
-        bf16=False,
         balance=Balance(model, gang, rate=rate),
     )
 
@@ -82,7 +82,7 @@ def busiest(training: Stepper, steps: int = 100) -> float:
 @torch.no_grad()
 def favour_one_expert(training: Stepper) -> None:
     """Have the routers send all tokens to their first expert."""
-    model: Any = training.wrapped
+    model: Any = training.wrapped.model
     model.get_input_embeddings().weight += 1.0
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name.endswith("e_score_correction_bias"):
@@ -117,7 +117,7 @@ def test_a_bias_moves_by_the_rate_towards_an_even_load_of_tokens_that_are_no_pad
 ) -> None:
     training = stepper(tmp_path, "deepseek_v3", BY_BIAS, rate=0.25, accumulate=3)
     training.rows.tokens[:, 9:] = PAD
-    model: Any = training.wrapped
+    model: Any = training.wrapped.model
     gate = model.model.layers[1].mlp.gate
     seen: list[torch.Tensor] = []
     gate.register_forward_hook(lambda _, __, out: seen.append(out[2].reshape(-1, 15)[:, :9]))
@@ -132,7 +132,7 @@ def test_a_bias_moves_by_the_rate_towards_an_even_load_of_tokens_that_are_no_pad
 
 def test_a_step_that_is_left_out_moves_no_bias(tmp_path: Path) -> None:
     training = stepper(tmp_path, "deepseek_v3", BY_BIAS, rate=0.25)
-    model: Any = training.wrapped
+    model: Any = training.wrapped.model
     model.lm_head.weight.register_hook(lambda gradient: gradient * float("nan"))
     assert training.take(torch.arange(16), 1e-2).skipped
     assert not model.model.layers[1].mlp.gate.e_score_correction_bias.any()

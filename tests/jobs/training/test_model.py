@@ -70,7 +70,7 @@ def test_a_field_that_the_model_would_leave_unused_is_refused(
         models.build(architecture, fields, Tokenizer())
 
 
-@pytest.mark.parametrize("form", ["fp8", "fp8_ue8m0", "int8", "bf16"])
+@pytest.mark.parametrize("form", ["fp8", "fp8_ue8m0", "mxfp8", "int8", "bf16"])
 def test_training_goes_on_from_a_model_in_any_format(
     tmp_path: Path, sums: Path, undisturbed: LocalContext, form: str
 ) -> None:

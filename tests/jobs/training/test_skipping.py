@@ -21,6 +21,7 @@ from jobs.training.balance import Balance
 from jobs.training.checkpoint import SHARD_NAME, Snapshots, State
 from jobs.training.gang import Gang
 from jobs.training.loop import Every, Loop
+from jobs.training.loss import TokenLoss
 from jobs.training.order import Order
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, make_optimizer
@@ -141,7 +142,7 @@ def test_validation_takes_no_more_rows_at_once_than_training_does(tmp_path: Path
     loop = trainer(ctx)
     loop.stepper = replace(loop.stepper, accumulate=4)
     seen: list[int] = []
-    loop.model.register_forward_pre_hook(
+    loop.loss.model.register_forward_pre_hook(
         lambda _, __, named: seen.append(len(named["input_ids"])), with_kwargs=True
     )
     loop.validation_loss()
@@ -190,20 +191,20 @@ def trainer(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> Loop
     rows = Rows(tokens, tokens.clone())
     model = models.build("llama", SMALL, Tokenizer())
     optimizer = make_optimizer(model, rate=1e-2, weight_decay=0.1, beta2=0.98, device=CPU)
+    loss = TokenLoss(model)
     stepper = Stepper(
         gang=Gang(ctx),
-        wrapped=model,
+        wrapped=loss,
         optimizer=optimizer,
         rows=rows,
         pad=0,
         accumulate=1,
         clip=1.0,
-        bf16=False,
         balance=Balance(model, Gang(ctx), rate=0.0),
     )
     return Loop(
         ctx=ctx,
-        model=model,
+        loss=loss,
         stepper=stepper,
         schedule=Schedule(peak=1e-2, warmup=1, steps=steps, floor=0.1),
         order=Order(len(rows), seed=7),
@@ -216,7 +217,7 @@ def trainer(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> Loop
 
 
 def weight_of(loop: Loop) -> torch.nn.Parameter:
-    return next(loop.model.parameters())
+    return next(loop.loss.model.parameters())
 
 
 def spoil_gradients(loop: Loop, ctx: Context, steps: range, value: float) -> list[torch.Tensor]:
@@ -323,7 +324,7 @@ def test_no_shard_holds_what_another_one_saves_now(tmp_path: Path) -> None:
     """The optimizer holds nothing before its first step, which may be after the first save."""
     loop = trainer(Context(tmp_path), checkpoint_every=0)
     optimizer = loop.stepper.optimizer
-    snapshots = [Snapshots(loop.model, optimizer, rank=rank, size=3) for rank in range(3)]
+    snapshots = [Snapshots(loop.loss.model, optimizer, rank=rank, size=3) for rank in range(3)]
     for rank, snapshot in enumerate(snapshots):
         (tmp_path / f"first-{rank}").mkdir()
         snapshot.take(State())(tmp_path / f"first-{rank}")

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from jobs.engines.weights import load
 from jobs.pretraining import pretrain
 from jobs.training import checkpoint
 from jobs.training import model as models
@@ -64,7 +65,7 @@ def make(architecture: str, ties: str, folder: Path) -> Any:
     tensors = load_file(folder / "model.safetensors")
     tensors[name] = torch.randn_like(head_of(model))
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    return models.load(folder)
+    return load(folder, torch.float32, "cpu")
 
 
 def named(model: Any) -> list[tuple[str, torch.Tensor]]:
@@ -127,7 +128,7 @@ def test_a_model_of_any_ties_goes_on_bit_by_bit_and_is_written_as_it_is(
     assert read.config.tie_word_embeddings == tied == (ties == "tied")
     for one, name in ((model, "one"), (read, "other")):
         models.save(one, folder / name)  # names may be those of the folder that it came from
-        assert same(models.load(folder / name), model)
+        assert same(load(folder / name, torch.float32, "cpu"), model)
     one, other = (folder / name / "config.json" for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
 
@@ -144,7 +145,7 @@ def test_a_checkpoint_whose_config_ties_what_it_holds_apart_is_read(tmp_path: Pa
     assert same(read, model)
     assert not read.config.tie_word_embeddings
     models.save(read, tmp_path / "out")
-    assert same(models.load(tmp_path / "out"), model)
+    assert same(load(tmp_path / "out", torch.float32, "cpu"), model)
 
 
 def test_training_from_a_folder_with_a_head_of_its_own_goes_on_after_a_loss(
@@ -152,7 +153,7 @@ def test_training_from_a_folder_with_a_head_of_its_own_goes_on_after_a_loss(
 ) -> None:
     """The config of the folder says that the head is the embeddings, and it is another."""
     given = tmp_path / "given"
-    models.save(models.load(undisturbed.output), given)
+    models.save(load(undisturbed.output, torch.float32, "cpu"), given)
     tensors = load_file(given / "model.safetensors")
     embeddings = tensors["model.embed_tokens.weight"]
     tensors["lm_head.weight"] = embeddings + torch.linspace(0, 1, embeddings.shape[1])

@@ -1,0 +1,137 @@
+"""The forward pass of training, validation, evaluation and the reference, and its loss.
+
+The scores of a real vocabulary outgrow all else: 64 rows of 4096 tokens over 128,000 are 137 GB in
+float32. So the loss is summed over parts of the tokens, whose scores are made anew in the backward
+pass, wherever a model's scores are nothing but what its head makes of the last layer.
+`torch.nn.functional.linear_cross_entropy` is not taken: it knows no autocast, and of numbers in
+bfloat16 gives the loss in bfloat16 too (38144 for 38288).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from jobs.data.dataset import IGNORE, Rows
+from jobs.training.gang import Gang
+
+MOST_SCORES = 2**26  # at once: 256 MiB in float32
+_RAMP = 50.0  # scores that no cap, scale or bias leaves as they are
+
+
+class TokenLoss(nn.Module):
+    """A causal language model whose output is the loss of the labels, summed."""
+
+    def __init__(self, model: nn.Module, *, bf16: bool = False, most: int = MOST_SCORES) -> None:
+        """Take `model`; with `bf16` its products are done in bfloat16.
+
+        At most so many scores are held at once, where the model allows it.
+        """
+        super().__init__()
+        self.model: Any = model
+        self.bf16 = bf16
+        self._most = most
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """Return the summed negative log-likelihood of `labels`, both [rows, width], nats.
+
+        Label i belongs to the token after token i; `IGNORE` is none.
+        """
+        head = _head_of(self.model)
+        if head is None or tokens.numel() * head.out_features <= self._most or not self._splits:
+            scores = forward(self.model, tokens, bf16=self.bf16)
+            return _summed(scores.flatten(0, 1), labels.flatten())
+
+        def part(last: Tensor, wanted: Tensor) -> Tensor:
+            return _summed(head(last), wanted)
+
+        with autocast(tokens.device, bf16=self.bf16):
+            last = self.model.base_model(input_ids=tokens, use_cache=False)[0].flatten(0, 1)
+            size = max(1, self._most // head.out_features)
+            pairs = zip(torch.split(last, size), torch.split(labels.flatten(), size), strict=True)
+            parts = [checkpoint(part, *pair, use_reentrant=False) for pair in pairs]
+        return torch.stack(parts).sum()
+
+    @cached_property
+    def _splits(self) -> bool:
+        return _ends_in_head(self.model)
+
+
+def forward(model: Any, tokens: Tensor, *, bf16: bool = False) -> Tensor:  # noqa: ANN401 - a transformers model
+    """Return the scores [rows, width, vocabulary] after each of `tokens` [rows, width]."""
+    with autocast(tokens.device, bf16=bf16):
+        scores: Tensor = model(input_ids=tokens, use_cache=False).logits
+    return scores
+
+
+def nll(loss: nn.Module, rows: Rows, part: Tensor, *, device: torch.device) -> Tensor:
+    """Return the summed loss of some rows, by a `TokenLoss` or one that a gang has wrapped."""
+    tokens = rows.tokens[part, :-1].to(device, torch.int64)
+    labels = rows.labels[part, 1:].to(device, torch.int64)
+    found: Tensor = loss(tokens, labels)
+    return found
+
+
+@torch.no_grad()
+def mean_nll(loss: TokenLoss, rows: Rows, parts: Sequence[Tensor], gang: Gang) -> float | None:
+    """Return the mean loss of the labels of some rows, `None` where they have none.
+
+    `parts` are those of this worker: it may have none, and every worker must call it.
+    """
+    total, count = 0.0, 0
+    for part in parts:
+        total += nll(loss, rows, part, device=gang.device).item()
+        count += int((rows.labels[part, 1:] != IGNORE).sum())
+    total, learnt = gang.totals(total, count)
+    return total / learnt if learnt else None
+
+
+def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[Any]:
+    """Return a context in which matrix products are done in bfloat16, if so wished."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+def _summed(scores: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="sum")
+
+
+def _head_of(model: Any) -> nn.Linear | None:  # noqa: ANN401 - any model
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return head if type(head) is nn.Linear else None
+
+
+@torch.no_grad()
+def _ends_in_head(model: Any) -> bool:  # noqa: ANN401 - any model
+    """Whether the scores are what a linear head makes of the last layer, and nothing more.
+
+    It is tried: the head gives a ramp instead, which is to arrive as it is.
+    """
+    head = _head_of(model)
+    if head is None:
+        return False
+    seen: list[Tensor] = []
+
+    def replace(_: nn.Module, given: tuple[Tensor], scores: Tensor) -> Tensor:
+        seen.append(given[0])
+        return torch.linspace(-_RAMP, _RAMP, scores.numel()).reshape(scores.shape).to(scores)
+
+    training = model.training
+    model.eval()
+    hook = head.register_forward_hook(replace)
+    try:
+        tokens = torch.zeros((1, 2), dtype=torch.int64, device=head.weight.device)
+        arrived = forward(model, tokens)
+        last = model.base_model(input_ids=tokens, use_cache=False)[0]
+        ramp = replace(head, (last,), arrived)
+    finally:
+        hook.remove()
+        model.train(training)
+    first, *_ = seen
+    return torch.equal(arrived, ramp) and torch.equal(first, last)
