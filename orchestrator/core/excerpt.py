@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.plain import bases
-from orchestrator.core.raised import TRACEBACK, Raised
+from orchestrator.core.raised import Raised
 
+TRACEBACK = "Traceback (most recent call last):"
 _CAUSED = "The above exception was the direct cause of the following exception:"
 _HANDLED = "During handling of the above exception, another exception occurred:"
 _FRAME = re.compile(r'  File "([^"]*)", line \d+')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -60,10 +61,8 @@ _PACKAGES = re.compile(
       | lightning | deepspeed | megatron | vllm\w* | sglang | triton | jax\w* | flax | tensorflow
       | (?:aio)?botocore | boto3 | s3fs | gcsfs | adlfs | fsspec | s3transfer | google | azure
       | oss2 | minio | huggingface_hub | safetensors\w* | tokenizers | requests | urllib3 | httpx
-      | httpcore | aiohttp | grpc | websockets | openai | mlflow | wandb | sqlalchemy | sqlite3
-      | psycopg2? | redis | pymongo | pyarrow | pandas | numpy | PIL | zipfile | _?pickle | ssl
-      | socket | subprocess | multiprocessing | concurrent | asyncio | queue | cupy | numba
-      | pynvml | mpi4py )\."""
+      | httpcore | aiohttp | grpc | websockets | openai | mlflow | wandb | sqlalchemy | psycopg2?
+      | redis | pymongo | pyarrow | pandas | numpy | PIL | cupy | numba | pynvml | mpi4py )\."""
 )
 _OF_A_TASK = re.compile(r"(?:\w+\.)*RayTaskError\(([\w.]+)\)")
 
@@ -87,5 +86,6 @@ def bases(name: str) -> tuple[str, ...]:
 
 
 def of_a_package(name: str) -> bool:
-    """Whether the exception of this name, with its module, is that of a well-known package."""
-    return _PACKAGES.match(name) is not None
+    """Whether the exception of this name is, by its module, Python's or a well-known package's."""
+    top, dot, _ = name.partition(".")
+    return bool(dot) and (top in sys.stdlib_module_names or _PACKAGES.match(name) is not None)

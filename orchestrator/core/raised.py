@@ -62,7 +62,7 @@ _KINDS: Mapping[int, FailureKind] = MappingProxyType(
         if hasattr(errno, name)
     }
 )
-TRACEBACK = "Traceback (most recent call last):"
+_FRAME = re.compile(r' +File "[^"]*", line \d+')
 _SAID = re.compile(
     r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Died|Failure|Full|Lost))"
     r"(?:: ?(.*))?$"
@@ -194,9 +194,10 @@ def judge(chain: Sequence[Raised], signatures: Matcher) -> Judgement:
 
 def _inner(raised: Raised) -> Raised | None:
     """Return the exception whose traceback ends what `raised` says, as wrappers of others do."""
-    _, found, traceback = raised.message.rpartition(TRACEBACK)
-    lines = traceback.splitlines() if found else []
-    said = [(at, one) for at, line in enumerate(lines) if (one := _SAID.match(line))]
+    lines = raised.message.splitlines()
+    frames = [at for at, line in enumerate(lines) if _FRAME.match(line)]
+    begin = frames[-1] + 1 if frames else len(lines)
+    said = [(at, one) for at in range(begin, len(lines)) if (one := _SAID.match(lines[at]))]
     if not said:
         return None
     at, last = said[-1]

@@ -97,7 +97,7 @@ def test_a_number_says_more_than_words_that_anybody_uses() -> None:
 
 
 def test_an_exception_that_passes_on_the_traceback_of_another_is_that() -> None:
-    told = "rank 0 failed\nTraceback (most recent call last):\n  File 'a.py', line 1, in f\n"
+    told = 'ray::A.f() (pid=7) failed\n  File "a.py", line 1, in f\n    g()\n'
     assert judged("torch.distributed.checkpoint.Odd", f"{told}KeyError: 'x'").sign == BY_PLAIN
     found = judged("WrapperError", f"{told}RuntimeError: CUDA out of memory. Tried\nto allocate")
     assert found.kind is FailureKind.OUT_OF_MEMORY
