@@ -59,8 +59,9 @@ _LOUD = re.compile(
     r"|\bterminat|^what"
 )
 _BEGINS_LOUD = re.compile(
-    r"(?i)(?:[\w./-]+: )?(?:[\w().,]+ ){0,3}?(?:fatal|errors?|panic|fail(?:ed|ure)|faults?"
+    r"(?i)(?:[\w./-]+: )?(?:[\w().,'-]+ ){0,3}?(?:fatal|errors?|panic|fail(?:ed|ure)|faults?"
     r"|exception|abort(?:ed|ing)?|unable|could not|cannot)\b"
+    r"|.{0,30}?(?:错误|失败|超时|异常|不足)"
 )
 # Only native code says where in such a file it is.
 _NATIVE = re.compile(r"[\w./\\+-]+\.(?:cpp|cc|cxx|cuh?|c|hpp|h|inl) *:\d+")
