@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,58 +56,116 @@ def check(  # noqa: PLR0913 - the parameters of a config
     Raises:
         ParityError: A threshold is not kept, or not surely, or the engine refuses the model.
     """
-    stands_in, engine = engine == AUTO, EMBEDDED if engine == AUTO else engine
-    reference, folder = read(ctx.inputs["reference"]), ctx.inputs["model"]
-    form = form_of(folder)
-    asked = demands_of(form, limits, allowances, factor, confidence)
-    try:
-        served = Served(_engine(engine, folder, ctx.hardware, options or {}), folder)
-    except (ValueError, OSError) as error:
-        raise ParityError(f"the engine of pool {ctx.hardware.pool!r} refuses: {error}") from error
-    try:
-        said = served.said(reference, ctx.progress)
-        counts, weights = _counts(ctx, served, reference, said)
-    finally:
-        served.close()
-    computed = served.computed or ("float32" if form == "fp32" else "bfloat16")
-    floor = _floor(reference, form, computed)
-    compared = compare(reference.said, said)
-    found = Evidence(
-        served=compared,
-        floor=[one.comparison for one in floor],
-        margins=margins(reference.scores),
-        counts=counts,
-        seed=reference.seed,
-    )
-    judged = thresholds(found, asked)
-    why = sentence(judged, form, ctx.hardware.pool)
-    _tell(
-        ctx,
-        table.Verdict(
-            why=why,
-            format=form,
-            pools=(reference.pool, ctx.hardware.pool),
-            engine=engine,
-            emulated=ctx.hardware.emulated,
-            computed=computed,
-            places=len(compared.kl),
-            texts=len(reference.questions),
-            floor=tuple(one.name for one in floor),
-            thresholds=tuple(judged),
-            accuracies=_accuracies(reference, said),
-            weights=weights.source,
-            unseen=unseen(reference, said, weights, served.computed, stands_in=stands_in),
-            worst=_worst(reference, said, compared, folder),
+    asked = demands_of(form_of(ctx.inputs["model"]), limits, allowances, factor, confidence)
+    answered = _answered(ctx, engine, options or {})
+    compared = compare(answered.reference.said, answered.said)
+    judged = thresholds(
+        Evidence(
+            served=compared,
+            floor=[one.comparison for one in answered.floor],
+            margins=margins(answered.reference.scores),
+            counts=answered.counts,
+            seed=answered.reference.seed,
         ),
+        asked,
     )
-    values = _metrics(compared, counts, judged)
+    why = sentence(judged, answered.form, ctx.hardware.pool)
+    _tell(ctx, _verdict(ctx, answered, compared, judged, why))
+    values = _metrics(compared, answered.counts, judged)
     values[f"{FIGURES}passed"] = float(not why)
     if why:
         ctx.metrics(values, step=0)
         raise ParityError(why)
     kl_mean = values[f"{FIGURES}limit_kl_mean"]
-    proof.write(ctx.output, reference.questions, said.scores, kl_mean)
+    proof.write(ctx.output, answered.reference.questions, answered.said.scores, kl_mean)
     return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answered:
+    """What the served model says, beside the reference.
+
+    `computed` is the type in which the engine says that it computes, empty where it does not tell;
+    `stands_in` is whether it stands in for another engine, an engine server.
+    """
+
+    reference: Reference
+    said: Said
+    counts: Mapping[str, float]
+    weights: Weights
+    engine: str
+    form: str
+    computed: str
+    stands_in: bool
+
+    @property
+    def precision(self) -> str:
+        """The type in which it computes, as told or as its format makes likely."""
+        return self.computed or ("float32" if self.form == "fp32" else "bfloat16")
+
+    @property
+    def floor(self) -> tuple[Floor, ...]:
+        """The passes that show the noise of what is served.
+
+        What is stored or computed in fewer than 32 bits is as noisy as bfloat16 at least.
+        """
+        exact = self.form == "fp32" and self.precision == "float32"
+        precision = "float32" if exact else "bfloat16"
+        return tuple(one for one in self.reference.floor if one.precision == precision)
+
+
+def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answered:
+    """Ask the served model what the reference was asked.
+
+    Raises:
+        ParityError: The engine refuses the model.
+    """
+    reference, folder = read(ctx.inputs["reference"]), ctx.inputs["model"]
+    name = EMBEDDED if engine == AUTO else engine
+    try:
+        served = Served(_engine(name, folder, ctx.hardware, options), folder)
+    except (ValueError, OSError) as error:
+        raise ParityError(f"the engine of pool {ctx.hardware.pool!r} refuses: {error}") from error
+    with closing(served):
+        said = served.said(reference, ctx.progress)
+        counts, weights = _counts(ctx, served, reference, said)
+    return _Answered(
+        reference=reference,
+        said=said,
+        counts=counts,
+        weights=weights,
+        engine=name,
+        form=form_of(folder),
+        computed=served.computed,
+        stands_in=engine == AUTO,
+    )
+
+
+def _verdict(
+    ctx: JobContext,
+    answered: _Answered,
+    compared: Comparison,
+    judged: list[Threshold],
+    why: str,
+) -> table.Verdict:
+    reference, said = answered.reference, answered.said
+    computed, stands_in = answered.computed, answered.stands_in
+    return table.Verdict(
+        why=why,
+        format=answered.form,
+        pools=(reference.pool, ctx.hardware.pool),
+        engine=answered.engine,
+        emulated=ctx.hardware.emulated,
+        computed=answered.precision,
+        places=len(compared.kl),
+        texts=len(reference.questions),
+        floor=tuple(one.name for one in answered.floor),
+        thresholds=tuple(judged),
+        accuracies=_accuracies(reference, said),
+        weights=answered.weights.source,
+        unseen=unseen(reference, said, answered.weights, computed, stands_in=stands_in),
+        worst=_worst(reference, said, compared, ctx.inputs["model"]),
+    )
 
 
 def _engine(name: str, folder: Path, hardware: Hardware, options: dict[str, object]) -> Any:  # noqa: ANN401 - any engine
@@ -139,15 +199,6 @@ def _counts(
         "top1": figures.share(one.top[0] == other.top[0] for one, other in good),
     }
     return counts, weights
-
-
-def _floor(reference: Reference, form: str, computed: str) -> tuple[Floor, ...]:
-    """Return the passes that show the noise of what is served.
-
-    What is stored or computed in fewer than 32 bits is as noisy as bfloat16 at least.
-    """
-    precision = "float32" if form == "fp32" and computed == "float32" else "bfloat16"
-    return tuple(one for one in reference.floor if one.precision == precision)
 
 
 def _metrics(
