@@ -152,7 +152,9 @@ TRANSIENT: frozenset[FailureKind] = frozenset(
     }
 )
 # What is these by a guess alone, such as by the signal that ended a process, nobody knows.
-GUESSED: frozenset[FailureKind] = frozenset({FailureKind.SOFTWARE, FailureKind.WORKER_LOST})
+GUESSED: frozenset[FailureKind] = frozenset(
+    {FailureKind.SOFTWARE, FailureKind.WORKER_LOST, FailureKind.SET_UP, FailureKind.DATA}
+)
 # What these kinds end is not the attempt's own fault: it doesn't count against the limit.
 UNCOUNTED: frozenset[FailureKind] = frozenset({FailureKind.DRAINED, FailureKind.CONTROLLER_LOST})
 # What these kinds show is bound to the node on which it showed.

@@ -23,7 +23,8 @@ _PART = re.compile(
     | \d{4}[-/]\d\d[-/]\d\d (?: [T\ _-]? \d\d:\d\d:\d\d (?: [.,:]\d+ )* )?
       (?: Z | [+-]\d\d:?\d\d )? :?
     | \d\d:\d\d:\d\d (?: [.,]\d+ )* :?
-    | (?: Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec ) \ {1,2}\d{1,2}\ \d\d:\d\d:\d\d\ \S+
+    | (?: Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec ) \ {1,2}\d{1,2}
+        \ \d\d:\d\d:\d\d (?: \.\d+ )? (?: \ (?! \S+:\  ) \S+ )?
     | (?: [^|\n]{0,60} \d{1,3}%\|[^|\n]*\| )? \s* \d+/\d+\ \[[^\]\n]*\]   # progress
     | std(?:err|out)\ [FP]\ | \d{1,5}:\ | [a-z][a-z-]+\d[\w.-]*:\   # of containers, ranks, hosts
     | (?: kernel | python\d? | systemd | [a-z][\w.-]{1,40} (?= \[\d+\]: ) ) (?: \[\d+\] )? :

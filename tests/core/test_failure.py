@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from orchestrator.core.failure import (
     DEFAULT_ACTIONS,
+    GUESSED,
     OF_A_NODE,
     UNCOUNTED,
     WHERE,
     Action,
+    Failure,
     FailureKind,
+    default_action,
 )
 
 
@@ -38,3 +41,10 @@ def test_what_no_attempt_can_help_never_stops_a_stage() -> None:
 
 def test_what_is_bound_to_a_node_leads_to_other_nodes() -> None:
     assert {DEFAULT_ACTIONS[kind] for kind in OF_A_NODE} == {Action.OTHER_NODES}
+
+
+def test_what_is_a_guess_alone_neither_stops_nor_leaves_a_pool_at_once() -> None:
+    assert {FailureKind.SET_UP, FailureKind.DATA, FailureKind.SOFTWARE} < GUESSED
+    for kind in GUESSED:
+        assert default_action(Failure(kind=kind, evidence="x", certain=False)) is Action.ESCALATE
+        assert default_action(Failure(kind=kind, evidence="x")) is DEFAULT_ACTIONS[kind]
