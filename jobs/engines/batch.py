@@ -23,7 +23,7 @@ from jobs.engines.answer import Answer, Source
 from jobs.engines.border import attempt
 from jobs.engines.cache import CacheFullError, SlotCache
 from jobs.engines.forward import Forward
-from jobs.engines.processors import processed
+from jobs.engines.processors import ImpossibleError, processed
 from jobs.engines.sampling import Choice, choose
 from jobs.engines.scoring import READ_ALONE, score_of
 from orchestrator.engine import NotFiniteError, Piece, Prompt
@@ -294,7 +294,7 @@ class Batch:
         choices = attempt(draw)
         if isinstance(choices, Exception):
             if len(answers) == 1:
-                self._fail(answers[0], RuntimeError(f"a token can't be drawn: {choices}"))
+                self._fail(answers[0], _blamed("drawn", choices))
                 return
             half = len(answers) // 2
             self._draw(answers[:half], scores[:half])
@@ -303,7 +303,7 @@ class Batch:
         for answer, choice in zip(answers, choices, strict=True):
             piece = attempt(partial(answer.take, choice, self.weights))
             if isinstance(piece, Exception):
-                self._fail(answer, RuntimeError(f"a token can't be taken: {piece}"))
+                self._fail(answer, _blamed("taken", piece))
             else:
                 self._outcomes.append((answer, piece))
 
@@ -322,7 +322,14 @@ class Batch:
 
 def _check_left(scores: Tensor) -> None:
     if bool((scores.amax(-1) == -torch.inf).any()):
-        raise RuntimeError("biases and grammar leave no token")
+        raise ImpossibleError("biases and grammar leave no token")
+
+
+def _blamed(what: str, error: Exception) -> Exception:
+    """Return the error of one answer: as it is where its request asks for the impossible."""
+    if isinstance(error, ImpossibleError):
+        return error
+    return RuntimeError(f"a token can't be {what}: {error}")
 
 
 def _common(donor: Answer, answer: Answer) -> int:

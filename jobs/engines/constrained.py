@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jobs.engines.processors import ImpossibleError
 from orchestrator.engine import Grammar
 
 SPACE = r"[ \t\n]{0,16}"  # between the parts of JSON: room to indent, and an end
@@ -53,7 +54,8 @@ class Grammars:
             raise ValueError(f"{grammar.kind}: {_line(error)}") from error
         if problem:
             raise ValueError(f"{grammar.kind}: {_line(notes[0] if notes else 'wrong')}")
-        return LlgConstraint(LLMatcher(tokenizer, source), self._source[1], self._threads)
+        matcher = LLMatcher(tokenizer, source, log_level=0)  # it prints what its errors say too
+        return LlgConstraint(matcher, self._source[1], self._threads)
 
     def close(self) -> None:
         """End the threads. Safe to call twice."""
@@ -86,11 +88,11 @@ class LlgConstraint:
         """Go on by a token; return whether nothing can follow it.
 
         Raises:
-            RuntimeError: The token was not allowed, or the grammar takes more than there is.
+            ImpossibleError: The token was not allowed, or nothing that the grammar allows follows.
         """
         self._matcher.consume_token(token)
         if self._matcher.is_error():
-            raise RuntimeError(f"the grammar can't go on: {_line(self._matcher.get_error())}")
+            raise self._dead_end()
         if self._matcher.is_stopped():
             return True
         self._mask = self._threads.submit(self._compute)
@@ -100,8 +102,14 @@ class LlgConstraint:
         mask = torch.zeros(self._words, dtype=torch.int32)
         self._matcher.unsafe_compute_mask_ptr(mask.data_ptr(), mask.nbytes)
         if self._matcher.is_error():
-            raise RuntimeError(f"the grammar can't go on: {_line(self._matcher.get_error())}")
+            raise self._dead_end()
         return mask
+
+    def _dead_end(self) -> ImpossibleError:
+        why = str(self._matcher.get_error()).partition("<state>")[
+            0
+        ]  # what follows is for its author
+        return ImpossibleError(f"the grammar can't go on: {_line(why)}")
 
 
 def _source_of(grammar: Grammar) -> str:

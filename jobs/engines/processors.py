@@ -18,6 +18,10 @@ _FORBIDDING = -100.0  # a bias of so little leaves no chance
 _BITS = 32
 
 
+class ImpossibleError(ValueError):
+    """What a request asks for leaves no token that could come next: its answer ends here."""
+
+
 class Constraint(Protocol):
     """What allows some tokens and no others, after those that it has taken."""
 

@@ -17,6 +17,7 @@ from jobs.engines.answer import Answer
 from jobs.engines.batch import Outcome
 from jobs.engines.border import attempt
 from jobs.engines.delivery import Request, deliver
+from jobs.engines.processors import ImpossibleError
 from orchestrator.engine import Piece, Prompt
 
 PATIENCE = 120.0  # seconds
@@ -210,7 +211,7 @@ class Stepper:
             for answer, _ in outcomes:
                 answer.done = True
         owners = {id(request.answer): request for request in self._running}
-        pieces = sum(not isinstance(outcome, Exception) for _, outcome in outcomes)
+        pieces = sum(_came(outcome) for _, outcome in outcomes)
         self._running = [request for request in self._running if not request.answer.done]
         self.made += sum(isinstance(outcome, Piece) for _, outcome in outcomes)
         if outcomes:
@@ -247,6 +248,11 @@ class Stepper:
                 joining.append(request)
                 self._running.append(request)
         return joining
+
+
+def _came(outcome: Outcome) -> bool:
+    """Whether the device has done its part: a request may ask for what is impossible."""
+    return not isinstance(outcome, Exception) or isinstance(outcome, ImpossibleError)
 
 
 def _is_last(outcome: Prompt | Piece, answer: Answer) -> bool:

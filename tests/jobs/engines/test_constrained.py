@@ -13,6 +13,8 @@ import jsonschema
 import pytest
 
 from jobs.engines.embedded import EmbeddedEngine
+from jobs.engines.processors import ImpossibleError
+from jobs.engines.stepping import SUSPICIOUS
 from orchestrator.engine import Grammar, Piece, Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 
@@ -144,6 +146,42 @@ def test_a_wrong_grammar_is_the_requests_fault(engine: EmbeddedEngine, grammar: 
     with pytest.raises(ValueError, match=grammar.kind):
         asyncio.run(ask(engine, grammar, 0))
     assert engine.health() == ""
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        Grammar("json_schema", '{"$ref": "#"}'),
+        Grammar("regex", r"[^\s\S]"),
+        Grammar("grammar", "start: start"),
+        Grammar("grammar", 'start: "a" start'),
+    ],
+    ids=lambda grammar: f"{grammar.kind} {grammar.text}",
+)
+def test_a_grammar_that_no_text_follows_is_the_requests_fault_and_says_nothing_of_the_engine(
+    engine: EmbeddedEngine, grammar: Grammar, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(SUSPICIOUS):
+        with pytest.raises(ImpossibleError, match="can't go on"):
+            asyncio.run(ask(engine, grammar, seed))
+    assert engine.health() == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bias_against_all_that_a_grammar_allows_is_the_requests_fault(
+    engine: EmbeddedEngine,
+) -> None:
+    sampling = Sampling(
+        max_tokens=9,
+        grammar=Grammar("json_schema", '{"const": true}'),
+        logit_bias={engine.encode("u")[0]: -100.0},
+    )
+
+    async def answer() -> list[Any]:
+        return [piece async for piece in engine.generate(engine.encode("x"), sampling)]
+
+    with pytest.raises(ImpossibleError, match="biases and grammar leave no token"):
+        asyncio.run(answer())
 
 
 def test_constrained_and_free_answers_go_together(engine: EmbeddedEngine) -> None:
