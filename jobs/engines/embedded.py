@@ -131,7 +131,8 @@ class EmbeddedEngine:
         """Return the token ids of a chat, up to where the answer begins."""
         length = sum(len(str(message.get("content") or "")) for message in messages)
         self._tokenizer.check_length(length, self.max_context)
-        return self._tokenizer.encode_chat(messages, variables)
+        text = self._tokenizer.render(messages, variables)
+        return self.encode(text, special=False)  # the template has those that the model expects
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`, special ones included."""

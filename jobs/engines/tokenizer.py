@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from jobs.engines.generation_config import ends_in
 from jobs.engines.token_bytes import TokenBytes
 
 
@@ -46,12 +47,12 @@ class Tokenizer:
         ids: list[int] = self.foreign(text, add_special_tokens=special)["input_ids"]
         return ids
 
-    def encode_chat(
+    def render(
         self,
         messages: Sequence[Mapping[str, object]],
         variables: Mapping[str, object] | None = None,
-    ) -> list[int]:
-        """Return the token ids of a chat, up to where the answer begins.
+    ) -> str:
+        """Return the text of a chat, up to where the answer begins.
 
         Raises:
             ValueError: There is no template, or it refuses these messages.
@@ -59,16 +60,16 @@ class Tokenizer:
         if not self.foreign.chat_template:
             raise ValueError("this model has no chat template; ask /v1/completions instead")
         try:
-            ids: list[int] = self.foreign.apply_chat_template(
+            text: str = self.foreign.apply_chat_template(
                 [dict(message) for message in messages],
                 **{"add_generation_prompt": True, **(variables or {})},
-                tokenize=True,
-                return_dict=False,
+                tokenize=False,
             )
+            text.encode()  # half of a surrogate pair is no text
         except Exception as error:  # the template is the model's code, and may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"the chat template refuses these messages: {reason}") from error
-        return ids
+        return text
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """Return the text of `tokens`, without special ones unless those are asked for."""
@@ -92,7 +93,7 @@ class Tokenizer:
 
 def ends_of(tokenizer: Any, generation_config: Any, vocabulary: int) -> frozenset[int]:  # noqa: ANN401 - as above
     """Return the tokens that end an answer: all that a config names, and the tokenizer's own."""
-    configured = getattr(generation_config, "eos_token_id", None)
-    several = configured if isinstance(configured, list) else [configured]
-    ends = {*several, tokenizer.eos_token_id} - {None}
+    configured = ends_in(getattr(generation_config, "eos_token_id", None))
+    own = tokenizer.eos_token_id
+    ends = configured if own is None else configured | {own}
     return frozenset(token for token in ends if 0 <= token < vocabulary)

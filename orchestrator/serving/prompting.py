@@ -150,7 +150,7 @@ class Prompter:
         grammar: Grammar | None,
     ) -> list[Choice]:
         engine = self._engine
-        room = _room(engine, tokens, asked.limit)
+        room = _room(engine, tokens, asked.limit, asked.source)
         named = (*(asked.stop_token_ids or ()), *(asked.logit_bias or ()))
         field = "stop_token_ids" if asked.stop_token_ids else "logit_bias"
         check_tokens(engine, named, field)
@@ -172,15 +172,18 @@ def check_tokens(engine: Engine, tokens: Sequence[int], param: str) -> None:
         raise ApiError(400, f"{param}: no token {unknown}; {rows}", param=param)
 
 
-def _room(engine: Engine, prompt: Sequence[int], wanted: int | None) -> int:
-    """Return how many tokens may follow `prompt`."""
+def _room(engine: Engine, prompt: Sequence[int], wanted: int | None, param: str) -> int:
+    """Return how many tokens may follow `prompt`, which field `param` has made.
+
+    Where the client says no number, it is the model's own default, as far as there is room.
+    """
     left = engine.max_context - len(prompt)
     if not prompt:
-        raise ApiError(400, "the prompt has no tokens", param="prompt")
-    check_tokens(engine, prompt, "prompt")  # a tokenizer may know more than the model
+        raise ApiError(400, "the prompt has no tokens", param=param)
+    check_tokens(engine, prompt, param)  # a tokenizer may know more than the model
     least = 1 if wanted is None else wanted
     if left < least:
         asked = f"{len(prompt)} tokens in the prompt and {least} in the answer"
         message = f"the model has room for {engine.max_context} tokens, not for {asked}"
         raise ApiError(400, message, code="context_length_exceeded")
-    return left if wanted is None else wanted
+    return min(left, int(engine.defaults.get("max_tokens", left))) if wanted is None else wanted

@@ -7,7 +7,7 @@ are stands in `fields`; here is what those that are done look like.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -222,6 +222,7 @@ class _Request(BaseModel):
 class CompletionRequest(_Request):
     """Body of `POST /v1/completions`."""
 
+    source: ClassVar[str] = "prompt"  # the field that the prompt is made of
     prompt: Annotated[
         list[Any],
         BeforeValidator(_prompts),
@@ -263,6 +264,7 @@ class CompletionRequest(_Request):
 class ChatRequest(_Request):
     """Body of `POST /v1/chat/completions`."""
 
+    source: ClassVar[str] = "messages"
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000, fail_fast=True)]
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None

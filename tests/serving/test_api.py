@@ -83,6 +83,17 @@ def test_the_models_own_defaults_hold_until_a_request_says_else(
     assert (second.top_k, second.top_p, second.seed) == (0, 0.95, None)
 
 
+def test_a_chat_that_names_no_number_of_tokens_has_the_models_own_as_far_as_they_fit(
+    client: openai.OpenAI, engine: Writing
+) -> None:
+    for own, wanted in ((7, None), (1 << 20, None), (7, 9)):
+        engine.wishes = {"max_tokens": own}
+        chat(client, max_tokens=wanted)
+    (messages, _), *_ = engine.chats
+    room = engine.max_context - len(engine.encode_chat(messages))
+    assert [one.max_tokens for one in engine.samplings] == [7, room, 9]
+
+
 def test_a_whole_number_may_have_a_point(url: str) -> None:
     body = {"model": "echo", "prompt": "abcdef", "max_tokens": 5.0, "n": 1.0}
     assert httpx.post(f"{url}/v1/completions", json=body).json()["choices"][0]["text"] == "abcde"
