@@ -59,7 +59,8 @@ def ends_in(eos_token_id: object) -> frozenset[int]:
         ValueError: They are no token ids.
     """
     several = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
-    ends = [token for token in several if token is not None]
-    if any(isinstance(token, bool) or not isinstance(token, int) for token in ends):
+    named = [token for token in several if token is not None]
+    ends = [token for token in named if isinstance(token, int) and not isinstance(token, bool)]
+    if len(ends) < len(named):
         raise ValueError(f"eos_token_id={eos_token_id!r} of the model should be token ids")
     return frozenset(ends)

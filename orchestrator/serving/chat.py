@@ -22,21 +22,16 @@ from orchestrator.serving.fields import MESSAGE, admitted
 
 _STRICT = ConfigDict(strict=True, frozen=True)
 _NAME = r"^[A-Za-z0-9_.-]{1,64}$"
-_PART = {
-    "type": "object",
-    "required": ["type", "text"],
-    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-}
-_CONTENT = {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]}
-
-
-class Part(BaseModel):
-    """A part of a message; text is all that is read here."""
-
-    model_config = _STRICT
-
-    type: Literal["text"]
-    text: str
+_KINDS = ("text", "refusal")  # of parts, and the field of each that has its text
+_PARTS = [
+    {
+        "type": "object",
+        "required": ["type", kind],
+        "properties": {"type": {"const": kind}, kind: {"type": "string"}},
+    }
+    for kind in _KINDS
+]
+_CONTENT = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"anyOf": _PARTS}}]}
 
 
 def _joined(value: object) -> object:
@@ -46,10 +41,10 @@ def _joined(value: object) -> object:
     parts = []
     for place, item in enumerate(value):
         kind = item.get("type") if isinstance(item, dict) else None
-        if kind != "text" or not isinstance(item.get("text"), str):
+        if kind not in _KINDS or not isinstance(item.get(kind), str):
             shown = f"of type {kind!r}" if isinstance(kind, str) else "of no type"
             raise ValueError(f"part {place} is {shown}; this engine reads parts of type 'text'")
-        parts.append(item["text"])
+        parts.append(item[kind])
     return "".join(parts)
 
 
@@ -65,7 +60,7 @@ class CalledFunction(BaseModel):
     @classmethod
     def _json(cls, value: str) -> str:
         try:
-            json.loads(value or "{}")
+            json.dumps(json.loads(value or "{}"), ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise ValueError(f"should be a JSON text: {error}") from error
         return value
@@ -97,6 +92,7 @@ class Message(BaseModel):
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
     tool_call_id: str | None = None
+    refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
 
@@ -112,7 +108,8 @@ class Message(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Message:
-        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+        said = self.tool_calls or self.refusal is not None
+        if self.content is None and not (self.role == "assistant" and said):
             raise ValueError(f"a message of {self.role!r} needs content")
         if self.tool_calls and self.role != "assistant":
             raise ValueError("tool_calls are an assistant's")
@@ -121,7 +118,7 @@ class Message(BaseModel):
     def plain(self) -> dict[str, object]:
         """Return the message as chat templates know it."""
         role = "system" if self.role == "developer" else self.role
-        plain: dict[str, object] = {"role": role, "content": self.content or ""}
+        plain: dict[str, object] = {"role": role, "content": self.content or self.refusal or ""}
         for name in ("name", "tool_call_id", "reasoning", "reasoning_content"):
             if getattr(self, name) is not None:
                 plain[name] = getattr(self, name)
@@ -214,7 +211,7 @@ def grammar_of_calls(tools: Sequence[Tool], chosen: str, *, several: bool) -> Gr
     if chosen != "required":
         return None
     calls = [
-        _call(name, moved(parameters, f"#/items/anyOf/{place}/properties/arguments"))
+        _call(name, _embedded(parameters, f"#/items/anyOf/{place}/properties/arguments"))
         for place, (name, parameters) in enumerate(schemas.items())
     ]
     schema: dict[str, object] = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
@@ -224,20 +221,31 @@ def grammar_of_calls(tools: Sequence[Tool], chosen: str, *, several: bool) -> Gr
 _ANY: Mapping[str, object] = {"type": "object"}
 
 
-def moved(schema: object, to: str) -> object:
-    """Return a JSON schema with its references to itself made for a place `to` in another one."""
+def _embedded(schema: Mapping[str, object], to: str) -> object:
+    """Return a whole JSON schema as a part of another one: it has no name of its own there."""
+    name = schema.get("$id")
+    plain = {key: value for key, value in schema.items() if key not in ("$id", "$schema")}
+    return moved(plain, to, name if isinstance(name, str) else "")
+
+
+def moved(schema: object, to: str, name: str = "") -> object:
+    """Return a JSON schema with its references to itself made for a place `to` in another one.
+
+    They begin with `#`, or with its `name` before that.
+    """
     if isinstance(schema, list):
-        return [moved(item, to) for item in schema]
+        return [moved(item, to, name) for item in schema]
     if not isinstance(schema, dict):
         return schema
     changed: dict[str, object] = {}
     for key, value in schema.items():
         if key == "$ref" and isinstance(value, str):
-            changed[key] = to + value[1:] if value == "#" or value.startswith("#/") else value
+            own = "#" if value == name else value.removeprefix(name)
+            changed[key] = to + own[1:] if own == "#" or own.startswith("#/") else value
         elif key in _NAMED_SCHEMAS and isinstance(value, dict):
-            changed[key] = {name: moved(one, to) for name, one in value.items()}
+            changed[key] = {label: moved(one, to, name) for label, one in value.items()}
         else:
-            changed[key] = value if key in _VALUES else moved(value, to)
+            changed[key] = value if key in _VALUES else moved(value, to, name)
     return changed
 
 

@@ -74,7 +74,7 @@ _BOTH: Fields = {
         frequency_penalty="-2 to 2",
         repetition_penalty="over 0; by default the model's, else 1",
         logit_bias="by token id, -100 to 100",
-        max_tokens="by default 16 of a completion, and the room of the context in a chat",
+        max_tokens="by default 16 of a completion; of a chat the model's own, else all that fits",
         prompt_logprobs="log-probabilities of the prompt, in vLLM's shape; not in a stream",
         return_token_ids="`prompt_token_ids` and `token_ids`, as in vLLM",  # noqa: S106
         return_tokens_as_token_ids="log-probabilities name tokens `token_id:N`",  # noqa: S106
@@ -166,7 +166,8 @@ CHAT: Fields = {
 MESSAGE: Fields = {
     **_done(
         role="`system`, `developer` (taken as `system`), `user`, `assistant`, `tool`",
-        content="a text, or parts of `type` `text`",
+        content="a text, or parts of `type` `text` (or `refusal`)",
+        refusal="of an assistant: what it said in place of an answer",
         name="given to the chat template",
         tool_calls="of an assistant; `arguments` reach the template parsed",
         tool_call_id="of a tool's result",
@@ -174,7 +175,7 @@ MESSAGE: Fields = {
         reasoning_content="given to the chat template",
     ),
     **_inert("annotations"),
-    **_refused("audio", "function_call", "refusal"),
+    **_refused("audio", "function_call"),
 }
 
 

@@ -44,6 +44,13 @@ CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Bern"}}</tool_call
             },
             "arguments: should be a JSON text",
         ),
+        (
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "1", "function": {"name": "a", "arguments": '"\\ud800"'}}],
+            },
+            "arguments: should be a JSON text: .* surrogates not allowed",
+        ),
     ],
 )
 def test_a_message_that_can_not_be_read_is_said_to_be_one(
@@ -78,6 +85,18 @@ def test_calls_and_their_results_reach_the_template(
         {"role": "tool", "content": "warm", "tool_call_id": "call_1"},
     ]
     assert variables == {"enable_thinking": False, "add_generation_prompt": True}
+
+
+def test_what_an_assistant_refused_is_what_it_said(client: openai.OpenAI, engine: Writing) -> None:
+    told: list[Any] = [
+        {"role": "assistant", "content": None, "refusal": "I can't."},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"role": "user", "content": "hi"},
+    ]
+    client.chat.completions.create(model="echo", messages=told)
+    ((messages, _),) = engine.chats
+    assert [one["content"] for one in messages] == ["I can't.", "No.", "hi"]
+    assert not any("refusal" in one for one in messages)
 
 
 def test_a_last_message_goes_on_where_it_is_asked(client: openai.OpenAI, engine: Writing) -> None:
@@ -199,7 +218,8 @@ CITY["definitions"] = {"City": {"properties": {"city": {"enum": ["Bern"]}}}}
 def test_schemas_of_tools_mean_in_a_list_of_calls_what_they_mean_alone(
     name: str, arguments: object
 ) -> None:
-    schemas: dict[str, Any] = {"tree": TREE, "city": CITY}
+    named = {"$id": "http://a/tree", "$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schemas: dict[str, Any] = {"tree": {**named, **TREE}, "city": CITY}
     tools = [
         Tool.model_validate({"type": "function", "function": {"name": n, "parameters": s}})
         for n, s in schemas.items()
