@@ -99,6 +99,11 @@ _FOREIGN = re.compile(
       |symbol|abi|undefined|compil\w+|unsupported|not\ supported|not\ implemented|backends?
       |health\w*|unhealthy|lost|fail\ to|apis?|requests?|credentials?|files?|director(?:y|ies)
       |folders?|checkpoints?|archives?|download\w*|upload\w*|packages?|installed|restor\w*
+      |plugins?|dependenc(?:y|ies)|repl(?:y|ies)|retries|attempts
+      |(?:failed|unable|could\ not|couldn't)\ (?:to\ )?(?!(?:convert|infer|interpret|broadcast
+        |cast|reshape|determine|match)\b)\w+
+      |(?:cannot|can't|can\ not)\ (?:be\ )?(?:read|open\w*|find|found|load\w*|connect|access\w*
+        |allocat\w*|start\w*|creat\w*|writ\w*|fetch\w*|reach\w*|bind|locat\w*|initiali\w*)
     )\b
     | \b0x[0-9a-f]{2,} | \blib\w+\.so | \.(?:so|cpp|cc|cu|cuh|hpp)\b
     | \b(?:error|err|ret|return|status|result|exit)[ _]?(?:code|no|num)?\W{0,4}(?:is\ )?-?\d+
@@ -108,15 +113,15 @@ _FOREIGN = re.compile(
 _OF_CODE = re.compile(
     r"""(?ix)\b(?:
       shapes?|sizes?|dim(?:s|ensions?)?|dtypes?|types?|tensors?|arrays?|matri(?:x|ces)|arguments?|args
-      |kwargs|param\w*|expected|got|must|should|invalid|illegal|wrong|bad|mismatch\w*|config\w*
+      |kwargs|param\w*|expected|got|must|should|invalid|wrong|bad|mismatch\w*|config\w*
       |ind(?:ex|ices|exes)|keys?|attributes?|values?|labels?|tokens?|tokenizers?|vocab\w*
       |batch\w*|steps?|epochs?|loss\w*|grad\w*|data|datasets?|rows?|columns?|samples?|examples?
       |schedules?|schedulers?|generators?|iterat\w*|dict\w*|lists?|tuples?|strings?|modules?|models?
       |layers?|weights?|optimizers?|sequences?|inputs?|outputs?|targets?|masks?|class(?:es)?
-      |functions?|methods?|objects?|fields?|names?|missing|duplicates?|empty|none|null|negative
-      |positive|zero|ranges?|lengths?|numbers?|counts?|train\w*|eval\w*|learning|rate|seeds?
+      |functions?|methods?|objects?|fields?|duplicates?|empty|none|null|negative
+      |positive|zero|ranges?|lengths?|train\w*|eval\w*|learning|rate|seeds?
       |prompts?|rewards?|rollouts?|answers?|questions?|texts?|documents?|messages?|templates?
-      |questions?|assert\w*|unexpected|unknown|requires?|already|twice|before|after
+      |assert\w*|unexpected|twice
     )\b"""
 )
 # Where words are joined: `WorkerProc`, `FSTimeoutError`.
