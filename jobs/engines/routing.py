@@ -16,6 +16,11 @@ from torch import Tensor, nn
 _SUFFIX = "Experts"
 
 
+def has_experts(model: Any) -> bool:  # noqa: ANN401 - a transformers model
+    """Return whether a model sends its tokens to experts."""
+    return any(type(part).__name__.endswith(_SUFFIX) for part in model.modules())
+
+
 @contextmanager
 def recorded(model: Any) -> Iterator[list[Tensor]]:  # noqa: ANN401 - a transformers model
     """Yield a list that takes the chosen experts (tokens, k) of each layer, in calling order."""
