@@ -28,12 +28,21 @@ def whole(what: str, most: int, least: int = 1) -> Callable[[str], int]:
         try:
             value = int(text)
         except ValueError:
-            value = least - 1
+            value = _exactly(text, least - 1)
         if not least <= value <= most:
             raise _refusal(text, f"number of {what}; write {least} to {most}")
         return value
 
     return parse
+
+
+def _exactly(text: str, otherwise: int) -> int:
+    """Return a whole number that is written as `1e3`, or else `otherwise`."""
+    try:
+        value = float(text)
+    except ValueError:
+        return otherwise
+    return int(value) if value.is_integer() else otherwise
 
 
 def number(what: str, most: float, *, zero: bool = True) -> Callable[[str], float]:

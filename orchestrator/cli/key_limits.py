@@ -13,7 +13,7 @@ from orchestrator.cli import arguments
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.keys import ApiKey
 
-NONE = "none"
+NONE, ALL = "none", "all"
 LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0
 RANKS = 1000
 MOST_DOLLARS = 1e9
@@ -60,7 +60,15 @@ def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _models(text: str) -> tuple[str, ...]:
-    return () if text in {"", "all"} else tuple(text.split(","))
+    """Return the names in `chat,code` or `[chat,code]`; an empty list would open all of them."""
+    if text == ALL:
+        return ()
+    listed = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    names = tuple(name.strip() for name in listed.split(","))
+    if ALL in names or not all(map(arguments.ENDPOINT.fullmatch, names)):
+        message = f"{arguments.shown(text)} names no endpoints; write chat,code, or {ALL}"
+        raise argparse.ArgumentTypeError(message)
+    return names
 
 
 def _weight(text: str) -> float:
