@@ -47,6 +47,7 @@ _BASES: Mapping[str, str] = MappingProxyType(
         "AxisError": "ValueError",
         "ConfigAttributeError": "AttributeError",
         "ConfigKeyError": "KeyError",
+        "_ArrayMemoryError": "MemoryError",
         "OutOfMemoryError": "RuntimeError",
         "AcceleratorError": "RuntimeError",
         "DistError": "RuntimeError",

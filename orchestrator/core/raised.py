@@ -124,6 +124,11 @@ _OF_CODE = re.compile(
       |assert\w*|unexpected|twice
     )\b"""
 )
+# Who says so where it is not of the job's own making tells that software failed.
+_FAILED = re.compile(
+    r"(?i)\b(?:fail(?:ed|ure|ures|s|ing)?|errors?|abort(?:ed|ing)?|crash(?:ed|es)?|abnormal\w*"
+    r"|exceptions?|unexpectedly)\b"
+)
 # Where words are joined: `WorkerProc`, `FSTimeoutError`.
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 # Codes as makers write them: `CUDNN_STATUS_FAILED`, `EZ9999`, `cnrtSuccess`.
@@ -190,8 +195,10 @@ def judge(chain: Sequence[Raised], signatures: Matcher) -> Judgement:
         return next((one for one in known if one.certain), known[0])
     if first.plain:
         return Judgement(FailureKind.USER_CODE, certain=False, sign=BY_PLAIN)
-    if any(map(_of_others, chain)):
-        return Judgement(FailureKind.UNKNOWN, certain=False)
+    others = [one for one in chain if _of_others(one)]
+    if others:
+        kind = _K.SOFTWARE if any(map(_failed, others)) else _K.UNKNOWN
+        return Judgement(kind, certain=False)
     if any(one.plain for one in chain):
         return Judgement(FailureKind.USER_CODE, certain=False, sign=BY_PLAIN)
     return Judgement(FailureKind.USER_CODE, certain=False)
@@ -290,6 +297,12 @@ def _of_others(raised: Raised) -> bool:
     if _FOREIGN.search(apart) or _FOREIGN.search(words) or _CODES.search(words):
         return True
     return short in _GENERAL and not _OF_CODE.search(raised.message)
+
+
+def _failed(raised: Raised) -> bool:
+    """Whether it says that something failed, and nothing of code."""
+    words = own_words(raised.message)
+    return _FAILED.search(words) is not None and _OF_CODE.search(words) is None
 
 
 _GENERAL = frozenset({"RuntimeError", "Exception", "BaseException", "OSError", "SystemError"})
