@@ -12,6 +12,8 @@
     operators.py     the operators of the pipeline's own model, one by one
     coverage.py      how operators are recorded, and done again one at a time
     collectives.py   right, how fast, who comes late
+    patterns.py      what goes into them, and must come out
+    links.py         how fast they are in pairs, and in each node
     training.py      the same seed twice, the loss of the host CPU, checkpoints
     pace.py          whether one chip lags behind the others, and all of them for a while
 

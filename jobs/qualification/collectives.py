@@ -1,23 +1,26 @@
 """What the chips do together: whether it is right, how fast it is, and who comes late.
 
-Each collective runs many times at several sizes, on numbers that every worker can check. One that
-is missing is said; one that breaks ends the attempt, since the others would wait for it.
+Each collective that training uses runs many times at several sizes, in the number types that it is
+used with, on numbers that every worker can check. One that is missing is said; one that breaks
+ends the attempt, since the others would wait for it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from jobs.qualification.bench import FAILED, SKIPPED, TRAIN, Bench, one_line
-from jobs.qualification.chips import bytes_of
+from jobs.qualification.bench import FAILED, PASSED, SKIPPED, TRAIN, Bench, one_line
+from jobs.qualification.coverage import missing
+from jobs.qualification.links import check_links
+from jobs.qualification.patterns import Pattern, pattern
 
 Work: TypeAlias = Any  # `dist.Work`; torch leaves collectives untyped
 _GB = 1e9
@@ -25,101 +28,150 @@ _ONLY = (TRAIN,)
 # Below this nobody is late: a busy host lets a call wait as long.
 _PUNCTUAL_SECONDS = 0.05
 _LATE = 4.0
-_PERIOD = 251  # small numbers, whose sums are exact in float32
+# Makers' releases of torch may be older than those names.
+_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker among `size`, what all of them put in, and `count` numbers to be sent."""
+
+    rank: int
+    size: int
+    pattern: Pattern
+    count: int
+
+    @property
+    def mine(self) -> Tensor:
+        """What this worker puts in, [count]."""
+        return self.pattern.of(self.rank, self.count)
+
+    @property
+    def part(self) -> int:
+        """The numbers that each worker gets where they are dealt out."""
+        return self.count // self.size
+
+    def dealt(self, start: int = 0) -> Tensor:
+        """Return a part of each worker's numbers from place `start` on, one after the other."""
+        parts = [self.pattern.of(rank, self.part, start) for rank in range(self.size)]
+        return torch.cat(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A collective that is set up: how to begin it, whether its result is right, bytes moved."""
+    """A collective that is set up.
 
-    begin: Callable[[], Work]
-    right: Callable[[], bool]
+    Attributes:
+        begin: Begins it: `given` into `out`.
+        given: What this worker puts in.
+        out: What comes out; where it is as long as `given`, it begins as a copy of that.
+        wanted: What must come out.
+        moved: Bytes that a worker sends, as share of those of the larger one.
+    """
+
+    begin: Callable[[Tensor, Tensor], Work | list[Work]]
+    given: Tensor
+    out: Tensor
+    wanted: Tensor
     moved: float
 
 
-def _of(rank: int, count: int, device: torch.device) -> torch.Tensor:
-    """Return what worker `rank` puts in."""
-    return (torch.arange(count, device=device, dtype=torch.float32) + rank) % _PERIOD
+def _all_reduce(at: Place) -> Ready:
+    given = at.mine
+    return Ready(
+        lambda _, out: dist.all_reduce(out, async_op=True),
+        *(given, torch.empty_like(given), at.pattern.total(at.count)),
+        2 * (at.size - 1) / at.size,
+    )
 
 
-def _total(size: int, count: int, device: torch.device) -> torch.Tensor:
-    return torch.stack([_of(rank, count, device) for rank in range(size)]).sum(0)
+def _largest(at: Place) -> Ready:
+    given = at.mine
+    return Ready(
+        lambda _, out: dist.all_reduce(out, op=dist.ReduceOp.MAX, async_op=True),
+        *(given, torch.empty_like(given), at.pattern.most(at.count)),
+        2 * (at.size - 1) / at.size,
+    )
 
 
-def _all_reduce(rank: int, size: int, count: int, device: torch.device) -> Ready:
-    values, wanted = torch.empty(count, device=device), _total(size, count, device)
-
-    def begin() -> Work:
-        values.copy_(_of(rank, count, device))
-        return dist.all_reduce(values, async_op=True)
-
-    return Ready(begin, lambda: _same(values, wanted), 2 * (size - 1) / size * bytes_of(values))
-
-
-def _all_gather(rank: int, size: int, count: int, device: torch.device) -> Ready:
-    part = count // size
-    mine, out = _of(rank, part, device), torch.empty(part * size, device=device)
-    wanted = torch.cat([_of(other, part, device) for other in range(size)])
-
-    def begin() -> Work:
-        out.zero_()
-        return dist.all_gather_into_tensor(out, mine, async_op=True)
-
-    return Ready(begin, lambda: _same(out, wanted), (size - 1) / size * bytes_of(out))
+def _all_gather(at: Place) -> Ready:
+    given, wanted = at.pattern.of(at.rank, at.part), at.dealt()
+    return Ready(
+        lambda given, out: _gather(out, given, async_op=True),
+        *(given, torch.empty_like(wanted), wanted),
+        (at.size - 1) / at.size,
+    )
 
 
-def _reduce_scatter(rank: int, size: int, count: int, device: torch.device) -> Ready:
-    part = count // size
-    mine, out = _of(rank, part * size, device), torch.empty(part, device=device)
-    wanted = _total(size, part * size, device)[rank * part : (rank + 1) * part]
-
-    def begin() -> Work:
-        out.zero_()
-        return dist.reduce_scatter_tensor(out, mine, async_op=True)
-
-    return Ready(begin, lambda: _same(out, wanted), (size - 1) / size * bytes_of(mine))
+def _reduce_scatter(at: Place) -> Ready:
+    wanted = at.pattern.total(at.part, at.rank * at.part)
+    return Ready(
+        lambda given, out: _scatter(out, given, async_op=True),
+        *(at.mine, torch.empty_like(wanted), wanted),
+        (at.size - 1) / at.size,
+    )
 
 
-def _broadcast(rank: int, size: int, count: int, device: torch.device) -> Ready:
-    root, values = size - 1, torch.empty(count, device=device)
-    wanted = _of(root, count, device)
-
-    def begin() -> Work:
-        values.copy_(_of(rank, count, device))
-        return dist.broadcast(values, src=root, async_op=True)
-
-    return Ready(begin, lambda: _same(values, wanted), float(bytes_of(values)))
+def _broadcast(at: Place) -> Ready:
+    root, given = at.size - 1, at.mine
+    return Ready(
+        lambda _, out: dist.broadcast(out, src=root, async_op=True),
+        *(given, torch.empty_like(given), at.pattern.of(root, at.count)),
+        1.0,
+    )
 
 
-_COLLECTIVES: Mapping[str, Callable[[int, int, int, torch.device], Ready]] = MappingProxyType(
-    {
-        "all-reduce": _all_reduce,
-        "all-gather": _all_gather,
-        "reduce-scatter": _reduce_scatter,
-        "broadcast": _broadcast,
-    }
+def _all_to_all(at: Place) -> Ready:
+    given = at.mine
+    return Ready(
+        lambda given, out: dist.all_to_all_single(out, given, async_op=True),
+        *(given, torch.empty_like(given), at.dealt(at.rank * at.part)),
+        (at.size - 1) / at.size,
+    )
+
+
+def _pass_on(at: Place) -> Ready:
+    """Send to the next worker what the one before sends here, as stages of a pipeline do."""
+    after, before = (at.rank + 1) % at.size, (at.rank - 1) % at.size
+
+    def begin(given: Tensor, out: Tensor) -> list[Work]:
+        both = [dist.P2POp(dist.isend, given, after), dist.P2POp(dist.irecv, out, before)]
+        return list(dist.batch_isend_irecv(both))
+
+    wanted = at.pattern.of(before, at.count)
+    return Ready(begin, at.mine, torch.empty_like(wanted), wanted, 1.0)
+
+
+_FLOAT, _BF16 = torch.float32, torch.bfloat16
+# Each collective with the number types that training uses it with.
+COLLECTIVES: tuple[tuple[str, Callable[[Place], Ready], tuple[torch.dtype, ...]], ...] = (
+    ("all-reduce", _all_reduce, (_FLOAT, _BF16)),
+    ("all-reduce (max)", _largest, (torch.int32, torch.int64)),
+    ("all-gather", _all_gather, (_FLOAT, _BF16)),
+    ("reduce-scatter", _reduce_scatter, (_FLOAT, _BF16)),
+    ("broadcast", _broadcast, (_FLOAT,)),
+    ("all-to-all", _all_to_all, (_BF16,)),
+    ("send and receive", _pass_on, (_BF16,)),
 )
-
-
-def _same(found: torch.Tensor, wanted: torch.Tensor) -> bool:
-    return torch.equal(found.cpu(), wanted.cpu())
 
 
 def check_collectives(bench: Bench) -> None:
     """Run every collective at several sizes, and look who keeps the others waiting."""
-    size = bench.ctx.world_size
-    if size == 1:
+    if bench.ctx.world_size == 1:
         note = "one worker has nobody to talk to"
         bench.say("collectives", "all", SKIPPED, note=note, roles=_ONLY)
         return
     late = 0.0
-    for name, make in _COLLECTIVES.items():
-        for count in _counts(bench):
-            began = time.perf_counter()
-            bench.step()
-            pause = time.perf_counter() - began
-            ready = make(bench.ctx.rank, size, count - count % size, bench.device)
-            late = max(late, pause, _run(bench, f"{name} {_bytes(count * 4)}", ready))
+    for name, make, dtypes in COLLECTIVES:
+        for dtype in dtypes:
+            for size in _sizes(bench):
+                began = time.perf_counter()
+                bench.step()
+                pause = time.perf_counter() - began
+                subject = f"{name} {str(dtype).removeprefix('torch.')} {_bytes(size)}"
+                at = place(bench, dtype, size // dtype.itemsize)
+                late = max(late, pause, _run(bench, subject, make(at)))
     bench.say(
         "punctuality",
         "before collectives",
@@ -128,6 +180,15 @@ def check_collectives(bench: Bench) -> None:
         spread=_LATE,
         roles=_ONLY,
     )
+    bench.step()
+    check_links(bench)
+
+
+def place(bench: Bench, dtype: torch.dtype, count: int) -> Place:
+    """Return this worker's place; `count` becomes a number that can be dealt out."""
+    size = bench.ctx.world_size
+    whole = max(count - count % size, size)
+    return Place(bench.ctx.rank, size, pattern(size, dtype, bench.device), whole)
 
 
 def _run(bench: Bench, subject: str, ready: Ready) -> float:
@@ -135,26 +196,31 @@ def _run(bench: Bench, subject: str, ready: Ready) -> float:
     begins, whole, wrong = [], [], 0
     repeats = (5 if bench.quick else 50) if bench.real else (3 if bench.quick else 10)
     for _ in range(repeats):
+        if ready.out.shape == ready.given.shape:
+            ready.out.copy_(ready.given)
         bench.finish()
         began = time.perf_counter()
         try:
-            work = ready.begin()
-        except NotImplementedError as error:
+            work = ready.begin(ready.given, ready.out)
+        except RuntimeError as error:
+            if not missing(error):
+                raise
             bench.say("collectives", subject, FAILED, note=one_line(error), roles=_ONLY)
             return 0.0
         begun = time.perf_counter()
-        if work is not None:
-            work.wait()
+        for one in _works(work):
+            one.wait()
         bench.finish()
         whole.append(time.perf_counter() - began)
         begins.append(begun - began)
-        wrong += not ready.right()
+        wrong += not torch.equal(ready.out, ready.wanted)
     note = f"wrong in {wrong} of {repeats} repeats" if wrong else ""
+    moved = ready.moved * max(ready.given.nbytes, ready.out.nbytes)
     bench.say(
         "collectives",
         subject,
-        FAILED if wrong else "passed",
-        figure=ready.moved / max(median(whole), 1e-9) / _GB,
+        FAILED if wrong else PASSED,
+        figure=moved / max(median(whole), 1e-9) / _GB,
         unit="GB/s",
         note=note,
         roles=_ONLY,
@@ -162,11 +228,13 @@ def _run(bench: Bench, subject: str, ready: Ready) -> float:
     return max(begins)
 
 
-def _counts(bench: Bench) -> tuple[int, ...]:
-    """Return how many numbers to send: little ones for a host in a chip's place."""
-    if bench.real:
-        return (1 << 12, 1 << 20, 1 << 26)
-    return (1 << 12, 1 << 18)
+def _works(work: Work | list[Work]) -> Sequence[Work]:
+    return work if isinstance(work, list) else [work] if work is not None else []
+
+
+def _sizes(bench: Bench) -> tuple[int, ...]:
+    """Return how many bytes to send: few for a host in a chip's place."""
+    return (1 << 14, 1 << 22, 1 << 28) if bench.real else (1 << 14, 1 << 20)
 
 
 def _bytes(count: int) -> str:

@@ -27,14 +27,12 @@ def findings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["check"], one["subject"]): one for one in told["findings"]}
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
-    """What two workers find of each other."""
-    folder = tmp_path_factory.mktemp("gang")
-    common = {"job": "jobs.qualification.gang.qualify_gang", "params": PARAMS, "inputs": {}}
-    spec = json.dumps({**common, "store": str(folder / "store"), "folder": str(folder)})
+def forked(folder: Path, job: str, **spec: object) -> None:
+    """Run a job in processes that are forked after the imports."""
+    common = {"job": job, "inputs": {}, "store": str(folder / "store"), "folder": str(folder)}
+    spec_text = json.dumps({**common, **spec})
     done = subprocess.run(
-        [sys.executable, "-m", "tests.jobs.qualification.forked_gang", spec],
+        [sys.executable, "-m", "tests.jobs.qualification.forked_gang", spec_text],
         cwd=ROOT,
         check=False,
         timeout=100,
@@ -42,7 +40,22 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+    """What two workers find of each other."""
+    folder = tmp_path_factory.mktemp("gang")
+    forked(folder, "jobs.qualification.gang.qualify_gang", params=PARAMS)
     return findings(folder)
+
+
+def test_links_within_and_between_nodes_and_each_nodes_group_are_measured(tmp_path: Path) -> None:
+    nodes = {"names": ["a", "a", "b"]}
+    forked(tmp_path, "tests.jobs.qualification.forked_gang.links", params=nodes, workers=3)
+    found = {one["subject"]: one["status"] for one in findings(tmp_path).values()}
+    kinds = ("within a node", "between nodes", "all-reduce of a node")
+    assert found == dict.fromkeys(kinds, "passed")
 
 
 def test_collectives_are_right_and_measured_by_size(
@@ -50,9 +63,10 @@ def test_collectives_are_right_and_measured_by_size(
 ) -> None:
     found = {subject: one for (check, subject), one in together.items() if check == "collectives"}
     assert {subject.partition(" ")[0] for subject in found} == {
-        *("all-reduce", "all-gather", "reduce-scatter", "broadcast"),
+        *("all-reduce", "all-gather", "reduce-scatter", "broadcast", "all-to-all", "send"),
     }
-    assert {subject.partition(" ")[2] for subject in found} == {"16 KiB", "1 MiB"}
+    assert {subject.split(" ", 1)[1][-6:].strip() for subject in found} == {"16 KiB", "1 MiB"}
+    assert {"all-reduce bfloat16 1 MiB", "all-reduce (max) int64 1 MiB"} <= found.keys()
     assert all(one["status"] == "passed" and one["figure"] > 0 for one in found.values())
 
 

@@ -1,0 +1,85 @@
+"""Workers of one real attempt on an emulated Ascend, forked after the imports, which take longest.
+
+`python -m tests.jobs.qualification.emulated_gang SPEC`: the spec has `folder`, `rendezvous`,
+`workers`, the job's `params` and the `emulation` of the pool. Each line that a worker logs is
+printed, and how it ended where it failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo
+import transformers.models.llama.modeling_llama  # noqa: F401
+from pydantic import TypeAdapter
+
+import jobs.qualification.gang  # noqa: F401
+from orchestrator import wiring
+from orchestrator.core.emulation import Emulation
+from orchestrator.core.hardware import Pool
+from orchestrator.core.spec import Needs
+from orchestrator.messages import AttemptRequest, Failed, LogLine
+from tests.emulation.attempt import CHIP
+
+
+def main(spec: dict[str, Any]) -> int:
+    """Run the job in all; return how many failed."""
+    torch.set_num_threads(1)
+    children = [_fork(spec, rank) for rank in range(spec["workers"])]
+    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
+
+
+def _fork(spec: dict[str, Any], rank: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    failed = 1
+    try:
+        failed = _work(spec, rank)
+    except BaseException:  # noqa: BLE001 - the process ends here: nobody else would tell
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(failed)
+
+
+def _work(spec: dict[str, Any], rank: int) -> int:
+    asked = AttemptRequest(
+        run="run",
+        stage="gang",
+        attempt=1,
+        epoch=1,
+        job="jobs.qualification.gang.qualify_gang",
+        params=spec["params"],
+        packages=("jobs",),
+        code=(),
+        inputs={},
+        storage=Path(spec["folder"]).as_uri(),
+        seed=7,
+        pool=Pool(
+            name="ascend",
+            accelerator=CHIP,
+            devices_per_node=spec["workers"],
+            emulation=TypeAdapter(Emulation).validate_python(spec["emulation"]),
+        ),
+        needs=Needs(workers=spec["workers"]),
+    )
+    failed = 0
+    stream = wiring.run_worker(asked, rank=rank, rendezvous=spec["rendezvous"])
+    for message in (message for batch in stream for message in batch):
+        if isinstance(message, LogLine):
+            print(message.text, flush=True)
+        if isinstance(message, Failed):
+            print(message.failure, file=sys.stderr, flush=True)
+            failed = 1
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

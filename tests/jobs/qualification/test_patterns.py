@@ -1,0 +1,89 @@
+"""Patterns: sums in closed form, exact in each number type, for thousands of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from jobs.qualification.bench import FAILED, Bench
+from jobs.qualification.collectives import check_collectives
+from jobs.qualification.patterns import PERIOD, pattern
+from tests.jobs.local_context import LocalContext
+
+CPU = torch.device("cpu")
+TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int32, torch.int64)
+MANY = 2048
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 250, 251, 252, 600])
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_the_closed_form_is_the_sum_and_the_greatest_of_all_workers(
+    size: int, dtype: torch.dtype
+) -> None:
+    tables, count, start = pattern(size, dtype, CPU), 1000, 77
+    given = torch.stack([tables.of(rank, count) for rank in range(size)])
+    assert torch.equal(tables.total(count).double(), given.double().sum(0))
+    assert torch.equal(tables.total(count - start, start).double(), given.double().sum(0)[start:])
+    assert torch.equal(tables.most(count), given.max(0).values)
+    assert torch.equal(tables.of(1, 10, 5), tables.of(1, 15)[5:])
+    assert len(set(tables.values.tolist())) > 5
+
+
+@pytest.mark.parametrize("dtype", TYPES[:3], ids=str)
+def test_sums_of_2048_workers_are_exact_in_any_order(dtype: torch.dtype) -> None:
+    tables = pattern(MANY, dtype, CPU)
+    given = torch.stack([tables.of(rank, PERIOD) for rank in range(MANY)])
+    for order in (torch.arange(MANY), torch.arange(MANY).flip(0), torch.randperm(MANY)):
+        total = torch.zeros(PERIOD, dtype=dtype)
+        for row in given[order]:
+            total += row
+        assert torch.equal(total, tables.total(PERIOD))
+
+
+def test_too_many_workers_for_sums_that_are_exact_are_refused() -> None:
+    with pytest.raises(ValueError, match="size=100000 workers are too many"):
+        pattern(100_000, torch.bfloat16, CPU)
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the size of the largest tensor that an operator makes, in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self.bytes = max(self.bytes, leaf.nbytes)
+        return out
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Iterator[Bench]:
+    """One worker of 2,048 whose group sends nothing, as torch's own tests have it."""
+    dist.init_process_group("fake", rank=5, world_size=MANY, store=FakeStore())
+    yield Bench(LocalContext(folder=tmp_path, rank=5, world_size=MANY), quick=True)
+    dist.destroy_process_group()
+
+
+def test_a_worker_among_2048_needs_no_more_memory_than_one_of_two(
+    crowd: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.qualification.collectives.check_links", lambda _: None)
+    with Largest() as largest:
+        check_collectives(crowd)
+    assert largest.bytes <= 2 * (1 << 20), "twice what is sent"
+    # nothing is summed: what the fake leaves as it was is seen to be wrong
+    bad = {one.subject for one in crowd.found if one.status == FAILED}
+    assert "all-reduce float32 1 MiB" in bad
+    assert "send and receive bfloat16 1 MiB" in bad
