@@ -202,7 +202,11 @@ def _mutate(
         hooks.after(out)
     if hooks.memory is not None:
         hooks.memory(out)
-    if out is inner[0]:  # as nearly all do
+    if "out" in kwargs:
+        for mine, theirs in _pairs([*named.values()], [*kwargs.values()]):
+            if mine.shape != theirs.shape:  # torch makes some, as arange, of an empty one
+                theirs.data = wrap(mine)
+    if inner and out is inner[0]:  # as nearly all do
         return args[0]
     given = {id(mine): theirs for mine, theirs in _pairs(inner, args)}
     given |= {id(mine): theirs for mine, theirs in _pairs([*named.values()], [*kwargs.values()])}

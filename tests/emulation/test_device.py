@@ -146,6 +146,13 @@ def test_tensors_of_the_host_and_the_device_do_not_mix(npu: Interpreter) -> None
     assert npu("result = (torch.ones(2, device='npu') + torch.tensor(1.0)).tolist()") == [2.0, 2.0]
 
 
+def test_what_torch_makes_of_an_empty_tensor_has_its_shape(npu: Interpreter) -> None:
+    code = (
+        "made = torch.arange(7, device='npu'); result = [*made.shape, made.numel(), made.nbytes]"
+    )
+    assert npu(code) == [7, 7, 56]
+
+
 def test_numpy_wants_the_tensor_on_the_host(npu: Interpreter) -> None:
     told = npu.error("torch.ones(2, device='npu').numpy()")
     assert told.startswith("TypeError: can't convert npu:0 device type tensor to numpy")
