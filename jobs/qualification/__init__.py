@@ -1,5 +1,6 @@
 """Finds out whether a pool can do what it is wanted for: as ordinary attempts on its own nodes.
 
+    reference.py     what the model does on the host: a stage of its own, before the others
     nodes.py         one worker a node, with all its chips: what each chip can do by itself
     gang.py          one worker a chip, over the whole pool: what they can do together
     bench.py         what every check works with, and how it says what it found
@@ -9,12 +10,20 @@
     products.py      matrix products, element by element, and their rate
     exact.py         whole numbers whose products are exact
     kinds.py         the kinds of numbers that a pool relies on
-    operators.py     the operators of the pipeline's own model, one by one
-    coverage.py      how operators are recorded, and done again one at a time
+    reduced.py       the pipeline's own model, cut to two layers of its width
+    vocabulary.py    stands for its tokenizer
+    operators.py     its operators, one by one
+    coverage.py      how each is tried where it comes up
+    ties.py          operators that give places of values
+    attention.py     the kernels of attention against what it is made of
+    rounded.py       arithmetic as accelerators may have it, done by the host
+    logits.py        what the model says, against the host
     collectives.py   right, how fast, who comes late
     patterns.py      what goes into them, and must come out
     links.py         how fast they are in pairs, and in each node
-    training.py      the same seed twice, the loss of the host CPU, checkpoints
+    curve.py         a short training, of a gang or of the host
+    training.py      the same seed twice, the losses of the host, checkpoints
+    layers.py        work that gives the same bits each time
     pace.py          whether one chip lags behind the others, and all of them for a while
 
 A check that fails says so and lets the next one go on; what breaks a chip or a link ends the

@@ -1,20 +1,23 @@
 """Records the operators that a piece of work uses, and does each again, one at a time.
 
-While it records, an operator that the device lacks is done on the host instead, so that the work
-goes on and the next gap is found too. Done again by itself, out of any backward pass, each
-operator is seen to be there or not, and its result is compared with the host's.
+An operator that the device lacks is done on the host instead, so that the work goes on and the
+next gap is found too. Done again by itself, each operator is seen to be there or not, and its
+result is compared with the host's, or with what torch makes it of where the host has none.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from jobs.qualification.ties import INDEXES, bound, other_picks
 
 Operator: TypeAlias = Any  # torch gives it no useful type
 Value: TypeAlias = Any  # what operators take and give
@@ -28,6 +31,7 @@ _MISSING = re.compile(
 )
 _TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 4e-2}
 _TOLERANCE = 2e-3  # of float32, whose sums a device may take in another order
+_OF_LISTS = ("aten::_foreach_", "aten::_fused_ada", "aten::_fused_sgd", "aten::_amp_foreach_")
 _DRAWN = re.compile(r"rand|normal|uniform|bernoulli|dropout|multinomial|exponential|empty|new_em")
 
 
@@ -44,12 +48,11 @@ def name_of(func: Operator) -> str:
 
 @dataclass(slots=True)
 class Call:
-    """An operator with the arguments that it had, and the phases of the work that use it."""
+    """An operator with the arguments that it had."""
 
     func: Operator
     args: Sequence[Value]
     kwargs: Mapping[str, Value]
-    phases: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
@@ -57,15 +60,45 @@ class Call:
         return name_of(self.func)
 
 
+@dataclass(slots=True)
+class Tried:
+    """What became of an operator.
+
+    Attributes:
+        name: Its name.
+        gap: Says that it is missing.
+        wrong: Says how it differs.
+        compared: Whether there was something to compare it with.
+        phases: The phases of the work that use it.
+    """
+
+    name: str
+    gap: str = ""
+    wrong: str = ""
+    compared: bool = True
+    phases: set[str] = field(default_factory=set)
+
+
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves it untyped
-    """Keeps one call of every operator for each kind of arguments; `phase` is what goes on."""
+    """Tries every operator once for each kind of arguments; `phase` is what goes on.
+
+    Each is tried where it comes up, on copies of its arguments, which are then let go. Within a
+    backward pass nothing may fail: there they are kept until `flush`.
+    """
 
     def __init__(self, device: torch.device) -> None:
         """Record what is done on `device`."""
         super().__init__()  # type: ignore[no-untyped-call] # as above
         self.phase = ""
-        self.calls: dict[object, Call] = {}
+        self.tried: dict[object, Tried] = {}
+        self._kept: dict[object, Call] = {}
         self._device = device
+
+    def flush(self) -> None:
+        """Try what was kept."""
+        while self._kept:
+            key, call = self._kept.popitem()
+            self.tried[key] = replace(again(call), phases=self.tried[key].phases)
 
     def __torch_dispatch__(
         self,
@@ -74,19 +107,26 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leav
         args: Sequence[Value] = (),
         kwargs: Mapping[str, Value] | None = None,
     ) -> Value:
-        """Note an operator, and do it: on the device, else on the host."""
+        """Try an operator, and do it: on the device, else on the host."""
         named = kwargs or {}
         if self._concerns(args, named):
-            key = _key(func, args, named)
-            if key not in self.calls:
-                self.calls[key] = Call(func, _copied(args), _copied(named))
-            self.calls[key].phases.add(self.phase)
+            self._note(func, args, named)
         try:
             return func(*args, **named)
         except RuntimeError as error:
             if not missing(error):
                 raise
         return on_host(func, args, named, self._device)
+
+    def _note(self, func: Operator, args: Sequence[Value], kwargs: Mapping[str, Value]) -> None:
+        key = _key(func, args, kwargs)
+        if key not in self.tried:
+            call = Call(func, *_sampled(func, args, kwargs))
+            backward = torch._C._current_graph_task_id() != -1  # noqa: SLF001 - no public name for it
+            if backward:
+                self._kept[key] = Call(func, _copied(call.args), _copied(call.kwargs))
+            self.tried[key] = Tried(call.name) if backward else again(call)
+        self.tried[key].phases.add(self.phase)
 
     def _concerns(self, args: Sequence[Value], kwargs: Mapping[str, Value]) -> bool:
         wanted = kwargs.get("device")
@@ -130,33 +170,34 @@ def on_host(
 # --- one at a time ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """What became of an operator: `gap` says that it is missing, `wrong` how it differs."""
-
-    call: Call
-    gap: str = ""
-    wrong: str = ""
-
-
 @torch.no_grad()
 def again(call: Call) -> Tried:
-    """Do a recorded operator by itself, on the device and on the host, and compare."""
+    """Do an operator by itself, on the device and on the host, and compare."""
     args, kwargs = _copied(call.args), _copied(call.kwargs)
     inner, named = tree_map(_down, tuple(args)), tree_map(_down, dict(kwargs))
     try:
         found = call.func(*args, **kwargs)
     except RuntimeError as error:
-        if missing(error):
-            return Tried(call, gap=_first(error))
-        return Tried(call, wrong=_first(error))
-    try:
-        wanted = call.func(*inner, **named)
-    except RuntimeError:
-        return Tried(call)  # the host has no such operator: there is nothing to compare with
+        said = _first(error)
+        return Tried(call.name, gap=said) if missing(error) else Tried(call.name, wrong=said)
     if _DRAWN.search(call.name):
-        return Tried(call)
-    return Tried(call, wrong=difference((found, args, kwargs), (wanted, inner, named)))
+        return Tried(call.name)
+    try:
+        wanted = _of_host(call.func)(*inner, **named)
+    except RuntimeError:
+        return Tried(call.name, compared=False)
+    if call.name in INDEXES:
+        given, dim = inner[0], bound(call.func, inner, named).get("dim")
+        return Tried(call.name, wrong=other_picks(given, found, wanted, dim))
+    return Tried(call.name, wrong=difference((found, args, kwargs), (wanted, inner, named)))
+
+
+def _of_host(func: Operator) -> Operator:
+    """Return what the host does for an operator: its own kernel, or what torch makes it of."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key  # noqa: SLF001 - no public name for it
+    if has(func.name(), "CPU") or has(func.name(), "CompositeImplicitAutograd"):
+        return func
+    return decomposition_table.get(func, func)
 
 
 def difference(found: Value, wanted: Value) -> str:
@@ -184,6 +225,30 @@ def _differs(one: torch.Tensor, other: torch.Tensor) -> str:
     error = float((left - right).abs().max() / right.abs().max().clamp(min=1e-6))
     allowed = _TOLERANCES.get(one.dtype, _TOLERANCE)
     return "" if error <= allowed else f"differs from the host by {error:.1e} of the largest value"
+
+
+def _sampled(
+    func: Operator, args: Sequence[Value], kwargs: Mapping[str, Value]
+) -> tuple[Sequence[Value], Mapping[str, Value]]:
+    """Return the arguments of an operator; of one on lists of tensors, one of each kind.
+
+    An optimizer takes all weights, gradients and moments at once: copies of all find no room.
+    """
+    lists = [value for value in (*args, *kwargs.values()) if _is_tensors(value)]
+    if not lists or not func._schema.name.startswith(_OF_LISTS):  # noqa: SLF001 - no public name for it
+        return args, kwargs
+    kinds = {(tuple(one.shape), one.dtype): place for place, one in enumerate(lists[0])}
+    places, length = sorted(kinds.values()), len(lists[0])
+
+    def cut(value: Value) -> Value:
+        whole = isinstance(value, list | tuple) and len(value) == length
+        return [value[place] for place in places] if whole else value
+
+    return [cut(value) for value in args], {name: cut(value) for name, value in kwargs.items()}
+
+
+def _is_tensors(value: Value) -> bool:
+    return bool(isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor))
 
 
 def _first(error: BaseException) -> str:

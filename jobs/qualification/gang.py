@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from jobs.qualification import report
-from jobs.qualification.bench import SKIPPED, TRAIN, Bench
+from jobs.qualification.bench import BOTH, SKIPPED, TRAIN, Bench
 from jobs.qualification.collectives import check_collectives
 from jobs.qualification.coverage import missing
+from jobs.qualification.curve import Recipe
+from jobs.qualification.layers import works
 from jobs.qualification.pace import check_pace, soak
-from jobs.qualification.training import Recipe, check_training
+from jobs.qualification.reference import reference_of
+from jobs.qualification.training import check_training
 from orchestrator.job import JobContext, Metrics
 
 
-def qualify_gang(
+def qualify_gang(  # noqa: PLR0913 - the parameters of a job are its configuration
     ctx: JobContext,
     *,
     architecture: str = "llama",
     model: dict[str, object] | None = None,
+    roles: list[str] | None = None,
+    formats: list[str] | None = None,
     steps: int = 20,
     soak_seconds: float = 60.0,
     quick: bool = False,
@@ -26,23 +31,26 @@ def qualify_gang(
         ctx: The context.
         architecture: Model type of transformers, as the pipeline trains it.
         model: Fields of its config.
-        steps: Training steps, which are done twice, and once on the host.
+        roles: What the pool is wanted for; both where none is given.
+        formats: Formats of weights that the chip can serve.
+        steps: Training steps, which are done twice.
         soak_seconds: How long to work on in the end.
         quick: Repeat less.
     """
     bench = Bench(ctx, quick)
     ctx.latest_checkpoint()  # nothing to go on from, but asked for before the first save
-    check_pace(bench)
+    work = works(bench, bench.device, roles or BOTH, formats or ())
+    check_pace(bench, work)
     check_collectives(bench)
-    _train(bench, Recipe(architecture, model or {}, steps))
-    soak(bench, soak_seconds)
+    _train(bench, Recipe(architecture, model or {}, steps, ctx.seed))
+    soak(bench, work, soak_seconds)
     return report.finish(bench)
 
 
 def _train(bench: Bench, recipe: Recipe) -> None:
     """Train, unless the chips lack operators: all of them stop at the same one."""
     try:
-        check_training(bench, recipe)
+        check_training(bench, recipe, reference_of(bench.ctx))
     except RuntimeError as error:
         if not missing(error):
             raise

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import torch
 
 from jobs.qualification import report
-from jobs.qualification.bench import BOTH, SERVE, Bench
+from jobs.qualification.attention import check_attention
+from jobs.qualification.bench import BOTH, SERVE, TRAIN, Bench
 from jobs.qualification.chips import check_bandwidth, check_devices, devices_of
+from jobs.qualification.layers import works
+from jobs.qualification.logits import check_logits
 from jobs.qualification.maker import check_maker
 from jobs.qualification.memory import check_memory
 from jobs.qualification.operators import check_operators
+from jobs.qualification.pace import soak
 from jobs.qualification.products import check_products, compare
-from jobs.qualification.training import check_logits
+from jobs.qualification.reduced import fresh
+from jobs.qualification.reference import asked_model, reference_of
 from orchestrator.job import JobContext, Metrics
 
 _LEAST_RATE, _LEAST_BANDWIDTH = 0.5, 0.6
@@ -29,6 +36,7 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
     formats: list[str] | None = None,
     diagnostic: list[str] | None = None,
     diagnostic_failed: str = "",
+    soak_seconds: float = 60.0,
     quick: bool = False,
 ) -> Metrics:
     """Check every chip of every node.
@@ -44,28 +52,39 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
         formats: Formats of weights that the chip can serve.
         diagnostic: The maker's command that tests the chips of a node.
         diagnostic_failed: Regular expression for what it prints where a test failed.
+        soak_seconds: How long to work on in the end, where no gang does.
         quick: Repeat less.
     """
-    bench, wanted = Bench(ctx, quick), tuple(roles or BOTH)
+    bench, wanted, known = Bench(ctx, quick), tuple(roles or BOTH), formats or ()
     bench.step()
-    check_operators(bench, architecture, model or {}, wanted)
+    check_operators(bench, fresh(architecture, model or {}, ctx.seed), wanted)
     bench.step()
     check_devices(bench, devices)
     check_maker(bench, diagnostic or (), diagnostic_failed)
     for device in devices_of(bench):
-        checks: tuple[Callable[[], None], ...] = (
-            lambda device=device: check_memory(bench, device),  # type: ignore[misc] # bound now
-            lambda device=device: check_products(bench, device, formats or ()),  # type: ignore[misc] # as above
-            lambda device=device: check_bandwidth(bench, device),  # type: ignore[misc] # as above
-        )
-        for check in checks:
-            bench.step()
-            check()
+        _check_device(bench, device, known)
     bench.step()
     if SERVE in wanted:
-        check_logits(bench, architecture, model or {})
+        asked = asked_model(architecture, model or {}, ctx.seed)
+        check_logits(bench, asked, reference_of(ctx), known)
+    if TRAIN not in wanted:
+        work = [one for at in devices_of(bench) for one in works(bench, at, wanted, known)]
+        soak(bench, work, soak_seconds)
     _against_published(bench, bf16_tflops, bandwidth_tbs)
     return report.finish(bench)
+
+
+def _check_device(bench: Bench, device: torch.device, formats: Sequence[str]) -> None:
+    """Check one chip by itself; each check is a step."""
+    checks: tuple[Callable[[], None], ...] = (
+        lambda: check_memory(bench, device),
+        lambda: check_products(bench, device, formats),
+        lambda: check_attention(bench, device, formats),
+        lambda: check_bandwidth(bench, device),
+    )
+    for check in checks:
+        bench.step()
+        check()
 
 
 def _against_published(bench: Bench, rate: float | None, bandwidth: float | None) -> None:

@@ -119,32 +119,39 @@ def _words(
     yield "fallbacks", {}
     yield "tags.qualification", pool.name
     needs = {
+        "reference": {"workers": 1, "devices": 0, "cpus": 1},
         "nodes": {"workers": pool.nodes, "devices": pool.devices_per_node, "cpus": 1},
         "gang": {"workers": pool.devices, "devices": 1, "cpus": 1},
     }
-    chip = pool.accelerator
-    params: dict[str, dict[str, Json]] = {
-        "nodes": {
-            "devices": pool.devices_per_node,
-            "roles": [str(one) for one in roles],
-            "bf16_tflops": chip.bf16_tflops,
-            "bandwidth_tbs": chip.bandwidth_tbs,
-            "formats": list(chip.computes or chip.formats),
-            "diagnostic": list(chip.diagnostic),
-            "diagnostic_failed": chip.diagnostic_failed,
-        },
-        "gang": {},
-    }
-    if depth.quick:
-        params["gang"] |= {"steps": QUICK_STEPS, "soak_seconds": 0.0}
-    if depth.soak is not None:
-        params["gang"]["soak_seconds"] = depth.soak
+    params = _params(pool, roles, depth)
     yield f"{stages}.nodes.limits.pending", depth.patience
-    for stage in ("nodes", "gang"):
+    for stage, asked in needs.items():
         yield f"{stages}.{stage}.role", str(role)
-        yield f"{stages}.{stage}.needs", needs[stage]
-        for key, value in {**of, **params[stage], "quick": depth.quick}.items():
+        yield f"{stages}.{stage}.needs", asked
+        for key, value in {**of, **params[stage]}.items():
             yield f"{stages}.{stage}.params.{key}", value
+
+
+def _params(pool: Pool, roles: Sequence[Role], depth: Depth) -> Mapping[str, Mapping[str, Json]]:
+    """Return the parameters of each stage: what it looks for, and how thoroughly."""
+    chip = pool.accelerator
+    common: dict[str, Json] = {"roles": [str(one) for one in roles], "quick": depth.quick}
+    steps: dict[str, Json] = {"steps": QUICK_STEPS} if depth.quick else {}
+    soak = 0.0 if depth.quick and depth.soak is None else depth.soak
+    lasting: dict[str, Json] = {} if soak is None else {"soak_seconds": soak}
+    formats: dict[str, Json] = {"formats": list(chip.computes or chip.formats)}
+    nodes: dict[str, Json] = {
+        "devices": pool.devices_per_node,
+        "bf16_tflops": chip.bf16_tflops,
+        "bandwidth_tbs": chip.bandwidth_tbs,
+        "diagnostic": list(chip.diagnostic),
+        "diagnostic_failed": chip.diagnostic_failed,
+    }
+    return {
+        "reference": {**common, **steps},
+        "nodes": {**common, **formats, **lasting, **nodes},
+        "gang": {**common, **formats, **lasting, **steps},
+    }
 
 
 def _without_gang(config: Mapping[str, Json], roles: Sequence[Role]) -> Mapping[str, Json]:

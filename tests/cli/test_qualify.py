@@ -24,7 +24,9 @@ def train(ctx):
 """
 HERE = ("cluster=local", "tracking=none", "jobs.packages=[mine]", "jobs.code=[.]")
 POOL = ("fleet.pools.nvidia.devices_per_node=1",)
-CHECKS = tuple(f"pipeline.stages.{stage}.job=mine.check" for stage in ("nodes", "gang"))
+CHECKS = tuple(
+    f"pipeline.stages.{stage}.job=mine.check" for stage in ("reference", "nodes", "gang")
+)
 NODES = "pipeline.stages.nodes.params"
 TRAIN = ("pipeline=noop", "pipeline.stages.noop.job=mine.train", "pipeline.stages.noop.role=train")
 NEEDS = ("pipeline.stages.noop.needs={workers: 1, devices: 1, cpus: 1}", "fallbacks.train=[]")

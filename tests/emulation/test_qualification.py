@@ -105,7 +105,7 @@ def qualified(
 
 
 @pytest.mark.parametrize(
-    ("step", "found"), [(1, "operators"), (4, "products"), (6, "reference")], ids=str
+    ("step", "found"), [(1, "operators"), (4, "products"), (7, "reference")], ids=str
 )
 def test_a_product_that_is_no_number_is_found_by_the_check_it_falls_into(
     tmp_path: Path, step: int, found: str

@@ -17,7 +17,7 @@ from tests.clusters import POOLS, begin, request
 from tests.jobs.recipes import SMALL
 
 # While each works by itself, which are steps 1 to 5; then collectives begin.
-SLOW = Fault(what=FaultType.SLOW, at_step=1, steps=4, factor=20.0, rank=1)
+SLOW = Fault(what=FaultType.SLOW, at_step=1, steps=4, factor=40.0, rank=1)
 LATE = Fault(what=FaultType.DELAY, at_step=8, seconds=1.0, rank=1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from jobs.qualification.coverage import (
     name_of,
     on_host,
 )
+from jobs.qualification.ties import INDEXES, other_picks
 
 CPU = torch.device("cpu")
 ATEN = torch.ops.aten
@@ -40,8 +43,100 @@ def test_each_operator_is_kept_once_for_each_kind_of_arguments() -> None:
         recorder.phase = "backward"
         one @ one
         torch.ones(3, 3) @ torch.ones(3, 3)
-    products = [call for call in recorder.calls.values() if call.name == "aten::mm"]
-    assert [call.phases for call in products] == [{"forward", "backward"}, {"backward"}]
+    products = [tried for tried in recorder.tried.values() if tried.name == "aten::mm"]
+    assert [tried.phases for tried in products] == [{"forward", "backward"}, {"backward"}]
+
+
+def test_what_a_backward_pass_does_is_tried_after_it_and_no_argument_is_kept() -> None:
+    recorder, weight = Recorder(CPU), torch.ones(2, 2, requires_grad=True)
+    with recorder:
+        recorder.phase = "backward"
+        (weight @ weight).exp().sum().backward()  # type: ignore[no-untyped-call]
+    kept = {call.name for call in recorder._kept.values()}
+    assert "aten::mul.Tensor" in kept
+    recorder.flush()
+    assert recorder._kept == {}
+    assert all(tried.compared and not tried.wrong for tried in recorder.tried.values())
+    assert all(tried.phases == {"backward"} for tried in recorder.tried.values())
+
+
+def test_an_optimizer_s_operator_is_tried_on_one_tensor_of_each_kind() -> None:
+    weights = [torch.nn.Parameter(torch.ones(shape)) for shape in (3, 3, 3, (2, 2), (2, 2))]
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer = torch.optim.AdamW(weights, fused=True)
+    copied: list[torch.Tensor] = []
+    whole = torch.Tensor.clone
+
+    def clone(self: torch.Tensor) -> torch.Tensor:
+        copied.append(self)
+        return whole(self)
+
+    recorder = Recorder(CPU)
+    with pytest.MonkeyPatch.context() as patched, recorder:
+        patched.setattr(torch.Tensor, "clone", clone)
+        optimizer.step()
+    [fused] = [x for x in recorder.tried.values() if x.name == "aten::_fused_adamw_"]
+    assert (fused.gap, fused.wrong, fused.compared) == ("", "", True)
+    shapes = [tuple(one.shape) for one in copied if one.dim()]
+    assert 0 < shapes.count((2, 2)) == shapes.count((3,))
+    assert [weight.item() for weight in weights[0]] == [weight.item() for weight in weights[2]]
+
+
+TIES = torch.tensor([[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "wanted", "dim", "said"),
+    [
+        ("argmax", torch.tensor([2, 3]), torch.tensor([1, 0]), 1, ""),
+        ("argmax", torch.tensor([3, 3]), torch.tensor([1, 0]), 1, "places of other values"),
+        ("argmax", torch.tensor([4, 0]), torch.tensor([1, 0]), 1, "not there"),
+        ("argmax", torch.tensor(2), torch.tensor(1), None, ""),
+        (
+            "topk",
+            (torch.tensor([[3.0, 3.0], [2.0, 2.0]]), torch.tensor([[2, 1], [3, 2]])),
+            (torch.tensor([[3.0, 3.0], [2.0, 2.0]]), torch.tensor([[1, 2], [0, 1]])),
+            1,
+            "",
+        ),
+        (
+            "topk",
+            (torch.tensor([[3.0, 3.0], [2.0, 2.0]]), torch.tensor([[1, 1], [0, 1]])),
+            (torch.tensor([[3.0, 3.0], [2.0, 2.0]]), torch.tensor([[1, 2], [0, 1]])),
+            1,
+            "a place twice",
+        ),
+        (
+            "max.dim",
+            (torch.tensor([3.0, 9.0]), torch.tensor([2, 0])),
+            (torch.tensor([3.0, 2.0]), torch.tensor([1, 0])),
+            1,
+            "other values than its places",
+        ),
+    ],
+)
+def test_of_equal_values_any_place_is_right(
+    name: str, found: Any, wanted: Any, dim: int | None, said: str
+) -> None:
+    assert f"aten::{name}" in INDEXES
+    told = other_picks(TIES, found, wanted, dim)
+    assert said in told
+    assert bool(said) == bool(told)
+
+
+@pytest.mark.parametrize("name", sorted(INDEXES))
+def test_each_operator_that_gives_places_is_right_against_itself(name: str) -> None:
+    space, _, rest = name.partition("::")
+    base, _, overload = rest.partition(".")
+    func = getattr(getattr(getattr(torch.ops, space), base), overload or "default")
+    more: dict[str, tuple[Any, ...]] = {"topk": (2,), "kthvalue": (2,)}
+    args = (TIES, *more.get(base, ()))
+    if overload == "dim":
+        args = (TIES, 1)
+    named = {"stable": True} if overload == "stable" else {}
+    tried = again(Call(func, args, named))
+    assert (tried.gap, tried.wrong, tried.compared) == ("", "", True)
 
 
 def test_the_host_does_what_a_device_lacks_in_the_same_memory() -> None:

@@ -13,6 +13,7 @@ import torch
 from jobs.qualification.bench import FAILED, Bench
 from jobs.qualification.nodes import qualify_nodes
 from jobs.qualification.products import compare
+from jobs.qualification.reference import qualify_reference
 from tests.jobs.local_context import EMULATED, LocalContext
 from tests.jobs.recipes import SMALL
 
@@ -21,8 +22,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> LocalContext:
-    ctx = LocalContext(folder=tmp_path_factory.mktemp("nodes"))
-    qualify_nodes(ctx, model=SMALL, formats=["fp8", "int8", "bf16"], quick=True)
+    host = LocalContext(folder=tmp_path_factory.mktemp("host"))
+    qualify_reference(host, model=SMALL, roles=["serve"])
+    folder, given = tmp_path_factory.mktemp("nodes"), {"reference": host.output}
+    ctx = LocalContext(folder=folder, inputs=given)
+    formats = ["fp8", "int8", "bf16"]
+    qualify_nodes(ctx, model=SMALL, roles=["serve"], formats=formats, soak_seconds=0.2, quick=True)
     return ctx
 
 
@@ -34,10 +39,14 @@ def findings(ctx: LocalContext) -> dict[tuple[str, str], dict[str, Any]]:
 def test_a_host_that_works_has_no_flaw(checked: LocalContext) -> None:
     found = findings(checked)
     assert {one["status"] for one in found.values()} == {"passed", "skipped"}
-    assert found["operators", "model"]["figure"] > 40
+    assert found["operators", "model"]["figure"] > 25
     assert found["devices", "chips of a node"]["note"].startswith("there is no chip to count")
     checks = {check for check, _ in found}
-    assert {"memory", "products", "product rate", "bandwidth", "reference"} <= checks
+    assert {"memory", "products", "product rate", "bandwidth", "attention", "soak"} <= checks
+    compared = {
+        subject: one["status"] for (check, subject), one in found.items() if check == "reference"
+    }
+    assert compared == {"logits float32": "passed", "logits bfloat16": "passed"}
 
 
 def test_each_check_leaves_a_sign_of_life(checked: LocalContext) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from jobs.qualification import exact
@@ -15,6 +17,7 @@ from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
 from jobs.qualification.kinds import Kind, kinds_of
 from jobs.qualification.products import check_product, check_products
 from orchestrator.core.emulation import FaultType
+from orchestrator.core.hardware import Accelerator
 from orchestrator.emulation import silent
 from orchestrator.emulation.hooks import hooks
 from tests.jobs.local_context import LocalContext
@@ -156,3 +159,20 @@ def test_the_number_types_of_training_must_be_there_and_float16_need_not(bench: 
     for name in ("float32", "float16", "bfloat16"):
         check_product(bench, CPU, replace(KINDS[name], product=lacking))
     assert [one.status for one in bench.found] == [FAILED, SKIPPED, FAILED]
+
+
+def chips() -> list[Accelerator]:
+    """Return all that the product knows."""
+    folder = Path(__file__).parents[3] / "conf/accelerator"
+    facts = [yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))]
+    return [TypeAdapter(Accelerator).validate_python(one) for one in facts]
+
+
+@pytest.mark.parametrize("chip", chips(), ids=lambda chip: chip.name)
+def test_no_sound_chip_of_any_maker_is_refused(bench: Bench, chip: Accelerator) -> None:
+    formats = chip.computes or chip.formats
+    check_products(bench, CPU, formats)
+    found = statuses(bench)
+    limits = {name for name, status in found.items() if status == LIMITED}
+    assert limits == {"mxfp8", "hif8"} & set(formats)
+    assert FAILED not in found.values()

@@ -1,0 +1,112 @@
+"""Whether the kernels of attention compute attention, forward and backward, at real widths.
+
+The host has none of them, so that the operators one by one are not compared. Here each is compared
+with what attention is made of: products and a softmax, in float32 on the same device. The noise is
+that of the same composite in the number type of the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from jobs.qualification.bench import FAILED, PASSED, Bench, one_line
+from jobs.qualification.coverage import missing
+
+Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+_FACTOR, _LEAST = 4.0, 1e-3
+# Those that torch lets choose from, on these devices; a maker's is what it takes by itself.
+_KERNELS = ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION")
+_CHOSEN_ON = ("cuda", "cpu")
+_NONE = ("No available kernel", "No viable backend")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of queries, keys and values: [batch, heads, length, width]."""
+
+    batch: int
+    heads: int
+    length: int
+    width: int
+
+
+_REAL = (Shape(2, 16, 2048, 128), Shape(1, 8, 4096, 64))
+_OF_HOST = (Shape(1, 2, 48, 16),)
+
+
+def check_attention(bench: Bench, device: torch.device, formats: Sequence[str]) -> None:
+    """Compare each kernel that there is, in the number types that the pool relies on."""
+    dtypes = [torch.bfloat16] if "bf16" in formats else []
+    for dtype in (*dtypes, torch.float32):
+        for shape in _REAL if bench.real else _OF_HOST:
+            _check(bench, device, shape, dtype)
+
+
+def composite(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend [batch, heads, length, width] causally, by products and a softmax."""
+    length, width = query.shape[-2:]
+    scores = query @ key.transpose(-1, -2) * width**-0.5
+    later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    found: Tensor = scores.masked_fill(later, float("-inf")).softmax(-1) @ value
+    return found
+
+
+def _check(bench: Bench, device: torch.device, shape: Shape, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(bench.ctx.seed)
+    size = (4, shape.batch, shape.heads, shape.length, shape.width)
+    given = torch.randn(size, generator=generator).to(dtype)
+    wanted = _passes(composite, given.float(), device)
+    noise = _apart(_passes(composite, given, device), wanted)
+    for name, where in _kernels(device):
+        subject = f"{name} {str(dtype).removeprefix('torch.')} {shape.width} wide {device}"
+        try:
+            with where:
+                found = _passes(
+                    partial(scaled_dot_product_attention, is_causal=True), given, device
+                )
+        except RuntimeError as error:
+            if not missing(error) and not any(words in str(error) for words in _NONE):
+                bench.say("attention", subject, FAILED, note=f"raises: {one_line(error)}")
+            continue  # there is no such kernel
+        far, allowed = _apart(found, wanted), max(_FACTOR * noise, _LEAST)
+        note = f"differs from a composite by {far:.1e} of the largest, {allowed:.0e} is allowed"
+        status = PASSED if far <= allowed else FAILED
+        bench.say("attention", subject, status, figure=far, note=note)
+
+
+def _kernels(device: torch.device) -> list[tuple[str, AbstractContextManager[Any]]]:
+    names = _KERNELS if device.type in _CHOSEN_ON else ()
+    named = [(name, getattr(SDPBackend, name, None)) for name in names]
+    found = [(name.lower(), sdpa_kernel(one)) for name, one in named if one is not None]
+    return [("default", nullcontext()), *found]
+
+
+def _passes(attend: Attend, given: Tensor, device: torch.device) -> list[Tensor]:
+    """Return the result and the gradients of queries, keys and values, float32.
+
+    `given` has those three, and the gradient of the result.
+    """
+    query, key, value = (part.to(device).requires_grad_() for part in given[:3])
+    out = attend(query, key, value)
+    out.backward(given[3].to(device))  # type: ignore[no-untyped-call] # torch leaves it untyped
+    grads = [part.grad for part in (query, key, value)]
+    return [part.detach().float() for part in (out, *grads) if part is not None]
+
+
+def _apart(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """Return the largest difference, as a share of the largest value of its tensor."""
+    errors = [
+        float(((one - two).abs().max() / two.abs().max()).cpu())
+        for one, two in zip(found, wanted, strict=True)
+    ]
+    return max(errors, key=lambda error: (error != error, error))  # noqa: PLR0124 - NaN is none

@@ -1,0 +1,78 @@
+"""A short training of the pipeline's own model, as a gang and as the host do it.
+
+The parts are those of the training job itself: model, gang, step, optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from jobs.data.dataset import Rows
+from jobs.qualification.reduced import fresh
+from jobs.training.balance import Balance
+from jobs.training.gang import Gang
+from jobs.training.loss import TokenLoss
+from jobs.training.order import mix
+from jobs.training.step import Stepper, in_gang, make_optimizer
+
+RATE, BATCH, WIDTH = 2e-3, 8, 24
+_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is trained, for how many steps, from which seed."""
+
+    architecture: str
+    fields: Mapping[str, object]
+    steps: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A training run: its losses, the model and what its optimizer holds."""
+
+    losses: list[float]
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+def rows_of(seed: int) -> Rows:
+    """Return rows with something to learn: each token follows from the one before."""
+    generator = torch.Generator().manual_seed(mix(seed, 1))
+    starts = torch.randint(3, 256, (_ROWS, 1), generator=generator)
+    tokens = ((starts + 5 * torch.arange(WIDTH)) % 253 + 3).to(torch.int32)
+    return Rows(tokens, tokens.clone())
+
+
+def train(recipe: Recipe, gang: Gang, *, bf16: bool, sign: Callable[[], None]) -> Trained:
+    """Train from fresh weights; the loss of every step is that of the whole batch.
+
+    `sign` is called before each step. Every worker of a large gang has a row: the batch is the
+    same few rows several times, which leaves its mean gradient what it is.
+    """
+    rows, seed = rows_of(recipe.seed), recipe.seed
+    model = fresh(recipe.architecture, recipe.fields, seed).to(gang.device).train()
+    optimizer = make_optimizer(model, rate=RATE, weight_decay=0.1, beta2=0.98, device=gang.device)
+    stepper = Stepper(
+        gang=gang,
+        wrapped=in_gang(TokenLoss(model, bf16=bf16), rows, gang),
+        optimizer=optimizer,
+        rows=rows,
+        pad=0,
+        accumulate=1,
+        clip=1.0,
+        balance=Balance(model, gang, rate=1e-3),
+    )
+    losses, times = [], -(-gang.size // BATCH)
+    for step in range(recipe.steps):
+        sign()
+        torch.manual_seed(mix(seed, step))
+        chosen = torch.arange(step * BATCH, (step + 1) * BATCH) % _ROWS
+        losses.append(gang.sum(stepper.take(chosen.repeat(times), RATE).loss).item())
+    return Trained(losses, model, optimizer)

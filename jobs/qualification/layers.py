@@ -1,0 +1,95 @@
+"""Work as training and serving do it, which gives the same bits each time.
+
+A layer of attention and a gated MLP, forward and backward, by products and a softmax: kernels of
+attention add up in any order. And the products of the codes that the pool serves in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from jobs.qualification import exact
+from jobs.qualification.attention import composite
+from jobs.qualification.bench import SERVE, TRAIN, Bench
+from jobs.qualification.coverage import missing
+from jobs.qualification.kinds import Kind, kinds_of
+
+Work: TypeAlias = Callable[[], list[Tensor]]
+
+_WIDTH, _LENGTH, _HEADS = 4096, 2048, 32
+_OF_HOST = (64, 32, 4)
+
+
+class Layer(nn.Module):
+    """A layer of a language model: [batch, length, width] to the same."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        """Make one of fresh weights."""
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(2))
+        self.attention = nn.Linear(width, 3 * width, bias=False)
+        self.joined = nn.Linear(width, width, bias=False)
+        self.gated = nn.Linear(width, 8 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Attend, and think."""
+        batch, length, width = given.shape
+        parts = self.attention(self.norms[0](given)).reshape(batch, length, 3, self.heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        attended = composite(query, key, value).transpose(1, 2).reshape(batch, length, width)
+        given = given + self.joined(attended)
+        gate, up = self.gated(self.norms[1](given)).chunk(2, -1)
+        found: Tensor = given + self.down(nn.functional.silu(gate) * up)
+        return found
+
+
+def works(
+    bench: Bench, device: torch.device, roles: Sequence[str], formats: Sequence[str]
+) -> list[Work]:
+    """Return pieces of work in the number types of the roles, each of which repeats itself."""
+    dtype = torch.bfloat16 if "bf16" in formats else torch.float32
+    found = [_of_layer(bench, device, dtype, backward=TRAIN in roles)]
+    if SERVE in roles:
+        kinds = (kind for kind in kinds_of(formats) if kind.code)
+        found += [work for kind in kinds for work in _of_codes(bench, device, kind)]
+    return found
+
+
+def _of_layer(bench: Bench, device: torch.device, dtype: torch.dtype, *, backward: bool) -> Work:
+    width, length, heads = (_WIDTH, _LENGTH, _HEADS) if bench.real else _OF_HOST
+    torch.manual_seed(bench.ctx.seed)
+    layer = Layer(width, heads).to(device, dtype)
+    given = torch.randn(1, length, width).to(device, dtype).requires_grad_(backward)
+
+    def work() -> list[Tensor]:
+        if not backward:
+            with torch.no_grad():
+                return [layer(given)]
+        out = layer(given)
+        leaves = [given, *layer.parameters()]
+        return [out.detach(), *torch.autograd.grad(out.float().square().mean(), leaves)]
+
+    return work
+
+
+def _of_codes(bench: Bench, device: torch.device, kind: Kind) -> Iterator[Work]:
+    """Yield the product of codes, where the device has it: else nobody can soak in it."""
+    multiply, size = kind.product, exact.LONGEST if bench.real else 64
+    if multiply is None:
+        return
+    factors = exact.paired(size, size, size, seed=bench.ctx.seed)
+    left = factors.left.to(kind.dtype).to(device)
+    right = factors.right.t().contiguous().to(kind.dtype).to(device).t()
+    try:
+        multiply(left, right)
+    except (RuntimeError, ValueError) as error:
+        if missing(error):
+            return
+        raise
+    yield lambda: [multiply(left, right)]

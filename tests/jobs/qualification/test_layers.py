@@ -1,0 +1,93 @@
+"""Work that repeats itself, attention against what it is made of, and how a soak ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from jobs.qualification import attention
+from jobs.qualification.bench import FAILED, LIMITED, PASSED, Bench
+from jobs.qualification.layers import works
+from jobs.qualification.pace import soak
+from tests.jobs.local_context import LocalContext
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(LocalContext(folder=tmp_path), quick=True)
+
+
+def test_work_is_done_in_the_number_types_of_the_roles(bench: Bench) -> None:
+    train = works(bench, CPU, ["train"], ["bf16", "fp8"])
+    assert [{result.dtype for result in work()} for work in train] == [{torch.bfloat16}]
+    assert len(train[0]()) == 8, "the result, and gradients of the input and six weights"
+    serve = works(bench, CPU, ["serve"], ["bf16", "fp8", "int8", "hif8"])
+    assert [len(work()) for work in serve] == [1, 1, 1]
+    assert {result.dtype for work in serve for result in work()} == {torch.bfloat16, torch.int32}
+    assert works(bench, CPU, ["train"], ["fp32"])[0]()[0].dtype is torch.float32
+
+
+def faulty(every: int) -> Callable[[], list[Tensor]]:
+    """Return work whose result is another one each `every`th time."""
+    calls = iter(range(10_000_000))
+    return lambda: [torch.tensor([float(next(calls) % every == every - 1)])]
+
+
+@pytest.mark.parametrize(
+    ("every", "status"), [(10_000_000, PASSED), (50, FAILED), (2, FAILED), (1, PASSED)]
+)
+def test_a_result_that_is_once_another_is_found(bench: Bench, every: int, status: str) -> None:
+    soak(bench, [faulty(every)], 0.01)
+    [one] = bench.found
+    assert one.status == status
+    assert ("results differ from the first" in one.note) == (status == FAILED)
+
+
+def test_results_that_always_differ_tell_no_fault(bench: Bench) -> None:
+    soak(bench, [lambda: [torch.rand(4)]], 0.01)
+    assert [one.status for one in bench.found] == [LIMITED]
+
+
+def test_a_kernel_of_attention_that_is_wrong_is_found(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention.check_attention(bench, CPU, ["bf16"])
+    assert {one.status for one in bench.found} == {PASSED}
+    right = attention.scaled_dot_product_attention
+    bench.found.clear()
+
+    def forgetful(*given: Tensor, is_causal: bool) -> Tensor:
+        return right(*given, is_causal=not is_causal)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attention, "scaled_dot_product_attention", forgetful)
+        attention.check_attention(bench, CPU, ["bf16"])
+    assert {one.status for one in bench.found} == {FAILED}
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_the_composite_is_attention(width: int) -> None:
+    query, key, value = torch.randn(3, 2, 2, 33, width)
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(attention.composite(query, key, value), wanted)
+
+
+def test_an_error_of_a_kernel_is_a_fault_and_one_that_is_not_there_is_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text, statuses in (("illegal memory access", {FAILED}), ("No available kernel", set())):
+        bench.found.clear()
+
+        def broken(*_: Tensor, text: str = text, is_causal: bool) -> Tensor:
+            raise RuntimeError(text)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(attention, "scaled_dot_product_attention", broken)
+            attention.check_attention(bench, CPU, [])
+        assert {one.status for one in bench.found} == statuses
