@@ -64,6 +64,14 @@ _BEGINS_LOUD = re.compile(
     r"|exception|abort(?:ed|ing)?|unable|could not|cannot)\b"
     r"|.{0,30}?(?:错误|失败|超时|异常|不足)"
 )
+# Programs that a job calls say their errors after their names.
+_PROGRAM = re.compile(
+    r"""(?x)(?:/\S*/)?(?: curl|wget|tar|gzip|unzip|zstd|git|git-lfs|rsync|cp|mv|dd|ssh|scp|docker
+      |podman|apptainer|singularity|enroot|pyxis|aws|gsutil|gcloud|az|ossutil|rclone|s5cmd|hadoop
+      |hdfs|ld|clang|gcc|g\+\+|cc1plus|collect2|nvcc|hipcc|cmake|ninja|make|pip3?|conda|apt|dpkg
+      |mpirun|srun|sbatch|salloc|etcd\w*|redis\S*|kubelet|containerd|dockerd|libgomp|OMP
+      |jemalloc|tcmalloc )\ ?:\ """
+)
 # Only native code says where in such a file it is.
 _NATIVE = re.compile(r"[\w./\\+-]+\.(?:cpp|cc|cxx|cuh?|c|hpp|h|inl) *:\d+")
 # Where another clause of a sentence begins: `step 7 failed: CUDA error: ...`.
@@ -132,6 +140,8 @@ class Line:
         """Whether it says that it tells of an error: by its level, a type, or how it begins."""
         if self.level in {Level.LOUD, Level.WARNING} or self.raised:
             return self.level is not Level.WARNING
+        if any(_PROGRAM.match(self.text, head) for head in self.heads):
+            return True
         if _NATIVE.search(self.text, 0, self.heads[-1]):
             return True
         return any(_BEGINS_LOUD.match(self.text, head) for head in self.heads)

@@ -46,6 +46,7 @@ def test_a_loud_signature_is_looked_for_where_something_says_that_it_tells_of_an
         "[ERROR] the disk is full",
         "E0102 10:11:12.345678 7 store.cc:12] the disk is full",
         "a/store.cc:12 the disk is full",
+        "rsync: the disk is full",
         "save failed: the disk is full",
         "terminate called after throwing an instance of 'Full': the disk is full",
         "StoreError: the disk is full",
