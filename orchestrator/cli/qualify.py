@@ -53,6 +53,13 @@ class Depth:
 
 
 IN_BETWEEN = Depth(quick=True, patience=60.0)  # something else waits for the verdict
+# What a config.json says beside the fields of its model.
+_NOT_OF_A_MODEL = frozenset(
+    {
+        *("architectures", "auto_map", "dtype", "model_type", "quantization_config"),
+        *("torch_dtype", "transformers_version"),
+    }
+)
 NO_MODEL: Mapping[str, Json] = MappingProxyType({})
 
 
@@ -246,16 +253,30 @@ def _pool(found: Settings, name: str) -> Pool:
     return pool
 
 
-def _model_of(args: argparse.Namespace) -> dict[str, Json]:
-    """Return the parameters of the model that the pipeline `--model-of` trains."""
+def _model_of(args: argparse.Namespace) -> Mapping[str, Json]:
+    """Return the parameters of the model that the pipeline `--model-of` trains.
+
+    Raises:
+        NotFoundError: It goes on from a model that no run has made yet.
+    """
     if not args.model_of:
-        return {}
+        return NO_MODEL
     found = wiring.settings([f"pipeline={args.model_of}"], args.config_dir, args.config_name)
-    for stage in found.pipeline.stages:
-        known = {k: v for k, v in stage.params.items() if k in {"architecture", "model"}}
-        if known:
-            return known
-    return {}
+    training = next((one for one in found.pipeline.stages if one.role is Role.TRAIN), None)
+    if training is None:
+        what = f"pipeline {args.model_of!r} trains no model"
+        raise ConfigError([Problem("--model-of", what, "name one with a stage of role 'train'")])
+    known = {k: v for k, v in training.params.items() if k in {"architecture", "model"}}
+    source = training.inputs.get("model")
+    if known or source is None:
+        return known
+    config = wiring.config_of_last(found, source)
+    if not config:
+        said = f"stage {source!r} of pipeline {args.model_of!r}, whose model it trains, has no run"
+        way = f"`orchestrator launch pipeline={args.model_of}` makes it"
+        raise NotFoundError(f"{said}; {way}")
+    fields = {k: v for k, v in config.items() if k not in _NOT_OF_A_MODEL and k[0] != "_"}
+    return {"architecture": config["model_type"], "model": fields}
 
 
 def first(found: Settings, pool: Pool, role: Role) -> None:

@@ -45,7 +45,7 @@ from orchestrator.wiring.endpoints import (
     usage_store,
 )
 from orchestrator.wiring.home_folder import check_working_folder, home, home_path, told
-from orchestrator.wiring.qualification import findings, verdicts, vetted
+from orchestrator.wiring.qualification import config_of_last, findings, verdicts, vetted
 from orchestrator.wiring.services import (
     check_services,
     find_cluster,
@@ -80,6 +80,7 @@ __all__ = [
     "cluster",
     "cluster_address",
     "commit",
+    "config_of_last",
     "endpoint_store",
     "endpoints_here",
     "event_store",

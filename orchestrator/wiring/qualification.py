@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from orchestrator.core.fold import fold
 from orchestrator.core.hardware import Role
 from orchestrator.core.plan import Plan
 from orchestrator.core.qualification import EARNED, Finding, Status, Verdict, Vetted, vet
 from orchestrator.core.run import Run
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Json
 from orchestrator.wiring.adapters import (
     artifact_store,
     clock,
@@ -18,9 +20,11 @@ from orchestrator.wiring.adapters import (
     has_store,
     storage_uri,
 )
+from orchestrator.wiring.endpoints import model_config
 from orchestrator.wiring.home_folder import home_path
 
 REPORT_NAME = "report.json"
+_RUNS = 1000  # of all pipelines that are looked through, the newest first
 
 
 def verdicts() -> Sequence[Verdict]:
@@ -42,6 +46,25 @@ def vetted(
     if unqualified:
         return Vetted(plan=made)
     return vet(made, verdicts(), found.qualification, clock().now(), roles)
+
+
+def config_of_last(found: Settings, stage: str) -> Mapping[str, Json]:
+    """Return the `config.json` of the model that a stage has made, by the pipeline's last run.
+
+    It is empty where no run of the pipeline has made one.
+    """
+    at = home_path()
+    if not has_store(at):
+        return {}
+    store = event_store(at)
+    for header in store.runs(_RUNS):
+        if header.plan.pipeline == found.pipeline.name:
+            run = fold(header, ((item.at, item.event) for item in store.events(header.run)))
+            made = run.stages[stage].artifact if stage in run.stages else None
+            config = model_config(storage_uri(found, at), made) if made is not None else {}
+            if config:
+                return config
+    return {}
 
 
 def findings(found: Settings, at: Path, run: Run) -> Iterator[Finding]:

@@ -12,10 +12,15 @@ from tests.conftest import Workplace
 MINE = """
 import json
 
-def check(ctx, *, status="passed", broken="", **_):
+def make(ctx):
+    fields = {"model_type": "gpt2", "n_embd": 48, "transformers_version": "5", "_secret": 1}
+    (ctx.output / "config.json").write_text(json.dumps(fields))
+
+def check(ctx, *, status="passed", broken="", architecture="", model=None, **_):
     if broken:
         raise RuntimeError(broken)
-    finding = {"check": "operators", "subject": "aten::silu", "status": status, "note": "missing"}
+    note = f"{architecture} of {model}" if model else "missing"
+    finding = {"check": "operators", "subject": "aten::silu", "status": status, "note": note}
     told = {"findings": [{**finding, "roles": ["train"]}]}
     (ctx.output / "report.json").write_text(json.dumps(told))
 
@@ -37,6 +42,7 @@ class Desk:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         (folder / "mine.py").write_text(MINE)
+        self.folder = folder
         self.run = Workplace(folder, environment).run
 
     def qualify(self, *words: str):
@@ -104,6 +110,30 @@ def test_a_gap_that_serving_does_not_need_leaves_it_qualified(refused: Desk) -> 
     assert "train refused, serve" in refused.run("pools", *POOL).stdout
 
 
+def test_the_model_of_a_pipeline_that_goes_on_from_another_is_read_where_that_was_made(
+    desk: Desk,
+) -> None:
+    folder = desk.folder
+    stages = {
+        "checkpoint": {"job": "mine.make", "role": "prepare", "needs": {"devices": 0}},
+        "train": {"job": "mine.train", "role": "train", "inputs": {"model": "checkpoint"}},
+    }
+    (folder / "conf/pipeline").mkdir(parents=True)
+    text = json.dumps({"name": "goes-on", "stages": stages})
+    (folder / "conf/pipeline/goes_on.yaml").write_text(text)
+    flags = ("--config-dir", "conf", "--model-of", "goes_on", f"{NODES}.status=limited")
+    done = desk.qualify(*flags)
+    assert done.returncode == 102, done.stdout + done.stderr
+    assert "stage 'checkpoint' of pipeline 'goes_on', whose model it trains, has no" in done.stderr
+    assert "`orchestrator launch pipeline=goes_on` makes it" in done.stderr
+    launch = ("launch", "--config-dir", "conf", "pipeline=goes_on", *HERE, *POOL)
+    made = desk.run(*launch, "fallbacks.train=[]")
+    assert made.returncode == 0, made.stdout + made.stderr
+    done = desk.qualify(*flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "operators aten::silu: gpt2 of {'n_embd': 48}" in done.stdout
+
+
 def test_what_breaks_an_attempt_refuses_the_pool(desk: Desk) -> None:
     done = desk.qualify(f"{NODES}.broken='NPU out of memory'", "--role", "serve")
     assert done.returncode == 100
@@ -114,6 +144,7 @@ def test_what_breaks_an_attempt_refuses_the_pool(desk: Desk) -> None:
     ("words", "code", "line"),
     [
         (("qualify",), 2, "no pool is named"),
+        (("qualify", "nvidia", "--model-of", "noop"), 2, "trains no model; name one with a stage"),
         (("qualify", "nvidia", "--soak", "-3"), 2, "'-3' is no number of seconds"),
         (("qualify", "nvida"), 102, "did you mean 'nvidia'?"),
         (("qualify", "host", "fleet=r2"), 2, "pool 'host' has no chips"),
