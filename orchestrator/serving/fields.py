@@ -147,8 +147,6 @@ CHAT: Fields = {
         "audio",
         "function_call",
         "functions",
-        "moderation",
-        "web_search_options",
         "echo",
         "add_special_tokens",
         "documents",
@@ -160,6 +158,8 @@ CHAT: Fields = {
         reasoning_effort="none",
         verbosity="medium",
         include_reasoning=True,
+        moderation=None,  # an empty object asks for it
+        web_search_options=None,
     ),
 }
 

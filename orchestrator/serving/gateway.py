@@ -256,6 +256,9 @@ class _Gateway:
     def _route(self, call: _Call, key: ApiKey | None, model: str) -> EndpointRoute:
         route = call.table.endpoints.get(call.endpoint or model)
         other = call.endpoint and model != call.endpoint
+        if not model and not call.endpoint:
+            names = _named(call.visible(key))
+            raise ApiError(400, f"model: none is named; there is {names}", param="model")
         if route is None or other or not allowed(key, route.name):  # one answer: no oracle
             raise unknown_model(model, _named(call.visible(key)))
         return route

@@ -27,6 +27,12 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9_:@~-][A-Za-z0-9_:@~.-]*)+")  # and so no `..
 ROOT_PATHS = frozenset(
     {"/tokenize", "/detokenize", "/score", "/rerank", "/v2/rerank", "/classify", "/pooling"}
 )
+_LONG_NUMBER = 64  # characters: what a server may still read as a number
+# Paths whose requests name a model, where the path of the gateway does not.
+_MODELLED = frozenset(
+    f"/v1/{name}"
+    for name in ("completions", "chat/completions", "embeddings", "responses", "messages")
+)
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 # What is JSON, whatever its sender calls it: in a form its limits would not be seen.
 _NO_FORM = MAKING | READING | {"/v1/predict", "/tokenize", "/detokenize"}
@@ -137,6 +143,9 @@ def inbound(scope: Scope, path: str, endpoint: str, body: bytes, limits: Limits)
     check_depth(body, limits.depth)
     fields = _object(body)
     _check_names(fields)
+    if endpoint and path in _MODELLED and "model" not in fields and body.lstrip()[:1] == b"{":
+        fields = {"model": endpoint, **fields}  # the path has named it
+        body = encode(fields)
     streams = fields.get("stream") is True
     choices = _choices(fields)
     max_tokens, priority = _max_tokens(fields, limits), fields.get("priority")
@@ -216,26 +225,39 @@ def _model(fields: Mapping[str, Any], endpoint: str) -> str:
 
 
 def _choices(fields: Mapping[str, Any]) -> int:
-    prompt, n = fields.get("prompt"), fields.get("n")
+    prompt = fields.get("prompt")
     several = isinstance(prompt, list) and bool(prompt) and not _is_count(prompt[0])
     prompts = len(prompt) if several and isinstance(prompt, list) else 1
-    return prompts * (n if _is_count(n) and isinstance(n, int) and n > 0 else 1)
+    return prompts * max(1, _counted(fields.get("n")) or 1)
 
 
 def _max_tokens(fields: Mapping[str, Any], limits: Limits) -> int | None:
+    """Return the most that any of its limits allows: servers read one or another of them."""
+    most = None
     for name in _LIMITS:
-        wanted = fields.get(name)
-        if _is_count(wanted) and isinstance(wanted, int):
+        wanted = _counted(fields.get(name))
+        if wanted is not None:
             if wanted > limits.max_tokens:
                 raise ApiError(400, f"{name} is over {limits.max_tokens}", param=name)
-            return max(0, wanted)
-    return None
+            most = max(most or 0, wanted)
+    return most
 
 
 def _interval(fields: Mapping[str, Any]) -> int:
     """Return how many tokens a server waits for before it tells them, where that may be said."""
-    wanted = fields.get("stream_interval")
-    return wanted if _is_count(wanted) and isinstance(wanted, int) and wanted > 0 else 1
+    return max(1, _counted(fields.get("stream_interval")) or 1)
+
+
+def _counted(value: object) -> int | None:
+    """Return a number as any server may read it: 5.0 and, where they are lenient, "5" too."""
+    if isinstance(value, str) and len(value) < _LONG_NUMBER:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if _is_count(value) and isinstance(value, int) else None
 
 
 def _is_count(value: object) -> bool:

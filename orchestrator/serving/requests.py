@@ -6,6 +6,7 @@ are stands in `fields`; here is what those that are done look like.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
 
@@ -28,6 +29,7 @@ from orchestrator.serving.formats import ResponseFormat, StructuredOutputs
 DEFAULT_TOKENS = 16
 _SEEDS = 1 << 63
 _COLDEST = 1e-5  # as vLLM has it: below it is greedy
+_ID = re.compile("[0-9]{1,9}")  # of a token
 _WORTH_SHOWING = 64 * 1024  # bytes of a body whose faulty value is shown
 _STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 _PROMPTS = 64
@@ -42,7 +44,7 @@ def _numbered(value: object) -> object:
     """Return a bias with its token ids as numbers; JSON has them as texts."""
     if not isinstance(value, dict):
         return value
-    wrong = next((key for key in value if not (isinstance(key, str) and key.isdecimal())), None)
+    wrong = next((key for key in value if not (isinstance(key, str) and _ID.fullmatch(key))), None)
     if wrong is not None:
         raise ValueError(f"{wrong!r} is no token id")
     return {int(key): number for key, number in value.items()}
@@ -131,7 +133,7 @@ class _Request(BaseModel):
                 {
                     "type": "object",
                     "maxProperties": 1024,
-                    "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+                    "propertyNames": {"pattern": f"^{_ID.pattern}$"},
                     "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
                 }
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,15 @@ def test_values_that_ask_for_nothing_pass_and_others_do_not() -> None:
                     admitted(fields, {name: value})
                 assert (refused.value.status, refused.value.param) == (400, name)
                 assert refused.value.code == "unsupported_parameter"
+
+
+@pytest.mark.parametrize("name", ["web_search_options", "moderation"])
+def test_what_an_empty_object_asks_for_is_refused_and_its_absence_is_not(name: str) -> None:
+    message = {"role": "user", "content": "a"}
+    body = {"model": "m", "messages": [message]}
+    assert parse(ChatRequest, json.dumps({**body, name: None}).encode()).messages
+    with pytest.raises(ApiError, match=f"{name}: {{}} is not supported by this engine"):
+        parse(ChatRequest, json.dumps({**body, name: {}}).encode())
 
 
 def test_one_is_no_true_and_zero_no_false() -> None:

@@ -146,7 +146,8 @@ def scrape(url: str) -> dict[str, float]:
         ("/v1/completions", {**PROMPT, "prompt": "a" * 5000}, 400, "context_length_exceeded"),
         ("/v1/embeddings", PROMPT, 404, "unsupported_endpoint"),
         ("/echo/v1/predict", {}, 400, "unsupported"),
-        ("/v1/predict", {}, 404, "model_not_found"),
+        ("/v1/predict", {}, 400, None),
+        ("/v1/completions", [], 400, None),
     ],
 )
 def test_what_cannot_be_answered_is_refused(
