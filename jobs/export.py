@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ import torch
 from transformers import AutoConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
+from jobs.calibration.recipe import calibrated, recipe_of
 from jobs.data.tokenizer import load_tokenizer
 from jobs.formats import modelslim
 from jobs.formats.choice import choose
@@ -29,6 +32,7 @@ def export(
     *,
     format: Literal["auto", "bf16", "fp32", "fp8", "fp8_ue8m0", "mxfp8", "int8"] = "bf16",  # noqa: A002 - the word of the glossary
     dialect: Literal["auto", "vllm", "sglang", "ascend-modelslim"] = "vllm",
+    recipe: Mapping[str, Any] | None = None,
 ) -> Metrics:
     """Export the input `model` with its tokenizer, generation config and chat template.
 
@@ -41,8 +45,11 @@ def export(
             `auto`.
         dialect: Whose reader the folder is for; a plan says in place of `auto` what reads it on
             the pools.
+        recipe: How llm-compressor calibrates the weights, with rows of the input `data`, as
+            `jobs.calibration.recipe.Recipe`; without it they are rounded to the nearest.
     """
     scheme = scheme_for(format, dialect)
+    asked = recipe_of(recipe or {}, format, ctx)
     gang = Gang(ctx)
     target, share = _share(ctx, gang)
     source = Folder(ctx.inputs["model"], share or (0, ctx.world_size))
@@ -52,18 +59,20 @@ def export(
         raise ValueError(
             f"a {config.model_type} has no linear layer to quantize; export it in bf16"
         )
-    conversion = Conversion(
-        source=source,
-        form=format,
-        choice=choice,
-        dialect=dialect,
-        device="cpu" if ctx.hardware.emulated else ctx.device,
-        threads=torch.get_num_threads(),
-        share=share or WHOLE,
-    )
-    with ctx.busy("converting"):
-        written = conversion.run(target) if share else None
-        hashes = gang.gather(json.dumps(dict(written.hashes) if written else {}))
+    with calibrated(ctx, asked, source, choice) if asked else nullcontext() as made:
+        conversion = Conversion(
+            source=source,
+            form=format,
+            choice=choice,
+            calibrated=made,
+            dialect=dialect,
+            device="cpu" if ctx.hardware.emulated else ctx.device,
+            threads=torch.get_num_threads(),
+            share=share or WHOLE,
+        )
+        with ctx.busy("converting"):
+            written = conversion.run(target) if share else None
+            hashes = gang.gather(json.dumps(dict(written.hashes) if written else {}))
     if written is None or ctx.rank != 0:
         return {}
     for name, sha256 in (pair for text in hashes for pair in json.loads(text).items()):

@@ -13,8 +13,9 @@ from math import lcm
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from jobs.formats import headers
+from jobs.formats import headers, rounding
 from jobs.formats.blocks import quantise
 from jobs.formats.choice import Choice
 from jobs.formats.folder import Folder, pieces
@@ -35,9 +36,13 @@ class Written:
 class Conversion:
     """A conversion of the weights of `source` into `form`.
 
+    What is stored in the scheme that is made keeps its codes and scales.
+
     Attributes:
         source: What is converted, in whatever format.
         form: The format that is made.
+        calibrated: The same model with what a calibration made of its tensors; they count, and
+            the others are the source's.
         dialect: For whose readers.
         choice: Which weights are quantised.
         device: torch device of the calculation; the result is the same on each.
@@ -49,6 +54,7 @@ class Conversion:
     source: Folder
     form: str
     choice: Choice
+    calibrated: Folder | None = None
     dialect: str = "vllm"
     device: str = "cpu"
     threads: int = 1
@@ -112,25 +118,43 @@ class Conversion:
 
     def _step(self) -> int:
         """Return the rows that stay together, for what is read and for what is made."""
-        made, read = self.scheme, self.source.scheme
-        return lcm(made.together if made else 1, read.block[0] if read else 1)
+        schemes = [folder.scheme for folder in (self.source, self.calibrated) if folder]
+        read = [scheme.block[0] for scheme in schemes if scheme]
+        return lcm(self.scheme.together if self.scheme else 1, *read)
+
+    def _from(self, name: str) -> Folder:
+        """Return where a tensor is taken from."""
+        made = self.calibrated
+        return made if made and name in made.specs else self.source
 
     def _convert(self, sink: Sink, name: str, first: int, last: int) -> None:
-        rows = self.source.rows(name, first, last)
         scheme = self.scheme
         if scheme is None or name not in self.choice.quantized:
+            rows = self._from(name).rows(name, first, last)
             sink.write(name, first, rows.to(self._plain(name, self.source.specs[name])))
             return
-        narrow = rows if rows.dtype.itemsize <= torch.float32.itemsize else rows.float()
-        codes, scales = quantise(narrow.to(self.device), scheme)
-        if scales is None:
-            raise ValueError(
-                f"tensor {name} of {str(self.source.path)!r} has values that are not finite"
-            )
+        codes, scales = self._quantized(name, first, last, scheme)
         sink.write(name, first, codes)
         sink.write(f"{name}{scheme.suffix}", first // scheme.block[0], scales)
         if scheme.offset:
             sink.write(f"{name}{scheme.offset}", first // scheme.block[0], scales.zero_())
+
+    def _quantized(
+        self, name: str, first: int, last: int, scheme: Scheme
+    ) -> tuple[Tensor, Tensor]:
+        """Return codes and scales of rows, as they are stored in `scheme`."""
+        folder = self._from(name)
+        if folder.is_quantized(name) and folder.scheme and folder.scheme.makes(scheme):
+            codes, scales = folder.codes(name, first, last)
+            return codes, rounding.to_bytes(scales) if scheme.scales == torch.uint8 else scales
+        rows = folder.rows(name, first, last)
+        narrow = rows if rows.dtype.itemsize <= torch.float32.itemsize else rows.float()
+        made, by = quantise(narrow.to(self.device), scheme)
+        if by is None:
+            raise ValueError(
+                f"tensor {name} of {str(folder.path)!r} has values that are not finite"
+            )
+        return made, by
 
 
 def _one_thread() -> None:

@@ -69,6 +69,15 @@ class Folder:
             return found
         return self._decode(name, found, first, torch.float32)
 
+    def codes(self, name: str, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Return rows of a quantized tensor as they are stored, and their scales as float32.
+
+        `first` is a multiple of the rows that share a scale.
+        """
+        step = self._block_rows()
+        scales = self._scale(name, first // step, -(-last // step))
+        return _read(self._places[name], first, last), scales
+
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
         """Return a whole tensor: of type `dtype` where it is quantized, else as it is stored."""
         spec = self.specs[name]

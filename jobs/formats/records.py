@@ -8,6 +8,8 @@ The conventions are those that transformers and vLLM read:
     mxfp8            compressed-tensors, `mxfp8-quantized`: `NAME_scale` as bytes in E8M0 (Open
                      Compute Project, Microscaling Formats 1.0), one for 32 weights of a row
 
+Folders of llm-compressor are read too: `int-quantized`, and `float-quantized` in blocks.
+
 SGLang reads the last one as blocks of 1 x 32, `NAME_scale_inv`, of the method `mxfp8`. What reads
 Ascend's folders has a file of its own (`modelslim`).
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,6 +30,7 @@ from jobs.formats.schemes import DIALECTS, MODELSLIM, SCHEMES, SGLANG, Scheme, s
 
 KEY = "quantization_config"
 _COMPRESSED = {"int-quantized": "int8", "mxfp8-quantized": "mxfp8"}
+_FLOAT = "float-quantized"
 _LAYOUTS: Mapping[str, Mapping[str, object]] = {
     "int8": {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True},
     "mxfp8": {
@@ -37,6 +41,14 @@ _LAYOUTS: Mapping[str, Mapping[str, object]] = {
         "symmetric": True,
     },
 }
+# llm-compressor's FP8_BLOCK: the blocks of `fp8`, with compressed-tensors' name of scales.
+_FLOAT_BLOCKS: Mapping[str, object] = MappingProxyType(
+    {"num_bits": 8, "type": "float", "strategy": "block", "symmetric": True}
+)
+_UNKNOWN = (
+    f"{KEY} of quant_method {{!r}} is of no kind that is read here; "
+    f"export the model in one of {', '.join(('bf16', *SCHEMES))}"
+)
 _BLOCKS = 2  # rows and columns
 _SGLANG_MXFP8 = "mxfp8"
 
@@ -72,12 +84,11 @@ def scheme_of(config: Mapping[str, Any]) -> Scheme | None:
         return scheme_for("mxfp8", SGLANG)
     if method == "fp8":
         return _of_blocks(said)
+    if method == "compressed-tensors" and said.get("format") == _FLOAT:
+        return _of_float(said)
     form = _COMPRESSED.get(str(said.get("format"))) if method == "compressed-tensors" else None
-    if form is None or any(not _alike(group, form) for group in _groups_of(said)):
-        raise ValueError(
-            f"{KEY} of quant_method {method!r} is of no kind that is read here; "
-            f"export the model in one of {', '.join(('bf16', *SCHEMES))}"
-        )
+    if form is None or any(not _alike(group, _LAYOUTS[form]) for group in _groups_of(said)):
+        raise ValueError(_UNKNOWN.format(method))
     return SCHEMES[form]
 
 
@@ -109,14 +120,31 @@ def _blocks(form: str, ignored: Sequence[str]) -> dict[str, object]:
 
 
 def _of_blocks(said: Mapping[str, Any]) -> Scheme:
-    block = said.get("weight_block_size")
-    sizes = block if isinstance(block, Sequence) and len(block) == _BLOCKS else ()
-    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
-        raise ValueError(f"{KEY}: weight_block_size is {block!r}, not rows and columns of a block")
+    block = _block("weight_block_size", said.get("weight_block_size"))
     if said.get("fmt", "e4m3") != "e4m3":
         raise ValueError(f"{KEY}: fmt is {said['fmt']!r}; only 'e4m3' is read here")
     form = "fp8_ue8m0" if said.get("scale_fmt") == "ue8m0" else "fp8"
-    return replace(SCHEMES[form], block=(sizes[0], sizes[1]))
+    return replace(SCHEMES[form], block=block)
+
+
+def _of_float(said: Mapping[str, Any]) -> Scheme:
+    groups = _groups_of(said)
+    if any(not _alike(group, _FLOAT_BLOCKS) for group in groups):
+        raise ValueError(_UNKNOWN.format(said["quant_method"]))
+    shapes = {
+        str(one): one for one in (group["weights"].get("block_structure") for group in groups)
+    }
+    block = _block("block_structure", *shapes.values())
+    return replace(SCHEMES["fp8"], block=block, suffix="_scale")
+
+
+def _block(field: str, *said: object) -> tuple[int, int]:
+    """Return rows and columns of the blocks, which are of one shape."""
+    shape = said[0] if len(said) == 1 else said
+    sizes = shape if isinstance(shape, Sequence) and len(shape) == _BLOCKS else ()
+    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise ValueError(f"{KEY}: {field} is {shape!r}, not rows and columns of a block")
+    return sizes[0], sizes[1]
 
 
 def _groups(form: str, ignored: Sequence[str]) -> dict[str, object]:
@@ -154,8 +182,8 @@ def _groups_of(said: Mapping[str, Any]) -> list[Any]:
     return list(groups.values()) if isinstance(groups, Mapping) else [None]
 
 
-def _alike(group: Any, form: str) -> bool:  # noqa: ANN401 - a foreign record
+def _alike(group: Any, layout: Mapping[str, object]) -> bool:  # noqa: ANN401 - a foreign record
     weights = group.get("weights") if isinstance(group, Mapping) else None
     return isinstance(weights, Mapping) and all(
-        weights.get(name) == value for name, value in _LAYOUTS[form].items()
+        weights.get(name) == value for name, value in layout.items()
     )

@@ -49,6 +49,12 @@ class Scheme:
         )
         return rows, columns
 
+    def makes(self, other: Scheme) -> bool:
+        """Return whether codes and scales of this scheme are some of another, as they are."""
+        return (self.codes, self.block) == (other.codes, other.block) and (
+            self.powers or not other.powers
+        )
+
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Return whether readers take a weight of this shape: those of groups want whole ones."""
         rows, columns = self.block

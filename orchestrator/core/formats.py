@@ -14,14 +14,17 @@ from types import MappingProxyType
 from typing import get_args
 
 from orchestrator.core.engines import USUAL, EngineSpec
+from orchestrator.core.errors import Problem
 from orchestrator.core.hardware import Dialect, Fleet, Format, Pool
 from orchestrator.core.spec import Bindings, Pipeline, Stage
 
-PARAMETER, DIALECT = "format", "dialect"
+PARAMETER, DIALECT, RECIPE = "format", "dialect", "recipe"
+DATA = "data"  # input of a stage that calibrates
 BUILT = "model"  # parameter, and input, of the stages that make one
 AUTO = "auto"
 FORMATS: tuple[Format, ...] = get_args(Format)
 _USUAL: Format = "bf16"  # where nobody serves what is made
+_CALIBRATED: tuple[Format, ...] = ("int8", "fp8")  # what recipes of llm-compressor make here
 _PLAIN = frozenset({"bf16", "fp32"})  # all readers take them alike
 
 # Who reads the first reads the others: scales of `fp8_ue8m0` are float32 as those of `fp8` are,
@@ -132,6 +135,27 @@ def left_out(
         for one in pools[1:]
         if not runs(serving, one) or (made and not served_format(stages, serving, one))
     )
+
+
+def recipe_problems(stage: Stage) -> Iterator[Problem]:
+    """Yield why a stage can't calibrate the weights that it writes, where it is asked to."""
+    recipe, form = stage.params.get(RECIPE), stage.params.get(PARAMETER)
+    if not isinstance(recipe, Mapping) or not recipe or form is None:
+        return
+    path = f"pipeline.stages.{stage.name}"
+    if form not in _CALIBRATED:
+        able = " or ".join(_CALIBRATED)
+        what = f"a recipe calibrates {able}, not {form!r}"
+        yield Problem(f"{path}.params.{PARAMETER}", what, f"choose {able}, or no recipe")
+    if not recipe.get("python"):
+        hint = "name the Python of an environment with llm-compressor, on the pool's nodes"
+        yield Problem(f"{path}.params.{RECIPE}.python", "a recipe names no Python", hint)
+    if DATA not in stage.inputs:
+        hint = "name the stage that makes the data set"
+        yield Problem(f"{path}.inputs.{DATA}", "a recipe has no rows to calibrate with", hint)
+    if stage.needs.workers > 1:
+        what = f"a recipe runs in one worker, not in {stage.needs.workers}"
+        yield Problem(f"{path}.needs.workers", what, "set it to 1")
 
 
 def runs(serving: Stage, pool: Pool) -> bool:

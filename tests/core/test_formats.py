@@ -9,8 +9,8 @@ from orchestrator.core.errors import PlanError
 from orchestrator.core.formats import serves, with_formats
 from orchestrator.core.hardware import Format, Pool, Role
 from orchestrator.core.plan import Plan, make_plan
-from orchestrator.core.spec import Bindings, Endpoint, Stage
-from tests.build import accelerator, fleet, pipeline, pool, stage
+from orchestrator.core.spec import Bindings, Endpoint, Needs, Stage
+from tests.build import accelerator, fleet, pipeline, plan, pool, stage
 
 OFFERED: tuple[Format, ...] = ("bf16", "fp8_ue8m0", "fp8", "mxfp8", "int8")
 POOLS = {
@@ -196,3 +196,32 @@ def test_what_nobody_serves_is_written_in_the_usual_dialect() -> None:
         pipeline(maker, serving()), fleet(*pools()), Bindings(roles={})
     ).stages
     assert made.params["dialect"] == "vllm"
+
+
+@pytest.mark.parametrize(
+    ("params", "inputs", "workers", "words"),
+    [
+        ({"format": "bf16"}, {"data": "data"}, 1, "calibrates int8 or fp8, not 'bf16'"),
+        ({"format": "int8"}, {}, 1, "a recipe has no rows to calibrate with"),
+        ({"format": "fp8"}, {"data": "data"}, 4, "a recipe runs in one worker, not in 4"),
+        ({"format": "fp8", "recipe": {"rows": 8}}, {"data": "data"}, 1, "names no Python"),
+    ],
+)
+def test_a_recipe_that_can_not_be_followed_is_refused_by_the_plan(
+    params: dict[str, object], inputs: dict[str, str], workers: int, words: str
+) -> None:
+    made = stage(
+        "export",
+        inputs=inputs,
+        params={"recipe": {"python": "/opt/python"}, **params},
+        needs=Needs(workers=workers),
+    )
+    with pytest.raises(PlanError, match=words):
+        plan(stage("data"), made)
+
+
+def test_a_recipe_that_can_be_followed_is_planned_and_another_jobs_word_is_its_own() -> None:
+    params = {"format": "int8", "recipe": {"python": "/opt/python"}}
+    plan(stage("data"), stage("export", inputs={"data": "data"}, params=params))
+    plan(stage("cook", params={"recipe": {"salt": 1}}))
+    plan(stage("cook", params={"recipe": {}, "format": "bf16"}))
