@@ -22,7 +22,6 @@ from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import KEY, record
 from jobs.formats.schemes import MODELSLIM, PLAIN, scheme_for
-from jobs.formats.sink import WHOLE
 from jobs.training.gang import Gang
 from orchestrator.job import JobContext, Metrics
 
@@ -36,8 +35,8 @@ def export(
 ) -> Metrics:
     """Export the input `model` with its tokenizer, generation config and chat template.
 
-    Each worker that sees the folder of the first writes a share of its files, with as many threads
-    as it has cores: all of them where they share a file system.
+    Each worker writes a share of the files, with as many threads as it has cores: into the folder
+    of the first where it sees that, else into its own, from which they are sent to the first.
 
     Args:
         ctx: The context.
@@ -51,8 +50,10 @@ def export(
     scheme = scheme_for(format, dialect)
     asked = recipe_of(recipe or {}, format, ctx)
     gang = Gang(ctx)
-    target, share = _share(ctx, gang)
-    source = Folder(ctx.inputs["model"], share or (0, ctx.world_size))
+    folders = [Path(text) for text in gang.gather(str(ctx.output))]
+    near = [rank for rank, folder in enumerate(folders) if folder.is_dir()]  # on this file system
+    target = folders[0] if 0 in near else ctx.output
+    source = Folder(ctx.inputs["model"], (near.index(ctx.rank), len(near)))
     config = AutoConfig.from_pretrained(source.path, local_files_only=True)
     choice = choose(config, source.specs, scheme)
     if format not in PLAIN and not choice.quantized:
@@ -68,14 +69,14 @@ def export(
             dialect=dialect,
             device="cpu" if ctx.hardware.emulated else ctx.device,
             threads=torch.get_num_threads(),
-            share=share or WHOLE,
+            share=(ctx.rank, ctx.world_size),
         )
         with ctx.busy("converting"):
-            written = conversion.run(target) if share else None
-            hashes = gang.gather(json.dumps(dict(written.hashes) if written else {}))
-    if written is None or ctx.rank != 0:
+            written = conversion.run(target)
+            hashes = _gathered(ctx, gang, target, written.hashes)
+    if ctx.rank != 0:
         return {}
-    for name, sha256 in (pair for text in hashes for pair in json.loads(text).items()):
+    for name, sha256 in hashes.items():
         ctx.hashed(name, sha256)
     _describe(config, format, record(format, choice.ignored, dialect), ctx.output)
     if dialect == MODELSLIM:
@@ -91,14 +92,23 @@ def export(
     return {"export/bytes": float(written.size), "export/parameters": float(total)}
 
 
-def _share(ctx: JobContext, gang: Gang) -> tuple[Path, tuple[int, int] | None]:
-    """Return the folder of the first worker, and which part of its files this one writes.
+def _gathered(
+    ctx: JobContext, gang: Gang, folder: Path, hashes: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Bring all files of weights into the first worker's `output`; return their SHA-256 there.
 
-    `None` where it does not see that folder, being on a node that shares no file system with it.
+    Args:
+        ctx: The context.
+        gang: The workers.
+        folder: Where this one has written.
+        hashes: The SHA-256 of each file that it has written.
     """
-    target = Path(gang.gather(str(ctx.output))[0])
-    seeing = [rank for rank, sees in enumerate(gang.gather("y" * target.is_dir())) if sees]
-    return target, (seeing.index(ctx.rank), len(seeing)) if ctx.rank in seeing else None
+    sent = sorted(hashes) if folder == ctx.output and ctx.rank else []
+    told = [json.loads(text) for text in gang.gather(json.dumps([dict(hashes), sent]))]
+    for rank, (_, names) in enumerate(told):
+        for name in names:
+            gang.bring(rank, folder / name, ctx.output / name)
+    return {name: sha256 for known, _ in told for name, sha256 in known.items()}
 
 
 def _describe(config: Any, form: str, said: object, folder: Path) -> None:  # noqa: ANN401 - a transformers config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from orchestrator.job import JobContext
+
+_PIECE = 1 << 24  # bytes of a file that are sent at once
 
 
 class Gang:
@@ -90,6 +93,26 @@ class Gang:
         texts: list[str] = [""] * self.size
         dist.all_gather_object(texts, text)  # on the host, where the gang has a backend for it
         return texts
+
+    def bring(self, rank: int, source: Path, target: Path) -> None:
+        """Copy a file of worker `rank` to the first worker, over the gang; both must call it.
+
+        For files of a node that shares no file system with the first worker's.
+        """
+        if self.rank == rank:
+            with source.open("rb", buffering=0) as stream:
+                while piece := stream.read(_PIECE):
+                    dist.send_object_list([piece], dst=0)
+            dist.send_object_list([b""], dst=0)
+        elif self.rank == 0:
+            with target.open("wb", buffering=0) as stream:
+                while piece := self._received(rank):
+                    stream.write(piece)
+
+    def _received(self, rank: int) -> bytes:
+        room: list[bytes] = [b""]
+        dist.recv_object_list(room, src=rank)
+        return room[0]
 
     def agree(self, step: int) -> int:
         """Return `step`, or fail where the workers don't all say the same."""

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from jobs.engines import weights
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.export import export
 from jobs.formats.schemes import SCHEMES
+from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.engine import Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE
 from tests.jobs.local_context import LocalContext
@@ -126,24 +128,43 @@ def test_all_that_ends_an_answer_and_how_tokens_are_drawn_stays(
     engine.close()
 
 
-def test_a_gang_writes_the_model_that_one_worker_writes(
+def test_a_gang_on_two_nodes_writes_the_model_that_one_worker_writes(
     tmp_path: Path, undisturbed: LocalContext
 ) -> None:
     one = exported(tmp_path / "one", undisturbed.output, format="int8").output
     spec = {"store": str(tmp_path / "store"), "inputs": {"model": str(undisturbed.output)}}
-    spec |= {"job": "jobs.export.export", "world_size": 2, "params": {"format": "int8"}}
-    folders = [tmp_path / f"rank-{rank}" for rank in range(2)]
+    spec |= {"job": "jobs.export.export", "world_size": 3, "params": {"format": "int8"}}
+    homes = [tmp_path / "a", tmp_path / "b", tmp_path / "a"]
+    for home in homes:
+        home.mkdir(exist_ok=True)
     told = run_gang(
-        [{**spec, "rank": rank, "folder": str(folder)} for rank, folder in enumerate(folders)]
+        [
+            {**spec, "rank": rank, "cwd": str(home), "folder": f"rank-{rank}"}
+            for rank, home in enumerate(homes)
+        ]
     )
-    several = folders[0] / "output"
+    several = homes[0] / "rank-0" / "output"
     files = sorted(path.name for path in several.glob("*.safetensors"))
-    assert files == [f"model-0000{part}-of-00002.safetensors" for part in (1, 2)]
-    assert not list((folders[1] / "output").iterdir())
+    assert files == [f"model-0000{part}-of-00003.safetensors" for part in (1, 2, 3)]
+    assert [one.name for one in (homes[1] / "rank-1/output").iterdir()] == [files[1]]
+    assert not list((homes[2] / "rank-2/output").iterdir())
     stored = load_file(one / "model.safetensors").values()
     assert told["export/bytes"] == sum(tensor.nbytes for tensor in stored)
-    before, after = (weights.load(made, torch.float32, "cpu") for made in (one, several))
-    for (name, weight), other in zip(
+    assert_same(one, several)
+    assert_same(one, kept_in_an_object_store(several, tmp_path / "scratch"))
+
+
+def kept_in_an_object_store(folder: Path, scratch: Path) -> Path:
+    """Return what a store of objects gives back of a folder that was put there."""
+    store = FsspecArtifactStore(f"memory://{uuid.uuid4().hex}", scratch)
+    room = store.scratch("model")
+    shutil.copytree(folder, room, dirs_exist_ok=True)
+    return store.fetch(store.commit(room, "run/export/1", {}))
+
+
+def assert_same(one: Path, other: Path) -> None:
+    before, after = (weights.load(made, torch.float32, "cpu") for made in (one, other))
+    for (name, weight), same in zip(
         before.state_dict().items(), after.state_dict().values(), strict=True
     ):
-        assert torch.equal(weight, other), name
+        assert torch.equal(weight, same), name

@@ -43,14 +43,18 @@ def train_gang(folder: Path, data: Path, *, size: int, **changes: Any) -> dict[s
 
 
 def run_gang(specs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Run a worker of each spec in a process of its own; return what rank 0 returned."""
+    """Run a worker of each spec in a process of its own; return what rank 0 returned.
+
+    With a `cwd` of its own, to which its `folder` is relative, a worker sees no other's folder: as
+    on another node.
+    """
     workers = [
         subprocess.Popen(
             [
                 *(sys.executable, "-W", "error::FutureWarning"),
                 *(local_context.__file__, json.dumps(spec)),
             ],
-            cwd=ROOT,
+            cwd=spec.get("cwd", ROOT),
             env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
@@ -63,7 +67,8 @@ def run_gang(specs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         for worker in workers:
             worker.kill()
     assert [code for _, code in ends] == [0] * len(specs), ends
-    told: dict[str, float] = json.loads(Path(specs[0]["folder"], "result.json").read_text())
+    first = Path(specs[0].get("cwd", ROOT), specs[0]["folder"])
+    told: dict[str, float] = json.loads((first / "result.json").read_text())
     return told
 
 
