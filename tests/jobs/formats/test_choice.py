@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from jobs.formats.choice import Choice, choose
@@ -89,9 +90,10 @@ def test_names_on_disk_that_differ_from_those_in_memory_are_found() -> None:
     } <= choice.quantized
     assert {"model.layers.1.ffn.gate", "head", "lm_head"} <= set(choice.ignored)
     assert {
-        *("model.layers.1.attn.attn_sink", "model.layers.1.attn.compressor.ape"),
-        *("model.layers.1.hc_attn_fn", "model.hc_head.hc_scale"),
-    } <= choice.in_float32 | {"model.layers.1.attn.compressor.ape"}
+        "model.layers.1.attn.attn_sink",
+        "model.layers.1.hc_attn_fn",
+        "model.hc_head.hc_scale",
+    } <= choice.in_float32
 
 
 def test_layers_that_the_model_does_not_know_are_quantized_as_the_others(tmp_path: Path) -> None:
@@ -118,12 +120,39 @@ def test_what_mixes_the_streams_of_hyper_connections_is_named_and_never_quantize
     assert [name for name in choice.quantized if "experts" in name]
 
 
-def test_what_transformers_keeps_in_float32_is_written_so(tmp_path: Path) -> None:
-    made = convert(zoo.save(zoo.small("deepseek_v4"), tmp_path / "a"), tmp_path / "b", "bf16")
+@pytest.mark.parametrize("form", ["bf16", "fp8_ue8m0", "int8"])
+def test_what_transformers_keeps_in_float32_is_written_so(tmp_path: Path, form: str) -> None:
+    made = convert(zoo.save(zoo.small("deepseek_v4"), tmp_path / "a"), tmp_path / "b", form)
     stored = load_file(made / "model.safetensors")
     kept = {name.rpartition(".")[2] for name, t in stored.items() if t.dtype == torch.float32}
     assert {"hc_attn_fn", "hc_ffn_base", "hc_scale", "attn_sink"} <= kept
-    assert stored["model.layers.1.attn.wq_a.weight"].dtype == torch.bfloat16
+    codes = SCHEMES[form].codes if form in SCHEMES else torch.bfloat16
+    assert stored["model.layers.1.attn.wq_a.weight"].dtype == codes
+
+
+def test_further_layers_of_deepseek_are_written_with_scales_or_named(tmp_path: Path) -> None:
+    source = zoo.save(zoo.small("deepseek_v3"), tmp_path / "a")
+    stored = load_file(source / "model.safetensors")
+    stored |= {
+        name.replace("layers.1.", "layers.2."): tensor.clone()
+        for name, tensor in stored.items()
+        if "layers.1." in name
+    }
+    own = {"eh_proj": (64, 128), "embed_tokens": (96, 64), "shared_head.head": (96, 64)}
+    stored |= {f"model.layers.2.{name}.weight": torch.rand(shape) for name, shape in own.items()}
+    stored |= {f"model.layers.2.{name}.weight": torch.rand(64) for name in ("enorm", "hnorm")}
+    save_file(stored, source / "model.safetensors", metadata={"format": "pt"})
+    made = convert(source, tmp_path / "b", "int8")
+    judges.decompressed(made)
+    written = load_file(made / "model.safetensors")
+    ignored = json.loads((made / "config.json").read_text())["quantization_config"]["ignore"]
+    further = {name for name in stored if "layers.2." in name}
+    assert further <= written.keys()
+    named = {name for name in further if name.removesuffix(".weight") in ignored}
+    assert {f"model.layers.2.{name}.weight" for name in (*own, "mlp.gate")} <= named
+    coded = {name for name in further if written[name].dtype == torch.int8}
+    assert coded == {name for name in further - named if stored[name].ndim > 1}
+    assert "model.layers.2.mlp.experts.3.down_proj.weight" in coded
 
 
 def test_weights_whose_columns_are_no_whole_groups_stay_as_they_are() -> None:
