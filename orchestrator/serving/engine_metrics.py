@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -49,6 +49,9 @@ class EngineMetrics(Collector):
         yield self._gauge(
             "healthy", "1 while the engine can serve.", float(not health(self._engine))
         )
+        types = getattr(self._engine, "types", None)
+        if types:
+            yield self._weights(types)
         for name, (metric, what) in _GAUGES.items():
             if name in figures:
                 yield self._gauge(metric, what, figures[name])
@@ -59,6 +62,16 @@ class EngineMetrics(Collector):
     def _gauge(self, name: str, what: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"orchestrator_engine_{name}", what, labels=("model",))
         family.add_metric((self._model,), value)
+        return family
+
+    def _weights(self, types: Mapping[str, str]) -> Metric:
+        """Return in which type weights are stored, and are computed with, as a plain 1."""
+        family = GaugeMetricFamily(
+            "orchestrator_engine_weights_info",
+            "1: how the weights are stored, and in which type they are computed with.",
+            labels=("model", *types),
+        )
+        family.add_metric((self._model, *types.values()), 1.0)
         return family
 
     def _counter(self, name: str, what: str, value: float) -> Metric:

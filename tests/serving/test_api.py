@@ -302,9 +302,14 @@ def test_an_engine_that_is_ill_says_so(url: str, engine: Writing) -> None:
         assert (answer.status_code, answer.json()["status"]) == (503, "its thread died")
 
 
-def test_the_figures_of_the_engine_are_metrics(url: str, client: openai.OpenAI) -> None:
+def test_the_figures_of_the_engine_are_metrics(
+    url: str, client: openai.OpenAI, engine: Writing
+) -> None:
     complete(client)
+    engine.types = {"stored": "fp8", "computed": "bfloat16"}
     text = httpx.get(f"{url}/metrics").text
+    stored = 'orchestrator_engine_weights_info{computed="bfloat16",model="echo",stored="fp8"} 1.0'
+    assert stored in text
     assert 'orchestrator_engine_prompt_tokens_total{model="echo"} 3.0' in text
     assert 'orchestrator_engine_generated_tokens_total{model="echo"} 3.0' in text
     assert 'orchestrator_engine_healthy{model="echo"} 1.0' in text

@@ -27,6 +27,7 @@ class Writing(EchoEngine):
         self.after = 0
         self.ill = ""
         self.wishes: dict[str, float] = {}
+        self.types: dict[str, str] = {}
 
     @property
     def defaults(self) -> Mapping[str, float]:
