@@ -99,7 +99,7 @@ _FOREIGN = re.compile(
       |symbol|abi|undefined|compil\w+|unsupported|not\ supported|not\ implemented|backends?
       |health\w*|unhealthy|lost|fail\ to|apis?|requests?|credentials?|files?|director(?:y|ies)
       |folders?|checkpoints?|archives?|download\w*|upload\w*|packages?|installed|restor\w*
-      |plugins?|dependenc(?:y|ies)|repl(?:y|ies)|retries|attempts
+      |plugins?|dependenc(?:y|ies)|repl(?:y|ies)|retries|attempts|redirects?|headers?|bytes|resolving
       |(?:failed|unable|could\ not|couldn't)\ (?:to\ )?(?!(?:convert|infer|interpret|broadcast
         |cast|reshape|determine|match)\b)\w+
       |(?:cannot|can't|can\ not)\ (?:be\ )?(?:read|open\w*|find|found|load\w*|connect|access\w*
@@ -124,6 +124,8 @@ _OF_CODE = re.compile(
       |assert\w*|unexpected|twice
     )\b"""
 )
+# Of a server, a bucket or a host.
+_ADDRESS = re.compile(r"\b[a-z][a-z0-9]{1,7}://\w|\b\d{1,3}(?:\.\d{1,3}){3}\b")
 # Who says so where it is not of the job's own making tells that software failed.
 _FAILED = re.compile(
     r"(?i)\b(?:fail(?:ed|ure|ures|s|ing)?|errors?|abort(?:ed|ing)?|crash(?:ed|es)?|abnormal\w*"
@@ -290,6 +292,8 @@ def _of_others(raised: Raised) -> bool:
     if raised.library or of_a_package(raised.types[0]):
         return True
     if not _OF_NOBODY.isdisjoint((short, *raised.types[1:])):
+        return True
+    if _ADDRESS.search(raised.message):
         return True
     words = own_words(raised.message)
     name = "" if hasattr(builtins, short) else short

@@ -20,7 +20,7 @@ COARSER: Mapping[FailureKind, frozenset[str]] = {
     FailureKind.SET_UP: frozenset({"software"}),
     FailureKind.HOST_MEMORY: frozenset({"out_of_memory"}),
 }
-FILES = ("shared", "field", "trackers", "makers", "reports")
+FILES = ("shared", "field", "trackers", "makers", "reports", "sources", "systems", "jobs")
 
 
 @cache
