@@ -13,26 +13,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from jobs.data.tokenizer import encode_prompts
 from jobs.engines.tokenizer import ends_of
 
 
-def answer(
+def greedy(
     model: Any,  # noqa: ANN401 - a transformers model
     tokenizer: Any,  # noqa: ANN401 - a transformers tokenizer
-    questions: Sequence[str],
-    *,
-    device: torch.device,
-    max_tokens: int,
-) -> list[str]:
-    """Return the likeliest answer to each question, by the tokenizer's chat template."""
-    prompts = encode_prompts(tokenizer, questions)
-    return greedy(model, tokenizer, prompts, device=device, max_tokens=max_tokens)
-
-
-def greedy(
-    model: Any,  # noqa: ANN401 - as above
-    tokenizer: Any,  # noqa: ANN401 - as above
     prompts: Sequence[Sequence[int]],
     *,
     device: torch.device | str,

@@ -73,13 +73,6 @@ def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - foreign type
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def encode_prompts(tokenizer: Any, questions: Sequence[str]) -> list[list[int]]:  # noqa: ANN401 - foreign type
-    """Return the tokens of questions in the tokenizer's chat template, ready for an answer."""
-    chats = [[{"role": "user", "content": question}] for question in questions]
-    texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
-    return _encode(tokenizer, texts)
-
-
 def encode_chats(tokenizer: Any, chats: Sequence[Chat]) -> list[Encoded]:  # noqa: ANN401 - foreign type
     """Return the tokens of chats in the tokenizer's chat template, and which are to be learnt.
 
@@ -138,8 +131,3 @@ def _by_additions(tokenizer: Any, chat: Chat) -> Encoded:  # noqa: ANN401 - fore
     places = encoded["offset_mapping"]
     learnt = [any(a < end and b > start for start, end in spans) for a, b in places]
     return encoded["input_ids"], learnt
-
-
-def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:  # noqa: ANN401 - foreign type
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return ids

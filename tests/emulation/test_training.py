@@ -31,7 +31,7 @@ def test_one_worker_trains_resumes_and_evaluates_on_the_device(
 ) -> None:
     code = f"""
 install()
-from jobs.evaluation import evaluate
+from jobs.evaluation.dataset import evaluate
 from jobs.pretraining import pretrain
 from tests.jobs.local_context import EMULATED, LocalContext
 hardware = replace(EMULATED, device="npu:0", backend="hccl")

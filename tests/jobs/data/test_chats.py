@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.data.tokenizer import Chat, encode_chats, encode_prompts, pad_of, train_tokenizer
+from jobs.data.tokenizer import Chat, encode_chats, pad_of, train_tokenizer
 
 TEXTS = [f"What is {a} + {b}? It is {a + b}.\n" for a in range(10, 30) for b in range(10, 20)]
 ONE_TURN = [
@@ -86,8 +86,8 @@ def test_a_prompt_is_what_stands_before_the_answer() -> None:
     for template in (LINES, TRIMMED):
         tokenizer = tokenizer_with(plain(template))
         ((tokens, mask),) = encode_chats(tokenizer, [ONE_TURN])
-        (prompt,) = encode_prompts(tokenizer, [ONE_TURN[0]["content"]])
-        assert tokens[: mask.index(True)] == prompt
+        prompt = tokenizer.apply_chat_template(ONE_TURN[:1], add_generation_prompt=True)
+        assert tokens[: mask.index(True)] == prompt["input_ids"]
 
 
 def test_a_template_that_changes_earlier_answers_is_refused_with_the_way_out() -> None:

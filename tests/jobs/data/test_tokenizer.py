@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.data.tokenizer import encode_chats, encode_prompts, load_tokenizer, train_tokenizer
+from jobs.data.tokenizer import encode_chats, load_tokenizer, train_tokenizer
 
 QUESTIONS = [f"What is {a} + {b}?" for a in range(10, 40) for b in range(10, 20)]
 
@@ -38,11 +38,10 @@ def test_a_bare_question_is_prompted_as_it_was_trained(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
     chat = [{"role": "user", "content": QUESTIONS[0]}]
     asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
-    (prompt,) = encode_prompts(tokenizer, QUESTIONS[:1])
     whole = [*chat, {"role": "assistant", "content": "20"}]
     ((tokens, learnt),) = encode_chats(tokenizer, [whole])
 
-    assert asked == prompt == [t for t, one in zip(tokens, learnt, strict=True) if not one]
+    assert asked == [t for t, one in zip(tokens, learnt, strict=True) if not one]
     assert tokenizer.apply_chat_template(whole)["input_ids"] == tokens
     assert tokens[-1] == tokenizer.eos_token_id != tokenizer.pad_token_id
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.data.dataset import IGNORE, Rows
-from jobs.evaluation import evaluate
+from jobs.evaluation.dataset import evaluate
 from jobs.pretraining import pretrain
 from jobs.training import model as models
 from jobs.training.balance import Balance

@@ -1,0 +1,199 @@
+"""Measures a model on a split of a data set that it was not trained on.
+
+Loss and perplexity of a trained model for any data set; for tasks also how often its answers are
+right, beside what blind guessing would reach. Who answers is an engine, or an endpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, Literal
+
+import torch
+
+from jobs.data.dataset import read_examples, read_facts, read_rows, write_lines
+from jobs.data.splits import TEST
+from jobs.engines.weights import load
+from jobs.evaluation.figures import majority, pass_at_k, with_interval
+from jobs.evaluation.respondents import (
+    EMBEDDED,
+    Ask,
+    EndpointRespondent,
+    EngineRespondent,
+    Respondent,
+)
+from jobs.evaluation.scoring import Scorer, scores
+from jobs.evaluation.table import NAME, table
+from jobs.training.gang import Gang
+from jobs.training.loss import TokenLoss, mean_nll
+from jobs.training.order import mix
+from jobs.training.step import wants_bf16
+from orchestrator.engine import Sampling
+from orchestrator.job import JobContext, Metrics
+
+PREDICTIONS_NAME = "predictions.jsonl"
+REPORT_NAME = "report.json"
+
+Prediction = dict[str, Any]
+
+_MOST_NATS = 700.0
+_SHOWN = 5
+
+
+def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
+    ctx: JobContext,
+    *,
+    split: str = TEST,
+    examples: int = 500,
+    batch_size: int = 64,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    max_tokens: int = 16,
+    samples: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    pass_at: Sequence[int] = (),
+    scorer: Scorer = "task",
+    engine: str = EMBEDDED,
+    options: dict[str, object] | None = None,
+    endpoint: str = "",
+    served: str = "",
+) -> Metrics:
+    """Evaluate the input `model`, or an endpoint, on the input `data`.
+
+    Args:
+        ctx: The context.
+        split: The split to measure on.
+        examples: Most rows to measure on, from the beginning of the split.
+        batch_size: Rows at once, for the loss.
+        precision: Of the loss, as `pretrain` has it.
+        max_tokens: Most tokens of an answer.
+        samples: Answers to each question.
+        temperature: At which they are drawn; 0 is greedy, and gives one.
+        top_p: They are drawn from the likeliest tokens that have this probability together.
+        pass_at: Numbers k of answers of which one is to be right (pass@k), up to `samples`.
+        scorer: What is right: `task` (reasoning-gym's own scorer) or `math_verify`.
+        engine: Dotted name of the engine class that answers.
+        options: Options of the engine.
+        endpoint: Address of an endpoint that answers instead (`http://HOST:PORT/v1`): then there
+            is no loss, and no input `model`.
+        served: The model's name there.
+    """
+    if not examples > 0 or not samples > 0:
+        raise ValueError(f"examples={examples!r} and samples={samples!r} are to be 1 or more")
+    if samples > 1 and temperature == 0:
+        raise ValueError(f"samples={samples!r} are all alike at temperature=0: give a temperature")
+    for k in pass_at:
+        pass_at_k(samples, 0, k)
+    gang, facts = Gang(ctx), read_facts(ctx.inputs["data"])
+    rows = torch.arange(min(examples, len(read_rows(ctx.inputs["data"], split))))
+    values: dict[str, float] = {}
+    if not endpoint:
+        most = max(1, batch_size // ctx.adjust.accumulate)
+        bf16 = wants_bf16(precision, ctx.hardware)
+        values |= _likelihood(ctx, split, gang.parts(rows, most), gang, bf16=bf16)
+    if facts.task is not None:
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
+        respondent: Respondent = (
+            EndpointRespondent(endpoint, served)
+            if endpoint
+            else EngineRespondent(engine, ctx.inputs["model"], ctx.hardware, options or {})
+        )
+        with closing(respondent):
+            found = _predictions(ctx, split, gang.share(rows), respondent, sampling, samples)
+        _score(found, scorer, facts.task)
+        predictions = [
+            item for text in gang.gather(json.dumps(found)) for item in json.loads(text)
+        ]
+        values |= _figures(predictions, pass_at) | {"eval/chance": facts.chance or 0.0}
+        _show(ctx, predictions)
+    ctx.metrics(values, step=0)
+    if ctx.rank == 0:
+        text = json.dumps(values, indent=2, sort_keys=True)
+        (ctx.output / REPORT_NAME).write_text(f"{text}\n", "utf-8")
+    return values
+
+
+def _likelihood(
+    ctx: JobContext, split: str, parts: Sequence[torch.Tensor], gang: Gang, *, bf16: bool
+) -> dict[str, float]:
+    """Return loss and perplexity over the tokens to be learnt; nothing where there are none."""
+    model = load(ctx.inputs["model"], torch.float32, ctx.device)
+    loss = mean_nll(TokenLoss(model, bf16=bf16), read_rows(ctx.inputs["data"], split), parts, gang)
+    if loss is None:
+        ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
+        return {}
+    return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, _MOST_NATS))}
+
+
+def _predictions(
+    ctx: JobContext,
+    split: str,
+    rows: torch.Tensor,
+    respondent: Respondent,
+    sampling: Sampling,
+    samples: int,
+) -> list[Prediction]:
+    """Return questions of some rows with the answers that were given to each."""
+    items = read_examples(ctx.inputs["data"], split)
+    asked = [
+        Ask(items[row]["question"], mix(ctx.seed, row, sample))
+        for row in rows.tolist()
+        for sample in range(samples)
+    ]
+    answers = respondent.answers(asked, sampling, lambda done: ctx.progress(done, len(asked)))
+    return [
+        {"item": items[row], "predictions": answers[at * samples : (at + 1) * samples]}
+        for at, row in enumerate(rows.tolist())
+    ]
+
+
+def _score(predictions: Sequence[Prediction], scorer: Scorer, task: str) -> None:
+    """Put the score of each answer beside it, and the question and its answer alone."""
+    items = [one["item"] for one in predictions]
+    found = scores(scorer, task, items, [one["predictions"] for one in predictions])
+    for one, item, marks in zip(predictions, items, found, strict=True):
+        del one["item"]
+        one |= {"question": item["question"], "answer": item["answer"], "scores": marks}
+
+
+def _figures(predictions: Sequence[Prediction], pass_at: Sequence[int]) -> dict[str, float]:
+    """Return the figures of all answers; an answer is right where its score is 1."""
+    right = [[score == 1.0 for score in one["scores"]] for one in predictions]
+    shares = [sum(marks) / len(marks) for marks in right]
+    values = with_interval("eval/accuracy", shares)
+    for k in pass_at:
+        chances = [pass_at_k(len(marks), sum(marks), k) for marks in right]
+        values |= with_interval(f"eval/pass_at_{k}", chances)
+    if any(len(marks) > 1 for marks in right):
+        voted = [
+            float(marks[majority(one["predictions"])])
+            for one, marks in zip(predictions, right, strict=True)
+        ]
+        values |= with_interval("eval/majority", voted)
+    total = math.fsum(score for one in predictions for score in one["scores"])
+    values["eval/score"] = total / max(sum(map(len, right)), 1)
+    return {**values, "eval/examples": float(len(predictions))}
+
+
+def _show(ctx: JobContext, predictions: Sequence[Prediction]) -> None:
+    """Keep all predictions, show a table of them, and log some."""
+    if ctx.rank == 0:
+        write_lines(ctx.output / PREDICTIONS_NAME, predictions)
+        ctx.report(NAME, table([_row(one) for one in predictions]))
+    for one in predictions[:_SHOWN]:
+        said, right = one["predictions"][0], one["answer"]
+        ctx.log(f"{one['question']} -> {said!r}" + ("" if said == right else f", not {right!r}"))
+
+
+def _row(one: Prediction) -> dict[str, object]:
+    marks = [score == 1.0 for score in one["scores"]]
+    several = f"{sum(marks)} of {len(marks)} right"
+    return {
+        "question": one["question"],
+        "answer": one["answer"],
+        "prediction": one["predictions"][0],
+        "verdict": several if len(marks) > 1 else ("right" if marks[0] else "wrong"),
+    }
