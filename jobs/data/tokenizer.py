@@ -119,6 +119,8 @@ def _by_additions(tokenizer: Any, chat: Chat) -> Encoded:  # noqa: ANN401 - fore
             continue
         before = text_of(chat[:number], add_generation_prompt=True)
         after = text_of(chat[: number + 1])
+        if not whole.startswith(after):  # what ends a chat need not end each answer
+            after = after.removesuffix(tokenizer.eos_token or "")
         start = _alike(before, after)  # not all that prompts for an answer need be before one
         said = message["content"].strip()
         if not (whole.startswith(after) and said in after[start:]):
