@@ -51,10 +51,15 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         places: Most tokens of a text that are scored.
         top: Likeliest tokens that are kept a place.
         precision: In which the model was trained (`auto`, `fp32`, `bf16`), as `pretrain` has it.
+
+    Raises:
+        ValueError: There is nothing to ask.
     """
     data, folder = ctx.inputs["data"], ctx.inputs["model"]
     task = read_facts(data).task
     asked = choose(data, split, questions, most=places, tasks=task is not None)
+    if not asked:
+        raise ValueError(f"no row of split {split!r} has a label: there is nothing to compare")
     if len(asked) < questions:
         ctx.log(f"split {split!r} has {len(asked)} texts, {questions} are asked for")
     tokenizer = load_tokenizer(folder)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from jobs.data.dataset import IGNORE, Rows
 from jobs.evaluation.dataset import evaluate
+from jobs.parity.reference import measure
 from jobs.pretraining import pretrain
 from jobs.training import model as models
 from jobs.training.balance import Balance
@@ -135,6 +136,22 @@ def test_evaluation_of_no_rows_has_no_loss(
 
     assert "eval/loss" not in told
     assert told["eval/examples"] == 0
+
+
+def test_the_reference_passes_over_rows_without_a_label_and_needs_one(
+    tmp_path: Path, sums: Path, undisturbed: LocalContext
+) -> None:
+    some = without_labels(sums, tmp_path / "some", "test", range(3))
+    ctx = LocalContext(
+        folder=tmp_path / "told", inputs={"data": some, "model": undisturbed.output}
+    )
+    assert measure(ctx, questions=4, max_tokens=2)["reference/questions"] == 4
+    none = without_labels(sums, tmp_path / "none", "test", ())
+    ctx = LocalContext(
+        folder=tmp_path / "refused", inputs={"data": none, "model": undisturbed.output}
+    )
+    with pytest.raises(ValueError, match="no row of split 'test' has a label"):
+        measure(ctx, questions=4, max_tokens=2)
 
 
 def test_validation_takes_no_more_rows_at_once_than_training_does(tmp_path: Path) -> None:
