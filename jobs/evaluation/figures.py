@@ -57,7 +57,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     middle = (share + square / (2 * count)) / (1 + square / count)
     spread = math.sqrt(share * (1 - share) / count + square / (4 * count**2))
     half = _Z * spread / (1 + square / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return (middle - half if right else 0.0), (middle + half if right < count else 1.0)
 
 
 def with_interval(name: str, values: Sequence[float]) -> dict[str, float]:

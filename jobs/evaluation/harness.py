@@ -82,18 +82,16 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
     }
     if endpoint:
         reached(endpoint, _listed(endpoint))
-        found = _asked(
-            "local-completions",
-            asked,
-            model_args={
-                "model": served,
-                "base_url": f"{endpoint.rstrip('/')}/completions",
-                "tokenizer": str(folder),
-                "num_concurrent": at_once,
-                "max_length": max_context,
-                "seed": ctx.seed,
-            },
-        )
+        arguments = {
+            "model": served,
+            "base_url": f"{endpoint.rstrip('/')}/completions",
+            "tokenizer": str(folder),
+            "num_concurrent": at_once,
+            "max_length": max_context,
+            "seed": ctx.seed,
+        }
+        with ctx.busy("asking the endpoint"):
+            found = _asked("local-completions", asked, model_args=arguments)
     else:
         from jobs.evaluation.engine_lm import EngineLM
 

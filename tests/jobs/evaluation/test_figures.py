@@ -42,6 +42,12 @@ def test_the_interval_of_right_and_wrong_is_that_of_scipy(right: int, count: int
     assert interval(values) == wilson(right, count)
 
 
+def test_the_interval_of_all_right_or_all_wrong_ends_there() -> None:
+    for count in range(1, 200):
+        assert wilson(0, count)[0] == 0.0
+        assert wilson(count, count)[1] == 1.0
+
+
 def test_the_interval_of_shares_is_that_of_scipy() -> None:
     values = np.random.default_rng(1).random(200)
     theirs = scipy.stats.bootstrap(
