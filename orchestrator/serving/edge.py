@@ -38,8 +38,9 @@ def for_browsers(app: Handler, origins: Sequence[str]) -> Handler:
     return CORSMiddleware(
         app,
         allow_origins=origins,
-        allow_methods=("GET", "POST"),
+        allow_methods=("GET", "POST", "DELETE"),
         allow_headers=("*",),
+        allow_private_network=True,  # a page of the internet may be named for a gateway within
         expose_headers=EXPOSED,
     )
 

@@ -59,13 +59,18 @@ def test_a_browser_of_an_allowed_origin_may_ask_and_read_what_it_needs(board: Bo
         assert asked.status_code == 200
         assert asked.headers["access-control-allow-origin"] == PAGE
         assert "POST" in asked.headers["access-control-allow-methods"]
+        assert "DELETE" in asked.headers["access-control-allow-methods"]
         assert "x-stainless-lang" in asked.headers["access-control-allow-headers"]
+        within = {**PREFLIGHT, "access-control-request-private-network": "true"}
+        asked = httpx.options(f"{url}/v1/models", headers={"origin": PAGE, **within})
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-private-network"] == "true"
         models = httpx.get(f"{url}/v1/models", headers={"origin": PAGE})
         assert models.headers["access-control-allow-origin"] == PAGE
         exposed = models.headers["access-control-expose-headers"]
         assert {"x-request-id", "x-revision"} <= set(exposed.split(", "))
         refused = httpx.post(f"{url}/v1/completions", headers={"origin": PAGE}, json={})
-        assert refused.status_code == 404
+        assert refused.status_code == 400
         assert refused.headers["access-control-allow-origin"] == PAGE, "errors are read too"
         other = httpx.options(
             f"{url}/v1/chat/completions", headers={"origin": "https://evil.example", **PREFLIGHT}
