@@ -44,6 +44,7 @@ _BASES: Mapping[str, str] = MappingProxyType(
         "ValidationError": "ValueError",
         "ParserError": "ValueError",
         "LinAlgError": "ValueError",
+        "_LinAlgError": "ValueError",
         "AxisError": "ValueError",
         "ConfigAttributeError": "AttributeError",
         "ConfigKeyError": "KeyError",

@@ -99,7 +99,8 @@ _FOREIGN = re.compile(
       |symbol|abi|undefined|compil\w+|unsupported|not\ supported|not\ implemented|backends?
       |health\w*|unhealthy|lost|fail\ to|apis?|requests?|credentials?|files?|director(?:y|ies)
       |folders?|checkpoints?|archives?|download\w*|upload\w*|packages?|installed|restor\w*
-      |plugins?|dependenc(?:y|ies)|repl(?:y|ies)|retries|attempts|redirects?|headers?|bytes|resolving
+      |plugins?|dependenc(?:y|ies)|repl(?:y|ies)|retries|attempts
+      |redirects?|headers?|bytes|resolving|panic\w*
       |(?:failed|unable|could\ not|couldn't)\ (?:to\ )?(?!(?:convert|infer|interpret|broadcast
         |cast|reshape|determine|match)\b)\w+
       |(?:cannot|can't|can\ not)\ (?:be\ )?(?:read|open\w*|find|found|load\w*|connect|access\w*
@@ -124,6 +125,7 @@ _OF_CODE = re.compile(
       |assert\w*|unexpected|twice
     )\b"""
 )
+_COMPILERS = re.compile(r"^[\w.]*(?:_dynamo|_inductor|Inductor|Compil|Lowering|triton)[\w.]*:")
 # Of a server, a bucket or a host.
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9]{1,7}://\w|\b\d{1,3}(?:\.\d{1,3}){3}\b")
 # Who says so where it is not of the job's own making tells that software failed.
@@ -258,6 +260,8 @@ def find(raised: Raised, signatures: Matcher) -> Sign | None:
     lower = strongest(
         one for line in below if (one := signatures.in_words(line, plain=False, first=False))
     )
+    if top and lower and lower.signature.kind is _K.USER_CODE and _COMPILERS.search(first):
+        return top  # of code that it made itself
     return strongest(one for one in (lower, top) if one)
 
 

@@ -111,6 +111,12 @@ def test_an_exception_that_passes_on_the_traceback_of_another_is_that() -> None:
     assert judged("ray.exceptions.Odd", f"{told}  no end").kind is FailureKind.WORKER_LOST
 
 
+def test_a_compiler_tells_of_code_that_it_made_itself() -> None:
+    said = "backend='inductor' raised:\nRuntimeError: mat1 and mat2 shapes cannot be multiplied"
+    assert judged("BackendCompilerFailed", said).kind is FailureKind.SOFTWARE
+    assert judged("MyError", said).kind is FailureKind.USER_CODE
+
+
 def test_the_error_of_a_task_of_ray_is_what_was_raised_there() -> None:
     assert judged("ray.exceptions.RayTaskError(ValueError)", "x").sign == BY_PLAIN
 

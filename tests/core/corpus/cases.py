@@ -20,6 +20,8 @@ COARSER: Mapping[FailureKind, frozenset[str]] = {
     FailureKind.SET_UP: frozenset({"software"}),
     FailureKind.HOST_MEMORY: frozenset({"out_of_memory"}),
 }
+# `shared` is given; `field`, `trackers` and `reports` are of public reports, `sources` of what
+# packages and runtimes raise, `systems` of kernels, hosts and programs, `jobs` of users' mistakes.
 FILES = ("shared", "field", "trackers", "makers", "reports", "sources", "systems", "jobs")
 
 
