@@ -16,6 +16,7 @@ from orchestrator.job import JobContext
 PASSED, SKIPPED, LIMITED, FAILED = "passed", "skipped", "limited", "failed"
 TRAIN, SERVE = "train", "serve"
 BOTH = (TRAIN, SERVE)
+_SIGN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Bench:
     found: list[Finding] = field(default_factory=list)
     steps: int = 0
     gang: Gang = field(init=False)
+    _told: float = 0.0
 
     def __post_init__(self) -> None:
         """Take the place among the others."""
@@ -79,6 +81,12 @@ class Bench:
         """Leave a sign of life; an emulated chip may fail here, as it may in a training step."""
         self.steps += 1
         self.ctx.metrics({"qualification/step": float(self.steps)}, step=self.steps)
+
+    def alive(self) -> None:
+        """Leave a sign of life within a step, where the last one is some seconds ago."""
+        if time.perf_counter() - self._told > _SIGN_SECONDS:
+            self._told = time.perf_counter()
+            self.ctx.metrics({"qualification/step": float(self.steps)}, step=self.steps)
 
     def finish(self, device: torch.device | None = None) -> None:
         """Wait until the device has done what it was asked."""

@@ -8,7 +8,7 @@ result is compared with the host's, or with what torch makes it of where the hos
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -86,18 +86,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leav
     backward pass nothing may fail: there they are kept until `flush`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """Record what is done on `device`."""
+    def __init__(self, device: torch.device, sign: Callable[[], None] = lambda: None) -> None:
+        """Record what is done on `device`; `sign` is called before each trial, which may last."""
         super().__init__()  # type: ignore[no-untyped-call] # as above
         self.phase = ""
         self.tried: dict[object, Tried] = {}
         self._kept: dict[object, Call] = {}
         self._device = device
+        self._sign = sign
 
     def flush(self) -> None:
         """Try what was kept."""
         while self._kept:
             key, call = self._kept.popitem()
+            self._sign()
             self.tried[key] = replace(again(call), phases=self.tried[key].phases)
 
     def __torch_dispatch__(
@@ -121,6 +123,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leav
     def _note(self, func: Operator, args: Sequence[Value], kwargs: Mapping[str, Value]) -> None:
         key = _key(func, args, kwargs)
         if key not in self.tried:
+            self._sign()
             call = Call(func, *_sampled(func, args, kwargs))
             backward = torch._C._current_graph_task_id() != -1  # noqa: SLF001 - no public name for it
             if backward:

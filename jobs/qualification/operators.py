@@ -31,7 +31,7 @@ _OF_HOST = (2, 16)  # rows, and how wide
 
 def check_operators(bench: Bench, model: nn.Module, roles: tuple[str, ...]) -> None:
     """Find every operator that the model needs and the device lacks, or has wrong."""
-    recorder = Recorder(bench.device)
+    recorder = Recorder(bench.device, bench.alive)
     model = model.to(bench.device)
     with _listening() as said:
         if TRAIN in roles:

@@ -84,19 +84,26 @@ def qualify_reference(
     """
     bench, wanted = Bench(ctx, quick), roles or BOTH
     losses: dict[str, list[float]] = {}
-    if TRAIN in wanted:
-        recipe = Recipe(architecture, model or {}, steps, ctx.seed)
-        for name in (FLOAT32, TF32, BF16):
-            with arithmetic(name):
-                losses[name] = train(recipe, bench.gang, bf16=name == BF16, sign=bench.step).losses
     strays: dict[str, float] = {}
     logits = torch.empty(0)
-    if SERVE in wanted:
-        logits, strays = _asked(asked_model(architecture, model or {}, ctx.seed), bench)
+    with ctx.busy("computing on the host"):  # a wide model may take minutes a step
+        if TRAIN in wanted:
+            losses = _curves(bench, Recipe(architecture, model or {}, steps, ctx.seed))
+        if SERVE in wanted:
+            logits, strays = _asked(asked_model(architecture, model or {}, ctx.seed), bench)
     save_file({"logits": logits}, ctx.output / LOGITS)
     text = json.dumps({"losses": losses, "strays": strays}, indent=2)
     (ctx.output / NAME).write_text(f"{text}\n", "utf-8")
     return report.finish(bench)
+
+
+def _curves(bench: Bench, recipe: Recipe) -> dict[str, list[float]]:
+    """Return the losses of a training in each arithmetic."""
+    found = {}
+    for name in (FLOAT32, TF32, BF16):
+        with arithmetic(name):
+            found[name] = train(recipe, bench.gang, bf16=name == BF16, sign=bench.step).losses
+    return found
 
 
 def read(folder: Path) -> Reference:

@@ -275,6 +275,11 @@ def _model_of(args: argparse.Namespace) -> Mapping[str, Json]:
         said = f"stage {source!r} of pipeline {args.model_of!r}, whose model it trains, has no run"
         way = f"`orchestrator launch pipeline={args.model_of}` makes it"
         raise NotFoundError(f"{said}; {way}")
+    return told_by(config)
+
+
+def told_by(config: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return the parameters of jobs that describe the model of a `config.json`."""
     fields = {k: v for k, v in config.items() if k not in _NOT_OF_A_MODEL and k[0] != "_"}
     return {"architecture": config["model_type"], "model": fields}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from transformers import AutoConfig
 from jobs.qualification.reduced import EXPERTS, LAYERS, fresh, reduced
 from jobs.qualification.vocabulary import Vocabulary
 from jobs.training import model as models
+from orchestrator.cli.qualify import told_by
 
 TYPES = (
     *("llama", "gpt2", "gemma3_text", "qwen3_next", "gpt_oss", "llama4_text", "mixtral", "olmoe"),
@@ -60,3 +63,19 @@ def test_equal_seeds_give_equal_weights() -> None:
 def test_an_architecture_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ValueError, match="architecture='lama'"):
         reduced("lama", {})
+
+
+@pytest.mark.parametrize("architecture", TYPES)
+def test_the_config_that_a_model_was_saved_with_is_taken(
+    architecture: str, tmp_path: Path
+) -> None:
+    AutoConfig.for_model(architecture, dtype="bfloat16").save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    found = told_by(told)
+    assert found["architecture"] == architecture
+    with torch.device("meta"):
+        model: Any = models.build(
+            architecture, reduced(architecture, found["model"]), Vocabulary()
+        )
+    assert model.config.num_hidden_layers == LAYERS
+    assert model.config.vocab_size == told["vocab_size"]
