@@ -15,6 +15,7 @@ from torch import Tensor
 
 LARGEST = 8
 LONGEST = 4096  # products of a sum
+_HELD = 1 << 24  # float32 has every whole number up to here
 _UNEQUAL = 32  # pairs of a sum that don't cancel
 
 
@@ -26,8 +27,14 @@ class Factors:
     right: Tensor
 
     def product(self) -> Tensor:
-        """Return the exact product [rows, columns], float64."""
-        return self.left.double() @ self.right.double()
+        """Return the exact product [rows, columns], float64.
+
+        numpy makes it, in float32 where that holds it: torch's own may be what is looked at.
+        """
+        left, right = self.left.numpy(), self.right.numpy()
+        most = float(abs(left).max() * abs(right).max()) * left.shape[1]
+        dtype = "float32" if most < _HELD else "float64"
+        return torch.from_numpy(left.astype(dtype) @ right.astype(dtype)).double()
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """Return the exact sums of the product's rows [rows] and columns [columns], float64."""

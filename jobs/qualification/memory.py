@@ -37,6 +37,7 @@ class Room:
 
 def check_memory(bench: Bench, device: torch.device) -> None:
     """Fill the memory that is free, and read all of it back, twice or more."""
+    ask(device, "empty_cache")  # what checks before this one have let go
     subject, room = str(device), _room(bench, device)
     published = bench.ctx.hardware.memory_gb
     wanted = room.free if room.free is not None else int((published or 0) * _GB)

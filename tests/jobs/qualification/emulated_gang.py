@@ -8,45 +8,26 @@ printed, and how it ended where it failed.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo
-import transformers.models.llama.modeling_llama  # noqa: F401
 from pydantic import TypeAdapter
 
-import jobs.qualification.gang  # noqa: F401
 from orchestrator import wiring
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.hardware import Pool
 from orchestrator.core.spec import Needs
 from orchestrator.messages import AttemptRequest, Failed, LogLine
 from tests.emulation.attempt import CHIP
+from tests.jobs.qualification.forked_gang import fork_all
 
 
 def main(spec: dict[str, Any]) -> int:
     """Run the job in all; return how many failed."""
     torch.set_num_threads(1)
-    children = [_fork(spec, rank) for rank in range(spec["workers"])]
-    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
-
-
-def _fork(spec: dict[str, Any], rank: int) -> int:
-    child = os.fork()
-    if child:
-        return child
-    failed = 1
-    try:
-        failed = _work(spec, rank)
-    except BaseException:  # noqa: BLE001 - the process ends here: nobody else would tell
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(failed)
+    return fork_all(spec["workers"], lambda rank: _work(spec, rank))
 
 
 def _work(spec: dict[str, Any], rank: int) -> int:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,22 +39,32 @@ def main(spec: str) -> int:
     torch.set_num_threads(1)
     told = json.loads(spec)
     told["world_size"] = told.pop("workers", WORKERS)
-    children = [_fork(told, rank) for rank in range(told["world_size"])]
+    return fork_all(told["world_size"], lambda rank: _work(told, rank))
+
+
+def fork_all(workers: int, work: Callable[[int], int]) -> int:
+    """Do `work` of each rank in a process of its own; return how many didn't end with 0."""
+    children = [_fork(rank, work) for rank in range(workers)]
     return sum(os.waitpid(child, 0)[1] != 0 for child in children)
 
 
-def _fork(spec: dict[str, Any], rank: int) -> int:
+def _fork(rank: int, work: Callable[[int], int]) -> int:
     child = os.fork()
     if child:
         return child
     failed = 1
     try:
-        local_context.main(json.dumps({**spec, "rank": rank}))
-        failed = 0
+        failed = work(rank)
     except BaseException:  # noqa: BLE001 - the process ends here: nobody else would tell
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
         os._exit(failed)
+
+
+def _work(spec: dict[str, Any], rank: int) -> int:
+    local_context.main(json.dumps({**spec, "rank": rank}))
+    return 0
 
 
 if __name__ == "__main__":
