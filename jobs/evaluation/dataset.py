@@ -81,8 +81,10 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
             is no loss, and no input `model`.
         served: The model's name there.
     """
-    if not examples > 0 or not samples > 0:
-        raise ValueError(f"examples={examples!r} and samples={samples!r} are to be 1 or more")
+    if samples < 1 or examples < 0:
+        raise ValueError(
+            f"samples={samples!r} must be at least 1, and examples={examples!r} at least 0"
+        )
     if samples > 1 and temperature == 0:
         raise ValueError(f"samples={samples!r} are all alike at temperature=0: give a temperature")
     for k in pass_at:

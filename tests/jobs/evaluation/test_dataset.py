@@ -99,7 +99,8 @@ def test_several_answers_give_the_odds_that_one_is_right(
     [
         ({"samples": 4}, "samples=4 are all alike at temperature=0: give a temperature"),
         ({"pass_at": [2]}, "k=2 is not from 1 to samples=1"),
-        ({"examples": 0}, "examples=0 and samples=1 are to be 1 or more"),
+        ({"samples": 0}, "samples=0 must be at least 1"),
+        ({"examples": -1}, "examples=-1 at least 0"),
         ({"scorer": "guess", "examples": 1}, "scorer='guess' is none of"),
         ({"engine": "Engine", "examples": 1}, "engine='Engine' is no dotted name"),
         ({"split": "exam"}, "no split 'exam'"),
