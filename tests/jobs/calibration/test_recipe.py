@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -23,9 +24,12 @@ from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import form_of
 from jobs.formats.schemes import SCHEMES
+from jobs.parity import reference
+from orchestrator.job import ParityError
 from tests.jobs.formats import judges
 from tests.jobs.formats.models import convert, save_tiny
 from tests.jobs.local_context import LocalContext
+from tests.jobs.parity.conftest import LIMITS, check
 
 NAMED = os.environ.get("ORCHESTRATOR_LLMCOMPRESSOR_PYTHON", "")  # noqa: TID251 - where it is
 PYTHON = Path(NAMED or Path(__file__).parents[3] / ".venv-llmcompressor/bin/python")
@@ -223,6 +227,20 @@ def test_what_is_calibrated_is_read_by_all_and_nearer_to_the_trained_model_than_
     near, far = (divergence(one.output, sharp, held) for one in (ctx, rounded))
     print(f"{form} by {', '.join(modifiers)}: {near:.3g} nats, rounded {far:.3g}")
     assert near < far
+    asked_again = context(tmp_path / "reference", sharp, sums)
+    reference.measure(asked_again, questions=60, max_tokens=4)
+    gate = LocalContext(
+        folder=tmp_path / "gate", inputs={"reference": asked_again.output, "model": ctx.output}
+    )
+    if "SmoothQuantModifier" in modifiers:  # it moves scales from layer to layer
+        with pytest.raises(ParityError, match="weights is "):
+            check(gate)
+        loose = {**LIMITS[form], "weights": math.inf}
+        figures = check(gate, limits={**LIMITS, form: loose})
+    else:
+        figures = check(gate)
+    print(f"  parity: {figures['parity/passed']:.0f}, KL {figures['parity/kl_mean']:.2g}")
+    assert figures["parity/passed"] == 1.0
     assert f"calibrated by {', '.join(modifiers)} with 64 rows" in "".join(ctx.lines)
 
 
