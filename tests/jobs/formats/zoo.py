@@ -155,8 +155,11 @@ def on_disk(config: Any) -> dict[str, Spec]:
     return {name: Spec(tensor.dtype, tuple(tensor.shape)) for name, tensor in saved.items()}
 
 
-def save(config: Any, folder: Path) -> Path:
-    """Save a model of random weights in float32; raises ValueError where it is not small."""
+def save(config: Any, folder: Path, spread: float = 0.05) -> Path:
+    """Save a model of random weights in float32; raises ValueError where it is not small.
+
+    `spread` is the standard deviation of its weights.
+    """
     with torch.device("meta"):
         size = sum(w.numel() for w in AutoModelForCausalLM.from_config(config).parameters())
     if size > MOST:
@@ -165,7 +168,7 @@ def save(config: Any, folder: Path) -> Path:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.05)
+            torch.nn.init.normal_(parameter, std=spread)
         elif name.endswith("weight"):
             torch.nn.init.normal_(parameter, mean=1, std=0.05)
     model.save_pretrained(folder)
