@@ -1,16 +1,18 @@
 """Prints which foreign reader reads which format of which type of model: a table in Markdown.
 
-    python -m tests.jobs.formats.readers [TYPE ...]
+    python -m tests.jobs.formats.readers [vllm] [TYPE ...]
 
 All types that transformers knows, where none is named. What is not read stands there in the words
-of who refuses it; `made up` is a model that transformers fills with random weights.
+of who refuses it; `made up` is a model that transformers fills with random weights. The table of
+`vllm` tells how far its scores of texts are from transformers' (mean KL divergence, in nats), and
+by which of its models it has them.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,17 +26,28 @@ from jobs.formats.schemes import SCHEMES
 from tests.jobs.formats import judges, zoo
 from tests.jobs.formats.models import convert
 from tests.jobs.formats.test_choice import unnamed
+from tests.jobs.formats.vllm_judge import ALLOWED, Vllm, divergence
 
 FORMATS = ("bf16", "fp8_ue8m0", "int8", "mxfp8")
 WIDTH = 160  # characters of what a reader says
 ALL, READ, NOTHING = "all", "read", "nothing to quantize"
+SERVED = ("bf16", "int8")
+MEASURED = ("agrees", "differs")
+SECONDS = 60.0  # for a folder in vLLM
 
 
-def main(kinds: list[str]) -> None:
-    """Print a line for each type, then how often each answer came."""
+def main(arguments: list[str]) -> None:
+    """Print the table that is asked for."""
     warnings.filterwarnings("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    asks_vllm = arguments[:1] == ["vllm"]
+    table = _scores if asks_vllm else _weights
+    table(arguments[asks_vllm:] or list(zoo.TYPES))
+
+
+def _weights(kinds: list[str]) -> None:
+    """Print a line for each type and format, then how often each answer came."""
     answers: Counter[str] = Counter()
     print("| type | named | format | compressed-tensors | transformers |\n" + "| --- " * 5 + "|")
     for kind in kinds:
@@ -87,6 +100,46 @@ def _line(kind: str, named: str, form: str, source: Path, target: Path) -> tuple
     return kind, named, form, _said(judges.decompressed, made) if quantized else NOTHING, opened
 
 
+def _scores(kinds: list[str]) -> None:
+    """Print a line for each type and format, then which types had each answer of vLLM."""
+    answers: defaultdict[str, list[str]] = defaultdict(list)
+    print("| type | format | model of vLLM | answer | |\n" + "| --- " * 5 + "|")
+    with TemporaryDirectory(prefix="readers-") as home, Vllm(Path(home), SECONDS) as vllm:
+        for kind in kinds:
+            for form, model, answer, more in _served(kind, vllm):
+                print(f"| {kind} | {form} | {model} | {answer} | {more} |", flush=True)
+                for said in (answer, f"{answer}: {more}")[: 1 + (answer not in MEASURED)]:
+                    answers[f"{form} {said}"].append(kind)
+    print()
+    for said, of in sorted(answers.items()):
+        print(f"{len(of):5} {said}: {', '.join(of)}")
+
+
+def _served(kind: str, vllm: Vllm) -> Iterator[tuple[str, str, str, str]]:
+    """Yield for each format its name, the model of vLLM, its answer and figure or words."""
+    with TemporaryDirectory(prefix="readers-") as place:
+        source = Path(place, "source")
+        try:
+            zoo.save(zoo.small(kind, zoo.WIDER), source, spread=0.15)
+        except Exception as error:  # noqa: BLE001 - as above
+            yield "", "", "not made", _words(error)
+            return
+        for form in SERVED:
+            yield form, *_compared(source, Path(place, form), form, vllm)
+
+
+def _compared(source: Path, target: Path, form: str, vllm: Vllm) -> tuple[str, str, str]:
+    try:
+        answer = vllm.answer(convert(source, target, form))
+        if "refused" in answer:
+            return "", "refused", _short(answer["refused"])
+        found = divergence(target, answer, by_token=form == "int8")
+        of_weights = divergence(target, answer, by_token=False)
+    except Exception as error:  # noqa: BLE001 - as above
+        return "", "no scores of transformers", _words(error)
+    return answer["model"], MEASURED[found >= ALLOWED], f"{found:.1e} of {of_weights:.1e}"
+
+
 def _said(judge: Callable[[Path], Any], folder: Path) -> str:
     try:
         judge(folder)
@@ -96,7 +149,11 @@ def _said(judge: Callable[[Path], Any], folder: Path) -> str:
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:WIDTH].replace("|", "/")
+    return _short(f"{type(error).__name__}: {error}")
+
+
+def _short(said: str) -> str:
+    return " ".join(said.split())[:WIDTH].replace("|", "/")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Has vLLM read model folders and score tokens: a script for the Python of its environment.
 
-    python vllm_scores.py < ORDER
-
-The order is JSON: `folders`, `tokens` (of texts), `vocabulary` (its size). For each folder a line
-is printed: MARK and the log-probabilities of every token at each place but the first, or what vLLM
-says instead.
+Each line of its input is an order in JSON: `folder`, `tokens` (of texts), `vocabulary` (its size)
+and `seconds`. For each it prints a line: MARK, and the class of vLLM's model and the
+log-probabilities of every token at each place but the first, or what vLLM says instead. An order
+that takes longer ends the process, with a traceback.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import sys
@@ -19,29 +19,35 @@ CACHE = 1 << 26  # bytes
 
 
 def main() -> None:
-    order = json.load(sys.stdin)
-    for folder in order["folders"]:
-        print(f"\n{MARK}{json.dumps(_answer(folder, order))}", flush=True)
+    from vllm.model_executor.models import registry
+
+    registry._run_in_subprocess = lambda look: look()  # else a process for each class: seconds
+    for line in sys.stdin:
+        order = json.loads(line)
+        faulthandler.dump_traceback_later(order["seconds"], exit=True)
+        answer = _answer(order)
+        faulthandler.cancel_dump_traceback_later()
+        print(f"\n{MARK}{json.dumps(answer)}", flush=True)
 
 
-def _answer(folder: str, order: dict[str, Any]) -> dict[str, Any]:
+def _answer(order: dict[str, Any]) -> dict[str, Any]:
     from vllm.distributed import cleanup_dist_env_and_memory
 
     try:
-        return {"folder": folder, "scores": _scores(folder, order)}
+        return _scores(order)
     except Exception as error:  # noqa: BLE001 - what it says is what is asked
-        return {"folder": folder, "refused": f"{type(error).__name__}: {error}"}
+        return {"refused": f"{type(error).__name__}: {error}"}
     finally:
         gc.collect()
         cleanup_dist_env_and_memory()
 
 
-def _scores(folder: str, order: dict[str, Any]) -> list[list[list[float]]]:
+def _scores(order: dict[str, Any]) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
     size = order["vocabulary"]
     engine = LLM(
-        model=folder,
+        model=order["folder"],
         dtype="float32",
         enforce_eager=True,
         skip_tokenizer_init=True,
@@ -53,10 +59,11 @@ def _scores(folder: str, order: dict[str, Any]) -> list[list[list[float]]]:
     )
     asked = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=size, detokenize=False)
     answers = engine.generate([{"prompt_token_ids": text} for text in order["tokens"]], asked)
-    return [
+    scores = [
         [[place[token].logprob for token in range(size)] for place in answer.prompt_logprobs[1:]]
         for answer in answers
     ]
+    return {"model": engine.apply_model(lambda model: type(model).__name__)[0], "scores": scores}
 
 
 if __name__ == "__main__":

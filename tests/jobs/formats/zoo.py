@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ MOST = 20_000_000  # parameters of a model that is small
 # Fields by the names that types give them; each is set where the config has it.
 _HIDDEN = (
     *("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "emb_dim", "dim_model"),
-    "hidden_size_global",
+    *("hidden_size_global", "adapter_in_dim", "adapter_out_dim", "adapter_input_size"),
 )
 _LAYERS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"),
@@ -60,11 +61,18 @@ SMALL: dict[str, int] = {
     "eos_token_id": 1,
     "bos_token_id": 2,
 }
+# Sizes that kernels take which want whole vectors, as vLLM's on a CPU.
+WIDER: dict[str, int] = {
+    **SMALL,
+    **dict.fromkeys(_HIDDEN, 128),
+    **dict.fromkeys(_WIDE, 256),
+    **dict.fromkeys(_NARROW, 128),
+    **dict.fromkeys(_SIXTEEN, 32),
+}
 
 # What a type needs besides, of its parts too; ROPE where its own default lacks one.
 _ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 _MAMBAS = {"num_hidden_layers": 3, "layer_types": ["mamba", "hybrid", "hybrid"]}
-_OUT = {"adapter_out_dim": 64}
 _BARE = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
 _PARTS = ("text_config", "vision_config", "audio_config", "attn_config")
 SPECIAL: dict[str, dict[str, Any]] = {
@@ -72,12 +80,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
     "codegen": {"rotary_dim": 16},
     "dbrx": {"attn_config": {"rope_theta": 10_000.0, "clip_qkv": 8.0}},
+    "deepseek_v3": {"topk_method": "noaux_tc", "scoring_func": "sigmoid"},
     "deepseek_v4": {"layer_types": ["sliding_attention"] * 2, "mlp_layer_types": ["moe"] * 2},
     "dots1": {"n_shared_experts": 1},
-    "dots3_note": {
-        "vision_config": {"per_layer_config": {}, **_OUT, "adapter_in_dim": 64},
-        "audio_config": {**_OUT, "adapter_input_size": 64},
-    },
+    "dots3_note": {"vision_config": {"per_layer_config": {}}},
     "gemma4_assistant": {"text_config": {"model_type": "gemma4_text", **_BARE}},
     "gemma4_unified_assistant": {"text_config": {"model_type": "gemma4_unified_text"}},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
@@ -99,41 +105,47 @@ SPECIAL: dict[str, dict[str, Any]] = {
 }
 
 
-def small(kind: str) -> Any:
-    """Return a config of this type with few and narrow layers; all errors are transformers'."""
-    config = _constructed(kind)
+def small(kind: str, sizes: Mapping[str, Any] = SMALL) -> Any:
+    """Return a config of this type with few and narrow layers; all errors are transformers'.
+
+    `sizes` are values by the names of fields, set where the config has them.
+    """
+    config = _constructed(kind, sizes)
     with torch.device("meta"):
         AutoModelForCausalLM.from_config(config)
     return config
 
 
-def _constructed(kind: str) -> Any:
+def _constructed(kind: str, sizes: Mapping[str, Any]) -> Any:
     """Return a config whose constructor was told, for what it works out of other fields."""
     said: dict[str, Any] = {}
     with contextlib.suppress(StrictDataclassClassValidationError, ValueError):  # no defaults
-        said = _told(AutoConfig.for_model(kind))
+        said = _told(AutoConfig.for_model(kind), sizes)
     for name, value in SPECIAL.get(kind, {}).items():
-        said[name] = {**_of_part(said.get(name), value), **value} if name in _PARTS else value
+        whole = {**_of_part(said.get(name), value, sizes), **value} if name in _PARTS else value
+        said[name] = whole
     return AutoConfig.for_model(kind, **said)
 
 
-def _of_part(said: dict[str, Any] | None, special: dict[str, Any]) -> dict[str, Any]:
+def _of_part(
+    said: dict[str, Any] | None, special: dict[str, Any], sizes: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what a part is told: as the whole's own part, else as its type."""
     if said is None and "model_type" in special:
-        return _told(AutoConfig.for_model(special["model_type"]))
+        return _told(AutoConfig.for_model(special["model_type"]), sizes)
     return said or {}
 
 
-def _told(part: Any) -> dict[str, Any]:
+def _told(part: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the constructor of a config is told, for its parts too."""
-    said: dict[str, Any] = {name: value for name, value in SMALL.items() if _takes(part, name)}
+    said: dict[str, Any] = {name: value for name, value in sizes.items() if _takes(part, name)}
     if _takes(part, "kv_lora_rank"):
-        said["num_key_value_heads"] = SMALL["num_attention_heads"]  # all heads share one latent
+        said["num_key_value_heads"] = sizes["num_attention_heads"]  # all heads share one latent
     for name in part.sub_configs:
         inner = getattr(part, name, None)
         if isinstance(inner, PreTrainedConfig):
             kind = {"model_type": inner.model_type} if inner.model_type else {}
-            said[name] = {**kind, **_told(inner)}
+            said[name] = {**kind, **_told(inner, sizes)}
     return said
 
 
@@ -158,7 +170,8 @@ def on_disk(config: Any) -> dict[str, Spec]:
 def save(config: Any, folder: Path, spread: float = 0.05) -> Path:
     """Save a model of random weights in float32; raises ValueError where it is not small.
 
-    `spread` is the standard deviation of its weights.
+    `spread` is the standard deviation of its weights; of embeddings that are the head too it is a
+    third of it, so that a model is not sure of the token that it was given.
     """
     with torch.device("meta"):
         size = sum(w.numel() for w in AutoModelForCausalLM.from_config(config).parameters())
@@ -166,10 +179,18 @@ def save(config: Any, folder: Path, spread: float = 0.05) -> Path:
         raise ValueError(f"has {size:,} parameters")
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    tied = _tied(model)
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=spread)
+            torch.nn.init.normal_(parameter, std=spread / (3 if parameter is tied else 1))
         elif name.endswith("weight"):
             torch.nn.init.normal_(parameter, mean=1, std=0.05)
     model.save_pretrained(folder)
     return folder
+
+
+def _tied(model: Any) -> torch.Tensor | None:
+    """Return the weight of the embeddings where it is the head's."""
+    parts = (model.get_input_embeddings(), model.get_output_embeddings())
+    inner, outer = (getattr(part, "weight", None) for part in parts)
+    return inner if inner is outer else None
