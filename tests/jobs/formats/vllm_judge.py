@@ -30,6 +30,7 @@ PYTHON = Path(NAMED or ROOT / ".venv-vllm/bin/python")
 # What the parity gate allows BF16 beyond the noise of its arithmetic.
 PARITY = yaml.safe_load((ROOT / "conf/job/parity.yaml").read_text())["params"]
 ALLOWED: float = PARITY["allowances"]["bf16"]["kl_mean"]
+FACTOR: float = PARITY["factor"]
 TOKENS = [[(i * 7 + j * 13) % 90 + 3 for j in range(40)] for i in range(2)]
 # vLLM's own settings: no network, in this one process, its threads bound to no core.
 SETTINGS = {
@@ -67,11 +68,15 @@ class Vllm:
             self._process.kill()
             self._end(self._process)
 
-    def answer(self, folder: Path) -> dict[str, Any]:
-        """Return vLLM's `model` and its `scores` of TOKENS, or why it `refused`."""
+    def answer(self, folder: Path, dtype: str = "float32") -> dict[str, Any]:
+        """Return vLLM's `model` and its `scores` of TOKENS, or why it `refused`.
+
+        `dtype` is the type that it computes in.
+        """
         config = AutoConfig.from_pretrained(folder)
         order = {
             "folder": str(folder),
+            "dtype": dtype,
             "tokens": TOKENS,
             "vocabulary": config.get_text_config().vocab_size,
             "seconds": self._seconds,
@@ -123,15 +128,31 @@ def divergence(folder: Path, answer: Mapping[str, Any], *, by_token: bool) -> fl
     vLLM does with a folder in INT8.
     """
     assert "refused" not in answer, answer
-    model = weights.load(folder, torch.float32, "cpu")
+    return _mean_divergence(_scores(folder, by_token=by_token), torch.tensor(answer["scores"]))
+
+
+@torch.no_grad()
+def noise(folder: Path) -> float:
+    """The mean KL divergence of transformers in BF16 from itself in float32."""
+    return _mean_divergence(_scores(folder), _scores(folder, torch.bfloat16))
+
+
+def _scores(
+    folder: Path, dtype: torch.dtype = torch.float32, *, by_token: bool = False
+) -> torch.Tensor:
+    """Return transformers' log-probabilities of TOKENS, texts x places x vocabulary."""
+    model = weights.load(folder, dtype, "cpu")
     if by_token:
         ignored = json.loads((folder / "config.json").read_text())[KEY]["ignore"]
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear) and name not in ignored:
                 module.register_forward_pre_hook(_in_eight_bits)
     logits = model(input_ids=torch.tensor(TOKENS), use_cache=False).logits
-    ours = logits.log_softmax(-1)[:, :-1]
-    theirs = torch.tensor(answer["scores"])
+    scores: torch.Tensor = logits.float().log_softmax(-1)[:, :-1]
+    return scores
+
+
+def _mean_divergence(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     assert theirs.shape == ours.shape
     return float((ours.exp() * (ours - theirs)).sum(-1).mean())
 

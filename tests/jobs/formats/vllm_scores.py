@@ -1,9 +1,9 @@
 """Has vLLM read model folders and score tokens: a script for the Python of its environment.
 
-Each line of its input is an order in JSON: `folder`, `tokens` (of texts), `vocabulary` (its size)
-and `seconds`. For each it prints a line: MARK, and the class of vLLM's model and the
-log-probabilities of every token at each place but the first, or what vLLM says instead. An order
-that takes longer ends the process, with a traceback.
+Each line of its input is an order in JSON: `folder`, `dtype` (of the calculation), `tokens` (of
+texts), `vocabulary` (its size) and `seconds`. For each it prints a line: MARK, and the class of
+vLLM's model and the log-probabilities of every token at each place but the first, or what vLLM
+says instead. An order that takes longer ends the process, with a traceback.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _scores(order: dict[str, Any]) -> dict[str, Any]:
     size = order["vocabulary"]
     engine = LLM(
         model=order["folder"],
-        dtype="float32",
+        dtype=order["dtype"],
         enforce_eager=True,
         skip_tokenizer_init=True,
         max_model_len=64,

@@ -70,12 +70,14 @@ WIDER: dict[str, int] = {
     **dict.fromkeys(_SIXTEEN, 32),
 }
 
-# What a type needs besides, of its parts too; ROPE where its own default lacks one.
+# What a type needs besides, of its parts too; ROPE where its own default lacks one; and fields
+# that released folders have and transformers' own configs have not.
 _ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 _MAMBAS = {"num_hidden_layers": 3, "layer_types": ["mamba", "hybrid", "hybrid"]}
 _BARE = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
 _PARTS = ("text_config", "vision_config", "audio_config", "attn_config")
 SPECIAL: dict[str, dict[str, Any]] = {
+    "afmoe": {"score_func": "sigmoid"},
     "blt": {"encoder_hash_byte_group_vocab": 96, "vocab_size": 260},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
     "codegen": {"rotary_dim": 16},
@@ -86,6 +88,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "dots3_note": {"vision_config": {"per_layer_config": {}}},
     "gemma4_assistant": {"text_config": {"model_type": "gemma4_text", **_BARE}},
     "gemma4_unified_assistant": {"text_config": {"model_type": "gemma4_unified_text"}},
+    "glm4_moe": {"head_dim": 32},
+    "glm4_moe_lite": {"first_k_dense_replace": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "gptj": {"rotary_dim": 16},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
