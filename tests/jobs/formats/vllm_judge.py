@@ -64,9 +64,7 @@ class Vllm:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._end(self._process)
+        self._stop()
 
     def answer(self, folder: Path, dtype: str = "float32") -> dict[str, Any]:
         """Return vLLM's `model` and its `scores` of TOKENS, or why it `refused`.
@@ -89,6 +87,8 @@ class Vllm:
         for line in told:
             if line.startswith(vllm_scores.MARK):
                 answer: dict[str, Any] = json.loads(line.removeprefix(vllm_scores.MARK))
+                if "refused" in answer:  # it may have left what the next would fail by
+                    self._stop()
                 return answer
         return {"refused": self._end(process)}
 
@@ -106,6 +106,11 @@ class Vllm:
     @property
     def _errors(self) -> Path:
         return self._home / "stderr.txt"
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._end(self._process)
 
     def _end(self, process: subprocess.Popen[str]) -> str:
         """Return why a process has ended."""
