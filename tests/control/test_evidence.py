@@ -42,7 +42,7 @@ ATEN = "Could not run 'aten::_foo' with arguments from the 'NPU' backend.\nCPU: 
         (RuntimeError("[gloo/pair.cc:1] Connection closed by peer"), FailureKind.INTERCONNECT),
         (StorageError("away"), FailureKind.STORAGE),
         (ArtifactError("torn"), FailureKind.DATA),
-        (ImportError("no module"), FailureKind.USER_CODE),
+        (ImportError("no module"), FailureKind.SET_UP),
         (SystemExit(1), FailureKind.USER_CODE),
     ],
 )
