@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lm_eval import simple_evaluate
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
 from jobs.data.dataset import read_examples
 from jobs.evaluation.figures import wilson
@@ -79,6 +76,10 @@ def context(tmp_path: Path, undisturbed: LocalContext, tasks: Path) -> LocalCont
 
 def judged(model: Path, tasks: Path, **asked: Any) -> Mapping[str, Any]:
     """Return what lm-eval finds of a folder by transformers."""
+    from lm_eval import simple_evaluate  # here: it brings much into whoever collects tests
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
     found: Mapping[str, Any] = simple_evaluate(
         HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=4),
         task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
@@ -142,6 +143,9 @@ def test_chats_and_examples_are_asked_as_by_lm_evals_own_backend(
 def test_lm_evals_client_of_chats_gets_the_same_answers(
     context: LocalContext, tasks: Path, endpoint: str
 ) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
     found = simple_evaluate(
         "local-chat-completions",
         model_args={"model": "sums", "base_url": f"{endpoint}/chat/completions"},
