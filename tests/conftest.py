@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from orchestrator.cli import main
+from orchestrator.supervisor import orphans
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile(
@@ -44,6 +45,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             by_hand = [item for item in items if item.get_closest_marker(marker)]
             config.hook.pytest_deselected(items=by_hand)
             items[:] = [item for item in items if item not in by_hand]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_outlives_the_tests() -> None:
+    """Have what they start end with them, also where they are killed."""
+    orphans.follow("ORCHESTRATOR_TESTS")
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,9 @@ A killed process can't end its children (loaders of data, launchers, engine serv
 its chips. So a process group that shall not outlive a process has a guard, in a session of its
 own: it waits until the process is gone, and kills the group, and whatever carries MARK in its
 environment: what made a group of its own. Then it removes FOLDER, where they worked. A worker
-leads such a group itself. Linux alone; elsewhere nothing is watched. Standard library alone: it
-runs as a file, and starts in some 20 ms.
+leads such a group itself; who does not is group 0. A guard carries no mark, so none ends another.
+Linux alone; elsewhere nothing is watched. Standard library alone: it runs as a file, and starts
+in some 20 ms.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 MARK = "ORCHESTRATOR_WORKER"
+_OURS = "ORCHESTRATOR_"
 _PROC = Path("/proc")
 _watched: list[subprocess.Popen[bytes]] = []
 
@@ -31,9 +33,16 @@ def watch() -> None:
         return
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
+    follow(MARK, os.getpid())
+
+
+def follow(name: str, group: int = 0) -> None:
+    """Have all that inherits the variable `name` from here on end with this process."""
+    if not hasattr(os, "pidfd_open"):
+        return
     mark = f"{os.getpid()}-{secrets.token_hex(8)}"
-    _watched.append(_guard(os.getpid(), mark))
-    os.environ[MARK] = mark  # noqa: TID251 - the children inherit it
+    _watched.append(_guard(group, f"{name}={mark}"))
+    os.environ[name] = mark  # noqa: TID251 - the children inherit it
 
 
 def guard(group: int, folder: str) -> subprocess.Popen[bytes] | None:
@@ -41,15 +50,17 @@ def guard(group: int, folder: str) -> subprocess.Popen[bytes] | None:
 
     End the guard before the number is free again. `None` where the system can't do that.
     """
-    return _guard(group, secrets.token_hex(8), folder) if hasattr(os, "pidfd_open") else None
+    return _guard(group, f"{MARK}={secrets.token_hex(8)}", folder) if hasattr(os, "pidfd_open") else None
 
 
 def _guard(group: int, mark: str, *folder: str) -> subprocess.Popen[bytes]:
     me = os.pidfd_open(os.getpid())  # means this process for ever, whoever gets its number
+    unmarked = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}  # noqa: TID251 - as said above
     try:
         return subprocess.Popen(  # noqa: S603 - this very file
             [sys.executable, "-I", "-S", __file__, str(me), str(group), mark, *folder],
             pass_fds=[me],
+            env=unmarked,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -62,11 +73,12 @@ def _guard(group: int, mark: str, *folder: str) -> subprocess.Popen[bytes]:
 def main(worker: int, group: int, mark: str, folder: str = "") -> None:
     """Wait for the end of the process that descriptor `worker` means, and kill what it left."""
     select.select([worker], [], [])
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+    if group:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
     for path in _PROC.glob("[0-9]*/environ"):
         with suppress(OSError):
-            if f"{MARK}={mark}".encode() in path.read_bytes().split(b"\0"):
+            if mark.encode() in path.read_bytes().split(b"\0"):
                 os.kill(int(path.parent.name), signal.SIGKILL)
     if folder:
         shutil.rmtree(folder, ignore_errors=True)

@@ -38,6 +38,28 @@ def test_the_children_of_a_killed_worker_end_with_it_and_so_does_who_waits_for_t
     worker.stdout.close()
 
 
+def test_what_follows_a_process_ends_with_it_through_others_that_have_left() -> None:
+    """A daemon and its workers, as a service has them: whose parents are gone already."""
+    middle = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {WORKER!r}])"
+    first = f"""
+import subprocess, sys, threading
+from orchestrator.supervisor import orphans
+orphans.follow("ORCHESTRATOR_TESTED")
+subprocess.run([sys.executable, "-c", {middle!r}], start_new_session=True, check=True)
+threading.Event().wait()
+"""
+    process = subprocess.Popen([sys.executable, "-c", first], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pids = [int(word) for word in process.stdout.readline().split()]
+    assert len(pids) == 4
+    assert all(birth(pid) for pid in pids)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10.0)
+
+    assert wait(lambda: not any(birth(pid) for pid in pids), 10.0)
+    process.stdout.close()
+
+
 def test_a_worker_leads_a_group_so_that_nobody_else_is_hit() -> None:
     code = "import os; from orchestrator.supervisor import orphans; orphans.watch();"
     code += "print(os.getpgrp() == os.getpid(), flush=True)"

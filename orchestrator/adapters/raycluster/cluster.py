@@ -267,11 +267,12 @@ class _Attempt:
         self._again = tuple(messages)
 
     def end(self) -> None:
-        """Kill the processes that are left, and give the place back."""
+        """Kill the processes that are left, and give the place back; Ray's store may be slow."""
         if self._gang is not None:
             self._gang.end()
         if self._place is not None:
             self._place.give_back()
+        process.forget(self.key)
 
     def _wait(self, place: Placement) -> Sequence[Message]:
         """Return what is new of the place; ask for another one where that is nearer."""

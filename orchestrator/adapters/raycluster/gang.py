@@ -113,7 +113,6 @@ class Gang:
                 ray.cancel(stream, force=True)
                 if rank in self._processes and not _completed(stream):
                     process.kill(self._processes[rank])  # one that is stopped can't hear Ray
-        process.forget(self._request.key)
         self._actors, self._streams = [], {}
 
     # --- processes -----------------------------------------------------------------------------
