@@ -48,9 +48,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_outlives_the_tests() -> None:
+def _nothing_outlives_the_tests() -> Iterator[None]:
     """Have what they start end with them, also where they are killed."""
-    orphans.follow("ORCHESTRATOR_TESTS")
+    guard = orphans.follow("ORCHESTRATOR_TESTS")
+    yield
+    if guard:
+        guard.kill()
+        guard.wait()
 
 
 @pytest.fixture(scope="session")

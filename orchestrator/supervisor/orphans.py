@@ -24,7 +24,7 @@ from pathlib import Path
 MARK = "ORCHESTRATOR_WORKER"
 _OURS = "ORCHESTRATOR_"
 _PROC = Path("/proc")
-_watched: list[subprocess.Popen[bytes]] = []
+_watched: list[subprocess.Popen[bytes] | None] = []
 
 
 def watch() -> None:
@@ -33,16 +33,20 @@ def watch() -> None:
         return
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
-    follow(MARK, os.getpid())
+    _watched.append(follow(MARK, os.getpid()))
 
 
-def follow(name: str, group: int = 0) -> None:
-    """Have all that inherits the variable `name` from here on end with this process."""
+def follow(name: str, group: int = 0) -> subprocess.Popen[bytes] | None:
+    """Have all that inherits the variable `name` from here on end with this process.
+
+    Return the guard, where the system can have one.
+    """
     if not hasattr(os, "pidfd_open"):
-        return
+        return None
     mark = f"{os.getpid()}-{secrets.token_hex(8)}"
-    _watched.append(_guard(group, f"{name}={mark}"))
+    follower = _guard(group, f"{name}={mark}")
     os.environ[name] = mark  # noqa: TID251 - the children inherit it
+    return follower
 
 
 def guard(group: int, folder: str) -> subprocess.Popen[bytes] | None:

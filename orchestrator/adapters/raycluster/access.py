@@ -59,14 +59,18 @@ def connect(address: str, patience: float = 0.0) -> bool:
     """Connect this process to the cluster at `address`; return whether it was not yet.
 
     Ray ends this process when the head is away for a minute: here for longer than `patience`.
+    Whoever asks Ray after the process has left gets an error: Ray's own default is to start a
+    cluster on this host then, and to make it that of the process.
 
     Raises:
         ClusterError: Nothing answers there, or it doesn't let us in.
     """
     import ray
+    from ray._private import auto_init_hook
 
     if ray.is_initialized():
         return False
+    auto_init_hook.enable_auto_connect = False
     split(address)
     check(address)
     seconds = int(patience + _RAYS_PATIENCE)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import placement_group, remove_placement_group
 
-from orchestrator.adapters.raycluster import access
+from orchestrator.adapters.raycluster import access, service
 from orchestrator.core.errors import ClusterError
 
 SLOW = "No node info found matching attributes: '10.0.0.1' when trying to resolve node to connect"
@@ -75,3 +78,19 @@ def test_ray_waits_for_its_head_for_longer_than_the_product(
     access.connect(address, patience=120.0)
 
     assert int(os.environ[access._RECONNECT]) > 120  # noqa: TID251 - Ray reads it there
+
+
+@pytest.mark.ray
+def test_who_asks_after_the_process_has_left_starts_no_cluster_of_its_own(ray_home: Path) -> None:
+    found = service.find(ray_home)
+    assert found is not None
+    assert access.connect(found.address)
+    group = placement_group([{"CPU": 1.0}])
+    remove_placement_group(group)
+    ray.shutdown()
+
+    with pytest.raises(RayError, match="not been started"):
+        group.wait(1.0)
+    with pytest.raises(RayError, match="not been started"):
+        ray.nodes()
+    assert not ray.is_initialized()

@@ -88,8 +88,10 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def serving(address: str) -> RayServing:
-    return RayServing(address, wiring.fetch_model, wiring.clock)
+def serving(address: str) -> Iterator[RayServing]:
+    made = RayServing(address, wiring.fetch_model, wiring.clock)
+    yield made
+    made.settle()
 
 
 @pytest.fixture(scope="module")
