@@ -54,7 +54,8 @@ def guard(group: int, folder: str) -> subprocess.Popen[bytes] | None:
 
     End the guard before the number is free again. `None` where the system can't do that.
     """
-    return _guard(group, f"{MARK}={secrets.token_hex(8)}", folder) if hasattr(os, "pidfd_open") else None
+    mark = f"{MARK}={secrets.token_hex(8)}"
+    return _guard(group, mark, folder) if hasattr(os, "pidfd_open") else None
 
 
 def _guard(group: int, mark: str, *folder: str) -> subprocess.Popen[bytes]:
