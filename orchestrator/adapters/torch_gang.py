@@ -7,7 +7,6 @@ torch pays nothing.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -121,27 +120,11 @@ def _use_interface_to(host: str) -> None:
     """
     global _chosen  # noqa: PLW0603 - what is set here may be set anew, what the user set may not
     if os.environ.get(_INTERFACE, "") == _chosen:  # noqa: TID251 - gloo reads it there alone
-        _chosen = interface_to(host)
+        _chosen = meeting.interface_to(host)
         if _chosen:
             os.environ[_INTERFACE] = _chosen  # noqa: TID251 - as above
         else:
             os.environ.pop(_INTERFACE, None)  # noqa: TID251 - as above
-
-
-def interface_to(host: str) -> str:
-    """Return the name of the interface by which `host` is reached; empty where that is unknown."""
-    import psutil
-
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.connect(address)  # sends nothing: it only finds the route
-            ours = probe.getsockname()[0]
-    except OSError:
-        return ""
-    named = psutil.net_if_addrs().items()
-    has = (name for name, all_of in named if ours in {a.address.split("%")[0] for a in all_of})
-    return next(has, "")
 
 
 def _leave() -> None:

@@ -11,12 +11,12 @@ from orchestrator import wiring
 from orchestrator.cli import composing, policies, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core import cost, formats
-from orchestrator.core.checks import places
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.forecast import forecasts
 from orchestrator.core.hardware import Pool
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.qualification import Vetted
+from orchestrator.core.room import places
 from orchestrator.core.spec import Stage
 
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
@@ -96,13 +96,23 @@ def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
 
 
 def _devices(stage: Stage, pool: Pool) -> str:
-    """Return how many chips a stage has there: of an elastic gang the fewest and the most."""
+    """Return how many chips a stage has there: of an elastic gang the fewest and the most.
+
+    Of replicas that take several nodes each, how many of those too.
+    """
     there = stage.on(pool.name)
     if there.fewest == there.processes:
-        return str(there.devices)
+        nodes = _nodes(there, pool)
+        on = f" on {there.processes * nodes} nodes" if nodes > 1 else ""
+        return f"{there.devices}{on}"
     least, most = there.fewest, max(there.fewest, min(there.processes, places(there, pool)))
     each = there.needs.devices
     return f"{least * each}..{most * each}" if most > least else str(least * each)
+
+
+def _nodes(stage: Stage, pool: Pool) -> int:
+    """Return how many nodes a process of a stage takes: several only of a replica."""
+    return pool.nodes_of(stage.needs.devices) if stage.endpoint else 1
 
 
 def _written(planned: PlannedStage) -> str:
@@ -140,6 +150,7 @@ def as_json(made: Plan) -> dict[str, object]:
             "emulated": made.pools[planned.pools[0]].emulated,
             "emulation": made.pools[planned.pools[0]].emulation_mode,
             "devices": planned.devices,
+            "nodes_each": _nodes(planned.stage, made.pools[planned.pools[0]]),
             "format": planned.formats[0] if planned.formats else None,
             "left_out": list(planned.left_out),
             "device_hours": planned.device_hours,

@@ -25,9 +25,10 @@ from orchestrator.core.hardware import Role
 from orchestrator.core.plan import Plan, PlannedStage
 from orchestrator.core.policy import Rollout
 from orchestrator.core.qualification import unknown
+from orchestrator.core.room import fewest_nodes
 from orchestrator.core.run import Run, RunHeader, StageRun
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Endpoint, Json, Weights
+from orchestrator.core.spec import Endpoint, Json, Needs, Weights
 from orchestrator.core.state import StageState
 from orchestrator.messages import Succeeded
 
@@ -196,16 +197,26 @@ def crowded(planned: Plan, lives: Mapping[str, EndpointLife]) -> Iterator[Proble
             continue
         made = [revision.deployment for revision in lives[endpoint.name].live]
         beside = [old for old in made if old is not None and old.pool.name == pool.name]
-        kept = sum(old.needs.devices * max(old.endpoint.replicas, 1) for old in beside)
-        asked = one.stage.on(pool.name).needs.devices * max(endpoint.replicas, 1)
-        if kept and asked + kept > pool.devices:
-            names = ", ".join(f"r{old.revision}" for old in beside)
-            what = (
-                f"needs {asked!r} of the {pool.devices!r} devices of {pool.name!r}, of which "
-                f"{names} of {endpoint.name!r} keeps {kept!r} until the traffic has moved"
-            )
-            hint = "ask for fewer, or switch to another pool first"
-            yield Problem(f"pipeline.stages.{one.stage.name}.needs.devices", what, hint)
+        kept = [d for old in beside for d in _chips(old.needs, old.endpoint)]
+        asked = _chips(one.stage.needs, endpoint.on(pool.name))
+        if not sum(kept) or fewest_nodes(pool, [*kept, *asked]) <= pool.nodes:
+            continue
+        needed, had, all_of_them, called = sum(asked), sum(kept), pool.devices, "devices"
+        if needed + had <= all_of_them:  # enough of them, but no whole nodes are left
+            needed, had = fewest_nodes(pool, asked), fewest_nodes(pool, kept)
+            all_of_them, called = pool.nodes, "nodes"
+        names = ", ".join(f"r{old.revision}" for old in beside)
+        what = (
+            f"needs {needed!r} of the {all_of_them!r} {called} of {pool.name!r}, of which "
+            f"{names} of {endpoint.name!r} keeps {had!r} until the traffic has moved"
+        )
+        hint = "ask for fewer, or switch to another pool first"
+        yield Problem(f"pipeline.stages.{one.stage.name}.needs.devices", what, hint)
+
+
+def _chips(needs: Needs, endpoint: Endpoint) -> list[int]:
+    """Return how many chips each replica has."""
+    return [needs.devices] * max(endpoint.replicas, 1)
 
 
 def anew(planned: Plan, kept: Mapping[str, object]) -> list[str]:

@@ -33,3 +33,19 @@ def close(address: str) -> None:
     server = take(address)
     if server is not None:
         server.close()
+
+
+def interface_to(host: str) -> str:
+    """Return the name of the interface by which `host` is reached; empty where that is unknown."""
+    import psutil
+
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(address)  # sends nothing: it only finds the route
+            ours = probe.getsockname()[0]
+    except OSError:
+        return ""
+    named = psutil.net_if_addrs().items()
+    has = (name for name, all_of in named if ours in {a.address.split("%")[0] for a in all_of})
+    return next(has, "")

@@ -23,6 +23,7 @@ from orchestrator.core.failure import Action, FailureKind
 from orchestrator.core.hardware import Fleet, Pool
 from orchestrator.core.nearest import choices
 from orchestrator.core.planted import problems_of_faults
+from orchestrator.core.room import problems_of_room
 from orchestrator.core.spec import Bindings, Endpoint, Json, Pipeline, Stage
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
@@ -195,8 +196,7 @@ def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
     if stage.role not in pool.allowed_roles:
         what = f"{where} does not take the role {str(stage.role)!r}"
         yield Problem(path, what, f"roles that it takes: {', '.join(pool.allowed_roles)}")
-    yield from _size_problems(path, stage, pool)
-    yield from _memory_problems(path, stage, pool)
+    yield from problems_of_room(path, stage, pool)
 
 
 def _engine_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
@@ -233,9 +233,12 @@ def _split_problems(path: str, stage: Stage, pools: Sequence[Pool]) -> Iterator[
         if server is None or server.on(pool) is None:
             continue
         try:
-            split_of(server, server.given(pool, options), stage.needs.devices)
+            split = split_of(server, server.given(pool, options), stage.needs.devices)
         except ValueError as error:
             yield Problem(path, str(error), "tensor x pipeline x data is to be needs.devices")
+            return
+        if torn := split.torn_by(pool):
+            yield Problem(path, torn, "have each copy take whole nodes, or a part of one")
             return
 
 
@@ -344,47 +347,6 @@ def _able(pool: Pool, stage: Stage) -> str:
     able = [form for form in pool.accelerator.formats if not server or server.reads(form, pool)]
     by = f" by {server.name}" if server else ""
     return f"formats that it serves{by}: {', '.join(able) or 'none'}"
-
-
-def _size_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:
-    needs, node = stage.needs, f"a node of {pool.name!r} has"
-    least = stage.fewest * needs.devices
-    if least > pool.devices:
-        what = f"needs {least!r} devices, {pool.name!r} has {pool.devices!r}"
-        yield Problem(f"{path}.needs", what, "ask for fewer, or bind a larger pool")
-    elif needs.devices > pool.devices_per_node and stage.endpoint is not None:
-        what = f"a replica is on one node, and {node} {pool.devices_per_node!r} devices"
-        hint = f"ask for at most so many of the {needs.devices!r}, and for more replicas"
-        yield Problem(f"{path}.needs.devices", what, hint)
-    elif needs.devices > pool.devices_per_node:
-        what = f"needs {needs.devices!r} devices in one worker, {node} {pool.devices_per_node!r}"
-        yield Problem(f"{path}.needs.devices", what, "ask for fewer")
-    elif pool.shares_chips(needs.devices):
-        what = f"{node} {pool.devices_per_node!r} chips, of which no worker can be shown its own"
-        hint = f"ask for all of a node, or set fleet.pools.{pool.name}.accelerator.visible_devices"
-        yield Problem(f"{path}.needs.devices", what, hint)
-    elif needs.cpus > pool.cpus_per_node:
-        what = f"needs {needs.cpus!r} cores in one worker, {node} {pool.cpus_per_node!r}"
-        yield Problem(f"{path}.needs.cpus", what, "ask for fewer")
-    elif stage.fewest > places(stage, pool):
-        each = f"{needs.devices!r} devices and {needs.cpus!r} cores each"
-        what = f"needs {stage.fewest!r} workers with {each}, {pool.name!r} has room for "
-        yield Problem(f"{path}.needs", f"{what}{places(stage, pool)!r}", "ask for fewer")
-
-
-def places(stage: Stage, pool: Pool) -> int:
-    """Return how many processes of `stage` the nodes of `pool` hold, each whole on one node."""
-    devices, cpus, all_of_them = stage.needs.devices, stage.needs.cpus, stage.processes
-    by_devices = pool.devices_per_node // devices if devices > 0 else all_of_them
-    by_cpus = int(pool.cpus_per_node // cpus) if cpus > 0 else all_of_them
-    return pool.nodes * min(by_devices, by_cpus)
-
-
-def _memory_problems(path: str, stage: Stage, pool: Pool) -> Iterator[Problem]:
-    need, have = stage.needs.memory_gb, pool.accelerator.memory_gb
-    if need is not None and have is not None and need > have * max(stage.needs.devices, 1):
-        what = f"needs {need!r} GB in a worker, {pool.accelerator.name!r} has {have!r} GB a chip"
-        yield Problem(f"{path}.needs.memory_gb", what, "use more devices, or another pool")
 
 
 def _names(fleet: Fleet) -> str:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from string import Formatter
 
-from orchestrator.core.engines import EngineSpec, Json, Split, option_name
+from orchestrator.core.engines import EngineSpec, Json, Nodes, Split, option_name
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 
 PLACES = frozenset({"python", "host", "port", "model", "name", "devices", "chips", "files"})
+NODE_PLACES = PLACES | {"nodes", "rank", "leader", "leader_port", "leader_port_2", "interface"}
 _FILE_PLACES = PLACES | {"key"}
 _UPDATE_PLACES = frozenset({"folder", "version"})
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -65,7 +66,8 @@ def _widths(config: Mapping[str, Json], tensor: int) -> Iterator[int]:
 def refused_options(spec: EngineSpec, options: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
     """Yield the options that no user may set, and why; those of its command are ours."""
     commands = (spec.command, *(maker.command for maker in spec.makers.values()))
-    ours = {
+    nodes = spec.nodes or Nodes()
+    ours = {option_name(name) for name in (*nodes.options, *nodes.following)} | {
         option_name(word.partition("=")[0])
         for command in commands
         for word in command
@@ -94,6 +96,7 @@ def problems_of_spec(path: str, spec: EngineSpec) -> Iterator[Problem]:
             yield from _command_problems(f"{path}.makers.{name}.command", maker.command, written)
         yield from _variable_problems(f"{path}.makers.{name}.environment", maker.environment)
     yield from _variable_problems(f"{path}.environment", spec.environment)
+    yield from _node_problems(path, spec)
     yield from _file_problems(f"{path}.files", spec.files)
     yield from _options_file_problems(path, spec)
     for number, step in enumerate(spec.update):
@@ -141,9 +144,33 @@ def _command_problems(path: str, words: tuple[str, ...], written: str) -> Iterat
             yield Problem(path, f"says {needed!r} nowhere", "the server must know it")
 
 
-def _variable_problems(path: str, variables: Mapping[str, str]) -> Iterator[Problem]:
+def _node_problems(path: str, spec: EngineSpec) -> Iterator[Problem]:
+    """Yield what is wrong with how an engine server runs over several nodes."""
+    followers = {f"{path}.makers.{name}": maker.follower for name, maker in spec.makers.items()}
+    nodes = spec.nodes
+    if nodes is None:
+        for place, words in followers.items():
+            if words:
+                hint = f"say under {path}.nodes how it runs over several"
+                yield Problem(f"{place}.follower", "follows nobody", hint)
+        return
+    path = f"{path}.nodes"
+    for place, words in {path: nodes.follower, **followers}.items():
+        for word in words:
+            yield from _template_problems(f"{place}.follower", word, NODE_PLACES)
+    told = [*_texts(nodes.options), *_texts(nodes.following)]
+    for text in told:
+        yield from _template_problems(f"{path}.options", text, NODE_PLACES)
+    yield from _variable_problems(f"{path}.environment", nodes.environment, NODE_PLACES)
+    if not any("{leader}" in text for text in (*told, *nodes.environment.values())):
+        yield Problem(path, "says '{leader}' nowhere", "its processes must find each other")
+
+
+def _variable_problems(
+    path: str, variables: Mapping[str, str], places: frozenset[str] = PLACES
+) -> Iterator[Problem]:
     for variable, text in variables.items():
-        yield from _template_problems(f"{path}.{variable}", text, PLACES)
+        yield from _template_problems(f"{path}.{variable}", text, places)
         if not _VARIABLE.fullmatch(variable):
             yield Problem(path, f"{shown(variable)} is no variable", "rename it")
 

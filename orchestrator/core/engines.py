@@ -30,6 +30,7 @@ class Maker:
         environment: Variables set there beside those of the engine.
         options: Options that it needs there; a user's own go over them.
         command: Its command there, where it differs.
+        follower: The command there of what follows on another node, where it differs.
     """
 
     formats: tuple[Format, ...] = ()
@@ -37,6 +38,29 @@ class Maker:
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Json] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    follower: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nodes:
+    """How an engine server runs over several nodes, by a process on each.
+
+    The first leads: it is asked, and the others follow it. In all texts `{nodes}` says how many
+    there are, `{rank}` which of them this is, `{leader}` at which address the first is reached,
+    `{leader_port}` and `{leader_port_2}` which ports are free there, `{interface}` the network
+    interface by which this node reaches it; `{host}` and `{port}` are this node's own.
+
+    Attributes:
+        options: Options of each process, beside those of a replica on one node.
+        environment: Variables of each, where its node does not set them.
+        follower: Command of those that follow, where it differs.
+        following: Options of those that follow, beside `options`.
+    """
+
+    options: Mapping[str, Json] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    follower: tuple[str, ...] = ()
+    following: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +135,7 @@ class EngineSpec:
             where this is empty.
         refuses: Options that no user may set, beside those of `command`, and why.
         parallel: Options that spread a model over chips.
+        nodes: How it runs over several nodes; a replica is on one where this is empty.
         concurrency: Option that says how many requests it works on at once.
         at_once: How many that are where the option is not given.
         update: How it takes new weights while it runs; it is started anew where empty, and where
@@ -140,6 +165,7 @@ class EngineSpec:
     negation: str = ""
     refuses: Mapping[str, str] = field(default_factory=dict)
     parallel: Parallel = field(default_factory=Parallel)
+    nodes: Nodes | None = None
     concurrency: str = ""
     at_once: int = 256
     update: tuple[UpdateStep, ...] = ()
@@ -193,6 +219,14 @@ class Split:
     def devices(self) -> int:
         """Chips that it takes."""
         return self.tensor * self.pipeline * (1 if self.shared else self.data)
+
+    def torn_by(self, pool: Pool) -> str:
+        """Return why a copy of the model can't lie on the nodes of `pool`; empty where it can."""
+        copy, node = self.tensor * self.pipeline, pool.devices_per_node
+        if not 0 < node < self.devices or not (copy % node and node % copy):
+            return ""
+        over = f"{copy!r} chips (tensor x pipeline)"
+        return f"a copy of the model has {over}, a node of {pool.name!r} has {node!r}"
 
 
 def is_server(engine: str) -> bool:

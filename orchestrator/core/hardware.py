@@ -6,6 +6,7 @@ accelerator is data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -125,6 +126,10 @@ class Pool:
     def excuse(self) -> str:
         """Why it isn't available, in words in any case."""
         return self.reason or "no reason given"
+
+    def nodes_of(self, devices: int) -> int:
+        """Return over how many nodes a replica with so many chips is spread."""
+        return max(1, math.ceil(devices / max(self.devices_per_node, 1)))
 
     def shares_chips(self, devices: int) -> bool:
         """Whether workers with so many devices each would all see the same chips of a node."""

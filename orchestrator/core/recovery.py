@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from orchestrator.core.checks import places
 from orchestrator.core.failure import (
     OF_A_NODE,
     TRANSIENT,
@@ -23,6 +22,7 @@ from orchestrator.core.failure import (
     default_action,
 )
 from orchestrator.core.guarded import proven
+from orchestrator.core.room import places
 from orchestrator.core.run import Attempt, Run, StageRun
 from orchestrator.core.spec import Stage
 from orchestrator.core.state import RetryScheduled, StageFailed, StagePaused

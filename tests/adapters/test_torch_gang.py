@@ -117,8 +117,6 @@ def test_gloo_takes_the_interface_that_reaches_the_rendezvous_unless_one_is_name
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
     monkeypatch.setattr(torch_gang, "_chosen", "")
-    assert torch_gang.interface_to("127.0.0.1").startswith("lo")
-    assert torch_gang.interface_to("no.such.host.invalid") == ""
     torch_gang._use_interface_to("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")  # noqa: TID251 - set for gloo
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")

@@ -72,6 +72,19 @@ def test_the_launch_that_is_offered_is_this_one_as_a_shell_takes_it(within, own)
     assert f"{offered} roles.train=small" in done.stdout
 
 
+def test_replicas_on_several_nodes_are_told_with_those(within):
+    words = ("pipeline=r2", "fleet=r2", "roles.serve=h800", "fallbacks.serve=[]")
+    serve = "pipeline.stages.serve"
+    spread = (f"{serve}.endpoint.engine=vllm", f"{serve}.needs.devices=16")
+    twice = f"{serve}.endpoint.replicas=2"
+    done = within("plan", *words, *spread, twice)
+    assert "32 on 4 nodes" in " ".join(done.stdout.split()), done.stdout + done.stderr
+    stages = json.loads(within("plan", *words, *spread, twice, "--json").stdout)["stages"]
+    assert [(one["devices"], one["nodes_each"]) for one in stages][-1] == (32, 2)
+    torn = within("plan", *words, spread[0], f"{serve}.needs.devices=12")
+    assert "12 devices are no whole nodes of 'h800', which have 8 each" in torn.stderr
+
+
 def test_many_stages_are_named_by_the_first_of_them(within, own):
     stages = "\n".join(f"  s{n}: {{job: jobs.noop.noop, role: prepare}}" for n in range(60))
     (own / "pipeline" / "many.yaml").write_text(f"name: many\nstages:\n{stages}\n")

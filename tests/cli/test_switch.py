@@ -12,7 +12,7 @@ from orchestrator.control.loop import Controller
 from orchestrator.control.requests import Workbench
 from orchestrator.control.world import World
 from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionUpdated
-from orchestrator.core.engines import EngineSpec, Maker, Parallel
+from orchestrator.core.engines import EngineSpec, Maker, Nodes, Parallel
 from orchestrator.core.hardware import Format, Role
 from orchestrator.core.plan import Plan, make_plan
 from orchestrator.core.run import Run
@@ -179,6 +179,44 @@ def test_a_revision_that_never_fits_beside_the_one_it_replaces_is_refused() -> N
     )
     assert list(crowded(asks("nvidia", whole), {})) == [], "where nothing serves yet it fits"
     assert list(crowded(asks("ascend", whole), lives)) == []
+
+
+def test_a_revision_that_finds_no_whole_nodes_beside_the_old_one_is_refused() -> None:
+    """Three of five chips each fit on three nodes by their number, and never by their places."""
+    _, made = driven("one", planned("nvidia"), {})
+    assert isinstance(made, Deployment)
+    five = replace(made, pool=replace(made.pool, nodes=2), needs=Needs(devices=5))
+    both = replace(five, endpoint=replace(five.endpoint, replicas=2))
+
+    def refused(old: Deployment, devices: int) -> list[str]:
+        revision = Revision(number=1, since=0.0, deployment=old)
+        server = EngineSpec(
+            name="fast",
+            command=(),
+            parallel=Parallel(tensor="tp"),
+            nodes=Nodes(options={"at": "{leader}"}),
+            makers={"cpu": Maker()},
+        )
+        endpoint = replace(CHAT, engine="fast", server=server)
+        serve = replace(STAGES[-1], endpoint=endpoint, needs=Needs(devices=devices))
+        known = (pool(n, chip=accelerator(formats=able), nodes=2) for n, able in POOLS.items())
+        roles = {Role.PREPARE: "nvidia", Role.TRAIN: "nvidia", Role.SERVE: "nvidia"}
+        stages = pipeline(*STAGES[:-1], serve)
+        plan = make_plan(stages, fleet(*known), Bindings(roles=roles))
+        life = EndpointLife(name="chat", revisions={1: revision})
+        return [problem.what for problem in crowded(plan, {"chat": life})]
+
+    keeps = "of 'nvidia', of which r1 of 'chat' keeps"
+    assert refused(five, 5) == []
+    assert refused(both, 5) == [
+        f"needs 1 of the 2 nodes {keeps} 2 until the traffic has moved",
+    ]
+    assert refused(five, 16) == [
+        f"needs 16 of the 16 devices {keeps} 5 until the traffic has moved",
+    ]
+    assert refused(replace(five, needs=Needs(devices=16)), 1) == [
+        f"needs 1 of the 16 devices {keeps} 16 until the traffic has moved",
+    ]
 
 
 def updated(form: Format) -> Revision:

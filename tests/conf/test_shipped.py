@@ -10,7 +10,14 @@ from orchestrator.adapters import hydra_config, job_source
 from orchestrator.adapters.hydra_config.composer import packaged
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.engine_checks import PLACES, refused_options
-from orchestrator.core.engine_command import argv_of, chips_of, environment_of, files_of
+from orchestrator.core.engine_command import (
+    Part,
+    argv_of,
+    chips_of,
+    environment_of,
+    files_of,
+    joining_of,
+)
 from orchestrator.core.engines import CPU
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.plan import Plan, make_plan
@@ -108,4 +115,11 @@ def test_every_engine_server_starts_on_the_chips_of_each_of_its_makers(engine: s
         told = [*argv_of(spec, pool, {}, places), *written.values()]
         assert "/m" in " ".join(told)
         assert environment_of(spec, pool, places)
+        for rank in (0, 1) if spec.nodes else ():
+            part = Part(rank=rank, nodes=2, leader="10.0.0.1", ports=(5, 6))
+            there = {**places, **part.places("eth0")}
+            words = argv_of(spec, pool, {}, there, part)
+            assert {"/m", str(rank)} <= {*words}
+            assert any("10.0.0.1" in word for word in words)
+            assert "eth0" in joining_of(spec, there, part).values()
         assert list(refused_options(spec, spec.given(pool, {}))) == []

@@ -38,3 +38,8 @@ def test_an_address_of_the_sixth_version_has_brackets() -> None:
         pytest.skip("no IPv6 on loopback")
     assert address.startswith("[::1]:")
     rendezvous.close(address)
+
+
+def test_the_interface_is_that_by_which_a_host_is_reached() -> None:
+    assert rendezvous.interface_to("127.0.0.1").startswith("lo")
+    assert rendezvous.interface_to("no.such.host.invalid") == ""

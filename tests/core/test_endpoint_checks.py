@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.core.checks import problems_of
-from orchestrator.core.engines import EngineSpec, Maker, Parallel
+from orchestrator.core.engines import EngineSpec, Maker, Nodes, Parallel
 from orchestrator.core.hardware import Fleet
 from orchestrator.core.plan import make_plan
 from orchestrator.core.spec import Endpoint, Needs, Scale
@@ -105,13 +105,28 @@ def test_a_replica_on_several_nodes_and_options_of_ours_are_refused_in_one_line_
     own = replace(own, engine_options={"port": 1})
     assert lines(own, fleet(pool("a", chip=chip, nodes=2)), devices=16) == [
         (
-            "pipeline.stages.s.needs.devices: a replica is on one node, and a node of 'a' has 8 "
-            "devices; ask for at most so many of the 16, and for more replicas"
+            "pipeline.stages.s.needs.devices: engine 'fast' runs on one node, and a node of 'a' "
+            "has 8 devices; ask for at most so many of the 16, and for more replicas"
         ),
         (
             "pipeline.stages.s.endpoint.engine_options.port: engine 'fast' can't be told this: "
             "the replica sets it; leave it out"
         ),
+    ]
+
+
+def test_a_copy_of_a_model_on_several_nodes_takes_whole_ones_or_a_part_of_one() -> None:
+    chip = accelerator(formats=("fp8",), device="cuda")
+    spec = replace(SERVER, nodes=Nodes(options={"at": "{leader}"}))
+    over = replace(FAST, server=spec, engine_options={"dp": 2})
+    pools = fleet(pool("a", chip=chip, nodes=3, devices_per_node=6))
+    assert lines(over, pools, devices=12) == []
+    assert lines(replace(over, engine_options={"dp": 6}), pools, devices=18) == []
+    assert lines(over, pools, devices=18) == [
+        (
+            "pipeline.stages.s.endpoint.engine_options: a copy of the model has 9 chips (tensor x "
+            "pipeline), a node of 'a' has 6; have each copy take whole nodes, or a part of one"
+        )
     ]
 
 

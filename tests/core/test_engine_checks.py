@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.core.checks import problems_of, spread_problems
 from orchestrator.core.engine_checks import indivisible, problems_of_spec, refused_options
-from orchestrator.core.engines import Maker, Split, UpdateStep
+from orchestrator.core.engines import Maker, Nodes, Split, UpdateStep
 from orchestrator.core.hardware import Role
 from orchestrator.core.spec import Bindings, Endpoint, Needs
 from tests.build import accelerator, fleet, pipeline, pool, stage
@@ -145,6 +145,26 @@ def test_a_whole_engine_has_no_problem_and_a_broken_one_all_of_its_own() -> None
     bare = replace(SPEC, command=(), makers={"x": Maker(command=("a",))})
     paths = [problem.path for problem in problems_of_spec("e", bare)]
     assert paths == ["e.command", "e.makers.x.command", "e.makers.x.command"]
+
+
+def test_what_is_wrong_with_how_an_engine_runs_over_nodes_is_told() -> None:
+    nodes = Nodes(
+        options={"a": "{leder}"}, environment={"B C": "{rank}"}, follower=("{x}",), following={}
+    )
+    told = [f"{p.path}: {p.what}" for p in problems_of_spec("e", replace(SPEC, nodes=nodes))]
+    assert told == [
+        "e.nodes.follower: '{x}' names 'x'",
+        "e.nodes.options: '{leder}' names 'leder'",
+        "e.nodes.environment: 'B C' is no variable",
+        "e.nodes: says '{leader}' nowhere",
+    ]
+    by = replace(nodes, options={"a": "{leader}"}, environment={}, follower=())
+    assert list(problems_of_spec("e", replace(SPEC, nodes=by))) == []
+    alone = replace(SPEC, makers={"cpu": Maker(follower=("{port}",)), "x": Maker()})
+    assert [str(problem) for problem in problems_of_spec("e", alone)] == [
+        "e.makers.cpu.follower: follows nobody; say under e.nodes how it runs over several"
+    ]
+    assert dict(refused_options(replace(SPEC, nodes=by), {"a": 1})) == {"a": "the replica sets it"}
 
 
 def test_options_that_the_replica_sets_and_that_would_break_it_are_refused() -> None:

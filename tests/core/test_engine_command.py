@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from orchestrator.core.engine_command import (
+    Part,
     argv_of,
     chips_of,
     environment_of,
     files_of,
     filled,
     flags,
+    joining_of,
 )
-from orchestrator.core.engines import Parallel
+from orchestrator.core.engines import Maker, Nodes, Parallel
 from tests.core.engine_values import HOST, SPEC
 
 PLACES = {
@@ -36,6 +38,46 @@ def test_the_command_has_its_places_filled_in_and_a_users_options_go_over_all_ot
         "--log", "yes", "--max-len", "9", "--tp", "4",
     ]  # fmt: skip
     assert environment_of(SPEC, HOST, PLACES) == {"OFFLINE": "1", "CHIPS": "4", "THREADS": "2"}
+
+
+OVER = replace(
+    SPEC,
+    nodes=Nodes(
+        options={"node_rank": "{rank}", "nnodes": "{nodes}", "at": "{leader}:{leader_port}"},
+        environment={"ADDRESS": "{host}", "BY": "{interface}", "SECOND": "{leader_port_2}"},
+        follower=("{python}", "follow"),
+        following={"headless": True},
+    ),
+)
+
+
+def part_of(rank: int) -> Part:
+    return Part(rank=rank, nodes=2, leader="10.0.0.1", ports=(5, 6))
+
+
+def test_on_several_nodes_one_process_leads_and_the_others_follow_it() -> None:
+    led, following = (
+        argv_of(OVER, HOST, {}, {**PLACES, **part_of(rank).places("eth0")}, part_of(rank))
+        for rank in (0, 1)
+    )
+    joins = ["--nnodes", "2", "--at", "10.0.0.1:5"]
+    assert led[7:] == ["--log", "yes", "--eager", "--tp", "4", "--node-rank", "0", *joins]
+    assert following[:2] == ["/py", "follow"]
+    assert following[-7:] == ["--node-rank", "1", *joins, "--headless"]
+    assert argv_of(OVER, HOST, {}, PLACES) == argv_of(SPEC, HOST, {}, PLACES), "alone it is"
+    same = replace(OVER, nodes=Nodes(options={"at": "{leader}"}))
+    places = {**PLACES, **part_of(1).places("")}
+    assert argv_of(same, HOST, {}, places, part_of(1))[:3] == ["/py", "-m", "fast"]
+    other = replace(OVER, makers={"cpu": Maker(follower=("there",))})
+    assert argv_of(other, HOST, {}, places, part_of(1))[0] == "there"
+
+
+def test_processes_on_several_nodes_are_told_how_they_meet_but_for_what_is_unknown() -> None:
+    places = {**PLACES, **part_of(1).places("")}
+    assert joining_of(OVER, places, part_of(1)) == {"ADDRESS": "::1", "SECOND": "6"}
+    assert joining_of(OVER, PLACES, Part()) == joining_of(SPEC, places, part_of(1)) == {}
+    assert Part().places("eth0") == {}
+    assert chips_of(8, 2) == {"devices": "8", "chips": "0, 1, 2, 3"}
 
 
 def test_options_are_written_as_flags() -> None:

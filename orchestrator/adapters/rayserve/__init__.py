@@ -3,8 +3,8 @@
 `serving.py` is the port, `deploying.py` one deployment on its way, `operations.py` what is done to
 Serve, `state.py` what it says of itself, `placement.py` the probe. On the pool runs `replica.py`,
 with an engine class in it, or `engine_server.py` beside an engine server, which `supervision.py`
-starts (`engine_process.py`) and watches (`vitals.py`, `engine_figures.py`); `chips.py` shows both
-their chips.
+starts (`launching.py`, `engine_process.py`; on its other nodes `followers.py`) and watches
+(`vitals.py`, `engine_figures.py`); `chips.py` shows both their chips.
 """
 
 from orchestrator.adapters.rayserve.serving import RayServing

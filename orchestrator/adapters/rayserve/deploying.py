@@ -8,13 +8,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from orchestrator.adapters.rayserve import operations, placement, state
+from orchestrator.adapters.rayserve.launching import EngineStartError
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.placement import Room
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
-from orchestrator.adapters.rayserve.supervision import EngineStartError
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failure import Failure, FailureKind
@@ -118,7 +119,10 @@ class Deploying:
         while (room := placement.probe(self._deployment)) is not Room.FREE:
             asked = placement.asked(self._deployment)
             if room is Room.NEVER:
-                line = f"no node of pool {self._pool!r} can ever give {asked}"
+                who, ever = "no node", "ever"
+                if placement.nodes_of(self._deployment) > 1:
+                    who, ever = "the nodes", "never"
+                line = f"{who} of pool {self._pool!r} can {ever} give {asked}"
                 raise _RefusedError(self._failure(line, kind=FailureKind.PLACEMENT))
             if not told:
                 self._messages.put(Waiting(f"pool {self._pool!r} is busy: {asked} are not free"))
@@ -143,9 +147,9 @@ class Deploying:
         began = time.monotonic()
         while True:
             application = self._look()
-            placed = tuple(one.node for one in application.replicas if one.node)
+            placed = [one for one in application.replicas if one.node]
             if not told and len(placed) >= wanted:
-                self._messages.put(Placed(placed))
+                self._messages.put(Placed(tuple(self._nodes(placed))))
                 told = True
             if application.status == "HEALTHY" and len(application.running) >= wanted:
                 if len(application.urls) >= wanted:
@@ -157,6 +161,12 @@ class Deploying:
                 late = f"{self._name!r} did not answer within {endpoint.ready:g} s"
                 raise _RefusedError(self._failure(f"{late}; see `ready` of the endpoint"))
             self._pause()
+
+    def _nodes(self, replicas: Iterable[state.Replica]) -> Iterator[str]:
+        """Yield the nodes of each replica."""
+        several = placement.nodes_of(self._deployment) > 1
+        for replica in replicas:
+            yield from state.nodes_of(replica) if several else (replica.node,)
 
     def _look(self) -> state.Application:
         found = (state.applications() or {}).get(self._name)

@@ -22,6 +22,7 @@ from ray.experimental import internal_kv
 
 from orchestrator.adapters.rayserve import chips, engine_figures
 from orchestrator.adapters.rayserve.engine_client import FOREIGN
+from orchestrator.adapters.rayserve.followers import RemoteFollowers
 from orchestrator.adapters.rayserve.replica import Fetch
 from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
 from orchestrator.adapters.rayserve.supervision import Supervision
@@ -66,14 +67,15 @@ class EngineServer:
         self._replica = serve.get_replica_context().replica_id.unique_id
         listening = host or ray.util.get_node_ip_address()
         chips.show(deployment)
-        folder = await asyncio.to_thread(fetch, deployment)
+        self._followers = followers = RemoteFollowers(deployment, fetch, host)
+        folder = await asyncio.to_thread(followers.fetch, deployment)
         recorded = await asyncio.to_thread(_recorded, deployment, fetch)
-        self._supervision = Supervision(deployment, folder, listening, recorded)
-        self._weights = Weights(deployment, fetch, self._update)
+        self._supervision = Supervision(deployment, folder, listening, recorded, followers)
+        self._weights = Weights(deployment, followers.fetch, self._update)
         try:
             await asyncio.to_thread(self._supervision.start)
         except BaseException:
-            await asyncio.to_thread(self._supervision.stop)
+            await asyncio.to_thread(self._end)
             raise
         internal_kv._internal_kv_put(  # noqa: SLF001 - as above
             _name(self._replica), self._supervision.url.encode(), namespace=_SPACE
@@ -106,7 +108,11 @@ class EngineServer:
         if supervision.port and not supervision.fault:
             seconds = self._deployment.endpoint.drain_seconds * _OF_THE_DRAIN
             await asyncio.to_thread(supervision.drain, seconds)
-        await asyncio.to_thread(supervision.stop)
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self._supervision.stop()
+        self._followers.close()
 
     # --- HTTP ------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from ray import serve
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve._private.constants import SERVE_PROXY_NAME
 from ray.serve.context import _get_global_client
+from ray.util.placement_group import placement_group_table
 
 from orchestrator.adapters.rayserve.engine_server import address_of
 from orchestrator.core.errors import ServingError
@@ -24,6 +25,7 @@ from orchestrator.messages import PoolState, RevisionStatus
 
 DEPLOYMENT = "engine"
 SERVER = "server"  # in the user config: whether the engine listens at a port of its own
+POOL = "pool"  # in it too, since Serve does not tell by which labels it placed several nodes
 HERE = "127.0.0.1"
 ANYWHERE = "0.0.0.0"  # noqa: S104 - other nodes reach the replicas, which ask for a token
 _STOP_SECONDS = 30.0
@@ -87,6 +89,19 @@ def applications() -> Mapping[str, Application] | None:
         name: _application(application, names, groups.get(name), host)
         for name, application in details["applications"].items()
     }
+
+
+def nodes_of(replica: Replica) -> tuple[str, ...]:
+    """Return the nodes that a replica holds: its own first, then those of its group."""
+    names = {node["NodeID"]: str(node["NodeName"]) for node in ray.nodes()}
+    groups: Mapping[str, Any] = placement_group_table()
+    held = [
+        names.get(node, node)
+        for group in groups.values()
+        if group["name"].endswith(f"#{replica.id}") and group["state"] == "CREATED"
+        for _, node in sorted(group["bundles_to_node_id"].items())
+    ]
+    return tuple(dict.fromkeys((replica.node, *held)))
 
 
 def listening() -> str:
@@ -175,7 +190,6 @@ def _application(
 ) -> Application:
     engine = details["deployments"].get(DEPLOYMENT, {})
     config = engine.get("deployment_config", {})
-    options = config.get("ray_actor_options") or {}
     own = addresses(group, host) if group else ()
     serves = bool((config.get("user_config") or {}).get(SERVER))
     replicas = tuple(
@@ -187,11 +201,18 @@ def _application(
         status=_word(engine.get("status", "")),
         message=str(engine.get("message", "")),
         key=str((config.get("user_config") or {}).get("key", "")),
-        pool=(options.get("label_selector") or {}).get("pool", ""),
+        pool=_pool(config),
         replicas=replicas,
         urls=engines(group) if serves and group else own,
         replicas_at=own,
     )
+
+
+def _pool(config: Mapping[str, Any]) -> str:
+    """Return the pool of a deployment: where it says none, by the nodes that it asks for."""
+    said = config.get("user_config") or {}
+    labels = (config.get("ray_actor_options") or {}).get("label_selector") or {}
+    return str(said.get(POOL) or labels.get("pool", ""))
 
 
 def _word(state: object) -> str:

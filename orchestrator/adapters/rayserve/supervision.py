@@ -6,25 +6,28 @@ Nothing here knows Ray. Requests go to the engine's own port and pass nobody her
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import shutil
-import socket
-import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.adapters.rayserve import engine_figures, proof
 from orchestrator.adapters.rayserve.engine_client import FOREIGN, EngineClient, NotYetError
 from orchestrator.adapters.rayserve.engine_figures import Figures
-from orchestrator.adapters.rayserve.engine_process import EngineProcess, inherited
+from orchestrator.adapters.rayserve.engine_process import EngineProcess
+from orchestrator.adapters.rayserve.launching import (
+    EngineStartError,
+    Followers,
+    NoFollowers,
+    free_ports,
+    launch,
+    say,
+)
 from orchestrator.adapters.rayserve.vitals import Vitals
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.engine_checks import indivisible
-from orchestrator.core.engine_command import argv_of, chips_of, environment_of, files_of
+from orchestrator.core.engine_command import MEETING_PORTS, Part
 from orchestrator.core.engines import EngineSpec, split_of
 
 _LOOK_SECONDS = 1.0
@@ -32,10 +35,6 @@ _READY_SECONDS = 0.2
 _PORTS = 3  # tries, should somebody else take the port meanwhile
 _TAKEN = "ddress already in use"
 _TEXT = "The quick brown fox jumps over the lazy dog. 1 + 1 = 2"
-
-
-class EngineStartError(RuntimeError):
-    """The engine server can't be started; the message says why by its own words."""
 
 
 class _StoppedError(Exception):
@@ -50,10 +49,16 @@ class Supervision:
         folder: The model.
         host: Address at which the engine listens.
         recorded: Folder of what was recorded of that model; one's own `proof.json` counts more.
+        followers: Its processes on other nodes.
     """
 
     def __init__(
-        self, deployment: Deployment, folder: Path, host: str, recorded: Path | None = None
+        self,
+        deployment: Deployment,
+        folder: Path,
+        host: str,
+        recorded: Path | None = None,
+        followers: Followers | None = None,
     ) -> None:
         spec = deployment.endpoint.server
         assert spec is not None, "the plan has its server"  # noqa: S101
@@ -68,6 +73,7 @@ class Supervision:
         self._changing = threading.Lock()
         self._files = Path(tempfile.mkdtemp(prefix="engine-"))  # its user's alone
         self._process: EngineProcess | None = None
+        self._followers: Followers = followers or NoFollowers()
         self._watching: threading.Thread | None = None
         self._probing: threading.Thread | None = None
         self._vitals = Vitals(spec, time.monotonic())
@@ -99,7 +105,7 @@ class Supervision:
         self._check()
         for tries_left in reversed(range(_PORTS)):
             try:
-                self._start(_free_port(self._host))
+                self._start(*free_ports(self._host, 1))
                 break
             except EngineStartError as error:
                 if _TAKEN not in str(error) or not tries_left:
@@ -123,43 +129,24 @@ class Supervision:
         if self._stopping.is_set():
             raise EngineStartError("it was stopped")
         self._client.port = port
-        pool, endpoint = self._deployment.pool, self._deployment.endpoint
-        options, key = endpoint.engine_options, self._deployment.token
-        places = {
-            "python": sys.executable,
-            "host": self._host,
-            "port": str(port),
-            "model": str(self._folder),
-            "name": endpoint.name,
-            "files": str(self._files),
-            **chips_of(max(self._deployment.needs.devices, 1)),
-        }
-        for name, text in files_of(self._spec, pool, options, {**places, "key": key}).items():
-            file = self._files / name
-            file.touch(mode=0o600)
-            file.write_text(text, "utf-8")
-        environment = inherited(os.environ)  # noqa: TID251 - handed on
-        environment |= environment_of(self._spec, pool, places)
-        if self._spec.key_variable:
-            environment[self._spec.key_variable] = key
-        if endpoint.updates:
-            environment |= self._spec.update_environment
-        argv = argv_of(self._spec, pool, options, places)
-        self._say(f"starting {shlex.join(argv)}")
+        ports: tuple[int, ...] = ()
+        if self._followers.count:
+            found = free_ports(self._host, MEETING_PORTS + 1)
+            ports = tuple(one for one in found if one != port)[:MEETING_PORTS]
+        part = Part(nodes=self._followers.count + 1, leader=self._host, ports=ports)
+        at = self._host, port
         try:
-            self._process = EngineProcess(argv, environment)
-        except OSError as error:
-            raise EngineStartError(f"{argv[0]!r} can't be started: {error}") from error
-        try:
+            self._process = launch(self._deployment, self._folder, self._files, at, part)
+            self._followers.start(self._folder, self._host, ports)
             self._await_ready(self._process)
         except EngineStartError:
-            self._process.stop(0.0)
+            self._end(0.0)
             raise
 
     def _await_ready(self, process: EngineProcess) -> None:
         while not self._introduces_itself():
-            if process.status is not None:
-                how = process.how_it_ended()
+            ended = "" if process.status is None else process.how_it_ended()
+            if how := "; ".join(filter(None, (ended, self._followers.ended()))):
                 last = EngineStartError("it printed:\n" + "\n".join(process.lines))
                 raise EngineStartError(f"engine {self._spec.name!r} ended {how}") from last
             if self._stopping.wait(_READY_SECONDS):
@@ -168,7 +155,7 @@ class Supervision:
         if wrong:
             raise EngineStartError(f"engine {self._spec.name!r} computes another model: {wrong}")
         self._vitals = Vitals(self._spec, time.monotonic())
-        self._say(f"ready at {self.url}")
+        say(f"ready at {self.url}")
 
     def _introduces_itself(self) -> bool:
         """Return whether it is ready, and is asked; more than its ready path has to say so."""
@@ -187,13 +174,16 @@ class Supervision:
             with self._changing:
                 self._look()
             if self.fault:
-                self._say(self.fault)
+                say(self.fault)
                 return
 
     def _look(self) -> None:
         assert self._process is not None, "it was started"  # noqa: S101
         if self._process.status is not None:
             self._vitals.ended(self._process.how_it_ended())
+            return
+        if elsewhere := self._followers.ended():
+            self._vitals.ended(elsewhere)
             return
         unwell = self._client.unwell()
         if not unwell and self._spec.metrics:
@@ -246,12 +236,15 @@ class Supervision:
 
     def _reload(self, folder: Path, version: str) -> bool:
         """Have it read other weights while it runs; return whether it serves them rightly."""
+        if not self._followers.see(folder):
+            say("update: they lie elsewhere on its other nodes: it is started anew")
+            return False
         recorded = self._proof_of(folder)
         before = [] if recorded.texts else self._client.scores(_TEXT)
         places = {"folder": str(folder), "version": version}
         for step in self._spec.update:
             if wrong := self._client.take(step, places):
-                self._say(f"update: {wrong}")
+                say(f"update: {wrong}")
                 return False
         if recorded.texts:
             wrong = self._departure(folder)
@@ -259,14 +252,13 @@ class Supervision:
             after = self._client.scores(_TEXT)
             wrong = "" if after and after != before else "it answers as before, or wrongly"
         if wrong:
-            self._say(f"update: {wrong}")
+            say(f"update: {wrong}")
         return not wrong
 
     def _exchange(self, folder: Path) -> None:
         """Start it anew with another folder; with the old one where it does not take that."""
         old, self._folder = self._folder, folder
-        assert self._process is not None, "it was started"  # noqa: S101
-        self._process.stop(self._spec.grace)
+        self._end(self._spec.grace)
         try:
             self._check()
             self._start(self.port)
@@ -287,14 +279,14 @@ class Supervision:
         for text in recorded.texts:
             scores = self._client.scores(text.tokens)
             if scores is None:
-                self._say("it tells no log-probabilities of a prompt: none are compared")
+                say("it tells no log-probabilities of a prompt: none are compared")
                 return ""
             served.append(scores)
         one = self._deployment
         wrong = proof.departure(recorded, served, one.format, one.limits)
         if recorded.texts and not wrong:
             count = len(recorded.texts)
-            self._say(f"it gives {count} texts the log-probabilities recorded of them")
+            say(f"it gives {count} texts the log-probabilities recorded of them")
         return wrong
 
     def drain(self, seconds: float) -> None:
@@ -310,15 +302,13 @@ class Supervision:
         """End the engine and all that it started. Safe to call twice."""
         self._stopping.set()
         with self._changing:
-            if self._process is not None:
-                self._process.stop(0.0 if self.fault else self._spec.grace)
+            self._end(0.0 if self.fault else self._spec.grace)
         shutil.rmtree(self._files, ignore_errors=True)
 
-    def _say(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # telling fails nobody
-            print(f"supervisor: {line}", flush=True)  # noqa: T201 - the log of the replica
-
-
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as server:
-        return int(server.getsockname()[1])
+    def _end(self, grace: float) -> None:
+        """End its processes on all nodes at once."""
+        elsewhere = threading.Thread(target=self._followers.stop, args=(grace,), daemon=True)
+        elsewhere.start()
+        if self._process is not None:
+            self._process.stop(grace)
+        elsewhere.join()

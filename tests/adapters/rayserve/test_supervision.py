@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.rayserve.engine_process import inherited
-from orchestrator.adapters.rayserve.supervision import EngineStartError, Supervision
+from orchestrator.adapters.rayserve.launching import EngineStartError
+from orchestrator.adapters.rayserve.supervision import Supervision
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.engines import EngineSpec, Maker, MetricNames, Parallel, UpdateStep
