@@ -20,10 +20,10 @@ MOST_LINES_OF_A_FUNCTION = 60
 MOST_LINES_OF_THE_README = 149
 BROAD = {"Exception", "BaseException"}
 # What turns whatever user code does, and whatever tells of a run, into a value.
-AROUND_USER_CODE = ROOT / "orchestrator/control/attempt.py"
+AROUND_USER_CODE = ROOT / "orchestrator/worker/attempt.py"
 BORDERS = {
     AROUND_USER_CODE,
-    ROOT / "orchestrator/control/border.py",
+    ROOT / "orchestrator/error_boundary.py",
     ROOT / "jobs/engines/border.py",  # around devices, and foreign code that runs for one request
 }
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}

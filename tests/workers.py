@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.control import rendezvous as keeping
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import (
     Alive,
@@ -23,6 +22,7 @@ from orchestrator.messages import (
     Progress,
     Succeeded,
 )
+from orchestrator.worker import rendezvous as keeping
 from tests.build import REF
 
 Batches = Iterator[Sequence[Message]]

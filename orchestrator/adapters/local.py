@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from orchestrator.control.inquest import Inquest
+from orchestrator.controller.failure_report import FailureReport
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.hardware import Pool
 from orchestrator.messages import (
@@ -128,7 +128,7 @@ class _Attempt:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._waits = False
-        self._inquest = Inquest(request.signatures)
+        self._failure_report = FailureReport(request.signatures)
 
     @property
     def running(self) -> bool:
@@ -154,12 +154,12 @@ class _Attempt:
 
     def _heard(self, message: Message) -> Message:
         if isinstance(message, LogLine):
-            self._inquest.hear(message)
+            self._failure_report.hear(message)
         if not isinstance(message, Failed):
             return message
         found = replace(message.failure, node=NODE, rank=0)
-        self._inquest.report(0, found, at=message.at, now=0.0)
-        return Failed(self._inquest.verdict(0.0, all_known=True) or found, message.at)
+        self._failure_report.report(0, found, at=message.at, now=0.0)
+        return Failed(self._failure_report.verdict(0.0, all_known=True) or found, message.at)
 
     def end(self) -> None:
         """Ask the worker to end, and wait for it a little: a thread can't be killed."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from orchestrator.control import rendezvous as meeting
+from orchestrator.worker import rendezvous_port
 
 SETUP_SECONDS = 60.0
 COLLECTIVE_SECONDS = 600.0
@@ -79,7 +79,7 @@ def _join(
     host = host.strip("[]")
     if "gloo" in backend:
         _use_interface_to(host)
-    kept = meeting.take(rendezvous or "") if rank == 0 else None
+    kept = rendezvous_port.take(rendezvous or "") if rank == 0 else None
     store = _open_store(
         host,
         int(port),

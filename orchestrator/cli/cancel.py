@@ -15,7 +15,7 @@ from orchestrator.cli import runs, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
-from orchestrator.control.presence import Presence
+from orchestrator.controller.lease import LeaseState
 from orchestrator.core.run import Run, RunHeader
 from orchestrator.ports import EventStore
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     if one.done:
         print(f"Run {header.run} has already ended: {one.state}.")
         return Exit.SUCCEEDED
-    alive = runs.presence(store, one) is Presence.ALIVE
+    alive = runs.lease_state(store, one) is LeaseState.ALIVE
     who = "its controller" if alive else "this command, since it has no controller that lives"
     return [Step(f"have run {header.run} ended by {who}", partial(_cancel, store, header))]
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
 def _cancel(store: EventStore, header: RunHeader) -> Exit:
     store.request_cancel(header.run)
     one = _wait(store, header)
-    if not one.done and runs.presence(store, one) is not Presence.ALIVE:
+    if not one.done and runs.lease_state(store, one) is not LeaseState.ALIVE:
         one = _end(header)
     if not one.done:
         print(f"Asked run {header.run} to end; its controller has not answered yet.")
@@ -56,7 +56,7 @@ def _wait(store: EventStore, header: RunHeader) -> Run:
     until = clock.monotonic() + SECONDS_TO_WAIT
     one = runs.load(store, header)
     while clock.monotonic() < until:
-        if one.done or runs.presence(store, one) is Presence.GONE:
+        if one.done or runs.lease_state(store, one) is LeaseState.GONE:
             break
         clock.sleep(SECONDS_BETWEEN_LOOKS)
         one = runs.load(store, header)

@@ -16,7 +16,7 @@ from orchestrator.adapters import hydra_config
 from orchestrator.cli import runs
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
-from orchestrator.control.presence import Presence
+from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import HeldError
 
 SECONDS_TO_LEAVE = 75.0  # a minute for the last words in MLflow, and what it takes to let go
@@ -65,7 +65,7 @@ def _in_progress() -> list[str]:
     return sorted(
         one.header.run
         for one in found
-        if runs.presence(store, one) is Presence.ALIVE
+        if runs.lease_state(store, one) is LeaseState.ALIVE
         and wiring.uses_ours(hydra_config.parse(one.header.config))
     )
 

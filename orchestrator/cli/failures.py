@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.cli import composing
 from orchestrator.cli.exits import Exit
-from orchestrator.control.explain import explain
+from orchestrator.controller.explain import explain
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.excerpt import Excerpt, parse
 from orchestrator.core.failure import (

@@ -13,8 +13,8 @@ from orchestrator.cli import composing, plan, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
-from orchestrator.control import requests
-from orchestrator.control.presence import Presence
+from orchestrator.controller import requests
+from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
@@ -181,7 +181,7 @@ def _earlier(run: str | None) -> Run | None:
         return None
     store = wiring.event_store(wiring.home())
     one = runs.load(store, store.header(run))
-    if not one.done and runs.presence(store, one) is Presence.ALIVE:
+    if not one.done and runs.lease_state(store, one) is LeaseState.ALIVE:
         what = f"run {one.header.run!r} still goes on, and saves checkpoints"
         hint = f"end it first: orchestrator cancel {one.header.run}"
         raise ConfigError([Problem("--continue", what, hint)])

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator import wiring
 from orchestrator.cli import tables
-from orchestrator.control.loop import Controller
+from orchestrator.controller.loop import Controller
 from orchestrator.core.run import Run, StageRun
 from orchestrator.core.state import StageState
 from orchestrator.messages import Message, Placed, Points, Progress, Untold, Waiting

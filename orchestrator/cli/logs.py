@@ -11,7 +11,7 @@ from orchestrator import session, wiring
 from orchestrator.adapters import log_files
 from orchestrator.cli import runs
 from orchestrator.cli.exits import Exit, of_state
-from orchestrator.control.presence import Presence
+from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.run import Run
 from orchestrator.core.text import visible
@@ -74,7 +74,7 @@ def _driven_elsewhere(store: EventStore, one: Run) -> str:
 
 
 def _follow(store: EventStore, one: Run, tail: _Tail) -> Run:
-    while not one.done and runs.presence(store, one) is not Presence.GONE:
+    while not one.done and runs.lease_state(store, one) is not LeaseState.GONE:
         wiring.clock().sleep(SECONDS_BETWEEN_LOOKS)
         one = runs.load(store, one.header)
         _print(tail.new())

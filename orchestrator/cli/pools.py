@@ -10,7 +10,7 @@ from orchestrator import wiring
 from orchestrator.cli import composing, emptying, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
-from orchestrator.control.lookout import drained_in
+from orchestrator.controller.outlook import drained_in
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.qualification import EARNED, Standing, Verdict, verdict_of
 from orchestrator.messages import PoolStatus

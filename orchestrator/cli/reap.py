@@ -13,9 +13,9 @@ from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
-from orchestrator.control.border import Telling, outcome
-from orchestrator.control.reaper import Reaper
+from orchestrator.controller.reaper import Reaper
 from orchestrator.core.run import Run
+from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.ports import EndpointStore
 from orchestrator.supervisor import holder, tenancy
 
@@ -34,14 +34,14 @@ def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this
 
     reaper = Reaper(store, clock, holder.lives, bury)
     endpoints, followed = wiring.endpoint_store(at), dict[str, int]()
-    telling, idle = Telling(), 0
+    best_effort, idle = BestEffort(), 0
     while idle < IDLE_LOOKS:
         looked = outcome(reaper.look, but=())
         if looked.error is not None:  # a database that is away comes back
-            telling.failed("looks at leases were not possible", looked.error)
+            best_effort.failed("looks at leases were not possible", looked.error)
         busy = looked.error is not None or bool(looked.value) or tenancy.used(at)
         follow = partial(_follow, at, endpoints, followed)
-        telling.tell("looks at traffic were not possible", follow, but=())
+        best_effort.tell("looks at traffic were not possible", follow, but=())
         idle = 0 if busy else idle + 1
         clock.sleep(SECONDS_BETWEEN_LOOKS)
     return Exit.SUCCEEDED

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
-from orchestrator.control.border import Telling, outcome
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.hardware import Role
 from orchestrator.endpoints.outside import SECONDS_BETWEEN_LOOKS as SECONDS_BETWEEN_OUTSIDE_LOOKS
@@ -19,6 +18,7 @@ from orchestrator.endpoints.outside import OutsideWatch
 from orchestrator.endpoints.overflow import Overflow
 from orchestrator.endpoints.reconciler import Reconciler
 from orchestrator.endpoints.revisions import Revisions
+from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.supervisor import holder
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -44,16 +44,16 @@ def run(args: argparse.Namespace) -> Exit:
     revisions = Revisions(store, replicas, clock)
     traffic = wiring.traffic(at)
     overflow = Overflow(store, traffic, revisions, clock, _tell, _help)
-    telling, served = Telling(), False
+    best_effort, served = BestEffort(), False
     while True:
         looked = outcome(reconciler.reconcile, but=())
         if looked.error is not None:
-            telling.failed("looks at endpoints were not possible", looked.error)
+            best_effort.failed("looks at endpoints were not possible", looked.error)
         elif not reconciler.leads:
             served = False
         elif looked.value:
             served = True
-            telling.tell(
+            best_effort.tell(
                 "looks for requests that wait were not possible", overflow.reconcile, but=()
             )
         elif served:  # Serve itself goes with the last endpoint
@@ -66,12 +66,12 @@ def run(args: argparse.Namespace) -> Exit:
 
 def _watch_outside(at: Path) -> None:
     """Look after servers outside, which may take long to say nothing: in a thread of its own."""
-    clock, telling = wiring.clock(), Telling()
+    clock, best_effort = wiring.clock(), BestEffort()
     watch = OutsideWatch(
         wiring.endpoint_store(at), wiring.served_models, _tell, f"{holder.name()}/outside"
     )
     while True:
-        telling.tell("looks at servers outside were not possible", watch.look, but=())
+        best_effort.tell("looks at servers outside were not possible", watch.look, but=())
         clock.sleep(SECONDS_BETWEEN_OUTSIDE_LOOKS)
 
 

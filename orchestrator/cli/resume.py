@@ -14,7 +14,7 @@ from orchestrator.cli import launch, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
-from orchestrator.control.presence import Presence
+from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import PlanError
 from orchestrator.core.reopening import halted
 from orchestrator.core.run import Run
@@ -64,7 +64,7 @@ def steps_of(
 
 
 def _controller(store: EventStore, one: Run) -> str:
-    alive = runs.presence(store, one) is Presence.ALIVE
+    alive = runs.lease_state(store, one) is LeaseState.ALIVE
     return "its controller, which lives and stops then" if alive else "nobody: no controller lives"
 
 

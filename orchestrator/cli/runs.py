@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator import wiring
-from orchestrator.control import presence as control
-from orchestrator.control.presence import Presence
+from orchestrator.controller import lease as control
+from orchestrator.controller.lease import LeaseState
 from orchestrator.core.fold import fold
 from orchestrator.core.run import Run, RunHeader
 from orchestrator.core.state import StageState
@@ -17,10 +17,10 @@ def load(store: EventStore, header: RunHeader) -> Run:
     return fold(header, ((item.at, item.event) for item in store.events(header.run)))
 
 
-def presence(store: EventStore, run: Run) -> Presence | None:
+def lease_state(store: EventStore, run: Run) -> LeaseState | None:
     """Return whether the controller of `run` is there; `None` when it needs none, or none came."""
     now = wiring.clock().now()
-    return control.presence(run, store.lease(run.header.run), now, holder.lives)
+    return control.lease_state(run, store.lease(run.header.run), now, holder.lives)
 
 
 def last_sign(store: EventStore, run: Run) -> float:

@@ -11,7 +11,7 @@ from textwrap import shorten
 from orchestrator import wiring
 from orchestrator.cli import runs, tables
 from orchestrator.cli.exits import Exit, of_state
-from orchestrator.control.presence import Presence
+from orchestrator.controller.lease import LeaseState
 from orchestrator.core.failure import WHERE
 from orchestrator.core.run import Attempt, Run, StageRun, stage_cost
 from orchestrator.core.state import RunState, StageState
@@ -45,14 +45,14 @@ class _Seen:
     """A run, what is known of its controller, and the time up to which it has lived (epoch)."""
 
     run: Run
-    controller: Presence | None
+    controller: LeaseState | None
     at: float
     untold: Sequence[Untold] = ()
     busy: Sequence[Busy] = ()
 
     @property
     def lost(self) -> bool:
-        return self.controller is Presence.GONE
+        return self.controller is LeaseState.GONE
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> Exit:
 
 def _seen(store: EventStore, one: Run) -> _Seen:
     """Nothing of a lost run has run since it was last seen, nor cost anything."""
-    there = runs.presence(store, one)
-    gone = there is Presence.GONE
+    there = runs.lease_state(store, one)
+    gone = there is LeaseState.GONE
     return _Seen(one, there, runs.last_sign(store, one) if gone else wiring.clock().now())
 
 

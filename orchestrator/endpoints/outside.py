@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from orchestrator.control.border import outcome, reason
 from orchestrator.core.outside import Outside
+from orchestrator.error_boundary import outcome, reason
 from orchestrator.ports import EndpointStore
 
 LEASE = "servers outside"  # in the place of a cluster's identity

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 
-from orchestrator.control.border import outcome, reason
+from orchestrator.error_boundary import outcome, reason
 
 STANDARD_OUTPUT = "-"
 _MOST = 1000  # lines of one writing

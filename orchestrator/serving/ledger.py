@@ -13,9 +13,9 @@ import threading
 from collections.abc import Mapping
 from typing import Protocol
 
-from orchestrator.control.border import outcome
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.usage import Held, Usage, day_of, month_of
+from orchestrator.error_boundary import outcome
 from orchestrator.ports import Clock, UsageStore
 from orchestrator.serving.charging import Estimate
 from orchestrator.serving.metrics import Tally

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from orchestrator.control.border import outcome, reason
 from orchestrator.core.endpoints import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError, ServingError
 from orchestrator.core.keys import ApiKey, KeyRules, follows
 from orchestrator.core.outside import Outside
+from orchestrator.error_boundary import outcome, reason
 from orchestrator.ports import Clock, EndpointStore
 from orchestrator.serving.routes import EndpointRoute, Far, RevisionRoute, Table
 

@@ -10,8 +10,8 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
-from orchestrator.control.border import outcome, reason
 from orchestrator.core.gateways import Gateway
+from orchestrator.error_boundary import outcome, reason
 from orchestrator.ports import Clock, GatewayStore
 
 SECONDS_BETWEEN_REPORTS = 1.0

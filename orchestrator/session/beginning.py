@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from orchestrator import wiring
-from orchestrator.control.border import reason
 from orchestrator.core.errors import ClusterError, StoreError
 from orchestrator.core.fold import begin
 from orchestrator.core.run import Run, RunHeader
@@ -22,6 +21,7 @@ from orchestrator.core.state import (
     RunStarted,
     StageCancelled,
 )
+from orchestrator.error_boundary import reason
 from orchestrator.ports import Clock, EventStore, Job
 
 SECONDS_TO_BEGIN = 30.0  # for the job to be begun by the cluster, and then to have the run

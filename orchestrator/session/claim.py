@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from orchestrator import wiring
-from orchestrator.control.presence import Presence, presence
+from orchestrator.controller.lease import LeaseState, lease_state
 from orchestrator.core.errors import HeldError
 from orchestrator.core.fold import fold
 from orchestrator.core.run import Run, RunHeader
@@ -25,7 +25,7 @@ def claim(store: EventStore, header: RunHeader, *, by_force: bool) -> Run:
     events = store.events(header.run)
     run = fold(header, ((item.at, item.event) for item in events))
     lease, now = store.lease(header.run), wiring.clock().now()
-    if by_force or presence(run, lease, now, holder.lives) is not Presence.ALIVE:
+    if by_force or lease_state(run, lease, now, holder.lives) is not LeaseState.ALIVE:
         return run
     raise HeldError(_refusal(header.run, events, lease, now))
 

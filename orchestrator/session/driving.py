@@ -12,13 +12,13 @@ from typing import Protocol, Self
 from orchestrator import wiring
 from orchestrator.adapters import terminal
 from orchestrator.adapters.log_files import LogFiles
-from orchestrator.control.border import Telling, outcome
-from orchestrator.control.loop import Controller
-from orchestrator.control.world import World
+from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
 from orchestrator.core.fold import fold
 from orchestrator.core.run import Run
 from orchestrator.core.state import StageState
+from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Message, Untold
 from orchestrator.ports import Cluster, EventStore, Observer, Serving, Tracker
 from orchestrator.session.beginning import begun
@@ -111,16 +111,16 @@ def _drive(
         else:
             claim(store, header, by_force=order.by_force)
         closing.enter_context(begun(store, header))
-        telling = Telling()
-        closing.callback(lambda: _show_untold(view, telling))
+        best_effort = BestEffort()
+        closing.callback(lambda: _show_untold(view, best_effort))
         logs = LogFiles(at / "logs" / header.run)
         terminal.spare(logs.folder / OUTPUT)
-        closing.callback(telling.tell, "log files were not closed", logs.close)
-        shown = _Shown(view, len(store.events(header.run)), telling)
+        closing.callback(best_effort.tell, "log files were not closed", logs.close)
+        shown = _Shown(view, len(store.events(header.run)), best_effort)
         shown.tracker = wiring.tracker(
             found, store, addresses.tracking, logs.folder, shown.last_event
         )
-        world = World(
+        deps = Dependencies(
             cluster=hands.cluster,
             serving=hands.serving,
             store=store,
@@ -131,15 +131,16 @@ def _drive(
             holder=holder.name(),
             patience=found.database.patience,
             leave=partial(wiring.raise_if_leaving, found, at),
-            telling=telling,
+            best_effort=best_effort,
         )
         bench = replace(
             wiring.workbench(found, at, reuse=order.reuse),
             kept=order.kept,
             earlier=_stored(store, header.continues) if header.continues else None,
         )
-        controller = Controller(header, world, bench, _both(telling, logs.observe, view.observe))
-        closing.enter_context(_parting(controller, world, order))
+        observer = _both(best_effort, logs.observe, view.observe)
+        controller = Controller(header, deps, bench, observer)
+        closing.enter_context(_parting(controller, deps, order))
         closing.enter_context(controller.lease)
         shown.follow(controller)
         interrupts.cancel(controller)
@@ -153,14 +154,14 @@ def _stored(store: EventStore, run: str) -> Run:
 
 
 @contextmanager
-def _parting(controller: Controller, world: World, order: Order) -> Iterator[None]:
+def _parting(controller: Controller, deps: Dependencies, order: Order) -> Iterator[None]:
     """Leave the run as it stands in the tracker too, and its lease to nobody."""
     name = controller.run.header.run
     try:
         yield
     except StaleControllerError as error:
-        world.tracker.close(0.0)  # what is to be written is the other's now
-        lease = outcome(partial(world.store.lease, name)).value
+        deps.tracker.close(0.0)  # what is to be written is the other's now
+        lease = outcome(partial(deps.store.lease, name)).value
         by = f" (epoch {lease.epoch})" if lease else ""
         message = f"another controller has taken run {name} over{by}; this one stops"
         raise StaleControllerError(message) from error
@@ -172,19 +173,19 @@ def _parting(controller: Controller, world: World, order: Order) -> Iterator[Non
         raise StoreError(message) from error
     finally:
         if not isinstance(sys.exception(), StaleControllerError):
-            part = partial(_part, controller.run, world, order)
-            world.telling.tell("last words were not written", part)
+            part = partial(_part, controller.run, deps, order)
+            deps.best_effort.tell("last words were not written", part)
 
 
-def _part(run: Run, world: World, order: Order) -> None:
+def _part(run: Run, deps: Dependencies, order: Order) -> None:
     """Write the last of the run; a lease that stays has the reaper do what could not be done."""
-    if not world.tracker.close(SECONDS_TO_FINISH_TRACKING):
+    if not deps.tracker.close(SECONDS_TO_FINISH_TRACKING):
         return
     if not run.done:
         reason = "its controller has stopped before the end"
-        if not wiring.bury(order.at, world.store, run, reason):
+        if not wiring.bury(order.at, deps.store, run, reason):
             return
-    world.store.drop_lease(run.header.run, run.epoch)
+    deps.store.drop_lease(run.header.run, run.epoch)
 
 
 def serves(run: Run) -> bool:
@@ -195,17 +196,17 @@ def serves(run: Run) -> bool:
     )
 
 
-def _both(telling: Telling, logs: Observer, view: Observer) -> Observer:
+def _both(best_effort: BestEffort, logs: Observer, view: Observer) -> Observer:
     def observe(stage: str, attempt: int, message: Message) -> None:
-        telling.tell("log lines were not written", partial(logs, stage, attempt, message))
-        telling.tell("lines were not shown", partial(view, stage, attempt, message))
+        best_effort.tell("log lines were not written", partial(logs, stage, attempt, message))
+        best_effort.tell("lines were not shown", partial(view, stage, attempt, message))
 
     return observe
 
 
-def _show_untold(view: View, telling: Telling) -> None:
-    if telling.untold:
-        telling.tell("lines were not shown", partial(view.untold, telling.untold))
+def _show_untold(view: View, best_effort: BestEffort) -> None:
+    if best_effort.untold:
+        best_effort.tell("lines were not shown", partial(view.untold, best_effort.untold))
 
 
 class _Shown:
@@ -213,22 +214,22 @@ class _Shown:
 
     tracker: Tracker
 
-    def __init__(self, view: View, events: int, telling: Telling) -> None:
-        self._view, self._events, self._telling = view, events, telling
+    def __init__(self, view: View, events: int, best_effort: BestEffort) -> None:
+        self._view, self._events, self._best_effort = view, events, best_effort
         self._controller: Controller | None = None
 
     def follow(self, controller: Controller) -> None:
         """Show this controller's run from now on."""
         self._controller = controller
-        self._telling.tell("lines were not shown", partial(self._view.follow, controller))
+        self._best_effort.tell("lines were not shown", partial(self._view.follow, controller))
 
     def last_event(self) -> int:
         """Return the number of the last event that the controller has committed, or found."""
         return self._controller.run.seq if self._controller else self._events
 
     def notify(self) -> None:
-        self._telling.tell("notices were not taken", self.tracker.notify)
-        self._telling.tell("lines were not shown", self._view.changed)
+        self._best_effort.tell("notices were not taken", self.tracker.notify)
+        self._best_effort.tell("lines were not shown", self._view.changed)
 
     def close(self, timeout: float) -> bool:
         return self.tracker.close(timeout)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self, TypeAlias
 
-from orchestrator.control.loop import Controller
+from orchestrator.controller.loop import Controller
 
 _Handler: TypeAlias = Any  # of a signal: a function, or one of signal's own numbers
 

@@ -32,7 +32,7 @@ from orchestrator.ports import (
 from orchestrator.wiring.home_folder import replica_secret
 
 if TYPE_CHECKING:
-    from orchestrator.control.requests import Workbench
+    from orchestrator.controller.requests import AttemptDefaults
 
 DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
 
@@ -282,8 +282,8 @@ def run_worker(
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; the port `Worker`."""
     from orchestrator.adapters.torch_gang import open_gang
-    from orchestrator.control.attempt import stream
-    from orchestrator.control.chips import real_chip
+    from orchestrator.worker.attempt import stream
+    from orchestrator.worker.device import real_chip
 
     chip = real_chip
     if request.pool.emulated:
@@ -299,15 +299,15 @@ def run_worker(
     )
 
 
-def workbench(found: Settings, at: Path, *, reuse: bool = True) -> Workbench:
+def workbench(found: Settings, at: Path, *, reuse: bool = True) -> AttemptDefaults:
     """Return what every attempt of a run is given."""
     from orchestrator.adapters import job_source
-    from orchestrator.control.requests import Workbench
-    from orchestrator.control.reuse import never_reuse, reuse_key_with
+    from orchestrator.controller.requests import AttemptDefaults
+    from orchestrator.controller.reuse import never_reuse, reuse_key_with
 
     apart = [at, *_local_folder(storage_uri(found, at))]
     importable = job_source.Importable(found.jobs.code, kept=at / "code.json", apart=apart)
-    return Workbench(
+    return AttemptDefaults(
         packages=found.jobs.packages,
         code=found.jobs.code,
         storage=storage_uri(found, at),

@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator.adapters import torch_gang
 from orchestrator.adapters.torch_gang import open_gang, threads
-from orchestrator.control.evidence import describe
 from orchestrator.core.failure import FailureKind
+from orchestrator.worker.exception_report import describe
 from tests.build import documented
 from tests.ports import free_address, free_port
 
@@ -78,7 +78,7 @@ with open_gang(address, int(sys.argv[1]), 2, "cpu:gloo"):
 
 def test_a_gang_meets_at_a_port_that_was_kept_open_since_its_address_was_told() -> None:
     code = (
-        "import sys\nfrom orchestrator.control import rendezvous\n"
+        "import sys\nfrom orchestrator.worker import rendezvous_port as rendezvous\n"
         "address = rendezvous.keep_open('127.0.0.1')\nprint(address, flush=True)\n"
         "sys.argv[2:] = [address]\n"
     )

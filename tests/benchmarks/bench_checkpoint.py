@@ -19,11 +19,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from orchestrator import wiring
-from orchestrator.control.checkpoints import Checkpoints
-from orchestrator.control.desk import Desk
-from orchestrator.control.outbox import Outbox
-from orchestrator.control.seat import Seat
 from orchestrator.messages import AttemptRequest
+from orchestrator.worker.checkpoints import Checkpoints
+from orchestrator.worker.message_queue import MessageQueue
+from orchestrator.worker.rank_membership import RankMembership
+from orchestrator.worker.runtime import AttemptRuntime
 from tests.benchmarks.table import Row, compare
 from tests.build import pool, stage
 
@@ -77,7 +77,7 @@ class _Training:
         self.model.config = self.model.generation_config = nothing
         self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
         self.snapshots = Snapshots(self.model, self.optimizer, rank=0, size=1)
-        self.checkpoints = Checkpoints(_seat(self.folder.as_uri()))
+        self.checkpoints = Checkpoints(_member(self.folder.as_uri()))
 
     def step(self) -> float:
         """Take a step; return its seconds."""
@@ -118,7 +118,7 @@ class _Training:
         return median(busy), median(alone)
 
 
-def _seat(storage: str) -> Seat:
+def _member(storage: str) -> RankMembership:
     request = AttemptRequest(
         run="bench",
         stage="train",
@@ -134,7 +134,9 @@ def _seat(storage: str) -> Seat:
         pool=pool("a"),
         needs=stage("train").needs,
     )
-    desk = Desk(wiring.artifact_store(storage), wiring.clock(), Outbox(), threading.Event())
-    return Seat(
-        request=request, rank=0, world_size=1, meta={"epoch": "1", "attempt": "1"}, desk=desk
+    runtime = AttemptRuntime(
+        wiring.artifact_store(storage), wiring.clock(), MessageQueue(), threading.Event()
+    )
+    return RankMembership(
+        request=request, rank=0, world_size=1, meta={"epoch": "1", "attempt": "1"}, runtime=runtime
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.control.inquest import Inquest
+from orchestrator.controller.failure_report import FailureReport
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.signatures import matcher
 from orchestrator.messages import LogLine
@@ -23,11 +23,11 @@ def rows() -> list[Row]:
     patterns = [re.compile(one.pattern) for one in documented()]
     hearing = seconds(lambda: [known.in_line(line) for line in lines], times=3)
     searching = seconds(lambda: [p.search(line) for line in lines for p in patterns], times=1)
-    inquest = Inquest(known)
+    failure_report = FailureReport(known)
     for rank in range(WORKERS):
         for line in lines[:LINES:20]:
-            inquest.hear(LogLine(rank, line))
-    weighing = seconds(lambda: _weigh(inquest), times=1)
+            failure_report.hear(LogLine(rank, line))
+    weighing = seconds(lambda: _weigh(failure_report), times=1)
     each = 1e6 / SAMPLE
     return [
         compare(
@@ -41,8 +41,8 @@ def rows() -> list[Row]:
     ]
 
 
-def _weigh(inquest: Inquest) -> None:
+def _weigh(failure_report: FailureReport) -> None:
     for rank in range(WORKERS):
         failure = Failure(kind=FailureKind.INTERCONNECT, evidence=EVIDENCE, rank=rank)
-        inquest.report(rank, failure, at=float(rank), now=0.0)
-        inquest.verdict(0.0, all_known=False)
+        failure_report.report(rank, failure, at=float(rank), now=0.0)
+        failure_report.verdict(0.0, all_known=False)

@@ -10,11 +10,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from orchestrator import wiring
-from orchestrator.control.attempt import stream
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.core.state import AttemptPlaced, AttemptSaved, AttemptStarted, Event, RunStarted
 from orchestrator.messages import AttemptRequest, Points, Succeeded
 from orchestrator.supervisor.record import wait
+from orchestrator.worker.attempt import stream
 from tests.benchmarks.services import Bench, bench
 from tests.benchmarks.table import Row, compare
 from tests.build import header, plan, pool, stage

@@ -16,9 +16,9 @@ from time import perf_counter
 from typing import Any
 
 from orchestrator import wiring
-from orchestrator.control.attempt import stream
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.messages import AttemptRequest, Message, Points, Succeeded
+from orchestrator.worker.attempt import stream
 from tests.benchmarks.table import Row, compare
 from tests.build import pool, stage
 

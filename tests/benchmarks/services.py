@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import session, wiring
-from orchestrator.control.loop import Controller
+from orchestrator.controller.loop import Controller
 from orchestrator.core.state import RunState
 from orchestrator.messages import Message
 from orchestrator.ports import Observer

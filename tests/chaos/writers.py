@@ -14,15 +14,15 @@ from typing import TypeVar
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.control.checkpoints import Checkpoints
-from orchestrator.control.context import meta_of
-from orchestrator.control.desk import Desk
-from orchestrator.control.outbox import Outbox
-from orchestrator.control.seat import Seat
 from orchestrator.core.policy import Adjust
 from orchestrator.core.spec import Needs
 from orchestrator.job import Checkpoint
 from orchestrator.messages import AttemptRequest
+from orchestrator.worker.checkpoints import Checkpoints
+from orchestrator.worker.context import meta_of
+from orchestrator.worker.message_queue import MessageQueue
+from orchestrator.worker.rank_membership import RankMembership
+from orchestrator.worker.runtime import AttemptRuntime
 from tests.build import pool
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Gang:
         self.attempt = attempt
         self.source = ""
         store = FsspecArtifactStore(str(root))
-        desk = Desk(store, SystemClock(), Outbox(), threading.Event())
+        runtime = AttemptRuntime(store, SystemClock(), MessageQueue(), threading.Event())
         request = AttemptRequest(
             run="run",
             stage="train",
@@ -70,8 +70,10 @@ class Gang:
             keep=keep,
             adjust=Adjust(before=before),
         )
-        seat = Seat(request=request, rank=0, world_size=SIZE, meta=meta_of(request), desk=desk)
-        self.workers = [Checkpoints(replace(seat, rank=rank)) for rank in range(SIZE)]
+        member = RankMembership(
+            request=request, rank=0, world_size=SIZE, meta=meta_of(request), runtime=runtime
+        )
+        self.workers = [Checkpoints(replace(member, rank=rank)) for rank in range(SIZE)]
         self._store = store
 
     def resume(self) -> int:

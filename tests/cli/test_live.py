@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.cli import tables
 from orchestrator.cli.live import SECONDS_BETWEEN_LINES, LiveView
-from orchestrator.control.loop import Controller
+from orchestrator.controller.loop import Controller
 from orchestrator.core.fold import apply
 from orchestrator.core.state import AttemptStarted, AttemptWaits
 from orchestrator.messages import Alive, Placed, Progress, Waiting

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.cli.switch import anew, crowded, indivisible, kept_of, unserved, weights_of
-from orchestrator.control.loop import Controller
-from orchestrator.control.requests import Workbench
-from orchestrator.control.world import World
+from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.loop import Controller
+from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionUpdated
 from orchestrator.core.engines import EngineSpec, Maker, Nodes, Parallel
 from orchestrator.core.hardware import Format, Role
@@ -65,10 +65,10 @@ def driven(name: str, plan: Plan, kept: Mapping[str, tuple[Succeeded, str]]) -> 
     """Drive a run to its end; return it, and what it deployed."""
     clock, store = FakeClock(), MemoryStore()
     cluster = FakeCluster(clock, store, says)
-    world = _world(cluster, store, clock)
+    deps = _deps(cluster, store, clock)
     made = header(plan, name)
     store.create(made, 0.0)
-    run = Controller(made, world, replace(BENCH, kept=kept)).drive()
+    run = Controller(made, deps, replace(BENCH, kept=kept)).drive()
     assert run.state is RunState.SUCCEEDED, run.reason
     *_, last = cluster.asked.values()
     return run, last
@@ -117,7 +117,7 @@ def test_the_export_is_asked_for_in_the_format_of_the_pool() -> None:
     cluster = FakeCluster(clock, store, says)
     made = header(plan, "one")
     store.create(made, 0.0)
-    Controller(made, _world(cluster, store, clock), BENCH).drive()
+    Controller(made, _deps(cluster, store, clock), BENCH).drive()
     asked = cluster.asked["one/export/1"]
     assert isinstance(asked, AttemptRequest)
     assert asked.params == {"format": "fp8_ue8m0"}
@@ -136,7 +136,9 @@ def test_a_stage_that_was_never_done_is_not_kept() -> None:
     assert sorted(kept_of(run, planned("nvidia"))) == ["data", "pretrain"]
 
 
-BENCH = Workbench(packages=("jobs",), code=(), storage="mem://", reuse_key=lambda _run, _one: None)
+BENCH = AttemptDefaults(
+    packages=("jobs",), code=(), storage="mem://", reuse_key=lambda _run, _one: None
+)
 
 
 def test_a_model_that_can_not_be_spread_over_the_chips_is_refused_before_anything_starts(
@@ -257,8 +259,8 @@ def test_where_nothing_was_updated_the_run_tells_what_is_served() -> None:
     assert weights_of(None) is None
 
 
-def _world(cluster: FakeCluster, store: MemoryStore, clock: FakeClock) -> World:
-    return World(
+def _deps(cluster: FakeCluster, store: MemoryStore, clock: FakeClock) -> Dependencies:
+    return Dependencies(
         cluster=cluster,
         serving=cluster,
         store=store,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.control.requests import Workbench, deployment
-from orchestrator.control.reuse import never_reuse
+from orchestrator.controller.requests import AttemptDefaults, deployment
+from orchestrator.controller.reuse import never_reuse
 from orchestrator.core.decide import Record, Start, decide
 from orchestrator.core.failure import FailureKind
 from orchestrator.core.fold import apply, begin
@@ -28,7 +28,7 @@ from orchestrator.core.state import (
 )
 from tests.build import REF, failure, header, plan, stage
 
-BENCH = Workbench(packages=(), code=(), storage="file:///s", reuse_key=never_reuse)
+BENCH = AttemptDefaults(packages=(), code=(), storage="file:///s", reuse_key=never_reuse)
 
 
 def serving(*after: str) -> Stage:

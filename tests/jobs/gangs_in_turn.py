@@ -22,12 +22,12 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 import jobs.pretraining  # noqa: F401
 from orchestrator import wiring
 from orchestrator.adapters.torch_gang import open_gang
-from orchestrator.control import names
-from orchestrator.control.attempt import stream
+from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.spec import Needs
 from orchestrator.messages import AttemptRequest
 from orchestrator.supervisor.record import wait
+from orchestrator.worker.attempt import stream
 from tests.build import pool
 from tests.ports import free_address
 
@@ -49,7 +49,7 @@ def ask_to_leave(spec: Mapping[str, Any], attempt: int) -> None:
     """Have an attempt leave after its first checkpoint, if it isn't the last one."""
     if attempt < len(spec["sizes"]):
         store = wiring.artifact_store(spec["storage"])
-        store.mark(names.leaving("run", "train", attempt), "pool 'a' is being emptied")
+        store.mark(artifact_paths.leaving("run", "train", attempt), "pool 'a' is being emptied")
 
 
 def worker(

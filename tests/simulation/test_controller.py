@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.loop import Controller
-from orchestrator.control.requests import Workbench
-from orchestrator.control.world import World
+from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.loop import Controller
+from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.core.errors import ClusterError, StaleControllerError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.hardware import Pool
@@ -42,7 +42,9 @@ GOOD: Sequence[tuple[float, Message]] = (
     (0.2, Points(1, {"loss": 2.0}, 0.2)),
     (0.3, Succeeded(REF, {"loss": 2.0})),
 )
-BENCH = Workbench(packages=("jobs",), code=(), storage="mem://", reuse_key=lambda _run, _one: None)
+BENCH = AttemptDefaults(
+    packages=("jobs",), code=(), storage="mem://", reuse_key=lambda _run, _one: None
+)
 
 
 class Bench:
@@ -62,7 +64,7 @@ class Bench:
             self.clock, self.store, lambda asked: self.script.get(asked.key, said)
         )
         self.header = header(plan(*(stages or (stage("s"),)), pools=pools, **known))
-        self.world = World(
+        self.dependencies = Dependencies(
             cluster=self.cluster,
             serving=self.cluster,
             store=self.store,
@@ -74,16 +76,16 @@ class Bench:
         self.store.create(self.header, 0.0)
 
     def controller(self) -> Controller:
-        return Controller(self.header, self.world, BENCH)
+        return Controller(self.header, self.dependencies, BENCH)
 
     def drive(self) -> Run:
         return self.controller().drive()
 
 
 def test_an_attempt_is_asked_for_with_all_that_it_needs() -> None:
-    bench = Bench(GOOD, stage("s", params={"steps": 3}), stage("t", inputs={"data": "s"}))
-    assert bench.drive().state is RunState.SUCCEEDED
-    first, second = bench.cluster.asked.values()
+    defaults = Bench(GOOD, stage("s", params={"steps": 3}), stage("t", inputs={"data": "s"}))
+    assert defaults.drive().state is RunState.SUCCEEDED
+    first, second = defaults.cluster.asked.values()
     assert (first.key, second.key) == ("run/s/1", "run/t/1")
     asked: Asked = second
     assert asked.inputs == {"data": REF}  # type: ignore[union-attr]
@@ -92,72 +94,72 @@ def test_an_attempt_is_asked_for_with_all_that_it_needs() -> None:
 
 
 def test_metric_points_are_kept_and_the_tracker_is_told_of_all_that_is_new() -> None:
-    bench = Bench(GOOD)
-    bench.drive()
-    (point,) = bench.store.points("run")
+    defaults = Bench(GOOD)
+    defaults.drive()
+    (point,) = defaults.store.points("run")
     assert (point.stage, point.attempt, point.key, point.value) == ("s", 1, "loss", 2.0)
-    assert bench.tracker.told == len(bench.store.events("run")) + 1
+    assert defaults.tracker.told == len(defaults.store.events("run")) + 1
 
 
 def test_a_stage_whose_input_was_never_made_fails_by_its_data() -> None:
     silent = ((0.1, Succeeded(None, {})),)
-    bench = Bench(silent, stage("s"), stage("t", inputs={"data": "s"}))
-    run = bench.drive()
+    defaults = Bench(silent, stage("s"), stage("t", inputs={"data": "s"}))
+    run = defaults.drive()
     (attempt,) = run.stages["t"].attempts
     assert attempt.failure
     assert attempt.failure.kind is FailureKind.DATA
     assert attempt.failure.evidence == "input 'data': stage 's' made no artifact"
-    assert "run/t/1" not in bench.cluster.asked
+    assert "run/t/1" not in defaults.cluster.asked
 
 
 def test_whoever_asks_can_cancel_from_inside_this_process() -> None:
-    bench = Bench(ENDLESS)
-    controller = bench.controller()
-    bench.clock.at(1.0, lambda: controller.cancel("stopped by the user"))
+    defaults = Bench(ENDLESS)
+    controller = defaults.controller()
+    defaults.clock.at(1.0, lambda: controller.cancel("stopped by the user"))
     run = controller.drive()
     assert (run.state, run.reason) == (RunState.CANCELLED, "stopped by the user")
-    assert bench.cluster.cancelled == ["run/s/1"]
+    assert defaults.cluster.cancelled == ["run/s/1"]
 
 
 def test_whoever_asks_can_cancel_by_the_store_and_is_heard_within_a_second() -> None:
-    bench = Bench(ENDLESS)
-    bench.clock.at(1.0, lambda: bench.store.request_cancel("run"))
-    assert bench.drive().state is RunState.CANCELLED
-    assert bench.clock.now() < 2.0
+    defaults = Bench(ENDLESS)
+    defaults.clock.at(1.0, lambda: defaults.store.request_cancel("run"))
+    assert defaults.drive().state is RunState.CANCELLED
+    assert defaults.clock.now() < 2.0
 
 
 def test_an_endless_attempt_ends_at_the_time_limit_of_its_stage() -> None:
-    bench = Bench(ENDLESS, stage("s", limits=Limits(timeout=5.0, grace=0.0)))
-    run = bench.drive()
+    defaults = Bench(ENDLESS, stage("s", limits=Limits(timeout=5.0, grace=0.0)))
+    run = defaults.drive()
     assert run.reason.endswith("time: stage 's' ran over its time limit of 5.0 s")
-    assert bench.cluster.cancelled == ["run/s/1"]
+    assert defaults.cluster.cancelled == ["run/s/1"]
 
 
 def test_a_run_that_is_over_is_not_driven_again() -> None:
-    bench = Bench(GOOD)
-    bench.store.append("run", 1, (RunStarted(1), RunFailed("broken")), 0.0)
-    assert bench.drive().state is RunState.FAILED
-    assert len(bench.store.events("run")) == 2
+    defaults = Bench(GOOD)
+    defaults.store.append("run", 1, (RunStarted(1), RunFailed("broken")), 0.0)
+    assert defaults.drive().state is RunState.FAILED
+    assert len(defaults.store.events("run")) == 2
 
 
 def test_a_controller_that_takes_over_raises_the_epoch_and_goes_on() -> None:
-    bench = Bench(GOOD)
-    bench.store.append("run", 1, (RunStarted(4),), 0.0)
-    run = bench.drive()
+    defaults = Bench(GOOD)
+    defaults.store.append("run", 1, (RunStarted(4),), 0.0)
+    run = defaults.drive()
     assert (run.state, run.epoch) == (RunState.SUCCEEDED, 5)
 
 
 def test_a_controller_that_breaks_gives_back_what_it_holds() -> None:
-    bench = Bench(ENDLESS)
-    bench.cluster.recorded = False
+    defaults = Bench(ENDLESS)
+    defaults.cluster.recorded = False
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    bench.clock.at(1.0, interrupt)
+    defaults.clock.at(1.0, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        bench.drive()
-    assert not bench.cluster.active
+        defaults.drive()
+    assert not defaults.cluster.active
 
 
 # --- what happens beside the run ----------------------------------------------------------------
@@ -166,81 +168,81 @@ def test_a_controller_that_breaks_gives_back_what_it_holds() -> None:
 def test_an_attempt_on_an_emptied_pool_leaves_at_its_checkpoint_and_the_next_pool_takes_over() -> (
     None
 ):
-    bench = Bench(ENDLESS, pools=("a", "b"))
-    bench.script["run/s/2"] = GOOD
+    defaults = Bench(ENDLESS, pools=("a", "b"))
+    defaults.script["run/s/2"] = GOOD
     left = Failed(Failure(kind=FailureKind.DRAINED, evidence="left after step 10", step=10))
 
     def leave() -> None:
-        assert bench.artifacts.marks == {"checkpoints/run/s/leave-1": "repair"}
-        bench.cluster.active["run/s/1"] = [(0.0, Saved(10)), (0.0, left)]
+        assert defaults.artifacts.marks == {"checkpoints/run/s/leave-1": "repair"}
+        defaults.cluster.active["run/s/1"] = [(0.0, Saved(10)), (0.0, left)]
 
-    bench.clock.at(1.0, lambda: bench.store.drain("a", "repair"))
-    bench.clock.at(3.0, leave)
-    run = bench.drive()
+    defaults.clock.at(1.0, lambda: defaults.store.drain("a", "repair"))
+    defaults.clock.at(3.0, leave)
+    run = defaults.drive()
     assert run.state is RunState.SUCCEEDED
     first, second = run.stages["s"].attempts
     assert (first.leaving, first.saved, second.pool) == ("repair", (10,), "b")
 
 
 def test_a_stage_at_its_gate_starts_nothing_until_that_is_open() -> None:
-    bench = Bench(GOOD, stage("s", gate=Gate(kind="approval")))
-    bench.clock.at(5.0, lambda: bench.gates.opened.update(s="approved by ann"))
-    run = bench.drive()
+    defaults = Bench(GOOD, stage("s", gate=Gate(kind="approval")))
+    defaults.clock.at(5.0, lambda: defaults.gates.opened.update(s="approved by ann"))
+    run = defaults.drive()
     assert run.state is RunState.SUCCEEDED
     assert run.stages["s"].gate_opened == "approved by ann"
     assert run.stages["s"].attempts[0].started >= 5.0
 
 
 def test_a_run_waits_behind_one_of_higher_priority_for_the_same_pool() -> None:
-    bench = Bench(GOOD)
+    defaults = Bench(GOOD)
     first = Queued(pool="a", run="other", stage="t", priority=5, since=0.0)
-    bench.store.queue_up("other", (first,), 0.0)
-    bench.clock.at(3.0, lambda: bench.store.queue_up("other", (), 3.0))
-    run = bench.drive()
+    defaults.store.queue_up("other", (first,), 0.0)
+    defaults.clock.at(3.0, lambda: defaults.store.queue_up("other", (), 3.0))
+    run = defaults.drive()
     assert run.state is RunState.SUCCEEDED
     assert run.stages["s"].attempts[0].started >= 3.0
-    assert bench.store.queue(0.0) == []
+    assert defaults.store.queue(0.0) == []
 
 
 def test_a_gang_stands_by_on_the_next_pool_and_is_sent_away_with_the_stage() -> None:
-    bench = Bench(GOOD, stage("s", recovery=Recovery(standby=True)), pools=("a", "b"))
-    bench.drive()
-    assert bench.cluster.prepared == [("run/s/2", "b")]
-    assert bench.cluster.released == ["run/s"]
+    defaults = Bench(GOOD, stage("s", recovery=Recovery(standby=True)), pools=("a", "b"))
+    defaults.drive()
+    assert defaults.cluster.prepared == [("run/s/2", "b")]
+    assert defaults.cluster.released == ["run/s"]
 
 
 def test_a_controller_that_breaks_sends_those_away_that_stand_by() -> None:
-    bench = Bench(ENDLESS, stage("s", recovery=Recovery(standby=True)), pools=("a", "b"))
-    bench.cluster.recorded = False
+    defaults = Bench(ENDLESS, stage("s", recovery=Recovery(standby=True)), pools=("a", "b"))
+    defaults.cluster.recorded = False
 
     def gone() -> None:
         raise ClusterError("the cluster is gone")
 
-    bench.clock.at(1.0, gone)
+    defaults.clock.at(1.0, gone)
     with pytest.raises(ClusterError):
-        bench.drive()
-    assert bench.cluster.released == ["run/s"]
-    assert not bench.controller().run.done
+        defaults.drive()
+    assert defaults.cluster.released == ["run/s"]
+    assert not defaults.controller().run.done
 
 
 def test_an_attempt_knows_the_nodes_that_it_must_avoid_and_what_it_shall_do_otherwise() -> None:
-    bench = Bench(GOOD, stage("s"), a=pool("a", nodes=2))
+    defaults = Bench(GOOD, stage("s"), a=pool("a", nodes=2))
     lost = Failure(kind=FailureKind.NODE_LOST, evidence="gone", node="n1")
-    bench.script["run/s/1"] = ((0.1, Failed(lost)),)
-    assert bench.drive().state is RunState.SUCCEEDED
-    second = bench.cluster.asked["run/s/2"]
+    defaults.script["run/s/1"] = ((0.1, Failed(lost)),)
+    assert defaults.drive().state is RunState.SUCCEEDED
+    second = defaults.cluster.asked["run/s/2"]
     assert second.avoid == ("n1",)  # type: ignore[union-attr]
     assert second.adjust == AS_PLANNED  # type: ignore[union-attr]
 
 
 def test_a_controller_that_has_nothing_to_commit_notices_that_another_took_over() -> None:
-    bench = Bench(ENDLESS, stage("s", limits=Limits(timeout=1e6)))
+    defaults = Bench(ENDLESS, stage("s", limits=Limits(timeout=1e6)))
     later = Lease(run="run", epoch=2, at=3.0, holder="other")
-    bench.clock.at(3.0, lambda: bench.store.renew_lease(later))
+    defaults.clock.at(3.0, lambda: defaults.store.renew_lease(later))
     with pytest.raises(StaleControllerError):
-        bench.drive()
-    assert bench.clock.now() < 4.0
-    assert bench.store.lease("run") == later
+        defaults.drive()
+    assert defaults.clock.now() < 4.0
+    assert defaults.store.lease("run") == later
 
 
 class Busy(MemoryStore):
@@ -255,20 +257,20 @@ class Busy(MemoryStore):
 
 
 def test_a_busy_controller_can_be_taken_over() -> None:
-    bench = Bench(GOOD)
-    bench.store.append("run", 1, (RunStarted(1),), 0.0)
-    bench.store.append("run", 2, (AttemptStarted("s", 1, "a"),), 0.0)
-    busy = Busy(bench.store.headers, bench.store.log)
+    defaults = Bench(GOOD)
+    defaults.store.append("run", 1, (RunStarted(1),), 0.0)
+    defaults.store.append("run", 2, (AttemptStarted("s", 1, "a"),), 0.0)
+    busy = Busy(defaults.store.headers, defaults.store.log)
     busy.others = [AttemptSaved("s", 1, 5), AttemptSaved("s", 1, 6)]
-    run = Controller(bench.header, replace(bench.world, store=busy), BENCH).drive()
+    run = Controller(defaults.header, replace(defaults.dependencies, store=busy), BENCH).drive()
     assert (run.state, run.epoch) == (RunState.SUCCEEDED, 2)
     assert [attempt.saved for attempt in run.stages["s"].attempts] == [(5, 6), ()]
 
 
 def test_of_two_that_take_a_run_over_at_once_one_stops() -> None:
-    bench = Bench(GOOD)
-    busy = Busy(bench.store.headers, bench.store.log)
+    defaults = Bench(GOOD)
+    busy = Busy(defaults.store.headers, defaults.store.log)
     busy.others = [RunStarted(1)]
     with pytest.raises(StaleControllerError):
-        Controller(bench.header, replace(bench.world, store=busy), BENCH).drive()
-    assert not bench.cluster.asked
+        Controller(defaults.header, replace(defaults.dependencies, store=busy), BENCH).drive()
+    assert not defaults.cluster.asked

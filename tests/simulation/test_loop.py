@@ -10,9 +10,9 @@ from typing import Literal
 
 import pytest
 
-from orchestrator.control.loop import Controller
-from orchestrator.control.requests import Workbench
-from orchestrator.control.world import World
+from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.loop import Controller
+from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.core.checks import HOPELESS
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.failure import Action, FailureKind
@@ -97,7 +97,7 @@ def some_plan(dice: Random) -> Plan:
 
 @dataclass
 class Simulation:
-    """One run from one seed: the plan, what the world answers, and who interferes."""
+    """One run from one seed: the plan, what the deps answers, and who interferes."""
 
     seed: int
     clock: FakeClock = field(default_factory=FakeClock)
@@ -112,7 +112,7 @@ class Simulation:
         self.cluster = FakeCluster(self.clock, self.store, self.script)
         self.serving = FakeCluster(self.clock, self.store, self.script)
         self.header = header(some_plan(self.dice))
-        self.world = World(
+        self.dependencies = Dependencies(
             cluster=self.cluster,
             serving=self.serving,
             store=self.store,
@@ -121,7 +121,7 @@ class Simulation:
             clock=self.clock,
             gates=self.gates,
         )
-        self.bench = Workbench(
+        self.defaults = AttemptDefaults(
             packages=("jobs",), code=(), storage="mem://", reuse_key=self.reuse_key
         )
         self.store.create(self.header, 0.0)
@@ -169,7 +169,7 @@ class Simulation:
         self.clock.at(4.0, lambda: self.gates.opened.update(dict.fromkeys("stuvw", "approved")))
 
     def drive(self) -> None:
-        controller = Controller(self.header, self.world, self.bench)
+        controller = Controller(self.header, self.dependencies, self.defaults)
         try:
             run = controller.drive()
         except StaleControllerError:
@@ -187,7 +187,7 @@ class Simulation:
 
     def check(self, run: Run) -> None:
         assert run.done, "the run has no end"
-        assert run == Controller(self.header, self.world, self.bench).run
+        assert run == Controller(self.header, self.dependencies, self.defaults).run
         assert not self.cluster.active, "the cluster still holds an attempt"
         assert not self.serving.active, "serving still holds an attempt"
         for one in run.stages.values():

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orchestrator.control.loop import Controller
-from orchestrator.control.requests import Workbench
-from orchestrator.control.reuse import reuse_key_with
-from orchestrator.control.world import World
+from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.loop import Controller
+from orchestrator.controller.requests import AttemptDefaults
+from orchestrator.controller.reuse import reuse_key_with
 from orchestrator.core.artifact import Manifest
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
@@ -25,7 +25,7 @@ from tests.fakes import FakeArtifacts, FakeClock, FakeCluster, FakeGates, FakeTr
 
 OTHER = pool("b", chip=accelerator(name="Chip 2", vendor="other"))
 SAME = pool("b")
-BENCH = Workbench(
+BENCH = AttemptDefaults(
     packages=("jobs",),
     code=(),
     storage="mem://",
@@ -52,7 +52,7 @@ class Lab:
         head = header(plan(one, pools=pools, b=b), name)
         self.store.create(head, 0.0)
         cluster = FakeCluster(self.clock, self.store, self.script)
-        world = World(
+        deps = Dependencies(
             cluster=cluster,
             serving=cluster,
             store=self.store,
@@ -61,7 +61,7 @@ class Lab:
             clock=self.clock,
             gates=FakeGates(),
         )
-        return Controller(head, world, BENCH).drive()
+        return Controller(head, deps, BENCH).drive()
 
 
 def made_by(run: Run) -> tuple[str, str | None]:

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.control.border import reason
-from orchestrator.control.loop import Controller
-from orchestrator.control.requests import Workbench
-from orchestrator.control.world import World
+from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.loop import Controller
+from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.core.errors import (
     ClusterError,
     StaleControllerError,
@@ -22,6 +21,7 @@ from orchestrator.core.failure import FailureKind
 from orchestrator.core.policy import Gate, Limits, Recovery
 from orchestrator.core.run import Run
 from orchestrator.core.state import AttemptSaved, Event, RunStarted, RunState
+from orchestrator.error_boundary import reason
 from orchestrator.messages import (
     Alive,
     LogLine,
@@ -121,7 +121,7 @@ class Bench:
         self.artifacts, self.gates, self.tracker = FakeArtifacts(), FakeGates(), FakeTracker()
         self.cluster = FakeCluster(self.clock, self.store, lambda _asked: SAID)
         self.heard: list[Message] = []
-        self.world = World(
+        self.dependencies = Dependencies(
             cluster=self.cluster,
             serving=self.cluster,
             store=self.store,
@@ -139,11 +139,11 @@ class Bench:
         self.heard.append(message)
 
     def drive(self, **ports: Any) -> Run:
-        world = replace(self.world, **ports)
-        bench = Workbench(
+        deps = replace(self.dependencies, **ports)
+        defaults = AttemptDefaults(
             packages=("jobs",), code=(), storage="mem://", reuse_key=lambda _run, one: one.name
         )
-        self.controller = Controller(self.header, world, bench, self.observe)
+        self.controller = Controller(self.header, deps, defaults, self.observe)
         return self.controller.drive()
 
     def events(self) -> list[Event]:
@@ -151,13 +151,13 @@ class Bench:
 
     @property
     def untold(self) -> list[str]:
-        return [str(one) for one in self.world.telling.untold]
+        return [str(one) for one in self.dependencies.best_effort.untold]
 
 
 def undisturbed() -> Bench:
-    bench = Bench()
-    assert bench.drive().state is RunState.SUCCEEDED
-    return bench
+    defaults = Bench()
+    assert defaults.drive().state is RunState.SUCCEEDED
+    return defaults
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -166,14 +166,14 @@ def undisturbed() -> Bench:
 def test_a_call_of_the_store_that_fails_once_changes_nothing(
     name: str, at: int, error: Exception
 ) -> None:
-    bench = Bench()
-    failing = Failing(bench.store, name, [error], at)
-    run = bench.drive(store=failing)
+    defaults = Bench()
+    failing = Failing(defaults.store, name, [error], at)
+    run = defaults.drive(store=failing)
     assert run.state is RunState.SUCCEEDED
-    assert bench.events() == undisturbed().events()
-    assert [point.value for point in bench.store.points("run")] == [2.0, 2.0]
-    assert set(bench.store.results) == {"s", "t"}
-    assert not bench.cluster.active
+    assert defaults.events() == undisturbed().events()
+    assert [point.value for point in defaults.store.points("run")] == [2.0, 2.0]
+    assert set(defaults.store.results) == {"s", "t"}
+    assert not defaults.cluster.active
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -195,11 +195,11 @@ def test_a_call_of_the_store_that_fails_once_changes_nothing(
 def test_a_call_of_another_port_that_fails_once_changes_nothing(
     port: str, name: str, at: int, error: Exception
 ) -> None:
-    bench = Bench()
-    run = bench.drive(**{port: Failing(getattr(bench, port), name, [error], at)})
+    defaults = Bench()
+    run = defaults.drive(**{port: Failing(getattr(defaults, port), name, [error], at)})
     assert run.state is RunState.SUCCEEDED
-    assert bench.events() == undisturbed().events()
-    assert not bench.cluster.active
+    assert defaults.events() == undisturbed().events()
+    assert not defaults.cluster.active
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -207,66 +207,66 @@ def test_a_call_of_another_port_that_fails_once_changes_nothing(
 def test_an_observer_that_fails_at_any_message_changes_nothing(
     number: int, error: Exception
 ) -> None:
-    bench = Bench()
+    defaults = Bench()
 
     def observe(stage_: str, attempt: int, message: Message) -> None:
         if message == SAID[number][1]:
             raise error
 
-    bench.observe = observe  # type: ignore[method-assign]
-    assert bench.drive().state is RunState.SUCCEEDED
-    assert bench.events() == undisturbed().events()
-    (untold,) = bench.untold
+    defaults.observe = observe  # type: ignore[method-assign]
+    assert defaults.drive().state is RunState.SUCCEEDED
+    assert defaults.events() == undisturbed().events()
+    (untold,) = defaults.untold
     assert untold == f"2 messages were not shown: {reason(error)}"
 
 
 def test_a_database_that_is_away_for_a_minute_is_waited_for_and_workers_run_on() -> None:
-    bench = Bench()
+    defaults = Bench()
     away: list[float] = [1000.5, 1060.5]
 
     class Away:
         def __getattr__(self, name: str) -> Any:
-            found = getattr(bench.store, name)
+            found = getattr(defaults.store, name)
             if not callable(found):
                 return found
 
             def call(*args: object, **named: object) -> object:
-                if away[0] <= bench.clock.now() < away[1]:
+                if away[0] <= defaults.clock.now() < away[1]:
                     raise StoreError("the database is away")
                 return found(*args, **named)
 
             return call
 
-    run = bench.drive(store=Away())
+    run = defaults.drive(store=Away())
     assert run.state is RunState.SUCCEEDED
     assert len(run.stages["s"].attempts) == 1
-    assert bench.events() == undisturbed().events()
-    assert [point.value for point in bench.store.points("run")] == [2.0, 2.0]
-    assert 1060.0 < bench.clock.now() < 1100.0
+    assert defaults.events() == undisturbed().events()
+    assert [point.value for point in defaults.store.points("run")] == [2.0, 2.0]
+    assert 1060.0 < defaults.clock.now() < 1100.0
 
 
 def test_a_database_that_stays_away_ends_the_controller_and_gives_back_what_it_held() -> None:
-    bench = Bench()
-    bench.cluster.recorded = False
-    store = Failing(bench.store, "append", [StoreError("the disk is full")] * 10_000, 4)
+    defaults = Bench()
+    defaults.cluster.recorded = False
+    store = Failing(defaults.store, "append", [StoreError("the disk is full")] * 10_000, 4)
     with pytest.raises(StoreError, match="the disk is full"):
-        bench.drive(store=store)
-    assert 115.0 < bench.clock.now() - 1000.0 < 130.0
-    assert not bench.cluster.active
+        defaults.drive(store=store)
+    assert 115.0 < defaults.clock.now() - 1000.0 < 130.0
+    assert not defaults.cluster.active
 
 
 @pytest.mark.parametrize("at", range(1, 12))
 def test_a_commit_whose_answer_was_lost_is_known_again(at: int) -> None:
-    bench = Bench()
-    store = Failing(bench.store, "append", [StoreError("connection lost")], at)
+    defaults = Bench()
+    store = Failing(defaults.store, "append", [StoreError("connection lost")], at)
     store.after = True
-    run = bench.drive(store=store)
+    run = defaults.drive(store=store)
     assert (run.state, run.epoch) == (RunState.SUCCEEDED, 1)
-    assert bench.events() == undisturbed().events()
+    assert defaults.events() == undisturbed().events()
 
 
 def test_anothers_event_is_not_taken_for_a_commit_whose_answer_was_lost() -> None:
-    bench = Bench()
+    defaults = Bench()
 
     class Overtaken(MemoryStore):
         def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
@@ -276,11 +276,11 @@ def test_anothers_event_is_not_taken_for_a_commit_whose_answer_was_lost() -> Non
             super().append(run, seq, events, at)
 
     with pytest.raises(StaleControllerError):
-        bench.drive(store=Overtaken(bench.store.headers, bench.store.log))
+        defaults.drive(store=Overtaken(defaults.store.headers, defaults.store.log))
 
 
 def test_what_an_attempt_says_and_no_database_takes_is_its_own_failure() -> None:
-    bench = Bench()
+    defaults = Bench()
 
     class Choosy(MemoryStore):
         def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
@@ -288,7 +288,7 @@ def test_what_an_attempt_says_and_no_database_takes_is_its_own_failure() -> None
                 raise UnstorableError("no database takes it")
             super().append(run, seq, events, at)
 
-    run = bench.drive(store=Choosy(bench.store.headers, bench.store.log))
+    run = defaults.drive(store=Choosy(defaults.store.headers, defaults.store.log))
     assert run.state is RunState.FAILED
     (attempt,) = run.stages["s"].attempts
     assert attempt.failure
@@ -296,30 +296,30 @@ def test_what_an_attempt_says_and_no_database_takes_is_its_own_failure() -> None
         FailureKind.USER_CODE,
         "what it says can't be recorded: no database takes it",
     )
-    assert not bench.cluster.active
+    assert not defaults.cluster.active
 
 
 def test_what_no_controller_understands_is_the_failure_of_who_says_it() -> None:
-    bench = Bench()
+    defaults = Bench()
     odd = ((0.1, Placed(("n1",))), (0.2, Points("x", {"loss": 1.0}, 0.2)), (0.3, Saved(5)))  # type: ignore[arg-type]
-    bench.cluster = FakeCluster(bench.clock, bench.store, lambda _asked: odd * 2)
-    run = bench.drive(cluster=bench.cluster)
+    defaults.cluster = FakeCluster(defaults.clock, defaults.store, lambda _asked: odd * 2)
+    run = defaults.drive(cluster=defaults.cluster)
     assert run.state is RunState.FAILED
-    assert not bench.cluster.active
+    assert not defaults.cluster.active
 
 
 def test_a_message_that_does_not_fit_is_left_out() -> None:
-    bench = Bench()
+    defaults = Bench()
     twice = ((0.1, Placed(("n1",))), (0.2, Placed(("n1",))), *SAID[2:])
-    bench.cluster = FakeCluster(bench.clock, bench.store, lambda _asked: twice)
-    assert bench.drive(cluster=bench.cluster).state is RunState.SUCCEEDED
-    assert any("messages did not fit their attempts" in line for line in bench.untold)
+    defaults.cluster = FakeCluster(defaults.clock, defaults.store, lambda _asked: twice)
+    assert defaults.drive(cluster=defaults.cluster).state is RunState.SUCCEEDED
+    assert any("messages did not fit their attempts" in line for line in defaults.untold)
 
 
 def test_an_attempt_that_can_not_be_asked_any_more_has_failed_and_others_go_on() -> None:
-    bench = Bench()
-    cluster = Failing(bench.cluster, "poll", [RuntimeError("no such actor")] * 400, 2)
-    run = bench.drive(cluster=cluster)
+    defaults = Bench()
+    cluster = Failing(defaults.cluster, "poll", [RuntimeError("no such actor")] * 400, 2)
+    run = defaults.drive(cluster=cluster)
     first = run.stages["s"].attempts[0]
     assert first.failure
     assert first.failure.kind is FailureKind.UNKNOWN
@@ -327,38 +327,38 @@ def test_an_attempt_that_can_not_be_asked_any_more_has_failed_and_others_go_on()
 
 
 def test_one_attempt_that_can_not_be_ended_does_not_keep_the_others() -> None:
-    bench = Bench()
-    bench.cluster.recorded = False
-    bench.header = header(plan(stage("s"), stage("t"), pools=("a",)), "two")
-    bench.store.create(bench.header, 0.0)
-    cluster = Failing(bench.cluster, "cancel", [RuntimeError("broken")])
+    defaults = Bench()
+    defaults.cluster.recorded = False
+    defaults.header = header(plan(stage("s"), stage("t"), pools=("a",)), "two")
+    defaults.store.create(defaults.header, 0.0)
+    cluster = Failing(defaults.cluster, "cancel", [RuntimeError("broken")])
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    bench.clock.at(1000.5, interrupt)
+    defaults.clock.at(1000.5, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        bench.drive(cluster=cluster)
-    assert bench.cluster.cancelled == ["two/t/1"]
+        defaults.drive(cluster=cluster)
+    assert defaults.cluster.cancelled == ["two/t/1"]
 
 
 @pytest.mark.parametrize("seconds", [3600.0, -3600.0])
 def test_a_clock_that_is_set_neither_ends_a_stage_nor_stops_the_senses(seconds: float) -> None:
     endless = ((0.1, Placed(("n1",))),)
-    bench = Bench()
-    bench.cluster = FakeCluster(bench.clock, bench.store, lambda _asked: endless)
-    bench.header = header(plan(stage("s", limits=Limits(timeout=600.0))), "set")
-    bench.store.create(bench.header, 0.0)
-    bench.clock.at(1010.0, lambda: bench.clock.step(seconds))
+    defaults = Bench()
+    defaults.cluster = FakeCluster(defaults.clock, defaults.store, lambda _asked: endless)
+    defaults.header = header(plan(stage("s", limits=Limits(timeout=600.0))), "set")
+    defaults.store.create(defaults.header, 0.0)
+    defaults.clock.at(1010.0, lambda: defaults.clock.step(seconds))
     leases: list[float | None] = []
 
     def look() -> None:
-        lease = bench.store.lease("set")
-        leases.append(lease and bench.clock.now() - lease.at)
+        lease = defaults.store.lease("set")
+        leases.append(lease and defaults.clock.now() - lease.at)
 
-    bench.clock.at(1020.0, look)
-    bench.clock.at(1030.0, lambda: bench.store.request_cancel("set"))
-    run = bench.drive(cluster=bench.cluster)
+    defaults.clock.at(1020.0, look)
+    defaults.clock.at(1030.0, lambda: defaults.store.request_cancel("set"))
+    run = defaults.drive(cluster=defaults.cluster)
     assert run.state is RunState.CANCELLED
     assert run.started is not None
     assert run.ended is not None
@@ -368,15 +368,15 @@ def test_a_clock_that_is_set_neither_ends_a_stage_nor_stops_the_senses(seconds: 
 
 
 def test_a_cluster_that_is_about_to_be_stopped_is_left_at_once() -> None:
-    bench = Bench()
-    bench.cluster.recorded = False
+    defaults = Bench()
+    defaults.cluster.recorded = False
 
     def leave() -> None:
-        if bench.clock.now() > 1000.5:
+        if defaults.clock.now() > 1000.5:
             raise ClusterError("the cluster is being stopped")
 
     with pytest.raises(ClusterError, match="is being stopped"):
-        bench.drive(leave=leave)
-    assert not bench.cluster.active
-    assert bench.clock.now() < 1001.0
-    assert bench.drive().state is RunState.SUCCEEDED
+        defaults.drive(leave=leave)
+    assert not defaults.cluster.active
+    assert defaults.clock.now() < 1001.0
+    assert defaults.drive().state is RunState.SUCCEEDED

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from orchestrator.control.loop import Controller
+from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.fold import fold
 from orchestrator.core.run import Run
@@ -100,7 +100,7 @@ class Mortal(Simulation):
         )
         self.drivers += [jobs, endpoints]
         controller = Controller(
-            self.header, replace(self.world, cluster=jobs, serving=endpoints), self.bench
+            self.header, replace(self.dependencies, cluster=jobs, serving=endpoints), self.bench
         )
         for driver in (jobs, endpoints):
             driver.recorded = False  # what a session closes was not always told to end
@@ -128,7 +128,7 @@ class Mortal(Simulation):
         return fold(self.header, events)
 
     def check(self, run: Run) -> None:
-        assert run == Controller(self.header, self.world, self.bench).run
+        assert run == Controller(self.header, self.dependencies, self.bench).run
         for one in run.stages.values():
             check_stage(one, calm=self.calm)
         asked = Counter(key for driver in self.drivers for key in driver.asked)

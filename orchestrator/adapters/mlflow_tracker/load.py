@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters.mlflow_tracker.server import MetricPoint
-from orchestrator.control.border import Telling
+from orchestrator.error_boundary import BestEffort
 from orchestrator.ports import Clock
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ class Sampler:
     def _work(self) -> None:
         import psutil
 
-        telling = Telling()
+        best_effort = BestEffort()
         psutil.cpu_percent()  # the first call of each only starts the clock
-        telling.tell("samples were not begun", lambda: dict(self._of_pools()))
+        best_effort.tell("samples were not begun", lambda: dict(self._of_pools()))
         while not self._stop.wait(self._seconds):
-            telling.tell("samples of the load of this machine were not taken", self._sample)
+            best_effort.tell("samples of the load of this machine were not taken", self._sample)
 
     def _sample(self) -> None:
         import psutil

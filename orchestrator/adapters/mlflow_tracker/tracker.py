@@ -23,9 +23,9 @@ from orchestrator.adapters.mlflow_tracker.projection import Projection
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.rest import Access
 from orchestrator.adapters.mlflow_tracker.server import Server
-from orchestrator.control.border import outcome, reason
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import TrackingSettings
+from orchestrator.error_boundary import outcome, reason
 from orchestrator.ports import Clock, EndpointStore, EventStore
 
 logger = logging.getLogger(__name__)

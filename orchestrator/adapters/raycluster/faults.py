@@ -11,11 +11,11 @@ from types import MappingProxyType
 from ray import exceptions as ray_errors
 
 from orchestrator.adapters.raycluster import exit_codes
-from orchestrator.control.evidence import LONGEST_LINE, describe
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.core.lines import last_words, of_a_handler, of_a_stack
 from orchestrator.core.raised import BY_SIGNAL
 from orchestrator.messages import AttemptRequest
+from orchestrator.worker.exception_report import LONGEST_LINE, describe
 
 ERRORS = (ray_errors.RayError, ConnectionError)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

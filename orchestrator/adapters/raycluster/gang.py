@@ -21,8 +21,8 @@ from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.postmortem import PostMortem, of_the_node
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.silence import Silence
-from orchestrator.control.clock_offsets import ClockOffsets
-from orchestrator.control.inquest import LINES_KEPT, Inquest
+from orchestrator.controller.clock_offsets import ClockOffsets
+from orchestrator.controller.failure_report import LINES_KEPT, FailureReport
 from orchestrator.core.emulation import HOST_DEVICE as HOST
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import (
@@ -63,7 +63,7 @@ class Gang:
         self._shared: Remote = None
         self._succeeded: dict[int, Succeeded] = {}
         self._steps: dict[int, int] = {}
-        self._inquest = Inquest(request.signatures)
+        self._failure_report = FailureReport(request.signatures)
         self._lines: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=LINES_KEPT))
         self._post_mortem = PostMortem(now)
         self._died: dict[int, Failure] = {}  # whose remains are being fetched
@@ -93,7 +93,7 @@ class Gang:
 
     def ask_to_end(self) -> None:
         """Ask the workers to end that can hear it: not those that have failed, or are done."""
-        for rank in self._streams.keys() - self._inquest.failed - self._succeeded.keys():
+        for rank in self._streams.keys() - self._failure_report.failed - self._succeeded.keys():
             ray.cancel(self._streams[rank])
 
     def all_left(self) -> bool:
@@ -101,7 +101,7 @@ class Gang:
 
         What they say is not read: a cancelled stream that is at its end waits for its task.
         """
-        asked = self._streams.keys() - self._inquest.failed
+        asked = self._streams.keys() - self._failure_report.failed
         return all(_completed(self._streams[rank]) for rank in asked)
 
     def end(self) -> None:
@@ -202,17 +202,17 @@ class Gang:
         if isinstance(message, Alive | Points) and message.step is not None:
             self._steps[rank] = message.step
         if isinstance(message, LogLine):
-            self._inquest.hear(message)
+            self._failure_report.hear(message)
             self._lines[rank].append(message.text)
 
     def _report(self, rank: int, failure: Failure, at: float | None, now: float) -> None:
         found = faults.located(failure, self._name(rank), rank, self._steps.get(rank))
-        self._inquest.report(rank, found, at=at, now=now)
+        self._failure_report.report(rank, found, at=at, now=now)
 
     def _notice_silence(self, now: float) -> None:
         """Report the workers whose processes say nothing at all any more."""
-        speaking = self._streams.keys() - self._succeeded.keys() - self._inquest.failed
-        for rank, seconds in self._silence.of(speaking, now, hurry=self._inquest.hangs):
+        speaking = self._streams.keys() - self._succeeded.keys() - self._failure_report.failed
+        for rank, seconds in self._silence.of(speaking, now, hurry=self._failure_report.hangs):
             found = faults.silent(self._request, rank, self._name(rank), seconds)
             self._report(rank, found, 0.0, now)
 
@@ -226,7 +226,7 @@ class Gang:
             if (
                 worker.node not in alive
                 and rank in self._streams
-                and rank not in self._inquest.failed
+                and rank not in self._failure_report.failed
             ):
                 gone = ConnectionError("Ray counts it as dead")
                 found = faults.failure(gone, self._request, rank=rank, node=self._name(rank))
@@ -237,9 +237,9 @@ class Gang:
     def _outcome(self, now: float) -> Succeeded | Failed | None:
         if self._died:
             return None
-        if self._inquest.failed:
-            all_known = not self._streams.keys() - self._inquest.failed
-            found = self._inquest.verdict(now, all_known=all_known)
+        if self._failure_report.failed:
+            all_known = not self._streams.keys() - self._failure_report.failed
+            found = self._failure_report.verdict(now, all_known=all_known)
             return Failed(found) if found else None
         if self._streams:
             return None

@@ -12,14 +12,13 @@ import ray
 from orchestrator.adapters.raycluster import exit_codes, process, visible
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
-from orchestrator.control import native
-from orchestrator.control import rendezvous as meeting
-from orchestrator.control.job_import import extend_path, load_job
-from orchestrator.control.termination import told_by
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Message
 from orchestrator.ports import Worker
+from orchestrator.worker import native_output, rendezvous_port
+from orchestrator.worker.job_import import extend_path, load_job
+from orchestrator.worker.termination import told_by
 
 Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
 
@@ -41,7 +40,7 @@ def run_task(
     try:
         with (
             process.noted(request.key, rank, me),
-            native.followed(),  # it runs one attempt at a time
+            native_output.followed(),  # it runs one attempt at a time
             exit_codes.told(),
             told_by(_asked_to_end),
             closing(worker(request, rank=rank, rendezvous=rendezvous)) as said,  # type: ignore[type-var]
@@ -94,7 +93,7 @@ class Member:
         try:
             yield from run_task(worker, request, rank, rendezvous)
         finally:
-            meeting.close(rendezvous or "")
+            rendezvous_port.close(rendezvous or "")
 
 
 def muster(place: Placement) -> list[Remote]:

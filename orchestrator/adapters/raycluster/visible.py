@@ -12,10 +12,10 @@ from typing import NoReturn
 import ray
 
 from orchestrator.adapters.raycluster.service import NUMBERED, numbered
-from orchestrator.control import rendezvous
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
 from orchestrator.supervisor import orphans
+from orchestrator.worker import rendezvous_port
 
 # The last word must have left before the process ends; whoever heard it ends the process sooner.
 _SECONDS_TO_BE_ENDED = 30.0
@@ -47,7 +47,7 @@ def prepare(request: AttemptRequest) -> str:
 
 def open_address() -> str:
     """Return `HOST:PORT` on this node where rank 0 of a gang is met; the port is open from now."""
-    return rendezvous.keep_open(ray.util.get_node_ip_address())
+    return rendezvous_port.keep_open(ray.util.get_node_ip_address())
 
 
 def end() -> NoReturn:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.adapters.rayserve.engine_process import EngineProcess, inherited
-from orchestrator.control import rendezvous
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.engine_command import (
     Part,
@@ -25,6 +24,7 @@ from orchestrator.core.engine_command import (
     files_of,
     joining_of,
 )
+from orchestrator.worker import rendezvous_port
 
 
 class EngineStartError(RuntimeError):
@@ -107,7 +107,7 @@ def launch(
     endpoint, pool = deployment.endpoint, deployment.pool
     spec = endpoint.server
     assert spec is not None, "the plan has its server"  # noqa: S101
-    interface = rendezvous.interface_to(part.leader) if part.nodes > 1 else ""
+    interface = rendezvous_port.interface_to(part.leader) if part.nodes > 1 else ""
     places = {
         "python": sys.executable,
         "host": at[0],

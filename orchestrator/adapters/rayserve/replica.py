@@ -13,12 +13,12 @@ from ray import serve
 from orchestrator.adapters.rayserve import chips
 from orchestrator.adapters.rayserve.scaling import HELD
 from orchestrator.adapters.rayserve.weights import Weights, with_weights
-from orchestrator.control.context import hardware_of
-from orchestrator.control.job_import import extend_path, load_job
 from orchestrator.core.endpoints import Deployment
 from orchestrator.emulation import provide
 from orchestrator.engine import Engine
 from orchestrator.ports import Clock
+from orchestrator.worker.context import hardware_of
+from orchestrator.worker.job_import import extend_path, load_job
 
 Fetch: TypeAlias = Callable[[Deployment], Path]
 MakeClock: TypeAlias = Callable[[], Clock]

@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.control.border import outcome, reason
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints import Deployment
+from orchestrator.error_boundary import outcome, reason
 from orchestrator.serving.asgi import (
     Application,
     Handler,

@@ -16,7 +16,7 @@ from orchestrator.adapters.raycluster.postmortem import (
     tail,
 )
 from orchestrator.adapters.raycluster.process import WorkerProcess
-from orchestrator.control.explain import explain
+from orchestrator.controller.explain import explain
 from orchestrator.core.excerpt import Excerpt
 from orchestrator.core.failure import FailureKind
 from tests.build import documented

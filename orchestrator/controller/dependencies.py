@@ -1,0 +1,39 @@
+"""What a controller acts through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from orchestrator.controller.recording import PATIENCE_SECONDS
+from orchestrator.error_boundary import BestEffort
+from orchestrator.ports import (
+    ArtifactStore,
+    Clock,
+    Cluster,
+    EventStore,
+    Gates,
+    Serving,
+    Tracker,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependencies:
+    """The ports that a controller acts through; `holder` names its process in its lease.
+
+    `patience` is for how many seconds a commit is tried again while the database is away. `leave`
+    is called at each turn, and raises `ClusterError` when the cluster is about to be stopped.
+    """
+
+    cluster: Cluster
+    serving: Serving
+    store: EventStore
+    artifacts: ArtifactStore
+    tracker: Tracker
+    clock: Clock
+    gates: Gates
+    holder: str = ""
+    patience: float = PATIENCE_SECONDS
+    leave: Callable[[], None] = lambda: None
+    best_effort: BestEffort = field(default_factory=BestEffort)

@@ -1,0 +1,37 @@
+"""What a worker that printed these lines, and ended so, would be taken to have failed of."""
+
+from __future__ import annotations
+
+from orchestrator.controller.failure_report import FailureReport
+from orchestrator.core.excerpt import Excerpt
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.raised import judge
+from orchestrator.core.signatures import Signature, matcher
+from orchestrator.messages import LogLine
+
+WITHOUT_A_WORD = "the worker ended without a word"
+
+
+def explain(excerpt: Excerpt, signatures: tuple[Signature, ...]) -> Failure:
+    """Return the failure that the worker's attempt would end with."""
+    failure_report = FailureReport(signatures)
+    for line in excerpt.lines:
+        failure_report.hear(LogLine(0, line))
+    failure_report.report(0, _ended(excerpt, signatures), at=0.0, now=0.0)
+    found = failure_report.verdict(0.0, all_known=True)
+    assert found is not None, "a worker is reported"  # noqa: S101
+    return found
+
+
+def _ended(excerpt: Excerpt, signatures: tuple[Signature, ...]) -> Failure:
+    if not excerpt.raised:
+        return Failure(kind=FailureKind.WORKER_LOST, evidence=WITHOUT_A_WORD, rank=0)
+    found = judge(excerpt.raised, matcher(signatures))
+    first = (excerpt.raised[0].said.splitlines() or [""])[0]
+    return Failure(
+        kind=found.kind,
+        evidence=found.line or first,
+        rank=0,
+        certain=found.certain,
+        sign=found.sign,
+    )

@@ -1,0 +1,373 @@
+"""Drive a run to its end: poll, apply, record, decide, execute.
+
+Every event is committed to the event store before anything is done about it, so that whoever
+reads the store knows at least as much as this controller. A controller that finds its next
+number taken stops at once and touches nothing: the run has another one.
+
+Three rings keep what is paid for. Recording (`recording.py`) is tried again while a database is
+away. Effects that follow a commit (`effects.py`) are tried again while a pool or a store raises.
+What only tells (`BestEffort`) is counted where it fails, and never ends a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.effects import Effects
+from orchestrator.controller.lease_keeper import LeaseKeeper
+from orchestrator.controller.message_handling import Steps, event_of
+from orchestrator.controller.monotonic import MonotonicClock
+from orchestrator.controller.occupation import Occupation
+from orchestrator.controller.outlook import OutlookWatcher
+from orchestrator.controller.recording import PointsBuffer, Recorder
+from orchestrator.controller.requests import AttemptDefaults, attempt_request, deployment
+from orchestrator.controller.result_cache import Results
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.artifact_paths import leaving
+from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide, standby
+from orchestrator.core.errors import (
+    StaleControllerError,
+    TransitionError,
+    UnstorableError,
+)
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.fold import apply, fold
+from orchestrator.core.recovery import QUIET
+from orchestrator.core.run import Attempt, Run, RunHeader
+from orchestrator.core.state import (
+    AttemptCancelled,
+    AttemptFailed,
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    LeaveRequested,
+    RunStarted,
+    RunState,
+)
+from orchestrator.error_boundary import outcome, reason
+from orchestrator.messages import Message, Points, Succeeded, Untold
+from orchestrator.ports import Cluster, Observer, Serving
+
+SHORTEST_WAIT = 0.005
+LONGEST_WAIT = 0.2
+SECONDS_BETWEEN_CANCEL_CHECKS = 0.5
+SECONDS_OF_A_MUTE_PORT = 60.0  # an attempt that can't be asked for so long has failed
+SECONDS_BETWEEN_NOTES = 10.0  # on what could not be told
+
+
+def ignore(stage: str, attempt: int, message: Message) -> None:
+    """Observe nothing."""
+
+
+class Controller:
+    """Drives one run. `run` is the fold of what it has committed so far."""
+
+    def __init__(
+        self,
+        header: RunHeader,
+        deps: Dependencies,
+        defaults: AttemptDefaults,
+        observer: Observer = ignore,
+    ) -> None:
+        """Read what is there of the run; `drive` takes it over."""
+        self._deps = deps
+        self._defaults = defaults
+        self._observer = observer
+        self._cancel_reason: str | None = None
+        self._next_cancel_check = 0.0
+        self._watcher = OutlookWatcher(deps.store, deps.gates, deps.clock, deps.cluster.pools)
+        self._outlook = QUIET
+        self._steps = Steps()
+        self._mute: dict[str, float] = {}
+        self._standing_by: set[tuple[str, str]] = set()
+        self._header = header
+        self._recorder = Recorder(deps.store, header.run, deps.clock, deps.patience)
+        self._points = PointsBuffer(deps.store, header.run, deps.clock, deps.best_effort)
+        self._occupation = Occupation(deps.store, header.run, deps.clock)
+        self._results = Results(deps, defaults, self._recorder)
+        self._effects = Effects(deps.clock, deps.best_effort)
+        self._last = header.created
+        self._noted: tuple[Untold, ...] = ()
+        self._next_note = 0.0
+        self.lease = LeaseKeeper(deps.store, deps.clock, deps.holder, deps.best_effort)
+        self.run = self._stored()
+        self._clock = MonotonicClock(deps.clock, self._last)
+
+    def cancel(self, reason: str) -> None:
+        """Ask for the run to end; safe to call from a signal handler."""
+        self._cancel_reason = reason
+
+    def drive(self) -> Run:
+        """Take the run over, drive it to its end, and return it.
+
+        Raises:
+            StaleControllerError: Another controller has the run; nothing was touched.
+            ClusterError: The cluster is gone; the run can be resumed on another.
+        """
+        if self.run.done:
+            return self.run
+        try:
+            self._take_over()
+            self._until_done()
+        except StaleControllerError:
+            raise
+        except BaseException:
+            self._abandon()
+            raise
+        self._effects.settle()
+        self._points.flush(last=True)
+        self._note_untold(last=True)
+        self._tell("places in queues were not given back", lambda: self._watcher.leave(self.run))
+        return self.run
+
+    def _take_over(self) -> None:
+        """Begin an epoch; what the controller of the last one commits meanwhile is read first."""
+        last = self.run.epoch
+        name = self.run.header.run
+        lease = self._recorder.patiently(lambda: self._deps.store.lease(name))
+        while not self.run.done:
+            try:
+                self._commit(RunStarted(last + 1, lease.at if lease else None))
+            except StaleControllerError:
+                self.run = self._stored()
+                if self.run.epoch != last:
+                    raise
+            else:
+                return
+
+    def _until_done(self) -> None:
+        wait = SHORTEST_WAIT
+        while not self.run.done:
+            if self._turn():
+                wait = SHORTEST_WAIT
+            else:
+                self._deps.clock.sleep(wait)
+                wait = min(wait * 1.5, LONGEST_WAIT)
+
+    def _turn(self) -> bool:
+        """Poll, then decide and execute; return whether anything moved."""
+        before = self.run.seq
+        self.lease.turn(self.run)
+        self._deps.leave()
+        self._effects.again()
+        self._notice_cancel()
+        for attempt in self.run.active:
+            self._poll(attempt)
+        self._tell("looks at pools, gates and queues were not answered", self._look)
+        for command in decide(self.run, self._clock.now(), self._outlook):
+            self._execute(command)
+        self._note_untold()
+        self._occupation.note(self.run.active)
+        if self.run.seq != before:
+            self._keep_standby()
+        return self.run.seq != before
+
+    def _look(self) -> None:
+        self._outlook = replace(self._outlook, opened={})  # a gate is opened once
+        self._outlook = self._watcher.refresh(self.run, self._clock.now())
+
+    def _stored(self) -> Run:
+        stored = self._recorder.events()
+        self._last = max([self._last, *(item.at for item in stored)])
+        return fold(self._header, ((item.at, item.event) for item in stored))
+
+    def _note_untold(self, *, last: bool = False) -> None:
+        """Note what could not be told, for those who ask the store; this may fail in silence."""
+        now, untold = self._deps.clock.monotonic(), self._deps.best_effort.untold
+        if untold != self._noted and (last or now >= self._next_note):
+            self._next_note = now + SECONDS_BETWEEN_NOTES
+            note = partial(self._deps.store.note_untold, self._header.run, untold)
+            if outcome(note).error is None:
+                self._noted = untold
+
+    def _tell(self, what: str, call: Callable[[], object]) -> bool:
+        return self._deps.best_effort.tell(what, call)
+
+    # --- record --------------------------------------------------------------------------------
+
+    def _commit(self, event: Event) -> None:
+        now = self._clock.now()
+        following = apply(self.run, event, now)
+        self._recorder.append(following.seq, event, now)
+        self.run = following
+        self._notify()
+
+    def _notify(self) -> None:
+        self._tell("notices were not taken", self._deps.tracker.notify)
+
+    def _notice_cancel(self) -> None:
+        if self.run.state is not RunState.RUNNING:
+            return
+        now = self._deps.clock.monotonic()
+        if self._cancel_reason is None and now >= self._next_cancel_check:
+            self._next_cancel_check = now + SECONDS_BETWEEN_CANCEL_CHECKS
+            self._tell("questions for requests to cancel were not answered", self._ask_for_cancel)
+        if self._cancel_reason is not None:
+            self._commit(CancelRequested(self._cancel_reason))
+
+    def _ask_for_cancel(self) -> None:
+        if self._deps.store.cancel_requested(self.run.header.run):
+            self._cancel_reason = "cancelled by request"
+
+    # --- poll ----------------------------------------------------------------------------------
+
+    def _poll(self, attempt: Attempt) -> None:
+        key = self._key(attempt.stage, attempt.number)
+        polled = outcome(lambda: self._port(attempt.stage).poll(key))
+        if polled.error is not None:
+            self._mute_port(attempt, polled.error)
+            return
+        self._mute.pop(key, None)
+        messages = polled.value or ()
+        points = [message for message in messages if isinstance(message, Points)]
+        self._points.add(attempt.stage, attempt.number, points)
+        if self._points.flush():
+            self._notify()
+        for message in messages:
+            self._tell("messages were not shown", partial(self._observe, attempt, message))
+            self._occupation.hear(attempt, message)
+            self._hear(attempt, message)
+
+    def _observe(self, attempt: Attempt, message: Message) -> None:
+        self._observer(attempt.stage, attempt.number, message)
+
+    def _hear(self, attempt: Attempt, message: Message) -> None:
+        """Record what a message comes to; one that can't be is the attempt's own failure."""
+        heard = outcome(lambda: event_of(attempt, self._steps.heard(attempt, message)))
+        event, error = heard.value, heard.error
+        mine = (attempt.stage, attempt.number)
+        if event is not None and mine in {(one.stage, one.number) for one in self.run.active}:
+            try:
+                self._commit(event)
+            except TransitionError as misfit:
+                self._deps.best_effort.failed("messages did not fit their attempts", misfit)
+                return
+            except UnstorableError as refused:
+                error = refused
+        if error is not None:
+            evidence = f"what it says can't be recorded: {reason(error)}"
+            self._give_up(attempt, FailureKind.USER_CODE, evidence)
+        elif event is not None and isinstance(message, Succeeded):
+            self._results.keep(self.run, attempt.stage, message)
+
+    def _mute_port(self, attempt: Attempt, error: Exception) -> None:
+        """Ask again at the next turn, until the attempt must be taken for lost."""
+        now = self._deps.clock.monotonic()
+        since = self._mute.setdefault(self._key(attempt.stage, attempt.number), now)
+        self._deps.best_effort.failed("questions to attempts were not answered", error)
+        if now - since > SECONDS_OF_A_MUTE_PORT:
+            evidence = f"can't be asked any more: {type(error).__name__}: {reason(error)}"
+            self._give_up(attempt, FailureKind.UNKNOWN, evidence)
+
+    def _give_up(self, attempt: Attempt, kind: FailureKind, evidence: str) -> None:
+        failure = Failure(kind=kind, evidence=evidence, pool=attempt.pool)
+        located = self._steps.located(attempt.stage, attempt.number, failure)
+        self._commit(AttemptFailed(attempt.stage, attempt.number, located))
+        self._end(attempt)
+
+    # --- execute -------------------------------------------------------------------------------
+
+    def _execute(self, command: Command) -> None:
+        if isinstance(command, Record):
+            self._commit(command.event)
+        elif isinstance(command, Start):
+            self._start(command)
+        elif isinstance(command, Expire):
+            failure = self._steps.located(command.stage, command.number, command.failure)
+            self._commit(AttemptFailed(command.stage, command.number, failure))
+            self._end(command)
+        elif isinstance(command, Leave):
+            self._commit(LeaveRequested(command.stage, command.number, command.reason))
+            self._ask_to_leave(command)
+        else:
+            self._commit(AttemptCancelled(command.stage, command.number))
+            self._end(command)
+
+    def _ask_to_leave(self, command: Leave) -> None:
+        name = leaving(self.run.header.run, command.stage, command.number)
+        self._effects.do(name, lambda: self._deps.artifacts.mark(name, command.reason))
+
+    # --- standby -------------------------------------------------------------------------------
+
+    def _keep_standby(self) -> None:
+        """Have a gang stand by on the next pool of each stage that wants one and runs."""
+        wanted = dict(standby(self.run))
+        for stage, command in wanted.items():
+            if (stage, command.pool) not in self._standing_by and self._tell(
+                "gangs were not prepared to stand by", partial(self._prepare, command)
+            ):
+                self._standing_by.add((stage, command.pool))
+        for stage, pool in list(self._standing_by):
+            if self.run.stages[stage].done:
+                self._standing_by.discard((stage, pool))
+                release = partial(self._deps.cluster.release, self.run.header.run, stage)
+                self._effects.do(f"release {stage} {pool}", release)
+
+    def _prepare(self, command: Start) -> None:
+        request = attempt_request(self.run, self._defaults, command, self._inputs(command))
+        self._deps.cluster.prepare(request)
+
+    def _end(self, ended: Expire | Cancel | Attempt) -> None:
+        key, port = self._key(ended.stage, ended.number), self._port(ended.stage)
+        self._effects.drop(f"start {key}")
+        self._effects.do(f"end {key}", lambda: port.cancel(key))
+
+    def _start(self, command: Start) -> None:
+        reused = self._results.recall(self.run, command)
+        if reused is not None:
+            self._commit(reused)
+            return
+        self._commit(AttemptStarted(command.stage, command.number, command.pool))
+        stage = self.run.stages[command.stage].planned.stage
+        inputs = self._inputs(command)
+        lacking = next((name for name in stage.inputs if name not in inputs), None)
+        if lacking is not None:
+            made = stage.inputs[lacking]
+            self._refuse(command, f"input {lacking!r}: stage {made!r} made no artifact")
+        elif stage.endpoint is None:
+            request = attempt_request(self.run, self._defaults, command, inputs)
+            self._ask(command, partial(self._deps.cluster.start, request))
+        else:
+            model = inputs[stage.endpoint.model]
+            wanted = deployment(self.run, self._defaults, command, model)
+            self._ask(command, partial(self._deps.serving.start, wanted))
+
+    def _ask(self, command: Start, start: Callable[[], object]) -> None:
+        """Ask the pool for the attempt, until it is asked for or must be given up."""
+
+        def give_up(error: Exception) -> None:
+            attempt = self.run.stages[command.stage].attempts[-1]
+            evidence = f"can't be asked for: {type(error).__name__}: {reason(error)}"
+            self._give_up(attempt, FailureKind.UNKNOWN, evidence)
+
+        key = self._key(command.stage, command.number)
+        self._effects.do(f"start {key}", start, give_up)
+
+    def _inputs(self, command: Start) -> Mapping[str, ArtifactRef]:
+        """Return the artifacts that the stage reads, by input; those that were made."""
+        stage = self.run.stages[command.stage].planned.stage
+        found = ((name, self.run.stages[made].artifact) for name, made in stage.inputs.items())
+        return {name: ref for name, ref in found if ref is not None}
+
+    def _refuse(self, command: Start, evidence: str) -> None:
+        failure = Failure(kind=FailureKind.DATA, evidence=evidence, pool=command.pool)
+        self._commit(AttemptFailed(command.stage, command.number, failure))
+
+    def _port(self, name: str) -> Cluster | Serving:
+        stage = self.run.stages[name].planned.stage
+        return self._deps.cluster if stage.endpoint is None else self._deps.serving
+
+    def _key(self, stage: str, number: int) -> str:
+        return f"{self.run.header.run}/{stage}/{number}"
+
+    def _abandon(self) -> None:
+        """Give back what the run holds when the controller itself breaks."""
+        for attempt in self.run.active:
+            key, port = self._key(attempt.stage, attempt.number), self._port(attempt.stage)
+            self._tell("attempts were not ended", partial(port.cancel, key))
+        for stage, _ in self._standing_by:
+            release = partial(self._deps.cluster.release, self.run.header.run, stage)
+            self._tell("gangs that stood by were not sent away", release)

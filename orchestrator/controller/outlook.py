@@ -1,0 +1,137 @@
+"""What a controller must know of the world beside its run, looked up now and then.
+
+The pools that are being emptied, the gates that are open, the runs that go first: all of it comes
+from the event store and the gates, a few times a second at most. It shows the run's own places in
+the queues there, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from orchestrator.controller.backfill import held_up_by
+from orchestrator.core.decide import at_gate, wanting
+from orchestrator.core.errors import ClusterError
+from orchestrator.core.hardware import Pool, name_in_fleet, pool_of_fleet
+from orchestrator.core.recovery import QUIET, Outlook
+from orchestrator.core.run import Run, StageRun
+from orchestrator.messages import PoolStatus, Queued
+from orchestrator.ports import Clock, EventStore, Gates
+
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_GATES = 2.0
+SECONDS_BETWEEN_WORDS = 5.0  # to those who wait as well: each is a write
+# Who has not said for so long that it waits waits no more: its controller is gone.
+SECONDS_IN_QUEUE = 30.0
+
+States: TypeAlias = Callable[[Mapping[str, Pool]], Mapping[str, PoolStatus]]
+
+
+class OutlookWatcher:
+    """Looks around for one run."""
+
+    def __init__(self, store: EventStore, gates: Gates, clock: Clock, states: States) -> None:
+        """Know nothing yet; `states` returns the live state of pools."""
+        self._store, self._gates, self._clock, self._states = store, gates, clock, states
+        self._next_look = self._next_gates = self._next_word = 0.0
+        self._queued: dict[str, Queued] = {}
+        self._outlook = QUIET
+
+    def refresh(self, run: Run, at: float | None = None) -> Outlook:
+        """Return what is known now; asks the cluster where that is old, or the run wants a place.
+
+        `at` is the time of the run, where that is not the time of day: those of queues are that,
+        for other controllers read them.
+        """
+        now, tick = self._clock.now(), self._clock.monotonic()
+        wanting_now = wanting(run, now if at is None else at)
+        wanted = {stage.name: _entry(run, stage, self._queued, now) for stage in wanting_now}
+        if tick >= self._next_look or wanted != self._queued:  # another stage, or another pool
+            self._next_look = tick + SECONDS_BETWEEN_LOOKS
+            drained = drained_in(run.plan.fleet, self._store)
+            behind = dict(self._line_up(run, wanted, now, tick))
+            self._outlook = Outlook(drained=drained, opened=self._opened(run, tick), behind=behind)
+        return self._outlook
+
+    def leave(self, run: Run) -> None:
+        """Take the run out of all queues."""
+        if self._queued:
+            self._queued = {}
+            self._store.queue_up(run.header.run, (), self._clock.now())
+
+    def _line_up(
+        self, run: Run, wanted: Mapping[str, Queued], now: float, tick: float
+    ) -> Iterator[tuple[str, str]]:
+        """Say what the run waits for, and yield the stages that others go before, with who."""
+        if wanted != self._queued or (wanted and tick >= self._next_word):
+            self._queued = dict(wanted)
+            self._next_word = tick + SECONDS_BETWEEN_WORDS
+            entries = (_shared(run, one) for one in wanted.values())
+            self._store.queue_up(run.header.run, tuple(entries), now)
+        if not wanted:
+            return
+        listed = self._store.queue(now - SECONDS_IN_QUEUE)
+        queue = [entry for one in listed for entry in _own(run, one)]
+        others = {one.pool for one in queue if one.run != run.header.run}
+        states = self._states_of(run, {one.pool for one in wanted.values()} & others)
+        for name, mine in wanted.items():
+            first = held_up_by(mine, queue, states.get(mine.pool), now)
+            if first is not None:
+                who = f"{first.run}/{first.stage} (priority {first.priority})"
+                yield name, f"waits for pool {mine.pool!r} behind {who}"
+
+    def _states_of(self, run: Run, names: set[str]) -> Mapping[str, PoolStatus]:
+        """Return the state of the pools `names`, as far as the cluster tells."""
+        if not names:
+            return {}
+        try:
+            return self._states({name: run.plan.pools[name] for name in names})
+        except ClusterError:
+            return {}
+
+    def _opened(self, run: Run, tick: float) -> Mapping[str, str]:
+        shut = at_gate(run)
+        if not shut or tick < self._next_gates:
+            return {}
+        self._next_gates = tick + SECONDS_BETWEEN_GATES
+        looked = ((stage.name, self._look_at(run, stage)) for stage in shut)
+        return {name: opened for name, opened in looked if opened is not None}
+
+    def _look_at(self, run: Run, stage: StageRun) -> str | None:
+        gate = stage.planned.stage.gate
+        return self._gates.look(gate, run.header.run, stage.name) if gate else None
+
+
+def drained_in(fleet: str, store: EventStore) -> dict[str, str]:
+    """Return the pools of `fleet` that are being emptied, with the reasons."""
+    named = ((pool_of_fleet(fleet, name), why) for name, why in store.drained().items())
+    return {pool: why for pool, why in named if pool is not None}
+
+
+def _shared(run: Run, entry: Queued) -> Queued:
+    """Return an entry of a queue as runs on other fleets see it."""
+    return replace(entry, pool=name_in_fleet(run.plan.fleet, entry.pool))
+
+
+def _own(run: Run, entry: Queued) -> Iterator[Queued]:
+    """Yield an entry of a queue as this run sees it, if it is for a pool of its fleet."""
+    pool = pool_of_fleet(run.plan.fleet, entry.pool)
+    if pool is not None:
+        yield replace(entry, pool=pool)
+
+
+def _entry(run: Run, stage: StageRun, before: Mapping[str, Queued], now: float) -> Queued:
+    kept = before.get(stage.name)
+    if kept is not None and kept.pool == stage.pool:
+        return kept
+    there = stage.planned.stage.on(stage.pool)
+    return Queued(
+        pool=stage.pool,
+        run=run.header.run,
+        stage=stage.name,
+        priority=run.plan.priority,
+        since=now,
+        devices=there.fewest * there.needs.devices,
+    )

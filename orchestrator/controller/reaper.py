@@ -1,0 +1,71 @@
+"""Looks after runs whose controller is gone: what is shown of them must not run for ever.
+
+The event store is left as it is, so that such a run can be resumed. A controller is taken for
+gone when two looks in a row have found the same lease dead: a machine that was asleep wakes up
+with old leases, and renews them. A run that can't be read is told once, does not keep others from
+their burial, and is given up after a while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from orchestrator.controller.lease import Lives, alive
+from orchestrator.core.fold import fold
+from orchestrator.core.run import Run
+from orchestrator.error_boundary import BestEffort, outcome
+from orchestrator.messages import Lease
+from orchestrator.ports import Clock, EventStore
+
+# Unseen controllers are given twice the time that a takeover waits: nobody asked for this.
+SECONDS_TO_WAIT = 30.0
+MOST_TRIES = 20  # to bury a run that can't be read
+Bury: TypeAlias = Callable[[Run, str], bool]
+
+
+class Reaper:
+    """Buries runs; `bury` ends what is shown of one, for a reason, and returns whether it did."""
+
+    def __init__(self, store: EventStore, clock: Clock, lives: Lives, bury: Bury) -> None:
+        """Suspect nobody yet."""
+        self._store, self._clock, self._lives, self._bury = store, clock, lives, bury
+        self._suspected: frozenset[Lease] = frozenset()
+        self._best_effort = BestEffort()
+        self._tries: Counter[str] = Counter()
+
+    def look(self) -> bool:
+        """Look at all leases once, and bury; return whether any is left to look after."""
+        now = self._clock.now()
+        leases = self._store.leases()
+        dead = {one for one in leases if not alive(one, now, self._lives, SECONDS_TO_WAIT)}
+        buried = {lease for lease in dead & self._suspected if self._try(lease)}
+        self._suspected = frozenset(dead - buried)
+        return len(buried) < len(leases)
+
+    def _try(self, lease: Lease) -> bool:
+        done = outcome(lambda: self._end(lease), but=())
+        if done.error is None:
+            self._tries.pop(lease.run, None)
+            return bool(done.value)
+        self._best_effort.failed(f"burials of run {lease.run} were not possible", done.error)
+        self._tries[lease.run] += 1
+        if self._tries[lease.run] < MOST_TRIES:
+            return False
+        del self._tries[lease.run]
+        drop = partial(self._store.drop_lease, lease.run, lease.epoch)
+        return self._best_effort.tell(f"leases of run {lease.run} were not dropped", drop)
+
+    def _end(self, lease: Lease) -> bool:
+        header = self._store.header(lease.run)
+        events = self._store.events(lease.run)
+        run = fold(header, ((item.at, item.event) for item in events))
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.at))
+        again = f"orchestrator resume {lease.run}"
+        if not self._bury(run, f"the controller was last seen at {since}; {again} goes on"):
+            return False
+        self._store.drop_lease(lease.run, lease.epoch)
+        return True

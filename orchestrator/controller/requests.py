@@ -1,0 +1,183 @@
+"""What a controller asks of a pool: the request of an attempt, the deployment of an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from orchestrator.core import artifact_paths
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.decide import Start
+from orchestrator.core.endpoints import Deployment
+from orchestrator.core.hardware import Format, Role
+from orchestrator.core.parity import KL_MEAN_LIMIT, guards
+from orchestrator.core.plan import Plan
+from orchestrator.core.run import Run, StageRun
+from orchestrator.core.signatures import Signature
+from orchestrator.core.spec import Stage
+from orchestrator.messages import AttemptRequest, Succeeded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptDefaults:
+    """What every attempt of the run is given, beside its stage.
+
+    `reuse_key` returns the key under which the result of a stage may be reused, or `None`. `kept`
+    has results that stand whatever their key: those of the run that a switch starts from, with
+    its id. `earlier` is the run whose checkpoints this one goes on from, if there is one.
+    """
+
+    packages: tuple[str, ...]
+    code: tuple[str, ...]
+    storage: str
+    reuse_key: Callable[[Run, StageRun], str | None]
+    signatures: tuple[Signature, ...] = ()
+    kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
+    earlier: Run | None = None
+
+
+def attempt_request(
+    run: Run, defaults: AttemptDefaults, command: Start, inputs: Mapping[str, ArtifactRef]
+) -> AttemptRequest:
+    """Return the request of the attempt of a job that `command` starts."""
+    found = run.stages[command.stage]
+    stage = found.planned.stage
+    return AttemptRequest(
+        run=run.header.run,
+        stage=stage.name,
+        attempt=command.number,
+        epoch=run.epoch,
+        job=stage.job or "",
+        params=stage.params,
+        packages=defaults.packages,
+        code=defaults.code,
+        inputs=inputs,
+        storage=defaults.storage,
+        seed=run.plan.seed,
+        pool=run.plan.pools[command.pool],
+        needs=stage.needs,
+        adjust=found.adjust,
+        avoid=found.avoid if command.pool == found.pool else (),
+        keep=stage.recovery.kept,
+        kill_after=stage.limits.kill_after,
+        watch=stage.watch,
+        signatures=defaults.signatures,
+        continues=_continues(run, defaults.earlier, stage, inputs) if defaults.earlier else "",
+    )
+
+
+def _continues(run: Run, earlier: Run, stage: Stage, inputs: Mapping[str, ArtifactRef]) -> str:
+    """Return where an earlier run has the checkpoints of a stage, if it did the same there."""
+    before = earlier.stages.get(stage.name)
+    if before is None:
+        return ""
+    was = before.planned.stage
+    read = {name: earlier.stages[made].artifact for name, made in was.inputs.items()}
+    then = {name: ref.digest for name, ref in read.items() if ref}
+    now = {name: ref.digest for name, ref in inputs.items()}
+    same = then == now and not _differences(run.plan, earlier, stage, was)
+    return artifact_paths.checkpoints(earlier.header.run, stage.name) if same else ""
+
+
+def anew(planned: Plan, earlier: Run) -> Iterator[str]:
+    """Yield a line for each job of a run of `planned` that can't go on from run `earlier`.
+
+    What it reads may differ too, which is known when that is made.
+    """
+    name = earlier.header.run
+    for stage in (one.stage for one in planned.stages):
+        before = earlier.stages.get(stage.name)
+        if stage.job is None:
+            continue
+        if before is None:
+            yield f"stage {stage.name!r} begins anew: run {name} has no stage of that name"
+            continue
+        differ = _differences(planned, earlier, stage, before.planned.stage)
+        if differ:
+            one = differ in (["job"], ["seed"])
+            differ_from = "differs from that" if one else "differ from those"
+            what = f"its {' and '.join(differ)} {differ_from} in run {name}"
+            yield f"stage {stage.name!r} begins anew: {what}"
+
+
+def _differences(planned: Plan, earlier: Run, stage: Stage, was: Stage) -> list[str]:
+    """Return what has a stage do something else than it did in run `earlier`, inputs aside."""
+    same = {
+        "job": stage.job == was.job,
+        "seed": planned.seed == earlier.plan.seed,
+        "params": stage.params == was.params,
+    }
+    return [name for name, equal in same.items() if not equal]
+
+
+def deployment(
+    run: Run, defaults: AttemptDefaults, command: Start, model: ArtifactRef
+) -> Deployment:
+    """Return the deployment of `model` that `command` starts."""
+    planned = run.stages[command.stage].planned
+    endpoint = planned.stage.endpoint
+    assert endpoint is not None, "only a stage with an endpoint is deployed"  # noqa: S101
+    made = Deployment(
+        run=run.header.run,
+        stage=command.stage,
+        attempt=command.number,
+        endpoint=endpoint.on(command.pool),
+        model=model,
+        format=planned.formats[planned.pools.index(command.pool)],
+        fallbacks=planned.pools[planned.pools.index(command.pool) + 1 :],
+        pool=run.plan.pools[command.pool],
+        needs=planned.stage.needs,
+        packages=defaults.packages,
+        code=defaults.code,
+        storage=defaults.storage,
+        trained=_trained(run, planned.stage, endpoint.model) or model.digest,
+        limits=_limits(run, planned.stage),
+        kl_mean=_derived(run, planned.stage),
+        proof=_proof(run, planned.stage),
+    )
+    weights = endpoint.weights
+    if weights is None:
+        return made
+    # What was found of the model that the run made proves nothing about these.
+    given = ArtifactRef(weights.uri, weights.digest, 0)
+    return replace(made, model=given, version=weights.version, kl_mean=None, proof=None)
+
+
+def _trained(run: Run, serving: Stage, model: str) -> str:
+    """Return the digest of what a stage trained from which the served model comes, if one did."""
+    waiting = [serving.inputs[model]] if model in serving.inputs else []
+    while waiting:
+        stage_run = run.stages.get(waiting.pop(0))
+        if stage_run is None:
+            continue
+        stage = stage_run.planned.stage
+        if stage.role is Role.TRAIN and stage_run.artifact is not None:
+            return stage_run.artifact.digest
+        waiting += stage.inputs.values()
+    return ""
+
+
+def _proof(run: Run, serving: Stage) -> ArtifactRef | None:
+    """Return what the last guard of an endpoint has made."""
+    passed = guards((one.planned.stage for one in run.stages.values()), serving)
+    artifacts = [run.stages[guard.name].artifact for guard in passed]
+    return next((one for one in reversed(artifacts) if one is not None), None)
+
+
+def _derived(run: Run, serving: Stage) -> float | None:
+    """Return the mean KL divergence that the guards of an endpoint have derived for its model."""
+    passed = guards((one.planned.stage for one in run.stages.values()), serving)
+    found = (run.stages[guard.name].metrics.get(KL_MEAN_LIMIT) for guard in passed)
+    return min((one for one in found if one is not None), default=None)
+
+
+def _limits(run: Run, serving: Stage) -> dict[Format, float]:
+    """Return the mean KL divergences that the guards of an endpoint allow, by format."""
+    limits: dict[Format, float] = {}
+    for guard in guards((one.planned.stage for one in run.stages.values()), serving):
+        told = guard.params.get("limits")
+        for form, figures in told.items() if isinstance(told, Mapping) else ():
+            allowed = figures.get("kl_mean") if isinstance(figures, Mapping) else None
+            if isinstance(allowed, int | float):
+                limits[form] = float(allowed)
+    return limits

@@ -1,0 +1,73 @@
+"""The results of earlier runs, looked up before a stage starts and kept when it has succeeded.
+
+Both are tried again for a moment where something raises; then the stage runs as if there were
+none, and that is counted.
+"""
+
+from __future__ import annotations
+
+from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.recording import Recorder
+from orchestrator.controller.requests import AttemptDefaults
+from orchestrator.controller.reuse import credit, entering, standing_for
+from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.decide import Start
+from orchestrator.core.errors import ArtifactError, StorageError
+from orchestrator.core.run import Run
+from orchestrator.core.state import StageReused
+from orchestrator.error_boundary import outcome
+from orchestrator.messages import Succeeded
+
+SECONDS_TO_TRY = 10.0
+
+
+class Results:
+    """What may stand for a stage, and for which later ones its result may stand."""
+
+    def __init__(self, deps: Dependencies, defaults: AttemptDefaults, recorder: Recorder) -> None:
+        """Look at nothing yet."""
+        self._deps, self._defaults, self._recorder = deps, defaults, recorder
+
+    def recall(self, run: Run, command: Start) -> StageReused | None:
+        """Return the earlier result that stands for the stage that `command` starts, if any."""
+        recalled = outcome(
+            lambda: self._recorder.patiently(lambda: self._find(run, command), SECONDS_TO_TRY)
+        )
+        if recalled.error is not None:
+            self._deps.best_effort.failed("earlier results were not looked up", recalled.error)
+        return recalled.value
+
+    def keep(self, run: Run, name: str, result: Succeeded) -> None:
+        """Keep the result of stage `name`, where it may stand for a later one."""
+
+        def keep() -> None:
+            key = self._defaults.reuse_key(run, run.stages[name])
+            if key:
+                kept = credit(result, run.stages[name])
+                self._deps.store.remember(key, kept, run.header.run)
+
+        self._deps.best_effort.tell(
+            "results were not kept for reuse",
+            lambda: self._recorder.patiently(keep, SECONDS_TO_TRY),
+        )
+
+    def _find(self, run: Run, command: Start) -> StageReused | None:
+        if command.number > 1 or run.stages[command.stage].anew:
+            return None
+        found = self._defaults.kept.get(command.stage)
+        if found is None:
+            key = self._defaults.reuse_key(run, entering(run, command))
+            found = self._deps.store.recall(key) if key else None
+            if found is None:
+                return None
+        result, made_by = found
+        damaged = result.artifact is not None and not self._intact(result.artifact)
+        return None if damaged else standing_for(command, result, made_by)
+
+    def _intact(self, ref: ArtifactRef) -> bool:
+        try:
+            return self._deps.artifacts.verify(ref.uri).digest == ref.digest
+        except StorageError:
+            return True  # nothing is known to be damaged, and whoever reads it verifies it
+        except ArtifactError:
+            return False

@@ -1,0 +1,1 @@
+"""What runs in the processes of an attempt: the job's context, checkpoints, output, heartbeat."""

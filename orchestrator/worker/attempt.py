@@ -1,0 +1,246 @@
+"""What runs in each worker of an attempt: imports the job, calls it, tells how it ended.
+
+The job runs in a thread of its own; what it says leaves as a stream of messages, in batches.
+Whatever the job does, raise `SystemExit` included, becomes one value: here, and nowhere else in
+the product, everything is caught.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.core.artifact import ArtifactRef, Hashed
+from orchestrator.core.errors import StaleAttemptError
+from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
+from orchestrator.ports import ArtifactStore, Chip, Clock
+from orchestrator.worker.context import AttemptContext, backends, hardware_of, meta_of
+from orchestrator.worker.device import Chips, real_chip
+from orchestrator.worker.exception_report import describe
+from orchestrator.worker.job_import import check_params, extend_path, load_job
+from orchestrator.worker.message_queue import MessageQueue, valid_message
+from orchestrator.worker.native_output import following
+from orchestrator.worker.output_capture import capture
+from orchestrator.worker.output_folder import has_files
+from orchestrator.worker.reported import results
+from orchestrator.worker.runtime import AttemptRuntime, CancelledError, DrainedError
+from orchestrator.worker.termination import asked
+from orchestrator.worker.watchdog import Hang, Watchdog
+
+FIRST_SECONDS = 0.1  # until what a silent job says is read
+BATCH_SECONDS = 0.3  # while it speaks: each waking of the reader costs the job some CPU time
+GRACE_SECONDS = 1.0
+
+
+class Gang(Protocol):
+    """Opens the process group of a gang: `adapters.torch_gang.open_gang`."""
+
+    def __call__(
+        self,
+        rendezvous: str | None,
+        rank: int,
+        world_size: int,
+        backend: str,
+        *,
+        cpu_threads: int,
+    ) -> AbstractContextManager[None]:
+        """Return what holds the group open. A gang of one needs none."""
+        ...
+
+
+def stream(  # noqa: PLR0913 - all that differs between a pool and a test
+    request: AttemptRequest,
+    *,
+    rank: int,
+    rendezvous: str | None,
+    store: ArtifactStore,
+    clock: Clock,
+    gang: Gang,
+    chip: Chips = real_chip,
+) -> Iterator[Sequence[Message]]:
+    """Run worker `rank` of an attempt; yield what it says in batches, last exactly one outcome.
+
+    Never raises. Closing the generator tells the job to end and takes its scratch away, and so
+    does whoever asks the process to end: a checkpoint that is being saved is finished before.
+    """
+    runtime = AttemptRuntime(store, clock, MessageQueue(rank, following()), threading.Event())
+    attempt = _Attempt(request, rank, rendezvous, Surroundings(gang, chip), runtime)
+    thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
+    thread.start()
+    watchdog = Watchdog(runtime.heartbeat, clock, thread, attempt.step)
+    try:
+        batch: Sequence[Message] = ()
+        while not runtime.outbox.wait(BATCH_SECONDS if batch else FIRST_SECONDS):
+            batch = [*runtime.outbox.drain(), *watchdog.alive(rank)]
+            if batch:
+                yield batch
+            if asked():
+                return
+            hang = watchdog.hang(request.watch.hang)
+            if hang is not None:
+                yield [valid_message(attempt.hangs(hang))]
+                return
+        yield runtime.outbox.last()
+    finally:
+        runtime.stop.set()
+        attempt.outlast_save(request.kill_after)
+        runtime.over.set()
+        thread.join(GRACE_SECONDS)
+        attempt.drop()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is held around the job."""
+
+    gang: Gang
+    chip: Chips
+
+
+class _Attempt:
+    """One worker's part of an attempt."""
+
+    def __init__(
+        self,
+        request: AttemptRequest,
+        rank: int,
+        rendezvous: str | None,
+        around: Surroundings,
+        runtime: AttemptRuntime,
+    ) -> None:
+        self._request = request
+        self._rank = rank
+        self._rendezvous = rendezvous
+        self._around = around
+        self._runtime = runtime
+        self._context: AttemptContext | None = None
+        self._output: Path | None = None
+        self._working = False
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work; the outcome is the last that leaves."""
+        outcome: Succeeded | Failed = Failed(self._failure(FailureKind.SOFTWARE, "no outcome"))
+        try:
+            with capture(self._print):
+                outcome = self._outcome()
+            self.drop()
+        finally:
+            self._runtime.outbox.finish(outcome)
+
+    def step(self) -> int | None:
+        """Return the last step that the job named, while it is at work."""
+        return self._context.last_step if self._context and self._working else None
+
+    def outlast_save(self, seconds: float) -> None:
+        """Wait for the checkpoint that is being saved, at most for `seconds`."""
+        if self._context is not None:
+            self._context.checkpoints.let_finish(seconds)
+
+    def hangs(self, hang: Hang) -> Failed:
+        """Return the outcome of a job that gives no sign of life."""
+        return Failed(self._failure(FailureKind.HANG, hang.line, hang.stack), hang.at)
+
+    def drop(self) -> None:
+        """Take the scratch folder away. Safe to call twice."""
+        if self._output is not None:
+            self._runtime.store.drop(self._output)
+
+    def _outcome(self) -> Succeeded | Failed:
+        try:
+            return self._execute()
+        except BaseException as error:  # noqa: BLE001 - user code: any outcome becomes a value
+            # Its frames hold the links of the gang. To let go of them may wait for the others, who
+            # wait for this one: that must not be before the outcome is told.
+            self._error = error
+            return self._of(error)
+
+    def _of(self, error: BaseException) -> Failed:
+        if isinstance(error, CancelledError | StaleAttemptError):
+            return self._failed(FailureKind.CANCELLED, str(error))
+        if isinstance(error, DrainedError):
+            failure = self._failure(FailureKind.DRAINED, str(error))
+            return Failed(replace(failure, step=error.step))
+        if self._context is not None:
+            self._context.checkpoints.settle()
+        found = describe(error, self._request.signatures)
+        failed = self._failed(found.kind, found.line, found.detail)
+        failure = replace(failed.failure, certain=found.certain, sign=found.sign)
+        return replace(failed, failure=failure)
+
+    def _execute(self) -> Succeeded | Failed:
+        request = self._request
+        missing = self._missing_device_package()
+        if missing is not None:
+            return missing
+        extend_path(request.code)
+        job = load_job(request.job, request.packages)
+        check_params(request.job, job, request.params)
+        inputs = {name: self._runtime.store.fetch(ref) for name, ref in request.inputs.items()}
+        self._output = self._runtime.store.scratch(request.key)
+        self._context = AttemptContext(request, self._rank, inputs, self._output, self._runtime)
+        with self._chip() as chip, self._gang(backends(self._context.hardware)):
+            self._context.chip = chip
+            self._context.go_on()
+            self._working = True
+            try:
+                returned = job(self._context, **request.params)
+            finally:
+                self._working = False
+        self._context.checkpoints.finish()
+        metrics = results(returned, request.job)
+        return Succeeded(self._commit(self._output, self._context.hashes), metrics)
+
+    def _chip(self) -> AbstractContextManager[Chip]:
+        runtime = self._runtime
+        return self._around.chip(self._request, self._rank, clock=runtime.clock, stop=runtime.stop)
+
+    def _gang(self, backend: str) -> AbstractContextManager[None]:
+        needs = self._request.needs
+        threads = max(1, int(needs.cpus))
+        return self._around.gang(
+            self._rendezvous, self._rank, needs.workers, backend, cpu_threads=threads
+        )
+
+    def _missing_device_package(self) -> Failed | None:
+        """Import the package that adds the chip's torch device, where there is one."""
+        pool = self._request.pool
+        package = pool.accelerator.torch_package
+        hardware = hardware_of(pool, self._request.needs)
+        if package is None or hardware.emulated or ":" not in hardware.device:
+            return None
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            line = f"pool {pool.name!r}: package {package!r} can't be imported: {error}"
+            return self._failed(FailureKind.SET_UP, line)
+        return None
+
+    def _commit(self, output: Path, hashed: Mapping[str, Hashed]) -> ArtifactRef | None:
+        if self._rank != 0 or not has_files(output):
+            return None
+        store, meta = self._runtime.store, meta_of(self._request)
+        return store.commit(output, self._request.key, meta, hashed)
+
+    def _failed(self, kind: FailureKind, line: str, detail: str = "") -> Failed:
+        return Failed(self._failure(kind, line, detail), self._runtime.clock.now())
+
+    def _failure(self, kind: FailureKind, line: str, detail: str = "") -> Failure:
+        return Failure(
+            kind=kind,
+            evidence=line,
+            detail=detail,
+            pool=self._request.pool.name,
+            rank=self._rank,
+            step=self._context.last_step if self._context else None,
+            adjusts=bool(self._context and self._context.adjusts),
+        )
+
+    def _print(self, line: str) -> None:
+        self._runtime.outbox.line(LogLine(self._rank, line))

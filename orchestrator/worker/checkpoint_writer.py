@@ -1,0 +1,265 @@
+"""Saves a checkpoint, beside the job: each worker its part, rank 0 the whole.
+
+A worker fills its part, hashes and flushes it, and acknowledges it with a mark that lists its
+files. Rank 0 waits for all of them, looks once more whether a newer attempt has come, and only
+then writes the manifest and lets the checkpoint appear. Nothing here talks to the other workers
+but through the store: a collective in a second thread would meet those of the job.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.core import artifact_paths
+from orchestrator.core.artifact import NO_ROOM, FileEntry
+from orchestrator.core.checkpoint import CheckpointId, counting, parse_id, surplus
+from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
+from orchestrator.messages import LogLine, Saved
+from orchestrator.worker.rank_membership import PATIENCE_SECONDS, RankMembership, StuckError
+
+REFUSED = "refused"
+AWAY = frozenset(
+    {
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EREMOTEIO,
+        errno.EHOSTDOWN,
+        errno.ENOTCONN,
+        errno.EROFS,
+    }
+)
+# What writers of tensors say of a file system that refuses: they hide its error number.
+_HIDDEN = re.compile(
+    r"\(os error (5|27|28|30|116|121|122)\)|No space left on device|Stale file handle"
+    r"|File too large|Input/output error|Disk quota exceeded|PytorchStreamWriter failed writing"
+)
+KEPT_AT_LEAST = 2  # a roll-back from the newest needs the one before
+SLOWER = 10  # how many times as long as rank 0 a worker may write before anything of it shows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """One worker's part in saving `checkpoint`, which the job waited `stall` seconds for."""
+
+    member: RankMembership
+    checkpoint: CheckpointId
+    write: Callable[[Path], None]
+    stall: float
+
+    def run(self) -> None:
+        """Save it. What goes wrong leaves no checkpoint behind.
+
+        Raises:
+            ArtifactError: The store is full or refuses.
+            StaleAttemptError: A newer attempt has claimed the checkpoints of the stage.
+            CancelledError: The attempt was given up.
+        """
+        try:
+            self._save()
+        except (ArtifactError, OSError) as error:
+            if isinstance(error, StorageError) and not isinstance(error, StuckError):
+                self._refuse(error)
+            self.member.fence.check()  # a newer attempt removes what this one has begun
+            raise
+
+    def _refuse(self, error: StorageError) -> None:
+        """Tell the others, of whom rank 0 would wait for this worker.
+
+        Raises:
+            StuckError: The storage refuses that too.
+        """
+        text = json.dumps({REFUSED: str(error)})
+        try:
+            self.member.runtime.store.mark(acknowledgement(self.member, self.checkpoint), text)
+        except ArtifactError:
+            if self.member.rank:
+                raise StuckError(str(error)) from error
+
+    def _save(self) -> None:
+        member = self.member
+        began = member.runtime.clock.now()
+        mine = self._fill()
+        if member.rank:
+            member.runtime.store.mark(acknowledgement(member, self.checkpoint), _text(mine))
+            return
+        files = dict(mine)
+        patience = max(PATIENCE_SECONDS, SLOWER * (member.runtime.clock.now() - began))
+        for rank in range(1, member.world_size):
+            files.update(self._part_of(rank, patience))
+        member.go_on()
+        member.fence.check()
+        meta = {
+            **member.meta,
+            "step": str(self.checkpoint.step),
+            "workers": str(member.world_size),
+        }
+        member.runtime.store.seal(self._name, files, meta)
+        self._tell(began)
+        self.tidy(made=True)
+
+    @property
+    def _name(self) -> str:
+        return self.member.name(self.checkpoint)
+
+    def _fill(self) -> Mapping[str, FileEntry]:
+        store, part = self.member.runtime.store, f"rank-{self.member.rank}"
+        folder = store.part(self._name, part)
+        try:
+            self._write(folder)
+            self.member.go_on()
+            return store.add(folder, self._name, part)
+        except BaseException:
+            store.drop(folder)
+            raise
+
+    def _write(self, folder: Path) -> None:
+        try:
+            self.write(folder)
+        except Exception as error:
+            gone = "its folder is gone; check its storage"
+            reason = _refusal(error) or (None if folder.is_dir() else gone)
+            if reason is None:
+                raise
+            message = f"checkpoint of step {self.checkpoint.step}: {reason}"
+            raise StorageError(message) from error
+
+    def _part_of(self, rank: int, patience: float) -> Mapping[str, FileEntry]:
+        member, step = self.member, self.checkpoint.step
+        name = acknowledgement(member, self.checkpoint, rank)
+
+        def look() -> str | None:
+            text = member.runtime.store.marked(name)
+            if text is None:
+                member.fence.check()  # a newer attempt removes the parts of this one
+            return text
+
+        def moves() -> int:
+            self._refuse_others(rank)
+            return member.runtime.store.weight(self._name)
+
+        what = f"worker {rank} has not written its part of the checkpoint of step {step}"
+        text = member.wait_for(look, what, moves, patience)
+        refused(member, self.checkpoint, rank, text)
+        return _files(text, name)
+
+    def _refuse_others(self, rank: int) -> None:
+        """Refuse to wait for a worker that has gone on to a later checkpoint."""
+        names_of = self.member.runtime.store.names(f"{self.member.prefix}/acknowledged")
+        for one, _, of in (name.rpartition("-") for name in names_of):
+            found = parse_id(one)
+            if found is None or found.token != self.checkpoint.token or of != str(rank):
+                continue
+            if found.step > self.checkpoint.step:
+                raise JobError(
+                    f"worker {rank} saved the checkpoint of step {found.step} and none of step "
+                    f"{self.checkpoint.step}; every worker of a gang must make the same calls"
+                )
+
+    def _tell(self, began: float) -> None:
+        runtime, step = self.member.runtime, self.checkpoint.step
+        now = runtime.clock.now()
+        seconds = {"checkpoint/save_seconds": now - began, "checkpoint/stall_seconds": self.stall}
+        runtime.outbox.say(Saved(step))
+        runtime.outbox.points(step, seconds, now)
+
+    # --- what is not needed any more -----------------------------------------------------------
+
+    def tidy(self, *, made: bool = False) -> None:
+        """Remove what is not needed beside this checkpoint, and once it is `made`, for it.
+
+        What can't be removed is told.
+        """
+        try:
+            self._remove_checkpoints()
+            self._remove_acknowledgements({self.checkpoint} if made else set())
+        except ArtifactError as error:
+            self.member.runtime.outbox.line(
+                LogLine(0, f"old checkpoints are not removed: {error}")
+            )
+
+    def _remove_checkpoints(self) -> None:
+        fence, store = self.member.fence, self.member.runtime.store
+        found, claims = fence.checkpoints(), fence.claims()
+        kept: list[CheckpointId] = []
+        for one in counting(found, claims):
+            if len(kept) == max(self.member.request.keep, KEPT_AT_LEAST):
+                break
+            with suppress(DamagedError):
+                store.manifest(self.member.name(one))
+                kept.append(one)
+        fence.check()
+        for one in surplus(found, claims, kept, self.checkpoint):
+            store.remove(self.member.name(one))
+
+    def _remove_acknowledgements(self, done: set[CheckpointId]) -> None:
+        store, folder = self.member.runtime.store, f"{self.member.prefix}/acknowledged"
+        of = {name: parse_id(name.rpartition("-")[0]) for name in store.names(folder)}
+        old = {*done, *surplus(filter(None, of.values()), (), (), self.checkpoint)}
+        for name, one in of.items():
+            if one in old:
+                store.remove(f"{folder}/{name}")
+
+
+def acknowledgement(
+    member: RankMembership, checkpoint: CheckpointId, rank: int | None = None
+) -> str:
+    """Return the mark by which worker `rank`, or this one, says what became of its part."""
+    of = member.rank if rank is None else rank
+    return f"{member.prefix}/acknowledged/{checkpoint}-{of}"
+
+
+def refused(
+    member: RankMembership, checkpoint: CheckpointId, rank: int, text: str | None = None
+) -> None:
+    """Raise what worker `rank` has said of a storage that refused its part.
+
+    Raises:
+        StorageError: It has.
+    """
+    text = text or member.runtime.store.marked(acknowledgement(member, checkpoint, rank))
+    with suppress(ValueError):
+        said = json.loads(text or "{}")
+        reason = said.get(REFUSED) if isinstance(said, dict) else None
+        if isinstance(reason, str):
+            raise StorageError(f"worker {rank}: {reason}")
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return what the file system refused of a part, in words, if it is that."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        way_out = NO_ROOM.get(error.errno or 0)
+        if way_out:
+            return f"{error.strerror}; {way_out}"
+        if error.errno in AWAY:
+            return f"{error.strerror}; check its storage"
+    return f"{text}; check its storage" if _HIDDEN.search(text) else None
+
+
+def leaving(member: RankMembership) -> str | None:
+    """Return why the attempt shall leave its pool; `None` where it may stay."""
+    request = member.request
+    return member.runtime.store.marked(
+        artifact_paths.leaving(request.run, request.stage, request.attempt)
+    )
+
+
+def _text(files: Mapping[str, FileEntry]) -> str:
+    return json.dumps({path: [entry.size, entry.sha256] for path, entry in files.items()})
+
+
+def _files(text: str, name: str) -> dict[str, FileEntry]:
+    try:
+        return {
+            path: FileEntry(int(size), str(sha256))
+            for path, (size, sha256) in json.loads(text).items()
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{name!r} is no list of files; save again") from error

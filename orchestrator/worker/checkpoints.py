@@ -1,0 +1,340 @@
+"""The checkpoints of a stage, as one worker of an attempt sees them.
+
+Rank 0 chooses which one the attempt goes on from, when all have verified it (`verifying.py`), and
+claims it (`fence.py`); the others take the same. A save goes on beside the job (`saving.py`), one
+at a time: a second one waits for the first. What goes wrong with it is raised at the next call of
+the job. Only a storage that refuses is told and passed over, `MOST_SKIPPED` times in a row: the
+checkpoint before is young.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.core import artifact_paths
+from orchestrator.core.artifact import Manifest
+from orchestrator.core.checkpoint import CheckpointId, Claim, Token, counting, parse_id
+from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
+from orchestrator.job import Checkpoint
+from orchestrator.messages import LogLine, Resumed
+from orchestrator.worker.background import Background
+from orchestrator.worker.checkpoint_verification import PART, Verifying
+from orchestrator.worker.checkpoint_writer import Save, leaving, refused
+from orchestrator.worker.fencing import Fence
+from orchestrator.worker.rank_membership import PATIENCE_SECONDS, RankMembership, StuckError
+from orchestrator.worker.runtime import DrainedError
+
+SETTLE_SECONDS = 10.0
+POLL_SECONDS = 0.05
+MOST_SKIPPED = 3  # saves in a row that the storage may refuse before the attempt fails
+
+
+class Checkpoints:
+    """The checkpoints of the stage of an attempt, seen from `member`."""
+
+    def __init__(self, member: RankMembership) -> None:
+        """Look at nothing: a job that has no checkpoints costs nothing."""
+        self._member = member
+        self._entered = False
+        self._claims = False
+        self._tidied = False
+        self._source: Checkpoint | None = None
+        self._last_step = -1
+        self._saving: tuple[CheckpointId, Background] | None = None
+        self._leave: tuple[str, int] | None = None
+        self._judged: CheckpointId | None = None
+        self._skipped = 0
+        self._verifying = Verifying(member)
+
+    # --- going on ------------------------------------------------------------------------------
+
+    def latest(self) -> Checkpoint | None:
+        """Return the checkpoint that this attempt goes on from: always the same.
+
+        Raises:
+            StaleAttemptError: A newer attempt has claimed the checkpoints of the stage.
+            ArtifactError: They can't be read.
+            StorageError: Rank 0 doesn't say which one it is, and shows no sign of looking.
+        """
+        if not self._entered:
+            with self._member.busy("looking for a checkpoint"):
+                self._source = self._told() if self._member.rank else self._chosen()
+            self._entered = True
+            self._last_step = self._source.step if self._source else -1
+        return self._source
+
+    def _chosen(self) -> Checkpoint | None:
+        """Choose the newest that counts and verifies, and claim it."""
+        member, fence = self._member, self._member.fence
+        self._enter()
+        for one in counting(fence.checkpoints(), fence.claims(), member.request.adjust.before):
+            member.go_on()
+            with suppress(DamagedError):
+                found = self._verified(one)
+                fence.settle(one)
+                self._verifying.over()
+                member.runtime.outbox.say(Resumed(one.step))
+                return found
+        earlier = self._choose_earlier()
+        fence.settle(None)
+        self._verifying.over()
+        before = member.request.adjust.before
+        if before:
+            text = f"no checkpoint of a step below {before} is left: the job begins anew"
+            member.runtime.outbox.line(LogLine(member.rank, text))
+        return earlier
+
+    def _enter(self) -> None:
+        """Claim the checkpoints; where the storage refused it before, claim them again."""
+        again, self._claims = self._claims, True
+        if again:
+            self._member.fence.check()
+            self._member.fence.propose("")
+        else:
+            self._member.fence.enter()
+
+    def _verified(self, one: CheckpointId, folder: str = "") -> Checkpoint:
+        """Return a checkpoint of which every file is as it was, whoever has hashed it."""
+        if self._member.world_size == 1:
+            return self._open(one, folder)
+        self._verifying.together(self._name(one, folder))
+        return self._open(one, folder, mine=_none)
+
+    def _told(self) -> Checkpoint | None:
+        """Take what rank 0 has chosen, and verify what it proposes until then."""
+        fence = self._member.fence
+
+        def look() -> Claim | None:
+            settled = fence.settled()
+            if settled is None:
+                self._verifying.as_proposed()
+            return settled
+
+        claim: Claim = self._member.wait_for(
+            look, "rank 0 has not said which checkpoint to go on from", fence.moves
+        )
+        if claim.source is None:
+            return self._earlier_told()
+        return self._open(claim.source, mine=_none)
+
+    def _choose_earlier(self) -> Checkpoint | None:
+        """Choose the newest of the run that this one continues, and tell the other workers."""
+        member = self._member
+        request, store = member.request, member.runtime.store
+        if not request.continues or request.adjust.before is not None:
+            return None
+        fence = Fence(store, request.continues, member.token)
+        for one in counting(fence.checkpoints(), fence.claims()):
+            member.go_on()
+            with suppress(DamagedError):
+                found = self._verified(one, request.continues)
+                store.mark(self._continued, str(one))
+                member.runtime.outbox.say(Resumed(one.step))
+                return found
+        return None
+
+    def _earlier_told(self) -> Checkpoint | None:
+        """Take what rank 0 has chosen of the run that this one continues, if anything."""
+        member = self._member
+        told = member.runtime.store.marked(self._continued) if member.request.continues else None
+        one = parse_id(told) if told else None
+        return self._open(one, member.request.continues, mine=_none) if one else None
+
+    @property
+    def _continued(self) -> str:
+        request = self._member.request
+        return artifact_paths.continued(request.run, request.stage, request.attempt)
+
+    def _name(self, one: CheckpointId, folder: str) -> str:
+        return f"{folder}/{one}" if folder else self._member.name(one)
+
+    def _open(
+        self, one: CheckpointId, folder: str = "", mine: Callable[[str], bool] | None = None
+    ) -> Checkpoint:
+        """Return a checkpoint; of its files those that are `mine` are hashed, else all."""
+        name = self._name(one, folder)
+        path, manifest = self._member.runtime.store.load(name, mine=mine)
+        if _says(manifest) != one:
+            raise DamagedError(f"artifact {name!r} is another one by its manifest; remove it")
+        ranks = sorted({int(found[1]) for file in manifest.files if (found := PART.match(file))})
+        shards = tuple(path / f"rank-{rank}" for rank in ranks)
+        return Checkpoint(step=one.step, path=path / "rank-0", shards=shards)
+
+    # --- saving --------------------------------------------------------------------------------
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Begin to save this worker's part of the checkpoint of `step`.
+
+        Raises:
+            JobError: The steps don't grow.
+            CancelledError: The attempt was given up.
+            Exception: What went wrong with the save before.
+        """
+        member = self._member
+        if step <= self._last_step:
+            raise JobError(
+                f"save_checkpoint({step!r}): steps grow; take {self._last_step + 1} or more"
+            )
+        began = member.runtime.clock.now()
+        self.finish()
+        self.check()
+        self._last_step = step
+        one = CheckpointId(step, member.token)
+        stall = member.runtime.clock.now() - began
+        save = Save(member=replace(member, saving=True), checkpoint=one, write=write, stall=stall)
+        background = Background(lambda: self._save(save), f"{member.request.key} saves {step}")
+        self._saving = (one, background)
+
+    def _save(self, save: Save) -> None:
+        if self._member.rank:
+            save.run()
+            return
+        if not self._entered:  # a job that didn't ask begins anew
+            self._enter()
+            self._member.fence.settle(None)
+            self._entered = True
+        if not self._tidied:  # what a crash left may take the room that this one needs
+            self._tidied = True
+            save.tidy()
+        save.run()
+        with suppress(StorageError):  # it is asked again after the next save
+            self._ask_to_leave(save)
+
+    def _ask_to_leave(self, save: Save) -> None:
+        reason = leaving(self._member)
+        if reason is not None:
+            self._leave = (reason, save.checkpoint.step)
+
+    def saved(self, step: int) -> Checkpoint:
+        """Return the checkpoint of `step`, the last that was saved, read back from the store.
+
+        Raises:
+            JobError: It is not the last one.
+            StorageError: The storage refused it, or it does not appear.
+            DamagedError: What was stored is not what was saved.
+        """
+        if self._saving is None or self._saving[0].step != step:
+            message = f"saved_checkpoint({step!r}): the last save of this attempt is of "
+            raise JobError(
+                f"{message}step {self._last_step}" if self._saving else f"{message}none"
+            )
+        self.finish()
+        one, background = self._saving
+        if background.error is not None:
+            raise background.error
+        with self._member.busy("reading a checkpoint"):
+            if self._member.rank == 0:
+                return self._open(one, mine=self._verifying.mine)
+            return self._member.wait_for(
+                lambda: self._sealed(one),
+                f"the checkpoint of step {step} was not sealed",
+                lambda: self._member.runtime.store.weight(self._member.name(one)),
+            )
+
+    def _sealed(self, one: CheckpointId) -> Checkpoint | None:
+        with suppress(DamagedError):
+            return self._open(one, mine=self._verifying.mine)
+        refused(self._member, one, 0)
+        return None
+
+    # --- what became of it ---------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise what went wrong with a save, or that the job shall leave after it.
+
+        Raises:
+            DrainedError: The pool is being emptied, and a checkpoint was made since.
+            Exception: What went wrong with a save.
+        """
+        if self._saving is not None and self._saving[1].done:
+            self._judge(*self._saving)
+        if self._leave is not None:
+            reason, step = self._leave
+            raise DrainedError(f"{reason}; left after the checkpoint of step {step}", step)
+
+    def finish(self) -> None:
+        """Wait until the last save is done.
+
+        Raises:
+            CancelledError: The attempt was given up.
+            Exception: What went wrong with it.
+        """
+        if self._saving is not None:
+            with self._member.busy("saving a checkpoint"):
+                if not self._saving[1].outlast(self._member.go_on, PATIENCE_SECONDS):
+                    raise StuckError(
+                        f"the checkpoint of step {self._saving[0].step} is not saved, and nothing "
+                        f"has moved for {PATIENCE_SECONDS:.0f} s; check its storage"
+                    )
+            self._judge(*self._saving)
+        self._member.go_on()
+
+    def _judge(self, one: CheckpointId, save: Background) -> None:
+        """Raise what went wrong with a save, but for a storage that may refuse a few in a row."""
+        if not isinstance(save.error, StorageError) or isinstance(save.error, StuckError):
+            self._skipped = 0
+            save.check()
+            return
+        if self._judged != one:
+            self._judged = one
+            self._skipped += 1
+            if self._skipped <= MOST_SKIPPED:
+                self._tell_skipped(one, save.error)
+        if self._skipped > MOST_SKIPPED:
+            save.check()
+
+    def _tell_skipped(self, one: CheckpointId, error: StorageError) -> None:
+        runtime, left = self._member.runtime, MOST_SKIPPED - self._skipped
+        text = f"checkpoint of step {one.step} was not saved: {error}; the job goes on"
+        runtime.outbox.line(LogLine(self._member.rank, f"{text}, {left} more in a row may fail"))
+        if self._member.rank == 0:
+            figures = {"checkpoint/skipped": float(self._skipped)}
+            runtime.outbox.points(one.step, figures, runtime.clock.now())
+
+    def settle(self) -> None:
+        """Give the last save of a failed job a little time: it lessens the work that is lost.
+
+        Others than rank 0 wait for the whole checkpoint: rank 0 may be ended because of them.
+        """
+        if self._saving is None or self._member.runtime.stop.is_set():
+            return
+        one, background = self._saving
+        done = background.wait(SETTLE_SECONDS)
+        if not done or background.error is not None or self._member.rank == 0:
+            return
+        clock = self._member.runtime.clock
+        deadline = clock.now() + SETTLE_SECONDS
+        while not self._appeared(one) and clock.now() < deadline:
+            clock.sleep(POLL_SECONDS)
+
+    def let_finish(self, seconds: float) -> None:
+        """Wait for the save that goes on, though its job shall end: what it saves was paid for."""
+        if self._saving is not None:
+            self._saving[1].wait(seconds)
+
+    def _appeared(self, one: CheckpointId) -> bool:
+        """Whether a checkpoint is there, as far as this can be known."""
+        try:
+            self._member.runtime.store.manifest(self._member.name(one))
+        except DamagedError:
+            return False
+        except ArtifactError:
+            return True  # nobody can say
+        return True
+
+
+def _none(_path: str) -> bool:
+    """Have no file hashed: that was done."""
+    return False
+
+
+def _says(manifest: Manifest) -> CheckpointId | None:
+    """Return which checkpoint this is by its own manifest."""
+    said = [manifest.meta.get(key, "") for key in ("step", "epoch", "attempt")]
+    if not all(text.isdecimal() for text in said):
+        return None
+    step, epoch, attempt = map(int, said)
+    return CheckpointId(step, Token(epoch, attempt))

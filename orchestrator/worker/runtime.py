@@ -1,0 +1,51 @@
+"""What a worker of an attempt works with, and the two ways in which its job is told to end."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from orchestrator.ports import ArtifactStore, Clock
+from orchestrator.worker.message_queue import MessageQueue
+from orchestrator.worker.watchdog import Heartbeat
+
+
+class CancelledError(BaseException):
+    """Raised in a job that nobody waits for any more; no job should catch it."""
+
+
+class DrainedError(BaseException):
+    """Raised in a job that shall go on elsewhere, from the checkpoint of `step`."""
+
+    def __init__(self, message: str, step: int) -> None:
+        """Say why, and after which step."""
+        super().__init__(message)
+        self.step = step
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRuntime:
+    """What a context works with.
+
+    `stop` is set when the job shall end, `over` when nobody waits any more for the checkpoint that
+    it is saving; `heartbeat` shows that it lives.
+    """
+
+    store: ArtifactStore
+    clock: Clock
+    outbox: MessageQueue
+    stop: threading.Event
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def go_on(self, who: str, *, saving: bool = False) -> None:
+        """End the job of `who` here if its attempt was given up.
+
+        Who is `saving` a checkpoint may finish that, as long as anybody waits for it.
+
+        Raises:
+            CancelledError: It was.
+        """
+        if (self.over if saving else self.stop).is_set():
+            message = f"{who} was given up"
+            raise CancelledError(message)

@@ -1,0 +1,92 @@
+"""What a pool is asked for is what holds on that pool."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.controller.requests import AttemptDefaults, anew, attempt_request, deployment
+from orchestrator.controller.reuse import never_reuse
+from orchestrator.core.decide import Start
+from orchestrator.core.endpoints import RevisionUpdated
+from orchestrator.core.fold import begin
+from orchestrator.core.hardware import Role
+from orchestrator.core.run import Run
+from orchestrator.core.spec import Endpoint, Scale
+from tests.build import REF, header, plan, stage
+
+BENCH = AttemptDefaults(packages=(), code=(), storage="file:///s", reuse_key=never_reuse)
+
+
+@pytest.mark.parametrize(("pool", "bounds"), [("a", (1, 4)), ("b", (2, 8))])
+def test_a_deployment_has_the_bounds_of_its_pool(pool: str, bounds: tuple[int, int]) -> None:
+    scale = {"b": Scale(replicas=2, max_replicas=8)}
+    endpoint = Endpoint(name="chat", engine="jobs.engines.Mine", max_replicas=4, scale=scale)
+    serve = stage("s", role=Role.SERVE, job=None, endpoint=endpoint, inputs={"model": "t"})
+    run = begin(header(plan(stage("t"), serve, pools=("a", "b"))))
+    made = deployment(run, BENCH, Start("s", 1, pool), REF).endpoint
+    assert (made.replicas, made.max_replicas) == bounds
+
+
+def test_a_deployment_has_what_the_last_guard_of_its_model_has_made() -> None:
+    endpoint = Endpoint(name="chat", engine="vllm")
+    reads = {"model": "t"}
+    gate = stage("gate", role=Role.SERVE, inputs=reads)
+    other = stage("other", role=Role.TRAIN, inputs=reads)
+    serve = stage("s", role=Role.SERVE, job=None, endpoint=endpoint, inputs=reads)
+    serve = replace(serve, after=("gate", "other"))
+    run = begin(header(plan(stage("t"), gate, other, serve)))
+    plain = deployment(run, BENCH, Start("s", 1, "a"), REF)
+    assert (plain.proof, plain.kl_mean) == (None, None)
+    proof, none = replace(REF, digest="proof"), replace(REF, digest="none")
+    derived, others = {"parity/limit_kl_mean": 0.001}, {"parity/limit_kl_mean": 0.5}
+    made = {
+        "gate": replace(run.stages["gate"], artifact=proof, metrics=derived),
+        "other": replace(run.stages["other"], artifact=none, metrics=others),
+    }
+    run = replace(run, stages={**run.stages, **made})
+    gated = deployment(run, BENCH, Start("s", 1, "a"), REF)
+    assert (gated.proof, gated.kl_mean) == (proof, 0.001)
+    updated = gated.updated(RevisionUpdated(1, REF, "chat/7"))
+    assert (updated.proof, updated.kl_mean) == (None, None), "they are of the first model"
+
+
+def run_of(name: str, **changes: object) -> Run:
+    planned = plan(stage("t"), stage("s", inputs={"data": "t"}, **changes))
+    return begin(header(planned, name))
+
+
+def continued(earlier: Run, now: Run, data: str) -> str:
+    defaults = replace(BENCH, earlier=earlier)
+    inputs = {"data": replace(REF, digest=data)}
+    return attempt_request(now, defaults, Start("s", 1, "a"), inputs).continues
+
+
+def test_a_stage_goes_on_from_an_earlier_run_that_did_the_same_there() -> None:
+    earlier = run_of("old", params={"steps": 3})
+    made = replace(earlier.stages["t"], artifact=replace(REF, digest="d1"))
+    earlier = replace(earlier, stages={**earlier.stages, "t": made})
+    same = run_of("new", params={"steps": 3})
+    assert continued(earlier, same, "d1") == "checkpoints/old/s"
+    assert continued(earlier, same, "d2") == "", "it reads other data"
+    assert continued(earlier, run_of("new", params={"steps": 4}), "d1") == ""
+    assert continued(earlier, run_of("new", job="jobs.other.job"), "d1") == ""
+
+
+def test_a_new_run_says_which_of_its_stages_cannot_go_on_from_an_earlier_one() -> None:
+    same, serve = stage("same", params={"steps": 4}), Endpoint(name="chat", engine="jobs.Mine")
+    served = stage("serve", role=Role.SERVE, job=None, endpoint=serve, inputs={"model": "same"})
+    earlier = begin(header(plan(same, stage("job"), stage("both")), "r1"))
+    planned = plan(
+        *(same, stage("job", job="jobs.mine.train"), stage("new"), served),
+        stage("both", job="jobs.mine.train", params={"steps": 5}),
+    )
+    assert list(anew(planned, earlier)) == [
+        "stage 'job' begins anew: its job differs from that in run r1",
+        "stage 'new' begins anew: run r1 has no stage of that name",
+        "stage 'both' begins anew: its job and params differ from those in run r1",
+    ]
+    assert list(anew(replace(plan(same), seed=7), earlier)) == [
+        "stage 'same' begins anew: its seed differs from that in run r1"
+    ]
