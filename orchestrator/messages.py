@@ -29,7 +29,8 @@ class AttemptRequest:
     `needs.min_workers` the cluster decides how many workers there are, by what it has room for.
     `continues` is the folder of an earlier run's checkpoints in the artifact store: the attempt
     goes on from the newest of them while its stage has none of its own. Workers that are asked to
-    end have `kill_after` seconds to leave.
+    end have `kill_after` seconds to leave. `measured` is what the nodes are told apart by that may
+    be used (`control/node_identity.py`); with `None` any may.
     """
 
     run: str
@@ -52,6 +53,7 @@ class AttemptRequest:
     watch: Watch = field(default_factory=Watch)
     signatures: tuple[Signature, ...] = ()
     continues: str = ""
+    measured: tuple[str, ...] | None = None
 
     @property
     def key(self) -> str:

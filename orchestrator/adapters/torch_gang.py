@@ -120,7 +120,7 @@ def _use_interface_to(host: str) -> None:
     """
     global _chosen  # noqa: PLW0603 - what is set here may be set anew, what the user set may not
     if os.environ.get(_INTERFACE, "") == _chosen:  # noqa: TID251 - gloo reads it there alone
-        _chosen = meeting.interface_to(host)
+        _chosen = rendezvous_port.interface_to(host)
         if _chosen:
             os.environ[_INTERFACE] = _chosen  # noqa: TID251 - as above
         else:

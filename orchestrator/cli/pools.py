@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from orchestrator import wiring
 from orchestrator.cli import composing, emptying, tables
@@ -12,7 +12,13 @@ from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
 from orchestrator.controller.outlook import drained_in
 from orchestrator.core.hardware import Pool, Role
-from orchestrator.core.qualification import EARNED, Standing, Verdict, verdict_of
+from orchestrator.core.qualification import (
+    EARNED,
+    Standing,
+    Verdict,
+    not_measured,
+    verdict_of,
+)
 from orchestrator.messages import PoolStatus
 
 COLUMNS = (
@@ -41,8 +47,11 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     live = wiring.pool_states(found, at)
     store = wiring.event_store(at)
     drained = drained_in(found.fleet.name, store)
-    known = Known(live, drained, store.verdicts(), wiring.clock().now())
     pools = found.fleet.pools
+    known = Known(live, drained, store.verdicts(), wiring.clock().now())
+    asked = {n: one for n, one in pools.items() if found.qualification.ask_for_one(one)}
+    trusted = {name: pool for name, pool in asked.items() if known.of(pool)}
+    known = replace(known, nodes=wiring.nodes_of(found, at, trusted))
     if args.json:
         print(tables.as_json([_json(pool, known) for pool in pools.values()]))
         return Exit.SUCCEEDED
@@ -70,11 +79,18 @@ class Known:
     drained: Mapping[str, str]
     verdicts: Sequence[Verdict]
     now: float
+    nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def of(self, pool: Pool) -> dict[Role, Verdict]:
         """Return the verdicts that hold for a pool."""
         found = {role: verdict_of(pool, role, self.verdicts, self.now) for role in EARNED}
         return {role: one for role, one in found.items() if one is not None}
+
+    def strange(self, pool: Pool) -> tuple[str, ...]:
+        """Return the live nodes of a pool that one of its verdicts is not of."""
+        live = self.nodes.get(pool.name, {})
+        found = (name for one in self.of(pool).values() for name in one.strange(live))
+        return tuple(dict.fromkeys(found))
 
 
 def _status(pool: Pool, known: Known) -> str:
@@ -82,6 +98,9 @@ def _status(pool: Pool, known: Known) -> str:
         return f"unavailable: {pool.reason}"
     if pool.name in known.drained:
         return f"being emptied: {known.drained[pool.name]}"
+    strange = known.strange(pool)
+    if strange:
+        return not_measured(pool.name, strange)
     return str(known.live[pool.name].state) if pool.name in known.live else "not started"
 
 
@@ -123,6 +142,7 @@ def _json(pool: Pool, known: Known) -> dict[str, object]:
         "available": pool.available,
         "drained": known.drained.get(pool.name),
         "qualified": {str(role): _verdict(one) for role, one in known.of(pool).items()},
+        "not_measured": list(known.strange(pool)),
         "status": _status(pool, known),
     }
 

@@ -109,12 +109,18 @@ def qualify(
     made = hydra_config.replaced(found.resolved, _words(pool, roles, depth, of))
     mine = replace(hydra_config.parse(_without_gang(made, roles)), overrides=found.overrides)
     mine = replace(mine, fleet=without_others(mine.fleet, mine.pipeline))
-    final = _drive(mine, pool)
+    final, nodes = _drive(mine, pool)
     verdicts = _verdicts(mine, pool, roles, final)
     store = wiring.event_store(wiring.home())
     for one in verdicts:
-        store.note_verdict(one)
+        store.note_verdict(replace(one, nodes=_measured(final, nodes)))
     return final, verdicts
+
+
+def _measured(final: Run, live: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the `live` nodes of a pool on which the stage `nodes` was."""
+    placed = {name for one in final.stages["nodes"].attempts for name in one.nodes}
+    return {name: what for name, what in live.items() if what and name in placed}
 
 
 def _words(
@@ -170,7 +176,8 @@ def _without_gang(config: Mapping[str, Json], roles: Sequence[Role]) -> Mapping[
     return {**config, "pipeline": {**pipeline, "stages": stages}}
 
 
-def _drive(found: Settings, pool: Pool) -> Run:
+def _drive(found: Settings, pool: Pool) -> tuple[Run, Mapping[str, str]]:
+    """Return the run of the checks, and what the nodes of the pool are told apart by."""
     planned = wiring.plan(found)
     header = session.new_header(found, planned, f"qualify-{pool.name}", at=wiring.home())
     order = session.Order(found=found, header=header, at=wiring.home(), reuse=False)
@@ -184,7 +191,8 @@ def _drive(found: Settings, pool: Pool) -> Run:
         out.print(f"\nRun [bold]{header.run}[/]")
         final = session.launch(order, addresses, view)
         launch.summarise(final, out.print)
-    return final
+        nodes = wiring.node_identities(found, order.at, {pool.name: pool})
+    return final, nodes.get(pool.name, {})
 
 
 def _verdicts(

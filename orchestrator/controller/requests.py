@@ -9,7 +9,7 @@ from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.decide import Start
 from orchestrator.core.endpoints import Deployment
-from orchestrator.core.hardware import Format, Role
+from orchestrator.core.hardware import Format, Pool, Role
 from orchestrator.core.parity import KL_MEAN_LIMIT, guards
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, StageRun
@@ -25,6 +25,7 @@ class AttemptDefaults:
     `reuse_key` returns the key under which the result of a stage may be reused, or `None`. `kept`
     has results that stand whatever their key: those of the run that a switch starts from, with
     its id. `earlier` is the run whose checkpoints this one goes on from, if there is one.
+    `measured` returns what the nodes are told apart by on which a pool was last qualified.
     """
 
     packages: tuple[str, ...]
@@ -34,6 +35,7 @@ class AttemptDefaults:
     signatures: tuple[Signature, ...] = ()
     kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
     earlier: Run | None = None
+    measured: Callable[[Pool, Role], tuple[str, ...]] = lambda _pool, _role: ()
 
 
 def attempt_request(
@@ -63,7 +65,19 @@ def attempt_request(
         watch=stage.watch,
         signatures=defaults.signatures,
         continues=_continues(run, defaults.earlier, stage, inputs) if defaults.earlier else "",
+        measured=_measured(run, defaults, command),
     )
+
+
+def _measured(run: Run, defaults: AttemptDefaults, command: Start) -> tuple[str, ...] | None:
+    """Return what the nodes are told apart by that may be used; `None` where any may.
+
+    The last verdict counts, which may be later than the plan.
+    """
+    planned = run.stages[command.stage].planned
+    if command.pool not in planned.trusted:
+        return None
+    return defaults.measured(run.plan.pools[command.pool], planned.stage.role)
 
 
 def _continues(run: Run, earlier: Run, stage: Stage, inputs: Mapping[str, ArtifactRef]) -> str:
@@ -134,6 +148,7 @@ def deployment(
         limits=_limits(run, planned.stage),
         kl_mean=_derived(run, planned.stage),
         proof=_proof(run, planned.stage),
+        measured=_measured(run, bench, command),
     )
     weights = endpoint.weights
     if weights is None:

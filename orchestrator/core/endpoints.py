@@ -33,7 +33,8 @@ class Deployment:
     that the pipeline's parity gate allows by format whatever the model, `kl_mean` the one that it
     derived for this model from the noise of its arithmetic, and `proof` what it made: what an
     engine server says of a few texts is compared with what is recorded there. `version` names the
-    model where that was put in the place of the first one.
+    model where that was put in the place of the first one. `measured` is what the nodes are told
+    apart by that may be used; with `None` any may.
     """
 
     run: str
@@ -57,6 +58,7 @@ class Deployment:
     kl_mean: float | None = None
     proof: ArtifactRef | None = None
     version: str = ""
+    measured: tuple[str, ...] | None = None
 
     @property
     def weights(self) -> str:

@@ -29,6 +29,7 @@ class FailureKind(StrEnum):
     WORKER_LOST = "worker_lost"
     NODE_LOST = "node_lost"
     PLACEMENT = "placement"
+    UNQUALIFIED = "unqualified"
     HANG = "hang"
     USER_CODE = "user_code"
     DATA = "data"
@@ -91,6 +92,7 @@ DEFAULT_ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
         FailureKind.WORKER_LOST: Action.RETRY,
         FailureKind.NODE_LOST: Action.OTHER_NODES,
         FailureKind.PLACEMENT: Action.FALL_BACK,
+        FailureKind.UNQUALIFIED: Action.OTHER_NODES,
         FailureKind.HANG: Action.FALL_BACK,
         FailureKind.USER_CODE: Action.STOP,
         FailureKind.DATA: Action.STOP,
@@ -122,6 +124,7 @@ WHERE: Mapping[FailureKind, Where] = MappingProxyType(
         FailureKind.WORKER_LOST: Where.HOST,
         FailureKind.NODE_LOST: Where.HOST,
         FailureKind.PLACEMENT: Where.HOST,
+        FailureKind.UNQUALIFIED: Where.HOST,
         FailureKind.HANG: Where.LINK,
         FailureKind.USER_CODE: Where.CODE,
         FailureKind.DATA: Where.DATA,
@@ -164,6 +167,7 @@ OF_A_NODE: frozenset[FailureKind] = frozenset(
         FailureKind.DEVICE_DEGRADED,
         FailureKind.NODE_LOST,
         FailureKind.HOST_MEMORY,
+        FailureKind.UNQUALIFIED,
     }
 )
 

@@ -48,6 +48,7 @@ class Accelerator:
         diagnostic: The maker's command that tests the chips of a node.
         diagnostic_failed: Regular expression for what it prints where a test failed; where it is
             empty, its exit status tells.
+        identity: The maker's command that prints the serial numbers of the chips of a node.
         memory_gb: Memory of a chip, GB.
         bandwidth_tbs: Memory bandwidth, TB/s.
         bf16_tflops: Dense BF16 rate, TFLOP/s.
@@ -71,6 +72,7 @@ class Accelerator:
     vllm_plugin: str | None = None
     diagnostic: tuple[str, ...] = ()
     diagnostic_failed: str = ""
+    identity: tuple[str, ...] = ()
     memory_gb: float | None = None
     bandwidth_tbs: float | None = None
     bf16_tflops: float | None = None

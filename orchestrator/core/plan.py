@@ -27,7 +27,8 @@ class PlannedStage:
     `formats` holds, for an endpoint, the weight format on each pool. `left_out` are fallbacks of
     the role that can't be used at present, or can't serve the format which is made for the first
     pool; `reasons` says of each why, and of pools that can't help an endpoint out at present;
-    and of a stage that compares how many texts that takes.
+    and of a stage that compares how many texts that takes. On the `trusted` pools no node may be
+    used but those that were qualified.
     """
 
     stage: Stage
@@ -37,6 +38,7 @@ class PlannedStage:
     reasons: tuple[str, ...] = ()
     device_hours: float | None = None
     cost: float | None = None
+    trusted: tuple[str, ...] = ()
 
     @property
     def overflow(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Whether a pool has earned a role: what was found on it, the verdict, and what follows from it.
 
-A verdict is of one pool as it was configured then (`identity`), for one role, and holds for a
-time. A pool that was refused is used by no plan and by no fallback; one without a verdict is used
-unless `Rules` ask for one.
+A verdict is of one pool as it was configured then (`identity`), and of the nodes that were
+measured, for one role, and holds for a time. A pool that was refused is used by no plan and by no
+fallback; one without a verdict is used unless `Rules` ask for one, and then by those nodes alone.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 
 from orchestrator.core.errors import Problem
 from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.plan import Plan, PlannedStage
 
 DAY = 86_400.0
+NOBODY: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 # Roles that a pool must earn; what prepares data needs no chip.
 EARNED = (Role.TRAIN, Role.SERVE)
 
@@ -80,7 +82,8 @@ class Rules:
 class Verdict:
     """What a pool may do in a role, by what `run` found; `at` and `until` in seconds (epoch).
 
-    `identity` is that of the pool as it was: see `identity`.
+    `identity` is that of the pool as it was: see `identity`. `nodes` are those that were measured,
+    by name, each with what it is told apart by.
     """
 
     pool: str
@@ -91,6 +94,12 @@ class Verdict:
     run: str
     at: float
     until: float
+    nodes: Mapping[str, str] = field(default_factory=dict)
+
+    def strange(self, live: Mapping[str, str]) -> list[str]:
+        """Return the names of those of the `live` nodes that it is not of."""
+        known = frozenset(self.nodes.values())
+        return sorted(name for name, what in live.items() if what not in known)
 
 
 def identity(pool: Pool) -> str:
@@ -99,7 +108,7 @@ def identity(pool: Pool) -> str:
     The environment that its work runs in is part of it: its software does half the work.
     """
     chip = asdict(pool.accelerator)
-    for said_of_its_use in ("price_per_hour", "roles", "source"):
+    for said_of_its_use in ("identity", "price_per_hour", "roles", "source"):
         chip.pop(said_of_its_use)
     facts = {
         "accelerator": chip,
@@ -132,6 +141,31 @@ def verdict_of(pool: Pool, role: Role, verdicts: Iterable[Verdict], now: float) 
     return None
 
 
+def measured(pool: Pool, role: Role, verdicts: Iterable[Verdict]) -> tuple[str, ...]:
+    """Return what the nodes are told apart by that the last verdict on `pool` is of."""
+    mine = identity(pool)
+    return tuple(
+        node
+        for one in verdicts
+        if (one.pool, one.role, one.identity) == (pool.name, role, mine)
+        for node in one.nodes.values()
+    )
+
+
+def not_measured(pool: str, nodes: Sequence[str]) -> str:
+    """Return the line that names nodes of `pool` that were not qualified, and the way out."""
+    way = f"`orchestrator qualify {pool}` measures what is there"
+    return f"{_not_among(pool, nodes)}: {way}"
+
+
+def _not_among(pool: str, nodes: Sequence[str]) -> str:
+    named = ", ".join(map(repr, nodes))
+    which, were = ("node", "is not") if len(nodes) == 1 else ("nodes", "are not")
+    one = "it is" if len(nodes) == 1 else "they are"
+    what = f"{which} {named} of pool {pool!r} {were} among those that were qualified"
+    return f"{what} ({one} new, or the chips are)"
+
+
 # --- what follows for a plan ------------------------------------------------------------------
 
 
@@ -155,27 +189,55 @@ def vet(
     rules: Rules,
     now: float,
     roles: Collection[Role] = EARNED,
+    live: Mapping[str, Mapping[str, str]] = NOBODY,
 ) -> Vetted:
     """Return what of `plan` may be used at `now` (seconds since the epoch).
 
-    `roles` are those that anything is done in: what is only reused needs no pool.
+    `roles` are those that anything is done in: what is only reused needs no pool. `live` are the
+    nodes of pools, as far as they are known, each with what it is told apart by.
     """
     used = _used(plan, roles)
     found = {(p, r): verdict_of(plan.pools[p], r, verdicts, now) for p, r in used}
     barred = {
         (name, role): why
         for (name, role), verdict in found.items()
-        if (why := _objection(plan.pools[name], role, verdict, rules))
+        if (why := _objection(plan.pools[name], role, verdict, rules, live.get(name, {})))
     }
-    stages = tuple(_without(stage, barred) for stage in plan.stages)
+    trusted = {
+        (name, role): one
+        for (name, role), one in found.items()
+        if one is not None and rules.ask_for_one(plan.pools[name])
+    }
+    strange = [
+        not_measured(name, nodes)
+        for (name, role), one in trusted.items()
+        if (name, role) not in barred and (nodes := one.strange(live.get(name, {})))
+    ]
+    stages = tuple(_marked(_without(stage, barred), trusted) for stage in plan.stages)
     named = {name for one in stages for name in (*one.pools, *one.overflow)}
     pools = {name: pool for name, pool in plan.pools.items() if name in named}
     return Vetted(
         plan=replace(plan, stages=stages, pools=pools),
         problems=tuple(_problems(plan, barred)),
         dropped=tuple(_dropped(plan, barred)),
-        notes=tuple(_remarks(found, barred)),
+        notes=(*_remarks(found, barred), *dict.fromkeys(strange)),
     )
+
+
+def trusted_pools(
+    plan: Plan,
+    verdicts: Sequence[Verdict],
+    rules: Rules,
+    now: float,
+    roles: Collection[Role] = EARNED,
+) -> Mapping[str, Pool]:
+    """Return the pools of a plan that are used for what their nodes were found to be."""
+    return {
+        name: plan.pools[name]
+        for name, role in _used(plan, roles)
+        if rules.ask_for_one(plan.pools[name])
+        and verdict_of(plan.pools[name], role, verdicts, now) is not None
+    }
 
 
 def unknown(
@@ -201,12 +263,16 @@ def _used(plan: Plan, roles: Collection[Role]) -> tuple[tuple[str, Role], ...]:
     return tuple(dict.fromkeys(pairs))
 
 
-def _objection(pool: Pool, role: Role, verdict: Verdict | None, rules: Rules) -> str:
+def _objection(
+    pool: Pool, role: Role, verdict: Verdict | None, rules: Rules, live: Mapping[str, str]
+) -> str:
     where = f"pool {pool.name!r}"
     if verdict is None:
         return f"{where} is not qualified for {role!s}" if rules.ask_for_one(pool) else ""
     if verdict.standing is not Standing.REFUSED:
-        return ""
+        strange = verdict.strange(live) if rules.ask_for_one(pool) else []
+        none_left = live and len(strange) == len(live)
+        return _not_among(pool.name, strange) if none_left else ""
     more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
     why = f"{verdict.reasons[0]}{more}" if verdict.reasons else "no reason is kept"
     return f"{where} was refused for {role!s} by run {verdict.run}: {why}"
@@ -218,6 +284,13 @@ def _without(planned: PlannedStage, barred: Mapping[tuple[str, Role], str]) -> P
     kept = [n for n, p in enumerate(planned.pools) if n == 0 or (p, role) not in barred]
     formats = tuple(planned.formats[n] for n in kept) if planned.formats else ()
     return replace(planned, pools=tuple(planned.pools[n] for n in kept), formats=formats)
+
+
+def _marked(planned: PlannedStage, trusted: Collection[tuple[str, Role]]) -> PlannedStage:
+    """Return the stage with those of its pools whose nodes must be among those measured."""
+    role = planned.stage.role
+    kept = tuple(name for name in planned.pools if (name, role) in trusted)
+    return replace(planned, trusted=kept)
 
 
 def _problems(plan: Plan, barred: Mapping[tuple[str, Role], str]) -> Iterator[Problem]:

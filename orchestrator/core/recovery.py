@@ -30,7 +30,9 @@ from orchestrator.core.state import RetryScheduled, StageFailed, StagePaused
 DOUBLINGS = 10
 _HERE = frozenset({Action.RETRY, Action.OTHER_NODES, Action.LOWER_BATCH, Action.ROLL_BACK})
 # A chip stays what it is; a node that was lost may be back, and a full memory empty again.
-_OF_A_CHIP = frozenset({FailureKind.DEVICE_LOST, FailureKind.DEVICE_DEGRADED})
+_OF_A_CHIP = frozenset(
+    {FailureKind.DEVICE_LOST, FailureKind.DEVICE_DEGRADED, FailureKind.UNQUALIFIED}
+)
 # Where these are the last word, somebody shall look before the stage is given up.
 _IN_DOUBT = frozenset({FailureKind.UNKNOWN, FailureKind.STORAGE, FailureKind.WORKER_LOST})
 FIRST_STEP = 1

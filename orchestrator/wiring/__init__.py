@@ -45,12 +45,19 @@ from orchestrator.wiring.endpoints import (
     usage_store,
 )
 from orchestrator.wiring.home_folder import check_working_folder, home, home_path, told
-from orchestrator.wiring.qualification import config_of_last, findings, verdicts, vetted
+from orchestrator.wiring.qualification import (
+    config_of_last,
+    findings,
+    nodes_of,
+    verdicts,
+    vetted,
+)
 from orchestrator.wiring.services import (
     check_services,
     find_cluster,
     find_gateway,
     foreign,
+    node_identities,
     pool_states,
     raise_if_leaving,
     running,
@@ -99,6 +106,8 @@ __all__ = [
     "home_path",
     "host",
     "model_config",
+    "node_identities",
+    "nodes_of",
     "outage",
     "outside_key",
     "pinned",

@@ -18,6 +18,7 @@ from orchestrator.core.errors import (
     shown,
 )
 from orchestrator.core.plan import Plan, make_plan
+from orchestrator.core.qualification import measured
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec import Json
 from orchestrator.messages import AttemptRequest, Message
@@ -313,6 +314,7 @@ def workbench(found: Settings, at: Path, *, reuse: bool = True) -> AttemptDefaul
         storage=storage_uri(found, at),
         reuse_key=reuse_key_with(importable.digest) if reuse else never_reuse,
         signatures=tuple(found.signatures.values()),
+        measured=lambda pool, role: measured(pool, role, event_store(at).verdicts()),
     )
 
 

@@ -6,10 +6,19 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from orchestrator.core.errors import ClusterError
 from orchestrator.core.fold import fold
-from orchestrator.core.hardware import Role
+from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.plan import Plan
-from orchestrator.core.qualification import EARNED, Finding, Status, Verdict, Vetted, vet
+from orchestrator.core.qualification import (
+    EARNED,
+    Finding,
+    Status,
+    Verdict,
+    Vetted,
+    trusted_pools,
+    vet,
+)
 from orchestrator.core.run import Run
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Json
@@ -22,6 +31,7 @@ from orchestrator.wiring.adapters import (
 )
 from orchestrator.wiring.endpoints import model_config
 from orchestrator.wiring.home_folder import home_path
+from orchestrator.wiring.services import node_identities
 
 REPORT_NAME = "report.json"
 _RUNS = 1000  # of all pipelines that are looked through, the newest first
@@ -45,7 +55,20 @@ def vetted(
     """Return what of a plan may be used; all of it where `unqualified` pools may be."""
     if unqualified:
         return Vetted(plan=made)
-    return vet(made, verdicts(), found.qualification, clock().now(), roles)
+    known, rules, now = verdicts(), found.qualification, clock().now()
+    trusted = trusted_pools(made, known, rules, now, roles)
+    live = nodes_of(found, home_path(), trusted)
+    return vet(made, known, rules, now, roles, live)
+
+
+def nodes_of(
+    found: Settings, at: Path, pools: Mapping[str, Pool]
+) -> Mapping[str, Mapping[str, str]]:
+    """Return what the live nodes of `pools` are told apart by; none where no cluster answers."""
+    try:
+        return node_identities(found, at, pools)
+    except ClusterError:
+        return {}
 
 
 def config_of_last(found: Settings, stage: str) -> Mapping[str, Json]:

@@ -239,6 +239,22 @@ def pool_states(found: Settings, at: Path) -> Mapping[str, PoolStatus]:
         connected.close()
 
 
+def node_identities(
+    found: Settings, at: Path, pools: Mapping[str, Pool]
+) -> Mapping[str, Mapping[str, str]]:
+    """Return what the live nodes of `pools` are told apart by; empty where no cluster is up."""
+    address = find_cluster(found, at) if pools else ""
+    if not address:
+        return {}
+    from orchestrator.adapters.raycluster.cluster import RayCluster
+
+    connected = RayCluster(address, run_worker)
+    try:
+        return connected.identities(pools)
+    finally:
+        connected.close()
+
+
 def views(tracking: TrackingSettings, at: Path) -> Mapping[str, str]:
     """Have MLflow up, and return the addresses of the ready-made views by name.
 

@@ -52,6 +52,17 @@ def test_a_deployment_has_what_the_last_guard_of_its_model_has_made() -> None:
     assert (updated.proof, updated.kl_mean) == (None, None), "they are of the first model"
 
 
+def test_on_a_trusted_pool_the_nodes_are_asked_for_that_were_measured_last() -> None:
+    planned = plan(stage("t"), pools=("a", "b"))
+    trusted = replace(planned, stages=(replace(planned["t"], trusted=("a",)),))
+    bench = replace(BENCH, measured=lambda pool, role: (f"{pool.name} {role}",))
+    asked = {
+        pool: attempt_request(begin(header(trusted)), bench, Start("t", 1, pool), {}).measured
+        for pool in ("a", "b")
+    }
+    assert asked == {"a": ("a train",), "b": None}
+
+
 def run_of(name: str, **changes: object) -> Run:
     planned = plan(stage("t"), stage("s", inputs={"data": "t"}, **changes))
     return begin(header(planned, name))

@@ -206,6 +206,65 @@ def test_the_chosen_pools_without_a_verdict_are_known() -> None:
     assert unknown(MADE, [verdict(pool("a"))], 0.0) == ()
 
 
+# --- the nodes that were measured ---------------------------------------------------------------
+
+NODES = {"n1": "chips-1", "n2": "chips-2"}
+EXCHANGED = {"n1": "chips-1", "n2": "chips-9"}
+
+
+def qualified(name: str = "a", **changes: object) -> Verdict:
+    return verdict(pool(name), Standing.QUALIFIED, nodes=NODES, **changes)
+
+
+def test_a_node_that_was_exchanged_behind_its_label_is_not_qualified_and_is_named() -> None:
+    found = vet(MADE, [qualified()], STRICT, 0.0, live={"a": EXCHANGED})
+    assert found.problems == ()
+    [note] = found.notes
+    what, _, way = note.partition(": ")
+    assert what.startswith("node 'n2' of pool 'a' is not among those that were qualified")
+    assert way == "`orchestrator qualify a` measures what is there"
+    assert found.plan["s"].trusted == ("a",)
+
+
+def test_nodes_under_other_names_are_what_they_were() -> None:
+    renamed = dict(zip(("x", "y"), NODES.values(), strict=True))
+    assert vet(MADE, [qualified()], STRICT, 0.0, live={"a": renamed}).notes == ()
+
+
+def test_a_pool_of_which_no_live_node_was_measured_is_kept_out() -> None:
+    strange = {"n1": "chips-8", "n2": "chips-9"}
+    both = [qualified(), qualified("b")]
+    [problem] = vet(MADE, both, STRICT, 0.0, live={"a": strange}).problems
+    assert problem.what.startswith("nodes 'n1', 'n2' of pool 'a' are not among those that were")
+    assert problem.hint.startswith("`orchestrator qualify a` finds out")
+    found = vet(MADE, both, STRICT, 0.0, live={"b": strange})
+    assert pools_of(found.plan) == ("a",)
+    assert found.dropped[0].startswith("no fallback: nodes 'n1', 'n2' of pool 'b' are not among")
+    none_live = vet(MADE, [qualified()], STRICT, 0.0, live={"a": {}})
+    assert none_live.problems == (), "who is away is not another one"
+
+
+def test_where_no_verdict_is_required_no_node_is_asked() -> None:
+    found = vet(MADE, [qualified()], FREE, 0.0, live={"a": {"n1": "other"}})
+    assert (found.problems, found.plan["s"].trusted) == ((), ())
+    assert qualification.trusted_pools(MADE, [qualified()], FREE, 0.0) == {}
+    assert set(qualification.trusted_pools(MADE, [qualified()], STRICT, 0.0)) == {"a"}
+
+
+def test_a_verdict_that_tells_no_nodes_is_of_none() -> None:
+    [problem] = vet(
+        MADE, [verdict(pool("a"), Standing.QUALIFIED)], STRICT, 0.0, live={"a": NODES}
+    ).problems
+    assert "nodes 'n1', 'n2'" in problem.what
+
+
+def test_what_was_measured_is_what_the_last_verdict_says_of_the_pool_as_it_is() -> None:
+    measured = qualification.measured
+    assert measured(pool("a"), Role.TRAIN, [qualified(), qualified("b")]) == ("chips-1", "chips-2")
+    assert measured(pool("a", nodes=2), Role.TRAIN, [qualified()]) == ()
+    assert measured(pool("a"), Role.SERVE, [qualified()]) == ()
+
+
 # --- what a run says ----------------------------------------------------------------------------
 
 BEGUN = (RunStarted(1), AttemptStarted("s", 1, "a"))

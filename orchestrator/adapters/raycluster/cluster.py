@@ -20,7 +20,7 @@ from orchestrator.adapters.raycluster import access, ending, faults, nodes, proc
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
-from orchestrator.adapters.raycluster.nodes import Nodes
+from orchestrator.adapters.raycluster.nodes import Node, Nodes
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.standby import Reserve
 from orchestrator.core.classify import LOSSES
@@ -102,11 +102,25 @@ class RayCluster:
         """Return the live state of the `wanted` pools."""
         if not self._head.look():
             raise ClusterError(f"the head of the Ray cluster at {self._head.address!r} is silent")
+        live = self._live()
+        return {name: nodes.status(pool, live) for name, pool in wanted.items()}
+
+    def identities(self, wanted: Mapping[str, Pool]) -> Mapping[str, Mapping[str, str]]:
+        """Return what the live nodes of the `wanted` pools are told apart by, by pool and name.
+
+        Those that don't answer are left out.
+
+        Raises:
+            ClusterError: The cluster can't be reached.
+        """
+        live = self._live()
+        return {name: process.identities(pool, live) for name, pool in wanted.items()}
+
+    def _live(self) -> Sequence[Node]:
         try:
-            live = self._nodes.live()
+            return self._nodes.live()
         except faults.ERRORS as error:
             raise ClusterError(f"the Ray cluster can't be asked for its nodes: {error}") from error
-        return {name: nodes.status(pool, live) for name, pool in wanted.items()}
 
     def close(self) -> None:
         """Cancel what still runs and leave the cluster. Safe to call twice."""

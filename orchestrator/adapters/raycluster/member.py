@@ -9,14 +9,14 @@ from typing import Any, TypeAlias
 
 import ray
 
-from orchestrator.adapters.raycluster import exit_codes, process, visible
+from orchestrator.adapters.raycluster import exit_codes, nodes, process, visible
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failure import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Message
 from orchestrator.ports import Worker
-from orchestrator.worker import native_output, rendezvous_port
+from orchestrator.worker import native_output, node_identity, rendezvous_port
 from orchestrator.worker.job_import import extend_path, load_job
 from orchestrator.worker.termination import told_by
 
@@ -35,6 +35,13 @@ def run_task(
         return
     me = process.here(node)
     yield (me,)
+    strange = node_identity.objection(
+        request.pool, request.measured, lambda: nodes.names().get(node, node)
+    )
+    if strange:
+        kind, pool = FailureKind.UNQUALIFIED, request.pool.name
+        yield (Failed(Failure(kind=kind, evidence=strange, pool=pool)),)
+        return
     last: Sequence[Message] = ()
     asked = False
     try:

@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,9 +30,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.adapters.raycluster.access import NAMESPACE
 from orchestrator.adapters.raycluster.cgroup import oom_kills
+from orchestrator.adapters.raycluster.nodes import Node, of_pool
+from orchestrator.core.hardware import Pool
 from orchestrator.supervisor import record
+from orchestrator.worker.node_identity import identify
 
 _STREAMS = (1, 2)
+_IDENTITY_SECONDS = 60.0  # a driver may have to wake its chips, and a process to start
 _BUSY = (RayError, ConnectionError, RuntimeError)
 
 
@@ -130,6 +134,25 @@ def on(node: str, function: object) -> ray.remote_function.RemoteFunction:
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     task = ray.remote(num_cpus=0, max_retries=0)(function)
     return task.options(scheduling_strategy=there)
+
+
+def identities(pool: Pool, live: Sequence[Node]) -> dict[str, str]:
+    """Return what the nodes of `pool` among those `live` are told apart by, by their name.
+
+    Those that don't answer are left out.
+    """
+    asked = {
+        one.name: on(one.id, identify).remote(pool.accelerator.identity)
+        for one in of_pool(pool, live)
+    }
+    answers = list(asked.values())
+    ready, _ = ray.wait(answers, num_returns=len(answers), timeout=_IDENTITY_SECONDS)
+    found: dict[str, str] = {}
+    for name, answer in asked.items():
+        with suppress(*_BUSY):
+            if answer in ready:
+                found[name] = ray.get(answer)
+    return found
 
 
 def _kill(pid: int, birth: str | None) -> None:

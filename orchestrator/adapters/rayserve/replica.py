@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,11 @@ from orchestrator.adapters.rayserve import chips
 from orchestrator.adapters.rayserve.scaling import HELD
 from orchestrator.adapters.rayserve.weights import Weights, with_weights
 from orchestrator.core.endpoints import Deployment
+from orchestrator.core.errors import ServingError
 from orchestrator.emulation import provide
 from orchestrator.engine import Engine
 from orchestrator.ports import Clock
+from orchestrator.worker import node_identity
 from orchestrator.worker.context import hardware_of
 from orchestrator.worker.job_import import extend_path, load_job
 
@@ -50,10 +53,21 @@ class Replica:
         self._name = deployment.endpoint.name
         self._token = deployment.token
         self._clock = clock()
+        self._refuse(deployment)
         chips.show(deployment)
         self._engine = make_engine(deployment, fetch(deployment))
         self._version = deployment.weights
         self._weights = Weights(deployment, fetch, getattr(self._engine, "update", None))
+
+    def _refuse(self, deployment: Deployment) -> None:
+        """Refuse a node that was not qualified.
+
+        Raises:
+            ServingError: This is such a node.
+        """
+        strange = node_identity.objection(deployment.pool, deployment.measured, platform.node)
+        if strange:
+            raise ServingError(strange)
 
     def reconfigure(self, config: object) -> None:
         """Take the user config: it names the attempt to those who ask Serve, nothing more."""
