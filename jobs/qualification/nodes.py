@@ -10,6 +10,7 @@ from jobs.qualification import report
 from jobs.qualification.attention import check_attention
 from jobs.qualification.bench import BOTH, SERVE, TRAIN, Bench
 from jobs.qualification.chips import check_bandwidth, check_devices, devices_of
+from jobs.qualification.fused import check_fused
 from jobs.qualification.layers import works
 from jobs.qualification.logits import check_logits
 from jobs.qualification.maker import check_maker
@@ -63,6 +64,7 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
     check_maker(bench, diagnostic or (), diagnostic_failed)
     for device in devices_of(bench):
         _check_device(bench, device, known)
+    check_fused(bench, devices_of(bench), known, wanted)
     bench.step()
     if SERVE in wanted:
         asked = asked_model(architecture, model or {}, ctx.seed)

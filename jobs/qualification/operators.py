@@ -18,6 +18,7 @@ from torch import nn
 
 from jobs.qualification.bench import BOTH, FAILED, LIMITED, SERVE, TRAIN, Bench
 from jobs.qualification.coverage import Recorder, Tried, missing
+from jobs.qualification.fused import covered
 from jobs.training.loss import TokenLoss
 from jobs.training.step import make_optimizer, wants_bf16
 
@@ -114,13 +115,19 @@ def _tell(bench: Bench, tried: list[Tried]) -> None:
         )
         note = f"{what} (in {', '.join(sorted(used))})"
         bench.say("operators", name, FAILED, note=note, roles=roles)
-    unseen = sorted({x.name for x in tried if not x.compared and "attention" not in x.name})
-    if unseen:  # attention has a check of its own
+    kind = bench.device.type
+    unseen = sorted({x.name for x in tried if not x.compared and not _elsewhere(x.name, kind)})
+    if unseen:
         note = f"there is nothing to compare with: {', '.join(unseen)}"
         bench.say("operators", "not compared", LIMITED, note=note)
     good = len(phases.keys() - bad.keys())
     note = f"{good} of {len(phases)} operators of the model are there and right"
     bench.say("operators", "model", figure=float(good), note=note)
+
+
+def _elsewhere(name: str, kind: str) -> bool:
+    """Whether an operator of a device of this type has a check of its own."""
+    return "attention" in name or covered(name, kind)
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def deployment(
         limits=_limits(run, planned.stage),
         kl_mean=_derived(run, planned.stage),
         proof=_proof(run, planned.stage),
-        measured=_measured(run, bench, command),
+        measured=_measured(run, defaults, command),
     )
     weights = endpoint.weights
     if weights is None:

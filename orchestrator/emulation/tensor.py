@@ -143,6 +143,8 @@ class EmulatedTensor(torch.Tensor):
 
 def wrap(inner: torch.Tensor) -> EmulatedTensor:
     """Return a tensor of the device around `inner`."""
+    if inner.is_conj() or inner.is_neg():
+        inner = _done(inner)
     made: EmulatedTensor = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - as torch's documentation says
         EmulatedTensor,
         inner.size(),
@@ -155,6 +157,16 @@ def wrap(inner: torch.Tensor) -> EmulatedTensor:
     )
     made.on_cpu = inner
     return made
+
+
+def _done(inner: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that is to be conjugated or negated when it is read, with that done.
+
+    Below the wrapper nothing reads it so.
+    """
+    if inner.is_conj():
+        inner = inner.conj().conj_physical()
+    return torch._neg_view(inner).neg() if inner.is_neg() else inner  # noqa: SLF001 - no public name for it
 
 
 def _inside(value: Value, kernel: Kernel) -> Value:

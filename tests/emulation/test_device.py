@@ -117,6 +117,20 @@ result = [x.tolist(), x[torch.tensor([2, 0])].tolist(), list(y.shape)]
     assert npu(code) == [[[1.0, 1.0], [3.0, 0.0], [0.0, 2.0]], [[0.0, 2.0], [1.0, 1.0]], [3]]
 
 
+def test_complex_numbers_have_the_gradients_of_the_cpu(npu: Interpreter) -> None:
+    code = """
+def turned(at):
+    pairs, turns = (torch.linspace(-1, 1, 12, device=at).reshape(2, 3, 2) * k for k in (1, 3))
+    pairs, turns = (torch.view_as_complex(x).detach().requires_grad_() for x in (pairs, turns))
+    slope = torch.complex(torch.arange(6.0, device=at), torch.ones(6, device=at)).reshape(2, 3)
+    (pairs * turns).backward(slope)
+    parts = [part for one in (pairs, turns) for part in (one.grad.real, one.conj().imag * 2)]
+    return torch.stack(parts).tolist()
+result = turned("npu") == turned("cpu")
+"""
+    assert npu(code) is True
+
+
 def test_inference_mode_takes_operators_apart_too(npu: Interpreter) -> None:
     code = """
 with torch.inference_mode():
