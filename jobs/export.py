@@ -58,7 +58,7 @@ def export(
     choice = choose(config, source.specs, scheme)
     if format not in PLAIN and not choice.quantized:
         raise ValueError(
-            f"a {config.model_type} has no linear layer to quantize; export it in bf16"
+            f"a {config.model_type} has no layer that readers take in {format}; export it in bf16"
         )
     with calibrated(ctx, asked, source, choice) if asked else nullcontext() as made:
         conversion = Conversion(

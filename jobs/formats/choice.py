@@ -4,7 +4,8 @@ The modules in memory decide, and transformers' own map says which of them a ten
 to: the names there may be others (`attn.wq_a` of DeepSeek-V4), and experts that are one tensor in
 memory are one for each expert on disk. Whatever is not quantized is named for the readers:
 embeddings, heads, routers that choose experts, what mixes the streams of hyper-connections,
-convolutions, experts in one tensor on disk too.
+convolutions, experts in one tensor on disk too, and the mixers of Mamba-1: no server has scales
+for those.
 """
 
 from __future__ import annotations
@@ -117,11 +118,21 @@ def _places(
 def _linear(model: Any) -> set[str]:  # noqa: ANN401 - as above
     """Return the weights of the linear layers that are no head and weigh nothing else."""
     head = model.get_output_embeddings()
+    mixers = {name for name, module in model.named_modules() if _is_mamba(module)}
     return {
         f"{name}{_WEIGHT}"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and not _is_weighing(name)
+        if isinstance(module, nn.Linear)
+        and module is not head
+        and not _is_weighing(name)
+        and name.rpartition(".")[0] not in mixers
     }
+
+
+def _is_mamba(module: nn.Module) -> bool:
+    """Return whether a module is a mixer of Mamba-1, which projects time steps of its own."""
+    parts = {name for name, _ in (*module.named_children(), *module.named_parameters())}
+    return "A_log" in parts and not parts.isdisjoint({"dt_proj", "dt_proj_weight"})
 
 
 def _is_weighing(name: str) -> bool:

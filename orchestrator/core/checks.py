@@ -45,6 +45,7 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
         yield from _engine_problems(stage, fleet, bindings)
         yield from _format_problems(stage, stages, fleet, bindings)
         yield from formats.recipe_problems(stage)
+        yield from formats.plain_problems(stages, stage)
         yield from _shape_problems(stage, stages, fleet, bindings)
         yield from _scale_problems(stage, fleet)
         yield from _overflow_problems(stage, fleet)

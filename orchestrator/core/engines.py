@@ -141,6 +141,7 @@ class EngineSpec:
         update: How it takes new weights while it runs; it is started anew where empty, and where
             the endpoint does not ask for live `updates`.
         update_environment: Variables that are set where it does.
+        plain: Types of models (`architecture`) of which it reads plain weights alone.
         makers: What differs by the maker of the chips (`vendor` of the accelerator; `cpu` for
             the host's cores). It runs on no chip of a maker that is not here.
         probe_seconds: Seconds between two tokens that are asked for.
@@ -170,6 +171,7 @@ class EngineSpec:
     at_once: int = 256
     update: tuple[UpdateStep, ...] = ()
     update_environment: Mapping[str, str] = field(default_factory=dict)
+    plain: tuple[str, ...] = ()
     probe_seconds: float = 15.0
     deadline: float = 60.0
     grace: float = 10.0

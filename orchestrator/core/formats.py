@@ -21,6 +21,7 @@ from orchestrator.core.spec import Bindings, Pipeline, Stage
 PARAMETER, DIALECT, RECIPE = "format", "dialect", "recipe"
 DATA = "data"  # input of a stage that calibrates
 BUILT = "model"  # parameter, and input, of the stages that make one
+ARCHITECTURE = "architecture"  # parameter of those: the type of the model
 AUTO = "auto"
 FORMATS: tuple[Format, ...] = get_args(Format)
 _USUAL: Format = "bf16"  # where nobody serves what is made
@@ -67,14 +68,22 @@ def made_format(stages: Mapping[str, Stage], serving: Stage) -> str | None:
 
 def built(stages: Mapping[str, Stage], serving: Stage) -> Mapping[str, object]:
     """Return the fields of the config of the model that a stage trains for `serving` to serve."""
+    found = (one.params.get(BUILT) for one in _makers(stages, serving))
+    return next((fields for fields in found if isinstance(fields, Mapping)), {})
+
+
+def architecture(stages: Mapping[str, Stage], serving: Stage) -> str:
+    """Return the type of the model that a stage trains for `serving`; empty where none says."""
+    found = (one.params.get(ARCHITECTURE) for one in _makers(stages, serving))
+    return next((said for said in found if isinstance(said, str)), "")
+
+
+def _makers(stages: Mapping[str, Stage], serving: Stage) -> Iterator[Stage]:
+    """Yield the stages that make what `serving` serves, the last first."""
     name, seen = serving.inputs.get(serving.endpoint.model) if serving.endpoint else None, 0
     while name is not None and name in stages and seen < len(stages):
-        maker = stages[name]
-        fields = maker.params.get(BUILT)
-        if isinstance(fields, Mapping):
-            return fields
-        name, seen = maker.inputs.get(BUILT), seen + 1
-    return {}
+        yield stages[name]
+        name, seen = stages[name].inputs.get(BUILT), seen + 1
 
 
 def served_format(stages: Mapping[str, Stage], serving: Stage, pool: Pool) -> Format | None:
@@ -156,6 +165,18 @@ def recipe_problems(stage: Stage) -> Iterator[Problem]:
     if stage.needs.workers > 1:
         what = f"a recipe runs in one worker, not in {stage.needs.workers}"
         yield Problem(f"{path}.needs.workers", what, "set it to 1")
+
+
+def plain_problems(stages: Mapping[str, Stage], serving: Stage) -> Iterator[Problem]:
+    """Yield why the engine of an endpoint does not read its model in the format that is made."""
+    server = serving.endpoint.server if serving.endpoint else None
+    made, kind = made_format(stages, serving), architecture(stages, serving)
+    if server is None or made is None or made in (*_PLAIN, AUTO) or kind not in server.plain:
+        return
+    assert serving.endpoint is not None, "a server is that of an endpoint"  # noqa: S101
+    source = serving.inputs[serving.endpoint.model]
+    what = f"engine {server.name!r} reads a model of type {kind!r} in no {made!r}"
+    yield Problem(f"pipeline.stages.{source}.params.{PARAMETER}", what, "set it to bf16")
 
 
 def runs(serving: Stage, pool: Pool) -> bool:

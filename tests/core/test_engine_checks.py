@@ -205,3 +205,29 @@ def test_the_plan_refuses_blocks_that_are_not_whole_of_a_model_that_it_trains(
             f"another format"
         )
     ] * (width is not None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [("mamba", "int8"), ("mamba", "bf16"), ("llama", "int8")]
+)
+def test_the_plan_refuses_a_type_that_the_engine_reads_in_plain_weights_alone(
+    kind: str, form: str
+) -> None:
+    train = stage("train", params={"architecture": kind})
+    export = stage("export", params={"format": form}, inputs={"model": "train"})
+    endpoint = Endpoint(
+        name="chat",
+        engine="fast",
+        server=replace(SPEC, plain=("mamba",)),
+        formats=("int8", "bf16"),
+    )
+    reads = {"model": "export"}
+    serve = stage("serve", role=Role.SERVE, job=None, endpoint=endpoint, inputs=reads)
+    chip = accelerator(name="h800", vendor="nvidia", device="cuda", formats=("int8", "bf16"))
+    bound = Bindings(roles=dict.fromkeys(Role, "h800"))
+    problems = problems_of(pipeline(train, export, serve), fleet(pool("h800", chip=chip)), bound)
+    said = (
+        "pipeline.stages.export.params.format: engine 'fast' reads a model of type 'mamba' in no "
+        "'int8'; set it to bf16"
+    )
+    assert [str(problem) for problem in problems] == [said] * ((kind, form) == ("mamba", "int8"))

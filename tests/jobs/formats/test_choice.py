@@ -120,6 +120,27 @@ def test_what_mixes_the_streams_of_hyper_connections_is_named_and_never_quantize
     assert [name for name in choice.quantized if "experts" in name]
 
 
+@pytest.mark.parametrize("kind", ["mamba", "falcon_mamba", "jamba", "zamba"])
+@pytest.mark.parametrize("form", ["int8", "fp8"])
+def test_mixers_of_mamba_1_are_named_and_never_quantized(kind: str, form: str) -> None:
+    config = zoo.small(kind)
+    specs = zoo.on_disk(config)
+    choice = choose(config, specs, SCHEMES[form])
+    assert not unnamed(choice, specs)
+    mixers = {name.removesuffix(".A_log") for name in specs if name.endswith(".A_log")}
+    inner = {name for name in specs if any(name.startswith(f"{one}.") for one in mixers)}
+    assert any(name.endswith("in_proj.weight") for name in inner)
+    assert not inner & choice.quantized
+    assert {f"{one}.in_proj" for one in mixers} <= set(choice.ignored)
+    assert bool(choice.quantized) == (kind in {"jamba", "zamba"}), "attention and experts are"
+
+
+def test_mixers_of_mamba_2_are_quantized() -> None:
+    config = zoo.small("mamba2")
+    choice = choose(config, zoo.on_disk(config), SCHEMES["int8"])
+    assert any(name.endswith("in_proj.weight") for name in choice.quantized)
+
+
 @pytest.mark.parametrize("form", ["bf16", "fp8_ue8m0", "int8"])
 def test_what_transformers_keeps_in_float32_is_written_so(tmp_path: Path, form: str) -> None:
     made = convert(zoo.save(zoo.small("deepseek_v4"), tmp_path / "a"), tmp_path / "b", form)
