@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -20,6 +18,7 @@ from typing import Any
 
 import torch
 
+from jobs import command
 from jobs.data.dataset import read_facts, read_rows
 from jobs.formats.choice import Choice
 from jobs.formats.folder import Folder
@@ -122,7 +121,7 @@ def calibrated(
     }
     try:
         with ctx.busy("calibrating"):
-            code, said = _run([recipe.python, "-I", str(_SCRIPT)], json.dumps(order))
+            code, said = _run(recipe, json.dumps(order))
         ctx.report(_REPORT, "".join(said))
         if code:
             last = next((line for line in reversed(said) if line.strip()), "no word").strip()
@@ -175,33 +174,13 @@ def _unpadded(row: list[int], pad: int) -> list[int]:
     return row
 
 
-def _run(command: list[str], order: str) -> tuple[int, list[str]]:
-    """Return how a command ended that was given a line, and the last lines that it said."""
+def _run(recipe: Recipe, order: str) -> tuple[int, list[str]]:
+    """Return how llm-compressor ended that was given a line, and the last lines that it said."""
     try:
-        process = subprocess.Popen(  # noqa: S603 - the pipeline's owner names it
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+        code, said = command.run([recipe.python, "-I", str(_SCRIPT)], f"{order}\n")
     except OSError as error:
         raise ValueError(
-            f"recipe.python={command[0]!r} can't be run: {error.strerror}; name the Python of an "
-            f"environment with llm-compressor"
+            f"recipe.python={recipe.python!r} can't be run: {error.strerror}; name the Python of "
+            f"an environment with llm-compressor"
         ) from error
-    assert process.stdin  # noqa: S101 - as asked for
-    assert process.stdout  # noqa: S101 - as above
-    said: deque[str] = deque(maxlen=_KEPT)
-    with process:
-        try:
-            process.stdin.write(f"{order}\n")
-            process.stdin.flush()
-            said.extend(process.stdout)
-        except BrokenPipeError:
-            said.extend(process.stdout)
-        except BaseException:
-            process.kill()
-            raise
-    return process.returncode, list(said)
+    return code, said.splitlines(keepends=True)[-_KEPT:]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
+from jobs.command import run
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
 
 CHECK = "maker's diagnostic"
@@ -35,24 +36,15 @@ def diagnosed(command: Sequence[str], failed: str) -> tuple[str, str]:
     if shutil.which(command[0]) is None:
         return SKIPPED, f"{command[0]!r} is not installed"
     try:
-        done = subprocess.run(  # noqa: S603 - the owner of the fleet names it
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-            check=False,
-        )
+        code, text = run(command, seconds=SECONDS)
     except subprocess.TimeoutExpired:
         return LIMITED, f"did not end within {SECONDS:g} s"
-    said = " ".join(done.stdout.split())
+    said = " ".join(text.split())
     found = re.search(failed, said) if failed else None
     if found:
         begin = max(found.start() - _SHOWN, 0)
         return FAILED, said[begin : found.end() + _SHOWN]
-    if done.returncode:  # without an expression the status is all there is to judge by
-        ended = f"ended with {done.returncode}: {said[-_SHOWN:] or 'no word'}"
+    if code:  # without an expression the status is all there is to judge by
+        ended = f"ended with {code}: {said[-_SHOWN:] or 'no word'}"
         return LIMITED if failed else FAILED, ended
     return PASSED, ""
