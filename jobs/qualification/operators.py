@@ -18,7 +18,7 @@ from torch import nn
 
 from jobs.qualification.bench import BOTH, FAILED, LIMITED, SERVE, TRAIN, Bench
 from jobs.qualification.coverage import Recorder, Tried, missing
-from jobs.qualification.fused import covered
+from jobs.qualification.fused_table import covered
 from jobs.training.loss import TokenLoss
 from jobs.training.step import make_optimizer, wants_bf16
 

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nn
 
-from jobs.qualification import fused
+from jobs.qualification import composites, fused_table
 from jobs.qualification.bench import FAILED, PASSED, SKIPPED, Bench
-from jobs.qualification.fused import TABLE, Draw, Fused, check_fused, covered, passes, table_of
+from jobs.qualification.composites import Draw
+from jobs.qualification.fused import apart, check_fused, passes
+from jobs.qualification.fused_table import TABLE, Fused, covered, table_of
 from jobs.qualification.operators import _elsewhere
 from tests.jobs.local_context import LocalContext
 
@@ -32,7 +34,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def checked(bench: Bench, monkeypatch: pytest.MonkeyPatch, one: Fused) -> set[str]:
     """Return the statuses of a table of one operator."""
-    monkeypatch.setattr(fused, "TABLE", (one,))
+    monkeypatch.setattr(fused_table, "TABLE", (one,))
     bench.found.clear()
     check_fused(bench, [CPU], ["bf16"], BOTH)
     return {finding.status for finding in bench.found}
@@ -103,13 +105,13 @@ def _one_short(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _neighbours(given: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Turn the pairs (2 i, 2 i + 1)."""
     order = torch.stack(given.chunk(2, -1), -1).flatten(-2)
-    return fused.rotary(order, cosines, sines)
+    return composites.rotary(order, cosines, sines)
 
 
 def _next_expert(tokens: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     """End each expert but the last one token late."""
     later = torch.cat((ends[:-1] + 1, ends[-1:]))
-    return fused.grouped(tokens, weights, later)
+    return composites.grouped(tokens, weights, later)
 
 
 def _of_epsilon(value: float) -> Callable[..., Tensor]:
@@ -120,8 +122,8 @@ def _adamw(**facts: float) -> Callable[..., Tensor]:
     def steps(weights: Tensor, slopes: Tensor) -> Tensor:
         with pytest.MonkeyPatch.context() as patched:
             for name, value in facts.items():
-                patched.setattr(fused, name, value)
-            return fused.adamw(weights, slopes)
+                patched.setattr(composites, name, value)
+            return composites.adamw(weights, slopes)
 
     return steps
 
@@ -132,25 +134,25 @@ PLANTED: tuple[tuple[str, str, Callable[..., Tensor]], ...] = (
     (
         "layer_norm",
         "no mean",
-        lambda rows, weight, bias: fused.rms_norm(rows, weight) + bias,
+        lambda rows, weight, bias: composites.rms_norm(rows, weight) + bias,
     ),
     (
         "swiglu",
         "gate and value exchanged",
-        lambda both: fused.swiglu(both.roll(both.shape[-1] // 2, -1)),
+        lambda both: composites.swiglu(both.roll(both.shape[-1] // 2, -1)),
     ),
     (
         "swiglu",
         "a tanh in its place",
         lambda both: nn.gelu(both.chunk(2, -1)[0]) * both.chunk(2, -1)[1],
     ),
-    ("rotary", "the other way round", lambda given, cos, sin: fused.rotary(given, cos, -sin)),
+    ("rotary", "the other way round", lambda given, cos, sin: composites.rotary(given, cos, -sin)),
     ("rotary", "neighbours as pairs", _neighbours),
     ("causal attention", "a look ahead", _late),
     (
         "causal attention",
         "another scale",
-        lambda *given: fused.attention(1.1 * given[0], *given[1:]),
+        lambda *given: composites.attention(1.1 * given[0], *given[1:]),
     ),
     ("grouped-query attention", "other heads", _other_heads),
     ("masked attention", "no mask", _without_mask),
@@ -182,7 +184,7 @@ def test_a_gradient_alone_that_is_wrong_is_found(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half(both: Tensor) -> Tensor:
-        return fused.swiglu(0.5 * both + 0.5 * both.detach())
+        return composites.swiglu(0.5 * both + 0.5 * both.detach())
 
     assert checked(bench, monkeypatch, replace(HERE["swiglu"], operator=half)) == {FAILED}
 
@@ -227,7 +229,7 @@ def _fusion(  # noqa: PLR0913 - the maker's form
 ) -> tuple[Tensor, ...]:
     assert (head_num, input_layout) == (query.shape[1], "BNSD")
     exact = query * (scale * query.shape[-1] ** 0.5)
-    return fused.attention(exact, key, value, ~atten_mask), key, value
+    return composites.attention(exact, key, value, ~atten_mask), key, value
 
 
 ASCEND = SimpleNamespace(
@@ -235,8 +237,8 @@ ASCEND = SimpleNamespace(
         nn.rms_norm(rows, weight.shape, weight, epsilon),
         1,
     ),
-    npu_rotary_mul=fused.rotary,
-    npu_swiglu=lambda both, dim: fused.swiglu(both),  # noqa: ARG005 - the maker's name
+    npu_rotary_mul=composites.rotary,
+    npu_swiglu=lambda both, dim: composites.swiglu(both),  # noqa: ARG005 - the maker's name
     npu_fusion_attention=_fusion,
 )
 
@@ -253,7 +255,7 @@ def test_the_operators_of_a_maker_are_tried_where_its_package_has_them(
         given = one.given(Draw(torch.Generator().manual_seed(0), real=False))
         wanted = passes(one.composite, given, one.learnt)
         found = passes(one.operator, given, one.learnt)
-        assert fused.apart(found, wanted) < one.allowed(torch.float32), one.name
+        assert apart(found, wanted) < one.allowed(torch.float32), one.name
     monkeypatch.delattr(ASCEND, "npu_swiglu")
     assert "npu_swiglu" not in {one.name for one in table_of("npu")}
 
