@@ -84,12 +84,13 @@ def export(
     _accompany(source.path, config, ctx.output)
     counts = {name: prod(spec.shape) for name, spec in source.specs.items()}
     quantized = 0 if format in PLAIN else sum(counts[name] for name in choice.quantized)
-    total = sum(counts.values())
-    ctx.log(
-        f"{total:,} parameters in {format}, {quantized:,} of them quantized: "
-        f"{written.size:,} bytes"
-    )
-    return {"export/bytes": float(written.size), "export/parameters": float(total)}
+    return _told(ctx, format, sum(counts.values()), quantized, written.size)
+
+
+def _told(ctx: JobContext, form: str, total: int, quantized: int, size: int) -> Metrics:
+    """Say how many parameters were written, in how many bytes."""
+    ctx.log(f"{total:,} parameters in {form}, {quantized:,} of them quantized: {size:,} bytes")
+    return {"export/bytes": float(size), "export/parameters": float(total)}
 
 
 def _gathered(

@@ -81,14 +81,7 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
             is no loss, and no input `model`.
         served: The model's name there.
     """
-    if samples < 1 or examples < 0:
-        raise ValueError(
-            f"samples={samples!r} must be at least 1, and examples={examples!r} at least 0"
-        )
-    if samples > 1 and temperature == 0:
-        raise ValueError(f"samples={samples!r} are all alike at temperature=0: give a temperature")
-    for k in pass_at:
-        pass_at_k(samples, 0, k)
+    _check(samples, examples, temperature, pass_at)
     gang, facts = Gang(ctx), read_facts(ctx.inputs["data"])
     rows = torch.arange(min(examples, len(read_rows(ctx.inputs["data"], split))))
     values: dict[str, float] = {}
@@ -106,9 +99,8 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
         with closing(respondent):
             found = _predictions(ctx, split, gang.share(rows), respondent, sampling, samples)
         _score(found, scorer, facts.task)
-        predictions = [
-            item for text in gang.gather(json.dumps(found)) for item in json.loads(text)
-        ]
+        told = gang.gather(json.dumps(found))
+        predictions = [item for text in told for item in json.loads(text)]
         values |= _figures(predictions, pass_at) | {"eval/chance": facts.chance or 0.0}
         _show(ctx, predictions)
     ctx.metrics(values, step=0)
@@ -116,6 +108,18 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
         text = json.dumps(values, indent=2, sort_keys=True)
         (ctx.output / REPORT_NAME).write_text(f"{text}\n", "utf-8")
     return values
+
+
+def _check(samples: int, examples: int, temperature: float, pass_at: Sequence[int]) -> None:
+    """Refuse numbers that can't be. Raises `ValueError`."""
+    if samples < 1 or examples < 0:
+        raise ValueError(
+            f"samples={samples!r} must be at least 1, and examples={examples!r} at least 0"
+        )
+    if samples > 1 and temperature == 0:
+        raise ValueError(f"samples={samples!r} are all alike at temperature=0: give a temperature")
+    for k in pass_at:
+        pass_at_k(samples, 0, k)
 
 
 def _likelihood(

@@ -86,11 +86,7 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         scores=first.scores,
         experts=first.experts,
         floor=tuple(
-            Floor(
-                name=way.name,
-                precision=way.precision,
-                comparison=compare(said, _said(other, task, asked)),
-            )
+            _noise(way, said, _said(other, task, asked))
             for way, other in zip(ways, others, strict=True)
         ),
         norms=work.norms,
@@ -98,6 +94,11 @@ def measure(  # noqa: PLR0913 - the parameters of a config
     if ctx.rank == 0:
         write(found, ctx.output)
     return _metrics(ctx, found, said)
+
+
+def _noise(way: Pass, said: Said, again: Said) -> Floor:
+    """Return how far what was said `again` is from the first time."""
+    return Floor(name=way.name, precision=way.precision, comparison=compare(said, again))
 
 
 def _metrics(ctx: JobContext, found: Reference, said: Said) -> dict[str, float]:
