@@ -53,8 +53,7 @@ def _nothing_outlives_the_tests() -> Iterator[None]:
     guard = orphans.follow("ORCHESTRATOR_TESTS")
     yield
     if guard:
-        guard.kill()
-        guard.wait()
+        guard.release()
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
-"""Ends what a dead process left running: `python orphans.py DESCRIPTOR GROUP MARK [FOLDER]`.
+"""Ends what a dead process left running: `orphans.py PROCESS RELEASE GROUP MARK [FOLDER]`.
 
 A killed process can't end its children (loaders of data, launchers, engine servers), and they hold
 its chips. So a process group that shall not outlive a process has a guard, in a session of its
 own: it waits until the process is gone, and kills the group, and whatever carries MARK in its
 environment: what made a group of its own. Then it removes FOLDER, where they worked. A worker
-leads such a group itself; who does not is group 0. A guard carries no mark, so none ends another.
-Linux alone; elsewhere nothing is watched. Standard library alone: it runs as a file, and starts
-in some 20 ms.
+leads such a group itself; who does not is group 0. A guard is nobody's child, since Ray kills the
+children of a worker that it ends, and carries no mark, so that none ends another. Linux alone;
+elsewhere nothing is watched. Standard library alone: it runs as a file, and starts in some 20 ms.
 """
 
 from __future__ import annotations
@@ -24,7 +24,40 @@ from pathlib import Path
 MARK = "ORCHESTRATOR_WORKER"
 _OURS = "ORCHESTRATOR_"
 _PROC = Path("/proc")
-_watched: list[subprocess.Popen[bytes] | None] = []
+_watched: list[Guard | None] = []
+
+
+class Guard:
+    """What ends others once this process is gone; `released`, it ends none."""
+
+    def __init__(self, group: int, mark: str, *folder: str) -> None:
+        """Start it, as a grandchild."""
+        me = os.pidfd_open(os.getpid())  # means this process for ever, whoever gets its number
+        released, self._release = os.pipe()
+        unmarked = {n: value for n, value in os.environ.items() if not n.startswith(_OURS)}  # noqa: TID251 - as said above
+        named = [str(me), str(released), str(group), mark, *folder]
+        try:
+            self._launcher = subprocess.Popen(  # noqa: S603 - this very file
+                [sys.executable, "-I", "-S", __file__, *named],
+                pass_fds=[me, released],
+                env=unmarked,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        finally:
+            os.close(me)
+            os.close(released)
+
+    def release(self) -> None:
+        """Let it go, before the number of what it guards is free again. Safe to call twice."""
+        if self._release >= 0:
+            with suppress(BrokenPipeError):
+                os.write(self._release, b"x")
+            os.close(self._release)
+            self._release = -1
+        self._launcher.wait()
 
 
 def watch() -> None:
@@ -36,7 +69,7 @@ def watch() -> None:
     _watched.append(follow(MARK, os.getpid()))
 
 
-def follow(name: str, group: int = 0) -> subprocess.Popen[bytes] | None:
+def follow(name: str, group: int = 0) -> Guard | None:
     """Have all that inherits the variable `name` from here on end with this process.
 
     Return the guard, where the system can have one.
@@ -44,40 +77,30 @@ def follow(name: str, group: int = 0) -> subprocess.Popen[bytes] | None:
     if not hasattr(os, "pidfd_open"):
         return None
     mark = f"{os.getpid()}-{secrets.token_hex(8)}"
-    follower = _guard(group, f"{name}={mark}")
+    follower = Guard(group, f"{name}={mark}")
     os.environ[name] = mark  # noqa: TID251 - the children inherit it
     return follower
 
 
-def guard(group: int, folder: str) -> subprocess.Popen[bytes] | None:
+def guard(group: int, folder: str) -> Guard | None:
     """Have a process group, and the folder that it works in, end with this process.
 
-    End the guard before the number is free again. `None` where the system can't do that.
+    `None` where the system can't do that.
     """
     mark = f"{MARK}={secrets.token_hex(8)}"
-    return _guard(group, mark, folder) if hasattr(os, "pidfd_open") else None
+    return Guard(group, mark, folder) if hasattr(os, "pidfd_open") else None
 
 
-def _guard(group: int, mark: str, *folder: str) -> subprocess.Popen[bytes]:
-    me = os.pidfd_open(os.getpid())  # means this process for ever, whoever gets its number
-    unmarked = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}  # noqa: TID251 - as said above
-    try:
-        return subprocess.Popen(  # noqa: S603 - this very file
-            [sys.executable, "-I", "-S", __file__, str(me), str(group), mark, *folder],
-            pass_fds=[me],
-            env=unmarked,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    finally:
-        os.close(me)
+def main(told: str, asked: str, leader: str, mark: str, folder: str = "") -> None:
+    """Wait for the end of the process that descriptor `told` means, and kill what it left.
 
-
-def main(worker: int, group: int, mark: str, folder: str = "") -> None:
-    """Wait for the end of the process that descriptor `worker` means, and kill what it left."""
-    select.select([worker], [], [])
+    A byte that comes by descriptor `asked` says that there is nothing to end.
+    """
+    process, release, group = int(told), int(asked), int(leader)
+    if release in select.select([process, release], [], [])[0]:
+        if os.read(release, 1):
+            return
+        select.select([process], [], [])  # whoever inherited the other end is gone before it
     if group:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
@@ -90,4 +113,5 @@ def main(worker: int, group: int, mark: str, folder: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    if os.fork() == 0:
+        main(*sys.argv[1:])

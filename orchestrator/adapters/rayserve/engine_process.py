@@ -102,8 +102,7 @@ class EngineProcess:
         self._reader.join(_DRAIN_SECONDS)
         shutil.rmtree(self._scratch, ignore_errors=True)
         if self._guard is not None:
-            self._guard.terminate()
-            self._guard.wait()
+            self._guard.release()
             self._guard = None
 
     def _kill(self) -> bool:

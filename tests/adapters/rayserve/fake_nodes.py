@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import runpy
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -33,8 +34,9 @@ if given.rank:
             break
         except OSError:
             threading.Event().wait(0.1)
-    print("follows", flush=True)
-    threading.Event().wait()
+    with subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"]):
+        print("follows", flush=True)  # and so does a worker of its own, as vLLM has it
+        threading.Event().wait()
 with socket.create_server((given.leader, given.at)) as meeting:
     links = [meeting.accept()[0] for _ in range(given.nodes - 1)]
 sys.argv = [str(FAKE), *given.server]

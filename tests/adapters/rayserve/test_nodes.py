@@ -81,9 +81,8 @@ def serving(home: Path) -> RayServing:
     return RayServing(found.address, wiring.fetch_model, wiring.clock)
 
 
-@pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    folder = tmp_path_factory.mktemp("storage")
+def deployment_of(folder: Path) -> Deployment:
+    """Return the deployment of a model that is stored in a folder, over two nodes."""
     store = wiring.artifact_store(folder.as_uri())
     model = store.scratch("model")
     (model / "config.json").write_text("{}")
@@ -101,6 +100,11 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
         storage=folder.as_uri(),
         token="secret",  # noqa: S106 - a test's own
     )
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    return deployment_of(tmp_path_factory.mktemp("storage"))
 
 
 def numbered(deployment: Deployment, number: int, mode: str = "well") -> Deployment:
@@ -230,10 +234,11 @@ def test_a_replica_that_is_killed_takes_its_followers_with_it(
 ) -> None:
     assert isinstance(deployed(4)[-1], Succeeded)
     leader, follower = parts()
-    started = actor_of(follower)
+    of_it = [leader, follower, actor_of(follower), *follower.children()]
+    assert len(of_it) == 4
     began = time.monotonic()
     actor_of(leader).kill()
-    assert wait(lambda: not any(map(alive, (leader, follower, started))), SECONDS)
+    assert wait(lambda: not any(map(alive, of_it)), SECONDS)
     print(f"the replica killed: its follower gone after {time.monotonic() - began:.1f} s")
     assert wait(lambda: len(parts()) == 2 and answers(serving, 4), SECONDS), "another is there"
 
