@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from orchestrator.core.hardware import Pool
 from orchestrator.core.qualification import not_measured
 
 SECONDS = 30.0  # a driver without persistence starts its chips first
+PAUSES = (0.5, 2.0)  # before a tool is asked again that failed: it may have been the moment
 _DISPLAY, _ACCELERATOR = "0x03", "0x12"  # classes of devices on a PCI bus
 _KINDS = ("vendor", "device", "subsystem_vendor", "subsystem_device")
 MACHINE, BUS = Path("/etc/machine-id"), Path("/sys/bus/pci/devices")
@@ -40,20 +42,28 @@ def objection(pool: Pool, measured: Sequence[str] | None, name: Callable[[], str
 
 def serials(command: Sequence[str]) -> list[str]:
     """Return the lines that the maker's tool prints, in order; none where it doesn't tell."""
-    if not command:
-        return []
-    with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(  # noqa: S603 - the owner of the fleet names it
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-            check=True,
-        )
-        return sorted(" ".join(line.split()) for line in done.stdout.splitlines() if line.strip())
+    for pause in (*PAUSES, None) if command else ():
+        try:
+            return sorted(_printed(command))
+        except OSError:
+            break  # it is not there
+        except subprocess.SubprocessError:
+            if pause is not None:
+                threading.Event().wait(pause)
     return []
+
+
+def _printed(command: Sequence[str]) -> Iterator[str]:
+    done = subprocess.run(  # noqa: S603 - the owner of the fleet names it
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=SECONDS,
+        check=True,
+    )
+    yield from (" ".join(line.split()) for line in done.stdout.splitlines() if line.strip())
 
 
 def machine(at: Path = MACHINE) -> Iterator[str]:

@@ -30,6 +30,11 @@ def test_a_tool_that_does_not_tell_leaves_the_machine_itself(command: tuple[str,
     assert identify(command) == identify(()) == identify(())
 
 
+def test_a_tool_that_fails_once_is_asked_again(tmp_path: Path) -> None:
+    script = f"test -e {tmp_path}/asked && echo GPU-1 || {{ touch {tmp_path}/asked; exit 9; }}"
+    assert serials(("sh", "-c", script)) == ["GPU-1"]
+
+
 def test_a_machine_is_its_id_its_name_and_the_chips_on_its_bus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
