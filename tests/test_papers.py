@@ -17,7 +17,7 @@ from orchestrator.core.hardware import Accelerator
 from orchestrator.core.policy import Rollout
 from orchestrator.core.settings import CorsSettings, GatewaySettings, MetricsSettings, TlsSettings
 from orchestrator.core.spec import Endpoint
-from orchestrator.serving.limits import Limits
+from orchestrator.serving.http.limits import Limits
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,7 +22,7 @@ from orchestrator.messages import (
     Progress,
     Succeeded,
 )
-from orchestrator.worker import rendezvous as keeping
+from orchestrator.worker import rendezvous_port as keeping
 from tests.build import REF
 
 Batches = Iterator[Sequence[Message]]

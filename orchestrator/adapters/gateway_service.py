@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from orchestrator import supervisor
 from orchestrator.core.errors import Problem, ServingError, shown
 from orchestrator.core.settings import GatewaySettings
-from orchestrator.serving.limits import Limits
+from orchestrator.serving.http.limits import Limits
 from orchestrator.supervisor.record import wait
 
 SERVICE = "gateway"

@@ -13,14 +13,14 @@ from orchestrator import wiring
 from orchestrator.adapters import gateway_service
 from orchestrator.cli.exits import Exit
 from orchestrator.core.gateways import Gateway
-from orchestrator.serving.access_log import AccessLog
-from orchestrator.serving.edge import Edge, for_browsers, metrics_alone
-from orchestrator.serving.gateway import gateway
-from orchestrator.serving.ledger import StoreLedger
-from orchestrator.serving.lookup import StoreRoutes
-from orchestrator.serving.metrics import Metrics
-from orchestrator.serving.reporting import Reporter
-from orchestrator.serving.server import Listening, serve
+from orchestrator.serving.gateway.access_log import AccessLog
+from orchestrator.serving.gateway.app import gateway
+from orchestrator.serving.gateway.edge import Edge, for_browsers, metrics_alone
+from orchestrator.serving.gateway.ledger import StoreLedger
+from orchestrator.serving.gateway.lookup import StoreRoutes
+from orchestrator.serving.gateway.metrics import Metrics
+from orchestrator.serving.gateway.reporting import Reporter
+from orchestrator.serving.http.server import Listening, serve
 
 
 def run(args: argparse.Namespace) -> Exit:

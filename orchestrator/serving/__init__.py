@@ -1,1 +1,4 @@
-"""The gateway: an OpenAI-compatible HTTP face for any engine. It knows no cluster."""
+"""Serving over HTTP: the gateway, the replica side of an engine, and what both share.
+
+It knows no cluster.
+"""

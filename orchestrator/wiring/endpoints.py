@@ -36,7 +36,7 @@ from orchestrator.wiring.user import host
 
 if TYPE_CHECKING:
     from orchestrator.adapters.rayserve import RayServing
-    from orchestrator.serving.tracing import Tracing
+    from orchestrator.serving.gateway.tracing import Tracing
 
 OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -172,7 +172,7 @@ def tracing() -> Tracing | None:
     if not named or variable("OTEL_TRACES_EXPORTER") == "none":
         return None
     from orchestrator import __version__
-    from orchestrator.serving.tracing import SERVICE, Tracing
+    from orchestrator.serving.gateway.tracing import SERVICE, Tracing
 
     return Tracing(variable("OTEL_SERVICE_NAME") or SERVICE, __version__)
 

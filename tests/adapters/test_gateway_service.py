@@ -11,7 +11,7 @@ import pytest
 from orchestrator.adapters import gateway_service
 from orchestrator.core.errors import ServingError
 from orchestrator.core.settings import GatewaySettings, MetricsSettings, TlsSettings
-from orchestrator.serving.limits import Limits
+from orchestrator.serving.http.limits import Limits
 from tests.ports import free_port
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.core.keys import ApiKey, Requirement
-from orchestrator.serving.edge import Edge
-from orchestrator.serving.gateway import gateway
-from orchestrator.serving.ledger import StoreLedger
-from orchestrator.serving.routes import Table
-from orchestrator.serving.server import Listening, serve
+from orchestrator.serving.gateway.app import gateway
+from orchestrator.serving.gateway.edge import Edge
+from orchestrator.serving.gateway.ledger import StoreLedger
+from orchestrator.serving.gateway.routes import Table
+from orchestrator.serving.http.server import Listening, serve
 from tests.serving.process import Fixed
 
 MANY = 1_000_000_000

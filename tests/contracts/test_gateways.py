@@ -12,7 +12,7 @@ from orchestrator.adapters.event_store.tables import gateway_counts, gateways
 from orchestrator.adapters.gateway import GatewayTraffic
 from orchestrator.core.errors import ServingError
 from orchestrator.core.gateways import SILENT_SECONDS, Gateway
-from orchestrator.serving.reporting import Reporter
+from orchestrator.serving.gateway.reporting import Reporter
 from tests.serving.http_server import FixedClock
 
 REQUESTS = 'orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",code="200"} '

@@ -7,8 +7,8 @@ from hashlib import sha256
 import pytest
 
 from orchestrator.core.keys import ApiKey
-from orchestrator.serving.errors import ApiError
-from orchestrator.serving.ledger import NoLedger
+from orchestrator.serving.gateway.ledger import NoLedger
+from orchestrator.serving.http.errors import ApiError
 
 
 def key(of: str = "a", **more: object) -> ApiKey:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from orchestrator.serving.replica import replica
+from orchestrator.serving.replica.app import replica
 from tests.serving.http_server import FixedClock, serving
 from tests.serving.writing import Writing
 

@@ -8,7 +8,7 @@ import sys
 import uvicorn
 
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.serving.replica import replica
+from orchestrator.serving.replica.app import replica
 from tests.serving.http_server import echo_engine
 
 

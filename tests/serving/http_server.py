@@ -15,15 +15,15 @@ import uvicorn
 
 from jobs.engines.echo import EchoEngine
 from orchestrator.ports import Clock
-from orchestrator.serving.access_log import RequestRecord
-from orchestrator.serving.asgi import Application, Handler, Receive, Scope, Send
-from orchestrator.serving.edge import Edge, for_browsers, metrics_alone
-from orchestrator.serving.gateway import gateway
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.metrics import Metrics
-from orchestrator.serving.replica import replica
-from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
-from orchestrator.serving.server import Listening, Server
+from orchestrator.serving.gateway.access_log import RequestRecord
+from orchestrator.serving.gateway.app import gateway
+from orchestrator.serving.gateway.edge import Edge, for_browsers, metrics_alone
+from orchestrator.serving.gateway.metrics import Metrics
+from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute, Table
+from orchestrator.serving.http.asgi import Application, Handler, Receive, Scope, Send
+from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.server import Listening, Server
+from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE
 
 

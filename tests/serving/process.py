@@ -8,10 +8,10 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.serving.gateway import gateway
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.routes import EndpointRoute, RevisionRoute, Table
-from orchestrator.serving.server import Server
+from orchestrator.serving.gateway.app import gateway
+from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute, Table
+from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.server import Server
 
 
 class Fixed:

@@ -10,8 +10,8 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from orchestrator.serving.access_log import AccessLog, RequestRecord
-from orchestrator.serving.routes import EndpointRoute
+from orchestrator.serving.gateway.access_log import AccessLog, RequestRecord
+from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.supervisor.record import wait
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from orchestrator.engine import NotFiniteError, Sampling
-from orchestrator.serving.replica import replica
+from orchestrator.serving.replica.app import replica
 from tests.serving.http_server import FixedClock, serving
 from tests.serving.writing import Writing, chat, complete
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.serving.breaker import Breaker
+from orchestrator.serving.gateway.breaker import Breaker
 
 
 def test_three_failures_in_a_row_are_enough_and_an_answer_begins_anew() -> None:

@@ -9,7 +9,7 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from orchestrator.serving.routes import EndpointRoute, Far
+from orchestrator.serving.gateway.routes import EndpointRoute, Far
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import JSON, scripted, sends
 from tests.serving.test_failures import HTTP_500, free_url

@@ -14,8 +14,8 @@ import pytest
 
 from jobs.engines.echo import EchoEngine
 from orchestrator.engine import Grammar
-from orchestrator.serving.chat import Tool, grammar_of_calls
-from orchestrator.serving.replica import replica
+from orchestrator.serving.http.chat import Tool, grammar_of_calls
+from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE
 from tests.serving.http_server import FixedClock, serving
 from tests.serving.writing import Writing, chat, complete

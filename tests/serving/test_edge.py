@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx2 as httpx
 import pytest
 
-from orchestrator.serving.edge import STALE_SECONDS
+from orchestrator.serving.gateway.edge import STALE_SECONDS
 from tests.serving.http_server import Board, gateway_of
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.serving.ejection import Ejections
+from orchestrator.serving.gateway.ejection import Ejections
 
 
 def test_pauses_double_up_to_a_bound_and_begin_anew_after_a_quiet_minute() -> None:

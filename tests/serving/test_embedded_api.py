@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jobs.engines.embedded import EmbeddedEngine
-from orchestrator.serving.replica import replica
+from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 from tests.serving.http_server import FixedClock, serving
 

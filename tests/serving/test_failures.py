@@ -13,8 +13,8 @@ import openai
 import pytest
 
 from orchestrator.core.keys import ApiKey
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.routes import EndpointRoute
+from orchestrator.serving.gateway.routes import EndpointRoute
+from orchestrator.serving.http.limits import Limits
 from tests.ports import free_address
 from tests.serving.http_server import (
     Board,

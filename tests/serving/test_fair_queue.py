@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.serving.fair_queue import FairQueue, Share
+from orchestrator.serving.gateway.fair_queue import FairQueue, Share
 
 
 def test_flows_take_turns_however_many_of_each_wait() -> None:

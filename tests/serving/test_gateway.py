@@ -10,7 +10,7 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from orchestrator.serving.routes import EndpointRoute
+from orchestrator.serving.gateway.routes import EndpointRoute
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 
 PROMPT = {"model": "echo", "prompt": "a"}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.serving.errors import ApiError
-from orchestrator.serving.inbound import InboundRequest, inbound
-from orchestrator.serving.limits import Limits
+from orchestrator.serving.gateway.inbound import InboundRequest, inbound
+from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.limits import Limits
 from tests.serving.http_server import revision
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

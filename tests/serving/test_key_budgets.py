@@ -8,12 +8,12 @@ from dataclasses import replace
 import httpx2 as httpx
 import pytest
 
-from orchestrator.serving.charging import Prices
-from orchestrator.serving.errors import ApiError
-from orchestrator.serving.keys import RateLimiter
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.metrics import Tally
-from orchestrator.serving.routes import EndpointRoute
+from orchestrator.serving.gateway.charging import Prices
+from orchestrator.serving.gateway.keys import RateLimiter
+from orchestrator.serving.gateway.metrics import Tally
+from orchestrator.serving.gateway.routes import EndpointRoute
+from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.limits import Limits
 from tests.fakes import FakeClock
 from tests.serving.api_keys import FakeLedger, key, refused
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision

@@ -10,10 +10,10 @@ import pytest
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.core.errors import StoreError
 from orchestrator.core.usage import Held, Usage, grouped
-from orchestrator.serving.charging import Estimate
-from orchestrator.serving.ledger import StoreLedger
-from orchestrator.serving.metrics import Tally
-from orchestrator.serving.routes import EndpointRoute
+from orchestrator.serving.gateway.charging import Estimate
+from orchestrator.serving.gateway.ledger import StoreLedger
+from orchestrator.serving.gateway.metrics import Tally
+from orchestrator.serving.gateway.routes import EndpointRoute
 from tests.fakes import FakeClock
 from tests.serving.http_server import Board, revision
 

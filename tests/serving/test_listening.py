@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.routes import EndpointRoute
-from orchestrator.serving.server import Listening, Server, within_files
+from orchestrator.serving.gateway.routes import EndpointRoute
+from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.server import Listening, Server, within_files
 from tests.ports import free_port
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 
@@ -120,7 +120,7 @@ def test_there_are_no_more_connections_than_files_for_them(files: int, connectio
 
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
     code = (
-        "import resource as r; from orchestrator.serving.server import raise_files;"
+        "import resource as r; from orchestrator.serving.http.server import raise_files;"
         "r.setrlimit(r.RLIMIT_NOFILE, (64, 512));"
         "print(raise_files(), r.getrlimit(r.RLIMIT_NOFILE))"
     )

@@ -17,9 +17,9 @@ from orchestrator.core.endpoints import (
 from orchestrator.core.errors import ServingError, StoreError
 from orchestrator.core.keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.outside import Outside
-from orchestrator.serving import lookup
-from orchestrator.serving.lookup import SECONDS_BETWEEN_READS, StoreRoutes
-from orchestrator.serving.routes import Far, RevisionRoute
+from orchestrator.serving.gateway import lookup
+from orchestrator.serving.gateway.lookup import SECONDS_BETWEEN_READS, StoreRoutes
+from orchestrator.serving.gateway.routes import Far, RevisionRoute
 from orchestrator.supervisor.record import wait
 from tests.build import deployment
 from tests.serving_fakes import MemoryEndpoints

@@ -11,12 +11,12 @@ import httpx2 as httpx
 import pytest
 
 from orchestrator.core.keys import ApiKey, Requirement
-from orchestrator.serving import key_metrics
-from orchestrator.serving import metrics as module
-from orchestrator.serving.events import EventStream, reasons_in
-from orchestrator.serving.key_metrics import KeyMetrics
-from orchestrator.serving.metrics import Metrics, Tally
-from orchestrator.serving.routes import EndpointRoute, Table
+from orchestrator.serving.gateway import key_metrics
+from orchestrator.serving.gateway import metrics as module
+from orchestrator.serving.gateway.events import EventStream, reasons_in
+from orchestrator.serving.gateway.key_metrics import KeyMetrics
+from orchestrator.serving.gateway.metrics import Metrics, Tally
+from orchestrator.serving.gateway.routes import EndpointRoute, Table
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 
 ALICE = ApiKey(name="alice", digest=sha256(b"sk-alice").hexdigest())

@@ -12,7 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
 
-from orchestrator.serving.routes import EndpointRoute, Far
+from orchestrator.serving.gateway.routes import EndpointRoute, Far
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 
 # A request may fit the schema and not the model: its context, or a 1.0 where a 1 is meant.

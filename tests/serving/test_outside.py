@@ -11,8 +11,8 @@ import pytest
 from orchestrator.adapters import openai_server
 from orchestrator.core.errors import ServingError
 from orchestrator.core.outside import Outside
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.routes import EndpointRoute, Far
+from orchestrator.serving.gateway.routes import EndpointRoute, Far
+from orchestrator.serving.http.limits import Limits
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import WHOLE, scripted, sends
 from tests.serving.test_listening import certify

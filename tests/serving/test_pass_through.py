@@ -16,9 +16,9 @@ import openai
 import pytest
 
 from orchestrator.core.keys import ApiKey
-from orchestrator.serving.access_log import RequestRecord
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.routes import EndpointRoute, Far
+from orchestrator.serving.gateway.access_log import RequestRecord
+from orchestrator.serving.gateway.routes import EndpointRoute, Far
+from orchestrator.serving.http.limits import Limits
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import HEAD, JSON, Scripted, chunk, scripted, sends, waits
 

@@ -11,9 +11,9 @@ import openai
 import pytest
 
 from jobs.engines.echo import EchoEngine
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.replica import replica
-from orchestrator.serving.routes import EndpointRoute
+from orchestrator.serving.gateway.routes import EndpointRoute
+from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE
 from tests.serving.http_server import (
     Board,

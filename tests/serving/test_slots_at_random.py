@@ -8,9 +8,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.serving.fair_queue import Share
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.slots import Slot
+from orchestrator.serving.gateway.fair_queue import Share
+from orchestrator.serving.gateway.slots import Slot
+from orchestrator.serving.http.limits import Limits
 from tests.serving.http_server import revision
 from tests.serving.test_slots import ONE, settle, slots_of
 

@@ -8,9 +8,9 @@ import socket
 import httpx2 as httpx
 import pytest
 
-from orchestrator.serving.access_log import RequestRecord
-from orchestrator.serving.events import EventStream
-from orchestrator.serving.routes import EndpointRoute
+from orchestrator.serving.gateway.access_log import RequestRecord
+from orchestrator.serving.gateway.events import EventStream
+from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.supervisor.record import wait
 from tests.serving.http_server import Board, gateway_of, revision
 from tests.serving.scripted import HEAD, Scripted, chunk, scripted

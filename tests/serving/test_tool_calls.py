@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.serving.tool_calls import joined, reader
+from orchestrator.serving.replica.tool_calls import joined, reader
 
 ANSWER = (
     "Let me see. <tool_call>\n"

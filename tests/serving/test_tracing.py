@@ -14,9 +14,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from orchestrator.serving.access_log import RequestRecord
-from orchestrator.serving.routes import EndpointRoute
-from orchestrator.serving.tracing import Tracing
+from orchestrator.serving.gateway.access_log import RequestRecord
+from orchestrator.serving.gateway.routes import EndpointRoute
+from orchestrator.serving.gateway.tracing import Tracing
 from orchestrator.supervisor.record import wait
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import JSON, scripted, sends

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from orchestrator.serving.routes import EndpointRoute
-from orchestrator.serving.traffic_split import choose
+from orchestrator.serving.gateway.routes import EndpointRoute
+from orchestrator.serving.gateway.traffic_split import choose
 from tests.serving.http_server import revision
 
 

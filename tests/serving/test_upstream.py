@@ -21,10 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from orchestrator.serving.limits import Limits
-from orchestrator.serving.outside import proxy_of
-from orchestrator.serving.routes import Far
-from orchestrator.serving.upstream import (
+from orchestrator.serving.gateway.outside import proxy_of
+from orchestrator.serving.gateway.routes import Far
+from orchestrator.serving.gateway.upstream import (
     Broken,
     Exhausted,
     Later,
@@ -35,6 +34,7 @@ from orchestrator.serving.upstream import (
     _request,
     address_of,
 )
+from orchestrator.serving.http.limits import Limits
 from tests.serving.scripted import WHOLE
 
 Kind = TypeVar("Kind")

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from jobs.engines.embedded import EmbeddedEngine
-from orchestrator.serving.replica import replica
+from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 from tests.serving.http_server import FixedClock, serving
 

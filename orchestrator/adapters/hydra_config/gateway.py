@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec import Json
-from orchestrator.serving.limits import Limits
+from orchestrator.serving.http.limits import Limits
 
 
 def problems(settings: Mapping[str, Json]) -> Iterator[Problem]:

@@ -29,7 +29,7 @@ from orchestrator.adapters.rayserve.supervision import Supervision
 from orchestrator.adapters.rayserve.weights import PATH, Weights
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ArtifactError
-from orchestrator.serving.asgi import (
+from orchestrator.serving.http.asgi import (
     Application,
     Receive,
     Scope,

@@ -85,8 +85,8 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers HTTP."""
-        from orchestrator.serving.limits import Limits
-        from orchestrator.serving.replica import replica
+        from orchestrator.serving.http.limits import Limits
+        from orchestrator.serving.replica.app import replica
 
         serves = replica(
             self._engine,

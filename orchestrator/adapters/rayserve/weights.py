@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints import Deployment
 from orchestrator.error_boundary import outcome, reason
-from orchestrator.serving.asgi import (
+from orchestrator.serving.http.asgi import (
     Application,
     Handler,
     Receive,
@@ -29,8 +29,8 @@ from orchestrator.serving.asgi import (
     body_of,
     path_of,
 )
-from orchestrator.serving.encoding import encode
-from orchestrator.serving.errors import ApiError
+from orchestrator.serving.http.encoding import encode
+from orchestrator.serving.http.errors import ApiError
 
 PATH = "/internal/weights"
 _LONGEST_BODY = 65_536

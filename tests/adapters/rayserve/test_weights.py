@@ -15,7 +15,7 @@ from jobs.engines.echo import EchoEngine
 from orchestrator.adapters.rayserve.weights import PATH, Weights, with_weights
 from orchestrator.core.endpoints import Deployment
 from orchestrator.core.errors import ArtifactError
-from orchestrator.serving.replica import replica
+from orchestrator.serving.replica.app import replica
 from tests.build import deployment
 from tests.jobs.engines.tiny_llama import HARDWARE
 from tests.serving.http_server import FixedClock

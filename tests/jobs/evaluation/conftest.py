@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.engines.embedded import EmbeddedEngine
-from orchestrator.serving.replica import replica
+from orchestrator.serving.replica.app import replica
 from tests.jobs.local_context import EMULATED, LocalContext
 from tests.serving.http_server import FixedClock, serving
 

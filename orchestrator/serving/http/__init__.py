@@ -1,0 +1,1 @@
+"""What gateway and replica share of HTTP: ASGI, errors, limits, and the fields of the API."""

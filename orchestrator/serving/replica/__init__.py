@@ -1,0 +1,1 @@
+"""The replica side of an engine in the process: prompts, tokens, answers."""
