@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import PlacementGroupID
@@ -77,17 +78,17 @@ def noted(key: str, rank: int, process: WorkerProcess) -> Iterator[None]:
     """
     name, told = _name(key, rank), json.dumps(asdict(process)).encode()
     with suppress(*_BUSY):
-        internal_kv._internal_kv_put(name, told, namespace=_SPACE)  # noqa: SLF001 - Ray has no public one
+        _store("put", name, told)
     try:
         yield
     finally:
         with suppress(*_BUSY):
-            internal_kv._internal_kv_del(name, namespace=_SPACE)  # noqa: SLF001 - as above
+            _store("del", name)
 
 
 def of(key: str, rank: int) -> WorkerProcess | None:
     """Return the process that was worker `rank` of attempt `key`, if it is noted still."""
-    told = internal_kv._internal_kv_get(_name(key, rank), namespace=_SPACE)  # noqa: SLF001 - as above
+    told = _store("get", _name(key, rank))
     if not told:
         return None
     known = json.loads(told)
@@ -96,13 +97,13 @@ def of(key: str, rank: int) -> WorkerProcess | None:
 
 def forget(key: str) -> None:
     """Note no more which processes were workers of attempt `key`."""
-    internal_kv._internal_kv_del(_name(key), del_by_prefix=True, namespace=_SPACE)  # noqa: SLF001 - as above
+    _store("del", _name(key), del_by_prefix=True)
 
 
 def end(key: str) -> None:
     """End what another controller started as attempt `key`, if any of it runs; returns at once."""
     end_group(key)
-    names = internal_kv._internal_kv_list(_name(key), namespace=_SPACE)  # noqa: SLF001 - as above
+    names = _store("list", _name(key))
     ranks = (int(name.rpartition(b"/")[2]) for name in names)
     found = [worker for worker in (of(key, rank) for rank in ranks) if worker]
     for group in {worker.group for worker in found if worker.group}:
@@ -153,6 +154,18 @@ def identities(pool: Pool, live: Sequence[Node]) -> dict[str, str]:
             if answer in ready:
                 found[name] = ray.get(answer)
     return found
+
+
+def _store(do: str, *given: bytes, **how: bool) -> Any:  # noqa: ANN401 - as Ray says it
+    """Have Ray's own store, which has no public interface, `do` something.
+
+    Raises:
+        ConnectionError: This process has left the cluster.
+    """
+    try:
+        return getattr(internal_kv, f"_internal_kv_{do}")(*given, namespace=_SPACE, **how)
+    except AttributeError as error:
+        raise ConnectionError("this process has left its Ray cluster") from error
 
 
 def _kill(pid: int, birth: str | None) -> None:

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from orchestrator.adapters.raycluster import access, service
+from orchestrator.adapters.raycluster import access, process, service
 from orchestrator.core.errors import ClusterError
 
 SLOW = "No node info found matching attributes: '10.0.0.1' when trying to resolve node to connect"
@@ -93,4 +93,6 @@ def test_who_asks_after_the_process_has_left_starts_no_cluster_of_its_own(ray_ho
         group.wait(1.0)
     with pytest.raises(RayError, match="not been started"):
         ray.nodes()
+    with pytest.raises(ConnectionError, match="has left its Ray cluster"):
+        process.forget("run/stage/1")
     assert not ray.is_initialized()

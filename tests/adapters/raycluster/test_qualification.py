@@ -49,7 +49,7 @@ def test_a_node_whose_chips_were_exchanged_takes_no_work_until_it_is_qualified(
         assert failure.evidence.startswith(f"node {node!r} of pool 'nvidia' is not among those")
         assert "`orchestrator qualify nvidia`" in failure.evidence
     assert cluster.identities({"nvidia": pool})["nvidia"][node] != identity
-    assert cluster.identities({"none": POOLS["spare"]})["none"] != {}
+    assert cluster.identities({"none": POOLS["ascend"]})["none"] != {}
 
 
 @pytest.mark.ray
