@@ -158,4 +158,4 @@ def ray_address(ray_home: Path) -> Iterator[str]:
     ray.cloudpickle.register_pickle_by_value(tests.workers)
     yield found.address
     ray.cloudpickle.unregister_pickle_by_value(tests.workers)
-    ray.shutdown()
+    assert access.leave()

@@ -13,6 +13,7 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 from orchestrator.core.errors import ClusterError, shown
@@ -23,6 +24,8 @@ _PROBE_SECONDS = 3.0
 _RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _RAYS_PATIENCE = 60.0
 _PAUSES = (1.0, 3.0)
+SECONDS_TO_LEAVE = 60.0
+ASKS = "asks Ray: "  # how threads are called that do
 _SLOW = re.compile(r"No node info found|timed out", re.IGNORECASE)
 
 
@@ -77,6 +80,24 @@ def connect(address: str, patience: float = 0.0) -> bool:
     os.environ.setdefault(_RECONNECT, str(seconds))  # noqa: TID251 - Ray reads it there alone
     _join(address)
     _hush()
+    return True
+
+
+def leave(seconds: float = SECONDS_TO_LEAVE) -> bool:
+    """Leave the cluster, once no thread of ours asks it any more; return whether that came.
+
+    Ray ends the process of whoever asks while it leaves. So where a thread that is called `ASKS`
+    has not ended within `seconds`, the process stays in the cluster until its own end.
+    """
+    import ray
+
+    until = time.monotonic() + seconds
+    asking = [one for one in threading.enumerate() if one.name.startswith(ASKS)]
+    for one in asking:
+        one.join(max(0.0, until - time.monotonic()))
+    if any(one.is_alive() for one in asking):
+        return False
+    ray.shutdown()
     return True
 
 

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-import ray
-
 from orchestrator.adapters.raycluster import access, ending, faults, nodes, process
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
@@ -131,7 +129,7 @@ class RayCluster:
         if self._head.there:
             self._reserve.close()
         if self._ours:
-            ray.shutdown()
+            access.leave()
             self._ours = False
 
     def _end_late(self) -> None:
@@ -143,7 +141,8 @@ class RayCluster:
 
     def _end(self, attempt: _Attempt) -> None:
         """Have an attempt of ours ended, beside all else."""
-        thread = threading.Thread(target=ending.end, args=(attempt,), daemon=True)
+        name = f"{access.ASKS}{attempt.key}"
+        thread = threading.Thread(target=ending.end, args=(attempt,), name=name, daemon=True)
         thread.start()
         self._leaving[attempt] = thread
 

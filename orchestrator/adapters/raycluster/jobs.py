@@ -94,7 +94,7 @@ def _job_server(address: str) -> str:
         known: str = ray._private.worker.global_worker.node.address_info["webui_url"]  # noqa: SLF001 - as Ray's own client finds it
     finally:
         if joined:
-            ray.shutdown()
+            access.leave()
     if not known:
         raise ClusterError(f"the Ray cluster at {address!r} has no dashboard, hence no job server")
     return f"http://{known}"

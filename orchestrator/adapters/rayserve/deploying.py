@@ -56,7 +56,8 @@ class Deploying:
         self._deployed = False
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=deployment.key, daemon=True)
+        name = f"asks Ray: {deployment.key}"  # the process leaves the cluster after it
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def said(self) -> list[Message]:

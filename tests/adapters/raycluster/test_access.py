@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,3 +97,19 @@ def test_who_asks_after_the_process_has_left_starts_no_cluster_of_its_own(ray_ho
     with pytest.raises(ConnectionError, match="has left its Ray cluster"):
         process.forget("run/stage/1")
     assert not ray.is_initialized()
+
+
+def test_a_process_leaves_no_cluster_while_a_thread_of_ours_asks_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray would end the process: `core_worker_process.cc` leaves by `_exit`."""
+    told, ends = [], threading.Event()
+    monkeypatch.setattr(ray, "shutdown", lambda: told.append("left"))
+    thread = threading.Thread(target=ends.wait, name=f"{access.ASKS}run/stage/1", daemon=True)
+    thread.start()
+
+    assert not access.leave(0.1)
+    assert told == []
+    ends.set()
+    assert access.leave(10.0)
+    assert told == ["left"]

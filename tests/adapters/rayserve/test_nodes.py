@@ -11,7 +11,6 @@ from tempfile import mkdtemp
 
 import psutil
 import pytest
-import ray
 from ray.util.placement_group import placement_group_table
 
 from orchestrator import wiring
@@ -69,7 +68,7 @@ def home() -> Iterator[Path]:
         service.up(folder, {"ascend": POOL}, ClusterSettings())
         yield folder
     finally:
-        ray.shutdown()
+        access.leave()
         service.down(folder)
         shutil.rmtree(folder)
 

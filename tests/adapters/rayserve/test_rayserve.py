@@ -18,7 +18,7 @@ import ray
 import ray.serve.context
 
 from orchestrator import wiring
-from orchestrator.adapters.raycluster import service
+from orchestrator.adapters.raycluster import access, service
 from orchestrator.adapters.rayserve import RayServing, state
 from orchestrator.core.emulation import Emulation
 from orchestrator.core.endpoints import Deployment, Revision, RevisionState, RevisionUpdated
@@ -82,7 +82,7 @@ def address() -> Iterator[str]:
     try:
         yield service.up(home, POOLS, ClusterSettings())
     finally:
-        ray.shutdown()
+        access.leave()
         service.down(home)
         shutil.rmtree(home)
 
