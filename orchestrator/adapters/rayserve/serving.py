@@ -36,6 +36,7 @@ class RayServing:
         self._clock = clock
         self._deploying: dict[str, Deploying] = {}
         self._ending: list[Deploying] = []  # cancelled
+        self._joined = False
 
     def start(self, deployment: Deployment) -> None:
         """Ask for a deployment; a thread does the waiting."""
@@ -154,6 +155,9 @@ class RayServing:
     def _join(self) -> None:
         """Connect this process to the cluster, unless it is."""
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        if not (self._joined and ray.is_initialized()):
+            state.forget_earlier_clusters()
+        self._joined = True
         if ray.is_initialized():
             return
         try:

@@ -16,7 +16,7 @@ import ray
 from ray import serve
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve._private.constants import SERVE_PROXY_NAME
-from ray.serve.context import _get_global_client
+from ray.serve.context import _get_global_client, _set_global_client
 from ray.util.placement_group import placement_group_table
 
 from orchestrator.adapters.rayserve.engine_server import address_of
@@ -102,6 +102,14 @@ def nodes_of(replica: Replica) -> tuple[str, ...]:
         for _, node in sorted(group["bundles_to_node_id"].items())
     ]
     return tuple(dict.fromkeys((replica.node, *held)))
+
+
+def forget_earlier_clusters() -> None:
+    """Have Serve be looked for anew: it keeps whom it met by the number of a job of Ray.
+
+    The jobs of two clusters, of which this process was in one after the other, have equal numbers.
+    """
+    _set_global_client(None)
 
 
 def listening() -> str:
