@@ -369,7 +369,8 @@ def test_what_no_node_can_ever_give_is_told_at_once(
     assert len(said) == 1
     found = failed(said).failure
     assert found.kind is FailureKind.PLACEMENT
-    assert found.evidence == "no node of pool 'ascend' can ever give 1 x (0.5 CPU, 4 NPU)"
+    never = "the nodes of pool 'ascend' can never give 1 x 2 nodes with (0.5 CPU, 2 NPU)"
+    assert found.evidence == never
     assert serving.live() == {}
 
 
