@@ -72,8 +72,8 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     runtime = AttemptRuntime(store, clock, MessageQueue(rank, following()), threading.Event())
     attempt = _Attempt(request, rank, rendezvous, Surroundings(gang, chip), runtime)
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
-    thread.start()
     watchdog = Watchdog(runtime.heartbeat, clock, thread, attempt.step)
+    thread.start()  # the threads that come from here on are the job's
     try:
         batch: Sequence[Message] = ()
         while not runtime.outbox.wait(BATCH_SECONDS if batch else FIRST_SECONDS):
