@@ -181,6 +181,7 @@ def test_weights_are_widened_where_the_cpu_can_not_compute_with_them(
     narrow = shutil.copytree(folder, tmp_path / "narrow")
     AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(narrow)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     engine = EmbeddedEngine(narrow, HARDWARE, threads=1)
     assert engine._model.dtype == expected
     assert engine.types == {"stored": "bfloat16", "computed": str(expected).removeprefix("torch.")}
