@@ -97,7 +97,7 @@ def some_plan(dice: Random) -> Plan:
 
 @dataclass
 class Simulation:
-    """One run from one seed: the plan, what the deps answers, and who interferes."""
+    """One run from one seed: the plan, what the cluster answers, and who interferes."""
 
     seed: int
     clock: FakeClock = field(default_factory=FakeClock)

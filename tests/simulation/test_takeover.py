@@ -100,7 +100,7 @@ class Mortal(Simulation):
         )
         self.drivers += [jobs, endpoints]
         controller = Controller(
-            self.header, replace(self.dependencies, cluster=jobs, serving=endpoints), self.bench
+            self.header, replace(self.dependencies, cluster=jobs, serving=endpoints), self.defaults
         )
         for driver in (jobs, endpoints):
             driver.recorded = False  # what a session closes was not always told to end
@@ -128,7 +128,7 @@ class Mortal(Simulation):
         return fold(self.header, events)
 
     def check(self, run: Run) -> None:
-        assert run == Controller(self.header, self.dependencies, self.bench).run
+        assert run == Controller(self.header, self.dependencies, self.defaults).run
         for one in run.stages.values():
             check_stage(one, calm=self.calm)
         asked = Counter(key for driver in self.drivers for key in driver.asked)
