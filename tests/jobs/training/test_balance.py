@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -74,9 +75,11 @@ def stepper(
 
 def busiest(training: Stepper, steps: int = 100) -> float:
     """Train; return the load of the busiest expert in the end, as a multiple of the mean."""
+    loads = []
     for step in range(steps):
         training.take(torch.arange(step * 16, step * 16 + 16) % 256, 1e-2)
-    return training.balance.figures()["router/load"]
+        loads.append(training.balance.figures()["router/load"])
+    return mean(loads[-20:])
 
 
 @torch.no_grad()
@@ -99,7 +102,7 @@ def test_a_loss_brings_experts_back_that_get_no_token(tmp_path: Path) -> None:
         favour_one_expert(training)
         found.append(busiest(training, steps=160))  # how fast it is depends on the CPU's sums
     assert found[0] > 3 * EVEN
-    assert found[1] < found[0] / 2
+    assert found[1] < EVEN
 
 
 def test_a_bias_brings_experts_back_that_get_no_token(tmp_path: Path) -> None:
