@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.failure import Failure
-from orchestrator.core.hardware import Pool
-from orchestrator.core.policy import AS_PLANNED, Adjust, Watch
-from orchestrator.core.signatures import Signature
-from orchestrator.core.spec import Json, Needs
+from orchestrator.core.failures.kinds import Failure
+from orchestrator.core.failures.signatures import Signature
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.policy import AS_PLANNED, Adjust, Watch
+from orchestrator.core.spec.stages import Json, Needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,14 +10,14 @@ from pathlib import Path
 import yaml
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints import Deployment
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.hardware import Accelerator, Fleet, Pool, Role
-from orchestrator.core.plan import Plan, make_plan
-from orchestrator.core.policy import Bounds, Limits
-from orchestrator.core.run import RunHeader
-from orchestrator.core.signatures import Signature
-from orchestrator.core.spec import Bindings, Endpoint, Needs, Pipeline, Stage
+from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.signatures import Signature
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.spec.hardware import Accelerator, Fleet, Pool, Role
+from orchestrator.core.spec.plan import Plan, make_plan
+from orchestrator.core.spec.policy import Bounds, Limits
+from orchestrator.core.spec.stages import Bindings, Endpoint, Needs, Pipeline, Stage
 
 REF = ArtifactRef("file:///a/model", "0" * 64, 10)
 

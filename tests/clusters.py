@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.hardware import Accelerator, Pool
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Accelerator, Pool
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Message, Succeeded
 from orchestrator.ports import Cluster
 from orchestrator.supervisor.record import wait

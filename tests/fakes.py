@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.core.artifact import ArtifactRef, Hashed, Manifest
-from orchestrator.core.endpoints import Deployment
+from orchestrator.core.endpoints.revisions import Deployment
 from orchestrator.core.errors import (
     ArtifactError,
 )
-from orchestrator.core.hardware import Pool
-from orchestrator.core.policy import Gate
-from orchestrator.core.state import (
+from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,
     AttemptStarted,
     AttemptSucceeded,
     Event,
 )
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.policy import Gate
 from orchestrator.messages import AttemptRequest, Failed, Message, PoolState, PoolStatus, Succeeded
 from tests.memory import MemoryStore
 

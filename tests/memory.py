@@ -10,11 +10,11 @@ from orchestrator.core.errors import (
     StaleControllerError,
     StoreError,
 )
-from orchestrator.core.qualification import Verdict
-from orchestrator.core.run import RunHeader
-from orchestrator.core.state import (
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import (
     Event,
 )
+from orchestrator.core.trust.qualification import Verdict
 from orchestrator.messages import (
     Busy,
     Lease,

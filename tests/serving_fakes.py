@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.endpoints import Deployment, EndpointEvent, EndpointLife, follow
+from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
+from orchestrator.core.endpoints.probes import Answer, Probe
+from orchestrator.core.endpoints.revisions import Deployment, EndpointEvent, EndpointLife, follow
+from orchestrator.core.endpoints.rollout import Figures
 from orchestrator.core.errors import ConflictError, ServingError
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.keys import ApiKey, KeyRules, Requirement
-from orchestrator.core.probes import Answer, Probe
-from orchestrator.core.rollout import Figures
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import (
     Failed,
     Message,

@@ -13,10 +13,10 @@ import yaml
 from pydantic import TypeAdapter
 
 import orchestrator
-from orchestrator.core.hardware import Accelerator
-from orchestrator.core.policy import Rollout
 from orchestrator.core.settings import CorsSettings, GatewaySettings, MetricsSettings, TlsSettings
-from orchestrator.core.spec import Endpoint
+from orchestrator.core.spec.hardware import Accelerator
+from orchestrator.core.spec.policy import Rollout
+from orchestrator.core.spec.stages import Endpoint
 from orchestrator.serving.http.limits import Limits
 
 ROOT = Path(__file__).parents[1]

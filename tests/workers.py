@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import (
     Alive,
     AttemptRequest,

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from orchestrator.core.policy import Gate
+from orchestrator.core.spec.policy import Gate
 from orchestrator.ports import EventStore
 
 URL_SECONDS = 2.0

@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.probes import Answer, Probe
+from orchestrator.core.endpoints.rollout import Figures, Times
 from orchestrator.core.errors import ServingError
-from orchestrator.core.gateways import Gateway
-from orchestrator.core.probes import Answer, Probe
-from orchestrator.core.rollout import Figures, Times
 from orchestrator.ports import GatewayStore
 
 _SECONDS = 10.0

@@ -14,8 +14,8 @@ from contextlib import closing
 from dataclasses import replace
 
 from orchestrator.controller.failure_report import FailureReport
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.hardware import Pool
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import (
     AttemptRequest,
     Failed,

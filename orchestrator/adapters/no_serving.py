@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.core.endpoints import Deployment
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import Failed, Message
 
 REASON = "cluster.kind 'local' can't serve endpoints; set cluster=ray"

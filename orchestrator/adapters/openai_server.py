@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.core.errors import ServingError
-from orchestrator.core.outside import Outside
+from orchestrator.core.spec.outside_servers import Outside
 
 SECONDS = 5.0
 LONGEST_ANSWER = 1 << 22

@@ -12,7 +12,7 @@ from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.nearest import choices
-from orchestrator.core.policy import Gate
+from orchestrator.core.spec.policy import Gate
 
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:

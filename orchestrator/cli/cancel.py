@@ -16,7 +16,7 @@ from orchestrator.cli.exits import Exit
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.controller.lease import LeaseState
-from orchestrator.core.run import Run, RunHeader
+from orchestrator.core.runs.run import Run, RunHeader
 from orchestrator.ports import EventStore
 
 SECONDS_TO_WAIT = 30.0

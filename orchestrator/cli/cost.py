@@ -10,8 +10,8 @@ from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.cost import SECONDS_PER_HOUR
+from orchestrator.core.endpoints.usage import Held, Usage, day_of, grouped
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.usage import Held, Usage, day_of, grouped
 
 FIELDS = ("endpoint", "key", "pool", "day", "revision")
 DAY = 86_400.0

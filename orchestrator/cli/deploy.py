@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from orchestrator import wiring
 from orchestrator.cli import arguments, endpoints, switch
 from orchestrator.cli.steps import Step
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     WHOLE,
     EndpointEvent,
     EndpointLife,
@@ -25,7 +25,7 @@ from orchestrator.core.endpoints import (
     SharesMoved,
 )
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.outside import Outside
+from orchestrator.core.spec.outside_servers import Outside
 
 # A header that HTTP itself, or the gateway, does not set.
 _HEADER = re.compile(

@@ -10,8 +10,8 @@ from orchestrator import wiring
 from orchestrator.cli import composing
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
-from orchestrator.core.hardware import name_in_fleet
 from orchestrator.core.nearest import choices
+from orchestrator.core.spec.hardware import name_in_fleet
 
 UNEXPLAINED = "no reason given"
 

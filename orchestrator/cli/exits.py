@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from orchestrator.core.errors import ConfigError, NotFoundError, OrchestratorError, PlanError
-from orchestrator.core.state import RunState
+from orchestrator.core.runs.states import RunState
 
 
 class Exit(IntEnum):

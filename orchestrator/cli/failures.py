@@ -19,8 +19,8 @@ from orchestrator.cli import composing
 from orchestrator.cli.exits import Exit
 from orchestrator.controller.explain import explain
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.excerpt import Excerpt, parse
-from orchestrator.core.failure import (
+from orchestrator.core.failures.exceptions import Raised
+from orchestrator.core.failures.kinds import (
     TRANSIENT,
     WHERE,
     Action,
@@ -28,8 +28,8 @@ from orchestrator.core.failure import (
     FailureKind,
     default_action,
 )
-from orchestrator.core.plain import bases
-from orchestrator.core.raised import Raised
+from orchestrator.core.failures.log_excerpt import Excerpt, parse
+from orchestrator.core.failures.python_errors import bases
 from orchestrator.core.settings import Settings
 from orchestrator.core.text import visible
 

@@ -12,7 +12,7 @@ import secrets
 from orchestrator import wiring
 from orchestrator.adapters import gateway_service
 from orchestrator.cli.exits import Exit
-from orchestrator.core.gateways import Gateway
+from orchestrator.core.endpoints.gateways import Gateway
 from orchestrator.serving.gateway.access_log import AccessLog
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.edge import Edge, for_browsers, metrics_alone

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.cli import arguments
+from orchestrator.core.endpoints.keys import ApiKey
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.keys import ApiKey
 
 NONE, ALL = "none", "all"
 LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0

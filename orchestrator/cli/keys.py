@@ -18,9 +18,9 @@ from orchestrator import wiring
 from orchestrator.cli import arguments, key_limits, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
+from orchestrator.core.endpoints.keys import ApiKey, Requirement
+from orchestrator.core.endpoints.usage import month_of
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
-from orchestrator.core.keys import ApiKey, Requirement
-from orchestrator.core.usage import month_of
 from orchestrator.ports import EndpointStore
 
 COLUMNS = ("NAME", "MODELS", "#REQUESTS/MIN", "#TOKENS/MIN", "EXPIRES")

@@ -16,10 +16,10 @@ from orchestrator.cli.steps import Step
 from orchestrator.controller import requests
 from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.plan import Plan
-from orchestrator.core.run import Run
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import RunState, StageState
 from orchestrator.core.settings import Settings
-from orchestrator.core.state import RunState, StageState
+from orchestrator.core.spec.plan import Plan
 from orchestrator.core.text import visible
 
 SHARED: Mapping[str, Callable[[Settings], object]] = {

@@ -15,8 +15,8 @@ from rich.text import Text
 from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.controller.loop import Controller
-from orchestrator.core.run import Run, StageRun
-from orchestrator.core.state import StageState
+from orchestrator.core.runs.run import Run, StageRun
+from orchestrator.core.runs.states import StageState
 from orchestrator.messages import Message, Placed, Points, Progress, Untold, Waiting
 from orchestrator.ports import Clock
 

@@ -13,7 +13,7 @@ from orchestrator.cli import runs
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import NotFoundError
-from orchestrator.core.run import Run
+from orchestrator.core.runs.run import Run
 from orchestrator.core.text import visible
 from orchestrator.ports import EventStore
 from orchestrator.supervisor import holder

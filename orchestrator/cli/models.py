@@ -10,7 +10,7 @@ from dataclasses import asdict
 from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core.registry import ModelVersion
+from orchestrator.core.trust.registry import ModelVersion
 
 COLUMNS = (
     "MODEL",

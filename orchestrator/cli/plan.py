@@ -10,14 +10,15 @@ from rich.table import Table
 from orchestrator import wiring
 from orchestrator.cli import composing, policies, tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core import cost, formats
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.forecast import forecasts
-from orchestrator.core.hardware import Pool
-from orchestrator.core.plan import Plan, PlannedStage
-from orchestrator.core.qualification import Vetted
-from orchestrator.core.room import places
-from orchestrator.core.spec import Stage
+from orchestrator.core import cost
+from orchestrator.core.runs.forecast import forecasts
+from orchestrator.core.spec import formats
+from orchestrator.core.spec.capacity import places
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.plan import Plan, PlannedStage
+from orchestrator.core.spec.stages import Stage
+from orchestrator.core.trust.qualification import Vetted
 
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from rich.table import Table
 
 from orchestrator.cli import tables
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.forecast import forecasts
-from orchestrator.core.plan import Plan
-from orchestrator.core.policy import Limits
-from orchestrator.core.spec import Stage
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.runs.forecast import forecasts
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.policy import Limits
+from orchestrator.core.spec.stages import Stage
 
 SHOWN = 24  # names of stages that a line lists
 COLUMNS = ("STAGES", "AFTER", "WHAT FOLLOWS")

@@ -11,8 +11,8 @@ from orchestrator.cli import composing, emptying, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
 from orchestrator.controller.outlook import drained_in
-from orchestrator.core.hardware import Pool, Role
-from orchestrator.core.qualification import (
+from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.trust.qualification import (
     EARNED,
     Standing,
     Verdict,

@@ -14,7 +14,7 @@ from functools import partial
 from orchestrator import wiring
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
-from orchestrator.core.registry import CANDIDATE, ModelVersion, Parity
+from orchestrator.core.trust.registry import CANDIDATE, ModelVersion, Parity
 
 
 def run(args: argparse.Namespace) -> Sequence[Step]:

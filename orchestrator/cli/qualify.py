@@ -18,10 +18,13 @@ from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
-from orchestrator.core.hardware import Pool, Role
 from orchestrator.core.nearest import choices
-from orchestrator.core.planted import without_others
-from orchestrator.core.qualification import (
+from orchestrator.core.runs.run import Run
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.planted_faults import without_others
+from orchestrator.core.spec.stages import Json
+from orchestrator.core.trust.qualification import (
     DAY,
     EARNED,
     Standing,
@@ -29,10 +32,7 @@ from orchestrator.core.qualification import (
     identity,
     judge,
 )
-from orchestrator.core.run import Run
-from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Json
-from orchestrator.core.trial import failures_of
+from orchestrator.core.trust.trial import failures_of
 
 PIPELINE = "pipeline=qualify"
 QUICK_STEPS = 4

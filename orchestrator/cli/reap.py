@@ -14,7 +14,7 @@ from pathlib import Path
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
 from orchestrator.controller.reaper import Reaper
-from orchestrator.core.run import Run
+from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.ports import EndpointStore
 from orchestrator.supervisor import holder, tenancy

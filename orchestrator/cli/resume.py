@@ -16,9 +16,9 @@ from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import PlanError
-from orchestrator.core.reopening import halted
-from orchestrator.core.run import Run
-from orchestrator.core.state import RunReopened, RunState
+from orchestrator.core.runs.reopening import halted
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import RunReopened, RunState
 from orchestrator.ports import EventStore
 
 

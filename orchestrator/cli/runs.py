@@ -5,9 +5,9 @@ from __future__ import annotations
 from orchestrator import wiring
 from orchestrator.controller import lease as control
 from orchestrator.controller.lease import LeaseState
-from orchestrator.core.fold import fold
-from orchestrator.core.run import Run, RunHeader
-from orchestrator.core.state import StageState
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run, RunHeader
+from orchestrator.core.runs.states import StageState
 from orchestrator.ports import EventStore
 from orchestrator.supervisor import holder
 

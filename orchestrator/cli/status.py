@@ -12,9 +12,9 @@ from orchestrator import wiring
 from orchestrator.cli import runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.controller.lease import LeaseState
-from orchestrator.core.failure import WHERE
-from orchestrator.core.run import Attempt, Run, StageRun, stage_cost
-from orchestrator.core.state import RunState, StageState
+from orchestrator.core.failures.kinds import WHERE
+from orchestrator.core.runs.run import Attempt, Run, StageRun, stage_cost
+from orchestrator.core.runs.states import RunState, StageState
 from orchestrator.messages import Busy, Untold
 from orchestrator.ports import EventStore
 

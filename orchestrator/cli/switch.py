@@ -18,18 +18,18 @@ from orchestrator.cli import launch, plan, qualify, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
-from orchestrator.core.checks import spread_problems
-from orchestrator.core.endpoints import EndpointLife, Revision
+from orchestrator.core.endpoints.revisions import EndpointLife, Revision
 from orchestrator.core.errors import ConfigError, NotFoundError, PlanError, Problem
-from orchestrator.core.hardware import Role
-from orchestrator.core.plan import Plan, PlannedStage
-from orchestrator.core.policy import Rollout
-from orchestrator.core.qualification import unknown
-from orchestrator.core.room import fewest_nodes
-from orchestrator.core.run import Run, RunHeader, StageRun
+from orchestrator.core.runs.run import Run, RunHeader, StageRun
+from orchestrator.core.runs.states import StageState
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Endpoint, Json, Needs, Weights
-from orchestrator.core.state import StageState
+from orchestrator.core.spec.capacity import fewest_nodes
+from orchestrator.core.spec.checks import spread_problems
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.plan import Plan, PlannedStage
+from orchestrator.core.spec.policy import Rollout
+from orchestrator.core.spec.stages import Endpoint, Json, Needs, Weights
+from orchestrator.core.trust.qualification import unknown
 from orchestrator.messages import Succeeded
 
 WITHOUT_FALLBACK = f"fallbacks.{Role.SERVE}=[]"  # who asks for a pool wants that one

@@ -9,7 +9,12 @@ from functools import partial
 
 from orchestrator import wiring
 from orchestrator.cli.steps import Step
-from orchestrator.core.endpoints import EndpointLife, RevisionRetired, RevisionState, follow
+from orchestrator.core.endpoints.revisions import (
+    EndpointLife,
+    RevisionRetired,
+    RevisionState,
+    follow,
+)
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.endpoints import revisions
 

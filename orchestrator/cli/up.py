@@ -10,8 +10,8 @@ from orchestrator import session, wiring
 from orchestrator.cli import composing, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
-from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec.hardware import Pool
 
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from orchestrator.controller.failure_report import FailureReport
-from orchestrator.core.excerpt import Excerpt
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.raised import judge
-from orchestrator.core.signatures import Signature, matcher
+from orchestrator.core.failures.exceptions import judge
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.log_excerpt import Excerpt
+from orchestrator.core.failures.signatures import Signature, matcher
 from orchestrator.messages import LogLine
 
 WITHOUT_A_WORD = "the worker ended without a word"

@@ -7,10 +7,10 @@ from collections import defaultdict, deque
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from orchestrator.core.classify import Report, Scale
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.lines import last_words, of_a_handler, of_a_stack
-from orchestrator.core.signatures import Matcher, Sign, Signature, matcher
+from orchestrator.core.failures.classify import Report, Scale
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.lines import last_words, of_a_handler, of_a_stack
+from orchestrator.core.failures.signatures import Matcher, Sign, Signature, matcher
 from orchestrator.messages import LogLine
 
 LINES_KEPT = 200

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeAlias
 
-from orchestrator.core.run import Run
+from orchestrator.core.runs.run import Run
 from orchestrator.messages import Lease
 
 # Three renewals: a controller that has missed so many has lost its machine or its store.

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.core.errors import StaleControllerError
-from orchestrator.core.run import Run
+from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Lease
 from orchestrator.ports import Clock, EventStore

@@ -27,17 +27,26 @@ from orchestrator.controller.requests import AttemptDefaults, attempt_request, d
 from orchestrator.controller.result_cache import Results
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.artifact_paths import leaving
-from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide, standby
 from orchestrator.core.errors import (
     StaleControllerError,
     TransitionError,
     UnstorableError,
 )
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.fold import apply, fold
-from orchestrator.core.recovery import QUIET
-from orchestrator.core.run import Attempt, Run, RunHeader
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.runs.decide import (
+    Cancel,
+    Command,
+    Expire,
+    Leave,
+    Record,
+    Start,
+    decide,
+    standby,
+)
+from orchestrator.core.runs.fold import apply, fold
+from orchestrator.core.runs.recovery import QUIET
+from orchestrator.core.runs.run import Attempt, Run, RunHeader
+from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,
     AttemptStarted,

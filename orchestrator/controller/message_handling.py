@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.failure import Failure
-from orchestrator.core.run import Attempt
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Failure
+from orchestrator.core.runs.run import Attempt
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,
     AttemptResumed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from orchestrator.core.run import Attempt
+from orchestrator.core.runs.run import Attempt
 from orchestrator.error_boundary import outcome
 from orchestrator.messages import Alive, Busy, Message
 from orchestrator.ports import Clock, EventStore

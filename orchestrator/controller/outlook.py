@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from orchestrator.controller.backfill import held_up_by
-from orchestrator.core.decide import at_gate, wanting
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.hardware import Pool, name_in_fleet, pool_of_fleet
-from orchestrator.core.recovery import QUIET, Outlook
-from orchestrator.core.run import Run, StageRun
+from orchestrator.core.runs.decide import at_gate, wanting
+from orchestrator.core.runs.recovery import QUIET, Outlook
+from orchestrator.core.runs.run import Run, StageRun
+from orchestrator.core.spec.hardware import Pool, name_in_fleet, pool_of_fleet
 from orchestrator.messages import PoolStatus, Queued
 from orchestrator.ports import Clock, EventStore, Gates
 

@@ -15,8 +15,8 @@ from functools import partial
 from typing import TypeAlias
 
 from orchestrator.controller.lease import Lives, alive
-from orchestrator.core.fold import fold
-from orchestrator.core.run import Run
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Lease
 from orchestrator.ports import Clock, EventStore

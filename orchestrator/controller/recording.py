@@ -14,7 +14,7 @@ from itertools import islice, takewhile
 from typing import TypeVar
 
 from orchestrator.core.errors import NotFoundError, StaleControllerError, UnstorableError
-from orchestrator.core.state import Event
+from orchestrator.core.runs.states import Event
 from orchestrator.error_boundary import BestEffort, Outcome, outcome, reason
 from orchestrator.messages import Points
 from orchestrator.ports import Clock, EventStore, Stored

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.decide import Start
-from orchestrator.core.endpoints import Deployment
-from orchestrator.core.hardware import Format, Pool, Role
-from orchestrator.core.parity import KL_MEAN_LIMIT, guards
-from orchestrator.core.plan import Plan
-from orchestrator.core.run import Run, StageRun
-from orchestrator.core.signatures import Signature
-from orchestrator.core.spec import Stage
+from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.failures.signatures import Signature
+from orchestrator.core.runs.decide import Start
+from orchestrator.core.runs.run import Run, StageRun
+from orchestrator.core.spec.hardware import Format, Pool, Role
+from orchestrator.core.spec.parity import KL_MEAN_LIMIT, guards
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.stages import Stage
 from orchestrator.messages import AttemptRequest, Succeeded
 
 

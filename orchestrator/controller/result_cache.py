@@ -11,10 +11,10 @@ from orchestrator.controller.recording import Recorder
 from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.controller.reuse import credit, entering, standing_for
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.decide import Start
 from orchestrator.core.errors import ArtifactError, StorageError
-from orchestrator.core.run import Run
-from orchestrator.core.state import StageReused
+from orchestrator.core.runs.decide import Start
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import StageReused
 from orchestrator.error_boundary import outcome
 from orchestrator.messages import Succeeded
 

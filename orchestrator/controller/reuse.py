@@ -11,11 +11,11 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-from orchestrator.core.decide import Start
-from orchestrator.core.policy import AS_PLANNED
-from orchestrator.core.run import Run, StageRun
-from orchestrator.core.spec import Stage
-from orchestrator.core.state import StageReused
+from orchestrator.core.runs.decide import Start
+from orchestrator.core.runs.run import Run, StageRun
+from orchestrator.core.runs.states import StageReused
+from orchestrator.core.spec.policy import AS_PLANNED
+from orchestrator.core.spec.stages import Stage
 from orchestrator.messages import Succeeded
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.core.hardware import Fleet
-from orchestrator.core.policy import UNBOUNDED, Bounds
-from orchestrator.core.qualification import Rules
-from orchestrator.core.signatures import Signature
-from orchestrator.core.spec import Bindings, Json, Pipeline
+from orchestrator.core.failures.signatures import Signature
+from orchestrator.core.spec.hardware import Fleet
+from orchestrator.core.spec.policy import UNBOUNDED, Bounds
+from orchestrator.core.spec.stages import Bindings, Json, Pipeline
+from orchestrator.core.trust.qualification import Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

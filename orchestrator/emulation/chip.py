@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from orchestrator.core.emulation import HOST_DEVICE, Emulation, Fault, FaultType
-from orchestrator.core.hardware import Pool
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.emulation import HOST_DEVICE, Emulation, Fault, FaultType
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.stages import Needs
 from orchestrator.emulation.catalogue import catalogue
 from orchestrator.emulation.hooks import hooks
 from orchestrator.emulation.schedule import Schedule, Worker

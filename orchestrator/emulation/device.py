@@ -11,7 +11,7 @@ from torch.utils._foreach_utils import _foreach_supported_types as _of_gradients
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from orchestrator.core.errors import JobError
-from orchestrator.core.hardware import Accelerator
+from orchestrator.core.spec.hardware import Accelerator
 from orchestrator.emulation import gaps
 from orchestrator.emulation.backend import DeviceModule
 from orchestrator.emulation.hooks import hooks

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import distributed as dist
 
-from orchestrator.core.hardware import Accelerator
+from orchestrator.core.spec.hardware import Accelerator
 from orchestrator.emulation.hooks import hooks
 from orchestrator.emulation.reductions import Reductions
 from orchestrator.emulation.tensor import unwrap

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from orchestrator.core.emulation import Fault
+from orchestrator.core.spec.emulation import Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import torch
 
-from orchestrator.core.emulation import FaultType
+from orchestrator.core.spec.emulation import FaultType
 from orchestrator.emulation.hooks import hooks
 from orchestrator.emulation.host import watch_operators
 

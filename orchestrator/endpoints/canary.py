@@ -11,10 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from orchestrator.core.endpoints import Deployment, Revision
-from orchestrator.core.errors import ServingError
-from orchestrator.core.policy import Rollout
-from orchestrator.core.probes import (
+from orchestrator.core.endpoints.probes import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
@@ -37,7 +34,8 @@ from orchestrator.core.probes import (
     turned,
     vector_of,
 )
-from orchestrator.core.rollout import (
+from orchestrator.core.endpoints.revisions import Deployment, Revision
+from orchestrator.core.endpoints.rollout import (
     NOTHING,
     Evidence,
     Figures,
@@ -46,6 +44,8 @@ from orchestrator.core.rollout import (
     judge,
     times_of,
 )
+from orchestrator.core.errors import ServingError
+from orchestrator.core.spec.policy import Rollout
 from orchestrator.ports import EndpointStore, Traffic
 
 Answers = Sequence[Answer]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from orchestrator.core.outside import Outside
+from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.error_boundary import outcome, reason
 from orchestrator.ports import EndpointStore
 

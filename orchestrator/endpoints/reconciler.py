@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     Deployment,
     EndpointLife,
     Revision,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     WHOLE,
     Deployment,
     EndpointEvent,
@@ -17,8 +17,8 @@ from orchestrator.core.endpoints import (
     SharesMoved,
     TrafficEvent,
 )
+from orchestrator.core.endpoints.rollout import shares
 from orchestrator.core.errors import ConflictError, ServingError, StoreError, TransitionError
-from orchestrator.core.rollout import shares
 from orchestrator.ports import Clock, EndpointStore, Replicas
 
 TRIES = 5

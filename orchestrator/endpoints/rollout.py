@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     WHOLE,
     Deployment,
     EndpointLife,
@@ -24,9 +24,9 @@ from orchestrator.core.endpoints import (
     SharesMoved,
     TrafficEvent,
 )
+from orchestrator.core.endpoints.rollout import Standing, Verdict, shares
 from orchestrator.core.errors import ConflictError, OrchestratorError, ServingError, StoreError
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.rollout import Standing, Verdict, shares
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.endpoints.canary import SECONDS_BETWEEN_LOOKS, Canary
 from orchestrator.endpoints.progress import SECONDS_OF_DOUBT, Progress, Target
 from orchestrator.endpoints.revisions import Revisions

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints import EndpointEvent, EndpointLife
-from orchestrator.core.gateways import Gateway
-from orchestrator.core.probes import Answer, Probe
-from orchestrator.core.rollout import Figures
+from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.probes import Answer, Probe
+from orchestrator.core.endpoints.revisions import EndpointEvent, EndpointLife
+from orchestrator.core.endpoints.rollout import Figures
 from orchestrator.ports.keys import KeyStore
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from orchestrator.core.policy import Gate
+from orchestrator.core.spec.policy import Gate
 from orchestrator.messages import Message
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints import Deployment
-from orchestrator.core.hardware import Pool
+from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import (
     AttemptRequest,
     Message,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints import EndpointLife
-from orchestrator.core.registry import ModelVersion
+from orchestrator.core.endpoints.revisions import EndpointLife
+from orchestrator.core.trust.registry import ModelVersion
 
 
 class Registry(Protocol):

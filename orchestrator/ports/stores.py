@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.core.artifact import ArtifactRef, FileEntry, Hashed, Manifest
-from orchestrator.core.qualification import Verdict
-from orchestrator.core.run import RunHeader
-from orchestrator.core.state import Event
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import Event
+from orchestrator.core.trust.qualification import Verdict
 from orchestrator.messages import Busy, Lease, Points, Queued, Succeeded, Untold
 
 

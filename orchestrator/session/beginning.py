@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 
 from orchestrator import wiring
 from orchestrator.core.errors import ClusterError, StoreError
-from orchestrator.core.fold import begin
-from orchestrator.core.run import Run, RunHeader
-from orchestrator.core.state import (
+from orchestrator.core.runs.fold import begin
+from orchestrator.core.runs.run import Run, RunHeader
+from orchestrator.core.runs.states import (
     CancelRequested,
     Event,
     RunCancelled,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from orchestrator import wiring
 from orchestrator.controller.lease import LeaseState, lease_state
 from orchestrator.core.errors import HeldError
-from orchestrator.core.fold import fold
-from orchestrator.core.run import Run, RunHeader
-from orchestrator.core.state import RunStarted
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run, RunHeader
+from orchestrator.core.runs.states import RunStarted
 from orchestrator.messages import Lease
 from orchestrator.ports import EventStore, Stored
 from orchestrator.supervisor import holder

@@ -15,9 +15,9 @@ from orchestrator.adapters.log_files import LogFiles
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
-from orchestrator.core.fold import fold
-from orchestrator.core.run import Run
-from orchestrator.core.state import StageState
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import StageState
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Message, Untold
 from orchestrator.ports import Cluster, EventStore, Observer, Serving, Tracker

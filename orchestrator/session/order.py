@@ -10,9 +10,9 @@ from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.core.errors import NotFoundError
-from orchestrator.core.plan import Plan
-from orchestrator.core.run import RunHeader
+from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec.plan import Plan
 from orchestrator.messages import Succeeded
 from orchestrator.ports import EventStore
 

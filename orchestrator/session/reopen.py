@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from orchestrator import wiring
 from orchestrator.adapters import hydra_config
-from orchestrator.core import reopening as rules
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.run import Run
-from orchestrator.core.state import RunReopened
-from orchestrator.core.transitions import RUN_TRANSITIONS
+from orchestrator.core.runs import reopening as rules
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import RunReopened
+from orchestrator.core.runs.transitions import RUN_TRANSITIONS
 from orchestrator.ports import EventStore
 
 LIMITS = re.compile(r"(cost|time|attempt)_limit|pipeline\.stages\.[^.]+\.limits\.\w+")

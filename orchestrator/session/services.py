@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import wiring
-from orchestrator.core.hardware import Pool
-from orchestrator.core.plan import Plan
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.plan import Plan
 from orchestrator.session.interrupts import terminable
 from orchestrator.supervisor import Tenancy
 

@@ -17,10 +17,10 @@ from orchestrator.core.errors import (
     Problem,
     shown,
 )
-from orchestrator.core.plan import Plan, make_plan
-from orchestrator.core.qualification import measured
 from orchestrator.core.settings import Settings, TrackingSettings
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.plan import Plan, make_plan
+from orchestrator.core.spec.stages import Json
+from orchestrator.core.trust.qualification import measured
 from orchestrator.messages import AttemptRequest, Message
 from orchestrator.ports import (
     ArtifactStore,

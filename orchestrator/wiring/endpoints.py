@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints import Deployment, EndpointLife
+from orchestrator.core.endpoints.revisions import Deployment, EndpointLife
 from orchestrator.core.errors import ArtifactError, NotFoundError, ServingError, shown
-from orchestrator.core.outside import Outside
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.outside_servers import Outside
+from orchestrator.core.spec.stages import Json
 from orchestrator.ports import (
     EndpointStore,
     EventStore,

@@ -7,10 +7,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.fold import fold
-from orchestrator.core.hardware import Pool, Role
-from orchestrator.core.plan import Plan
-from orchestrator.core.qualification import (
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.stages import Json
+from orchestrator.core.trust.qualification import (
     EARNED,
     Finding,
     Status,
@@ -19,9 +22,6 @@ from orchestrator.core.qualification import (
     trusted_pools,
     vet,
 )
-from orchestrator.core.run import Run
-from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Json
 from orchestrator.wiring.adapters import (
     artifact_store,
     clock,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from orchestrator import supervisor
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import Settings, TrackingSettings
+from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import PoolStatus
 from orchestrator.ports import Job
 from orchestrator.supervisor import Tenancy

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from orchestrator.core.artifact import ArtifactRef, Hashed
 from orchestrator.core.errors import StaleAttemptError
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import ArtifactStore, Chip, Clock
 from orchestrator.worker.context import AttemptContext, backends, hardware_of, meta_of

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from orchestrator.core.artifact import FileEntry, Hashed
 from orchestrator.core.errors import DivergenceError, JobError
-from orchestrator.core.guard import Guard
-from orchestrator.core.hardware import Pool
-from orchestrator.core.spec import Needs
+from orchestrator.core.runs.divergence import Guard
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.stages import Needs
 from orchestrator.core.text import valid
 from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
 from orchestrator.messages import AttemptRequest, LogLine, Report

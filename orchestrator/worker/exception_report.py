@@ -9,9 +9,9 @@ from traceback import TracebackException
 from types import TracebackType
 
 from orchestrator.core.errors import OrchestratorError
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.raised import Judgement, Raised, judge
-from orchestrator.core.signatures import Signature, matcher
+from orchestrator.core.failures.exceptions import Judgement, Raised, judge
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.failures.signatures import Signature, matcher
 from orchestrator.job import ParityError
 
 LONGEST_LINE = 1_000

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.core.errors import JobError
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 
 
 def extend_path(folders: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.core.hardware import Pool
-from orchestrator.core.qualification import not_measured
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.trust.qualification import not_measured
 
 SECONDS = 30.0  # a driver without persistence starts its chips first
 PAUSES = (0.5, 2.0)  # before a tool is asked again that failed: it may have been the moment

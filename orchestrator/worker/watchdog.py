@@ -21,7 +21,7 @@ from threading import Thread
 from types import CodeType, FrameType
 from weakref import WeakSet
 
-from orchestrator.core.policy import AUTO, LEAST_HANG, Hanging
+from orchestrator.core.spec.policy import AUTO, LEAST_HANG, Hanging
 from orchestrator.messages import Alive
 from orchestrator.ports import Clock
 from orchestrator.worker.activity import Activity, measured

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from sqlalchemy import exc
 
 from orchestrator.adapters.event_store import SqlEventStore, codec, tables
-from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import StoreError
-from orchestrator.core.failure import Action, Failure, FailureKind
-from orchestrator.core.hardware import Accelerator, Pool, Role
-from orchestrator.core.plan import Plan, PlannedStage
-from orchestrator.core.run import RunHeader
-from orchestrator.core.spec import Endpoint, Stage
-from orchestrator.core.state import EVENTS, AttemptFailed, Event, RunStarted, StageReused
+from orchestrator.core.failures.kinds import Action, Failure, FailureKind
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import EVENTS, AttemptFailed, Event, RunStarted, StageReused
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Accelerator, Pool, Role
+from orchestrator.core.spec.plan import Plan, PlannedStage
+from orchestrator.core.spec.stages import Endpoint, Stage
 
 SECRET = "hunter2"  # noqa: S105 - it must not be shown
 STAGE = Stage(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.gates import OutsideGates
-from orchestrator.core.policy import Gate
+from orchestrator.core.spec.policy import Gate
 from tests.build import header, plan, stage
 from tests.fakes import MemoryStore
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.adapters.gateway import GatewayTraffic, figures_in, gauge_in
-from orchestrator.core.probes import completion
-from orchestrator.core.rollout import Figures, Times
+from orchestrator.core.endpoints.probes import completion
+from orchestrator.core.endpoints.rollout import Figures, Times
 
 TEXT = """# HELP orchestrator_requests_total Answered by a revision.
 orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",code="200"} 90.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.log_files import LogFiles, existing, reports
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import Failed, LogLine, Report
 
 

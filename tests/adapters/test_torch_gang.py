@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.adapters import torch_gang
 from orchestrator.adapters.torch_gang import open_gang, threads
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.worker.exception_report import describe
 from tests.build import documented
 from tests.ports import free_address, free_port

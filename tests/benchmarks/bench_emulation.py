@@ -57,9 +57,9 @@ def main(device: str, folder: str) -> None:
     """Measure one device in this process; print seconds of CPU time by what was done."""
     import torch
 
-    from orchestrator.core.emulation import Emulation
-    from orchestrator.core.hardware import Accelerator, Pool
-    from orchestrator.core.spec import Needs
+    from orchestrator.core.spec.emulation import Emulation
+    from orchestrator.core.spec.hardware import Accelerator, Pool
+    from orchestrator.core.spec.stages import Needs
     from orchestrator.emulation import provide
 
     torch.set_num_threads(1)

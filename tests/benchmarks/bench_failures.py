@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from orchestrator.controller.failure_report import FailureReport
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.signatures import matcher
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.signatures import matcher
 from orchestrator.messages import LogLine
 from tests.benchmarks.table import Row, compare, seconds
 from tests.build import documented

@@ -14,9 +14,9 @@ from rich.console import Console
 from orchestrator import wiring
 from orchestrator.cli import plan as verb
 from orchestrator.cli import policies
-from orchestrator.core.decide import decide
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.state import RunStarted
+from orchestrator.core.runs.decide import decide
+from orchestrator.core.runs.fold import apply, begin
+from orchestrator.core.runs.states import RunStarted
 from tests.benchmarks.table import Row, compare, seconds
 from tests.build import header, plan, stage
 

@@ -10,8 +10,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from orchestrator import wiring
+from orchestrator.core.runs.states import (
+    AttemptPlaced,
+    AttemptSaved,
+    AttemptStarted,
+    Event,
+    RunStarted,
+)
 from orchestrator.core.settings import TrackingSettings
-from orchestrator.core.state import AttemptPlaced, AttemptSaved, AttemptStarted, Event, RunStarted
 from orchestrator.messages import AttemptRequest, Points, Succeeded
 from orchestrator.supervisor.record import wait
 from orchestrator.worker.attempt import stream

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator import session, wiring
 from orchestrator.controller.loop import Controller
-from orchestrator.core.state import RunState
+from orchestrator.core.runs.states import RunState
 from orchestrator.messages import Message
 from orchestrator.ports import Observer
 

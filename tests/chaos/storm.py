@@ -22,7 +22,7 @@ import psutil
 from orchestrator import supervisor
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.cli import runs
-from orchestrator.core.run import Run, StageRun
+from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.supervisor.record import wait
 from tests.conftest import Workplace
 

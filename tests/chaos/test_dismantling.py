@@ -18,11 +18,11 @@ import tests.workers
 from orchestrator.adapters.raycluster import access, service
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.adapters.raycluster.head import MANAGED_PATIENCE
-from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.settings import ClusterSettings
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Alive, Placed, Succeeded, Waiting
 from orchestrator.supervisor.record import wait
 from tests.build import pool

@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator import supervisor, wiring
 from orchestrator.adapters import mlflow_server
-from orchestrator.core.fold import fold
+from orchestrator.core.runs.fold import fold
 from tests.adapters.mlflow_tracker.seen import Seen
 from tests.benchmarks.services import Bench, bench
 

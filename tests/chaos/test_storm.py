@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters import mlflow_server
-from orchestrator.core.run import StageRun
-from orchestrator.core.state import RunState
+from orchestrator.core.runs.run import StageRun
+from orchestrator.core.runs.states import RunState
 from tests.chaos.storm import Storm, left_running
 from tests.conftest import Workplace
 

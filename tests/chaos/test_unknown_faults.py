@@ -14,8 +14,8 @@ from string import ascii_lowercase
 
 import pytest
 
-from orchestrator.core.run import Run
-from orchestrator.core.state import RunState
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import RunState
 from tests.chaos.storm import Storm, left_running
 from tests.conftest import Workplace
 

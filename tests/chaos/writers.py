@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.core.policy import Adjust
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.policy import Adjust
+from orchestrator.core.spec.stages import Needs
 from orchestrator.job import Checkpoint
 from orchestrator.messages import AttemptRequest
 from orchestrator.worker.checkpoints import Checkpoints

@@ -9,9 +9,9 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import parser
-from orchestrator.core.endpoints import RevisionAdded
-from orchestrator.core.outside import Outside
-from orchestrator.core.run import RunHeader
+from orchestrator.core.endpoints.revisions import RevisionAdded
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.spec.outside_servers import Outside
 
 LOCAL = ("pipeline=noop", "cluster=local", "tracking=none")
 RUN = "noop-20260101-000000-abcd"

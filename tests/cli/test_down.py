@@ -12,7 +12,7 @@ import pytest
 from orchestrator import supervisor, wiring
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.state import RunStarted
+from orchestrator.core.runs.states import RunStarted
 from orchestrator.messages import Lease
 from orchestrator.supervisor import holder
 from tests.build import header, plan, stage

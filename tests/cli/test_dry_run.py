@@ -12,16 +12,16 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import parser
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     EndpointEvent,
     RevisionAdded,
     RevisionReady,
     RevisionRetired,
     TrafficMoved,
 )
-from orchestrator.core.outside import Outside
-from orchestrator.core.run import RunHeader
-from orchestrator.core.state import RunFailed, RunStarted, StageFailed
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import RunFailed, RunStarted, StageFailed
+from orchestrator.core.spec.outside_servers import Outside
 from tests.build import deployment
 from tests.conftest import Command
 from tests.listing import listing

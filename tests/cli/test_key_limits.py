@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.cli.key_limits import changed
+from orchestrator.core.endpoints.keys import ApiKey
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.keys import ApiKey
 
 KEY = ApiKey(name="ann", digest="d", models=("chat",), requests=60)
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from orchestrator.cli import tables
 from orchestrator.cli.live import SECONDS_BETWEEN_LINES, LiveView
 from orchestrator.controller.loop import Controller
-from orchestrator.core.fold import apply
-from orchestrator.core.state import AttemptStarted, AttemptWaits
+from orchestrator.core.runs.fold import apply
+from orchestrator.core.runs.states import AttemptStarted, AttemptWaits
 from orchestrator.messages import Alive, Placed, Progress, Waiting
 from tests.build import plan, stage
 from tests.core.histories import after

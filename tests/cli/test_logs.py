@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
-from orchestrator.core.run import RunHeader
-from orchestrator.core.state import (
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptStarted,
     Event,

@@ -12,10 +12,10 @@ import pytest
 
 from orchestrator import supervisor, wiring
 from orchestrator.adapters import gateway_service
-from orchestrator.core.endpoints import RevisionAdded, RevisionReady, TrafficMoved
-from orchestrator.core.gateways import Gateway
-from orchestrator.core.outside import Outside
-from orchestrator.core.run import RunHeader
+from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.revisions import RevisionAdded, RevisionReady, TrafficMoved
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.spec.outside_servers import Outside
 from tests.build import deployment, plan, stage
 from tests.conftest import Command
 from tests.ports import free_address

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.cli import models, promote
 from orchestrator.core.errors import ConfigError, NotFoundError
-from orchestrator.core.registry import ModelVersion
+from orchestrator.core.trust.registry import ModelVersion
 
 
 def version(number: int, parity: str, *aliases: str, **tags: str) -> ModelVersion:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import session, wiring
-from orchestrator.core.state import AttemptFailed, AttemptPlaced, AttemptStarted, RunStarted
+from orchestrator.core.runs.states import AttemptFailed, AttemptPlaced, AttemptStarted, RunStarted
 from orchestrator.messages import Busy, Lease
 from orchestrator.ports import EventStore
 from orchestrator.supervisor import holder

@@ -11,13 +11,18 @@ from orchestrator.cli.switch import anew, crowded, indivisible, kept_of, unserve
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.requests import AttemptDefaults
-from orchestrator.core.endpoints import Deployment, EndpointLife, Revision, RevisionUpdated
-from orchestrator.core.engines import EngineSpec, Maker, Nodes, Parallel
-from orchestrator.core.hardware import Format, Role
-from orchestrator.core.plan import Plan, make_plan
-from orchestrator.core.run import Run
-from orchestrator.core.spec import Bindings, Endpoint, Needs, Stage, Weights
-from orchestrator.core.state import RunState
+from orchestrator.core.endpoints.revisions import (
+    Deployment,
+    EndpointLife,
+    Revision,
+    RevisionUpdated,
+)
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import RunState
+from orchestrator.core.spec.engines import EngineSpec, Maker, Nodes, Parallel
+from orchestrator.core.spec.hardware import Format, Role
+from orchestrator.core.spec.plan import Plan, make_plan
+from orchestrator.core.spec.stages import Bindings, Endpoint, Needs, Stage, Weights
 from orchestrator.messages import AttemptRequest, Message, Placed, Succeeded
 from tests.build import REF, accelerator, fleet, header, pipeline, pool, stage
 from tests.fakes import (

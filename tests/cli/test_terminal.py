@@ -15,8 +15,8 @@ import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.cli.exits import Exit
-from orchestrator.core.fold import fold
-from orchestrator.core.run import Run
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run
 from orchestrator.supervisor.record import wait
 from tests.conftest import Workplace
 

@@ -8,10 +8,10 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import update
-from orchestrator.core.endpoints import RevisionAdded, RevisionReady, SharesMoved
+from orchestrator.core.endpoints.revisions import RevisionAdded, RevisionReady, SharesMoved
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.outside import Outside
-from orchestrator.core.registry import ModelVersion
+from orchestrator.core.spec.outside_servers import Outside
+from orchestrator.core.trust.registry import ModelVersion
 from tests.build import deployment
 
 TAGS = {

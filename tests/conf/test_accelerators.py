@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters import hydra_config
-from orchestrator.core.hardware import Accelerator
+from orchestrator.core.spec.hardware import Accelerator
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "accelerator").glob("*.yaml"))
 

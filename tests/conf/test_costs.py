@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.adapters import hydra_config
-from orchestrator.core.plan import make_plan
+from orchestrator.core.spec.plan import make_plan
 
 # stage: H800 GPU-hours in thousands, and thousands of dollars at $2 an hour, as published.
 R1 = {"r1-zero": (101, 202), "sft-data": (5, 10), "r1": (41, 82)}

@@ -8,9 +8,10 @@ import pytest
 
 from orchestrator.adapters import hydra_config, job_source
 from orchestrator.adapters.hydra_config.composer import packaged
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.engine_checks import PLACES, refused_options
-from orchestrator.core.engine_command import (
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.engine_checks import PLACES, refused_options
+from orchestrator.core.spec.engine_command import (
     Part,
     argv_of,
     chips_of,
@@ -18,10 +19,9 @@ from orchestrator.core.engine_command import (
     files_of,
     joining_of,
 )
-from orchestrator.core.engines import CPU
-from orchestrator.core.hardware import Pool, Role
-from orchestrator.core.plan import Plan, make_plan
-from orchestrator.core.settings import Settings
+from orchestrator.core.spec.engines import CPU
+from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.plan import Plan, make_plan
 from tests.build import accelerator
 
 SERVE = "pipeline.stages.serve"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.local import LocalCluster
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import (
     Failed,
     LogLine,

@@ -7,7 +7,8 @@ import pytest
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.adapters.event_store.tables import key_rules
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.keys import ApiKey, Requirement
+from orchestrator.core.endpoints.revisions import (
     RevisionAdded,
     RevisionReady,
     RevisionState,
@@ -15,7 +16,6 @@ from orchestrator.core.endpoints import (
     TrafficMoved,
 )
 from orchestrator.core.errors import ConflictError, NotFoundError, StoreError
-from orchestrator.core.keys import ApiKey, Requirement
 from tests.build import deployment
 from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
 

@@ -22,9 +22,9 @@ from orchestrator.core.errors import (
     StoreError,
     UnstorableError,
 )
-from orchestrator.core.plan import Plan
-from orchestrator.core.run import RunHeader
-from orchestrator.core.state import RunFailed, RunStarted, StageFailed, StageSkipped
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import RunFailed, RunStarted, StageFailed, StageSkipped
+from orchestrator.core.spec.plan import Plan
 from orchestrator.messages import Lease, Points, Succeeded
 from orchestrator.ports import EventStore
 

@@ -10,8 +10,8 @@ from sqlalchemy import update
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.adapters.event_store.tables import gateway_counts, gateways
 from orchestrator.adapters.gateway import GatewayTraffic
+from orchestrator.core.endpoints.gateways import SILENT_SECONDS, Gateway
 from orchestrator.core.errors import ServingError
-from orchestrator.core.gateways import SILENT_SECONDS, Gateway
 from orchestrator.serving.gateway.reporting import Reporter
 from tests.serving.http_server import FixedClock
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
-from orchestrator.core.hardware import Role
-from orchestrator.core.qualification import Standing, Verdict
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.trust.qualification import Standing, Verdict
 from orchestrator.ports import EventStore
 from tests.fakes import MemoryStore
 

@@ -12,8 +12,8 @@ from orchestrator.controller.failure_report import (
     SETTLE_SECONDS,
     FailureReport,
 )
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.signatures import Matcher, Sign
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.signatures import Matcher, Sign
 from orchestrator.messages import LogLine
 from tests.build import documented
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.controller.lease import LeaseState, lease_state
-from orchestrator.core.fold import fold
-from orchestrator.core.state import Event, RunFailed, RunStarted
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.states import Event, RunFailed, RunStarted
 from orchestrator.messages import Lease
 from tests.build import header, plan, stage
 

@@ -12,9 +12,9 @@ from orchestrator.controller.lease_keeper import (
     LeaseKeeper,
 )
 from orchestrator.core.errors import StaleControllerError, StoreError
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.run import Run
-from orchestrator.core.state import RunStarted
+from orchestrator.core.runs.fold import apply, begin
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import RunStarted
 from orchestrator.error_boundary import BestEffort
 from orchestrator.messages import Lease
 from tests.build import header, plan, stage

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.controller.message_handling import Steps, event_of
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.run import Attempt
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.runs.run import Attempt
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,
     AttemptResumed,

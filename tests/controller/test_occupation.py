@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from orchestrator.controller.occupation import Occupation
 from orchestrator.core.errors import StoreError
-from orchestrator.core.run import Attempt
-from orchestrator.core.state import AttemptState
+from orchestrator.core.runs.run import Attempt
+from orchestrator.core.runs.states import AttemptState
 from orchestrator.messages import Alive, Busy
 from tests.fakes import FakeClock
 from tests.memory import MemoryStore

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from orchestrator.controller.outlook import SECONDS_IN_QUEUE, OutlookWatcher
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.hardware import Pool
-from orchestrator.core.policy import Gate
-from orchestrator.core.recovery import Outlook
-from orchestrator.core.run import Run
-from orchestrator.core.state import (
+from orchestrator.core.runs.fold import apply, begin
+from orchestrator.core.runs.recovery import Outlook
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import (
     AttemptPlaced,
     AttemptStarted,
     GateReached,
     RunStarted,
     StageMoved,
 )
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.policy import Gate
 from orchestrator.messages import PoolState, PoolStatus, Queued
 from tests.build import header, plan, stage
 from tests.fakes import FakeClock, FakeGates, MemoryStore

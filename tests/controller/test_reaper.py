@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.controller.reaper import MOST_TRIES, Reaper
-from orchestrator.core.run import Run
-from orchestrator.core.state import RunStarted
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import RunStarted
 from orchestrator.messages import Lease
 from tests.build import header, plan, stage
 from tests.fakes import FakeClock, MemoryStore

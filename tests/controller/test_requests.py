@@ -8,12 +8,12 @@ import pytest
 
 from orchestrator.controller.requests import AttemptDefaults, anew, attempt_request, deployment
 from orchestrator.controller.reuse import never_reuse
-from orchestrator.core.decide import Start
-from orchestrator.core.endpoints import RevisionUpdated
-from orchestrator.core.fold import begin
-from orchestrator.core.hardware import Role
-from orchestrator.core.run import Run
-from orchestrator.core.spec import Endpoint, Scale
+from orchestrator.core.endpoints.revisions import RevisionUpdated
+from orchestrator.core.runs.decide import Start
+from orchestrator.core.runs.fold import begin
+from orchestrator.core.runs.run import Run
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.stages import Endpoint, Scale
 from tests.build import REF, header, plan, stage
 
 BENCH = AttemptDefaults(packages=(), code=(), storage="file:///s", reuse_key=never_reuse)

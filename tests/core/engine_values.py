@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.engines import EngineSpec, Maker, Parallel
-from orchestrator.core.hardware import Pool
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.engines import EngineSpec, Maker, Parallel
+from orchestrator.core.spec.hardware import Pool
 from tests.build import accelerator
 
 SPEC = EngineSpec(

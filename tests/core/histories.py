@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.limits import exhausted
-from orchestrator.core.plan import Plan
-from orchestrator.core.recovery import Outlook, follow_up
-from orchestrator.core.run import Run
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.runs.fold import apply, begin
+from orchestrator.core.runs.limits import exhausted
+from orchestrator.core.runs.recovery import Outlook, follow_up
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptStarted,
     Event,
@@ -19,6 +18,7 @@ from orchestrator.core.state import (
     StageFailed,
     StagePaused,
 )
+from orchestrator.core.spec.plan import Plan
 from tests.build import failure, header
 
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from orchestrator.core.bounds import BOUNDS, MOST, problems_of_run, problems_of_stage
-from orchestrator.core.policy import Bounds, Gate, Limits, Recovery, Rollout, Watch
-from orchestrator.core.spec import Endpoint, Needs, Scale
+from orchestrator.core.spec.bounds import BOUNDS, MOST, problems_of_run, problems_of_stage
+from orchestrator.core.spec.policy import Bounds, Gate, Limits, Recovery, Rollout, Watch
+from orchestrator.core.spec.stages import Endpoint, Needs, Scale
 from tests.build import stage
 
 NO_FIGURES = (math.nan, math.inf, -math.inf, -1.0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.checks import problems_of
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.hardware import Fleet, Pool, Role
-from orchestrator.core.policy import Gate, Limits, Recovery, Watch
-from orchestrator.core.spec import Bindings, Endpoint, Needs, Pipeline, Stage
+from orchestrator.core.failures.kinds import Action, FailureKind
+from orchestrator.core.spec.checks import problems_of
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Fleet, Pool, Role
+from orchestrator.core.spec.policy import Gate, Limits, Recovery, Watch
+from orchestrator.core.spec.stages import Bindings, Endpoint, Needs, Pipeline, Stage
 from tests.build import accelerator, bindings, fleet, pipeline, pool, stage
 
 CHAT = Endpoint(name="chat", engine="jobs.engines.e", formats=("fp8", "hif8"))

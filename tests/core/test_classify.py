@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.core.classify import Report, classify, weigh
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.plain import bases
-from orchestrator.core.raised import Raised, judge
-from orchestrator.core.signatures import matcher
+from orchestrator.core.failures.classify import Report, classify, weigh
+from orchestrator.core.failures.exceptions import Raised, judge
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.python_errors import bases
+from orchestrator.core.failures.signatures import matcher
 from tests.build import documented
 
 CORPUS = Path(__file__).parent / "corpus"

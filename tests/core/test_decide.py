@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide
-from orchestrator.core.failure import DEFAULT_ACTIONS, Action, FailureKind
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.policy import Bounds, Limits
-from orchestrator.core.run import Run
-from orchestrator.core.spec import Needs
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import DEFAULT_ACTIONS, Action, FailureKind
+from orchestrator.core.runs.decide import Cancel, Command, Expire, Leave, Record, Start, decide
+from orchestrator.core.runs.fold import apply, begin
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,
     AttemptSaved,
@@ -35,6 +33,8 @@ from orchestrator.core.state import (
     StageReused,
     StageSkipped,
 )
+from orchestrator.core.spec.policy import Bounds, Limits
+from orchestrator.core.spec.stages import Needs
 from tests.build import REF, failure, header, plan, pool, stage
 from tests.core.histories import after, failed
 

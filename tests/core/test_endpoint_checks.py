@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.checks import problems_of
-from orchestrator.core.engines import EngineSpec, Maker, Nodes, Parallel
-from orchestrator.core.hardware import Fleet
-from orchestrator.core.plan import make_plan
-from orchestrator.core.spec import Endpoint, Needs, Scale
+from orchestrator.core.spec.checks import problems_of
+from orchestrator.core.spec.engines import EngineSpec, Maker, Nodes, Parallel
+from orchestrator.core.spec.hardware import Fleet
+from orchestrator.core.spec.plan import make_plan
+from orchestrator.core.spec.stages import Endpoint, Needs, Scale
 from tests.build import accelerator, bindings, fleet, pipeline, pool, stage
 
 CHAT = Endpoint(name="chat", engine="jobs.engines.e", formats=("fp8", "hif8"))

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.checks import problems_of, spread_problems
-from orchestrator.core.engine_checks import indivisible, problems_of_spec, refused_options
-from orchestrator.core.engines import Maker, Nodes, Split, UpdateStep
-from orchestrator.core.hardware import Role
-from orchestrator.core.spec import Bindings, Endpoint, Needs
+from orchestrator.core.spec.checks import problems_of, spread_problems
+from orchestrator.core.spec.engine_checks import indivisible, problems_of_spec, refused_options
+from orchestrator.core.spec.engines import Maker, Nodes, Split, UpdateStep
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.stages import Bindings, Endpoint, Needs
 from tests.build import accelerator, fleet, pipeline, pool, stage
 from tests.core.engine_values import CHIPS, SPEC
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.engine_command import (
+from orchestrator.core.spec.engine_command import (
     Part,
     argv_of,
     chips_of,
@@ -18,7 +18,7 @@ from orchestrator.core.engine_command import (
     flags,
     joining_of,
 )
-from orchestrator.core.engines import Maker, Nodes, Parallel
+from orchestrator.core.spec.engines import Maker, Nodes, Parallel
 from tests.core.engine_values import HOST, SPEC
 
 PLACES = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.engines import (
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.engines import (
     Maker,
     Parallel,
     Split,

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from orchestrator.core.errors import TransitionError
-from orchestrator.core.fold import apply, begin, fold
-from orchestrator.core.policy import Adjust, Limits
-from orchestrator.core.run import Run, RunHeader
-from orchestrator.core.state import (
+from orchestrator.core.runs.fold import apply, begin, fold
+from orchestrator.core.runs.run import Run, RunHeader
+from orchestrator.core.runs.states import (
     EVENTS,
     AttemptCancelled,
     AttemptFailed,
@@ -39,7 +38,8 @@ from orchestrator.core.state import (
     StageSkipped,
     StageState,
 )
-from orchestrator.core.transitions import WISHES
+from orchestrator.core.runs.transitions import WISHES
+from orchestrator.core.spec.policy import Adjust, Limits
 from tests.build import REF, failure, header, plan, pool, stage
 
 PLAN = plan(stage("s"), stage("t", "s"), pools=("a", "b"), a=pool("a", price_per_hour=3600.0))

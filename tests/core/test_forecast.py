@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.forecast import forecasts
-from orchestrator.core.policy import Limits
+from orchestrator.core.failures.kinds import Action, FailureKind
+from orchestrator.core.runs.forecast import forecasts
+from orchestrator.core.spec.policy import Limits
 from tests.build import plan, pool, stage
 
 K = FailureKind

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.engines import EngineSpec, Maker
 from orchestrator.core.errors import PlanError
-from orchestrator.core.formats import serves, with_formats
-from orchestrator.core.hardware import Format, Pool, Role
-from orchestrator.core.plan import Plan, make_plan
-from orchestrator.core.spec import Bindings, Endpoint, Needs, Stage
+from orchestrator.core.spec.engines import EngineSpec, Maker
+from orchestrator.core.spec.formats import serves, with_formats
+from orchestrator.core.spec.hardware import Format, Pool, Role
+from orchestrator.core.spec.plan import Plan, make_plan
+from orchestrator.core.spec.stages import Bindings, Endpoint, Needs, Stage
 from tests.build import accelerator, fleet, pipeline, plan, pool, stage
 
 OFFERED: tuple[Format, ...] = ("bf16", "fp8_ue8m0", "fp8", "mxfp8", "int8")

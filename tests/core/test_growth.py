@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.forecast import forecasts
-from orchestrator.core.hardware import Role
-from orchestrator.core.plan import make_plan
-from orchestrator.core.spec import Endpoint, Stage
+from orchestrator.core.runs.forecast import forecasts
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.plan import make_plan
+from orchestrator.core.spec.stages import Endpoint, Stage
 from tests.build import bindings, fleet, pipeline, plan, stage
 from tests.counting import lines_run
 

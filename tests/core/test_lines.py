@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.lines import (
+from orchestrator.core.failures.lines import (
     LONGEST,
     MOST_HEADS,
     Level,

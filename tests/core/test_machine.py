@@ -8,15 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator.core.checks import HOPELESS
-from orchestrator.core.decide import Cancel, Command, Expire, Leave, Record, Start, decide
-from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.fold import apply, begin, fold
-from orchestrator.core.plan import Plan
-from orchestrator.core.policy import Limits
-from orchestrator.core.recovery import in_vain
-from orchestrator.core.run import Attempt, Run
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Action, FailureKind
+from orchestrator.core.runs.decide import Cancel, Command, Expire, Leave, Record, Start, decide
+from orchestrator.core.runs.fold import apply, begin, fold
+from orchestrator.core.runs.recovery import in_vain
+from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,
     AttemptPlaced,
@@ -31,6 +28,9 @@ from orchestrator.core.state import (
     RunState,
     StageReused,
 )
+from orchestrator.core.spec.checks import HOPELESS
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.policy import Limits
 from tests.build import REF, failure, header, plan, pool, stage
 
 POOLS = ("a", "b", "c")

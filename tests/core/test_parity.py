@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.core.hardware import Role
-from orchestrator.core.parity import guards, text_problems, texts_of, with_engines
-from orchestrator.core.spec import Endpoint, Stage
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.parity import guards, text_problems, texts_of, with_engines
+from orchestrator.core.spec.stages import Endpoint, Stage
 from tests import build
 
 ENDPOINT = Endpoint(name="chat", engine="jobs.engines.Mine", engine_options={"slots": 4})

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import PlanError
-from orchestrator.core.hardware import Role
-from orchestrator.core.plan import make_plan
-from orchestrator.core.policy import Limits
-from orchestrator.core.qualification import Rules, vet
-from orchestrator.core.spec import Endpoint, Needs, Pipeline, Scale
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.plan import make_plan
+from orchestrator.core.spec.policy import Limits
+from orchestrator.core.spec.stages import Endpoint, Needs, Pipeline, Scale
+from orchestrator.core.trust.qualification import Rules, vet
 from tests.build import accelerator, bindings, fleet, pipeline, plan, pool, stage
 
 NAMES = tuple("abcdefgh")

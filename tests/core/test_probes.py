@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from orchestrator.core.hardware import Format
-from orchestrator.core.probes import (
+from orchestrator.core.endpoints.probes import (
     Answer,
     angle,
     apart,
@@ -19,6 +18,7 @@ from orchestrator.core.probes import (
     turned,
     vector_of,
 )
+from orchestrator.core.spec.hardware import Format
 
 
 def test_texts_and_scores_are_read_from_either_route_and_from_nonsense() -> None:

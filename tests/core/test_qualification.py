@@ -6,13 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core import qualification
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.fold import fold
-from orchestrator.core.hardware import Pool, Role
-from orchestrator.core.plan import Plan
-from orchestrator.core.qualification import (
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.states import (
+    AttemptCancelled,
+    AttemptFailed,
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    StageFailed,
+)
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.stages import Endpoint, Needs
+from orchestrator.core.trust import qualification
+from orchestrator.core.trust.qualification import (
     Finding,
     Rules,
     Standing,
@@ -24,19 +36,7 @@ from orchestrator.core.qualification import (
     verdict_of,
     vet,
 )
-from orchestrator.core.spec import Endpoint, Needs
-from orchestrator.core.state import (
-    AttemptCancelled,
-    AttemptFailed,
-    AttemptStarted,
-    CancelRequested,
-    Event,
-    RunCancelled,
-    RunFailed,
-    RunStarted,
-    StageFailed,
-)
-from orchestrator.core.trial import failures_of
+from orchestrator.core.trust.trial import failures_of
 from tests.build import accelerator, failure, header, plan, pool, stage
 
 GOOD = Finding(check="products", subject="float32", status=Status.PASSED)

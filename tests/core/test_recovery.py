@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.fold import apply
-from orchestrator.core.policy import Adjust, Bounds, Limits, Recovery
-from orchestrator.core.recovery import Outlook, counted, in_vain
-from orchestrator.core.spec import Needs
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Action, FailureKind
+from orchestrator.core.runs.fold import apply
+from orchestrator.core.runs.recovery import Outlook, counted, in_vain
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,
     AttemptSaved,
@@ -25,6 +23,8 @@ from orchestrator.core.state import (
     RunStarted,
     StageFailed,
 )
+from orchestrator.core.spec.policy import Adjust, Bounds, Limits, Recovery
+from orchestrator.core.spec.stages import Needs
 from tests.build import failure, plan, pool, stage
 from tests.core.histories import after, answer, failed, scheduled
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.fold import apply
-from orchestrator.core.plan import Plan
-from orchestrator.core.policy import Limits, Recovery
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Action, FailureKind
+from orchestrator.core.runs.fold import apply
+from orchestrator.core.runs.states import (
     Event,
     RetryScheduled,
     StageFailed,
     StagePaused,
 )
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.policy import Limits, Recovery
 from tests.build import plan, pool, stage
 from tests.core.histories import after, answer, failed, scheduled
 

@@ -7,21 +7,17 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     EndpointLife,
     RevisionAdded,
     RevisionReady,
     TrafficMoved,
     follow,
 )
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.hardware import Role
-from orchestrator.core.outside import Outside
-from orchestrator.core.registry import ModelVersion, candidate, digest_of, entries, leader
-from orchestrator.core.run import Run
-from orchestrator.core.spec import Endpoint, Stage
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.runs.fold import apply, begin
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,
     AttemptStarted,
@@ -34,6 +30,10 @@ from orchestrator.core.state import (
     StageFailed,
     StageReused,
 )
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.outside_servers import Outside
+from orchestrator.core.spec.stages import Endpoint, Stage
+from orchestrator.core.trust.registry import ModelVersion, candidate, digest_of, entries, leader
 from tests.build import deployment, failure, header, plan, stage
 
 DATA, MODEL = ArtifactRef("mem://data", "d" * 64, 1), ArtifactRef("mem://model", "e" * 64, 2)

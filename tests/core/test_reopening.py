@@ -7,12 +7,10 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.errors import NotFoundError, PlanError
-from orchestrator.core.fold import apply, begin
-from orchestrator.core.plan import Plan
-from orchestrator.core.policy import Bounds, Limits
-from orchestrator.core.reopening import check_limits, halted, reopening
-from orchestrator.core.run import Run
-from orchestrator.core.state import (
+from orchestrator.core.runs.fold import apply, begin
+from orchestrator.core.runs.reopening import check_limits, halted, reopening
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,
     AttemptPlaced,
@@ -32,6 +30,8 @@ from orchestrator.core.state import (
     StageSkipped,
     StageState,
 )
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.policy import Bounds, Limits
 from tests.build import REF, failure, header, plan, pool, stage
 
 CHAIN = plan(stage("s"), stage("t", "s"), stage("u", "t"))

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.policy import Rollout
-from orchestrator.core.rollout import (
+from orchestrator.core.endpoints.rollout import (
     CERTAIN,
     NOTHING,
     Evidence,
@@ -22,6 +21,7 @@ from orchestrator.core.rollout import (
     shares,
     times_of,
 )
+from orchestrator.core.spec.policy import Rollout
 
 RULES = Rollout(requests=10)
 

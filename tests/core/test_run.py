@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.fold import apply
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.runs.fold import apply
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,
     AttemptResumed,

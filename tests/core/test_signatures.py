@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.signatures import Matcher, Shows, Sign, Signature, matcher, strongest
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.failures.signatures import (
+    Matcher,
+    Shows,
+    Sign,
+    Signature,
+    matcher,
+    strongest,
+)
 
 
 def signature(pattern: str, name: str = "it", **changes: object) -> Signature:

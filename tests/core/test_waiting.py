@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.decide import (
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.runs.decide import (
     Command,
     Expire,
     Leave,
@@ -15,13 +16,10 @@ from orchestrator.core.decide import (
     standby,
     wanting,
 )
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.fold import apply
-from orchestrator.core.policy import Bounds, Gate, Limits, Recovery
-from orchestrator.core.recovery import Outlook
-from orchestrator.core.run import Run
-from orchestrator.core.spec import Needs
-from orchestrator.core.state import (
+from orchestrator.core.runs.fold import apply
+from orchestrator.core.runs.recovery import Outlook
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import (
     AttemptPlaced,
     AttemptStarted,
     AttemptWaits,
@@ -33,6 +31,8 @@ from orchestrator.core.state import (
     StageHeld,
     StageMoved,
 )
+from orchestrator.core.spec.policy import Bounds, Gate, Limits, Recovery
+from orchestrator.core.spec.stages import Needs
 from tests.build import plan, stage
 from tests.core.histories import after
 

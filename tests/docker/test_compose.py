@@ -14,8 +14,8 @@ import yaml
 
 import orchestrator
 from orchestrator import wiring
-from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import GatewaySettings
+from orchestrator.core.spec.hardware import Pool
 
 FILE = Path(__file__).parents[2] / "docker/compose.yaml"
 COMPOSE = yaml.safe_load(FILE.read_text(encoding="utf-8"))

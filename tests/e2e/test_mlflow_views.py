@@ -21,14 +21,9 @@ from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, views
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.hardware import Accelerator, Pool, Role
-from orchestrator.core.plan import Plan, PlannedStage
-from orchestrator.core.run import RunHeader
-from orchestrator.core.settings import TrackingSettings
-from orchestrator.core.spec import Stage
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptStarted,
     AttemptSucceeded,
@@ -39,6 +34,11 @@ from orchestrator.core.state import (
     RunSucceeded,
     StageFailed,
 )
+from orchestrator.core.settings import TrackingSettings
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Accelerator, Pool, Role
+from orchestrator.core.spec.plan import Plan, PlannedStage
+from orchestrator.core.spec.stages import Stage
 from orchestrator.messages import Points
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 
 from orchestrator import wiring
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.hardware import Accelerator, Pool
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Accelerator, Pool
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Points
 from tests.adapters.test_torch_gang import free_address
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from orchestrator.core.hardware import Accelerator
+from orchestrator.core.spec.hardware import Accelerator
 from orchestrator.emulation import device
 from orchestrator.emulation.hooks import hooks
 CHIP = Accelerator(

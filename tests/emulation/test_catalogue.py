@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from orchestrator import wiring
-from orchestrator.core.raised import Raised, judge
-from orchestrator.core.signatures import Matcher
+from orchestrator.core.failures.exceptions import Raised, judge
+from orchestrator.core.failures.signatures import Matcher
 from orchestrator.emulation.catalogue import catalogue
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.core.emulation import Emulation, Fault, FaultType
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.emulation import Emulation, Fault, FaultType
+from orchestrator.core.spec.stages import Needs
 from orchestrator.emulation import emulated_chip
 from orchestrator.emulation.chip import Chip, Outlets
 from orchestrator.emulation.hooks import hooks

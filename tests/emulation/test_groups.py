@@ -47,7 +47,7 @@ def collectives(rank: int, dist: Any, torch: Any) -> dict[str, Any]:
 
 def lost(rank: int, dist: Any, torch: Any) -> dict[str, Any]:
     """Have rank 1 lose its first collective."""
-    from orchestrator.core.emulation import Fault, FaultType
+    from orchestrator.core.spec.emulation import Fault, FaultType
     from orchestrator.emulation.chip import Chip, Outlets
     from orchestrator.emulation.schedule import Schedule, Worker
     from tests.fakes import FakeClock
@@ -95,8 +95,8 @@ def main(rank: int, address: str, what: Callable[..., dict[str, Any]], asked: st
     from torch import distributed as dist
 
     from orchestrator.adapters.torch_gang import open_gang
-    from orchestrator.core.emulation import Emulation
-    from orchestrator.core.spec import Needs
+    from orchestrator.core.spec.emulation import Emulation
+    from orchestrator.core.spec.stages import Needs
     from orchestrator.emulation import provide
     from tests.build import accelerator, pool
 

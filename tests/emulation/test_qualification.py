@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from orchestrator import wiring
-from orchestrator.core.emulation import Emulation, Fault, FaultType
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.policy import Watch
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.spec.emulation import Emulation, Fault, FaultType
+from orchestrator.core.spec.policy import Watch
 from orchestrator.messages import Failed, LogLine
 from tests.build import accelerator, documented, pool
 from tests.clusters import request

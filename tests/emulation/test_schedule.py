@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.emulation import Fault, FaultType
+from orchestrator.core.spec.emulation import Fault, FaultType
 from orchestrator.emulation.schedule import Schedule, Worker
 
 WORKER = Worker(stage="pretrain", attempt=1, rank=1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     Deployment,
 )
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import Rollout
-from orchestrator.core.rollout import Figures, Times
+from orchestrator.core.endpoints.rollout import Figures, Times
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.policy import Rollout
 from orchestrator.endpoints.rollout import Rollouts
 from orchestrator.messages import Failed, Message, Succeeded
 from tests.build import deployment

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import Rollout
-from orchestrator.core.probes import Answer, Probe
-from orchestrator.core.rollout import NOTHING, Figures, times_of
+from orchestrator.core.endpoints.probes import Answer, Probe
+from orchestrator.core.endpoints.rollout import NOTHING, Figures, times_of
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.policy import Rollout
 from orchestrator.endpoints.rollout import Rollouts
 from orchestrator.messages import Failed, Message, Succeeded
 from tests.build import deployment

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     RevisionAdded,
     RevisionReady,
     RevisionRetired,
     SharesMoved,
 )
 from orchestrator.core.errors import ServingError
-from orchestrator.core.outside import Outside
+from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.endpoints.outside import LEASE, OutsideWatch
 from tests.serving_fakes import MemoryEndpoints
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     Deployment,
     RevisionAdded,
     RevisionReady,
     RevisionRetired,
     TrafficMoved,
 )
-from orchestrator.core.rollout import Figures
+from orchestrator.core.endpoints.rollout import Figures
 from orchestrator.endpoints.overflow import Overflow
 from orchestrator.endpoints.revisions import Revisions
 from tests.build import deployment

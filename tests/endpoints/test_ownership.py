@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     Deployment,
     RevisionAdded,
     RevisionReady,

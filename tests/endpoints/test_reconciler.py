@@ -6,9 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionRetired, TrafficMoved
+from orchestrator.core.endpoints.revisions import (
+    RevisionAdded,
+    RevisionReady,
+    RevisionRetired,
+    TrafficMoved,
+)
 from orchestrator.core.errors import ServingError
-from orchestrator.core.policy import Rollout
+from orchestrator.core.spec.policy import Rollout
 from orchestrator.endpoints.reconciler import Reconciler
 from orchestrator.messages import PoolState
 from tests.build import deployment

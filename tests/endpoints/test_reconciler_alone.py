@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.endpoints import RevisionAdded, RevisionReady, RevisionRetired, SharesMoved
+from orchestrator.core.endpoints.revisions import (
+    RevisionAdded,
+    RevisionReady,
+    RevisionRetired,
+    SharesMoved,
+)
 from orchestrator.core.errors import ServingError
 from orchestrator.endpoints.reconciler import Reconciler
 from orchestrator.messages import RevisionStatus

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     EndpointEvent,
     EndpointLife,
     RevisionAdded,

@@ -8,15 +8,15 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     Deployment,
     RevisionAdded,
     RevisionState,
     TrafficMoved,
 )
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.hardware import Format
-from orchestrator.core.rollout import Figures
+from orchestrator.core.endpoints.rollout import Figures
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.hardware import Format
 from orchestrator.endpoints.revisions import end
 from orchestrator.endpoints.rollout import Rollouts
 from orchestrator.messages import Points, Succeeded

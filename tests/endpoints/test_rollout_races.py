@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.probes import Answer, Probe
+from orchestrator.core.endpoints.revisions import (
     Deployment,
     EndpointEvent,
     EndpointLife,
@@ -19,8 +20,7 @@ from orchestrator.core.endpoints import (
     SharesMoved,
 )
 from orchestrator.core.errors import StoreError
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.probes import Answer, Probe
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.endpoints.revisions import end
 from orchestrator.endpoints.rollout import Rollouts
 from orchestrator.messages import Failed, LogLine, Message, Succeeded

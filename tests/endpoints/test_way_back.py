@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     RevisionRetired,
     SharesMoved,
 )
 from orchestrator.core.errors import StoreError
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.endpoints.rollout import Rollouts
 from orchestrator.messages import Failed, LogLine, Succeeded
 from tests.endpoints.bench import RULES, Bench, failure

@@ -14,9 +14,9 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.adapters import gateway_service
-from orchestrator.core.endpoints import RevisionAdded, RevisionReady, TrafficMoved
-from orchestrator.core.outside import Outside
+from orchestrator.core.endpoints.revisions import RevisionAdded, RevisionReady, TrafficMoved
 from orchestrator.core.settings import GatewaySettings
+from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.supervisor.record import wait
 from tests.hosts.namespaces import Host, lacking, two_hosts
 

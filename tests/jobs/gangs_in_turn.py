@@ -24,7 +24,7 @@ from orchestrator import wiring
 from orchestrator.adapters.torch_gang import open_gang
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest
 from orchestrator.supervisor.record import wait
 from orchestrator.worker.attempt import stream

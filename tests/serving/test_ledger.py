@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.core.endpoints.usage import Held, Usage, grouped
 from orchestrator.core.errors import StoreError
-from orchestrator.core.usage import Held, Usage, grouped
 from orchestrator.serving.gateway.charging import Estimate
 from orchestrator.serving.gateway.ledger import StoreLedger
 from orchestrator.serving.gateway.metrics import Tally

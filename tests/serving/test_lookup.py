@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
+from orchestrator.core.endpoints.revisions import (
     RevisionAdded,
     RevisionReady,
     RevisionRetired,
     TrafficMoved,
 )
 from orchestrator.core.errors import ServingError, StoreError
-from orchestrator.core.keys import ApiKey, KeyRules, Requirement
-from orchestrator.core.outside import Outside
+from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.serving.gateway import lookup
 from orchestrator.serving.gateway.lookup import SECONDS_BETWEEN_READS, StoreRoutes
 from orchestrator.serving.gateway.routes import Far, RevisionRoute

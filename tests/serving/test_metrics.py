@@ -10,7 +10,7 @@ from hashlib import sha256
 import httpx2 as httpx
 import pytest
 
-from orchestrator.core.keys import ApiKey, Requirement
+from orchestrator.core.endpoints.keys import ApiKey, Requirement
 from orchestrator.serving.gateway import key_metrics
 from orchestrator.serving.gateway import metrics as module
 from orchestrator.serving.gateway.events import EventStream, reasons_in

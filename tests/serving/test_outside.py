@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.adapters import openai_server
 from orchestrator.core.errors import ServingError
-from orchestrator.core.outside import Outside
+from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.serving.gateway.routes import EndpointRoute, Far
 from orchestrator.serving.http.limits import Limits
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision

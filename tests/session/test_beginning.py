@@ -8,9 +8,9 @@ import pytest
 
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.core.errors import ClusterError, StoreError
-from orchestrator.core.fold import fold
-from orchestrator.core.run import Run
-from orchestrator.core.state import RunStarted, StageState
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import RunStarted, StageState
 from orchestrator.session.beginning import begun, hand_over, never_began
 from tests.build import header, plan, stage
 from tests.fakes import FakeClock

@@ -11,12 +11,9 @@ from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.core.errors import ClusterError, StaleControllerError
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.hardware import Pool
-from orchestrator.core.policy import AS_PLANNED, Gate, Limits, Recovery
-from orchestrator.core.run import Run
-from orchestrator.core.spec import Stage
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import (
     AttemptSaved,
     AttemptStarted,
     Event,
@@ -24,6 +21,9 @@ from orchestrator.core.state import (
     RunStarted,
     RunState,
 )
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.policy import AS_PLANNED, Gate, Limits, Recovery
+from orchestrator.core.spec.stages import Stage
 from orchestrator.messages import Failed, Lease, Message, Placed, Points, Queued, Saved, Succeeded
 from tests.build import REF, header, plan, pool, stage
 from tests.fakes import (

@@ -13,18 +13,18 @@ import pytest
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.requests import AttemptDefaults
-from orchestrator.core.checks import HOPELESS
 from orchestrator.core.errors import StaleControllerError
-from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.fold import fold
-from orchestrator.core.hardware import Role
-from orchestrator.core.plan import Plan
-from orchestrator.core.policy import Gate, Limits
-from orchestrator.core.recovery import action_for, in_vain
-from orchestrator.core.run import Attempt, Run, StageRun
-from orchestrator.core.spec import Endpoint, Stage
-from orchestrator.core.state import RunState, StageState
-from orchestrator.core.transitions import STAGE_ENDS
+from orchestrator.core.failures.kinds import Action, FailureKind
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.recovery import action_for, in_vain
+from orchestrator.core.runs.run import Attempt, Run, StageRun
+from orchestrator.core.runs.states import RunState, StageState
+from orchestrator.core.runs.transitions import STAGE_ENDS
+from orchestrator.core.spec.checks import HOPELESS
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.policy import Gate, Limits
+from orchestrator.core.spec.stages import Endpoint, Stage
 from orchestrator.messages import (
     Failed,
     LogLine,

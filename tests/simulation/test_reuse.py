@@ -12,13 +12,13 @@ from orchestrator.controller.loop import Controller
 from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.controller.reuse import reuse_key_with
 from orchestrator.core.artifact import Manifest
-from orchestrator.core.endpoints import Deployment
+from orchestrator.core.endpoints.revisions import Deployment
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
-from orchestrator.core.failure import Action, FailureKind
-from orchestrator.core.hardware import Pool
-from orchestrator.core.policy import Recovery
-from orchestrator.core.run import Run
-from orchestrator.core.spec import Needs, Stage
+from orchestrator.core.failures.kinds import Action, FailureKind
+from orchestrator.core.runs.run import Run
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.policy import Recovery
+from orchestrator.core.spec.stages import Needs, Stage
 from orchestrator.messages import AttemptRequest, Failed, Message, Placed, Succeeded
 from tests.build import accelerator, failure, header, plan, pool, stage
 from tests.fakes import FakeArtifacts, FakeClock, FakeCluster, FakeGates, FakeTracker, MemoryStore

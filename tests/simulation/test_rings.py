@@ -17,10 +17,10 @@ from orchestrator.core.errors import (
     StoreError,
     UnstorableError,
 )
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import Gate, Limits, Recovery
-from orchestrator.core.run import Run
-from orchestrator.core.state import AttemptSaved, Event, RunStarted, RunState
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import AttemptSaved, Event, RunStarted, RunState
+from orchestrator.core.spec.policy import Gate, Limits, Recovery
 from orchestrator.error_boundary import reason
 from orchestrator.messages import (
     Alive,

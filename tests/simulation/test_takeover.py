@@ -10,9 +10,9 @@ import pytest
 
 from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import StaleControllerError
-from orchestrator.core.fold import fold
-from orchestrator.core.run import Run
-from orchestrator.core.state import (
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import (
     AttemptStarted,
     AttemptSucceeded,
     Event,

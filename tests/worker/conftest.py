@@ -16,10 +16,10 @@ import pytest
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.scratch import LOCK
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.checkpoint import CheckpointId, Token, parse_id
-from orchestrator.core.failure import Failure
-from orchestrator.core.hardware import Accelerator, Pool
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import Failure
+from orchestrator.core.runs.checkpoints import CheckpointId, Token, parse_id
+from orchestrator.core.spec.hardware import Accelerator, Pool
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import Clock
 from orchestrator.worker.attempt import stream

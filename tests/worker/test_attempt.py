@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.hardware import Pool
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine, Points, Progress, Succeeded
 from orchestrator.worker import attempt as module
 from tests.worker.conftest import CHIP, Bench

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.worker import background as module
 from orchestrator.worker import checkpoints
 from orchestrator.worker.background import Background

@@ -18,8 +18,8 @@ import pytest
 from orchestrator.adapters.artifacts import checking
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.core.errors import DamagedError, StorageError
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, LogLine, Message, Resumed, Succeeded
 from orchestrator.worker import checkpoint_verification as module
 from tests.interposed import Interposed

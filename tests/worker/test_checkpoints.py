@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.errors import ArtifactError
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import Adjust
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.policy import Adjust
 from orchestrator.messages import Points, Resumed, Saved, Succeeded
 from tests.interposed import Interposed
 from tests.worker.conftest import Bench

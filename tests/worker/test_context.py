@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.artifact import FileEntry
-from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import JobError
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.hardware import Pool
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Points, Progress, Report
 from orchestrator.worker.context import backends, hardware_of, numbers
 from tests.worker.conftest import CHIP, Bench

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.controller.explain import explain
 from orchestrator.controller.failure_report import FailureReport
-from orchestrator.core.excerpt import parse
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.log_excerpt import parse
 from orchestrator.messages import Failed, LogLine
 from tests.build import documented
 from tests.core.corpus.cases import FILES, cases, excerpt

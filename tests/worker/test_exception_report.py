@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.errors import ArtifactError, StorageError
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.job import ParityError
 from orchestrator.worker.exception_report import LONGEST_DETAIL, LONGEST_LINE, Evidence, describe
 from tests.build import documented

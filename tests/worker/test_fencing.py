@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core.artifact import MANIFEST_NAME
 from orchestrator.core.errors import ArtifactError
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.messages import Failed, LogLine, Succeeded
 from tests.interposed import Interposed
 from tests.worker.conftest import Bench

@@ -14,8 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.core.errors import ArtifactError
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, LogLine, Message, Points, Resumed, Saved, Succeeded
 from orchestrator.worker.checkpoint_writer import Save
 from tests.interposed import Interposed

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import AUTO, LEAST_HANG, Watch
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.policy import AUTO, LEAST_HANG, Watch
 from orchestrator.messages import Failed, Succeeded
 from orchestrator.worker import attempt as module
 from orchestrator.worker.activity import Activity, measured

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.errors import JobError
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.worker.job_import import extend_path, load_job
 from tests.worker.conftest import Bench
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import Failed, LogLine, Message, Report, Succeeded
 from orchestrator.worker.message_queue import MessageQueue
 from orchestrator.worker.reported import numbers

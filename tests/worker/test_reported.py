@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from orchestrator.core.errors import JobError
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.messages import Points, Progress, Saved
 from orchestrator.worker.reported import LONGEST_NAME, MOST_RESULTS, numbers, results, whole
 from tests.worker.conftest import Bench

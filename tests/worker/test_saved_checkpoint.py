@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, LogLine, Message
 from tests.worker.conftest import Bench
 

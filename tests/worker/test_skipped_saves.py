@@ -10,9 +10,9 @@ import pytest
 
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.core.errors import DamagedError, StorageError
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import Adjust
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.policy import Adjust
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, LogLine, Message, Points, Saved, Succeeded
 from orchestrator.worker.checkpoints import MOST_SKIPPED
 from tests.interposed import Interposed

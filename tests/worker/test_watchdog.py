@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import Watch
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.policy import Watch
 from orchestrator.messages import Alive, Failed, LogLine, Message, Succeeded
 from orchestrator.worker import attempt as module
 from orchestrator.worker.watchdog import Heartbeat, Watchdog

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Double, delete, func, literal_column, sele
 
 from orchestrator.adapters.event_store.database import Database
 from orchestrator.adapters.event_store.tables import gateway_counts, gateways
-from orchestrator.core.gateways import Gateway
+from orchestrator.core.endpoints.gateways import Gateway
 
 SECONDS_KEPT = 86_400.0  # the counts of a gateway that is gone: sums over all don't shrink
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, select
 from orchestrator.adapters.event_store import codec
 from orchestrator.adapters.event_store.tables import shared_parts
 from orchestrator.core.errors import StoreError
-from orchestrator.core.run import RunHeader
+from orchestrator.core.runs.run import RunHeader
 
 SHARED = ("signatures",)  # sections of a config that are large, and alike in most runs
 _DIGEST = "stored under"

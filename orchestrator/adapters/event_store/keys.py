@@ -16,8 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator.adapters.event_store import codec
 from orchestrator.adapters.event_store.database import Database
 from orchestrator.adapters.event_store.tables import key_rules, keys
+from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.errors import NotFoundError, StoreError
-from orchestrator.core.keys import ApiKey, KeyRules, Requirement
 
 _ONLY = 1
 

@@ -23,7 +23,7 @@ from orchestrator.adapters.event_store.tables import (
 from orchestrator.adapters.event_store.tables import busy as _busy
 from orchestrator.adapters.event_store.tables import untold as _untold
 from orchestrator.core.errors import NotFoundError, StaleControllerError
-from orchestrator.core.qualification import Verdict
+from orchestrator.core.trust.qualification import Verdict
 from orchestrator.messages import Busy, Lease, Queued, Untold
 
 

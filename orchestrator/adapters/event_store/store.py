@@ -30,8 +30,8 @@ from orchestrator.core.errors import (
     StoreError,
     UnstorableError,
 )
-from orchestrator.core.run import RunHeader
-from orchestrator.core.state import EVENTS, Event
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import EVENTS, Event
 from orchestrator.messages import Points, Succeeded
 from orchestrator.ports import Point, Stored
 

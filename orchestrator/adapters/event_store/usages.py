@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table, func, select
 
 from orchestrator.adapters.event_store.database import Database
 from orchestrator.adapters.event_store.tables import held, usage
-from orchestrator.core.usage import Held, Usage
+from orchestrator.core.endpoints.usage import Held, Usage
 
 
 class Usages(Database):

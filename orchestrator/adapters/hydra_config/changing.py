@@ -7,7 +7,7 @@ from copy import deepcopy
 
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 
 
 def changed(config: Mapping[str, Json], overrides: Sequence[str]) -> Mapping[str, Json]:

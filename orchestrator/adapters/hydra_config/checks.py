@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from orchestrator.adapters.hydra_config import emulated, gateway
-from orchestrator.core.bounds import BOUNDS, MOST
 from orchestrator.core.errors import Problem, shown
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.bounds import BOUNDS, MOST
+from orchestrator.core.spec.stages import Json
 
 # Tags by which MLflow, and what writes there, know a run; a user's own would stand in their place.
 OURS = frozenset(

@@ -17,7 +17,7 @@ from orchestrator.adapters.hydra_config.parse import try_parse
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from orchestrator.core.emulation import HOST_DEVICE, OWN, STAND_INS, Emulation, FaultType
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.emulation import HOST_DEVICE, OWN, STAND_INS, Emulation, FaultType
+from orchestrator.core.spec.stages import Json
 from orchestrator.emulation.catalogue import catalogue
 
 _OPERATOR = re.compile(r"\w+::\w+(\.\w+)?")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 from orchestrator.serving.http.limits import Limits
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from orchestrator.adapters.hydra_config.yaml_limits import CHARACTERS, allowed
 from orchestrator.core.errors import Problem
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 
 _REFERENCE = re.compile(r"\$\{\s*(?:oc\.select:)?\s*(\.*)([^\s${}:,'\"]+)\s*\}")
 _ROUNDS = 5  # of names that are put together from others, as in ${a.${b}}

@@ -10,10 +10,10 @@ from typing import Any
 
 from orchestrator.adapters.hydra_config import moved
 from orchestrator.adapters.hydra_config.schema import NAME_PATTERN, NAMED, names_at
-from orchestrator.core.checks import LONGEST_NAME
 from orchestrator.core.errors import Problem, shown
-from orchestrator.core.hardware import Role
 from orchestrator.core.nearest import choices
+from orchestrator.core.spec.checks import LONGEST_NAME
+from orchestrator.core.spec.hardware import Role
 
 ROLE_LIKE = ("role", "pool", "pools")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 
 MOVED: Mapping[tuple[str, str], tuple[str, str]] = {("cluster", "serve_port"): ("gateway", "port")}
 

@@ -12,14 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.adapters.hydra_config import checks, messages, moved
 from orchestrator.adapters.hydra_config.schema import NAMED, Document
-from orchestrator.core.engine_checks import problems_of_spec
-from orchestrator.core.engines import EngineSpec, is_server
 from orchestrator.core.errors import ConfigError, Problem, shown
-from orchestrator.core.hardware import Fleet
 from orchestrator.core.nearest import choices
-from orchestrator.core.policy import Bounds
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import Bindings, Endpoint, Json, Pipeline, Stage
+from orchestrator.core.spec.engine_checks import problems_of_spec
+from orchestrator.core.spec.engines import EngineSpec, is_server
+from orchestrator.core.spec.hardware import Fleet
+from orchestrator.core.spec.policy import Bounds
+from orchestrator.core.spec.stages import Bindings, Endpoint, Json, Pipeline, Stage
 
 TEXTS = (("tags",), ("fleet", "pools", "*", "labels"))
 

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from orchestrator.adapters.hydra_config import interpolations, messages
 from orchestrator.adapters.hydra_config.yaml_limits import allowed
 from orchestrator.core.errors import Problem
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 from orchestrator.core.text import storable, valid
 
 

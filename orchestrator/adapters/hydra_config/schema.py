@@ -24,10 +24,7 @@ from typing import (
 
 from pydantic import ConfigDict, Field
 
-from orchestrator.core.checks import LONGEST_NAME
-from orchestrator.core.engines import EngineSpec
-from orchestrator.core.hardware import Pool, Role
-from orchestrator.core.qualification import Rules
+from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.settings import (
     ClusterSettings,
     DatabaseSettings,
@@ -36,8 +33,11 @@ from orchestrator.core.settings import (
     StorageSettings,
     TrackingSettings,
 )
-from orchestrator.core.signatures import Signature
-from orchestrator.core.spec import Endpoint, Stage
+from orchestrator.core.spec.checks import LONGEST_NAME
+from orchestrator.core.spec.engines import EngineSpec
+from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.stages import Endpoint, Stage
+from orchestrator.core.trust.qualification import Rules
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 Name: TypeAlias = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]

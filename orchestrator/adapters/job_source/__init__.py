@@ -23,7 +23,7 @@ from orchestrator.adapters.job_source.signature import (
 )
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.settings import JobSettings
-from orchestrator.core.spec import Json, Pipeline, Stage
+from orchestrator.core.spec.stages import Json, Pipeline, Stage
 
 __all__ = ["Importable", "check"]
 

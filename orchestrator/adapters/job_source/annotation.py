@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 
 _PLAIN: Mapping[str, tuple[type, ...]] = {
     "int": (int,),

@@ -22,7 +22,7 @@ import orchestrator
 from orchestrator.adapters.job_source.code_files import Files
 from orchestrator.adapters.job_source.lookup import find_spec
 from orchestrator.core.errors import JobError
-from orchestrator.core.spec import Json, Stage
+from orchestrator.core.spec.stages import Json, Stage
 
 _ALWAYS = ("torch", "transformers")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})

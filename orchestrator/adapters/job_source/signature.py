@@ -10,7 +10,7 @@ from orchestrator.adapters.job_source.annotation import misfits
 from orchestrator.adapters.job_source.lookup import Definition, LookupProblem
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 
 # What comes before the parameters that a config gives: the context of a job; of an engine `self`,
 # the model folder and the hardware.

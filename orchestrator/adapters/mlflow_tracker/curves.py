@@ -24,8 +24,8 @@ from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
 from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Shown
 from orchestrator.adapters.mlflow_tracker.story import has_begun
-from orchestrator.core.hardware import Role
-from orchestrator.core.run import Attempt, Run, RunHeader, StageRun
+from orchestrator.core.runs.run import Attempt, Run, RunHeader, StageRun
+from orchestrator.core.spec.hardware import Role
 from orchestrator.ports import EventStore, Point
 
 logger = logging.getLogger(__name__)

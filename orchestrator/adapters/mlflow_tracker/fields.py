@@ -14,9 +14,9 @@ from functools import lru_cache
 
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.words import description, sentence
-from orchestrator.core.hardware import Pool, Role
-from orchestrator.core.run import Attempt, Run
-from orchestrator.core.spec import Json
+from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.stages import Json
 
 MAX_TAG = 8000
 MAX_PARAM = 6000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.adapters.mlflow_tracker.server import MetricPoint
-from orchestrator.core.run import Run
+from orchestrator.core.runs.run import Run
 
 PREFIX = "orchestrator/"
 

@@ -17,8 +17,8 @@ from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.rest import Access, Rest
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints import EndpointLife
-from orchestrator.core.registry import CHAMPION, KEY, Entry, ModelVersion, leader
+from orchestrator.core.endpoints.revisions import EndpointLife
+from orchestrator.core.trust.registry import CHAMPION, KEY, Entry, ModelVersion, leader
 
 _MOVED = "orchestrator.moved_at"
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]")

@@ -23,11 +23,11 @@ from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.server import RUNNING, MetricPoint, Server, Shown
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.texts import Texts
-from orchestrator.core.fold import begin
-from orchestrator.core.hardware import Role
-from orchestrator.core.run import Attempt, Run
-from orchestrator.core.spec import Json
-from orchestrator.core.state import AttemptState, RunState
+from orchestrator.core.runs.fold import begin
+from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.runs.states import AttemptState, RunState
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.stages import Json
 from orchestrator.ports import EventStore
 
 _ATTEMPT_STATUS = {

@@ -14,9 +14,10 @@ from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.models import Models, clean
 from orchestrator.adapters.mlflow_tracker.server import Shown
-from orchestrator.core.hardware import Role
-from orchestrator.core.qualification import Verdict, verdict_of
-from orchestrator.core.registry import (
+from orchestrator.core.runs.run import Run
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.trust.qualification import Verdict, verdict_of
+from orchestrator.core.trust.registry import (
     CANDIDATE,
     FIGURES,
     PARITY,
@@ -28,7 +29,6 @@ from orchestrator.core.registry import (
     with_figures,
     with_verdict,
 )
-from orchestrator.core.run import Run
 from orchestrator.ports import EndpointStore, EventStore
 
 logger = logging.getLogger(__name__)

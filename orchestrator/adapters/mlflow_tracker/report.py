@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from orchestrator.adapters.mlflow_tracker.story import Story, has_begun
 from orchestrator.adapters.mlflow_tracker.words import duration, pool_name
-from orchestrator.core.failure import Failure
-from orchestrator.core.run import Attempt
+from orchestrator.core.failures.kinds import Failure
+from orchestrator.core.runs.run import Attempt
 
 LINES = 60  # of the log
 

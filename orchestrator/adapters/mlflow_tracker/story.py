@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.core.fold import apply
-from orchestrator.core.run import Attempt, Run
-from orchestrator.core.state import AttemptSucceeded, StageReused, StageState
+from orchestrator.core.runs.fold import apply
+from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.runs.states import AttemptSucceeded, StageReused, StageState
 from orchestrator.ports import Stored
 
 _GIVEN_UP = frozenset({StageState.FAILED, StageState.PAUSED})

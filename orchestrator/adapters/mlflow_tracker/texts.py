@@ -12,7 +12,7 @@ from orchestrator.adapters.mlflow_tracker import words
 from orchestrator.adapters.mlflow_tracker.report import failure_report
 from orchestrator.adapters.mlflow_tracker.server import Server, Shown
 from orchestrator.adapters.mlflow_tracker.story import Story
-from orchestrator.core.run import Attempt, RunHeader
+from orchestrator.core.runs.run import Attempt, RunHeader
 
 MAX_LOG, MAX_TAIL = 4_000_000, 100_000
 

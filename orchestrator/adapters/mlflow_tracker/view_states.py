@@ -12,7 +12,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 
 REVIEW, FAILURES, CURVES = "Review", "Failures", "Curves"
 PREFIX = "mlflow.sharedViewState."

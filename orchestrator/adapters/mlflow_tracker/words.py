@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from textwrap import shorten
 
 from orchestrator.adapters.mlflow_tracker.story import Story
-from orchestrator.core.failure import UNCOUNTED, Failure
-from orchestrator.core.hardware import Pool, Role
-from orchestrator.core.plan import Plan
-from orchestrator.core.run import Attempt, Run
-from orchestrator.core.state import RunState
+from orchestrator.core.failures.kinds import UNCOUNTED, Failure
+from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.runs.states import RunState
+from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.plan import Plan
 
 _VERBS = {Role.PREPARE: "prepared", Role.TRAIN: "trained", Role.SERVE: "served"}
 _EVIDENCE = 160

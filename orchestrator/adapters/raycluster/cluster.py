@@ -21,9 +21,9 @@ from orchestrator.adapters.raycluster.member import Remote
 from orchestrator.adapters.raycluster.nodes import Node, Nodes
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.standby import Reserve
-from orchestrator.core.classify import LOSSES
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.hardware import Pool
+from orchestrator.core.failures.classify import LOSSES
+from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import AttemptRequest, Failed, Message, PoolStatus, Succeeded
 from orchestrator.ports import Worker
 

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from ray import exceptions as ray_errors
 
 from orchestrator.adapters.raycluster import exit_codes
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.lines import last_words, of_a_handler, of_a_stack
-from orchestrator.core.raised import BY_SIGNAL
+from orchestrator.core.failures.exceptions import BY_SIGNAL
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.lines import last_words, of_a_handler, of_a_stack
 from orchestrator.messages import AttemptRequest
 from orchestrator.worker.exception_report import LONGEST_LINE, describe
 

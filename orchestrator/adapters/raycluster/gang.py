@@ -23,8 +23,8 @@ from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.silence import Silence
 from orchestrator.controller.clock_offsets import ClockOffsets
 from orchestrator.controller.failure_report import LINES_KEPT, FailureReport
-from orchestrator.core.emulation import HOST_DEVICE as HOST
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.spec.emulation import HOST_DEVICE as HOST
 from orchestrator.messages import (
     Alive,
     AttemptRequest,

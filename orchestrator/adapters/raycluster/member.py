@@ -13,7 +13,7 @@ from orchestrator.adapters.raycluster import exit_codes, nodes, process, visible
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Message
 from orchestrator.ports import Worker
 from orchestrator.worker import native_output, node_identity, rendezvous_port

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import ray
 
 from orchestrator.adapters.raycluster import access
-from orchestrator.core.hardware import Pool
+from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import PoolState, PoolStatus
 
 SECONDS_OF_A_LOOK = 0.2  # as long as a controller that has nothing to do waits for its next turn

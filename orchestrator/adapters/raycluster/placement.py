@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.adapters.raycluster import process, resources
 from orchestrator.adapters.raycluster.nodes import Node, Nodes, of_pool, room
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Waiting
 
 Group: TypeAlias = Any  # Ray's handles carry no useful types

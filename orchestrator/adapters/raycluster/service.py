@@ -22,8 +22,8 @@ from orchestrator import supervisor
 from orchestrator.adapters.raycluster import access, machine
 from orchestrator.adapters.raycluster.machine import HOST
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.hardware import Pool
 from orchestrator.core.settings import ClusterSettings
+from orchestrator.core.spec.hardware import Pool
 
 SERVICE = "ray"
 HEAD = "head"

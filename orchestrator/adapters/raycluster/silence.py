@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from orchestrator.core.policy import AUTO, LEAST_HANG, Hanging
+from orchestrator.core.spec.policy import AUTO, LEAST_HANG, Hanging
 from orchestrator.messages import Alive, Message
 
 # A worker that lives is heard within so many seconds, on a busy host too.

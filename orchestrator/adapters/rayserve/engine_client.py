@@ -11,8 +11,8 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from orchestrator.adapters.rayserve.vitals import wrong_in
-from orchestrator.core.engine_command import filled
-from orchestrator.core.engines import EngineSpec, Json, UpdateStep
+from orchestrator.core.spec.engine_command import filled
+from orchestrator.core.spec.engines import EngineSpec, Json, UpdateStep
 
 FOREIGN = (OSError, http.client.HTTPException, ValueError)
 _HEALTH_SECONDS = 10.0

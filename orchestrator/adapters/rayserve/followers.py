@@ -21,8 +21,8 @@ from orchestrator.adapters.rayserve import chips, placement
 from orchestrator.adapters.rayserve.engine_process import EngineProcess
 from orchestrator.adapters.rayserve.launching import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.replica import Fetch
-from orchestrator.core.endpoints import Deployment
-from orchestrator.core.engine_command import Part
+from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.spec.engine_command import Part
 from orchestrator.error_boundary import reason
 
 Remote: TypeAlias = Any  # Ray's handles carry no useful types

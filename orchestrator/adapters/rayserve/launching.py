@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.adapters.rayserve.engine_process import EngineProcess, inherited
-from orchestrator.core.endpoints import Deployment
-from orchestrator.core.engine_command import (
+from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.spec.engine_command import (
     Part,
     argv_of,
     chips_of,

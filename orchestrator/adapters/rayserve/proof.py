@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core import probes
-from orchestrator.core.hardware import Format
+from orchestrator.core.endpoints import probes
+from orchestrator.core.spec.hardware import Format
 
 NAME = "proof.json"
 

@@ -25,10 +25,10 @@ from orchestrator.adapters.rayserve.launching import (
     say,
 )
 from orchestrator.adapters.rayserve.vitals import Vitals
-from orchestrator.core.endpoints import Deployment
-from orchestrator.core.engine_checks import indivisible
-from orchestrator.core.engine_command import MEETING_PORTS, Part
-from orchestrator.core.engines import EngineSpec, split_of
+from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.spec.engine_checks import indivisible
+from orchestrator.core.spec.engine_command import MEETING_PORTS, Part
+from orchestrator.core.spec.engines import EngineSpec, split_of
 
 _LOOK_SECONDS = 1.0
 _READY_SECONDS = 0.2

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.adapters.rayserve.engine_figures import Figures, Rank
-from orchestrator.core.engines import EngineSpec
+from orchestrator.core.spec.engines import EngineSpec
 
 UNWELL = 3  # looks in a row at which it says so, or nothing
 BAD_PROBES = 2  # in a row

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Mapping
 from typing import Protocol
 
+from orchestrator.core.endpoints.usage import Held, Usage, day_of, month_of
 from orchestrator.core.errors import OrchestratorError
-from orchestrator.core.usage import Held, Usage, day_of, month_of
 from orchestrator.error_boundary import outcome
 from orchestrator.ports import Clock, UsageStore
 from orchestrator.serving.gateway.charging import Estimate

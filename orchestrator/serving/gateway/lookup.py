@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from orchestrator.core.endpoints import EndpointLife, Revision
+from orchestrator.core.endpoints.keys import ApiKey, KeyRules, follows
+from orchestrator.core.endpoints.revisions import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError, ServingError
-from orchestrator.core.keys import ApiKey, KeyRules, follows
-from orchestrator.core.outside import Outside
+from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.error_boundary import outcome, reason
 from orchestrator.ports import Clock, EndpointStore
 from orchestrator.serving.gateway.routes import EndpointRoute, Far, RevisionRoute, Table

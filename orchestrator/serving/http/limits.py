@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.core.spec import LONGEST_ANSWER
+from orchestrator.core.spec.stages import LONGEST_ANSWER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

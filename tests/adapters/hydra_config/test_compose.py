@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.adapters import hydra_config
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.hardware import Role
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec.hardware import Role
 
 Compose = Callable[..., Settings]
 Write = Callable[[str, str], Path]

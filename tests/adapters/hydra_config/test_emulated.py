@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from orchestrator.core.emulation import Fault, FaultType
 from orchestrator.core.errors import Problem
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec.emulation import Fault, FaultType
 
 EMULATION = "fleet.pools.ascend.emulation"
 FAULT = f"{EMULATION}.faults.0"

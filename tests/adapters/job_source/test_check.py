@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters import job_source
-from orchestrator.core.hardware import Role
 from orchestrator.core.settings import JobSettings
-from orchestrator.core.spec import Endpoint, Json, Pipeline, Stage
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.stages import Endpoint, Json, Pipeline, Stage
 
 WORK = '''\
 """Jobs; importing this must not happen."""

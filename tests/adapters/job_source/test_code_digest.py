@@ -11,7 +11,7 @@ import pytest
 from orchestrator.adapters import job_source
 from orchestrator.adapters.job_source import code_files
 from orchestrator.core.errors import JobError
-from orchestrator.core.spec import Json
+from orchestrator.core.spec.stages import Json
 from tests.build import stage
 
 Digest = Callable[..., str]

@@ -11,15 +11,9 @@ import pytest
 
 from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, Pace
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.hardware import Accelerator, Pool, Role
-from orchestrator.core.plan import Plan, PlannedStage
-from orchestrator.core.qualification import Verdict
-from orchestrator.core.run import RunHeader
-from orchestrator.core.settings import TrackingSettings
-from orchestrator.core.spec import Endpoint, Needs, Stage
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,
     AttemptSaved,
@@ -33,6 +27,12 @@ from orchestrator.core.state import (
     StageFailed,
     StageSkipped,
 )
+from orchestrator.core.settings import TrackingSettings
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Accelerator, Pool, Role
+from orchestrator.core.spec.plan import Plan, PlannedStage
+from orchestrator.core.spec.stages import Endpoint, Needs, Stage
+from orchestrator.core.trust.qualification import Verdict
 from orchestrator.messages import Points, Succeeded
 from orchestrator.ports import Point, Stored
 

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.mlflow_tracker import MlflowTracker
-from orchestrator.core.state import AttemptResumed, AttemptSucceeded, RunStarted, RunSucceeded
+from orchestrator.core.runs.states import (
+    AttemptResumed,
+    AttemptSucceeded,
+    RunStarted,
+    RunSucceeded,
+)
 from tests.adapters.mlflow_tracker.conftest import Tale
 from tests.adapters.mlflow_tracker.seen import Seen
 

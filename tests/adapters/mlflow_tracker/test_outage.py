@@ -17,7 +17,7 @@ from orchestrator.adapters.mlflow_tracker import MlflowTracker, rest
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.projection import Projection
 from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Server, Shown
-from orchestrator.core.state import (
+from orchestrator.core.runs.states import (
     AttemptSucceeded,
     RunSucceeded,
 )

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, reap
 from orchestrator.core.errors import TrackingError
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.state import AttemptFailed, AttemptSucceeded, RunStarted, RunSucceeded
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.runs.states import AttemptFailed, AttemptSucceeded, RunStarted, RunSucceeded
 from tests.adapters.mlflow_tracker.conftest import START, Tale
 from tests.adapters.mlflow_tracker.seen import Seen
 

@@ -14,21 +14,16 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, Models
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints import (
+from orchestrator.core.endpoints.revisions import (
     EndpointLife,
     RevisionAdded,
     RevisionReady,
     TrafficMoved,
     follow,
 )
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.hardware import Role
-from orchestrator.core.plan import Plan, PlannedStage
-from orchestrator.core.qualification import Standing, Verdict, identity
-from orchestrator.core.registry import ModelVersion, key_of
-from orchestrator.core.run import RunHeader
-from orchestrator.core.spec import Endpoint, Needs, Stage
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,
     AttemptStarted,
@@ -39,6 +34,11 @@ from orchestrator.core.state import (
     StageFailed,
     StageSkipped,
 )
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.plan import Plan, PlannedStage
+from orchestrator.core.spec.stages import Endpoint, Needs, Stage
+from orchestrator.core.trust.qualification import Standing, Verdict, identity
+from orchestrator.core.trust.registry import ModelVersion, key_of
 from orchestrator.messages import Points
 from tests.adapters.mlflow_tracker.conftest import POOLS, START, MemoryStore
 from tests.build import deployment, failure

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.mlflow_tracker import MlflowTracker
-from orchestrator.core.failure import Failure, FailureKind
-from orchestrator.core.settings import TrackingSettings
-from orchestrator.core.state import (
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,
     AttemptStarted,
@@ -26,6 +25,7 @@ from orchestrator.core.state import (
     StagePaused,
     StageReused,
 )
+from orchestrator.core.settings import TrackingSettings
 from orchestrator.messages import Points
 from tests.adapters.mlflow_tracker.seen import Seen
 

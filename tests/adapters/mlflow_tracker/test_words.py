@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.adapters.mlflow_tracker.words import _why
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
 from tests.build import failure
 
 

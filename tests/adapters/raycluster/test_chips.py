@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.adapters.raycluster import service, visible
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine
 from tests.clusters import POOLS, Attempt, begin, request
 from tests.workers import worker

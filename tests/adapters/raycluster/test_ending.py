@@ -14,7 +14,7 @@ import pytest
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.adapters.raycluster.ending import end
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine, Succeeded
 from orchestrator.supervisor.record import birth, wait
 from orchestrator.wiring import run_worker

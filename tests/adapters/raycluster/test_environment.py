@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine, Succeeded
 from tests.clusters import POOLS, begin, request
 from tests.workers import worker

@@ -10,7 +10,7 @@ import ray.exceptions
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
 from orchestrator.adapters.raycluster import faults
-from orchestrator.core.failure import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind
 from tests.build import documented
 from tests.clusters import request
 

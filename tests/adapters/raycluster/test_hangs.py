@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.policy import Watch
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.policy import Watch
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Alive, AttemptRequest, LogLine
 from orchestrator.supervisor.record import wait
 from orchestrator.wiring import run_worker

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.adapters.raycluster.head import LOOK_SECONDS, Head
 from orchestrator.core.errors import ClusterError
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Placed, Succeeded
 from tests.clusters import begin, request
 from tests.fakes import FakeClock

@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator.adapters.raycluster import service
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, LogLine, PoolState, Progress, Succeeded, Waiting
 from orchestrator.supervisor.record import wait
 from tests.clusters import POOLS, Attempt, begin, request

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Succeeded
 from orchestrator.wiring import run_worker
 from tests.clusters import begin, request

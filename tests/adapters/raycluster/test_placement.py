@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.adapters.raycluster import placement, process
 from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, Node, Nodes
 from orchestrator.adapters.raycluster.placement import AVOID_SECONDS, SHRINK_SECONDS, Placement
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Waiting
 from tests.build import pool
 from tests.clusters import NPU, request

@@ -17,8 +17,8 @@ from orchestrator.adapters.raycluster.postmortem import (
 )
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.controller.explain import explain
-from orchestrator.core.excerpt import Excerpt
-from orchestrator.core.failure import FailureKind
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.failures.log_excerpt import Excerpt
 from tests.build import documented
 
 NOW = 10_000.0

@@ -10,9 +10,9 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.core.emulation import Emulation, Fault, FaultType
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.spec import Needs
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.emulation import Emulation, Fault, FaultType
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, Message, Succeeded
 from tests import workers
 from tests.clusters import POOLS, begin, request

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, LogLine, Placed, Progress, Succeeded
 from orchestrator.supervisor.record import wait
 from orchestrator.wiring import run_worker

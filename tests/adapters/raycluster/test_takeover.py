@@ -24,7 +24,7 @@ from dataclasses import replace
 import ray
 import tests.workers
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine
 from tests.clusters import POOLS, begin, request
 address, until, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])

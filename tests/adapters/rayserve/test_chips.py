@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.adapters.rayserve.chips import variables
-from orchestrator.core.emulation import Emulation
 from orchestrator.core.errors import ServingError
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.stages import Needs
 from tests.build import accelerator, deployment, pool
 
 CHIP = accelerator(resource="MLU", visible_devices="MLU_VISIBLE_DEVICES", device="mlu")

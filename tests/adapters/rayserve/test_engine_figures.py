@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.adapters.rayserve.engine_figures import Figures, labelled, read
-from orchestrator.core.engines import MetricNames
+from orchestrator.core.spec.engines import MetricNames
 
 TEXT = """\
 # HELP vllm:num_requests_running Requests that run.

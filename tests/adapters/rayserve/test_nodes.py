@@ -16,13 +16,13 @@ from ray.util.placement_group import placement_group_table
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import access, service
 from orchestrator.adapters.rayserve import RayServing
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.endpoints import Deployment
-from orchestrator.core.engines import EngineSpec, Maker, MetricNames, Nodes, Parallel
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.hardware import Pool
+from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.settings import ClusterSettings
-from orchestrator.core.spec import Endpoint, Needs
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.engines import EngineSpec, Maker, MetricNames, Nodes, Parallel
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.stages import Endpoint, Needs
 from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
 from orchestrator.supervisor.record import wait
 from tests.adapters.rayserve.clients import model_of

@@ -20,14 +20,19 @@ import ray.serve.context
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import access, service
 from orchestrator.adapters.rayserve import RayServing, state
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.endpoints import Deployment, Revision, RevisionState, RevisionUpdated
-from orchestrator.core.engines import EngineSpec, Maker, MetricNames
+from orchestrator.core.endpoints.revisions import (
+    Deployment,
+    Revision,
+    RevisionState,
+    RevisionUpdated,
+)
 from orchestrator.core.errors import ServingError
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.hardware import Pool
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.settings import ClusterSettings
-from orchestrator.core.spec import Endpoint, Needs
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.engines import EngineSpec, Maker, MetricNames
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.stages import Endpoint, Needs
 from orchestrator.endpoints import updates
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded

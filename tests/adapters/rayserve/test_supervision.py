@@ -17,11 +17,11 @@ import pytest
 from orchestrator.adapters.rayserve.engine_process import inherited
 from orchestrator.adapters.rayserve.launching import EngineStartError
 from orchestrator.adapters.rayserve.supervision import Supervision
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.endpoints import Deployment
-from orchestrator.core.engines import EngineSpec, Maker, MetricNames, Parallel, UpdateStep
-from orchestrator.core.hardware import Pool
-from orchestrator.core.spec import Endpoint, Needs
+from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.engines import EngineSpec, Maker, MetricNames, Parallel, UpdateStep
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.stages import Endpoint, Needs
 from orchestrator.supervisor.record import wait
 from tests.build import accelerator
 from tests.build import deployment as built

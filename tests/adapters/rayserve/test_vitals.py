@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.adapters.rayserve.engine_figures import Figures
 from orchestrator.adapters.rayserve.vitals import Vitals, wrong_in
-from orchestrator.core.engines import EngineSpec, Maker
+from orchestrator.core.spec.engines import EngineSpec, Maker
 
 SPEC = EngineSpec(
     name="fast", command=("x",), makers={"cpu": Maker()}, probe_seconds=10.0, deadline=60.0

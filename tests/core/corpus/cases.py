@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.excerpt import Excerpt
-from orchestrator.core.failure import FailureKind
-from orchestrator.core.plain import bases
-from orchestrator.core.raised import Raised
+from orchestrator.core.failures.exceptions import Raised
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.failures.log_excerpt import Excerpt
+from orchestrator.core.failures.python_errors import bases
 
 # What a case may call a kind that has become finer since.
 COARSER: Mapping[FailureKind, frozenset[str]] = {

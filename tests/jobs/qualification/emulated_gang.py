@@ -16,9 +16,9 @@ import torch
 from pydantic import TypeAdapter
 
 from orchestrator import wiring
-from orchestrator.core.emulation import Emulation
-from orchestrator.core.hardware import Pool
-from orchestrator.core.spec import Needs
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, LogLine
 from tests.emulation.attempt import CHIP
 from tests.jobs.qualification.forked_gang import fork_all

@@ -12,7 +12,7 @@ from jobs.qualification import maker
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
 from jobs.qualification.maker import check_maker, diagnosed
 from orchestrator import wiring
-from orchestrator.core.hardware import Accelerator
+from orchestrator.core.spec.hardware import Accelerator
 from tests.jobs.local_context import LocalContext
 
 

@@ -10,7 +10,7 @@ import torch
 
 from jobs.qualification import memory
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, Bench
-from orchestrator.core.emulation import FaultType
+from orchestrator.core.spec.emulation import FaultType
 from orchestrator.emulation import silent
 from orchestrator.emulation.hooks import hooks
 from tests.jobs.local_context import EMULATED, LocalContext

@@ -16,8 +16,8 @@ from jobs.qualification import exact
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
 from jobs.qualification.kinds import Kind, kinds_of
 from jobs.qualification.products import check_product, check_products
-from orchestrator.core.emulation import FaultType
-from orchestrator.core.hardware import Accelerator
+from orchestrator.core.spec.emulation import FaultType
+from orchestrator.core.spec.hardware import Accelerator
 from orchestrator.emulation import silent
 from orchestrator.emulation.hooks import hooks
 from tests.jobs.local_context import LocalContext

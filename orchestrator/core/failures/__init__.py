@@ -1,0 +1,1 @@
+"""Why attempts fail: the kinds, and how what was left behind tells them."""

@@ -1,0 +1,1 @@
+"""A run as the fold of its events, and what to do next."""

@@ -1,0 +1,35 @@
+"""Where an endpoint may serve: on the pools on which its model was compared, and passed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.runs.run import Run, StageRun
+from orchestrator.core.runs.states import StageFailed, StageMoved
+from orchestrator.core.spec.parity import guards
+
+
+def proven(run: Run, stage: StageRun) -> StageRun:
+    """Return `stage` with the pools alone on which all that guards its endpoint has passed.
+
+    The pool that it is bound to at present stays among them.
+    """
+    stages = (one.planned.stage for one in run.stages.values())
+    passed = [run.stages[one.name].pool for one in guards(stages, stage.planned.stage)]
+    pools = stage.planned.pools
+    left = tuple(one for one in pools if one == stage.pool or all(one == p for p in passed))
+    return replace(stage, planned=replace(stage.planned, pools=left)) if left != pools else stage
+
+
+def misplaced(run: Run, stage: StageRun) -> StageMoved | StageFailed | None:
+    """Return what follows where an endpoint's guards passed on another pool than its own."""
+    stages = (one.planned.stage for one in run.stages.values())
+    passed = {run.stages[one.name].pool for one in guards(stages, stage.planned.stage)}
+    if not passed - {stage.pool}:
+        return None
+    where = ", ".join(sorted(passed))
+    if len(passed) == 1 and where in stage.planned.pools:
+        return StageMoved(stage.name, where, f"its model was compared on {where}: goes there")
+    reason = f"{FailureKind.PARITY}: its model was compared on {where}, which can't serve it"
+    return StageFailed(stage.name, reason)

@@ -1,0 +1,381 @@
+"""What follows a failed attempt: again here, elsewhere, otherwise, or not at all.
+
+The kind of the failure chooses an action; where that can't be done (no pool left, no node left, no
+try left on this pool) the next best is. What nobody knows is tried here, then on other nodes, then
+on the next pool; then the stage is paused. Only what is not in doubt fails it. Every answer
+carries its reason, and can be placed on the fleet that it was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from orchestrator.core.failures.kinds import (
+    OF_A_NODE,
+    TRANSIENT,
+    UNCOUNTED,
+    Action,
+    Failure,
+    FailureKind,
+    default_action,
+)
+from orchestrator.core.runs.proven_pools import proven
+from orchestrator.core.runs.run import Attempt, Run, StageRun
+from orchestrator.core.runs.states import RetryScheduled, StageFailed, StagePaused
+from orchestrator.core.spec.capacity import places
+from orchestrator.core.spec.stages import Stage
+
+DOUBLINGS = 10
+_HERE = frozenset({Action.RETRY, Action.OTHER_NODES, Action.LOWER_BATCH, Action.ROLL_BACK})
+# A chip stays what it is; a node that was lost may be back, and a full memory empty again.
+_OF_A_CHIP = frozenset(
+    {FailureKind.DEVICE_LOST, FailureKind.DEVICE_DEGRADED, FailureKind.UNQUALIFIED}
+)
+# Where these are the last word, somebody shall look before the stage is given up.
+_IN_DOUBT = frozenset({FailureKind.UNKNOWN, FailureKind.STORAGE, FailureKind.WORKER_LOST})
+FIRST_STEP = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What a controller knows of the world beside its run.
+
+    Attributes:
+        drained: Pools that are being emptied, with the reason.
+        opened: Gates that are open, by stage, with what opened them.
+        behind: Stages that others go before, with who and why.
+    """
+
+    drained: Mapping[str, str] = field(default_factory=dict)
+    opened: Mapping[str, str] = field(default_factory=dict)
+    behind: Mapping[str, str] = field(default_factory=dict)
+
+
+QUIET = Outlook()
+
+
+def action_for(stage: Stage, failure: Failure) -> Action:
+    """Return what `failure` leads to in this stage."""
+    return stage.on_failure.get(failure.kind, default_action(failure))
+
+
+# --- what the history of a stage says -----------------------------------------------------------
+
+
+def counted(stage: StageRun) -> int:
+    """Return how many attempts count against the limit: those that no outside cause ended."""
+    return sum(map(_counts, stage.attempts[stage.forgiven :]))
+
+
+def in_vain(stage: StageRun, pool: str | None = None) -> tuple[Attempt, ...]:
+    """Return the failed attempts that count since the last new checkpoint, the latest first.
+
+    The attempt that saved that checkpoint, and failed after it, is the last of them. With `pool`
+    only those in a row on that pool.
+    """
+    found: list[Attempt] = []
+    for index in reversed(range(stage.forgiven, len(stage.attempts))):
+        attempt = stage.attempts[index]
+        if pool not in (None, attempt.pool):
+            break
+        if _counts(attempt):
+            found.append(attempt)
+        if stage.advanced(index):
+            break
+    return tuple(found)
+
+
+def avoided(stage: StageRun, pool: str, *, suspects: bool = False) -> tuple[str, ...]:
+    """Return the nodes of `pool` that attempts failed by, each once, the latest first.
+
+    With a broken chip a node is avoided for good, after a loss of its own by the next attempt;
+    `suspects` are all on which the last attempts in vain have failed.
+    """
+    latest = in_vain(stage, pool)
+    chips = [a for a in reversed(stage.attempts[stage.forgiven :]) if a.pool == pool]
+    bad = [a for a in chips if a.failure and a.failure.kind in _OF_A_CHIP]
+    lost = [a for a in latest[:1] if a.failure and a.failure.kind in OF_A_NODE]
+    nodes = (a.failure.node for a in (*lost, *(latest if suspects else ()), *bad) if a.failure)
+    return tuple(dict.fromkeys(node for node in nodes if node))
+
+
+def _counts(attempt: Attempt) -> bool:
+    return attempt.failure is None or attempt.failure.kind not in UNCOUNTED
+
+
+def follow_up(
+    run: Run, stage: StageRun, now: float, *, spent: Failure | None, outlook: Outlook = QUIET
+) -> RetryScheduled | StageFailed | StagePaused:
+    """Return what follows the failure of the latest attempt of `stage` at `now` (seconds, epoch).
+
+    `spent` says which limit is exhausted, if one is.
+    """
+    stage = proven(run, stage)
+    failure = stage.attempts[-1].failure
+    assert failure is not None, "a stage that is deciding has a failed attempt"  # noqa: S101
+    case = _Case(run, stage, now, failure, outlook)
+    action = _possible(case)
+    said = f"{failure.kind}: {failure.evidence}"
+    if action is Action.STOP:
+        return StageFailed(stage.name, said)
+    if action is Action.PAUSE:
+        return StagePaused(stage.name, said)
+    if spent:
+        return StagePaused(stage.name, f"{spent.kind}: {spent.evidence}")
+    ended = _end_of_tries(case, action)
+    if ended is None:
+        return _ANSWERS[action](case)
+    doubtful = not failure.certain or failure.kind in _IN_DOUBT
+    return (StagePaused if doubtful else StageFailed)(stage.name, f"{said}{ended}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A failed stage of a run, when it is decided (seconds, epoch), and the outlook."""
+
+    run: Run
+    stage: StageRun
+    now: float
+    failure: Failure
+    outlook: Outlook
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Pools that may take over, in order."""
+        return _targets(self.stage, self.outlook)
+
+
+def _possible(case: _Case) -> Action:
+    """Return the action of the kind, or what stands in for it where it can't be done."""
+    stage, kind = case.stage, case.failure.kind
+    action = _wanted(case)
+    if kind is FailureKind.DRAINED and action is Action.FALL_BACK:
+        return action if case.targets else Action.RETRY  # waits until it is refilled
+    if action is Action.FALL_BACK and kind in TRANSIENT and not case.targets:
+        return Action.RETRY
+    if action not in _HERE or kind is FailureKind.CONTROLLER_LOST:
+        return action
+    no_node = action is Action.OTHER_NODES and not _elsewhere_fits(case)
+    # another maker's pool has the same storage
+    used_up = kind is not FailureKind.STORAGE and (
+        len(in_vain(stage, stage.pool)) >= stage.planned.stage.limits.tries
+    )
+    escalates = action_for(stage.planned.stage, case.failure) is Action.ESCALATE
+    if (no_node or (used_up and not escalates) or stage.pool in case.outlook.drained) and (
+        case.targets
+    ):
+        return Action.FALL_BACK
+    return Action.RETRY if no_node else action
+
+
+def _wanted(case: _Case) -> Action:
+    """Return the action that the kind asks for, by what has been tried and found so far."""
+    stage, kind = case.stage.planned.stage, case.failure.kind
+    action = action_for(stage, case.failure)
+    if action is Action.ESCALATE:
+        return _escalated(case)
+    revise = None if kind in stage.on_failure else _BY_HISTORY.get(kind)
+    return revise(case, action) if revise else action
+
+
+def _escalated(case: _Case) -> Action:
+    """Return the next of: again here, on other nodes, on the next pool, and a pause."""
+    tries = len(in_vain(case.stage, case.stage.pool))
+    if tries <= 1:
+        return Action.RETRY
+    if tries == 2 and _elsewhere_fits(case):  # noqa: PLR2004 - the second of the four
+        return Action.OTHER_NODES
+    return Action.FALL_BACK if case.targets else Action.PAUSE
+
+
+def _of_user_code(case: _Case, action: Action) -> Action:
+    """Stop for what is certain: told so, at once on the first step, or again there elsewhere.
+
+    So it is tried elsewhere as soon as can be; where it does not come again nobody knows.
+    """
+    tries = len(in_vain(case.stage, case.stage.pool))
+    if case.failure.certain or _at_once(case.stage) or _again_elsewhere(case):
+        return action
+    if tries <= 1:
+        return Action.OTHER_NODES if _elsewhere_fits(case) else Action.RETRY
+    return Action.FALL_BACK if case.targets else Action.PAUSE
+
+
+def _of_set_up(case: _Case, action: Action) -> Action:
+    """Stop at once; later on it was right somewhere already, and not all of it is wrong."""
+    first = len(case.stage.attempts) <= case.stage.forgiven + 1
+    possible = case.targets or _elsewhere_fits(case)
+    return action if first or not possible else Action.OTHER_NODES
+
+
+def _of_a_hang(case: _Case, action: Action) -> Action:
+    """Try the first here once more."""
+    first = len(in_vain(case.stage, case.stage.pool)) <= 1
+    return Action.RETRY if first else action
+
+
+def _of_memory(case: _Case, action: Action) -> Action:
+    """Ask for smaller micro-batches only a job that looks for what it shall do otherwise."""
+    return action if case.failure.adjusts else Action.RETRY
+
+
+_BY_HISTORY: Mapping[FailureKind, Callable[[_Case, Action], Action]] = MappingProxyType(
+    {
+        FailureKind.USER_CODE: _of_user_code,
+        FailureKind.SET_UP: _of_set_up,
+        FailureKind.HANG: _of_a_hang,
+        FailureKind.OUT_OF_MEMORY: _of_memory,
+    }
+)
+
+
+def _at_once(stage: StageRun) -> bool:
+    """Whether no attempt has come past its first step."""
+    failures = [a.failure for a in stage.attempts[stage.forgiven :]]
+    saved = any(a.saved or a.resumed is not None for a in stage.attempts[stage.forgiven :])
+    return not saved and all(f is None or (f.step or 0) <= FIRST_STEP for f in failures)
+
+
+def _again_elsewhere(case: _Case) -> bool:
+    """Whether the same came at the same step in two places: a broken chip errs in one."""
+    told = (case.failure.kind, case.failure.step, case.failure.evidence)
+    places = {
+        (attempt.pool, one.node)
+        for attempt in in_vain(case.stage)
+        if (one := attempt.failure) and (one.kind, one.step, one.evidence) == told
+    }
+    return len(places) > 1
+
+
+def _fits(case: _Case, avoid: tuple[str, ...], pool: str) -> bool:
+    """Whether `pool` holds the stage's fewest workers without the nodes of `avoid`."""
+    found, spec = case.run.plan.pools[pool], case.stage.planned.stage.on(pool)
+    left = replace(found, nodes=found.nodes - len(avoid))
+    return places(spec, left) >= spec.fewest
+
+
+def _elsewhere_fits(case: _Case) -> bool:
+    pool = case.stage.pool
+    return _fits(case, avoided(case.stage, pool, suspects=True), pool)
+
+
+def _end_of_tries(case: _Case, action: Action) -> str | None:
+    """Return why no further attempt follows, as the end of a sentence, or `None`."""
+    stage, limits = case.stage, case.stage.planned.stage.limits
+    count, vain = counted(stage), len(in_vain(stage))
+    if vain >= limits.attempts:
+        return f" (attempt {count}, the last{'' if count == vain else ' of those in vain'})"
+    if limits.total is not None and count >= limits.total:
+        return f" (the stage has had its {limits.total} attempts)"
+    most = case.run.plan.bounds.attempts
+    if most is not None and sum(map(counted, case.run.stages.values())) >= most:
+        return f" (the run has had its {most} attempts)"
+    if action is Action.FALL_BACK and not case.targets:
+        return " (no pool left to fall back to)"
+    return None
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+def _again(case: _Case) -> RetryScheduled:
+    stage = case.stage
+    wait = 0.0 if case.failure.kind in UNCOUNTED else _backoff(stage)
+    here = f"again on {stage.pool} {f'in {wait:g} s' if wait else 'at once'}"
+    return replace(_scheduled(case, here, Action.RETRY), not_before=case.now + wait)
+
+
+def _elsewhere(case: _Case) -> RetryScheduled:
+    stage = case.stage
+    avoid = avoided(stage, stage.pool, suspects=True)
+    if not avoid:  # nobody knows which node it was
+        return _again(case)
+    there = f"again on other nodes of {stage.pool} than {', '.join(avoid)}"
+    return replace(_scheduled(case, there, Action.OTHER_NODES), avoid=avoid)
+
+
+def _fall_back(case: _Case) -> RetryScheduled:
+    stage, pool = case.stage, case.targets[0]
+    retry = _scheduled(case, f"falls back from {stage.pool} to {pool}", Action.FALL_BACK, pool)
+    # its checkpoint is suspect there too
+    if case.failure.kind is FailureKind.NUMERICAL_DIVERGENCE:
+        retry = replace(retry, adjust=_roll_back(case).adjust)
+    return retry
+
+
+def _lower_batch(case: _Case) -> RetryScheduled:
+    stage = case.stage
+    times = stage.adjust.accumulate * stage.planned.stage.recovery.accumulate
+    smaller = f"again on {stage.pool} with micro-batches of 1/{times} of the size"
+    retry = _scheduled(case, smaller, Action.LOWER_BATCH)
+    return replace(retry, adjust=replace(retry.adjust, accumulate=times))
+
+
+def _roll_back(case: _Case) -> RetryScheduled:
+    """Go back to a checkpoint that is still there, or to the beginning, and say which."""
+    stage, recovery = case.stage, case.stage.planned.stage.recovery
+    rate, kept = stage.adjust.rate * recovery.rate, stage.kept
+    before = kept[-min(recovery.checkpoints, len(kept))] if kept else None
+    left = [step for step in kept if before is not None and step < before]
+    where = f"the checkpoint of step {left[-1]}" if left else "the beginning"
+    reason = f"again on {stage.pool} from {where}, learning rate x {rate:g}"
+    retry = _scheduled(case, reason, Action.ROLL_BACK)
+    return replace(retry, adjust=replace(retry.adjust, rate=rate, before=before))
+
+
+_ANSWERS: Mapping[Action, Callable[[_Case], RetryScheduled]] = MappingProxyType(
+    {
+        Action.RETRY: _again,
+        Action.OTHER_NODES: _elsewhere,
+        Action.FALL_BACK: _fall_back,
+        Action.LOWER_BATCH: _lower_batch,
+        Action.ROLL_BACK: _roll_back,
+    }
+)
+
+
+def _scheduled(case: _Case, what: str, action: Action, pool: str | None = None) -> RetryScheduled:
+    """Return that the stage goes on at once on `pool`, or where it is, but on no broken node.
+
+    A roll-back is the matter of one attempt alone.
+    """
+    stage, where = case.stage, pool or case.stage.pool
+    avoid = avoided(stage, where)
+    while avoid and not _fits(case, avoid, where):
+        avoid = avoid[:-1]
+    return RetryScheduled(
+        stage=stage.name,
+        pool=where,
+        not_before=case.now,
+        reason=f"{case.failure.kind}: {what}",
+        action=action,
+        adjust=replace(stage.adjust, before=0 if stage.begins_anew else None),
+        avoid=avoid,
+    )
+
+
+def _backoff(stage: StageRun) -> float:
+    """Return the wait, which doubles while attempts on this pool bring the stage no further."""
+    vain = sum(not attempt.saved for attempt in in_vain(stage, stage.pool))
+    return stage.planned.stage.limits.backoff * 2.0 ** min(max(vain - 1, 0), DOUBLINGS)
+
+
+def _targets(stage: StageRun, outlook: Outlook) -> tuple[str, ...]:
+    """Return the pools that may take over, in order.
+
+    After a failure those are the pools after the present one: the ones before it failed, and get
+    another turn only where the stage goes round. From an emptied pool the stage may go to any
+    other, but not to one that is being emptied too.
+    """
+    pools = stage.planned.pools
+    here = pools.index(stage.pool)
+    after, before = pools[here + 1 :], pools[:here]
+    if stage.planned.stage.recovery.round_robin:
+        after, before = after + before, ()
+    usable = tuple(pool for pool in after if pool not in outlook.drained)
+    failure = stage.attempts[-1].failure
+    if failure and failure.kind is FailureKind.DRAINED:
+        return usable + tuple(pool for pool in before if pool not in outlook.drained)
+    return usable or after

@@ -1,0 +1,121 @@
+"""Which stages must pass before an endpoint serves, and by which engine they ask its model.
+
+A guard of an endpoint is a job of role `serve` that reads the model of the endpoint and that the
+endpoint's stage comes after. Its parameter `engine: auto` means the engine of the endpoint, where
+that is a class; what an engine server will read is compared by the job's own.
+
+A guard that asks for a `confidence` needs texts: its `allowances` say of each format which share
+of the greedy answers may differ, and so many of the `questions` of a stage that it reads must be
+alike that the share is surely less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeGuard
+
+from orchestrator.core.errors import Problem
+from orchestrator.core.spec import formats
+from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.stages import Pipeline, Stage
+
+ENGINE, OPTIONS, AUTO = "engine", "options", "auto"
+# Metric by which a guard tells the mean KL divergence that it has derived for the model, nats.
+KL_MEAN_LIMIT = "parity/limit_kl_mean"
+_FORMAT = formats.PARAMETER
+
+
+def guards(stages: Iterable[Stage], serving: Stage) -> tuple[Stage, ...]:
+    """Return the stages that must pass before `serving` begins, of all `stages`."""
+    if serving.endpoint is None:
+        return ()
+    model, before = serving.inputs.get(serving.endpoint.model), set(serving.upstream)
+    return tuple(
+        stage
+        for stage in stages
+        if stage.job
+        and stage.role is Role.SERVE
+        and stage.name in before
+        and model in stage.inputs.values()
+    )
+
+
+def with_engines(pipeline: Pipeline) -> Pipeline:
+    """Return `pipeline` with the engine of an endpoint in place of each `auto` of its guards."""
+    stages = pipeline.by_name
+    engines = {
+        guard.name: serving.endpoint
+        for serving in pipeline.stages
+        if serving.endpoint and serving.endpoint.server is None
+        for guard in guards((stages[n] for n in serving.upstream if n in stages), serving)
+        if guard.params.get(ENGINE) == AUTO
+    }
+    changed = tuple(
+        replace(
+            stage,
+            params={
+                OPTIONS: dict(endpoint.engine_options),
+                **stage.params,
+                ENGINE: endpoint.engine,
+            },
+        )
+        if (endpoint := engines.get(stage.name))
+        else stage
+        for stage in pipeline.stages
+    )
+    return replace(pipeline, stages=changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """How many questions stage `source` asks, and the fewest that a guard can pass by."""
+
+    source: str
+    asked: int
+    fewest: int
+    confidence: float
+    form: str
+
+    @property
+    def line(self) -> str:
+        """What a plan says of it."""
+        return (
+            f"{self.asked} questions are asked by {self.source}; {self.fewest} answers alike are "
+            f"the fewest that make {self.form} {self.confidence:.0%} sure"
+        )
+
+
+def texts_of(stages: Mapping[str, Stage], guard: Stage) -> Texts | None:
+    """Return how many texts a guard is given and needs; `None` where its parameters don't say."""
+    sure, allowances = guard.params.get("confidence"), guard.params.get("allowances")
+    sources = [stages[name] for name in guard.inputs.values() if name in stages]
+    form = next((str(one.params[_FORMAT]) for one in sources if _FORMAT in one.params), "")
+    allowed = allowances.get(form) if isinstance(allowances, Mapping) else None
+    share = allowed.get("greedy") if isinstance(allowed, Mapping) else None
+    if not (_is_share(sure) and _is_share(share)):
+        return None
+    fewest = math.ceil(math.log(1.0 - sure) / math.log(1.0 - share))
+    asking = ((one.name, one.params.get("questions")) for one in sources)
+    return next(
+        (Texts(name, n, fewest, sure, form) for name, n in asking if isinstance(n, int)), None
+    )
+
+
+def text_problems(pipeline: Pipeline) -> Iterator[Problem]:
+    """Yield each stage that asks fewer questions than a guard can pass by."""
+    stages = pipeline.by_name
+    for guard in pipeline.stages:
+        found = texts_of(stages, guard)
+        if found and found.asked < found.fewest:
+            path = f"pipeline.stages.{found.source}.params.questions"
+            what = f"{found.asked!r} questions are too few for stage {guard.name!r}"
+            hint = (
+                f"ask {found.fewest} at least, for {found.form} to be {found.confidence:.0%} sure"
+            )
+            yield Problem(path, what, hint)
+
+
+def _is_share(value: object) -> TypeGuard[float]:
+    return isinstance(value, float) and 0.0 < value < 1.0
