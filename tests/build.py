@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.runs.run import RunHeader

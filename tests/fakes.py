@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.core.artifact import ArtifactRef, Hashed, Manifest
-from orchestrator.core.endpoints.revisions import Deployment
-from orchestrator.core.errors import (
-    ArtifactError,
-)
+from orchestrator.core.endpoints.life import Deployment
+from orchestrator.core.errors import ArtifactError
 from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.core.errors import (
-    NotFoundError,
-    StaleControllerError,
-    StoreError,
-)
+from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
 from orchestrator.core.runs.run import RunHeader
-from orchestrator.core.runs.states import (
-    Event,
-)
+from orchestrator.core.runs.states import Event
 from orchestrator.core.trust.qualification import Verdict
 from orchestrator.messages import (
     Busy,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
+from orchestrator.core.endpoints.life import Deployment, EndpointEvent, EndpointLife, follow
 from orchestrator.core.endpoints.probes import Answer, Probe
-from orchestrator.core.endpoints.revisions import Deployment, EndpointEvent, EndpointLife, follow
 from orchestrator.core.endpoints.rollout import Figures
 from orchestrator.core.errors import ConflictError, ServingError
 from orchestrator.core.failures.kinds import Failure, FailureKind

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from orchestrator import wiring
 from orchestrator.cli import arguments, endpoints, switch
 from orchestrator.cli.steps import Step
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     WHOLE,
     EndpointEvent,
     EndpointLife,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core.endpoints.revisions import EndpointLife, Revision, RevisionState
+from orchestrator.core.endpoints.life import EndpointLife, Revision, RevisionState
 from orchestrator.core.endpoints.rollout import NOTHING, Figures
 from orchestrator.core.errors import NotFoundError, ServingError
 

@@ -24,14 +24,7 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.spec.hardware import Pool, Role
 from orchestrator.core.spec.planted_faults import without_others
 from orchestrator.core.spec.stages import Json
-from orchestrator.core.trust.qualification import (
-    DAY,
-    EARNED,
-    Standing,
-    Verdict,
-    identity,
-    judge,
-)
+from orchestrator.core.trust.qualification import DAY, EARNED, Standing, Verdict, identity, judge
 from orchestrator.core.trust.trial import failures_of
 
 PIPELINE = "pipeline=qualify"

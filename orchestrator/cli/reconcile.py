@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.cli.exits import Exit
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.hardware import Role
 from orchestrator.endpoints.outside import SECONDS_BETWEEN_LOOKS as SECONDS_BETWEEN_OUTSIDE_LOOKS
 from orchestrator.endpoints.outside import OutsideWatch

@@ -9,7 +9,7 @@ from functools import partial
 from orchestrator import wiring
 from orchestrator.cli import endpoints, switch
 from orchestrator.cli.steps import Step
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     WHOLE,
     EndpointLife,
     Revision,

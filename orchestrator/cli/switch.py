@@ -18,7 +18,7 @@ from orchestrator.cli import launch, plan, qualify, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
-from orchestrator.core.endpoints.revisions import EndpointLife, Revision
+from orchestrator.core.endpoints.life import EndpointLife, Revision
 from orchestrator.core.errors import ConfigError, NotFoundError, PlanError, Problem
 from orchestrator.core.runs.run import Run, RunHeader, StageRun
 from orchestrator.core.runs.states import StageState

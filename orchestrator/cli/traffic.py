@@ -10,7 +10,7 @@ from functools import partial
 from orchestrator import wiring
 from orchestrator.cli import endpoints
 from orchestrator.cli.steps import Step
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     EndpointLife,
     OverflowSet,
     ShadowSet,

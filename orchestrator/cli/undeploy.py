@@ -9,12 +9,7 @@ from functools import partial
 
 from orchestrator import wiring
 from orchestrator.cli.steps import Step
-from orchestrator.core.endpoints.revisions import (
-    EndpointLife,
-    RevisionRetired,
-    RevisionState,
-    follow,
-)
+from orchestrator.core.endpoints.life import EndpointLife, RevisionRetired, RevisionState, follow
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.endpoints import revisions
 

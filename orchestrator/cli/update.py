@@ -15,7 +15,7 @@ from orchestrator import wiring
 from orchestrator.cli import endpoints, promote
 from orchestrator.cli.steps import Step
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.revisions import Deployment, EndpointLife, RevisionUpdated
+from orchestrator.core.endpoints.life import Deployment, EndpointLife, RevisionUpdated
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.trust.registry import ModelVersion, Parity
 from orchestrator.endpoints import updates

@@ -27,11 +27,7 @@ from orchestrator.controller.requests import AttemptDefaults, attempt_request, d
 from orchestrator.controller.result_cache import Results
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.artifact_paths import leaving
-from orchestrator.core.errors import (
-    StaleControllerError,
-    TransitionError,
-    UnstorableError,
-)
+from orchestrator.core.errors import StaleControllerError, TransitionError, UnstorableError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.decide import (
     Cancel,

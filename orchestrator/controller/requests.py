@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.run import Run, StageRun

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from orchestrator.core.endpoints.life import Deployment, Revision
 from orchestrator.core.endpoints.probes import (
     CHAT,
     COMPLETIONS,
@@ -34,7 +35,6 @@ from orchestrator.core.endpoints.probes import (
     turned,
     vector_of,
 )
-from orchestrator.core.endpoints.revisions import Deployment, Revision
 from orchestrator.core.endpoints.rollout import (
     NOTHING,
     Evidence,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.core.endpoints.revisions import Deployment, EndpointLife, Revision, RevisionState
+from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ConflictError, ServingError
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.ports import Clock, EndpointStore, Traffic

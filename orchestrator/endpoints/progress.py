@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.endpoints.revisions import WHOLE, Deployment, EndpointLife
+from orchestrator.core.endpoints.life import WHOLE, Deployment, EndpointLife
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.endpoints.canary import Canary
 from orchestrator.messages import Failed

@@ -16,12 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from orchestrator.core.endpoints.revisions import (
-    Deployment,
-    EndpointLife,
-    Revision,
-    RevisionState,
-)
+from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ServingError
 from orchestrator.endpoints.updates import Updates
 from orchestrator.messages import Failed, PoolState, RevisionStatus, Succeeded

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     WHOLE,
     Deployment,
     EndpointEvent,

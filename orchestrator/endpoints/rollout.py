@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     WHOLE,
     Deployment,
     EndpointLife,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from orchestrator.core.endpoints.revisions import Deployment, EndpointLife, RevisionUpdated
+from orchestrator.core.endpoints.life import Deployment, EndpointLife, RevisionUpdated
 from orchestrator.core.errors import OrchestratorError, ServingError
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.ports import Clock, Replicas

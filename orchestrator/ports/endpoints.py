@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.life import EndpointEvent, EndpointLife
 from orchestrator.core.endpoints.probes import Answer, Probe
-from orchestrator.core.endpoints.revisions import EndpointEvent, EndpointLife
 from orchestrator.core.endpoints.rollout import Figures
 from orchestrator.ports.keys import KeyStore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints.revisions import EndpointLife
+from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.trust.registry import ModelVersion
 
 

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from orchestrator.core.errors import (
-    ClusterError,
-    ConfigError,
-    PlanError,
-    Problem,
-    shown,
-)
+from orchestrator.core.errors import ClusterError, ConfigError, PlanError, Problem, shown
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.plan import Plan, make_plan
 from orchestrator.core.spec.stages import Json

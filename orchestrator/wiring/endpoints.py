@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.revisions import Deployment, EndpointLife
+from orchestrator.core.endpoints.life import Deployment, EndpointLife
 from orchestrator.core.errors import ArtifactError, NotFoundError, ServingError, shown
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.outside_servers import Outside

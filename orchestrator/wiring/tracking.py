@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from orchestrator.core.endpoints.revisions import EndpointLife
+from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.runs.run import Run
 from orchestrator.core.settings import TrackingSettings

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.adapters.event_store.codec import dump
-from orchestrator.core.endpoints.revisions import RevisionAdded, RevisionRetired
+from orchestrator.core.endpoints.life import RevisionAdded, RevisionRetired
 from orchestrator.core.errors import StoreError
 from orchestrator.wiring.home_folder import replica_secret
 from tests.build import deployment

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import parser
-from orchestrator.core.endpoints.revisions import RevisionAdded
+from orchestrator.core.endpoints.life import RevisionAdded
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.spec.outside_servers import Outside
 

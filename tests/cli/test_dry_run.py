@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import parser
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     EndpointEvent,
     RevisionAdded,
     RevisionReady,

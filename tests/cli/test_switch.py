@@ -11,12 +11,7 @@ from orchestrator.cli.switch import anew, crowded, indivisible, kept_of, unserve
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.requests import AttemptDefaults
-from orchestrator.core.endpoints.revisions import (
-    Deployment,
-    EndpointLife,
-    Revision,
-    RevisionUpdated,
-)
+from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionUpdated
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunState
 from orchestrator.core.spec.engines import EngineSpec, Maker, Nodes, Parallel

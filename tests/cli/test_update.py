@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import update
-from orchestrator.core.endpoints.revisions import RevisionAdded, RevisionReady, SharesMoved
+from orchestrator.core.endpoints.life import RevisionAdded, RevisionReady, SharesMoved
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.core.trust.registry import ModelVersion

@@ -8,7 +8,7 @@ from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.adapters.event_store.tables import key_rules
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.keys import ApiKey, Requirement
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     RevisionAdded,
     RevisionReady,
     RevisionState,

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.controller.requests import AttemptDefaults, anew, attempt_request, deployment
 from orchestrator.controller.reuse import never_reuse
-from orchestrator.core.endpoints.revisions import RevisionUpdated
+from orchestrator.core.endpoints.life import RevisionUpdated
 from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.run import Run

@@ -8,14 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.spec.emulation import Emulation
-from orchestrator.core.spec.engines import (
-    Maker,
-    Parallel,
-    Split,
-    is_server,
-    option_name,
-    split_of,
-)
+from orchestrator.core.spec.engines import Maker, Parallel, Split, is_server, option_name, split_of
 from tests.core.engine_values import CHIPS, HOST, SPEC
 
 

@@ -6,12 +6,7 @@ import pytest
 
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.fold import apply
-from orchestrator.core.runs.states import (
-    Event,
-    RetryScheduled,
-    StageFailed,
-    StagePaused,
-)
+from orchestrator.core.runs.states import Event, RetryScheduled, StageFailed, StagePaused
 from orchestrator.core.spec.plan import Plan
 from orchestrator.core.spec.policy import Limits, Recovery
 from tests.build import plan, pool, stage

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.core.endpoints.revisions import (
-    Deployment,
-)
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.endpoints.rollout import Figures, Times
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.policy import Rollout

@@ -10,7 +10,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     WHOLE,
     Deployment,
     EndpointEvent,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     RevisionAdded,
     RevisionReady,
     RevisionRetired,

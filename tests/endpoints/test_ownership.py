@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     Deployment,
     RevisionAdded,
     RevisionReady,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     RevisionAdded,
     RevisionReady,
     RevisionRetired,

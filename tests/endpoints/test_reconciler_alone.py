@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     RevisionAdded,
     RevisionReady,
     RevisionRetired,

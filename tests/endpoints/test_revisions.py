@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     EndpointEvent,
     EndpointLife,
     RevisionAdded,

@@ -8,12 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.core.endpoints.revisions import (
-    Deployment,
-    RevisionAdded,
-    RevisionState,
-    TrafficMoved,
-)
+from orchestrator.core.endpoints.life import Deployment, RevisionAdded, RevisionState, TrafficMoved
 from orchestrator.core.endpoints.rollout import Figures
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.hardware import Format

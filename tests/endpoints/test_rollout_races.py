@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.endpoints.probes import Answer, Probe
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     Deployment,
     EndpointEvent,
     EndpointLife,
@@ -19,6 +18,7 @@ from orchestrator.core.endpoints.revisions import (
     RevisionState,
     SharesMoved,
 )
+from orchestrator.core.endpoints.probes import Answer, Probe
 from orchestrator.core.errors import StoreError
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.endpoints.revisions import end

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.endpoints.revisions import (
-    RevisionRetired,
-    SharesMoved,
-)
+from orchestrator.core.endpoints.life import RevisionRetired, SharesMoved
 from orchestrator.core.errors import StoreError
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.endpoints.rollout import Rollouts

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.adapters import gateway_service
-from orchestrator.core.endpoints.revisions import RevisionAdded, RevisionReady, TrafficMoved
+from orchestrator.core.endpoints.life import RevisionAdded, RevisionReady, TrafficMoved
 from orchestrator.core.settings import GatewaySettings
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.supervisor.record import wait

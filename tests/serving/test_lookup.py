@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     RevisionAdded,
     RevisionReady,
     RevisionRetired,

@@ -12,7 +12,7 @@ from orchestrator.controller.loop import Controller
 from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.controller.reuse import reuse_key_with
 from orchestrator.core.artifact import Manifest
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.run import Run

@@ -35,13 +35,7 @@ from orchestrator.adapters.artifacts.places import Place, discard
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.adapters.artifacts.retrying import RetryingPlace
 from orchestrator.adapters.artifacts.scratch import ScratchFolder, of_this_machine
-from orchestrator.core.artifact import (
-    MANIFEST_NAME,
-    ArtifactRef,
-    FileEntry,
-    Hashed,
-    Manifest,
-)
+from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
 from orchestrator.ports import Clock
 

@@ -22,7 +22,7 @@ from orchestrator.adapters.event_store.tables import (
     replicas,
     troubles,
 )
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     ENDPOINT_EVENTS,
     EndpointEvent,
     EndpointLife,

@@ -17,7 +17,7 @@ from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.rest import Access, Rest
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.revisions import EndpointLife
+from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.trust.registry import CHAMPION, KEY, Entry, ModelVersion, leader
 
 _MOVED = "orchestrator.moved_at"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import ray
 
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 
 

@@ -16,7 +16,7 @@ from orchestrator.adapters.rayserve.launching import EngineStartError
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.placement import Room
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import Failed, LogLine, Message, Placed, Succeeded, Waiting

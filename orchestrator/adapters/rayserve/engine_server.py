@@ -27,7 +27,7 @@ from orchestrator.adapters.rayserve.replica import Fetch
 from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
 from orchestrator.adapters.rayserve.supervision import Supervision
 from orchestrator.adapters.rayserve.weights import PATH, Weights
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ArtifactError
 from orchestrator.serving.http.asgi import (
     Application,

@@ -21,7 +21,7 @@ from orchestrator.adapters.rayserve import chips, placement
 from orchestrator.adapters.rayserve.engine_process import EngineProcess
 from orchestrator.adapters.rayserve.launching import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.replica import Fetch
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_command import Part
 from orchestrator.error_boundary import reason
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.adapters.rayserve.engine_process import EngineProcess, inherited
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_command import (
     Part,
     argv_of,

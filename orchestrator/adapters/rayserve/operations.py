@@ -27,7 +27,7 @@ from orchestrator.adapters.rayserve.engine_server import EngineServer
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica
 from orchestrator.adapters.rayserve.scaling import FollowLoad
 from orchestrator.adapters.rayserve.weights import PATH, WeightsOrder
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.messages import ReplicaWeights
 

@@ -14,7 +14,7 @@ from ray import serve
 from orchestrator.adapters.rayserve import chips
 from orchestrator.adapters.rayserve.scaling import HELD
 from orchestrator.adapters.rayserve.weights import Weights, with_weights
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.emulation import provide
 from orchestrator.engine import Engine

@@ -12,7 +12,7 @@ from orchestrator.adapters.rayserve import operations, state
 from orchestrator.adapters.rayserve.deploying import Deploying
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.messages import Failed, Message, ReplicaWeights, RevisionStatus, Succeeded
 

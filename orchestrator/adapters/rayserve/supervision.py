@@ -25,7 +25,7 @@ from orchestrator.adapters.rayserve.launching import (
     say,
 )
 from orchestrator.adapters.rayserve.vitals import Vitals
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_checks import indivisible
 from orchestrator.core.spec.engine_command import MEETING_PORTS, Part
 from orchestrator.core.spec.engines import EngineSpec, split_of

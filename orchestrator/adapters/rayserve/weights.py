@@ -16,7 +16,7 @@ from typing import TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.error_boundary import outcome, reason
 from orchestrator.serving.http.asgi import (
     Application,

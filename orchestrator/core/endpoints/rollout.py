@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.core.endpoints.revisions import WHOLE
+from orchestrator.core.endpoints.life import WHOLE
 from orchestrator.core.spec.policy import Rollout
 
 CERTAIN = 300.0  # a Bayes factor from which a revision is worse

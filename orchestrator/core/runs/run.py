@@ -13,11 +13,7 @@ from orchestrator.core import cost
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.runs.states import AttemptState, RunState, StageState
-from orchestrator.core.runs.transitions import (
-    ATTEMPT_ENDS,
-    RUN_ENDS,
-    STAGE_ENDS,
-)
+from orchestrator.core.runs.transitions import ATTEMPT_ENDS, RUN_ENDS, STAGE_ENDS
 from orchestrator.core.spec.plan import Plan, PlannedStage
 from orchestrator.core.spec.policy import AS_PLANNED, Adjust
 from orchestrator.core.spec.stages import Json

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.revisions import EndpointLife
+from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.runs.states import StageState

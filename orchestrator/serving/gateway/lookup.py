@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from orchestrator.core.endpoints.keys import ApiKey, KeyRules, follows
-from orchestrator.core.endpoints.revisions import EndpointLife, Revision
+from orchestrator.core.endpoints.life import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError, ServingError
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.error_boundary import outcome, reason

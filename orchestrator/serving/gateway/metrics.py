@@ -23,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from orchestrator.core.endpoints.revisions import WHOLE
+from orchestrator.core.endpoints.life import WHOLE
 from orchestrator.serving.gateway.key_metrics import KeyMetrics
 from orchestrator.serving.gateway.routes import RevisionRoute, Routes
 from orchestrator.serving.gateway.slots import Slots

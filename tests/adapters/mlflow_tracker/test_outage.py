@@ -17,10 +17,7 @@ from orchestrator.adapters.mlflow_tracker import MlflowTracker, rest
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.projection import Projection
 from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Server, Shown
-from orchestrator.core.runs.states import (
-    AttemptSucceeded,
-    RunSucceeded,
-)
+from orchestrator.core.runs.states import AttemptSucceeded, RunSucceeded
 from tests.adapters.mlflow_tracker.seen import Seen
 
 SECONDS = 60.0

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, Models
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     EndpointLife,
     RevisionAdded,
     RevisionReady,

@@ -16,7 +16,7 @@ from ray.util.placement_group import placement_group_table
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import access, service
 from orchestrator.adapters.rayserve import RayServing
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec.emulation import Emulation

@@ -20,12 +20,7 @@ import ray.serve.context
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import access, service
 from orchestrator.adapters.rayserve import RayServing, state
-from orchestrator.core.endpoints.revisions import (
-    Deployment,
-    Revision,
-    RevisionState,
-    RevisionUpdated,
-)
+from orchestrator.core.endpoints.life import Deployment, Revision, RevisionState, RevisionUpdated
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.settings import ClusterSettings

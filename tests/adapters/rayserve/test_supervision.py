@@ -17,7 +17,7 @@ import pytest
 from orchestrator.adapters.rayserve.engine_process import inherited
 from orchestrator.adapters.rayserve.launching import EngineStartError
 from orchestrator.adapters.rayserve.supervision import Supervision
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.engines import EngineSpec, Maker, MetricNames, Parallel, UpdateStep
 from orchestrator.core.spec.hardware import Pool

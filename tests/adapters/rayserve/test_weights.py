@@ -13,7 +13,7 @@ import pytest
 
 from jobs.engines.echo import EchoEngine
 from orchestrator.adapters.rayserve.weights import PATH, Weights, with_weights
-from orchestrator.core.endpoints.revisions import Deployment
+from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ArtifactError
 from orchestrator.serving.replica.app import replica
 from tests.build import deployment

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.revisions import (
+from orchestrator.core.endpoints.life import (
     EndpointEvent,
     EndpointLife,
     OverflowSet,
