@@ -30,7 +30,7 @@ class AttemptRequest:
     `continues` is the folder of an earlier run's checkpoints in the artifact store: the attempt
     goes on from the newest of them while its stage has none of its own. Workers that are asked to
     end have `kill_after` seconds to leave. `measured` is what the nodes are told apart by that may
-    be used (`control/node_identity.py`); with `None` any may.
+    be used (`worker/node_identity.py`); with `None` any may.
     """
 
     run: str

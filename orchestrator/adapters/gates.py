@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from orchestrator.core.spec.policy import Gate
-from orchestrator.ports import EventStore
+from orchestrator.ports import Interventions
 
 URL_SECONDS = 2.0
 
@@ -16,14 +16,14 @@ URL_SECONDS = 2.0
 class OutsideGates:
     """The port `Gates`: files of this machine, addresses of one's own, approvals of the store."""
 
-    def __init__(self, store: EventStore) -> None:
-        """Look approvals up in `store`."""
-        self._store = store
+    def __init__(self, interventions: Interventions) -> None:
+        """Look approvals up there."""
+        self._interventions = interventions
 
     def look(self, gate: Gate, run: str, stage: str) -> str | None:
         """Return what opens the gate of `stage`, in words, or `None` while it is shut."""
         if gate.kind == "approval":
-            who = self._store.approvals(run).get(stage)
+            who = self._interventions.approvals(run).get(stage)
             return f"approved by {who}" if who else None
         if gate.kind == "url":
             return f"{gate.target} answers" if _answers(gate.target) else None

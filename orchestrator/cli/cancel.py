@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 from orchestrator import session, wiring
 from orchestrator.adapters import hydra_config
@@ -15,13 +16,17 @@ from orchestrator.cli import runs, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
-from orchestrator.controller.lease import LeaseState
+from orchestrator.controller.lease import LeasedRuns, LeaseState
 from orchestrator.core.runs.run import Run, RunHeader
-from orchestrator.ports import EventStore
+from orchestrator.ports import Interventions
 
 SECONDS_TO_WAIT = 30.0
 SECONDS_BETWEEN_LOOKS = 0.2
 REASON = "cancelled by request"
+
+
+class CancellableRuns(LeasedRuns, Interventions, Protocol):
+    """The events of runs, who has each, and whether it is to be cancelled."""
 
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
@@ -37,7 +42,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     return [Step(f"have run {header.run} ended by {who}", partial(_cancel, store, header))]
 
 
-def _cancel(store: EventStore, header: RunHeader) -> Exit:
+def _cancel(store: CancellableRuns, header: RunHeader) -> Exit:
     store.request_cancel(header.run)
     one = _wait(store, header)
     if not one.done and runs.lease_state(store, one) is not LeaseState.ALIVE:
@@ -50,7 +55,7 @@ def _cancel(store: EventStore, header: RunHeader) -> Exit:
     return Exit.SUCCEEDED
 
 
-def _wait(store: EventStore, header: RunHeader) -> Run:
+def _wait(store: LeasedRuns, header: RunHeader) -> Run:
     """Wait until the run has ended, or its controller is gone; return it."""
     clock = wiring.clock()
     until = clock.monotonic() + SECONDS_TO_WAIT

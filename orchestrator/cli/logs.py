@@ -11,11 +11,11 @@ from orchestrator import session, wiring
 from orchestrator.adapters import log_files
 from orchestrator.cli import runs
 from orchestrator.cli.exits import Exit, of_state
-from orchestrator.controller.lease import LeaseState
+from orchestrator.controller.lease import LeasedRuns, LeaseState
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.runs.run import Run
 from orchestrator.core.text import visible
-from orchestrator.ports import EventStore
+from orchestrator.ports import Leases
 from orchestrator.supervisor import holder
 
 SECONDS_BETWEEN_LOOKS = 0.3
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Exit:
     return of_state(one.state) if args.follow else Exit.SUCCEEDED
 
 
-def _nothing(store: EventStore, one: Run, folder: Path) -> Exit:
+def _nothing(store: Leases, one: Run, folder: Path) -> Exit:
     """Say why a run has no logs here: nothing of it has run, or it ran on another machine.
 
     Raises:
@@ -65,7 +65,7 @@ def _nothing(store: EventStore, one: Run, folder: Path) -> Exit:
     raise NotFoundError(f"{message}; ask there, or set ORCHESTRATOR_HOME to its home")
 
 
-def _driven_elsewhere(store: EventStore, one: Run) -> str:
+def _driven_elsewhere(store: Leases, one: Run) -> str:
     """Return where the controller of a run is; empty where it is on this machine, or gone."""
     lease = store.lease(one.header.run)
     if lease is None or holder.lives(lease.holder) is not None:
@@ -73,7 +73,7 @@ def _driven_elsewhere(store: EventStore, one: Run) -> str:
     return f"with its controller ({holder.told(lease.holder) or 'on another machine'})"
 
 
-def _follow(store: EventStore, one: Run, tail: _Tail) -> Run:
+def _follow(store: LeasedRuns, one: Run, tail: _Tail) -> Run:
     while not one.done and runs.lease_state(store, one) is not LeaseState.GONE:
         wiring.clock().sleep(SECONDS_BETWEEN_LOOKS)
         one = runs.load(store, one.header)

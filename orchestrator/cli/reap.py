@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this
 
     def bury(one: Run, reason: str) -> bool:
         print(f"{one.header.run}: {reason}", flush=True)
-        return wiring.bury(at, store, one, reason)
+        return wiring.bury(at, one, reason)
 
     reaper = Reaper(store, clock, holder.lives, bury)
     endpoints, followed = wiring.endpoint_store(at), dict[str, int]()

@@ -19,7 +19,7 @@ from orchestrator.core.errors import PlanError
 from orchestrator.core.runs.reopening import halted
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunReopened, RunState
-from orchestrator.ports import EventStore
+from orchestrator.ports import Leases
 
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
@@ -63,7 +63,7 @@ def steps_of(
     return steps
 
 
-def _controller(store: EventStore, one: Run) -> str:
+def _controller(store: Leases, one: Run) -> str:
     alive = runs.lease_state(store, one) is LeaseState.ALIVE
     return "its controller, which lives and stops then" if alive else "nobody: no controller lives"
 

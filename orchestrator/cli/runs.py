@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from orchestrator import wiring
 from orchestrator.controller import lease as control
-from orchestrator.controller.lease import LeaseState
+from orchestrator.controller.lease import LeasedRuns, LeaseState
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run, RunHeader
 from orchestrator.core.runs.states import StageState
-from orchestrator.ports import EventStore
+from orchestrator.ports import EventLog, Leases
 from orchestrator.supervisor import holder
 
 
-def load(store: EventStore, header: RunHeader) -> Run:
+def load(store: EventLog, header: RunHeader) -> Run:
     """Return the run of `header` as the store has it."""
     return fold(header, ((item.at, item.event) for item in store.events(header.run)))
 
 
-def lease_state(store: EventStore, run: Run) -> LeaseState | None:
+def lease_state(store: Leases, run: Run) -> LeaseState | None:
     """Return whether the controller of `run` is there; `None` when it needs none, or none came."""
     now = wiring.clock().now()
     return control.lease_state(run, store.lease(run.header.run), now, holder.lives)
 
 
-def last_sign(store: EventStore, run: Run) -> float:
+def last_sign(store: LeasedRuns, run: Run) -> float:
     """Return when the run last showed life, in seconds since the epoch."""
     lease = store.lease(run.header.run)
     times = [stored.at for stored in store.events(run.header.run)]

@@ -11,12 +11,11 @@ from textwrap import shorten
 from orchestrator import wiring
 from orchestrator.cli import runs, tables
 from orchestrator.cli.exits import Exit, of_state
-from orchestrator.controller.lease import LeaseState
+from orchestrator.controller.lease import LeasedRuns, LeaseState
 from orchestrator.core.failures.kinds import WHERE
 from orchestrator.core.runs.run import Attempt, Run, StageRun, stage_cost
 from orchestrator.core.runs.states import RunState, StageState
 from orchestrator.messages import Busy, Untold
-from orchestrator.ports import EventStore
 
 LOST = "lost"
 WITH_A_WAY_BACK = frozenset({RunState.PAUSED, RunState.FAILED, RunState.CANCELLED})
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> Exit:
     return of_state(one.run.state)
 
 
-def _seen(store: EventStore, one: Run) -> _Seen:
+def _seen(store: LeasedRuns, one: Run) -> _Seen:
     """Nothing of a lost run has run since it was last seen, nor cost anything."""
     there = runs.lease_state(store, one)
     gone = there is LeaseState.GONE

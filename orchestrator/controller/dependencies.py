@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from orchestrator.controller.recording import PATIENCE_SECONDS
 from orchestrator.error_boundary import BestEffort
@@ -11,11 +12,23 @@ from orchestrator.ports import (
     ArtifactStore,
     Clock,
     Cluster,
-    EventStore,
+    EventLog,
     Gates,
+    Interventions,
+    Leases,
+    MetricPoints,
+    Queues,
+    ResultCache,
+    RunNotes,
     Serving,
     Tracker,
 )
+
+
+class RunStore(
+    EventLog, MetricPoints, Leases, Queues, Interventions, RunNotes, ResultCache, Protocol
+):
+    """What a controller records of its run, and reads of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +41,7 @@ class Dependencies:
 
     cluster: Cluster
     serving: Serving
-    store: EventStore
+    store: RunStore
     artifacts: ArtifactStore
     tracker: Tracker
     clock: Clock

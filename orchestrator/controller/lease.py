@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from orchestrator.core.runs.run import Run
 from orchestrator.messages import Lease
+from orchestrator.ports import EventLog, Leases
 
 # Three renewals: a controller that has missed so many has lost its machine or its store.
 SECONDS_OF_DOUBT = 15.0
 # A run that was recorded for so long, and that nobody has begun, will not be begun by itself.
 SECONDS_TO_BEGIN = 60.0
 Lives: TypeAlias = Callable[[str], bool | None]
+
+
+class LeasedRuns(EventLog, Leases, Protocol):
+    """The events of runs, and who has each."""
 
 
 class LeaseState(StrEnum):

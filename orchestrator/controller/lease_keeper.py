@@ -15,7 +15,7 @@ from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Lease
-from orchestrator.ports import Clock, EventStore
+from orchestrator.ports import Clock, Leases
 
 SECONDS_OF_A_LEASE = 5.0
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -29,13 +29,13 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        store: EventStore,
+        leases: Leases,
         clock: Clock,
         holder: str = "",
         best_effort: BestEffort | None = None,
     ) -> None:
         """Hold nothing yet; `holder` names this process in the lease."""
-        self._store, self._clock, self._holder = store, clock, holder
+        self._leases, self._clock, self._holder = leases, clock, holder
         self._best_effort = best_effort or BestEffort()
         self._run, self._epoch = "", 0
         self._turned = self._next_lease = self._next_look = 0.0
@@ -94,13 +94,13 @@ class LeaseKeeper:
 
     def _renew(self) -> None:
         mine = Lease(run=self._run, epoch=self._epoch, at=self._clock.now(), holder=self._holder)
-        error = outcome(lambda: self._store.renew_lease(mine)).error
+        error = outcome(lambda: self._leases.renew_lease(mine)).error
         if error is not None:
             self._next_lease = self._clock.monotonic() + SECONDS_BETWEEN_LOOKS
             self._best_effort.failed(UNTOLD, error)
 
     def _look(self) -> None:
-        found = outcome(lambda: self._store.lease(self._run)).value
+        found = outcome(lambda: self._leases.lease(self._run)).value
         if found and found.epoch > self._epoch:
             message = f"run {self._run!r} has a controller of epoch {found.epoch!r}"
             raise StaleControllerError(message)

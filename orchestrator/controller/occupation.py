@@ -11,7 +11,7 @@ from collections.abc import Collection
 from orchestrator.core.runs.run import Attempt
 from orchestrator.error_boundary import outcome
 from orchestrator.messages import Alive, Busy, Message
-from orchestrator.ports import Clock, EventStore
+from orchestrator.ports import Clock, RunNotes
 
 SECONDS_BETWEEN_NOTES = 1.0
 _JITTER_SECONDS = 2.0  # of when something began, as it is heard once a second
@@ -20,9 +20,9 @@ _JITTER_SECONDS = 2.0  # of when something began, as it is heard once a second
 class Occupation:
     """What the attempts of `run` are busy with."""
 
-    def __init__(self, store: EventStore, run: str, clock: Clock) -> None:
+    def __init__(self, notes: RunNotes, run: str, clock: Clock) -> None:
         """Know of nothing."""
-        self._store, self._run, self._clock = store, run, clock
+        self._notes, self._run, self._clock = notes, run, clock
         self._busy: dict[tuple[str, int], dict[int, Busy]] = {}
         self._noted: tuple[Busy, ...] = ()
         self._next = 0.0
@@ -52,5 +52,5 @@ class Occupation:
         busy = tuple(ranks[min(ranks)] for _, ranks in sorted(self._busy.items()) if ranks)
         if busy != self._noted and (now >= self._next or not active):
             self._next = now + SECONDS_BETWEEN_NOTES
-            if outcome(lambda: self._store.note_busy(self._run, busy)).error is None:
+            if outcome(lambda: self._notes.note_busy(self._run, busy)).error is None:
                 self._noted = busy

@@ -18,7 +18,7 @@ from orchestrator.core.runs.recovery import QUIET, Outlook
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.spec.hardware import Pool, name_in_fleet, pool_of_fleet
 from orchestrator.messages import PoolStatus, Queued
-from orchestrator.ports import Clock, EventStore, Gates
+from orchestrator.ports import Clock, Gates, Queues
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_GATES = 2.0
@@ -32,9 +32,9 @@ States: TypeAlias = Callable[[Mapping[str, Pool]], Mapping[str, PoolStatus]]
 class OutlookWatcher:
     """Looks around for one run."""
 
-    def __init__(self, store: EventStore, gates: Gates, clock: Clock, states: States) -> None:
+    def __init__(self, queues: Queues, gates: Gates, clock: Clock, states: States) -> None:
         """Know nothing yet; `states` returns the live state of pools."""
-        self._store, self._gates, self._clock, self._states = store, gates, clock, states
+        self._queues, self._gates, self._clock, self._states = queues, gates, clock, states
         self._next_look = self._next_gates = self._next_word = 0.0
         self._queued: dict[str, Queued] = {}
         self._outlook = QUIET
@@ -50,7 +50,7 @@ class OutlookWatcher:
         wanted = {stage.name: _entry(run, stage, self._queued, now) for stage in wanting_now}
         if tick >= self._next_look or wanted != self._queued:  # another stage, or another pool
             self._next_look = tick + SECONDS_BETWEEN_LOOKS
-            drained = drained_in(run.plan.fleet, self._store)
+            drained = drained_in(run.plan.fleet, self._queues)
             behind = dict(self._line_up(run, wanted, now, tick))
             self._outlook = Outlook(drained=drained, opened=self._opened(run, tick), behind=behind)
         return self._outlook
@@ -59,7 +59,7 @@ class OutlookWatcher:
         """Take the run out of all queues."""
         if self._queued:
             self._queued = {}
-            self._store.queue_up(run.header.run, (), self._clock.now())
+            self._queues.queue_up(run.header.run, (), self._clock.now())
 
     def _line_up(
         self, run: Run, wanted: Mapping[str, Queued], now: float, tick: float
@@ -69,10 +69,10 @@ class OutlookWatcher:
             self._queued = dict(wanted)
             self._next_word = tick + SECONDS_BETWEEN_WORDS
             entries = (_shared(run, one) for one in wanted.values())
-            self._store.queue_up(run.header.run, tuple(entries), now)
+            self._queues.queue_up(run.header.run, tuple(entries), now)
         if not wanted:
             return
-        listed = self._store.queue(now - SECONDS_IN_QUEUE)
+        listed = self._queues.queue(now - SECONDS_IN_QUEUE)
         queue = [entry for one in listed for entry in _own(run, one)]
         others = {one.pool for one in queue if one.run != run.header.run}
         states = self._states_of(run, {one.pool for one in wanted.values()} & others)
@@ -104,9 +104,9 @@ class OutlookWatcher:
         return self._gates.look(gate, run.header.run, stage.name) if gate else None
 
 
-def drained_in(fleet: str, store: EventStore) -> dict[str, str]:
+def drained_in(fleet: str, queues: Queues) -> dict[str, str]:
     """Return the pools of `fleet` that are being emptied, with the reasons."""
-    named = ((pool_of_fleet(fleet, name), why) for name, why in store.drained().items())
+    named = ((pool_of_fleet(fleet, name), why) for name, why in queues.drained().items())
     return {pool: why for pool, why in named if pool is not None}
 
 

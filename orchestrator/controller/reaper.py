@@ -14,12 +14,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-from orchestrator.controller.lease import Lives, alive
+from orchestrator.controller.lease import LeasedRuns, Lives, alive
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Lease
-from orchestrator.ports import Clock, EventStore
+from orchestrator.ports import Clock
 
 # Unseen controllers are given twice the time that a takeover waits: nobody asked for this.
 SECONDS_TO_WAIT = 30.0
@@ -30,7 +30,7 @@ Bury: TypeAlias = Callable[[Run, str], bool]
 class Reaper:
     """Buries runs; `bury` ends what is shown of one, for a reason, and returns whether it did."""
 
-    def __init__(self, store: EventStore, clock: Clock, lives: Lives, bury: Bury) -> None:
+    def __init__(self, store: LeasedRuns, clock: Clock, lives: Lives, bury: Bury) -> None:
         """Suspect nobody yet."""
         self._store, self._clock, self._lives, self._bury = store, clock, lives, bury
         self._suspected: frozenset[Lease] = frozenset()

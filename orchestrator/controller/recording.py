@@ -17,7 +17,7 @@ from orchestrator.core.errors import NotFoundError, StaleControllerError, Unstor
 from orchestrator.core.runs.states import Event
 from orchestrator.error_boundary import BestEffort, Outcome, outcome, reason
 from orchestrator.messages import Points
-from orchestrator.ports import Clock, EventStore, Stored
+from orchestrator.ports import Clock, EventLog, MetricPoints, Stored
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +34,15 @@ class Recorder:
     """The event store as the controller of `run` uses it: with `patience` seconds of patience."""
 
     def __init__(
-        self, store: EventStore, run: str, clock: Clock, patience: float = PATIENCE_SECONDS
+        self, log: EventLog, run: str, clock: Clock, patience: float = PATIENCE_SECONDS
     ) -> None:
         """Ask nothing yet."""
-        self._store, self._run, self._clock = store, run, clock
+        self._log, self._run, self._clock = log, run, clock
         self._patience = patience
 
     def events(self) -> Sequence[Stored]:
         """Return the events of the run. Raises `StoreError` when the patience is over."""
-        return self.patiently(lambda: self._store.events(self._run))
+        return self.patiently(lambda: self._log.events(self._run))
 
     def append(self, seq: int, event: Event, at: float) -> None:
         """Commit `event` as number `seq`, of the time `at` (seconds, epoch).
@@ -58,7 +58,7 @@ class Recorder:
             nonlocal tries
             tries += 1
             try:
-                self._store.append(self._run, seq, (event,), at)
+                self._log.append(self._run, seq, (event,), at)
             except StaleControllerError:
                 if tries == 1 or not self._is_ours(Stored(self._run, seq, at, event)):
                     raise
@@ -67,7 +67,7 @@ class Recorder:
 
     def _is_ours(self, mine: Stored) -> bool:
         """Whether an earlier try went through, and only its answer was lost."""
-        found = next(iter(self._store.events(self._run, mine.seq - 1)), None)
+        found = next(iter(self._log.events(self._run, mine.seq - 1)), None)
         return found == mine or repr(found) == repr(mine)  # NaN is not equal to itself
 
     def patiently(self, call: Callable[[], T], patience: float | None = None) -> T:
@@ -97,7 +97,7 @@ class PointsBuffer:
 
     def __init__(
         self,
-        store: EventStore,
+        store: MetricPoints,
         run: str,
         clock: Clock,
         best_effort: BestEffort,

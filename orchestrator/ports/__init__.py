@@ -3,13 +3,21 @@
 Foreign errors are translated by the adapter: a port raises only what its docstring names.
 """
 
+from orchestrator.ports.artifacts import ArtifactStore
 from orchestrator.ports.endpoints import EndpointStore, GatewayStore, Traffic
+from orchestrator.ports.events import EventLog, Stored
+from orchestrator.ports.interventions import Interventions
 from orchestrator.ports.keys import KeyStore
+from orchestrator.ports.leases import Leases
 from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
+from orchestrator.ports.points import MetricPoints, Point
 from orchestrator.ports.pools import Chip, Cluster, Job, Replicas, Serving, Worker
+from orchestrator.ports.queues import Queues
 from orchestrator.ports.registry import Registry
-from orchestrator.ports.stores import ArtifactStore, EventStore, Point, Stored
+from orchestrator.ports.results import ResultCache
+from orchestrator.ports.run_notes import RunNotes
 from orchestrator.ports.usage import UsageStore
+from orchestrator.ports.verdicts import Verdicts
 
 __all__ = [
     "ArtifactStore",
@@ -17,19 +25,26 @@ __all__ = [
     "Clock",
     "Cluster",
     "EndpointStore",
-    "EventStore",
+    "EventLog",
     "Gates",
     "GatewayStore",
+    "Interventions",
     "Job",
     "KeyStore",
+    "Leases",
+    "MetricPoints",
     "Observer",
     "Point",
+    "Queues",
     "Registry",
     "Replicas",
+    "ResultCache",
+    "RunNotes",
     "Serving",
     "Stored",
     "Tracker",
     "Traffic",
     "UsageStore",
+    "Verdicts",
     "Worker",
 ]

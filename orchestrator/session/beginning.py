@@ -22,14 +22,14 @@ from orchestrator.core.runs.states import (
     StageCancelled,
 )
 from orchestrator.error_boundary import reason
-from orchestrator.ports import Clock, EventStore, Job
+from orchestrator.ports import Clock, EventLog, Job
 
 SECONDS_TO_BEGIN = 30.0  # for the job to be begun by the cluster, and then to have the run
 SECONDS_BETWEEN_LOOKS = 0.3
 ENDS = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 
 
-def hand_over(job: Job, store: EventStore, before: Run, clock: Clock) -> None:
+def hand_over(job: Job, store: EventLog, before: Run, clock: Clock) -> None:
     """Wait until `job` has the run, which stood as `before` when the job was submitted.
 
     Raises:
@@ -54,7 +54,7 @@ def hand_over(job: Job, store: EventStore, before: Run, clock: Clock) -> None:
 
 
 @contextmanager
-def begun(store: EventStore, header: RunHeader) -> Iterator[None]:
+def begun(store: EventLog, header: RunHeader) -> Iterator[None]:
     """End the run for the reason of whatever comes out of this, unless it has begun by then."""
     try:
         yield
@@ -66,9 +66,7 @@ def begun(store: EventStore, header: RunHeader) -> Iterator[None]:
         raise
 
 
-def never_began(
-    store: EventStore, header: RunHeader, why: str, *, cancelled: bool = False
-) -> bool:
+def never_began(store: EventLog, header: RunHeader, why: str, *, cancelled: bool = False) -> bool:
     """End a run that no controller has had yet; return whether it is ended now.
 
     Where the store is away too the run stays as it is, which is shown as lost before long.

@@ -6,17 +6,17 @@ import time
 from collections.abc import Sequence
 
 from orchestrator import wiring
-from orchestrator.controller.lease import LeaseState, lease_state
+from orchestrator.controller.lease import LeasedRuns, LeaseState, lease_state
 from orchestrator.core.errors import HeldError
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run, RunHeader
 from orchestrator.core.runs.states import RunStarted
 from orchestrator.messages import Lease
-from orchestrator.ports import EventStore, Stored
+from orchestrator.ports import Stored
 from orchestrator.supervisor import holder
 
 
-def claim(store: EventStore, header: RunHeader, *, by_force: bool) -> Run:
+def claim(store: LeasedRuns, header: RunHeader, *, by_force: bool) -> Run:
     """Return the run of `header` as it stands; it may be taken over.
 
     Raises:

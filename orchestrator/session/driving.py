@@ -20,7 +20,7 @@ from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import StageState
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Message, Untold
-from orchestrator.ports import Cluster, EventStore, Observer, Serving, Tracker
+from orchestrator.ports import Cluster, EventLog, Observer, Serving, Tracker
 from orchestrator.session.beginning import begun
 from orchestrator.session.claim import claim
 from orchestrator.session.interrupts import Interrupts
@@ -149,7 +149,7 @@ def _drive(
         return controller.drive()
 
 
-def _stored(store: EventStore, run: str) -> Run:
+def _stored(store: EventLog, run: str) -> Run:
     return fold(store.header(run), ((item.at, item.event) for item in store.events(run)))
 
 
@@ -183,7 +183,7 @@ def _part(run: Run, deps: Dependencies, order: Order) -> None:
         return
     if not run.done:
         reason = "its controller has stopped before the end"
-        if not wiring.bury(order.at, deps.store, run, reason):
+        if not wiring.bury(order.at, run, reason):
             return
     deps.store.drop_lease(run.header.run, run.epoch)
 

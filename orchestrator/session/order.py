@@ -14,7 +14,7 @@ from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.plan import Plan
 from orchestrator.messages import Succeeded
-from orchestrator.ports import EventStore
+from orchestrator.ports import EventLog
 
 BYTES_OF_AN_ID = 4
 HOST = "orchestrator.host"  # the tag that names the machine from which a run was launched
@@ -64,7 +64,7 @@ def new_header(
     )
 
 
-def _free(store: EventStore, stem: str) -> str:
+def _free(store: EventLog, stem: str) -> str:
     """Return an id that begins with `stem` and that no run has."""
     while True:
         run = f"{stem}-{secrets.token_hex(BYTES_OF_AN_ID)}"

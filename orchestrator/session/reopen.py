@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from orchestrator import wiring
 from orchestrator.adapters import hydra_config
@@ -13,7 +14,7 @@ from orchestrator.core.runs import reopening as rules
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunReopened
 from orchestrator.core.runs.transitions import RUN_TRANSITIONS
-from orchestrator.ports import EventStore
+from orchestrator.ports import EventLog, Interventions
 
 LIMITS = re.compile(r"(cost|time|attempt)_limit|pipeline\.stages\.[^.]+\.limits\.\w+")
 
@@ -32,7 +33,11 @@ class Again:
     limits: tuple[str, ...] = ()
 
 
-def reopening(store: EventStore, run: Run, how: Again) -> RunReopened:
+class ReopenedRuns(EventLog, Interventions, Protocol):
+    """The events of runs, and whether they are to be cancelled."""
+
+
+def reopening(store: EventLog, run: Run, how: Again) -> RunReopened:
     """Return the event by which `run` goes on; nothing is committed.
 
     Raises:
@@ -55,7 +60,7 @@ def reopening(store: EventStore, run: Run, how: Again) -> RunReopened:
     return event
 
 
-def reopen(store: EventStore, run: Run, event: RunReopened) -> None:
+def reopen(store: ReopenedRuns, run: Run, event: RunReopened) -> None:
     """Commit that `run` goes on by `event`.
 
     Raises:
@@ -69,7 +74,7 @@ def _attempts(stages: Sequence[str], attempts: int) -> list[str]:
     return [f"pipeline.stages.{name}.limits.attempts={attempts}" for name in stages]
 
 
-def _earlier(store: EventStore, run: str) -> list[str]:
+def _earlier(store: EventLog, run: str) -> list[str]:
     """Return the overrides by which the run went on before: they hold still."""
     events = (stored.event for stored in store.events(run))
     return [word for event in events if isinstance(event, RunReopened) for word in event.overrides]

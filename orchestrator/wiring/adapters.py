@@ -20,13 +20,15 @@ from orchestrator.ports import (
     ArtifactStore,
     Clock,
     Cluster,
-    EventStore,
     Gates,
+    Interventions,
     Tracker,
 )
 from orchestrator.wiring.home_folder import replica_secret
 
 if TYPE_CHECKING:
+    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.mlflow_tracker import TrackedRuns
     from orchestrator.controller.requests import AttemptDefaults
 
 DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
@@ -153,7 +155,7 @@ def clock() -> Clock:
     return SystemClock()
 
 
-def event_store(at: Path, patience: float | None = None) -> EventStore:
+def event_store(at: Path, patience: float | None = None) -> SqlEventStore:
     """Return the event store of home `at`; `ORCHESTRATOR_DATABASE` names another database.
 
     Callers with `patience` (seconds) try again by themselves: one try takes a part of that.
@@ -173,11 +175,11 @@ def has_store(at: Path) -> bool:
     return bool(os.environ.get(DATABASE_VARIABLE)) or os.path.exists(at / "events.db")  # noqa: PTH110 - of any name
 
 
-def gates(store: EventStore) -> Gates:
+def gates(interventions: Interventions) -> Gates:
     """Return what looks whether stages may pass their gates."""
     from orchestrator.adapters.gates import OutsideGates
 
-    return OutsideGates(store)
+    return OutsideGates(interventions)
 
 
 def storage_uri(found: Settings, at: Path) -> str:
@@ -230,7 +232,7 @@ def cluster(found: Settings, planned: Plan, address: str) -> Cluster:
 
 
 def tracker(
-    found: Settings, store: EventStore, uri: str, logs: Path, upto: Callable[[], int]
+    found: Settings, store: TrackedRuns, uri: str, logs: Path, upto: Callable[[], int]
 ) -> Tracker:
     """Return the projection of a run into MLflow, or one that writes nothing.
 

@@ -17,7 +17,7 @@ from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.core.spec.stages import Json
 from orchestrator.ports import (
     EndpointStore,
-    EventStore,
+    EventLog,
     GatewayStore,
     Serving,
     Traffic,
@@ -238,7 +238,7 @@ def forget_endpoints(at: Path, reason: str) -> None:
         end(endpoint_store(at), life, reason, clock().now())
 
 
-def _is_managed(at: Path, events: EventStore, deployment: Deployment) -> bool:
+def _is_managed(at: Path, events: EventLog, deployment: Deployment) -> bool:
     """Return whether a deployment is on the cluster that home `at` starts.
 
     The first version did not store that: there it is known by the config of the run, and where

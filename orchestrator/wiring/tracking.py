@@ -13,12 +13,12 @@ from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.runs.run import Run
 from orchestrator.core.settings import TrackingSettings
-from orchestrator.ports import EventStore, Registry
+from orchestrator.ports import Registry
 from orchestrator.wiring import adapters
 from orchestrator.wiring.adapters import tracking_address
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.mlflow_tracker import Access
+    from orchestrator.adapters.mlflow_tracker import Access, TrackedRuns
 
 SECONDS_TO_WRITE = 20.0
 _HERE = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -40,7 +40,7 @@ def access(uri: str) -> Access:
     )
 
 
-def bury(at: Path, store: EventStore, run: Run, reason: str) -> bool:
+def bury(at: Path, run: Run, reason: str) -> bool:
     """Write the last of a run that nobody drives; return whether that went through.
 
     What MLflow shows as running of it is ended, with the reason: a resume takes that back.
@@ -51,11 +51,14 @@ def bury(at: Path, store: EventStore, run: Run, reason: str) -> bool:
     if not found.tracking.enabled:
         return True
     uri = tracking_address(found.tracking) or mlflow_server.find(at)
-    return bool(uri) and _bury(found.tracking, str(uri), store, (run, at / "logs"), reason)
+    if not uri:
+        return False
+    store = adapters.event_store(at)
+    return _bury(found.tracking, uri, store, (run, at / "logs"), reason)
 
 
 def _bury(
-    tracking: TrackingSettings, uri: str, store: EventStore, last: tuple[Run, Path], reason: str
+    tracking: TrackingSettings, uri: str, store: TrackedRuns, last: tuple[Run, Path], reason: str
 ) -> bool:
     from orchestrator.adapters.mlflow_tracker import MlflowTracker, reap
 

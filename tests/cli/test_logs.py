@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
+from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import (
     AttemptFailed,
@@ -18,7 +19,6 @@ from orchestrator.core.runs.states import (
     StageFailed,
 )
 from orchestrator.messages import Lease
-from orchestrator.ports import EventStore
 from orchestrator.supervisor import holder
 from tests.build import failure, plan, stage
 from tests.conftest import Command
@@ -40,7 +40,7 @@ def home(tmp_path: Path, within: Command) -> Path:
     return at
 
 
-def recorded(home: Path, *events: Event, **tags: str) -> EventStore:
+def recorded(home: Path, *events: Event, **tags: str) -> SqlEventStore:
     """Have a run of one stage with these events in the store."""
     store = wiring.event_store(home)
     store.create(RunHeader(run="run-1", plan=plan(stage("s")), tags=tags), 1.0)

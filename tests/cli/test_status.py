@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from orchestrator import session, wiring
+from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.core.runs.states import AttemptFailed, AttemptPlaced, AttemptStarted, RunStarted
 from orchestrator.messages import Busy, Lease
-from orchestrator.ports import EventStore
 from orchestrator.supervisor import holder
 from tests.build import failure
 
 
 @pytest.fixture
-def store(tmp_path: Path, within) -> EventStore:
+def store(tmp_path: Path, within) -> SqlEventStore:
     return wiring.event_store(tmp_path / ".orchestrator")
 
 
-def begun(store: EventStore, *events: object, ago: float = 30.0) -> str:
+def begun(store: SqlEventStore, *events: object, ago: float = 30.0) -> str:
     """Record a run that long ago, which this process drives; return its id."""
     found, planned = wiring.planned(["cluster=local", "tracking=none", "pipeline=noop"])
     now = wiring.clock().now()

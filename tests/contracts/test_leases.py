@@ -10,7 +10,7 @@ import pytest
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.messages import Lease
-from orchestrator.ports import EventStore
+from orchestrator.ports import Leases
 from tests.build import header, plan, stage
 from tests.fakes import MemoryStore
 
@@ -19,7 +19,7 @@ SECOND = Lease(run="run", epoch=2, at=2.0, holder="b")
 
 
 @pytest.fixture(params=["sql", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Leases]:
     url = f"sqlite:///{tmp_path}/events.db"
     made = SqlEventStore(url) if request.param == "sql" else MemoryStore()
     made.create(header(plan(stage("s"))), 0.0)
@@ -28,7 +28,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore
         made.close()
 
 
-def test_the_last_lease_of_the_latest_epoch_stands(store: EventStore) -> None:
+def test_the_last_lease_of_the_latest_epoch_stands(store: Leases) -> None:
     assert store.lease("run") is None
     store.renew_lease(FIRST)
     assert store.lease("run") == FIRST
@@ -39,7 +39,7 @@ def test_the_last_lease_of_the_latest_epoch_stands(store: EventStore) -> None:
     assert store.lease("run") == SECOND
 
 
-def test_a_lease_is_dropped_by_its_own_epoch_alone(store: EventStore) -> None:
+def test_a_lease_is_dropped_by_its_own_epoch_alone(store: Leases) -> None:
     store.renew_lease(SECOND)
     store.drop_lease("run", 1)
     assert store.lease("run") == SECOND

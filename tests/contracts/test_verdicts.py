@@ -11,7 +11,7 @@ import pytest
 from orchestrator.adapters.event_store import SqlEventStore
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.trust.qualification import Standing, Verdict
-from orchestrator.ports import EventStore
+from orchestrator.ports import Verdicts
 from tests.fakes import MemoryStore
 
 VERDICT = Verdict(
@@ -27,7 +27,7 @@ VERDICT = Verdict(
 
 
 @pytest.fixture(params=["sql", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Verdicts]:
     made = (
         SqlEventStore(f"sqlite:///{tmp_path}/events.db")
         if request.param == "sql"
@@ -38,13 +38,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore
         made.close()
 
 
-def test_a_verdict_comes_back_as_it_was_given(store: EventStore) -> None:
+def test_a_verdict_comes_back_as_it_was_given(store: Verdicts) -> None:
     assert list(store.verdicts()) == []
     store.note_verdict(VERDICT)
     assert list(store.verdicts()) == [VERDICT]
 
 
-def test_the_last_verdict_on_a_pool_in_a_role_stands(store: EventStore) -> None:
+def test_the_last_verdict_on_a_pool_in_a_role_stands(store: Verdicts) -> None:
     later = replace(VERDICT, standing=Standing.QUALIFIED, reasons=(), run="qualify-2", at=3.0)
     store.note_verdict(VERDICT)
     store.note_verdict(later)
@@ -52,7 +52,7 @@ def test_the_last_verdict_on_a_pool_in_a_role_stands(store: EventStore) -> None:
 
 
 def test_each_role_and_each_way_in_which_a_pool_is_configured_has_its_own(
-    store: EventStore,
+    store: Verdicts,
 ) -> None:
     others = (replace(VERDICT, role=Role.SERVE), replace(VERDICT, identity="other"))
     for one in (VERDICT, *others):

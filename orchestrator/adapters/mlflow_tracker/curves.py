@@ -26,7 +26,7 @@ from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Shown
 from orchestrator.adapters.mlflow_tracker.story import has_begun
 from orchestrator.core.runs.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.core.spec.hardware import Role
-from orchestrator.ports import EventStore, Point
+from orchestrator.ports import MetricPoints, Point
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class _Line:
 class Curves:
     """The metric points of one run."""
 
-    def __init__(self, store: EventStore, header: RunHeader) -> None:
+    def __init__(self, store: MetricPoints, header: RunHeader) -> None:
         """Remember which stages train."""
         self._store = store
         self._run = header.run

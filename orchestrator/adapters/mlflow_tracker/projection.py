@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from orchestrator.adapters.mlflow_tracker import fields, figures
 from orchestrator.adapters.mlflow_tracker.curves import Curves
@@ -28,7 +29,7 @@ from orchestrator.core.runs.run import Attempt, Run
 from orchestrator.core.runs.states import AttemptState, RunState
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.stages import Json
-from orchestrator.ports import EventStore
+from orchestrator.ports import EventLog, MetricPoints, Verdicts
 
 _ATTEMPT_STATUS = {
     AttemptState.SUCCEEDED: "FINISHED",
@@ -43,12 +44,16 @@ _RUN_STATUS = {
 }
 
 
+class TrackedRuns(EventLog, MetricPoints, Verdicts, Protocol):
+    """What is shown of runs: their events and points, and how their pools were judged."""
+
+
 class Projection:
     """One run of the event store on one MLflow server. For one thread."""
 
     def __init__(
         self,
-        store: EventStore,
+        store: TrackedRuns,
         run: str,
         server: Server,
         logs: Path,

@@ -29,7 +29,7 @@ from orchestrator.core.trust.registry import (
     with_figures,
     with_verdict,
 )
-from orchestrator.ports import EndpointStore, EventStore
+from orchestrator.ports import EndpointStore, MetricPoints, Verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,15 @@ class Registrar:
     """The registry's part of a projection. For one thread."""
 
     def __init__(
-        self, models: Models, store: EventStore, endpoints: EndpointStore | None, logs: Path
+        self,
+        models: Models,
+        points: MetricPoints,
+        verdicts: Verdicts,
+        endpoints: EndpointStore | None,
+        logs: Path,
     ) -> None:
         """Know of no version yet; `logs` is the folder of the attempts' logs and reports."""
-        self._models, self._store = models, store
+        self._models, self._points, self._verdicts = models, points, verdicts
         self._endpoints, self._logs = endpoints, logs
         self._done: dict[str, ModelVersion] = {}
         self._followed: dict[str, int] = {}
@@ -72,7 +77,7 @@ class Registrar:
         """Return the figures of a comparison that failed: it made no result, but told points."""
         found: dict[str, float] = {}
         after = 0
-        while points := self._store.points(run, after):
+        while points := self._points.points(run, after):
             after = points[-1].id
             ours = (point for point in points if (point.stage, point.attempt) == entry.guard)
             found |= {point.key: point.value for point in ours if point.key.startswith(FIGURES)}
@@ -97,7 +102,7 @@ class Registrar:
 
     def _verdict(self, entry: Entry, run: Run) -> Verdict | None:
         pool, at = run.plan.pools[entry.tags["pool"]], run.header.created
-        return verdict_of(pool, Role.SERVE, self._store.verdicts(), at)
+        return verdict_of(pool, Role.SERVE, self._verdicts.verdicts(), at)
 
     def _found(self, entry: Entry) -> ModelVersion | None:
         there = (one for one in self._models.versions(entry.name) if one.key == entry.key)

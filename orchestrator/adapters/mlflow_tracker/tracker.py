@@ -19,14 +19,14 @@ from orchestrator.adapters.mlflow_tracker import figures
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.load import Sampler
 from orchestrator.adapters.mlflow_tracker.models import Models
-from orchestrator.adapters.mlflow_tracker.projection import Projection
+from orchestrator.adapters.mlflow_tracker.projection import Projection, TrackedRuns
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.rest import Access
 from orchestrator.adapters.mlflow_tracker.server import Server
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.error_boundary import outcome, reason
-from orchestrator.ports import Clock, EndpointStore, EventStore
+from orchestrator.ports import Clock, EndpointStore
 
 logger = logging.getLogger(__name__)
 # What may go through later. All else, so many times in a row, is given up.
@@ -49,7 +49,7 @@ class MlflowTracker:
 
     def __init__(  # noqa: PLR0913 - the composition root hands over all a tracker needs
         self,
-        store: EventStore,
+        store: TrackedRuns,
         run: str,
         *,
         uri: str,
@@ -70,7 +70,7 @@ class MlflowTracker:
         model is the champion of each.
         """
         server = Server(uri, settings.experiment, access)
-        registrar = Registrar(Models(uri, access), store, endpoints, logs)
+        registrar = Registrar(Models(uri, access), store, store, endpoints, logs)
         self._projection = Projection(store, run, server, logs, upto, registrar)
         self._clock, self._pace = clock, pace or Pace()
         self._sampler = Sampler(clock, settings.system_seconds, pools or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,84 +32,16 @@ from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Accelerator, Pool, Role
 from orchestrator.core.spec.plan import Plan, PlannedStage
 from orchestrator.core.spec.stages import Endpoint, Needs, Stage
-from orchestrator.core.trust.qualification import Verdict
-from orchestrator.messages import Points, Succeeded
-from orchestrator.ports import Point, Stored
+from orchestrator.messages import Points
+from tests.memory import MemoryStore
 
 START = 1_795_430_000.0
 FAST = Pace(between=0.02, heartbeat=0.1, retry=0.05, longest_retry=0.2)
 
 
-class MemoryStore:
-    """The port `EventStore`, for one run, in memory."""
-
-    def __init__(self, header: RunHeader) -> None:
-        self._header = header
-        self._events: list[Stored] = []
-        self._points: list[Point] = []
-        self.cursors: dict[str, int] = {}
-        self.known: list[Verdict] = []
-
-    def verdicts(self) -> Sequence[Verdict]:
-        return self.known
-
-    def create(self, header: RunHeader, at: float) -> None:
-        self._header = header
-
-    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
-        self._events.extend(Stored(run, seq + i, at, event) for i, event in enumerate(events))
-
-    def say(self, event: Event, at: float) -> None:
-        self.append(self._header.run, len(self._events) + 1, (event,), at)
-
-    def events(self, run: str, after: int = 0) -> Sequence[Stored]:
-        return [stored for stored in self._events if stored.seq > after]
-
-    def header(self, run: str) -> RunHeader:
-        return self._header
-
-    def runs(self, limit: int = 50) -> Sequence[RunHeader]:
-        return [self._header]
-
-    def add_points(self, run: str, stage: str, attempt: int, points: Sequence[Points]) -> None:
-        for item in points:
-            for key, value in item.values.items():
-                self._points.append(
-                    Point(
-                        id=len(self._points) + 1,
-                        run=run,
-                        stage=stage,
-                        attempt=attempt,
-                        key=key,
-                        value=value,
-                        step=item.step,
-                        at=item.at,
-                    )
-                )
-
-    def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
-        return self._points[after : after + limit]
-
-    def cursor(self, name: str) -> int:
-        return self.cursors.get(name, 0)
-
-    def set_cursor(self, name: str, value: int) -> None:
-        self.cursors[name] = value
-
-    def request_cancel(self, run: str) -> None:
-        raise NotImplementedError
-
-    def withdraw_cancel(self, run: str) -> None:
-        raise NotImplementedError
-
-    def cancel_requested(self, run: str) -> bool:
-        return False
-
-    def remember(self, key: str, result: Succeeded, run: str) -> None:
-        raise NotImplementedError
-
-    def recall(self, key: str) -> tuple[Succeeded, str] | None:
-        return None
+def record(store: MemoryStore, run: str, event: Event, at: float) -> None:
+    """Commit the next event of `run`."""
+    store.append(run, len(store.log[run]) + 1, (event,), at)
 
 
 @dataclass
@@ -183,13 +115,14 @@ class Tale:
             tags={"mlflow.user": "ada", "mlflow.source.name": "orchestrator"},
             created=self.at,
         )
-        self.store = MemoryStore(self.header)
+        self.store = MemoryStore()
+        self.store.create(self.header, self.at)
         self.say(RunStarted(1), took=0)
 
     def say(self, *events: Event, took: float = 1.0) -> None:
         for event in events:
             self.at += took
-            self.store.say(event, self.at)
+            record(self.store, self.name, event, self.at)
 
     def begin(self, stage: str, number: int = 1, pool: str = "nvidia") -> None:
         self.say(AttemptStarted(stage, number, pool), AttemptPlaced(stage, number, (f"{pool}-0",)))

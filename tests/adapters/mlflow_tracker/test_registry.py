@@ -40,8 +40,9 @@ from orchestrator.core.spec.stages import Endpoint, Needs, Stage
 from orchestrator.core.trust.qualification import Standing, Verdict, identity
 from orchestrator.core.trust.registry import ModelVersion, key_of
 from orchestrator.messages import Points
-from tests.adapters.mlflow_tracker.conftest import POOLS, START, MemoryStore
+from tests.adapters.mlflow_tracker.conftest import POOLS, START, record
 from tests.build import deployment, failure
+from tests.memory import MemoryStore
 
 SECONDS = 60.0
 FIGURES = {"parity/kl_mean": 0.0012, "parity/top1": 1.0, "parity/passed": 1.0}
@@ -92,13 +93,14 @@ class Telling:
         )
         plan = Plan(pipeline="r2", fleet="local", stages=planned, pools=POOLS)
         self.name, self.at = name, START
-        self.store = MemoryStore(RunHeader(run=name, plan=plan, created=START))
+        self.store = MemoryStore()
+        self.store.create(RunHeader(run=name, plan=plan, created=START), START)
         self.say(RunStarted(1))
 
     def say(self, *events: Event) -> None:
         for event in events:
             self.at += 1
-            self.store.say(event, self.at)
+            record(self.store, self.name, event, self.at)
 
     def succeed(self, stage: str, pool: str, ref: ArtifactRef | None, **metrics: float) -> None:
         begun = AttemptStarted(stage, 1, pool), AttemptPlaced(stage, 1, (f"{pool}-0",))
@@ -117,7 +119,7 @@ def registered(
     name = f"chat-{experiment}"
     endpoints = OneEndpoint(name)
     first, second = Telling("r2-1", name), Telling("r2-2", name)
-    first.store.known.append(LIMITED)
+    first.store.note_verdict(LIMITED)
     first.succeed("export", "nvidia", model("a"))
     first.succeed("parity", "ascend", None, **FIGURES)
     first.say(AttemptStarted("serve", 1, "ascend"))

@@ -13,8 +13,9 @@ import pytest
 from orchestrator.adapters.mlflow_tracker import MlflowTracker
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.ports import Point
-from tests.adapters.mlflow_tracker.conftest import FAST, MemoryStore, Tale, TestClock
+from tests.adapters.mlflow_tracker.conftest import FAST, Tale, TestClock
 from tests.adapters.mlflow_tracker.seen import Seen
+from tests.memory import MemoryStore
 
 SECONDS = 60.0
 
@@ -101,7 +102,7 @@ def test_a_pass_that_breaks_is_said_once_and_the_next_begins_anew(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     story = tale()
-    store = Breaking(story.header)
+    store = Breaking()
     store.__dict__.update(story.store.__dict__)
     story.store = store
     tracker = tracked(story, uri, tmp_path, experiment)
@@ -125,7 +126,7 @@ def test_rows_that_are_no_points_are_left_out_and_the_others_are_shown(
     known = {"run": story.name, "stage": "data", "attempt": 1, "value": 1.0, "at": story.at}
     bad = [Point(id=n, key="x", step=b"\x01", **known) for n in (1, 2)]  # type: ignore[arg-type]
     stray = Point(id=3, key="x", step=1, **{**known, "stage": "nowhere"})  # type: ignore[arg-type]
-    story.store._points.extend([*bad, stray, Point(id=4, key="x", step=4, **known)])  # type: ignore[arg-type]
+    story.store.kept_points.extend([*bad, stray, Point(id=4, key="x", step=4, **known)])  # type: ignore[arg-type]
     story.finish_from_training(steps=5)
     assert tracked(story, uri, tmp_path, experiment).close(SECONDS)
     assert Seen(uri, experiment).count("r2-1/data/1", "x") == 1

@@ -1,0 +1,115 @@
+"""Where artifacts are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.core.artifact import ArtifactRef, FileEntry, Hashed, Manifest
+
+
+class ArtifactStore(Protocol):
+    """Immutable folders under a base URI, and marks beside them.
+
+    Raises `ArtifactError`; of that, `StorageError` where the storage is away, full or forbidden,
+    and `DamagedError` where what is stored is not as it was.
+    """
+
+    def scratch(self, name: str) -> Path:
+        """Return a new empty local folder to fill; it disappears when committed or dropped."""
+        ...
+
+    def commit(
+        self,
+        folder: Path,
+        name: str,
+        meta: Mapping[str, str],
+        hashed: Mapping[str, Hashed] | None = None,
+    ) -> ArtifactRef:
+        """Store `folder` as artifact `name`: hashes and fsyncs, manifest last, then renames.
+
+        Files that are `hashed`, by their path, and not changed since, aren't read again.
+
+        Raises:
+            ArtifactError: It exists already with other contents, or there is no space.
+        """
+        ...
+
+    def drop(self, folder: Path) -> None:
+        """Remove a scratch folder, or one of a part, that will not be committed."""
+        ...
+
+    def part(self, name: str, part: str) -> Path:
+        """Return a new empty local folder to fill with one `part` of artifact `name`."""
+        ...
+
+    def add(self, folder: Path, name: str, part: str) -> Mapping[str, FileEntry]:
+        """Hash and flush what fills a part, and bring it where the others are gathered.
+
+        Returns the files by their path in the artifact. The folder isn't the caller's any more.
+        """
+        ...
+
+    def seal(
+        self, name: str, files: Mapping[str, FileEntry], meta: Mapping[str, str]
+    ) -> ArtifactRef:
+        """Make artifact `name` appear, of all its parts: manifest last, then rename.
+
+        Raises:
+            DamagedError: The parts have fewer or more files than `files`.
+        """
+        ...
+
+    def weight(self, name: str) -> int:
+        """Return the bytes of all that lies under this name, whole or in parts: it may grow."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Take away what has this name, whole or torn, an artifact or a mark."""
+        ...
+
+    def mark(self, name: str, text: str) -> None:
+        """Keep a short text under `name`, all of it or nothing, over what it said before."""
+        ...
+
+    def marked(self, name: str) -> str | None:
+        """Return the text kept under `name`; `None` where there is none."""
+        ...
+
+    def fetch(self, ref: ArtifactRef) -> Path:
+        """Return a local folder with the artifact, every file verified against its hash."""
+        ...
+
+    def read(self, ref: ArtifactRef, path: str) -> bytes:
+        """Return a small file of an artifact, verified against its hash; no other is fetched."""
+        ...
+
+    def verify(self, uri: str) -> Manifest:
+        """Check every file of the artifact at `uri` against its manifest; return that."""
+        ...
+
+    def manifest(self, name: str) -> Manifest:
+        """Return the manifest of artifact `name`; its files are not looked at.
+
+        Raises:
+            DamagedError: There is none, or it is torn or altered.
+        """
+        ...
+
+    def load(
+        self, name: str, *, mine: Callable[[str], bool] | None = None
+    ) -> tuple[Path, Manifest]:
+        """Return a local folder with artifact `name`, every file verified, and its manifest.
+
+        Where it lies on this machine, or one that it shares, only the files that are `mine` are
+        hashed: somebody else does that with the others.
+
+        Raises:
+            DamagedError: It is torn, altered or not there.
+        """
+        ...
+
+    def names(self, prefix: str) -> Sequence[str]:
+        """Return the names of what lies right under `prefix`, whole or not."""
+        ...

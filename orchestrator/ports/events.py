@@ -1,0 +1,48 @@
+"""The events of all runs, numbered within each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An event as it was committed: its number in the run and its time (seconds, epoch)."""
+
+    run: str
+    seq: int
+    at: float
+    event: Event
+
+
+class EventLog(Protocol):
+    """Append-only memory of all runs. Raises `StoreError` for what the database refuses."""
+
+    def create(self, header: RunHeader, at: float) -> None:
+        """Add a run. Raises `StoreError` when its id exists."""
+        ...
+
+    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+        """Commit `events` as numbers `seq`, `seq + 1`, ... of `run`, all or none.
+
+        Raises:
+            StaleControllerError: Number `seq` exists: another controller has this run.
+        """
+        ...
+
+    def events(self, run: str, after: int = 0) -> Sequence[Stored]:
+        """Return the events of `run` numbered above `after`, in order."""
+        ...
+
+    def header(self, run: str) -> RunHeader:
+        """Return the header of `run`, by id or unique prefix. Raises `NotFoundError`."""
+        ...
+
+    def runs(self, limit: int = 50) -> Sequence[RunHeader]:
+        """Return the newest runs first."""
+        ...

@@ -1,0 +1,32 @@
+"""Which controller has which run, and when it last showed life."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from orchestrator.messages import Lease
+
+
+class Leases(Protocol):
+    """Memory of the controllers of runs. Raises `StoreError` for what the database refuses."""
+
+    def renew_lease(self, lease: Lease) -> None:
+        """Note that a controller has its run.
+
+        Raises:
+            StaleControllerError: One of a later epoch has it.
+        """
+        ...
+
+    def lease(self, run: str) -> Lease | None:
+        """Return when a controller of `run` last showed life; `None` after it has left."""
+        ...
+
+    def leases(self) -> Sequence[Lease]:
+        """Return the leases of all runs whose controller has not left, dead ones included."""
+        ...
+
+    def drop_lease(self, run: str, epoch: int) -> None:
+        """Note that the controller of `epoch` has left `run`. Safe to call twice."""
+        ...
