@@ -105,15 +105,12 @@ class FakeReplicas:
 
 
 class MemoryEndpoints:
-    """The port `EndpointStore`, in memory."""
+    """The ports of all that is kept of endpoints, in memory."""
 
     def __init__(self) -> None:
         self.lives: dict[str, EndpointLife] = {}
         self.noted: dict[tuple[str, int], tuple[str, ...]] = {}
         self.last: dict[str, float] = {}
-        self.keys: dict[str, ApiKey] = {}
-        self.rules = KeyRules()
-        self.key_reads = 0
         self.wrong: dict[tuple[str, int], str] = {}
         self.leases: dict[str, str] = {}
         self.now: Callable[[], float] = lambda: 0.0
@@ -156,6 +153,16 @@ class MemoryEndpoints:
 
     def asked(self) -> Mapping[str, float]:
         return {endpoint: self.now() - at for endpoint, at in self.last.items()}
+
+
+class MemoryKeys:
+    """The port `KeyStore`, in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[str, ApiKey] = {}
+        self.rules = KeyRules()
+        self.key_reads = 0
 
     def add_key(self, key: ApiKey) -> None:
         first = not self.keys

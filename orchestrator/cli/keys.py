@@ -21,7 +21,7 @@ from orchestrator.cli.steps import Step
 from orchestrator.core.endpoints.keys import ApiKey, Requirement
 from orchestrator.core.endpoints.usage import month_of
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
-from orchestrator.ports import EndpointStore
+from orchestrator.ports import EndpointLog
 
 COLUMNS = ("NAME", "MODELS", "#REQUESTS/MIN", "#TOKENS/MIN", "EXPIRES")
 DAY = 86_400.0
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
 
 
 def _changing(
-    args: argparse.Namespace, there: ApiKey, store: EndpointStore
+    args: argparse.Namespace, there: ApiKey, store: EndpointLog
 ) -> Exit | Sequence[Step]:
     if args.action == "show":
         return _show(there, json=args.json)
@@ -59,7 +59,7 @@ def _changing(
     return [Step(f"revoke key {args.name}", partial(_revoke, args.name))]
 
 
-def _adding(args: argparse.Namespace, there: ApiKey | None, store: EndpointStore) -> list[Step]:
+def _adding(args: argparse.Namespace, there: ApiKey | None, store: EndpointLog) -> list[Step]:
     if there is not None:
         what = f"there is a key {args.name!r}"
         hint = "change it by keys set, revoke it first, or take another name"
@@ -79,7 +79,7 @@ def _adding(args: argparse.Namespace, there: ApiKey | None, store: EndpointStore
     return [Step(f"add key {key.name}, which opens {opens}", partial(_add, key))]
 
 
-def _setting(args: argparse.Namespace, there: ApiKey, store: EndpointStore) -> list[Step]:
+def _setting(args: argparse.Namespace, there: ApiKey, store: EndpointLog) -> list[Step]:
     if not args.changes:
         what = "nothing is to change"
         raise ConfigError([Problem("keys", what, f"keys set {args.name} requests=60")])
@@ -93,7 +93,7 @@ def _setting(args: argparse.Namespace, there: ApiKey, store: EndpointStore) -> l
     return [Step(f"change key {key.name}: {' '.join(args.changes)}", do)]
 
 
-def _warn_of_unknown(key: ApiKey, store: EndpointStore) -> None:
+def _warn_of_unknown(key: ApiKey, store: EndpointLog) -> None:
     unknown = [model for model in key.models if model not in store.endpoints()]
     if unknown:
         line = f"warning: no endpoint {', '.join(map(repr, unknown))} yet"

@@ -16,7 +16,7 @@ from orchestrator.cli.exits import Exit
 from orchestrator.controller.reaper import Reaper
 from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
-from orchestrator.ports import EndpointStore
+from orchestrator.ports import EndpointLog
 from orchestrator.supervisor import holder, tenancy
 
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this
     return Exit.SUCCEEDED
 
 
-def _follow(at: Path, endpoints: EndpointStore, followed: dict[str, int]) -> None:
+def _follow(at: Path, endpoints: EndpointLog, followed: dict[str, int]) -> None:
     """Tell the registry of models whose traffic has moved; later, where it is away."""
     for name, life in endpoints.endpoints().items():
         if followed.get(name) != life.seq and wiring.follow_traffic(at, life):

@@ -46,7 +46,7 @@ from orchestrator.core.endpoints.rollout import (
 )
 from orchestrator.core.errors import ServingError
 from orchestrator.core.spec.policy import Rollout
-from orchestrator.ports import EndpointStore, Traffic
+from orchestrator.ports import EndpointStatus, Traffic
 
 Answers = Sequence[Answer]
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -59,7 +59,7 @@ class Canary:
     """What is known of a new revision, and of `old`, which led when it came."""
 
     def __init__(
-        self, traffic: Traffic, store: EndpointStore, old: Revision | None, new: Deployment
+        self, traffic: Traffic, store: EndpointStatus, old: Revision | None, new: Deployment
     ) -> None:
         self._traffic = traffic
         self._store = store

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.core.spec.outside_servers import Outside
+from orchestrator.endpoints.revisions import LeasedEndpoints
 from orchestrator.error_boundary import outcome, reason
-from orchestrator.ports import EndpointStore
 
 LEASE = "servers outside"  # in the place of a cluster's identity
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -26,7 +26,7 @@ class OutsideWatch:
 
     def __init__(
         self,
-        store: EndpointStore,
+        store: LeasedEndpoints,
         ask: Callable[[Outside], object],
         tell: Callable[[str], None],
         holder: str = "",

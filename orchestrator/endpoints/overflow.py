@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ConflictError, ServingError
 from orchestrator.endpoints.revisions import Revisions
-from orchestrator.ports import Clock, EndpointStore, Traffic
+from orchestrator.ports import Clock, EndpointLog, Traffic
 
 Deploy = Callable[[Deployment, str], None]
 Tell = Callable[[str], None]
@@ -37,7 +37,7 @@ class Overflow:
 
     def __init__(
         self,
-        store: EndpointStore,
+        store: EndpointLog,
         traffic: Traffic,
         revisions: Revisions,
         clock: Clock,

@@ -18,9 +18,10 @@ from functools import partial
 
 from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ServingError
+from orchestrator.endpoints.revisions import LeasedEndpoints
 from orchestrator.endpoints.updates import Updates
 from orchestrator.messages import Failed, PoolState, RevisionStatus, Succeeded
-from orchestrator.ports import Clock, EndpointStore, Replicas
+from orchestrator.ports import Clock, Replicas
 
 Tell = Callable[[str], None]
 Move = Callable[[str, str], None]
@@ -55,7 +56,7 @@ class Reconciler:
 
     def __init__(
         self,
-        ports: tuple[EndpointStore, Replicas, Clock],
+        ports: tuple[LeasedEndpoints, Replicas, Clock],
         tell: Tell,
         move: Move,
         *,

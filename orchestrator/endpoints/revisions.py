@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from orchestrator.core.endpoints.life import (
     WHOLE,
@@ -19,11 +19,19 @@ from orchestrator.core.endpoints.life import (
 )
 from orchestrator.core.endpoints.rollout import shares
 from orchestrator.core.errors import ConflictError, ServingError, StoreError, TransitionError
-from orchestrator.ports import Clock, EndpointStore, Replicas
+from orchestrator.ports import Clock, EndpointLeases, EndpointLog, EndpointStatus, Replicas
 
 TRIES = 5
 LEAST_PAUSE, TRIES_TO_INSIST = 0.5, 7  # seconds, doubled each time
 T = TypeVar("T")
+
+
+class EndpointStore(EndpointLog, EndpointStatus, Protocol):
+    """The events of endpoints, and which replicas they have."""
+
+
+class LeasedEndpoints(EndpointStore, EndpointLeases, Protocol):
+    """The same, and who looks after them."""
 
 
 class Revisions:

@@ -29,9 +29,9 @@ from orchestrator.core.errors import ConflictError, OrchestratorError, ServingEr
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.endpoints.canary import SECONDS_BETWEEN_LOOKS, Canary
 from orchestrator.endpoints.progress import SECONDS_OF_DOUBT, Progress, Target
-from orchestrator.endpoints.revisions import Revisions
+from orchestrator.endpoints.revisions import EndpointStore, Revisions
 from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
-from orchestrator.ports import Clock, EndpointStore, Replicas, Traffic
+from orchestrator.ports import Clock, Replicas, Traffic
 
 SECONDS_TO_ANSWER = 60.0
 READY = "it is ready, and gets traffic when somebody moves it"

@@ -4,11 +4,12 @@ Foreign errors are translated by the adapter: a port raises only what its docstr
 """
 
 from orchestrator.ports.artifacts import ArtifactStore
-from orchestrator.ports.endpoints import EndpointStore, GatewayStore, Traffic
+from orchestrator.ports.endpoints import EndpointLog, EndpointStatus
 from orchestrator.ports.events import EventLog, Stored
+from orchestrator.ports.gateways import GatewayStore
 from orchestrator.ports.interventions import Interventions
 from orchestrator.ports.keys import KeyStore
-from orchestrator.ports.leases import Leases
+from orchestrator.ports.leases import EndpointLeases, Leases
 from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
 from orchestrator.ports.points import MetricPoints, Point
 from orchestrator.ports.pools import Chip, Cluster, Job, Replicas, Serving, Worker
@@ -16,6 +17,7 @@ from orchestrator.ports.queues import Queues
 from orchestrator.ports.registry import Registry
 from orchestrator.ports.results import ResultCache
 from orchestrator.ports.run_notes import RunNotes
+from orchestrator.ports.traffic import Traffic
 from orchestrator.ports.usage import UsageStore
 from orchestrator.ports.verdicts import Verdicts
 
@@ -24,7 +26,9 @@ __all__ = [
     "Chip",
     "Clock",
     "Cluster",
-    "EndpointStore",
+    "EndpointLeases",
+    "EndpointLog",
+    "EndpointStatus",
     "EventLog",
     "Gates",
     "GatewayStore",

@@ -1,4 +1,4 @@
-"""Which controller has which run, and when it last showed life."""
+"""Who has which run, and who has the endpoints of which cluster."""
 
 from __future__ import annotations
 
@@ -29,4 +29,16 @@ class Leases(Protocol):
 
     def drop_lease(self, run: str, epoch: int) -> None:
         """Note that the controller of `epoch` has left `run`. Safe to call twice."""
+        ...
+
+
+class EndpointLeases(Protocol):
+    """Memory of who looks after endpoints. Raises `StoreError` for what the database refuses."""
+
+    def hold(self, cluster: str, holder: str, seconds: float) -> bool:
+        """Take or renew the lease on the endpoints of a cluster; return whether `holder` has it.
+
+        Another's lease is taken over once that was not renewed for `seconds`, by the database's
+        clock.
+        """
         ...

@@ -16,7 +16,6 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.core.spec.stages import Json
 from orchestrator.ports import (
-    EndpointStore,
     EventLog,
     GatewayStore,
     Serving,
@@ -35,13 +34,14 @@ from orchestrator.wiring.home_folder import random_once, replica_secret
 from orchestrator.wiring.user import host
 
 if TYPE_CHECKING:
+    from orchestrator.adapters.event_store import SqlEventStore
     from orchestrator.adapters.rayserve import RayServing
     from orchestrator.serving.gateway.tracing import Tracing
 
 OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
-def endpoint_store(at: Path) -> EndpointStore:
+def endpoint_store(at: Path) -> SqlEventStore:
     """Return the store of endpoints of home `at`: the same database."""
     from orchestrator.adapters.event_store import SqlEventStore
 

@@ -22,13 +22,13 @@ from orchestrator.serving.gateway.lookup import SECONDS_BETWEEN_READS, StoreRout
 from orchestrator.serving.gateway.routes import Far, RevisionRoute
 from orchestrator.supervisor.record import wait
 from tests.build import deployment
-from tests.serving_fakes import MemoryEndpoints
+from tests.serving_fakes import MemoryEndpoints, MemoryKeys
 
 SECONDS = 5.0
 CLOCK = SystemClock()
 
 
-class Store(MemoryEndpoints):
+class Store(MemoryKeys, MemoryEndpoints):
     """A store that may be away, or fail in a way that nobody thought of."""
 
     away = False

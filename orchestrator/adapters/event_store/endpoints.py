@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class Endpoints(Database):
-    """The port `EndpointStore`."""
+    """The ports `EndpointLog`, `EndpointStatus` and `EndpointLeases`."""
 
     def __init__(
         self,

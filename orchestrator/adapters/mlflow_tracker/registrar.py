@@ -29,7 +29,7 @@ from orchestrator.core.trust.registry import (
     with_figures,
     with_verdict,
 )
-from orchestrator.ports import EndpointStore, MetricPoints, Verdicts
+from orchestrator.ports import EndpointLog, MetricPoints, Verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Registrar:
         models: Models,
         points: MetricPoints,
         verdicts: Verdicts,
-        endpoints: EndpointStore | None,
+        endpoints: EndpointLog | None,
         logs: Path,
     ) -> None:
         """Know of no version yet; `logs` is the folder of the attempts' logs and reports."""

@@ -26,7 +26,7 @@ from orchestrator.adapters.mlflow_tracker.server import Server
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.error_boundary import outcome, reason
-from orchestrator.ports import Clock, EndpointStore
+from orchestrator.ports import Clock, EndpointLog
 
 logger = logging.getLogger(__name__)
 # What may go through later. All else, so many times in a row, is given up.
@@ -60,7 +60,7 @@ class MlflowTracker:
         pools: Mapping[str, int] | None = None,
         pace: Pace | None = None,
         upto: Callable[[], int] = lambda: sys.maxsize,
-        endpoints: EndpointStore | None = None,
+        endpoints: EndpointLog | None = None,
     ) -> None:
         """Start the thread.
 

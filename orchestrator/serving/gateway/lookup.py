@@ -13,19 +13,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 from orchestrator.core.endpoints.keys import ApiKey, KeyRules, follows
 from orchestrator.core.endpoints.life import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError, ServingError
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.error_boundary import outcome, reason
-from orchestrator.ports import Clock, EndpointStore
+from orchestrator.ports import Clock, EndpointLog, EndpointStatus, KeyStore
 from orchestrator.serving.gateway.routes import EndpointRoute, Far, RevisionRoute, Table
 
 SECONDS_BETWEEN_READS = 0.2
 SECONDS_BETWEEN_NOTES = 1.0
 Replicas = Mapping[tuple[str, int], tuple[str, ...]]
 logger = logging.getLogger(__name__)
+
+
+class RouteSource(EndpointLog, EndpointStatus, KeyStore, Protocol):
+    """What routes are made of: endpoints, their replicas, and who may ask them."""
 
 
 class StoreRoutes:
@@ -35,9 +40,7 @@ class StoreRoutes:
     while it can't, the last key stands.
     """
 
-    def __init__(
-        self, store: EndpointStore, key_of: Callable[[Outside], str], clock: Clock
-    ) -> None:
+    def __init__(self, store: RouteSource, key_of: Callable[[Outside], str], clock: Clock) -> None:
         """Read the store once, and go on in a thread."""
         self._store = store
         self._key_of = key_of

@@ -61,7 +61,7 @@ LIMITED = Verdict(
 
 
 class OneEndpoint:
-    """The port `EndpointStore`, as far as a tracker asks."""
+    """The port `EndpointLog`, as far as a tracker asks."""
 
     def __init__(self, name: str) -> None:
         self.life = EndpointLife(name=name)
