@@ -27,7 +27,7 @@ from orchestrator.ports import (
 from orchestrator.wiring.home_folder import replica_secret
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.mlflow_tracker import TrackedRuns
     from orchestrator.controller.requests import AttemptDefaults
 
@@ -155,14 +155,14 @@ def clock() -> Clock:
     return SystemClock()
 
 
-def event_store(at: Path, patience: float | None = None) -> SqlEventStore:
+def event_store(at: Path, patience: float | None = None) -> SqlDatabase:
     """Return the event store of home `at`; `ORCHESTRATOR_DATABASE` names another database.
 
     Callers with `patience` (seconds) try again by themselves: one try takes a part of that.
     """
-    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.database import SqlDatabase
 
-    return SqlEventStore(database(at), patience)
+    return SqlDatabase(database(at), patience)
 
 
 def database(at: Path) -> str | Path:
@@ -243,7 +243,7 @@ def tracker(
         from orchestrator.adapters.no_tracker import NoTracker
 
         return NoTracker()
-    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.mlflow_tracker import MlflowTracker
     from orchestrator.wiring.tracking import access
 
@@ -258,7 +258,7 @@ def tracker(
         access=access(uri),
         pools=_pool_processes(at),
         upto=upto,
-        endpoints=SqlEventStore(database(at), secret=partial(replica_secret, at)),
+        endpoints=SqlDatabase(database(at), secret=partial(replica_secret, at)),
     )
 
 

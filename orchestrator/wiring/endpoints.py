@@ -34,25 +34,25 @@ from orchestrator.wiring.home_folder import random_once, replica_secret
 from orchestrator.wiring.user import host
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.rayserve import RayServing
     from orchestrator.serving.gateway.tracing import Tracing
 
 OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
-def endpoint_store(at: Path) -> SqlEventStore:
+def endpoint_store(at: Path) -> SqlDatabase:
     """Return the store of endpoints of home `at`: the same database."""
-    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.database import SqlDatabase
 
-    return SqlEventStore(database(at), secret=partial(replica_secret, at))
+    return SqlDatabase(database(at), secret=partial(replica_secret, at))
 
 
 def usage_store(at: Path) -> UsageStore:
     """Return the store of what endpoints are used for: the same database."""
-    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.database import SqlDatabase
 
-    return SqlEventStore(database(at))
+    return SqlDatabase(database(at))
 
 
 def serving(found: Settings, at: Path, address: str) -> Serving:
@@ -111,9 +111,9 @@ def managed_cluster(at: Path) -> str:
 
 def gateway_store(at: Path) -> GatewayStore:
     """Return the store of gateways of home `at`: the same database."""
-    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.database import SqlDatabase
 
-    return SqlEventStore(database(at))
+    return SqlDatabase(database(at))
 
 
 def traffic(at: Path) -> Traffic:

@@ -49,13 +49,13 @@ def check_services(found: Settings, at: Path, *, gateway: bool) -> None:
 def foreign() -> Mapping[str, Callable[[], None]]:
     """Return how to check each service that the environment names, by the variable that does."""
     from orchestrator.adapters import mlflow_server
-    from orchestrator.adapters.event_store import SqlEventStore
+    from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.raycluster import access
 
     checks: Mapping[str, Callable[[str], object]] = {
         "RAY_ADDRESS": access.check,
         "MLFLOW_TRACKING_URI": mlflow_server.check,
-        DATABASE_VARIABLE: lambda url: SqlEventStore(url).runs(1),
+        DATABASE_VARIABLE: lambda url: SqlDatabase(url).runs(1),
     }
     named = {name: os.environ[name] for name in checks if os.environ.get(name)}
     return {name: partial(_asked, checks[name], value) for name, value in named.items()}

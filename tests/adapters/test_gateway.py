@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.adapters.gateway import GatewayTraffic, figures_in, gauge_in
 from orchestrator.core.endpoints.probes import completion
 from orchestrator.core.endpoints.rollout import Figures, Times
@@ -40,7 +40,7 @@ def test_figures_are_those_of_the_endpoint_by_revision() -> None:
 
 
 def test_a_replica_that_does_not_answer_has_no_status(tmp_path: Path) -> None:
-    answer = GatewayTraffic(SqlEventStore(tmp_path / "events.db")).ask(
+    answer = GatewayTraffic(SqlDatabase(tmp_path / "events.db")).ask(
         "http://127.0.0.1:9", "token", completion("chat", "1 + 1 =")
     )
     assert (answer.status, answer.good) == (0, False)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from orchestrator.adapters.event_store import SqlEventStore
-from orchestrator.adapters.event_store.codec import dump
+from orchestrator.adapters.database import SqlDatabase
+from orchestrator.adapters.database.codec import dump
 from orchestrator.core.endpoints.life import RevisionAdded, RevisionRetired
 from orchestrator.core.errors import StoreError
 from orchestrator.wiring.home_folder import replica_secret
@@ -28,26 +28,26 @@ def _other() -> bytes:
     return b"another, of some host"
 
 
-def _token(store: SqlEventStore) -> str:
+def _token(store: SqlDatabase) -> str:
     found = store.endpoint("chat").revisions[1].deployment
     assert found is not None
     return found.token
 
 
 def test_no_byte_of_the_database_tells_a_token(tmp_path: Path) -> None:
-    store = SqlEventStore(tmp_path / "events.db", secret=_mine)
+    store = SqlDatabase(tmp_path / "events.db", secret=_mine)
     store.follow(store.endpoint("chat"), [ADDED], 1.0)
     files = list(tmp_path.iterdir())
     assert any(b"RevisionAdded" in file.read_bytes() for file in files)
     assert not any(TOKEN.encode() in file.read_bytes() for file in files)
     store.close()
-    again = SqlEventStore(tmp_path / "events.db", secret=_mine)
+    again = SqlDatabase(tmp_path / "events.db", secret=_mine)
     assert _token(again) == TOKEN
     again.close()
 
 
 def test_a_token_that_the_earlier_version_stored_is_read(tmp_path: Path) -> None:
-    store = SqlEventStore(tmp_path / "events.db", secret=_mine)
+    store = SqlDatabase(tmp_path / "events.db", secret=_mine)
     engine = create_engine(f"sqlite:///{tmp_path}/events.db")
     with engine.begin() as connection:
         connection.execute(
@@ -62,24 +62,24 @@ def test_a_token_that_the_earlier_version_stored_is_read(tmp_path: Path) -> None
 def test_another_secret_opens_to_what_no_replica_knows_and_says_so_while_it_matters(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = SqlEventStore(tmp_path / "events.db", secret=_mine)
+    store = SqlDatabase(tmp_path / "events.db", secret=_mine)
     store.follow(store.endpoint("chat"), [ADDED], 1.0)
-    far = SqlEventStore(tmp_path / "events.db", secret=_other)
+    far = SqlDatabase(tmp_path / "events.db", secret=_other)
     with caplog.at_level(logging.WARNING):
         assert _token(far) not in {"", TOKEN}
-        assert _token(far) == _token(SqlEventStore(tmp_path / "events.db", secret=_other))
+        assert _token(far) == _token(SqlDatabase(tmp_path / "events.db", secret=_other))
     lines = [record.getMessage() for record in caplog.records]
     assert all("chat.r1 was sealed by another secret" in line for line in lines)
     assert all("set ORCHESTRATOR_SECRET" in line for line in lines)
     assert len(lines) == 2, "once for each process"
     store.follow(store.endpoint("chat"), [RevisionRetired(1, "done")], 2.0)
     caplog.clear()
-    _token(SqlEventStore(tmp_path / "events.db", secret=_other))
+    _token(SqlDatabase(tmp_path / "events.db", secret=_other))
     assert not caplog.records
 
 
 def test_a_store_without_a_secret_holds_no_token(tmp_path: Path) -> None:
-    store = SqlEventStore(tmp_path / "events.db")
+    store = SqlDatabase(tmp_path / "events.db")
     with pytest.raises(StoreError, match="no secret"):
         store.follow(store.endpoint("chat"), [ADDED], 1.0)
     store.close()

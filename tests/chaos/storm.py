@@ -20,7 +20,7 @@ from random import Random
 import psutil
 
 from orchestrator import supervisor
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.cli import runs
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.supervisor.record import wait
@@ -131,7 +131,7 @@ class Storm:
 
     def told(self) -> Run:
         """Return the run as the event store has it."""
-        store = SqlEventStore(f"sqlite:///{self.home}/events.db")
+        store = SqlDatabase(f"sqlite:///{self.home}/events.db")
         try:
             return runs.load(store, store.header(self.run))
         finally:
@@ -166,7 +166,7 @@ class Storm:
     def _runs(self) -> list[str]:
         if not self.home.exists():
             return []
-        store = SqlEventStore(f"sqlite:///{self.home}/events.db")
+        store = SqlDatabase(f"sqlite:///{self.home}/events.db")
         try:
             return [header.run for header in store.runs()]
         finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import supervisor, wiring
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.runs.states import RunStarted
 from orchestrator.messages import Lease
@@ -28,10 +28,10 @@ class Typed(io.StringIO):
 
 
 @pytest.fixture
-def in_progress(tmp_path: Path, within) -> SqlEventStore:
+def in_progress(tmp_path: Path, within) -> SqlDatabase:
     """A home with one run on its own cluster, whose controller is this process."""
     at = tmp_path / ".orchestrator"
-    store = SqlEventStore(f"sqlite:///{at}/events.db")
+    store = SqlDatabase(f"sqlite:///{at}/events.db")
     found = wiring.settings(["pipeline=noop", "tracking=none"])
     store.create(replace(HEADER, config=wiring.pinned(found)), 0.0)
     store.append("mine-1", 1, (RunStarted(1),), 0.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import (
     AttemptFailed,
@@ -40,7 +40,7 @@ def home(tmp_path: Path, within: Command) -> Path:
     return at
 
 
-def recorded(home: Path, *events: Event, **tags: str) -> SqlEventStore:
+def recorded(home: Path, *events: Event, **tags: str) -> SqlDatabase:
     """Have a run of one stage with these events in the store."""
     store = wiring.event_store(home)
     store.create(RunHeader(run="run-1", plan=plan(stage("s")), tags=tags), 1.0)

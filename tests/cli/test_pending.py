@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from orchestrator import session, wiring
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 
 HERE = ["cluster=local", "tracking=none", "pipeline=noop"]
 
 
 @pytest.fixture
-def store(tmp_path: Path, within) -> SqlEventStore:
+def store(tmp_path: Path, within) -> SqlDatabase:
     return wiring.event_store(tmp_path / ".orchestrator")
 
 
-def aged(store: SqlEventStore, seconds_ago: float, name: str = "") -> str:
+def aged(store: SqlDatabase, seconds_ago: float, name: str = "") -> str:
     """Record a run that long ago, which nobody begins; return its id."""
     found, planned = wiring.planned(HERE)
     now = wiring.clock().now() - seconds_ago

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import session, wiring
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.runs.states import AttemptFailed, AttemptPlaced, AttemptStarted, RunStarted
 from orchestrator.messages import Busy, Lease
 from orchestrator.supervisor import holder
@@ -16,11 +16,11 @@ from tests.build import failure
 
 
 @pytest.fixture
-def store(tmp_path: Path, within) -> SqlEventStore:
+def store(tmp_path: Path, within) -> SqlDatabase:
     return wiring.event_store(tmp_path / ".orchestrator")
 
 
-def begun(store: SqlEventStore, *events: object, ago: float = 30.0) -> str:
+def begun(store: SqlDatabase, *events: object, ago: float = 30.0) -> str:
     """Record a run that long ago, which this process drives; return its id."""
     found, planned = wiring.planned(["cluster=local", "tracking=none", "pipeline=noop"])
     now = wiring.clock().now()

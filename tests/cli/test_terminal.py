@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.cli.exits import Exit
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
@@ -64,7 +64,7 @@ class Talking:
         """Return the runs that are there, as they stand."""
         if not (self.folder / ".orchestrator/events.db").exists():
             return []
-        store = SqlEventStore(f"sqlite:///{self.folder}/.orchestrator/events.db")
+        store = SqlDatabase(f"sqlite:///{self.folder}/.orchestrator/events.db")
         try:
             return [
                 fold(one, ((item.at, item.event) for item in store.events(one.run)))
@@ -208,7 +208,7 @@ def test_logs_that_can_not_be_written_are_counted_and_the_run_ends_well(
     said = "1 log line was not written: Not a directory"
     assert f"note: {said}" in (talking.folder / "out").read_text()
     (run,) = talking.runs()
-    store = SqlEventStore(f"sqlite:///{talking.folder}/.orchestrator/events.db")
+    store = SqlDatabase(f"sqlite:///{talking.folder}/.orchestrator/events.db")
     assert said in map(str, store.untold(run.header.run))
     store.close()
     assert f"note: {said}" in talking.place.run("status", run.header.run).stdout

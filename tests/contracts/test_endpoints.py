@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.event_store import SqlEventStore
-from orchestrator.adapters.event_store.tables import key_rules
+from orchestrator.adapters.database import SqlDatabase
+from orchestrator.adapters.database.tables import key_rules
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.keys import ApiKey, Requirement
 from orchestrator.core.endpoints.life import (
@@ -17,12 +17,12 @@ from orchestrator.core.endpoints.life import (
 )
 from orchestrator.core.errors import ConflictError, NotFoundError, StoreError
 from tests.build import deployment
-from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
+from tests.contracts.test_database import store, url  # noqa: F401 - fixtures
 
 SECONDS = 30.0
 
 
-def test_an_endpoint_comes_back_as_its_events_made_it(store: SqlEventStore) -> None:  # noqa: F811 - the fixture
+def test_an_endpoint_comes_back_as_its_events_made_it(store: SqlDatabase) -> None:  # noqa: F811 - the fixture
     one = deployment("chat", pool_name="ascend", revision=1)
     assert store.endpoint("chat").revisions == {}
     store.follow(store.endpoint("chat"), [RevisionAdded(1, one), RevisionReady(1)], 5.0)
@@ -35,7 +35,7 @@ def test_an_endpoint_comes_back_as_its_events_made_it(store: SqlEventStore) -> N
 
 
 def test_a_model_that_was_put_in_the_place_of_another_comes_back(
-    store: SqlEventStore,  # noqa: F811 - as above
+    store: SqlDatabase,  # noqa: F811 - as above
 ) -> None:
     model = ArtifactRef("file:///artifacts/new", "1" * 64, 20)
     events = [RevisionAdded(1, deployment("chat")), RevisionReady(1)]
@@ -45,14 +45,14 @@ def test_a_model_that_was_put_in_the_place_of_another_comes_back(
     assert found.updated == 5.0
 
 
-def test_of_two_who_change_an_endpoint_one_is_stale(store: SqlEventStore) -> None:  # noqa: F811 - as above
+def test_of_two_who_change_an_endpoint_one_is_stale(store: SqlDatabase) -> None:  # noqa: F811 - as above
     seen = store.endpoint("chat")
     store.follow(seen, [RevisionAdded(1, deployment("chat"))], 5.0)
     with pytest.raises(ConflictError, match="'chat' was changed"):
         store.follow(seen, [RevisionAdded(1, deployment("chat"))], 6.0)
 
 
-def test_replicas_are_those_that_were_noted_last(store: SqlEventStore) -> None:  # noqa: F811 - as above
+def test_replicas_are_those_that_were_noted_last(store: SqlDatabase) -> None:  # noqa: F811 - as above
     store.note_replicas("chat", 1, ["http://a:1/chat.r1", "http://b:1/chat.r1"])
     store.note_replicas("chat", 2, ["http://c:1/chat.r2"])
     store.note_replicas("chat", 1, ["http://b:1/chat.r1"])
@@ -63,7 +63,7 @@ def test_replicas_are_those_that_were_noted_last(store: SqlEventStore) -> None: 
     assert store.replicas() == {("chat", 1): ("http://b:1/chat.r1",)}
 
 
-def test_a_key_has_one_name_until_it_is_revoked(store: SqlEventStore) -> None:  # noqa: F811 - as above
+def test_a_key_has_one_name_until_it_is_revoked(store: SqlDatabase) -> None:  # noqa: F811 - as above
     key = ApiKey(name="ann", digest="aa", models=("chat",), requests=60)
     store.add_key(key)
     with pytest.raises(StoreError, match="there is a key 'ann'"):
@@ -75,7 +75,7 @@ def test_a_key_has_one_name_until_it_is_revoked(store: SqlEventStore) -> None:  
 
 
 def test_keys_are_asked_for_from_the_first_on_until_that_is_taken_back(
-    store: SqlEventStore,  # noqa: F811 - as above
+    store: SqlDatabase,  # noqa: F811 - as above
 ) -> None:
     assert store.key_rules().required is Requirement.UNKNOWN
     store.add_key(ApiKey(name="ann", digest="aa"))
@@ -91,7 +91,7 @@ def test_keys_are_asked_for_from_the_first_on_until_that_is_taken_back(
 
 
 def test_each_change_of_the_keys_leaves_a_stamp_of_its_own(
-    store: SqlEventStore,  # noqa: F811 - as above
+    store: SqlDatabase,  # noqa: F811 - as above
 ) -> None:
     stamps = [store.key_rules().stamp]
     for change in (
@@ -107,7 +107,7 @@ def test_each_change_of_the_keys_leaves_a_stamp_of_its_own(
 
 
 def test_keys_of_a_database_without_the_setting_are_asked_for(
-    store: SqlEventStore,  # noqa: F811 - as above
+    store: SqlDatabase,  # noqa: F811 - as above
 ) -> None:
     store.add_key(ApiKey(name="ann", digest="aa"))
     with store._writing() as connection:
@@ -117,7 +117,7 @@ def test_keys_of_a_database_without_the_setting_are_asked_for(
     assert store.key_rules().required is Requirement.ON
 
 
-def test_when_somebody_asked_last_is_known(store: SqlEventStore) -> None:  # noqa: F811 - as above
+def test_when_somebody_asked_last_is_known(store: SqlDatabase) -> None:  # noqa: F811 - as above
     assert store.asked() == {}
     store.note_asked("chat")
     store.note_asked("chat")
@@ -126,7 +126,7 @@ def test_when_somebody_asked_last_is_known(store: SqlEventStore) -> None:  # noq
 
 
 def test_of_two_who_want_a_cluster_one_holds_the_lease_until_it_is_old(
-    store: SqlEventStore,  # noqa: F811 - as above
+    store: SqlDatabase,  # noqa: F811 - as above
 ) -> None:
     assert store.hold("a", "one", 60.0)
     assert not store.hold("a", "two", 60.0)
@@ -136,7 +136,7 @@ def test_of_two_who_want_a_cluster_one_holds_the_lease_until_it_is_old(
     assert not store.hold("a", "one", 60.0)
 
 
-def test_why_a_revision_has_no_replica_is_known_until_it_has(store: SqlEventStore) -> None:  # noqa: F811 - as above
+def test_why_a_revision_has_no_replica_is_known_until_it_has(store: SqlDatabase) -> None:  # noqa: F811 - as above
     store.note_trouble("chat", 1, "no kernel")
     store.note_trouble("chat", 1, "no room")
     assert store.troubles() == {("chat", 1): "no room"}

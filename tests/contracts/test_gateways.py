@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from orchestrator.adapters.event_store import SqlEventStore
-from orchestrator.adapters.event_store.tables import gateway_counts, gateways
+from orchestrator.adapters.database import SqlDatabase
+from orchestrator.adapters.database.tables import gateway_counts, gateways
 from orchestrator.adapters.gateway import GatewayTraffic
 from orchestrator.core.endpoints.gateways import SILENT_SECONDS, Gateway
 from orchestrator.core.errors import ServingError
@@ -21,15 +21,15 @@ THERE = 'orchestrator_replicas{endpoint="chat",revision="r1",pool="a"} '
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqlEventStore:
-    return SqlEventStore(tmp_path / "events.db")
+def store(tmp_path: Path) -> SqlDatabase:
+    return SqlDatabase(tmp_path / "events.db")
 
 
 def gateway(name: str, url: str = "http://10.0.0.1:8000", host: str = "h0") -> Gateway:
     return Gateway(name=name, url=url, host=host, pid=7, cluster="10.0.0.1:6379")
 
 
-def silence(store: SqlEventStore, name: str, seconds: float) -> None:
+def silence(store: SqlDatabase, name: str, seconds: float) -> None:
     later = {"seen": gateways.c.seen - seconds}
     with store._writing() as connection:
         connection.execute(update(gateways).where(gateways.c.name == name).values(later))
@@ -39,7 +39,7 @@ def counted(requests: int, waiting: int = 0, replicas: int = 1) -> dict[str, str
     return {"chat": f"{REQUESTS}{requests}\n{WAITING}{waiting}\n{THERE}{replicas}\n"}
 
 
-def test_a_gateway_is_live_until_it_is_silent_or_has_ended(store: SqlEventStore) -> None:
+def test_a_gateway_is_live_until_it_is_silent_or_has_ended(store: SqlDatabase) -> None:
     store.note_gateway(gateway("a"))
     store.note_gateway(gateway("b", host="h1"))
     (first, second) = store.gateways()
@@ -59,7 +59,7 @@ def test_a_gateway_is_live_until_it_is_silent_or_has_ended(store: SqlEventStore)
 
 
 def test_the_counts_of_all_gateways_are_summed_those_of_ended_ones_too(
-    store: SqlEventStore,
+    store: SqlDatabase,
 ) -> None:
     traffic = GatewayTraffic(store)
     for name in ("a", "b"):
@@ -75,7 +75,7 @@ def test_the_counts_of_all_gateways_are_summed_those_of_ended_ones_too(
 
 
 def test_an_endpoint_is_answered_once_every_live_gateway_knows_a_replica(
-    store: SqlEventStore,
+    store: SqlDatabase,
 ) -> None:
     traffic = GatewayTraffic(store)
     assert not traffic.answers("chat")
@@ -90,12 +90,12 @@ def test_an_endpoint_is_answered_once_every_live_gateway_knows_a_replica(
     assert traffic.answers("chat"), "one that is gone keeps nobody waiting"
 
 
-def test_without_a_gateway_there_are_no_figures(store: SqlEventStore) -> None:
+def test_without_a_gateway_there_are_no_figures(store: SqlDatabase) -> None:
     with pytest.raises(ServingError, match="no gateway runs; `orchestrator up` starts one"):
         GatewayTraffic(store).figures("chat")
 
 
-def test_counts_are_forgotten_a_day_after_they_were_written(store: SqlEventStore) -> None:
+def test_counts_are_forgotten_a_day_after_they_were_written(store: SqlDatabase) -> None:
     store.note_counts("old", counted(1))
     with store._writing() as connection:
         connection.execute(update(gateway_counts).values(at=gateway_counts.c.at - 90_000))
@@ -104,7 +104,7 @@ def test_counts_are_forgotten_a_day_after_they_were_written(store: SqlEventStore
     assert list(store.counts("chat")) == ["new"]
 
 
-def test_a_reporter_writes_what_has_changed_and_says_goodbye(store: SqlEventStore) -> None:
+def test_a_reporter_writes_what_has_changed_and_says_goodbye(store: SqlDatabase) -> None:
     told = counted(1)
     reporter = Reporter(store, gateway("a"), lambda: told, FixedClock())
     assert [one.name for one in store.gateways()] == ["a"]

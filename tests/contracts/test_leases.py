@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.messages import Lease
 from orchestrator.ports import Leases
@@ -21,10 +21,10 @@ SECOND = Lease(run="run", epoch=2, at=2.0, holder="b")
 @pytest.fixture(params=["sql", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Leases]:
     url = f"sqlite:///{tmp_path}/events.db"
-    made = SqlEventStore(url) if request.param == "sql" else MemoryStore()
+    made = SqlDatabase(url) if request.param == "sql" else MemoryStore()
     made.create(header(plan(stage("s"))), 0.0)
     yield made
-    if isinstance(made, SqlEventStore):
+    if isinstance(made, SqlDatabase):
         made.close()
 
 

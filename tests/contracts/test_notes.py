@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import NotFoundError
 from orchestrator.messages import Busy, Queued, Untold
-from tests.contracts.test_event_store import store, url  # noqa: F401 - fixtures
+from tests.contracts.test_database import store, url  # noqa: F401 - fixtures
 
 
 def entry(pool: str, stage: str, since: float = 1.0) -> Queued:
     return Queued(pool=pool, run="r2-1", stage=stage, priority=3, since=since)
 
 
-def test_a_pool_is_emptied_until_it_is_not(store: SqlEventStore) -> None:  # noqa: F811 - the fixture
+def test_a_pool_is_emptied_until_it_is_not(store: SqlDatabase) -> None:  # noqa: F811 - the fixture
     store.drain("ascend", "firmware")
     store.drain("ascend", "new firmware")
     assert store.drained() == {"ascend": "new firmware"}
@@ -23,7 +23,7 @@ def test_a_pool_is_emptied_until_it_is_not(store: SqlEventStore) -> None:  # noq
     assert store.drained() == {}
 
 
-def test_an_approval_is_of_a_run_that_exists(store: SqlEventStore) -> None:  # noqa: F811 - as above
+def test_an_approval_is_of_a_run_that_exists(store: SqlDatabase) -> None:  # noqa: F811 - as above
     store.approve("r2-1", "train", "ann")
     assert store.approvals("r2-1") == {"train": "ann"}
     assert store.approvals("other") == {}
@@ -31,7 +31,7 @@ def test_an_approval_is_of_a_run_that_exists(store: SqlEventStore) -> None:  # n
         store.approve("other", "train", "ann")
 
 
-def test_a_run_waits_for_what_it_said_last(store: SqlEventStore) -> None:  # noqa: F811 - as above
+def test_a_run_waits_for_what_it_said_last(store: SqlDatabase) -> None:  # noqa: F811 - as above
     store.queue_up("r2-1", (entry("a", "s"), entry("b", "t")), 10.0)
     store.queue_up("r2-1", (entry("b", "t", since=2.0),), 20.0)
     assert store.queue(20.0) == [entry("b", "t", since=2.0)]
@@ -40,7 +40,7 @@ def test_a_run_waits_for_what_it_said_last(store: SqlEventStore) -> None:  # noq
     assert store.queue(0.0) == []
 
 
-def test_a_run_is_busy_with_what_was_noted_last(store: SqlEventStore) -> None:  # noqa: F811 - as above
+def test_a_run_is_busy_with_what_was_noted_last(store: SqlDatabase) -> None:  # noqa: F811 - as above
     store.note_busy("r2-1", [Busy("train", 2, "saving", 7.5)])
     last = [Busy("evaluate", 1, "compiling", 9.0), Busy("train", 2, "validating", 9.5)]
     store.note_busy("r2-1", last)
@@ -49,7 +49,7 @@ def test_a_run_is_busy_with_what_was_noted_last(store: SqlEventStore) -> None:  
     assert list(store.busy("r2-1")) == []
 
 
-def test_what_was_not_told_of_a_run_is_what_was_noted_last(store: SqlEventStore) -> None:  # noqa: F811 - as above
+def test_what_was_not_told_of_a_run_is_what_was_noted_last(store: SqlDatabase) -> None:  # noqa: F811 - as above
     store.note_untold("r2-1", [Untold("log lines were not written", 1, "No space left")])
     last = [
         Untold("leases were not renewed in time", 2, "locked"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.trust.qualification import Standing, Verdict
 from orchestrator.ports import Verdicts
@@ -29,12 +29,10 @@ VERDICT = Verdict(
 @pytest.fixture(params=["sql", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Verdicts]:
     made = (
-        SqlEventStore(f"sqlite:///{tmp_path}/events.db")
-        if request.param == "sql"
-        else MemoryStore()
+        SqlDatabase(f"sqlite:///{tmp_path}/events.db") if request.param == "sql" else MemoryStore()
     )
     yield made
-    if isinstance(made, SqlEventStore):
+    if isinstance(made, SqlDatabase):
         made.close()
 
 

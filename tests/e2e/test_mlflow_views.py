@@ -19,7 +19,7 @@ import pytest
 
 from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, views
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.run import RunHeader
@@ -146,7 +146,7 @@ def browser(driver: int, pages: dict[str, str], tmp_path: Path) -> Iterator[Brow
 
 def _show(uri: str, name: str, train: tuple[str, ...], logs: Path) -> None:
     """Show a run that fails on each pool of `train` but the last; on `ascend` alone, for good."""
-    store = SqlEventStore(f"sqlite:///{logs / 'events.db'}")
+    store = SqlDatabase(f"sqlite:///{logs / 'events.db'}")
     stage = Stage(name="pretrain", role=Role.TRAIN, job="jobs.pretrain.pretrain")
     planned = PlannedStage(stage=stage, pools=train)
     header = RunHeader(

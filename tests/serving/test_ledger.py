@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.endpoints.usage import Held, Usage, grouped
 from orchestrator.core.errors import StoreError
 from orchestrator.serving.gateway.charging import Estimate
@@ -24,15 +24,15 @@ TALLY = Tally(0.0, sent=10.0, last=15.0, status=200, revision=R1, size=2)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqlEventStore:
-    return SqlEventStore(tmp_path / "events.db")
+def store(tmp_path: Path) -> SqlDatabase:
+    return SqlDatabase(tmp_path / "events.db")
 
 
-def ledger_of(store: SqlEventStore, clock: FakeClock, name: str = "g1") -> StoreLedger:
+def ledger_of(store: SqlDatabase, clock: FakeClock, name: str = "g1") -> StoreLedger:
     return StoreLedger(store, Board(ROUTE), clock, name)
 
 
-def test_an_answer_costs_the_part_of_a_replica_that_it_took(store: SqlEventStore) -> None:
+def test_an_answer_costs_the_part_of_a_replica_that_it_took(store: SqlDatabase) -> None:
     ledger = ledger_of(store, FakeClock(NOON))
     ledger.add("ann", ROUTE, TALLY, Estimate(30, 70))
     ledger.write()
@@ -51,7 +51,7 @@ def test_an_answer_costs_the_part_of_a_replica_that_it_took(store: SqlEventStore
     )
 
 
-def test_gateways_and_restarts_add_up(store: SqlEventStore) -> None:
+def test_gateways_and_restarts_add_up(store: SqlDatabase) -> None:
     clock = FakeClock(NOON)
     for name in ("g1", "g2", "g1"):
         ledger = ledger_of(store, clock, name)
@@ -64,7 +64,7 @@ def test_gateways_and_restarts_add_up(store: SqlEventStore) -> None:
     assert store.usage("2026-12-01") == []
 
 
-def test_what_is_not_written_yet_is_spent_too(store: SqlEventStore) -> None:
+def test_what_is_not_written_yet_is_spent_too(store: SqlDatabase) -> None:
     ledger = ledger_of(store, FakeClock(NOON))
     assert ledger.spent("ann") == 0.0
     ledger.add("ann", ROUTE, TALLY, Estimate(1, 2))
@@ -74,7 +74,7 @@ def test_what_is_not_written_yet_is_spent_too(store: SqlEventStore) -> None:
     assert ledger.spent("ann") == pytest.approx(before)
 
 
-def test_a_month_begins_with_nothing_spent(store: SqlEventStore) -> None:
+def test_a_month_begins_with_nothing_spent(store: SqlDatabase) -> None:
     clock = FakeClock(NOON)
     ledger = ledger_of(store, clock)
     ledger.add("ann", ROUTE, TALLY, Estimate(1, 2))
@@ -84,7 +84,7 @@ def test_a_month_begins_with_nothing_spent(store: SqlEventStore) -> None:
     assert ledger.spent("ann") == 0.0
 
 
-def test_each_gateway_hears_once_of_what_others_let_in(store: SqlEventStore) -> None:
+def test_each_gateway_hears_once_of_what_others_let_in(store: SqlDatabase) -> None:
     clock = FakeClock(NOON)
     here, there = ledger_of(store, clock, "g1"), ledger_of(store, clock, "g2")
     for ledger, times in ((here, 1), (there, 2)):
@@ -100,7 +100,7 @@ def test_each_gateway_hears_once_of_what_others_let_in(store: SqlEventStore) -> 
 class Away:
     """A store that refuses to be written, as long as it is away."""
 
-    def __init__(self, store: SqlEventStore) -> None:
+    def __init__(self, store: SqlDatabase) -> None:
         self.store = store
         self.away = True
 
@@ -113,7 +113,7 @@ class Away:
         self.store.add_usage(*words)  # type: ignore[arg-type]
 
 
-def test_what_can_t_be_written_waits(store: SqlEventStore) -> None:
+def test_what_can_t_be_written_waits(store: SqlDatabase) -> None:
     clock = FakeClock(NOON)
     away = Away(store)
     ledger = StoreLedger(away, Board(ROUTE), clock, "g1")  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def test_what_can_t_be_written_waits(store: SqlEventStore) -> None:
 
 
 def test_what_replicas_hold_counts_asked_or_not_and_once_however_many_gateways_look(
-    store: SqlEventStore,
+    store: SqlDatabase,
 ) -> None:
     clock = FakeClock(NOON)
     ledgers = [ledger_of(store, clock, name) for name in ("g1", "g2")]
@@ -146,7 +146,7 @@ def test_what_replicas_hold_counts_asked_or_not_and_once_however_many_gateways_l
     )
 
 
-def test_a_request_that_came_to_no_replica_is_not_noted(store: SqlEventStore) -> None:
+def test_a_request_that_came_to_no_replica_is_not_noted(store: SqlDatabase) -> None:
     ledger = ledger_of(store, FakeClock(NOON))
     ledger.add("ann", ROUTE, Tally(0.0), Estimate())
     ledger.write()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import ClusterError, StoreError
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
@@ -19,20 +19,20 @@ HEADER = header(plan(stage("s"), stage("t", "s")))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqlEventStore:
-    made = SqlEventStore(f"sqlite:///{tmp_path}/events.db")
+def store(tmp_path: Path) -> SqlDatabase:
+    made = SqlDatabase(f"sqlite:///{tmp_path}/events.db")
     made.create(HEADER, 0.0)
     return made
 
 
-def stored(store: SqlEventStore) -> Run:
+def stored(store: SqlDatabase) -> Run:
     return fold(HEADER, ((item.at, item.event) for item in store.events("run")))
 
 
 @pytest.mark.parametrize(
     "error", [ClusterError("the job server refuses"), OSError(36, "too long")]
 )
-def test_an_error_ends_the_run_with_its_reason(store: SqlEventStore, error: Exception) -> None:
+def test_an_error_ends_the_run_with_its_reason(store: SqlDatabase, error: Exception) -> None:
     with pytest.raises(type(error)), begun(store, HEADER):
         raise error
     run = stored(store)
@@ -43,7 +43,7 @@ def test_an_error_ends_the_run_with_its_reason(store: SqlEventStore, error: Exce
     }
 
 
-def test_an_interrupt_cancels_it(store: SqlEventStore) -> None:
+def test_an_interrupt_cancels_it(store: SqlDatabase) -> None:
     with pytest.raises(KeyboardInterrupt), begun(store, HEADER):
         raise KeyboardInterrupt
     run = stored(store)
@@ -51,7 +51,7 @@ def test_an_interrupt_cancels_it(store: SqlEventStore) -> None:
     assert {one.state for one in run.stages.values()} == {StageState.CANCELLED}
 
 
-def test_a_run_that_has_begun_is_left_to_its_controller(store: SqlEventStore) -> None:
+def test_a_run_that_has_begun_is_left_to_its_controller(store: SqlDatabase) -> None:
     store.append("run", 1, (RunStarted(1),), 0.0)
     with pytest.raises(StoreError), begun(store, HEADER):
         raise StoreError("away")
@@ -76,7 +76,7 @@ class FakeJob:
         self.stopped = True
 
 
-def test_a_job_that_has_the_run_goes_on_by_itself(store: SqlEventStore) -> None:
+def test_a_job_that_has_the_run_goes_on_by_itself(store: SqlDatabase) -> None:
     clock = FakeClock()
     job = FakeJob(clock, "PENDING", "RUNNING")
     clock.at(35.0, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
@@ -94,7 +94,7 @@ def test_a_job_that_has_the_run_goes_on_by_itself(store: SqlEventStore) -> None:
     ],
 )
 def test_a_job_that_does_not_come_to_have_the_run_is_stopped_and_its_log_told(
-    store: SqlEventStore, statuses: tuple[str, ...], told: str, seconds: float
+    store: SqlDatabase, statuses: tuple[str, ...], told: str, seconds: float
 ) -> None:
     clock = FakeClock()
     job = FakeJob(clock, *statuses)

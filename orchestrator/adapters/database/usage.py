@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select
 
-from orchestrator.adapters.event_store.database import Database
-from orchestrator.adapters.event_store.tables import held, usage
+from orchestrator.adapters.database.tables import held, usage
+from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.endpoints.usage import Held, Usage
 
 
-class Usages(Database):
+class SqlUsage(Transactions):
     """The port `UsageStore`."""
 
     def add_usage(self, gateway: str, usages: Sequence[Usage], held_now: Sequence[Held]) -> None:

@@ -13,16 +13,16 @@ from uuid import uuid4
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.adapters.event_store import codec
-from orchestrator.adapters.event_store.database import Database
-from orchestrator.adapters.event_store.tables import key_rules, keys
+from orchestrator.adapters.database import codec
+from orchestrator.adapters.database.tables import key_rules, keys
+from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.errors import NotFoundError, StoreError
 
 _ONLY = 1
 
 
-class Keys(Database):
+class SqlKeys(Transactions):
     """The port `KeyStore`."""
 
     def add_key(self, key: ApiKey) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from orchestrator.adapters.event_store import tables
+from orchestrator.adapters.database import tables
 from orchestrator.core.errors import StoreError, UnstorableError
 
 # What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
@@ -21,7 +21,7 @@ _FOREIGN = (SQLAlchemyError, OSError, ValueError, OverflowError, ImportError)
 TRIES_WITHIN = 4
 
 
-class Database:
+class Transactions:
     """An open database; whatever it or its driver raises leaves as `StoreError`."""
 
     def __init__(self, place: str | Path, patience: float | None = None) -> None:

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Double, delete, func, literal_column, select
+from sqlalchemy import delete, select
 
-from orchestrator.adapters.event_store.database import Database
-from orchestrator.adapters.event_store.tables import gateway_counts, gateways
+from orchestrator.adapters.database.tables import gateway_counts, gateways, seconds_now
+from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.endpoints.gateways import Gateway
 
 SECONDS_KEPT = 86_400.0  # the counts of a gateway that is gone: sums over all don't shrink
 
 
-class Gateways(Database):
+class SqlGateways(Transactions):
     """The port `GatewayStore`."""
 
     def note_gateway(self, gateway: Gateway) -> None:
         """Note that a gateway lives."""
-        now = self._now()
+        now = seconds_now(self._reader)
         place = {"url": gateway.url, "host": gateway.host, "pid": gateway.pid}
         row = {**place, "cluster": gateway.cluster}
         added = self._insert(gateways).values(name=gateway.name, **row, since=now, seen=now)
@@ -31,7 +31,7 @@ class Gateways(Database):
 
     def drop_gateway(self, name: str) -> None:
         """Note that a gateway has ended; forget those that ended long ago, with their counts."""
-        late = self._now() - SECONDS_KEPT
+        late = seconds_now(self._reader) - SECONDS_KEPT
         with self._writing() as connection:
             connection.execute(delete(gateways).where(gateways.c.name == name))
             connection.execute(delete(gateways).where(gateways.c.seen < late))
@@ -39,7 +39,7 @@ class Gateways(Database):
 
     def gateways(self) -> Sequence[Gateway]:
         """Return all gateways that have not ended by themselves, the oldest first."""
-        silent = (self._now() - gateways.c.seen).label("silent")
+        silent = (seconds_now(self._reader) - gateways.c.seen).label("silent")
         query = select(gateways, silent).order_by(gateways.c.since, gateways.c.name)
         with self._reading() as connection:
             rows = connection.execute(query).all()
@@ -58,7 +58,7 @@ class Gateways(Database):
 
     def note_counts(self, gateway: str, counts: Mapping[str, str]) -> None:
         """Keep what a gateway has counted so far, by endpoint, in Prometheus' text format."""
-        now = self._now()
+        now = seconds_now(self._reader)
         insert = self._insert(gateway_counts)
         with self._writing() as connection:
             for endpoint, body in counts.items():
@@ -75,9 +75,3 @@ class Gateways(Database):
         with self._reading() as connection:
             rows = connection.execute(query.where(gateway_counts.c.endpoint == endpoint)).all()
         return {row.gateway: row.body for row in rows}
-
-    def _now(self) -> ColumnElement[float]:
-        """Return the database's clock, in seconds since the epoch."""
-        if self._reader.dialect.name == "postgresql":
-            return func.extract("epoch", func.clock_timestamp()).cast(Double)
-        return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Double)

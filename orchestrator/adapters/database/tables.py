@@ -19,6 +19,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Double,
     Engine,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    func,
     literal_column,
     text,
 )
@@ -344,11 +346,11 @@ def insert_for(engine: Engine) -> Callable[[Table], Any]:
     return sqlite.insert
 
 
-def seconds_now(engine: Engine) -> Any:  # noqa: ANN401 - an expression of SQL
-    """Return the time of the database's own clock, in seconds since the epoch, as SQL."""
+def seconds_now(engine: Engine) -> ColumnElement[float]:
+    """Return the time of the database's own clock, in seconds since the epoch."""
     if engine.dialect.name == "postgresql":
-        return literal_column("extract(epoch from clock_timestamp())")
-    return literal_column("(julianday('now') - 2440587.5) * 86400.0")
+        return func.extract("epoch", func.clock_timestamp()).cast(Double)
+    return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Double)
 
 
 class BulkInsert:

@@ -12,16 +12,16 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.adapters.event_store import codec, tables
-from orchestrator.adapters.event_store.database import Database
-from orchestrator.adapters.event_store.seal import Seal, no_secret
-from orchestrator.adapters.event_store.tables import (
+from orchestrator.adapters.database import codec, tables
+from orchestrator.adapters.database.seal import Seal, no_secret
+from orchestrator.adapters.database.tables import (
     asked,
     endpoint_events,
     reconcilers,
     replicas,
     troubles,
 )
+from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.endpoints.life import (
     ENDPOINT_EVENTS,
     EndpointEvent,
@@ -34,7 +34,7 @@ from orchestrator.core.errors import ConflictError
 logger = logging.getLogger(__name__)
 
 
-class Endpoints(Database):
+class SqlEndpoints(Transactions):
     """The ports `EndpointLog`, `EndpointStatus` and `EndpointLeases`."""
 
     def __init__(

@@ -13,13 +13,14 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, Row, select
 
-from orchestrator.adapters.event_store import codec
-from orchestrator.adapters.event_store.tables import shared_parts
+from orchestrator.adapters.database import codec
+from orchestrator.adapters.database.tables import runs, shared_parts
 from orchestrator.core.errors import StoreError
 from orchestrator.core.runs.run import RunHeader
 
 SHARED = ("signatures",)  # sections of a config that are large, and alike in most runs
 _DIGEST = "stored under"
+NEWEST_NAMED = 5
 
 
 def text_of(header: RunHeader) -> tuple[str, Mapping[str, str]]:
@@ -66,3 +67,11 @@ class Headers:
                 raise StoreError(message)
             self._parts[digest] = text
         return self._parts[digest]
+
+
+def unknown(connection: Connection, run: str) -> str:
+    """Return that there is no `run`, with the newest that there are."""
+    query = select(runs.c.run).order_by(runs.c.at.desc(), runs.c.run.desc())
+    names = connection.scalars(query.limit(NEWEST_NAMED)).all()
+    newest = f"the newest are {', '.join(names)}" if names else "there are none yet"
+    return f"no run {run!r}; {newest}"

@@ -1,4 +1,4 @@
-"""The event store on SQLite: exact text, clear lines for what the database refuses."""
+"""The database on SQLite: exact text, clear lines for what it refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import exc
 
-from orchestrator.adapters.event_store import SqlEventStore, codec, tables
+from orchestrator.adapters.database import SqlDatabase, codec, tables
 from orchestrator.core.errors import StoreError
 from orchestrator.core.failures.kinds import Action, Failure, FailureKind
 from orchestrator.core.runs.run import RunHeader
@@ -58,8 +58,8 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(file: Path) -> Iterator[SqlEventStore]:
-    made = SqlEventStore(f"sqlite:///{file}")
+def store(file: Path) -> Iterator[SqlDatabase]:
+    made = SqlDatabase(f"sqlite:///{file}")
     made.create(HEADER, at=1.0)
     yield made
     made.close()
@@ -81,17 +81,17 @@ def test_every_event_survives_the_round_trip_exactly(event: Event) -> None:
     assert repr(again) == repr(event)  # by text: NaN is not equal to itself
 
 
-def test_a_header_survives_the_round_trip_exactly(store: SqlEventStore) -> None:
+def test_a_header_survives_the_round_trip_exactly(store: SqlDatabase) -> None:
     assert store.header("r2-1") == HEADER
 
 
-def test_what_a_log_could_not_decode_survives_the_round_trip(store: SqlEventStore) -> None:
+def test_what_a_log_could_not_decode_survives_the_round_trip(store: SqlDatabase) -> None:
     failure = Failure(kind=FailureKind.HANG, evidence="\udcff \0 \u2028", detail="\n")
     store.append("r2-1", 1, (AttemptFailed("train", 1, failure),), at=1.0)
     assert store.events("r2-1")[0].event == AttemptFailed("train", 1, failure)
 
 
-def test_a_value_that_json_does_not_know_is_refused(store: SqlEventStore) -> None:
+def test_a_value_that_json_does_not_know_is_refused(store: SqlDatabase) -> None:
     reused = StageReused("train", None, {"loss": object()}, "r1")  # type: ignore[dict-item]
     with pytest.raises(StoreError, match=r"StageReused can't be stored: <object .* is a object"):
         store.append("r2-1", 1, (reused,), at=1.0)
@@ -107,7 +107,7 @@ def test_a_value_that_json_does_not_know_is_refused(store: SqlEventStore) -> Non
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(
-    store: SqlEventStore, file: Path, change: str, line: str
+    store: SqlDatabase, file: Path, change: str, line: str
 ) -> None:
     store.append("r2-1", 1, (RunStarted(1),), at=1.0)
     connection = sqlite3.connect(file)
@@ -121,7 +121,7 @@ def test_a_row_that_cannot_be_read_is_named(
 # --- the database -------------------------------------------------------------------------------
 
 
-def test_the_database_survives_a_power_cut_and_lets_readers_read(store: SqlEventStore) -> None:
+def test_the_database_survives_a_power_cut_and_lets_readers_read(store: SqlDatabase) -> None:
     with store._reader.connect() as connection:
         settings = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
@@ -135,7 +135,7 @@ def test_the_database_survives_a_power_cut_and_lets_readers_read(store: SqlEvent
     }
 
 
-def test_a_full_disk_is_one_clear_line_and_nothing_is_added(store: SqlEventStore) -> None:
+def test_a_full_disk_is_one_clear_line_and_nothing_is_added(store: SqlDatabase) -> None:
     with store._writer.begin() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1")
     big = replace(HEADER, run="r2-2", tags={"big": "x" * 1_000_000})
@@ -145,10 +145,10 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_added(store: SqlEventStore
 
 
 def test_a_locked_database_is_one_clear_line(
-    file: Path, store: SqlEventStore, monkeypatch: pytest.MonkeyPatch
+    file: Path, store: SqlDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "BUSY_SECONDS", 0)
-    hasty = SqlEventStore(f"sqlite:///{file}")
+    hasty = SqlDatabase(f"sqlite:///{file}")
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="locked; another process holds it"):
@@ -162,7 +162,7 @@ def test_a_locked_database_is_one_clear_line(
 def test_a_try_waits_for_other_writers_for_a_part_of_the_callers_patience(
     file: Path, patience: float, waits: int
 ) -> None:
-    patient = SqlEventStore(file, patience)
+    patient = SqlDatabase(file, patience)
     with patient._reader.begin() as connection:
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == waits
     patient.close()
@@ -171,18 +171,18 @@ def test_a_try_waits_for_other_writers_for_a_part_of_the_callers_patience(
 def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "events.db").write_text("this is no database, and it is long enough to tell\n" * 9)
     with pytest.raises(StoreError, match="not a database; move the file away to begin a new one"):
-        SqlEventStore(f"sqlite:///{tmp_path}/events.db")
+        SqlDatabase(f"sqlite:///{tmp_path}/events.db")
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"File exists|Not a directory"):
-        SqlEventStore(f"sqlite:///{tmp_path}/file/events.db")
+        SqlDatabase(f"sqlite:///{tmp_path}/file/events.db")
 
 
 def test_a_folder_in_place_of_the_file_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="unable to open database file; check that the folder"):
-        SqlEventStore(f"sqlite:///{tmp_path}")
+        SqlDatabase(f"sqlite:///{tmp_path}")
 
 
 @pytest.mark.parametrize(
@@ -197,16 +197,16 @@ def test_a_folder_in_place_of_the_file_is_one_clear_line(tmp_path: Path) -> None
 )
 def test_a_wrong_url_is_one_clear_line(url: str, line: str) -> None:
     with pytest.raises(StoreError, match=line):
-        SqlEventStore(url)
+        SqlDatabase(url)
 
 
 def test_a_missing_driver_is_named_and_a_password_is_not_shown() -> None:
     with pytest.raises(StoreError, match=r"No module named .*; install") as caught:
-        SqlEventStore(f"mysql+pymysql://me:{SECRET}@host/db")
+        SqlDatabase(f"mysql+pymysql://me:{SECRET}@host/db")
     assert SECRET not in str(caught.value)
 
 
-def test_values_that_the_driver_cannot_bind_are_refused(store: SqlEventStore) -> None:
+def test_values_that_the_driver_cannot_bind_are_refused(store: SqlDatabase) -> None:
     with pytest.raises(StoreError, match="surrogates"):
         store.set_cursor("\ud800", 1)
     with pytest.raises(StoreError, match="too large"):
@@ -218,7 +218,7 @@ def _all_subclasses(kind: type[Exception]) -> set[type[Exception]]:
     return direct.union(*(_all_subclasses(one) for one in direct))
 
 
-def test_every_error_of_sqlalchemy_is_translated(store: SqlEventStore) -> None:
+def test_every_error_of_sqlalchemy_is_translated(store: SqlDatabase) -> None:
     kinds = _all_subclasses(exc.SQLAlchemyError)
     assert {exc.OperationalError, exc.TimeoutError, exc.ArgumentError} <= kinds
     for kind in kinds:
@@ -228,16 +228,16 @@ def test_every_error_of_sqlalchemy_is_translated(store: SqlEventStore) -> None:
             raise error
 
 
-def test_a_closed_store_may_be_closed_again(store: SqlEventStore) -> None:
+def test_a_closed_store_may_be_closed_again(store: SqlDatabase) -> None:
     store.close()
     store.close()
 
 
 WRITER = """
 import sys
-from orchestrator.adapters.event_store import SqlEventStore
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.messages import Points
-store = SqlEventStore(sys.argv[1])
+store = SqlDatabase(sys.argv[1])
 for step in range(20):
     store.set_cursor(f"c{step}", step)
 store.close()
@@ -249,7 +249,7 @@ def test_processes_that_open_a_new_database_together_take_turns(file: Path) -> N
     processes = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     told = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 3, told
-    store = SqlEventStore(f"sqlite:///{file}")
+    store = SqlDatabase(f"sqlite:///{file}")
     assert store.cursor("c19") == 19
     store.close()
 
@@ -258,8 +258,8 @@ def test_the_database_is_its_owners_alone_and_an_older_one_becomes_so(tmp_path: 
     at = tmp_path / "home" / "events.db"
     at.parent.mkdir(mode=0o755)
     at.touch(mode=0o644)
-    SqlEventStore(at).close()
-    new = SqlEventStore(tmp_path / "new" / "events.db")
+    SqlDatabase(at).close()
+    new = SqlDatabase(tmp_path / "new" / "events.db")
     assert at.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     new.endpoints()

@@ -1,0 +1,64 @@
+"""What runs wait for pools, and which pools are to be emptied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import delete, select
+
+from orchestrator.adapters.database.tables import drains, queues
+from orchestrator.adapters.database.transactions import Transactions
+from orchestrator.messages import Queued
+
+
+class SqlQueues(Transactions):
+    """The port `Queues`."""
+
+    def queue_up(self, run: str, entries: Sequence[Queued], at: float) -> None:
+        """Make `entries` what `run` waits for as of `at` (seconds, epoch), instead of before."""
+        rows = [
+            {
+                "run": run,
+                "stage": one.stage,
+                "pool": one.pool,
+                "priority": one.priority,
+                "since": one.since,
+                "devices": one.devices,
+                "at": at,
+            }
+            for one in entries
+        ]
+        with self._writing() as connection:
+            connection.execute(delete(queues).where(queues.c.run == run))
+            if rows:
+                connection.execute(queues.insert(), rows)
+
+    def queue(self, since: float) -> Sequence[Queued]:
+        """Return what all runs wait for that said so at `since` (seconds, epoch) or later."""
+        with self._reading() as connection:
+            rows = connection.execute(select(queues).where(queues.c.at >= since)).all()
+        return [
+            Queued(
+                pool=row.pool,
+                run=row.run,
+                stage=row.stage,
+                priority=row.priority,
+                since=row.since,
+                devices=row.devices,
+            )
+            for row in rows
+        ]
+
+    def drain(self, pool: str, reason: str) -> None:
+        """Note that `pool` is to be emptied. Safe to call twice; the last reason stays."""
+        self._note(drains, pool=pool, reason=reason)
+
+    def undrain(self, pool: str) -> None:
+        """Note that `pool` is to be used again. Safe to call twice."""
+        with self._writing() as connection:
+            connection.execute(delete(drains).where(drains.c.pool == pool))
+
+    def drained(self) -> Mapping[str, str]:
+        """Return the pools that are to be emptied, with the reasons."""
+        with self._reading() as connection:
+            return {row.pool: row.reason for row in connection.execute(select(drains))}

@@ -1,0 +1,61 @@
+"""What controllers said last of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select
+
+from orchestrator.adapters.database import tables
+from orchestrator.adapters.database.transactions import Transactions
+from orchestrator.messages import Busy, Untold
+
+
+class SqlRunNotes(Transactions):
+    """The port `RunNotes`."""
+
+    def note_untold(self, run: str, untold: Sequence[Untold]) -> None:
+        """Keep what could not be told of `run`, over what was kept of it before."""
+        rows = [
+            {"run": run, "what": one.what, "times": one.count, "reason": one.reason}
+            for one in untold
+        ]
+        with self._writing() as connection:
+            connection.execute(delete(tables.untold).where(tables.untold.c.run == run))
+            if rows:
+                connection.execute(tables.untold.insert(), rows)
+
+    def untold(self, run: str) -> Sequence[Untold]:
+        """Return what could not be told of `run`."""
+        query = (
+            select(tables.untold).where(tables.untold.c.run == run).order_by(tables.untold.c.what)
+        )
+        with self._reading() as connection:
+            return [Untold(r.what, r.times, r.reason) for r in connection.execute(query)]
+
+    def note_busy(self, run: str, busy: Sequence[Busy]) -> None:
+        """Keep what the attempts of `run` are busy with, over what was kept of it before."""
+        rows = [
+            {
+                "run": run,
+                "stage": one.stage,
+                "attempt": one.attempt,
+                "what": one.what,
+                "since": one.since,
+            }
+            for one in busy
+        ]
+        with self._writing() as connection:
+            connection.execute(delete(tables.busy).where(tables.busy.c.run == run))
+            if rows:
+                connection.execute(tables.busy.insert(), rows)
+
+    def busy(self, run: str) -> Sequence[Busy]:
+        """Return what the attempts of `run` are busy with, as was said last."""
+        query = (
+            select(tables.busy)
+            .where(tables.busy.c.run == run)
+            .order_by(tables.busy.c.stage, tables.busy.c.attempt)
+        )
+        with self._reading() as connection:
+            return [Busy(r.stage, r.attempt, r.what, r.since) for r in connection.execute(query)]
