@@ -11,6 +11,8 @@ from orchestrator.engine import Piece, Prompt, Sampling
 from orchestrator.job import Hardware
 
 SLOTS = 1 << 16  # answers cost it nothing
+_ASKS_FOR_NOTHING = Sampling()
+_UNABLE = ("grammar", "prompt_logprobs", "stop_token_ids", "logit_bias", "min_tokens")
 
 
 class EchoEngine:
@@ -34,6 +36,7 @@ class EchoEngine:
         self.vocabulary = 0x110000
         self.longest_token = 4
         self.active = 0
+        self._closed = ""
         self._made = self._held = 0
         self._delay = delay
 
@@ -67,21 +70,29 @@ class EchoEngine:
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling
     ) -> AsyncGenerator[Prompt | Piece, None]:
-        """Yield the prompt; ends by `length` if that is longer than `max_tokens`."""
+        """Yield the prompt; ends by `length` if that is longer than `max_tokens`.
+
+        Raises:
+            ValueError: The request asks for what no echo has.
+            RuntimeError: The engine is closed.
+        """
+        self._check(sampling)
         self.active += 1
         held = len(prompt)
         self._held += held
         try:
-            stops = StopFilter(sampling.stop)
+            stops = StopFilter(sampling.stop, include=sampling.include_stop)
             answer = prompt[: sampling.max_tokens]
             for left, token in zip(range(len(answer) - 1, -1, -1), answer, strict=True):
                 await asyncio.sleep(self._delay)
+                self._check_open()
                 self._made, self._held, held = self._made + 1, self._held + 1, held + 1
                 text, stopped = stops.add(chr(token), last=not left)
                 finish = None if left and not stopped else "stop"
                 if not stopped and not left and len(prompt) > sampling.max_tokens:
                     finish = "length"
-                yield self._piece(text, token, sampling, finish)
+                scores = self._scores(token, sampling)
+                yield Piece(text, token, *scores, finish, self.version, stops.came)
                 if finish:
                     return
         finally:
@@ -94,15 +105,17 @@ class EchoEngine:
         return {**numbers, "tokens": self._made, "slots": SLOTS, "cache_used": 0.0}
 
     def health(self) -> str:
-        """Return nothing: it always serves."""
-        return ""
+        """Return that it is closed, where it is; else it always serves."""
+        return self._closed
 
     def update(self, folder: Path, version: str, base: str | None = None) -> None:
         """Take the version of another folder.
 
         Raises:
             ValueError: It is not there, or `base` does not serve.
+            RuntimeError: The engine is closed.
         """
+        self._check_open()
         if not folder.is_dir():
             raise ValueError(f"there is no model folder {str(folder)!r}")
         if base not in (None, self.version):
@@ -110,10 +123,23 @@ class EchoEngine:
         self.version = version
 
     def close(self) -> None:
-        """Do nothing: it holds nothing."""
+        """Answer nobody any more. Safe to call twice."""
+        self._closed = "the engine is closed"
 
-    def _piece(self, text: str, token: int, sampling: Sampling, finish: str | None) -> Piece:
+    def _check(self, sampling: Sampling) -> None:
+        self._check_open()
+        for name in _UNABLE:
+            if getattr(sampling, name) != getattr(_ASKS_FOR_NOTHING, name):
+                raise ValueError(f"an echo has no {name}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(self._closed)
+
+    def _scores(
+        self, token: int, sampling: Sampling
+    ) -> tuple[float | None, tuple[tuple[int, float], ...]]:
+        """Return a token's log-probability, and the likeliest token: it is sure of its answer."""
         if sampling.logprobs is None:
-            return Piece(text, token, finish=finish, version=self.version)
-        top = ((token, 0.0),) if sampling.logprobs else ()
-        return Piece(text, token, 0.0, top, finish, self.version)
+            return None, ()
+        return 0.0, ((token, 0.0),) if sampling.logprobs else ()

@@ -34,36 +34,12 @@ def weigh(ctx):
     kernel = torch.tensor([[[[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]]])
     torch.save(kernel, ctx.output / "kernel.pt")
 """
-ENGINE = """\
-import torch
-from torch.nn.functional import conv2d
-
-
-class Edges:
-    \"\"\"Finds edges by one convolution.\"\"\"
-
-    def __init__(self, folder, hardware, **options):
-        self._device = hardware.device
-        self._pool = hardware.pool
-        self._kernel = torch.load(folder / "kernel.pt")
-
-    async def predict(self, body):
-        if not isinstance(body, dict) or "pixels" not in body:
-            raise ValueError("pixels is missing")
-        image = torch.tensor([[body["pixels"]]])
-        return {"edges": conv2d(image, self._kernel, padding=1)[0, 0].tolist(), "pool": self._pool}
-
-    def health(self):
-        return ""
-
-    def close(self):
-        pass
-"""
+EDGES = Path(__file__).parents[1] / "contracts" / "edges.py"
 FILES = {
     "conf/pipeline/vision.yaml": PIPELINE,
     "vision/__init__.py": "",
     "vision/jobs.py": JOBS,
-    "vision/engine.py": ENGINE,
+    "vision/engine.py": EDGES.read_text(encoding="utf-8"),
 }
 MINE = ("--config-dir", "conf", "jobs.packages=[vision]", "jobs.code=[.]", "tracking=none")
 

@@ -77,6 +77,22 @@ def test_an_echo_has_the_log_probabilities_of_transformers(
     assert choice.logprobs.token_logprobs[1:] == pytest.approx(expected, abs=1e-4)
 
 
+def test_choices_differ_and_seeds_repeat_them(client: openai.OpenAI) -> None:
+    one, two = (
+        client.completions.create(model="tiny", prompt="2+2=", n=3, seed=4, max_tokens=24)
+        for _ in range(2)
+    )
+    assert [choice.text for choice in one.choices] == [choice.text for choice in two.choices]
+    assert len({choice.text for choice in one.choices}) == 3
+
+
+def test_a_chat_fills_the_context_at_most(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "x" * 480}]
+    answer = client.chat.completions.create(model="tiny", messages=messages, temperature=0)
+    assert answer.usage is not None
+    assert answer.usage.total_tokens <= 512
+
+
 def test_the_bytes_of_tokens_are_those_of_the_answer(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="tiny", messages=USER, max_tokens=40, logprobs=True, seed=3

@@ -60,7 +60,10 @@ class Writing(EchoEngine):
         if not sampling.max_tokens:
             return
         count = 0
-        async for piece in super().generate(prompt, sampling):
+        plain = Sampling(
+            max_tokens=sampling.max_tokens, stop=sampling.stop, logprobs=sampling.logprobs
+        )
+        async for piece in super().generate(prompt, plain):
             if self.broken is not None and count >= self.after:
                 raise self.broken
             count += 1

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,14 +70,6 @@ def test_greedy_equals_generate_token_for_token(engine: EmbeddedEngine, folder: 
         assert text == tokenizer.decode(expected, skip_special_tokens=True)
 
 
-def test_equal_seeds_give_equal_answers_alone_and_in_a_batch(engine: EmbeddedEngine) -> None:
-    sampling = Sampling(max_tokens=32, temperature=0.9, top_p=0.9, seed=5)
-    together = asyncio.run(ask_all(engine, sampling))
-    assert tokens(asyncio.run(ask_in_turn(engine, sampling))) == tokens(together)
-    other = Sampling(max_tokens=32, temperature=0.9, top_p=0.9, seed=6)
-    assert tokens(asyncio.run(ask_all(engine, other))) != tokens(together)
-
-
 def test_more_requests_than_slots_wait_and_are_answered(folder: Path) -> None:
     engine = EmbeddedEngine(folder, HARDWARE, slots=2, threads=1)
     try:
@@ -108,31 +99,6 @@ def test_an_end_token_ends_the_answer(
     give(engine, always_ends, monkeypatch)
     answer = asyncio.run(ask(engine, "a", GREEDY))
     assert [(piece.text, piece.finish) for piece in answer] == [("", "stop")]
-
-
-def test_a_stop_string_is_cut_and_ends_the_answer(engine: EmbeddedEngine) -> None:
-    whole = "".join(piece.text for piece in asyncio.run(ask(engine, "hello", GREEDY)))
-    stop = whole[10:13]
-    sampling = Sampling(max_tokens=48, temperature=0, stop=("never there", stop))
-    answer = asyncio.run(ask(engine, "hello", sampling))
-    assert "".join(piece.text for piece in answer) == whole[: whole.index(stop)]
-    assert answer[-1].finish == "stop"
-
-
-def test_an_answer_that_is_full_ends_by_length(engine: EmbeddedEngine) -> None:
-    answer = asyncio.run(ask(engine, "hello", Sampling(max_tokens=3, temperature=0)))
-    assert [piece.finish for piece in answer] == [None, None, "length"]
-
-
-def test_closing_an_answer_frees_its_slot(engine: EmbeddedEngine) -> None:
-    async def leave() -> bool:
-        sampling = Sampling(max_tokens=400, temperature=0)
-        async with aclosing(engine.generate(engine.encode("hello"), sampling)) as answer:
-            await anext(answer)
-            assert engine.active == 1
-        return await freed(engine)
-
-    assert asyncio.run(leave())
 
 
 def test_statistics_follow_the_work(folder: Path) -> None:
@@ -186,20 +152,6 @@ def test_weights_are_widened_where_the_cpu_can_not_compute_with_them(
     assert engine._model.dtype == expected
     assert engine.types == {"stored": "bfloat16", "computed": str(expected).removeprefix("torch.")}
     assert len(asyncio.run(ask(engine, "hello", Sampling(max_tokens=4, temperature=0)))) == 4
-    engine.close()
-
-
-def test_a_closed_engine_says_so(folder: Path) -> None:
-    engine = EmbeddedEngine(folder, HARDWARE, threads=1)
-
-    async def close_while_answering() -> None:
-        async for _ in engine.generate([1], Sampling(max_tokens=500, temperature=0)):
-            await asyncio.to_thread(engine.close)
-
-    with pytest.raises(RuntimeError, match="the engine is closed"):
-        asyncio.run(close_while_answering())
-    with pytest.raises(RuntimeError, match="the engine is closed"):
-        asyncio.run(ask(engine, "a", GREEDY))
     engine.close()
 
 

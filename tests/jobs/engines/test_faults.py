@@ -231,13 +231,6 @@ def test_a_thread_that_dies_answers_all_and_is_told() -> None:
     stepper.close()
 
 
-def test_a_closed_engine_is_not_well(folder: Path) -> None:
-    engine = EmbeddedEngine(folder, HARDWARE, threads=1)
-    assert engine.health() == ""
-    engine.close()
-    assert engine.health() == "the engine is closed"
-
-
 @pytest.mark.parametrize("token", [257, 1 << 31, -1])
 def test_a_token_that_the_model_has_no_row_for_is_the_requests_fault(
     engine: EmbeddedEngine, token: int

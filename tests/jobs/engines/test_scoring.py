@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from jobs.engines.embedded import EmbeddedEngine
-from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 
 
@@ -25,21 +23,6 @@ def engine(folder: Path) -> Iterator[EmbeddedEngine]:
     made = EmbeddedEngine(folder, HARDWARE)
     yield made
     made.close()
-
-
-def test_an_answer_scores_what_its_tokens_had_when_they_were_made(engine: EmbeddedEngine) -> None:
-    async def ask() -> list[Piece]:
-        sampling = Sampling(max_tokens=12, temperature=0.0, logprobs=3)
-        return [piece async for piece in engine.generate(prompt, sampling)]
-
-    prompt = engine.encode("Once upon a time")
-    pieces = asyncio.run(ask())
-    scores = engine.score([*prompt, *(piece.token for piece in pieces)], len(prompt), 3)
-    assert [score.logprob for score in scores] == [piece.logprob for piece in pieces]
-    assert [score.top[0] for score in scores] == [piece.token for piece in pieces]
-    assert [list(score.logprobs) for score in scores] == [
-        [logprob for _, logprob in piece.top] for piece in pieces
-    ]
 
 
 def test_scores_of_the_whole_vocabulary_are_those_of_the_model(
