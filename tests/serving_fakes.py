@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.endpoints.life import Deployment, EndpointEvent, EndpointLife, follow
-from orchestrator.core.endpoints.probes import Answer, Probe
-from orchestrator.core.endpoints.rollout import Figures
+from orchestrator.core.endpoints.probes import Probe, ProbeAnswer
+from orchestrator.core.endpoints.promotion import TrafficFigures
 from orchestrator.core.errors import ConflictError, ServingError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import (
@@ -199,7 +199,7 @@ class FakeTraffic:
     status in `status_of` (by revision, or by revision and path), else alike.
     """
 
-    told: dict[str, Figures] = field(default_factory=dict)
+    told: dict[str, TrafficFigures] = field(default_factory=dict)
     answer_of: dict[str, str] = field(default_factory=dict)
     scores_of: dict[str, list[float]] = field(default_factory=dict)
     status_of: dict[str, int] = field(default_factory=dict)
@@ -215,7 +215,7 @@ class FakeTraffic:
         self.figures(endpoint)
         return self.crowd
 
-    def figures(self, endpoint: str) -> Mapping[str, Figures]:
+    def figures(self, endpoint: str) -> Mapping[str, TrafficFigures]:
         if self.away:
             raise ServingError(f"the gateway of {endpoint} does not answer")
         return dict(self.told)
@@ -223,25 +223,25 @@ class FakeTraffic:
     def answers(self, endpoint: str) -> bool:
         return self.ready and bool(endpoint)
 
-    def ask(self, url: str, token: str, probe: Probe) -> Answer:
+    def ask(self, url: str, token: str, probe: Probe) -> ProbeAnswer:
         assert token
         name = url.rpartition("/")[2]
         self.asked.append((name, probe))
         status = self.status_of.get(name + probe.path, self.status_of.get(name, 200))
         if status != 200:
-            return Answer(status, 0.01, {"error": "as a test wants it"})
+            return ProbeAnswer(status, 0.01, {"error": "as a test wants it"})
         if probe.body is None or probe.path == "/v1/predict":
-            return Answer(200, 0.01, {"status": "ok"})
+            return ProbeAnswer(200, 0.01, {"status": "ok"})
         if name in self.predictors:
-            return Answer(400, 0.01, {"error": "it answers at /v1/predict"})
+            return ProbeAnswer(400, 0.01, {"error": "it answers at /v1/predict"})
         body = probe.body
         assert isinstance(body, dict)
         if (probe.path == "/v1/embeddings") != (name in self.vector_of):
-            return Answer(404, 0.01, {"error": "not here"})
+            return ProbeAnswer(404, 0.01, {"error": "not here"})
         if name in self.vector_of:
-            return Answer(200, 0.01, {"data": [{"embedding": self.vector_of[name]}]})
+            return ProbeAnswer(200, 0.01, {"data": [{"embedding": self.vector_of[name]}]})
         text = self.answer_of.get(name, f"<{body.get('prompt')}>")
         choice: dict[str, object] = {"text": text, "message": {"content": text}}
         if body.get("echo") and name in self.scores_of:
             choice["logprobs"] = {"token_logprobs": [None, *self.scores_of[name]]}
-        return Answer(200, self.seconds_of.get(name, 0.01), {"choices": [choice]})
+        return ProbeAnswer(200, self.seconds_of.get(name, 0.01), {"choices": [choice]})

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from orchestrator.core.endpoints.gateways import Gateway
-from orchestrator.core.endpoints.probes import Answer, Probe
-from orchestrator.core.endpoints.rollout import Figures, Times
+from orchestrator.core.endpoints.probes import Probe, ProbeAnswer
+from orchestrator.core.endpoints.promotion import Times, TrafficFigures
 from orchestrator.core.errors import ServingError
 from orchestrator.ports import GatewayStore
 
@@ -36,7 +36,7 @@ class GatewayTraffic:
     def __init__(self, store: GatewayStore) -> None:
         self._store = store
 
-    def figures(self, endpoint: str) -> Mapping[str, Figures]:
+    def figures(self, endpoint: str) -> Mapping[str, TrafficFigures]:
         """Return what all gateways have counted together, by name of the revision (`r3`).
 
         Raises:
@@ -70,7 +70,7 @@ class GatewayTraffic:
             raise ServingError("no gateway runs; `orchestrator up` starts one")
         return live
 
-    def ask(self, url: str, token: str, probe: Probe) -> Answer:
+    def ask(self, url: str, token: str, probe: Probe) -> ProbeAnswer:
         """Put a question to the replica at `url`, past the gateway."""
         body = None if probe.body is None else json.dumps(probe.body)
         began = time.monotonic()
@@ -78,13 +78,13 @@ class GatewayTraffic:
             status, said = _exchange(f"{url}{probe.path}", body, token)
             content: object = json.loads(said)
         except ServingError:
-            return Answer(0, time.monotonic() - began)
+            return ProbeAnswer(0, time.monotonic() - began)
         except ValueError:
             content = said
-        return Answer(status, time.monotonic() - began, content)
+        return ProbeAnswer(status, time.monotonic() - began, content)
 
 
-def figures_in(text: str, endpoint: str) -> Mapping[str, Figures]:
+def figures_in(text: str, endpoint: str) -> Mapping[str, TrafficFigures]:
     """Return the figures of an endpoint in metrics as Prometheus writes them, by revision.
 
     The gateway counts what a revision answered and what its replicas failed to: together those
@@ -119,8 +119,8 @@ class _Series:
             return
         self.counted = True
 
-    def figures(self) -> Figures:
-        return Figures(
+    def figures(self) -> TrafficFigures:
+        return TrafficFigures(
             requests=sum(self._statuses.values()) + self._errors,
             errors=self._errors,
             statuses=dict(self._statuses),

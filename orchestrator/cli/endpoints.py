@@ -10,7 +10,7 @@ from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.endpoints.life import EndpointLife, Revision, RevisionState
-from orchestrator.core.endpoints.rollout import NOTHING, Figures
+from orchestrator.core.endpoints.promotion import NOTHING, TrafficFigures
 from orchestrator.core.errors import NotFoundError, ServingError
 
 COLUMNS = (
@@ -143,7 +143,7 @@ def _rows(life: EndpointLife, seen: Seen, *, everything: bool) -> list[tuple[str
     return [_row(life, one, seen, figures.get(one.name, NOTHING)) for one in shown]
 
 
-def _row(life: EndpointLife, one: Revision, seen: Seen, told: Figures) -> tuple[str, ...]:
+def _row(life: EndpointLife, one: Revision, seen: Seen, told: TrafficFigures) -> tuple[str, ...]:
     made, state = one.deployment, seen.state(life, one)
     chip = made.pool.accelerator if made else None
     emulated = " (emulated)" if made and made.pool.emulated else ""
@@ -170,7 +170,7 @@ def _beside(life: EndpointLife, number: int) -> str:
     return f"{shadow} overflow" if life.overflow == number else shadow
 
 
-def _figures(endpoint: str) -> Mapping[str, Figures]:
+def _figures(endpoint: str) -> Mapping[str, TrafficFigures]:
     try:
         return wiring.traffic(wiring.home()).figures(endpoint)
     except ServingError:
@@ -199,7 +199,9 @@ def _json(life: EndpointLife, seen: Seen, *, everything: bool) -> dict[str, obje
     }
 
 
-def _revision(life: EndpointLife, one: Revision, seen: Seen, told: Figures) -> dict[str, object]:
+def _revision(
+    life: EndpointLife, one: Revision, seen: Seen, told: TrafficFigures
+) -> dict[str, object]:
     made = one.deployment
     return {
         "revision": one.name,

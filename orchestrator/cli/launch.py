@@ -13,7 +13,7 @@ from orchestrator.cli import composing, plan, runs, tables
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
-from orchestrator.controller import requests
+from orchestrator.controller import attempt_requests
 from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.runs.run import Run
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     if args.detach:
         check_detachable([found for found, _ in planned])
     if earlier:
-        lines = (line for _, made in planned for line in requests.anew(made, earlier))
+        lines = (line for _, made in planned for line in attempt_requests.anew(made, earlier))
         _warn(dict.fromkeys(lines))
         args.continues = earlier.header.run  # whole, however it was typed
     if not args.dry_run:

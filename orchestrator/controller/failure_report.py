@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from orchestrator.core.failures.classify import Report, Scale
+from orchestrator.core.failures.classify import Classifier, WorkerReport
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.lines import last_words, of_a_handler, of_a_stack
 from orchestrator.core.failures.signatures import Matcher, Sign, Signature, matcher
@@ -69,7 +69,7 @@ class FailureReport:
         """Have heard nothing yet."""
         known = signatures if isinstance(signatures, Matcher) else matcher(signatures)
         self._matcher = known
-        self._scale = Scale(self._matcher)
+        self._classifier = Classifier(self._matcher)
         self._tails: dict[int, _Tail] = defaultdict(_Tail)
         self._reports: dict[int, Failure] = {}
         self._hangs = False
@@ -103,13 +103,13 @@ class FailureReport:
         self._latest = max(self._latest, at)
         self._reports[rank] = failure
         self._hangs = self._hangs or failure.kind is FailureKind.HANG
-        self._scale.add(Report(failure=failure, at=at, signs=self._tails[rank].signs()))
+        self._classifier.add(WorkerReport(failure=failure, at=at, signs=self._tails[rank].signs()))
 
     def verdict(self, now: float, *, all_known: bool) -> Failure | None:
         """Return the failure that caused the others, once it is known or no more will come."""
         if not self._reports:
             return None
-        verdict = self._scale.verdict()
+        verdict = self._classifier.classification()
         if verdict.sure or all_known or now - self._since > SETTLE_SECONDS:
             return self._with_lines(verdict.failure)
         return None

@@ -14,17 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TypeAlias
 
+from orchestrator.controller.attempt_requests import AttemptDefaults, attempt_request, deployment
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.effects import Effects
 from orchestrator.controller.lease_keeper import LeaseKeeper
-from orchestrator.controller.message_handling import Steps, event_of
+from orchestrator.controller.message_handling import LastSteps, event_of
 from orchestrator.controller.monotonic import MonotonicClock
 from orchestrator.controller.occupation import Occupation
 from orchestrator.controller.outlook import OutlookWatcher
-from orchestrator.controller.recording import PointsBuffer, Recorder
-from orchestrator.controller.requests import AttemptDefaults, attempt_request, deployment
-from orchestrator.controller.result_cache import Results
+from orchestrator.controller.recording import EventRecorder, PointsBuffer
+from orchestrator.controller.result_cache import ReusableResults
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.artifact_paths import leaving
 from orchestrator.core.errors import StaleControllerError, TransitionError, UnstorableError
@@ -54,13 +55,14 @@ from orchestrator.core.runs.states import (
 )
 from orchestrator.error_boundary import outcome, reason
 from orchestrator.messages import Message, Points, Succeeded, Untold
-from orchestrator.ports import Cluster, Observer, Serving
+from orchestrator.ports import Cluster, Serving
 
 SHORTEST_WAIT = 0.005
 LONGEST_WAIT = 0.2
 SECONDS_BETWEEN_CANCEL_CHECKS = 0.5
 SECONDS_OF_A_MUTE_PORT = 60.0  # an attempt that can't be asked for so long has failed
 SECONDS_BETWEEN_NOTES = 10.0  # on what could not be told
+Observer: TypeAlias = Callable[[str, int, Message], None]  # of a stage and an attempt
 
 
 def ignore(stage: str, attempt: int, message: Message) -> None:
@@ -85,14 +87,14 @@ class Controller:
         self._next_cancel_check = 0.0
         self._watcher = OutlookWatcher(deps.store, deps.gates, deps.clock, deps.cluster.pools)
         self._outlook = QUIET
-        self._steps = Steps()
+        self._steps = LastSteps()
         self._mute: dict[str, float] = {}
         self._standing_by: set[tuple[str, str]] = set()
         self._header = header
-        self._recorder = Recorder(deps.store, header.run, deps.clock, deps.patience)
+        self._recorder = EventRecorder(deps.store, header.run, deps.clock, deps.patience)
         self._points = PointsBuffer(deps.store, header.run, deps.clock, deps.best_effort)
         self._occupation = Occupation(deps.store, header.run, deps.clock)
-        self._results = Results(deps, defaults, self._recorder)
+        self._results = ReusableResults(deps, defaults, self._recorder)
         self._effects = Effects(deps.clock, deps.best_effort)
         self._last = header.created
         self._noted: tuple[Untold, ...] = ()

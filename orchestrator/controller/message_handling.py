@@ -28,7 +28,7 @@ from orchestrator.messages import (
 )
 
 
-class Steps:
+class LastSteps:
     """How far each attempt had come when it was last heard: a killed worker can't say it."""
 
     def __init__(self) -> None:

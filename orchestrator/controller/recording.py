@@ -30,7 +30,7 @@ POINTS_AT_ONCE = 1_000
 FINAL = (StaleControllerError, UnstorableError, NotFoundError)
 
 
-class Recorder:
+class EventRecorder:
     """The event store as the controller of `run` uses it: with `patience` seconds of patience."""
 
     def __init__(

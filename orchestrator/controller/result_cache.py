@@ -6,9 +6,9 @@ none, and that is counted.
 
 from __future__ import annotations
 
+from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.dependencies import Dependencies
-from orchestrator.controller.recording import Recorder
-from orchestrator.controller.requests import AttemptDefaults
+from orchestrator.controller.recording import EventRecorder
 from orchestrator.controller.reuse import credit, entering, standing_for
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.errors import ArtifactError, StorageError
@@ -21,10 +21,12 @@ from orchestrator.messages import Succeeded
 SECONDS_TO_TRY = 10.0
 
 
-class Results:
+class ReusableResults:
     """What may stand for a stage, and for which later ones its result may stand."""
 
-    def __init__(self, deps: Dependencies, defaults: AttemptDefaults, recorder: Recorder) -> None:
+    def __init__(
+        self, deps: Dependencies, defaults: AttemptDefaults, recorder: EventRecorder
+    ) -> None:
         """Look at nothing yet."""
         self._deps, self._defaults, self._recorder = deps, defaults, recorder
 

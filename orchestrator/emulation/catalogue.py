@@ -14,7 +14,7 @@ Place = Literal["operator", "collective"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
+class DocumentedError:
     """An error as its maker's software reports it.
 
     Attributes:
@@ -33,7 +33,7 @@ class Signature:
 
 
 @cache
-def catalogue() -> Mapping[str, Signature]:
+def catalogue() -> Mapping[str, DocumentedError]:
     """Return all signatures by name."""
     text = Path(__file__).with_suffix(".yaml").read_text("utf-8")
-    return {name: Signature(**facts) for name, facts in yaml.safe_load(text).items()}
+    return {name: DocumentedError(**facts) for name, facts in yaml.safe_load(text).items()}

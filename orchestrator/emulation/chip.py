@@ -21,8 +21,8 @@ from orchestrator.core.spec.emulation import HOST_DEVICE, Emulation, Fault, Faul
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.stages import Needs
 from orchestrator.emulation.catalogue import catalogue
+from orchestrator.emulation.fault_schedule import AttemptRank, FaultSchedule
 from orchestrator.emulation.hooks import hooks
-from orchestrator.emulation.schedule import Schedule, Worker
 from orchestrator.messages import AttemptRequest
 from orchestrator.ports import Clock
 
@@ -56,15 +56,15 @@ def provide(pool: Pool, needs: Needs) -> None:
 @contextmanager
 def emulated_chip(
     request: AttemptRequest, rank: int, *, clock: Clock, stop: threading.Event
-) -> Iterator[Chip]:
+) -> Iterator[EmulatedChip]:
     """Hold the chip that worker `rank` works on. `stop` ends what hangs."""
     pool, needs = request.pool, request.needs
     provide(pool, needs)
     emulation = pool.emulation if pool.emulation and needs.devices else Emulation()
-    worker = Worker(stage=request.stage, attempt=request.attempt, rank=rank)
+    worker = AttemptRank(stage=request.stage, attempt=request.attempt, rank=rank)
     shared = needs.workers > 1
-    chip = Chip(
-        Schedule(emulation.faults, worker),
+    chip = EmulatedChip(
+        FaultSchedule(emulation.faults, worker),
         Outlets(
             device=pool.device != HOST_DEVICE and needs.devices > 0,
             collectives=shared and (pool.device != HOST_DEVICE or pool.backend != HOST_BACKEND),
@@ -88,11 +88,16 @@ class Outlets:
     collectives: bool
 
 
-class Chip:
+class EmulatedChip:
     """Implements `orchestrator.ports.Chip`."""
 
     def __init__(
-        self, schedule: Schedule, outlets: Outlets, rank: int, clock: Clock, stop: threading.Event
+        self,
+        schedule: FaultSchedule,
+        outlets: Outlets,
+        rank: int,
+        clock: Clock,
+        stop: threading.Event,
     ) -> None:
         """Begin before the first step."""
         self._schedule = schedule

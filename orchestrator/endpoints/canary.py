@@ -19,8 +19,8 @@ from orchestrator.core.endpoints.probes import (
     PROMPTS,
     READINESS,
     TEXTS,
-    Answer,
     Probe,
+    ProbeAnswer,
     apart,
     chat,
     completion,
@@ -35,12 +35,12 @@ from orchestrator.core.endpoints.probes import (
     turned,
     vector_of,
 )
-from orchestrator.core.endpoints.rollout import (
+from orchestrator.core.endpoints.promotion import (
     NOTHING,
-    Evidence,
-    Figures,
-    Standing,
-    Verdict,
+    CanaryStanding,
+    CanaryVerdict,
+    RevisionEvidence,
+    TrafficFigures,
     judge,
     times_of,
 )
@@ -48,11 +48,11 @@ from orchestrator.core.errors import ServingError
 from orchestrator.core.spec.policy import Rollout
 from orchestrator.ports import EndpointStatus, Traffic
 
-Answers = Sequence[Answer]
+Answers = Sequence[ProbeAnswer]
 SECONDS_BETWEEN_LOOKS = 0.5
 MOST_PROBES = 4  # a look: who looks has more to do
 LEAST_PROBES = 2.0  # a step: clients who ask nonsense alone get no good answer from anybody
-AWAY = Verdict(Standing.UNSURE, "the gateway does not tell its figures")
+AWAY = CanaryVerdict(CanaryStanding.UNSURE, "the gateway does not tell its figures")
 
 
 class Canary:
@@ -64,12 +64,12 @@ class Canary:
         self._traffic = traffic
         self._store = store
         self._old, self._new = old, new
-        self._began: Mapping[str, Figures] | None = None
-        self._step: Mapping[str, Figures] = {}
-        self._probed: dict[int, Figures] = {}
+        self._began: Mapping[str, TrafficFigures] | None = None
+        self._step: Mapping[str, TrafficFigures] = {}
+        self._probed: dict[int, TrafficFigures] = {}
         self._probes: tuple[Probe, ...] = ()
         self._asked = 0
-        self._last = Evidence(), Evidence()
+        self._last = RevisionEvidence(), RevisionEvidence()
 
     @property
     def alone(self) -> bool:
@@ -133,7 +133,7 @@ class Canary:
             self._began = self._step
         self._probed = {}
 
-    def verdict(self, rules: Rollout) -> Verdict:
+    def verdict(self, rules: Rollout) -> CanaryVerdict:
         """Return how the new revision stands."""
         now = self._figures()
         if now is None:
@@ -142,7 +142,7 @@ class Canary:
         new = self._evidence(now, self._new.revision)
         if self._last[0].step.requests and not old.step.requests:
             # The old one has no traffic any more: what it last did stays the measure.
-            old = Evidence(traffic=old.traffic, step=self._last[0].step, probes=old.probes)
+            old = RevisionEvidence(traffic=old.traffic, step=self._last[0].step, probes=old.probes)
         self._last = old, new
         return judge(rules, old, new)
 
@@ -166,18 +166,18 @@ class Canary:
 
     # --- what was counted ------------------------------------------------------------------------
 
-    def _figures(self) -> Mapping[str, Figures] | None:
+    def _figures(self) -> Mapping[str, TrafficFigures] | None:
         try:
             return self._traffic.figures(self._new.endpoint.name)
         except ServingError:
             return None  # a gateway that begins anew; its clients tell by themselves
 
-    def _evidence(self, now: Mapping[str, Figures], number: int | None) -> Evidence:
+    def _evidence(self, now: Mapping[str, TrafficFigures], number: int | None) -> RevisionEvidence:
         if number is None:
-            return Evidence()
+            return RevisionEvidence()
         name = f"r{number}"
         total = now.get(name, NOTHING)
-        return Evidence(
+        return RevisionEvidence(
             traffic=total.since((self._began or {}).get(name, NOTHING)),
             step=total.since(self._step.get(name, NOTHING)),
             probes=self._probed.get(number, NOTHING),
@@ -212,7 +212,7 @@ class Canary:
     def _answers(self, revision: Deployment, probes: Sequence[Probe]) -> Answers:
         urls = self._urls(revision)
         if not urls and revision is not self._new:
-            return [Answer(0, 0.0)] * len(probes)
+            return [ProbeAnswer(0, 0.0)] * len(probes)
         if not urls:
             raise ServingError(f"{revision.application} has no replica that answers")
         return [self._traffic.ask(urls[0], revision.token, probe) for probe in probes]
@@ -260,15 +260,15 @@ def _failing(probes: Sequence[Probe], theirs: Answers, ours: Answers) -> str:
     return ""
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: ProbeAnswer) -> str:
     if not answer.status:
         return f"nothing came within {answer.seconds:.0f} s"
     return f"{answer.status}, {str(answer.body)[:120]!r}"
 
 
-def _counted(answer: Answer) -> Figures:
+def _counted(answer: ProbeAnswer) -> TrafficFigures:
     """Return one answer as figures."""
     if not answer.status:
-        return Figures(requests=1.0, errors=1.0, whole=times_of(answer.seconds))
+        return TrafficFigures(requests=1.0, errors=1.0, whole=times_of(answer.seconds))
     statuses = {answer.status: 1.0}
-    return Figures(requests=1.0, statuses=statuses, whole=times_of(answer.seconds))
+    return TrafficFigures(requests=1.0, statuses=statuses, whole=times_of(answer.seconds))

@@ -31,7 +31,7 @@ class Target:
 
 
 @dataclass(slots=True)
-class Progress:
+class RolloutProgress:
     """A revision on its way; `step` counts its steps, -1 before the first.
 
     `shares` are what it has moved the traffic to last, `target` a move of which the store has not

@@ -17,7 +17,7 @@ from orchestrator.core.endpoints.life import (
     SharesMoved,
     TrafficEvent,
 )
-from orchestrator.core.endpoints.rollout import shares
+from orchestrator.core.endpoints.promotion import shares
 from orchestrator.core.errors import ConflictError, ServingError, StoreError, TransitionError
 from orchestrator.ports import Clock, EndpointLeases, EndpointLog, EndpointStatus, Replicas
 

@@ -24,11 +24,11 @@ from orchestrator.core.endpoints.life import (
     SharesMoved,
     TrafficEvent,
 )
-from orchestrator.core.endpoints.rollout import Standing, Verdict, shares
+from orchestrator.core.endpoints.promotion import CanaryStanding, CanaryVerdict, shares
 from orchestrator.core.errors import ConflictError, OrchestratorError, ServingError, StoreError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.endpoints.canary import SECONDS_BETWEEN_LOOKS, Canary
-from orchestrator.endpoints.progress import SECONDS_OF_DOUBT, Progress, Target
+from orchestrator.endpoints.progress import SECONDS_OF_DOUBT, RolloutProgress, Target
 from orchestrator.endpoints.revisions import EndpointStore, Revisions
 from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
 from orchestrator.ports import Clock, Replicas, Traffic
@@ -62,13 +62,13 @@ class Rollouts:
         self._clock = clock
         self._home = home
         self._revisions = Revisions(store, replicas, clock)
-        self._rollouts: dict[str, Progress] = {}
+        self._rollouts: dict[str, RolloutProgress] = {}
 
     # --- the port ------------------------------------------------------------------------------
 
     def start(self, deployment: Deployment) -> None:
         """Take the request; all that follows, a failure too, comes by `poll`."""
-        self._rollouts[deployment.key] = Progress(deployment, self._clock.monotonic())
+        self._rollouts[deployment.key] = RolloutProgress(deployment, self._clock.monotonic())
 
     def poll(self, key: str) -> Sequence[Message]:
         """Go on with the rollout as far as can be without waiting."""
@@ -100,10 +100,10 @@ class Rollouts:
             self._revisions.insist(lambda: self._take_back(rollout, "the rollout was cancelled"))
             return
         for deployment in self._revisions.insist(lambda: list(self._revisions.unfinished(key))):
-            given_up = partial(self._take_back, Progress(deployment, 0.0), "it was given up")
-            self._revisions.insist(given_up)
+            left = RolloutProgress(deployment, 0.0)
+            self._revisions.insist(partial(self._take_back, left, "it was given up"))
 
-    def _forward(self, rollout: Progress) -> list[Message]:
+    def _forward(self, rollout: RolloutProgress) -> list[Message]:
         try:
             return self._deploying(rollout) if rollout.ready is None else self._moving(rollout)
         except ConflictError:
@@ -116,7 +116,7 @@ class Rollouts:
             rollout.back = str(error), FailureKind.SERVING
         return self._go_back(rollout)
 
-    def _rest(self, rollout: Progress, error: StoreError) -> list[Message]:
+    def _rest(self, rollout: RolloutProgress, error: StoreError) -> list[Message]:
         """Let the store alone for a while, longer each time; tell of it the first time."""
         first = not rollout.pause
         rollout.pause = min(max(2.0 * rollout.pause, LEAST_PAUSE), MOST_PAUSE)
@@ -128,7 +128,7 @@ class Rollouts:
         """Wait until the replicas of what was given up are gone."""
         self._replicas.settle()
 
-    def _add(self, rollout: Progress) -> list[Message]:
+    def _add(self, rollout: RolloutProgress) -> list[Message]:
         """Add a revision, and ask for its replicas."""
         try:
             deployment = self._added(rollout)
@@ -143,7 +143,7 @@ class Rollouts:
         rollout.deployment, rollout.added, rollout.pause = deployment, True, 0.0
         return []
 
-    def _added(self, rollout: Progress) -> Deployment:
+    def _added(self, rollout: RolloutProgress) -> Deployment:
         """Add a revision, unless the store has it from a try whose answer was lost."""
         life = self._revisions.life(rollout.name)
         for revision in life.live:
@@ -163,7 +163,7 @@ class Rollouts:
 
     # --- until its replicas are there ----------------------------------------------------------
 
-    def _deploying(self, rollout: Progress) -> list[Message]:
+    def _deploying(self, rollout: RolloutProgress) -> list[Message]:
         if not rollout.asked:
             rollout.asked = True
             self._replicas.start(rollout.deployment)
@@ -181,7 +181,7 @@ class Rollouts:
             return [*said, rollout.failed]
         return [*said, *self._begin(rollout)]
 
-    def _begin(self, rollout: Progress) -> list[Message]:
+    def _begin(self, rollout: RolloutProgress) -> list[Message]:
         """Commit that its replicas answer; again, where the store was away at the first time."""
         life = self._life(rollout)
         if life.revisions[rollout.number].state is RevisionState.STARTING:
@@ -192,7 +192,7 @@ class Rollouts:
         seconds = rollout.ready - rollout.began
         return [LogLine(0, f"{rollout.deployment.name} is ready after {seconds:.1f} s")]
 
-    def _life(self, rollout: Progress) -> EndpointLife:
+    def _life(self, rollout: RolloutProgress) -> EndpointLife:
         """Return the endpoint, in which the revision is there still."""
         life = self._revisions.life(rollout.name)
         found = life.revisions.get(rollout.number)
@@ -202,7 +202,7 @@ class Rollouts:
 
     # --- the steps -----------------------------------------------------------------------------
 
-    def _moving(self, rollout: Progress) -> list[Message]:
+    def _moving(self, rollout: RolloutProgress) -> list[Message]:
         now = self._clock.monotonic()
         if now - rollout.looked < SECONDS_BETWEEN_LOOKS:
             return []
@@ -223,11 +223,11 @@ class Rollouts:
             return self._finish(rollout)
         return self._held(rollout, life, now) if rollout.old else self._answering(rollout)
 
-    def _begin_anew(self, rollout: Progress, life: EndpointLife) -> None:
+    def _begin_anew(self, rollout: RolloutProgress, life: EndpointLife) -> None:
         canary = Canary(self._traffic, self._store, life.leading, rollout.deployment)
         rollout.begin_anew(life, canary)
 
-    def _renew(self, rollout: Progress, life: EndpointLife) -> None:
+    def _renew(self, rollout: RolloutProgress, life: EndpointLife) -> None:
         """Go on beside who has the rest of the traffic by now: somebody has moved that."""
         rollout.go_on_beside(life)
         leading = life.revisions[max(rollout.old, key=lambda number: rollout.old[number])]
@@ -238,19 +238,19 @@ class Rollouts:
         canary.begin()
         rollout.canary, rollout.since = canary, self._clock.monotonic()
 
-    def _held(self, rollout: Progress, life: EndpointLife, now: float) -> list[Message]:
+    def _held(self, rollout: RolloutProgress, life: EndpointLife, now: float) -> list[Message]:
         """Judge the new revision, and go on when it has been at this step for long enough."""
         rules, canary = rollout.deployment.endpoint.rollout, _canary(rollout)
         canary.probe(rules)
         verdict = canary.verdict(rules)
-        if verdict.standing is Standing.WORSE:
+        if verdict.standing is CanaryStanding.WORSE:
             raise _BackError(f"at {rollout.share} %: {verdict.reason}")
         last = rollout.step == len(rules.steps) - 1
         if now - rollout.since < max(rules.hold, SECONDS_OF_GRACE if last else 0.0):
             return []
         if not rules.steps:
             return self._done(rollout, READY)
-        if verdict.standing is Standing.UNSURE and not canary.alone:
+        if verdict.standing is CanaryStanding.UNSURE and not canary.alone:
             return self._doubt(rollout, life, verdict)
         if rollout.doubted is not None:  # no more: it gets the share of its step again
             return self._next_step(rollout, life, max(rollout.step, 0))
@@ -259,7 +259,9 @@ class Rollouts:
         step = len(rules.steps) - 1 if canary.alone else rollout.step + 1
         return self._next_step(rollout, life, step)
 
-    def _doubt(self, rollout: Progress, life: EndpointLife, verdict: Verdict) -> list[Message]:
+    def _doubt(
+        self, rollout: RolloutProgress, life: EndpointLife, verdict: CanaryVerdict
+    ) -> list[Message]:
         """Wait for a verdict: on copies, which harm nobody, where figures speak against it."""
         now = self._clock.monotonic()
         since = rollout.since if rollout.doubted is None else rollout.doubted
@@ -273,7 +275,7 @@ class Rollouts:
         target = Target(shares=rollout.old, reason=reason, step=rollout.step, doubted=now)
         return self._move(rollout, life, target, shadow)
 
-    def _first_step(self, rollout: Progress, life: EndpointLife) -> list[Message]:
+    def _first_step(self, rollout: RolloutProgress, life: EndpointLife) -> list[Message]:
         new = rollout.awaited is None
         if rollout.awaits(life, self._clock.monotonic()):
             waits = f"{rollout.deployment.name} waits for the rollout of r{life.rollout}"
@@ -295,7 +297,7 @@ class Rollouts:
             return self._next_step(rollout, life, len(rules.steps) - 1 if canary.alone else 0)
         return self._done(rollout, READY)
 
-    def _join(self, rollout: Progress, life: EndpointLife) -> list[Message]:
+    def _join(self, rollout: RolloutProgress, life: EndpointLife) -> list[Message]:
         """Have it take what finds no room at the others."""
         price = rollout.deployment.price
         at = "" if price is None else f", ${price:,.2f} an hour"
@@ -303,14 +305,14 @@ class Rollouts:
         moved = self._move(rollout, life, None, OverflowSet(rollout.number, reason))
         return [*moved, *self._done(rollout, f"it takes what finds no room elsewhere{at}")]
 
-    def _shadow(self, rollout: Progress, life: EndpointLife) -> list[Message]:
+    def _shadow(self, rollout: RolloutProgress, life: EndpointLife) -> list[Message]:
         """Send it copies for one hold, before it gets any traffic."""
         _canary(rollout).begin()
         said = self._move(rollout, life, None, ShadowSet(rollout.number, "shadow"))
         rollout.shadowed, rollout.since = True, self._clock.monotonic()
         return said
 
-    def _next_step(self, rollout: Progress, life: EndpointLife, step: int) -> list[Message]:
+    def _next_step(self, rollout: RolloutProgress, life: EndpointLife, step: int) -> list[Message]:
         """Give it the share of a step; nothing changes where that can't be committed."""
         share = rollout.deployment.endpoint.rollout.steps[step]
         wanted = shares(share, rollout.number, rollout.old)
@@ -319,7 +321,11 @@ class Rollouts:
         return self._move(rollout, life, Target(shares=wanted, reason=reason, step=step))
 
     def _move(
-        self, rollout: Progress, life: EndpointLife, target: Target | None, *more: TrafficEvent
+        self,
+        rollout: RolloutProgress,
+        life: EndpointLife,
+        target: Target | None,
+        *more: TrafficEvent,
     ) -> list[Message]:
         """Commit a move that was decided when the endpoint was `life`."""
         rollout.target = target
@@ -333,7 +339,7 @@ class Rollouts:
         point = Points(max(rollout.step, 0) + 1, share, self._clock.now())
         return [LogLine(0, f"traffic of {rollout.name!r}: {text}"), point]
 
-    def _answering(self, rollout: Progress) -> list[Message]:
+    def _answering(self, rollout: RolloutProgress) -> list[Message]:
         """Wait until the first revision answers through the gateway."""
         if self._traffic.answers(rollout.name):
             return self._done(rollout, "it answers")
@@ -342,14 +348,14 @@ class Rollouts:
             raise ServingError(message)
         return []
 
-    def _finish(self, rollout: Progress) -> list[Message]:
+    def _finish(self, rollout: RolloutProgress) -> list[Message]:
         rollout.finishing = True  # whatever is counted from now on, the others are going
         reason = f"replaced by r{rollout.number}"
         for number in rollout.old:
             self._revisions.retire_unused(rollout.name, number, reason)
         return self._done(rollout, "it took over")
 
-    def _done(self, rollout: Progress, what: str) -> list[Message]:
+    def _done(self, rollout: RolloutProgress, what: str) -> list[Message]:
         ready, now = rollout.ready or 0.0, self._clock.monotonic()
         figures = rollout.canary.figures() if rollout.canary else {}
         metrics = {
@@ -363,19 +369,19 @@ class Rollouts:
 
     # --- back ----------------------------------------------------------------------------------
 
-    def _overruled(self, rollout: Progress, now: Mapping[int, int]) -> list[Message]:
+    def _overruled(self, rollout: RolloutProgress, now: Mapping[int, int]) -> list[Message]:
         """End the rollout where somebody has moved the traffic meanwhile: as they set it."""
         if not now.get(rollout.number):
             raise _BackError("somebody took its traffic away")
         return self._done(rollout, "somebody moved the traffic, which stays so")
 
-    def _go_back(self, rollout: Progress) -> list[Message]:
+    def _go_back(self, rollout: RolloutProgress) -> list[Message]:
         assert rollout.back is not None, "it is on its way back"  # noqa: S101
         why, kind = rollout.back
         return [Failed(self._take_back(rollout, why, kind))]
 
     def _take_back(
-        self, rollout: Progress, why: str, kind: FailureKind = FailureKind.ROLLED_BACK
+        self, rollout: RolloutProgress, why: str, kind: FailureKind = FailureKind.ROLLED_BACK
     ) -> Failure:
         """Give the traffic back to what led before, and remove the new revision."""
         gone = self._revisions.take_back(rollout.deployment, rollout.old, why)
@@ -388,6 +394,6 @@ class Rollouts:
         return Failure(kind=kind, evidence=evidence, pool=rollout.pool)
 
 
-def _canary(rollout: Progress) -> Canary:
+def _canary(rollout: RolloutProgress) -> Canary:
     assert rollout.canary is not None, "it watches since it is ready"  # noqa: S101
     return rollout.canary

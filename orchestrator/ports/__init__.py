@@ -4,19 +4,22 @@ Foreign errors are translated by the adapter: a port raises only what its docstr
 """
 
 from orchestrator.ports.artifacts import ArtifactStore
+from orchestrator.ports.clock import Clock
+from orchestrator.ports.cluster import Chip, Cluster, ClusterJob, Worker
 from orchestrator.ports.endpoints import EndpointLog, EndpointStatus
 from orchestrator.ports.events import EventLog, Stored
+from orchestrator.ports.gates import Gates
 from orchestrator.ports.gateways import GatewayStore
 from orchestrator.ports.interventions import Interventions
 from orchestrator.ports.keys import KeyStore
 from orchestrator.ports.leases import EndpointLeases, Leases
-from orchestrator.ports.outside import Clock, Gates, Observer, Tracker
 from orchestrator.ports.points import MetricPoints, Point
-from orchestrator.ports.pools import Chip, Cluster, Job, Replicas, Serving, Worker
 from orchestrator.ports.queues import Queues
 from orchestrator.ports.registry import Registry
 from orchestrator.ports.results import ResultCache
 from orchestrator.ports.run_notes import RunNotes
+from orchestrator.ports.serving import Replicas, Serving
+from orchestrator.ports.tracker import Tracker
 from orchestrator.ports.traffic import Traffic
 from orchestrator.ports.usage import UsageStore
 from orchestrator.ports.verdicts import Verdicts
@@ -26,6 +29,7 @@ __all__ = [
     "Chip",
     "Clock",
     "Cluster",
+    "ClusterJob",
     "EndpointLeases",
     "EndpointLog",
     "EndpointStatus",
@@ -33,11 +37,9 @@ __all__ = [
     "Gates",
     "GatewayStore",
     "Interventions",
-    "Job",
     "KeyStore",
     "Leases",
     "MetricPoints",
-    "Observer",
     "Point",
     "Queues",
     "Registry",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from orchestrator.core.endpoints.probes import Answer, Probe
-from orchestrator.core.endpoints.rollout import Figures
+from orchestrator.core.endpoints.probes import Probe, ProbeAnswer
+from orchestrator.core.endpoints.promotion import TrafficFigures
 
 
 class Traffic(Protocol):
     """The gateway's view of endpoints, and a way to put a question past it."""
 
-    def figures(self, endpoint: str) -> Mapping[str, Figures]:
+    def figures(self, endpoint: str) -> Mapping[str, TrafficFigures]:
         """Return what the gateway has counted, by name of the revision (`r3`).
 
         Raises:
@@ -32,7 +32,7 @@ class Traffic(Protocol):
         """Whether the gateway knows a replica for the endpoint."""
         ...
 
-    def ask(self, url: str, token: str, probe: Probe) -> Answer:
+    def ask(self, url: str, token: str, probe: Probe) -> ProbeAnswer:
         """Put a question to the replica at `url`, past the gateway.
 
         Never raises: a replica that does not answer has the status 0.

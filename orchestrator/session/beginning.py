@@ -22,14 +22,14 @@ from orchestrator.core.runs.states import (
     StageCancelled,
 )
 from orchestrator.error_boundary import reason
-from orchestrator.ports import Clock, EventLog, Job
+from orchestrator.ports import Clock, ClusterJob, EventLog
 
 SECONDS_TO_BEGIN = 30.0  # for the job to be begun by the cluster, and then to have the run
 SECONDS_BETWEEN_LOOKS = 0.3
 ENDS = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 
 
-def hand_over(job: Job, store: EventLog, before: Run, clock: Clock) -> None:
+def hand_over(job: ClusterJob, store: EventLog, before: Run, clock: Clock) -> None:
     """Wait until `job` has the run, which stood as `before` when the job was submitted.
 
     Raises:

@@ -13,14 +13,14 @@ from orchestrator import wiring
 from orchestrator.adapters import terminal
 from orchestrator.adapters.log_files import LogFiles
 from orchestrator.controller.dependencies import Dependencies
-from orchestrator.controller.loop import Controller
+from orchestrator.controller.loop import Controller, Observer
 from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import StageState
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Message, Untold
-from orchestrator.ports import Cluster, EventLog, Observer, Serving, Tracker
+from orchestrator.ports import Cluster, EventLog, Serving, Tracker
 from orchestrator.session.beginning import begun
 from orchestrator.session.claim import claim
 from orchestrator.session.interrupts import Interrupts

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.supervisor import record as records
-from orchestrator.supervisor.record import Child, Process, Record, ServiceError
+from orchestrator.supervisor.record import Child, Process, ServiceError, ServiceRecord
 from orchestrator.supervisor.service import BUSY, GRACE
 
 _LOCK_TRIES = 0.5
@@ -73,7 +73,7 @@ class Daemon:
         self._timeout = spec["timeout"]
         self._stopping = False
         self._signals = self._listen()
-        self._record = Record(
+        self._record = ServiceRecord(
             service=spec["service"],
             pid=os.getpid(),
             birth=records.birth(os.getpid()),

@@ -24,10 +24,10 @@ from pathlib import Path
 MARK = "ORCHESTRATOR_WORKER"
 _OURS = "ORCHESTRATOR_"
 _PROC = Path("/proc")
-_watched: list[Guard | None] = []
+_watched: list[OrphanGuard | None] = []
 
 
-class Guard:
+class OrphanGuard:
     """What ends others once this process is gone; `released`, it ends none."""
 
     def __init__(self, group: int, mark: str, *folder: str) -> None:
@@ -69,7 +69,7 @@ def watch() -> None:
     _watched.append(follow(MARK, os.getpid()))
 
 
-def follow(name: str, group: int = 0) -> Guard | None:
+def follow(name: str, group: int = 0) -> OrphanGuard | None:
     """Have all that inherits the variable `name` from here on end with this process.
 
     Return the guard, where the system can have one.
@@ -77,18 +77,18 @@ def follow(name: str, group: int = 0) -> Guard | None:
     if not hasattr(os, "pidfd_open"):
         return None
     mark = f"{os.getpid()}-{secrets.token_hex(8)}"
-    follower = Guard(group, f"{name}={mark}")
+    follower = OrphanGuard(group, f"{name}={mark}")
     os.environ[name] = mark  # noqa: TID251 - the children inherit it
     return follower
 
 
-def guard(group: int, folder: str) -> Guard | None:
+def guard(group: int, folder: str) -> OrphanGuard | None:
     """Have a process group, and the folder that it works in, end with this process.
 
     `None` where the system can't do that.
     """
     mark = f"{MARK}={secrets.token_hex(8)}"
-    return Guard(group, mark, folder) if hasattr(os, "pidfd_open") else None
+    return OrphanGuard(group, mark, folder) if hasattr(os, "pidfd_open") else None
 
 
 def main(told: str, asked: str, leader: str, mark: str, folder: str = "") -> None:

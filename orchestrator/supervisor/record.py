@@ -83,7 +83,7 @@ class Child:
 
 
 @dataclass(slots=True)
-class Record:
+class ServiceRecord:
     """All that is written down of a service. `phase` is starting, up or failed."""
 
     service: str
@@ -136,7 +136,7 @@ def folder_of(home: Path) -> Path:
     return home.absolute() / "services"
 
 
-def load(folder: Path, service: str) -> Record | None:
+def load(folder: Path, service: str) -> ServiceRecord | None:
     """Return what is recorded of `service`.
 
     Raises:
@@ -146,7 +146,7 @@ def load(folder: Path, service: str) -> Record | None:
     try:
         raw = json.loads(path.read_text())
         children = {name: Child(**child) for name, child in raw.pop("children").items()}
-        return Record(**raw, children=children)
+        return ServiceRecord(**raw, children=children)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -154,7 +154,7 @@ def load(folder: Path, service: str) -> Record | None:
         raise ServiceError(message) from error
 
 
-def save(folder: Path, record: Record) -> None:
+def save(folder: Path, record: ServiceRecord) -> None:
     """Write the record, whole or not at all."""
     path = folder / f"{record.service}.json"
     new = path.with_suffix(".new")
@@ -162,7 +162,7 @@ def save(folder: Path, record: Record) -> None:
     new.replace(path)
 
 
-def erase(folder: Path, record: Record) -> None:
+def erase(folder: Path, record: ServiceRecord) -> None:
     """Remove the temporary folders and the record."""
     for path in record.temporary:
         shutil.rmtree(path, ignore_errors=True)

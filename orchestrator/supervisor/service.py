@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from orchestrator.supervisor import record as records
-from orchestrator.supervisor.record import Process, Record, Service, ServiceError
+from orchestrator.supervisor.record import Process, Service, ServiceError, ServiceRecord
 
 GRACE = 20.0
 BUSY = 3
@@ -155,7 +155,7 @@ def _await(home: Path, service: str, *, ours: bool, timeout: float) -> Service:
     return record.public()
 
 
-def _forget(folder: Path, record: Record) -> None:
+def _forget(folder: Path, record: ServiceRecord) -> None:
     held = records.lock(folder, record.service)
     if held is None:
         return  # a new daemon has taken over

@@ -29,7 +29,7 @@ from orchestrator.wiring.home_folder import replica_secret
 if TYPE_CHECKING:
     from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.mlflow_tracker import TrackedRuns
-    from orchestrator.controller.requests import AttemptDefaults
+    from orchestrator.controller.attempt_requests import AttemptDefaults
 
 DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
 
@@ -278,9 +278,9 @@ def run_worker(
     request: AttemptRequest, *, rank: int, rendezvous: str | None
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; the port `Worker`."""
-    from orchestrator.adapters.torch_gang import open_gang
+    from orchestrator.adapters.torch_process_group import open_process_group
     from orchestrator.worker.attempt import stream
-    from orchestrator.worker.device import real_chip
+    from orchestrator.worker.real_chip import real_chip
 
     chip = real_chip
     if request.pool.emulated:
@@ -291,7 +291,7 @@ def run_worker(
         rendezvous=rendezvous,
         store=artifact_store(request.storage, request.key),
         clock=clock(),
-        gang=open_gang,
+        process_group=open_process_group,
         chip=chip,
     )
 
@@ -299,7 +299,7 @@ def run_worker(
 def workbench(found: Settings, at: Path, *, reuse: bool = True) -> AttemptDefaults:
     """Return what every attempt of a run is given."""
     from orchestrator.adapters import job_source
-    from orchestrator.controller.requests import AttemptDefaults
+    from orchestrator.controller.attempt_requests import AttemptDefaults
     from orchestrator.controller.reuse import never_reuse, reuse_key_with
 
     apart = [at, *_local_folder(storage_uri(found, at))]

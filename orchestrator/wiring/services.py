@@ -13,7 +13,7 @@ from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import PoolStatus
-from orchestrator.ports import Job
+from orchestrator.ports import ClusterJob
 from orchestrator.supervisor import Tenancy
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
@@ -176,7 +176,7 @@ def stop_tracking(at: Path) -> bool:
     return mlflow_server.down(at)
 
 
-def submit(found: Settings, at: Path, run: str, flags: Sequence[str]) -> Job:
+def submit(found: Settings, at: Path, run: str, flags: Sequence[str]) -> ClusterJob:
     """Hand run `run` to a controller that runs as a Ray job; return the job.
 
     `flags` are those of the command `_drive`.

@@ -21,15 +21,15 @@ from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import ArtifactStore, Chip, Clock
 from orchestrator.worker.context import AttemptContext, backends, hardware_of, meta_of
-from orchestrator.worker.device import Chips, real_chip
 from orchestrator.worker.exception_report import describe
 from orchestrator.worker.job_import import check_params, extend_path, load_job
 from orchestrator.worker.message_queue import MessageQueue, valid_message
 from orchestrator.worker.native_output import following
 from orchestrator.worker.output_capture import capture
 from orchestrator.worker.output_folder import has_files
+from orchestrator.worker.real_chip import Chips, real_chip
 from orchestrator.worker.reported import results
-from orchestrator.worker.runtime import AttemptRuntime, CancelledError, DrainedError
+from orchestrator.worker.runtime import AttemptCancelledError, AttemptRuntime, DrainedError
 from orchestrator.worker.termination import asked
 from orchestrator.worker.watchdog import Hang, Watchdog
 
@@ -38,8 +38,8 @@ BATCH_SECONDS = 0.3  # while it speaks: each waking of the reader costs the job 
 GRACE_SECONDS = 1.0
 
 
-class Gang(Protocol):
-    """Opens the process group of a gang: `adapters.torch_gang.open_gang`."""
+class OpenProcessGroup(Protocol):
+    """Opens the process group of a gang: `adapters.torch_process_group.open_process_group`."""
 
     def __call__(
         self,
@@ -61,7 +61,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     rendezvous: str | None,
     store: ArtifactStore,
     clock: Clock,
-    gang: Gang,
+    process_group: OpenProcessGroup,
     chip: Chips = real_chip,
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; yield what it says in batches, last exactly one outcome.
@@ -70,7 +70,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     does whoever asks the process to end: a checkpoint that is being saved is finished before.
     """
     runtime = AttemptRuntime(store, clock, MessageQueue(rank, following()), threading.Event())
-    attempt = _Attempt(request, rank, rendezvous, Surroundings(gang, chip), runtime)
+    attempt = _JobRun(request, rank, rendezvous, Surroundings(process_group, chip), runtime)
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
     watchdog = Watchdog(runtime.heartbeat, clock, thread, attempt.step)
     thread.start()  # the threads that come from here on are the job's
@@ -99,11 +99,11 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
 class Surroundings:
     """What is held around the job."""
 
-    gang: Gang
+    process_group: OpenProcessGroup
     chip: Chips
 
 
-class _Attempt:
+class _JobRun:
     """One worker's part of an attempt."""
 
     def __init__(
@@ -162,7 +162,7 @@ class _Attempt:
             return self._of(error)
 
     def _of(self, error: BaseException) -> Failed:
-        if isinstance(error, CancelledError | StaleAttemptError):
+        if isinstance(error, AttemptCancelledError | StaleAttemptError):
             return self._failed(FailureKind.CANCELLED, str(error))
         if isinstance(error, DrainedError):
             failure = self._failure(FailureKind.DRAINED, str(error))
@@ -185,7 +185,7 @@ class _Attempt:
         inputs = {name: self._runtime.store.fetch(ref) for name, ref in request.inputs.items()}
         self._output = self._runtime.store.scratch(request.key)
         self._context = AttemptContext(request, self._rank, inputs, self._output, self._runtime)
-        with self._chip() as chip, self._gang(backends(self._context.hardware)):
+        with self._chip() as chip, self._process_group(backends(self._context.hardware)):
             self._context.chip = chip
             self._context.go_on()
             self._working = True
@@ -201,10 +201,10 @@ class _Attempt:
         runtime = self._runtime
         return self._around.chip(self._request, self._rank, clock=runtime.clock, stop=runtime.stop)
 
-    def _gang(self, backend: str) -> AbstractContextManager[None]:
+    def _process_group(self, backend: str) -> AbstractContextManager[None]:
         needs = self._request.needs
         threads = max(1, int(needs.cpus))
-        return self._around.gang(
+        return self._around.process_group(
             self._rendezvous, self._rank, needs.workers, backend, cpu_threads=threads
         )
 

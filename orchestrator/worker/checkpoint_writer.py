@@ -19,7 +19,7 @@ from pathlib import Path
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import NO_ROOM, FileEntry
 from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
-from orchestrator.core.runs.checkpoints import CheckpointId, counting, parse_id, surplus
+from orchestrator.core.runs.checkpoint_names import CheckpointId, counting, parse_id, surplus
 from orchestrator.messages import LogLine, Saved
 from orchestrator.worker.rank_membership import PATIENCE_SECONDS, RankMembership, StuckError
 

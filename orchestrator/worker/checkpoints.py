@@ -17,7 +17,7 @@ from pathlib import Path
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
-from orchestrator.core.runs.checkpoints import CheckpointId, Claim, Token, counting, parse_id
+from orchestrator.core.runs.checkpoint_names import CheckpointId, Claim, Token, counting, parse_id
 from orchestrator.job import Checkpoint
 from orchestrator.messages import LogLine, Resumed
 from orchestrator.worker.background import Background

@@ -17,8 +17,8 @@ from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
 from orchestrator.messages import AttemptRequest, LogLine, Report
 from orchestrator.ports import Chip
 from orchestrator.worker.checkpoints import Checkpoints
-from orchestrator.worker.device import RealChip
 from orchestrator.worker.rank_membership import RankMembership
+from orchestrator.worker.real_chip import RealChip
 from orchestrator.worker.reported import numbers, whole
 from orchestrator.worker.runtime import AttemptRuntime
 

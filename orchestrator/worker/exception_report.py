@@ -23,7 +23,7 @@ _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python", "<frozen ")
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class ExceptionReport:
     """What an exception tells. `detail` is empty where `line` says it all.
 
     `certain` and `sign` are those of a `Failure`.
@@ -36,7 +36,7 @@ class Evidence:
     sign: str = ""
 
 
-def describe(error: BaseException, signatures: tuple[Signature, ...] = ()) -> Evidence:
+def describe(error: BaseException, signatures: tuple[Signature, ...] = ()) -> ExceptionReport:
     """Return what `error` tells; the traceback begins at the user's first frame."""
     found = judge(tuple(_chain(error)), matcher(signatures))
     if isinstance(error, ParityError):
@@ -50,8 +50,8 @@ def describe(error: BaseException, signatures: tuple[Signature, ...] = ()) -> Ev
     return _evidence(found, _line_of(found, error), detail)
 
 
-def _evidence(found: Judgement, line: str, detail: str) -> Evidence:
-    return Evidence(found.kind, line, detail, found.certain, found.sign)
+def _evidence(found: Judgement, line: str, detail: str) -> ExceptionReport:
+    return ExceptionReport(found.kind, line, detail, found.certain, found.sign)
 
 
 def _line_of(found: Judgement, error: BaseException) -> str:

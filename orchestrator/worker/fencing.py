@@ -1,13 +1,13 @@
 """The claims of a stage's attempts to its checkpoints, as one attempt sees and makes them.
 
-A claim is a mark whose name says all (`core/runs/checkpoints.py`). While the choice is open, its
-text is what rank 0 proposes to go on from.
+A claim is a mark whose name says all (`core/runs/checkpoint_names.py`). While the choice is open,
+its text is what rank 0 proposes to go on from.
 """
 
 from __future__ import annotations
 
 from orchestrator.core.errors import StaleAttemptError
-from orchestrator.core.runs.checkpoints import (
+from orchestrator.core.runs.checkpoint_names import (
     CheckpointId,
     Claim,
     Token,

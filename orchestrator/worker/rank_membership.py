@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from orchestrator.core import artifact_paths
 from orchestrator.core.errors import StorageError
-from orchestrator.core.runs.checkpoints import CheckpointId, Token
+from orchestrator.core.runs.checkpoint_names import CheckpointId, Token
 from orchestrator.messages import AttemptRequest
 from orchestrator.worker.fencing import Fence
 from orchestrator.worker.runtime import AttemptRuntime

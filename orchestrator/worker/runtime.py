@@ -10,7 +10,7 @@ from orchestrator.worker.message_queue import MessageQueue
 from orchestrator.worker.watchdog import Heartbeat
 
 
-class CancelledError(BaseException):
+class AttemptCancelledError(BaseException):
     """Raised in a job that nobody waits for any more; no job should catch it."""
 
 
@@ -44,8 +44,8 @@ class AttemptRuntime:
         Who is `saving` a checkpoint may finish that, as long as anybody waits for it.
 
         Raises:
-            CancelledError: It was.
+            AttemptCancelledError: It was.
         """
         if (self.over if saving else self.stop).is_set():
             message = f"{who} was given up"
-            raise CancelledError(message)
+            raise AttemptCancelledError(message)

@@ -38,7 +38,7 @@ _OURS = ("orchestrator.", "threading.")
 _NOT_THE_JOBS = ("orchestrator.", "ray.", "threading.", "concurrent.", "asyncio.", "fsspec.")
 
 
-class Steps:
+class StepTimes:
     """One count of a job: the last step that it named, and when it came to each of the last."""
 
     __slots__ = ("_heartbeat", "_last", "_times")
@@ -71,15 +71,15 @@ class Heartbeat:
 
     at: float | None = None
     _busy: list[tuple[str, float]] = field(default_factory=list)
-    _counts: list[Steps] = field(default_factory=list)
+    _counts: list[StepTimes] = field(default_factory=list)
 
     def beat(self, now: float) -> None:
         """Leave a sign of life."""
         self.at = now
 
-    def count(self) -> Steps:
+    def count(self) -> StepTimes:
         """Return a count of steps, by which a hang is measured too."""
-        self._counts.append(Steps(self))
+        self._counts.append(StepTimes(self))
         return self._counts[-1]
 
     @contextmanager

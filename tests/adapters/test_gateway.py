@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.adapters.gateway import GatewayTraffic, figures_in, gauge_in
 from orchestrator.core.endpoints.probes import completion
-from orchestrator.core.endpoints.rollout import Figures, Times
+from orchestrator.core.endpoints.promotion import Times, TrafficFigures
 
 TEXT = """# HELP orchestrator_requests_total Answered by a revision.
 orchestrator_requests_total{endpoint="chat",revision="r1",pool="a",code="200"} 90.0
@@ -25,12 +25,12 @@ orchestrator_replicas{endpoint="other",revision="r1",pool="a"} 1.0
 
 def test_figures_are_those_of_the_endpoint_by_revision() -> None:
     assert figures_in(TEXT, "chat") == {
-        "r1": Figures(
+        "r1": TrafficFigures(
             requests=95.0,
             statuses={200: 90.0, 400: 5.0},
             first=Times(90.0, 9.0, ((1.0, 90.0),)),
         ),
-        "r2": Figures(requests=3.0, errors=3.0),
+        "r2": TrafficFigures(requests=3.0, errors=3.0),
     }
     assert figures_in(TEXT, "nothing") == {}
     assert [gauge_in(TEXT, "orchestrator_replicas", name) for name in ("chat", "nothing")] == [

@@ -149,7 +149,7 @@ def _told(folder: Path) -> dict[str, float]:
         rendezvous=None,
         store=store,
         clock=wiring.clock(),
-        gang=lambda *_args, **_kinds: nullcontext(),
+        process_group=lambda *_args, **_kinds: nullcontext(),
     ):
         pickle.dumps(batch)
         outcome = batch[-1]

@@ -67,7 +67,7 @@ def _outcome(storage: str, run: str, job: str, params: dict[str, Any]) -> Succee
 def _messages(
     storage: str, run: str, job: str, params: dict[str, Any], **inputs: ArtifactRef
 ) -> Iterator[Message]:
-    from orchestrator.adapters.torch_gang import open_gang
+    from orchestrator.adapters.torch_process_group import open_process_group
 
     request = AttemptRequest(
         run=run,
@@ -86,7 +86,12 @@ def _messages(
     )
     clock, store = wiring.clock(), wiring.artifact_store(storage)
     for batch in stream(
-        request, rank=0, rendezvous=None, store=store, clock=clock, gang=open_gang
+        request,
+        rank=0,
+        rendezvous=None,
+        store=store,
+        clock=clock,
+        process_group=open_process_group,
     ):
         yield from batch
 

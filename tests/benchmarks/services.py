@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import session, wiring
-from orchestrator.controller.loop import Controller
+from orchestrator.controller.loop import Controller, Observer
 from orchestrator.core.runs.states import RunState
 from orchestrator.messages import Message
-from orchestrator.ports import Observer
 
 _FOREIGN = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ORCHESTRATOR_DATABASE")
 

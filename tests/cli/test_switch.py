@@ -8,9 +8,9 @@ from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.cli.switch import anew, crowded, indivisible, kept_of, unserved, weights_of
+from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
-from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionUpdated
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.adapters.database.tables import key_rules
+from orchestrator.adapters.database.schema import key_rules
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.keys import ApiKey, Requirement
 from orchestrator.core.endpoints.life import (

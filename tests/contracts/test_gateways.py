@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.adapters.database.tables import gateway_counts, gateways
+from orchestrator.adapters.database.schema import gateway_counts, gateways
 from orchestrator.adapters.gateway import GatewayTraffic
 from orchestrator.core.endpoints.gateways import SILENT_SECONDS, Gateway
 from orchestrator.core.errors import ServingError

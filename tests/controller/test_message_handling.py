@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.controller.message_handling import Steps, event_of
+from orchestrator.controller.message_handling import LastSteps, event_of
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.run import Attempt
 from orchestrator.core.runs.states import (
@@ -62,7 +62,7 @@ def test_a_reason_to_wait_is_told_once() -> None:
 
 
 def test_a_failure_without_a_step_gets_the_last_one_that_was_heard() -> None:
-    steps = Steps()
+    steps = LastSteps()
     for message in (Resumed(10), Points(12, {}, 0.0), Alive(1, 14), Alive(0, None), Saved(11)):
         assert steps.heard(ATTEMPT, message) is message
     told = steps.heard(ATTEMPT, Failed(KILLED))

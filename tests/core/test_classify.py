@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.core.failures.classify import Report, classify, weigh
+from orchestrator.core.failures.classify import WorkerReport, classify, weigh
 from orchestrator.core.failures.exceptions import Raised, judge
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.python_errors import bases
@@ -31,12 +31,12 @@ def cases() -> dict[str, Any]:
     }
 
 
-def reports(case: dict[str, Any]) -> list[Report]:
+def reports(case: dict[str, Any]) -> list[WorkerReport]:
     """Return the reports of a case, in the order in which they are told."""
     return [report(one, float(at)) for at, one in enumerate(case["reports"], 1)]
 
 
-def report(told: dict[str, Any], at: float) -> Report:
+def report(told: dict[str, Any], at: float) -> WorkerReport:
     kind = told.get("kind")
     known = matcher(documented())
     signs = tuple(sign for line in told.get("lines", ()) if (sign := known.in_line(line)))
@@ -50,7 +50,7 @@ def report(told: dict[str, Any], at: float) -> Report:
         name, _, message = told["error"].partition(": ")
         found = judge((Raised(bases(name), message),), known)
         failure = replace(failure, kind=found.kind, certain=found.certain, sign=found.sign)
-    return Report(failure=failure, at=at, signs=signs)
+    return WorkerReport(failure=failure, at=at, signs=signs)
 
 
 def test_the_corpus_is_large_enough_to_mean_something() -> None:
@@ -115,7 +115,7 @@ def test_what_the_worker_itself_said_stands_below_the_line_that_shows_the_cause(
     known = matcher(documented())
     sign = known.in_line("UCE ERROR ")
     assert sign is not None
-    found = classify([Report(failure=failure, signs=(sign,))], known)
+    found = classify([WorkerReport(failure=failure, signs=(sign,))], known)
 
     assert (found.evidence, found.detail) == ("UCE ERROR", "the worker died\nmore")
     assert (found.rank, found.step, found.sign) == (2, 7, "ascend_hbm_ecc")
@@ -126,7 +126,7 @@ def test_what_the_cluster_knows_of_a_node_is_not_made_another_by_a_line() -> Non
     sign = known.in_line("CUDA error: uncorrectable ECC error encountered")
     assert sign is not None
     lost = Failure(kind=FailureKind.NODE_LOST, evidence="node 'n1' is gone")
-    assert classify([Report(failure=lost, signs=(sign,))], known) == lost
+    assert classify([WorkerReport(failure=lost, signs=(sign,))], known) == lost
 
 
 def test_a_lost_node_stands_before_what_others_printed_before_it_was_heard_of() -> None:
@@ -135,5 +135,5 @@ def test_a_lost_node_stands_before_what_others_printed_before_it_was_heard_of() 
     assert sign is not None
     died = Failure(kind=FailureKind.WORKER_LOST, evidence="died", rank=0)
     lost = Failure(kind=FailureKind.NODE_LOST, evidence="node 'n1' is gone", rank=1)
-    told = [Report(failure=died, at=1.0, signs=(sign,)), Report(failure=lost, at=2.0)]
+    told = [WorkerReport(failure=died, at=1.0, signs=(sign,)), WorkerReport(failure=lost, at=2.0)]
     assert classify(told, known) == lost

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from orchestrator.core.endpoints.probes import (
-    Answer,
+    ProbeAnswer,
     angle,
     apart,
     disagreement,
@@ -23,21 +23,24 @@ from orchestrator.core.spec.hardware import Format
 
 def test_texts_and_scores_are_read_from_either_route_and_from_nonsense() -> None:
     told = {"logprobs": {"token_logprobs": [None, -1.0, -2]}, "text": "abc"}
-    assert text_of(Answer(200, 0.1, {"choices": [told]})) == "abc"
-    assert scores_of(Answer(200, 0.1, {"choices": [told]})) == (-1.0, -2.0)
+    assert text_of(ProbeAnswer(200, 0.1, {"choices": [told]})) == "abc"
+    assert scores_of(ProbeAnswer(200, 0.1, {"choices": [told]})) == (-1.0, -2.0)
     chat = {"choices": [{"message": {"content": "hello"}, "logprobs": None}]}
-    assert text_of(Answer(200, 0.1, chat)) == "hello"
+    assert text_of(ProbeAnswer(200, 0.1, chat)) == "hello"
     for body in (None, "text", [], {}, {"choices": []}, {"choices": ["x"]}, {"choices": [{}]}):
-        assert (text_of(Answer(200, 0.1, body)), scores_of(Answer(200, 0.1, body))) == ("", ())
-    assert text_of(Answer(400, 0.1, chat)) == ""
+        assert (text_of(ProbeAnswer(200, 0.1, body)), scores_of(ProbeAnswer(200, 0.1, body))) == (
+            "",
+            (),
+        )
+    assert text_of(ProbeAnswer(400, 0.1, chat)) == ""
 
 
 def test_embeddings_are_compared_by_their_angle() -> None:
     body = {"data": [{"embedding": [3, 4.0]}]}
-    assert vector_of(Answer(200, 0.1, body)) == (3.0, 4.0)
+    assert vector_of(ProbeAnswer(200, 0.1, body)) == (3.0, 4.0)
     for other in (None, "x", {}, {"data": []}, {"data": ["x"]}, {"data": [{"embedding": "AA"}]}):
-        assert vector_of(Answer(200, 0.1, other)) == ()
-    assert vector_of(Answer(500, 0.1, body)) == ()
+        assert vector_of(ProbeAnswer(200, 0.1, other)) == ()
+    assert vector_of(ProbeAnswer(500, 0.1, body)) == ()
     assert angle((1.0, 0.0), (2.0, 0.0)) == 0.0
     assert angle((1.0, 0.0), (0.0, 1.0)) == pytest.approx(math.pi / 2)
     for unlike in ((), (0.0, 0.0), (math.nan, 1.0)):

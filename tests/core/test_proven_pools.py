@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.controller.requests import AttemptDefaults, deployment
+from orchestrator.controller.attempt_requests import AttemptDefaults, deployment
 from orchestrator.controller.reuse import never_reuse
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.decide import Record, Start, decide

@@ -18,7 +18,7 @@ from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Accelerator, Pool
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Points
-from tests.adapters.test_torch_gang import free_address
+from tests.adapters.test_torch_process_group import free_address
 
 ROOT = Path(__file__).parents[2]
 CHIP = Accelerator(

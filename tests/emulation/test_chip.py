@@ -15,9 +15,9 @@ import torch
 from orchestrator.core.spec.emulation import Emulation, Fault, FaultType
 from orchestrator.core.spec.stages import Needs
 from orchestrator.emulation import emulated_chip
-from orchestrator.emulation.chip import Chip, Outlets
+from orchestrator.emulation.chip import EmulatedChip, Outlets
+from orchestrator.emulation.fault_schedule import AttemptRank, FaultSchedule
 from orchestrator.emulation.hooks import hooks
-from orchestrator.emulation.schedule import Schedule, Worker
 from tests.build import accelerator, pool
 from tests.clusters import request
 from tests.fakes import FakeClock
@@ -44,10 +44,12 @@ def nothing_due() -> Iterator[None]:
     hooks.clear()
 
 
-def chip(what: str, waits: Waits | None = None, outlets: Outlets = HERE, **facts: Any) -> Chip:
+def chip(
+    what: str, waits: Waits | None = None, outlets: Outlets = HERE, **facts: Any
+) -> EmulatedChip:
     fault = Fault(what=FaultType(what), **{"at_step": 3, **facts})
-    schedule = Schedule([fault], Worker(stage="train", attempt=1, rank=1))
-    return Chip(schedule, outlets, 1, FakeClock(1_700_000_000), waits or Waits())
+    schedule = FaultSchedule([fault], AttemptRank(stage="train", attempt=1, rank=1))
+    return EmulatedChip(schedule, outlets, 1, FakeClock(1_700_000_000), waits or Waits())
 
 
 def test_an_error_comes_out_of_the_call_that_names_the_step() -> None:

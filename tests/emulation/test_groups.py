@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from orchestrator.emulation.reductions import refusals
-from tests.adapters.test_torch_gang import free_address
+from tests.adapters.test_torch_process_group import free_address
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,14 +48,14 @@ def collectives(rank: int, dist: Any, torch: Any) -> dict[str, Any]:
 def lost(rank: int, dist: Any, torch: Any) -> dict[str, Any]:
     """Have rank 1 lose its first collective."""
     from orchestrator.core.spec.emulation import Fault, FaultType
-    from orchestrator.emulation.chip import Chip, Outlets
-    from orchestrator.emulation.schedule import Schedule, Worker
+    from orchestrator.emulation.chip import EmulatedChip, Outlets
+    from orchestrator.emulation.fault_schedule import AttemptRank, FaultSchedule
     from tests.fakes import FakeClock
 
     fault = Fault(what=FaultType.DROP, signature="hccl_timeout", at_step=1, rank=1, seconds=0.1)
-    schedule = Schedule([fault], Worker(stage="s", attempt=1, rank=rank))
+    schedule = FaultSchedule([fault], AttemptRank(stage="s", attempt=1, rank=rank))
     outlets = Outlets(device=False, collectives=True)
-    Chip(schedule, outlets, rank, FakeClock(), threading.Event()).reached(1)
+    EmulatedChip(schedule, outlets, rank, FakeClock(), threading.Event()).reached(1)
     try:
         dist.all_reduce(torch.ones(1))
     except RuntimeError as error:
@@ -94,7 +94,7 @@ def main(rank: int, address: str, what: Callable[..., dict[str, Any]], asked: st
     import torch
     from torch import distributed as dist
 
-    from orchestrator.adapters.torch_gang import open_gang
+    from orchestrator.adapters.torch_process_group import open_process_group
     from orchestrator.core.spec.emulation import Emulation
     from orchestrator.core.spec.stages import Needs
     from orchestrator.emulation import provide
@@ -105,7 +105,7 @@ def main(rank: int, address: str, what: Callable[..., dict[str, Any]], asked: st
     chip = accelerator(device="npu", backend=backend, reduces=reduces)
     on = pool("ascend", chip=chip, emulation=Emulation(backend="own"))
     provide(on, Needs(workers=2))
-    with open_gang(address, rank, 2, on.backend):
+    with open_process_group(address, rank, 2, on.backend):
         print(json.dumps(what(rank, dist, torch)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.core.endpoints.life import Deployment
-from orchestrator.core.endpoints.rollout import Figures, Times
+from orchestrator.core.endpoints.promotion import Times, TrafficFigures
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.policy import Rollout
 from orchestrator.endpoints.rollout import Rollouts
@@ -17,7 +17,7 @@ from tests.serving_fakes import FakeReplicas, FakeTraffic, MemoryEndpoints
 
 RULES = Rollout(steps=(10, 50, 100), hold=10.0, requests=20)
 FIRST, EACH = (Times(100, seconds, ((10.0, 100.0),)) for seconds in (10.0, 1.0))
-GOOD = Figures(requests=100, statuses={200: 100.0}, first=FIRST, each=EACH)
+GOOD = TrafficFigures(requests=100, statuses={200: 100.0}, first=FIRST, each=EACH)
 
 
 class Bench:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.endpoints.probes import Answer, Probe
-from orchestrator.core.endpoints.rollout import NOTHING, Figures, times_of
+from orchestrator.core.endpoints.probes import Probe, ProbeAnswer
+from orchestrator.core.endpoints.promotion import NOTHING, TrafficFigures, times_of
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.policy import Rollout
 from orchestrator.endpoints.rollout import Rollouts
@@ -51,13 +51,13 @@ class Clients(FakeTraffic):
     def _serve(self, name: str) -> None:
         failed = self._dice.random() < self._fails.get(name, 0.0)
         outcome = {"errors": 1.0} if failed else {"statuses": {200: 1.0}}
-        one = Figures(requests=1.0, whole=times_of(0.1), **outcome)  # type: ignore[arg-type]
+        one = TrafficFigures(requests=1.0, whole=times_of(0.1), **outcome)  # type: ignore[arg-type]
         self.told[name] = self.told.get(name, NOTHING).plus(one)
 
-    def ask(self, url: str, token: str, probe: Probe) -> Answer:
+    def ask(self, url: str, token: str, probe: Probe) -> ProbeAnswer:
         name = url.rpartition(".")[2]
         if self._probes and self._dice.random() < self._fails.get(name, 0.0):
-            return Answer(500, 0.1, None)
+            return ProbeAnswer(500, 0.1, None)
         return super().ask(url, token, probe)
 
 

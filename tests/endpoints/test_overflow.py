@@ -13,7 +13,7 @@ from orchestrator.core.endpoints.life import (
     RevisionRetired,
     TrafficMoved,
 )
-from orchestrator.core.endpoints.rollout import Figures
+from orchestrator.core.endpoints.promotion import TrafficFigures
 from orchestrator.endpoints.overflow import Overflow
 from orchestrator.endpoints.revisions import Revisions
 from tests.build import deployment
@@ -120,7 +120,7 @@ def test_an_endpoint_without_such_pools_waits_by_itself() -> None:
 def test_a_helper_stays_while_it_answers_or_others_wait_and_then_goes(bench: Bench) -> None:
     bench.join(bench.helper())
     for count in range(300):
-        bench.traffic.told = {"r2": Figures(requests=count)}
+        bench.traffic.told = {"r2": TrafficFigures(requests=count)}
         bench.look(1)
     bench.traffic.crowd = 1
     bench.look(300)

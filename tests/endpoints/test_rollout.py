@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from orchestrator.core.endpoints.life import Deployment, RevisionAdded, RevisionState, TrafficMoved
-from orchestrator.core.endpoints.rollout import Figures
+from orchestrator.core.endpoints.promotion import TrafficFigures
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.hardware import Format
 from orchestrator.endpoints.revisions import end
@@ -62,7 +62,7 @@ def test_a_revision_takes_over_step_by_step_and_the_old_one_is_retired(bench: Be
     ],
 )
 def test_a_breach_gives_the_traffic_back_and_says_why(
-    bench: Bench, new: Figures, why: str
+    bench: Bench, new: TrafficFigures, why: str
 ) -> None:
     asked = bench.asked("b", 2)
     assert bench.go(asked, 12.0)

@@ -18,7 +18,7 @@ from orchestrator.core.endpoints.life import (
     RevisionState,
     SharesMoved,
 )
-from orchestrator.core.endpoints.probes import Answer, Probe
+from orchestrator.core.endpoints.probes import Probe, ProbeAnswer
 from orchestrator.core.errors import StoreError
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.endpoints.revisions import end
@@ -52,7 +52,7 @@ class Meanwhile(FakeTraffic):
         self.acts: list[Callable[[], None]] = []
         self.during = "chat.r2"
 
-    def ask(self, url: str, token: str, probe: Probe) -> Answer:
+    def ask(self, url: str, token: str, probe: Probe) -> ProbeAnswer:
         if self.acts and url.endswith(self.during):
             self.acts.pop(0)()
         return super().ask(url, token, probe)

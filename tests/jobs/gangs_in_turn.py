@@ -21,7 +21,7 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 
 import jobs.pretraining  # noqa: F401
 from orchestrator import wiring
-from orchestrator.adapters.torch_gang import open_gang
+from orchestrator.adapters.torch_process_group import open_process_group
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.spec.stages import Needs
@@ -77,7 +77,7 @@ def worker(
         rendezvous=address,
         store=wiring.artifact_store(spec["storage"]),
         clock=wiring.clock(),
-        gang=open_gang,
+        process_group=open_process_group,
     ):
         for message in batch:
             told = {"attempt": attempt, "rank": rank, "kind": type(message).__name__}

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
-from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.core.errors import ClusterError, StaleControllerError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.run import Run

@@ -10,9 +10,9 @@ from typing import Literal
 
 import pytest
 
+from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
-from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.fold import fold

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
-from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.controller.reuse import reuse_key_with
 from orchestrator.core.artifact import Manifest
 from orchestrator.core.endpoints.life import Deployment

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
-from orchestrator.controller.requests import AttemptDefaults
 from orchestrator.core.errors import (
     ClusterError,
     StaleControllerError,

@@ -17,7 +17,7 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.scratch import LOCK
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.failures.kinds import Failure
-from orchestrator.core.runs.checkpoints import CheckpointId, Token, parse_id
+from orchestrator.core.runs.checkpoint_names import CheckpointId, Token, parse_id
 from orchestrator.core.spec.hardware import Accelerator, Pool
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
@@ -39,7 +39,7 @@ class FixedClock:
 
 
 @dataclass
-class FakeGang:
+class FakeProcessGroup:
     """Notes how gangs are opened and closed; may refuse to open."""
 
     error: Exception | None = None
@@ -71,7 +71,7 @@ class Bench:
     folder: Path
     package: str
     store: FsspecArtifactStore
-    gang: FakeGang = field(default_factory=FakeGang)
+    process_group: FakeProcessGroup = field(default_factory=FakeProcessGroup)
     clock: Clock = field(default_factory=FixedClock)
 
     def write(self, source: str) -> None:
@@ -108,7 +108,7 @@ class Bench:
             rendezvous=rendezvous,
             store=self.store,
             clock=self.clock,
-            gang=self.gang,
+            process_group=self.process_group,
         )
 
     def together(self, request: AttemptRequest) -> list[list[Message]]:

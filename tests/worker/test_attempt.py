@@ -182,11 +182,11 @@ def test_the_gang_is_open_while_the_job_runs(bench: Bench) -> None:
     bench.write(NOTHING)
     request = bench.request(needs=Needs(workers=4, cpus=2.5))
     list(bench.stream(request, rank=3, rendezvous="host:1"))
-    assert bench.gang.calls == [("host:1", 3, 4, "cpu:gloo,cuda:nccl", 2), "closed"]
+    assert bench.process_group.calls == [("host:1", 3, 4, "cpu:gloo,cuda:nccl", 2), "closed"]
 
 
 def test_a_gang_that_does_not_come_together_is_a_failure(bench: Bench) -> None:
-    bench.gang.error = ConnectionError("no peers")
+    bench.process_group.error = ConnectionError("no peers")
     assert bench.failure(WRITES).evidence == "ConnectionError: no peers"
     assert bench.scratch() == []
 
@@ -276,7 +276,7 @@ def test_a_job_that_was_given_up_and_returns_late_stores_nothing(
 def test_closing_a_stream_that_nobody_began_runs_nothing(bench: Bench) -> None:
     bench.write(NOTHING)
     bench.stream(bench.request()).close()  # type: ignore[attr-defined]
-    assert bench.gang.calls == []
+    assert bench.process_group.calls == []
 
 
 def test_the_store_of_a_worker_may_be_unusable(bench: Bench, tmp_path: Path) -> None:

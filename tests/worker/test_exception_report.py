@@ -7,7 +7,12 @@ import pytest
 from orchestrator.core.errors import ArtifactError, StorageError
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.job import ParityError
-from orchestrator.worker.exception_report import LONGEST_DETAIL, LONGEST_LINE, Evidence, describe
+from orchestrator.worker.exception_report import (
+    LONGEST_DETAIL,
+    LONGEST_LINE,
+    ExceptionReport,
+    describe,
+)
 from tests.build import documented
 
 
@@ -132,4 +137,4 @@ def test_the_line_is_the_one_with_the_makers_code_where_the_message_has_one() ->
 def test_a_parity_that_is_not_kept_is_told_in_its_one_sentence() -> None:
     found = describe(raised(ParityError("kl_mean is 3, at most 0.02 is allowed")), documented())
     line = "kl_mean is 3, at most 0.02 is allowed"
-    assert found == Evidence(FailureKind.PARITY, line, "", sign="type_of_exception")
+    assert found == ExceptionReport(FailureKind.PARITY, line, "", sign="type_of_exception")

@@ -23,7 +23,7 @@ from orchestrator.adapters.clock import SystemClock
 from orchestrator.worker import native_output
 from orchestrator.worker.attempt import stream
 from orchestrator.messages import LogLine
-from tests.worker.conftest import Bench, FakeGang
+from tests.worker.conftest import Bench, FakeProcessGroup
 
 folder = Path(sys.argv[1])
 print(":task_name:x")
@@ -32,7 +32,7 @@ bench = Bench(folder, "nativejobs", FsspecArtifactStore(str(folder / "store")))
 said = open(folder / "said.json", "w")
 with native_output.followed():
     for batch in stream(bench.request(), rank=2, rendezvous=None, store=bench.store,
-                        clock=SystemClock(), gang=FakeGang()):
+                        clock=SystemClock(), process_group=FakeProcessGroup()):
         for message in batch:
             if isinstance(message, LogLine):
                 assert message.rank == 2

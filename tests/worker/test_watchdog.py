@@ -92,7 +92,7 @@ def test_what_comes_after_the_job_is_not_watched(
     monkeypatch.setattr(module, "BATCH_SECONDS", 0.001)
     bench.clock = RunningClock()
     bench.write(FOREVER)
-    bench.gang.seconds_to_close = 0.05
+    bench.process_group.seconds_to_close = 0.05
     watch = Watch(hang=1.0)
     bench.write("def job(ctx): ctx.metrics({}, step=1)")
 

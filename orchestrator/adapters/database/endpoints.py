@@ -12,15 +12,15 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.adapters.database import codec, tables
-from orchestrator.adapters.database.seal import Seal, no_secret
-from orchestrator.adapters.database.tables import (
+from orchestrator.adapters.database import codec, schema
+from orchestrator.adapters.database.schema import (
     asked,
     endpoint_events,
     reconcilers,
     replicas,
     troubles,
 )
+from orchestrator.adapters.database.seal import Seal, no_secret
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.endpoints.life import (
     ENDPOINT_EVENTS,
@@ -107,7 +107,7 @@ class SqlEndpoints(Transactions):
 
         It is judged by the database's clock. One from the future is that of a clock that was set.
         """
-        now = tables.seconds_now(self._reader)
+        now = schema.seconds_now(self._reader)
         taken = self._insert(reconcilers).values(cluster=cluster, holder=holder, at=now)
         free = func.abs(now - reconcilers.c.at) > seconds
         taken = taken.on_conflict_do_update(
@@ -146,14 +146,14 @@ class SqlEndpoints(Transactions):
 
     def note_asked(self, endpoint: str) -> None:
         """Note that somebody asks an endpoint, by the clock of the database."""
-        self._note(asked, endpoint=endpoint, at=tables.seconds_now(self._reader))
+        self._note(asked, endpoint=endpoint, at=schema.seconds_now(self._reader))
 
     def asked(self) -> Mapping[str, float]:
         """Return for how many seconds nobody has asked, by endpoint.
 
         One from the future is that of a clock that was set.
         """
-        age = func.abs(tables.seconds_now(self._reader) - asked.c.at)
+        age = func.abs(schema.seconds_now(self._reader) - asked.c.at)
         with self._reading() as connection:
             rows = connection.execute(select(asked.c.endpoint, age.label("age"))).all()
         return {row.endpoint: float(row.age) for row in rows}

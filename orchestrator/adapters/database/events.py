@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.adapters.database import codec, tables
-from orchestrator.adapters.database.headers import NEWEST_NAMED, Headers, text_of, unknown
-from orchestrator.adapters.database.tables import runs
+from orchestrator.adapters.database import codec, schema
+from orchestrator.adapters.database.run_headers import NEWEST_NAMED, Headers, text_of, unknown
+from orchestrator.adapters.database.schema import runs
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
 from orchestrator.core.runs.run import RunHeader
@@ -28,7 +28,7 @@ class SqlEventLog(Transactions):
         """Add a run. Raises `StoreError` when its id exists."""
         text, parts = text_of(header)
         row = {"run": header.run, "at": at, "header": text, "cancel": False}
-        added = self._insert(tables.shared_parts).on_conflict_do_nothing()
+        added = self._insert(schema.shared_parts).on_conflict_do_nothing()
         with self._writing() as connection:
             for digest, body in parts.items():
                 connection.execute(added, {"digest": digest, "body": body})
@@ -84,7 +84,7 @@ class SqlEventLog(Transactions):
     ) -> None:
         last = (
             connection.scalar(
-                select(func.max(tables.events.c.seq)).where(tables.events.c.run == run)
+                select(func.max(schema.events.c.seq)).where(schema.events.c.run == run)
             )
             or 0
         )
@@ -92,7 +92,7 @@ class SqlEventLog(Transactions):
             message = f"event {seq!r} of run {run!r} would leave a gap: the last is {last!r}"
             raise StoreError(message)
         try:
-            connection.execute(tables.events.insert(), rows)
+            connection.execute(schema.events.insert(), rows)
         except IntegrityError as error:
             if last == 0 and not self._exists(run):
                 message = f"run {run!r} does not exist; create it before its events"
@@ -102,10 +102,10 @@ class SqlEventLog(Transactions):
 
     def events(self, run: str, after: int = 0) -> Sequence[Stored]:
         """Return the events of `run` numbered above `after`, in order."""
-        wanted = (tables.events.c.run == run) & (tables.events.c.seq > after)
+        wanted = (schema.events.c.run == run) & (schema.events.c.seq > after)
         with self._reading() as connection:
             rows = connection.execute(
-                select(tables.events).where(wanted).order_by(tables.events.c.seq)
+                select(schema.events).where(wanted).order_by(schema.events.c.seq)
             ).all()
         return [Stored(row.run, row.seq, row.at, _event(row)) for row in rows]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import delete, select
 
-from orchestrator.adapters.database.tables import gateway_counts, gateways, seconds_now
+from orchestrator.adapters.database.schema import gateway_counts, gateways, seconds_now
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.endpoints.gateways import Gateway
 

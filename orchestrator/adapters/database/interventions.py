@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from sqlalchemy import select, update
 
-from orchestrator.adapters.database.headers import unknown
-from orchestrator.adapters.database.tables import approvals, runs
+from orchestrator.adapters.database.run_headers import unknown
+from orchestrator.adapters.database.schema import approvals, runs
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.errors import NotFoundError
 

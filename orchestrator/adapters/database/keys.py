@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.database import codec
-from orchestrator.adapters.database.tables import key_rules, keys
+from orchestrator.adapters.database.schema import key_rules, keys
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.errors import NotFoundError, StoreError

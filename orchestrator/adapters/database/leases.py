@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from orchestrator.adapters.database.tables import leases
+from orchestrator.adapters.database.schema import leases
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.messages import Lease

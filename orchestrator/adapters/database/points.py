@@ -15,8 +15,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from orchestrator.adapters.database import tables
-from orchestrator.adapters.database.tables import BulkInsert, cursors
+from orchestrator.adapters.database import schema
+from orchestrator.adapters.database.schema import BulkInsert, cursors
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.errors import UnstorableError
 from orchestrator.core.text import valid
@@ -49,9 +49,9 @@ class SqlMetricPoints(Transactions):
 
     def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
         """Return metric points of `run` with an id above `after`, by id."""
-        query = select(tables.points).order_by(tables.points.c.id).limit(limit)
+        query = select(schema.points).order_by(schema.points.c.id).limit(limit)
         while True:
-            wanted = (tables.points.c.run == run) & (tables.points.c.id > after)
+            wanted = (schema.points.c.run == run) & (schema.points.c.id > after)
             with self._reading() as connection:
                 rows = connection.execute(query.where(wanted)).all()
             points = _points_of(run, rows)
@@ -74,7 +74,7 @@ class SqlMetricPoints(Transactions):
 
     @cached_property
     def _bulk(self) -> BulkInsert:
-        return BulkInsert(self._reader, tables.points, _COLUMNS)
+        return BulkInsert(self._reader, schema.points, _COLUMNS)
 
 
 def _rows_of(place: tuple[str, str, int], points: Iterable[Points]) -> tuple[list[Row], list[str]]:

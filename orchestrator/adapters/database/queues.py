@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import delete, select
 
-from orchestrator.adapters.database.tables import drains, queues
+from orchestrator.adapters.database.schema import drains, queues
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.messages import Queued
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from orchestrator.adapters.database import codec
-from orchestrator.adapters.database.tables import results
+from orchestrator.adapters.database.schema import results
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.messages import Succeeded
 

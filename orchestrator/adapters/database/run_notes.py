@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import delete, select
 
-from orchestrator.adapters.database import tables
+from orchestrator.adapters.database import schema
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.messages import Busy, Untold
 
@@ -21,14 +21,14 @@ class SqlRunNotes(Transactions):
             for one in untold
         ]
         with self._writing() as connection:
-            connection.execute(delete(tables.untold).where(tables.untold.c.run == run))
+            connection.execute(delete(schema.untold).where(schema.untold.c.run == run))
             if rows:
-                connection.execute(tables.untold.insert(), rows)
+                connection.execute(schema.untold.insert(), rows)
 
     def untold(self, run: str) -> Sequence[Untold]:
         """Return what could not be told of `run`."""
         query = (
-            select(tables.untold).where(tables.untold.c.run == run).order_by(tables.untold.c.what)
+            select(schema.untold).where(schema.untold.c.run == run).order_by(schema.untold.c.what)
         )
         with self._reading() as connection:
             return [Untold(r.what, r.times, r.reason) for r in connection.execute(query)]
@@ -46,16 +46,16 @@ class SqlRunNotes(Transactions):
             for one in busy
         ]
         with self._writing() as connection:
-            connection.execute(delete(tables.busy).where(tables.busy.c.run == run))
+            connection.execute(delete(schema.busy).where(schema.busy.c.run == run))
             if rows:
-                connection.execute(tables.busy.insert(), rows)
+                connection.execute(schema.busy.insert(), rows)
 
     def busy(self, run: str) -> Sequence[Busy]:
         """Return what the attempts of `run` are busy with, as was said last."""
         query = (
-            select(tables.busy)
-            .where(tables.busy.c.run == run)
-            .order_by(tables.busy.c.stage, tables.busy.c.attempt)
+            select(schema.busy)
+            .where(schema.busy.c.run == run)
+            .order_by(schema.busy.c.stage, schema.busy.c.attempt)
         )
         with self._reading() as connection:
             return [Busy(r.stage, r.attempt, r.what, r.since) for r in connection.execute(query)]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from orchestrator.adapters.database import tables
+from orchestrator.adapters.database import schema
 from orchestrator.core.errors import StoreError, UnstorableError
 
 # What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
@@ -35,8 +35,8 @@ class Transactions:
         url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else place
         self._place = _without_password(url)
         with self._translated():
-            self._reader, self._writer = tables.open_database(url, _busy(patience))
-        self._insert = tables.insert_for(self._reader)
+            self._reader, self._writer = schema.open_database(url, _busy(patience))
+        self._insert = schema.insert_for(self._reader)
 
     def close(self) -> None:
         """Close all connections. Safe to call twice."""
@@ -71,7 +71,7 @@ class Transactions:
 
 def _busy(patience: float | None) -> float | None:
     """Return how long one try waits for another writer: so that several fit into the patience."""
-    return None if patience is None else min(tables.BUSY_SECONDS, patience / TRIES_WITHIN)
+    return None if patience is None else min(schema.BUSY_SECONDS, patience / TRIES_WITHIN)
 
 
 def _is_of_a_value(error: BaseException) -> bool:

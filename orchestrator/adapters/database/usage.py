@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select
 
-from orchestrator.adapters.database.tables import held, usage
+from orchestrator.adapters.database.schema import held, usage
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.endpoints.usage import Held, Usage
 

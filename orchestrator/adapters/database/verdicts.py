@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 
 from orchestrator.adapters.database import codec
-from orchestrator.adapters.database.tables import verdicts
+from orchestrator.adapters.database.schema import verdicts
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.trust.qualification import Verdict
 

@@ -44,7 +44,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeAnswer:
     """What came back: the HTTP status, 0 where nothing did, after how long, and the JSON of it."""
 
     status: int
@@ -89,12 +89,12 @@ def prediction(body: object) -> Probe:
 READINESS = Probe(READY)
 
 
-def predicts(answer: Answer) -> bool:
+def predicts(answer: ProbeAnswer) -> bool:
     """Whether who answers a completion so is no language model: it points to where it predicts."""
     return not answer.good and PREDICT in str(answer.body)
 
 
-def text_of(answer: Answer) -> str:
+def text_of(answer: ProbeAnswer) -> str:
     """Return the text of an answer; empty where it has none."""
     choice = _choice(answer)
     message = choice.get("message")
@@ -102,7 +102,7 @@ def text_of(answer: Answer) -> str:
     return text if isinstance(text, str) else ""
 
 
-def scores_of(answer: Answer) -> tuple[float, ...]:
+def scores_of(answer: ProbeAnswer) -> tuple[float, ...]:
     """Return the log-probabilities of an answer's tokens, but for the first, which has none."""
     told = _choice(answer).get("logprobs")
     values = told.get("token_logprobs") if isinstance(told, Mapping) else None
@@ -111,7 +111,7 @@ def scores_of(answer: Answer) -> tuple[float, ...]:
     return tuple(float(value) for value in values if isinstance(value, int | float))
 
 
-def vector_of(answer: Answer) -> tuple[float, ...]:
+def vector_of(answer: ProbeAnswer) -> tuple[float, ...]:
     """Return the embedding that is answered; empty where there is none."""
     data = answer.body.get("data") if isinstance(answer.body, Mapping) else None
     first = data[0] if answer.good and isinstance(data, Sequence) and data else None
@@ -121,7 +121,7 @@ def vector_of(answer: Answer) -> tuple[float, ...]:
     return tuple(float(value) for value in vector if isinstance(value, int | float))
 
 
-def _choice(answer: Answer) -> Mapping[str, object]:
+def _choice(answer: ProbeAnswer) -> Mapping[str, object]:
     choices = answer.body.get("choices") if isinstance(answer.body, Mapping) else None
     first = choices[0] if isinstance(choices, Sequence) and choices else None
     return first if answer.good and isinstance(first, Mapping) else {}

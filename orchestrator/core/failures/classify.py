@@ -60,7 +60,7 @@ _Order: TypeAlias = tuple[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class WorkerReport:
     """How worker `failure.rank` ended: what it or the cluster says, when, and what its log shows.
 
     `at` orders the workers; any clock will do that is the same for all of them. `signs` are those
@@ -73,7 +73,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Classification:
     """The failure that caused the others; not `sure` while a worse one may yet be heard of."""
 
     failure: Failure
@@ -88,7 +88,7 @@ class _Weighed:
     order: _Order
 
 
-class Scale:
+class Classifier:
     """Weighs one report after the other, each once, and keeps the one that says most."""
 
     def __init__(self, signatures: Matcher) -> None:
@@ -97,7 +97,7 @@ class Scale:
         self._first: _Weighed | None = None
         self._hang: tuple[tuple[float, bool, float], Failure] | None = None
 
-    def add(self, report: Report) -> None:
+    def add(self, report: WorkerReport) -> None:
         """Weigh another report."""
         weighed = _weighed(report, self._signatures)
         if self._first is None or weighed.order < self._first.order:
@@ -107,7 +107,7 @@ class Scale:
             if self._hang is None or behind < self._hang[0]:
                 self._hang = behind, weighed.failure
 
-    def verdict(self) -> Verdict:
+    def classification(self) -> Classification:
         """Return the failure that caused the others, and whether more reports could change it.
 
         Of workers that hang it is the one that the others wait for.
@@ -120,10 +120,10 @@ class Scale:
         failure, (rank, _) = self._first.failure, self._first.order
         if failure.kind is FailureKind.HANG and self._hang is not None:
             failure = self._hang[1]
-        return Verdict(failure, sure=rank < _SEEN)
+        return Classification(failure, sure=rank < _SEEN)
 
 
-def classify(reports: Sequence[Report], signatures: Matcher) -> Failure:
+def classify(reports: Sequence[WorkerReport], signatures: Matcher) -> Failure:
     """Return the failure that caused the others, with the line, worker and node that show it.
 
     Raises:
@@ -132,16 +132,16 @@ def classify(reports: Sequence[Report], signatures: Matcher) -> Failure:
     return weigh(reports, signatures).failure
 
 
-def weigh(reports: Iterable[Report], signatures: Matcher) -> Verdict:
+def weigh(reports: Iterable[WorkerReport], signatures: Matcher) -> Classification:
     """Return what `classify` does, and whether further reports could change it.
 
     Raises:
         ValueError: There is no report.
     """
-    scale = Scale(signatures)
+    classifier = Classifier(signatures)
     for report in reports:
-        scale.add(report)
-    return scale.verdict()
+        classifier.add(report)
+    return classifier.classification()
 
 
 def _behind(failure: Failure, at: float) -> tuple[float, bool, float]:
@@ -150,7 +150,7 @@ def _behind(failure: Failure, at: float) -> tuple[float, bool, float]:
     return step, bool(IN_TORCH.search(failure.evidence)), at
 
 
-def _weighed(report: Report, signatures: Matcher) -> _Weighed:
+def _weighed(report: WorkerReport, signatures: Matcher) -> _Weighed:
     failure = report.failure
     if failure.kind in CERTAIN:
         return _Weighed(failure, (_KNOWN, report.at))
@@ -172,7 +172,7 @@ def _shows(failure: Failure, signatures: Matcher) -> Shows | None:
     return "likely" if failure.sign else None
 
 
-def _with_log(report: Report, own: Shows | None) -> _Weighed:
+def _with_log(report: WorkerReport, own: Shows | None) -> _Weighed:
     """Weigh a failure, which shows `own` by itself, with what the last lines of its worker show.
 
     What it shows itself stands before lines that say no more; of one kind, the line is nearer. Any

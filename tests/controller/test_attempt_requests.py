@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.controller.requests import AttemptDefaults, anew, attempt_request, deployment
+from orchestrator.controller.attempt_requests import (
+    AttemptDefaults,
+    anew,
+    attempt_request,
+    deployment,
+)
 from orchestrator.controller.reuse import never_reuse
 from orchestrator.core.endpoints.life import RevisionUpdated
 from orchestrator.core.runs.decide import Start

@@ -26,7 +26,7 @@ _chosen = ""  # the interface that this module set
 
 
 @contextmanager
-def open_gang(
+def open_process_group(
     rendezvous: str | None,
     rank: int,
     world_size: int,

@@ -88,7 +88,7 @@ NO_TIMES = Times()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class TrafficFigures:
     """What was counted of a revision: sums since the counting began.
 
     `requests` are all that it was given, `errors` those that its replicas failed at, `statuses`
@@ -103,11 +103,11 @@ class Figures:
     each: Times = NO_TIMES
     whole: Times = NO_TIMES
 
-    def since(self, earlier: Figures) -> Figures:
+    def since(self, earlier: TrafficFigures) -> TrafficFigures:
         """Return what was counted after `earlier`; a gateway that began anew counts from 0."""
         if self.requests < earlier.requests:
             return self
-        return Figures(
+        return TrafficFigures(
             requests=self.requests - earlier.requests,
             errors=self.errors - earlier.errors,
             statuses={s: n - earlier.statuses.get(s, 0.0) for s, n in self.statuses.items()},
@@ -116,10 +116,10 @@ class Figures:
             whole=self.whole.since(earlier.whole),
         )
 
-    def plus(self, other: Figures) -> Figures:
+    def plus(self, other: TrafficFigures) -> TrafficFigures:
         """Return both together."""
         statuses = self.statuses.keys() | other.statuses.keys()
-        return Figures(
+        return TrafficFigures(
             requests=self.requests + other.requests,
             errors=self.errors + other.errors,
             statuses={s: self.statuses.get(s, 0.0) + other.statuses.get(s, 0.0) for s in statuses},
@@ -160,10 +160,10 @@ class Figures:
         return self.each.mean
 
 
-NOTHING = Figures()
+NOTHING = TrafficFigures()
 
 
-class Standing(StrEnum):
+class CanaryStanding(StrEnum):
     """How a new revision stands beside the old one."""
 
     WORSE = "worse"
@@ -172,52 +172,54 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CanaryVerdict:
     """A standing and its reason. `doubtful`: what was counted speaks against the new revision."""
 
-    standing: Standing
+    standing: CanaryStanding
     reason: str = ""
     doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class RevisionEvidence:
     """What is known of a revision: the requests of clients, and the rollout's own probes.
 
     `traffic` counts since its rollout began, `step` since the share changed last, `probes` since
     then too.
     """
 
-    traffic: Figures = NOTHING
-    step: Figures = NOTHING
-    probes: Figures = NOTHING
+    traffic: TrafficFigures = NOTHING
+    step: TrafficFigures = NOTHING
+    probes: TrafficFigures = NOTHING
 
     @property
-    def all(self) -> Figures:
+    def all(self) -> TrafficFigures:
         """Requests of clients and probes together."""
         return self.traffic.plus(self.probes)
 
 
-def judge(rules: Rollout, old: Evidence, new: Evidence) -> Verdict:
+def judge(rules: Rollout, old: RevisionEvidence, new: RevisionEvidence) -> CanaryVerdict:
     """Return how the new revision stands. Both were counted over one time."""
     worse = _fails_more(rules, old, new) or _slower(rules, old, new)
     if worse:
-        return Verdict(Standing.WORSE, worse)
+        return CanaryVerdict(CanaryStanding.WORSE, worse)
     counted = new.step.requests + new.probes.requests
     if counted < rules.requests:
         reason = f"{counted:.0f} of the {rules.requests} requests that a verdict takes"
-        return Verdict(Standing.UNSURE, reason)
+        return CanaryVerdict(CanaryStanding.UNSURE, reason)
     if not new.all.requests - new.all.unsuccessful:
-        return Verdict(Standing.UNSURE, "it has answered nothing so far", doubtful=True)
+        return CanaryVerdict(
+            CanaryStanding.UNSURE, "it has answered nothing so far", doubtful=True
+        )
     if _excess(old.all, new.all) > rules.error_rate or (
         _excess(old.traffic, new.traffic) > rules.error_rate
         and bayes_factor(old.traffic, new.traffic) >= DOUBTFUL
     ):
-        return Verdict(Standing.UNSURE, _compared(old.all, new.all), doubtful=True)
-    return Verdict(Standing.EQUAL)
+        return CanaryVerdict(CanaryStanding.UNSURE, _compared(old.all, new.all), doubtful=True)
+    return CanaryVerdict(CanaryStanding.EQUAL)
 
 
-def bayes_factor(old: Figures, new: Figures, status: int | None = None) -> float:
+def bayes_factor(old: TrafficFigures, new: TrafficFigures, status: int | None = None) -> float:
     """Return how much likelier the counts are by two rates than by one.
 
     What is compared are requests without success, or refusals by one `status`.
@@ -238,20 +240,20 @@ def _log_beta(bad: float, good: float) -> float:
     return math.lgamma(bad) + math.lgamma(good) - math.lgamma(bad + good)
 
 
-def _bad(figures: Figures, status: int | None) -> float:
+def _bad(figures: TrafficFigures, status: int | None) -> float:
     return figures.unsuccessful if status is None else figures.refusals.get(status, 0.0)
 
 
-def _excess(old: Figures, new: Figures, status: int | None = None) -> float:
+def _excess(old: TrafficFigures, new: TrafficFigures, status: int | None = None) -> float:
     """Return by how much the new revision's rate is above the old one's."""
     return _rate(new, status) - _rate(old, status)
 
 
-def _rate(figures: Figures, status: int | None) -> float:
+def _rate(figures: TrafficFigures, status: int | None) -> float:
     return _bad(figures, status) / figures.requests if figures.requests else 0.0
 
 
-def _fails_more(rules: Rollout, old: Evidence, new: Evidence) -> str:
+def _fails_more(rules: Rollout, old: RevisionEvidence, new: RevisionEvidence) -> str:
     """Return why it is certain that the new revision fails more, or nothing."""
     known = new.all
     if known.requests >= NO_SUCCESS and known.unsuccessful >= known.requests:
@@ -269,7 +271,7 @@ def _fails_more(rules: Rollout, old: Evidence, new: Evidence) -> str:
     return ""
 
 
-def _compared(old: Figures, new: Figures, status: int | None = None) -> str:
+def _compared(old: TrafficFigures, new: TrafficFigures, status: int | None = None) -> str:
     what = "failed" if status is None else f"were answered by {status}"
     if status is None and new.unsuccessful > new.failures:
         worst = max(new.refusals, key=lambda code: new.refusals[code])
@@ -282,7 +284,7 @@ def _compared(old: Figures, new: Figures, status: int | None = None) -> str:
     )
 
 
-def _slower(rules: Rollout, old: Evidence, new: Evidence) -> str:
+def _slower(rules: Rollout, old: RevisionEvidence, new: RevisionEvidence) -> str:
     """Return why it is certain that the new revision is slower, or nothing.
 
     Clients are compared with clients, and where those are few, probes with probes.

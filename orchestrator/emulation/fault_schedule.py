@@ -10,7 +10,7 @@ from orchestrator.core.spec.emulation import Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worker:
+class AttemptRank:
     """The worker of an attempt that a schedule is for."""
 
     stage: str
@@ -18,10 +18,10 @@ class Worker:
     rank: int
 
 
-class Schedule:
+class FaultSchedule:
     """The faults of one worker. A job names its steps in order, maybe not every one."""
 
-    def __init__(self, faults: Iterable[Fault], worker: Worker) -> None:
+    def __init__(self, faults: Iterable[Fault], worker: AttemptRank) -> None:
         """Take those of `faults` that can hit `worker`."""
         self._worker = worker
         self._faults = [(n, f) for n, f in enumerate(faults) if _can_hit(f, worker)]
@@ -50,7 +50,7 @@ class Schedule:
         return int.from_bytes(raw) / 2**64
 
 
-def _can_hit(fault: Fault, worker: Worker) -> bool:
+def _can_hit(fault: Fault, worker: AttemptRank) -> bool:
     rank = fault.rank is None or fault.rank == worker.rank
     attempt = fault.attempts is None or worker.attempt <= fault.attempts
     return rank and attempt and (not fault.stages or worker.stage in fault.stages)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from sqlalchemy import Connection, Row, select
 
 from orchestrator.adapters.database import codec
-from orchestrator.adapters.database.tables import runs, shared_parts
+from orchestrator.adapters.database.schema import runs, shared_parts
 from orchestrator.core.errors import StoreError
 from orchestrator.core.runs.run import RunHeader
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.adapters import torch_gang
-from orchestrator.adapters.torch_gang import open_gang, threads
+from orchestrator.adapters import torch_process_group
+from orchestrator.adapters.torch_process_group import open_process_group, threads
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.worker.exception_report import describe
 from tests.build import documented
@@ -20,9 +20,9 @@ from tests.ports import free_address, free_port
 
 WORKER = """
 import sys
-from orchestrator.adapters.torch_gang import open_gang
+from orchestrator.adapters.torch_process_group import open_process_group
 rank = int(sys.argv[1])
-with open_gang(sys.argv[2], rank, 2, "gloo", cpu_threads=1):
+with open_process_group(sys.argv[2], rank, 2, "gloo", cpu_threads=1):
     import torch
     ranks = torch.tensor([float(rank + 1)])
     torch.distributed.all_reduce(ranks)
@@ -53,7 +53,7 @@ def test_no_worker_goes_on_before_all_are_in() -> None:
     late = """
 import sys, threading, time
 from torch import distributed
-from orchestrator.adapters.torch_gang import open_gang
+from orchestrator.adapters.torch_process_group import open_process_group
 join, address = distributed.init_process_group, sys.argv[2]
 def slowly(*args, **more):
     join(*args, **more)
@@ -62,7 +62,7 @@ def slowly(*args, **more):
     if sys.argv[1] == "0":
         threading.Event().wait(1.0)
 distributed.init_process_group = slowly
-with open_gang(address, int(sys.argv[1]), 2, "cpu:gloo"):
+with open_process_group(address, int(sys.argv[1]), 2, "cpu:gloo"):
     print(time.monotonic() - since)
 """
     address = free_address()
@@ -99,35 +99,37 @@ def test_a_gang_meets_at_a_port_that_was_kept_open_since_its_address_was_told() 
 def test_a_port_that_another_has_at_the_moment_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch_gang, "CLASH_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(torch_process_group, "CLASH_SECONDS", (0.0, 0.0, 0.0))
     with socket.create_server(("127.0.0.1", free_port())) as taken:
         where = ("127.0.0.1", taken.getsockname()[1], 1)
         how = {"is_master": True, "timeout": timedelta(seconds=5)}
         with pytest.raises(RuntimeError, match="EADDRINUSE"):
-            torch_gang._open_store(*where, **how)
-        monkeypatch.setattr(torch_gang, "CLASH_SECONDS", iter((0.0,)))
+            torch_process_group._open_store(*where, **how)
+        monkeypatch.setattr(torch_process_group, "CLASH_SECONDS", iter((0.0,)))
         monkeypatch.setattr(
-            torch_gang.threading, "Event", lambda: SimpleNamespace(wait=lambda _: taken.close())
+            torch_process_group.threading,
+            "Event",
+            lambda: SimpleNamespace(wait=lambda _: taken.close()),
         )
-        assert torch_gang._open_store(*where, **how).port == where[1]
+        assert torch_process_group._open_store(*where, **how).port == where[1]
 
 
 def test_gloo_takes_the_interface_that_reaches_the_rendezvous_unless_one_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
-    monkeypatch.setattr(torch_gang, "_chosen", "")
-    torch_gang._use_interface_to("127.0.0.1")
+    monkeypatch.setattr(torch_process_group, "_chosen", "")
+    torch_process_group._use_interface_to("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")  # noqa: TID251 - set for gloo
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
-    torch_gang._use_interface_to("127.0.0.1")
+    torch_process_group._use_interface_to("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"  # noqa: TID251 - as above
 
 
 def test_a_gang_of_one_does_not_import_torch() -> None:
     code = (
-        "import sys; from orchestrator.adapters.torch_gang import open_gang\n"
-        "with open_gang(None, 0, 1, 'nccl', cpu_threads=4): pass\n"
+        "import sys; from orchestrator.adapters.torch_process_group import open_process_group\n"
+        "with open_process_group(None, 0, 1, 'nccl', cpu_threads=4): pass\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -138,7 +140,7 @@ def test_a_job_that_has_torch_gets_its_share_of_threads() -> None:
 
     before = torch.get_num_threads()
     try:
-        with open_gang(None, 0, 1, "gloo", cpu_threads=1):
+        with open_process_group(None, 0, 1, "gloo", cpu_threads=1):
             assert torch.get_num_threads() == 1
     finally:
         threads(before)
@@ -148,7 +150,7 @@ def test_a_job_that_has_torch_gets_its_share_of_threads() -> None:
 def test_a_gang_without_an_address_is_refused(rendezvous: str | None) -> None:
     with (
         pytest.raises(ValueError, match=r"rendezvous .* of 2 workers is no HOST:PORT"),
-        open_gang(rendezvous, 0, 2, "gloo"),
+        open_process_group(rendezvous, 0, 2, "gloo"),
     ):
         pass
 
@@ -156,7 +158,7 @@ def test_a_gang_without_an_address_is_refused(rendezvous: str | None) -> None:
 def test_a_gang_whose_other_half_does_not_come_ends_in_time() -> None:
     with (
         pytest.raises(RuntimeError) as caught,
-        open_gang(free_address(), 0, 2, "gloo", setup_seconds=0.2),
+        open_process_group(free_address(), 0, 2, "gloo", setup_seconds=0.2),
     ):
         pass
     assert describe(caught.value, documented()).kind is FailureKind.INTERCONNECT

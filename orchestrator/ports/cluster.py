@@ -1,19 +1,12 @@
-"""Where work runs: the process of a worker, the cluster, and what serves endpoints."""
+"""Where jobs run: the processes of their workers, and the cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.hardware import Pool
-from orchestrator.messages import (
-    AttemptRequest,
-    Message,
-    PoolStatus,
-    ReplicaWeights,
-    RevisionStatus,
-)
+from orchestrator.messages import AttemptRequest, Message, PoolStatus
 
 
 class Worker(Protocol):
@@ -95,27 +88,7 @@ class Cluster(Protocol):
         ...
 
 
-class Serving(Protocol):
-    """Where models are deployed. Same life cycle as an attempt of a job."""
-
-    def start(self, deployment: Deployment) -> None:
-        """Ask for a deployment; returns at once."""
-        ...
-
-    def poll(self, key: str) -> Sequence[Message]:
-        """Return what the deployment said since the last call; `Succeeded` when it answers."""
-        ...
-
-    def cancel(self, key: str) -> None:
-        """Have the deployment taken away; returns at once."""
-        ...
-
-    def settle(self) -> None:
-        """Wait until what was cancelled is gone, as long as that may take."""
-        ...
-
-
-class Job(Protocol):
+class ClusterJob(Protocol):
     """A command that runs on the cluster by itself."""
 
     def status(self) -> str:
@@ -128,52 +101,4 @@ class Job(Protocol):
 
     def stop(self) -> None:
         """End it, if it runs."""
-        ...
-
-
-class Replicas(Serving, Protocol):
-    """Where single revisions are deployed: what rollouts and the reconciler work with."""
-
-    def cluster(self) -> str:
-        """Return the identity of the cluster: no two have the same, wherever they are seen from.
-
-        Raises:
-            ServingError: It can't be reached.
-        """
-        ...
-
-    def delete(self, name: str) -> None:
-        """Take away what is live under this name; streams that are being answered end first.
-
-        Raises:
-            ServingError: It is not there, or can't be reached or deleted.
-        """
-        ...
-
-    def live(self) -> Mapping[str, RevisionStatus]:
-        """Return the revisions that are deployed, by name (`chat.r3`).
-
-        Raises:
-            ServingError: Serving can't be reached.
-        """
-        ...
-
-    def weights(self, deployment: Deployment) -> Mapping[str, ReplicaWeights]:
-        """Return what each replica of a live revision serves, by the replica's address.
-
-        Those that don't answer within a moment are left out.
-
-        Raises:
-            ServingError: Serving can't be reached.
-        """
-        ...
-
-    def update(self, deployment: Deployment, replica: str, *, wait: bool = True) -> None:
-        """Have a replica serve the model of `deployment`; it answers all the while.
-
-        Blocks until it does, or, where nobody is to `wait`, until it has begun.
-
-        Raises:
-            ServingError: It does not take the model, and what it served serves on.
-        """
         ...

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.runs.checkpoints import (
+from orchestrator.core.runs.checkpoint_names import (
     CheckpointId,
     Claim,
     Token,
