@@ -9,22 +9,9 @@ import pytest
 from orchestrator.adapters import hydra_config, job_source
 from orchestrator.adapters.hydra_config.composer import packaged
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec.emulation import Emulation
-from orchestrator.core.spec.engine_checks import PLACES, refused_options
-from orchestrator.core.spec.engine_command import (
-    Part,
-    argv_of,
-    chips_of,
-    environment_of,
-    files_of,
-    joining_of,
-)
-from orchestrator.core.spec.engines import CPU
-from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.plan import Plan, make_plan
-from tests.build import accelerator
 
-SERVE = "pipeline.stages.serve"
 CONF = Path(__file__).parents[2] / "conf"
 
 # Where a pipeline is too large for the fleet that every command starts from.
@@ -97,29 +84,3 @@ def test_a_role_of_any_fleet_moves_by_one_override_and_sweeps() -> None:
         for overrides in hydra_config.sweep(["pipeline=r2", "roles.serve=nvidia,ascend"])
     ]
     assert serving == ["nvidia", "ascend"]
-
-
-@pytest.mark.parametrize("engine", names("engine"))
-def test_every_engine_server_starts_on_the_chips_of_each_of_its_makers(engine: str) -> None:
-    settings = hydra_config.compose(["pipeline=smoke", f"{SERVE}.endpoint.engine={engine}"])
-    endpoint = settings.pipeline.stages[-1].endpoint
-    assert endpoint is not None
-    spec = endpoint.server
-    assert spec is not None
-    places = {**dict.fromkeys(PLACES, "x"), "port": "7", "model": "/m", **chips_of(2)}
-    for maker in spec.makers:
-        emulation = Emulation(device=CPU) if maker == CPU else None
-        chip = accelerator(vendor=maker, device="cuda")
-        pool = Pool(name="p", accelerator=chip, emulation=emulation)
-        written = files_of(spec, pool, {}, {**places, "key": "k"})
-        told = [*argv_of(spec, pool, {}, places), *written.values()]
-        assert "/m" in " ".join(told)
-        assert environment_of(spec, pool, places)
-        for rank in (0, 1) if spec.nodes else ():
-            part = Part(rank=rank, nodes=2, leader="10.0.0.1", ports=(5, 6))
-            there = {**places, **part.places("eth0")}
-            words = argv_of(spec, pool, {}, there, part)
-            assert {"/m", str(rank)} <= {*words}
-            assert any("10.0.0.1" in word for word in words)
-            assert "eth0" in joining_of(spec, there, part).values()
-        assert list(refused_options(spec, spec.given(pool, {}))) == []

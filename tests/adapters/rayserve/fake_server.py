@@ -7,12 +7,24 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 PORT, MODEL, NAME, MODE = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 state: dict[str, Any] = {"tokens": 0, "logprob": -1.0, "mode": MODE, "folder": MODEL, "early": 0}
+
+FIGURES = os.environ.get("FAKE_FIGURES", "running waiting tokens").split()  # noqa: TID251 - its names
+
+
+def folders_in(body: Any) -> Iterator[str]:
+    """Yield the folders that a body names: new weights are told so at whichever path."""
+    if isinstance(body, dict):
+        for part in body.values():
+            yield from folders_in(part)
+    elif isinstance(body, str) and Path(body).is_absolute():
+        yield body
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -22,7 +34,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/metrics":
             running = 8 if state["mode"] == "stalled" else 0
             state["tokens"] += state["mode"] == "busy-nan"
-            self.tell(200, f"running {running}\nwaiting 0\ntokens {state['tokens']}\n")
+            running_name, waiting_name, tokens_name = FIGURES
+            waits = f"{waiting_name} 0\n{tokens_name} {state['tokens']}\n"
+            self.tell(200, f"{running_name} {running}\n{waits}")
         elif self.path == "/model":
             self.tell(200, state["folder"])
         elif self.path == "/v1/models":
@@ -37,8 +51,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/mode":
             state["mode"] = body
             self.tell(200, "{}")
-        elif self.path == "/reload":
-            state["folder"], state["logprob"] = body["to"], state["logprob"] - 1
+        elif folders := [*folders_in(body)]:
+            state["folder"], state["logprob"] = folders[0], state["logprob"] - 1
             self.tell(200, "{}")
         elif self.headers["authorization"] != f"Bearer {os.environ['FAKE_KEY']}":  # noqa: TID251 - its key
             self.tell(401, "{}")
