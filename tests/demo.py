@@ -21,7 +21,8 @@ from rich.console import Console
 from jobs.data.dataset import read_examples, read_facts
 from jobs.data.reasoning import scorer
 from orchestrator import wiring
-from orchestrator.cli import runs, tables
+from orchestrator.cli import tables
+from orchestrator.service import runs
 
 QUESTIONS = 100
 SHOWN = 5

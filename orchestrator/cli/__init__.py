@@ -45,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from orchestrator import wiring  # help is printed without them
-    from orchestrator.cli.steps import carry_out
+    from orchestrator.cli.steps import carry_out  # help is printed without them
+    from orchestrator.service import environment
 
     module = importlib.import_module(f"orchestrator.cli.{MODULES.get(args.verb, args.verb)}")
     try:
-        wiring.check_working_folder()
-        wiring.provide_user()
+        environment.check_working_folder()
+        environment.provide_user()
         ended: Exit | Sequence[Step] = module.run(args)
         if isinstance(ended, Exit):
             return ended
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
         sys.stderr.close()
         return Exit.SUCCEEDED
     except OSError as error:  # no space left, no such folder, no permission
-        print(f"error: {visible(wiring.told(error))}", file=sys.stderr)
+        print(f"error: {visible(environment.told(error))}", file=sys.stderr)
         return Exit.ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -10,10 +10,10 @@ import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from orchestrator import wiring
 from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit
 from orchestrator.core.errors import OrchestratorError
+from orchestrator.service import names
 
 COMPOSE = frozenset({"plan", "launch", "pools", "qualify", "up", "failures"})
 CHANGE = frozenset({"switch", "deploy"})  # what an earlier config composed
@@ -67,8 +67,7 @@ def _named(action: argparse.Action, typed: Sequence[str]) -> Iterable[str]:
         return map(str, action.choices)
     what = "ENDPOINT" if action.dest in {"endpoint", "model"} else str(action.metavar)
     offer = OFFERS.get(what)
-    at = wiring.home_path()
-    if offer is None or not wiring.has_store(at):
+    if offer is None or not names.there():
         return ()
     try:
         return offer(typed)
@@ -77,28 +76,24 @@ def _named(action: argparse.Action, typed: Sequence[str]) -> Iterable[str]:
 
 
 def _runs(typed: Sequence[str]) -> Iterable[str]:  # noqa: ARG001 - all offers have this form
-    headers = wiring.event_store(wiring.home_path()).runs(NEWEST_RUNS)
-    return [header.run for header in headers]
+    return names.runs(NEWEST_RUNS)
 
 
 def _stages(typed: Sequence[str]) -> Iterable[str]:
     """Return the stages of the run that is typed before."""
     named = [word for word in typed if not word.startswith("-")]
-    header = wiring.event_store(wiring.home_path()).header(named[0]) if named else None
-    return [planned.stage.name for planned in header.plan.stages] if header else []
+    return names.stages(named[0]) if named else []
 
 
 def _endpoints(typed: Sequence[str]) -> Iterable[str]:  # noqa: ARG001 - all offers have this form
-    return sorted(wiring.endpoint_store(wiring.home_path()).endpoints())
+    return names.endpoints()
 
 
 def _keys(typed: Sequence[str]) -> Iterable[str]:
     """Return names of keys, where one is to be changed."""
     if "require" in typed:
         return ("on", "off")
-    if "add" in typed:
-        return ()
-    return [key.name for key in wiring.endpoint_store(wiring.home_path()).api_keys()]
+    return () if "add" in typed else names.keys()
 
 
 def _both(typed: Sequence[str]) -> Iterable[str]:
@@ -122,9 +117,7 @@ def _of_pools(verb: str, typed: Sequence[str]) -> Iterable[str]:
     named = (verb == "qualify" and not plain) or (verb == "pools" and plain in EMPTY)
     if not named:
         return ()
-    from orchestrator.adapters import hydra_config
-
-    return hydra_config.pools(typed)
+    return names.pools(typed)
 
 
 def _files(word: str) -> Iterable[str]:
@@ -138,9 +131,7 @@ def _files(word: str) -> Iterable[str]:
 
 
 def _overrides(typed: Sequence[str], word: str) -> list[str]:
-    from orchestrator.adapters import hydra_config
-
-    return list(hydra_config.complete([*typed, word]))
+    return list(names.overrides([*typed, word]))
 
 
 def _starting(word: str, found: Iterable[str]) -> list[str]:

@@ -6,15 +6,12 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.cost import SECONDS_PER_HOUR
-from orchestrator.core.endpoints.usage import Held, Usage, day_of, grouped
-from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.endpoints.usage import Held, Usage
+from orchestrator.service.cost import cost
 
-FIELDS = ("endpoint", "key", "pool", "day", "revision")
-DAY = 86_400.0
 SUMS = ("#REQUESTS", "#PROMPT TOKENS", "#ANSWER TOKENS", "COST")
 HELD = ("ENDPOINT", "POOL", "DAY", "#DEVICE-HOURS", "COST")
 
@@ -22,13 +19,8 @@ HELD = ("ENDPOINT", "POOL", "DAY", "#DEVICE-HOURS", "COST")
 def run(args: argparse.Namespace) -> Exit:
     """Print the sums of the last days."""
     by = tuple(args.by.split(","))
-    unknown = [name for name in by if name not in FIELDS]
-    if unknown:
-        what = f"{unknown[0]!r} is nothing to sort by"
-        raise ConfigError([Problem("--by", what, f"write some of {', '.join(FIELDS)}")])
-    since = day_of(wiring.clock().now() - (args.days - 1) * DAY)
-    store = wiring.usage_store(wiring.home())
-    used, held = grouped(store.usage(since), by), store.held(since)
+    sums = cost(by, args.days)
+    used, held = sums.used, sums.held
     if args.json:
         shown = {"used": [asdict(usage) for usage in used], "held": [asdict(h) for h in held]}
         print(tables.as_json(shown))

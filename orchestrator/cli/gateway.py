@@ -1,67 +1,14 @@
-"""`orchestrator _gateway SETTINGS URL CLUSTER [NUMBER]`: the service that answers clients.
-
-Of several processes that serve one port, NUMBER tells which one this is.
-"""
+"""`orchestrator _gateway SETTINGS URL CLUSTER [NUMBER]`: the service that answers clients."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
 
-from orchestrator import wiring
-from orchestrator.adapters import gateway_service
 from orchestrator.cli.exits import Exit
-from orchestrator.core.endpoints.gateways import Gateway
-from orchestrator.serving.gateway.access_log import AccessLog
-from orchestrator.serving.gateway.app import gateway
-from orchestrator.serving.gateway.edge import Edge, for_browsers, metrics_alone
-from orchestrator.serving.gateway.ledger import StoreLedger
-from orchestrator.serving.gateway.lookup import StoreRoutes
-from orchestrator.serving.gateway.metrics import Metrics
-from orchestrator.serving.gateway.reporting import Reporter
-from orchestrator.serving.http.server import Listening, serve
+from orchestrator.service.daemons import gateway
 
 
 def run(args: argparse.Namespace) -> Exit:
     """Serve until a signal ends the process; answers in progress end first."""
-    at, clock = wiring.home(), wiring.clock()
-    settings = gateway_service.loaded(args.settings)
-    limits = gateway_service.limits_of(settings)
-    routes = StoreRoutes(wiring.endpoint_store(at), wiring.outside_key, clock)
-    metrics = Metrics(routes)
-    reporter = Reporter(
-        wiring.gateway_store(at), _of(args.url, args.cluster), metrics.by_endpoint, clock
-    )
-    named = f"{wiring.host()}:{settings.port}{f'#{args.number}' if args.number else ''}"
-    ledger = StoreLedger(wiring.usage_store(at), routes, clock, named).start()
-    log = AccessLog(settings.access_log) if settings.access_log else None
-    app = gateway(routes, clock, limits, metrics=metrics, ledger=ledger)
-    tracing = wiring.tracing()
-    edge = Edge(tracing.around(app) if tracing else app, routes, clock, log.add if log else None)
-    listening = Listening(
-        host=settings.host,
-        port=settings.port,
-        certificate=settings.tls.certificate,
-        key=settings.tls.key,
-        shared=settings.processes > 1,
-        metrics=metrics_alone(metrics),
-        metrics_at=None
-        if settings.metrics.port is None
-        else (settings.metrics.host, settings.metrics.port + args.number),
-    )
-    serve(for_browsers(edge, settings.cors.origins), listening, limits)
-    ledger.close()
-    reporter.close()
-    routes.close()
-    if log is not None:
-        log.close()
-    if tracing is not None:
-        tracing.close()
+    gateway.run(args.settings, args.url, args.cluster, args.number)
     return Exit.SUCCEEDED
-
-
-def _of(url: str, cluster: str) -> Gateway:
-    host = wiring.host()
-    name = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
-    return Gateway(name=name, url=url, host=host, pid=os.getpid(), cluster=cluster)

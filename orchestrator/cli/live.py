@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,13 +12,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import wiring
-from orchestrator.cli import tables
-from orchestrator.controller.loop import Controller
-from orchestrator.core.runs.run import Run, StageRun
+from orchestrator.cli import plan, summary, tables
+from orchestrator.core.runs.run import Run, RunHeader, StageRun
 from orchestrator.core.runs.states import StageState
+from orchestrator.core.settings import Settings
 from orchestrator.messages import Message, Placed, Points, Progress, Untold, Waiting
 from orchestrator.ports import Clock
+from orchestrator.service import driving, environment
 
 SECONDS_BETWEEN_LINES = 5.0
 REFRESHES_A_SECOND = 4
@@ -58,7 +58,7 @@ class _Latest:
 
 
 class LiveView:
-    """Shows the run of the controller that it follows; a context manager."""
+    """Shows the run that it follows; a context manager."""
 
     def __init__(
         self, console: Console, clock: Clock | None = None, *, starting: str = ""
@@ -66,8 +66,9 @@ class LiveView:
         """Show on `console`; before the run, that the services `starting` are being started."""
         self._console = console
         self._starting = starting
-        self._clock = clock or wiring.clock()
-        self._controller: Controller | None = None
+        self._clock = clock or environment.clock()
+        self._current: Callable[[], Run] | None = None
+        self._runs = 0
         self._latest: dict[tuple[str, int], _Latest] = {}
         self._told: dict[str, str] = {}
         self._live = Live(
@@ -98,13 +99,29 @@ class LiveView:
 
     def _leave(self) -> None:
         """Print the last state of the run that was followed."""
-        if self._controller and self._console.is_terminal:
-            self._console.print(self._table(self._controller.run))
+        if self._current and self._console.is_terminal:
+            self._console.print(self._table(self._current()))
 
-    def follow(self, controller: Controller) -> None:
-        """Show this controller's run from now on."""
+    @classmethod
+    def of(cls, settings: Settings) -> LiveView:
+        """Return the view of a run of `settings`: it says what has to be started before."""
+        return cls(tables.console(), starting=driving.starting(settings))
+
+    def begins(self, header: RunHeader, *, again: bool = False) -> None:
+        """Print which run begins or goes on; of a sweep also the plan of each after the first."""
+        if self._runs:
+            plan.show(header.plan, self._console.print)
+        self._runs += 1
+        self._console.print(f"\nRun [bold]{header.run}[/]{' goes on' if again else ''}")
+
+    def ended(self, run: Run) -> None:
+        """Print how a run ended, and what to type next."""
+        summary.show(run, self._console.print)
+
+    def follow(self, current: Callable[[], Run]) -> None:
+        """Show the run that `current` returns, as it then stands, from now on."""
         self._leave()
-        self._controller = controller
+        self._current = current
         self._latest, self._told = {}, {}
 
     def observe(self, stage: str, attempt: int, message: Message) -> None:
@@ -126,9 +143,9 @@ class LiveView:
 
     def changed(self) -> None:
         """Print what is new about each stage, where there is no live table."""
-        if self._console.is_terminal or self._controller is None:
+        if self._console.is_terminal or self._current is None:
             return
-        for stage in self._controller.run.stages.values():
+        for stage in self._current().stages.values():
             line = _sentence(stage)
             if line and self._told.get(stage.name) != line:
                 self._told[stage.name] = line
@@ -142,9 +159,9 @@ class LiveView:
     # --- drawing -------------------------------------------------------------------------------
 
     def _render(self) -> RenderableType:
-        if self._controller is None:
+        if self._current is None:
             return Spinner("dots", Text(f"Starting {self._starting or 'the run'}"))
-        return Group(Text(""), self._table(self._controller.run))
+        return Group(Text(""), self._table(self._current()))
 
     def _table(self, run: Run) -> Table:
         return tables.table(COLUMNS, (tuple(self._row(stage)) for stage in run.stages.values()))

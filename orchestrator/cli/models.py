@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import closing
 from dataclasses import asdict
 
-from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.trust.registry import ModelVersion
+from orchestrator.service.models import versions
 
 COLUMNS = (
     "MODEL",
@@ -29,14 +28,13 @@ COLUMNS = (
 
 def run(args: argparse.Namespace) -> Exit:
     """List the versions of all models, or of one, newest first."""
-    with closing(wiring.registry(wiring.home())) as registry:
-        found = registry.versions(args.model or "")
+    listed = versions(args.model or "")
     if args.json:
-        print(tables.as_json([{**asdict(one), "parity": one.parity} for one in found]))
+        print(tables.as_json([{**asdict(one), "parity": one.parity} for one in listed]))
         return Exit.SUCCEEDED
     out = tables.console()
-    if found:
-        out.print(tables.table(COLUMNS, map(_row, found)))
+    if listed:
+        out.print(tables.table(COLUMNS, map(_row, listed)))
     else:
         out.print("No model is registered.")
     commands = [

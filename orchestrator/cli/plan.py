@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 from rich.table import Table
 
-from orchestrator import wiring
 from orchestrator.cli import composing, policies, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core import cost
@@ -19,6 +18,7 @@ from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.plan import Plan, PlannedStage
 from orchestrator.core.spec.stages import Stage
 from orchestrator.core.trust.qualification import Vetted
+from orchestrator.service.planning import plan
 
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
 
@@ -27,16 +27,15 @@ def run(args: argparse.Namespace) -> Exit:
     """Print the plan, or refuse it with all problems."""
     if composing.shown(args):
         return Exit.SUCCEEDED
-    found, made = wiring.planned(args.overrides, args.config_dir, args.config_name)
+    planned = plan(composing.source(args), unqualified=args.unqualified)
+    made, vetted = planned.plan, planned.vetted
     if args.json:
-        vetted = wiring.vetted(found, made, unqualified=args.unqualified)
-        refused = [str(problem) for problem in vetted.problems]
-        told = {**as_json(made), "refused": refused, "notes": [*vetted.dropped, *vetted.notes]}
-        print(tables.as_json(told))
+        told = {**as_json(made), "refused": [str(problem) for problem in vetted.problems]}
+        print(tables.as_json({**told, "notes": [*vetted.dropped, *vetted.notes]}))
         return Exit.SUCCEEDED
     out = tables.console()
     show(made, out.print)
-    remark(wiring.vetted(found, made, unqualified=args.unqualified), out.print)
+    remark(vetted, out.print)
     out.print("\n[bold]What follows a failure[/]\n")
     out.print(policies.table(made))
     for line in (*policies.gates(made), *policies.limits(made)):

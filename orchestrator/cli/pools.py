@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 
-from orchestrator import wiring
 from orchestrator.cli import composing, emptying, tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
-from orchestrator.controller.outlook import drained_in
-from orchestrator.core.spec.hardware import Pool, Role
-from orchestrator.core.trust.qualification import (
-    EARNED,
-    Standing,
-    Verdict,
-    not_measured,
-    verdict_of,
-)
-from orchestrator.messages import PoolStatus
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.trust.qualification import Standing, Verdict
+from orchestrator.service.pools import PoolStates, pools
 
 COLUMNS = (
     "POOL",
@@ -42,23 +33,15 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
         return emptying.run(args)
     if composing.shown(args):
         return Exit.SUCCEEDED
-    found = composing.settings(args)
-    at = wiring.home()
-    live = wiring.pool_states(found, at)
-    store = wiring.event_store(at)
-    drained = drained_in(found.fleet.name, store)
-    pools = found.fleet.pools
-    known = Known(live, drained, store.verdicts(), wiring.clock().now())
-    asked = {n: one for n, one in pools.items() if found.qualification.ask_for_one(one)}
-    trusted = {name: pool for name, pool in asked.items() if known.of(pool)}
-    known = replace(known, nodes=wiring.nodes_of(found, at, trusted))
+    settings = composing.source(args).settings()
+    known = pools(settings)
     if args.json:
-        print(tables.as_json([_json(pool, known) for pool in pools.values()]))
+        print(tables.as_json([_json(pool, known) for pool in known.fleet.pools.values()]))
         return Exit.SUCCEEDED
     out = tables.console()
-    out.print(f"Fleet [bold]{found.fleet.name}[/]\n")
-    out.print(tables.table(COLUMNS, (_row(pool, known) for pool in pools.values())))
-    bound = [(f"roles.{role}", name) for role, name in found.bindings.roles.items()]
+    out.print(f"Fleet [bold]{known.fleet.name}[/]\n")
+    out.print(tables.table(COLUMNS, (_row(pool, known) for pool in known.fleet.pools.values())))
+    bound = [(f"roles.{role}", name) for role, name in settings.bindings.roles.items()]
     out.print("\n" + "   ".join(f"{role}={name}" for role, name in bound))
     again = composing.again(args)
     commands = [
@@ -71,46 +54,13 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     return Exit.SUCCEEDED
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of the pools at `now` (seconds, epoch)."""
-
-    live: Mapping[str, PoolStatus]
-    drained: Mapping[str, str]
-    verdicts: Sequence[Verdict]
-    now: float
-    nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-    def of(self, pool: Pool) -> dict[Role, Verdict]:
-        """Return the verdicts that hold for a pool."""
-        found = {role: verdict_of(pool, role, self.verdicts, self.now) for role in EARNED}
-        return {role: one for role, one in found.items() if one is not None}
-
-    def strange(self, pool: Pool) -> tuple[str, ...]:
-        """Return the live nodes of a pool that one of its verdicts is not of."""
-        live = self.nodes.get(pool.name, {})
-        found = (name for one in self.of(pool).values() for name in one.strange(live))
-        return tuple(dict.fromkeys(found))
-
-
-def _status(pool: Pool, known: Known) -> str:
-    if not pool.available:
-        return f"unavailable: {pool.reason}"
-    if pool.name in known.drained:
-        return f"being emptied: {known.drained[pool.name]}"
-    strange = known.strange(pool)
-    if strange:
-        return not_measured(pool.name, strange)
-    return str(known.live[pool.name].state) if pool.name in known.live else "not started"
-
-
-def _qualified(pool: Pool, known: Known) -> str:
+def _qualified(pool: Pool, known: PoolStates) -> str:
     told = {Standing.QUALIFIED: "", Standing.LIMITED: " (limits)", Standing.REFUSED: " refused"}
-    found = (f"{role}{told[one.standing]}" for role, one in known.of(pool).items())
+    found = (f"{role}{told[one.standing]}" for role, one in known.verdicts_of(pool).items())
     return ", ".join(found) or "-"
 
 
-def _row(pool: Pool, known: Known) -> tuple[str, ...]:
+def _row(pool: Pool, known: PoolStates) -> tuple[str, ...]:
     chip = pool.accelerator
     return (
         pool.name,
@@ -123,11 +73,11 @@ def _row(pool: Pool, known: Known) -> tuple[str, ...]:
         " ".join(pool.allowed_roles),
         tables.dollars(pool.price),
         _qualified(pool, known),
-        _status(pool, known),
+        known.status(pool),
     )
 
 
-def _json(pool: Pool, known: Known) -> dict[str, object]:
+def _json(pool: Pool, known: PoolStates) -> dict[str, object]:
     return {
         "pool": pool.name,
         "accelerator": pool.accelerator.name,
@@ -141,9 +91,9 @@ def _json(pool: Pool, known: Known) -> dict[str, object]:
         "price_per_hour": pool.price,
         "available": pool.available,
         "drained": known.drained.get(pool.name),
-        "qualified": {str(role): _verdict(one) for role, one in known.of(pool).items()},
+        "qualified": {str(role): _verdict(one) for role, one in known.verdicts_of(pool).items()},
         "not_measured": list(known.strange(pool)),
-        "status": _status(pool, known),
+        "status": known.status(pool),
     }
 
 

@@ -1,54 +1,15 @@
-"""`orchestrator _reap`: the service that looks after runs whose controller is gone.
-
-It also keeps the champions of the registry in step with the traffic of endpoints.
-
-It ends when for a while no run is left to look after and nobody uses the services of this home.
-"""
+"""`orchestrator _reap`: the service that looks after runs whose controller is gone."""
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
-from pathlib import Path
 
-from orchestrator import wiring
 from orchestrator.cli.exits import Exit
-from orchestrator.controller.reaper import Reaper
-from orchestrator.core.runs.run import Run
-from orchestrator.error_boundary import BestEffort, outcome
-from orchestrator.ports import EndpointLog
-from orchestrator.supervisor import holder, tenancy
-
-SECONDS_BETWEEN_LOOKS = 5.0
-IDLE_LOOKS = 12  # a detached run needs a moment until its controller is up
+from orchestrator.service.daemons import reaper
 
 
 def run(args: argparse.Namespace) -> Exit:  # noqa: ARG001 - every verb has this form
-    """Look every few seconds."""
-    at, clock = wiring.home(), wiring.clock()
-    store = wiring.event_store(at)
-
-    def bury(one: Run, reason: str) -> bool:
-        print(f"{one.header.run}: {reason}", flush=True)
-        return wiring.bury(at, one, reason)
-
-    reaper = Reaper(store, clock, holder.lives, bury)
-    endpoints, followed = wiring.endpoint_store(at), dict[str, int]()
-    best_effort, idle = BestEffort(), 0
-    while idle < IDLE_LOOKS:
-        looked = outcome(reaper.look, but=())
-        if looked.error is not None:  # a database that is away comes back
-            best_effort.failed("looks at leases were not possible", looked.error)
-        busy = looked.error is not None or bool(looked.value) or tenancy.used(at)
-        follow = partial(_follow, at, endpoints, followed)
-        best_effort.tell("looks at traffic were not possible", follow, but=())
-        idle = 0 if busy else idle + 1
-        clock.sleep(SECONDS_BETWEEN_LOOKS)
+    """Look every few seconds, until nobody needs it any more."""
+    reaper.run(partial(print, flush=True))
     return Exit.SUCCEEDED
-
-
-def _follow(at: Path, endpoints: EndpointLog, followed: dict[str, int]) -> None:
-    """Tell the registry of models whose traffic has moved; later, where it is away."""
-    for name, life in endpoints.endpoints().items():
-        if followed.get(name) != life.seq and wiring.follow_traffic(at, life):
-            followed[name] = life.seq

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from textwrap import shorten
 
-from orchestrator import wiring
-from orchestrator.cli import runs, tables
+from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit, of_state
-from orchestrator.controller.lease import LeasedRuns, LeaseState
 from orchestrator.core.failures.kinds import WHERE
 from orchestrator.core.runs.run import Attempt, Run, StageRun, stage_cost
 from orchestrator.core.runs.states import RunState, StageState
-from orchestrator.messages import Busy, Untold
+from orchestrator.service import environment, runs
+from orchestrator.service.status import RunStatus, newest, status
 
 LOST = "lost"
 WITH_A_WAY_BACK = frozenset({RunState.PAUSED, RunState.FAILED, RunState.CANCELLED})
@@ -39,31 +38,12 @@ ATTEMPT_COLUMNS = ("ATTEMPT", "POOL", "NODE", "KIND", "STEP", "DURATION", "EVIDE
 LONGEST_EVIDENCE = 160
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A run, what is known of its controller, and the time up to which it has lived (epoch)."""
-
-    run: Run
-    controller: LeaseState | None
-    at: float
-    untold: Sequence[Untold] = ()
-    busy: Sequence[Busy] = ()
-
-    @property
-    def lost(self) -> bool:
-        return self.controller is LeaseState.GONE
-
-
 def run(args: argparse.Namespace) -> Exit:
     """List the newest runs, or the stages of one; its exit code tells that run's state."""
-    store = wiring.event_store(wiring.home())
     if args.run is None:
-        headers = store.runs(args.limit)
-        _list([_seen(store, runs.load(store, header)) for header in headers], as_json=args.json)
+        _list(newest(args.limit), as_json=args.json)
         return Exit.SUCCEEDED
-    one = _seen(store, runs.load(store, store.header(args.run)))
-    name = one.run.header.run
-    one = replace(one, untold=store.untold(name), busy=() if one.lost else store.busy(name))
+    one = status(args.run)
     if args.json:
         print(tables.as_json(_run_json(one)))
     else:
@@ -71,14 +51,7 @@ def run(args: argparse.Namespace) -> Exit:
     return of_state(one.run.state)
 
 
-def _seen(store: LeasedRuns, one: Run) -> _Seen:
-    """Nothing of a lost run has run since it was last seen, nor cost anything."""
-    there = runs.lease_state(store, one)
-    gone = there is LeaseState.GONE
-    return _Seen(one, there, runs.last_sign(store, one) if gone else wiring.clock().now())
-
-
-def _list(found: list[_Seen], *, as_json: bool) -> None:
+def _list(found: Sequence[RunStatus], *, as_json: bool) -> None:
     if as_json:
         print(tables.as_json([_run_json(one) for one in found]))
         return
@@ -87,18 +60,18 @@ def _list(found: list[_Seen], *, as_json: bool) -> None:
         out.print("No runs yet. Launch one: orchestrator launch pipeline=r2")
         return
     out.print(tables.table(RUN_COLUMNS, map(_run_row, found)))
-    newest = found[0].run.header.run
+    first = found[0].run.header.run
     lost = [one.run.header.run for one in found if one.lost]
     commands = [
-        ("To see the stages of one:", f"orchestrator status {newest}"),
-        ("To read its logs:", f"orchestrator logs {newest}"),
+        ("To see the stages of one:", f"orchestrator status {first}"),
+        ("To read its logs:", f"orchestrator logs {first}"),
         ("To review in MLflow:", "orchestrator ui"),
     ]
     commands += [("To go on with a lost one:", f"orchestrator resume {name}") for name in lost[:1]]
     out.print(tables.useful_commands(commands))
 
 
-def _run_row(seen: _Seen) -> tuple[str, ...]:
+def _run_row(seen: RunStatus) -> tuple[str, ...]:
     one = seen.run
     submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.header.created))
     took = None if one.started is None else one.seconds(seen.at)
@@ -113,7 +86,7 @@ def _run_row(seen: _Seen) -> tuple[str, ...]:
     )
 
 
-def _show(seen: _Seen) -> None:
+def _show(seen: RunStatus) -> None:
     out, one = tables.console(), seen.run
     marked = " [yellow](emulated pools)[/]" if one.plan.emulated else ""
     out.print(f"Run [bold]{one.header.run}[/] {one.state}{marked}")
@@ -121,7 +94,7 @@ def _show(seen: _Seen) -> None:
         out.print(one.reason, markup=False)
     if seen.lost:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen.at))
-        ago = tables.duration(wiring.clock().now() - seen.at)
+        ago = tables.duration(environment.clock().now() - seen.at)
         gone = "its controller is gone since" if one.epoch else "nobody has begun it since"
         out.print(f"[red]{LOST}[/]: {gone} {since} ({ago} ago)")
     for told in seen.untold:
@@ -145,20 +118,12 @@ def _show(seen: _Seen) -> None:
     out.print(tables.useful_commands(commands))
 
 
-def _busy(seen: _Seen, attempt: Attempt | None) -> Busy | None:
-    """Return what an attempt is busy with, if it runs and is."""
-    if attempt is None or not attempt.active:
-        return None
-    mine = (attempt.stage, attempt.number)
-    return next((one for one in seen.busy if (one.stage, one.attempt) == mine), None)
-
-
-def _occupation(seen: _Seen, stage: StageRun) -> str:
-    found = _busy(seen, stage.attempts[-1] if stage.attempts else None)
+def _occupation(seen: RunStatus, stage: StageRun) -> str:
+    found = seen.occupation(stage.attempts[-1] if stage.attempts else None)
     return f"{found.what} ({tables.duration(max(0.0, seen.at - found.since))})" if found else ""
 
 
-def _stage_row(seen: _Seen, stage: StageRun) -> Iterator[str]:
+def _stage_row(seen: RunStatus, stage: StageRun) -> Iterator[str]:
     one, now = seen.run, seen.at
     attempts = stage.attempts
     yield from (stage.name, stage.planned.stage.role, stage.pool, str(stage.planned.devices))
@@ -194,7 +159,7 @@ def _word(stage: StageRun) -> str:
     return "waiting" if waits or stage.waits_for else stage.state
 
 
-def _run_json(seen: _Seen) -> dict[str, object]:
+def _run_json(seen: RunStatus) -> dict[str, object]:
     one, now = seen.run, seen.at
     return {
         "run": one.header.run,
@@ -216,8 +181,8 @@ def _run_json(seen: _Seen) -> dict[str, object]:
     }
 
 
-def _attempt_json(seen: _Seen, attempt: Attempt) -> dict[str, object]:
-    failure, busy = attempt.failure, _busy(seen, attempt)
+def _attempt_json(seen: RunStatus, attempt: Attempt) -> dict[str, object]:
+    failure, busy = attempt.failure, seen.occupation(attempt)
     told = {} if failure is None else {**asdict(failure), "where": WHERE[failure.kind]}
     return {
         "stage": attempt.stage,

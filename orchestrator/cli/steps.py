@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
+from orchestrator.service.change import Change
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,11 @@ class Step:
     what: str
     do: Callable[[], Exit | None]
     announced: bool = False
+
+    @classmethod
+    def of(cls, change: Change[T], tell: Callable[[T], Exit | None]) -> Step:
+        """Return the step that makes a change, and then tells what came of it."""
+        return cls(change.what, lambda: tell(change.make()))
 
 
 def carry_out(steps: Sequence[Step], *, dry: bool) -> Exit:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import webbrowser
 
-from orchestrator import wiring
 from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
-from orchestrator.core.settings import TrackingSettings
+from orchestrator.service.home_services import views
 
 
 def run(args: argparse.Namespace) -> Exit:
     """Have MLflow up, print the addresses of the ready-made views, and open the first."""
-    links = wiring.views(TrackingSettings(), wiring.home())
+    links = views()
     out = tables.console()
     out.print(tables.table(("VIEW", "ADDRESS"), links.items()))
     out.print(tables.useful_commands([("To stop MLflow:", "orchestrator down")]))

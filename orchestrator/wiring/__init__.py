@@ -6,6 +6,8 @@ Adapters are imported by the function that needs them, so that a command pays on
 uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 """
 
+from orchestrator.adapters import hydra_config as configs
+from orchestrator.adapters import log_files, terminal
 from orchestrator.wiring.adapters import (
     artifact_store,
     clock,
@@ -30,6 +32,8 @@ from orchestrator.wiring.endpoints import (
     endpoints_here,
     fetch_model,
     forget_endpoints,
+    gateway_limits,
+    gateway_settings,
     gateway_store,
     gateway_url,
     model_config,
@@ -88,6 +92,7 @@ __all__ = [
     "cluster_address",
     "commit",
     "config_of_last",
+    "configs",
     "endpoint_store",
     "endpoints_here",
     "event_store",
@@ -99,12 +104,15 @@ __all__ = [
     "foreign",
     "forget_endpoints",
     "gates",
+    "gateway_limits",
+    "gateway_settings",
     "gateway_store",
     "gateway_url",
     "has_store",
     "home",
     "home_path",
     "host",
+    "log_files",
     "model_config",
     "node_identities",
     "nodes_of",
@@ -135,6 +143,7 @@ __all__ = [
     "stop_tracking",
     "storage_uri",
     "submit",
+    "terminal",
     "to_start",
     "told",
     "tracing",

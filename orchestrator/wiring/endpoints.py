@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import Deployment, EndpointLife
 from orchestrator.core.errors import ArtifactError, NotFoundError, ServingError, shown
-from orchestrator.core.settings import Settings
+from orchestrator.core.settings import GatewaySettings, Settings
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.core.spec.stages import Json
 from orchestrator.ports import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.rayserve import RayServing
     from orchestrator.serving.gateway.tracing import Tracing
+    from orchestrator.serving.http.limits import Limits
 
 OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -121,6 +122,20 @@ def traffic(at: Path) -> Traffic:
     from orchestrator.adapters.gateway import GatewayTraffic
 
     return GatewayTraffic(gateway_store(at))
+
+
+def gateway_settings(text: str) -> GatewaySettings:
+    """Return the settings of a gateway as whoever started it wrote them."""
+    from orchestrator.adapters import gateway_service
+
+    return gateway_service.loaded(text)
+
+
+def gateway_limits(settings: GatewaySettings) -> Limits:
+    """Return the limits of a gateway; what its settings leave open is as ever."""
+    from orchestrator.adapters import gateway_service
+
+    return gateway_service.limits_of(settings)
 
 
 def gateway_url(at: Path) -> str:

@@ -52,7 +52,7 @@ def rows() -> list[Row]:
 def _ours(ready: Bench, name: str, *more: str) -> float:
     place = _place(ready, name)
     found: Sequence[str] = [*OVERRIDES, f"pipeline.stages.train.params.place={place}", *more]
-    ready.launch(ready.order(found))
+    ready.launch(ready.request(found))
     return failing.seconds_lost(place)
 
 

@@ -56,7 +56,9 @@ def _ours(ready: Bench, *, steps: int) -> float:
             first.append(message.at)
 
     began = wiring.clock().now()
-    order = ready.order([*OVERRIDES, f"pipeline.stages.pretrain.params.steps={steps}"], reuse=True)
+    order = ready.request(
+        [*OVERRIDES, f"pipeline.stages.pretrain.params.steps={steps}"], reuse=True
+    )
     ready.launch(order, observe)
     return first[0] - began
 

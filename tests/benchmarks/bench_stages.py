@@ -49,7 +49,7 @@ def _chain(stages: int) -> str:
 
 def _ours(ready: Bench) -> float:
     """Return seconds a stage of a planned run, up to the last word in MLflow."""
-    order = ready.order(OVERRIDES)
+    order = ready.request(OVERRIDES)
     began = perf_counter()
     ready.launch(order)
     return (perf_counter() - began) / STAGES

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import session, wiring
-from orchestrator.controller.loop import Controller, Observer
+from orchestrator import wiring
+from orchestrator.controller.loop import Observer
 from orchestrator.core.runs.states import RunState
 from orchestrator.messages import Message
+from orchestrator.service import driving
 
 _FOREIGN = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ORCHESTRATOR_DATABASE")
 
@@ -34,18 +35,20 @@ class Bench:
         """The folder with the benchmark's own configs."""
         return self.folder / "conf"
 
-    def order(self, overrides: Sequence[str], *, reuse: bool = False) -> session.Order:
+    def request(self, overrides: Sequence[str], *, reuse: bool = False) -> driving.DriveRequest:
         """Compose and plan a run."""
         found = wiring.settings(overrides, config_dir=self.configs)
-        header = session.new_header(found, wiring.plan(found), at=_home(self.folder))
-        return session.Order(found=found, header=header, at=_home(self.folder), reuse=reuse)
+        header = driving.new_header(found, wiring.plan(found), home=_home(self.folder))
+        return driving.DriveRequest(
+            settings=found, header=header, home=_home(self.folder), reuse=reuse
+        )
 
-    def launch(self, order: session.Order, observer: Observer | None = None) -> None:
+    def launch(self, request: driving.DriveRequest, observer: Observer | None = None) -> None:
         """Drive a run to its end as the command `launch` does, less its live view."""
-        addresses = session.Addresses(cluster=self.cluster, tracking=self.tracking)
-        run = session.launch(order, addresses, _View(observer or _ignore))
+        addresses = driving.Addresses(cluster=self.cluster, tracking=self.tracking)
+        run = driving.launch(request, addresses, _View(observer or _ignore))
         if run.state is not RunState.SUCCEEDED:
-            raise RuntimeError(f"{order.header.run} {run.state}: {run.reason}")
+            raise RuntimeError(f"{request.header.run} {run.state}: {run.reason}")
 
 
 @contextmanager
@@ -60,8 +63,8 @@ def bench(overrides: Sequence[str], **pipelines: str) -> Iterator[Bench]:
         for name, text in pipelines.items():
             (folder / "conf" / "pipeline" / f"{name}.yaml").write_text(text)
         found = wiring.settings(overrides, config_dir=folder / "conf")
-        pools = session.startable(found, wiring.plan(found))
-        with session.services(found, _home(folder), pools, keep=lambda: False) as addresses:
+        pools = driving.startable(found, wiring.plan(found))
+        with driving.services(found, _home(folder), pools, keep=lambda: False) as addresses:
             try:
                 _join(addresses.cluster)
                 yield Bench(folder=folder, cluster=addresses.cluster, tracking=addresses.tracking)
@@ -87,21 +90,15 @@ def _leave() -> None:
         ray.shutdown()
 
 
-class _View:
-    """A view that shows nothing."""
+class _View(driving.Unseen):
+    """A view that hands on what attempts say."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
 
-    def follow(self, controller: Controller) -> None:
-        """Take no notice."""
-
     def observe(self, stage: str, attempt: int, message: Message) -> None:
         """Hand the message on."""
         self._observer(stage, attempt, message)
-
-    def changed(self) -> None:
-        """Take no notice."""
 
 
 def _ignore(stage: str, attempt: int, message: Message) -> None:

@@ -21,8 +21,8 @@ import psutil
 
 from orchestrator import supervisor
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.cli import runs
 from orchestrator.core.runs.run import Run, StageRun
+from orchestrator.service import runs
 from orchestrator.supervisor.record import wait
 from tests.conftest import Workplace
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 from rich.console import Console
 
 from orchestrator.cli import tables
 from orchestrator.cli.live import SECONDS_BETWEEN_LINES, LiveView
-from orchestrator.controller.loop import Controller
 from orchestrator.core.runs.fold import apply
 from orchestrator.core.runs.states import AttemptStarted, AttemptWaits
 from orchestrator.messages import Alive, Placed, Progress, Waiting
@@ -73,7 +70,7 @@ def test_what_waits_for_a_place_says_why_once() -> None:
     view = LiveView(Console(file=out, width=200), FakeClock(10.0))
     begun = after(plan(stage("serve")), AttemptStarted("serve", 1, "a"))
     waits = apply(begun, AttemptWaits("serve", 1, "pool 'a' is busy"), 10.0)
-    view.follow(cast("Controller", SimpleNamespace(run=waits)))
+    view.follow(lambda: waits)
     view.changed()
     view.changed()
     assert out.getvalue() == "serve: waits: pool 'a' is busy\n"

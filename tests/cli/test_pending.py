@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import session, wiring
+from orchestrator import wiring
 from orchestrator.adapters.database import SqlDatabase
+from orchestrator.service import driving
 
 HERE = ["cluster=local", "tracking=none", "pipeline=noop"]
 
@@ -23,7 +24,7 @@ def aged(store: SqlDatabase, seconds_ago: float, name: str = "") -> str:
     """Record a run that long ago, which nobody begins; return its id."""
     found, planned = wiring.planned(HERE)
     now = wiring.clock().now() - seconds_ago
-    header = replace(session.new_header(found, planned, name, at=wiring.home()), created=now)
+    header = replace(driving.new_header(found, planned, name, home=wiring.home()), created=now)
     store.create(header, header.created)
     return header.run
 

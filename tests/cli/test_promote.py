@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cli import models, promote
+from orchestrator.cli import models
 from orchestrator.core.errors import ConfigError, NotFoundError
 from orchestrator.core.trust.registry import ModelVersion
+from orchestrator.service.models import check_parity, choose
 
 
 def version(number: int, parity: str, *aliases: str, **tags: str) -> ModelVersion:
@@ -18,8 +19,8 @@ THERE = (version(3, "failed"), version(2, "passed", "candidate"), version(1, "pa
 
 
 def test_the_candidate_is_promoted_unless_a_version_is_named() -> None:
-    assert promote.choose("chat", None, THERE).number == 2
-    assert promote.choose("chat", 1, THERE).number == 1
+    assert choose("chat", None, THERE).number == 2
+    assert choose("chat", 1, THERE).number == 1
 
 
 @pytest.mark.parametrize(
@@ -34,16 +35,16 @@ def test_what_is_not_there_is_said_with_what_is(
     number: int | None, there: tuple[ModelVersion, ...], line: str
 ) -> None:
     with pytest.raises(NotFoundError, match=line):
-        promote.choose("chat", number, there)
+        choose("chat", number, there)
 
 
 @pytest.mark.parametrize("parity", ["failed", "pending", "unknown", "elsewhere", "not compared"])
 def test_what_was_not_seen_to_be_what_was_trained_needs_a_reason(parity: str) -> None:
     told = version(3, parity, **{"parity.reason": "kl_mean is 3"})
     with pytest.raises(ConfigError, match=rf"version 3 of 'chat': parity is '{parity}' \(kl_mean"):
-        promote._check(told, "")
-    promote._check(told, "the customer asked for it")
-    promote._check(version(2, "passed"), "")
+        check_parity(told, "")
+    check_parity(told, "the customer asked for it")
+    check_parity(version(2, "passed"), "")
 
 
 def test_a_version_is_a_row_that_says_what_is_emulated() -> None:

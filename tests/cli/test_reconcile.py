@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import reconcile
+from orchestrator.service.daemons.reconciler import Moves
 from orchestrator.supervisor.record import wait
 from tests.listing import listing
 from tests.ports import free_address
@@ -58,12 +58,13 @@ def test_servers_outside_are_watched_though_the_cluster_does_not_answer(within, 
 def test_a_switch_that_fails_is_told_of_its_endpoint_once_and_leaves_no_process(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    reconcile._move("nope", "ascend")
-    ((process, _, _),) = reconcile._started
+    moves = Moves(print)
+    moves.move("nope", "ascend")
+    ((process, _, _),) = moves._started
     failed: list[str] = []
-    assert wait(lambda: failed.extend(reconcile._failed()) or failed, 60.0)
+    assert wait(lambda: failed.extend(moves.failed()) or failed, 60.0)
     assert failed == ["nope"]
-    assert not reconcile._started
+    assert not moves._started
     assert not Path(f"/proc/{process.pid}").exists(), "it was waited for"
-    assert list(reconcile._failed()) == []
+    assert list(moves.failed()) == []
     assert "switch for nope ended with exit code 102" in capsys.readouterr().out

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import session, wiring
+from orchestrator import wiring
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.runs.states import AttemptFailed, AttemptPlaced, AttemptStarted, RunStarted
 from orchestrator.messages import Busy, Lease
+from orchestrator.service import driving
 from orchestrator.supervisor import holder
 from tests.build import failure
 
@@ -24,7 +25,7 @@ def begun(store: SqlDatabase, *events: object, ago: float = 30.0) -> str:
     """Record a run that long ago, which this process drives; return its id."""
     found, planned = wiring.planned(["cluster=local", "tracking=none", "pipeline=noop"])
     now = wiring.clock().now()
-    header = session.new_header(found, planned, at=wiring.home())
+    header = driving.new_header(found, planned, home=wiring.home())
     store.create(header, now - ago)
     place, pool = (planned.stages[0].stage.name, 1), planned.stages[0].pools[0]
     began = (RunStarted(1), AttemptStarted(*place, pool), AttemptPlaced(*place, ("n1",)))

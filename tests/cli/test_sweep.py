@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import session, wiring
-from orchestrator.session import order
+from orchestrator import wiring
+from orchestrator.service import driving
+from orchestrator.service.driving import request
 from orchestrator.supervisor.record import wait
 from tests.conftest import Command, Workplace
 
@@ -78,12 +79,12 @@ def test_no_two_runs_have_one_id(
 ) -> None:
     found, planned = wiring.planned(["pipeline=noop"])
     tokens = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])
-    monkeypatch.setattr(order.secrets, "token_hex", lambda _: next(tokens))
-    monkeypatch.setattr(order.time, "strftime", lambda *_: "20260101-000000")
+    monkeypatch.setattr(request.secrets, "token_hex", lambda _: next(tokens))
+    monkeypatch.setattr(request.time, "strftime", lambda *_: "20260101-000000")
     store = wiring.event_store(tmp_path)
     ids = []
     for _ in range(2):
-        header = session.new_header(found, planned, at=tmp_path)
+        header = driving.new_header(found, planned, home=tmp_path)
         store.create(header, 1.0)
         ids.append(header.run)
     assert ids == ["noop-20260101-000000-aaaaaaaa", "noop-20260101-000000-bbbbbbbb"]

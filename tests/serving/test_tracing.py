@@ -152,7 +152,7 @@ def test_a_failure_of_ours_is_an_error_and_a_refusal_is_none(receiver: Receiver)
 
 def test_the_sdk_is_imported_only_where_it_is_asked_for() -> None:
     code = (
-        "import sys, orchestrator.cli.gateway, orchestrator.wiring as w; w.tracing();"
+        "import sys, orchestrator.service.daemons.gateway, orchestrator.wiring as w; w.tracing();"
         "print([m for m in sys.modules if m.startswith('opentelemetry')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

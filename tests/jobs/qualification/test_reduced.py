@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from jobs.qualification.reduced import EXPERTS, LAYERS, fresh, reduced
 from jobs.qualification.vocabulary import Vocabulary
 from jobs.training import model as models
-from orchestrator.cli.qualify import told_by
+from orchestrator.service.qualifying import model_parameters
 
 TYPES = (
     *("llama", "gpt2", "gemma3_text", "qwen3_next", "gpt_oss", "llama4_text", "mixtral", "olmoe"),
@@ -71,7 +71,7 @@ def test_the_config_that_a_model_was_saved_with_is_taken(
 ) -> None:
     AutoConfig.for_model(architecture, dtype="bfloat16").save_pretrained(tmp_path)
     told = json.loads((tmp_path / "config.json").read_text())
-    found = told_by(told)
+    found = model_parameters(told)
     assert found["architecture"] == architecture
     with torch.device("meta"):
         model: Any = models.build(

@@ -16,7 +16,7 @@ from orchestrator import wiring
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.plan import Plan
-from orchestrator.session.interrupts import terminable
+from orchestrator.service.driving.interrupts import terminable
 from orchestrator.supervisor import Tenancy
 
 
@@ -28,31 +28,31 @@ class Addresses:
     tracking: str
 
 
-def startable(found: Settings, planned: Plan) -> Mapping[str, Pool]:
+def startable(settings: Settings, planned: Plan) -> Mapping[str, Pool]:
     """Return the pools that a cluster on this machine needs: the plan's, and all emulated ones.
 
     All of them, so that a later launch with other roles finds its pools on the same cluster.
     """
-    emulated = {n: p for n, p in found.fleet.pools.items() if p.emulated and p.available}
+    emulated = {n: p for n, p in settings.fleet.pools.items() if p.emulated and p.available}
     return {**emulated, **planned.pools}
 
 
-def needs_gateway(found: Settings) -> bool:
+def needs_gateway(settings: Settings) -> bool:
     """Return whether a pipeline has an endpoint, which clients reach by the gateway."""
-    return any(stage.endpoint for stage in found.pipeline.stages)
+    return any(stage.endpoint for stage in settings.pipeline.stages)
 
 
-def starting(found: Settings) -> str:
-    """Return what will be started before a run of `found` begins, in words; often nothing."""
+def starting(settings: Settings) -> str:
+    """Return what will be started before a run of `settings` begins, in words; often nothing."""
     words = {"cluster": "the cluster"}
-    missing = wiring.to_start(found, wiring.home())
+    missing = wiring.to_start(settings, wiring.home())
     return " and ".join(words.get(name, name) for name in missing)
 
 
 @contextmanager
 def services(
-    found: Settings,
-    at: Path,
+    settings: Settings,
+    home: Path,
     pools: Mapping[str, Pool],
     *,
     keep: Callable[[], bool],
@@ -68,32 +68,32 @@ def services(
         TrackingError: The tracking server can't be started or reached.
         ServingError: The gateway can't be started.
     """
-    serving = found.cluster.kind != "local" and (
-        needs_gateway(found) if gateway is None else gateway
+    serving = settings.cluster.kind != "local" and (
+        needs_gateway(settings) if gateway is None else gateway
     )
-    wiring.check_services(found, at, gateway=serving)
-    with terminable(), Tenancy(at) as tenancy:
+    wiring.check_services(settings, home, gateway=serving)
+    with terminable(), Tenancy(home) as tenancy:
         with ThreadPoolExecutor(1) as beside:
-            tracking = beside.submit(wiring.start_tracking, found, at, tenancy)
+            tracking = beside.submit(wiring.start_tracking, settings, home, tenancy)
             try:
-                address = wiring.start_cluster(found, at, pools, tenancy)
+                address = wiring.start_cluster(settings, home, pools, tenancy)
             finally:
                 uri = tracking.result()
-        wiring.start_reaper(found, at, tenancy)
+        wiring.start_reaper(settings, home, tenancy)
         if address and serving:
-            wiring.start_gateway(found, at, address, tenancy)
+            wiring.start_gateway(settings, home, address, tenancy)
         yield Addresses(cluster=address, tracking=uri)
         if keep():
             tenancy.keep()
 
 
 @contextmanager
-def tracking_alone(found: Settings, at: Path) -> Iterator[Addresses]:
+def tracking_alone(settings: Settings, home: Path) -> Iterator[Addresses]:
     """Have the tracking server up, and the cluster as it is: empty where it is down.
 
     Raises:
         TrackingError: The tracking server can't be started or reached.
     """
-    with terminable(), Tenancy(at) as tenancy:
-        uri = wiring.start_tracking(found, at, tenancy)
-        yield Addresses(cluster=wiring.find_cluster(found, at), tracking=uri)
+    with terminable(), Tenancy(home) as tenancy:
+        uri = wiring.start_tracking(settings, home, tenancy)
+        yield Addresses(cluster=wiring.find_cluster(settings, home), tracking=uri)

@@ -1,15 +1,29 @@
-"""Reading runs back from the event store, for `status`, `logs`, `cancel` and `ask`."""
+"""Runs as the database has them; approve the gate of a stage."""
 
 from __future__ import annotations
 
 from orchestrator import wiring
-from orchestrator.controller import lease as control
+from orchestrator.controller import lease as leases
 from orchestrator.controller.lease import LeasedRuns, LeaseState
+from orchestrator.core.errors import NotFoundError
+from orchestrator.core.nearest import choices
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run, RunHeader
 from orchestrator.core.runs.states import StageState
+from orchestrator.core.spec.policy import Gate
 from orchestrator.ports import EventLog, Leases
+from orchestrator.service.change import Change
 from orchestrator.supervisor import holder
+
+
+def find(run: str) -> Run:
+    """Return the run whose id is, or begins with, `run`.
+
+    Raises:
+        NotFoundError: There is none, or there are several.
+    """
+    store = wiring.event_store(wiring.home())
+    return load(store, store.header(run))
 
 
 def load(store: EventLog, header: RunHeader) -> Run:
@@ -20,7 +34,7 @@ def load(store: EventLog, header: RunHeader) -> Run:
 def lease_state(store: Leases, run: Run) -> LeaseState | None:
     """Return whether the controller of `run` is there; `None` when it needs none, or none came."""
     now = wiring.clock().now()
-    return control.lease_state(run, store.lease(run.header.run), now, holder.lives)
+    return leases.lease_state(run, store.lease(run.header.run), now, holder.lives)
 
 
 def last_sign(store: LeasedRuns, run: Run) -> float:
@@ -44,3 +58,25 @@ def served(run: Run) -> list[str]:
         for stage in run.stages.values()
         if stage.planned.stage.endpoint and stage.state is StageState.SUCCEEDED
     ]
+
+
+def approve(run: Run, stage: str) -> Change[None]:
+    """Open the gate of a stage, before or after the run has come to it.
+
+    Raises:
+        NotFoundError: No such stage waits for an approval.
+    """
+    name = run.header.run
+    waiting = [s.name for s in run.stages.values() if _waits(s.planned.stage.gate)]
+    if stage not in waiting:
+        hint = choices(stage, waiting, "stages that do") if waiting else "no stage of it does"
+        raise NotFoundError(f"stage {stage!r} of run {name!r} waits for no approval; {hint}")
+
+    def make() -> None:
+        wiring.event_store(wiring.home()).approve(name, stage, wiring.user())
+
+    return Change(f"approve stage {stage} of run {name}", make)
+
+
+def _waits(gate: Gate | None) -> bool:
+    return gate is not None and gate.kind == "approval"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
-from orchestrator.cli import update
 from orchestrator.core.endpoints.life import RevisionAdded, RevisionReady, SharesMoved
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.core.trust.registry import ModelVersion
+from orchestrator.service.updating import model_of
 from tests.build import deployment
 
 TAGS = {
@@ -28,7 +28,7 @@ def version(**tags: str) -> ModelVersion:
 
 @pytest.mark.parametrize("parity", ["passed", "elsewhere", "not compared"])
 def test_a_version_of_the_same_format_and_storage_is_taken(parity: str) -> None:
-    model = update.model_of(version(parity=parity), deployment("chat"))
+    model = model_of(version(parity=parity), deployment("chat"))
     assert (model.uri, model.digest) == ("file:///artifacts/new", "1" * 64)
 
 
@@ -50,7 +50,7 @@ def test_what_the_replicas_can_not_take_is_said_before_any_is_asked(
     tags: dict[str, str], line: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        update.model_of(version(**tags), deployment("chat"))
+        model_of(version(**tags), deployment("chat"))
     assert line in str(refused.value)
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator import wiring
-from orchestrator.cli.switch import anew, crowded, indivisible, kept_of, unserved, weights_of
 from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
@@ -19,6 +18,14 @@ from orchestrator.core.spec.hardware import Format, Role
 from orchestrator.core.spec.plan import Plan, make_plan
 from orchestrator.core.spec.stages import Bindings, Endpoint, Needs, Stage, Weights
 from orchestrator.messages import AttemptRequest, Message, Placed, Succeeded
+from orchestrator.service.switching import (
+    anew,
+    crowded,
+    indivisible,
+    kept_of,
+    unserved,
+    weights_of,
+)
 from tests.build import REF, accelerator, fleet, header, pipeline, pool, stage
 from tests.fakes import (
     Asked,

@@ -11,7 +11,7 @@ from orchestrator.core.errors import ClusterError, StoreError
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunStarted, StageState
-from orchestrator.session.beginning import begun, hand_over, never_began
+from orchestrator.service.driving.beginning import begun, hand_over, never_began
 from tests.build import header, plan, stage
 from tests.fakes import FakeClock
 

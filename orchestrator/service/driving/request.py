@@ -1,4 +1,4 @@
-"""What shall be driven: a new run as it is ordered, or one that the event store has."""
+"""What shall be driven: a new run, or one that the event store has."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ HOST = "orchestrator.host"  # the tag that names the machine from which a run wa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class DriveRequest:
     """A run that shall be driven: its config, its header, its home; `reuse` of earlier results.
 
     `by_force` takes it over from a controller that lives, too. `kept` has results that stand as
     they are, with the run that made them.
     """
 
-    found: Settings
+    settings: Settings
     header: RunHeader
-    at: Path
+    home: Path
     reuse: bool = True
     by_force: bool = False
     kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
 
 
 def new_header(
-    found: Settings,
+    settings: Settings,
     planned: Plan,
     name: str = "",
     *,
-    at: Path,
+    home: Path,
     continues: str = "",
     flags: tuple[str, ...] = (),
 ) -> RunHeader:
-    """Return the header of a new run of home `at`, by `name` or that of its pipeline.
+    """Return the header of a new run of `home`, by `name` or that of its pipeline.
 
     Ids sort by time, and no other run has the same. The run goes on from the checkpoints of the
     run `continues`, where one is named. `flags` chose its config, beside the overrides.
@@ -53,12 +53,12 @@ def new_header(
     now = wiring.clock().now()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     return RunHeader(
-        run=_free(wiring.event_store(at), f"{name or found.pipeline.name}-{stamp}"),
+        run=_free(wiring.event_store(home), f"{name or settings.pipeline.name}-{stamp}"),
         plan=planned,
-        config=wiring.pinned(found),
-        overrides=found.overrides,
+        config=wiring.pinned(settings),
+        overrides=settings.overrides,
         flags=flags,
-        tags={**_origin(), **found.tags},
+        tags={**_origin(), **settings.tags},
         created=now,
         continues=continues,
     )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, Self
+from typing import Self
 
 from orchestrator import wiring
-from orchestrator.adapters import terminal
-from orchestrator.adapters.log_files import LogFiles
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller, Observer
 from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
@@ -19,65 +17,68 @@ from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import StageState
 from orchestrator.error_boundary import BestEffort, outcome
-from orchestrator.messages import Message, Untold
+from orchestrator.messages import Message
 from orchestrator.ports import Cluster, EventLog, Serving, Tracker
-from orchestrator.session.beginning import begun
-from orchestrator.session.claim import claim
-from orchestrator.session.interrupts import Interrupts
-from orchestrator.session.order import Order
-from orchestrator.session.services import Addresses
+from orchestrator.service.driving.beginning import begun
+from orchestrator.service.driving.claim import claim
+from orchestrator.service.driving.interrupts import Interrupts
+from orchestrator.service.driving.request import DriveRequest
+from orchestrator.service.driving.services import Addresses, services, startable
+from orchestrator.service.driving.view import View
 from orchestrator.supervisor import holder
 
 SECONDS_TO_FINISH_TRACKING = 60.0
 OUTPUT = "output.txt"  # what a terminal that is gone should have shown
 
 
-class View(Protocol):
-    """What shows a run while it goes on."""
+def drive(
+    request: DriveRequest,
+    view: View,
+    how: Callable[[DriveRequest, Addresses, View], Run],
+    *,
+    keep: Callable[[Run], bool],
+) -> Run:
+    """Have the services up, `launch` or `resume` the run here, and return it as it ended.
 
-    def follow(self, controller: Controller) -> None:
-        """Show this controller's run from now on."""
-        ...
-
-    def observe(self, stage: str, attempt: int, message: Message) -> None:
-        """Take notice of what an attempt says."""
-        ...
-
-    def changed(self) -> None:
-        """Take notice that the run has a new event."""
-        ...
-
-    def untold(self, untold: Sequence[Untold]) -> None:
-        """Take notice of what could not be told of the run."""
-        ...
+    What was started for it stays up afterwards where `keep` says so of the run.
+    """
+    finals: list[Run] = []
+    pools = startable(request.settings, request.header.plan)
+    with services(
+        request.settings, request.home, pools, keep=lambda: any(map(keep, finals))
+    ) as addresses:
+        view.begins(request.header, again=how is resume)
+        finals.append(how(request, addresses, view))
+        view.ended(finals[-1])
+    return finals[-1]
 
 
-def launch(order: Order, addresses: Addresses, view: View) -> Run:
+def launch(request: DriveRequest, addresses: Addresses, view: View) -> Run:
     """Create the run, drive it here to its end, and return it."""
-    return _drive(order, addresses, view, _Hands.new(order, addresses))
+    return _drive(request, addresses, view, _Executors.new(request, addresses))
 
 
-def resume(order: Order, addresses: Addresses, view: View) -> Run:
+def resume(request: DriveRequest, addresses: Addresses, view: View) -> Run:
     """Take a run over that the event store has, drive it to its end, and return it.
 
     Raises:
-        HeldError: It has a controller that lives, and the order is not to take it over by force.
+        HeldError: It has a controller that lives, and the request is not to take it over by force.
     """
-    return _drive(order, addresses, view, _Hands.new(order, addresses), new=False)
+    return _drive(request, addresses, view, _Executors.new(request, addresses), new=False)
 
 
-def wind_down(order: Order, addresses: Addresses, view: View, reason: str) -> Run:
+def wind_down(request: DriveRequest, addresses: Addresses, view: View, reason: str) -> Run:
     """Take a run over whose controller is gone, cancel it for `reason`, and return it.
 
     Nothing is started for that: what its attempts held went with the controller, but for
     endpoints, which are taken away where the cluster is up.
     """
-    hands = _Hands.tied(order, addresses, reason)
-    return _drive(order, addresses, view, hands, new=False)
+    executors = _Executors.tied(request, addresses, reason)
+    return _drive(request, addresses, view, executors, new=False)
 
 
 @dataclass(frozen=True, slots=True)
-class _Hands:
+class _Executors:
     """What a controller holds work with; `reason` is why it is to cancel the run, if it is."""
 
     cluster: Cluster
@@ -85,67 +86,74 @@ class _Hands:
     reason: str = ""
 
     @classmethod
-    def new(cls, order: Order, addresses: Addresses) -> Self:
-        cluster = wiring.cluster(order.found, order.header.plan, addresses.cluster)
-        return cls(cluster, wiring.serving(order.found, order.at, addresses.cluster))
+    def new(cls, request: DriveRequest, addresses: Addresses) -> Self:
+        cluster = wiring.cluster(request.settings, request.header.plan, addresses.cluster)
+        return cls(cluster, wiring.serving(request.settings, request.home, addresses.cluster))
 
     @classmethod
-    def tied(cls, order: Order, addresses: Addresses, reason: str) -> Self:
-        found = order.found
-        here = replace(found, cluster=replace(found.cluster, kind="local"))
-        serving = wiring.serving(found if addresses.cluster else here, order.at, addresses.cluster)
-        return cls(wiring.cluster(here, order.header.plan, ""), serving, reason)
+    def tied(cls, request: DriveRequest, addresses: Addresses, reason: str) -> Self:
+        settings = request.settings
+        here = replace(settings, cluster=replace(settings.cluster, kind="local"))
+        serving = wiring.serving(
+            settings if addresses.cluster else here, request.home, addresses.cluster
+        )
+        return cls(wiring.cluster(here, request.header.plan, ""), serving, reason)
 
 
 def _drive(
-    order: Order, addresses: Addresses, view: View, hands: _Hands, *, new: bool = True
+    request: DriveRequest,
+    addresses: Addresses,
+    view: View,
+    executors: _Executors,
+    *,
+    new: bool = True,
 ) -> Run:
-    found, header, at = order.found, order.header, order.at
+    settings, header, home = request.settings, request.header, request.home
     with ExitStack() as closing:
-        closing.callback(hands.cluster.close)
-        closing.callback(hands.serving.settle)  # it needs the cluster
-        store = wiring.event_store(at, found.database.patience)
+        closing.callback(executors.cluster.close)
+        closing.callback(executors.serving.settle)  # it needs the cluster
+        store = wiring.event_store(home, settings.database.patience)
         interrupts = closing.enter_context(Interrupts())
         if new:  # not before the cluster is there: what never could run is no run
             store.create(header, header.created)
         else:
-            claim(store, header, by_force=order.by_force)
+            claim(store, header, by_force=request.by_force)
         closing.enter_context(begun(store, header))
         best_effort = BestEffort()
         closing.callback(lambda: _show_untold(view, best_effort))
-        logs = LogFiles(at / "logs" / header.run)
-        terminal.spare(logs.folder / OUTPUT)
+        logs = wiring.log_files.LogFiles(home / "logs" / header.run)
+        wiring.terminal.spare(logs.folder / OUTPUT)
         closing.callback(best_effort.tell, "log files were not closed", logs.close)
         shown = _Shown(view, len(store.events(header.run)), best_effort)
         shown.tracker = wiring.tracker(
-            found, store, addresses.tracking, logs.folder, shown.last_event
+            settings, store, addresses.tracking, logs.folder, shown.last_event
         )
         deps = Dependencies(
-            cluster=hands.cluster,
-            serving=hands.serving,
+            cluster=executors.cluster,
+            serving=executors.serving,
             store=store,
-            artifacts=wiring.artifact_store(wiring.storage_uri(found, at)),
+            artifacts=wiring.artifact_store(wiring.storage_uri(settings, home)),
             tracker=shown,
             clock=wiring.clock(),
             gates=wiring.gates(store),
             holder=holder.name(),
-            patience=found.database.patience,
-            leave=partial(wiring.raise_if_leaving, found, at),
+            patience=settings.database.patience,
+            leave=partial(wiring.raise_if_leaving, settings, home),
             best_effort=best_effort,
         )
         bench = replace(
-            wiring.workbench(found, at, reuse=order.reuse),
-            kept=order.kept,
+            wiring.workbench(settings, home, reuse=request.reuse),
+            kept=request.kept,
             earlier=_stored(store, header.continues) if header.continues else None,
         )
         observer = _both(best_effort, logs.observe, view.observe)
         controller = Controller(header, deps, bench, observer)
-        closing.enter_context(_parting(controller, deps, order))
+        closing.enter_context(_parting(controller, deps, request))
         closing.enter_context(controller.lease)
         shown.follow(controller)
         interrupts.cancel(controller)
-        if hands.reason:
-            controller.cancel(hands.reason)
+        if executors.reason:
+            controller.cancel(executors.reason)
         return controller.drive()
 
 
@@ -154,7 +162,7 @@ def _stored(store: EventLog, run: str) -> Run:
 
 
 @contextmanager
-def _parting(controller: Controller, deps: Dependencies, order: Order) -> Iterator[None]:
+def _parting(controller: Controller, deps: Dependencies, request: DriveRequest) -> Iterator[None]:
     """Leave the run as it stands in the tracker too, and its lease to nobody."""
     name = controller.run.header.run
     try:
@@ -173,17 +181,17 @@ def _parting(controller: Controller, deps: Dependencies, order: Order) -> Iterat
         raise StoreError(message) from error
     finally:
         if not isinstance(sys.exception(), StaleControllerError):
-            part = partial(_part, controller.run, deps, order)
+            part = partial(_part, controller.run, deps, request)
             deps.best_effort.tell("last words were not written", part)
 
 
-def _part(run: Run, deps: Dependencies, order: Order) -> None:
+def _part(run: Run, deps: Dependencies, request: DriveRequest) -> None:
     """Write the last of the run; a lease that stays has the reaper do what could not be done."""
     if not deps.tracker.close(SECONDS_TO_FINISH_TRACKING):
         return
     if not run.done:
         reason = "its controller has stopped before the end"
-        if not wiring.bury(order.at, run, reason):
+        if not wiring.bury(request.home, run, reason):
             return
     deps.store.drop_lease(run.header.run, run.epoch)
 
@@ -221,7 +229,9 @@ class _Shown:
     def follow(self, controller: Controller) -> None:
         """Show this controller's run from now on."""
         self._controller = controller
-        self._best_effort.tell("lines were not shown", partial(self._view.follow, controller))
+        self._best_effort.tell(
+            "lines were not shown", partial(self._view.follow, lambda: controller.run)
+        )
 
     def last_event(self) -> int:
         """Return the number of the last event that the controller has committed, or found."""

@@ -1,0 +1,43 @@
+"""A run from its request to its end: services up, controller driven, all given back.
+
+`request.py` is what shall be driven, `services.py` what this machine runs for it, `driving.py` the
+drive itself, `interrupts.py` what Ctrl-C does.
+"""
+
+from orchestrator.service.driving.beginning import begun, hand_over
+from orchestrator.service.driving.claim import claim
+from orchestrator.service.driving.driving import drive, launch, resume, serves, wind_down
+from orchestrator.service.driving.interrupts import Interrupts
+from orchestrator.service.driving.request import HOST, DriveRequest, new_header
+from orchestrator.service.driving.services import (
+    Addresses,
+    needs_gateway,
+    services,
+    startable,
+    starting,
+    tracking_alone,
+)
+from orchestrator.service.driving.view import Unseen, View
+
+__all__ = [
+    "HOST",
+    "Addresses",
+    "DriveRequest",
+    "Interrupts",
+    "Unseen",
+    "View",
+    "begun",
+    "claim",
+    "drive",
+    "hand_over",
+    "launch",
+    "needs_gateway",
+    "new_header",
+    "resume",
+    "serves",
+    "services",
+    "startable",
+    "starting",
+    "tracking_alone",
+    "wind_down",
+]

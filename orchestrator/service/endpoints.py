@@ -1,0 +1,264 @@
+"""What is served: endpoints as their events tell and as they are seen, and how traffic moves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator import wiring
+from orchestrator.core.endpoints.life import (
+    WHOLE,
+    EndpointLife,
+    OverflowSet,
+    Revision,
+    RevisionRetired,
+    RevisionState,
+    ShadowSet,
+    SharesMoved,
+    TrafficEvent,
+    follow,
+)
+from orchestrator.core.endpoints.promotion import NOTHING, TrafficFigures
+from orchestrator.core.errors import (
+    ConfigError,
+    NotFoundError,
+    Problem,
+    ServingError,
+    TransitionError,
+)
+from orchestrator.endpoints import revisions
+from orchestrator.service.change import Change
+
+RESTS = "resting"  # until somebody asks
+DOWN = "down"
+BROKEN = "broken"  # it is deployed anew, again and again
+_REVISION = re.compile(r"r(\d+)")
+_SHARE = re.compile(r"r(\d+)=(\d+)")
+_BESIDE = re.compile(r"(shadow|overflow)=(?:r(\d+)|none)")
+_EVENTS: Mapping[str, Callable[[int | None, str], TrafficEvent]] = {
+    "shadow": ShadowSet,
+    "overflow": OverflowSet,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStates:
+    """The endpoints of a home as their events tell, and what is seen of them beside.
+
+    `replicas` are those that were last known to answer; `outage` says what is not running, and
+    `troubles` why revisions have no replica. `figures` are of each revision with requests,
+    `gateway` is the address of the gateway, or why there is none.
+    """
+
+    lives: Mapping[str, EndpointLife]
+    replicas: Mapping[tuple[str, int], tuple[str, ...]]
+    outage: wiring.Outage
+    troubles: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+    def trouble(self, life: EndpointLife, one: Revision) -> str:
+        """Return why a live revision has no replica, where that is known."""
+        live = one.state is not RevisionState.RETIRED and not self.urls(life, one)
+        return self.troubles.get((life.name, one.number), "") if live else ""
+
+    def urls(self, life: EndpointLife, one: Revision) -> tuple[str, ...]:
+        """Return the replicas of a revision that can answer."""
+        return () if self.down(one) else self.replicas.get((life.name, one.number), ())
+
+    def down(self, one: Revision) -> str:
+        """Return why a revision of ours can't answer; empty where nothing is in the way."""
+        live = one.deployment and one.state is not RevisionState.RETIRED
+        return self.outage.ours if live else ""
+
+    def state(self, life: EndpointLife, one: Revision) -> str:
+        """Return the state of a revision; one that is ready is no more while none answers."""
+        deployment = one.deployment
+        if self.down(one):
+            return DOWN
+        if self.trouble(life, one):
+            return BROKEN
+        if deployment is None or one.state is not RevisionState.READY or self.urls(life, one):
+            return str(one.state)
+        return str(RevisionState.STARTING) if deployment.endpoint.idle is None else RESTS
+
+    def unanswered(self, life: EndpointLife) -> str:
+        """Return why an endpoint that has traffic does not answer; empty where it may."""
+        if not life.shares:
+            return ""
+        parts = {
+            self.down(life.revisions[number]) for number, share in life.shares.items() if share
+        }
+        return self.outage.all or ("" if "" in parts else next(iter(parts), ""))
+
+    def figures(self, life: EndpointLife) -> Mapping[str, TrafficFigures]:
+        """Return what the gateway has counted, of each revision of an endpoint by its name."""
+        try:
+            counted = wiring.traffic(wiring.home()).figures(life.name)
+        except ServingError:
+            counted = {}
+        return {one.name: counted.get(one.name, NOTHING) for one in life.revisions.values()}
+
+
+def endpoints(name: str | None = None) -> EndpointStates:
+    """Return all endpoints, or the one of that name."""
+    home = wiring.home()
+    store = wiring.endpoint_store(home)
+    lives = store.endpoints() if name is None else {name: store.endpoint(name)}
+    return EndpointStates(lives, store.replicas(), wiring.outage(home), store.troubles())
+
+
+def gateway_url() -> str:
+    """Return the address at which clients reach the endpoints.
+
+    Raises:
+        ServingError: No gateway is up.
+    """
+    return wiring.gateway_url(wiring.home())
+
+
+def newest_served() -> str:
+    """Return the name of the endpoint whose traffic has moved last.
+
+    Raises:
+        NotFoundError: None is served.
+    """
+    served = _served()
+    if not served:
+        message = "no endpoint is served; launch a pipeline that serves: pipeline=r2"
+        raise NotFoundError(message)
+    return max(served, key=lambda name: served[name].moves[-1].at)
+
+
+def base_url(name: str) -> str:
+    """Return the base URL of the API of an endpoint that is served.
+
+    Raises:
+        NotFoundError: It is not served.
+        ServingError: No gateway is up.
+    """
+    served = _served()
+    if name not in served:
+        names = ", ".join(sorted(served)) or "none"
+        raise NotFoundError(f"no endpoint {name!r}; served now: {names}")
+    return f"{gateway_url()}/{name}/v1"
+
+
+def _served() -> dict[str, EndpointLife]:
+    lives = wiring.endpoint_store(wiring.home()).endpoints()
+    return {name: life for name, life in lives.items() if life.shares}
+
+
+def served_life(name: str) -> EndpointLife:
+    """Return an endpoint that has traffic.
+
+    Raises:
+        NotFoundError: It has none.
+    """
+    store = wiring.endpoint_store(wiring.home())
+    life = store.endpoint(name)
+    if life.leading is None:
+        served = ", ".join(n for n, one in store.endpoints().items() if one.shares) or "none"
+        raise NotFoundError(f"no endpoint {name!r} is served; served: {served}")
+    return life
+
+
+def follow_moved(life: EndpointLife, events: Sequence[TrafficEvent]) -> None:
+    """Commit how traffic moves, and have the registry's champions follow."""
+    home = wiring.home()
+    store = wiring.endpoint_store(home)
+    store.follow(life, events, wiring.clock().now())
+    wiring.follow_traffic(home, store.endpoint(life.name))
+
+
+def traffic(endpoint: str, shares: Sequence[str]) -> Change[None]:
+    """Share the traffic of an endpoint: `r1=90`, `shadow=r3`, `overflow=none`.
+
+    Raises:
+        ConfigError: A word is no share.
+        TransitionError: A revision can't have what it is given.
+    """
+    words = [word for argument in shares for word in argument.split(",") if word]
+    parts = {int(m[1]): int(m[2]) for word in words if (m := _SHARE.fullmatch(word))}
+    beside = {
+        m[1]: int(m[2]) if m[2] else None for word in words if (m := _BESIDE.fullmatch(word))
+    }
+    if len(parts) + len(beside) != len(words):
+        how = (
+            "write r1=90 r2=10; shadow=r3 sends copies, overflow=r4 what finds no room, "
+            "and =none ends either"
+        )
+        raise ConfigError([Problem("traffic", f"{' '.join(words)!r} are no shares", how)])
+    life = wiring.endpoint_store(wiring.home()).endpoint(endpoint)
+    reason = f"by {wiring.user()}"
+    events: list[TrafficEvent] = [SharesMoved(parts, reason)] if parts else []
+    events += [_EVENTS[what](number, reason) for what, number in beside.items()]
+    moved = life
+    try:
+        for event in events:
+            moved = follow(moved, event, wiring.clock().now())
+    except TransitionError as error:
+        there = ", ".join(f"{r.name} ({r.state})" for r in life.live) or "none"
+        raise TransitionError(f"{error}; revisions: {there}") from None
+    given = [f"r{number} {share} %" for number, share in moved.shares.items()]
+    given += [f"{what} {'none' if n is None else f'r{n}'}" for what, n in beside.items()]
+    what = f"share the traffic of {life.name}: {', '.join(given)}"
+    return Change(what, lambda: follow_moved(life, events))
+
+
+def give_all(life: EndpointLife, earlier: Revision) -> Change[None]:
+    """Give all traffic of an endpoint back to a revision that is ready."""
+    moved = SharesMoved({earlier.number: WHOLE}, f"rolled back by {wiring.user()}")
+    what = f"give all traffic of {life.name} to {earlier.name} on {earlier.pool}"
+    return Change(what, lambda: follow_moved(life, [moved]))
+
+
+def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
+    """Retire an endpoint, or a revision of it (`r2`); replicas go once their streams have ended.
+
+    Return what has become of it, in a line.
+
+    Raises:
+        NotFoundError: There is no such endpoint.
+        ConfigError: No revision is named, or it has all traffic while another could take it.
+        TransitionError: There is no such revision, or it is retired.
+    """
+    store = wiring.endpoint_store(wiring.home())
+    life, reason = store.endpoint(endpoint), f"taken away by {wiring.user()}"
+    if not life.live:
+        known = ", ".join(name for name, one in store.endpoints().items() if one.live) or "none"
+        raise NotFoundError(f"no endpoint {endpoint!r}; there are: {known}")
+    if revision is None:
+        return _end(life, reason)
+    match = _REVISION.fullmatch(revision)
+    if match is None:
+        what = f"{revision!r} is no revision"
+        raise ConfigError([Problem("undeploy", what, "write it as r2")])
+    retired = RevisionRetired(int(match[1]), reason)
+    _check_retired(life, retired.number)
+    follow(life, retired, wiring.clock().now())
+
+    def make() -> str:
+        wiring.endpoint_store(wiring.home()).follow(life, [retired], wiring.clock().now())
+        return f"Revision r{retired.number} of {life.name} is retired."
+
+    return Change(f"retire {revision} of {life.name}", make)
+
+
+def _end(life: EndpointLife, reason: str) -> Change[str]:
+    def make() -> str:
+        store = wiring.endpoint_store(wiring.home())
+        revisions.end(store, life, reason, wiring.clock().now())
+        return f"Endpoint {life.name} answers no more."
+
+    names = ", ".join(one.name for one in life.live)
+    return Change(f"retire all of {life.name}: {names}", make)
+
+
+def _check_retired(life: EndpointLife, number: int) -> None:
+    """Refuse to retire who has all traffic while another could take it."""
+    ready = (one for one in life.live if one.state is RevisionState.READY)
+    other = next((one.name for one in ready if one.number != number), "")
+    if life.shares.get(number) and len(life.shares) == 1 and other:
+        what = f"r{number} has all traffic of {life.name!r}"
+        hint = f"`traffic {life.name} {other}=100` moves it, `undeploy {life.name}` ends it all"
+        raise ConfigError([Problem("undeploy", what, hint)])

@@ -1,0 +1,23 @@
+"""What every command needs of the machine: folders, user, clock, its errors in words."""
+
+from orchestrator.wiring import (
+    check_working_folder,
+    clock,
+    has_store,
+    home,
+    home_path,
+    provide_user,
+    told,
+    variable,
+)
+
+__all__ = [
+    "check_working_folder",
+    "clock",
+    "has_store",
+    "home",
+    "home_path",
+    "provide_user",
+    "told",
+    "variable",
+]

@@ -1,0 +1,176 @@
+"""Launch a pipeline: here, as a Ray job, or once for each combination of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from orchestrator import wiring
+from orchestrator.controller import attempt_requests
+from orchestrator.controller.lease import LeaseState
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.runs.run import Run, RunHeader
+from orchestrator.core.runs.states import RunState
+from orchestrator.core.settings import Settings
+from orchestrator.service import driving, runs
+from orchestrator.service.config_source import ConfigSource
+from orchestrator.service.planning import Planned, check_detachable, plan_together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Runs that are planned and that nobody has started: one, or those of a sweep.
+
+    `continues` is the run from whose checkpoints they go on; without `reuse` every stage runs.
+    `notes` says what is left out, and what begins anew.
+    """
+
+    planned: Sequence[Planned]
+    source: ConfigSource
+    continues: Run | None = None
+    reuse: bool = True
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What there is to know before, in lines."""
+        lines = [line for one in self.planned for line in one.vetted.dropped]
+        if self.continues is not None:
+            for one in self.planned:
+                lines += attempt_requests.anew(one.vetted.plan, self.continues)
+        return list(dict.fromkeys(lines))
+
+    def what(self, *, detached: bool = False) -> str:
+        """Return what the launch would do, in lines.
+
+        Raises:
+            ConfigError: The runs are to be `detached`, and can't be.
+        """
+        for one in self.planned if detached else ():
+            check_detachable(one.settings)
+        how = "hand over to a Ray job" if detached else "run"
+        return "\n".join(f"{how} pipeline {one.plan.pipeline}" for one in self.planned)
+
+    def drive(self, view: driving.View) -> Sequence[Run]:
+        """Run one after the other, on services that are started once, until one is cancelled."""
+        finals: list[Run] = []
+        with (
+            self._services(lambda: any(map(driving.serves, finals))) as addresses,
+            driving.Interrupts() as interrupts,
+        ):
+            for one in self.planned:
+                if interrupts.reason or any(r.state is RunState.CANCELLED for r in finals):
+                    break
+                request = self._request(one)
+                view.begins(request.header)
+                finals.append(driving.launch(request, addresses, view))
+                view.ended(finals[-1])
+        return finals
+
+    def detach(self) -> Iterator[RunHeader]:
+        """Hand each run to a Ray job, and leave the services up; yield what has been taken."""
+        with self._services(lambda: True):
+            for one in self.planned:
+                request = self._request(one)
+                store = wiring.event_store(request.home)
+                store.create(request.header, request.header.created)
+                with driving.begun(store, request.header):
+                    detach(request)
+                yield request.header
+
+    def _request(self, one: Planned) -> driving.DriveRequest:
+        home = wiring.home()
+        header = driving.new_header(
+            one.settings,
+            one.vetted.plan,
+            home=home,
+            continues=self.continues.header.run if self.continues else "",
+            flags=self.source.flags,
+        )
+        return driving.DriveRequest(
+            settings=one.settings, header=header, home=home, reuse=self.reuse
+        )
+
+    def _services(self, keep: Callable[[], bool]) -> AbstractContextManager[driving.Addresses]:
+        pools = {
+            name: pool
+            for one in self.planned
+            for name, pool in driving.startable(one.settings, one.vetted.plan).items()
+        }
+        serving = any(driving.needs_gateway(one.settings) for one in self.planned)
+        settings = self.planned[0].settings
+        return driving.services(settings, wiring.home(), pools, keep=keep, gateway=serving)
+
+
+def launch(
+    source: ConfigSource,
+    *,
+    sweep: bool = False,
+    unqualified: bool = False,
+    continues: str = "",
+    reuse: bool = True,
+) -> Launch:
+    """Plan a launch; everything is planned before anything starts.
+
+    With `sweep` once for each combination of the overrides' values. `continues` names a run, whole
+    or by its beginning, from whose checkpoints the stages go on.
+
+    Raises:
+        ConfigError: With all problems of all runs; or the run to continue still goes on.
+        NotFoundError: There is no run to continue.
+    """
+    earlier = _earlier(continues) if continues else None
+    sources = source.combinations() if sweep else [source]
+    planned = plan_together(sources, unqualified=unqualified)
+    return Launch(planned=planned, source=source, continues=earlier, reuse=reuse)
+
+
+def _earlier(name: str) -> Run:
+    run = runs.find(name)
+    store = wiring.event_store(wiring.home())
+    if not run.done and runs.lease_state(store, run) is LeaseState.ALIVE:
+        what = f"run {run.header.run!r} still goes on, and saves checkpoints"
+        hint = f"end it first: orchestrator cancel {run.header.run}"
+        raise ConfigError([Problem("--continue", what, hint)])
+    return run
+
+
+def detach(request: driving.DriveRequest) -> RunHeader:
+    """Hand a run of the database to a Ray job, and return its header once that has it.
+
+    Raises:
+        ClusterError: The job has ended, or does not have it in time.
+    """
+    chosen = {"--no-cache": not request.reuse, "--take-over": request.by_force}
+    flags = [flag for flag, given in chosen.items() if given]
+    store = wiring.event_store(request.home)
+    before = runs.load(store, request.header)
+    job = wiring.submit(request.settings, request.home, request.header.run, flags)
+    driving.hand_over(job, store, before, wiring.clock())
+    return request.header
+
+
+def drive_detached(run: str, view: driving.View, *, reuse: bool, take_over: bool) -> Run:
+    """Drive a run that the database has, as the Ray job does that it was handed to.
+
+    Raises:
+        HeldError: It has a controller that lives, and this one is not to take it over.
+    """
+    home = wiring.home()
+    store = wiring.event_store(home)
+    header = store.header(run)
+    settings = wiring.configs.parse(header.config)
+    request = driving.DriveRequest(
+        settings=settings, header=header, home=home, reuse=reuse, by_force=take_over
+    )
+    with driving.begun(store, header):
+        return driving.drive(request, view, driving.resume, keep=lambda _: True)
+
+
+def settings_of(run: str) -> Settings:
+    """Return the settings of a run that the database has.
+
+    Raises:
+        NotFoundError: It has none of that name.
+    """
+    return wiring.configs.parse(runs.find(run).header.config)

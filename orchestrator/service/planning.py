@@ -1,0 +1,81 @@
+"""What a launch would do: plans, and whether their pools have earned their roles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator import wiring
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.trust.qualification import Vetted
+from orchestrator.service.config_source import ConfigSource
+
+SHARED: Mapping[str, Callable[[Settings], object]] = {
+    "cluster.kind": lambda settings: settings.cluster.kind,
+    "cluster.address": lambda settings: settings.cluster.address,
+    "gateway.host": lambda settings: settings.gateway.host,
+    "gateway.port": lambda settings: settings.gateway.port,
+    "cluster.object_store_mb": lambda settings: settings.cluster.object_store_mb,
+    "tracking.enabled": lambda settings: settings.tracking.enabled,
+    "tracking.uri": lambda settings: settings.tracking.uri,
+}
+WAY_OUT = "launch them one by one"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A config and its plan; `vetted` is the plan with pools that may be used, and what not."""
+
+    settings: Settings
+    plan: Plan
+    vetted: Vetted
+
+
+def plan(source: ConfigSource, *, unqualified: bool = False) -> Planned:
+    """Plan a config; with `unqualified` no pool needs a verdict.
+
+    Raises:
+        ConfigError: With all problems.
+    """
+    settings, made = source.planned()
+    return Planned(settings, made, wiring.vetted(settings, made, unqualified=unqualified))
+
+
+def plan_together(sources: Sequence[ConfigSource], *, unqualified: bool) -> Sequence[Planned]:
+    """Plan configs that are to be launched one after the other, on the same services.
+
+    Raises:
+        ConfigError: With all problems of all of them, and what they would have to share.
+    """
+    planned: list[Planned] = []
+    problems: list[Problem] = []
+    for source in sources:
+        try:
+            planned.append(plan(source, unqualified=unqualified))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    problems += [problem for one in planned for problem in one.vetted.problems]
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    _check_together([one.settings for one in planned])
+    return planned
+
+
+def _check_together(settings: Sequence[Settings]) -> None:
+    """Refuse a sweep over what all its runs share. Raises `ConfigError`."""
+    problems = [
+        Problem(path, f"the runs of a sweep share it, but it is {' and '.join(values)}", WAY_OUT)
+        for path, read in SHARED.items()
+        if len(values := dict.fromkeys(repr(read(one)) for one in settings)) > 1
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_detachable(settings: Settings) -> None:
+    """Refuse to detach what runs in this process. Raises `ConfigError`."""
+    if settings.cluster.kind == "local":
+        what = "'local' runs in this process and can't be detached"
+        raise ConfigError([Problem("cluster.kind", what, "use cluster=ray")])

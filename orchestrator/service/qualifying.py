@@ -1,0 +1,257 @@
+"""Find out what a pool can do, and keep the verdict.
+
+A pipeline of its own, `pipeline=qualify`, on every node of the pool and on all its chips at once.
+What breaks an attempt is a finding too: the pool is refused for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from orchestrator import wiring
+from orchestrator.core.errors import ConfigError, NotFoundError, Problem
+from orchestrator.core.runs.run import Run
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.planted_faults import without_others
+from orchestrator.core.spec.stages import Json
+from orchestrator.core.trust.qualification import DAY, EARNED, Verdict, identity, judge
+from orchestrator.core.trust.trial import failures_of
+from orchestrator.service import driving
+from orchestrator.service.config_source import ConfigSource
+from orchestrator.service.pools import pool_of
+
+PIPELINE = "pipeline=qualify"
+QUICK_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """How thoroughly a pool is checked.
+
+    `soak` seconds at the end, as the pipeline has it where `None`. There is no verdict where
+    others use chips of the pool for longer than `patience`, in seconds.
+    """
+
+    quick: bool = False
+    soak: float | None = None
+    patience: float | None = None
+
+
+IN_BETWEEN = Depth(quick=True, patience=60.0)  # something else waits for the verdict
+# What a config.json says beside the fields of its model.
+_NOT_OF_A_MODEL = frozenset(
+    {
+        *("architectures", "auto_map", "dtype", "model_type", "quantization_config"),
+        *("torch_dtype", "transformers_version"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qualification:
+    """Checks of `pool` for `roles`, to be run by the config `settings` (`pipeline=qualify`).
+
+    `model` has the parameters of the model that they compute.
+    """
+
+    settings: Settings
+    pool: Pool
+    roles: tuple[Role, ...]
+    depth: Depth
+    model: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def what(self) -> str:
+        """What it would do, in a line."""
+        roles = " and ".join(self.roles)
+        return f"run the checks of pool {self.pool.name} to {roles}, and keep the verdict"
+
+    def run(self, view: driving.View) -> tuple[Run, tuple[Verdict, ...]]:
+        """Run the checks, keep the verdicts, and return both.
+
+        There is no verdict where what ended the run says nothing of the pool.
+
+        Raises:
+            PlanError: The pool can't be used at all.
+        """
+        return _qualify(self, view)
+
+
+def qualify(
+    source: ConfigSource,
+    pool: str,
+    *,
+    role: Role | None = None,
+    depth: Depth,
+    model_of: str | None = None,
+) -> Qualification:
+    """Qualify a pool to a role, or to each that has to be earned.
+
+    `model_of` names a pipeline: its model is what the checks compute.
+
+    Raises:
+        ConfigError: The pool has no chips, or does not take the role.
+        NotFoundError: There is no such pool, or no model yet.
+    """
+    settings = source.changed(PIPELINE, *source.overrides).settings()
+    there = pool_of(settings.fleet, pool)
+    if not there.devices:
+        what = f"pool {pool!r} has no chips"
+        raise ConfigError([Problem("qualify", what, "there is nothing to qualify")])
+    roles = tuple(one for one in ((role,) if role else EARNED) if one in there.allowed_roles)
+    if not roles:
+        takes = ", ".join(there.allowed_roles)
+        what = f"pool {pool!r} does not take the role {str(role or Role.TRAIN)!r}"
+        raise ConfigError([Problem("--role", what, f"roles that it takes: {takes}")])
+    model = _model_of(source, model_of) if model_of else {}
+    return Qualification(settings=settings, pool=there, roles=roles, depth=depth, model=model)
+
+
+def in_short(settings: Settings, pool: Pool, role: Role) -> Qualification:
+    """Qualify a pool, in short, before it is used by the config `settings`."""
+    pipeline = wiring.settings([PIPELINE]).resolved["pipeline"]
+    checks = wiring.configs.parse({**settings.resolved, "pipeline": pipeline})
+    return Qualification(settings=checks, pool=pool, roles=(role,), depth=IN_BETWEEN)
+
+
+def _qualify(asked: Qualification, view: driving.View) -> tuple[Run, tuple[Verdict, ...]]:
+    pool, roles = asked.pool, asked.roles
+    words = _words(pool, roles, asked.depth, asked.model)
+    config = wiring.configs.replaced(asked.settings.resolved, words)
+    settings = wiring.configs.parse(_without_gang(config, roles))
+    fleet = without_others(settings.fleet, settings.pipeline)
+    settings = replace(settings, overrides=asked.settings.overrides, fleet=fleet)
+    final, nodes = _drive(settings, pool, view)
+    verdicts = _verdicts(settings, pool, roles, final)
+    store = wiring.event_store(wiring.home())
+    for one in verdicts:
+        store.note_verdict(replace(one, nodes=_measured(final, nodes)))
+    return final, verdicts
+
+
+def _measured(final: Run, live: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the `live` nodes of a pool on which the stage `nodes` was."""
+    placed = {name for one in final.stages["nodes"].attempts for name in one.nodes}
+    return {name: what for name, what in live.items() if what and name in placed}
+
+
+def _words(
+    pool: Pool, roles: Sequence[Role], depth: Depth, of: Mapping[str, Json]
+) -> Iterator[tuple[str, Json]]:
+    """Yield what the pipeline is changed by: where it runs, with how many, how thoroughly."""
+    role, stages = roles[0], "pipeline.stages"
+    yield "roles", {str(role): pool.name}
+    yield "fallbacks", {}
+    yield "tags.qualification", pool.name
+    needs = {
+        "reference": {"workers": 1, "devices": 0, "cpus": 1},
+        "nodes": {"workers": pool.nodes, "devices": pool.devices_per_node, "cpus": 1},
+        "gang": {"workers": pool.devices, "devices": 1, "cpus": 1},
+    }
+    params = _params(pool, roles, depth)
+    yield f"{stages}.nodes.limits.pending", depth.patience
+    for stage, asked in needs.items():
+        yield f"{stages}.{stage}.role", str(role)
+        yield f"{stages}.{stage}.needs", asked
+        for key, value in {**of, **params[stage]}.items():
+            yield f"{stages}.{stage}.params.{key}", value
+
+
+def _params(pool: Pool, roles: Sequence[Role], depth: Depth) -> Mapping[str, Mapping[str, Json]]:
+    """Return the parameters of each stage: what it looks for, and how thoroughly."""
+    chip = pool.accelerator
+    common: dict[str, Json] = {"roles": [str(one) for one in roles], "quick": depth.quick}
+    steps: dict[str, Json] = {"steps": QUICK_STEPS} if depth.quick else {}
+    soak = 0.0 if depth.quick and depth.soak is None else depth.soak
+    lasting: dict[str, Json] = {} if soak is None else {"soak_seconds": soak}
+    formats: dict[str, Json] = {"formats": list(chip.computes or chip.formats)}
+    nodes: dict[str, Json] = {
+        "devices": pool.devices_per_node,
+        "bf16_tflops": chip.bf16_tflops,
+        "bandwidth_tbs": chip.bandwidth_tbs,
+        "diagnostic": list(chip.diagnostic),
+        "diagnostic_failed": chip.diagnostic_failed,
+    }
+    return {
+        "reference": {**common, **steps},
+        "nodes": {**common, **formats, **lasting, **nodes},
+        "gang": {**common, **formats, **lasting, **steps},
+    }
+
+
+def _without_gang(config: Mapping[str, Json], roles: Sequence[Role]) -> Mapping[str, Json]:
+    """Return the config without the stage that only training needs, where nobody trains."""
+    pipeline = config["pipeline"]
+    if Role.TRAIN in roles or not isinstance(pipeline, dict):
+        return config
+    stages = {name: one for name, one in pipeline["stages"].items() if name != "gang"}
+    return {**config, "pipeline": {**pipeline, "stages": stages}}
+
+
+def _drive(settings: Settings, pool: Pool, view: driving.View) -> tuple[Run, Mapping[str, str]]:
+    """Return the run of the checks, and what the nodes of the pool are told apart by."""
+    planned, home = wiring.plan(settings), wiring.home()
+    header = driving.new_header(settings, planned, f"qualify-{pool.name}", home=home)
+    request = driving.DriveRequest(settings=settings, header=header, home=home, reuse=False)
+    pools = driving.startable(settings, planned)
+    with driving.services(settings, home, pools, keep=lambda: False) as addresses:
+        view.begins(header)
+        final = driving.launch(request, addresses, view)
+        view.ended(final)
+        nodes = wiring.node_identities(settings, home, {pool.name: pool})
+    return final, nodes.get(pool.name, {})
+
+
+def _verdicts(
+    settings: Settings, pool: Pool, roles: Sequence[Role], final: Run
+) -> tuple[Verdict, ...]:
+    failures = failures_of(final)
+    if failures is None:
+        return ()
+    findings = (*failures, *wiring.findings(settings, wiring.home(), final))
+    now = wiring.clock().now()
+    judged = {role: judge(role, findings) for role in roles}
+    return tuple(
+        Verdict(
+            pool=pool.name,
+            role=role,
+            identity=identity(pool),
+            standing=standing,
+            reasons=reasons,
+            run=final.header.run,
+            at=now,
+            until=now + settings.qualification.days * DAY,
+        )
+        for role, (standing, reasons) in judged.items()
+    )
+
+
+def _model_of(source: ConfigSource, pipeline: str) -> Mapping[str, Json]:
+    """Return the parameters of the model that `pipeline` trains.
+
+    Raises:
+        NotFoundError: It goes on from a model that no run has made yet.
+    """
+    settings = source.changed(f"pipeline={pipeline}").settings()
+    training = next((one for one in settings.pipeline.stages if one.role is Role.TRAIN), None)
+    if training is None:
+        what = f"pipeline {pipeline!r} trains no model"
+        raise ConfigError([Problem("--model-of", what, "name one with a stage of role 'train'")])
+    known = {k: v for k, v in training.params.items() if k in {"architecture", "model"}}
+    stage = training.inputs.get("model")
+    if known or stage is None:
+        return known
+    config = wiring.config_of_last(settings, stage)
+    if not config:
+        said = f"stage {stage!r} of pipeline {pipeline!r}, whose model it trains, has no run"
+        way = f"`orchestrator launch pipeline={pipeline}` makes it"
+        raise NotFoundError(f"{said}; {way}")
+    return model_parameters(config)
+
+
+def model_parameters(config: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return the parameters of jobs that describe the model of a `config.json`."""
+    fields = {k: v for k, v in config.items() if k not in _NOT_OF_A_MODEL and k[0] != "_"}
+    return {"architecture": config["model_type"], "model": fields}

@@ -1,0 +1,192 @@
+"""A run goes on: one that did not succeed, was lost, or is to run a stage of it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from orchestrator import wiring
+from orchestrator.controller.lease import LeaseState
+from orchestrator.core.errors import ConfigError, PlanError, Problem
+from orchestrator.core.runs import reopening as rules
+from orchestrator.core.runs.run import Run, RunHeader
+from orchestrator.core.runs.states import RunReopened, RunState
+from orchestrator.core.runs.transitions import RUN_TRANSITIONS
+from orchestrator.ports import EventLog
+from orchestrator.service import driving, runs
+from orchestrator.service.launching import detach
+from orchestrator.service.planning import check_detachable
+
+LIMITS = re.compile(r"(cost|time|attempt)_limit|pipeline\.stages\.[^.]+\.limits\.\w+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """How a run shall go on.
+
+    `since` is the first stage that begins again, `anew` without its checkpoints; `attempts` are
+    how many each stage has from now on, `limits` overrides of limits as in a config.
+    """
+
+    since: str | None = None
+    anew: bool = False
+    attempts: int | None = None
+    limits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """How a run goes on: opened again by `event` where it has ended, then driven."""
+
+    run: Run
+    request: driving.DriveRequest
+    event: RunReopened | None = None
+
+    def reopened(self) -> Iterator[str]:
+        """Yield what the event changes; nothing where there is none."""
+        if self.event is None:
+            return
+        if not self.event.stages:
+            yield "change limits, begin no stage again"
+        for name in self.event.stages:
+            without = ", without its checkpoints" if name in self.event.anew else ""
+            yield f"begin stage {name} again{without}"
+        for word in self.event.overrides:
+            yield f"set {word}"
+
+    def driven(self, *, detached: bool = False) -> str:
+        """Return who drives the run on, in lines.
+
+        Raises:
+            ConfigError: It is to be `detached`, and can't be.
+        """
+        if detached:
+            check_detachable(self.request.settings)
+        how = "hand over to a Ray job" if detached else "drive on"
+        taken = f"\ntaking it from {self._controller()}" if self.request.by_force else ""
+        return f"{how} run {self.run.header.run}{taken}"
+
+    def _controller(self) -> str:
+        alive = runs.lease_state(wiring.event_store(wiring.home()), self.run) is LeaseState.ALIVE
+        there = "its controller, which lives and stops then"
+        return there if alive else "nobody: no controller lives"
+
+    def reopen(self) -> None:
+        """Commit that the run goes on.
+
+        Raises:
+            StaleControllerError: Something has happened to the run since it was read.
+        """
+        if self.event is not None:
+            name, store = self.run.header.run, wiring.event_store(wiring.home())
+            store.append(name, self.run.seq + 1, (self.event,), wiring.clock().now())
+            store.withdraw_cancel(name)
+
+    def drive(self, view: driving.View) -> Run:
+        """Drive the run here to its end, and return it."""
+        return driving.drive(self.request, view, driving.resume, keep=driving.serves)
+
+    def detach(self) -> RunHeader:
+        """Hand the run over to a Ray job, and return its header once that has it."""
+        pools = driving.startable(self.request.settings, self.request.header.plan)
+        with driving.services(self.request.settings, self.request.home, pools, keep=lambda: True):
+            return detach(self.request)
+
+
+def resume(
+    run: Run, how: Again, *, take_over: bool = False, reuse: bool = True
+) -> Resumption | None:
+    """Have a run go on; finished stages stay, others go on from their checkpoints.
+
+    Return `None` for a run that has succeeded and is to begin no stage again. `take_over` asks
+    not whether its controller lives; without `reuse` results of other runs are not taken.
+
+    Raises:
+        HeldError: It has a controller that lives.
+        ConfigError: What is to be changed is no limit, or no value of one.
+        PlanError: Limits are used up already.
+        NotFoundError: There is no such stage.
+    """
+    store = wiring.event_store(wiring.home())
+    if run.state is RunState.SUCCEEDED and how.since is None:
+        return None
+    if not run.done:
+        run = driving.claim(store, run.header, by_force=take_over)
+    event = None
+    if run.done or how != Again():
+        event = _reopening(store, run, how)
+    elif rules.halted(run):
+        with suppress(PlanError):  # where a limit holds them, the other stages go on
+            event = _reopening(store, run, how)
+    return Resumption(run, _request(store, run, take_over=take_over, reuse=reuse), event)
+
+
+def rerun(run: Run, stage: str, *, reuse: bool = True) -> Resumption:
+    """Have a run that has ended go on from one of its stages, without what that had saved.
+
+    Raises:
+        ConfigError: It has not ended.
+        PlanError: Limits are used up already.
+        NotFoundError: There is no such stage.
+    """
+    name, store = run.header.run, wiring.event_store(wiring.home())
+    if not run.done:
+        hint = f"wait for its end, or: orchestrator resume {name}"
+        raise ConfigError([Problem("", f"run {name!r} has not ended: {run.state}", hint)])
+    event = _reopening(store, run, Again(since=stage, anew=True))
+    return Resumption(run, _request(store, run, take_over=False, reuse=reuse), event)
+
+
+def _request(store: EventLog, run: Run, *, take_over: bool, reuse: bool) -> driving.DriveRequest:
+    return driving.DriveRequest(
+        settings=wiring.configs.parse(run.header.config),
+        header=store.header(run.header.run),
+        home=wiring.home(),
+        reuse=reuse,
+        by_force=take_over,
+    )
+
+
+def _reopening(store: EventLog, run: Run, how: Again) -> RunReopened:
+    """Return the event by which `run` goes on."""
+    if (run.state, RunReopened) not in RUN_TRANSITIONS:
+        hint = f"orchestrator resume {run.header.run} ends it first"
+        raise ConfigError([Problem("", f"run {run.header.run!r} is {run.state}", hint)])
+    event = rules.reopening(run, since=how.since, anew=how.anew)
+    attempts = [] if how.attempts is None else _attempts(event.stages, how.attempts)
+    words = (*_earlier(store, run.header.run), *how.limits, *attempts)
+    _refuse_all_but_limits(how.limits)
+    if words:
+        limited = wiring.plan(
+            wiring.configs.parse(wiring.configs.changed(run.header.config, words))
+        )
+        event = rules.reopening(run, since=how.since, anew=how.anew, limited=limited)
+        event = replace(event, overrides=(*how.limits, *attempts))
+    rules.check_limits(run, event, wiring.clock().now())
+    return event
+
+
+def _attempts(stages: Sequence[str], attempts: int) -> list[str]:
+    return [f"pipeline.stages.{name}.limits.attempts={attempts}" for name in stages]
+
+
+def _earlier(store: EventLog, run: str) -> list[str]:
+    """Return the overrides by which the run went on before: they hold still."""
+    events = (stored.event for stored in store.events(run))
+    return [word for event in events if isinstance(event, RunReopened) for word in event.overrides]
+
+
+def _refuse_all_but_limits(overrides: Sequence[str]) -> None:
+    paths = [word.lstrip("+").partition("=")[0] for word in overrides]
+    problems = [
+        Problem(path, "a run that goes on takes other limits, and nothing else", _HINT)
+        for path in paths
+        if not LIMITS.fullmatch(path)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+_HINT = "`orchestrator launch --continue RUN` takes the rest too, and goes on from its checkpoints"

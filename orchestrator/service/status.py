@@ -1,0 +1,63 @@
+"""How runs stand: stages, attempts, controllers, and what could not be told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator import wiring
+from orchestrator.controller.lease import LeasedRuns, LeaseState
+from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.messages import Busy, Untold
+from orchestrator.service import runs
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run, what is known of its controller, and the time up to which it has lived (epoch).
+
+    `untold` is what could not be told of it, `busy` what its attempts wait in.
+    """
+
+    run: Run
+    controller: LeaseState | None
+    at: float
+    untold: Sequence[Untold] = ()
+    busy: Sequence[Busy] = ()
+
+    @property
+    def lost(self) -> bool:
+        """Whether its controller is gone before its end."""
+        return self.controller is LeaseState.GONE
+
+    def occupation(self, attempt: Attempt | None) -> Busy | None:
+        """Return what an attempt is busy with, if it runs and is."""
+        if attempt is None or not attempt.active:
+            return None
+        mine = (attempt.stage, attempt.number)
+        return next((one for one in self.busy if (one.stage, one.attempt) == mine), None)
+
+
+def newest(limit: int) -> Sequence[RunStatus]:
+    """Return how the newest runs stand, at most `limit` of them, the newest first."""
+    store = wiring.event_store(wiring.home())
+    return [_status(store, runs.load(store, header)) for header in store.runs(limit)]
+
+
+def status(run: str) -> RunStatus:
+    """Return how a run stands, named by its id or the beginning of that.
+
+    Raises:
+        NotFoundError: There is none, or there are several.
+    """
+    store = wiring.event_store(wiring.home())
+    one = _status(store, runs.load(store, store.header(run)))
+    name = one.run.header.run
+    return replace(one, untold=store.untold(name), busy=() if one.lost else store.busy(name))
+
+
+def _status(store: LeasedRuns, run: Run) -> RunStatus:
+    """Nothing of a lost run has run since it was last seen, nor cost anything."""
+    there = runs.lease_state(store, run)
+    gone = there is LeaseState.GONE
+    return RunStatus(run, there, runs.last_sign(store, run) if gone else wiring.clock().now())
