@@ -13,13 +13,16 @@ import yaml
 from pydantic import TypeAdapter
 
 import orchestrator
+from orchestrator.adapters import hydra_config
 from orchestrator.adapters.hydra_config.schema import FROM_KEY
+from orchestrator.core.failures.signatures import matcher
 from orchestrator.core.settings import CorsSettings, GatewaySettings, MetricsSettings, TlsSettings
 from orchestrator.core.spec.engines import EngineSpec
 from orchestrator.core.spec.hardware import Accelerator
 from orchestrator.core.spec.policy import Rollout
 from orchestrator.core.spec.stages import Endpoint
 from orchestrator.serving.http.limits import Limits
+from tests.build import documented
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,8 +31,12 @@ def text_of(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def examples(name: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text_of(name), flags=re.DOTALL)
+def example(heading: str, language: str) -> str:
+    """Return the one example in a language under a heading of the contributing guide."""
+    sections = re.split(r"^## ", text_of("CONTRIBUTING.md"), flags=re.MULTILINE)
+    (section,) = (section for section in sections if section.startswith(heading))
+    (found,) = re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
+    return str(found)
 
 
 def test_the_licence_is_the_one_that_the_package_names() -> None:
@@ -61,21 +68,46 @@ def test_every_hook_is_local_and_calls_a_target_of_the_makefile() -> None:
 
 
 def test_the_chip_of_the_contributing_guide_parses() -> None:
-    (example,) = examples("CONTRIBUTING.md", "yaml")
-    known = TypeAdapter(Accelerator).validate_python(yaml.safe_load(example))
+    known = TypeAdapter(Accelerator).validate_python(yaml.safe_load(example("Add a chip", "yaml")))
     assert known.resource == "NPU"
 
 
 def test_the_job_of_the_contributing_guide_runs(tmp_path: Path) -> None:
-    (example,) = examples("CONTRIBUTING.md", "python")
     scope: dict[str, Callable[..., object]] = {}
-    exec(compile(example, "CONTRIBUTING.md", "exec"), scope)  # noqa: S102 - our own example
+    code = compile(example("Add a job", "python"), "CONTRIBUTING.md", "exec")
+    exec(code, scope)  # noqa: S102 - our own example
 
     class Context:
         output = tmp_path
 
     assert scope["count"](Context(), text="to be or not") == {"words": 4.0}
     assert (tmp_path / "words.txt").read_text() == "to\nbe\nor\nnot"
+
+
+def test_the_engine_server_of_the_contributing_guide_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "fast.yaml").write_text(example("Add an engine", "yaml"))
+    named = ("+engine@engines.fast=fast", "pipeline.stages.serve.endpoint.engine=fast")
+    settings = hydra_config.compose(["pipeline=smoke", *named], config_dir=tmp_path)
+    endpoint = settings.pipeline.stages[-1].endpoint
+    assert endpoint is not None
+    assert endpoint.server is not None
+    assert endpoint.server.key_variable == "FAST_KEY"
+
+
+def test_the_signature_of_the_contributing_guide_goes_before_the_documented_ones(
+    tmp_path: Path,
+) -> None:
+    line = "fabricd: port 3 flapped: Cannot allocate memory"
+    before = matcher(documented()).in_line(line)
+    assert before is not None, "a general one fits that line, too"
+    (tmp_path / "signatures").mkdir()
+    mine = f"defaults: [documented, _self_]\n{example('Add a failure signature', 'yaml')}"
+    (tmp_path / "signatures" / "mine.yaml").write_text(mine)
+    settings = hydra_config.compose(["pipeline=smoke", "signatures=mine"], config_dir=tmp_path)
+    found = matcher(tuple(settings.signatures.values())).in_line(line)
+    assert found is not None
+    assert found.signature.name == "our_fabric"
 
 
 TABLES = {

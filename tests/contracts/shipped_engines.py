@@ -1,23 +1,26 @@
-"""The engines that the suite of `test_engine.py` holds: each one of `jobs`, and how it is made.
+"""The engines that `test_engine.py` and `test_predictor.py` hold, and how each is made.
 
-A new engine in Python is one more line of `SHIPPED`.
+A new engine in Python is one more line of `GENERATORS`, or of `PREDICTORS`.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jobs.engines.echo import EchoEngine
 from jobs.engines.embedded import EmbeddedEngine
+from tests.contracts.edges import Edges
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 
 JOBS = Path(__file__).parents[2] / "jobs"
-GENERATES = {"encode", "generate", "token_bytes", "statistics", "health", "update", "close"}
-PREDICTS = {"predict", "health", "close"}
+GENERATES = frozenset({"encode", "generate", "token_bytes", "statistics", "update", "close"})
+PREDICTS = frozenset({"predict", "health", "close"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,21 @@ class ShippedEngine:
         return self.kind(folder, HARDWARE, **{**self.options, **options})
 
 
-SHIPPED = (
+@dataclass(frozen=True, kw_only=True)
+class ShippedPredictor(ShippedEngine):
+    """One that predicts: a body that it takes, and those that it refuses."""
+
+    good: object
+    bad: Sequence[object]
+
+
+def save_kernel(folder: Path, seed: int) -> None:
+    """Write a convolution that finds edges."""
+    kernel = torch.tensor([[[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]])
+    torch.save(kernel + seed, folder / "kernel.pt")
+
+
+GENERATORS = (
     ShippedEngine(
         kind=EmbeddedEngine,
         save=lambda folder, seed: save_tiny_llama(folder, seed=seed),
@@ -46,16 +63,23 @@ SHIPPED = (
     ),
     ShippedEngine(kind=EchoEngine),
 )
+PREDICTORS = (
+    ShippedPredictor(
+        kind=Edges,
+        save=save_kernel,
+        good={"pixels": [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]},
+        bad=({}, [], None, "pixels"),
+    ),
+)
 
 
-def engines_of_jobs() -> set[str]:
-    """Return the dotted names of the classes of `jobs` that generate or predict."""
+def engines_of_jobs(needed: frozenset[str]) -> set[str]:
+    """Return the dotted names of the classes of `jobs` that have the methods `needed`."""
     return {
         f"{'.'.join(path.relative_to(JOBS.parent).with_suffix('').parts)}.{node.name}"
         for path in JOBS.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef)
-        and any(needed <= _methods(node) for needed in (GENERATES, PREDICTS))
+        if isinstance(node, ast.ClassDef) and needed <= _methods(node)
     }
 
 

@@ -20,7 +20,7 @@ from orchestrator.core.spec.stages import Endpoint
 from orchestrator.engine import Grammar, Piece, Prompt, Sampling
 from orchestrator.serving.replica.app import replica
 from tests.build import pipeline, stage
-from tests.contracts.shipped_engines import SHIPPED, ShippedEngine, engines_of_jobs
+from tests.contracts.shipped_engines import GENERATES, GENERATORS, ShippedEngine, engines_of_jobs
 from tests.serving.http_server import FixedClock, serving
 
 TEXTS = ["a", "once upon a time", "2 + 2 = ", "é日本" * 3, "x" * 90]
@@ -28,7 +28,7 @@ LONG = "once upon a time, " * 6
 FIGURES = {"running", "waiting", "slots", "held", "tokens", "cache_used"}
 
 
-@pytest.fixture(scope="module", params=SHIPPED, ids=lambda one: one.kind.__name__)
+@pytest.fixture(scope="module", params=GENERATORS, ids=lambda one: one.kind.__name__)
 def shipped(request: pytest.FixtureRequest) -> ShippedEngine:
     return request.param
 
@@ -86,8 +86,8 @@ async def idle(engine: Any) -> bool:
     return False
 
 
-def test_every_engine_of_the_package_is_held_to_this() -> None:
-    assert {one.dotted for one in SHIPPED} == engines_of_jobs()
+def test_every_engine_of_jobs_is_held_to_this() -> None:
+    assert {one.dotted for one in GENERATORS} == engines_of_jobs(GENERATES)
 
 
 # --- the model that it holds ------------------------------------------------------------------

@@ -10,50 +10,64 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-import torch
 
 from orchestrator.serving.replica.app import replica
-from tests.contracts.edges import Edges
-from tests.jobs.engines.tiny_llama import HARDWARE
+from tests.contracts.shipped_engines import (
+    PREDICTORS,
+    PREDICTS,
+    ShippedPredictor,
+    engines_of_jobs,
+)
 from tests.serving.http_server import FixedClock, serving
 
-GOOD = {"pixels": [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]}
-BAD: list[Any] = [{}, [], None, "pixels"]
+
+@pytest.fixture(params=PREDICTORS, ids=lambda one: one.kind.__name__)
+def shipped(request: pytest.FixtureRequest) -> ShippedPredictor:
+    return request.param
 
 
 @pytest.fixture
-def predictor(tmp_path: Path) -> Edges:
-    torch.save(torch.tensor([[[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]]), tmp_path / "kernel.pt")
-    return Edges(tmp_path, HARDWARE)
+def predictor(shipped: ShippedPredictor, tmp_path: Path) -> Any:
+    shipped.save(tmp_path, 0)
+    return shipped.make(tmp_path)
 
 
-def test_it_answers_json_with_json_and_refuses_what_it_does_not_take(predictor: Edges) -> None:
-    told = asyncio.run(predictor.predict(GOOD))
+def test_every_predictor_of_jobs_is_held_to_this() -> None:
+    assert {one.dotted for one in PREDICTORS} >= engines_of_jobs(PREDICTS)
+
+
+def test_it_answers_json_with_json_and_refuses_what_it_does_not_take(
+    shipped: ShippedPredictor, predictor: Any
+) -> None:
+    told = asyncio.run(predictor.predict(shipped.good))
     assert json.loads(json.dumps(told)) == told
-    for body in BAD:
-        with pytest.raises(ValueError, match="pixels is missing"):
+    for body in shipped.bad:
+        with pytest.raises(ValueError, match=r"\w"):
             asyncio.run(predictor.predict(body))
-    assert asyncio.run(predictor.predict(GOOD)) == told
+    assert asyncio.run(predictor.predict(shipped.good)) == told
 
 
-def test_it_is_well_says_so_from_any_thread_and_is_closed_twice(predictor: Edges) -> None:
+def test_it_is_well_says_so_from_any_thread_and_is_closed_twice(predictor: Any) -> None:
     with ThreadPoolExecutor(1) as other:
         assert other.submit(predictor.health).result() == ""
     predictor.close()
     predictor.close()
 
 
-def test_a_replica_predicts_and_generates_nothing(predictor: Edges) -> None:
+def test_a_replica_predicts_and_generates_nothing(
+    shipped: ShippedPredictor, predictor: Any
+) -> None:
     with (
         serving(replica(predictor, "m", FixedClock())) as url,
         httpx.Client(base_url=url) as client,
     ):
         assert client.get("/ready").json() == {"status": "ok"}
-        assert client.post("/v1/predict", json=GOOD).json()["edges"][1][1] == -4.0
-        for body in BAD:
+        told = asyncio.run(predictor.predict(shipped.good))
+        assert client.post("/v1/predict", json=shipped.good).json() == told
+        for body in shipped.bad:
             refused = client.post("/v1/predict", content=json.dumps(body))
             assert refused.status_code == 400
-            assert refused.json()["error"]["message"] == "pixels is missing"
+            assert refused.json()["error"]["message"]
         torn = client.post("/v1/predict", content=b"{")
         assert torn.json()["error"]["code"] == "invalid_json"
         for path in ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"):
