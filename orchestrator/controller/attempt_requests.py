@@ -42,8 +42,8 @@ def attempt_request(
     run: Run, defaults: AttemptDefaults, command: Start, inputs: Mapping[str, ArtifactRef]
 ) -> AttemptRequest:
     """Return the request of the attempt of a job that `command` starts."""
-    found = run.stages[command.stage]
-    stage = found.planned.stage
+    stage_run = run.stages[command.stage]
+    stage = stage_run.planned.stage
     return AttemptRequest(
         run=run.header.run,
         stage=stage.name,
@@ -58,8 +58,8 @@ def attempt_request(
         seed=run.plan.seed,
         pool=run.plan.pools[command.pool],
         needs=stage.needs,
-        adjust=found.adjust,
-        avoid=found.avoid if command.pool == found.pool else (),
+        adjust=stage_run.adjust,
+        avoid=stage_run.avoid if command.pool == stage_run.pool else (),
         keep=stage.recovery.kept,
         kill_after=stage.limits.kill_after,
         watch=stage.watch,
@@ -86,7 +86,7 @@ def _continues(run: Run, earlier: Run, stage: Stage, inputs: Mapping[str, Artifa
     if before is None:
         return ""
     was = before.planned.stage
-    read = {name: earlier.stages[made].artifact for name, made in was.inputs.items()}
+    read = {name: earlier.stages[source].artifact for name, source in was.inputs.items()}
     then = {name: ref.digest for name, ref in read.items() if ref}
     now = {name: ref.digest for name, ref in inputs.items()}
     same = then == now and not _differences(run.plan, earlier, stage, was)
@@ -99,7 +99,7 @@ def anew(planned: Plan, earlier: Run) -> Iterator[str]:
     What it reads may differ too, which is known when that is made.
     """
     name = earlier.header.run
-    for stage in (one.stage for one in planned.stages):
+    for stage in (planned_stage.stage for planned_stage in planned.stages):
         before = earlier.stages.get(stage.name)
         if stage.job is None:
             continue
@@ -108,8 +108,8 @@ def anew(planned: Plan, earlier: Run) -> Iterator[str]:
             continue
         differ = _differences(planned, earlier, stage, before.planned.stage)
         if differ:
-            one = differ in (["job"], ["seed"])
-            differ_from = "differs from that" if one else "differ from those"
+            singular = differ in (["job"], ["seed"])
+            differ_from = "differs from that" if singular else "differ from those"
             what = f"its {' and '.join(differ)} {differ_from} in run {name}"
             yield f"stage {stage.name!r} begins anew: {what}"
 
@@ -131,7 +131,7 @@ def deployment(
     planned = run.stages[command.stage].planned
     endpoint = planned.stage.endpoint
     assert endpoint is not None, "only a stage with an endpoint is deployed"  # noqa: S101
-    made = Deployment(
+    requested = Deployment(
         run=run.header.run,
         stage=command.stage,
         attempt=command.number,
@@ -152,10 +152,10 @@ def deployment(
     )
     weights = endpoint.weights
     if weights is None:
-        return made
+        return requested
     # What was found of the model that the run made proves nothing about these.
     given = ArtifactRef(weights.uri, weights.digest, 0)
-    return replace(made, model=given, version=weights.version, kl_mean=None, proof=None)
+    return replace(requested, model=given, version=weights.version, kl_mean=None, proof=None)
 
 
 def _trained(run: Run, serving: Stage, model: str) -> str:
@@ -174,24 +174,24 @@ def _trained(run: Run, serving: Stage, model: str) -> str:
 
 def _proof(run: Run, serving: Stage) -> ArtifactRef | None:
     """Return what the last guard of an endpoint has made."""
-    passed = guards((one.planned.stage for one in run.stages.values()), serving)
+    passed = guards((stage.planned.stage for stage in run.stages.values()), serving)
     artifacts = [run.stages[guard.name].artifact for guard in passed]
-    return next((one for one in reversed(artifacts) if one is not None), None)
+    return next((ref for ref in reversed(artifacts) if ref is not None), None)
 
 
 def _derived(run: Run, serving: Stage) -> float | None:
     """Return the mean KL divergence that the guards of an endpoint have derived for its model."""
-    passed = guards((one.planned.stage for one in run.stages.values()), serving)
-    found = (run.stages[guard.name].metrics.get(KL_MEAN_LIMIT) for guard in passed)
-    return min((one for one in found if one is not None), default=None)
+    passed = guards((stage.planned.stage for stage in run.stages.values()), serving)
+    limits = (run.stages[guard.name].metrics.get(KL_MEAN_LIMIT) for guard in passed)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _limits(run: Run, serving: Stage) -> dict[Format, float]:
     """Return the mean KL divergences that the guards of an endpoint allow, by format."""
     limits: dict[Format, float] = {}
-    for guard in guards((one.planned.stage for one in run.stages.values()), serving):
-        told = guard.params.get("limits")
-        for form, figures in told.items() if isinstance(told, Mapping) else ():
+    for guard in guards((stage.planned.stage for stage in run.stages.values()), serving):
+        by_format = guard.params.get("limits")
+        for form, figures in by_format.items() if isinstance(by_format, Mapping) else ():
             allowed = figures.get("kl_mean") if isinstance(figures, Mapping) else None
             if isinstance(allowed, int | float):
                 limits[form] = float(allowed)

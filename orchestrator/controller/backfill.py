@@ -23,18 +23,18 @@ def held_up_by(
     """
     ahead = sorted(
         (
-            one
-            for one in queue
-            if one.pool == mine.pool and one.run != mine.run and one.order < mine.order
+            entry
+            for entry in queue
+            if entry.pool == mine.pool and entry.run != mine.run and entry.order < mine.order
         ),
-        key=lambda one: one.order,
+        key=lambda entry: entry.order,
     )
     if not ahead or status is None:
         return ahead[0] if ahead else None
     left = status.free
-    for one in ahead:
-        if one.devices <= left:
-            left -= one.devices
-        elif now - one.since > SECONDS_OF_PASSING:
-            return one
+    for entry in ahead:
+        if entry.devices <= left:
+            left -= entry.devices
+        elif now - entry.since > SECONDS_OF_PASSING:
+            return entry
     return ahead[0] if mine.devices > left else None

@@ -31,7 +31,7 @@ class ClockOffsets:
 
         Those times of several nodes can be compared; a node that nobody knows agrees.
         """
-        known = sorted(least for one, least in self._least.items() if self._heard[one] >= FEWEST)
+        known = sorted(least for host, least in self._least.items() if self._heard[host] >= FEWEST)
         if not known or self._heard.get(node, 0) < FEWEST:
             return at
         behind = self._least[node] - known[len(known) // 2]

@@ -18,20 +18,20 @@ def explain(excerpt: Excerpt, signatures: tuple[Signature, ...]) -> Failure:
     for line in excerpt.lines:
         failure_report.hear(LogLine(0, line))
     failure_report.report(0, _ended(excerpt, signatures), at=0.0, now=0.0)
-    found = failure_report.verdict(0.0, all_known=True)
-    assert found is not None, "a worker is reported"  # noqa: S101
-    return found
+    judgement = failure_report.verdict(0.0, all_known=True)
+    assert judgement is not None, "a worker is reported"  # noqa: S101
+    return judgement
 
 
 def _ended(excerpt: Excerpt, signatures: tuple[Signature, ...]) -> Failure:
     if not excerpt.raised:
         return Failure(kind=FailureKind.WORKER_LOST, evidence=WITHOUT_A_WORD, rank=0)
-    found = judge(excerpt.raised, matcher(signatures))
+    judgement = judge(excerpt.raised, matcher(signatures))
     first = (excerpt.raised[0].said.splitlines() or [""])[0]
     return Failure(
-        kind=found.kind,
-        evidence=found.line or first,
+        kind=judgement.kind,
+        evidence=judgement.line or first,
         rank=0,
-        certain=found.certain,
-        sign=found.sign,
+        certain=judgement.certain,
+        sign=judgement.sign,
     )

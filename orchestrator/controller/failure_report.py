@@ -48,7 +48,7 @@ class _Tail:
 
     def _before(self, sign: Sign) -> Sign | None:
         """Return what a handler's line shows: an effect of what showed, or of the last words."""
-        if any(one.shows != "effect" for one in self.signs()):
+        if any(sign.shows != "effect" for sign in self.signs()):
             return None
         words = last_words(self.lines)
         line = sign.line if not words or _STEP.match(words) else words
@@ -56,7 +56,7 @@ class _Tail:
 
     def signs(self) -> tuple[Sign, ...]:
         """Return what the last lines show, in the order in which they were written."""
-        return tuple(one for at, one in self._signs if self._count - at < LINES_THAT_COUNT)
+        return tuple(sign for at, sign in self._signs if self._count - at < LINES_THAT_COUNT)
 
 
 class FailureReport:
@@ -120,5 +120,5 @@ class FailureReport:
         lines = tuple(self._tails[rank].lines)
         if not lines or failure.kind is FailureKind.CANCELLED:
             return failure
-        told = f"last lines of worker {rank}:\n" + "\n".join(lines)
-        return replace(failure, detail=f"{failure.detail}\n\n{told}".lstrip())
+        excerpt = f"last lines of worker {rank}:\n" + "\n".join(lines)
+        return replace(failure, detail=f"{failure.detail}\n\n{excerpt}".lstrip())

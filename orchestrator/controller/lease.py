@@ -42,8 +42,8 @@ def lease_state(run: Run, lease: Lease | None, now: float, lives: Lives) -> Leas
         return None
     if lease is None and not run.epoch:
         return LeaseState.GONE if now - run.header.created > SECONDS_TO_BEGIN else None
-    there = lease is not None and alive(lease, now, lives)
-    return LeaseState.ALIVE if there else LeaseState.GONE
+    lives_on = lease is not None and alive(lease, now, lives)
+    return LeaseState.ALIVE if lives_on else LeaseState.GONE
 
 
 def alive(lease: Lease, now: float, lives: Lives, doubt: float = SECONDS_OF_DOUBT) -> bool:

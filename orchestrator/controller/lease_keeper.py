@@ -100,9 +100,9 @@ class LeaseKeeper:
             self._best_effort.failed(UNTOLD, error)
 
     def _look(self) -> None:
-        found = outcome(lambda: self._leases.lease(self._run)).value
-        if found and found.epoch > self._epoch:
-            message = f"run {self._run!r} has a controller of epoch {found.epoch!r}"
+        lease = outcome(lambda: self._leases.lease(self._run)).value
+        if lease and lease.epoch > self._epoch:
+            message = f"run {self._run!r} has a controller of epoch {lease.epoch!r}"
             raise StaleControllerError(message)
 
     def _work(self) -> None:

@@ -246,7 +246,9 @@ class Controller:
         heard = outcome(lambda: event_of(attempt, self._steps.heard(attempt, message)))
         event, error = heard.value, heard.error
         mine = (attempt.stage, attempt.number)
-        if event is not None and mine in {(one.stage, one.number) for one in self.run.active}:
+        if event is not None and mine in {
+            (active.stage, active.number) for active in self.run.active
+        }:
             try:
                 self._commit(event)
             except TransitionError as misfit:
@@ -332,8 +334,8 @@ class Controller:
         inputs = self._inputs(command)
         lacking = next((name for name in stage.inputs if name not in inputs), None)
         if lacking is not None:
-            made = stage.inputs[lacking]
-            self._refuse(command, f"input {lacking!r}: stage {made!r} made no artifact")
+            source = stage.inputs[lacking]
+            self._refuse(command, f"input {lacking!r}: stage {source!r} made no artifact")
         elif stage.endpoint is None:
             request = attempt_request(self.run, self._defaults, command, inputs)
             self._ask(command, partial(self._deps.cluster.start, request))
@@ -356,8 +358,10 @@ class Controller:
     def _inputs(self, command: Start) -> Mapping[str, ArtifactRef]:
         """Return the artifacts that the stage reads, by input; those that were made."""
         stage = self.run.stages[command.stage].planned.stage
-        found = ((name, self.run.stages[made].artifact) for name, made in stage.inputs.items())
-        return {name: ref for name, ref in found if ref is not None}
+        artifacts = (
+            (name, self.run.stages[source].artifact) for name, source in stage.inputs.items()
+        )
+        return {name: ref for name, ref in artifacts if ref is not None}
 
     def _refuse(self, command: Start, evidence: str) -> None:
         failure = Failure(kind=FailureKind.DATA, evidence=evidence, pool=command.pool)

@@ -35,11 +35,11 @@ class Occupation:
         before = ranks.pop(message.rank, None)
         if message.busy:
             since = self._clock.now() - message.seconds
-            found = Busy(attempt.stage, attempt.number, message.busy, since)
-            same = before is not None and before.what == found.what
+            busy = Busy(attempt.stage, attempt.number, message.busy, since)
+            same = before is not None and before.what == busy.what
             if before is not None and same and abs(before.since - since) < _JITTER_SECONDS:
-                found = before
-            ranks[message.rank] = found
+                busy = before
+            ranks[message.rank] = busy
 
     def note(self, active: Collection[Attempt]) -> None:
         """Note what the `active` attempts are busy with, where that has changed.
@@ -47,7 +47,7 @@ class Occupation:
         This may fail in silence, and is done again.
         """
         now = self._clock.monotonic()
-        keys = {(one.stage, one.number) for one in active}
+        keys = {(attempt.stage, attempt.number) for attempt in active}
         self._busy = {key: ranks for key, ranks in self._busy.items() if key in keys}
         busy = tuple(ranks[min(ranks)] for _, ranks in sorted(self._busy.items()) if ranks)
         if busy != self._noted and (now >= self._next or not active):

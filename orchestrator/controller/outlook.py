@@ -68,14 +68,14 @@ class OutlookWatcher:
         if wanted != self._queued or (wanted and tick >= self._next_word):
             self._queued = dict(wanted)
             self._next_word = tick + SECONDS_BETWEEN_WORDS
-            entries = (_shared(run, one) for one in wanted.values())
+            entries = (_shared(run, entry) for entry in wanted.values())
             self._queues.queue_up(run.header.run, tuple(entries), now)
         if not wanted:
             return
         listed = self._queues.queue(now - SECONDS_IN_QUEUE)
-        queue = [entry for one in listed for entry in _own(run, one)]
-        others = {one.pool for one in queue if one.run != run.header.run}
-        states = self._states_of(run, {one.pool for one in wanted.values()} & others)
+        queue = [entry for other in listed for entry in _own(run, other)]
+        others = {entry.pool for entry in queue if entry.run != run.header.run}
+        states = self._states_of(run, {entry.pool for entry in wanted.values()} & others)
         for name, mine in wanted.items():
             first = held_up_by(mine, queue, states.get(mine.pool), now)
             if first is not None:
@@ -126,12 +126,12 @@ def _entry(run: Run, stage: StageRun, before: Mapping[str, Queued], now: float) 
     kept = before.get(stage.name)
     if kept is not None and kept.pool == stage.pool:
         return kept
-    there = stage.planned.stage.on(stage.pool)
+    placed = stage.planned.stage.on(stage.pool)
     return Queued(
         pool=stage.pool,
         run=run.header.run,
         stage=stage.name,
         priority=run.plan.priority,
         since=now,
-        devices=there.fewest * there.needs.devices,
+        devices=placed.fewest * placed.needs.devices,
     )

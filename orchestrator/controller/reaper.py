@@ -41,7 +41,7 @@ class Reaper:
         """Look at all leases once, and bury; return whether any is left to look after."""
         now = self._clock.now()
         leases = self._store.leases()
-        dead = {one for one in leases if not alive(one, now, self._lives, SECONDS_TO_WAIT)}
+        dead = {lease for lease in leases if not alive(lease, now, self._lives, SECONDS_TO_WAIT)}
         buried = {lease for lease in dead & self._suspected if self._try(lease)}
         self._suspected = frozenset(dead - buried)
         return len(buried) < len(leases)

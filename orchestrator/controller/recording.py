@@ -67,22 +67,22 @@ class EventRecorder:
 
     def _is_ours(self, mine: Stored) -> bool:
         """Whether an earlier try went through, and only its answer was lost."""
-        found = next(iter(self._log.events(self._run, mine.seq - 1)), None)
-        return found == mine or repr(found) == repr(mine)  # NaN is not equal to itself
+        stored = next(iter(self._log.events(self._run, mine.seq - 1)), None)
+        return stored == mine or repr(stored) == repr(mine)  # NaN is not equal to itself
 
     def patiently(self, call: Callable[[], T], patience: float | None = None) -> T:
         """Return what `call` does, tried until the patience is over."""
         seconds = self._patience if patience is None else patience
         until = self._clock.monotonic() + seconds
-        pause, told = SHORTEST_PAUSE, False
+        pause, warned = SHORTEST_PAUSE, False
         while True:
             done: Outcome[T] = outcome(call, but=FINAL)
             if done.error is None:
                 break
             if self._clock.monotonic() + pause > until:
                 raise done.error
-            if not told:
-                told = True
+            if not warned:
+                warned = True
                 wait = f"tried again for {seconds:g} s, while all that runs runs on"
                 logger.warning("%s; %s", reason(done.error), wait)
             self._clock.sleep(pause)

@@ -56,13 +56,13 @@ class ReusableResults:
     def _find(self, run: Run, command: Start) -> StageReused | None:
         if command.number > 1 or run.stages[command.stage].anew:
             return None
-        found = self._defaults.kept.get(command.stage)
-        if found is None:
+        kept = self._defaults.kept.get(command.stage)
+        if kept is None:
             key = self._defaults.reuse_key(run, entering(run, command))
-            found = self._deps.store.recall(key) if key else None
-            if found is None:
+            kept = self._deps.store.recall(key) if key else None
+            if kept is None:
                 return None
-        result, made_by = found
+        result, made_by = kept
         damaged = result.artifact is not None and not self._intact(result.artifact)
         return None if damaged else standing_for(command, result, made_by)
 

@@ -37,13 +37,13 @@ def reuse_key_with(source_of: Callable[[Stage], str]) -> Callable[[Run, StageRun
         planned = stage.planned.stage.on(stage.pool)
         if planned.job is None or not planned.cache:
             return None
-        made = {name: run.stages[source].artifact for name, source in planned.inputs.items()}
+        artifacts = {name: run.stages[source].artifact for name, source in planned.inputs.items()}
         pool = run.plan.pools[stage.pool]
         parts = {
             "job": planned.job,
             "source": source_of(planned),
             "params": planned.params,
-            "inputs": {name: ref.digest for name, ref in made.items() if ref},
+            "inputs": {name: ref.digest for name, ref in artifacts.items() if ref},
             "seed": run.plan.seed,
             "needs": asdict(planned.needs),
             "workers": workers(stage),

@@ -82,8 +82,8 @@ class DeviceModule:
     def _index(self, device: Where) -> int:
         if device is None:
             return self._current
-        found = device if isinstance(device, int) else torch.device(device).index
-        index = self._current if found is None else found
+        given = device if isinstance(device, int) else torch.device(device).index
+        index = self._current if given is None else given
         if not 0 <= index < self._count:
             raise RuntimeError(
                 f"invalid device ordinal {index!r} of {self._name!r}: this process sees "

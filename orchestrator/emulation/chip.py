@@ -220,8 +220,8 @@ class EmulatedChip:
 
     def _recover(self, step: int | None) -> None:
         """End what was silently wrong up to `step`; all of it where that is `None`."""
-        over = [one for one in self._silent if step is None or one[0] <= step]
-        self._silent = [one for one in self._silent if one not in over]
+        over = [wrong for wrong in self._silent if step is None or wrong[0] <= step]
+        self._silent = [wrong for wrong in self._silent if wrong not in over]
         for _, undo in reversed(over):
             undo()
 

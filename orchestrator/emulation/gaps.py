@@ -24,10 +24,10 @@ def check(names: Iterable[str]) -> None:
         JobError: torch has no such operator, or makes it out of others before a device sees it.
     """
     for name in names:
-        found = [*_overloads(name)]
-        if not found:
+        overloads = [*_overloads(name)]
+        if not overloads:
             raise JobError(f"unsupported {name!r} is no operator of torch {torch.__version__}")
-        if all(is_composite(overload) for overload in found):
+        if all(is_composite(overload) for overload in overloads):
             message = f"unsupported {name!r} reaches no device: torch makes it out of others"
             raise JobError(f"{message}; name one of those")
 
@@ -92,9 +92,9 @@ def _overloads(name: str) -> Iterator[Any]:
     space, _, rest = name.partition("::")
     packet = getattr(getattr(torch.ops, space, None), rest.partition(".")[0], None)
     for overload in packet.overloads() if packet is not None else ():
-        found = getattr(packet, overload)
-        if not overload.endswith(_OUT) and name in _names(found):
-            yield found
+        operator = getattr(packet, overload)
+        if not overload.endswith(_OUT) and name in _names(operator):
+            yield operator
 
 
 def is_composite(func: Any) -> bool:  # noqa: ANN401 - an operator of torch

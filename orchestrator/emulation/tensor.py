@@ -81,8 +81,8 @@ class EmulatedTensor(torch.Tensor):
     @property
     def data(self) -> torch.Tensor:
         """The tensor without its history."""
-        found: torch.Tensor = _DATA.__get__(self)
-        return found
+        data: torch.Tensor = _DATA.__get__(self)
+        return data
 
     @data.setter
     def data(self, value: torch.Tensor) -> None:
@@ -145,7 +145,7 @@ def wrap(inner: torch.Tensor) -> EmulatedTensor:
     """Return a tensor of the device around `inner`."""
     if inner.is_conj() or inner.is_neg():
         inner = _done(inner)
-    made: EmulatedTensor = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - as torch's documentation says
+    tensor: EmulatedTensor = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - as torch's documentation says
         EmulatedTensor,
         inner.size(),
         inner.stride(),
@@ -155,8 +155,8 @@ def wrap(inner: torch.Tensor) -> EmulatedTensor:
         inner.layout,
         device.at,
     )
-    made.on_cpu = inner
-    return made
+    tensor.on_cpu = inner
+    return tensor
 
 
 def _done(inner: torch.Tensor) -> torch.Tensor:

@@ -91,8 +91,8 @@ class Canary:
         old = None if self.alone or self._old is None else self._old.deployment
         ours = self._answers(self._new, probes)
         theirs = self._answers(old, probes) if old else ours
-        told = theirs if any(answer.good for answer in theirs) else ours
-        self._probes = tuple(p for p, answer in zip(probes, told, strict=True) if answer.good)
+        compared = theirs if any(answer.good for answer in theirs) else ours
+        self._probes = tuple(p for p, answer in zip(probes, compared, strict=True) if answer.good)
         if not any(answer.good for answer in ours):
             return f"it answers none of {len(ours)} probes: {_said(ours[0])}"
         failing = _failing(probes, theirs, ours)
@@ -148,7 +148,7 @@ class Canary:
 
     def figures(self) -> Mapping[str, float]:
         """Return the figures of the last step, for the record."""
-        old, new = (one.step for one in self._last)
+        old, new = (evidence.step for evidence in self._last)
         probes = self._last[1].probes.requests
         if not new.requests and not probes:
             return {}
@@ -203,7 +203,9 @@ class Canary:
         old = None if self.alone or self._old is None else self._old.deployment
         asked = [embedding(self._new.endpoint.name, text)]
         both = (self._new,) if old is None else (self._new, old)
-        return all(vector_of(answer) for one in both for answer in self._answers(one, asked))
+        return all(
+            vector_of(answer) for deployed in both for answer in self._answers(deployed, asked)
+        )
 
     def _urls(self, revision: Deployment) -> tuple[str, ...]:
         place = (revision.endpoint.name, revision.revision)
@@ -226,11 +228,15 @@ class Canary:
     def _apart(self, rules: Rollout, old: Deployment, answers: tuple[Answers, Answers]) -> str:
         """Return why two revisions of one model answer too differently, or nothing."""
         name, allowed = self._new.endpoint.name, {**old.limits, **self._new.limits}
-        most = sum(limit(one.format, allowed, one.kl_mean) for one in (old, self._new))
+        most = sum(
+            limit(deployed.format, allowed, deployed.kl_mean) for deployed in (old, self._new)
+        )
         paths = {probe.path for probe in self._probes}
         if paths == {EMBEDDINGS}:
             pairs = [(a, b) for a, b in zip(*answers, strict=True) if a.good]
-            vectors = [[vector_of(one) for one in column] for column in zip(*pairs, strict=True)]
+            vectors = [
+                [vector_of(answer) for answer in column] for column in zip(*pairs, strict=True)
+            ]
             return turned(vectors[0], vectors[1], most)
         if not paths & {COMPLETIONS, CHAT}:
             return ""  # what an engine predicts is compared by nobody but its own tests

@@ -58,22 +58,22 @@ class Overflow:
             StoreError: The database does not answer.
         """
         for life in self._store.endpoints().values():
-            made = life.leading.deployment if life.leading else None
-            if made is None or not self._revisions.here(made):
+            deployment = life.leading.deployment if life.leading else None
+            if deployment is None or not self._revisions.here(deployment):
                 continue  # another cluster's reconciler looks after it
             helper = _helper(life)
             try:
                 if helper is not None:
-                    self._use(life, made, helper)
+                    self._use(life, deployment, helper)
                 elif len(life.live) == 1:
-                    self._ask(life, made)
+                    self._ask(life, deployment)
             except (ServingError, ConflictError):
                 continue
 
-    def _ask(self, life: EndpointLife, made: Deployment) -> None:
+    def _ask(self, life: EndpointLife, deployment: Deployment) -> None:
         """Have help deployed where requests have waited for a moment."""
         now = self._clock.monotonic()
-        pools = made.endpoint.helpers(made.pool.name)
+        pools = deployment.endpoint.helpers(deployment.pool.name)
         waiting = self._traffic.waiting(life.name) if pools else 0
         if not waiting:
             self._crowded.pop(life.name, None)
@@ -85,9 +85,9 @@ class Overflow:
             pool = pools[tries.count % len(pools)]
             self._tries[life.name] = _Tries(tries.count + 1, now)
             self._tell(f"{waiting} requests wait for {life.name}: pool {pool} is to help")
-            self._deploy(made, pool)
+            self._deploy(deployment, pool)
 
-    def _use(self, life: EndpointLife, made: Deployment, helper: Revision) -> None:
+    def _use(self, life: EndpointLife, deployment: Deployment, helper: Revision) -> None:
         """Keep a helper while it is of use."""
         theirs = helper.deployment
         assert theirs is not None, "only ours help"  # noqa: S101
@@ -97,11 +97,11 @@ class Overflow:
             if now - began >= theirs.endpoint.ready + SECONDS_BETWEEN_TRIES:
                 self._retire(life, helper, "it has not become ready")
             return
-        if life.helped_by(helper.number) not in (None, made.revision):
-            self._retire(life, helper, f"{made.application} leads now")
+        if life.helped_by(helper.number) not in (None, deployment.revision):
+            self._retire(life, helper, f"{deployment.application} leads now")
             return
         figures: Mapping[str, float] = {
-            name: one.requests for name, one in self._traffic.figures(life.name).items()
+            name: figures.requests for name, figures in self._traffic.figures(life.name).items()
         }
         count = figures.get(helper.name, 0.0)
         before, since = self._needed.get(theirs.application, (-1.0, now))
@@ -121,8 +121,12 @@ class Overflow:
 
 def _helper(life: EndpointLife) -> Revision | None:
     """Return the live revision that was made to help, if there is one and it has no share."""
-    for one in life.live:
-        made = one.deployment
-        if made and made.endpoint.rollout.overflow and not life.shares.get(one.number):
-            return one
+    for revision in life.live:
+        deployment = revision.deployment
+        if (
+            deployment
+            and deployment.endpoint.rollout.overflow
+            and not life.shares.get(revision.number)
+        ):
+            return revision
     return None

@@ -108,10 +108,10 @@ class Revisions:
 
     def _take_out(self, name: str, number: int, reason: str, *, unused: bool = False) -> None:
         life = self.life(name)
-        found = life.revisions.get(number)
+        revision = life.revisions.get(number)
         if unused and life.shares.get(number):
             raise ConflictError(f"{name}.r{number} takes traffic: somebody has moved it there")
-        if found is not None and found.state is not RevisionState.RETIRED:
+        if revision is not None and revision.state is not RevisionState.RETIRED:
             self._store.follow(life, [RevisionRetired(number, reason)], self._clock.now())
 
     def retire_unused(self, name: str, number: int, reason: str) -> None:
@@ -121,9 +121,9 @@ class Revisions:
             ConflictError: It takes traffic by now, and stays.
         """
         _until_nobody_else(partial(self._take_out, name, number, reason, unused=True))
-        found = self.life(name).revisions[number]
-        if found.deployment is not None:
-            self._remove(found.deployment)
+        revision = self.life(name).revisions[number]
+        if revision.deployment is not None:
+            self._remove(revision.deployment)
 
     def take_back(self, deployment: Deployment, old: Mapping[int, int], reason: str) -> bool:
         """Give its traffic to who of `old` is there, else to the others; retire `deployment`.
@@ -195,6 +195,6 @@ def _end(store: EndpointStore, life: EndpointLife, reason: str, at: float) -> No
         life = store.endpoint(life.name)
     order = sorted(life.live, key=lambda revision: revision.number in life.shares)
     if order:
-        store.follow(life, [RevisionRetired(one.number, reason) for one in order], at)
-    for one in order:
-        store.note_replicas(life.name, one.number, ())
+        store.follow(life, [RevisionRetired(revision.number, reason) for revision in order], at)
+    for revision in order:
+        store.note_replicas(life.name, revision.number, ())

@@ -195,8 +195,8 @@ class Rollouts:
     def _life(self, rollout: RolloutProgress) -> EndpointLife:
         """Return the endpoint, in which the revision is there still."""
         life = self._revisions.life(rollout.name)
-        found = life.revisions.get(rollout.number)
-        if found is None or found.state is RevisionState.RETIRED:
+        revision = life.revisions.get(rollout.number)
+        if revision is None or revision.state is RevisionState.RETIRED:
             raise _BackError("somebody has retired it")
         return life
 

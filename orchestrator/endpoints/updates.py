@@ -50,7 +50,11 @@ def update(
     if not others:
         return int(bool(first)), []
     with ThreadPoolExecutor(max_workers=len(others)) as threads:
-        late = [why for why in threads.map(lambda one: _late(replicas, after, one), others) if why]
+        late = [
+            why
+            for why in threads.map(lambda replica: _late(replicas, after, replica), others)
+            if why
+        ]
     return 1 + len(others) - len(late), late
 
 

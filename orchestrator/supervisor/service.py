@@ -89,7 +89,7 @@ def stop(home: Path, service: str, grace: float = GRACE) -> bool:
     record = records.load(folder, service)
     if record is None:
         return False
-    found = record.owned or bool(record.living())
+    existed = record.owned or bool(record.living())
     if record.owned:
         records.send(record.pid, signal.SIGTERM)
         if not records.wait(lambda: not record.owned, grace):
@@ -99,7 +99,7 @@ def stop(home: Path, service: str, grace: float = GRACE) -> bool:
     if left is not None and not left.owned:
         left.kill()
         _forget(folder, left)
-    return found
+    return existed
 
 
 def clear(home: Path, service: str) -> None:

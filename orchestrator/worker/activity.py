@@ -32,8 +32,10 @@ class Activity:
 
 def measured() -> Activity:
     """Return what this process and those below it have done so far."""
-    found = [_of(pid) for pid in _family(os.getpid())]
-    return Activity(sum(one.cpu for one in found), sum(one.io for one in found))
+    activities = [_of(pid) for pid in _family(os.getpid())]
+    return Activity(
+        sum(activity.cpu for activity in activities), sum(activity.io for activity in activities)
+    )
 
 
 def _family(pid: int) -> Iterator[int]:

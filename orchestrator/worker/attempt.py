@@ -169,9 +169,9 @@ class _JobRun:
             return Failed(replace(failure, step=error.step))
         if self._context is not None:
             self._context.checkpoints.settle()
-        found = describe(error, self._request.signatures)
-        failed = self._failed(found.kind, found.line, found.detail)
-        failure = replace(failed.failure, certain=found.certain, sign=found.sign)
+        report = describe(error, self._request.signatures)
+        failed = self._failed(report.kind, report.line, report.detail)
+        failure = replace(failed.failure, certain=report.certain, sign=report.sign)
         return replace(failed, failure=failure)
 
     def _execute(self) -> Succeeded | Failed:

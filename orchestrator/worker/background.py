@@ -82,5 +82,5 @@ class Background:
 
 def _done() -> tuple[int, int]:
     """Return what this process has done, so coarse that mere waiting does not show."""
-    found = measured()
-    return found.io // _BYTES, int(found.cpu // _CPU_SECONDS)
+    activity = measured()
+    return activity.io // _BYTES, int(activity.cpu // _CPU_SECONDS)

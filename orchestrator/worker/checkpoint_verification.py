@@ -35,8 +35,8 @@ class Verifying:
 
     def mine(self, path: str) -> bool:
         """Return whether this worker is to hash a file of a checkpoint."""
-        found = PART.match(path)
-        return (int(found[1]) if found else 0) % self.member.world_size == self.member.rank
+        part = PART.match(path)
+        return (int(part[1]) if part else 0) % self.member.world_size == self.member.rank
 
     def together(self, name: str) -> None:
         """Have all workers verify checkpoint `name`; rank 0 calls this.
@@ -110,8 +110,8 @@ class Verifying:
         if said["found"] == _AWAY:
             raise StorageError(f"worker {rank}: {said.get('why', '')}")
 
-    def _say(self, name: str, found: str, why: str = "", moves: int = 0) -> None:
-        text = json.dumps({"name": name, "found": found, "why": why, "moves": str(moves)})
+    def _say(self, name: str, finding: str, why: str = "", moves: int = 0) -> None:
+        text = json.dumps({"name": name, "found": finding, "why": why, "moves": str(moves)})
         self.member.runtime.store.mark(self._mark(self.member.rank), text)
 
     @property

@@ -59,7 +59,7 @@ class Save:
         Raises:
             ArtifactError: The store is full or refuses.
             StaleAttemptError: A newer attempt has claimed the checkpoints of the stage.
-            CancelledError: The attempt was given up.
+            AttemptCancelledError: The attempt was given up.
         """
         try:
             self._save()
@@ -102,7 +102,7 @@ class Save:
         }
         member.runtime.store.seal(self._name, files, meta)
         self._tell(began)
-        self.tidy(made=True)
+        self.tidy(sealed=True)
 
     @property
     def _name(self) -> str:
@@ -152,13 +152,13 @@ class Save:
     def _refuse_others(self, rank: int) -> None:
         """Refuse to wait for a worker that has gone on to a later checkpoint."""
         names_of = self.member.runtime.store.names(f"{self.member.prefix}/acknowledged")
-        for one, _, of in (name.rpartition("-") for name in names_of):
-            found = parse_id(one)
-            if found is None or found.token != self.checkpoint.token or of != str(rank):
+        for text, _, of in (name.rpartition("-") for name in names_of):
+            later = parse_id(text)
+            if later is None or later.token != self.checkpoint.token or of != str(rank):
                 continue
-            if found.step > self.checkpoint.step:
+            if later.step > self.checkpoint.step:
                 raise JobError(
-                    f"worker {rank} saved the checkpoint of step {found.step} and none of step "
+                    f"worker {rank} saved the checkpoint of step {later.step} and none of step "
                     f"{self.checkpoint.step}; every worker of a gang must make the same calls"
                 )
 
@@ -171,14 +171,14 @@ class Save:
 
     # --- what is not needed any more -----------------------------------------------------------
 
-    def tidy(self, *, made: bool = False) -> None:
-        """Remove what is not needed beside this checkpoint, and once it is `made`, for it.
+    def tidy(self, *, sealed: bool = False) -> None:
+        """Remove what is not needed beside this checkpoint, and once it is `sealed`, for it.
 
         What can't be removed is told.
         """
         try:
             self._remove_checkpoints()
-            self._remove_acknowledgements({self.checkpoint} if made else set())
+            self._remove_acknowledgements({self.checkpoint} if sealed else set())
         except ArtifactError as error:
             self.member.runtime.outbox.line(
                 LogLine(0, f"old checkpoints are not removed: {error}")
@@ -186,24 +186,24 @@ class Save:
 
     def _remove_checkpoints(self) -> None:
         fence, store = self.member.fence, self.member.runtime.store
-        found, claims = fence.checkpoints(), fence.claims()
+        checkpoints, claims = fence.checkpoints(), fence.claims()
         kept: list[CheckpointId] = []
-        for one in counting(found, claims):
+        for checkpoint in counting(checkpoints, claims):
             if len(kept) == max(self.member.request.keep, KEPT_AT_LEAST):
                 break
             with suppress(DamagedError):
-                store.manifest(self.member.name(one))
-                kept.append(one)
+                store.manifest(self.member.name(checkpoint))
+                kept.append(checkpoint)
         fence.check()
-        for one in surplus(found, claims, kept, self.checkpoint):
-            store.remove(self.member.name(one))
+        for checkpoint in surplus(checkpoints, claims, kept, self.checkpoint):
+            store.remove(self.member.name(checkpoint))
 
     def _remove_acknowledgements(self, done: set[CheckpointId]) -> None:
         store, folder = self.member.runtime.store, f"{self.member.prefix}/acknowledged"
         of = {name: parse_id(name.rpartition("-")[0]) for name in store.names(folder)}
         old = {*done, *surplus(filter(None, of.values()), (), (), self.checkpoint)}
-        for name, one in of.items():
-            if one in old:
+        for name, checkpoint in of.items():
+            if checkpoint in old:
                 store.remove(f"{folder}/{name}")
 
 

@@ -61,7 +61,7 @@ class Checkpoints:
         """
         if not self._entered:
             with self._member.busy("looking for a checkpoint"):
-                self._source = self._told() if self._member.rank else self._chosen()
+                self._source = self._adopted() if self._member.rank else self._chosen()
             self._entered = True
             self._last_step = self._source.step if self._source else -1
         return self._source
@@ -70,14 +70,16 @@ class Checkpoints:
         """Choose the newest that counts and verifies, and claim it."""
         member, fence = self._member, self._member.fence
         self._enter()
-        for one in counting(fence.checkpoints(), fence.claims(), member.request.adjust.before):
+        for checkpoint_id in counting(
+            fence.checkpoints(), fence.claims(), member.request.adjust.before
+        ):
             member.go_on()
             with suppress(DamagedError):
-                found = self._verified(one)
-                fence.settle(one)
+                checkpoint = self._verified(checkpoint_id)
+                fence.settle(checkpoint_id)
                 self._verifying.over()
-                member.runtime.outbox.say(Resumed(one.step))
-                return found
+                member.runtime.outbox.say(Resumed(checkpoint_id.step))
+                return checkpoint
         earlier = self._choose_earlier()
         fence.settle(None)
         self._verifying.over()
@@ -96,14 +98,14 @@ class Checkpoints:
         else:
             self._member.fence.enter()
 
-    def _verified(self, one: CheckpointId, folder: str = "") -> Checkpoint:
+    def _verified(self, checkpoint_id: CheckpointId, folder: str = "") -> Checkpoint:
         """Return a checkpoint of which every file is as it was, whoever has hashed it."""
         if self._member.world_size == 1:
-            return self._open(one, folder)
-        self._verifying.together(self._name(one, folder))
-        return self._open(one, folder, mine=_none)
+            return self._open(checkpoint_id, folder)
+        self._verifying.together(self._name(checkpoint_id, folder))
+        return self._open(checkpoint_id, folder, mine=_none)
 
-    def _told(self) -> Checkpoint | None:
+    def _adopted(self) -> Checkpoint | None:
         """Take what rank 0 has chosen, and verify what it proposes until then."""
         fence = self._member.fence
 
@@ -117,7 +119,7 @@ class Checkpoints:
             look, "rank 0 has not said which checkpoint to go on from", fence.moves
         )
         if claim.source is None:
-            return self._earlier_told()
+            return self._adopted_earlier()
         return self._open(claim.source, mine=_none)
 
     def _choose_earlier(self) -> Checkpoint | None:
@@ -127,41 +129,48 @@ class Checkpoints:
         if not request.continues or request.adjust.before is not None:
             return None
         fence = Fence(store, request.continues, member.token)
-        for one in counting(fence.checkpoints(), fence.claims()):
+        for checkpoint_id in counting(fence.checkpoints(), fence.claims()):
             member.go_on()
             with suppress(DamagedError):
-                found = self._verified(one, request.continues)
-                store.mark(self._continued, str(one))
-                member.runtime.outbox.say(Resumed(one.step))
-                return found
+                checkpoint = self._verified(checkpoint_id, request.continues)
+                store.mark(self._continued, str(checkpoint_id))
+                member.runtime.outbox.say(Resumed(checkpoint_id.step))
+                return checkpoint
         return None
 
-    def _earlier_told(self) -> Checkpoint | None:
+    def _adopted_earlier(self) -> Checkpoint | None:
         """Take what rank 0 has chosen of the run that this one continues, if anything."""
         member = self._member
-        told = member.runtime.store.marked(self._continued) if member.request.continues else None
-        one = parse_id(told) if told else None
-        return self._open(one, member.request.continues, mine=_none) if one else None
+        text = member.runtime.store.marked(self._continued) if member.request.continues else None
+        checkpoint_id = parse_id(text) if text else None
+        return (
+            self._open(checkpoint_id, member.request.continues, mine=_none)
+            if checkpoint_id
+            else None
+        )
 
     @property
     def _continued(self) -> str:
         request = self._member.request
         return artifact_paths.continued(request.run, request.stage, request.attempt)
 
-    def _name(self, one: CheckpointId, folder: str) -> str:
-        return f"{folder}/{one}" if folder else self._member.name(one)
+    def _name(self, checkpoint_id: CheckpointId, folder: str) -> str:
+        return f"{folder}/{checkpoint_id}" if folder else self._member.name(checkpoint_id)
 
     def _open(
-        self, one: CheckpointId, folder: str = "", mine: Callable[[str], bool] | None = None
+        self,
+        checkpoint_id: CheckpointId,
+        folder: str = "",
+        mine: Callable[[str], bool] | None = None,
     ) -> Checkpoint:
         """Return a checkpoint; of its files those that are `mine` are hashed, else all."""
-        name = self._name(one, folder)
+        name = self._name(checkpoint_id, folder)
         path, manifest = self._member.runtime.store.load(name, mine=mine)
-        if _says(manifest) != one:
+        if _says(manifest) != checkpoint_id:
             raise DamagedError(f"artifact {name!r} is another one by its manifest; remove it")
-        ranks = sorted({int(found[1]) for file in manifest.files if (found := PART.match(file))})
+        ranks = sorted({int(part[1]) for file in manifest.files if (part := PART.match(file))})
         shards = tuple(path / f"rank-{rank}" for rank in ranks)
-        return Checkpoint(step=one.step, path=path / "rank-0", shards=shards)
+        return Checkpoint(step=checkpoint_id.step, path=path / "rank-0", shards=shards)
 
     # --- saving --------------------------------------------------------------------------------
 
@@ -170,7 +179,7 @@ class Checkpoints:
 
         Raises:
             JobError: The steps don't grow.
-            CancelledError: The attempt was given up.
+            AttemptCancelledError: The attempt was given up.
             Exception: What went wrong with the save before.
         """
         member = self._member
@@ -182,11 +191,13 @@ class Checkpoints:
         self.finish()
         self.check()
         self._last_step = step
-        one = CheckpointId(step, member.token)
+        checkpoint_id = CheckpointId(step, member.token)
         stall = member.runtime.clock.now() - began
-        save = Save(member=replace(member, saving=True), checkpoint=one, write=write, stall=stall)
+        save = Save(
+            member=replace(member, saving=True), checkpoint=checkpoint_id, write=write, stall=stall
+        )
         background = Background(lambda: self._save(save), f"{member.request.key} saves {step}")
-        self._saving = (one, background)
+        self._saving = (checkpoint_id, background)
 
     def _save(self, save: Save) -> None:
         if self._member.rank:
@@ -222,22 +233,22 @@ class Checkpoints:
                 f"{message}step {self._last_step}" if self._saving else f"{message}none"
             )
         self.finish()
-        one, background = self._saving
+        checkpoint_id, background = self._saving
         if background.error is not None:
             raise background.error
         with self._member.busy("reading a checkpoint"):
             if self._member.rank == 0:
-                return self._open(one, mine=self._verifying.mine)
+                return self._open(checkpoint_id, mine=self._verifying.mine)
             return self._member.wait_for(
-                lambda: self._sealed(one),
+                lambda: self._sealed(checkpoint_id),
                 f"the checkpoint of step {step} was not sealed",
-                lambda: self._member.runtime.store.weight(self._member.name(one)),
+                lambda: self._member.runtime.store.weight(self._member.name(checkpoint_id)),
             )
 
-    def _sealed(self, one: CheckpointId) -> Checkpoint | None:
+    def _sealed(self, checkpoint_id: CheckpointId) -> Checkpoint | None:
         with suppress(DamagedError):
-            return self._open(one, mine=self._verifying.mine)
-        refused(self._member, one, 0)
+            return self._open(checkpoint_id, mine=self._verifying.mine)
+        refused(self._member, checkpoint_id, 0)
         return None
 
     # --- what became of it ---------------------------------------------------------------------
@@ -259,7 +270,7 @@ class Checkpoints:
         """Wait until the last save is done.
 
         Raises:
-            CancelledError: The attempt was given up.
+            AttemptCancelledError: The attempt was given up.
             Exception: What went wrong with it.
         """
         if self._saving is not None:
@@ -272,27 +283,27 @@ class Checkpoints:
             self._judge(*self._saving)
         self._member.go_on()
 
-    def _judge(self, one: CheckpointId, save: Background) -> None:
+    def _judge(self, checkpoint_id: CheckpointId, save: Background) -> None:
         """Raise what went wrong with a save, but for a storage that may refuse a few in a row."""
         if not isinstance(save.error, StorageError) or isinstance(save.error, StuckError):
             self._skipped = 0
             save.check()
             return
-        if self._judged != one:
-            self._judged = one
+        if self._judged != checkpoint_id:
+            self._judged = checkpoint_id
             self._skipped += 1
             if self._skipped <= MOST_SKIPPED:
-                self._tell_skipped(one, save.error)
+                self._tell_skipped(checkpoint_id, save.error)
         if self._skipped > MOST_SKIPPED:
             save.check()
 
-    def _tell_skipped(self, one: CheckpointId, error: StorageError) -> None:
+    def _tell_skipped(self, checkpoint_id: CheckpointId, error: StorageError) -> None:
         runtime, left = self._member.runtime, MOST_SKIPPED - self._skipped
-        text = f"checkpoint of step {one.step} was not saved: {error}; the job goes on"
+        text = f"checkpoint of step {checkpoint_id.step} was not saved: {error}; the job goes on"
         runtime.outbox.line(LogLine(self._member.rank, f"{text}, {left} more in a row may fail"))
         if self._member.rank == 0:
             figures = {"checkpoint/skipped": float(self._skipped)}
-            runtime.outbox.points(one.step, figures, runtime.clock.now())
+            runtime.outbox.points(checkpoint_id.step, figures, runtime.clock.now())
 
     def settle(self) -> None:
         """Give the last save of a failed job a little time: it lessens the work that is lost.
@@ -301,13 +312,13 @@ class Checkpoints:
         """
         if self._saving is None or self._member.runtime.stop.is_set():
             return
-        one, background = self._saving
+        checkpoint_id, background = self._saving
         done = background.wait(SETTLE_SECONDS)
         if not done or background.error is not None or self._member.rank == 0:
             return
         clock = self._member.runtime.clock
         deadline = clock.now() + SETTLE_SECONDS
-        while not self._appeared(one) and clock.now() < deadline:
+        while not self._appeared(checkpoint_id) and clock.now() < deadline:
             clock.sleep(POLL_SECONDS)
 
     def let_finish(self, seconds: float) -> None:
@@ -315,10 +326,10 @@ class Checkpoints:
         if self._saving is not None:
             self._saving[1].wait(seconds)
 
-    def _appeared(self, one: CheckpointId) -> bool:
+    def _appeared(self, checkpoint_id: CheckpointId) -> bool:
         """Whether a checkpoint is there, as far as this can be known."""
         try:
-            self._member.runtime.store.manifest(self._member.name(one))
+            self._member.runtime.store.manifest(self._member.name(checkpoint_id))
         except DamagedError:
             return False
         except ArtifactError:

@@ -185,12 +185,12 @@ class AttemptContext:
             message = f"{sha256!r} is no SHA-256 of {path!r}; give its 64 hexadecimal digits"
             raise JobError(message)
         try:
-            found = (self.output / path).stat()
+            status = (self.output / path).stat()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             message = f"{path!r} is no file of the output: {reason}; write it first"
             raise JobError(message) from error
-        self.hashes[path] = Hashed(FileEntry(found.st_size, sha256), found.st_mtime_ns)
+        self.hashes[path] = Hashed(FileEntry(status.st_size, sha256), status.st_mtime_ns)
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the job is; only rank 0's counts."""
@@ -212,10 +212,10 @@ class AttemptContext:
     def latest_checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint that this attempt goes on from, the same in all its workers."""
         self.go_on()
-        found = self.checkpoints.latest()
-        if found is not None:
-            self.chip.resumed(found.step)
-        return found
+        checkpoint = self.checkpoints.latest()
+        if checkpoint is not None:
+            self.chip.resumed(checkpoint.step)
+        return checkpoint
 
     def saved_checkpoint(self, step: int) -> Checkpoint:
         """Return the checkpoint of `step`, the last that was saved, every file verified."""

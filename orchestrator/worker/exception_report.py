@@ -38,29 +38,33 @@ class ExceptionReport:
 
 def describe(error: BaseException, signatures: tuple[Signature, ...] = ()) -> ExceptionReport:
     """Return what `error` tells; the traceback begins at the user's first frame."""
-    found = judge(tuple(_chain(error)), matcher(signatures))
+    judgement = judge(tuple(_chain(error)), matcher(signatures))
     if isinstance(error, ParityError):
         said = _said(error).partition(": ")[2].strip()
-        return _evidence(found, said[:LONGEST_LINE], "")
+        return _evidence(judgement, said[:LONGEST_LINE], "")
     frames = _from_the_user(error.__traceback__)
     if frames is None and isinstance(error, OrchestratorError):
-        return _evidence(found, _line(error), "")
-    told = TracebackException(type(error), error, frames)
-    detail = "".join(told.format()).rstrip()[-LONGEST_DETAIL:]
-    return _evidence(found, _line_of(found, error), detail)
+        return _evidence(judgement, _line(error), "")
+    traceback = TracebackException(type(error), error, frames)
+    detail = "".join(traceback.format()).rstrip()[-LONGEST_DETAIL:]
+    return _evidence(judgement, _line_of(judgement, error), detail)
 
 
-def _evidence(found: Judgement, line: str, detail: str) -> ExceptionReport:
-    return ExceptionReport(found.kind, line, detail, found.certain, found.sign)
+def _evidence(judgement: Judgement, line: str, detail: str) -> ExceptionReport:
+    return ExceptionReport(judgement.kind, line, detail, judgement.certain, judgement.sign)
 
 
-def _line_of(found: Judgement, error: BaseException) -> str:
+def _line_of(judgement: Judgement, error: BaseException) -> str:
     """Return the line below the first of the message that a signature knows, as it was written.
 
     Drivers begin with where in their own source they are, and come to the code further down.
     """
     below = (line.strip() for line in _said(error).splitlines()[1:])
-    return found.line[:LONGEST_LINE] if found.line and found.line in below else _line(error)
+    return (
+        judgement.line[:LONGEST_LINE]
+        if judgement.line and judgement.line in below
+        else _line(error)
+    )
 
 
 def _from_the_user(frames: TracebackType | None) -> TracebackType | None:

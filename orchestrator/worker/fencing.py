@@ -29,12 +29,16 @@ class Fence:
 
     def checkpoints(self) -> list[CheckpointId]:
         """Return what there is of checkpoints, whole or not, in no order."""
-        return [found for name in self._store.names(self._prefix) if (found := parse_id(name))]
+        return [
+            checkpoint
+            for name in self._store.names(self._prefix)
+            if (checkpoint := parse_id(name))
+        ]
 
     def claims(self) -> list[Claim]:
         """Return all claims that were made."""
         names = self._store.names(f"{self._prefix}/claims")
-        return [found for name in names if (found := parse_claim(name))]
+        return [claim for name in names if (claim := parse_claim(name))]
 
     def enter(self) -> None:
         """Claim the checkpoints, the choice still open: no older attempt commits from now on.

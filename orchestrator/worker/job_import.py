@@ -53,8 +53,8 @@ def load_job(name: str, packages: Sequence[str]) -> Callable[..., object]:
         raise JobError(message) from error
     job = getattr(module, function, None)
     if not callable(job):
-        found = "there is none" if job is None else f"it is a {type(job).__name__}"
-        message = f"job {name!r} is no function of {module_name!r}: {found}; check its name"
+        kind = "there is none" if job is None else f"it is a {type(job).__name__}"
+        message = f"job {name!r} is no function of {module_name!r}: {kind}; check its name"
         raise JobError(message)
     return job  # type: ignore[no-any-return] # callable() says no more
 

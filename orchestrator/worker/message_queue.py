@@ -115,8 +115,8 @@ class MessageQueue:
         return [*self.drain(), *map(valid_message, self._outcome)]
 
 
-def _message(told: _Told) -> Message:
-    return Points(*told) if isinstance(told, tuple) else valid_message(told)
+def _message(entry: _Told) -> Message:
+    return Points(*entry) if isinstance(entry, tuple) else valid_message(entry)
 
 
 def valid_message(message: Message) -> Message:

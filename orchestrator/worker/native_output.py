@@ -96,12 +96,12 @@ class NativeOutput:
     def _follow(self) -> None:
         seen: set[tuple[int, int]] = set()
         for descriptor in STREAMS:
-            found = os.fstat(descriptor)
-            if (found.st_dev, found.st_ino) in seen:
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) in seen:
                 continue
-            seen.add((found.st_dev, found.st_ino))
-            follow = _file if stat.S_ISREG(found.st_mode) else _instead
-            self._streams.append(follow(descriptor, found.st_size))
+            seen.add((status.st_dev, status.st_ino))
+            follow = _file if stat.S_ISREG(status.st_mode) else _instead
+            self._streams.append(follow(descriptor, status.st_size))
         self._writer = os.dup(STREAMS[-1])
 
     def write(self, line: str) -> bool:

@@ -75,8 +75,8 @@ def machine(at: Path = MACHINE) -> Iterator[str]:
 
 def chips(at: Path = BUS) -> Iterator[str]:
     """Yield the place and the kind of each chip that a bus shows."""
-    for one in sorted(at.glob("*")):
+    for device in sorted(at.glob("*")):
         with suppress(OSError):
-            if (one / "class").read_text("utf-8").startswith((_DISPLAY, _ACCELERATOR)):
-                kind = ((one / name).read_text("utf-8").strip() for name in _KINDS)
-                yield " ".join((one.name, *kind))
+            if (device / "class").read_text("utf-8").startswith((_DISPLAY, _ACCELERATOR)):
+                kind = ((device / name).read_text("utf-8").strip() for name in _KINDS)
+                yield " ".join((device.name, *kind))

@@ -24,9 +24,9 @@ def has_files(output: Path) -> bool:
     Raises:
         JobError: The folder is none any more, or holds what can't be kept.
     """
-    found = _mode(output)
-    if found is None or not stat.S_ISDIR(found):
-        what = "gone" if found is None else f"{_kind(found)} now"
+    mode = _mode(output)
+    if mode is None or not stat.S_ISDIR(mode):
+        what = "gone" if mode is None else f"{_kind(mode)} now"
         raise JobError(f"ctx.output is {what}; leave it a folder, and write files into it")
     some = False
     for parent, folders, names in os.walk(output):

@@ -79,14 +79,14 @@ class RankMembership:
         """Return what `look` finds, as soon as it does; wait as long as what `moves` says changes.
 
         Raises:
-            CancelledError: The attempt was given up meanwhile.
+            AttemptCancelledError: The attempt was given up meanwhile.
             StuckError: Nothing came or moved for `patience` seconds; `what` is missing.
         """
         clock = self.runtime.clock
         since = looked = clock.now()
         stood: object = None
         pause, pace = FIRST_PAUSE, MOVES_SECONDS
-        while (found := look()) is None:
+        while (result := look()) is None:
             self.go_on()
             now = clock.now()
             if now - looked >= pace:
@@ -101,4 +101,4 @@ class RankMembership:
                 )
             clock.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
-        return found
+        return result

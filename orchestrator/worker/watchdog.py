@@ -179,7 +179,7 @@ class Watchdog:
     def _look(self, frame: FrameType, now: float, seconds: float) -> None:
         if self._looks and now - self._looks[-1].at < seconds / LOOKS:
             return
-        place = tuple(one.f_code for one, _ in traceback.walk_stack(frame))
+        place = tuple(inner.f_code for inner, _ in traceback.walk_stack(frame))
         self._looks.append(_Look(now, place, self._measure()))
         self._looks = [look for look in self._looks if now - look.at <= seconds / 2]
 
@@ -208,7 +208,7 @@ class Watchdog:
 
 
 def _is_of_the_job(frame: FrameType) -> bool:
-    names = (str(one.f_globals.get("__name__", "")) for one, _ in traceback.walk_stack(frame))
+    names = (str(inner.f_globals.get("__name__", "")) for inner, _ in traceback.walk_stack(frame))
     return any(not f"{name}.".startswith(_NOT_THE_JOBS) for name in names)
 
 
@@ -216,7 +216,7 @@ def _told(frame: FrameType) -> tuple[str, str]:
     """Return where `frame` is, and the stack that led there, from the job's own frames on."""
     frames = list(traceback.walk_stack(frame))
     frames.reverse()
-    names = [str(one.f_globals.get("__name__", "")) for one, _ in frames]
+    names = [str(inner.f_globals.get("__name__", "")) for inner, _ in frames]
     first = next((i for i, name in enumerate(names) if not f"{name}.".startswith(_OURS)), 0)
     stack = traceback.StackSummary.extract(iter(frames[first:]))
     last = stack[-1]

@@ -159,12 +159,12 @@ def test_a_worker_that_is_faster_than_rank_0_is_heard(
 ) -> None:
     tidy, acknowledged = Save.tidy, threading.Event()
 
-    def late(self: Save, *, made: bool = False) -> None:
-        if not made:
+    def late(self: Save, *, sealed: bool = False) -> None:
+        if not sealed:
             name = "checkpoints/r2-1/train/acknowledged/step-0000000001-0003-0001-1"
             while bench.store.marked(name) is None:
                 acknowledged.wait(0.01)
-        tidy(self, made=made)
+        tidy(self, sealed=sealed)
 
     monkeypatch.setattr(Save, "tidy", late)
     assert isinstance(run(bench, params={"steps": 1})[0][-1], Succeeded)

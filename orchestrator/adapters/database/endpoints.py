@@ -121,8 +121,8 @@ class SqlEndpoints(Transactions):
     def note_replicas(self, endpoint: str, revision: int, urls: Sequence[str]) -> None:
         """Make `urls` the replicas of a revision, instead of before; none is none."""
         if urls:
-            told = json.dumps(sorted(urls))
-            self._note(replicas, endpoint=endpoint, revision=revision, urls=told)
+            text = json.dumps(sorted(urls))
+            self._note(replicas, endpoint=endpoint, revision=revision, urls=text)
             return
         mine = (replicas.c.endpoint == endpoint) & (replicas.c.revision == revision)
         with self._writing() as connection:

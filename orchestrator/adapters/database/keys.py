@@ -45,8 +45,8 @@ class SqlKeys(Transactions):
         """Keep `key` in place of the one of its name. Raises `NotFoundError`."""
         with self._changing() as connection:
             changed = update(keys).where(keys.c.name == key.name).values(body=codec.dump(key))
-            there = connection.execute(changed).rowcount
-        if not there:
+            count = connection.execute(changed).rowcount
+        if not count:
             raise NotFoundError(self._unknown_key(key.name))
 
     def drop_key(self, name: str) -> None:

@@ -19,14 +19,14 @@ class SqlQueues(Transactions):
         rows = [
             {
                 "run": run,
-                "stage": one.stage,
-                "pool": one.pool,
-                "priority": one.priority,
-                "since": one.since,
-                "devices": one.devices,
+                "stage": entry.stage,
+                "pool": entry.pool,
+                "priority": entry.priority,
+                "since": entry.since,
+                "devices": entry.devices,
                 "at": at,
             }
-            for one in entries
+            for entry in entries
         ]
         with self._writing() as connection:
             connection.execute(delete(queues).where(queues.c.run == run))

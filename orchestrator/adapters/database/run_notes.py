@@ -17,8 +17,8 @@ class SqlRunNotes(Transactions):
     def note_untold(self, run: str, untold: Sequence[Untold]) -> None:
         """Keep what could not be told of `run`, over what was kept of it before."""
         rows = [
-            {"run": run, "what": one.what, "times": one.count, "reason": one.reason}
-            for one in untold
+            {"run": run, "what": note.what, "times": note.count, "reason": note.reason}
+            for note in untold
         ]
         with self._writing() as connection:
             connection.execute(delete(schema.untold).where(schema.untold.c.run == run))
@@ -38,12 +38,12 @@ class SqlRunNotes(Transactions):
         rows = [
             {
                 "run": run,
-                "stage": one.stage,
-                "attempt": one.attempt,
-                "what": one.what,
-                "since": one.since,
+                "stage": note.stage,
+                "attempt": note.attempt,
+                "what": note.what,
+                "since": note.since,
             }
-            for one in busy
+            for note in busy
         ]
         with self._writing() as connection:
             connection.execute(delete(schema.busy).where(schema.busy.c.run == run))

@@ -19,8 +19,8 @@ class SqlUsage(Transactions):
     def add_usage(self, gateway: str, usages: Sequence[Usage], held_now: Sequence[Held]) -> None:
         """Add to what `gateway` has noted, all or nothing."""
         with self._writing() as connection:
-            for one in usages:
-                self._add(connection, usage, {"gateway": gateway, **asdict(one)})
+            for used in usages:
+                self._add(connection, usage, {"gateway": gateway, **asdict(used)})
             for part in held_now:
                 self._add(connection, held, {"gateway": gateway, **asdict(part)})
 
