@@ -65,32 +65,32 @@ def planned(
     """
     from orchestrator.adapters import hydra_config
 
-    found, problems = hydra_config.try_compose(
+    settings, problems = hydra_config.try_compose(
         overrides, config_dir=config_dir, config_name=config_name
     )
-    if found is None:
+    if settings is None:
         raise ConfigError(problems)
     try:
-        made = plan(found)
+        pipeline_plan = plan(settings)
     except PlanError as error:
-        told = {problem.path for problem in problems}  # once is enough
-        more = (problem for problem in error.problems if problem.path not in told)
-        raise ConfigError([*problems, *_files(found), *more]) from None
-    problems += _files(found)
+        paths = {problem.path for problem in problems}  # once is enough
+        more = (problem for problem in error.problems if problem.path not in paths)
+        raise ConfigError([*problems, *_files(settings), *more]) from None
+    problems += _files(settings)
     if problems:
         raise ConfigError(problems)
-    return found, made
+    return settings, pipeline_plan
 
 
-def _files(found: Settings) -> Iterator[Problem]:
+def _files(settings: Settings) -> Iterator[Problem]:
     """Yield what this host lacks, where it will run the gateway."""
-    if any(stage.endpoint for stage in found.pipeline.stages):
+    if any(stage.endpoint for stage in settings.pipeline.stages):
         from orchestrator.adapters import gateway_service
 
-        yield from gateway_service.problems(found.gateway)
+        yield from gateway_service.problems(settings.gateway)
 
 
-def plan(found: Settings) -> Plan:
+def plan(settings: Settings) -> Plan:
     """Plan the pipeline and check its jobs, without importing them or touching hardware.
 
     Raises:
@@ -98,49 +98,49 @@ def plan(found: Settings) -> Plan:
     """
     from orchestrator.adapters import job_source
 
-    problems = [*job_source.check(found.pipeline, found.jobs), *_unservable(found)]
-    problems += _addresses(found)
+    problems = [*job_source.check(settings.pipeline, settings.jobs), *_unservable(settings)]
+    problems += _addresses(settings)
     try:
-        made = make_plan(
-            found.pipeline,
-            found.fleet,
-            found.bindings,
-            seed=found.seed,
-            bounds=found.bounds,
-            priority=found.priority,
+        pipeline_plan = make_plan(
+            settings.pipeline,
+            settings.fleet,
+            settings.bindings,
+            seed=settings.seed,
+            bounds=settings.bounds,
+            priority=settings.priority,
         )
     except PlanError as error:
         raise PlanError([*error.problems, *problems]) from None
     if problems:
         raise PlanError(problems)
-    return made
+    return pipeline_plan
 
 
-def _unservable(found: Settings) -> Iterator[Problem]:
-    if found.cluster.kind == "local":
-        for stage in found.pipeline.stages:
+def _unservable(settings: Settings) -> Iterator[Problem]:
+    if settings.cluster.kind == "local":
+        for stage in settings.pipeline.stages:
             if stage.endpoint:
                 what = f"stage {stage.name!r} serves an endpoint, which needs Ray"
                 yield Problem("cluster.kind", what, "set cluster=ray")
 
 
-def _addresses(found: Settings) -> Iterator[Problem]:
+def _addresses(settings: Settings) -> Iterator[Problem]:
     """Yield each address that can be none, before a run gets a name that would be lost."""
-    address, uri = cluster_address(found), tracking_address(found.tracking)
-    if found.cluster.kind == "ray" and address:
+    address, uri = cluster_address(settings), tracking_address(settings.tracking)
+    if settings.cluster.kind == "ray" and address:
         from orchestrator.adapters.raycluster import access
 
         try:
             access.split(address)
         except ClusterError:
-            path = "cluster.address" if found.cluster.address else "RAY_ADDRESS"
+            path = "cluster.address" if settings.cluster.address else "RAY_ADDRESS"
             what = f"{shown(address)} is not HOST:PORT of a Ray head node"
             yield Problem(path, what, "mend it, or leave it empty for a managed cluster")
-    if found.tracking.enabled and uri:
+    if settings.tracking.enabled and uri:
         from orchestrator.adapters import mlflow_server
 
         if not mlflow_server.is_address(uri):
-            path = "tracking.uri" if found.tracking.uri else "MLFLOW_TRACKING_URI"
+            path = "tracking.uri" if settings.tracking.uri else "MLFLOW_TRACKING_URI"
             what = f"{shown(uri)} is not the address of an MLflow server"
             yield Problem(path, what, "give http://HOST:PORT, or leave it empty for a managed one")
 
@@ -155,24 +155,24 @@ def clock() -> Clock:
     return SystemClock()
 
 
-def event_store(at: Path, patience: float | None = None) -> SqlDatabase:
-    """Return the event store of home `at`; `ORCHESTRATOR_DATABASE` names another database.
+def event_store(home: Path, patience: float | None = None) -> SqlDatabase:
+    """Return the event store of `home`; `ORCHESTRATOR_DATABASE` names another database.
 
     Callers with `patience` (seconds) try again by themselves: one try takes a part of that.
     """
     from orchestrator.adapters.database import SqlDatabase
 
-    return SqlDatabase(database(at), patience)
+    return SqlDatabase(database(home), patience)
 
 
-def database(at: Path) -> str | Path:
-    """Return the file of the database of home `at`, or the URL that the environment names."""
-    return os.environ.get(DATABASE_VARIABLE) or at / "events.db"
+def database(home: Path) -> str | Path:
+    """Return the file of the database of `home`, or the URL that the environment names."""
+    return os.environ.get(DATABASE_VARIABLE) or home / "events.db"
 
 
-def has_store(at: Path) -> bool:
-    """Return whether home `at` has an event store yet, without making one."""
-    return bool(os.environ.get(DATABASE_VARIABLE)) or os.path.exists(at / "events.db")  # noqa: PTH110 - of any name
+def has_store(home: Path) -> bool:
+    """Return whether `home` has an event store yet, without making one."""
+    return bool(os.environ.get(DATABASE_VARIABLE)) or os.path.exists(home / "events.db")  # noqa: PTH110 - of any name
 
 
 def gates(interventions: Interventions) -> Gates:
@@ -182,9 +182,9 @@ def gates(interventions: Interventions) -> Gates:
     return OutsideGates(interventions)
 
 
-def storage_uri(found: Settings, at: Path) -> str:
+def storage_uri(settings: Settings, home: Path) -> str:
     """Return the base URI of the artifact store."""
-    return found.storage.uri or (at / "artifacts").as_uri()
+    return settings.storage.uri or (home / "artifacts").as_uri()
 
 
 def artifact_store(uri: str, attempt: str = "") -> ArtifactStore:
@@ -194,9 +194,9 @@ def artifact_store(uri: str, attempt: str = "") -> ArtifactStore:
     return FsspecArtifactStore(uri, clock=clock() if attempt else None, attempt=attempt)
 
 
-def cluster_address(found: Settings) -> str:
+def cluster_address(settings: Settings) -> str:
     """Return the address of a cluster that is not ours to start; empty where there is none."""
-    return found.cluster.address or os.environ.get("RAY_ADDRESS", "")
+    return settings.cluster.address or os.environ.get("RAY_ADDRESS", "")
 
 
 def tracking_address(tracking: TrackingSettings) -> str:
@@ -204,42 +204,43 @@ def tracking_address(tracking: TrackingSettings) -> str:
     return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
-def pinned(found: Settings) -> Mapping[str, Json]:
+def pinned(settings: Settings) -> Mapping[str, Json]:
     """Return the config with what the environment says, so that a later resume goes there too."""
     where: dict[str, dict[str, Json]] = {}
-    if found.cluster.kind == "ray":
-        where["cluster"] = {"address": cluster_address(found)}
-    uri = tracking_address(found.tracking)
-    if found.tracking.enabled and not urlsplit(uri).password:  # a config is no place for secrets
+    if settings.cluster.kind == "ray":
+        where["cluster"] = {"address": cluster_address(settings)}
+    uri = tracking_address(settings.tracking)
+    secret = urlsplit(uri).password  # a config is no place for it
+    if settings.tracking.enabled and not secret:
         where["tracking"] = {"uri": uri}
-    sections = {name: found.resolved.get(name) for name in where}
+    sections = {name: settings.resolved.get(name) for name in where}
     kept = {n: section for n, section in sections.items() if isinstance(section, Mapping)}
-    return {**found.resolved, **{n: {**kept.get(n, {}), **where[n]} for n in where}}
+    return {**settings.resolved, **{n: {**kept.get(n, {}), **where[n]} for n in where}}
 
 
-def cluster(found: Settings, planned: Plan, address: str) -> Cluster:
+def cluster(settings: Settings, planned: Plan, address: str) -> Cluster:
     """Return the cluster on which attempts run."""
-    if found.cluster.kind == "local":
+    if settings.cluster.kind == "local":
         from orchestrator.adapters.local import LocalCluster
 
         return LocalCluster(run_worker, planned.pools)
     from orchestrator.adapters.raycluster.cluster import RayCluster
     from orchestrator.adapters.raycluster.head import MANAGED_PATIENCE
 
-    managed = not cluster_address(found)
-    patience = MANAGED_PATIENCE if managed else found.cluster.patience
+    managed = not cluster_address(settings)
+    patience = MANAGED_PATIENCE if managed else settings.cluster.patience
     return RayCluster(address, run_worker, patience)
 
 
 def tracker(
-    found: Settings, store: TrackedRuns, uri: str, logs: Path, upto: Callable[[], int]
+    settings: Settings, store: TrackedRuns, uri: str, logs: Path, upto: Callable[[], int]
 ) -> Tracker:
     """Return the projection of a run into MLflow, or one that writes nothing.
 
     `logs` is the folder of the run's logs, which has its name. `upto` returns the number of the
     last event that is to be shown.
     """
-    if not found.tracking.enabled:
+    if not settings.tracking.enabled:
         from orchestrator.adapters.no_tracker import NoTracker
 
         return NoTracker()
@@ -247,27 +248,27 @@ def tracker(
     from orchestrator.adapters.mlflow_tracker import MlflowTracker
     from orchestrator.wiring.tracking import access
 
-    at = logs.parent.parent
+    home = logs.parent.parent
     return MlflowTracker(
         store,
         logs.name,
         uri=uri,
-        settings=found.tracking,
+        settings=settings.tracking,
         clock=clock(),
         logs=logs,
         access=access(uri),
-        pools=_pool_processes(at),
+        pools=_pool_processes(home),
         upto=upto,
-        endpoints=SqlDatabase(database(at), secret=partial(replica_secret, at)),
+        endpoints=SqlDatabase(database(home), secret=partial(replica_secret, home)),
     )
 
 
-def _pool_processes(at: Path) -> Mapping[str, int]:
+def _pool_processes(home: Path) -> Mapping[str, int]:
     """Return the process of each pool's first node on this machine, to measure its load."""
     from orchestrator.adapters.raycluster import service
 
-    found = service.find(at)
-    nodes = found.processes.items() if found else ()
+    cluster = service.find(home)
+    nodes = cluster.processes.items() if cluster else ()
     return {name.removesuffix("-0"): pid for name, pid in nodes if name.endswith("-0")}
 
 
@@ -296,21 +297,21 @@ def run_worker(
     )
 
 
-def workbench(found: Settings, at: Path, *, reuse: bool = True) -> AttemptDefaults:
+def workbench(settings: Settings, home: Path, *, reuse: bool = True) -> AttemptDefaults:
     """Return what every attempt of a run is given."""
     from orchestrator.adapters import job_source
     from orchestrator.controller.attempt_requests import AttemptDefaults
     from orchestrator.controller.reuse import never_reuse, reuse_key_with
 
-    apart = [at, *_local_folder(storage_uri(found, at))]
-    importable = job_source.Importable(found.jobs.code, kept=at / "code.json", apart=apart)
+    apart = [home, *_local_folder(storage_uri(settings, home))]
+    importable = job_source.Importable(settings.jobs.code, kept=home / "code.json", apart=apart)
     return AttemptDefaults(
-        packages=found.jobs.packages,
-        code=found.jobs.code,
-        storage=storage_uri(found, at),
+        packages=settings.jobs.packages,
+        code=settings.jobs.code,
+        storage=storage_uri(settings, home),
         reuse_key=reuse_key_with(importable.digest) if reuse else never_reuse,
-        signatures=tuple(found.signatures.values()),
-        measured=lambda pool, role: measured(pool, role, event_store(at).verdicts()),
+        signatures=tuple(settings.signatures.values()),
+        measured=lambda pool, role: measured(pool, role, event_store(home).verdicts()),
     )
 
 

@@ -49,21 +49,21 @@ def home() -> Path:
     Raises:
         StoreError: It can't be made, or not be written.
     """
-    at = home_path()
-    if not storable(str(at)):
-        what = f"the home {shown(str(at))} can't hold the state: its path is no text in UTF-8"
+    folder = home_path()
+    if not storable(str(folder)):
+        what = f"the home {shown(str(folder))} can't hold the state: its path is no text in UTF-8"
         raise StoreError(f"{what}; {_ELSEWHERE}")
     try:
-        at.mkdir(mode=0o700, parents=True, exist_ok=True)  # others have no business in it
-        if not os.access(at, os.R_OK | os.W_OK | os.X_OK):
-            (at / PROBE).touch()  # which says why not
-            (at / PROBE).unlink(missing_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # others have no business in it
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            (folder / PROBE).touch()  # which says why not
+            (folder / PROBE).unlink(missing_ok=True)
     except OSError as error:
-        raise StoreError(_of_home(at, error)) from error
-    return at
+        raise StoreError(_of_home(folder, error)) from error
+    return folder
 
 
-def replica_secret(at: Path) -> bytes:
+def replica_secret(home: Path) -> bytes:
     """Return what tokens of replicas are sealed with: `$ORCHESTRATOR_SECRET`, or the home's own.
 
     Hosts that share a database share the variable too; a home makes its own once.
@@ -78,7 +78,7 @@ def replica_secret(at: Path) -> bytes:
             raise StoreError(f"{what}; set it to the output of `openssl rand -hex 32`")
         return given.encode()
     try:
-        return random_once(at / "secret", 32).encode()
+        return random_once(home / "secret", 32).encode()
     except OSError as error:
         raise StoreError(told(error)) from error
 
@@ -100,16 +100,18 @@ def told(error: OSError) -> str:
     reason = error.strerror or str(error)
     if error.filename is None:
         return reason
-    at = home_path()
+    folder = home_path()
     path = Path(os.fsdecode(error.filename))
-    return _of_home(at, error) if path.is_relative_to(at) else f"{shown(str(path))}: {reason}"
+    if path.is_relative_to(folder):
+        return _of_home(folder, error)
+    return f"{shown(str(path))}: {reason}"
 
 
-def _of_home(at: Path, error: OSError) -> str:
+def _of_home(folder: Path, error: OSError) -> str:
     file = error.errno in {errno.EEXIST, errno.ENOTDIR}
     reason = "it is a file, or would lie in one" if file else error.strerror
-    way = _WAYS_OUT.get(error.errno or 0, _ELSEWHERE)
-    path = Path(os.fsdecode(error.filename or at))
-    inside = path.is_relative_to(at) and path != at and path.name != PROBE
-    where = f" at {shown(str(path.relative_to(at)))}" if inside else ""
-    return f"the home {shown(str(at))} can't hold the state: {reason}{where}; {way}"
+    way_out = _WAYS_OUT.get(error.errno or 0, _ELSEWHERE)
+    path = Path(os.fsdecode(error.filename or folder))
+    inside = path.is_relative_to(folder) and path != folder and path.name != PROBE
+    where = f" at {shown(str(path.relative_to(folder)))}" if inside else ""
+    return f"the home {shown(str(folder))} can't hold the state: {reason}{where}; {way_out}"

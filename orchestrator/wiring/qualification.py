@@ -39,76 +39,76 @@ _RUNS = 1000  # of all pipelines that are looked through, the newest first
 
 def verdicts() -> Sequence[Verdict]:
     """Return all verdicts; none where this home has no store yet, which is not made for that."""
-    at = home_path()
-    if not has_store(at):
+    home = home_path()
+    if not has_store(home):
         return ()
-    return event_store(at).verdicts()
+    return event_store(home).verdicts()
 
 
 def vetted(
-    found: Settings,
-    made: Plan,
+    settings: Settings,
+    plan: Plan,
     *,
     unqualified: bool = False,
     roles: Collection[Role] = EARNED,
 ) -> Vetted:
     """Return what of a plan may be used; all of it where `unqualified` pools may be."""
     if unqualified:
-        return Vetted(plan=made)
-    known, rules, now = verdicts(), found.qualification, clock().now()
-    trusted = trusted_pools(made, known, rules, now, roles)
-    live = nodes_of(found, home_path(), trusted)
-    return vet(made, known, rules, now, roles, live)
+        return Vetted(plan=plan)
+    known, rules, now = verdicts(), settings.qualification, clock().now()
+    trusted = trusted_pools(plan, known, rules, now, roles)
+    live = nodes_of(settings, home_path(), trusted)
+    return vet(plan, known, rules, now, roles, live)
 
 
 def nodes_of(
-    found: Settings, at: Path, pools: Mapping[str, Pool]
+    settings: Settings, home: Path, pools: Mapping[str, Pool]
 ) -> Mapping[str, Mapping[str, str]]:
     """Return what the live nodes of `pools` are told apart by; none where no cluster answers."""
     try:
-        return node_identities(found, at, pools)
+        return node_identities(settings, home, pools)
     except ClusterError:
         return {}
 
 
-def config_of_last(found: Settings, stage: str) -> Mapping[str, Json]:
+def config_of_last(settings: Settings, stage: str) -> Mapping[str, Json]:
     """Return the `config.json` of the model that a stage has made, by the pipeline's last run.
 
     It is empty where no run of the pipeline has made one.
     """
-    at = home_path()
-    if not has_store(at):
+    home = home_path()
+    if not has_store(home):
         return {}
-    store = event_store(at)
+    store = event_store(home)
     for header in store.runs(_RUNS):
-        if header.plan.pipeline == found.pipeline.name:
+        if header.plan.pipeline == settings.pipeline.name:
             run = fold(header, ((item.at, item.event) for item in store.events(header.run)))
-            made = run.stages[stage].artifact if stage in run.stages else None
-            config = model_config(storage_uri(found, at), made) if made is not None else {}
+            model = run.stages[stage].artifact if stage in run.stages else None
+            config = model_config(storage_uri(settings, home), model) if model is not None else {}
             if config:
                 return config
     return {}
 
 
-def findings(found: Settings, at: Path, run: Run) -> Iterator[Finding]:
+def findings(settings: Settings, home: Path, run: Run) -> Iterator[Finding]:
     """Yield what the stages of a qualification found.
 
     Raises:
         ArtifactError: A report is not there, or was altered.
     """
-    store = artifact_store(storage_uri(found, at))
+    store = artifact_store(storage_uri(settings, home))
     for stage in run.stages.values():
         if stage.artifact is not None:
             text = (store.fetch(stage.artifact) / REPORT_NAME).read_text("utf-8")
             yield from map(_finding, json.loads(text)["findings"])
 
 
-def _finding(told: dict[str, object]) -> Finding:
-    roles = told["roles"]
+def _finding(fields: dict[str, object]) -> Finding:
+    roles = fields["roles"]
     return Finding(
-        check=str(told["check"]),
-        subject=str(told["subject"]),
-        status=Status(str(told["status"])),
-        note=str(told["note"]),
+        check=str(fields["check"]),
+        subject=str(fields["subject"]),
+        status=Status(str(fields["status"])),
+        note=str(fields["note"]),
         roles=tuple(map(Role, roles)) if isinstance(roles, list) else (),
     )

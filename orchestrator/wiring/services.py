@@ -26,7 +26,7 @@ from orchestrator.wiring.home_folder import HOME_VARIABLE
 REAPER = "reaper"
 
 
-def check_services(found: Settings, at: Path, *, gateway: bool) -> None:
+def check_services(settings: Settings, home: Path, *, gateway: bool) -> None:
     """Check what others run for us, and the port of the `gateway`, before anything is started.
 
     Raises:
@@ -37,13 +37,13 @@ def check_services(found: Settings, at: Path, *, gateway: bool) -> None:
     from orchestrator.adapters import gateway_service, mlflow_server
     from orchestrator.adapters.raycluster import access
 
-    address, uri = cluster_address(found), tracking_address(found.tracking)
-    if found.cluster.kind == "ray" and address:
+    address, uri = cluster_address(settings), tracking_address(settings.tracking)
+    if settings.cluster.kind == "ray" and address:
         access.check(address)
-    if found.tracking.enabled and uri:
+    if settings.tracking.enabled and uri:
         mlflow_server.check(uri)
     if gateway:
-        gateway_service.check(at, found.gateway)
+        gateway_service.check(home, settings.gateway)
 
 
 def foreign() -> Mapping[str, Callable[[], None]]:
@@ -65,61 +65,63 @@ def _asked(check: Callable[[str], object], value: str) -> None:
     check(value)
 
 
-def start_cluster(found: Settings, at: Path, pools: Mapping[str, Pool], tenancy: Tenancy) -> str:
+def start_cluster(
+    settings: Settings, home: Path, pools: Mapping[str, Pool], tenancy: Tenancy
+) -> str:
     """Have the cluster up, and return its address.
 
     Raises:
         ClusterError: It can't be started, or the one that runs lacks a pool.
     """
-    if found.cluster.kind == "local":
+    if settings.cluster.kind == "local":
         return ""
-    address = cluster_address(found)
+    address = cluster_address(settings)
     if address:
         return address
     from orchestrator.adapters.raycluster import service
 
-    if service.find(at) is None:
+    if service.find(home) is None:
         tenancy.started(service.SERVICE)
-    return service.up(at, pools, found.cluster)
+    return service.up(home, pools, settings.cluster)
 
 
-def start_tracking(found: Settings, at: Path, tenancy: Tenancy) -> str:
+def start_tracking(settings: Settings, home: Path, tenancy: Tenancy) -> str:
     """Have the tracking server up, and return its address.
 
     Raises:
         TrackingError: It can't be started or reached.
     """
-    if not found.tracking.enabled:
+    if not settings.tracking.enabled:
         return ""
     from orchestrator.adapters import mlflow_server
 
-    uri = tracking_address(found.tracking)
+    uri = tracking_address(settings.tracking)
     if uri:
         mlflow_server.check(uri)
         return uri
-    if mlflow_server.find(at) is None:
+    if mlflow_server.find(home) is None:
         tenancy.started(mlflow_server.SERVICE)
-    return mlflow_server.up(at)
+    return mlflow_server.up(home)
 
 
-def start_reaper(found: Settings, at: Path, tenancy: Tenancy) -> None:
+def start_reaper(settings: Settings, home: Path, tenancy: Tenancy) -> None:
     """Have somebody look after runs whose controller dies, where a tracking server shows them."""
-    if not found.tracking.enabled:
+    if not settings.tracking.enabled:
         return
-    running = supervisor.find(at, REAPER)
+    running = supervisor.find(home, REAPER)
     if running is None or not running.processes:
         tenancy.started(REAPER)
         argv = (sys.executable, "-m", "orchestrator", "_reap")
-        process = supervisor.Process(name=REAPER, argv=argv, env={HOME_VARIABLE: str(at)})
-        supervisor.start(at, REAPER, [process])
+        process = supervisor.Process(name=REAPER, argv=argv, env={HOME_VARIABLE: str(home)})
+        supervisor.start(home, REAPER, [process])
 
 
-def stop_reaper(at: Path) -> bool:
-    """Stop what looks after the runs of home `at`; return whether there was one."""
-    return supervisor.stop(at, REAPER)
+def stop_reaper(home: Path) -> bool:
+    """Stop what looks after the runs of `home`; return whether there was one."""
+    return supervisor.stop(home, REAPER)
 
 
-def start_gateway(found: Settings, at: Path, address: str, tenancy: Tenancy) -> str:
+def start_gateway(settings: Settings, home: Path, address: str, tenancy: Tenancy) -> str:
     """Have the gateway up, and the reconciler of its endpoints; return its address.
 
     Raises:
@@ -127,56 +129,56 @@ def start_gateway(found: Settings, at: Path, address: str, tenancy: Tenancy) -> 
     """
     from orchestrator.adapters import gateway_service
 
-    if gateway_service.find(at) is None:
+    if gateway_service.find(home) is None:
         tenancy.started(gateway_service.SERVICE)
-    return gateway_service.up(at, found.gateway, address, {HOME_VARIABLE: str(at)})
+    return gateway_service.up(home, settings.gateway, address, {HOME_VARIABLE: str(home)})
 
 
-def find_gateway(at: Path) -> str | None:
-    """Return the address of the gateway that home `at` runs on this host, `None` without one."""
+def find_gateway(home: Path) -> str | None:
+    """Return the address of the gateway that `home` runs on this host, `None` without one."""
     from orchestrator.adapters import gateway_service
 
-    return gateway_service.find(at)
+    return gateway_service.find(home)
 
 
-def stop_gateway(at: Path) -> bool:
-    """Stop the gateway of home `at`; return whether there was one."""
+def stop_gateway(home: Path) -> bool:
+    """Stop the gateway of `home`; return whether there was one."""
     from orchestrator.adapters import gateway_service
 
-    return gateway_service.down(at)
+    return gateway_service.down(home)
 
 
-def stop_cluster(at: Path) -> bool:
-    """Stop the cluster that home `at` started; return whether there was one."""
+def stop_cluster(home: Path) -> bool:
+    """Stop the cluster that `home` started; return whether there was one."""
     from orchestrator.adapters.raycluster import service
 
-    return service.down(at)
+    return service.down(home)
 
 
-def uses_ours(found: Settings) -> bool:
-    """Return whether what `found` means runs on the cluster that a home starts itself."""
-    return found.cluster.kind == "ray" and not found.cluster.address
+def uses_ours(settings: Settings) -> bool:
+    """Return whether `settings` mean to run on the cluster that a home starts itself."""
+    return settings.cluster.kind == "ray" and not settings.cluster.address
 
 
-def raise_if_leaving(found: Settings, at: Path) -> None:
-    """Return while a run may use the cluster of home `at`.
+def raise_if_leaving(settings: Settings, home: Path) -> None:
+    """Return while a run may use the cluster of `home`.
 
     Raises:
         ClusterError: It is about to be stopped: Ray would take that for a lost node, ask the head
             that goes next, and end this process a minute later.
     """
-    if supervisor.is_leaving(at) and uses_ours(found) and not cluster_address(found):
+    if supervisor.is_leaving(home) and uses_ours(settings) and not cluster_address(settings):
         raise ClusterError("the cluster is being stopped by `orchestrator down`")
 
 
-def stop_tracking(at: Path) -> bool:
-    """Stop the tracking server that home `at` started; return whether there was one."""
+def stop_tracking(home: Path) -> bool:
+    """Stop the tracking server that `home` started; return whether there was one."""
     from orchestrator.adapters import mlflow_server
 
-    return mlflow_server.down(at)
+    return mlflow_server.down(home)
 
 
-def submit(found: Settings, at: Path, run: str, flags: Sequence[str]) -> ClusterJob:
+def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> ClusterJob:
     """Hand run `run` to a controller that runs as a Ray job; return the job.
 
     `flags` are those of the command `_drive`.
@@ -187,9 +189,9 @@ def submit(found: Settings, at: Path, run: str, flags: Sequence[str]) -> Cluster
     from orchestrator.adapters.raycluster import jobs
 
     words = [sys.executable, "-m", "orchestrator", "_drive", run, *flags]
-    environment = {HOME_VARIABLE: str(at), **_passed_on()}
-    address = cluster_address(found)
-    return jobs.submit(at, address, words, environment)
+    environment = {HOME_VARIABLE: str(home), **_passed_on()}
+    address = cluster_address(settings)
+    return jobs.submit(home, address, words, environment)
 
 
 def _passed_on() -> dict[str, str]:
@@ -197,53 +199,53 @@ def _passed_on() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def running(at: Path) -> dict[str, str]:
-    """Return the addresses of the services that home `at` started and that still run."""
+def running(home: Path) -> dict[str, str]:
+    """Return the addresses of the services that `home` started and that still run."""
     from orchestrator.adapters import mlflow_server
     from orchestrator.adapters.raycluster import service
 
-    found = service.find(at)
-    uri = mlflow_server.find(at)
-    addresses = {"cluster": found.address if found else "", "MLflow": uri or ""}
+    cluster = service.find(home)
+    uri = mlflow_server.find(home)
+    addresses = {"cluster": cluster.address if cluster else "", "MLflow": uri or ""}
     return {name: address for name, address in addresses.items() if address}
 
 
-def to_start(found: Settings, at: Path) -> list[str]:
-    """Return what home `at` would start for `found`: what is neither up nor somebody else's."""
+def to_start(settings: Settings, home: Path) -> list[str]:
+    """Return what `home` would start for `settings`: what is neither up nor somebody else's."""
     ours = {
-        "cluster": uses_ours(found) and not cluster_address(found),
-        "MLflow": found.tracking.enabled and not tracking_address(found.tracking),
+        "cluster": uses_ours(settings) and not cluster_address(settings),
+        "MLflow": settings.tracking.enabled and not tracking_address(settings.tracking),
     }
-    up = running(at) if any(ours.values()) else {}
+    up = running(home) if any(ours.values()) else {}
     return [name for name, wanted in ours.items() if wanted and name not in up]
 
 
-def find_cluster(found: Settings, at: Path) -> str:
-    """Return the address of the cluster that `found` means; empty where that is down or local."""
-    if found.cluster.kind == "local":
+def find_cluster(settings: Settings, home: Path) -> str:
+    """Return the address of the cluster of `settings`; empty where that is down or local."""
+    if settings.cluster.kind == "local":
         return ""
-    return cluster_address(found) or running(at).get("cluster", "")
+    return cluster_address(settings) or running(home).get("cluster", "")
 
 
-def pool_states(found: Settings, at: Path) -> Mapping[str, PoolStatus]:
+def pool_states(settings: Settings, home: Path) -> Mapping[str, PoolStatus]:
     """Return the live state of the fleet's pools; empty where no cluster is up."""
-    address = find_cluster(found, at)
+    address = find_cluster(settings, home)
     if not address:
         return {}
     from orchestrator.adapters.raycluster.cluster import RayCluster
 
     connected = RayCluster(address, run_worker)
     try:
-        return connected.pools(found.fleet.pools)
+        return connected.pools(settings.fleet.pools)
     finally:
         connected.close()
 
 
 def node_identities(
-    found: Settings, at: Path, pools: Mapping[str, Pool]
+    settings: Settings, home: Path, pools: Mapping[str, Pool]
 ) -> Mapping[str, Mapping[str, str]]:
     """Return what the live nodes of `pools` are told apart by; empty where no cluster is up."""
-    address = find_cluster(found, at) if pools else ""
+    address = find_cluster(settings, home) if pools else ""
     if not address:
         return {}
     from orchestrator.adapters.raycluster.cluster import RayCluster
@@ -255,7 +257,7 @@ def node_identities(
         connected.close()
 
 
-def views(tracking: TrackingSettings, at: Path) -> Mapping[str, str]:
+def views(tracking: TrackingSettings, home: Path) -> Mapping[str, str]:
     """Have MLflow up, and return the addresses of the ready-made views by name.
 
     Raises:
@@ -265,5 +267,5 @@ def views(tracking: TrackingSettings, at: Path) -> Mapping[str, str]:
     from orchestrator.adapters.mlflow_tracker import views as ready_made
     from orchestrator.wiring.tracking import access
 
-    uri = tracking_address(tracking) or mlflow_server.up(at)
+    uri = tracking_address(tracking) or mlflow_server.up(home)
     return ready_made.links(uri, tracking.experiment, access(uri))

@@ -40,21 +40,21 @@ def access(uri: str) -> Access:
     )
 
 
-def bury(at: Path, run: Run, reason: str) -> bool:
+def bury(home: Path, run: Run, reason: str) -> bool:
     """Write the last of a run that nobody drives; return whether that went through.
 
     What MLflow shows as running of it is ended, with the reason: a resume takes that back.
     """
     from orchestrator.adapters import hydra_config, mlflow_server
 
-    found = hydra_config.parse(run.header.config)
-    if not found.tracking.enabled:
+    settings = hydra_config.parse(run.header.config)
+    if not settings.tracking.enabled:
         return True
-    uri = tracking_address(found.tracking) or mlflow_server.find(at)
+    uri = tracking_address(settings.tracking) or mlflow_server.find(home)
     if not uri:
         return False
-    store = adapters.event_store(at)
-    return _bury(found.tracking, uri, store, (run, at / "logs"), reason)
+    store = adapters.event_store(home)
+    return _bury(settings.tracking, uri, store, (run, home / "logs"), reason)
 
 
 def _bury(
@@ -63,7 +63,7 @@ def _bury(
     from orchestrator.adapters.mlflow_tracker import MlflowTracker, reap
 
     (run, logs), name, clock = last, last[0].header.run, adapters.clock()
-    settings, way = replace(tracking, system_seconds=0.0), access(uri)
+    settings, login = replace(tracking, system_seconds=0.0), access(uri)
     logs /= name
     writer = MlflowTracker(
         store,
@@ -72,14 +72,14 @@ def _bury(
         settings=settings,
         clock=clock,
         logs=logs,
-        access=way,
+        access=login,
         upto=lambda: run.seq,  # what follows is shown by whoever resumes the run
     )
     if not writer.close(SECONDS_TO_WRITE):
         return writer.given_up  # what is refused for good is buried as it stands
     try:
         if not run.done:
-            reap(uri, tracking.experiment, [name], reason, clock.now(), way)
+            reap(uri, tracking.experiment, [name], reason, clock.now(), login)
     except TrackingError:
         return False
     return True
@@ -93,7 +93,7 @@ def _proxy(uri: str) -> str:
     return getproxies().get(parts.scheme, "")
 
 
-def registry(at: Path, *, start: bool = True) -> Registry:
+def registry(home: Path, *, start: bool = True) -> Registry:
     """Return the registry of models; the tracking server of this machine is started if need be.
 
     Raises:
@@ -102,14 +102,14 @@ def registry(at: Path, *, start: bool = True) -> Registry:
     from orchestrator.adapters import mlflow_server
     from orchestrator.adapters.mlflow_tracker import Models
 
-    uri = tracking_address(TrackingSettings()) or mlflow_server.find(at)
+    uri = tracking_address(TrackingSettings()) or mlflow_server.find(home)
     if not uri and not start:
         raise TrackingError("MLflow is not up, and a dry run starts nothing; `orchestrator up`")
-    uri = uri or mlflow_server.up(at)
+    uri = uri or mlflow_server.up(home)
     return Models(uri, access(uri))
 
 
-def follow_traffic(at: Path, life: EndpointLife) -> bool:
+def follow_traffic(home: Path, life: EndpointLife) -> bool:
     """Make the champion what has all traffic; return whether the registry was there.
 
     Where it is away the reaper does so later, or who next drives a run of this endpoint.
@@ -117,7 +117,7 @@ def follow_traffic(at: Path, life: EndpointLife) -> bool:
     from orchestrator.adapters import mlflow_server
     from orchestrator.adapters.mlflow_tracker import Models
 
-    uri = tracking_address(TrackingSettings()) or mlflow_server.find(at)
+    uri = tracking_address(TrackingSettings()) or mlflow_server.find(home)
     if not uri:
         return False
     models = Models(uri, access(uri))
