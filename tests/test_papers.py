@@ -144,3 +144,12 @@ def test_the_page_of_endpoints_says_the_defaults_of_the_limits() -> None:
         )
         names, values = (cell.strip().split(", ") for cell in row.split("|")[1:3])
         assert values[names.index(f"`{field.name}`")] == shown
+
+
+def test_the_glossary_says_each_word_once_and_where_it_lives() -> None:
+    row = re.compile(r"^\| ([a-z].*?) \| (.+) \| `(.+)` \|$", re.MULTILINE)
+    rows = row.findall(text_of("docs/glossary.md"))
+    words = [word for word, _, _ in rows]
+    assert len(words) > 60
+    assert words == sorted(set(words))
+    assert [module for _, _, module in rows if not (ROOT / module).is_file()] == []
