@@ -46,8 +46,8 @@ def folder_of(run: dict[str, Any], stage: str) -> Path:
 
 
 def story(run: dict[str, Any]) -> str:
-    """Return what happened to the training stage, told from the event store."""
-    store = wiring.event_store(wiring.home())
+    """Return what happened to the training stage, told from the database."""
+    store = wiring.database(wiring.home())
     header = store.header(run["run"])
     stage = runs.load(store, header).stages["pretrain"]
     lines = []

@@ -1,4 +1,4 @@
-"""An event store in memory."""
+"""A database in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orchestrator.ports import Point, Stored
 
 @dataclass
 class MemoryStore:
-    """An event store that forgets at the end of the test."""
+    """A database that forgets at the end of the test."""
 
     headers: dict[str, RunHeader] = field(default_factory=dict)
     log: dict[str, list[Stored]] = field(default_factory=dict)

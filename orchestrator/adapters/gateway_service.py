@@ -1,6 +1,6 @@
 """The gateway of a home, as a service of this host: the HTTP server, and the reconciler.
 
-Both are started again when they die: what they know is in the event store. Every host may have a
+Both are started again when they die: what they know is in the database. Every host may have a
 gateway of its own; each tells the database where it is and what it has counted.
 """
 

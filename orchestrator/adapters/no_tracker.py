@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class NoTracker:
-    """Writes nothing; the event store still has everything."""
+    """Writes nothing; the database still has everything."""
 
     def notify(self) -> None:
         """Do nothing."""

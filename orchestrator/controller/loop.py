@@ -1,6 +1,6 @@
 """Drive a run to its end: poll, apply, record, decide, execute.
 
-Every event is committed to the event store before anything is done about it, so that whoever
+Every event is committed to the database before anything is done about it, so that whoever
 reads the store knows at least as much as this controller. A controller that finds its next
 number taken stops at once and touches nothing: the run has another one.
 

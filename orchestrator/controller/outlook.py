@@ -1,7 +1,7 @@
 """What a controller must know of the world beside its run, looked up now and then.
 
 The pools that are being emptied, the gates that are open, the runs that go first: all of it comes
-from the event store and the gates, a few times a second at most. It shows the run's own places in
+from the database and the gates, a few times a second at most. It shows the run's own places in
 the queues there, too.
 """
 

@@ -1,6 +1,6 @@
 """Looks after runs whose controller is gone: what is shown of them must not run for ever.
 
-The event store is left as it is, so that such a run can be resumed. A controller is taken for
+The database is left as it is, so that such a run can be resumed. A controller is taken for
 gone when two looks in a row have found the same lease dead: a machine that was asleep wakes up
 with old leases, and renews them. A run that can't be read is told once, does not keep others from
 their burial, and is given up after a while.

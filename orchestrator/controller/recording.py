@@ -31,7 +31,7 @@ FINAL = (StaleControllerError, UnstorableError, NotFoundError)
 
 
 class EventRecorder:
-    """The event store as the controller of `run` uses it: with `patience` seconds of patience."""
+    """The event log as the controller of `run` uses it: with `patience` seconds of patience."""
 
     def __init__(
         self, log: EventLog, run: str, clock: Clock, patience: float = PATIENCE_SECONDS

@@ -11,7 +11,7 @@ OrchestratorError
 │   ├── DamagedError           it is torn, altered or not there: it may be made again
 │   └── StorageError           the storage is away, full or slow: it may pass
 ├── StaleAttemptError      a newer attempt has claimed the checkpoints of the stage
-├── StoreError             the event store can't be read or written
+├── StoreError             the database can't be read or written
 │   ├── StaleControllerError   another controller has taken this run over
 │   ├── ConflictError          somebody else has changed the endpoint meanwhile
 │   └── UnstorableError        a value that no database takes: trying again is in vain
@@ -126,7 +126,7 @@ class StaleAttemptError(OrchestratorError):
 
 
 class StoreError(OrchestratorError):
-    """The event store can't be read or written."""
+    """The database can't be read or written."""
 
 
 class StaleControllerError(StoreError):
@@ -138,7 +138,7 @@ class ConflictError(StoreError):
 
 
 class UnstorableError(StoreError):
-    """A value that the event store can't hold: it would be refused the next time too."""
+    """A value that the database can't hold: it would be refused the next time too."""
 
 
 class ClusterError(OrchestratorError):

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Tracker(Protocol):
-    """A projection of the event store for people. Never raises, never blocks the pipeline."""
+    """A projection of the database for people. Never raises, never blocks the pipeline."""
 
     def notify(self) -> None:
         """Say that there is something new in the store."""

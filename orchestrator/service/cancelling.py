@@ -29,7 +29,7 @@ def cancel(run: Run, view: driving.View) -> Change[Cancelled]:
     A controller that has not answered in half a minute is left alone: the run has not ended yet.
     `view` shows the run where it is ended here.
     """
-    store = wiring.event_store(wiring.home())
+    store = wiring.database(wiring.home())
     alive = runs.lease_state(store, run) is LeaseState.ALIVE
     who = "its controller" if alive else "this command, since it has no controller that lives"
 

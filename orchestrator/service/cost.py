@@ -32,5 +32,5 @@ def cost(by: Sequence[str], days: float) -> Cost:
         what = f"{unknown[0]!r} is nothing to sort by"
         raise ConfigError([Problem("--by", what, f"write some of {', '.join(FIELDS)}")])
     since = day_of(wiring.clock().now() - (days - 1) * DAY)
-    store = wiring.usage_store(wiring.home())
+    store = wiring.database(wiring.home())
     return Cost(grouped(store.usage(since), by), store.held(since))

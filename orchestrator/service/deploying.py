@@ -49,7 +49,7 @@ def deploy_outside(endpoint: str, server: Outside) -> OutsideRevision:
     problems = list(_problems(endpoint, server))
     if problems:
         raise ConfigError(problems)
-    store = wiring.endpoint_store(wiring.home())
+    store = wiring.database(wiring.home())
     life = store.endpoint(endpoint)
     known = wiring.served_models(server)
     number = life.next_number

@@ -102,7 +102,7 @@ class EndpointStates:
 def endpoints(name: str | None = None) -> EndpointStates:
     """Return all endpoints, or the one of that name."""
     home = wiring.home()
-    store = wiring.endpoint_store(home)
+    store = wiring.database(home)
     lives = store.endpoints() if name is None else {name: store.endpoint(name)}
     return EndpointStates(lives, store.replicas(), wiring.outage(home), store.troubles())
 
@@ -144,7 +144,7 @@ def base_url(name: str) -> str:
 
 
 def _served() -> dict[str, EndpointLife]:
-    lives = wiring.endpoint_store(wiring.home()).endpoints()
+    lives = wiring.database(wiring.home()).endpoints()
     return {name: life for name, life in lives.items() if life.shares}
 
 
@@ -154,7 +154,7 @@ def served_life(name: str) -> EndpointLife:
     Raises:
         NotFoundError: It has none.
     """
-    store = wiring.endpoint_store(wiring.home())
+    store = wiring.database(wiring.home())
     life = store.endpoint(name)
     if life.leading is None:
         served = ", ".join(n for n, one in store.endpoints().items() if one.shares) or "none"
@@ -165,7 +165,7 @@ def served_life(name: str) -> EndpointLife:
 def follow_moved(life: EndpointLife, events: Sequence[TrafficEvent]) -> None:
     """Commit how traffic moves, and have the registry's champions follow."""
     home = wiring.home()
-    store = wiring.endpoint_store(home)
+    store = wiring.database(home)
     store.follow(life, events, wiring.clock().now())
     wiring.follow_traffic(home, store.endpoint(life.name))
 
@@ -188,7 +188,7 @@ def traffic(endpoint: str, shares: Sequence[str]) -> Change[None]:
             "and =none ends either"
         )
         raise ConfigError([Problem("traffic", f"{' '.join(words)!r} are no shares", how)])
-    life = wiring.endpoint_store(wiring.home()).endpoint(endpoint)
+    life = wiring.database(wiring.home()).endpoint(endpoint)
     reason = f"by {wiring.user()}"
     events: list[TrafficEvent] = [SharesMoved(parts, reason)] if parts else []
     events += [_EVENTS[what](number, reason) for what, number in beside.items()]
@@ -222,7 +222,7 @@ def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
         ConfigError: No revision is named, or it has all traffic while another could take it.
         TransitionError: There is no such revision, or it is retired.
     """
-    store = wiring.endpoint_store(wiring.home())
+    store = wiring.database(wiring.home())
     life, reason = store.endpoint(endpoint), f"taken away by {wiring.user()}"
     if not life.live:
         known = ", ".join(name for name, one in store.endpoints().items() if one.live) or "none"
@@ -238,7 +238,7 @@ def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
     follow(life, retired, wiring.clock().now())
 
     def make() -> str:
-        wiring.endpoint_store(wiring.home()).follow(life, [retired], wiring.clock().now())
+        wiring.database(wiring.home()).follow(life, [retired], wiring.clock().now())
         return f"Revision r{retired.number} of {life.name} is retired."
 
     return Change(f"retire {revision} of {life.name}", make)
@@ -246,7 +246,7 @@ def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
 
 def _end(life: EndpointLife, reason: str) -> Change[str]:
     def make() -> str:
-        store = wiring.endpoint_store(wiring.home())
+        store = wiring.database(wiring.home())
         revisions.end(store, life, reason, wiring.clock().now())
         return f"Endpoint {life.name} answers no more."
 

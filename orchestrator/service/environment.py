@@ -3,7 +3,7 @@
 from orchestrator.wiring import (
     check_working_folder,
     clock,
-    has_store,
+    has_database,
     home,
     home_path,
     provide_user,
@@ -14,7 +14,7 @@ from orchestrator.wiring import (
 __all__ = [
     "check_working_folder",
     "clock",
-    "has_store",
+    "has_database",
     "home",
     "home_path",
     "provide_user",

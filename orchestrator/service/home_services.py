@@ -43,7 +43,7 @@ class Use:
 def use() -> Use:
     """Return who uses the services of this home now."""
     home = wiring.home()
-    if not wiring.has_store(home):
+    if not wiring.has_database(home):
         return Use((), ())
     return Use(_in_progress(), sorted(life.name for life in wiring.endpoints_here(home)))
 
@@ -97,7 +97,7 @@ def _stop(going: Sequence[str], waiting: Callable[[int], None]) -> Stopped:
 
 def _in_progress() -> list[str]:
     """Return the runs that live controllers drive on the cluster of this home."""
-    store = wiring.event_store(wiring.home())
+    store = wiring.database(wiring.home())
     leased = [runs.load(store, store.header(lease.run)) for lease in store.leases()]
     return sorted(
         run.header.run

@@ -47,13 +47,13 @@ def find(name: str) -> ApiKey:
 
 def spent(key: ApiKey) -> float:
     """Return what was spent by a key this month, in US dollars."""
-    used = wiring.usage_store(wiring.home()).spent(month_of(wiring.clock().now()))
+    used = wiring.database(wiring.home()).spent(month_of(wiring.clock().now()))
     return used.get(key.name, 0.0)
 
 
 def unknown_models(key: ApiKey) -> Sequence[str]:
     """Return the endpoints that a key opens and that are not there yet."""
-    known = wiring.endpoint_store(wiring.home()).endpoints()
+    known = wiring.database(wiring.home()).endpoints()
     return [model for model in key.models if model not in known]
 
 
@@ -114,7 +114,7 @@ def require(*, on: bool) -> Change[Access]:
 
 
 def _store() -> KeyStore:
-    return wiring.endpoint_store(wiring.home())
+    return wiring.database(wiring.home())
 
 
 def _secret() -> tuple[str, str]:

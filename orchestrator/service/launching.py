@@ -72,7 +72,7 @@ class Launch:
         with self._services(lambda: True):
             for one in self.planned:
                 request = self._request(one)
-                store = wiring.event_store(request.home)
+                store = wiring.database(request.home)
                 store.create(request.header, request.header.created)
                 with driving.begun(store, request.header):
                     detach(request)
@@ -127,7 +127,7 @@ def launch(
 
 def _earlier(name: str) -> Run:
     run = runs.find(name)
-    store = wiring.event_store(wiring.home())
+    store = wiring.database(wiring.home())
     if not run.done and runs.lease_state(store, run) is LeaseState.ALIVE:
         what = f"run {run.header.run!r} still goes on, and saves checkpoints"
         hint = f"end it first: orchestrator cancel {run.header.run}"
@@ -143,7 +143,7 @@ def detach(request: driving.DriveRequest) -> RunHeader:
     """
     chosen = {"--no-cache": not request.reuse, "--take-over": request.by_force}
     flags = [flag for flag, given in chosen.items() if given]
-    store = wiring.event_store(request.home)
+    store = wiring.database(request.home)
     before = runs.load(store, request.header)
     job = wiring.submit(request.settings, request.home, request.header.run, flags)
     driving.hand_over(job, store, before, wiring.clock())
@@ -157,7 +157,7 @@ def drive_detached(run: str, view: driving.View, *, reuse: bool, take_over: bool
         HeldError: It has a controller that lives, and this one is not to take it over.
     """
     home = wiring.home()
-    store = wiring.event_store(home)
+    store = wiring.database(home)
     header = store.header(run)
     settings = wiring.configs.parse(header.config)
     request = driving.DriveRequest(

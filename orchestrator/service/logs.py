@@ -45,7 +45,7 @@ class Logs:
 
     def elsewhere(self) -> str:
         """Return where the run is driven; empty where that is this machine, or it has ended."""
-        lease = wiring.event_store(wiring.home()).lease(self.run.header.run)
+        lease = wiring.database(wiring.home()).lease(self.run.header.run)
         if lease is None or holder.lives(lease.holder) is not None:
             return ""
         return f"with its controller ({holder.told(lease.holder) or 'on another machine'})"
@@ -53,7 +53,7 @@ class Logs:
     def lines(self, *, follow: bool = False) -> Iterator[str]:
         """Yield the lines so far; with `follow` go on until the run ends, or nobody drives it."""
         yield from self._new()
-        store = wiring.event_store(wiring.home())
+        store = wiring.database(wiring.home())
         self.run = runs.load(store, self.run.header)
         while follow and not self.run.done:
             if runs.lease_state(store, self.run) is LeaseState.GONE:

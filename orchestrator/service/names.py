@@ -9,28 +9,28 @@ from orchestrator import wiring
 
 def there() -> bool:
     """Return whether this home has anything yet."""
-    return wiring.has_store(wiring.home_path())
+    return wiring.has_database(wiring.home_path())
 
 
 def runs(limit: int) -> Sequence[str]:
     """Return the newest runs, at most `limit`."""
-    return [header.run for header in wiring.event_store(wiring.home_path()).runs(limit)]
+    return [header.run for header in wiring.database(wiring.home_path()).runs(limit)]
 
 
 def stages(run: str) -> Sequence[str]:
     """Return the stages of a run."""
-    header = wiring.event_store(wiring.home_path()).header(run)
+    header = wiring.database(wiring.home_path()).header(run)
     return [planned.stage.name for planned in header.plan.stages]
 
 
 def endpoints() -> Sequence[str]:
     """Return the endpoints."""
-    return sorted(wiring.endpoint_store(wiring.home_path()).endpoints())
+    return sorted(wiring.database(wiring.home_path()).endpoints())
 
 
 def keys() -> Sequence[str]:
     """Return the API keys."""
-    return [key.name for key in wiring.endpoint_store(wiring.home_path()).api_keys()]
+    return [key.name for key in wiring.database(wiring.home_path()).api_keys()]
 
 
 def pools(overrides: Sequence[str]) -> Sequence[str]:

@@ -58,7 +58,7 @@ def pools(settings: Settings) -> PoolStates:
     """Return what is known of the pools of a config; their live state where the cluster is up."""
     home = wiring.home()
     live = wiring.pool_states(settings, home)
-    store = wiring.event_store(home)
+    store = wiring.database(home)
     drained = drained_in(settings.fleet.name, store)
     known = PoolStates(settings.fleet, live, drained, store.verdicts(), wiring.clock().now())
     trusted = {
@@ -90,7 +90,7 @@ def drain(fleet: Fleet, name: str, reason: str) -> Change[None]:
     pool = pool_of(fleet, name)
 
     def make() -> None:
-        wiring.event_store(wiring.home()).drain(name_in_fleet(fleet.name, pool.name), reason)
+        wiring.database(wiring.home()).drain(name_in_fleet(fleet.name, pool.name), reason)
 
     return Change(f"empty pool {name}", make)
 
@@ -104,7 +104,7 @@ def undrain(fleet: Fleet, name: str) -> Change[None]:
     pool = pool_of(fleet, name)
 
     def make() -> None:
-        store = wiring.event_store(wiring.home())
+        store = wiring.database(wiring.home())
         for named in (pool.name, name_in_fleet(fleet.name, pool.name)):
             store.undrain(named)
 

@@ -125,7 +125,7 @@ def _qualify(asked: Qualification, view: driving.View) -> tuple[Run, tuple[Verdi
     settings = replace(settings, overrides=asked.settings.overrides, fleet=fleet)
     final, nodes = _drive(settings, pool, view)
     verdicts = _verdicts(settings, pool, roles, final)
-    store = wiring.event_store(wiring.home())
+    store = wiring.database(wiring.home())
     for one in verdicts:
         store.note_verdict(replace(one, nodes=_measured(final, nodes)))
     return final, verdicts

@@ -69,7 +69,7 @@ class Resumption:
         return f"{how} run {self.run.header.run}{taken}"
 
     def _controller(self) -> str:
-        alive = runs.lease_state(wiring.event_store(wiring.home()), self.run) is LeaseState.ALIVE
+        alive = runs.lease_state(wiring.database(wiring.home()), self.run) is LeaseState.ALIVE
         there = "its controller, which lives and stops then"
         return there if alive else "nobody: no controller lives"
 
@@ -80,7 +80,7 @@ class Resumption:
             StaleControllerError: Something has happened to the run since it was read.
         """
         if self.event is not None:
-            name, store = self.run.header.run, wiring.event_store(wiring.home())
+            name, store = self.run.header.run, wiring.database(wiring.home())
             store.append(name, self.run.seq + 1, (self.event,), wiring.clock().now())
             store.withdraw_cancel(name)
 
@@ -109,7 +109,7 @@ def resume(
         PlanError: Limits are used up already.
         NotFoundError: There is no such stage.
     """
-    store = wiring.event_store(wiring.home())
+    store = wiring.database(wiring.home())
     if run.state is RunState.SUCCEEDED and how.since is None:
         return None
     if not run.done:
@@ -131,7 +131,7 @@ def rerun(run: Run, stage: str, *, reuse: bool = True) -> Resumption:
         PlanError: Limits are used up already.
         NotFoundError: There is no such stage.
     """
-    name, store = run.header.run, wiring.event_store(wiring.home())
+    name, store = run.header.run, wiring.database(wiring.home())
     if not run.done:
         hint = f"wait for its end, or: orchestrator resume {name}"
         raise ConfigError([Problem("", f"run {name!r} has not ended: {run.state}", hint)])

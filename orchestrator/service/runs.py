@@ -22,7 +22,7 @@ def find(run: str) -> Run:
     Raises:
         NotFoundError: There is none, or there are several.
     """
-    store = wiring.event_store(wiring.home())
+    store = wiring.database(wiring.home())
     return load(store, store.header(run))
 
 
@@ -73,7 +73,7 @@ def approve(run: Run, stage: str) -> Change[None]:
         raise NotFoundError(f"stage {stage!r} of run {name!r} waits for no approval; {hint}")
 
     def make() -> None:
-        wiring.event_store(wiring.home()).approve(name, stage, wiring.user())
+        wiring.database(wiring.home()).approve(name, stage, wiring.user())
 
     return Change(f"approve stage {stage} of run {name}", make)
 

@@ -40,7 +40,7 @@ class RunStatus:
 
 def newest(limit: int) -> Sequence[RunStatus]:
     """Return how the newest runs stand, at most `limit` of them, the newest first."""
-    store = wiring.event_store(wiring.home())
+    store = wiring.database(wiring.home())
     return [_status(store, runs.load(store, header)) for header in store.runs(limit)]
 
 
@@ -50,7 +50,7 @@ def status(run: str) -> RunStatus:
     Raises:
         NotFoundError: There is none, or there are several.
     """
-    store = wiring.event_store(wiring.home())
+    store = wiring.database(wiring.home())
     one = _status(store, runs.load(store, store.header(run)))
     name = one.run.header.run
     return replace(one, untold=store.untold(name), busy=() if one.lost else store.busy(name))

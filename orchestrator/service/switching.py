@@ -173,7 +173,7 @@ def plan_switch(
     kept = kept_of(made, planned)
     problems = list(unserved(planned, made.header.run))
     problems += indivisible(planned, kept, wiring.storage_uri(settings, wiring.home()))
-    lives = wiring.endpoint_store(wiring.home()).endpoints()
+    lives = wiring.database(wiring.home()).endpoints()
     problems += crowded(planned, lives)
     if problems:
         raise PlanError(problems)
@@ -328,7 +328,7 @@ def source_of(name: str, overrides: Sequence[str]) -> Source:
     Raises:
         NotFoundError: There is no such endpoint or run.
     """
-    lives = wiring.endpoint_store(wiring.home()).endpoints()
+    lives = wiring.database(wiring.home()).endpoints()
     if name in lives:
         run, weights = run_of(lives[name]), weights_of(lives[name].leading)
         return Source(run, tuple(_longer(word, run) for word in overrides), weights)

@@ -74,7 +74,7 @@ def _refused(what: str, way_out: str) -> ConfigError:
 
 def _update(life: EndpointLife, updated: RevisionUpdated) -> Sequence[str]:
     home = wiring.home()
-    store = wiring.endpoint_store(home)
+    store = wiring.database(home)
     replicas = wiring.replicas(home, wiring.serving_cluster(home))
     revisions = Revisions(store, replicas, wiring.clock())
     number, late = updates.update(revisions, replicas, life, updated)

@@ -155,23 +155,19 @@ def clock() -> Clock:
     return SystemClock()
 
 
-def event_store(home: Path, patience: float | None = None) -> SqlDatabase:
-    """Return the event store of `home`; `ORCHESTRATOR_DATABASE` names another database.
+def database(home: Path, patience: float | None = None) -> SqlDatabase:
+    """Return the database of `home`; `ORCHESTRATOR_DATABASE` names another one.
 
     Callers with `patience` (seconds) try again by themselves: one try takes a part of that.
     """
     from orchestrator.adapters.database import SqlDatabase
 
-    return SqlDatabase(database(home), patience)
+    place = os.environ.get(DATABASE_VARIABLE) or home / "events.db"
+    return SqlDatabase(place, patience, secret=partial(replica_secret, home))
 
 
-def database(home: Path) -> str | Path:
-    """Return the file of the database of `home`, or the URL that the environment names."""
-    return os.environ.get(DATABASE_VARIABLE) or home / "events.db"
-
-
-def has_store(home: Path) -> bool:
-    """Return whether `home` has an event store yet, without making one."""
+def has_database(home: Path) -> bool:
+    """Return whether `home` has a database yet, without making one."""
     return bool(os.environ.get(DATABASE_VARIABLE)) or os.path.exists(home / "events.db")  # noqa: PTH110 - of any name
 
 
@@ -244,7 +240,6 @@ def tracker(
         from orchestrator.adapters.no_tracker import NoTracker
 
         return NoTracker()
-    from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.mlflow_tracker import MlflowTracker
     from orchestrator.wiring.tracking import access
 
@@ -259,7 +254,7 @@ def tracker(
         access=access(uri),
         pools=_pool_processes(home),
         upto=upto,
-        endpoints=SqlDatabase(database(home), secret=partial(replica_secret, home)),
+        endpoints=database(home),
     )
 
 
@@ -297,7 +292,7 @@ def run_worker(
     )
 
 
-def workbench(settings: Settings, home: Path, *, reuse: bool = True) -> AttemptDefaults:
+def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> AttemptDefaults:
     """Return what every attempt of a run is given."""
     from orchestrator.adapters import job_source
     from orchestrator.controller.attempt_requests import AttemptDefaults
@@ -311,7 +306,7 @@ def workbench(settings: Settings, home: Path, *, reuse: bool = True) -> AttemptD
         storage=storage_uri(settings, home),
         reuse_key=reuse_key_with(importable.digest) if reuse else never_reuse,
         signatures=tuple(settings.signatures.values()),
-        measured=lambda pool, role: measured(pool, role, event_store(home).verdicts()),
+        measured=lambda pool, role: measured(pool, role, database(home).verdicts()),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,24 +16,20 @@ from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.core.spec.stages import Json
 from orchestrator.ports import (
     EventLog,
-    GatewayStore,
     Serving,
     Traffic,
-    UsageStore,
 )
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
     artifact_store,
     clock,
     database,
-    event_store,
     variable,
 )
-from orchestrator.wiring.home_folder import random_once, replica_secret
+from orchestrator.wiring.home_folder import random_once
 from orchestrator.wiring.user import host
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.rayserve import RayServing
     from orchestrator.serving.gateway.tracing import Tracing
     from orchestrator.serving.http.limits import Limits
@@ -42,44 +37,32 @@ if TYPE_CHECKING:
 OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
-def endpoint_store(at: Path) -> SqlDatabase:
-    """Return the store of endpoints of home `at`: the same database."""
-    from orchestrator.adapters.database import SqlDatabase
-
-    return SqlDatabase(database(at), secret=partial(replica_secret, at))
-
-
-def usage_store(at: Path) -> UsageStore:
-    """Return the store of what endpoints are used for: the same database."""
-    from orchestrator.adapters.database import SqlDatabase
-
-    return SqlDatabase(database(at))
-
-
-def serving(found: Settings, at: Path, address: str) -> Serving:
+def serving(settings: Settings, home: Path, address: str) -> Serving:
     """Return where endpoints are deployed, revision by revision."""
-    if found.cluster.kind == "local":
+    if settings.cluster.kind == "local":
         from orchestrator.adapters.no_serving import NoServing
 
         return NoServing()
     from orchestrator.endpoints.rollout import Rollouts
 
-    deployed = replicas(at, address)
-    return Rollouts(deployed, endpoint_store(at), traffic(at), clock(), home_id(at))
+    deployed = replicas(home, address)
+    return Rollouts(deployed, database(home), traffic(home), clock(), home_id(home))
 
 
-def replicas(at: Path, address: str) -> RayServing:
+def replicas(home: Path, address: str) -> RayServing:
     """Return what deploys single revisions on the cluster at `address`."""
     from orchestrator.adapters.raycluster import service
     from orchestrator.adapters.rayserve import RayServing
 
-    ours = service.find(at)
+    ours = service.find(home)
     managed = ours is not None and ours.address == address
-    return RayServing(address, fetch_model, clock, identity=managed_cluster(at) if managed else "")
+    return RayServing(
+        address, fetch_model, clock, identity=managed_cluster(home) if managed else ""
+    )
 
 
-def serving_cluster(at: Path) -> str:
-    """Return the address of the cluster that home `at` serves from.
+def serving_cluster(home: Path) -> str:
+    """Return the address of the cluster that `home` serves from.
 
     Raises:
         ServingError: It is not running.
@@ -87,8 +70,8 @@ def serving_cluster(at: Path) -> str:
     from orchestrator.adapters import gateway_service
     from orchestrator.adapters.raycluster import service
 
-    ours = service.find(at)  # which lets this process in
-    address = gateway_service.cluster(at) or (ours.address if ours else "")
+    ours = service.find(home)  # which lets this process in
+    address = gateway_service.cluster(home) or (ours.address if ours else "")
     address = address or variable("RAY_ADDRESS")
     if not address:
         raise ServingError("the cluster is not running; `orchestrator up` starts it")
@@ -100,28 +83,21 @@ def shares_database() -> bool:
     return bool(variable(DATABASE_VARIABLE))
 
 
-def home_id(at: Path) -> str:
-    """Return the identity of home `at`, which is made when it is first asked for."""
-    return random_once(at / "id", 4)
+def home_id(home: Path) -> str:
+    """Return the identity of `home`, which is made when it is first asked for."""
+    return random_once(home / "id", 4)
 
 
-def managed_cluster(at: Path) -> str:
-    """Return the identity of the cluster that home `at` starts, and may start again."""
-    return f"home-{home_id(at)}"
+def managed_cluster(home: Path) -> str:
+    """Return the identity of the cluster that `home` starts, and may start again."""
+    return f"home-{home_id(home)}"
 
 
-def gateway_store(at: Path) -> GatewayStore:
-    """Return the store of gateways of home `at`: the same database."""
-    from orchestrator.adapters.database import SqlDatabase
-
-    return SqlDatabase(database(at))
-
-
-def traffic(at: Path) -> Traffic:
-    """Return the view of all gateways that share the database of home `at`."""
+def traffic(home: Path) -> Traffic:
+    """Return the view of all gateways that share the database of `home`."""
     from orchestrator.adapters.gateway import GatewayTraffic
 
-    return GatewayTraffic(gateway_store(at))
+    return GatewayTraffic(database(home))
 
 
 def gateway_settings(text: str) -> GatewaySettings:
@@ -138,14 +114,14 @@ def gateway_limits(settings: GatewaySettings) -> Limits:
     return gateway_service.limits_of(settings)
 
 
-def gateway_url(at: Path) -> str:
+def gateway_url(home: Path) -> str:
     """Return the address of a gateway that this host can ask: its own, else the oldest.
 
     Raises:
         ServingError: There is none, or none that can be asked from here.
     """
     mine = host()
-    live = [gateway for gateway in gateway_store(at).gateways() if gateway.live]
+    live = [gateway for gateway in database(home).gateways() if gateway.live]
     near = [gateway for gateway in live if gateway.reachable(mine)]
     own = [gateway for gateway in near if gateway.host == mine]
     for gateway in (*own, *near):
@@ -216,51 +192,51 @@ class Outage:
     elsewhere: bool = False
 
 
-def outage(at: Path) -> Outage:
-    """Return what is not running of what the endpoints of home `at` need."""
+def outage(home: Path) -> Outage:
+    """Return what is not running of what the endpoints of `home` need."""
     from orchestrator.adapters import gateway_service
     from orchestrator.adapters.raycluster import service
 
-    here = service.find(at) is not None
-    served = gateway_service.cluster(at)
+    here = service.find(home) is not None
+    served = gateway_service.cluster(home)
     if served is not None:
         lost = not gateway_service.answers(served)
         return Outage(ours="the cluster is not running" if lost else "")
     if variable(DATABASE_VARIABLE):
-        live = any(gateway.live for gateway in gateway_store(at).gateways())
+        live = any(gateway.live for gateway in database(home).gateways())
         return Outage(elsewhere=True) if live else Outage(all="no gateway runs")
     foreign = here or variable("RAY_ADDRESS")
     why = "the gateway is not running" if foreign else "cluster and gateway are not running"
     return Outage(ours=why, all=why)
 
 
-def endpoints_here(at: Path) -> Sequence[EndpointLife]:
-    """Return the endpoints whose live revisions all run on the cluster that home `at` starts."""
-    store, events = endpoint_store(at), event_store(at)
+def endpoints_here(home: Path) -> Sequence[EndpointLife]:
+    """Return the endpoints whose live revisions all run on the cluster that `home` starts."""
+    store = database(home)
     return [
         life
         for life in store.endpoints().values()
         if life.live
-        and all(r.deployment and _is_managed(at, events, r.deployment) for r in life.live)
+        and all(r.deployment and _is_managed(home, store, r.deployment) for r in life.live)
     ]
 
 
-def forget_endpoints(at: Path, reason: str) -> None:
-    """Retire all endpoints whose cluster, the one of home `at`, was stopped."""
+def forget_endpoints(home: Path, reason: str) -> None:
+    """Retire all endpoints whose cluster, the one of `home`, was stopped."""
     from orchestrator.endpoints.revisions import end
 
-    for life in endpoints_here(at):
-        end(endpoint_store(at), life, reason, clock().now())
+    for life in endpoints_here(home):
+        end(database(home), life, reason, clock().now())
 
 
-def _is_managed(at: Path, events: EventLog, deployment: Deployment) -> bool:
-    """Return whether a deployment is on the cluster that home `at` starts.
+def _is_managed(home: Path, events: EventLog, deployment: Deployment) -> bool:
+    """Return whether a deployment is on the cluster that `home` starts.
 
     The first version did not store that: there it is known by the config of the run, and where
     others share the database it is nobody's.
     """
     if deployment.cluster:
-        return deployment.cluster == managed_cluster(at)
+        return deployment.cluster == managed_cluster(home)
     if variable(DATABASE_VARIABLE):
         return False
     try:

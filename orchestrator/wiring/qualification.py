@@ -1,4 +1,4 @@
-"""What is known of the pools: the verdicts of the event store, and what they leave of a plan."""
+"""What is known of the pools: the verdicts of the database, and what they leave of a plan."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from orchestrator.core.trust.qualification import (
 from orchestrator.wiring.adapters import (
     artifact_store,
     clock,
-    event_store,
-    has_store,
+    database,
+    has_database,
     storage_uri,
 )
 from orchestrator.wiring.endpoints import model_config
@@ -40,9 +40,9 @@ _RUNS = 1000  # of all pipelines that are looked through, the newest first
 def verdicts() -> Sequence[Verdict]:
     """Return all verdicts; none where this home has no store yet, which is not made for that."""
     home = home_path()
-    if not has_store(home):
+    if not has_database(home):
         return ()
-    return event_store(home).verdicts()
+    return database(home).verdicts()
 
 
 def vetted(
@@ -77,9 +77,9 @@ def config_of_last(settings: Settings, stage: str) -> Mapping[str, Json]:
     It is empty where no run of the pipeline has made one.
     """
     home = home_path()
-    if not has_store(home):
+    if not has_database(home):
         return {}
-    store = event_store(home)
+    store = database(home)
     for header in store.runs(_RUNS):
         if header.plan.pipeline == settings.pipeline.name:
             run = fold(header, ((item.at, item.event) for item in store.events(header.run)))

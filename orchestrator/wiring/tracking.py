@@ -53,7 +53,7 @@ def bury(home: Path, run: Run, reason: str) -> bool:
     uri = tracking_address(settings.tracking) or mlflow_server.find(home)
     if not uri:
         return False
-    store = adapters.event_store(home)
+    store = adapters.database(home)
     return _bury(settings.tracking, uri, store, (run, home / "logs"), reason)
 
 

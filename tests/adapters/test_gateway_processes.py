@@ -27,7 +27,7 @@ ASKED = json.dumps({"model": "nobody's", "prompt": "hi"})
 def settings(tmp_path: Path) -> Iterator[GatewaySettings]:
     port = free_port(count=3)
     found = GatewaySettings(port=port, processes=2, metrics=MetricsSettings(port=port + 1))
-    wiring.endpoint_store(tmp_path).endpoints()  # which makes the database
+    wiring.database(tmp_path).endpoints()  # which makes the database
     info = {"url": f"http://127.0.0.1:{port}", "cluster": "c:1"}
     env = {"ORCHESTRATOR_HOME": str(tmp_path)}
     processes = gateway_service._processes(found, info, env)

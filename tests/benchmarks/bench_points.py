@@ -63,7 +63,7 @@ def _tracked(ready: Bench, number: int) -> tuple[float, float]:
     from orchestrator.adapters.mlflow_tracker import MlflowTracker
 
     run = f"tracked-{number}"
-    store = wiring.event_store(ready.folder)
+    store = wiring.database(ready.folder)
     clock = wiring.clock()
     store.create(header(plan(stage("train")), run), clock.now())
     events: list[Event] = [

@@ -43,7 +43,7 @@ def main(url: str, port: str, key: str) -> None:
     """Serve until a signal ends the process."""
     routes, clock = Keyed(url, key), wiring.clock()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        ledger = StoreLedger(wiring.usage_store(Path(folder)), routes, clock, "bench").start()
+        ledger = StoreLedger(wiring.database(Path(folder)), routes, clock, "bench").start()
         app = gateway(routes, clock, ledger=ledger)
         serve(Edge(app, routes, clock), Listening(host="127.0.0.1", port=int(port)))
         ledger.close()

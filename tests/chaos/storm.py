@@ -130,7 +130,7 @@ class Storm:
         return self._controller.wait(seconds)
 
     def told(self) -> Run:
-        """Return the run as the event store has it."""
+        """Return the run as the database has it."""
         store = SqlDatabase(f"sqlite:///{self.home}/events.db")
         try:
             return runs.load(store, store.header(self.run))

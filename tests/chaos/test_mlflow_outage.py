@@ -91,7 +91,7 @@ def _run(ready: Bench, steps: int) -> tuple[str, Mapping[str, float]]:
     order = ready.order([*OVERRIDES, f"pipeline.stages.step.params.steps={steps}"])
     ready.launch(order)
     name = order.header.run
-    stored = wiring.event_store(order.at).events(name)
+    stored = wiring.database(order.at).events(name)
     run = fold(order.header, ((item.at, item.event) for item in stored))
     return name, run.stages["step"].metrics
 

@@ -73,11 +73,11 @@ def home(tmp_path, within):
     at = tmp_path / ".orchestrator"
     at.mkdir()
     found, planned = wiring.planned(LOCAL)
-    wiring.event_store(at).create(
+    wiring.database(at).create(
         RunHeader(run=RUN, plan=planned, config=found.resolved, created=1.0), 1.0
     )
     far = RevisionAdded(1, outside=Outside(address="http://one/v1", model="llama"))
-    endpoints = wiring.endpoint_store(at)
+    endpoints = wiring.database(at)
     endpoints.follow(endpoints.endpoint("far"), (far,), 1.0)
     return at
 

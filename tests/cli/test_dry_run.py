@@ -92,7 +92,7 @@ def home(tmp_path: Path, within: Command) -> Path:
     """A home with endpoints, a key, a drain, and runs: served, at a gate, failed."""
     at = tmp_path / ".orchestrator"
     at.mkdir()
-    endpoints, events = wiring.endpoint_store(at), wiring.event_store(at)
+    endpoints, events = wiring.database(at), wiring.database(at)
     planned = {SERVING: ["pipeline=r2"], GATE: [*LOCAL, GATED], ENDED: LOCAL}
     for name, overrides in planned.items():
         found, made = wiring.planned(overrides)

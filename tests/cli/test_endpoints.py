@@ -122,7 +122,7 @@ def test_what_endpoints_cost_is_told_by_key_pool_and_day(within, tmp_path):
     place = {"day": day, "endpoint": "chat", "pool": "nvidia"}
     usage = Usage(**place, key="ann", revision="r1", requests=3, prompt_tokens=1500, cost=1.25)
     held = Held(**place, device_seconds=7200.0, cost=4.0)
-    wiring.usage_store(at).add_usage("here", [usage], [held])
+    wiring.database(at).add_usage("here", [usage], [held])
     told = within("cost", "--by", "endpoint,key").stdout
     for part in ("chat", "ann", "1,500", "1.25", "2.00", "4.00"):
         assert part in told
@@ -236,7 +236,7 @@ def test_a_server_that_lists_nothing_is_there(within):
 
 def test_a_server_outside_that_is_dead_is_told(within, far):
     assert within("deploy", "chat", *far).returncode == 0
-    wiring.endpoint_store(wiring.home()).note_trouble("chat", 1, "no server answers at 'x'")
+    wiring.database(wiring.home()).note_trouble("chat", 1, "no server answers at 'x'")
     assert "broken: chat.r1: no server answers at 'x'" in within("endpoints").stdout
     (found,) = json.loads(within("endpoints", "--json").stdout)
     (one,) = found["revisions"]
@@ -284,7 +284,7 @@ def test_how_a_server_outside_is_asked_is_checked_before_it_is_deployed(within, 
 def test_headers_of_a_server_outside_are_kept_with_its_revision(within, far):
     more = ("--header", "X-Team: a", "--header", "b: c", "--key-header", "api-key", "--proxy")
     assert within("deploy", "chat", *far, *more).returncode == 0
-    (life,) = wiring.endpoint_store(wiring.home()).endpoints().values()
+    (life,) = wiring.database(wiring.home()).endpoints().values()
     server = life.revisions[1].outside
     assert server is not None
     assert (server.headers, server.key_header, server.proxy) == (

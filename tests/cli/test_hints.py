@@ -54,7 +54,7 @@ def test_a_run_that_ended_tells_how_to_launch_it_again_from_any_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert orchestrator("launch", *mine, "pipeline=mine", *HERE).returncode == 0
-    (header,) = wiring.event_store(tmp_path / ".orchestrator").runs()
+    (header,) = wiring.database(tmp_path / ".orchestrator").runs()
     told = hinted(within("resume", header.run).stdout, "launch")
     assert told[1:3] == ["--config-dir", str(tmp_path / "my configs")]
     elsewhere = tmp_path / "elsewhere"

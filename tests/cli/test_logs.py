@@ -42,7 +42,7 @@ def home(tmp_path: Path, within: Command) -> Path:
 
 def recorded(home: Path, *events: Event, **tags: str) -> SqlDatabase:
     """Have a run of one stage with these events in the store."""
-    store = wiring.event_store(home)
+    store = wiring.database(home)
     store.create(RunHeader(run="run-1", plan=plan(stage("s")), tags=tags), 1.0)
     store.append("run-1", 1, events, 2.0)
     return store
@@ -100,5 +100,5 @@ def test_a_run_says_from_which_machine_it_was_launched(orchestrator: Command, ho
     assert (
         orchestrator("launch", "pipeline=noop", "cluster=local", "tracking=none").returncode == 0
     )
-    (header,) = wiring.event_store(home).runs()
+    (header,) = wiring.database(home).runs()
     assert header.tags["orchestrator.host"] == socket.gethostname()

@@ -28,7 +28,7 @@ def home(tmp_path: Path, within: Command) -> Path:
     """A home with an endpoint of ours and one outside; all that served them was killed."""
     at = tmp_path / ".orchestrator"
     at.mkdir()
-    store = wiring.endpoint_store(at)
+    store = wiring.database(at)
     far = Outside(address="http://far/v1", model="llama")
     revisions = {
         "chat": RevisionAdded(1, deployment=deployment("chat")),
@@ -103,7 +103,7 @@ def test_an_endpoint_whose_replicas_are_started_again_is_not_ready_yet(
     within: Command, home: Path, gateway: str
 ) -> None:
     host, _, port = gateway.rpartition(":")
-    wiring.endpoint_store(home).note_replicas("chat", 1, [])
+    wiring.database(home).note_replicas("chat", 1, [])
     with socket.create_server((host, int(port))):
         code, found = told(within)
     assert (code, found["chat"]["down"]) == (0, None)
@@ -117,7 +117,7 @@ def test_a_home_that_shares_its_database_does_not_judge_for_the_others(
     assert told(within)[1]["chat"]["down"] == "no gateway runs; `orchestrator up` brings it back"
     assert "No OpenAI base URL: no gateway runs" in within("endpoints").stdout
     far = Gateway(name="a", url="http://10.0.0.9:8000", host="far", pid=1)
-    wiring.gateway_store(home).note_gateway(far)
+    wiring.database(home).note_gateway(far)
     code, found = told(within)
     assert (code, found["chat"]["down"]) == (0, None)
     assert "OpenAI base URL: http://10.0.0.9:8000/v1" in within("endpoints").stdout
@@ -130,11 +130,11 @@ def test_ask_finds_a_gateway_of_another_host_and_says_when_that_is_on_loopback(
         "no gateway runs; `orchestrator up` starts one" in within("ask", "hi", "-e", "chat").stderr
     )
     near = Gateway(name="a", url="http://127.0.0.1:9", host="far", pid=1)
-    wiring.gateway_store(home).note_gateway(near)
+    wiring.database(home).note_gateway(near)
     said = within("ask", "hi", "-e", "chat").stderr
     assert "the gateway at http://127.0.0.1:9 answers its own host 'far' alone" in said
     here = Gateway(name="b", url="http://127.0.0.1:9", host=wiring.host(), pid=1)
-    wiring.gateway_store(home).note_gateway(here)
+    wiring.database(home).note_gateway(here)
     said = within("ask", "hi", "-e", "chat").stderr
     assert "endpoint 'chat' does not answer at http://127.0.0.1:9/chat/v1" in said
 
@@ -142,13 +142,13 @@ def test_ask_finds_a_gateway_of_another_host_and_says_when_that_is_on_loopback(
 def test_what_is_down_is_neither_forgotten_nor_retired_by_a_second_down(
     within: Command, home: Path
 ) -> None:
-    before = wiring.endpoint_store(home).endpoints()
+    before = wiring.database(home).endpoints()
     assert "Nothing was running." in within("down").stdout
-    assert wiring.endpoint_store(home).endpoints() == before
+    assert wiring.database(home).endpoints() == before
 
 
 def test_a_cluster_of_ours_that_is_stopped_takes_its_own_endpoints_alone(home: Path) -> None:
-    events, store = wiring.event_store(home), wiring.endpoint_store(home)
+    events, store = wiring.database(home), wiring.database(home)
     far = RunHeader(
         run="far-1", plan=plan(stage("s")), config={"cluster": {"address": "head:6379"}}
     )

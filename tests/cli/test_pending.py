@@ -17,7 +17,7 @@ HERE = ["cluster=local", "tracking=none", "pipeline=noop"]
 
 @pytest.fixture
 def store(tmp_path: Path, within) -> SqlDatabase:
-    return wiring.event_store(tmp_path / ".orchestrator")
+    return wiring.database(tmp_path / ".orchestrator")
 
 
 def aged(store: SqlDatabase, seconds_ago: float, name: str = "") -> str:

@@ -18,7 +18,7 @@ from tests.build import failure
 
 @pytest.fixture
 def store(tmp_path: Path, within) -> SqlDatabase:
-    return wiring.event_store(tmp_path / ".orchestrator")
+    return wiring.database(tmp_path / ".orchestrator")
 
 
 def begun(store: SqlDatabase, *events: object, ago: float = 30.0) -> str:

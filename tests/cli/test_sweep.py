@@ -81,7 +81,7 @@ def test_no_two_runs_have_one_id(
     tokens = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])
     monkeypatch.setattr(request.secrets, "token_hex", lambda _: next(tokens))
     monkeypatch.setattr(request.time, "strftime", lambda *_: "20260101-000000")
-    store = wiring.event_store(tmp_path)
+    store = wiring.database(tmp_path)
     ids = []
     for _ in range(2):
         header = driving.new_header(found, planned, home=tmp_path)

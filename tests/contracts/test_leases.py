@@ -1,4 +1,4 @@
-"""What every event store must keep of leases. Runs against SQLite and against the fake."""
+"""What every database must keep of leases. Runs against SQLite and against the fake."""
 
 from __future__ import annotations
 

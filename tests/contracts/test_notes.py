@@ -1,4 +1,4 @@
-"""What every event store must remember beside the events: the latest word of each."""
+"""What every database must remember beside the events: the latest word of each."""
 
 from __future__ import annotations
 

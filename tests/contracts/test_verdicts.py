@@ -1,4 +1,4 @@
-"""What every event store must keep of verdicts on pools."""
+"""What every database must keep of verdicts on pools."""
 
 from __future__ import annotations
 

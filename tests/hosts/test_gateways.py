@@ -53,9 +53,9 @@ class Place:
             f"http://{host.address}:{PORT}" if everywhere else gateway_service.url_of(settings, "")
         )
         words = ["-m", "orchestrator", "_gateway", gateway_service.dumped(settings), url, "c:1"]
-        before = len(wiring.gateway_store(self.home).gateways())
+        before = len(wiring.database(self.home).gateways())
         with self.running(host, *words):
-            known = wiring.gateway_store(self.home).gateways
+            known = wiring.database(self.home).gateways
             assert wait(lambda: len(known()) > before, SECONDS, tick=0.2)
             yield
 
@@ -87,7 +87,7 @@ def pair(tmp_path: Path) -> Iterator[Place]:
         assert echo.stdout is not None
         port = echo.stdout.readline().strip().rpartition(":")[2]
         url = f"http://{first.address}:{port}"
-        store = wiring.endpoint_store(home)
+        store = wiring.database(home)
         added = RevisionAdded(1, outside=Outside(address=f"{url}/v1", model="echo"))
         events = [added, RevisionReady(1), TrafficMoved({1: 100}, "first")]
         store.follow(store.endpoint("echo"), events, 1.0)
@@ -125,14 +125,14 @@ def test_two_gateways_each_serve_their_host_and_a_rollout_sees_the_sum(pair: Pla
         pair.gateway(pair.first, "0.0.0.0"),  # noqa: S104 - what is tested
         pair.gateway(pair.second, pair.second.address),
     ):
-        assert {one.host for one in wiring.gateway_store(pair.home).gateways()} == {"h0", "h1"}
+        assert {one.host for one in wiring.database(pair.home).gateways()} == {"h0", "h1"}
         near = pair.orchestrator(pair.second, "endpoints").stdout
         assert f"http://{pair.second.address}:{PORT}/v1" in near, "each asks its own first"
         for host in (pair.first, pair.second):
             assert "17" in pair.orchestrator(host, "ask", "-e", "echo", "17").stdout
         traffic = wiring.traffic(pair.home)
         assert wait(lambda: traffic.figures("echo")["r1"].requests == 2, SECONDS, tick=0.2)
-        assert len(wiring.gateway_store(pair.home).counts("echo")) == 2
+        assert len(wiring.database(pair.home).counts("echo")) == 2
 
 
 @pytest.mark.timeout(300)

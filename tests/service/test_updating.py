@@ -60,7 +60,7 @@ def test_an_endpoint_that_is_not_served_has_no_weights(within, tmp_path: Path) -
         102,
         "error: no endpoint 'chat' is served; served: none\n",
     )
-    store = wiring.endpoint_store(tmp_path / ".orchestrator")
+    store = wiring.database(tmp_path / ".orchestrator")
     far = RevisionAdded(1, outside=Outside(address="http://far/v1", model="m"))
     events = [far, RevisionReady(1), SharesMoved({1: 100}, "first")]
     store.follow(store.endpoint("chat"), events, 1.0)

@@ -66,7 +66,7 @@ class Transactions:
             yield
         except _FOREIGN as error:
             kind = UnstorableError if _is_of_a_value(error) else StoreError
-            raise kind(f"event store {self._place!r}: {_reason(error)}") from error
+            raise kind(f"database {self._place!r}: {_reason(error)}") from error
 
 
 def _busy(patience: float | None) -> float | None:

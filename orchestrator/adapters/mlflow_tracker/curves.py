@@ -1,4 +1,4 @@
-"""Metric points from the event store to the MLflow runs, in order, behind a cursor.
+"""Metric points from the database to the MLflow runs, in order, behind a cursor.
 
 A point goes to its attempt at once. Where the stage trains it goes to the run as well, because
 MLflow draws only the rows that its table shows, and there all attempts make one curve with one

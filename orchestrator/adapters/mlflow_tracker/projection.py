@@ -1,6 +1,6 @@
 """What stands where in MLflow: the run, its attempts, their points, brought up to date.
 
-`sync` compares what the event store says with what the server was last seen to show, and writes
+`sync` compares what the database says with what the server was last seen to show, and writes
 the difference. So a pass that broke off is simply done again, a new controller takes over by
 looking at the server, and nothing is written twice. Points are the one thing with a cursor.
 
@@ -49,7 +49,7 @@ class TrackedRuns(EventLog, MetricPoints, Verdicts, Protocol):
 
 
 class Projection:
-    """One run of the event store on one MLflow server. For one thread."""
+    """One run of the database on one MLflow server. For one thread."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Projection:
 
         Raises:
             AwayError: MLflow is away; what is missing is written by a later call.
-            StoreError: The event store can't be read.
+            StoreError: The database can't be read.
         """
         last = self._upto()
         for stored in self._store.events(self._key, self.run.seq):
@@ -109,7 +109,7 @@ class Projection:
         return True
 
     def record(self, points: Sequence[MetricPoint]) -> None:
-        """Add points to the run that the event store doesn't have: heartbeats, load of hosts.
+        """Add points to the run that the database doesn't have: heartbeats, load of hosts.
 
         Raises:
             AwayError: MLflow is away.

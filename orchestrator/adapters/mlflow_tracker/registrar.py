@@ -1,4 +1,4 @@
-"""Keeps the registry as the event store tells: versions of a run's models, and their aliases.
+"""Keeps the registry as the database tells: versions of a run's models, and their aliases.
 
 Like the tree of runs it is compared and mended, so a pass that broke off is simply done again.
 What the registry refuses is reported and left out: the runs are shown all the same.

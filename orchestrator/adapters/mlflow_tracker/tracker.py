@@ -1,7 +1,7 @@
 """The thread that writes to MLflow: the port `Tracker`.
 
 It never raises into the pipeline and never blocks it. MLflow away means wait and try again, longer
-each time; the event store keeps what is missing. Whatever else a pass raises is said once, and the
+each time; the database keeps what is missing. Whatever else a pass raises is said once, and the
 next pass begins anew. What fails for good, time after time, is given up with one line: nobody
 waits for it at the end.
 """
@@ -45,7 +45,7 @@ class Pace:
 
 
 class MlflowTracker:
-    """Projects one run of the event store into MLflow, from a thread of its own."""
+    """Projects one run of the database into MLflow, from a thread of its own."""
 
     def __init__(  # noqa: PLR0913 - the composition root hands over all a tracker needs
         self,

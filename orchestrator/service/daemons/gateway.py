@@ -25,11 +25,11 @@ def run(settings_file: str, url: str, cluster: str, number: int) -> None:
     home, clock = wiring.home(), wiring.clock()
     settings = wiring.gateway_settings(settings_file)
     limits = wiring.gateway_limits(settings)
-    routes = StoreRoutes(wiring.endpoint_store(home), wiring.outside_key, clock)
+    routes = StoreRoutes(wiring.database(home), wiring.outside_key, clock)
     metrics = Metrics(routes)
-    reporter = Reporter(wiring.gateway_store(home), _of(url, cluster), metrics.by_endpoint, clock)
+    reporter = Reporter(wiring.database(home), _of(url, cluster), metrics.by_endpoint, clock)
     named = f"{wiring.host()}:{settings.port}{f'#{number}' if number else ''}"
-    ledger = StoreLedger(wiring.usage_store(home), routes, clock, named).start()
+    ledger = StoreLedger(wiring.database(home), routes, clock, named).start()
     log = AccessLog(settings.access_log) if settings.access_log else None
     app = gateway(routes, clock, limits, metrics=metrics, ledger=ledger)
     tracing = wiring.tracing()

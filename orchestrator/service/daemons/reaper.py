@@ -25,14 +25,14 @@ IDLE_LOOKS = 12  # a detached run needs a moment until its controller is up
 def run(tell: Callable[[str], None]) -> None:
     """Look every few seconds; `tell` hears which runs were ended, and why."""
     home, clock = wiring.home(), wiring.clock()
-    store = wiring.event_store(home)
+    store = wiring.database(home)
 
     def bury(one: Run, reason: str) -> bool:
         tell(f"{one.header.run}: {reason}")
         return wiring.bury(home, one, reason)
 
     reaper = Reaper(store, clock, holder.lives, bury)
-    endpoints, followed = wiring.endpoint_store(home), dict[str, int]()
+    endpoints, followed = wiring.database(home), dict[str, int]()
     best_effort, idle = BestEffort(), 0
     while idle < IDLE_LOOKS:
         looked = outcome(reaper.look, but=())

@@ -63,7 +63,7 @@ def run(address: str, tell: Callable[[str], None]) -> NoReturn:
     watch = threading.Thread(target=_watch_outside, args=(home, tell), name="outside", daemon=True)
     watch.start()
     wiring.running(home)  # which lets this process into a cluster of ours
-    store = wiring.endpoint_store(home)
+    store = wiring.database(home)
     replicas = wiring.replicas(home, address)
     reconciler = Reconciler(
         (store, replicas, clock),
@@ -99,7 +99,7 @@ def _watch_outside(home: Path, tell: Callable[[str], None]) -> None:
     """Look after servers outside, which may take long to say nothing: in a thread of its own."""
     clock, best_effort = wiring.clock(), BestEffort()
     watch = OutsideWatch(
-        wiring.endpoint_store(home), wiring.served_models, tell, f"{holder.name()}/outside"
+        wiring.database(home), wiring.served_models, tell, f"{holder.name()}/outside"
     )
     while True:
         best_effort.tell("looks at servers outside were not possible", watch.look, but=())

@@ -59,7 +59,7 @@ def launch(request: DriveRequest, addresses: Addresses, view: View) -> Run:
 
 
 def resume(request: DriveRequest, addresses: Addresses, view: View) -> Run:
-    """Take a run over that the event store has, drive it to its end, and return it.
+    """Take a run over that the database has, drive it to its end, and return it.
 
     Raises:
         HeldError: It has a controller that lives, and the request is not to take it over by force.
@@ -112,7 +112,7 @@ def _drive(
     with ExitStack() as closing:
         closing.callback(executors.cluster.close)
         closing.callback(executors.serving.settle)  # it needs the cluster
-        store = wiring.event_store(home, settings.database.patience)
+        store = wiring.database(home, settings.database.patience)
         interrupts = closing.enter_context(Interrupts())
         if new:  # not before the cluster is there: what never could run is no run
             store.create(header, header.created)
@@ -142,7 +142,7 @@ def _drive(
             best_effort=best_effort,
         )
         bench = replace(
-            wiring.workbench(settings, home, reuse=request.reuse),
+            wiring.attempt_defaults(settings, home, reuse=request.reuse),
             kept=request.kept,
             earlier=_stored(store, header.continues) if header.continues else None,
         )

@@ -1,4 +1,4 @@
-"""What shall be driven: a new run, or one that the event store has."""
+"""What shall be driven: a new run, or one that the database has."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def new_header(
     now = wiring.clock().now()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     return RunHeader(
-        run=_free(wiring.event_store(home), f"{name or settings.pipeline.name}-{stamp}"),
+        run=_free(wiring.database(home), f"{name or settings.pipeline.name}-{stamp}"),
         plan=planned,
         config=wiring.pinned(settings),
         overrides=settings.overrides,
