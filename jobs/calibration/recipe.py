@@ -20,7 +20,7 @@ import torch
 
 from jobs import command
 from jobs.data.dataset import read_facts, read_rows
-from jobs.formats.choice import Choice
+from jobs.formats.choice import QuantizationChoice
 from jobs.formats.folder import Folder
 from orchestrator.job import JobContext
 
@@ -97,7 +97,7 @@ def recipe_of(said: Mapping[str, Any], form: str, ctx: JobContext) -> Recipe | N
 
 @contextmanager
 def calibrated(
-    ctx: JobContext, recipe: Recipe, source: Folder, choice: Choice
+    ctx: JobContext, recipe: Recipe, source: Folder, choice: QuantizationChoice
 ) -> Iterator[Folder]:
     """Have llm-compressor quantize a model, and yield what it wrote, which is deleted afterwards.
 
@@ -137,7 +137,7 @@ def calibrated(
         shutil.rmtree(target, ignore_errors=True)
 
 
-def _check_names(made: Folder, source: Folder, choice: Choice) -> None:
+def _check_names(made: Folder, source: Folder, choice: QuantizationChoice) -> None:
     """Check that what is to be quantized is calibrated, by the names of the source.
 
     Layers that the model does not know, of DeepSeek for further tokens, are not calibrated: they

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jobs.engines.processors import Constraint, Processor, needed
-from jobs.engines.sampling import Choice, randomness
+from jobs.engines.sampling import ChosenToken, randomness
 from jobs.engines.text import Detokenizer, StopFilter
 from orchestrator.engine import Piece, Prompt, Sampling, Score
 
@@ -91,7 +91,7 @@ class Answer:
         self.done = not self.sampling.max_tokens
         return Prompt(tuple(self.scores), version)
 
-    def take(self, choice: Choice, source: Source) -> Piece:
+    def take(self, choice: ChosenToken, source: Source) -> Piece:
         """Add a token of `source`; return what it adds to the answer."""
         token = choice.token
         self.tokens.append(token)

@@ -24,7 +24,7 @@ from jobs.engines.border import attempt
 from jobs.engines.cache import CacheFullError, SlotCache
 from jobs.engines.forward import Forward
 from jobs.engines.processors import ImpossibleError, processed
-from jobs.engines.sampling import Choice, choose
+from jobs.engines.sampling import ChosenToken, choose
 from jobs.engines.scoring import READ_ALONE, score_of
 from orchestrator.engine import NotFiniteError, Piece, Prompt
 
@@ -45,7 +45,7 @@ class Weights(Source):
 
 
 class Batch:
-    """The weights, a cache, and the answers that are being made.
+    """The weights, a cache, and the answers that are being made. For the scheduler's thread alone.
 
     Args:
         weights: The weights.
@@ -284,7 +284,7 @@ class Batch:
 
     def _draw(self, answers: Sequence[Answer], scores: Tensor) -> None:
 
-        def draw() -> list[Choice]:
+        def draw() -> list[ChosenToken]:
             shaped = processed(scores, [a.processor for a in answers], self.weights.eos)
             _check_left(shaped)
             return choose(

@@ -45,7 +45,7 @@ class Span:
     positions: Tensor
 
 
-class _Layer:
+class _LayerCache:
     """Keys and values of one layer: what `transformers.Cache` asks of its layers."""
 
     def __init__(self, cache: SlotCache) -> None:
@@ -129,7 +129,7 @@ class SlotCache:
     ) -> None:
         self.shape = (0, 0)
         self.windows = tuple(windows)
-        self.layers = [_Layer(self) for _ in windows]
+        self.layers = [_LayerCache(self) for _ in windows]
         self.past = Cache(layers=self.layers)
         self.budget = budget
         self._max_context = max_context

@@ -25,8 +25,8 @@ from jobs.engines.forward import Forward, ModelForward
 from jobs.engines.generation_config import defaults_of
 from jobs.engines.memory import budget, free_bytes
 from jobs.engines.routing import by_token, recorded
+from jobs.engines.scheduler import PATIENCE, Scheduler
 from jobs.engines.scoring import check_text, follow
-from jobs.engines.stepping import PATIENCE, Stepper
 from jobs.engines.tokenizer import Tokenizer
 from jobs.engines.weights import changed, check_alike, check_tokenizer, load, shape, types
 from jobs.parity.blocks import norms
@@ -100,7 +100,7 @@ class EmbeddedEngine:
         self._grammars = Grammars(self._tokenizer.foreign, self.vocabulary, weights.eos)
         self._updating = threading.Lock()
         torch_threads = threads or _threads_for(model)
-        self._stepper = Stepper(
+        self._scheduler = Scheduler(
             self._batch, slots, lambda: torch.set_num_threads(torch_threads), patience=patience
         )
 
@@ -153,7 +153,7 @@ class EmbeddedEngine:
         tokenizer = self._tokenizer
         read = tokenizer.bytes.__getitem__ if tokenizer.bytes.exact else None
         answer = Answer(prompt, sampling, tokenizer.decode, read, constraint)
-        async with aclosing(self._stepper.generate(answer)) as outcomes:
+        async with aclosing(self._scheduler.generate(answer)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
@@ -164,10 +164,10 @@ class EmbeddedEngine:
         scores: list[Score] = []
 
         def act() -> None:
-            run, beat = self._batch.weights.run, self._stepper.beat
+            run, beat = self._batch.weights.run, self._scheduler.beat
             scores.extend(follow(run, self._cache(), tokens, begin, top, beat))
 
-        self._stepper.between_steps(act)
+        self._scheduler.between_steps(act)
         return scores
 
     def norms(self) -> Mapping[str, Sequence[Sequence[float]]]:
@@ -191,18 +191,18 @@ class EmbeddedEngine:
                 self._batch.weights.run([tokens[:-1]], cache)
             choices.extend(told)
 
-        self._stepper.between_steps(act)
+        self._scheduler.between_steps(act)
         chosen = by_token(choices, rows=1)
         found: list[list[list[int]]] = [] if chosen is None else chosen[0, begin - 1 :].tolist()
         return found
 
     def statistics(self) -> Mapping[str, float]:
         """Return how busy the engine is; of the cache, what answers keep others from."""
-        return {**self._stepper.statistics(), "cache_used": self._batch.used}
+        return {**self._scheduler.statistics(), "cache_used": self._batch.used}
 
     def health(self) -> str:
         """Return why it can't serve: closed, broken, hanging, or failing at whatever it does."""
-        return self._stepper.health()
+        return self._scheduler.health()
 
     def update(self, folder: Path, version: str, base: str | None = None) -> None:
         """Serve other weights from now on; the tokenizer stays the first one.
@@ -219,13 +219,13 @@ class EmbeddedEngine:
             else:
                 model = changed(self._model, folder)
             weights = self._proven(model, version, self._cache())
-            self._stepper.between_steps(lambda: self._batch.exchange(weights))
+            self._scheduler.between_steps(lambda: self._batch.exchange(weights))
             self._model = model
             self.types = types(folder, model) if base is None else self.types
 
     def close(self) -> None:
         """End the thread; answers that are being made end by an error. Safe to call twice."""
-        self._stepper.close()
+        self._scheduler.close()
         self._grammars.close()
 
     def _check(self, prompt: Sequence[int], sampling: Sampling) -> None:

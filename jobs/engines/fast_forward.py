@@ -43,7 +43,7 @@ class FastForward:
         self._dtype = model.dtype
         self._heads = (config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
         self._embedding = inner.embed_tokens.weight
-        self._layers = [_Layer(layer, self._heads) for layer in inner.layers]
+        self._layers = [_DecoderLayer(layer, self._heads) for layer in inner.layers]
         self._norm = _Norm(inner.norm)
         self._head = model.lm_head.weight
         places = torch.arange(max_context, device=self._device)[None]
@@ -122,7 +122,7 @@ class _Norm:
         return (hidden * scale).mul_(self._weight)
 
 
-class _Layer:
+class _DecoderLayer:
     """The weights of a layer, those side by side that are used side by side."""
 
     def __init__(self, layer: Any, heads: tuple[int, int, int]) -> None:  # noqa: ANN401 - as above

@@ -20,7 +20,7 @@ _SEEDS = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenToken:
     """A chosen token; its log-probability and the likeliest others, where asked for."""
 
     token: int
@@ -39,7 +39,7 @@ def choose(
     samplings: Sequence[Sampling],
     randoms: Sequence[random.Random],
     own: Tensor | None = None,
-) -> list[Choice]:
+) -> list[ChosenToken]:
     """Return the choice for each row of `scores` (rows, vocabulary), which are finite or `-inf`.
 
     Log-probabilities are those of `own`, the model's own scores, where these are others.
@@ -50,7 +50,7 @@ def choose(
         sources = [randoms[row] for row in hot]
         drawn = _draw(scores[hot].float(), [samplings[row] for row in hot], sources)
         tokens[hot] = drawn
-    choices = [Choice(token) for token in tokens.tolist()]
+    choices = [ChosenToken(token) for token in tokens.tolist()]
     asked = [row for row, sampling in enumerate(samplings) if sampling.logprobs is not None]
     if asked:
         logs = torch.log_softmax((scores if own is None else own)[asked].float(), -1)
@@ -100,7 +100,7 @@ def _likeliest(likely: Tensor, samplings: Sequence[Sampling]) -> Tensor:
     return torch.zeros_like(likely).scatter(-1, order, ordered)
 
 
-def _with_logprobs(logs: Tensor, token: int, count: int) -> Choice:
+def _with_logprobs(logs: Tensor, token: int, count: int) -> ChosenToken:
     values, ids = logs.topk(min(count, logs.shape[-1]))
     top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-    return Choice(token, logs[token].item(), top)
+    return ChosenToken(token, logs[token].item(), top)

@@ -39,7 +39,7 @@ _NUMBER = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class QuantizationChoice:
     """What becomes of the tensors of a model, by their names on disk.
 
     Attributes:
@@ -58,7 +58,7 @@ def choose(
     config: Any,  # noqa: ANN401 - a transformers config
     specs: Mapping[str, Spec],
     scheme: Scheme | None = None,
-) -> Choice:
+) -> QuantizationChoice:
     """Return the choice for a model of this config, stored as `specs` say.
 
     Of `scheme`, what is made, readers take only some shapes.
@@ -86,7 +86,7 @@ def choose(
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and f"{name}{_WEIGHT}" not in in_memory
     }
-    return Choice(
+    return QuantizationChoice(
         frozenset(quantized),
         tuple(sorted(ignored, key=_natural)),
         frozenset(_in_float32(model, held, places)),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jobs.formats import headers, rounding
 from jobs.formats.blocks import quantise
-from jobs.formats.choice import Choice
+from jobs.formats.choice import QuantizationChoice
 from jobs.formats.folder import Folder, pieces
 from jobs.formats.headers import Spec
 from jobs.formats.schemes import PLAIN, Scheme, scheme_for
@@ -53,7 +53,7 @@ class Conversion:
 
     source: Folder
     form: str
-    choice: Choice
+    choice: QuantizationChoice
     calibrated: Folder | None = None
     dialect: str = "vllm"
     device: str = "cpu"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jobs.formats import headers, modelslim, rounding, safety
 from jobs.formats.blocks import dequantise
-from jobs.formats.headers import Place, Spec
+from jobs.formats.headers import Spec, TensorPlace
 from jobs.formats.records import KEY, scheme_of
 from jobs.formats.schemes import LARGEST, Scheme
 
@@ -127,7 +127,7 @@ def pieces(spec: Spec, step: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + at_once, spec.rows)
 
 
-def _read(place: Place, first: int, last: int) -> Tensor:
+def _read(place: TensorPlace, first: int, last: int) -> Tensor:
     spec = place.spec
     shape = (last - first, *spec.shape[1:]) if spec.shape else ()
     found = torch.empty(shape, dtype=spec.dtype)
@@ -142,13 +142,13 @@ def _read(place: Place, first: int, last: int) -> Tensor:
     return found
 
 
-def _gather(files: list[Path], index: Mapping[str, str]) -> dict[str, Place]:
+def _gather(files: list[Path], index: Mapping[str, str]) -> dict[str, TensorPlace]:
     """Return the places of the tensors of all files.
 
     Raises:
         ValueError: A tensor is in two of them, or not where the index says.
     """
-    places: dict[str, Place] = {}
+    places: dict[str, TensorPlace] = {}
     for file in files:
         for name, place in headers.read(file).items():
             if name in places:
@@ -162,7 +162,7 @@ def _gather(files: list[Path], index: Mapping[str, str]) -> dict[str, Place]:
     return places
 
 
-def _scales(places: Mapping[str, Place], scheme: Scheme | None) -> dict[str, str]:
+def _scales(places: Mapping[str, TensorPlace], scheme: Scheme | None) -> dict[str, str]:
     """Return the name of the scale of each tensor that is stored as codes.
 
     Raises:
@@ -184,7 +184,7 @@ def _scales(places: Mapping[str, Place], scheme: Scheme | None) -> dict[str, str
 
 
 def _offsets(
-    places: Mapping[str, Place], quantized: Iterable[str], scheme: Scheme | None
+    places: Mapping[str, TensorPlace], quantized: Iterable[str], scheme: Scheme | None
 ) -> Iterator[str]:
     """Yield the names of the offsets of what is quantized.
 

@@ -63,7 +63,7 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorPlace:
     """Where the bytes of a tensor are: from `begin` on, in bytes, in `file`."""
 
     file: Path
@@ -71,7 +71,7 @@ class Place:
     spec: Spec
 
 
-def read(file: Path) -> dict[str, Place]:
+def read(file: Path) -> dict[str, TensorPlace]:
     """Return where the tensors of a file are, without reading them.
 
     Raises:
@@ -126,11 +126,11 @@ def _rank(spec: Spec) -> int:
     return -spec.dtype.itemsize if spec.size % _WIDEST else -_WIDEST
 
 
-def _place(file: Path, begin: int, name: str, said: Mapping[str, object]) -> Place:
+def _place(file: Path, begin: int, name: str, said: Mapping[str, object]) -> TensorPlace:
     dtype = TYPES.get(str(said["dtype"]))
     if dtype is None:
         raise ValueError(f"tensor {name} of {str(file)!r} has the type {said['dtype']!r}")
     offsets, shape = said["data_offsets"], said["shape"]
     assert isinstance(offsets, list)  # noqa: S101 - checked by the library
     assert isinstance(shape, list)  # noqa: S101 - as above
-    return Place(file, begin + offsets[0], Spec(dtype, tuple(shape)))
+    return TensorPlace(file, begin + offsets[0], Spec(dtype, tuple(shape)))

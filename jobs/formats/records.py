@@ -60,7 +60,7 @@ def record(
 
     Args:
         form: Name of the format.
-        ignored: Names of the modules whose weights are not quantized, as in `choice.Choice`.
+        ignored: Names of the modules whose weights are not quantized; see `QuantizationChoice`.
         dialect: For whose readers.
     """
     if dialect == MODELSLIM:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jobs.formats import headers
 from jobs.formats.hashed_file import HashedFile
-from jobs.formats.headers import Place, Spec
+from jobs.formats.headers import Spec, TensorPlace
 from jobs.formats.safety import INDEX, SINGLE
 
 SHARD = 5_000_000_000  # bytes
@@ -47,7 +47,7 @@ class Sink:
         share: tuple[int, int] = WHOLE,
     ) -> None:
         self._folder = folder
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, TensorPlace] = {}
         self._left = 0
         self._counting = threading.Lock()
         self._files: dict[Path, HashedFile] = {}
@@ -109,7 +109,7 @@ class Sink:
         self._left += headers.total(specs.values())
         made.write(0, memoryview(head))
         for name, begin in begins.items():
-            self._places[name] = Place(file, begin, specs[name])
+            self._places[name] = TensorPlace(file, begin, specs[name])
 
     def _write_index(self, size: int) -> None:
         said = dict(sorted(self._names.items()))

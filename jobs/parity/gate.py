@@ -21,7 +21,7 @@ from jobs.parity.blocks import furthest
 from jobs.parity.comparison import Comparison, Said, compare, margins
 from jobs.parity.form import form_of
 from jobs.parity.reading import Floor, Reference, read
-from jobs.parity.served import Served, Weights
+from jobs.parity.served import Served, ServedNorms
 from jobs.parity.unseen import unseen
 from jobs.parity.verdict import Evidence, Threshold, demands_of, sentence, thresholds
 from orchestrator.job import Hardware, JobContext, Metrics, ParityError
@@ -92,7 +92,7 @@ class _Answered:
     reference: Reference
     said: Said
     counts: Mapping[str, float]
-    weights: Weights
+    weights: ServedNorms
     engine: str
     form: str
     computed: str
@@ -147,10 +147,10 @@ def _verdict(
     compared: Comparison,
     judged: list[Threshold],
     why: str,
-) -> table.Verdict:
+) -> table.ParityVerdict:
     reference, said = answered.reference, answered.said
     computed, stands_in = answered.computed, answered.stands_in
-    return table.Verdict(
+    return table.ParityVerdict(
         why=why,
         format=answered.form,
         pools=(reference.pool, ctx.hardware.pool),
@@ -180,7 +180,7 @@ def _engine(name: str, folder: Path, hardware: Hardware, options: dict[str, obje
 
 def _counts(
     ctx: JobContext, served: Served, reference: Reference, said: Said
-) -> tuple[dict[str, float], Weights]:
+) -> tuple[dict[str, float], ServedNorms]:
     """Return the figures that have no floor, and what was read of the weights."""
     weights = served.weights()
     change, name = furthest(reference.norms, weights.norms)
@@ -228,7 +228,7 @@ def _accuracies(reference: Reference, said: Said) -> tuple[float, float] | None:
 
 def _worst(
     reference: Reference, said: Said, compared: Comparison, folder: Path
-) -> tuple[table.Prompt, ...]:
+) -> tuple[table.ComparedPrompt, ...]:
     words, asked = load_tokenizer(folder), reference.questions
     texts = [
         str(words.decode(one.prompt)) if one.example is None else str(one.example["question"])
@@ -239,7 +239,7 @@ def _worst(
     return table.worst(texts, asked, apart, (reference.answers, said.answers))
 
 
-def _tell(ctx: JobContext, verdict: table.Verdict) -> None:
+def _tell(ctx: JobContext, verdict: table.ParityVerdict) -> None:
     """Show the verdict with the attempt, and keep it as the artifact."""
     texts = {"parity.md": table.markdown(verdict), "parity.json": table.as_json(verdict)}
     for name, text in texts.items():

@@ -26,7 +26,7 @@ ENGINE, FOLDER = "the engine, as it has loaded them", "the folder, as this produ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class ServedNorms:
     """The norms of the blocks of the served weights, and where they were read."""
 
     norms: Norms
@@ -66,13 +66,13 @@ class Served:
             experts=experts if all(one.size for one in experts) else (),
         )
 
-    def weights(self) -> Weights:
+    def weights(self) -> ServedNorms:
         """Return what can be read of the weights: of the engine, where it tells."""
         if hasattr(self._engine, "norms"):
             told: Mapping[str, Sequence[Sequence[float]]] = self._engine.norms()
             tensors = {name: torch.tensor(rows) for name, rows in told.items()}
-            return Weights(norms=tensors, source=ENGINE)
-        return Weights(norms=norms(load(self._folder, "auto", "cpu")), source=FOLDER)
+            return ServedNorms(norms=tensors, source=ENGINE)
+        return ServedNorms(norms=norms(load(self._folder, "auto", "cpu")), source=FOLDER)
 
     def other_texts(self, reference: Reference) -> int:
         """Return how many texts it encodes otherwise."""

@@ -15,7 +15,7 @@ _LONGEST = 120  # characters of a prompt or an answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
+class ComparedPrompt:
     """A prompt, and how far the two models are apart after it: mean KL a place, nats."""
 
     prompt: str
@@ -26,7 +26,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ParityVerdict:
     """All that the gate says. `why` is empty where it is passed.
 
     `computed` is the type in which the engine computes, `floor` names the passes that are its
@@ -46,7 +46,7 @@ class Verdict:
     accuracies: tuple[float, float] | None
     weights: str
     unseen: tuple[str, ...]
-    worst: tuple[Prompt, ...]
+    worst: tuple[ComparedPrompt, ...]
 
 
 def worst(
@@ -54,13 +54,13 @@ def worst(
     questions: Sequence[Question],
     apart: Sequence[float],
     answers: tuple[Sequence[str], Sequence[str]],
-) -> tuple[Prompt, ...]:
+) -> tuple[ComparedPrompt, ...]:
     """Return the prompts after which the models are furthest apart; answers are trained, served.
 
     `apart` is the mean KL a place of each question, nats.
     """
     found = [
-        Prompt(
+        ComparedPrompt(
             prompt=prompts[at],
             kl=apart[at],
             trained=answers[0][at],
@@ -72,7 +72,7 @@ def worst(
     return tuple(sorted(found, key=lambda one: (one.trained == one.served, -one.kl))[:WORST])
 
 
-def markdown(verdict: Verdict) -> str:
+def markdown(verdict: ParityVerdict) -> str:
     """Return the verdict for people, one plain sentence first."""
     trained, served = verdict.pools
     emulated = " (emulated)" if verdict.emulated else ""
@@ -103,7 +103,7 @@ def markdown(verdict: Verdict) -> str:
     return "\n".join([*lines, *map(_prompt, verdict.worst), ""])
 
 
-def as_json(verdict: Verdict) -> str:
+def as_json(verdict: ParityVerdict) -> str:
     """Return the verdict for programs; what is no finite number is a text."""
     return json.dumps(_finite(asdict(verdict)), indent=1, ensure_ascii=False)
 
@@ -124,7 +124,7 @@ def _row(one: Threshold) -> str:
     return f"| {one.name} | {one.value:.4g} | {floor} | {limit} | {sure} | {kept} | {one.words} |"
 
 
-def _prompt(one: Prompt) -> str:
+def _prompt(one: ComparedPrompt) -> str:
     cells = (one.prompt, f"{one.kl:.3g}", one.trained, one.served, one.right or "")
     return f"| {' | '.join(map(_cell, cells))} |"
 

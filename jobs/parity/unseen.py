@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.parity.comparison import Said
 from jobs.parity.reading import Reference
-from jobs.parity.served import ENGINE, Weights
+from jobs.parity.served import ENGINE, ServedNorms
 
 ALWAYS = (
     "texts of other kinds and lengths than those of the data set: tools, images, long contexts",
@@ -14,7 +14,7 @@ ALWAYS = (
 
 
 def unseen(
-    reference: Reference, said: Said, weights: Weights, computed: str, *, stands_in: bool
+    reference: Reference, said: Said, weights: ServedNorms, computed: str, *, stands_in: bool
 ) -> tuple[str, ...]:
     """Return what could not be seen, by sentences for people."""
     found = list(ALWAYS)

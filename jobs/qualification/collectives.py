@@ -34,7 +34,7 @@ _scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scat
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CollectiveCase:
     """A worker among `size`, what all of them put in, and `count` numbers to be sent."""
 
     rank: int
@@ -77,7 +77,7 @@ class Ready:
     moved: float
 
 
-def _all_reduce(at: Place) -> Ready:
+def _all_reduce(at: CollectiveCase) -> Ready:
     given = at.mine
     return Ready(
         lambda _, out: dist.all_reduce(out, async_op=True),
@@ -86,7 +86,7 @@ def _all_reduce(at: Place) -> Ready:
     )
 
 
-def _largest(at: Place) -> Ready:
+def _largest(at: CollectiveCase) -> Ready:
     given = at.mine
     return Ready(
         lambda _, out: dist.all_reduce(out, op=dist.ReduceOp.MAX, async_op=True),
@@ -95,7 +95,7 @@ def _largest(at: Place) -> Ready:
     )
 
 
-def _all_gather(at: Place) -> Ready:
+def _all_gather(at: CollectiveCase) -> Ready:
     given, wanted = at.pattern.of(at.rank, at.part), at.dealt()
     return Ready(
         lambda given, out: _gather(out, given, async_op=True),
@@ -104,7 +104,7 @@ def _all_gather(at: Place) -> Ready:
     )
 
 
-def _reduce_scatter(at: Place) -> Ready:
+def _reduce_scatter(at: CollectiveCase) -> Ready:
     wanted = at.pattern.total(at.part, at.rank * at.part)
     return Ready(
         lambda given, out: _scatter(out, given, async_op=True),
@@ -113,7 +113,7 @@ def _reduce_scatter(at: Place) -> Ready:
     )
 
 
-def _broadcast(at: Place) -> Ready:
+def _broadcast(at: CollectiveCase) -> Ready:
     root, given = at.size - 1, at.mine
     return Ready(
         lambda _, out: dist.broadcast(out, src=root, async_op=True),
@@ -122,7 +122,7 @@ def _broadcast(at: Place) -> Ready:
     )
 
 
-def _all_to_all(at: Place) -> Ready:
+def _all_to_all(at: CollectiveCase) -> Ready:
     given = at.mine
     return Ready(
         lambda given, out: dist.all_to_all_single(out, given, async_op=True),
@@ -131,7 +131,7 @@ def _all_to_all(at: Place) -> Ready:
     )
 
 
-def _pass_on(at: Place) -> Ready:
+def _pass_on(at: CollectiveCase) -> Ready:
     """Send to the next worker what the one before sends here, as stages of a pipeline do."""
     after, before = (at.rank + 1) % at.size, (at.rank - 1) % at.size
 
@@ -145,7 +145,7 @@ def _pass_on(at: Place) -> Ready:
 
 _FLOAT, _BF16 = torch.float32, torch.bfloat16
 # Each collective with the number types that training uses it with.
-COLLECTIVES: tuple[tuple[str, Callable[[Place], Ready], tuple[torch.dtype, ...]], ...] = (
+COLLECTIVES: tuple[tuple[str, Callable[[CollectiveCase], Ready], tuple[torch.dtype, ...]], ...] = (
     ("all-reduce", _all_reduce, (_FLOAT, _BF16)),
     ("all-reduce (max)", _largest, (torch.int32, torch.int64)),
     ("all-gather", _all_gather, (_FLOAT, _BF16)),
@@ -184,11 +184,11 @@ def check_collectives(bench: Bench) -> None:
     check_links(bench)
 
 
-def place(bench: Bench, dtype: torch.dtype, count: int) -> Place:
+def place(bench: Bench, dtype: torch.dtype, count: int) -> CollectiveCase:
     """Return this worker's place; `count` becomes a number that can be dealt out."""
     size = bench.ctx.world_size
     whole = max(count - count % size, size)
-    return Place(bench.ctx.rank, size, pattern(size, dtype, bench.device), whole)
+    return CollectiveCase(bench.ctx.rank, size, pattern(size, dtype, bench.device), whole)
 
 
 def _run(bench: Bench, subject: str, ready: Ready) -> float:

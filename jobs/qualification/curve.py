@@ -24,7 +24,7 @@ _ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ShortTraining:
     """What is trained, for how many steps, from which seed."""
 
     architecture: str
@@ -50,7 +50,7 @@ def rows_of(seed: int) -> Rows:
     return Rows(tokens, tokens.clone())
 
 
-def train(recipe: Recipe, gang: Gang, *, bf16: bool, sign: Callable[[], None]) -> Trained:
+def train(recipe: ShortTraining, gang: Gang, *, bf16: bool, sign: Callable[[], None]) -> Trained:
     """Train from fresh weights; the loss of every step is that of the whole batch.
 
     `sign` is called before each step. Every worker of a large gang has a row: the batch is the

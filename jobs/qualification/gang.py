@@ -6,7 +6,7 @@ from jobs.qualification import report
 from jobs.qualification.bench import BOTH, SKIPPED, TRAIN, Bench
 from jobs.qualification.collectives import check_collectives
 from jobs.qualification.coverage import missing
-from jobs.qualification.curve import Recipe
+from jobs.qualification.curve import ShortTraining
 from jobs.qualification.layers import works
 from jobs.qualification.pace import check_pace, soak
 from jobs.qualification.reference import reference_of
@@ -42,12 +42,12 @@ def qualify_gang(  # noqa: PLR0913 - the parameters of a job are its configurati
     work = works(bench, bench.device, roles or BOTH, formats or ())
     check_pace(bench, work)
     check_collectives(bench)
-    _train(bench, Recipe(architecture, model or {}, steps, ctx.seed))
+    _train(bench, ShortTraining(architecture, model or {}, steps, ctx.seed))
     soak(bench, work, soak_seconds)
     return report.finish(bench)
 
 
-def _train(bench: Bench, recipe: Recipe) -> None:
+def _train(bench: Bench, recipe: ShortTraining) -> None:
     """Train, unless the chips lack operators: all of them stop at the same one."""
     try:
         check_training(bench, recipe, reference_of(bench.ctx))

@@ -9,13 +9,13 @@ from torch import nn
 
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SERVE, SKIPPED, Bench
 from jobs.qualification.coverage import missing
-from jobs.qualification.reference import BF16, TF32, Reference, logits_of, stray
+from jobs.qualification.reference import BF16, TF32, HostReference, logits_of, stray
 
 _ONLY = (SERVE,)
 
 
 def check_logits(
-    bench: Bench, model: nn.Module, reference: Reference | None, formats: Sequence[str]
+    bench: Bench, model: nn.Module, reference: HostReference | None, formats: Sequence[str]
 ) -> None:
     """Ask the model in float32, and in bfloat16 where the pool serves in it."""
     model = model.to(bench.device).eval()
@@ -25,7 +25,7 @@ def check_logits(
 
 
 def _check(
-    bench: Bench, model: nn.Module, reference: Reference | None, arithmetic: str, name: str
+    bench: Bench, model: nn.Module, reference: HostReference | None, arithmetic: str, name: str
 ) -> None:
     subject = f"logits {name}"
     try:

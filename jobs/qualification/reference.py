@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from jobs.qualification import report
 from jobs.qualification.bench import BOTH, SERVE, TRAIN, Bench
-from jobs.qualification.curve import BATCH, Recipe, rows_of, train
+from jobs.qualification.curve import BATCH, ShortTraining, rows_of, train
 from jobs.qualification.reduced import fresh, spread
 from jobs.qualification.rounded import tf32
 from jobs.training.loss import forward
@@ -33,7 +33,7 @@ _LEAST, _MOST_OF_A_LOSS = 1e-3, 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
+class HostReference:
     """What the host got.
 
     Attributes:
@@ -88,7 +88,7 @@ def qualify_reference(
     logits = torch.empty(0)
     with ctx.busy("computing on the host"):  # a wide model may take minutes a step
         if TRAIN in wanted:
-            losses = _curves(bench, Recipe(architecture, model or {}, steps, ctx.seed))
+            losses = _curves(bench, ShortTraining(architecture, model or {}, steps, ctx.seed))
         if SERVE in wanted:
             logits, strays = _asked(asked_model(architecture, model or {}, ctx.seed), bench)
     save_file({"logits": logits}, ctx.output / LOGITS)
@@ -97,7 +97,7 @@ def qualify_reference(
     return report.finish(bench)
 
 
-def _curves(bench: Bench, recipe: Recipe) -> dict[str, list[float]]:
+def _curves(bench: Bench, recipe: ShortTraining) -> dict[str, list[float]]:
     """Return the losses of a training in each arithmetic."""
     found = {}
     for name in (FLOAT32, TF32, BF16):
@@ -106,13 +106,13 @@ def _curves(bench: Bench, recipe: Recipe) -> dict[str, list[float]]:
     return found
 
 
-def read(folder: Path) -> Reference:
+def read(folder: Path) -> HostReference:
     """Return what the stage has written to a folder."""
     told = json.loads((folder / NAME).read_text("utf-8"))
-    return Reference(**told, logits=load_file(folder / LOGITS)["logits"])
+    return HostReference(**told, logits=load_file(folder / LOGITS)["logits"])
 
 
-def reference_of(ctx: JobContext) -> Reference | None:
+def reference_of(ctx: JobContext) -> HostReference | None:
     """Return what the stage before has found; `None` where there was none."""
     folder = ctx.inputs.get("reference")
     return None if folder is None else read(folder)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, TRAIN, Bench
-from jobs.qualification.curve import BATCH, RATE, Recipe, Trained, rows_of, train
+from jobs.qualification.curve import BATCH, RATE, ShortTraining, Trained, rows_of, train
 from jobs.qualification.reduced import fresh
-from jobs.qualification.reference import BF16, FLOAT32, TF32, Reference
+from jobs.qualification.reference import BF16, FLOAT32, TF32, HostReference
 from jobs.training import checkpoint
 from jobs.training.loss import TokenLoss, nll
 from jobs.training.step import make_optimizer, wants_bf16
@@ -20,7 +20,7 @@ from jobs.training.step import make_optimizer, wants_bf16
 _ONLY = (TRAIN,)
 
 
-def check_training(bench: Bench, recipe: Recipe, reference: Reference | None) -> None:
+def check_training(bench: Bench, recipe: ShortTraining, reference: HostReference | None) -> None:
     """Train twice with one seed, compare with the host, and save what came of it."""
     bf16 = wants_bf16("auto", bench.ctx.hardware)
     first, second = (train(recipe, bench.gang, bf16=bf16, sign=bench.step) for _ in range(2))
@@ -51,7 +51,7 @@ def _check_same(bench: Bench, first: Trained, second: Trained) -> None:
 
 
 def _check_curve(
-    bench: Bench, losses: list[float], reference: Reference | None, arithmetic: str
+    bench: Bench, losses: list[float], reference: HostReference | None, arithmetic: str
 ) -> None:
     """Compare with the host's losses, each within the noise of the arithmetic up to there."""
     if reference is None or len(reference.losses.get(FLOAT32, ())) != len(losses):
@@ -78,7 +78,7 @@ def _check_gang(bench: Bench, trained: Trained) -> None:
         bench.say("training", "weights", FAILED, note=note, roles=_ONLY)
 
 
-def _check_checkpoint(bench: Bench, trained: Trained, recipe: Recipe) -> None:
+def _check_checkpoint(bench: Bench, trained: Trained, recipe: ShortTraining) -> None:
     """Save the state by way of the context, read it back, and go on from it."""
     ctx, began = bench.ctx, perf_counter()
     snapshots = checkpoint.Snapshots(

@@ -28,7 +28,7 @@ _STACKED = 3  # dimensions of the weights of all experts of a layer
 
 
 @dataclass(slots=True, eq=False)
-class _Layer:
+class _ExpertLayer:
     """A layer of experts.
 
     Attributes:
@@ -108,7 +108,7 @@ class Balance:
         values = {f"router/load/{name}": value for name, value in found.items()}
         return values | ({"router/load": max(found.values())} if found else {})
 
-    def _find(self, model: nn.Module) -> Iterator[_Layer]:
+    def _find(self, model: nn.Module) -> Iterator[_ExpertLayer]:
         for name, block in model.named_modules():
             experts: Any = getattr(block, _EXPERTS, None)
             weights = experts.parameters() if isinstance(experts, nn.Module) else ()
@@ -118,14 +118,14 @@ class Balance:
             named = (*block.named_buffers(), *block.named_parameters())
             biases = (one for key, one in named if key.endswith(_BIAS) and one.numel() == count)
             load = torch.zeros(count + 1, dtype=torch.int64, device=self._gang.device)
-            layer = _Layer(_number(name), next(biases, None), load)
+            layer = _ExpertLayer(_number(name), next(biases, None), load)
             experts.register_forward_pre_hook(partial(self._count, layer), with_kwargs=True)
             for key, router in block.named_children():
                 if key in _ROUTERS and not any(_is_table(one) for one in router.buffers()):
                     router.register_forward_hook(partial(self._keep, layer))
             yield layer
 
-    def _keep(self, layer: _Layer, router: nn.Module, _: object, output: object) -> None:
+    def _keep(self, layer: _ExpertLayer, router: nn.Module, _: object, output: object) -> None:
         """Keep the scores of a router, one of what it gives."""
         if not (router.training and self.has_loss):
             return
@@ -137,7 +137,11 @@ class Balance:
 
     @torch.no_grad()
     def _count(
-        self, layer: _Layer, experts: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        layer: _ExpertLayer,
+        experts: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> None:
         """Count what is sent to the experts of a layer: [tokens, top_k] numbers of experts."""
         given = (*args, *kwargs.values())

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.processors import ImpossibleError
-from jobs.engines.stepping import SUSPICIOUS
+from jobs.engines.scheduler import SUSPICIOUS
 from orchestrator.engine import Grammar, Piece, Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 

@@ -16,7 +16,7 @@ from jobs.engines.batch import Batch
 from jobs.engines.cache import SlotCache
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.forward import Forward
-from jobs.engines.stepping import SUSPICIOUS, Stepper
+from jobs.engines.scheduler import SUSPICIOUS, Scheduler
 from orchestrator.engine import NotFiniteError, Piece, Prompt, Sampling
 from tests.jobs.engines.test_batch import batch, expected
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
@@ -158,27 +158,27 @@ def test_a_step_that_hangs_is_told_while_it_does(folder: Path) -> None:
         return sums(new, cache)
 
     made.weights = replace(made.weights, run=hangs)
-    stepper = Stepper(made, 4, lambda: None, patience=30, clock=lambda: now[0])
+    scheduler = Scheduler(made, 4, lambda: None, patience=30, clock=lambda: now[0])
 
     async def wait_and_look() -> list[str]:
-        answer = asyncio.ensure_future(collect(stepper, [1, 2]))
+        answer = asyncio.ensure_future(collect(scheduler, [1, 2]))
         await asyncio.to_thread(entered.wait, 60)
-        told = [stepper.health()]
+        told = [scheduler.health()]
         now[0] = 31.0
-        told.append(stepper.health())
+        told.append(scheduler.health())
         leave.set()
         await answer
-        return [*told, stepper.health()]
+        return [*told, scheduler.health()]
 
     before, while_hanging, after = asyncio.run(wait_and_look())
     assert (before, after) == ("", "")
     assert while_hanging == "a step of the engine has lasted for 31 s"
-    stepper.close()
+    scheduler.close()
 
 
-async def collect(stepper: Stepper, prompt: list[int]) -> list[Piece | Prompt]:
+async def collect(scheduler: Scheduler, prompt: list[int]) -> list[Piece | Prompt]:
     answer = Answer(prompt, GREEDY, lambda _: "")
-    return [piece async for piece in stepper.generate(answer)]
+    return [piece async for piece in scheduler.generate(answer)]
 
 
 class Breaking(Batch):
@@ -202,33 +202,33 @@ def breaking(times: int, error: BaseException) -> Breaking:
 
 
 def test_answers_that_join_a_step_that_breaks_get_its_error_and_later_ones_are_made() -> None:
-    stepper = Stepper(breaking(1, KeyError("a bug")), 4, lambda: None)
+    scheduler = Scheduler(breaking(1, KeyError("a bug")), 4, lambda: None)
 
     async def ask_two() -> list:
-        both = (collect(stepper, [n, 2]) for n in (1, 2))
+        both = (collect(scheduler, [n, 2]) for n in (1, 2))
         return await asyncio.wait_for(asyncio.gather(*both, return_exceptions=True), 30)
 
     answers = asyncio.run(ask_two())
     failed = [answer for answer in answers if isinstance(answer, RuntimeError)]
     assert failed
     assert all("a step failed: 'a bug'" in str(error) for error in failed)
-    pieces = asyncio.run(collect(stepper, [1, 2]))
+    pieces = asyncio.run(collect(scheduler, [1, 2]))
     assert [piece.token for piece in pieces] == expected([1, 2], 12)[2:]
-    assert stepper.health() == ""
-    stepper.close()
+    assert scheduler.health() == ""
+    scheduler.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_dies_answers_all_and_is_told() -> None:
-    stepper = Stepper(breaking(1, GeneratorExit("gone")), 4, lambda: None)
+    scheduler = Scheduler(breaking(1, GeneratorExit("gone")), 4, lambda: None)
 
     async def ask_two() -> list:
-        both = (collect(stepper, [n, 2]) for n in (1, 2))
+        both = (collect(scheduler, [n, 2]) for n in (1, 2))
         return await asyncio.wait_for(asyncio.gather(*both, return_exceptions=True), 30)
 
     assert all(isinstance(answer, RuntimeError) for answer in asyncio.run(ask_two()))
-    assert "the engine broke: GeneratorExit" in stepper.health()
-    stepper.close()
+    assert "the engine broke: GeneratorExit" in scheduler.health()
+    scheduler.close()
 
 
 @pytest.mark.parametrize("token", [257, 1 << 31, -1])

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from jobs.formats.choice import Choice, choose
+from jobs.formats.choice import QuantizationChoice, choose
 from jobs.formats.headers import Spec
 from jobs.formats.records import record
 from jobs.formats.schemes import SCHEMES
@@ -32,7 +32,7 @@ KINDS = (
 MORE = ("qwen3_next", "granitemoe", "falcon_mamba", "phi3", "gpt2")
 
 
-def unnamed(choice: Choice, specs: dict[str, Spec]) -> set[str]:
+def unnamed(choice: QuantizationChoice, specs: dict[str, Spec]) -> set[str]:
     """Weights of two dimensions and more that are neither quantized nor named."""
     large = {name for name, spec in specs.items() if len(spec.shape) > 1}
     named = {*choice.ignored, *choice.quantized}

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from jobs.engines import weights
 from jobs.formats import folder as reading
-from jobs.formats.choice import Choice, choose
+from jobs.formats.choice import QuantizationChoice, choose
 from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import form_of
@@ -212,7 +212,7 @@ def test_whole_numbers_stay_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     given = {"table": torch.arange(7), "one": torch.tensor(2.5), "none": torch.zeros(0, 3)}
     save_file(given, tmp_path / "model.safetensors")
-    choice = Choice(frozenset(), ())
+    choice = QuantizationChoice(frozenset(), ())
     Conversion(source=Folder(tmp_path), form="bf16", choice=choice).run(tmp_path / "out")
     made = load_file(tmp_path / "out/model.safetensors")
     assert made["table"].tolist() == list(range(7))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.formats import headers
-from jobs.formats.headers import TYPES, Place, Spec
+from jobs.formats.headers import TYPES, Spec, TensorPlace
 
 SPECS = st.lists(
     st.builds(
@@ -36,7 +36,7 @@ def test_tensors_keep_their_order_but_for_odd_ones_and_lie_where_their_type_want
         file = Path(folder, "file")
         file.write_bytes(head + bytes(headers.total(made)))
         read = headers.read(file)
-    assert read == {name: Place(file, begins[name], spec) for name, spec in specs.items()}
+    assert read == {name: TensorPlace(file, begins[name], spec) for name, spec in specs.items()}
 
 
 def test_a_scale_follows_its_codes() -> None:

@@ -14,9 +14,9 @@ import torch
 
 from jobs.qualification import training
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
-from jobs.qualification.curve import Recipe, Trained, train
+from jobs.qualification.curve import ShortTraining, Trained, train
 from jobs.qualification.gang import qualify_gang
-from jobs.qualification.reference import BF16, FLOAT32, TF32, Reference, qualify_reference
+from jobs.qualification.reference import BF16, FLOAT32, TF32, HostReference, qualify_reference
 from jobs.training.gang import Gang
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SMALL
@@ -97,7 +97,7 @@ def test_one_worker_has_nobody_to_talk_to(tmp_path: Path) -> None:
 
 def test_a_gang_of_more_workers_than_rows_learns_what_one_worker_does(bench: Bench) -> None:
     """Rows repeat, so that each worker has one, and their mean stays."""
-    recipe = Recipe("llama", SMALL, 3, seed=5)
+    recipe = ShortTraining("llama", SMALL, 3, seed=5)
     alone = train(recipe, bench.gang, bf16=False, sign=bench.step).losses
 
     class Crowd(Gang):
@@ -139,7 +139,7 @@ def test_a_loss_that_is_no_number_is_found_with_its_step(bench: Bench) -> None:
     assert (bench.found[0].status, bench.found[0].note) == (FAILED, "the loss of step 2 is nan")
 
 
-HOST = Reference(
+HOST = HostReference(
     losses={FLOAT32: [1.0, 1.0, 1.0], TF32: [1.0, 1.0, 1.0], BF16: [1.0, 1.01, 1.0]},
     strays={},
     logits=torch.empty(0),

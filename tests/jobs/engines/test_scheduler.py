@@ -5,33 +5,33 @@ import asyncio
 import pytest
 
 from jobs.engines.answer import Answer
-from jobs.engines.stepping import Stepper
+from jobs.engines.scheduler import Scheduler
 from orchestrator.engine import Piece, Prompt, Sampling
 from tests.jobs.engines.test_batch import batch
 
 
 def test_what_is_done_between_steps_tells_how_it_ended() -> None:
-    stepper = Stepper(batch()[0], 4, lambda: None)
+    scheduler = Scheduler(batch()[0], 4, lambda: None)
     done: list[int] = []
-    stepper.between_steps(lambda: done.append(1))
+    scheduler.between_steps(lambda: done.append(1))
     assert done == [1]
     with pytest.raises(ValueError, match="invalid literal"):
-        stepper.between_steps(lambda: int("x"))
-    stepper.between_steps(lambda: done.append(2))
+        scheduler.between_steps(lambda: int("x"))
+    scheduler.between_steps(lambda: done.append(2))
     assert done == [1, 2]
-    stepper.close()
+    scheduler.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_breaks_leaves_nobody_waiting() -> None:
-    stepper = Stepper(batch()[0], 4, lambda: None)
+    scheduler = Scheduler(batch()[0], 4, lambda: None)
 
     async def ask() -> list[Piece | Prompt]:
         answer = Answer([1], Sampling(max_tokens=2), lambda _: "")
-        return [piece async for piece in stepper.generate(answer)]
+        return [piece async for piece in scheduler.generate(answer)]
 
     with pytest.raises(RuntimeError, match="the engine broke: ZeroDivisionError"):
-        stepper.between_steps(lambda: 1 // 0)
+        scheduler.between_steps(lambda: 1 // 0)
     with pytest.raises(RuntimeError, match="the engine is closed"):
         asyncio.run(ask())
-    stepper.close()
+    scheduler.close()

@@ -11,10 +11,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from time import monotonic
-from typing import Protocol
 
 from jobs.engines.answer import Answer
-from jobs.engines.batch import Outcome
+from jobs.engines.batch import Batch, Outcome
 from jobs.engines.border import attempt
 from jobs.engines.delivery import Request, deliver
 from jobs.engines.processors import ImpossibleError
@@ -25,33 +24,7 @@ SUSPICIOUS = 3  # steps in a row of which nothing came but errors
 CLOSING = 10.0  # seconds
 
 
-class Batch(Protocol):
-    """What makes the answers' tokens. Only the thread of a `Stepper` calls it."""
-
-    answers: list[Answer]
-
-    def fits(self, joining: Sequence[Answer]) -> bool:
-        """Whether there is room for `joining` beside those that are there."""
-        ...
-
-    def step(self, joining: Sequence[Answer]) -> Sequence[tuple[Answer, Outcome]]:
-        """Take `joining` in; return the tokens that this step made, and the errors."""
-        ...
-
-    def leave(self, answers: Sequence[Answer]) -> None:
-        """Forget `answers`."""
-        ...
-
-    def clear(self) -> None:
-        """Forget all answers, after a step failed."""
-        ...
-
-    def trouble(self) -> str:
-        """Return what is wrong with the device, as a trial shows; nothing if it works."""
-        ...
-
-
-class Stepper:
+class Scheduler:
     """Owns the thread, and the requests that wait for a slot.
 
     Args:
