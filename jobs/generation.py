@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from jobs.engines.tokenizer import ends_of
+from jobs.engines.model_tokenizer import ends_of
 
 
 def greedy(

@@ -20,16 +20,16 @@ from jobs.engines import fast_forward, probe
 from jobs.engines.answer import Answer
 from jobs.engines.batch import Batch, Weights
 from jobs.engines.cache import SlotCache, windows_of
+from jobs.engines.cache_budget import budget, free_bytes
 from jobs.engines.constrained import Grammars
 from jobs.engines.forward import Forward, ModelForward
 from jobs.engines.generation_config import defaults_of
-from jobs.engines.memory import budget, free_bytes
+from jobs.engines.model_tokenizer import Tokenizer
 from jobs.engines.routing import by_token, recorded
 from jobs.engines.scheduler import PATIENCE, Scheduler
 from jobs.engines.scoring import check_text, follow
-from jobs.engines.tokenizer import Tokenizer
 from jobs.engines.weights import changed, check_alike, check_tokenizer, load, shape, types
-from jobs.parity.blocks import norms
+from jobs.parity.weight_norms import norms
 from orchestrator.engine import Piece, Prompt, Sampling, Score
 from orchestrator.job import Hardware
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.border import attempt
-from jobs.evaluation.figures import interval
+from jobs.evaluation.answer_table import NAME, table
+from jobs.evaluation.intervals import interval
 from jobs.evaluation.respondents import EMBEDDED, client_of, open_engine, reached
-from jobs.evaluation.table import NAME, table
 from orchestrator.job import JobContext, Metrics
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ import numpy as np
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.parity import figures, proof, table
-from jobs.parity.blocks import furthest
 from jobs.parity.comparison import Comparison, Said, compare, margins
 from jobs.parity.form import form_of
 from jobs.parity.reading import Floor, Reference, read
 from jobs.parity.served import Served, ServedNorms
 from jobs.parity.unseen import unseen
 from jobs.parity.verdict import Evidence, Threshold, demands_of, sentence, thresholds
+from jobs.parity.weight_norms import furthest
 from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
 FIGURES = "parity/"  # what the names of its metrics begin with

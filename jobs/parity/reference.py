@@ -19,12 +19,12 @@ from jobs.data.dataset import read_facts
 from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
-from jobs.parity.blocks import Norms, norms
 from jobs.parity.comparison import Said, compare
 from jobs.parity.figures import perplexity, right, share
 from jobs.parity.passes import HALVES, MIXED, REFERENCE, RESHAPED, Asker, Output, Pass
 from jobs.parity.questions import CHATS, TEXTS, Question, choose
 from jobs.parity.reading import Chat, Floor, Reference, write
+from jobs.parity.weight_norms import Norms, norms
 from jobs.training.step import wants_bf16
 from orchestrator.job import JobContext, Metrics
 

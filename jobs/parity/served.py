@@ -14,12 +14,12 @@ import torch
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
-from jobs.parity.blocks import Norms, norms
 from jobs.parity.comparison import Said
 from jobs.parity.figures import right
 from jobs.parity.questions import Question
 from jobs.parity.reading import Chat, Reference
 from jobs.parity.reference import rendered
+from jobs.parity.weight_norms import Norms, norms
 from orchestrator.engine import Sampling, Score
 
 ENGINE, FOLDER = "the engine, as it has loaded them", "the folder, as this product reads it"

@@ -9,7 +9,7 @@ from torch import nn
 
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SERVE, SKIPPED, Bench
 from jobs.qualification.coverage import missing
-from jobs.qualification.reference import BF16, TF32, HostReference, logits_of, stray
+from jobs.qualification.host_reference import BF16, TF32, HostReference, logits_of, stray
 
 _ONLY = (SERVE,)
 

@@ -11,6 +11,7 @@ from jobs.qualification.attention import check_attention
 from jobs.qualification.bench import BOTH, SERVE, TRAIN, Bench
 from jobs.qualification.chips import check_bandwidth, check_devices, devices_of
 from jobs.qualification.fused import check_fused
+from jobs.qualification.host_reference import asked_model, reference_of
 from jobs.qualification.layers import works
 from jobs.qualification.logits import check_logits
 from jobs.qualification.maker import check_maker
@@ -19,7 +20,6 @@ from jobs.qualification.operators import check_operators
 from jobs.qualification.pace import soak
 from jobs.qualification.products import check_products, compare
 from jobs.qualification.reduced import fresh
-from jobs.qualification.reference import asked_model, reference_of
 from orchestrator.job import JobContext, Metrics
 
 _LEAST_RATE, _LEAST_BANDWIDTH = 0.5, 0.6

@@ -11,8 +11,8 @@ from torch import nn
 
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, TRAIN, Bench
 from jobs.qualification.curve import BATCH, RATE, ShortTraining, Trained, rows_of, train
+from jobs.qualification.host_reference import BF16, FLOAT32, TF32, HostReference
 from jobs.qualification.reduced import fresh
-from jobs.qualification.reference import BF16, FLOAT32, TF32, HostReference
 from jobs.training import checkpoint
 from jobs.training.loss import TokenLoss, nll
 from jobs.training.step import make_optimizer, wants_bf16

@@ -31,7 +31,7 @@ def test_one_worker_trains_resumes_and_evaluates_on_the_device(
 ) -> None:
     code = f"""
 install()
-from jobs.evaluation.dataset import evaluate
+from jobs.evaluation.held_out import evaluate
 from jobs.pretraining import pretrain
 from tests.jobs.local_context import EMULATED, LocalContext
 hardware = replace(EMULATED, device="npu:0", backend="hccl")
@@ -79,7 +79,7 @@ def test_a_gang_trains_on_the_device_over_the_chips_own_backend_until_that_break
 def test_a_gang_qualifies_over_a_backend_that_reduces_no_bytes(tmp_path: Path, sums: Path) -> None:
     what = {"model": SMALL, "steps": 2, "soak_seconds": 0.1, "quick": True}
     emulation = {"device": "npu", "backend": "hccl"}
-    job = "jobs.qualification.gang.qualify_gang"
+    job = "jobs.qualification.all_chips.qualify_gang"
     told = gang(tmp_path, sums, emulation, what, job=job)
     assert [one.failure for one in told] == [None, None]
 

@@ -62,7 +62,7 @@ def test_a_slow_chip_and_a_late_collective_are_found_and_their_worker_is_named(
     pool = replace(POOLS["ascend"], emulation=Emulation(faults=(SLOW, LATE)))
     params = {"model": SMALL, "steps": 2, "soak_seconds": 0.0, "quick": True}
     asked = request(
-        *("jobs.qualification.gang.qualify_gang", "gang"),
+        *("jobs.qualification.all_chips.qualify_gang", "gang"),
         on=pool,
         needs=Needs(workers=2),
         **params,

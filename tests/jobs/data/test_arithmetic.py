@@ -17,7 +17,7 @@ from jobs.data.dataset import (
 from jobs.data.reasoning import scorer
 from jobs.data.splits import SPLITS
 from jobs.data.tokenizer import load_tokenizer
-from jobs.evaluation.dataset import evaluate
+from jobs.evaluation.held_out import evaluate
 from jobs.parity.reference import measure
 from jobs.pretraining import pretrain
 from tests.jobs.local_context import LocalContext

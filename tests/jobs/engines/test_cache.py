@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from jobs.engines.cache import CacheFullError, SlotCache
+from jobs.engines.cache_budget import budget, free_bytes
 from jobs.engines.embedded import EmbeddedEngine
-from jobs.engines.memory import budget, free_bytes
 from orchestrator.engine import Piece, Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 

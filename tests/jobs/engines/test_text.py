@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.engines.model_tokenizer import Tokenizer
 from jobs.engines.text import Detokenizer, StopFilter
-from jobs.engines.tokenizer import Tokenizer
 from tests.jobs.engines.tiny_llama import save_byte_tokenizer
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from jobs.data.dataset import read_examples
-from jobs.evaluation.figures import wilson
 from jobs.evaluation.harness import evaluate
+from jobs.evaluation.intervals import wilson
 from tests.jobs.local_context import LocalContext
 from tests.ports import free_address
 

@@ -36,7 +36,7 @@ def _work(spec: dict[str, Any], rank: int) -> int:
         stage="gang",
         attempt=1,
         epoch=1,
-        job="jobs.qualification.gang.qualify_gang",
+        job="jobs.qualification.all_chips.qualify_gang",
         params=spec["params"],
         packages=("jobs",),
         code=(),

@@ -17,7 +17,7 @@ import torch
 import torch._dynamo
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import jobs.qualification.gang  # noqa: F401
+import jobs.qualification.all_chips  # noqa: F401
 from jobs.qualification import report
 from jobs.qualification.bench import Bench
 from jobs.qualification.links import check_links

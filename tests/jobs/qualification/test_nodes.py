@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from jobs.qualification.bench import FAILED, Bench
+from jobs.qualification.host_reference import qualify_reference
 from jobs.qualification.nodes import qualify_nodes
 from jobs.qualification.products import compare
-from jobs.qualification.reference import qualify_reference
 from tests.jobs.local_context import EMULATED, LocalContext
 from tests.jobs.recipes import SMALL
 

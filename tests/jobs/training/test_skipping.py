@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.data.dataset import IGNORE, Rows
-from jobs.evaluation.dataset import evaluate
+from jobs.evaluation.held_out import evaluate
 from jobs.parity.reference import measure
 from jobs.pretraining import pretrain
 from jobs.training import model as models

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from jobs.qualification import training
+from jobs.qualification.all_chips import qualify_gang
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
 from jobs.qualification.curve import ShortTraining, Trained, train
-from jobs.qualification.gang import qualify_gang
-from jobs.qualification.reference import BF16, FLOAT32, TF32, HostReference, qualify_reference
+from jobs.qualification.host_reference import BF16, FLOAT32, TF32, HostReference, qualify_reference
 from jobs.training.gang import Gang
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SMALL
@@ -52,7 +52,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     host = LocalContext(folder=folder / "host")
     qualify_reference(host, model=SMALL, roles=["train"], steps=PARAMS["steps"])
     given = {"reference": str(host.output)}
-    forked(folder, "jobs.qualification.gang.qualify_gang", params=PARAMS, inputs=given)
+    forked(folder, "jobs.qualification.all_chips.qualify_gang", params=PARAMS, inputs=given)
     return findings(folder)
 
 

@@ -17,7 +17,8 @@ import torch
 from jobs.data.dataset import read_examples, read_facts, read_rows, write_lines
 from jobs.data.splits import TEST
 from jobs.engines.weights import load
-from jobs.evaluation.figures import majority, pass_at_k, with_interval
+from jobs.evaluation.answer_table import NAME, table
+from jobs.evaluation.intervals import majority, pass_at_k, with_interval
 from jobs.evaluation.respondents import (
     EMBEDDED,
     Ask,
@@ -25,8 +26,7 @@ from jobs.evaluation.respondents import (
     EngineRespondent,
     Respondent,
 )
-from jobs.evaluation.scoring import Scorer, scores
-from jobs.evaluation.table import NAME, table
+from jobs.evaluation.scorers import Scorer, scores
 from jobs.training.gang import Gang
 from jobs.training.loss import TokenLoss, mean_nll
 from jobs.training.order import mix

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.parity.blocks import ROWS, furthest, norms
+from jobs.parity.weight_norms import ROWS, furthest, norms
 
 
 def model(*shape: int) -> nn.Module:

@@ -7,9 +7,9 @@ from jobs.qualification.bench import BOTH, SKIPPED, TRAIN, Bench
 from jobs.qualification.collectives import check_collectives
 from jobs.qualification.coverage import missing
 from jobs.qualification.curve import ShortTraining
+from jobs.qualification.host_reference import reference_of
 from jobs.qualification.layers import works
 from jobs.qualification.pace import check_pace, soak
-from jobs.qualification.reference import reference_of
 from jobs.qualification.training import check_training
 from orchestrator.job import JobContext, Metrics
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from jobs.qualification.bench import FAILED, PASSED, SKIPPED, Bench
-from jobs.qualification.logits import check_logits
-from jobs.qualification.reference import (
+from jobs.qualification.host_reference import (
     BF16,
     FLOAT32,
     TF32,
@@ -22,6 +21,7 @@ from jobs.qualification.reference import (
     reference_of,
     stray,
 )
+from jobs.qualification.logits import check_logits
 from jobs.qualification.rounded import rounded
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SMALL

@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 
 from jobs.data import shakespeare
 from jobs.data.dataset import read_examples, read_facts
-from jobs.evaluation.dataset import evaluate
+from jobs.evaluation.held_out import evaluate
 from jobs.parity.reference import measure
 from jobs.pretraining import pretrain
 from orchestrator.job import Changes

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jobs.evaluation.figures import interval, majority, pass_at_k, wilson, with_interval
+from jobs.evaluation.intervals import interval, majority, pass_at_k, wilson, with_interval
 
 
 def test_pass_at_k_is_the_share_of_all_choices_of_k_answers_with_a_right_one() -> None:

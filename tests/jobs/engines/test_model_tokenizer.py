@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.engines.embedded import EmbeddedEngine
-from jobs.engines.tokenizer import Tokenizer
+from jobs.engines.model_tokenizer import Tokenizer
 from tests.jobs.engines.tiny_llama import HARDWARE, save_byte_tokenizer, save_tiny_llama
 
 USER = [{"role": "user", "content": "hi"}]

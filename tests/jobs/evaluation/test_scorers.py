@@ -6,7 +6,7 @@ import threading
 
 from math_verify import parse, verify
 
-from jobs.evaluation.scoring import scores
+from jobs.evaluation.scorers import scores
 
 CASES = [
     ("1/2", ["0.5", r"so it is $\frac{1}{2}$", "0.51", ""]),
