@@ -27,6 +27,18 @@ BORDERS = {
     ROOT / "jobs/engines/border.py",  # around devices, and foreign code that runs for one request
 }
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
+# Names that say nothing of a value, and the packages that are free of them.
+RIDDLES = {"made", "found", "told", "one", "there", "way", "it"}
+NAMED_WELL = (
+    "orchestrator/adapters/database",
+    "orchestrator/controller",
+    "orchestrator/emulation",
+    "orchestrator/endpoints",
+    "orchestrator/ports",
+    "orchestrator/supervisor",
+    "orchestrator/wiring",
+    "orchestrator/worker",
+)
 LEFT_BEHIND = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|/(root|work|home)/\w|\bunittest\.mock\b")
 HEAVY = ("ray", "mlflow", "torch", "transformers", "hydra", "omegaconf", "sqlalchemy", "fastapi")
 
@@ -109,6 +121,17 @@ def test_one_broad_except_is_enough_at_a_border(border: Path) -> None:
 def test_no_file_has_a_name_that_says_nothing() -> None:
     named = {path.stem for path in (*SOURCES, *TESTS)} | {path.parent.name for path in SOURCES}
     assert named & EMPTY_NAMES == set()
+
+
+@pytest.mark.parametrize("package", NAMED_WELL)
+def test_a_value_has_a_name_that_says_what_it_is(package: str) -> None:
+    found = [
+        f"{name_of(path)}:{node.lineno}: {name}"
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(tree_of(path))
+        if (name := getattr(node, "arg", None) or getattr(node, "id", None)) in RIDDLES
+    ]
+    assert found == []
 
 
 def test_nothing_is_left_behind_in_the_tree() -> None:

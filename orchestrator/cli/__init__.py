@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
         sys.stderr.close()
         return Exit.SUCCEEDED
     except OSError as error:  # no space left, no such folder, no permission
-        print(f"error: {visible(environment.told(error))}", file=sys.stderr)
+        print(f"error: {visible(environment.refusal(error))}", file=sys.stderr)
         return Exit.ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -7,7 +7,7 @@ from orchestrator.wiring import (
     home,
     home_path,
     provide_user,
-    told,
+    refusal,
     variable,
 )
 
@@ -18,6 +18,6 @@ __all__ = [
     "home",
     "home_path",
     "provide_user",
-    "told",
+    "refusal",
     "variable",
 ]

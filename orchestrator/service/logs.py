@@ -48,7 +48,7 @@ class Logs:
         lease = wiring.database(wiring.home()).lease(self.run.header.run)
         if lease is None or holder.lives(lease.holder) is not None:
             return ""
-        return f"with its controller ({holder.told(lease.holder) or 'on another machine'})"
+        return f"with its controller ({holder.in_words(lease.holder) or 'on another machine'})"
 
     def lines(self, *, follow: bool = False) -> Iterator[str]:
         """Yield the lines so far; with `follow` go on until the run ends, or nobody drives it."""

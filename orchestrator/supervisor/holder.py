@@ -30,7 +30,7 @@ def lives(holder: str) -> bool | None:
     return record.birth(int(parts[1])) == parts[2]
 
 
-def told(holder: str) -> str:
+def in_words(holder: str) -> str:
     """Return `holder` in words; empty where it is no name."""
     parts = holder.split("/")
     return f"process {parts[2]} on {parts[0]}" if len(parts) == _PARTS else ""

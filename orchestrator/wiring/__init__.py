@@ -45,7 +45,7 @@ from orchestrator.wiring.endpoints import (
     tracing,
     traffic,
 )
-from orchestrator.wiring.home_folder import check_working_folder, home, home_path, told
+from orchestrator.wiring.home_folder import check_working_folder, home, home_path, refusal
 from orchestrator.wiring.qualification import (
     config_of_last,
     findings,
@@ -120,6 +120,7 @@ __all__ = [
     "pool_states",
     "provide_user",
     "raise_if_leaving",
+    "refusal",
     "registry",
     "replicas",
     "run_worker",
@@ -141,7 +142,6 @@ __all__ = [
     "submit",
     "terminal",
     "to_start",
-    "told",
     "tracing",
     "tracker",
     "traffic",

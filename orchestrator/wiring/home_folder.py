@@ -80,7 +80,7 @@ def replica_secret(home: Path) -> bytes:
     try:
         return random_once(home / "secret", 32).encode()
     except OSError as error:
-        raise StoreError(told(error)) from error
+        raise StoreError(refusal(error)) from error
 
 
 def random_once(path: Path, size: int) -> str:
@@ -95,7 +95,7 @@ def random_once(path: Path, size: int) -> str:
     return path.read_text()
 
 
-def told(error: OSError) -> str:
+def refusal(error: OSError) -> str:
     """Return what the system refused, in a line: of the home, or of another file."""
     reason = error.strerror or str(error)
     if error.filename is None:

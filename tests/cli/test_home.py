@@ -128,7 +128,7 @@ def test_what_is_refused_later_names_the_home_and_the_file(
     monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path))
 
     def told(number: int, path: Path | None) -> str:
-        return wiring.told(OSError(number, os.strerror(number), path and str(path)))
+        return wiring.refusal(OSError(number, os.strerror(number), path and str(path)))
 
     assert told(errno.EPERM, tmp_path / "services") == (
         f"the home {str(tmp_path)!r} can't hold the state: Operation not permitted at 'services'; "

@@ -11,7 +11,7 @@ from orchestrator.supervisor import holder
 def test_this_process_lives_and_is_told_in_words() -> None:
     mine = holder.name()
     assert holder.lives(mine) is True
-    assert holder.told(mine).startswith("process ")
+    assert holder.in_words(mine).startswith("process ")
 
 
 def test_a_process_that_was_killed_does_not_live(environment) -> None:
@@ -31,4 +31,4 @@ def test_nothing_is_known_of_a_process_on_another_machine() -> None:
     host, rest = holder.name().split("/", 1)
     assert holder.lives(f"not-{host}/{rest}") is None
     assert holder.lives("") is None
-    assert holder.told("") == ""
+    assert holder.in_words("") == ""
