@@ -162,10 +162,28 @@ def _loop(
     state = _resume(ctx, found, net, optimizer)
     if recipe.weights == "bf16":
         keep_on_grid(optimizer, torch.bfloat16)
-    rows = _training_rows(data)
-    order = Order(len(rows), seed=ctx.seed)
     loss = TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
-    stepper = Stepper(
+    stepper = _stepper(recipe, gang, data, loss, optimizer)
+    return Loop(
+        ctx=ctx,
+        loss=loss,
+        stepper=stepper,
+        schedule=recipe.schedule,
+        order=Order(len(stepper.rows), seed=ctx.seed),
+        batch_size=recipe.batch_size,
+        every=recipe.every,
+        validation=_validation(data, recipe.validation_rows),
+        state=state,
+        patience=recipe.patience,
+    )
+
+
+def _stepper(
+    recipe: _Recipe, gang: Gang, data: Path, loss: TokenLoss, optimizer: torch.optim.Optimizer
+) -> Stepper:
+    """Return what takes steps over the training rows of `data`."""
+    rows = _training_rows(data)
+    return Stepper(
         gang=gang,
         wrapped=in_gang(loss, rows, gang),
         optimizer=optimizer,
@@ -173,19 +191,7 @@ def _loop(
         pad=read_facts(data).pad,
         accumulate=recipe.accumulate,
         clip=recipe.clip,
-        balance=Balance(net, gang, rate=recipe.router_bias_rate),
-    )
-    return Loop(
-        ctx=ctx,
-        loss=loss,
-        stepper=stepper,
-        schedule=recipe.schedule,
-        order=order,
-        batch_size=recipe.batch_size,
-        every=recipe.every,
-        validation=_validation(data, recipe.validation_rows),
-        state=state,
-        patience=recipe.patience,
+        balance=Balance(loss.model, gang, rate=recipe.router_bias_rate),
     )
 
 

@@ -71,7 +71,6 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
         raise ValueError(f"lm-eval asks from one worker, not {ctx.world_size}: needs.workers=1")
     if not tasks:
         raise ValueError("tasks is empty: give names of lm-eval's tasks, or paths of your own")
-    folder = ctx.inputs["model"]
     asked: dict[str, Any] = {
         **_chosen(tasks, include_path or ctx.inputs.get("tasks")),
         "limit": limit,
@@ -81,24 +80,41 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
         **dict.fromkeys(_SEEDS, ctx.seed),
     }
     if endpoint:
-        reached(endpoint, _listed(endpoint))
-        arguments = {
-            "model": served,
-            "base_url": f"{endpoint.rstrip('/')}/completions",
-            "tokenizer": str(folder),
-            "num_concurrent": at_once,
-            "max_length": max_context,
-            "seed": ctx.seed,
-        }
-        with ctx.busy("asking the endpoint"):
-            found = _asked("local-completions", asked, model_args=arguments)
-    else:
-        from jobs.evaluation.engine_lm import EngineLM
+        limits = {"num_concurrent": at_once, "max_length": max_context}
+        return _told(ctx, _of_endpoint(ctx, asked, endpoint, served, limits))
+    return _told(ctx, _of_engine(ctx, asked, engine, options or {}))
 
-        with closing(open_engine(engine, folder, ctx.hardware, options or {})) as opened:
-            words = load_tokenizer(folder)
-            found = _asked(EngineLM(opened, words, seed=ctx.seed, done=ctx.progress), asked)
-    return _told(ctx, found)
+
+def _of_endpoint(
+    ctx: JobContext,
+    asked: Mapping[str, Any],
+    endpoint: str,
+    served: str,
+    limits: Mapping[str, int],
+) -> Mapping[str, Any]:
+    """Return what lm-eval finds when an endpoint answers."""
+    reached(endpoint, _listed(endpoint))
+    arguments = {
+        "model": served,
+        "base_url": f"{endpoint.rstrip('/')}/completions",
+        "tokenizer": str(ctx.inputs["model"]),
+        "seed": ctx.seed,
+        **limits,
+    }
+    with ctx.busy("asking the endpoint"):
+        return _asked("local-completions", asked, model_args=arguments)
+
+
+def _of_engine(
+    ctx: JobContext, asked: Mapping[str, Any], engine: str, options: Mapping[str, object]
+) -> Mapping[str, Any]:
+    """Return what lm-eval finds when an engine in this process answers."""
+    from jobs.evaluation.engine_lm import EngineLM
+
+    folder = ctx.inputs["model"]
+    with closing(open_engine(engine, folder, ctx.hardware, options)) as opened:
+        words = load_tokenizer(folder)
+        return _asked(EngineLM(opened, words, seed=ctx.seed, done=ctx.progress), asked)
 
 
 def _chosen(names: Sequence[str], include_path: str | Path | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, Literal
 
@@ -91,22 +91,13 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
         values |= _likelihood(ctx, split, gang.parts(rows, most), gang, bf16=bf16)
     if facts.task is not None:
         sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
-        respondent: Respondent = (
-            EndpointRespondent(endpoint, served)
-            if endpoint
-            else EngineRespondent(engine, ctx.inputs["model"], ctx.hardware, options or {})
-        )
-        with closing(respondent):
-            found = _predictions(ctx, split, gang.share(rows), respondent, sampling, samples)
-        _score(found, scorer, facts.task)
-        told = gang.gather(json.dumps(found))
-        predictions = [item for text in told for item in json.loads(text)]
+        with closing(_respondent(ctx, engine, options or {}, endpoint, served)) as respondent:
+            mine = _predictions(ctx, split, gang.share(rows), respondent, sampling, samples)
+        _score(mine, scorer, facts.task)
+        predictions = [one for text in gang.gather(json.dumps(mine)) for one in json.loads(text)]
         values |= _figures(predictions, pass_at) | {"eval/chance": facts.chance or 0.0}
         _show(ctx, predictions)
-    ctx.metrics(values, step=0)
-    if ctx.rank == 0:
-        text = json.dumps(values, indent=2, sort_keys=True)
-        (ctx.output / REPORT_NAME).write_text(f"{text}\n", "utf-8")
+    _keep(ctx, values)
     return values
 
 
@@ -132,6 +123,15 @@ def _likelihood(
         ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
         return {}
     return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, _MOST_NATS))}
+
+
+def _respondent(
+    ctx: JobContext, engine: str, options: Mapping[str, object], endpoint: str, served: str
+) -> Respondent:
+    """Return who answers: the endpoint where there is one, else the engine."""
+    if endpoint:
+        return EndpointRespondent(endpoint, served)
+    return EngineRespondent(engine, ctx.inputs["model"], ctx.hardware, options)
 
 
 def _predictions(
@@ -182,6 +182,14 @@ def _figures(predictions: Sequence[Prediction], pass_at: Sequence[int]) -> dict[
     total = math.fsum(score for one in predictions for score in one["scores"])
     values["eval/score"] = total / max(sum(map(len, right)), 1)
     return {**values, "eval/examples": float(len(predictions))}
+
+
+def _keep(ctx: JobContext, values: Mapping[str, float]) -> None:
+    """Log the figures, and keep them in the artifact."""
+    ctx.metrics(values, step=0)
+    if ctx.rank == 0:
+        text = json.dumps(values, indent=2, sort_keys=True)
+        (ctx.output / REPORT_NAME).write_text(f"{text}\n", "utf-8")
 
 
 def _show(ctx: JobContext, predictions: Sequence[Prediction]) -> None:

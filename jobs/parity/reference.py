@@ -55,23 +55,21 @@ def measure(  # noqa: PLR0913 - the parameters of a config
     Raises:
         ValueError: There is nothing to ask.
     """
-    data, folder = ctx.inputs["data"], ctx.inputs["model"]
-    task = read_facts(data).task
-    asked = choose(data, split, questions, most=places, tasks=task is not None)
-    if not asked:
-        raise ValueError(f"no row of split {split!r} has a label: there is nothing to compare")
-    if len(asked) < questions:
-        ctx.log(f"split {split!r} has {len(asked)} texts, {questions} are asked for")
-    tokenizer = load_tokenizer(folder)
+    task = read_facts(ctx.inputs["data"]).task
+    asked = _questions(ctx, split, questions, places, tasks=task is not None)
+    tokenizer = load_tokenizer(ctx.inputs["model"])
     mixed = (MIXED,) if wants_bf16(precision, ctx.hardware) else ()
     ways = (RESHAPED, *mixed, *HALVES)
 
     def done(number: int, answered: int) -> None:
         ctx.progress(number * len(asked) + answered, (1 + len(ways)) * len(asked))
 
-    work = _Work(folder, tokenizer, ctx.device, top, max_tokens, ctx.adjust.accumulate)
+    work = _Work(
+        ctx.inputs["model"], tokenizer, ctx.device, top, max_tokens, ctx.adjust.accumulate
+    )
     first, *others = work.outputs((REFERENCE, *ways), asked, done)
     said = _said(first, task, asked)
+    again = [_said(other, task, asked) for other in others]
     found = Reference(
         pool=ctx.hardware.pool,
         precision=REFERENCE.precision,
@@ -85,15 +83,28 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         chats=tuple(chats_of(tokenizer)),
         scores=first.scores,
         experts=first.experts,
-        floor=tuple(
-            _noise(way, said, _said(other, task, asked))
-            for way, other in zip(ways, others, strict=True)
-        ),
+        floor=tuple(_noise(way, said, one) for way, one in zip(ways, again, strict=True)),
         norms=work.norms,
     )
     if ctx.rank == 0:
         write(found, ctx.output)
     return _metrics(ctx, found, said)
+
+
+def _questions(
+    ctx: JobContext, split: str, wanted: int, most: int, *, tasks: bool
+) -> Sequence[Question]:
+    """Return the questions of a split, `wanted` where it has as many.
+
+    Raises:
+        ValueError: It has none.
+    """
+    asked = choose(ctx.inputs["data"], split, wanted, most=most, tasks=tasks)
+    if not asked:
+        raise ValueError(f"no row of split {split!r} has a label: there is nothing to compare")
+    if len(asked) < wanted:
+        ctx.log(f"split {split!r} has {len(asked)} texts, {wanted} are asked for")
+    return asked
 
 
 def _noise(way: Pass, said: Said, again: Said) -> Floor:
