@@ -74,8 +74,15 @@ class Workplace:
 
     def run(self, *words: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
+        return self._run("-m", "orchestrator", *words, seconds=seconds)
+
+    def python(self, text: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run a text of Python to its end."""
+        return self._run("-c", text, seconds=seconds)
+
+    def _run(self, *words: str, seconds: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "orchestrator", *words],
+            [sys.executable, *words],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,

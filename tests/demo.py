@@ -21,7 +21,7 @@ from rich.console import Console
 from jobs.data.dataset import read_examples, read_facts
 from jobs.data.reasoning import scorer
 from orchestrator import wiring
-from orchestrator.cli import tables
+from orchestrator.display import tables
 from orchestrator.service import runs
 
 QUESTIONS = 100

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
+from orchestrator.display import tables
 from orchestrator.service import runs
 from orchestrator.service.cancelling import Cancelled, cancel
 

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.cost import SECONDS_PER_HOUR
 from orchestrator.core.endpoints.usage import Held, Usage
+from orchestrator.display import tables
 from orchestrator.service.cost import cost
 
 SUMS = ("#REQUESTS", "#PROMPT TOKENS", "#ANSWER TOKENS", "COST")

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.endpoints.life import EndpointLife, Revision
 from orchestrator.core.endpoints.promotion import TrafficFigures
 from orchestrator.core.errors import ServingError
+from orchestrator.display import endpoints as display
+from orchestrator.display import tables
 from orchestrator.service import endpoints
 from orchestrator.service.endpoints import EndpointStates
 
-COLUMNS = (
-    "ENDPOINT",
-    "REVISION",
-    "POOL",
-    "ACCELERATOR",
-    "FORMAT",
-    "#SHARE",
-    "#REPLICAS",
-    "$/H",
-    "#REQUESTS",
-    "#FAILED",
-    "#TTFT",
-    "STATUS",
-)
 WAY_OUT = "`orchestrator up` brings it back"
 
 
@@ -44,16 +31,16 @@ def run(args: argparse.Namespace) -> Exit:
 def show(states: EndpointStates, *, everything: bool = False) -> None:
     """Print the endpoints as a table, and what to type next."""
     out, lives = tables.console(), states.lives.values()
-    rows = [row for life in lives for row in _rows(life, states, everything=everything)]
-    if rows:
-        out.print(tables.table(COLUMNS, rows))
+    shown = display.table(states, everything=everything)
+    if shown.rows:
+        out.print(shown)
     else:
         out.print("No endpoint is served.")
     try:
         gateway = endpoints.gateway_url()
         out.print(f"\nOpenAI base URL: {gateway}/v1, or {gateway}/ENDPOINT/v1", markup=False)
     except ServingError as error:
-        if rows:
+        if shown.rows:
             out.print(f"\nNo OpenAI base URL: {error}", markup=False)
     for why in dict.fromkeys(filter(None, map(states.unanswered, lives))):
         out.print(f"\n[red]{endpoints.DOWN}[/]: {why}; {WAY_OUT}")
@@ -69,43 +56,6 @@ def show(states: EndpointStates, *, everything: bool = False) -> None:
         ("To go back:", "orchestrator rollback ENDPOINT"),
     ]
     out.print(tables.useful_commands(commands))
-
-
-def _rows(
-    life: EndpointLife, states: EndpointStates, *, everything: bool
-) -> list[tuple[str, ...]]:
-    shown = life.revisions.values() if everything else life.live
-    figures = states.figures(life)
-    return [_row(life, one, states, figures[one.name]) for one in shown]
-
-
-def _row(
-    life: EndpointLife, one: Revision, states: EndpointStates, figures: TrafficFigures
-) -> tuple[str, ...]:
-    made, state = one.deployment, states.state(life, one)
-    chip = made.pool.accelerator if made else None
-    emulated = " (emulated)" if made and made.pool.emulated else ""
-    share = life.shares.get(one.number, 0)
-    price = 0.0 if state in {endpoints.RESTS, endpoints.DOWN} else made.price if made else None
-    return (
-        life.name,
-        one.name,
-        one.pool,
-        f"{chip.name}{emulated}" if chip else "outside",
-        made.format if made else "-",
-        f"{share} %{_beside(life, one.number)}",
-        str(len(states.urls(life, one))) if made else "-",
-        tables.dollars(price),
-        f"{figures.requests:.0f}",
-        f"{figures.errors:.0f}",
-        f"{figures.to_first * 1e3:.0f} ms" if figures.first.count else "-",
-        state,
-    )
-
-
-def _beside(life: EndpointLife, number: int) -> str:
-    shadow = " shadow" if life.shadow == number else ""
-    return f"{shadow} overflow" if life.overflow == number else shadow
 
 
 def _json(life: EndpointLife, states: EndpointStates, *, everything: bool) -> dict[str, object]:

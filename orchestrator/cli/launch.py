@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from orchestrator.cli import composing, plan, tables
+from orchestrator.cli import composing, plan
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.core.runs.run import RunHeader
+from orchestrator.display import tables
 from orchestrator.service import environment
 from orchestrator.service.launching import Launch, launch
 

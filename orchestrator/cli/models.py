@@ -6,9 +6,9 @@ import argparse
 import time
 from dataclasses import asdict
 
-from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
 from orchestrator.core.trust.registry import ModelVersion
+from orchestrator.display import tables
 from orchestrator.service.models import versions
 
 COLUMNS = (

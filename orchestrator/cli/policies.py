@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
-from orchestrator.cli import tables
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.forecast import forecasts
 from orchestrator.core.spec.plan import Plan
 from orchestrator.core.spec.policy import Limits
 from orchestrator.core.spec.stages import Stage
+from orchestrator.display import tables
 
 SHOWN = 24  # names of stages that a line lists
 COLUMNS = ("STAGES", "AFTER", "WHAT FOLLOWS")

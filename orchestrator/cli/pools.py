@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from orchestrator.cli import composing, emptying, tables
+from orchestrator.cli import composing, emptying
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.trust.qualification import Standing, Verdict
+from orchestrator.display import tables
 from orchestrator.service.pools import PoolStates, pools
 
 COLUMNS = (

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cli import composing, tables
+from orchestrator.cli import composing
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.trust.qualification import Standing, Verdict
+from orchestrator.display import tables
 from orchestrator.service.qualifying import PIPELINE, Depth, Qualification, qualify
 
 COLUMNS = ("POOL", "ROLE", "VERDICT", "REASON")

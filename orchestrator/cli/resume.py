@@ -6,11 +6,12 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
-from orchestrator.cli import launch, tables
+from orchestrator.cli import launch
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.core.runs.run import Run
+from orchestrator.display import tables
 from orchestrator.service import runs
 from orchestrator.service.reopening import Again, Resumption, resume
 

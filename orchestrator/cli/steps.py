@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
+from orchestrator.display import tables
 from orchestrator.service.change import Change
 
 T = TypeVar("T")

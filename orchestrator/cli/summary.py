@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from orchestrator.cli import tables
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunState
 from orchestrator.core.text import visible
+from orchestrator.display import tables
 from orchestrator.service import runs
 
 

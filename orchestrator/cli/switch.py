@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from orchestrator.cli import plan, qualify, tables
+from orchestrator.cli import plan, qualify
 from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
+from orchestrator.display import tables
 from orchestrator.service import switching
 from orchestrator.service.qualifying import Qualification
 

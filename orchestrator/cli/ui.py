@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import webbrowser
 
-from orchestrator.cli import tables
 from orchestrator.cli.exits import Exit
+from orchestrator.display import tables
 from orchestrator.service.home_services import views
 
 

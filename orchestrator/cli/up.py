@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from orchestrator.cli import composing, tables
+from orchestrator.cli import composing
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
+from orchestrator.display import tables
 from orchestrator.service.driving import Addresses
 from orchestrator.service.home_services import up
 

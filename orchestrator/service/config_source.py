@@ -9,7 +9,9 @@ from typing import Literal, Self, TypeAlias, TypedDict
 
 from orchestrator import wiring
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.stages import Pipeline
 
 PRIMARY = "config"
 Part: TypeAlias = Literal["job", "hydra", "all"]
@@ -22,11 +24,17 @@ class _Place(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ConfigSource:
-    """A config as somebody names it: `overrides` as Hydra has them, and where it lies."""
+    """A config as somebody names it: `overrides` as Hydra has them, and where it lies.
+
+    A `pipeline` or a `fleet` that was built in Python stands in the place of the one that is
+    composed.
+    """
 
     overrides: tuple[str, ...] = ()
     config_dir: Path | None = None
     config_name: str = PRIMARY
+    pipeline: Pipeline | None = None
+    fleet: Fleet | None = None
 
     def settings(self) -> Settings:
         """Compose and parse it.
@@ -34,7 +42,7 @@ class ConfigSource:
         Raises:
             ConfigError: With all problems.
         """
-        return wiring.settings(self.overrides, self.config_dir, self.config_name)
+        return wiring.settings(self.overrides, self.config_dir, self.config_name, self._built)
 
     def planned(self) -> tuple[Settings, Plan]:
         """Compose, parse and plan it.
@@ -42,7 +50,7 @@ class ConfigSource:
         Raises:
             ConfigError: With all problems, those of the plan too.
         """
-        return wiring.planned(self.overrides, self.config_dir, self.config_name)
+        return wiring.planned(self.overrides, self.config_dir, self.config_name, self._built)
 
     def changed(self, *overrides: str) -> Self:
         """Return the same with other overrides."""
@@ -74,6 +82,10 @@ class ConfigSource:
             ConfigError: It does not compose, or there is no such information.
         """
         return wiring.configs.info(what, self.overrides, **self._place)
+
+    @property
+    def _built(self) -> wiring.Built:
+        return wiring.Built(self.pipeline, self.fleet)
 
     @property
     def _place(self) -> _Place:

@@ -31,8 +31,9 @@ class Logs:
 
     @property
     def here(self) -> bool:
-        """Whether this machine has logs of the run."""
-        return self._folder.is_dir()
+        """Whether this machine has the logs of the run, which may be none."""
+        launched = self.run.header.tags.get(driving.HOST) == wiring.host()
+        return self._folder.is_dir() or (self.began and launched and not self.elsewhere())
 
     def not_here(self) -> NotFoundError:
         """Return why there is nothing to read: the logs are on another machine."""

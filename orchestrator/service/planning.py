@@ -74,8 +74,13 @@ def _check_together(settings: Sequence[Settings]) -> None:
         raise ConfigError(problems)
 
 
+def detachable(settings: Settings) -> bool:
+    """Return whether a run can go on by itself: not one that runs in this process."""
+    return settings.cluster.kind != "local"
+
+
 def check_detachable(settings: Settings) -> None:
     """Refuse to detach what runs in this process. Raises `ConfigError`."""
-    if settings.cluster.kind == "local":
+    if not detachable(settings):
         what = "'local' runs in this process and can't be detached"
         raise ConfigError([Problem("cluster.kind", what, "use cluster=ray")])

@@ -9,6 +9,7 @@ uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 from orchestrator.adapters import hydra_config as configs
 from orchestrator.adapters import log_files, terminal
 from orchestrator.wiring.adapters import (
+    Built,
     artifact_store,
     attempt_defaults,
     clock,
@@ -79,6 +80,7 @@ from orchestrator.wiring.tracking import bury, follow_traffic, registry
 from orchestrator.wiring.user import commit, host, provide_user, user
 
 __all__ = [
+    "Built",
     "Outage",
     "artifact_store",
     "attempt_defaults",

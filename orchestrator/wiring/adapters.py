@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ from urllib.request import url2pathname
 
 from orchestrator.core.errors import ClusterError, ConfigError, PlanError, Problem, shown
 from orchestrator.core.settings import Settings, TrackingSettings
+from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.plan import Plan, make_plan
-from orchestrator.core.spec.stages import Json
+from orchestrator.core.spec.stages import Json, Pipeline
 from orchestrator.core.trust.qualification import measured
 from orchestrator.messages import AttemptRequest, Message
 from orchestrator.ports import (
@@ -42,21 +44,48 @@ def variable(name: str) -> str:
 # --- config and plan --------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Parts of a config that were built in Python."""
+
+    pipeline: Pipeline | None = None
+    fleet: Fleet | None = None
+
+    @property
+    def sections(self) -> Mapping[str, Json]:
+        """The sections of a config that they are."""
+        from orchestrator.adapters.hydra_config import written
+
+        sections = {"pipeline": written.pipeline(self.pipeline)} if self.pipeline else {}
+        return {**sections, "fleet": written.fleet(self.fleet)} if self.fleet else sections
+
+
+NOTHING_BUILT = Built()
+
+
 def settings(
-    overrides: Sequence[str], config_dir: Path | None = None, config_name: str = "config"
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    config_name: str = "config",
+    built: Built = NOTHING_BUILT,
 ) -> Settings:
-    """Compose and parse a config; the environment fills in what it leaves open.
+    """Compose and parse a config; what was `built` in Python stands in the place of its parts.
 
     Raises:
         ConfigError: With all problems.
     """
     from orchestrator.adapters import hydra_config
 
-    return hydra_config.compose(overrides, config_dir=config_dir, config_name=config_name)
+    return hydra_config.compose(
+        overrides, config_dir=config_dir, config_name=config_name, sections=built.sections
+    )
 
 
 def planned(
-    overrides: Sequence[str], config_dir: Path | None = None, config_name: str = "config"
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    config_name: str = "config",
+    built: Built = NOTHING_BUILT,
 ) -> tuple[Settings, Plan]:
     """Compose, parse and plan at once, so that no problem hides another.
 
@@ -66,7 +95,7 @@ def planned(
     from orchestrator.adapters import hydra_config
 
     settings, problems = hydra_config.try_compose(
-        overrides, config_dir=config_dir, config_name=config_name
+        overrides, config_dir=config_dir, config_name=config_name, sections=built.sections
     )
     if settings is None:
         raise ConfigError(problems)

@@ -191,6 +191,8 @@ def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> Cl
     words = [sys.executable, "-m", "orchestrator", "_drive", run, *flags]
     environment = {HOME_VARIABLE: str(home), **_passed_on()}
     address = cluster_address(settings)
+    if not address:  # Ray names its own address to a job: the home's would be taken for another's
+        words = ["env", "-u", "RAY_ADDRESS", *words]
     return jobs.submit(home, address, words, environment)
 
 

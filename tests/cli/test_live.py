@@ -7,10 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
-from orchestrator.cli import tables
 from orchestrator.cli.live import SECONDS_BETWEEN_LINES, LiveView
 from orchestrator.core.runs.fold import apply
 from orchestrator.core.runs.states import AttemptStarted, AttemptWaits
+from orchestrator.display import tables
 from orchestrator.messages import Alive, Placed, Progress, Waiting
 from tests.build import plan, stage
 from tests.core.histories import after

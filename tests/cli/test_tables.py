@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from orchestrator.cli import tables
+from orchestrator.display import tables
 
 
 @pytest.mark.parametrize(

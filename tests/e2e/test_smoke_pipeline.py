@@ -12,6 +12,9 @@ import psutil
 import pytest
 from openai import OpenAI
 
+from tests.test_papers import examples
+from tests.test_readme import files
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
 PORT = 18473
 
@@ -90,12 +93,20 @@ def test_mlflow_has_the_run_as_one_tree(launched):
     assert any(key.endswith("loss") for key in keys), keys
 
 
-def test_a_second_launch_reuses_what_is_done_and_serves_on_the_other_pool(launched):
-    words = ("pipeline=smoke", f"gateway.port={PORT}", "roles.serve=nvidia")
-    done = launched.run("launch", *words, seconds=200)
+def test_a_second_launch_from_python_reuses_what_is_done_and_serves_on_the_other_pool(launched):
+    """The page about Python is executed, but for the pool and the port."""
+    words = f'"pipeline=smoke", "gateway.port={PORT}", "roles.serve=nvidia"'
+    page = "\n".join(examples("docs/python.md", "python")).replace('"pipeline=smoke"', words)
+    (launched.folder / "mypackage").mkdir()
+    (launched.folder / "mypackage/words.py").write_text(files()["mypackage/words.py"])
+    done = launched.python(page, seconds=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("reused from") == 4
-    assert {s["stage"]: s["pool"] for s in one_run(launched)["stages"]}["serve"] == "nvidia"
+    assert f"127.0.0.1:{PORT}/smoke/v1 {{'r2': 100}}\n{{'r2': 'nvidia'}}" in done.stdout
+    assert done.stdout.endswith("{'words': 6.0}\n")
+    own, second, *_ = json.loads(launched.run("status", "--json").stdout)
+    assert own["pipeline"] == "mine"
+    assert {stage["stage"]: stage["pool"] for stage in second["stages"]}["serve"] == "nvidia"
+    assert sum(bool(stage["reused_from"]) for stage in second["stages"]) == 4
     (endpoint,) = json.loads(launched.run("endpoints", "--all", "--json").stdout)
     assert endpoint["shares"] == {"r2": 100}
     assert [one["state"] for one in endpoint["revisions"]] == ["retired", "ready"]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from orchestrator.adapters.hydra_config.parse import try_parse
@@ -19,29 +20,41 @@ from orchestrator.core.nearest import choices
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.stages import Json
 
+NO_SECTIONS: Mapping[str, Json] = MappingProxyType({})
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 def compose(
-    overrides: Sequence[str], *, config_dir: Path | None = None, config_name: str = "config"
+    overrides: Sequence[str],
+    *,
+    config_dir: Path | None = None,
+    config_name: str = "config",
+    sections: Mapping[str, Json] = NO_SECTIONS,
 ) -> Settings:
-    """Compose the config that `overrides` choose, and parse it.
+    """Compose the config that `overrides` choose, and parse it, with `sections` in their places.
 
     Raises:
         ConfigError: With all problems.
     """
-    settings, problems = try_compose(overrides, config_dir=config_dir, config_name=config_name)
+    settings, problems = try_compose(
+        overrides, config_dir=config_dir, config_name=config_name, sections=sections
+    )
     if problems or settings is None:
         raise ConfigError(problems)
     return settings
 
 
 def try_compose(
-    overrides: Sequence[str], *, config_dir: Path | None = None, config_name: str = "config"
+    overrides: Sequence[str],
+    *,
+    config_dir: Path | None = None,
+    config_name: str = "config",
+    sections: Mapping[str, Json] = NO_SECTIONS,
 ) -> tuple[Settings | None, list[Problem]]:
     """Return the settings, `None` where the config has not their shape, and all problems.
 
-    Settings with problems are good for one thing: to find more of them.
+    `sections` stand in the place of those that were composed. Settings with problems are good
+    for one thing: to find more of them.
     """
     from orchestrator.adapters.hydra_config.composer import Composer
     from orchestrator.adapters.hydra_config.plain import to_plain
@@ -52,6 +65,7 @@ def try_compose(
     data, unset = to_plain(config)
     if not data:
         return None, [*problems, *unset]
+    data.update(sections)
     _anchor_code(data)
     settings, wrong = try_parse(data)
     told = [problem.path for problem in (*problems, *unset)]

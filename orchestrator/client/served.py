@@ -1,0 +1,123 @@
+"""An endpoint, as Python asks and moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Self
+
+from rich.console import RenderableType
+
+from orchestrator.client.running import Run
+from orchestrator.client.shown import Shown
+from orchestrator.core.endpoints.life import EndpointLife, Revision
+from orchestrator.display import endpoints as display
+from orchestrator.service import asking, driving, endpoints, switching, updating
+
+
+class Endpoint(Shown):
+    """A model that is served at a stable address. Each look asks the database."""
+
+    def __init__(self, name: str) -> None:
+        """Follow the endpoint of that name."""
+        self.name = name
+
+    @property
+    def url(self) -> str:
+        """The base URL of its OpenAI-compatible API.
+
+        Raises:
+            ServingError: No gateway is up.
+        """
+        return endpoints.base_url(self.name)
+
+    @property
+    def revisions(self) -> Mapping[str, Revision]:
+        """Its revisions that are not retired, by their names: pool, state, model."""
+        return {one.name: one for one in self._life.live}
+
+    @property
+    def shares(self) -> Mapping[str, int]:
+        """The share of the traffic that each revision has, in percent."""
+        return {f"r{number}": share for number, share in self._life.shares.items()}
+
+    @property
+    def _life(self) -> EndpointLife:
+        return endpoints.endpoints(self.name).lives[self.name]
+
+    def ask(self, question: str, *, max_tokens: int = 128, temperature: float = 0.0) -> str:
+        """Return the answer to a question.
+
+        Raises:
+            ServingError: It does not answer, or refuses the question.
+        """
+        return "".join(self.stream(question, max_tokens=max_tokens, temperature=temperature))
+
+    def stream(
+        self, question: str, *, max_tokens: int = 128, temperature: float = 0.0
+    ) -> Iterator[str]:
+        """Yield the answer in pieces, as it comes.
+
+        Raises:
+            ServingError: It does not answer, or refuses the question.
+        """
+        return asking.ask(question, self.name, max_tokens=max_tokens, temperature=temperature)
+
+    def traffic(self, *shares: str) -> Self:
+        """Share its traffic: `r1=90`, `r2=10`, `shadow=r3`, `overflow=none`; return it.
+
+        Raises:
+            ConfigError: A word is no share.
+            TransitionError: A revision can't have what it is given.
+        """
+        endpoints.traffic(self.name, shares).make()
+        return self
+
+    def switch(self, *overrides: str, unqualified: bool = False) -> Run:
+        """Move it to other hardware (`pool=nvidia`), and return the run that did it.
+
+        A pool of which no verdict holds is qualified first.
+
+        Raises:
+            PlanError: It can't be served there, or the pool was refused.
+        """
+        planned = switching.switch(self.name, overrides, unqualified=unqualified)
+        for pool in planned.first:
+            pool.run(driving.Unseen())
+        return Run(planned.drive(driving.Unseen()).header.run)
+
+    def rollback(self) -> Self:
+        """Give all traffic back to the revision before, and return the endpoint.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        back = switching.rollback(self.name)
+        if back.at_once is not None:
+            back.at_once.make()
+        elif back.anew is not None:
+            back.anew.drive(driving.Unseen())
+        return self
+
+    def update(self, model: str, version: int) -> Self:
+        """Have the revision that leads serve a registered version, live; return the endpoint.
+
+        Raises:
+            NotFoundError: There is no such version.
+            ConfigError: Its replicas can't take it.
+        """
+        change = updating.update(self.name, model, version)
+        if not isinstance(change, str):
+            change.make()
+        return self
+
+    def undeploy(self, revision: str | None = None) -> str:
+        """Retire it, or a revision of it (`r2`); return what has become of that, in a line.
+
+        Raises:
+            ConfigError: The revision has all traffic while another could take it.
+        """
+        return endpoints.undeploy(self.name, revision).make()
+
+    def __rich__(self) -> RenderableType:
+        """Return its revisions, their pools and their shares."""
+        return display.table(endpoints.endpoints(self.name))

@@ -1,0 +1,1 @@
+"""Values as tables: what the command line prints, and a notebook shows."""

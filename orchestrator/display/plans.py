@@ -1,0 +1,117 @@
+"""A plan as a table: each stage with its pools, a tick on what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from orchestrator.core import cost
+from orchestrator.core.runs.forecast import forecasts
+from orchestrator.core.spec import formats
+from orchestrator.core.spec.capacity import places
+from orchestrator.core.spec.emulation import Emulation
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.plan import Plan, PlannedStage
+from orchestrator.core.spec.stages import Stage
+from orchestrator.display import tables
+
+COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
+
+
+def table(made: Plan) -> Table:
+    """Return the stages of a plan with their pools."""
+    rows = (row for planned in made.stages for row in _rows(made, planned))
+    return tables.table(COLUMNS, rows)
+
+
+def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
+    stage = planned.stage
+    for index, name in enumerate(planned.pools):
+        pool = made.pools[name]
+        price = pool.price
+        spent = 0.0 if stage.on(name).devices == 0 else cost.money(planned.device_hours, price)
+        yield (
+            stage.name if index == 0 else "",
+            stage.role if index == 0 else "",
+            name,
+            _chip(pool),
+            _devices(stage, pool),
+            planned.formats[index] if planned.formats else _written(planned),
+            tables.dollars(price),
+            tables.dollars(spent),
+            "✔" if index == 0 else "fallback",
+        )
+    for name in planned.overflow:
+        pool = made.pools[name]
+        chip, hourly = _chip(pool), tables.dollars(pool.price)
+        yield "", "", name, chip, _devices(stage, pool), "-", hourly, "-", "overflow"
+
+
+def _devices(stage: Stage, pool: Pool) -> str:
+    """Return how many chips a stage has there: of an elastic gang the fewest and the most.
+
+    Of replicas that take several nodes each, how many of those too.
+    """
+    there = stage.on(pool.name)
+    if there.fewest == there.processes:
+        nodes = _nodes(there, pool)
+        on = f" on {there.processes * nodes} nodes" if nodes > 1 else ""
+        return f"{there.devices}{on}"
+    least, most = there.fewest, max(there.fewest, min(there.processes, places(there, pool)))
+    each = there.needs.devices
+    return f"{least * each}..{most * each}" if most > least else str(least * each)
+
+
+def _nodes(stage: Stage, pool: Pool) -> int:
+    """Return how many nodes a process of a stage takes: several only of a replica."""
+    return pool.nodes_of(stage.needs.devices) if stage.endpoint else 1
+
+
+def _written(planned: PlannedStage) -> str:
+    """Return the format of the model that a stage writes, where it does."""
+    form = planned.stage.params.get(formats.PARAMETER)
+    return form if isinstance(form, str) and form in formats.FORMATS else "-"
+
+
+def _chip(pool: Pool) -> str:
+    """Return the chip, and what stands in for it."""
+    if not pool.emulated:
+        return pool.accelerator.name
+    bare = pool.emulation == Emulation()
+    return pool.accelerator.name + (
+        " (emulated)" if bare else f" (emulated: {pool.emulation_mode})"
+    )
+
+
+def as_json(made: Plan) -> dict[str, object]:
+    """Return the plan as plain values."""
+    followed = dict(forecasts(made))
+    stages = [
+        {
+            "stage": planned.stage.name,
+            "role": planned.stage.role,
+            "job": planned.stage.job,
+            "pool": planned.pools[0],
+            "fallbacks": list(planned.pools[1:]),
+            "overflow": list(planned.overflow),
+            "accelerator": made.pools[planned.pools[0]].accelerator.name,
+            "emulated": made.pools[planned.pools[0]].emulated,
+            "emulation": made.pools[planned.pools[0]].emulation_mode,
+            "devices": planned.devices,
+            "nodes_each": _nodes(planned.stage, made.pools[planned.pools[0]]),
+            "format": planned.formats[0] if planned.formats else None,
+            "left_out": list(planned.left_out),
+            "device_hours": planned.device_hours,
+            "cost": planned.cost,
+            "on_failure": followed[planned.stage.name],
+        }
+        for planned in made.stages
+    ]
+    return {
+        "pipeline": made.pipeline,
+        "fleet": made.fleet,
+        "emulated": made.emulated,
+        "cost": made.cost,
+        "stages": stages,
+    }

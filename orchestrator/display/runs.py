@@ -1,0 +1,173 @@
+"""Runs, their stages and their attempts as tables, and as plain values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from textwrap import shorten
+
+from rich.table import Table
+
+from orchestrator.core.failures.kinds import WHERE
+from orchestrator.core.runs.run import Attempt, Run, StageRun, stage_cost
+from orchestrator.core.runs.states import StageState
+from orchestrator.display import tables
+from orchestrator.service import runs
+from orchestrator.service.status import RunStatus
+
+LOST = "lost"
+RUN_COLUMNS = ("RUN", "PIPELINE", "POOL", "SUBMITTED", "DURATION", "#FAILOVERS", "STATUS")
+STAGE_COLUMNS = (
+    "STAGE",
+    "ROLE",
+    "POOL",
+    "DEVICES",
+    "#ATTEMPTS",
+    "#FAILOVERS",
+    "DURATION",
+    "COST",
+    "STATUS",
+    "REASON",
+)
+
+
+ATTEMPT_COLUMNS = ("ATTEMPT", "POOL", "NODE", "KIND", "STEP", "DURATION", "EVIDENCE", "FOLLOWED")
+LONGEST_EVIDENCE = 160
+
+
+def of_runs(listed: Sequence[RunStatus]) -> Table:
+    """Return the table of runs."""
+    return tables.table(RUN_COLUMNS, map(_run_row, listed))
+
+
+def of_stages(seen: RunStatus) -> Table:
+    """Return the table of the stages of a run."""
+    rows = (tuple(_stage_row(seen, stage)) for stage in seen.run.stages.values())
+    return tables.table(STAGE_COLUMNS, rows)
+
+
+def of_attempts(seen: RunStatus) -> Table:
+    """Return the table of all attempts of a run."""
+    attempts = (one for stage in seen.run.stages.values() for one in stage.attempts)
+    return tables.table(ATTEMPT_COLUMNS, (tuple(_attempt_row(a, seen.at)) for a in attempts))
+
+
+def _run_row(seen: RunStatus) -> tuple[str, ...]:
+    one = seen.run
+    submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.header.created))
+    took = None if one.started is None else one.seconds(seen.at)
+    return (
+        one.header.run,
+        one.plan.pipeline,
+        " ".join(runs.tried(one)) or "-",
+        submitted,
+        tables.duration(took),
+        str(one.failovers),
+        LOST if seen.lost else one.state,
+    )
+
+
+def _occupation(seen: RunStatus, stage: StageRun) -> str:
+    found = seen.occupation(stage.attempts[-1] if stage.attempts else None)
+    return f"{found.what} ({tables.duration(max(0.0, seen.at - found.since))})" if found else ""
+
+
+def _stage_row(seen: RunStatus, stage: StageRun) -> Iterator[str]:
+    one, now = seen.run, seen.at
+    attempts = stage.attempts
+    yield from (stage.name, stage.planned.stage.role, stage.pool, str(stage.planned.devices))
+    yield from (str(len(attempts)), str(stage.failovers))
+    yield tables.duration(stage.seconds(now) if attempts else None)
+    yield tables.dollars(stage_cost(one, stage.name, now)) if attempts else "-"
+    yield "reused" if stage.reused_from else _word(stage)
+    yield stage.reused_from or stage.waits_for or _occupation(seen, stage) or stage.reason
+
+
+def _attempt_row(attempt: Attempt, now: float) -> Iterator[str]:
+    failure = attempt.failure
+    yield f"{attempt.stage} {attempt.number}"
+    yield attempt.pool
+    node = failure.node if failure and failure.node else ""
+    yield node or ", ".join(dict.fromkeys(attempt.nodes)) or "-"
+    sure = "" if failure is None or failure.certain or _given_up(attempt) else "?"
+    yield f"{failure.kind}{sure}" if failure else str(attempt.state)
+    step = failure.step if failure else None
+    yield "-" if step is None else str(step)
+    yield tables.duration((now if attempt.ended is None else attempt.ended) - attempt.started)
+    yield shorten(failure.evidence, LONGEST_EVIDENCE, placeholder=" ...") if failure else ""
+    yield attempt.followed
+
+
+def _given_up(attempt: Attempt) -> bool:
+    """Whether its failure was found certain in the end: so certain that the stage was given up."""
+    return attempt.followed.startswith("give up: ")
+
+
+def _word(stage: StageRun) -> str:
+    waits = stage.state is StageState.RUNNING and stage.attempts[-1].placed is None
+    return "waiting" if waits or stage.waits_for else stage.state
+
+
+def as_json(seen: RunStatus) -> dict[str, object]:
+    """Return how a run stands as plain values."""
+    one, now = seen.run, seen.at
+    return {
+        "run": one.header.run,
+        "pipeline": one.plan.pipeline,
+        "fleet": one.plan.fleet,
+        "state": one.state,
+        "controller": seen.controller,
+        "reason": one.reason,
+        "emulated": one.plan.emulated,
+        "created": one.header.created,
+        "started": one.started,
+        "ended": one.ended,
+        "failovers": one.failovers,
+        "cost": one.spent(now),
+        "endpoints": runs.served(one),
+        "stages": [_stage_json(one, stage, now) for stage in one.stages.values()],
+        "untold": [asdict(one) for one in seen.untold],
+        "attempts": [_attempt_json(seen, a) for s in one.stages.values() for a in s.attempts],
+    }
+
+
+def _attempt_json(seen: RunStatus, attempt: Attempt) -> dict[str, object]:
+    failure, busy = attempt.failure, seen.occupation(attempt)
+    told = {} if failure is None else {**asdict(failure), "where": WHERE[failure.kind]}
+    return {
+        "stage": attempt.stage,
+        "number": attempt.number,
+        "pool": attempt.pool,
+        "nodes": list(attempt.nodes),
+        "state": attempt.state,
+        "started": attempt.started,
+        "placed": attempt.placed,
+        "ended": attempt.ended,
+        "resumed": attempt.resumed,
+        "saved": list(attempt.saved),
+        "failure": told or None,
+        "followed": attempt.followed,
+        "busy": {"with": busy.what, "since_seconds": seen.at - busy.since} if busy else None,
+    }
+
+
+def _stage_json(one: Run, stage: StageRun, now: float) -> dict[str, object]:
+    return {
+        "stage": stage.name,
+        "role": stage.planned.stage.role,
+        "pool": stage.pool,
+        "devices": stage.planned.devices,
+        "attempts": len(stage.attempts),
+        "failovers": stage.failovers,
+        "state": stage.state,
+        "reason": stage.reason,
+        "waits_for": stage.waits_for,
+        "checkpoints": list(stage.checkpoints),
+        "lost_steps": stage.lost_steps,
+        "reused_from": stage.reused_from,
+        "device_hours": stage.device_hours(now),
+        "cost": stage_cost(one, stage.name, now),
+        "metrics": dict(stage.metrics),
+        "artifact": stage.artifact.uri if stage.artifact else None,
+    }
