@@ -17,8 +17,8 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 QUICK = {"status", "pools", "plan", "down"}
 
 
-def blocks(language: str) -> list[str]:
-    return [body for found, body in BLOCK.findall(TEXT) if found == language]
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    return [body for found, body in BLOCK.findall(text) if found == language]
 
 
 def commands() -> list[list[str]]:

@@ -12,8 +12,7 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from tests.test_papers import examples
-from tests.test_readme import files
+from tests.test_readme import README, blocks, files
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
 PORT = 18473
@@ -96,10 +95,11 @@ def test_mlflow_has_the_run_as_one_tree(launched):
 def test_a_second_launch_from_python_reuses_what_is_done_and_serves_on_the_other_pool(launched):
     """The page about Python is executed, but for the pool and the port."""
     words = f'"pipeline=smoke", "gateway.port={PORT}", "roles.serve=nvidia"'
-    page = "\n".join(examples("docs/python.md", "python")).replace('"pipeline=smoke"', words)
+    page = (README.parent / "docs/python.md").read_text(encoding="utf-8")
+    code = "\n".join(blocks("python", page)).replace('"pipeline=smoke"', words)
     (launched.folder / "mypackage").mkdir()
     (launched.folder / "mypackage/words.py").write_text(files()["mypackage/words.py"])
-    done = launched.python(page, seconds=200)
+    done = launched.python(code, seconds=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"127.0.0.1:{PORT}/smoke/v1 {{'r2': 100}}\n{{'r2': 'nvidia'}}" in done.stdout
     assert done.stdout.endswith("{'words': 6.0}\n")
