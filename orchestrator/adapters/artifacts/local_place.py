@@ -16,6 +16,7 @@ from orchestrator.core.artifact import MANIFEST_NAME
 from orchestrator.core.errors import ArtifactError
 
 PARTIAL = ".partial"
+_TRIES = 10  # of a mark whose folder goes while it is written
 _TRASH = ".trash-"
 
 
@@ -117,8 +118,19 @@ class LocalPlace:
                 trash.unlink(missing_ok=True)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write it beside its place, flush it, rename it."""
+        """Write it beside its place, flush it, rename it; its folder may go meanwhile."""
         target = self.root / name
+        for left in reversed(range(_TRIES)):
+            try:
+                self._write(target, content)
+                break
+            except (FileNotFoundError, FileExistsError):  # it went, or went as it was made
+                if not left:
+                    raise
+        with suppress(FileNotFoundError):  # what was written is removed already
+            self._flush_above(target)
+
+    def _write(self, target: Path, content: bytes) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.parent / f".mark-{uuid.uuid4().hex}"
         try:
@@ -129,7 +141,6 @@ class LocalPlace:
             beside.rename(target)
         finally:
             beside.unlink(missing_ok=True)
-        self._flush_above(target)
 
     def read(self, name: str) -> bytes | None:
         """Return what a mark says, or `None` where there is none."""

@@ -8,6 +8,7 @@ import os
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -294,3 +295,24 @@ def test_a_folder_that_is_none_for_a_while_is_the_storage(tmp_path: Path) -> Non
 def test_an_unknown_storage_is_one_line(uri: str) -> None:
     with pytest.raises(ArtifactError, match=f"storage.uri '{uri}' can't be opened"):
         FsspecArtifactStore(uri)
+
+
+def test_a_mark_is_written_though_others_remove_its_folder_meanwhile(tmp_path: Path) -> None:
+    """Workers mark what they have verified, and rank 0 removes the marks when it knows."""
+    place, ended = LocalPlace(tmp_path), Event()
+
+    def remove() -> None:
+        while not ended.is_set():
+            if place.read("verified/1/0") is not None:
+                place.remove("verified/1")
+
+    remover = Thread(target=remove)
+    remover.start()
+    try:
+        for number in range(500):
+            place.write("verified/1/0", str(number).encode())
+    finally:
+        ended.set()
+        remover.join()
+    place.write("verified/1/0", b"last")
+    assert place.read("verified/1/0") == b"last"
