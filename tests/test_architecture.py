@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,8 @@ NAMED_WELL = (
     "orchestrator/wiring",
     "orchestrator/worker",
 )
+# What users of the Python interface hold has the name of what it shows.
+OF_THE_INTERFACE = {"Endpoint", "Plan", "Run"}
 LEFT_BEHIND = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|/(root|work|home)/\w|\bunittest\.mock\b")
 HEAVY = ("ray", "mlflow", "torch", "transformers", "hydra", "omegaconf", "sqlalchemy", "fastapi")
 
@@ -132,6 +135,18 @@ def test_a_value_has_a_name_that_says_what_it_is(package: str) -> None:
         if (name := getattr(node, "arg", None) or getattr(node, "id", None)) in RIDDLES
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_two_classes_of_a_package_share_a_name(package: str) -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in SOURCES:
+        if path.is_relative_to(ROOT / package):
+            for node in ast.walk(tree_of(path)):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(name_of(path))
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert {name: found for name, found in twice.items() if name not in OF_THE_INTERFACE} == {}
 
 
 def test_nothing_is_left_behind_in_the_tree() -> None:

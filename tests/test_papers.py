@@ -21,7 +21,7 @@ from orchestrator.core.spec.engines import EngineSpec
 from orchestrator.core.spec.hardware import Accelerator
 from orchestrator.core.spec.policy import Rollout
 from orchestrator.core.spec.stages import Endpoint
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.build import documented
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +117,7 @@ TABLES = {
     TlsSettings: "docs/endpoints.md",
     CorsSettings: "docs/endpoints.md",
     MetricsSettings: "docs/endpoints.md",
-    Limits: "docs/endpoints.md",
+    GatewayLimits: "docs/endpoints.md",
     EngineSpec: "docs/engines.md",
 }
 
@@ -134,7 +134,7 @@ def test_a_page_has_every_setting_in_a_table(kind: type, page: str) -> None:
 def test_the_page_of_endpoints_says_the_defaults_of_the_limits() -> None:
     page = text_of("docs/endpoints.md")
     units = {1024: "{} KiB", 1024**2: "{} MiB", 1024**3: "{} GiB"}
-    for field in fields(Limits):
+    for field in fields(GatewayLimits):
         default, sizes = field.default, [n for n in units if field.name.endswith("_bytes")]
         unit = max((n for n in sizes if default % n == 0), default=0)
         shown = units[unit].format(default // unit) if unit else f"{default:g}"

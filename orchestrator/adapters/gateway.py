@@ -90,7 +90,7 @@ def figures_in(text: str, endpoint: str) -> Mapping[str, TrafficFigures]:
     The gateway counts what a revision answered and what its replicas failed to: together those
     are the requests that it was given.
     """
-    series: dict[str, _Series] = defaultdict(_Series)
+    series: dict[str, _RevisionCounts] = defaultdict(_RevisionCounts)
     for line in _LINE.finditer(text):
         labels = dict(_LABEL.findall(line["labels"]))
         if labels.get("endpoint") == endpoint and "revision" in labels:
@@ -98,7 +98,7 @@ def figures_in(text: str, endpoint: str) -> Mapping[str, TrafficFigures]:
     return {name: one.figures() for name, one in series.items() if one.counted}
 
 
-class _Series:
+class _RevisionCounts:
     """What was counted of one revision, over all its pools."""
 
     def __init__(self) -> None:

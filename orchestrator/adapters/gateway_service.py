@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from orchestrator import supervisor
 from orchestrator.core.errors import Problem, ServingError, shown
 from orchestrator.core.settings import GatewaySettings
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.supervisor.record import wait
 
 SERVICE = "gateway"
@@ -131,11 +131,11 @@ def loaded(text: str) -> GatewaySettings:
     return _adapter().validate_json(text)
 
 
-def limits_of(settings: GatewaySettings) -> Limits:
+def limits_of(settings: GatewaySettings) -> GatewayLimits:
     """Return the limits; what the settings leave open is as ever."""
-    whole = {f.name for f in fields(Limits) if isinstance(f.default, int)}
+    whole = {f.name for f in fields(GatewayLimits) if isinstance(f.default, int)}
     given = {name: int(v) if name in whole else v for name, v in settings.limits.items()}
-    return Limits(**given)  # type: ignore[arg-type]
+    return GatewayLimits(**given)  # type: ignore[arg-type]
 
 
 @cache

@@ -41,11 +41,11 @@ class LocalCluster:
         self._worker = worker
         self._pools = pools
         self._free = {name: pool.devices for name, pool in pools.items()}
-        self._attempts: dict[str, _Attempt] = {}
+        self._attempts: dict[str, _LocalAttempt] = {}
 
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""
-        self._attempts[request.key] = _Attempt(request)
+        self._attempts[request.key] = _LocalAttempt(request)
 
     def poll(self, key: str) -> Sequence[Message]:
         """Return what attempt `key` said since the last call."""
@@ -91,7 +91,7 @@ class LocalCluster:
             free=free,
         )
 
-    def _place(self, attempt: _Attempt) -> Sequence[Message]:
+    def _place(self, attempt: _LocalAttempt) -> Sequence[Message]:
         name = attempt.request.pool.name
         refusal = _refusal(attempt, self._pools.get(name))
         if refusal:
@@ -104,7 +104,7 @@ class LocalCluster:
         return (Placed((NODE,)),)
 
 
-def _refusal(attempt: _Attempt, pool: Pool | None) -> str:
+def _refusal(attempt: _LocalAttempt, pool: Pool | None) -> str:
     """Return why the attempt can never be placed; empty where it can."""
     name = attempt.request.pool.name
     if pool is None or attempt.devices > pool.devices:
@@ -116,7 +116,7 @@ def _refusal(attempt: _Attempt, pool: Pool | None) -> str:
     return ""
 
 
-class _Attempt:
+class _LocalAttempt:
     """One attempt: a thread that runs the worker, and a queue of what it says."""
 
     def __init__(self, request: AttemptRequest) -> None:

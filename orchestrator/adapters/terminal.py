@@ -82,7 +82,7 @@ class Terminal:
         """Stand in for standard output and error."""
         before = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (
-            cast("TextIO", _Stream(self, stream)) if stream is not None else stream
+            cast("TextIO", _PrintedStream(self, stream)) if stream is not None else stream
             for stream in before
         )
         self._thread.start()
@@ -164,7 +164,7 @@ def _flushed(stream: TextIO) -> bool:
     return True
 
 
-class _Stream:
+class _PrintedStream:
     """A stream that is printed by a terminal's thread."""
 
     def __init__(self, terminal: Terminal, stream: TextIO) -> None:

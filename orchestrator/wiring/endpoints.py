@@ -32,7 +32,7 @@ from orchestrator.wiring.user import host
 if TYPE_CHECKING:
     from orchestrator.adapters.rayserve import RayServing
     from orchestrator.serving.gateway.tracing import Tracing
-    from orchestrator.serving.http.limits import Limits
+    from orchestrator.serving.http.limits import GatewayLimits
 
 OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -107,7 +107,7 @@ def gateway_settings(text: str) -> GatewaySettings:
     return gateway_service.loaded(text)
 
 
-def gateway_limits(settings: GatewaySettings) -> Limits:
+def gateway_limits(settings: GatewaySettings) -> GatewayLimits:
     """Return the limits of a gateway; what its settings leave open is as ever."""
     from orchestrator.adapters import gateway_service
 

@@ -18,18 +18,18 @@ from orchestrator.wiring import adapters
 from orchestrator.wiring.adapters import tracking_address
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.mlflow_tracker import Access, TrackedRuns
+    from orchestrator.adapters.mlflow_tracker import ServerAccess, TrackedRuns
 
 SECONDS_TO_WRITE = 20.0
 _HERE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-def access(uri: str) -> Access:
+def access(uri: str) -> ServerAccess:
     """Return how the environment says to get to the server at `uri` and be let in."""
-    from orchestrator.adapters.mlflow_tracker import Access
+    from orchestrator.adapters.mlflow_tracker import ServerAccess
 
     insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in {"1", "true"}
-    return Access(
+    return ServerAccess(
         user=os.environ.get("MLFLOW_TRACKING_USERNAME", ""),
         password=os.environ.get("MLFLOW_TRACKING_PASSWORD", ""),
         token=os.environ.get("MLFLOW_TRACKING_TOKEN", ""),

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.adapters import gateway_service
 from orchestrator.core.errors import ServingError
 from orchestrator.core.settings import GatewaySettings, MetricsSettings, TlsSettings
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.ports import free_port
 
 
@@ -43,7 +43,7 @@ def test_one_that_listens_everywhere_is_told_by_an_address_of_this_host() -> Non
 def test_settings_travel_to_the_server_as_text() -> None:
     settings = GatewaySettings(limits={"depth": 3.0, "queue_seconds": 1.5})
     assert gateway_service.loaded(gateway_service.dumped(settings)) == settings
-    assert gateway_service.limits_of(settings) == Limits(depth=3, queue_seconds=1.5)
+    assert gateway_service.limits_of(settings) == GatewayLimits(depth=3, queue_seconds=1.5)
 
 
 def test_what_this_host_lacks_is_refused_before_anything_is_started(tmp_path: Path) -> None:

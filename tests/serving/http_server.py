@@ -21,7 +21,7 @@ from orchestrator.serving.gateway.edge import Edge, for_browsers, metrics_alone
 from orchestrator.serving.gateway.metrics import Metrics
 from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute, Table
 from orchestrator.serving.http.asgi import Application, Handler, Receive, Scope, Send
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.serving.http.server import Listening, Server
 from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE
@@ -99,7 +99,7 @@ def echoing(
 @contextmanager
 def gateway_of(  # noqa: PLR0913 - each test wants another part of it
     board: Board,
-    limits: Limits | None = None,
+    limits: GatewayLimits | None = None,
     clock: Clock | None = None,
     *,
     origins: Sequence[str] = (),
@@ -108,7 +108,7 @@ def gateway_of(  # noqa: PLR0913 - each test wants another part of it
     around: Callable[[Handler], Handler] = lambda app: app,
 ) -> Iterator[str]:
     """Serve the gateway as its own process would, with `/metrics`; give its base URL."""
-    limits, metrics = limits or Limits(), Metrics(board)
+    limits, metrics = limits or GatewayLimits(), Metrics(board)
     rng = Random(0)  # noqa: S311 - no secret
     clock = clock or FixedClock()
     app = gateway(board, clock, limits, rng=rng, metrics=metrics)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute, Table
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.serving.http.server import Server
 
 
@@ -34,7 +34,7 @@ class Fixed:
 
 def main(url: str, limits_text: str) -> None:
     """Serve on a free port, and print the address."""
-    limits = Limits(**json.loads(limits_text))
+    limits = GatewayLimits(**json.loads(limits_text))
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     Server(gateway(Fixed(url), SystemClock(), limits), limits).run([listener])

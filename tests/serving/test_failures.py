@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.core.endpoints.keys import ApiKey
 from orchestrator.serving.gateway.routes import EndpointRoute
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.ports import free_address
 from tests.serving.http_server import (
     Board,
@@ -29,7 +29,7 @@ from tests.serving.scripted import HEAD, WHOLE, chunk, scripted, sends, waits
 PROMPT = {"model": "echo", "prompt": "abc", "max_tokens": 500}
 STREAM = {**PROMPT, "stream": True}
 EVENT = b'data: {"choices": [{"index": 0, "text": "a"}]}\n\n'
-SOON = Limits(absent_seconds=0.3, gone_seconds=0.3, connect_seconds=0.3)
+SOON = GatewayLimits(absent_seconds=0.3, gone_seconds=0.3, connect_seconds=0.3)
 HTTP_500 = b'HTTP/1.1 500 No\r\ncontent-length: 13\r\n\r\n{"error": {}}'
 ASTRAY = b"HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\n{}"
 TORN_BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"
@@ -178,7 +178,7 @@ def test_a_client_that_leaves_frees_the_slot_of_the_engine() -> None:
 
 
 def test_an_answer_that_takes_too_long_is_ended_by_an_error() -> None:
-    short = Limits(request_seconds=0.2)
+    short = GatewayLimits(request_seconds=0.2)
     with scripted(waits()) as slow, gateway_of(Board(echo(slow.url)), short) as url:
         answer = httpx.post(f"{url}/v1/completions", json=PROMPT)
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
@@ -191,7 +191,7 @@ def test_an_answer_that_takes_too_long_is_ended_by_an_error() -> None:
 
 
 def test_a_replica_whose_answers_take_too_long_is_left_alone() -> None:
-    short = Limits(request_seconds=0.5)
+    short = GatewayLimits(request_seconds=0.5)
     with (
         echoing(echo_engine()) as (good,),
         scripted(waits()) as slow,
@@ -212,7 +212,7 @@ def test_a_gateway_that_ends_finishes_its_streams_or_says_that_it_ends() -> None
         assert answer.read().endswith(b"data: [DONE]\n\n")
         stream.__exit__(None, None, None)
     with scripted(waits(HEAD, chunk(EVENT))) as slow, httpx.Client() as client:
-        with gateway_of(Board(echo(slow.url)), Limits(drain_seconds=0.2)) as url:
+        with gateway_of(Board(echo(slow.url)), GatewayLimits(drain_seconds=0.2)) as url:
             stream = client.stream("POST", f"{url}/v1/completions", json=body)
             answer = stream.__enter__()
         assert b'"code":"ending"' in answer.read()
@@ -286,7 +286,7 @@ def test_an_answer_that_is_too_long_to_be_handed_on_is_charged_all_the_same() ->
     mine = ApiKey(name="mine", digest=sha256(b"sk").hexdigest(), tokens=700)
     with scripted(sends(http(200, b"{" + b" " * 5000))) as server:
         board = Board(echo(server.url), keys={mine.digest: mine})
-        with gateway_of(board, Limits(answer_bytes=1000)) as url:
+        with gateway_of(board, GatewayLimits(answer_bytes=1000)) as url:
             header = {"authorization": "Bearer sk"}
             statuses = [
                 httpx.post(f"{url}/v1/completions", json=PROMPT, headers=header).status_code

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.serving.gateway.inbound import InboundRequest, inbound
 from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.serving.http_server import revision
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -17,7 +17,7 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 def read(body: object, path: str = COMPLETIONS, endpoint: str = "") -> InboundRequest:
     scope: dict[str, Any] = {"method": "POST", "headers": [], "path": path}
-    return inbound(scope, path, endpoint, json.dumps(body).encode(), Limits())
+    return inbound(scope, path, endpoint, json.dumps(body).encode(), GatewayLimits())
 
 
 @pytest.mark.parametrize("n", [16, 16.0, "16", "16.0", " 16 ", "1.6e1"], ids=repr)

@@ -13,7 +13,7 @@ from orchestrator.serving.gateway.keys import RateLimiter
 from orchestrator.serving.gateway.metrics import Tally
 from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.fakes import FakeClock
 from tests.serving.api_keys import FakeLedger, key, refused
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
@@ -86,7 +86,7 @@ def test_streams_at_once_do_not_overdraw_a_budget_together() -> None:
     body = {"model": "echo", "prompt": "word " * 20, "max_tokens": 100, "stream": True}
     with echoing(echo_engine(delay=0.02)) as urls, ExitStack() as streams:
         route = EndpointRoute(name="echo", revisions=(replace(PRICED, urls=tuple(urls)),))
-        limits = Limits(request_seconds=4.0)  # 0.004 dollars each
+        limits = GatewayLimits(request_seconds=4.0)  # 0.004 dollars each
         with gateway_of(Board(route, keys={mine.digest: mine}), limits=limits) as url:
             client = streams.enter_context(httpx.Client(base_url=url, headers=headers))
             asked = [client.stream("POST", "/v1/completions", json=body) for _ in range(10)]

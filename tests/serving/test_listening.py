@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from orchestrator.serving.gateway.routes import EndpointRoute
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.serving.http.server import Listening, Server, within_files
 from tests.ports import free_port
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
@@ -84,7 +84,7 @@ def test_a_renewed_certificate_is_taken_and_a_broken_one_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     at = certify(tmp_path, "one")
-    server = Server(Board, Limits(), at)  # type: ignore[arg-type]
+    server = Server(Board, GatewayLimits(), at)  # type: ignore[arg-type]
     server.config.load()
     seen = [server._files]
     Path(at.certificate).write_text("half of it")
@@ -115,7 +115,7 @@ def test_prometheus_has_a_listener_of_its_own() -> None:
     [(1024, 384), (100, 1), (65_536, 4096), (resource.RLIM_INFINITY, 4096)],
 )
 def test_there_are_no_more_connections_than_files_for_them(files: int, connections: int) -> None:
-    assert within_files(Limits(), files).connections == connections
+    assert within_files(GatewayLimits(), files).connections == connections
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:

@@ -12,7 +12,7 @@ from orchestrator.adapters import openai_server
 from orchestrator.core.errors import ServingError
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.serving.gateway.routes import EndpointRoute, Far
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import WHOLE, scripted, sends
 from tests.serving.test_listening import certify
@@ -20,7 +20,7 @@ from tests.serving.test_listening import certify
 PROMPT = {"model": "echo", "prompt": "hi"}
 LISTING = b'HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{"data":[{"id":"one"}]'
 MOVED = b"HTTP/1.1 302 Found\r\nlocation: %b\r\ncontent-length: 0\r\n\r\n"
-SOON = Limits(gone_seconds=0.5, absent_seconds=0.1)
+SOON = GatewayLimits(gone_seconds=0.5, absent_seconds=0.1)
 
 
 def test_a_server_with_a_certificate_of_its_own_is_asked_by_the_authority_that_is_named(

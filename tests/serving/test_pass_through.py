@@ -18,7 +18,7 @@ import pytest
 from orchestrator.core.endpoints.keys import ApiKey
 from orchestrator.serving.gateway.access_log import RequestRecord
 from orchestrator.serving.gateway.routes import EndpointRoute, Far
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import HEAD, JSON, Scripted, chunk, scripted, sends, waits
 
@@ -37,7 +37,7 @@ def json_answer(body: bytes) -> bytes:
 
 @contextmanager
 def gateway_before(
-    *answers: bytes, limits: Limits | None = None, **more: object
+    *answers: bytes, limits: GatewayLimits | None = None, **more: object
 ) -> Iterator[tuple[str, Scripted]]:
     """A gateway before a server that answers each connection so, and is closed."""
     with scripted(sends(*answers)) as server:
@@ -220,7 +220,7 @@ def test_errors_before_anthropics_clients_have_their_shape() -> None:
 
 
 def test_a_client_that_waits_for_a_stream_hears_that_it_is_not_dead() -> None:
-    soon = Limits(heartbeat_seconds=0.05, request_seconds=0.5)
+    soon = GatewayLimits(heartbeat_seconds=0.05, request_seconds=0.5)
     with scripted(waits()) as slow:
         route = EndpointRoute(name="echo", revisions=(revision("r1", slow.url),))
         with gateway_of(Board(route), soon) as url:
@@ -235,13 +235,13 @@ def test_a_client_that_waits_for_a_stream_hears_that_it_is_not_dead() -> None:
 def test_a_stream_that_falls_silent_is_a_failure_of_the_replica() -> None:
     with scripted(waits(HEAD, chunk(TOKEN))) as silent:
         route = EndpointRoute(name="echo", revisions=(revision("r1", silent.url),))
-        with gateway_of(Board(route), Limits(silent_seconds=0.2)) as url:
+        with gateway_of(Board(route), GatewayLimits(silent_seconds=0.2)) as url:
             text = httpx.post(f"{url}/v1/completions", json=STREAM).text
     assert '"code":"replica_failed"' in text
 
 
 def test_bodies_over_the_memory_of_the_gateway_are_refused_for_now() -> None:
-    with gateway_before(json_answer(b"{}"), limits=Limits(buffered_bytes=1000)) as (url, _):
+    with gateway_before(json_answer(b"{}"), limits=GatewayLimits(buffered_bytes=1000)) as (url, _):
         answer = httpx.post(f"{url}/v1/completions", json={"model": "echo", "prompt": "a" * 2000})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
         assert httpx.post(f"{url}/v1/completions", json={"model": "echo"}).status_code == 200
@@ -251,7 +251,7 @@ def test_bodies_over_the_memory_of_the_gateway_are_refused_for_now() -> None:
     "said", [b"transfer-encoding: chunked\r\n\r\n9\r\n", b"content-length: 900\r\n\r\n"]
 )
 def test_a_body_takes_the_memory_of_what_has_come_of_it_and_no_more(said: bytes) -> None:
-    limits = Limits(buffered_bytes=1000, body_bytes=1000)
+    limits = GatewayLimits(buffered_bytes=1000, body_bytes=1000)
     with gateway_before(json_answer(b"{}"), limits=limits) as (url, _):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as slow:

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.engines.echo import EchoEngine
 from orchestrator.serving.gateway.routes import EndpointRoute
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE
 from tests.serving.http_server import (
@@ -35,7 +35,7 @@ def engine() -> EchoEngine:
 @pytest.fixture(scope="module")
 def url(engine: EchoEngine) -> Iterator[str]:
     with serving(
-        replica(engine, "echo", FixedClock(), limits=Limits(body_bytes=BODY_LIMIT))
+        replica(engine, "echo", FixedClock(), limits=GatewayLimits(body_bytes=BODY_LIMIT))
     ) as url:
         yield url
 
@@ -300,7 +300,7 @@ def test_a_client_that_leaves_frees_the_slots_of_its_stream() -> None:
 
 def test_an_answer_takes_as_long_as_the_gateway_says() -> None:
     slow = EchoEngine(Path(), HARDWARE, delay=0.02)
-    short, long = Limits(request_seconds=0.1), Limits(request_seconds=30)
+    short, long = GatewayLimits(request_seconds=0.1), GatewayLimits(request_seconds=30)
     prompt = {"model": "echo", "prompt": "abcdefghij", "max_tokens": 10}
     with serving(replica(slow, "echo", FixedClock(), limits=short)) as url:
         assert httpx.post(f"{url}/v1/completions", json=prompt).status_code == 504

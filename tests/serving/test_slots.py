@@ -13,14 +13,14 @@ from orchestrator.serving.gateway.request_queue import Pending
 from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute
 from orchestrator.serving.gateway.slots import Slot, Slots
 from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.serving.http_server import Board, revision
 
 ONE = EndpointRoute(name="e", revisions=(revision("r1", "a"),), concurrency=1, queue=1)
-SHORT = Limits(absent_seconds=0.1, gone_seconds=0.1, queue_seconds=0.2)
+SHORT = GatewayLimits(absent_seconds=0.1, gone_seconds=0.1, queue_seconds=0.2)
 
 
-def slots_of(route: EndpointRoute, limits: Limits = SHORT) -> tuple[Slots, Board]:
+def slots_of(route: EndpointRoute, limits: GatewayLimits = SHORT) -> tuple[Slots, Board]:
     board = Board(route)
     return Slots(board, limits, Random(0)), board  # noqa: S311 - no secret
 
@@ -40,7 +40,7 @@ def test_the_replica_with_the_fewest_requests_is_next() -> None:
 
 def test_what_finds_no_room_waits_in_turn_and_the_next_is_refused() -> None:
     async def play() -> None:
-        slots, _ = slots_of(ONE, Limits())
+        slots, _ = slots_of(ONE, GatewayLimits())
         slot = await slots.take("e", "")
         waiting = asyncio.ensure_future(slots.take("e", ""))
         await asyncio.sleep(0)
@@ -67,7 +67,7 @@ def test_nobody_waits_for_ever() -> None:
 
 def test_one_who_leaves_the_queue_takes_no_slot_along() -> None:
     async def play() -> None:
-        slots, _ = slots_of(ONE, Limits())
+        slots, _ = slots_of(ONE, GatewayLimits())
         slot = await slots.take("e", "")
         waiting = asyncio.ensure_future(slots.take("e", ""))
         await asyncio.sleep(0)
@@ -91,7 +91,7 @@ def test_overflow_takes_what_finds_no_room() -> None:
 
 def test_those_who_wait_go_where_traffic_has_moved() -> None:
     async def play() -> None:
-        slots, board = slots_of(ONE, Limits())
+        slots, board = slots_of(ONE, GatewayLimits())
         await slots.take("e", "")
         waiting = asyncio.ensure_future(slots.take("e", ""))
         await asyncio.sleep(0)
@@ -103,7 +103,7 @@ def test_those_who_wait_go_where_traffic_has_moved() -> None:
 
 def test_those_who_wait_for_an_endpoint_that_goes_are_told() -> None:
     async def play() -> None:
-        slots, board = slots_of(ONE, Limits())
+        slots, board = slots_of(ONE, GatewayLimits())
         await slots.take("e", "")
         waiting = asyncio.ensure_future(slots.take("e", ""))
         await asyncio.sleep(0)
@@ -140,7 +140,7 @@ def test_a_replica_that_failed_is_tried_by_one_request_before_it_gets_the_others
 
 def test_who_waits_for_a_replica_goes_when_its_trial_is_answered() -> None:
     async def play() -> None:
-        slots, _ = slots_of(replace(ONE, concurrency=9, queue=9), Limits())
+        slots, _ = slots_of(replace(ONE, concurrency=9, queue=9), GatewayLimits())
         slots.eject("a")
         trial = await slots.take("e", "")
         waiting = asyncio.ensure_future(slots.take("e", ""))
@@ -155,12 +155,12 @@ def test_who_waits_for_a_replica_goes_when_its_trial_is_answered() -> None:
 @pytest.mark.parametrize(
     ("rests", "limits"),
     [
-        (True, Limits(absent_seconds=0.0, gone_seconds=0.0, queue_seconds=0.5)),
-        (False, Limits(absent_seconds=0.0, gone_seconds=0.5)),
+        (True, GatewayLimits(absent_seconds=0.0, gone_seconds=0.0, queue_seconds=0.5)),
+        (False, GatewayLimits(absent_seconds=0.0, gone_seconds=0.5)),
     ],
     ids=["started for the request", "started again"],
 )
-def test_a_replica_that_is_on_its_way_is_waited_for(*, rests: bool, limits: Limits) -> None:
+def test_a_replica_that_is_on_its_way_is_waited_for(*, rests: bool, limits: GatewayLimits) -> None:
     async def play() -> None:
         route = replace(ONE, revisions=(revision("r1"),), rests=rests)
         slots, board = slots_of(route, limits)
@@ -188,7 +188,7 @@ async def settle() -> None:
 
 def test_a_single_request_of_a_key_waits_for_one_answer_behind_a_thousand_of_another() -> None:
     async def play() -> None:
-        slots, _ = slots_of(replace(ONE, queue=1024), Limits())
+        slots, _ = slots_of(replace(ONE, queue=1024), GatewayLimits())
         held = await slots.take("e", "")
         many = [
             asyncio.ensure_future(slots.take("e", "", share=Share("greedy"))) for _ in range(1000)
@@ -213,7 +213,7 @@ def test_a_single_request_of_a_key_waits_for_one_answer_behind_a_thousand_of_ano
 
 def test_one_key_may_fill_the_queue_and_keeps_nobody_out() -> None:
     async def play() -> None:
-        slots, _ = slots_of(replace(ONE, queue=8), Limits())
+        slots, _ = slots_of(replace(ONE, queue=8), GatewayLimits())
         held = await slots.take("e", "")
         greedy = [
             asyncio.ensure_future(slots.take("e", "", share=Share("greedy"))) for _ in range(8)
@@ -256,7 +256,7 @@ class Counted(Slots):
 def test_an_answer_that_ends_looks_for_no_more_slots_than_it_frees() -> None:
     async def play() -> None:
         route = replace(ONE, revisions=(revision("r1", *urls(64)),), concurrency=4, queue=1024)
-        slots = Counted(Board(route), Limits(), Random(0))  # noqa: S311 - no secret
+        slots = Counted(Board(route), GatewayLimits(), Random(0))  # noqa: S311 - no secret
         held = [await slots.take("e", "") for _ in range(256)]
         tasks = [
             asyncio.ensure_future(slots.take("e", "", share=Share(str(n % 7))))
@@ -330,7 +330,9 @@ def test_a_client_with_a_crowd_makes_no_replica_hot() -> None:
 
 def test_one_that_is_asked_again_holds_up_nobody_who_may_go_where_it_failed() -> None:
     async def play() -> None:
-        slots, _ = slots_of(replace(ONE, revisions=(revision("r1", "a", "b"),), queue=9), Limits())
+        slots, _ = slots_of(
+            replace(ONE, revisions=(revision("r1", "a", "b"),), queue=9), GatewayLimits()
+        )
         first, second = [await slots.take("e", "") for _ in range(2)]
         again = asyncio.ensure_future(slots.take("e", "", avoid=first.url))
         other = asyncio.ensure_future(slots.take("e", ""))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.serving.gateway.fair_queue import Share
 from orchestrator.serving.gateway.slots import Slot
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.serving.http_server import revision
 from tests.serving.test_slots import ONE, settle, slots_of
 
@@ -33,7 +33,7 @@ class Crowd:
 
     def __init__(self) -> None:
         self.route = replace(ONE, concurrency=2, queue=8, overflow="r2")
-        self.slots, self.board = slots_of(self.route, Limits())
+        self.slots, self.board = slots_of(self.route, GatewayLimits())
         self.asked: list[asyncio.Future[Slot]] = []
 
     def held(self) -> list[asyncio.Future[Slot]]:

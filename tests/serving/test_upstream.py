@@ -34,11 +34,11 @@ from orchestrator.serving.gateway.upstream import (
     _request,
     address_of,
 )
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from tests.serving.scripted import WHOLE
 
 Kind = TypeVar("Kind")
-LIMITS = Limits(connect_seconds=1.0)
+LIMITS = GatewayLimits(connect_seconds=1.0)
 NONE: Sent = []
 STREAM = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 SIZES = {b"30": 3_000}  # so that an answer of thirty parts is more than is buffered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.mlflow_tracker import Access
+from orchestrator.adapters.mlflow_tracker import ServerAccess
 from orchestrator.wiring.tracking import access
 
 KNOWN = {
@@ -25,13 +25,13 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_empty_environment_asks_for_nothing() -> None:
-    assert access("http://mlflow.example:5000") == Access()
+    assert access("http://mlflow.example:5000") == ServerAccess()
 
 
 def test_the_variables_of_mlflow_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in KNOWN.items():
         monkeypatch.setenv(name, value)
-    assert access("http://mlflow.example") == Access(
+    assert access("http://mlflow.example") == ServerAccess(
         user="ada",
         password="secret",  # noqa: S106 - a test's
         token="abc",  # noqa: S106 - a test's

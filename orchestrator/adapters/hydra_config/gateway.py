@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec.stages import Json
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 
 
 def problems(settings: Mapping[str, Json]) -> Iterator[Problem]:
@@ -43,7 +43,7 @@ def _tls_problems(tls: Json) -> Iterator[Problem]:
 
 
 def _limit_problems(values: Json) -> Iterator[Problem]:
-    known = {f.name: f.default for f in fields(Limits)}
+    known = {f.name: f.default for f in fields(GatewayLimits)}
     for name, value in (values if isinstance(values, dict) else {}).items():
         path, default = f"gateway.limits.{name}", known.get(name)
         if default is None:

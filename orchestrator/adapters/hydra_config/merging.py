@@ -25,7 +25,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.adapters.hydra_config.unreadable import Files
+from orchestrator.adapters.hydra_config.unreadable import ConfigFiles
 
 REMEMBERED = 100
 
@@ -59,7 +59,7 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]  # as above
     def __init__(self, path: ConfigSearchPath) -> None:
         """Take the folders to look in."""
         super().__init__(path)
-        self.repository = Files(path)
+        self.repository = ConfigFiles(path)
         self.newest: Sequence[str] = ()
 
     def _parse_overrides_and_create_caching_repo(

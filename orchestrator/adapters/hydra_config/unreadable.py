@@ -43,7 +43,7 @@ class UnreadableError(Exception):
         super().__init__(*problems)
 
 
-class Files(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
+class ConfigFiles(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
     """The config files on Hydra's search path."""
 
     def load_config(self, config_path: str) -> ConfigResult | None:
@@ -67,8 +67,8 @@ class Files(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
         )
 
 
-def _faults(file: Path) -> list[yaml_limits.Fault]:
-    found: list[yaml_limits.Fault] = []
+def _faults(file: Path) -> list[yaml_limits.YamlFault]:
+    found: list[yaml_limits.YamlFault] = []
     with suppress(YAMLError):  # told by who reads it for good, in the words of OmegaConf's reader
         found.extend(yaml_limits.faults(file.read_text(encoding="utf-8")))
     return found

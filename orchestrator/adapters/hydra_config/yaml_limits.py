@@ -31,7 +31,7 @@ _BASE_60 = re.compile(r"[-+]?[1-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class YamlFault:
     """What is wrong, on which line and column, counted from 1, and the way out."""
 
     line: int
@@ -40,14 +40,14 @@ class Fault:
     hint: str
 
 
-def faults(text: str) -> Iterator[Fault]:
+def faults(text: str) -> Iterator[YamlFault]:
     """Yield what is wrong with `text`. Raises `yaml.YAMLError` where it can't be read."""
     state = _State()
     for event in yaml.parse(text, Loader=_LOADER):
         found = state.take(event)
         mark = event.start_mark
         if found and mark:
-            yield Fault(mark.line + 1, mark.column + 1, *found)
+            yield YamlFault(mark.line + 1, mark.column + 1, *found)
         if state.hopeless:
             return
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from orchestrator.adapters.job_source.code_digest import Importable
 from orchestrator.adapters.job_source.lookup import Definition, LookupProblem, look_up
 from orchestrator.adapters.job_source.signature import (
-    Signature,
+    CallSignature,
     of_engine,
     of_job,
     wrong_parameters,
@@ -27,7 +27,7 @@ from orchestrator.core.spec.stages import Json, Pipeline, Stage
 
 __all__ = ["Importable", "check"]
 
-Reader: TypeAlias = Callable[[str, Definition | None], Signature]
+Reader: TypeAlias = Callable[[str, Definition | None], CallSignature]
 
 
 def check(pipeline: Pipeline, jobs: JobSettings) -> tuple[Problem, ...]:
@@ -41,7 +41,9 @@ def check(pipeline: Pipeline, jobs: JobSettings) -> tuple[Problem, ...]:
     return (*lost, *(problem for stage in pipeline.stages for problem in _stage(stage, read)))
 
 
-def _stage(stage: Stage, read: Callable[[str, Reader], Signature | Problem]) -> Iterator[Problem]:
+def _stage(
+    stage: Stage, read: Callable[[str, Reader], CallSignature | Problem]
+) -> Iterator[Problem]:
     path = f"pipeline.stages.{stage.name}"
     if stage.job is not None:
         told = read(stage.job, of_job)
@@ -53,7 +55,7 @@ def _stage(stage: Stage, read: Callable[[str, Reader], Signature | Problem]) -> 
         yield from _wrong(told, engine, (f"{where}.engine", f"{where}.engine_options"), options)
 
 
-def _signature(dotted: str, reader: Reader, *, jobs: JobSettings) -> Signature | Problem:
+def _signature(dotted: str, reader: Reader, *, jobs: JobSettings) -> CallSignature | Problem:
     """Return the parameters of a job or an engine, or a problem without its place."""
     try:
         return reader(dotted, look_up(dotted, jobs))
@@ -62,7 +64,7 @@ def _signature(dotted: str, reader: Reader, *, jobs: JobSettings) -> Signature |
 
 
 def _wrong(
-    told: Signature | Problem, dotted: str, paths: tuple[str, str], params: Mapping[str, Json]
+    told: CallSignature | Problem, dotted: str, paths: tuple[str, str], params: Mapping[str, Json]
 ) -> Iterator[Problem]:
     if isinstance(told, Problem):
         yield replace(told, path=paths[0])

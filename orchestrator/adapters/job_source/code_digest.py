@@ -19,7 +19,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import orchestrator
-from orchestrator.adapters.job_source.code_files import Files
+from orchestrator.adapters.job_source.code_files import CodeFiles
 from orchestrator.adapters.job_source.lookup import find_spec
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec.stages import Json, Stage
@@ -32,7 +32,7 @@ _DOTTED = re.compile(r"([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
 class Importable:
     """Digests of what jobs can import, for as long as a command lives.
 
-    `code` are the folders of `jobs.code`, `kept` and `apart` as `Files` has them.
+    `code` are the folders of `jobs.code`, `kept` and `apart` as `CodeFiles` has them.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Importable:
     ) -> None:
         """Read nothing yet."""
         self._code = tuple(code)
-        self._files = Files(kept, apart)
+        self._files = CodeFiles(kept, apart)
         self._digests: dict[tuple[str, frozenset[str]], str] = {}
         self._read: dict[Path, tuple[str, frozenset[str]]] = {}
 

@@ -33,7 +33,7 @@ _IMPORT = re.compile(
 )
 
 
-class Files:
+class CodeFiles:
     """Reads folders; a file that did not change since the last command isn't read again.
 
     `kept` is the file in which that is remembered, `apart` are folders that hold no code, as the

@@ -26,21 +26,21 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class CallSignature:
     """Parameters by name, `None` where the source does not say; `open_ended` takes any other."""
 
     parameters: Mapping[str, Parameter] | None
     open_ended: bool = False
 
 
-def of_job(dotted: str, found: Definition | None) -> Signature:
+def of_job(dotted: str, found: Definition | None) -> CallSignature:
     """Return the parameters of a job.
 
     Raises:
         LookupProblem: It is not a function that takes a context.
     """
     if found is None or found.decorator_list:
-        return Signature(None)
+        return CallSignature(None)
     how = "write `def NAME(ctx, *, ...)`"
     if not isinstance(found, ast.FunctionDef):
         raise LookupProblem(f"{shown(dotted)} is not a plain function", how)
@@ -49,23 +49,23 @@ def of_job(dotted: str, found: Definition | None) -> Signature:
     return _read(found, GIVEN_TO_JOB)
 
 
-def of_engine(dotted: str, found: Definition | None) -> Signature:
+def of_engine(dotted: str, found: Definition | None) -> CallSignature:
     """Return the options of an engine.
 
     Raises:
         LookupProblem: It is not a class.
     """
     if found is None or found.decorator_list:
-        return Signature(None)
+        return CallSignature(None)
     if not isinstance(found, ast.ClassDef):
         raise LookupProblem(f"{shown(dotted)} is not a class", "an engine is one")
     made = (n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
     init = next(made, None)
-    return Signature(None) if init is None else _read(init, GIVEN_TO_ENGINE)
+    return CallSignature(None) if init is None else _read(init, GIVEN_TO_ENGINE)
 
 
 def wrong_parameters(
-    signature: Signature, dotted: str, path: str, params: Mapping[str, Json]
+    signature: CallSignature, dotted: str, path: str, params: Mapping[str, Json]
 ) -> Iterator[Problem]:
     """Yield what is wrong with `params`, which stand at `path`, for the job `dotted`."""
     known = signature.parameters
@@ -94,7 +94,7 @@ def _value(path: str, parameter: Parameter, value: Json) -> Iterator[Problem]:
             yield Problem(bad.path, f"{shown(bad.value)} is not of type {bad.kind}", "change it")
 
 
-def _read(function: ast.FunctionDef, given: int) -> Signature:
+def _read(function: ast.FunctionDef, given: int) -> CallSignature:
     args = function.args
     positional = [*args.posonlyargs, *args.args]
     without_default = len(positional) - len(args.defaults)
@@ -105,4 +105,4 @@ def _read(function: ast.FunctionDef, given: int) -> Signature:
     }
     for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
         read[arg.arg] = Parameter(default is None, arg.annotation)
-    return Signature(read, open_ended=args.kwarg is not None)
+    return CallSignature(read, open_ended=args.kwarg is not None)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Shown
+from orchestrator.adapters.mlflow_tracker.server import MetricPoint, MlflowRun
 from orchestrator.adapters.mlflow_tracker.story import has_begun
 from orchestrator.core.runs.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.core.spec.hardware import Role
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 PAGE = 900  # what fits into one request
 _SCAN = 10_000
 _ALL = 320
-Attempts = Mapping[tuple[str, int], Shown]
+Attempts = Mapping[tuple[str, int], MlflowRun]
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class Curves:
         found = [fields.name(f"{stage}/{key}") for stage, _, key in self._curves]
         return list(dict.fromkeys(found))
 
-    def draw(self, run: Run, parent: Shown, attempts: Attempts, outbox: Outbox) -> None:
+    def draw(self, run: Run, parent: MlflowRun, attempts: Attempts, outbox: Outbox) -> None:
         """Write what is new; each page is flushed before the cursor moves past it."""
         if self._cursor != f"mlflow/{parent.id}":
             self._open(f"mlflow/{parent.id}")
@@ -164,7 +164,7 @@ class Curves:
         if chosen and point.stage in self._training:
             self._held.setdefault(place, []).append(point)
 
-    def _release(self, stage: StageRun, parent: Shown, outbox: Outbox) -> None:
+    def _release(self, stage: StageRun, parent: MlflowRun, outbox: Outbox) -> None:
         """Write to the run what can't be superseded any more; drop what has been."""
         for attempt in stage.attempts:
             held = self._held.pop((stage.name, attempt.number), None)
@@ -175,7 +175,7 @@ class Curves:
             if rest and not superseded:
                 self._held[stage.name, attempt.number] = rest
 
-    def _show(self, point: Point, safe: float, parent: Shown, outbox: Outbox) -> bool:
+    def _show(self, point: Point, safe: float, parent: MlflowRun, outbox: Outbox) -> bool:
         """Write a point to the run if its step is `safe`; return whether it was."""
         if point.step > safe:
             return False

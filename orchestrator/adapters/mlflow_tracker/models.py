@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
-from orchestrator.adapters.mlflow_tracker.rest import Access, Rest
+from orchestrator.adapters.mlflow_tracker.rest import Rest, ServerAccess
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.trust.registry import CHAMPION, KEY, Entry, ModelVersion, leader
@@ -30,9 +30,9 @@ _POINTER = "artifact.json"
 class Models:
     """The registered models of a server. Not for use by two threads at once."""
 
-    def __init__(self, uri: str, access: Access | None = None) -> None:
+    def __init__(self, uri: str, access: ServerAccess | None = None) -> None:
         """Remember where; nothing is asked yet."""
-        self._rest = Rest(uri, access or Access())
+        self._rest = Rest(uri, access or ServerAccess())
         self._folders: dict[str, str] = {}
 
     def close(self) -> None:

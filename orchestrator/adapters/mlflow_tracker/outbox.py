@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Server, Shown
+from orchestrator.adapters.mlflow_tracker.server import MetricPoint, MlflowExperiment, MlflowRun
 
 
 @dataclass(slots=True)
@@ -18,18 +18,18 @@ class _Parcel:
 class Outbox:
     """Gathers for `flush`; leaves out tags and params that the server is known to have."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: MlflowExperiment) -> None:
         """Start empty."""
         self._server = server
         self._parcels: dict[str, _Parcel] = {}
 
-    def post(self, shown: Shown, point: MetricPoint) -> None:
+    def post(self, shown: MlflowRun, point: MetricPoint) -> None:
         """Take one point in for the MLflow run `shown`."""
         self._parcels.setdefault(shown.id, _Parcel()).points.append(point)
 
     def add(
         self,
-        shown: Shown,
+        shown: MlflowRun,
         *,
         points: Sequence[MetricPoint] = (),
         params: Mapping[str, str] | None = None,

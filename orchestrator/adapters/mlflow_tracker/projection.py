@@ -21,9 +21,14 @@ from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
 from orchestrator.adapters.mlflow_tracker.reaper import ORPHANED
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
-from orchestrator.adapters.mlflow_tracker.server import RUNNING, MetricPoint, Server, Shown
+from orchestrator.adapters.mlflow_tracker.server import (
+    RUNNING,
+    MetricPoint,
+    MlflowExperiment,
+    MlflowRun,
+)
 from orchestrator.adapters.mlflow_tracker.story import Story
-from orchestrator.adapters.mlflow_tracker.texts import Texts
+from orchestrator.adapters.mlflow_tracker.texts import RunTexts
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.run import Attempt, Run
 from orchestrator.core.runs.states import AttemptState, RunState
@@ -55,7 +60,7 @@ class Projection:
         self,
         store: TrackedRuns,
         run: str,
-        server: Server,
+        server: MlflowExperiment,
         logs: Path,
         upto: Callable[[], int] = lambda: sys.maxsize,
         registrar: Registrar | None = None,
@@ -72,9 +77,9 @@ class Projection:
         self._story = Story(begin(header))
         self._outbox = Outbox(server)
         self._curves = Curves(store, header)
-        self._texts = Texts(server, logs)
+        self._texts = RunTexts(server, logs)
         self._registrar = registrar
-        self._shown: dict[str, Shown] | None = None
+        self._shown: dict[str, MlflowRun] | None = None
         self._summed: dict[str, float] = {}
         self._in_views: list[str] | None = None
         self._in_doubt = False
@@ -159,7 +164,7 @@ class Projection:
 
     # --- what is shown ------------------------------------------------------------------------
 
-    def _show_run(self, shown: dict[str, Shown], now: float) -> Shown:
+    def _show_run(self, shown: dict[str, MlflowRun], now: float) -> MlflowRun:
         header = self.run.header
         tags = fields.run_tags(self._story, now)
         if self._key not in shown:
@@ -169,7 +174,9 @@ class Projection:
         self._outbox.add(parent, params=fields.run_params(header.config), tags=tags)
         return parent
 
-    def _show_attempt(self, shown: dict[str, Shown], attempt: Attempt, parent: Shown) -> Shown:
+    def _show_attempt(
+        self, shown: dict[str, MlflowRun], attempt: Attempt, parent: MlflowRun
+    ) -> MlflowRun:
         key = fields.attempt_key(self._key, attempt.stage, attempt.number)
         tags = fields.attempt_tags(self._story, attempt) | {fields.PARENT: parent.id}
         if key not in shown:
@@ -185,7 +192,7 @@ class Projection:
     # --- what it came to ----------------------------------------------------------------------
 
     def _sum_up(
-        self, parent: Shown, attempts: Mapping[tuple[str, int], Shown], now: float
+        self, parent: MlflowRun, attempts: Mapping[tuple[str, int], MlflowRun], now: float
     ) -> None:
         """Write the metrics that stages ended with, to their attempts and to the run."""
         for name, at in self._story.finished.items():
@@ -201,7 +208,7 @@ class Projection:
         if self.run.done and parent.status == RUNNING:
             self._outbox.add(parent, points=figures.totals(self.run, self.run.ended or now))
 
-    def _end(self, parent: Shown, attempts: Mapping[tuple[str, int], Shown]) -> None:
+    def _end(self, parent: MlflowRun, attempts: Mapping[tuple[str, int], MlflowRun]) -> None:
         for attempt in self._story.attempts:
             shown = attempts[attempt.stage, attempt.number]
             status = _ATTEMPT_STATUS.get(attempt.state, RUNNING)
@@ -209,7 +216,7 @@ class Projection:
         status = _RUN_STATUS.get(self.run.state, RUNNING)
         self._set_status(parent, status, self.run.ended or self.run.header.created)
 
-    def _set_status(self, shown: Shown, status: str, ended: float) -> None:
+    def _set_status(self, shown: MlflowRun, status: str, ended: float) -> None:
         """Write the true status, also over what somebody else made of it meanwhile."""
         if ORPHANED in shown.tags:
             self._server.untag(shown.id, ORPHANED)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
-from orchestrator.adapters.mlflow_tracker.rest import Access
-from orchestrator.adapters.mlflow_tracker.server import RUNNING, Server
+from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
+from orchestrator.adapters.mlflow_tracker.server import RUNNING, MlflowExperiment
 
 ORPHANED = "orchestrator.orphaned"
 
@@ -17,7 +17,7 @@ def reap(
     runs: Iterable[str],
     reason: str,
     now: float,
-    access: Access | None = None,
+    access: ServerAccess | None = None,
 ) -> int:
     """End as killed, at `now` (seconds, epoch), what is shown as running of `runs`; count it.
 
@@ -26,7 +26,7 @@ def reap(
     Raises:
         TrackingError: MLflow is away; what is left is ended by a later call.
     """
-    server = Server(uri, experiment, access)
+    server = MlflowExperiment(uri, experiment, access)
     try:
         server.connect(create=False)
         return sum(_end(server, run, reason, now) for run in runs)
@@ -36,7 +36,7 @@ def reap(
         server.close()
 
 
-def _end(server: Server, run: str, reason: str, now: float) -> int:
+def _end(server: MlflowExperiment, run: str, reason: str, now: float) -> int:
     """End a run and its attempts, itself last: a call that breaks off is made again."""
     shown = server.shown(run)
     live = [key for key in sorted(shown, key=len, reverse=True) if shown[key].status == RUNNING]

@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.models import Models, clean
-from orchestrator.adapters.mlflow_tracker.server import Shown
+from orchestrator.adapters.mlflow_tracker.server import MlflowRun
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.trust.qualification import Verdict, verdict_of
@@ -51,7 +51,7 @@ class Registrar:
         self._done: dict[str, ModelVersion] = {}
         self._followed: dict[str, int] = {}
 
-    def sync(self, run: Run, shown: Mapping[str, Shown], experiment: str) -> None:
+    def sync(self, run: Run, shown: Mapping[str, MlflowRun], experiment: str) -> None:
         """Bring the versions of `run` up to date, and the champions of its endpoints.
 
         Raises:
@@ -83,7 +83,9 @@ class Registrar:
             found |= {point.key: point.value for point in ours if point.key.startswith(FIGURES)}
         return found
 
-    def _keep(self, entry: Entry, run: Run, shown: Mapping[str, Shown], experiment: str) -> None:
+    def _keep(
+        self, entry: Entry, run: Run, shown: Mapping[str, MlflowRun], experiment: str
+    ) -> None:
         found = self._done.get(entry.key) or self._found(entry)
         if entry.tags[PARITY] == Parity.FAILED and not (found and _says(found, entry)):
             entry = with_figures(entry, self._figures(entry, run.header.run))
@@ -143,7 +145,7 @@ def _news(entry: Entry) -> dict[str, str]:
     return clean({k: v for k, v in entry.tags.items() if k.startswith(PARITY)})
 
 
-def _shown(run: Run, place: tuple[str, int] | None, shown: Mapping[str, Shown]) -> str:
+def _shown(run: Run, place: tuple[str, int] | None, shown: Mapping[str, MlflowRun]) -> str:
     """Return the MLflow run of an attempt; that of the whole run where it made none."""
     key = fields.attempt_key(run.header.run, *place) if place else run.header.run
     return shown[key].id

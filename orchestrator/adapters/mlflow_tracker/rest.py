@@ -30,7 +30,7 @@ _BYTES = {"Content-Type": "application/octet-stream"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class ServerAccess:
     """How to get to a server and be let in: as MLflow's own variables say it.
 
     `certificates` is a file or folder of authorities to trust, `identity` a client's certificate
@@ -49,7 +49,7 @@ class Access:
 class Rest:
     """The REST API of one server. Not for use by two threads at once."""
 
-    def __init__(self, uri: str, access: Access) -> None:
+    def __init__(self, uri: str, access: ServerAccess) -> None:
         """Remember where; nothing is asked yet."""
         parts = urlsplit(uri)
         self._uri, self._parts, self._access = uri, parts, access
@@ -139,14 +139,14 @@ class Rest:
         return RefusedError(line) if response.status in FOR_EVER else AwayError(line)
 
 
-def _authorization(parts: SplitResult, access: Access) -> dict[str, str]:
+def _authorization(parts: SplitResult, access: ServerAccess) -> dict[str, str]:
     user, password = parts.username or access.user, parts.password or access.password
     if user:
         return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
     return {"Authorization": f"Bearer {access.token}"} if access.token else {}
 
 
-def _connect(parts: SplitResult, access: Access) -> http.client.HTTPConnection:
+def _connect(parts: SplitResult, access: ServerAccess) -> http.client.HTTPConnection:
     """Return a connection that will be opened by its first request."""
     if not parts.hostname:
         raise AwayError("tracking.uri is not the address of an MLflow server: http://HOST:PORT")
@@ -162,7 +162,7 @@ def _connect(parts: SplitResult, access: Access) -> http.client.HTTPConnection:
     return connection
 
 
-def _context(access: Access) -> ssl.SSLContext:
+def _context(access: ServerAccess) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if access.certificates:
         context.load_verify_locations(access.certificates)

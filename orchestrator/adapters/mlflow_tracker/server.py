@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.adapters.mlflow_tracker import foreign_artifacts, view_states
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.fields import KEY
-from orchestrator.adapters.mlflow_tracker.rest import Access, Rest
+from orchestrator.adapters.mlflow_tracker.rest import Rest, ServerAccess
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class MetricPoint:
 
 
 @dataclass(slots=True)
-class Shown:
+class MlflowRun:
     """An MLflow run as it stands on the server: what need not be written again.
 
     `artifacts` is the URI of the folder of its artifacts, `metrics` has the last step of each
@@ -56,13 +56,13 @@ class Shown:
         return self.metrics.get(metric, -math.inf)
 
 
-class Server:
+class MlflowExperiment:
     """One experiment of an MLflow server. Not for use by two threads at once."""
 
-    def __init__(self, uri: str, experiment: str, access: Access | None = None) -> None:
+    def __init__(self, uri: str, experiment: str, access: ServerAccess | None = None) -> None:
         """Remember where; nothing is asked yet."""
         self._uri, self._name = uri, experiment
-        self._rest = Rest(uri, access or Access())
+        self._rest = Rest(uri, access or ServerAccess())
         self.experiment_id = ""
 
     @property
@@ -88,19 +88,19 @@ class Server:
 
     # --- runs ---------------------------------------------------------------------------------
 
-    def shown(self, run: str) -> dict[str, Shown]:
+    def shown(self, run: str) -> dict[str, MlflowRun]:
         """Return the MLflow runs of `run` by their keys.
 
         A key that stands there twice, because the answer to `create` was lost in a server that
         hung, is mended: the one with less written to it is deleted.
         """
-        found: dict[str, Shown] = {}
+        found: dict[str, MlflowRun] = {}
         for key, shown in self._search(f"tags.`run.id` = '{run}'"):
             twin = found.get(key)
             found[key] = shown if twin is None else self._only(twin, shown)
         return found
 
-    def create(self, name: str, tags: Mapping[str, str], start: float) -> Shown:
+    def create(self, name: str, tags: Mapping[str, str], start: float) -> MlflowRun:
         """Create an MLflow run that began at `start` (seconds, epoch)."""
         made = self._rest.post(
             "runs/create",
@@ -145,7 +145,7 @@ class Server:
         """Take a tag away."""
         self._try("runs/delete-tag", {"run_id": run_id, "key": key})
 
-    def text(self, shown: Shown, path: str, text: str) -> None:
+    def text(self, shown: MlflowRun, path: str, text: str) -> None:
         """Write a text artifact."""
         try:
             if shown.artifacts.startswith(_PROXIED) and shown.artifacts[len(_PROXIED)] != "/":
@@ -180,7 +180,7 @@ class Server:
 
     # --- requests -----------------------------------------------------------------------------
 
-    def _search(self, where: str) -> Iterator[tuple[str, Shown]]:
+    def _search(self, where: str) -> Iterator[tuple[str, MlflowRun]]:
         fields: Fields = {
             "experiment_ids": [self.experiment_id],
             "filter": where,
@@ -194,7 +194,7 @@ class Server:
                 return
             fields["page_token"] = page["next_page_token"]
 
-    def _only(self, one: Shown, other: Shown) -> Shown:
+    def _only(self, one: MlflowRun, other: MlflowRun) -> MlflowRun:
         kept, spare = sorted((one, other), key=lambda s: (-len(s.metrics), -len(s.params), s.id))
         self._try("runs/delete", {"run_id": spare.id})
         return kept
@@ -210,11 +210,11 @@ def _report(error: RefusedError) -> None:
     logger.warning("MLflow left something out: %s", error)
 
 
-def _shown(run: Mapping[str, Any]) -> tuple[str, Shown]:
+def _shown(run: Mapping[str, Any]) -> tuple[str, MlflowRun]:
     """Return the key of a run as the server tells it, and the run."""
     info, data = run["info"], run.get("data", {})
     tags = {tag["key"]: tag["value"] for tag in data.get("tags", ())}
-    shown = Shown(
+    shown = MlflowRun(
         info["run_id"],
         tags,
         frozenset(param["key"] for param in data.get("params", ())),

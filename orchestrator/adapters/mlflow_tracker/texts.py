@@ -10,23 +10,23 @@ import yaml
 
 from orchestrator.adapters.mlflow_tracker import words
 from orchestrator.adapters.mlflow_tracker.report import failure_report
-from orchestrator.adapters.mlflow_tracker.server import Server, Shown
+from orchestrator.adapters.mlflow_tracker.server import MlflowExperiment, MlflowRun
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.core.runs.run import Attempt, RunHeader
 
 MAX_LOG, MAX_TAIL = 4_000_000, 100_000
 
 
-class Texts:
+class RunTexts:
     """Writes what isn't there yet. A text that broke off is written by the next pass."""
 
-    def __init__(self, server: Server, logs: Path) -> None:
+    def __init__(self, server: MlflowExperiment, logs: Path) -> None:
         """`logs` is the folder of the attempts' logs."""
         self._server = server
         self._logs = logs
         self._written: dict[tuple[str, str], int] = {}
 
-    def of_run(self, header: RunHeader, shown: Shown) -> None:
+    def of_run(self, header: RunHeader, shown: MlflowRun) -> None:
         """Write the resolved config and the plan."""
         if (shown.id, "plan.json") in self._written:
             return
@@ -35,7 +35,7 @@ class Texts:
         self._write(shown, "plan.md", words.plan_table(header.plan))
         self._write(shown, "plan.json", json.dumps(asdict(header.plan), indent=1, default=str))
 
-    def of_attempt(self, story: Story, attempt: Attempt, shown: Shown) -> None:
+    def of_attempt(self, story: Story, attempt: Attempt, shown: MlflowRun) -> None:
         """Write the log of an attempt that has ended, what it reports, and how it failed."""
         if attempt.active:
             return
@@ -50,7 +50,7 @@ class Texts:
             if (shown.id, path.name) not in self._written:
                 self._write(shown, path.name, path.read_text("utf-8", "replace"))
 
-    def _write(self, shown: Shown, path: str, text: str) -> None:
+    def _write(self, shown: MlflowRun, path: str, text: str) -> None:
         digest = hash(text)
         if text and self._written.get((shown.id, path)) != digest:
             self._server.text(shown, path, text)

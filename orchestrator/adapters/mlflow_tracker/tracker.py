@@ -21,8 +21,8 @@ from orchestrator.adapters.mlflow_tracker.load import Sampler
 from orchestrator.adapters.mlflow_tracker.models import Models
 from orchestrator.adapters.mlflow_tracker.projection import Projection, TrackedRuns
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
-from orchestrator.adapters.mlflow_tracker.rest import Access
-from orchestrator.adapters.mlflow_tracker.server import Server
+from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
+from orchestrator.adapters.mlflow_tracker.server import MlflowExperiment
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.error_boundary import outcome, reason
@@ -56,7 +56,7 @@ class MlflowTracker:
         settings: TrackingSettings,
         clock: Clock,
         logs: Path,
-        access: Access | None = None,
+        access: ServerAccess | None = None,
         pools: Mapping[str, int] | None = None,
         pace: Pace | None = None,
         upto: Callable[[], int] = lambda: sys.maxsize,
@@ -69,7 +69,7 @@ class MlflowTracker:
         `upto` returns the number of the last event that is to be shown. `endpoints` tells which
         model is the champion of each.
         """
-        server = Server(uri, settings.experiment, access)
+        server = MlflowExperiment(uri, settings.experiment, access)
         registrar = Registrar(Models(uri, access), store, store, endpoints, logs)
         self._projection = Projection(store, run, server, logs, upto, registrar)
         self._clock, self._pace = clock, pace or Pace()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.adapters.mlflow_tracker.rest import Access
-from orchestrator.adapters.mlflow_tracker.server import Server
+from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
+from orchestrator.adapters.mlflow_tracker.server import MlflowExperiment
 from orchestrator.adapters.mlflow_tracker.view_states import CURVES, FAILURES, REVIEW
 
 
-def links(uri: str, experiment: str, access: Access | None = None) -> Mapping[str, str]:
+def links(uri: str, experiment: str, access: ServerAccess | None = None) -> Mapping[str, str]:
     """Make sure that the experiment and its views are there; return their addresses by name.
 
     Raises:
         TrackingError: No MLflow answers at `uri`.
     """
-    server = Server(uri, experiment, access)
+    server = MlflowExperiment(uri, experiment, access)
     server.connect()
     server.show_views()
     server.close()

@@ -18,7 +18,7 @@ from orchestrator.adapters.raycluster import access, ending, faults, nodes, proc
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
-from orchestrator.adapters.raycluster.nodes import Node, Nodes
+from orchestrator.adapters.raycluster.nodes import ClusterNodes, Node
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.standby import Reserve
 from orchestrator.core.errors import ClusterError
@@ -40,15 +40,15 @@ class RayCluster:
         self._ours = access.connect(address, patience)
         self._head = Head(address, patience)
         self._worker = worker
-        self._attempts: dict[str, _Attempt] = {}
+        self._attempts: dict[str, _RayAttempt] = {}
         self._ending: list[Callable[[], None]] = []  # as soon as the head is back
-        self._leaving: dict[_Attempt, threading.Thread] = {}
-        self._nodes = Nodes()
+        self._leaving: dict[_RayAttempt, threading.Thread] = {}
+        self._nodes = ClusterNodes()
         self._reserve = Reserve(worker, self._nodes)
 
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""
-        self._attempts[request.key] = _Attempt(request, self._worker)
+        self._attempts[request.key] = _RayAttempt(request, self._worker)
         if self._head.there:
             self._open(request.key)
 
@@ -139,14 +139,14 @@ class RayCluster:
             with suppress(*faults.ERRORS):
                 end()
 
-    def _end(self, attempt: _Attempt) -> None:
+    def _end(self, attempt: _RayAttempt) -> None:
         """Have an attempt of ours ended, beside all else."""
         name = f"{access.ASKS}{attempt.key}"
         thread = threading.Thread(target=ending.end, args=(attempt,), name=name, daemon=True)
         thread.start()
         self._leaving[attempt] = thread
 
-    def _still_leaving(self) -> Iterator[_Attempt]:
+    def _still_leaving(self) -> Iterator[_RayAttempt]:
         """Yield the attempts that were cancelled and have not left yet."""
         for attempt, thread in list(self._leaving.items()):
             if thread.is_alive():
@@ -174,7 +174,7 @@ class RayCluster:
             return
         attempt.open(self._nodes, self._held(attempt), self._reserve)
 
-    def _held(self, asking: _Attempt) -> Counter[str]:
+    def _held(self, asking: _RayAttempt) -> Counter[str]:
         held: Counter[str] = Counter()
         for attempt in (*self._attempts.values(), *self._still_leaving()):
             if attempt.pool == asking.pool and attempt is not asking:
@@ -193,7 +193,7 @@ class RayCluster:
             raise ClusterError(f"{gone}; `orchestrator resume {run}` goes on when it is up again")
 
 
-class _Attempt:
+class _RayAttempt:
     """One attempt: its place, and the workers that are sent there."""
 
     def __init__(self, request: AttemptRequest, worker: Worker) -> None:
@@ -205,7 +205,7 @@ class _Attempt:
         self._again: tuple[Message, ...] = ()
         self.opened = False
 
-    def open(self, nodes: Nodes, held: Mapping[str, float], reserve: Reserve) -> None:
+    def open(self, nodes: ClusterNodes, held: Mapping[str, float], reserve: Reserve) -> None:
         """Ask for the place, where others of this process hold `held`, and send the workers.
 
         Those that stand by in `reserve` have both already.

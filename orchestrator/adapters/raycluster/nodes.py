@@ -52,7 +52,7 @@ def names() -> dict[str, str]:
     return {str(node["NodeID"]): str(node["NodeName"]) for node in ray.nodes()}
 
 
-class Nodes:
+class ClusterNodes:
     """The nodes as all attempts of a controller see them: asked for once a turn, not by each."""
 
     def __init__(

@@ -24,7 +24,7 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.adapters.raycluster import process, resources
-from orchestrator.adapters.raycluster.nodes import Node, Nodes, of_pool, room
+from orchestrator.adapters.raycluster.nodes import ClusterNodes, Node, of_pool, room
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Waiting
 
@@ -46,7 +46,7 @@ class Placement:
     def __init__(
         self,
         request: AttemptRequest,
-        nodes: Nodes,
+        nodes: ClusterNodes,
         held: Mapping[str, float],
         *,
         together: bool = False,
@@ -201,7 +201,7 @@ class Placement:
         return self.request.needs.workers
 
 
-def free_room(request: AttemptRequest, nodes: Nodes) -> int:
+def free_room(request: AttemptRequest, nodes: ClusterNodes) -> int:
     """Return how many workers of `request` have room on its pool now."""
     return resources.free(request, _usable(request, nodes.live()))
 

@@ -14,7 +14,7 @@ import ray
 
 from orchestrator.adapters.raycluster import faults
 from orchestrator.adapters.raycluster.member import muster
-from orchestrator.adapters.raycluster.nodes import Nodes
+from orchestrator.adapters.raycluster.nodes import ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement, free_room
 from orchestrator.messages import AttemptRequest
 from orchestrator.ports import Worker
@@ -26,7 +26,7 @@ _PING_SECONDS = 0.5
 class Crew:
     """Workers in their place, and what they were asked to import."""
 
-    def __init__(self, worker: Worker, request: AttemptRequest, nodes: Nodes) -> None:
+    def __init__(self, worker: Worker, request: AttemptRequest, nodes: ClusterNodes) -> None:
         """Send them there; returns at once."""
         self.request = request
         self.place = Placement(request, nodes, {}, together=True)
@@ -70,7 +70,7 @@ class Reserve:
     """The crews that stand by, one for a stage of a run at most."""
 
     def __init__(
-        self, worker: Worker, nodes: Nodes, now: Callable[[], float] = time.monotonic
+        self, worker: Worker, nodes: ClusterNodes, now: Callable[[], float] = time.monotonic
     ) -> None:
         """Have none; each will run `worker`."""
         self._worker = worker

@@ -139,7 +139,7 @@ class Deploying:
         operations.deploy(self._name, application, host)
         self._deployed = True
 
-    def _watch(self) -> state.Application:
+    def _watch(self) -> state.ServeApplication:
         """Wait until all replicas run, and it is known where they listen."""
         told = False
         endpoint = self._deployment.endpoint
@@ -163,13 +163,13 @@ class Deploying:
                 raise _RefusedError(self._failure(f"{late}; see `ready` of the endpoint"))
             self._pause()
 
-    def _nodes(self, replicas: Iterable[state.Replica]) -> Iterator[str]:
+    def _nodes(self, replicas: Iterable[state.ServeReplica]) -> Iterator[str]:
         """Yield the nodes of each replica."""
         several = placement.nodes_of(self._deployment) > 1
         for replica in replicas:
             yield from state.nodes_of(replica) if several else (replica.node,)
 
-    def _look(self) -> state.Application:
+    def _look(self) -> state.ServeApplication:
         found = (state.applications() or {}).get(self._name)
         if found is None:
             line = f"{self._name!r} was deleted while it was deployed"

@@ -26,7 +26,7 @@ from orchestrator.adapters.rayserve.followers import RemoteFollowers
 from orchestrator.adapters.rayserve.replica import Fetch
 from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
 from orchestrator.adapters.rayserve.supervision import Supervision
-from orchestrator.adapters.rayserve.weights import PATH, Weights
+from orchestrator.adapters.rayserve.weights import PATH, ServedWeights
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ArtifactError
 from orchestrator.serving.http.asgi import (
@@ -71,7 +71,7 @@ class EngineServer:
         folder = await asyncio.to_thread(followers.fetch, deployment)
         recorded = await asyncio.to_thread(_recorded, deployment, fetch)
         self._supervision = Supervision(deployment, folder, listening, recorded, followers)
-        self._weights = Weights(deployment, followers.fetch, self._update)
+        self._weights = ServedWeights(deployment, followers.fetch, self._update)
         try:
             await asyncio.to_thread(self._supervision.start)
         except BaseException:

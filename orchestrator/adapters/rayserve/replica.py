@@ -13,7 +13,7 @@ from ray import serve
 
 from orchestrator.adapters.rayserve import chips
 from orchestrator.adapters.rayserve.scaling import HELD
-from orchestrator.adapters.rayserve.weights import Weights, with_weights
+from orchestrator.adapters.rayserve.weights import ServedWeights, with_weights
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.emulation import provide
@@ -57,7 +57,7 @@ class Replica:
         chips.show(deployment)
         self._engine = make_engine(deployment, fetch(deployment))
         self._version = deployment.weights
-        self._weights = Weights(deployment, fetch, getattr(self._engine, "update", None))
+        self._weights = ServedWeights(deployment, fetch, getattr(self._engine, "update", None))
 
     def _refuse(self, deployment: Deployment) -> None:
         """Refuse a node that was not qualified.
@@ -85,7 +85,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers HTTP."""
-        from orchestrator.serving.http.limits import Limits
+        from orchestrator.serving.http.limits import GatewayLimits
         from orchestrator.serving.replica.app import replica
 
         serves = replica(
@@ -94,7 +94,7 @@ class Replica:
             self._clock,
             token=self._token,
             version=self._version,
-            limits=Limits(body_bytes=sys.maxsize),  # it is the gateway's to limit
+            limits=GatewayLimits(body_bytes=sys.maxsize),  # it is the gateway's to limit
         )
         return with_weights(serves, self._weights, self._token)
 

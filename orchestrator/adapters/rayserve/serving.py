@@ -145,7 +145,7 @@ class RayServing:
         except FOREIGN as error:
             raise ServingError(f"Ray Serve does not answer: {error}") from error
 
-    def _applications(self) -> Mapping[str, state.Application]:
+    def _applications(self) -> Mapping[str, state.ServeApplication]:
         self._join()
         try:
             return state.applications() or {}

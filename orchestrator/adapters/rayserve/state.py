@@ -39,7 +39,7 @@ _STATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class ServeReplica:
     """A replica as Serve sees it."""
 
     id: str
@@ -48,7 +48,7 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
+class ServeApplication:
     """An application, which is a revision of an endpoint, as Serve sees it.
 
     `state` is the application's, `status` and `message` are those of its one deployment. `key` is
@@ -61,12 +61,12 @@ class Application:
     message: str
     key: str
     pool: str
-    replicas: tuple[Replica, ...]
+    replicas: tuple[ServeReplica, ...]
     urls: tuple[str, ...]
     replicas_at: tuple[str, ...] = ()
 
     @property
-    def running(self) -> tuple[Replica, ...]:
+    def running(self) -> tuple[ServeReplica, ...]:
         """Replicas that answer."""
         return tuple(replica for replica in self.replicas if replica.state == "RUNNING")
 
@@ -76,7 +76,7 @@ class Application:
         return self.message.partition("Error:\n")[2]
 
 
-def applications() -> Mapping[str, Application] | None:
+def applications() -> Mapping[str, ServeApplication] | None:
     """Return what runs, or `None` where Serve was not started."""
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:
@@ -91,7 +91,7 @@ def applications() -> Mapping[str, Application] | None:
     }
 
 
-def nodes_of(replica: Replica) -> tuple[str, ...]:
+def nodes_of(replica: ServeReplica) -> tuple[str, ...]:
     """Return the nodes that a replica holds: its own first, then those of its group."""
     names = {node["NodeID"]: str(node["NodeName"]) for node in ray.nodes()}
     groups: Mapping[str, Any] = placement_group_table()
@@ -152,7 +152,7 @@ def stop() -> None:
     serve.shutdown()
 
 
-def status(application: Application) -> RevisionStatus:
+def status(application: ServeApplication) -> RevisionStatus:
     """Return an application as a revision."""
     return RevisionStatus(
         pool=application.pool,
@@ -195,16 +195,16 @@ def _application(
     names: Mapping[str, str],
     group: Mapping[str, Any] | None,
     host: str,
-) -> Application:
+) -> ServeApplication:
     engine = details["deployments"].get(DEPLOYMENT, {})
     config = engine.get("deployment_config", {})
     own = addresses(group, host) if group else ()
     serves = bool((config.get("user_config") or {}).get(SERVER))
     replicas = tuple(
-        Replica(r["replica_id"], _word(r["state"]), names.get(r.get("node_id", ""), ""))
+        ServeReplica(r["replica_id"], _word(r["state"]), names.get(r.get("node_id", ""), ""))
         for r in engine.get("replicas", ())
     )
-    return Application(
+    return ServeApplication(
         state=_word(details["status"]),
         status=_word(engine.get("status", "")),
         message=str(engine.get("message", "")),

@@ -57,7 +57,7 @@ class WeightsOrder:
 _order: TypeAdapter[WeightsOrder] = TypeAdapter(WeightsOrder)
 
 
-class Weights:
+class ServedWeights:
     """What a replica serves, and how it comes to serve something else.
 
     Args:
@@ -136,7 +136,7 @@ class Weights:
         self._engine_update(self._fetch(of), order.version, order.base)
 
 
-def with_weights(serves: Handler, weights: Weights, token: str) -> Handler:
+def with_weights(serves: Handler, weights: ServedWeights, token: str) -> Handler:
     """Return an ASGI application that answers for `weights`; `serves` answers all the rest."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:

@@ -57,7 +57,7 @@ from orchestrator.serving.http.errors import (
     unknown_url,
     wrong_method,
 )
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.serving.http.openapi import Kinds, document
 
 _MODELS = "/v1/models"
@@ -69,7 +69,7 @@ _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 def gateway(
     routes: Routes,
     clock: Clock,
-    limits: Limits | None = None,
+    limits: GatewayLimits | None = None,
     *,
     rng: Random | None = None,
     metrics: Metrics | None = None,
@@ -86,7 +86,7 @@ def gateway(
         ledger: Where it notes what is used.
     """
     parts = _Parts(
-        limits or Limits(),
+        limits or GatewayLimits(),
         rng or Random(),  # noqa: S311 - no secret
         metrics or Metrics(routes),
         ledger or NoLedger(),
@@ -116,7 +116,7 @@ class _Call:
 class _Parts:
     """What a gateway is made with, beside its routes."""
 
-    limits: Limits
+    limits: GatewayLimits
     rng: Random
     metrics: Metrics
     ledger: Ledger

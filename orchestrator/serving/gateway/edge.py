@@ -92,7 +92,7 @@ class Edge:
         began = perf_counter()
         method, request_id = scope["method"], _request_id(scope)
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
-        answered = _Answered(send, request_id)
+        answered = _IdentifiedSend(send, request_id)
         try:
             if scope["path"] == "/ready":
                 await self._ready(scope["method"], answered)
@@ -120,7 +120,7 @@ class Edge:
         return ApiError(503, message, code="not_ready", retry_after=1)
 
 
-class _Answered:
+class _IdentifiedSend:
     """What sends an answer, with the id of its request; `status` is 0 until it has begun."""
 
     def __init__(self, send: Send, request_id: str) -> None:
@@ -150,7 +150,7 @@ def _request_id(scope: Scope) -> str:
 
 
 def _recorded(
-    scope: Scope, method: str, answered: _Answered, at: float, spent: float
+    scope: Scope, method: str, answered: _IdentifiedSend, at: float, spent: float
 ) -> RequestRecord:
     tally: Tally | None = scope.get("tally")
     client = scope.get("client")

@@ -31,7 +31,7 @@ from orchestrator.serving.gateway.upstream import (
 )
 from orchestrator.serving.http.asgi import Headers
 from orchestrator.serving.http.errors import CLIENT_LEFT, ApiError
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 
 _USED = re.compile(rb'"(prompt|input|completion|output)_tokens"\s*:\s*(\d+)')
 _TOTAL = re.compile(rb'"total_tokens"\s*:\s*(\d+)')  # all that some rerankers tell
@@ -73,7 +73,7 @@ class Forwarder:
         slots: Slots,
         upstream: Upstream,
         metrics: Metrics,
-        limits: Limits,
+        limits: GatewayLimits,
         budget: Budget,
     ) -> None:
         self._slots = slots

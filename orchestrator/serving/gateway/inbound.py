@@ -21,7 +21,7 @@ from orchestrator.serving.http.asgi import ANSWER_SECONDS, Scope, header
 from orchestrator.serving.http.depth import check_depth
 from orchestrator.serving.http.encoding import encode
 from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9_:@~-][A-Za-z0-9_:@~.-]*)+")  # and so no `..`, nothing escaped
 ROOT_PATHS = frozenset(
@@ -121,7 +121,9 @@ def is_passed(path: str) -> bool:
     return known and path not in _ADMINISTRATION and _PATH.fullmatch(path) is not None
 
 
-def inbound(scope: Scope, path: str, endpoint: str, body: bytes, limits: Limits) -> InboundRequest:
+def inbound(
+    scope: Scope, path: str, endpoint: str, body: bytes, limits: GatewayLimits
+) -> InboundRequest:
     """Return the request; its `endpoint` is the model that it names.
 
     Raises:
@@ -231,7 +233,7 @@ def _choices(fields: Mapping[str, Any]) -> int:
     return prompts * max(1, _counted(fields.get("n")) or 1)
 
 
-def _max_tokens(fields: Mapping[str, Any], limits: Limits) -> int | None:
+def _max_tokens(fields: Mapping[str, Any], limits: GatewayLimits) -> int | None:
     """Return the most that any of its limits allows: servers read one or another of them."""
     most = None
     for name in _LIMITS:

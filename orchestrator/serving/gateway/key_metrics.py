@@ -23,7 +23,7 @@ class KeyMetrics:
         self._requests = self._counter("requests", "Requests, refused ones too.", "code")
         self._tokens = self._counter("tokens", "Tokens.", "gen_ai_token_type")
         self._queued = self._counter("queue_seconds", "Wait for a replica.")
-        self._known: dict[tuple[str, str], _Series] = {}
+        self._known: dict[tuple[str, str], _KeySeries] = {}
         self._names: set[str] = set()
 
     def text(self) -> bytes:
@@ -52,14 +52,14 @@ class KeyMetrics:
                     metric.remove_by_labels({"endpoint": endpoint, "key": key})
         self._names = {key for _, key in list(self._known)}
 
-    def _series(self, endpoint: str, key: str) -> _Series:
+    def _series(self, endpoint: str, key: str) -> _KeySeries:
         found = self._known.get((endpoint, key))
         if found is not None:
             return found
         if key not in self._names and len(self._names) >= _MOST:
             key = _OTHER
         self._names.add(key)
-        return self._known.setdefault((endpoint, key), _Series(self, endpoint, key))
+        return self._known.setdefault((endpoint, key), _KeySeries(self, endpoint, key))
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(
@@ -67,7 +67,7 @@ class KeyMetrics:
         )
 
 
-class _Series:
+class _KeySeries:
     """The children for one key at one endpoint."""
 
     def __init__(self, metrics: KeyMetrics, endpoint: str, key: str) -> None:

@@ -82,7 +82,7 @@ class Metrics:
         self._routes = routes
         self._registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text, and nobody asks for them
-        self._series: dict[_Where, _Series] = {}
+        self._series: dict[_Where, _RevisionSeries] = {}
         self._endpoints: set[str] = set()  # of those series that have no revision
         self._left: dict[_Where, float] = {}
         self._refused = self._counter("refused", "Requests refused.", "endpoint", "code")
@@ -158,7 +158,7 @@ class Metrics:
         where = (endpoint, revision.name, revision.pool)
         series = self._series.get(where)
         if series is None:
-            series = self._series[where] = _Series(self, where)
+            series = self._series[where] = _RevisionSeries(self, where)
         series.count(tally)
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
@@ -204,7 +204,7 @@ class Metrics:
         )
 
 
-class _Series:
+class _RevisionSeries:
     """The children of all metrics for one revision: to look each up costs as much as counting."""
 
     def __init__(self, metrics: Metrics, where: _Where) -> None:

@@ -26,7 +26,7 @@ from orchestrator.serving.gateway.request_queue import Pending, RequestQueue
 from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute, Routes
 from orchestrator.serving.gateway.traffic_split import choose
 from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 
 _LOOK = 0.05
 _STICKY_LOAD = 1.25  # of the mean load of its revision, that a replica keeps its clients up to
@@ -51,7 +51,7 @@ class Slot:
 class Slots:
     """All slots of a gateway. Its counts are its own: other gateways have others."""
 
-    def __init__(self, routes: Routes, limits: Limits, rng: Random) -> None:
+    def __init__(self, routes: Routes, limits: GatewayLimits, rng: Random) -> None:
         self._routes = routes
         self._limits = limits
         self._rng = rng

@@ -54,7 +54,7 @@ class Tracing:
                 await app(scope, receive, send)
                 return
             span = self._begin(scope)
-            answered = _Answered(send)
+            answered = _TracedSend(send)
             try:
                 await app(scope, receive, answered)
             finally:
@@ -90,7 +90,7 @@ class Tracing:
         return span
 
 
-class _Answered:
+class _TracedSend:
     """What sends an answer; `status` is 0 until it has begun."""
 
     def __init__(self, send: Send) -> None:

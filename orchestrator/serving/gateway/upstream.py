@@ -26,7 +26,7 @@ from yarl import URL
 
 from orchestrator.serving.gateway.outside import Authorities, proxy_of, with_query
 from orchestrator.serving.gateway.routes import Far
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 
 Sent: TypeAlias = list[tuple[str, str]]
 Later: TypeAlias = Callable[[], Awaitable[None]]  # what is still to be done, and waited for
@@ -235,7 +235,7 @@ class Exchange:
 class Upstream:
     """Connections to all replicas and servers, kept for a moment for the next request."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: GatewayLimits) -> None:
         self._limits = limits
         self._connector: _Connector | None = None
         self._request = lru_cache(maxsize=4096)(_request)
@@ -288,7 +288,7 @@ class _Protocol(ResponseHandler):
 
     hear: Callable[[], None] | None = None
     served = False  # whether a request was sent before
-    limits: Limits
+    limits: GatewayLimits
 
     def write(self, parts: list[bytes]) -> None:
         """Send a request, and be ready for its answer."""
@@ -323,7 +323,7 @@ class _Connector(aiohttp.TCPConnector):
     It trusts the certificates that OpenSSL does: `SSL_CERT_FILE` names others.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: GatewayLimits) -> None:
         super().__init__(limit=0, limit_per_host=0, keepalive_timeout=_IDLE_SECONDS)
         self.timeout = aiohttp.ClientTimeout(total=None, connect=limits.connect_seconds)
         kind = type("Protocol", (_Protocol,), {"limits": limits})

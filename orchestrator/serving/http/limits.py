@@ -8,7 +8,7 @@ from orchestrator.core.spec.stages import LONGEST_ANSWER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class GatewayLimits:
     """Limits of the gateway, the same for all endpoints.
 
     Attributes:

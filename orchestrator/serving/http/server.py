@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from orchestrator.serving.http.asgi import Handler, Scope, offer_write
 from orchestrator.serving.http.encoding import encode
 from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 
 _TICKS = 5  # of a tenth of a second, between two looks at the connections
 _TICKS_OF_FILES = 50  # between two looks at the certificate
@@ -55,13 +55,13 @@ class Listening:
     shared: bool = False
 
 
-def serve(app: Handler, at: Listening, limits: Limits | None = None) -> None:
+def serve(app: Handler, at: Listening, limits: GatewayLimits | None = None) -> None:
     """Serve `app` until a signal ends the process.
 
     Raises:
         OSError: An address can't be had, or a file of the certificate not be read.
     """
-    limits = within_files(limits or Limits(), raise_files())
+    limits = within_files(limits or GatewayLimits(), raise_files())
     server = Server(app, limits, at)
     listener = socket.create_server(
         (at.host, at.port), family=_family(at.host), backlog=2048, reuse_port=at.shared
@@ -84,7 +84,7 @@ def raise_files() -> int:
     return soft
 
 
-def within_files(limits: Limits, files: int) -> Limits:
+def within_files(limits: GatewayLimits, files: int) -> GatewayLimits:
     """Return the limits with no more connections than `files` open files are enough for."""
     if files == resource.RLIM_INFINITY:
         return limits
@@ -107,7 +107,7 @@ def _family(host: str) -> socket.AddressFamily:
 class Server(uvicorn.Server):
     """uvicorn, looking after its connections and its certificate."""
 
-    def __init__(self, app: Handler, limits: Limits, at: Listening | None = None) -> None:
+    def __init__(self, app: Handler, limits: GatewayLimits, at: Listening | None = None) -> None:
         kind = type("Patience", (_Patience,), {"limits": limits})
         self._at = at or Listening(host="", port=0)
         self._kind = kind
@@ -185,7 +185,7 @@ class Server(uvicorn.Server):
 class _Patience(HttpToolsProtocol):
     """A connection whose client must do its part in time."""
 
-    limits: ClassVar[Limits]
+    limits: ClassVar[GatewayLimits]
     _due: float | None = None  # when the client must have sent the headers, or the body
     _stuck: float | None = None  # since when the client has not read what it asked for
     _in_head = True

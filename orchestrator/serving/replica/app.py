@@ -37,10 +37,10 @@ from orchestrator.serving.http.asgi import (
 from orchestrator.serving.http.cancellation import CancelScope
 from orchestrator.serving.http.encoding import encode
 from orchestrator.serving.http.errors import ApiError, unknown_model, unknown_url, wrong_method
-from orchestrator.serving.http.limits import Limits
+from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.serving.http.requests import ChatRequest, CompletionRequest, parse
 from orchestrator.serving.replica.engine_metrics import CONTENT_TYPE, EngineMetrics, health
-from orchestrator.serving.replica.generating import Order, events, whole
+from orchestrator.serving.replica.generating import CheckedRequest, events, whole
 from orchestrator.serving.replica.prompting import Prompter
 from orchestrator.serving.replica.replies import (
     ChatShape,
@@ -72,7 +72,7 @@ def replica(
     *,
     token: str = "",
     version: str = "",
-    limits: Limits | None = None,
+    limits: GatewayLimits | None = None,
 ) -> Application:
     """Return the application that serves `engine` under the name `model_name`.
 
@@ -84,7 +84,7 @@ def replica(
         version: The `system_fingerprint` of answers, where the engine has no `version` itself.
         limits: Of a request.
     """
-    routes = _Routes(engine, model_name, clock, limits or Limits())
+    routes = _Routes(engine, model_name, clock, limits or GatewayLimits())
     routes.token = token.encode()
     routes.version = version or model_name
     return Application(routes.handle, routes.close)
@@ -95,7 +95,7 @@ class _Routes:
     version = ""
 
     def __init__(
-        self, engine: Engine | Predictor, name: str, clock: Clock, limits: Limits
+        self, engine: Engine | Predictor, name: str, clock: Clock, limits: GatewayLimits
     ) -> None:
         self._engine = engine
         self._name = name
@@ -221,26 +221,26 @@ class _Routes:
             asked = parse(CompletionRequest, body)
             self._check_model(asked.model)
             choices = await prompter.completion(asked)
-        order = self._order(engine, asked, choices, request)
-        self._metrics.prompt_tokens += order.prompt_tokens
+        checked = self._checked(engine, asked, choices, request)
+        self._metrics.prompt_tokens += checked.prompt_tokens
         if not asked.stream:
-            return await whole(engine, order)
-        async with aclosing(events(engine, order)) as stream:
+            return await whole(engine, checked)
+        async with aclosing(events(engine, checked)) as stream:
             first = await anext(stream)
-            counted = (b"x-prompt-tokens", b"%d" % order.prompt_tokens)
+            counted = (b"x-prompt-tokens", b"%d" % checked.prompt_tokens)
             await begin(send, 200, [EVENTS, (b"cache-control", b"no-store"), counted])
             await add(send, first)
             async for event in stream:
                 await add(send, event)
         return None
 
-    def _order(
+    def _checked(
         self, engine: Engine, asked: Asked, choices: Sequence[Choice], request: str
-    ) -> Order:
+    ) -> CheckedRequest:
         shape = _shape(engine, asked)
         each = asked.n or 1
         at_end = "end" if asked.include_usage else ""
-        return Order(
+        return CheckedRequest(
             shape,
             self._head(shape, asked, request),
             str(getattr(engine, "version", "") or self.version),

@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.engine import Engine, NotFiniteError, Piece, Prompt
 from orchestrator.serving.http.encoding import encode
 from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.replica.replies import Answer, Choice, Json, Shape, usage
+from orchestrator.serving.replica.replies import Choice, ChoiceAnswer, Json, Shape, usage
 
 Pieces = AsyncGenerator[Prompt | Piece, None]
 Generation = AsyncGenerator[tuple[int, Prompt | Piece], None]
@@ -24,7 +24,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CheckedRequest:
     """A checked request: what is asked for each choice, and how to answer.
 
     `version` names the weights, for pieces that don't name theirs. `stream_usage` is `end` or
@@ -41,109 +41,109 @@ class Order:
     grammar_of: str | None = None
 
 
-async def whole(engine: Engine, order: Order) -> Json:
+async def whole(engine: Engine, request: CheckedRequest) -> Json:
     """Return the whole answer.
 
     Raises:
         ApiError: The engine failed, or can't do what is asked.
     """
-    answers = [Answer(choice) for choice in order.choices]
+    answers = [ChoiceAnswer(choice) for choice in request.choices]
     try:
-        async with aclosing(_generate(engine, order)) as generation:
+        async with aclosing(_generate(engine, request)) as generation:
             async for index, piece in generation:
                 if isinstance(piece, Prompt):
                     answers[index].prompt = piece
                 else:
                     answers[index].pieces.append(piece)
     except (ValueError, RuntimeError) as error:
-        raise _failed(order, error) from error
-    choices = [order.shape.choice(index, answer) for index, answer in enumerate(answers)]
-    used = usage(order.prompt_tokens, sum(len(answer.pieces) for answer in answers))
+        raise _failed(request, error) from error
+    choices = [request.shape.choice(index, answer) for index, answer in enumerate(answers)]
+    used = usage(request.prompt_tokens, sum(len(answer.pieces) for answer in answers))
     versions = dict.fromkeys(
         part.version
         for answer in answers
         for part in (*([answer.prompt] if answer.prompt else ()), *answer.pieces)
     )
-    mixture = "+".join(filter(None, versions)) or order.version
-    head = {**order.head, "system_fingerprint": mixture, "choices": choices}
-    return {**head, **order.shape.beside(answers), "usage": used}
+    mixture = "+".join(filter(None, versions)) or request.version
+    head = {**request.head, "system_fingerprint": mixture, "choices": choices}
+    return {**head, **request.shape.beside(answers), "usage": used}
 
 
-async def events(engine: Engine, order: Order) -> AsyncGenerator[bytes, None]:
+async def events(engine: Engine, request: CheckedRequest) -> AsyncGenerator[bytes, None]:
     """Yield the events of a stream. An engine that fails later ends it by an error event.
 
     Raises:
         ApiError: The engine failed before its first token, or can't do what is asked.
     """
-    stream = _Stream(order)
+    stream = _AnswerStream(request)
     try:
-        async with aclosing(_generate(engine, order)) as generation:
+        async with aclosing(_generate(engine, request)) as generation:
             async for index, piece in generation:
                 if event := stream.add(index, piece):
                     yield event
     except (ValueError, RuntimeError) as error:
         if not stream.begun:
-            raise _failed(order, error) from error
-        yield _failed(order, error).event()
+            raise _failed(request, error) from error
+        yield _failed(request, error).event()
         return
     yield stream.ending()
 
 
-class _Stream:
+class _AnswerStream:
     """How far a stream is."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, request: CheckedRequest) -> None:
         self.begun = False
-        self._order = order
-        self._version = order.version
+        self._request = request
+        self._version = request.version
         self._tokens = 0
 
     def add(self, index: int, piece: Prompt | Piece) -> bytes:
         """Return the events of a piece."""
-        order = self._order
-        self._version = piece.version or order.version
+        request = self._request
+        self._version = piece.version or request.version
         begun = b"" if self.begun else self._openings()
         self.begun = True
         if isinstance(piece, Prompt):
-            told = order.shape.prompt(index, order.choices[index], piece)
+            told = request.shape.prompt(index, request.choices[index], piece)
         else:
             self._tokens += 1
-            told = order.shape.delta(index, piece)
+            told = request.shape.delta(index, piece)
         return begun + (self._chunk(told) if told else b"")
 
     def ending(self) -> bytes:
         """Return the last events."""
-        used = usage(self._order.prompt_tokens, self._tokens)
-        if not self._order.stream_usage:
+        used = usage(self._request.prompt_tokens, self._tokens)
+        if not self._request.stream_usage:
             return b": " + encode({"usage": used}) + b"\n\n" + DONE
-        data = {**self._order.head, "system_fingerprint": self._version, "choices": []}
+        data = {**self._request.head, "system_fingerprint": self._version, "choices": []}
         return b"data: " + encode({**data, "usage": used}) + b"\n\n" + DONE
 
     def _openings(self) -> bytes:
-        order = self._order
-        openings = (order.shape.opening(*choice) for choice in enumerate(order.choices))
+        request = self._request
+        openings = (request.shape.opening(*choice) for choice in enumerate(request.choices))
         return b"".join(self._chunk(opening) for opening in openings if opening)
 
     def _chunk(self, choice: Json) -> bytes:
-        order = self._order
-        data = {**order.head, "system_fingerprint": self._version, "choices": [choice]}
-        if order.stream_usage:
-            each = order.stream_usage == "each"
-            data["usage"] = usage(order.prompt_tokens, self._tokens) if each else None
+        request = self._request
+        data = {**request.head, "system_fingerprint": self._version, "choices": [choice]}
+        if request.stream_usage:
+            each = request.stream_usage == "each"
+            data["usage"] = usage(request.prompt_tokens, self._tokens) if each else None
         return b"data: " + encode(data) + b"\n\n"
 
 
-def _failed(order: Order, error: ValueError | RuntimeError) -> ApiError:
+def _failed(request: CheckedRequest, error: ValueError | RuntimeError) -> ApiError:
     if isinstance(error, ValueError):
-        return ApiError(400, str(error), param=order.grammar_of, code="unsupported_parameter")
+        return ApiError(400, str(error), param=request.grammar_of, code="unsupported_parameter")
     code = "not_finite" if isinstance(error, NotFiniteError) else "engine_failed"
     return ApiError(500, str(error), code=code)
 
 
-async def _generate(engine: Engine, order: Order) -> Generation:
+async def _generate(engine: Engine, request: CheckedRequest) -> Generation:
     answers: list[Pieces] = []
     try:
-        for choice in order.choices:
+        for choice in request.choices:
             answers.append(engine.generate(choice.prompt, choice.sampling))  # noqa: PERF401 - those before one that is refused are closed
         merged = _one(answers[0]) if len(answers) == 1 else _merged(answers)
         async with aclosing(merged):

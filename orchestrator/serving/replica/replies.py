@@ -29,7 +29,7 @@ class Choice:
 
 
 @dataclass(slots=True)
-class Answer:
+class ChoiceAnswer:
     """What came of a choice."""
 
     choice: Choice
@@ -94,11 +94,11 @@ class Shape(Protocol):
         """Return a choice of a chunk; nothing where there is nothing to tell."""
         ...
 
-    def choice(self, index: int, answer: Answer) -> Json:
+    def choice(self, index: int, answer: ChoiceAnswer) -> Json:
         """Return a whole choice."""
         ...
 
-    def beside(self, answers: Sequence[Answer]) -> Json:
+    def beside(self, answers: Sequence[ChoiceAnswer]) -> Json:
         """Return what a whole answer has beside its choices."""
         ...
 
@@ -144,7 +144,7 @@ class CompletionShape:
         delta = self._choice(index, piece.text, logprobs, piece.finish, piece.stopped_by)
         return {**delta, "token_ids": [piece.token]} if self._style.token_ids else delta
 
-    def choice(self, index: int, answer: Answer) -> Json:
+    def choice(self, index: int, answer: ChoiceAnswer) -> Json:
         """Return all text."""
         asked, pieces, style = answer.choice, answer.pieces, self._style
         before = asked.text if style.echo else ""
@@ -166,7 +166,7 @@ class CompletionShape:
             choice["token_ids"] = [piece.token for piece in pieces]
         return choice
 
-    def beside(self, answers: Sequence[Answer]) -> Json:
+    def beside(self, answers: Sequence[ChoiceAnswer]) -> Json:
         """Return nothing: all is in the choices."""
         del answers
         return {}
@@ -250,7 +250,7 @@ class ChatShape:
         }
         return {**whole, "token_ids": [piece.token]} if self._style.token_ids else whole
 
-    def choice(self, index: int, answer: Answer) -> Json:
+    def choice(self, index: int, answer: ChoiceAnswer) -> Json:
         """Return the message."""
         reader = self._reader(index)
         written = "".join(piece.text for piece in answer.pieces)
@@ -271,7 +271,7 @@ class ChatShape:
             choice["token_ids"] = [piece.token for piece in answer.pieces]
         return choice
 
-    def beside(self, answers: Sequence[Answer]) -> Json:
+    def beside(self, answers: Sequence[ChoiceAnswer]) -> Json:
         """Return what is told of the prompt."""
         style, first = self._style, answers[0]
         beside: Json = {}

@@ -183,18 +183,18 @@ def test_links_in_a_circle_and_files_that_can_not_be_read_do_no_harm(
 
 def test_what_did_not_change_is_not_read_again(tmp_path: Path, code: Path) -> None:
     kept, settled = tmp_path / "code.json", 10.0
-    first = code_files.Files(kept)
+    first = code_files.CodeFiles(kept)
     digest, imports = first.digest(code)
     first.keep()
-    assert code_files.Files(kept).digest(code) == (digest, imports)
+    assert code_files.CodeFiles(kept).digest(code) == (digest, imports)
     later = kept.stat().st_mtime + settled
     os.utime(kept, (later, later))
-    assert code_files.Files(kept).digest(code) == (digest, imports)
+    assert code_files.CodeFiles(kept).digest(code) == (digest, imports)
     kept.write_text(
         kept.read_text("utf-8").replace(first.of(code / "acme" / "work.py")[0], "0" * 64)
     )
     os.utime(kept, (later, later))
-    assert code_files.Files(kept).digest(code)[0] != digest, "what is remembered was believed"
+    assert code_files.CodeFiles(kept).digest(code)[0] != digest, "what is remembered was believed"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"FILE": 1}', '{"FILE": [1, 2]}'])

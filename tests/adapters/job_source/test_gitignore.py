@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.job_source.code_files import Files
+from orchestrator.adapters.job_source.code_files import CodeFiles
 
 GIT = shutil.which("git") or ""
 FILES = (
@@ -81,6 +81,6 @@ def test_the_rules_of_folders_above_hold_up_to_the_root_of_the_work_tree(tmp_pat
 
 def names(folder: Path) -> list[str]:
     """Return what counts as code in a folder."""
-    files = Files()
+    files = CodeFiles()
     files.digest(folder)
     return sorted(Path(path).relative_to(folder).as_posix() for path in files.read)

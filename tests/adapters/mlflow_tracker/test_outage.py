@@ -16,7 +16,7 @@ from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, rest
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.projection import Projection
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Server, Shown
+from orchestrator.adapters.mlflow_tracker.server import MetricPoint, MlflowExperiment, MlflowRun
 from orchestrator.core.runs.states import AttemptSucceeded, RunSucceeded
 from tests.adapters.mlflow_tracker.seen import Seen
 
@@ -25,12 +25,12 @@ Track = Callable[..., MlflowTracker]
 Tell = Callable[..., "object"]
 
 
-class Deaf(Server):
+class Deaf(MlflowExperiment):
     """A server whose answers get lost, ever more rarely, once the request has gone through."""
 
     asked, next_lost, gap = 0, 1, 1
 
-    def create(self, name: str, tags: Mapping[str, str], start: float) -> Shown:
+    def create(self, name: str, tags: Mapping[str, str], start: float) -> MlflowRun:
         shown = super().create(name, tags, start)
         self._lose()
         return shown
@@ -91,12 +91,12 @@ def test_a_request_that_a_hung_server_answers_late_makes_nothing_twice(
     assert found.runs["r2-1"].info.status == "FINISHED"
 
 
-class Slow(Server):
+class Slow(MlflowExperiment):
     """A server that hangs at the first `create`, and does that only when it wakes up."""
 
     asked: tuple[str, Mapping[str, str], float] | None = None
 
-    def create(self, name: str, tags: Mapping[str, str], start: float) -> Shown:
+    def create(self, name: str, tags: Mapping[str, str], start: float) -> MlflowRun:
         if self.asked is None:
             self.asked = (name, tags, start)
             raise AwayError("timed out")

@@ -15,8 +15,8 @@ import pytest
 
 from orchestrator.adapters.mlflow_tracker import foreign_artifacts, rest
 from orchestrator.adapters.mlflow_tracker.errors import AwayError, RefusedError
-from orchestrator.adapters.mlflow_tracker.rest import Access, Rest
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint, Server, Shown
+from orchestrator.adapters.mlflow_tracker.rest import Rest, ServerAccess
+from orchestrator.adapters.mlflow_tracker.server import MetricPoint, MlflowExperiment, MlflowRun
 from tests.adapters.mlflow_tracker.seen import Seen
 
 
@@ -78,7 +78,7 @@ def ask() -> Iterator[Callable[..., Rest]]:
     made: list[Rest] = []
 
     def make(uri: str, **access: object) -> Rest:
-        made.append(Rest(uri, Access(**access)))  # type: ignore[arg-type]
+        made.append(Rest(uri, ServerAccess(**access)))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -192,7 +192,7 @@ def test_a_server_that_hangs_is_away_after_a_bounded_time(
 
 
 def test_numbers_that_json_lacks_are_written_as_mlflow_reads_them(server: Answering) -> None:
-    asked = Server(server.uri, "e")
+    asked = MlflowExperiment(server.uri, "e")
     values = (float("nan"), float("inf"), float("-inf"), 0.1)
     asked.log("run", metrics=[MetricPoint("k", value, 1, 2) for value in values])
     asked.close()
@@ -201,8 +201,8 @@ def test_numbers_that_json_lacks_are_written_as_mlflow_reads_them(server: Answer
 
 
 def test_artifacts_go_by_way_of_the_server_that_takes_them(server: Answering) -> None:
-    asked = Server(server.uri, "e")
-    asked.text(Shown("run", artifacts="mlflow-artifacts:/7/run/artifacts"), "a.txt", "text")
+    asked = MlflowExperiment(server.uri, "e")
+    asked.text(MlflowRun("run", artifacts="mlflow-artifacts:/7/run/artifacts"), "a.txt", "text")
     asked.close()
     assert server.asked[0][1].endswith("/artifacts/7/run/artifacts/a.txt")
 
@@ -211,7 +211,7 @@ def test_artifacts_go_by_way_of_the_server_that_takes_them(server: Answering) ->
 def test_artifacts_that_the_server_does_not_take_are_written_by_mlflow_itself(
     uri: str, experiment: str
 ) -> None:
-    asked = Server(uri, experiment)
+    asked = MlflowExperiment(uri, experiment)
     asked.connect()
     shown = asked.create("run", {"orchestrator.key": "run"}, 1.0)
     asked.close()

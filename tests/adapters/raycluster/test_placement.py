@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.adapters.raycluster import placement, process
-from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, Node, Nodes
+from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, ClusterNodes, Node
 from orchestrator.adapters.raycluster.placement import AVOID_SECONDS, SHRINK_SECONDS, Placement
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Waiting
@@ -29,7 +29,7 @@ class Scene:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *live: Node) -> None:
         self.clock = FakeClock(100.0)
         self.alive: list[Node] = list(live)
-        self.nodes = Nodes(self.clock.now, lambda: self.alive, dict)
+        self.nodes = ClusterNodes(self.clock.now, lambda: self.alive, dict)
         self.groups: list[tuple[int, dict[str, str]]] = []
         self.state = "PENDING"
         self.scheduling = "NO_RESOURCES"
@@ -190,7 +190,7 @@ def test_nodes_are_asked_for_once_a_turn_and_names_once_for_all() -> None:
         named.append(clock.now())
         return {"dead": "n9"}
 
-    nodes = Nodes(clock.now, ask, names)
+    nodes = ClusterNodes(clock.now, ask, names)
     for _ in range(2048):
         assert nodes.alive() == {"id1.1"}
         assert nodes.name("id1.1") == "n1"

@@ -90,11 +90,11 @@ def test_an_engine_server_is_known_by_its_own_port_asked_once_for_each_replica(
 
 def test_a_replica_that_has_its_place_and_does_not_answer_yet_is_told_to_start() -> None:
     replicas = (
-        state.Replica("a", "STARTING", "n1"),
-        state.Replica("b", "STARTING", ""),
-        state.Replica("c", "RUNNING", "n1"),
+        state.ServeReplica("a", "STARTING", "n1"),
+        state.ServeReplica("b", "STARTING", ""),
+        state.ServeReplica("c", "RUNNING", "n1"),
     )
-    application = state.Application(
+    application = state.ServeApplication(
         state="DEPLOYING", status="", message="", key="", pool="a", replicas=replicas, urls=()
     )
     assert state.status(application).starting == 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jobs.engines.echo import EchoEngine
-from orchestrator.adapters.rayserve.weights import PATH, Weights, with_weights
+from orchestrator.adapters.rayserve.weights import PATH, ServedWeights, with_weights
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ArtifactError
 from orchestrator.serving.replica.app import replica
@@ -36,7 +36,7 @@ class Place:
         self.engine = EchoEngine(folder, HARDWARE, version=OLD)
         self.fetched: list[Deployment] = []
         self.folder = folder
-        self.weights = Weights(deployment("chat"), self._fetch, update or self.engine.update)
+        self.weights = ServedWeights(deployment("chat"), self._fetch, update or self.engine.update)
         serves = replica(self.engine, "chat", FixedClock(), token=TOKEN)
         self.application = with_weights(serves, self.weights, TOKEN)
 
@@ -102,7 +102,7 @@ def test_what_the_engine_or_the_storage_refuses_leaves_the_old_weights(place: Pl
     def torn(_of: Deployment) -> Path:
         raise ArtifactError("artifact 'new' has digest '2', not '1'; make it again")
 
-    weights = Weights(deployment("chat"), torn, place.engine.update)
+    weights = ServedWeights(deployment("chat"), torn, place.engine.update)
     place.application = with_weights(place.application, weights, TOKEN)
     status, told = asyncio.run(place.ask(PATH, ORDER))
     assert (status, weights.version) == (409, OLD)
@@ -133,7 +133,7 @@ def test_only_who_has_the_token_may_ask(place: Place) -> None:
 
 def test_an_engine_that_takes_no_weights_says_so(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    weights = Weights(deployment("chat"), lambda _: tmp_path, None)
+    weights = ServedWeights(deployment("chat"), lambda _: tmp_path, None)
     place.application = with_weights(place.application, weights, TOKEN)
     status, told = asyncio.run(place.ask(PATH, ORDER))
     assert (status, told["error"]["message"]) == (409, "this engine can't take other weights")
