@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Callable
@@ -153,3 +154,55 @@ def test_the_glossary_says_each_word_once_and_where_it_lives() -> None:
     assert len(words) > 60
     assert words == sorted(set(words))
     assert [module for _, _, module in rows if not (ROOT / module).is_file()] == []
+
+
+WAYS = {"One launch": 15, "One failure": 12, "One request": 12}  # files that each may lead through
+STEP = re.compile(r"^(\d+)\. `((?:orchestrator|jobs)(?:\.\w+)+)`: \S", re.MULTILINE)
+
+
+def steps_of(heading: str) -> list[str]:
+    """Return the functions of a way of the walk-through; they are numbered from 1 on."""
+    (section,) = re.findall(
+        rf"^## {heading}$(.*?)(?=^## |\Z)",
+        text_of("docs/walkthrough.md"),
+        re.MULTILINE | re.DOTALL,
+    )
+    steps = STEP.findall(section)
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
+    assert len(steps) == len(re.findall(r"^\d+\. ", section, re.MULTILINE))
+    return [name for _, name in steps]
+
+
+def file_of(name: str) -> Path:
+    """Return the file whose own function or method has this dotted name."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        stem = ROOT.joinpath(*parts[:count])
+        file = next(
+            (f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.exists()), None
+        )
+        if file is not None:
+            break
+    else:
+        raise AssertionError(f"{name}: no such module")
+    node: ast.AST = ast.parse(file.read_text(encoding="utf-8"))
+    for part in parts[count:]:
+        inner = [n for n in ast.iter_child_nodes(node) if getattr(n, "name", None) == part]
+        assert inner, f"{name}: {file.name} does not define {part!r}"
+        node = inner[0]
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef), f"{name} is no function"
+    return file
+
+
+@pytest.mark.parametrize(("heading", "most"), WAYS.items())
+def test_the_walk_through_leads_through_functions_in_few_files(heading: str, most: int) -> None:
+    files = [file_of(name) for name in steps_of(heading)]
+    assert len(files) >= 10
+    assert len(set(files)) <= most
+
+
+def test_the_walk_through_names_files_that_are_there() -> None:
+    sources = [path.as_posix() for path in (ROOT / "orchestrator").rglob("*.py")]
+    named = re.findall(r"`([\w/]+\.py)`", text_of("docs/walkthrough.md"))
+    assert len(named) > 10
+    assert [name for name in named if not any(s.endswith(f"/{name}") for s in sources)] == []
