@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.request
 from collections import Counter
 
 import openai
 
+from orchestrator.adapters.rayserve import RayServing
+from orchestrator.core.endpoints.life import Deployment
+from orchestrator.messages import Failed, Message, Succeeded
 from orchestrator.supervisor.record import wait
 
 STREAMS, TOKENS = 8, 32
@@ -94,3 +98,16 @@ class Streams:
         self._ended.set()
         for thread in self._threads:
             thread.join()
+
+
+def outcome(serving: RayServing, deployment: Deployment, seconds: float = 60.0) -> list[Message]:
+    """Deploy, and return all that is said, the outcome last."""
+    serving.start(deployment)
+    said: list[Message] = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        said.extend(serving.poll(deployment.key))
+        if said and isinstance(said[-1], Succeeded | Failed):
+            return said
+        time.sleep(0.1)  # noqa: TID251 - a real cluster needs real time
+    raise AssertionError(said)

@@ -25,7 +25,7 @@ from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.stages import Endpoint, Needs
 from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
 from orchestrator.supervisor.record import wait
-from tests.adapters.rayserve.clients import model_of
+from tests.adapters.rayserve.clients import model_of, outcome
 from tests.build import accelerator
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -110,19 +110,6 @@ def numbered(deployment: Deployment, number: int, mode: str = "well") -> Deploym
     spec = replace(SPEC, command=(*SPEC.command, mode))
     endpoint = replace(deployment.endpoint, server=spec)
     return replace(deployment, endpoint=endpoint, attempt=number, revision=number)
-
-
-def outcome(serving: RayServing, asked: Deployment) -> list[Message]:
-    """Deploy, and return all that is said, the outcome last."""
-    serving.start(asked)
-    said: list[Message] = []
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        said.extend(serving.poll(asked.key))
-        if said and isinstance(said[-1], Succeeded | Failed):
-            return said
-        time.sleep(0.1)  # noqa: TID251 - a real cluster needs real time
-    raise AssertionError(said)
 
 
 @pytest.fixture

@@ -32,7 +32,15 @@ from orchestrator.endpoints import updates
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
 from orchestrator.supervisor.record import wait
-from tests.adapters.rayserve.clients import Streams, answers, ask, model_of, predict, stream
+from tests.adapters.rayserve.clients import (
+    Streams,
+    answers,
+    ask,
+    model_of,
+    outcome,
+    predict,
+    stream,
+)
 from tests.build import accelerator
 from tests.jobs.engines.tiny_llama import save_tiny_llama
 from tests.serving_fakes import MemoryEndpoints
@@ -121,19 +129,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
 def broken(deployment: Deployment) -> Deployment:
     endpoint = replace(deployment.endpoint, engine="their_engines.Engine")
     return replace(deployment, endpoint=endpoint, attempt=9, revision=9)
-
-
-def outcome(serving: RayServing, deployment: Deployment) -> list[Message]:
-    """Deploy, and return all that is said, the outcome last."""
-    serving.start(deployment)
-    said: list[Message] = []
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        said.extend(serving.poll(deployment.key))
-        if said and isinstance(said[-1], Succeeded | Failed):
-            return said
-        time.sleep(0.1)  # noqa: TID251 - a real cluster needs real time
-    raise AssertionError(said)
 
 
 def nodes(said: Sequence[Message]) -> list[str]:

@@ -13,12 +13,7 @@ from jobs.engines.cache import CacheFullError, SlotCache
 from jobs.engines.cache_budget import budget, free_bytes
 from jobs.engines.embedded import EmbeddedEngine
 from orchestrator.engine import Piece, Sampling
-from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("model"))
+from tests.jobs.engines.tiny_llama import HARDWARE
 
 
 def filled(most: int | None = None) -> SlotCache:

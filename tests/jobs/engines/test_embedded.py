@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,22 +15,10 @@ from jobs.engines.embedded import EmbeddedEngine
 from jobs.engines.forward import Forward
 from jobs.engines.weights import computing
 from orchestrator.engine import Piece, Sampling
-from tests.jobs.engines.tiny_llama import EOS, HARDWARE, save_tiny_llama
+from tests.jobs.engines.tiny_llama import EOS, HARDWARE
 
 PROMPTS = ["a", "hello", "the quick brown fox", "é日本🙂" * 5, "x" * 300]
 GREEDY = Sampling(max_tokens=48, temperature=0)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Iterator[EmbeddedEngine]:
-    engine = EmbeddedEngine(folder, HARDWARE, threads=1)
-    yield engine
-    engine.close()
 
 
 async def ask(engine: EmbeddedEngine, prompt: str, sampling: Sampling) -> list[Piece]:

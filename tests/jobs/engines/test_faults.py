@@ -19,15 +19,10 @@ from jobs.engines.forward import Forward
 from jobs.engines.scheduler import SUSPICIOUS, Scheduler
 from orchestrator.engine import NotFiniteError, Piece, Prompt, Sampling
 from tests.jobs.engines.test_batch import batch, expected
-from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
+from tests.jobs.engines.tiny_llama import HARDWARE
 
 GREEDY = Sampling(max_tokens=12, temperature=0)
 POISON = 77
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

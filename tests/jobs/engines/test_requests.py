@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from jobs.engines.batch import Batch
 from jobs.engines.embedded import EmbeddedEngine
 from orchestrator.engine import Piece, Prompt, Sampling
-from tests.jobs.engines.tiny_llama import EOS, HARDWARE, save_tiny_llama
+from tests.jobs.engines.tiny_llama import EOS, HARDWARE
 
 GREEDY = Sampling(max_tokens=40, temperature=0)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Iterator[EmbeddedEngine]:
-    engine = EmbeddedEngine(folder, HARDWARE, threads=1)
-    yield engine
-    engine.close()
 
 
 @pytest.fixture(scope="module")

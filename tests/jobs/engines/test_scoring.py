@@ -10,12 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from jobs.engines.embedded import EmbeddedEngine
-from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("model"))
+from tests.jobs.engines.tiny_llama import HARDWARE
 
 
 @pytest.fixture(scope="module")
