@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.controller.attempt_requests import AttemptDefaults
-from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import ClusterError, StaleControllerError
 from orchestrator.core.failures.kinds import Failure, FailureKind
@@ -28,11 +27,7 @@ from orchestrator.messages import Failed, Lease, Message, Placed, Points, Queued
 from tests.build import REF, header, plan, pool, stage
 from tests.fakes import (
     Asked,
-    FakeArtifacts,
-    FakeClock,
-    FakeCluster,
-    FakeGates,
-    FakeTracker,
+    InMemory,
     MemoryStore,
 )
 
@@ -47,7 +42,7 @@ BENCH = AttemptDefaults(
 )
 
 
-class Bench:
+class Bench(InMemory):
     """A run of `stages` in which every attempt says the same, or what `script` has for it."""
 
     def __init__(
@@ -57,22 +52,9 @@ class Bench:
         pools: Sequence[str] = ("a",),
         **known: Pool,
     ) -> None:
-        self.clock, self.store = FakeClock(), MemoryStore()
-        self.artifacts, self.gates, self.tracker = FakeArtifacts(), FakeGates(), FakeTracker()
         self.script: dict[str, Sequence[tuple[float, Message]]] = {}
-        self.cluster = FakeCluster(
-            self.clock, self.store, lambda asked: self.script.get(asked.key, said)
-        )
+        super().__init__(lambda asked: self.script.get(asked.key, said))
         self.header = header(plan(*(stages or (stage("s"),)), pools=pools, **known))
-        self.dependencies = Dependencies(
-            cluster=self.cluster,
-            serving=self.cluster,
-            store=self.store,
-            artifacts=self.artifacts,
-            tracker=self.tracker,
-            clock=self.clock,
-            gates=self.gates,
-        )
         self.store.create(self.header, 0.0)
 
     def controller(self) -> Controller:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from orchestrator.controller.attempt_requests import AttemptDefaults
-from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import (
     ClusterError,
@@ -37,11 +36,8 @@ from orchestrator.messages import (
 )
 from tests.build import REF, header, plan, stage
 from tests.fakes import (
-    FakeArtifacts,
-    FakeClock,
     FakeCluster,
-    FakeGates,
-    FakeTracker,
+    InMemory,
     MemoryStore,
 )
 
@@ -113,23 +109,12 @@ class Failing:
         return failing
 
 
-class Bench:
+class Bench(InMemory):
     """A run of two stages, with all ports in memory."""
 
     def __init__(self) -> None:
-        self.clock, self.store = FakeClock(1000.0), MemoryStore()
-        self.artifacts, self.gates, self.tracker = FakeArtifacts(), FakeGates(), FakeTracker()
-        self.cluster = FakeCluster(self.clock, self.store, lambda _asked: SAID)
+        super().__init__(lambda _asked: SAID, 1000.0)
         self.heard: list[Message] = []
-        self.dependencies = Dependencies(
-            cluster=self.cluster,
-            serving=self.cluster,
-            store=self.store,
-            artifacts=self.artifacts,
-            tracker=self.tracker,
-            clock=self.clock,
-            gates=self.gates,
-        )
         self.header = header(plan(*STAGES, pools=("a", "b")))
         self.store.create(self.header, 0.0)
         self.clock.at(1010.0, lambda: self.gates.opened.update(t="approved"))

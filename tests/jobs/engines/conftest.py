@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jobs.engines.embedded import EmbeddedEngine
 
+from jobs.engines.embedded import EmbeddedEngine
 from tests.jobs.engines.tiny_llama import HARDWARE, save_tiny_llama
 
 
