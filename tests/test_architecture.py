@@ -32,10 +32,13 @@ EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 RIDDLES = {"made", "found", "told", "one", "there", "way", "it"}
 NAMED_WELL = (
     "orchestrator/adapters/database",
+    "orchestrator/client",
     "orchestrator/controller",
+    "orchestrator/display",
     "orchestrator/emulation",
     "orchestrator/endpoints",
     "orchestrator/ports",
+    "orchestrator/service",
     "orchestrator/supervisor",
     "orchestrator/wiring",
     "orchestrator/worker",

@@ -72,7 +72,7 @@ def run(name: str) -> Run:
 
 def runs(limit: int = 20) -> Sequence[Run]:
     """Return the newest runs, at most `limit`, the newest first."""
-    return [Run(one.run.header.run) for one in status.newest(limit)]
+    return [Run(listed.run.header.run) for listed in status.newest(limit)]
 
 
 def endpoint(name: str) -> Endpoint:

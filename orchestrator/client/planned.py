@@ -23,7 +23,7 @@ class Plan(Shown):
     @property
     def stages(self) -> dict[str, PlannedStage]:
         """The stages by their names: pools in order, formats, device-hours, cost."""
-        return {one.stage.name: one for one in self._planned.plan.stages}
+        return {planned.stage.name: planned for planned in self._planned.plan.stages}
 
     @property
     def cost(self) -> float | None:

@@ -142,7 +142,7 @@ class Run(Shown):
         shown: list[RenderableType] = [f"Run {self.name} {state}"]
         shown += [seen.run.reason] if seen.run.reason else []
         shown.append(display.of_stages(seen))
-        attempts = (one for stage in seen.run.stages.values() for one in stage.attempts)
+        attempts = (attempt for stage in seen.run.stages.values() for attempt in stage.attempts)
         if any(attempt.failure for attempt in attempts):
             shown.append(display.of_attempts(seen))
         return Group(*shown)

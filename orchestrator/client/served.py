@@ -33,7 +33,7 @@ class Endpoint(Shown):
     @property
     def revisions(self) -> Mapping[str, Revision]:
         """Its revisions that are not retired, by their names: pool, state, model."""
-        return {one.name: one for one in self._life.live}
+        return {revision.name: revision for revision in self._life.live}
 
     @property
     def shares(self) -> Mapping[str, int]:

@@ -38,25 +38,31 @@ def _rows(
 ) -> list[tuple[str, ...]]:
     shown = life.revisions.values() if everything else life.live
     figures = states.figures(life)
-    return [_row(life, one, states, figures[one.name]) for one in shown]
+    return [_row(life, revision, states, figures[revision.name]) for revision in shown]
 
 
 def _row(
-    life: EndpointLife, one: Revision, states: EndpointStates, figures: TrafficFigures
+    life: EndpointLife, revision: Revision, states: EndpointStates, figures: TrafficFigures
 ) -> tuple[str, ...]:
-    made, state = one.deployment, states.state(life, one)
-    chip = made.pool.accelerator if made else None
-    emulated = " (emulated)" if made and made.pool.emulated else ""
-    share = life.shares.get(one.number, 0)
-    price = 0.0 if state in {endpoints.RESTS, endpoints.DOWN} else made.price if made else None
+    deployment, state = revision.deployment, states.state(life, revision)
+    chip = deployment.pool.accelerator if deployment else None
+    emulated = " (emulated)" if deployment and deployment.pool.emulated else ""
+    share = life.shares.get(revision.number, 0)
+    price = (
+        0.0
+        if state in {endpoints.RESTS, endpoints.DOWN}
+        else deployment.price
+        if deployment
+        else None
+    )
     return (
         life.name,
-        one.name,
-        one.pool,
+        revision.name,
+        revision.pool,
         f"{chip.name}{emulated}" if chip else "outside",
-        made.format if made else "-",
-        f"{share} %{_beside(life, one.number)}",
-        str(len(states.urls(life, one))) if made else "-",
+        deployment.format if deployment else "-",
+        f"{share} %{_beside(life, revision.number)}",
+        str(len(states.urls(life, revision))) if deployment else "-",
         tables.dollars(price),
         f"{figures.requests:.0f}",
         f"{figures.errors:.0f}",

@@ -19,16 +19,16 @@ from orchestrator.display import tables
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
 
 
-def table(made: Plan) -> Table:
+def table(plan: Plan) -> Table:
     """Return the stages of a plan with their pools."""
-    rows = (row for planned in made.stages for row in _rows(made, planned))
+    rows = (row for planned in plan.stages for row in _rows(plan, planned))
     return tables.table(COLUMNS, rows)
 
 
-def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
+def _rows(plan: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
     stage = planned.stage
     for index, name in enumerate(planned.pools):
-        pool = made.pools[name]
+        pool = plan.pools[name]
         price = pool.price
         spent = 0.0 if stage.on(name).devices == 0 else cost.money(planned.device_hours, price)
         yield (
@@ -43,7 +43,7 @@ def _rows(made: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
             "✔" if index == 0 else "fallback",
         )
     for name in planned.overflow:
-        pool = made.pools[name]
+        pool = plan.pools[name]
         chip, hourly = _chip(pool), tables.dollars(pool.price)
         yield "", "", name, chip, _devices(stage, pool), "-", hourly, "-", "overflow"
 
@@ -53,13 +53,13 @@ def _devices(stage: Stage, pool: Pool) -> str:
 
     Of replicas that take several nodes each, how many of those too.
     """
-    there = stage.on(pool.name)
-    if there.fewest == there.processes:
-        nodes = _nodes(there, pool)
-        on = f" on {there.processes * nodes} nodes" if nodes > 1 else ""
-        return f"{there.devices}{on}"
-    least, most = there.fewest, max(there.fewest, min(there.processes, places(there, pool)))
-    each = there.needs.devices
+    placed = stage.on(pool.name)
+    if placed.fewest == placed.processes:
+        nodes = _nodes(placed, pool)
+        on = f" on {placed.processes * nodes} nodes" if nodes > 1 else ""
+        return f"{placed.devices}{on}"
+    least, most = placed.fewest, max(placed.fewest, min(placed.processes, places(placed, pool)))
+    each = placed.needs.devices
     return f"{least * each}..{most * each}" if most > least else str(least * each)
 
 
@@ -84,9 +84,9 @@ def _chip(pool: Pool) -> str:
     )
 
 
-def as_json(made: Plan) -> dict[str, object]:
+def as_json(plan: Plan) -> dict[str, object]:
     """Return the plan as plain values."""
-    followed = dict(forecasts(made))
+    followed = dict(forecasts(plan))
     stages = [
         {
             "stage": planned.stage.name,
@@ -95,23 +95,23 @@ def as_json(made: Plan) -> dict[str, object]:
             "pool": planned.pools[0],
             "fallbacks": list(planned.pools[1:]),
             "overflow": list(planned.overflow),
-            "accelerator": made.pools[planned.pools[0]].accelerator.name,
-            "emulated": made.pools[planned.pools[0]].emulated,
-            "emulation": made.pools[planned.pools[0]].emulation_mode,
+            "accelerator": plan.pools[planned.pools[0]].accelerator.name,
+            "emulated": plan.pools[planned.pools[0]].emulated,
+            "emulation": plan.pools[planned.pools[0]].emulation_mode,
             "devices": planned.devices,
-            "nodes_each": _nodes(planned.stage, made.pools[planned.pools[0]]),
+            "nodes_each": _nodes(planned.stage, plan.pools[planned.pools[0]]),
             "format": planned.formats[0] if planned.formats else None,
             "left_out": list(planned.left_out),
             "device_hours": planned.device_hours,
             "cost": planned.cost,
             "on_failure": followed[planned.stage.name],
         }
-        for planned in made.stages
+        for planned in plan.stages
     ]
     return {
-        "pipeline": made.pipeline,
-        "fleet": made.fleet,
-        "emulated": made.emulated,
-        "cost": made.cost,
+        "pipeline": plan.pipeline,
+        "fleet": plan.fleet,
+        "emulated": plan.emulated,
+        "cost": plan.cost,
         "stages": stages,
     }

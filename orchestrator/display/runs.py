@@ -49,37 +49,37 @@ def of_stages(seen: RunStatus) -> Table:
 
 def of_attempts(seen: RunStatus) -> Table:
     """Return the table of all attempts of a run."""
-    attempts = (one for stage in seen.run.stages.values() for one in stage.attempts)
+    attempts = (attempt for stage in seen.run.stages.values() for attempt in stage.attempts)
     return tables.table(ATTEMPT_COLUMNS, (tuple(_attempt_row(a, seen.at)) for a in attempts))
 
 
 def _run_row(seen: RunStatus) -> tuple[str, ...]:
-    one = seen.run
-    submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.header.created))
-    took = None if one.started is None else one.seconds(seen.at)
+    run = seen.run
+    submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.header.created))
+    took = None if run.started is None else run.seconds(seen.at)
     return (
-        one.header.run,
-        one.plan.pipeline,
-        " ".join(runs.tried(one)) or "-",
+        run.header.run,
+        run.plan.pipeline,
+        " ".join(runs.tried(run)) or "-",
         submitted,
         tables.duration(took),
-        str(one.failovers),
-        LOST if seen.lost else one.state,
+        str(run.failovers),
+        LOST if seen.lost else run.state,
     )
 
 
 def _occupation(seen: RunStatus, stage: StageRun) -> str:
-    found = seen.occupation(stage.attempts[-1] if stage.attempts else None)
-    return f"{found.what} ({tables.duration(max(0.0, seen.at - found.since))})" if found else ""
+    busy = seen.occupation(stage.attempts[-1] if stage.attempts else None)
+    return f"{busy.what} ({tables.duration(max(0.0, seen.at - busy.since))})" if busy else ""
 
 
 def _stage_row(seen: RunStatus, stage: StageRun) -> Iterator[str]:
-    one, now = seen.run, seen.at
+    run, now = seen.run, seen.at
     attempts = stage.attempts
     yield from (stage.name, stage.planned.stage.role, stage.pool, str(stage.planned.devices))
     yield from (str(len(attempts)), str(stage.failovers))
     yield tables.duration(stage.seconds(now) if attempts else None)
-    yield tables.dollars(stage_cost(one, stage.name, now)) if attempts else "-"
+    yield tables.dollars(stage_cost(run, stage.name, now)) if attempts else "-"
     yield "reused" if stage.reused_from else _word(stage)
     yield stage.reused_from or stage.waits_for or _occupation(seen, stage) or stage.reason
 
@@ -111,30 +111,30 @@ def _word(stage: StageRun) -> str:
 
 def as_json(seen: RunStatus) -> dict[str, object]:
     """Return how a run stands as plain values."""
-    one, now = seen.run, seen.at
+    run, now = seen.run, seen.at
     return {
-        "run": one.header.run,
-        "pipeline": one.plan.pipeline,
-        "fleet": one.plan.fleet,
-        "state": one.state,
+        "run": run.header.run,
+        "pipeline": run.plan.pipeline,
+        "fleet": run.plan.fleet,
+        "state": run.state,
         "controller": seen.controller,
-        "reason": one.reason,
-        "emulated": one.plan.emulated,
-        "created": one.header.created,
-        "started": one.started,
-        "ended": one.ended,
-        "failovers": one.failovers,
-        "cost": one.spent(now),
-        "endpoints": runs.served(one),
-        "stages": [_stage_json(one, stage, now) for stage in one.stages.values()],
-        "untold": [asdict(one) for one in seen.untold],
-        "attempts": [_attempt_json(seen, a) for s in one.stages.values() for a in s.attempts],
+        "reason": run.reason,
+        "emulated": run.plan.emulated,
+        "created": run.header.created,
+        "started": run.started,
+        "ended": run.ended,
+        "failovers": run.failovers,
+        "cost": run.spent(now),
+        "endpoints": runs.served(run),
+        "stages": [_stage_json(run, stage, now) for stage in run.stages.values()],
+        "untold": [asdict(untold) for untold in seen.untold],
+        "attempts": [_attempt_json(seen, a) for s in run.stages.values() for a in s.attempts],
     }
 
 
 def _attempt_json(seen: RunStatus, attempt: Attempt) -> dict[str, object]:
     failure, busy = attempt.failure, seen.occupation(attempt)
-    told = {} if failure is None else {**asdict(failure), "where": WHERE[failure.kind]}
+    failure_fields = {} if failure is None else {**asdict(failure), "where": WHERE[failure.kind]}
     return {
         "stage": attempt.stage,
         "number": attempt.number,
@@ -146,13 +146,13 @@ def _attempt_json(seen: RunStatus, attempt: Attempt) -> dict[str, object]:
         "ended": attempt.ended,
         "resumed": attempt.resumed,
         "saved": list(attempt.saved),
-        "failure": told or None,
+        "failure": failure_fields or None,
         "followed": attempt.followed,
         "busy": {"with": busy.what, "since_seconds": seen.at - busy.since} if busy else None,
     }
 
 
-def _stage_json(one: Run, stage: StageRun, now: float) -> dict[str, object]:
+def _stage_json(run: Run, stage: StageRun, now: float) -> dict[str, object]:
     return {
         "stage": stage.name,
         "role": stage.planned.stage.role,
@@ -167,7 +167,7 @@ def _stage_json(one: Run, stage: StageRun, now: float) -> dict[str, object]:
         "lost_steps": stage.lost_steps,
         "reused_from": stage.reused_from,
         "device_hours": stage.device_hours(now),
-        "cost": stage_cost(one, stage.name, now),
+        "cost": stage_cost(run, stage.name, now),
         "metrics": dict(stage.metrics),
         "artifact": stage.artifact.uri if stage.artifact else None,
     }

@@ -43,19 +43,23 @@ class Console(RichConsole):
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console; when piped it is wide, so that no row is folded."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
+    output = Console(stderr=stderr, highlight=False)
+    return (
+        output
+        if output.is_terminal
+        else Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Return a table in SkyPilot's manner; columns of figures are set to the right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         figures = column.startswith(("$", "#")) or column in {"DEVICES", "NODES", "FREE", "COST"}
-        made.add_column(column, justify="right" if figures else "left", overflow="fold")
+        grid.add_column(column, justify="right" if figures else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(_cell(column, text) for column, text in zip(columns, row, strict=True)))
-    return made
+        grid.add_row(*(_cell(column, text) for column, text in zip(columns, row, strict=True)))
+    return grid
 
 
 def _cell(column: str, text: str) -> Text:
@@ -71,8 +75,8 @@ def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def dollars(amount: float | None) -> str:

@@ -35,10 +35,10 @@ def cancel(run: Run, view: driving.View) -> Change[Cancelled]:
 
     def make() -> Cancelled:
         store.request_cancel(run.header.run)
-        one = _wait(store, run.header)
-        if not one.done and runs.lease_state(store, one) is not LeaseState.ALIVE:
+        ended = _wait(store, run.header)
+        if not ended.done and runs.lease_state(store, ended) is not LeaseState.ALIVE:
             return Cancelled(_end(run.header, view), here=True)
-        return Cancelled(one)
+        return Cancelled(ended)
 
     return Change(f"have run {run.header.run} ended by {who}", make)
 

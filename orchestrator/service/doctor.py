@@ -33,12 +33,12 @@ class Check:
 def checks() -> Iterator[Check]:
     """Check this machine, and what runs on it."""
     home = wiring.home_path()
-    there = _home()
+    home_check = _home()
     yield from _packages()
-    yield there
+    yield home_check
     yield from _machine(home)
     yield from _foreign()
-    if there.status == "ok":
+    if home_check.status == "ok":
         yield from _services(home)
 
 
@@ -92,8 +92,8 @@ def _services(home: Path) -> Iterator[Check]:
         yield Check(name, "ok", f"up at {up[name]}" if name in up else "not running")
     port = GatewaySettings().port
     taken = _answers(port) and wiring.find_gateway(home) is None
-    found = f"{port} is taken by another program; set gateway.port" if taken else str(port)
-    yield Check("endpoint port", "warning" if taken else "ok", found)
+    finding = f"{port} is taken by another program; set gateway.port" if taken else str(port)
+    yield Check("endpoint port", "warning" if taken else "ok", finding)
 
 
 def _answers(port: int) -> bool:

@@ -56,29 +56,33 @@ class EndpointStates:
     outage: wiring.Outage
     troubles: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
-    def trouble(self, life: EndpointLife, one: Revision) -> str:
+    def trouble(self, life: EndpointLife, revision: Revision) -> str:
         """Return why a live revision has no replica, where that is known."""
-        live = one.state is not RevisionState.RETIRED and not self.urls(life, one)
-        return self.troubles.get((life.name, one.number), "") if live else ""
+        live = revision.state is not RevisionState.RETIRED and not self.urls(life, revision)
+        return self.troubles.get((life.name, revision.number), "") if live else ""
 
-    def urls(self, life: EndpointLife, one: Revision) -> tuple[str, ...]:
+    def urls(self, life: EndpointLife, revision: Revision) -> tuple[str, ...]:
         """Return the replicas of a revision that can answer."""
-        return () if self.down(one) else self.replicas.get((life.name, one.number), ())
+        return () if self.down(revision) else self.replicas.get((life.name, revision.number), ())
 
-    def down(self, one: Revision) -> str:
+    def down(self, revision: Revision) -> str:
         """Return why a revision of ours can't answer; empty where nothing is in the way."""
-        live = one.deployment and one.state is not RevisionState.RETIRED
+        live = revision.deployment and revision.state is not RevisionState.RETIRED
         return self.outage.ours if live else ""
 
-    def state(self, life: EndpointLife, one: Revision) -> str:
+    def state(self, life: EndpointLife, revision: Revision) -> str:
         """Return the state of a revision; one that is ready is no more while none answers."""
-        deployment = one.deployment
-        if self.down(one):
+        deployment = revision.deployment
+        if self.down(revision):
             return DOWN
-        if self.trouble(life, one):
+        if self.trouble(life, revision):
             return BROKEN
-        if deployment is None or one.state is not RevisionState.READY or self.urls(life, one):
-            return str(one.state)
+        if (
+            deployment is None
+            or revision.state is not RevisionState.READY
+            or self.urls(life, revision)
+        ):
+            return str(revision.state)
         return str(RevisionState.STARTING) if deployment.endpoint.idle is None else RESTS
 
     def unanswered(self, life: EndpointLife) -> str:
@@ -96,7 +100,10 @@ class EndpointStates:
             counted = wiring.traffic(wiring.home()).figures(life.name)
         except ServingError:
             counted = {}
-        return {one.name: counted.get(one.name, NOTHING) for one in life.revisions.values()}
+        return {
+            revision.name: counted.get(revision.name, NOTHING)
+            for revision in life.revisions.values()
+        }
 
 
 def endpoints(name: str | None = None) -> EndpointStates:
@@ -157,7 +164,7 @@ def served_life(name: str) -> EndpointLife:
     store = wiring.database(wiring.home())
     life = store.endpoint(name)
     if life.leading is None:
-        served = ", ".join(n for n, one in store.endpoints().items() if one.shares) or "none"
+        served = ", ".join(n for n, other in store.endpoints().items() if other.shares) or "none"
         raise NotFoundError(f"no endpoint {name!r} is served; served: {served}")
     return life
 
@@ -197,8 +204,8 @@ def traffic(endpoint: str, shares: Sequence[str]) -> Change[None]:
         for event in events:
             moved = follow(moved, event, wiring.clock().now())
     except TransitionError as error:
-        there = ", ".join(f"{r.name} ({r.state})" for r in life.live) or "none"
-        raise TransitionError(f"{error}; revisions: {there}") from None
+        known = ", ".join(f"{r.name} ({r.state})" for r in life.live) or "none"
+        raise TransitionError(f"{error}; revisions: {known}") from None
     given = [f"r{number} {share} %" for number, share in moved.shares.items()]
     given += [f"{what} {'none' if n is None else f'r{n}'}" for what, n in beside.items()]
     what = f"share the traffic of {life.name}: {', '.join(given)}"
@@ -225,7 +232,9 @@ def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
     store = wiring.database(wiring.home())
     life, reason = store.endpoint(endpoint), f"taken away by {wiring.user()}"
     if not life.live:
-        known = ", ".join(name for name, one in store.endpoints().items() if one.live) or "none"
+        known = (
+            ", ".join(name for name, other in store.endpoints().items() if other.live) or "none"
+        )
         raise NotFoundError(f"no endpoint {endpoint!r}; there are: {known}")
     if revision is None:
         return _end(life, reason)
@@ -250,14 +259,14 @@ def _end(life: EndpointLife, reason: str) -> Change[str]:
         revisions.end(store, life, reason, wiring.clock().now())
         return f"Endpoint {life.name} answers no more."
 
-    names = ", ".join(one.name for one in life.live)
+    names = ", ".join(revision.name for revision in life.live)
     return Change(f"retire all of {life.name}: {names}", make)
 
 
 def _check_retired(life: EndpointLife, number: int) -> None:
     """Refuse to retire who has all traffic while another could take it."""
-    ready = (one for one in life.live if one.state is RevisionState.READY)
-    other = next((one.name for one in ready if one.number != number), "")
+    ready = (revision for revision in life.live if revision.state is RevisionState.READY)
+    other = next((revision.name for revision in ready if revision.number != number), "")
     if life.shares.get(number) and len(life.shares) == 1 and other:
         what = f"r{number} has all traffic of {life.name!r}"
         hint = f"`traffic {life.name} {other}=100` moves it, `undeploy {life.name}` ends it all"

@@ -54,33 +54,33 @@ def cases(text: str, name: str) -> tuple[list[Case], bool]:
         hint = "give some lines of a worker's log, or a case as JSON"
         raise _refused(f"{name!r} is empty", hint)
     try:
-        found: Json = json.loads(text)
+        parsed: Json = json.loads(text)
     except ValueError as error:
         if text.lstrip().startswith("{") or name.endswith(".json"):
             raise _refused(f"{name!r} is no JSON: {error}", "mend it, or give a log") from error
         return [Case(parse(text))], False
     except RecursionError:
         raise _refused(f"{name!r} nests too deep", "give a case or a list of them") from None
-    if isinstance(found, dict):
-        return [_case(found, "the case")], False
-    if isinstance(found, list) and found and all(isinstance(one, dict) for one in found):
-        return [_case(one, f"case {at}") for at, one in enumerate(found)], True
-    if isinstance(found, list):
+    if isinstance(parsed, dict):
+        return [_case(parsed, "the case")], False
+    if isinstance(parsed, list) and parsed and all(isinstance(case, dict) for case in parsed):
+        return [_case(case, f"case {at}") for at, case in enumerate(parsed)], True
+    if isinstance(parsed, list):
         raise _refused(f"{name!r} is a list without cases", 'give {"as": ..., "lines": [...]}')
     return [Case(parse(text))], False
 
 
-def _case(found: Mapping[str, Json], where: str) -> Case:
-    how, lines = found.get("as"), found.get("lines", [])
+def _case(fields: Mapping[str, Json], where: str) -> Case:
+    how, lines = fields.get("as"), fields.get("lines", [])
     if how not in {"line", "exception"}:
         raise _refused(f"{where}: 'as' is {how!r}", "it is 'line' or 'exception'")
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise _refused(f"{where}: 'lines' is {lines!r}", "it is a list of texts")
-    expected = _expected(found.get("expected"), where)
+    expected = _expected(fields.get("expected"), where)
     split = tuple(part for line in lines for part in line.splitlines() or [""])
     if how == "line":
         return Case(Excerpt(split), expected)
-    kind, message = found.get("type"), found.get("message", "")
+    kind, message = fields.get("type"), fields.get("message", "")
     if not isinstance(kind, str) or not kind:
         raise _refused(f"{where}: 'type' is {kind!r}", "it names the type of the exception")
     if not isinstance(message, str):
@@ -88,12 +88,12 @@ def _case(found: Mapping[str, Json], where: str) -> Case:
     return Case(Excerpt(split, (Raised(bases(kind), message),)), expected)
 
 
-def _expected(found: Json, where: str) -> tuple[str, ...] | None:
-    names = [found] if isinstance(found, str) else found
+def _expected(given: Json, where: str) -> tuple[str, ...] | None:
+    names = [given] if isinstance(given, str) else given
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _refused(f"{where}: 'expected' is {found!r}", "it is a list of kinds")
+        raise _refused(f"{where}: 'expected' is {given!r}", "it is a list of kinds")
     return tuple(names)
 
 
@@ -105,7 +105,7 @@ def explained(case: Case, settings: Settings) -> dict[str, Json]:
     """Return the kind, the sign, how sure and how lasting, and what follows, as plain values."""
     failure = explain(case.excerpt, tuple(settings.signatures.values()))
     kind, action = failure.kind, _follows(failure)
-    told: dict[str, Json] = {
+    judgement: dict[str, Json] = {
         "kind": str(kind),
         "where": str(WHERE[kind]),
         "sign": failure.sign,
@@ -121,11 +121,11 @@ def explained(case: Case, settings: Settings) -> dict[str, Json]:
         if stage.on_failure.get(kind, action) is not action
     }
     if differing:
-        told["stages"] = differing
+        judgement["stages"] = differing
     if case.expected is not None:
-        told["expected"] = list(case.expected)
-        told["right"] = bool({str(kind), *COARSER.get(kind, ())} & set(case.expected))
-    return told
+        judgement["expected"] = list(case.expected)
+        judgement["right"] = bool({str(kind), *COARSER.get(kind, ())} & set(case.expected))
+    return judgement
 
 
 def _follows(failure: Failure) -> Action:
@@ -136,5 +136,5 @@ def _follows(failure: Failure) -> Action:
 
 
 def _pattern(failure: Failure, settings: Settings) -> str:
-    found = settings.signatures.get(failure.sign)
-    return found.pattern if found else ""
+    signature = settings.signatures.get(failure.sign)
+    return signature.pattern if signature else ""

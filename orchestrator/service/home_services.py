@@ -56,11 +56,11 @@ def down(may: Callable[[Use], bool], waiting: Callable[[int], None]) -> Change[S
     no. `waiting` is told for how many controllers it waits.
     """
     home = wiring.home()
-    there = {**wiring.running(home), "gateway": wiring.find_gateway(home)}
+    addresses = {**wiring.running(home), "gateway": wiring.find_gateway(home)}
     using = use()
-    lines = [f"stop the {name} at {where}" for name, where in there.items() if where]
+    lines = [f"stop the {name} at {where}" for name, where in addresses.items() if where]
     lines += [f"end run {name}, which can be resumed" for name in using.runs]
-    lines += [f"take away endpoint {name}" for name in using.endpoints if "cluster" in there]
+    lines += [f"take away endpoint {name}" for name in using.endpoints if "cluster" in addresses]
 
     def make() -> Stopped | None:
         now = use()

@@ -34,10 +34,10 @@ class Launch:
     @property
     def notes(self) -> Sequence[str]:
         """What there is to know before, in lines."""
-        lines = [line for one in self.planned for line in one.vetted.dropped]
+        lines = [line for planned in self.planned for line in planned.vetted.dropped]
         if self.continues is not None:
-            for one in self.planned:
-                lines += attempt_requests.anew(one.vetted.plan, self.continues)
+            for planned in self.planned:
+                lines += attempt_requests.anew(planned.vetted.plan, self.continues)
         return list(dict.fromkeys(lines))
 
     def what(self, *, detached: bool = False) -> str:
@@ -46,10 +46,10 @@ class Launch:
         Raises:
             ConfigError: The runs are to be `detached`, and can't be.
         """
-        for one in self.planned if detached else ():
-            check_detachable(one.settings)
+        for planned in self.planned if detached else ():
+            check_detachable(planned.settings)
         how = "hand over to a Ray job" if detached else "run"
-        return "\n".join(f"{how} pipeline {one.plan.pipeline}" for one in self.planned)
+        return "\n".join(f"{how} pipeline {planned.plan.pipeline}" for planned in self.planned)
 
     def drive(self, view: driving.View) -> Sequence[Run]:
         """Run one after the other, on services that are started once, until one is cancelled."""
@@ -58,10 +58,10 @@ class Launch:
             self._services(lambda: any(map(driving.serves, finals))) as addresses,
             driving.Interrupts() as interrupts,
         ):
-            for one in self.planned:
+            for planned in self.planned:
                 if interrupts.reason or any(r.state is RunState.CANCELLED for r in finals):
                     break
-                request = self._request(one)
+                request = self._request(planned)
                 view.begins(request.header)
                 finals.append(driving.launch(request, addresses, view))
                 view.ended(finals[-1])
@@ -70,34 +70,34 @@ class Launch:
     def detach(self) -> Iterator[RunHeader]:
         """Hand each run to a Ray job, and leave the services up; yield what has been taken."""
         with self._services(lambda: True):
-            for one in self.planned:
-                request = self._request(one)
+            for planned in self.planned:
+                request = self._request(planned)
                 store = wiring.database(request.home)
                 store.create(request.header, request.header.created)
                 with driving.begun(store, request.header):
                     detach(request)
                 yield request.header
 
-    def _request(self, one: Planned) -> driving.DriveRequest:
+    def _request(self, planned: Planned) -> driving.DriveRequest:
         home = wiring.home()
         header = driving.new_header(
-            one.settings,
-            one.vetted.plan,
+            planned.settings,
+            planned.vetted.plan,
             home=home,
             continues=self.continues.header.run if self.continues else "",
             flags=self.source.flags,
         )
         return driving.DriveRequest(
-            settings=one.settings, header=header, home=home, reuse=self.reuse
+            settings=planned.settings, header=header, home=home, reuse=self.reuse
         )
 
     def _services(self, keep: Callable[[], bool]) -> AbstractContextManager[driving.Addresses]:
         pools = {
             name: pool
-            for one in self.planned
-            for name, pool in driving.startable(one.settings, one.vetted.plan).items()
+            for planned in self.planned
+            for name, pool in driving.startable(planned.settings, planned.vetted.plan).items()
         }
-        serving = any(driving.needs_gateway(one.settings) for one in self.planned)
+        serving = any(driving.needs_gateway(planned.settings) for planned in self.planned)
         settings = self.planned[0].settings
         return driving.services(settings, wiring.home(), pools, keep=keep, gateway=serving)
 

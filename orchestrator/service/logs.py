@@ -85,9 +85,9 @@ def logs(run: str, stage: str | None = None) -> Logs:
     Raises:
         NotFoundError: There is no such run, or no such stage.
     """
-    one = runs.find(run)
-    names = [planned.stage.name for planned in one.header.plan.stages]
+    known = runs.find(run)
+    names = [planned.stage.name for planned in known.header.plan.stages]
     if stage and stage not in names:
-        what = f"run {one.header.run!r} has no stage {stage!r}; stages: {', '.join(names)}"
+        what = f"run {known.header.run!r} has no stage {stage!r}; stages: {', '.join(names)}"
         raise NotFoundError(what)
-    return Logs(one, stage)
+    return Logs(known, stage)

@@ -55,17 +55,17 @@ def check_parity(chosen: ModelVersion, force: str) -> None:
     raise ConfigError([Problem("promote", said, "--force REASON promotes it all the same")])
 
 
-def choose(model: str, version: int | None, there: Sequence[ModelVersion]) -> ModelVersion:
+def choose(model: str, version: int | None, versions: Sequence[ModelVersion]) -> ModelVersion:
     """Return a version of a model by its number, or the candidate.
 
     Raises:
         NotFoundError: There is none.
     """
-    if not there:
+    if not versions:
         raise NotFoundError(f"no model {model!r} is registered; `orchestrator models` lists all")
-    known = ", ".join(str(one.number) for one in there)
-    for one in there:
-        if one.number == version or (version is None and CANDIDATE in one.aliases):
-            return one
+    known = ", ".join(str(registered.number) for registered in versions)
+    for registered in versions:
+        if registered.number == version or (version is None and CANDIDATE in registered.aliases):
+            return registered
     what = "candidate" if version is None else f"version {version!r}"
     raise NotFoundError(f"model {model!r} has no {what}; versions: {known}")

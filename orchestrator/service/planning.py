@@ -39,8 +39,10 @@ def plan(source: ConfigSource, *, unqualified: bool = False) -> Planned:
     Raises:
         ConfigError: With all problems.
     """
-    settings, made = source.planned()
-    return Planned(settings, made, wiring.vetted(settings, made, unqualified=unqualified))
+    settings, pipeline_plan = source.planned()
+    return Planned(
+        settings, pipeline_plan, wiring.vetted(settings, pipeline_plan, unqualified=unqualified)
+    )
 
 
 def plan_together(sources: Sequence[ConfigSource], *, unqualified: bool) -> Sequence[Planned]:
@@ -56,10 +58,10 @@ def plan_together(sources: Sequence[ConfigSource], *, unqualified: bool) -> Sequ
             planned.append(plan(source, unqualified=unqualified))
         except ConfigError as error:
             problems.extend(error.problems)
-    problems += [problem for one in planned for problem in one.vetted.problems]
+    problems += [problem for planned_run in planned for problem in planned_run.vetted.problems]
     if problems:
         raise ConfigError(dict.fromkeys(problems))
-    _check_together([one.settings for one in planned])
+    _check_together([planned_run.settings for planned_run in planned])
     return planned
 
 
@@ -68,7 +70,7 @@ def _check_together(settings: Sequence[Settings]) -> None:
     problems = [
         Problem(path, f"the runs of a sweep share it, but it is {' and '.join(values)}", WAY_OUT)
         for path, read in SHARED.items()
-        if len(values := dict.fromkeys(repr(read(one)) for one in settings)) > 1
+        if len(values := dict.fromkeys(repr(read(each)) for each in settings)) > 1
     ]
     if problems:
         raise ConfigError(problems)

@@ -39,7 +39,9 @@ class PoolStates:
     def strange(self, pool: Pool) -> tuple[str, ...]:
         """Return the live nodes of a pool that one of its verdicts is not of."""
         live = self.nodes.get(pool.name, {})
-        names = (name for one in self.verdicts_of(pool).values() for name in one.strange(live))
+        names = (
+            name for verdict in self.verdicts_of(pool).values() for name in verdict.strange(live)
+        )
         return tuple(dict.fromkeys(names))
 
     def status(self, pool: Pool) -> str:

@@ -96,17 +96,19 @@ def qualify(
         NotFoundError: There is no such pool, or no model yet.
     """
     settings = source.changed(PIPELINE, *source.overrides).settings()
-    there = pool_of(settings.fleet, pool)
-    if not there.devices:
+    target = pool_of(settings.fleet, pool)
+    if not target.devices:
         what = f"pool {pool!r} has no chips"
         raise ConfigError([Problem("qualify", what, "there is nothing to qualify")])
-    roles = tuple(one for one in ((role,) if role else EARNED) if one in there.allowed_roles)
+    roles = tuple(
+        earned for earned in ((role,) if role else EARNED) if earned in target.allowed_roles
+    )
     if not roles:
-        takes = ", ".join(there.allowed_roles)
+        takes = ", ".join(target.allowed_roles)
         what = f"pool {pool!r} does not take the role {str(role or Role.TRAIN)!r}"
         raise ConfigError([Problem("--role", what, f"roles that it takes: {takes}")])
     model = _model_of(source, model_of) if model_of else {}
-    return Qualification(settings=settings, pool=there, roles=roles, depth=depth, model=model)
+    return Qualification(settings=settings, pool=target, roles=roles, depth=depth, model=model)
 
 
 def in_short(settings: Settings, pool: Pool, role: Role) -> Qualification:
@@ -126,14 +128,14 @@ def _qualify(asked: Qualification, view: driving.View) -> tuple[Run, tuple[Verdi
     final, nodes = _drive(settings, pool, view)
     verdicts = _verdicts(settings, pool, roles, final)
     store = wiring.database(wiring.home())
-    for one in verdicts:
-        store.note_verdict(replace(one, nodes=_measured(final, nodes)))
+    for verdict in verdicts:
+        store.note_verdict(replace(verdict, nodes=_measured(final, nodes)))
     return final, verdicts
 
 
 def _measured(final: Run, live: Mapping[str, str]) -> dict[str, str]:
     """Return those of the `live` nodes of a pool on which the stage `nodes` was."""
-    placed = {name for one in final.stages["nodes"].attempts for name in one.nodes}
+    placed = {name for attempt in final.stages["nodes"].attempts for name in attempt.nodes}
     return {name: what for name, what in live.items() if what and name in placed}
 
 
@@ -162,7 +164,7 @@ def _words(
 def _params(pool: Pool, roles: Sequence[Role], depth: Depth) -> Mapping[str, Mapping[str, Json]]:
     """Return the parameters of each stage: what it looks for, and how thoroughly."""
     chip = pool.accelerator
-    common: dict[str, Json] = {"roles": [str(one) for one in roles], "quick": depth.quick}
+    common: dict[str, Json] = {"roles": [str(role) for role in roles], "quick": depth.quick}
     steps: dict[str, Json] = {"steps": QUICK_STEPS} if depth.quick else {}
     soak = 0.0 if depth.quick and depth.soak is None else depth.soak
     lasting: dict[str, Json] = {} if soak is None else {"soak_seconds": soak}
@@ -186,7 +188,7 @@ def _without_gang(config: Mapping[str, Json], roles: Sequence[Role]) -> Mapping[
     pipeline = config["pipeline"]
     if Role.TRAIN in roles or not isinstance(pipeline, dict):
         return config
-    stages = {name: one for name, one in pipeline["stages"].items() if name != "gang"}
+    stages = {name: stage for name, stage in pipeline["stages"].items() if name != "gang"}
     return {**config, "pipeline": {**pipeline, "stages": stages}}
 
 
@@ -235,7 +237,9 @@ def _model_of(source: ConfigSource, pipeline: str) -> Mapping[str, Json]:
         NotFoundError: It goes on from a model that no run has made yet.
     """
     settings = source.changed(f"pipeline={pipeline}").settings()
-    training = next((one for one in settings.pipeline.stages if one.role is Role.TRAIN), None)
+    training = next(
+        (stage for stage in settings.pipeline.stages if stage.role is Role.TRAIN), None
+    )
     if training is None:
         what = f"pipeline {pipeline!r} trains no model"
         raise ConfigError([Problem("--model-of", what, "name one with a stage of role 'train'")])
@@ -246,8 +250,8 @@ def _model_of(source: ConfigSource, pipeline: str) -> Mapping[str, Json]:
     config = wiring.config_of_last(settings, stage)
     if not config:
         said = f"stage {stage!r} of pipeline {pipeline!r}, whose model it trains, has no run"
-        way = f"`orchestrator launch pipeline={pipeline}` makes it"
-        raise NotFoundError(f"{said}; {way}")
+        remedy = f"`orchestrator launch pipeline={pipeline}` makes it"
+        raise NotFoundError(f"{said}; {remedy}")
     return model_parameters(config)
 
 

@@ -70,8 +70,8 @@ class Resumption:
 
     def _controller(self) -> str:
         alive = runs.lease_state(wiring.database(wiring.home()), self.run) is LeaseState.ALIVE
-        there = "its controller, which lives and stops then"
-        return there if alive else "nobody: no controller lives"
+        holder = "its controller, which lives and stops then"
+        return holder if alive else "nobody: no controller lives"
 
     def reopen(self) -> None:
         """Commit that the run goes on.

@@ -35,7 +35,7 @@ class RunStatus:
         if attempt is None or not attempt.active:
             return None
         mine = (attempt.stage, attempt.number)
-        return next((one for one in self.busy if (one.stage, one.attempt) == mine), None)
+        return next((busy for busy in self.busy if (busy.stage, busy.attempt) == mine), None)
 
 
 def newest(limit: int) -> Sequence[RunStatus]:
@@ -51,13 +51,15 @@ def status(run: str) -> RunStatus:
         NotFoundError: There is none, or there are several.
     """
     store = wiring.database(wiring.home())
-    one = _status(store, runs.load(store, store.header(run)))
-    name = one.run.header.run
-    return replace(one, untold=store.untold(name), busy=() if one.lost else store.busy(name))
+    current = _status(store, runs.load(store, store.header(run)))
+    name = current.run.header.run
+    return replace(
+        current, untold=store.untold(name), busy=() if current.lost else store.busy(name)
+    )
 
 
 def _status(store: LeasedRuns, run: Run) -> RunStatus:
     """Nothing of a lost run has run since it was last seen, nor cost anything."""
-    there = runs.lease_state(store, run)
-    gone = there is LeaseState.GONE
-    return RunStatus(run, there, runs.last_sign(store, run) if gone else wiring.clock().now())
+    controller = runs.lease_state(store, run)
+    gone = controller is LeaseState.GONE
+    return RunStatus(run, controller, runs.last_sign(store, run) if gone else wiring.clock().now())

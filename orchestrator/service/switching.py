@@ -108,7 +108,7 @@ def deploy(name: str, overrides: Sequence[str], *, unqualified: bool = False) ->
     """
     source = source_of(name, overrides)
     stages = source.run.stages.items()
-    serving = [stage for stage, one in stages if one.planned.stage.endpoint]
+    serving = [stage for stage, stage_run in stages if stage_run.planned.stage.endpoint]
     if not serving:
         what = f"run {source.run.header.run!r} has no stage with an endpoint"
         raise ConfigError([Problem("deploy", what, "name one that serves")])
@@ -165,20 +165,24 @@ def plan_switch(
         ConfigError: Something is to change that is not there.
         PlanError: It can't be served there.
     """
-    made = source.run
+    earlier = source.run
     words = [WITHOUT_FALLBACK, *source.overrides]
-    changed = wiring.configs.changed(made.header.config, words)
-    settings = wiring.configs.parse(_with_weights(changed, source.weights, made))
+    changed = wiring.configs.changed(earlier.header.config, words)
+    settings = wiring.configs.parse(_with_weights(changed, source.weights, earlier))
     planned = wiring.plan(settings)
-    kept = kept_of(made, planned)
-    problems = list(unserved(planned, made.header.run))
+    kept = kept_of(earlier, planned)
+    problems = list(unserved(planned, earlier.header.run))
     problems += indivisible(planned, kept, wiring.storage_uri(settings, wiring.home()))
     lives = wiring.database(wiring.home()).endpoints()
     problems += crowded(planned, lives)
     if problems:
         raise PlanError(problems)
     lines = list(anew(planned, kept))
-    for endpoint in (one.endpoint for one in settings.pipeline.stages if one.endpoint):
+    for endpoint in (
+        endpoint_stage.endpoint
+        for endpoint_stage in settings.pipeline.stages
+        if endpoint_stage.endpoint
+    ):
         lines += rollout(endpoint, lives.get(endpoint.name, EndpointLife(name=endpoint.name)))
     return Switch(
         settings=settings,
@@ -198,63 +202,69 @@ def _unproven(settings: Settings, planned: Plan) -> Sequence[Qualification]:
 
 
 def _with_weights(
-    config: Mapping[str, Json], weights: Weights | None, made: Run
+    config: Mapping[str, Json], weights: Weights | None, earlier: Run
 ) -> Mapping[str, Json]:
     """Return a config whose endpoint serves `weights`; those of an earlier switch are gone."""
     value = asdict(weights) if weights else None
-    serving = (one.stage for one in made.plan.stages if one.stage.endpoint)
+    serving = (
+        planned_stage.stage
+        for planned_stage in earlier.plan.stages
+        if planned_stage.stage.endpoint
+    )
     paths = [f"pipeline.stages.{stage.name}.endpoint.weights" for stage in serving]
     return wiring.configs.replaced(config, [(path, value) for path in paths])
 
 
 def unserved(planned: Plan, run: str) -> Iterator[Problem]:
     """Yield why what a live update put in the place of a model can't be served on a pool."""
-    for one in planned.stages:
-        weights = one.stage.endpoint.weights if one.stage.endpoint else None
-        if weights is not None and one.formats[0] != weights.format:
+    for planned_stage in planned.stages:
+        weights = planned_stage.stage.endpoint.weights if planned_stage.stage.endpoint else None
+        if weights is not None and planned_stage.formats[0] != weights.format:
             what = (
-                f"{weights.version} is {weights.format}, and pool {one.pools[0]!r} serves "
-                f"{one.formats[0]}"
+                f"{weights.version} is {weights.format}, and pool "
+                f"{planned_stage.pools[0]!r} serves {planned_stage.formats[0]}"
             )
-            hint = f"`switch {run} pool={one.pools[0]}` serves what that run has made"
-            yield Problem(f"pipeline.stages.{one.stage.name}.endpoint.weights", what, hint)
+            hint = f"`switch {run} pool={planned_stage.pools[0]}` serves what that run has made"
+            yield Problem(
+                f"pipeline.stages.{planned_stage.stage.name}.endpoint.weights", what, hint
+            )
 
 
-def kept_of(made: Run, planned: Plan) -> dict[str, tuple[Succeeded, str]]:
-    """Return what of run `made` stands in a new one that is `planned`, with the run it is from.
+def kept_of(earlier: Run, planned: Plan) -> dict[str, tuple[Succeeded, str]]:
+    """Return what of run `earlier` stands in a new one that is `planned`, with the run it is from.
 
     That is what stages made which are the same in both, and read the same. What was made on the
     pool that serves does not stand for another one.
     """
     kept: dict[str, tuple[Succeeded, str]] = {}
     for new in planned.stages:
-        old = made.stages.get(new.stage.name)
+        old = earlier.stages.get(new.stage.name)
         reads = new.stage.inputs.values()
         if old and _stands(old, new) and all(name in kept for name in reads):
             result = Succeeded(old.artifact, old.metrics, old.pool, old.adjust)
-            kept[new.stage.name] = (result, made.header.run)
+            kept[new.stage.name] = (result, earlier.header.run)
     return kept
 
 
 def _stands(old: StageRun, new: PlannedStage) -> bool:
     before, after = old.planned.stage, new.stage
     same = (before.job, before.params, before.inputs) == (after.job, after.params, after.inputs)
-    there = after.role is not Role.SERVE or old.pool == new.pools[0]
-    return old.state is StageState.SUCCEEDED and after.endpoint is None and same and there
+    served_here = after.role is not Role.SERVE or old.pool == new.pools[0]
+    return old.state is StageState.SUCCEEDED and after.endpoint is None and same and served_here
 
 
 def indivisible(
     planned: Plan, kept: Mapping[str, tuple[Succeeded, str]], storage: str
 ) -> Iterator[Problem]:
     """Yield why models that are there can't be spread over the chips of a replica."""
-    for one in planned.stages:
-        endpoint, pool = one.stage.endpoint, planned.pools[one.pools[0]]
+    for planned_stage in planned.stages:
+        endpoint, pool = planned_stage.stage.endpoint, planned.pools[planned_stage.pools[0]]
         if endpoint is None or endpoint.server is None:
             continue
-        known = kept.get(one.stage.inputs.get(endpoint.model, ""))
+        known = kept.get(planned_stage.stage.inputs.get(endpoint.model, ""))
         if known is not None and known[0].artifact is not None:
             config = wiring.model_config(storage, known[0].artifact)
-            yield from spread_problems(one.stage.on(pool.name), pool, config)
+            yield from spread_problems(planned_stage.stage.on(pool.name), pool, config)
 
 
 def crowded(planned: Plan, lives: Mapping[str, EndpointLife]) -> Iterator[Problem]:
@@ -262,14 +272,14 @@ def crowded(planned: Plan, lives: Mapping[str, EndpointLife]) -> Iterator[Proble
 
     They keep their chips until the traffic has moved, so waiting for them would never end.
     """
-    for one in planned.stages:
-        endpoint, pool = one.stage.endpoint, planned.pools[one.pools[0]]
+    for planned_stage in planned.stages:
+        endpoint, pool = planned_stage.stage.endpoint, planned.pools[planned_stage.pools[0]]
         if endpoint is None or endpoint.name not in lives:
             continue
-        made = [revision.deployment for revision in lives[endpoint.name].live]
-        beside = [old for old in made if old is not None and old.pool.name == pool.name]
+        deployments = [revision.deployment for revision in lives[endpoint.name].live]
+        beside = [old for old in deployments if old is not None and old.pool.name == pool.name]
         kept = [d for old in beside for d in _chips(old.needs, old.endpoint)]
-        asked = _chips(one.stage.needs, endpoint.on(pool.name))
+        asked = _chips(planned_stage.stage.needs, endpoint.on(pool.name))
         if not sum(kept) or fewest_nodes(pool, [*kept, *asked]) <= pool.nodes:
             continue
         needed, had, all_of_them, called = sum(asked), sum(kept), pool.devices, "devices"
@@ -282,7 +292,7 @@ def crowded(planned: Plan, lives: Mapping[str, EndpointLife]) -> Iterator[Proble
             f"{names} of {endpoint.name!r} keeps {had!r} until the traffic has moved"
         )
         hint = "ask for fewer, or switch to another pool first"
-        yield Problem(f"pipeline.stages.{one.stage.name}.needs.devices", what, hint)
+        yield Problem(f"pipeline.stages.{planned_stage.stage.name}.needs.devices", what, hint)
 
 
 def _chips(needs: Needs, endpoint: Endpoint) -> list[int]:
@@ -293,9 +303,9 @@ def _chips(needs: Needs, endpoint: Endpoint) -> list[int]:
 def anew(planned: Plan, kept: Mapping[str, object]) -> list[str]:
     """Return which jobs run anew, in a line each."""
     return [
-        f"run {one.stage.name} anew on {one.pools[0]}: an earlier result does not serve here"
-        for one in planned.stages
-        if one.stage.job and one.stage.name not in kept
+        f"run {name} anew on {planned_stage.pools[0]}: an earlier result does not serve here"
+        for planned_stage in planned.stages
+        if planned_stage.stage.job and (name := planned_stage.stage.name) not in kept
     ]
 
 
@@ -342,11 +352,13 @@ def source_of(name: str, overrides: Sequence[str]) -> Source:
 
 def weights_of(revision: Revision | None) -> Weights | None:
     """Return what a revision serves in the place of the model that its run has made."""
-    made = revision.deployment if revision else None
-    if made is None or not made.version:
+    deployment = revision.deployment if revision else None
+    if deployment is None or not deployment.version:
         return None
-    model = made.model
-    return Weights(uri=model.uri, digest=model.digest, version=made.version, format=made.format)
+    model = deployment.model
+    return Weights(
+        uri=model.uri, digest=model.digest, version=deployment.version, format=deployment.format
+    )
 
 
 def run_of(life: EndpointLife, number: int | None = None) -> Run:
@@ -355,19 +367,19 @@ def run_of(life: EndpointLife, number: int | None = None) -> Run:
     Raises:
         NotFoundError: There is none, or it runs outside.
     """
-    found = life.leading if number is None else life.revisions.get(number)
-    if found is None or found.deployment is None:
+    served = life.leading if number is None else life.revisions.get(number)
+    if served is None or served.deployment is None:
         what = "has no revision of ours that serves"
         raise NotFoundError(f"endpoint {life.name!r} {what}; `orchestrator endpoints` lists all")
-    return runs.find(found.deployment.run)
+    return runs.find(served.deployment.run)
 
 
-def _longer(word: str, made: Run) -> str:
+def _longer(word: str, earlier: Run) -> str:
     """Return an override in full: a pool serves, and `error_rate=1e-3` is of the rollout."""
     key, equals, value = word.partition("=")
     if key == "pool" and equals:
         return f"roles.{Role.SERVE}={value}"
-    serving = [name for name, stage in made.stages.items() if stage.planned.stage.endpoint]
+    serving = [name for name, stage in earlier.stages.items() if stage.planned.stage.endpoint]
     if key in {field.name for field in fields(Rollout)} and len(serving) == 1:
         return f"pipeline.stages.{serving[0]}.endpoint.rollout.{word}"
     return word

@@ -37,9 +37,9 @@ def update(
         what = f"{name} of {life.name!r} is outside: its weights are somebody else's"
         raise ConfigError([Problem("update", what, "switch the endpoint to a pool first")])
     chosen = choose(model, version, versions(model, start=start))
-    there = model_of(chosen, deployment)
-    updated = RevisionUpdated(deployment.revision, there, f"{chosen.name}/{chosen.number}")
-    if (deployment.weights, deployment.model.digest) == (updated.version, there.digest):
+    ref = model_of(chosen, deployment)
+    updated = RevisionUpdated(deployment.revision, ref, f"{chosen.name}/{chosen.number}")
+    if (deployment.weights, deployment.model.digest) == (updated.version, ref.digest):
         return f"{deployment.name} serves {updated.version} already."
     what = f"have {deployment.name} on {deployment.pool.name} serve {updated.version}"
     return Change(f"{what} in the place of {deployment.weights}", lambda: _update(life, updated))
@@ -53,11 +53,11 @@ def model_of(version: ModelVersion, deployment: Deployment) -> ArtifactRef:
     """
     tags, name = version.tags, f"version {version.number} of {version.name!r}"
     uri, digest = tags.get("artifact.uri", ""), tags.get("artifact.digest", "")
-    made, root = tags.get("format", ""), deployment.storage.rstrip("/") + "/"
+    weights_format, root = tags.get("format", ""), deployment.storage.rstrip("/") + "/"
     if not uri or not digest:
         raise _refused(f"{name} names no artifact", "name one that a run has made")
-    if made and made != deployment.format:
-        what = f"{name} is {made}, and {deployment.name} serves {deployment.format}"
+    if weights_format and weights_format != deployment.format:
+        what = f"{name} is {weights_format}, and {deployment.name} serves {deployment.format}"
         raise _refused(what, "name one of that format, or switch the endpoint")
     if not uri.startswith(root):
         what = f"{name} lies at {uri!r}, and {deployment.name} reads from {root!r}"

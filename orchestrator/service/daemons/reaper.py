@@ -27,9 +27,9 @@ def run(tell: Callable[[str], None]) -> None:
     home, clock = wiring.home(), wiring.clock()
     store = wiring.database(home)
 
-    def bury(one: Run, reason: str) -> bool:
-        tell(f"{one.header.run}: {reason}")
-        return wiring.bury(home, one, reason)
+    def bury(orphan: Run, reason: str) -> bool:
+        tell(f"{orphan.header.run}: {reason}")
+        return wiring.bury(home, orphan, reason)
 
     reaper = Reaper(store, clock, holder.lives, bury)
     endpoints, followed = wiring.database(home), dict[str, int]()

@@ -37,9 +37,9 @@ class Moves:
 
     def help(self, leading: Deployment, pool: str) -> None:
         """Have the same deployed on another pool, as the overflow of its endpoint; likewise."""
-        there = f"pipeline.stages.{leading.stage}.endpoint.rollout.overflow=true"
+        override = f"pipeline.stages.{leading.stage}.endpoint.rollout.overflow=true"
         name = leading.endpoint.name
-        self._start(name, "deploy", name, f"roles.{Role.SERVE}={pool}", there)
+        self._start(name, "deploy", name, f"roles.{Role.SERVE}={pool}", override)
 
     def _start(self, endpoint: str, *words: str) -> None:
         argv = [sys.executable, "-m", "orchestrator", *words]
@@ -48,7 +48,7 @@ class Moves:
 
     def failed(self) -> Iterator[str]:
         """Yield the endpoints whose switch has failed, and forget what has ended."""
-        for ended in [one for one in self._started if one[0].poll() is not None]:
+        for ended in [started for started in self._started if started[0].poll() is not None]:
             self._started.remove(ended)
             process, endpoint, verb = ended
             if process.returncode:
