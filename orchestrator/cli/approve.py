@@ -12,10 +12,10 @@ from orchestrator.service import runs
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Approve a stage, before or after it has come to its gate."""
-    one = runs.find(args.run)
-    name = one.header.run
-    change = runs.approve(one, args.stage)
-    if one.done:
-        print(f"Run {name} has already ended: {one.state}.")
+    waiting = runs.find(args.run)
+    name = waiting.header.run
+    change = runs.approve(waiting, args.stage)
+    if waiting.done:
+        print(f"Run {name} has already ended: {waiting.state}.")
         return Exit.SUCCEEDED
     return [Step.of(change, lambda _: print(f"Stage {args.stage} of run {name} is approved."))]

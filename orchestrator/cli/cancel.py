@@ -15,20 +15,20 @@ from orchestrator.service.cancelling import Cancelled, cancel
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Cancel a run; one that has ended already is told as it ended."""
-    one = runs.find(args.run)
-    if one.done:
-        print(f"Run {one.header.run} has already ended: {one.state}.")
+    known = runs.find(args.run)
+    if known.done:
+        print(f"Run {known.header.run} has already ended: {known.state}.")
         return Exit.SUCCEEDED
-    return [Step.of(cancel(one, LiveView(tables.console())), _tell)]
+    return [Step.of(cancel(known, LiveView(tables.console())), _tell)]
 
 
 def _tell(cancelled: Cancelled) -> Exit:
-    one, name = cancelled.run, cancelled.run.header.run
+    run, name = cancelled.run, cancelled.run.header.run
     if cancelled.here:
         print(f"The controller of run {name} is gone; the run was ended without it.")
-    if not one.done:
+    if not run.done:
         print(f"Asked run {name} to end; its controller has not answered yet.")
         print(f"To end it all the same: orchestrator resume --take-over {name}")
         return Exit.NOT_FINISHED
-    print(f"Run {name} {one.state}.")
+    print(f"Run {name} {run.state}.")
     return Exit.SUCCEEDED

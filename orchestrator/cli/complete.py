@@ -39,21 +39,21 @@ def _fitting(before: list[str], word: str) -> Iterable[str]:
     if option is not None and option.nargs != 0:
         return _starting(word, _named(option, typed))
     if word.startswith("-"):
-        return _starting(word, (name for one in known for name in one.option_strings))
+        return _starting(word, (flag for option in known for flag in option.option_strings))
     places = [action for action in known if not action.option_strings]
     at = len(_positionals(known, typed))
-    found = [*_starting(word, _named(places[at], typed))] if at < len(places) else []
+    words = [*_starting(word, _named(places[at], typed))] if at < len(places) else []
     if verb == "failures" and at == 1:
-        found += _starting(word, _files(word))
-    found += _starting(word, _of_pools(verb, typed))
+        words += _starting(word, _files(word))
+    words += _starting(word, _of_pools(verb, typed))
     if verb in COMPOSE and not (verb == "failures" and at == 0):
-        found += _overrides(typed, word)
-    return found + (_overrides([], word) if verb in CHANGE and at else [])
+        words += _overrides(typed, word)
+    return words + (_overrides([], word) if verb in CHANGE and at else [])
 
 
 def _positionals(known: Sequence[argparse.Action], typed: Sequence[str]) -> list[str]:
     """Return the words of `typed` that are no option and no value of one."""
-    valued = {name for one in known if one.nargs != 0 for name in one.option_strings}
+    valued = {name for action in known if action.nargs != 0 for name in action.option_strings}
     return [
         word
         for at, word in enumerate(typed)
@@ -124,8 +124,10 @@ def _files(word: str) -> Iterable[str]:
     """Return what lies in the folder of the path that is typed so far."""
     folder = word[: word.rfind("/") + 1]
     try:
-        with os.scandir(folder or ".") as found:
-            return sorted(f"{folder}{one.name}{'/' if one.is_dir() else ''}" for one in found)
+        with os.scandir(folder or ".") as entries:
+            return sorted(
+                f"{folder}{entry.name}{'/' if entry.is_dir() else ''}" for entry in entries
+            )
     except OSError:
         return []
 
@@ -134,5 +136,5 @@ def _overrides(typed: Sequence[str], word: str) -> list[str]:
     return list(names.overrides([*typed, word]))
 
 
-def _starting(word: str, found: Iterable[str]) -> list[str]:
-    return [one for one in found if one.startswith(word)]
+def _starting(word: str, words: Iterable[str]) -> list[str]:
+    return [candidate for candidate in words if candidate.startswith(word)]

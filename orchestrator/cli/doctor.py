@@ -14,9 +14,9 @@ def run(args: argparse.Namespace) -> Exit:
     """Print each check; the exit code is 1 when any is an error."""
     done = list(checks())
     if args.json:
-        print(tables.as_json([asdict(one) for one in done]))
+        print(tables.as_json([asdict(check) for check in done]))
     else:
-        rows = [(one.check, one.status, one.finding) for one in done]
+        rows = [(check.check, check.status, check.finding) for check in done]
         tables.console().print(tables.table(("CHECK", "STATUS", "FINDING"), rows))
-    failed = any(one.status == "error" for one in done)
+    failed = any(check.status == "error" for check in done)
     return Exit.ERROR if failed else Exit.SUCCEEDED

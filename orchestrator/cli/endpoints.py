@@ -45,10 +45,10 @@ def show(states: EndpointStates, *, everything: bool = False) -> None:
     for why in dict.fromkeys(filter(None, map(states.unanswered, lives))):
         out.print(f"\n[red]{endpoints.DOWN}[/]: {why}; {WAY_OUT}")
     for life in lives:
-        for one in life.live:
-            if states.trouble(life, one):
-                out.print(f"\n[red]{endpoints.BROKEN}[/]: {life.name}.{one.name}: ", end="")
-                out.print(states.trouble(life, one), markup=False)
+        for revision in life.live:
+            if states.trouble(life, revision):
+                out.print(f"\n[red]{endpoints.BROKEN}[/]: {life.name}.{revision.name}: ", end="")
+                out.print(states.trouble(life, revision), markup=False)
     commands = [
         ("To serve a model:", "orchestrator launch pipeline=r2"),
         ("To move one to another pool:", "orchestrator switch ENDPOINT pool=POOL"),
@@ -68,7 +68,9 @@ def _json(life: EndpointLife, states: EndpointStates, *, everything: bool) -> di
         "shares": {f"r{number}": share for number, share in life.shares.items()},
         "shadow": None if life.shadow is None else f"r{life.shadow}",
         "overflow": None if life.overflow is None else f"r{life.overflow}",
-        "revisions": [_revision(life, one, states, figures[one.name]) for one in shown],
+        "revisions": [
+            _revision(life, revision, states, figures[revision.name]) for revision in shown
+        ],
         "moves": [
             {
                 "at": move.at,
@@ -81,19 +83,19 @@ def _json(life: EndpointLife, states: EndpointStates, *, everything: bool) -> di
 
 
 def _revision(
-    life: EndpointLife, one: Revision, states: EndpointStates, figures: TrafficFigures
+    life: EndpointLife, revision: Revision, states: EndpointStates, figures: TrafficFigures
 ) -> dict[str, object]:
-    made = one.deployment
+    deployment = revision.deployment
     return {
-        "revision": one.name,
-        "state": states.state(life, one),
-        "reason": states.down(one) or states.trouble(life, one) or one.reason,
-        "pool": one.pool,
-        "emulated": made.pool.emulated if made else False,
-        "format": made.format if made else None,
-        "run": made.run if made else None,
-        "model": made.model.uri if made else None,
-        "replicas": list(states.urls(life, one)),
+        "revision": revision.name,
+        "state": states.state(life, revision),
+        "reason": states.down(revision) or states.trouble(life, revision) or revision.reason,
+        "pool": revision.pool,
+        "emulated": deployment.pool.emulated if deployment else False,
+        "format": deployment.format if deployment else None,
+        "run": deployment.run if deployment else None,
+        "model": deployment.model.uri if deployment else None,
+        "replicas": list(states.urls(life, revision)),
         "requests": figures.requests,
         "errors": figures.errors,
     }

@@ -35,14 +35,14 @@ def run(args: argparse.Namespace) -> Exit:
     read, several = cases(_text(name), name)
     args.overrides = overrides
     settings = composing.source(args).settings()
-    told = [explained(case, settings) for case in read]
+    judgements = [explained(case, settings) for case in read]
     if args.json:
-        print(json.dumps(told if several else told[0], indent=2))
+        print(json.dumps(judgements if several else judgements[0], indent=2))
         return Exit.SUCCEEDED
-    print(visible("\n\n".join("\n".join(_lines(one)) for one in told)))
-    if several and any("right" in one for one in told):
-        right = sum(bool(one.get("right")) for one in told)
-        print(f"\n{right} of {len(told)} as expected")
+    print(visible("\n\n".join("\n".join(_lines(judgement)) for judgement in judgements)))
+    if several and any("right" in judgement for judgement in judgements):
+        right = sum(bool(judgement.get("right")) for judgement in judgements)
+        print(f"\n{right} of {len(judgements)} as expected")
     return Exit.SUCCEEDED
 
 
@@ -67,17 +67,20 @@ def _refused(what: str, hint: str) -> ConfigError:
     return ConfigError([Problem("", what, hint)])
 
 
-def _lines(told: Mapping[str, Json]) -> list[str]:
-    sure = "certain" if told["certain"] else "likely"
-    lasting = "may pass by itself" if told["transient"] else "does not pass by itself"
-    place = told["where"] or "nobody knows where"
-    lines = [f"{told['kind']} ({place}; {sure}; {lasting})", f"  evidence  {told['evidence']}"]
-    pattern = f": {told['pattern']}" if told["pattern"] else ""
-    lines.append(f"  sign      {told['sign'] or 'none'}{pattern}")
-    lines.append(f"  follows   {told['follows']}: {WORDS[Action(told['follows'])]}")
-    for stage, action in told.get("stages", {}).items():
+def _lines(judgement: Mapping[str, Json]) -> list[str]:
+    sure = "certain" if judgement["certain"] else "likely"
+    lasting = "may pass by itself" if judgement["transient"] else "does not pass by itself"
+    place = judgement["where"] or "nobody knows where"
+    lines = [
+        f"{judgement['kind']} ({place}; {sure}; {lasting})",
+        f"  evidence  {judgement['evidence']}",
+    ]
+    pattern = f": {judgement['pattern']}" if judgement["pattern"] else ""
+    lines.append(f"  sign      {judgement['sign'] or 'none'}{pattern}")
+    lines.append(f"  follows   {judgement['follows']}: {WORDS[Action(judgement['follows'])]}")
+    for stage, action in judgement.get("stages", {}).items():
         lines.append(f"            in stage {stage}: {action}: {WORDS[Action(action)]}")
-    if "right" in told:
-        expected = ", ".join(told["expected"])
-        lines.append(f"  expected  {expected}: {'right' if told['right'] else 'not so'}")
+    if "right" in judgement:
+        expected = ", ".join(judgement["expected"])
+        lines.append(f"  expected  {expected}: {'right' if judgement['right'] else 'not so'}")
     return lines

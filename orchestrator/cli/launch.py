@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     if not args.dry_run:
         environment.home()  # where that can't be, nothing is said either
     else:
-        for one in planned.planned:
-            plan.show(one.vetted.plan, tables.console().print)
+        for planned_run in planned.planned:
+            plan.show(planned_run.vetted.plan, tables.console().print)
     return [Step(what, partial(_detach if args.detach else _drive, planned))]
 
 

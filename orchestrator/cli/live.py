@@ -154,8 +154,8 @@ class LiveView:
 
     def untold(self, untold: Sequence[Untold]) -> None:
         """Print what could not be told of the run."""
-        for one in untold:
-            self._console.print(f"note: {one}", style="yellow", markup=False)
+        for note in untold:
+            self._console.print(f"note: {note}", style="yellow", markup=False)
 
     # --- drawing -------------------------------------------------------------------------------
 
@@ -185,8 +185,8 @@ class LiveView:
 
 def _figure(values: dict[str, float], ending: str, form: str) -> str:
     """Return the value whose name ends so, written in `form`."""
-    found = next((value for name, value in values.items() if name.endswith(ending)), None)
-    return "-" if found is None else form.format(found)
+    figure = next((value for name, value in values.items() if name.endswith(ending)), None)
+    return "-" if figure is None else form.format(figure)
 
 
 def _status(stage: StageRun) -> str:

@@ -16,15 +16,15 @@ def run(args: argparse.Namespace) -> Exit:
     Raises:
         NotFoundError: There is no such stage, or the logs are on another machine.
     """
-    found = logs(args.run, args.stage)
-    if not found.here and (found.began or not args.follow):
-        return _nothing(found)
-    for line in found.lines(follow=args.follow):
+    written = logs(args.run, args.stage)
+    if not written.here and (written.began or not args.follow):
+        return _nothing(written)
+    for line in written.lines(follow=args.follow):
         print(line, flush=True)
-    elsewhere = found.elsewhere()
+    elsewhere = written.elsewhere()
     if elsewhere:
         print(f"What it writes now is {elsewhere}.", file=sys.stderr)
-    return of_state(found.run.state) if args.follow else Exit.SUCCEEDED
+    return of_state(written.run.state) if args.follow else Exit.SUCCEEDED
 
 
 def _nothing(logs: Logs) -> Exit:

@@ -30,7 +30,9 @@ def run(args: argparse.Namespace) -> Exit:
     """List the versions of all models, or of one, newest first."""
     listed = versions(args.model or "")
     if args.json:
-        print(tables.as_json([{**asdict(one), "parity": one.parity} for one in listed]))
+        print(
+            tables.as_json([{**asdict(version), "parity": version.parity} for version in listed])
+        )
         return Exit.SUCCEEDED
     out = tables.console()
     if listed:
@@ -46,21 +48,21 @@ def run(args: argparse.Namespace) -> Exit:
     return Exit.SUCCEEDED
 
 
-def _row(one: ModelVersion) -> tuple[str, ...]:
-    tags = one.tags
+def _row(version: ModelVersion) -> tuple[str, ...]:
+    tags = version.tags
     emulated = " (emulated)" if tags.get("emulated") == "true" else ""
     return (
-        one.name,
-        str(one.number),
-        ", ".join(one.aliases) or "-",
+        version.name,
+        str(version.number),
+        ", ".join(version.aliases) or "-",
         tags.get("format") or "-",
         tags.get("pool") or "-",
         f"{tags.get('accelerator') or '-'}{emulated}",
-        one.parity,
+        version.parity,
         _figure(tags.get("parity.kl_mean")),
         _figure(tags.get("parity.top1")),
         tags.get("run") or "-",
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created)),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(version.created)),
     )
 
 

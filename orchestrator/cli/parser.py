@@ -352,11 +352,11 @@ def verbs() -> list[str]:
 
 def actions(verb: str) -> list[argparse.Action]:
     """Return what a command takes; nothing where there is no such command."""
-    found = _verbs().get(verb)
-    return [] if found is None else list(found._actions)  # noqa: SLF001 - argparse has no public way
+    parser = _verbs().get(verb)
+    return [] if parser is None else list(parser._actions)  # noqa: SLF001 - argparse has no public way
 
 
 def _verbs() -> Mapping[str, argparse.ArgumentParser]:
-    made = build()
-    found = next(a for a in made._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001 - argparse has no public way
-    return cast("Mapping[str, argparse.ArgumentParser]", found.choices)
+    parser = build()
+    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001 - argparse has no public way
+    return cast("Mapping[str, argparse.ArgumentParser]", subparsers.choices)

@@ -18,34 +18,37 @@ def run(args: argparse.Namespace) -> Exit:
     if composing.shown(args):
         return Exit.SUCCEEDED
     planned = plan(composing.source(args), unqualified=args.unqualified)
-    made, vetted = planned.plan, planned.vetted
+    pipeline_plan, vetted = planned.plan, planned.vetted
     if args.json:
-        told = {**plans.as_json(made), "refused": [str(problem) for problem in vetted.problems]}
-        print(tables.as_json({**told, "notes": [*vetted.dropped, *vetted.notes]}))
+        fields = {
+            **plans.as_json(pipeline_plan),
+            "refused": [str(problem) for problem in vetted.problems],
+        }
+        print(tables.as_json({**fields, "notes": [*vetted.dropped, *vetted.notes]}))
         return Exit.SUCCEEDED
     out = tables.console()
-    show(made, out.print)
+    show(pipeline_plan, out.print)
     remark(vetted, out.print)
     out.print("\n[bold]What follows a failure[/]\n")
-    out.print(policies.table(made))
-    for line in (*policies.gates(made), *policies.limits(made)):
+    out.print(policies.table(pipeline_plan))
+    for line in (*policies.gates(pipeline_plan), *policies.limits(pipeline_plan)):
         out.print(line, markup=False)
     again = composing.again(args)
-    commands = [("To run it:", f"orchestrator launch {again}"), _switch(made, again)]
+    commands = [("To run it:", f"orchestrator launch {again}"), _switch(pipeline_plan, again)]
     out.print(tables.useful_commands([line for line in commands if line]))
     return Exit.SUCCEEDED
 
 
-def show(made: Plan, write: Callable[..., None]) -> None:
+def show(pipeline_plan: Plan, write: Callable[..., None]) -> None:
     """Write the plan as a table: each stage with its pools, a tick on what was chosen."""
-    write(f"Pipeline [bold]{made.pipeline}[/] on fleet [bold]{made.fleet}[/]\n")
-    write(plans.table(made))
-    for planned in made.stages:
+    write(f"Pipeline [bold]{pipeline_plan.pipeline}[/] on fleet [bold]{pipeline_plan.fleet}[/]\n")
+    write(plans.table(pipeline_plan))
+    for planned in pipeline_plan.stages:
         for line in _left_out(planned):
             write(f"\n[yellow]{line}[/]")
-    total = made.cost
+    total = pipeline_plan.cost
     write(f"\nExpected cost: {'unknown' if total is None else '$' + tables.dollars(total)}")
-    if made.emulated:
+    if pipeline_plan.emulated:
         write("[yellow]Emulated pools stand in for their chips: no figure is the chip's.[/]")
 
 
@@ -61,9 +64,9 @@ def _left_out(planned: PlannedStage) -> Iterator[str]:
     return (f"{planned.stage.name}: {reason}." for reason in planned.reasons)
 
 
-def _switch(made: Plan, again: str) -> tuple[str, str] | None:
+def _switch(pipeline_plan: Plan, again: str) -> tuple[str, str] | None:
     """Return the command that moves a role to its first fallback, where one has any."""
-    for planned in made.stages:
+    for planned in pipeline_plan.stages:
         if len(planned.pools) > 1:
             role, other = planned.stage.role, planned.pools[1]
             command = f"orchestrator launch {again} roles.{role}={other}".replace("  ", " ")

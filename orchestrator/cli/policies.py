@@ -17,18 +17,18 @@ SHOWN = 24  # names of stages that a line lists
 COLUMNS = ("STAGES", "AFTER", "WHAT FOLLOWS")
 
 
-def table(made: Plan) -> Table:
+def table(plan: Plan) -> Table:
     """Return what would follow the first failure of each stage, by its kind."""
     groups: dict[tuple[tuple[FailureKind, str], ...], list[str]] = {}
-    for name, told in forecasts(made):
-        groups.setdefault(tuple(told.items()), []).append(name)
-    rows = (row for told, names in groups.items() for row in _rows(names, dict(told)))
+    for name, forecast in forecasts(plan):
+        groups.setdefault(tuple(forecast.items()), []).append(name)
+    rows = (row for forecast, names in groups.items() for row in _rows(names, dict(forecast)))
     return tables.table(COLUMNS, rows)
 
 
-def _rows(names: list[str], told: Mapping[FailureKind, str]) -> Iterator[tuple[str, str, str]]:
+def _rows(names: list[str], forecast: Mapping[FailureKind, str]) -> Iterator[tuple[str, str, str]]:
     together: dict[str, list[str]] = {}
-    for kind, what in told.items():
+    for kind, what in forecast.items():
         together.setdefault(what, []).append(str(kind))
     for index, (what, kinds) in enumerate(together.items()):
         yield _listed(names) if index == 0 else "", " ".join(kinds), what
@@ -40,23 +40,23 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def limits(made: Plan) -> Iterator[str]:
+def limits(plan: Plan) -> Iterator[str]:
     """Yield a line for each set of limits that stages have, and one for those of the run."""
     groups: dict[str, list[str]] = {}
-    for planned in made.stages:
+    for planned in plan.stages:
         groups.setdefault(_limits(planned.stage.limits), []).append(planned.stage.name)
     for line, names in groups.items():
         yield f"Limits of {_listed(names)}: {line}"
-    run = made.bounds
+    run = plan.bounds
     bounds = {"cost": run.cost, "time": run.time, "attempts": run.attempts}
     set_ones = [f"{name} {value:g}" for name, value in bounds.items() if value is not None]
     if set_ones:
         yield f"Limits of the run: {', '.join(set_ones)}"
 
 
-def gates(made: Plan) -> Iterator[str]:
+def gates(plan: Plan) -> Iterator[str]:
     """Yield a line for each stage that waits at a gate."""
-    for stage in (planned.stage for planned in made.stages):
+    for stage in (planned.stage for planned in plan.stages):
         if stage.gate:
             yield _gate(stage)
 
@@ -68,8 +68,8 @@ def _gate(stage: Stage) -> str:
     return f"Stage {stage.name} waits for {gate.kind} {gate.target}".rstrip() + late
 
 
-def _limits(found: Limits) -> str:
-    parts = [f"{found.attempts} attempts", f"{found.tries} in a row on one pool"]
-    parts += [f"{found.timeout:g} s"] if found.timeout is not None else []
-    parts += [f"${found.cost:g}"] if found.cost is not None else []
+def _limits(limits: Limits) -> str:
+    parts = [f"{limits.attempts} attempts", f"{limits.tries} in a row on one pool"]
+    parts += [f"{limits.timeout:g} s"] if limits.timeout is not None else []
+    parts += [f"${limits.cost:g}"] if limits.cost is not None else []
     return ", ".join(parts)

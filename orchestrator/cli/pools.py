@@ -56,9 +56,11 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
 
 
 def _qualified(pool: Pool, known: PoolStates) -> str:
-    told = {Standing.QUALIFIED: "", Standing.LIMITED: " (limits)", Standing.REFUSED: " refused"}
-    found = (f"{role}{told[one.standing]}" for role, one in known.verdicts_of(pool).items())
-    return ", ".join(found) or "-"
+    marks = {Standing.QUALIFIED: "", Standing.LIMITED: " (limits)", Standing.REFUSED: " refused"}
+    words = (
+        f"{role}{marks[verdict.standing]}" for role, verdict in known.verdicts_of(pool).items()
+    )
+    return ", ".join(words) or "-"
 
 
 def _row(pool: Pool, known: PoolStates) -> tuple[str, ...]:
@@ -92,17 +94,19 @@ def _json(pool: Pool, known: PoolStates) -> dict[str, object]:
         "price_per_hour": pool.price,
         "available": pool.available,
         "drained": known.drained.get(pool.name),
-        "qualified": {str(role): _verdict(one) for role, one in known.verdicts_of(pool).items()},
+        "qualified": {
+            str(role): _verdict(verdict) for role, verdict in known.verdicts_of(pool).items()
+        },
         "not_measured": list(known.strange(pool)),
         "status": known.status(pool),
     }
 
 
-def _verdict(one: Verdict) -> dict[str, object]:
+def _verdict(verdict: Verdict) -> dict[str, object]:
     return {
-        "verdict": str(one.standing),
-        "reasons": list(one.reasons),
-        "run": one.run,
-        "at": one.at,
-        "until": one.until,
+        "verdict": str(verdict.standing),
+        "reasons": list(verdict.reasons),
+        "run": verdict.run,
+        "at": verdict.at,
+        "until": verdict.until,
     }

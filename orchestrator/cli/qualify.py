@@ -45,7 +45,7 @@ def step(asked: Qualification, *, what: str = "", announced: bool = False) -> St
             print("No verdict: what ended the run says nothing of the pool.")
             return of_state(final.state)
         _show(verdicts)
-        refused = any(one.standing is Standing.REFUSED for one in verdicts)
+        refused = any(verdict.standing is Standing.REFUSED for verdict in verdicts)
         return Exit.FAILED if refused else Exit.SUCCEEDED
 
     return Step(what or asked.what, do, announced)

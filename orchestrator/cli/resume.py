@@ -18,10 +18,10 @@ from orchestrator.service.reopening import Again, Resumption, resume
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Have the run go on; finished stages stay, others go on from their checkpoints."""
-    one = runs.find(args.run)
+    earlier = runs.find(args.run)
     how = Again(since=args.since, attempts=args.attempts, limits=tuple(args.overrides))
-    resumption = resume(one, how, take_over=args.take_over, reuse=not args.no_cache)
-    return _ended(one) if resumption is None else steps_of(resumption, detached=args.detach)
+    resumption = resume(earlier, how, take_over=args.take_over, reuse=not args.no_cache)
+    return _ended(earlier) if resumption is None else steps_of(resumption, detached=args.detach)
 
 
 def steps_of(resumption: Resumption, *, detached: bool) -> Sequence[Step]:
@@ -40,10 +40,10 @@ def steps_of(resumption: Resumption, *, detached: bool) -> Sequence[Step]:
     return steps
 
 
-def _ended(one: Run) -> Exit:
-    name = one.header.run
-    print(f"Run {name} has already ended: {one.state}.")
-    again = shlex.join(["orchestrator", "launch", *one.header.flags, *one.header.overrides])
+def _ended(final: Run) -> Exit:
+    name = final.header.run
+    print(f"Run {name} has already ended: {final.state}.")
+    again = shlex.join(["orchestrator", "launch", *final.header.flags, *final.header.overrides])
     commands = [
         ("To launch it again, which reuses finished stages:", again),
         ("To go on from one of its stages:", f"orchestrator resume {name} --from STAGE"),
@@ -51,4 +51,4 @@ def _ended(one: Run) -> Exit:
         ("To see its stages:", f"orchestrator status {name}"),
     ]
     tables.console().print(tables.useful_commands(commands))
-    return of_state(one.state)
+    return of_state(final.state)

@@ -21,25 +21,25 @@ def run(args: argparse.Namespace) -> Exit:
     if args.run is None:
         _list(newest(args.limit), as_json=args.json)
         return Exit.SUCCEEDED
-    one = status(args.run)
+    seen = status(args.run)
     if args.json:
-        print(tables.as_json(display.as_json(one)))
+        print(tables.as_json(display.as_json(seen)))
     else:
-        _show(one)
-    return of_state(one.run.state)
+        _show(seen)
+    return of_state(seen.run.state)
 
 
-def _list(found: Sequence[RunStatus], *, as_json: bool) -> None:
+def _list(listed: Sequence[RunStatus], *, as_json: bool) -> None:
     if as_json:
-        print(tables.as_json([display.as_json(one) for one in found]))
+        print(tables.as_json([display.as_json(seen) for seen in listed]))
         return
     out = tables.console()
-    if not found:
+    if not listed:
         out.print("No runs yet. Launch one: orchestrator launch pipeline=r2")
         return
-    out.print(display.of_runs(found))
-    first = found[0].run.header.run
-    lost = [one.run.header.run for one in found if one.lost]
+    out.print(display.of_runs(listed))
+    first = listed[0].run.header.run
+    lost = [seen.run.header.run for seen in listed if seen.lost]
     commands = [
         ("To see the stages of one:", f"orchestrator status {first}"),
         ("To read its logs:", f"orchestrator logs {first}"),
@@ -50,28 +50,28 @@ def _list(found: Sequence[RunStatus], *, as_json: bool) -> None:
 
 
 def _show(seen: RunStatus) -> None:
-    out, one = tables.console(), seen.run
-    marked = " [yellow](emulated pools)[/]" if one.plan.emulated else ""
-    out.print(f"Run [bold]{one.header.run}[/] {one.state}{marked}")
-    if one.reason:
-        out.print(one.reason, markup=False)
+    out, run = tables.console(), seen.run
+    marked = " [yellow](emulated pools)[/]" if run.plan.emulated else ""
+    out.print(f"Run [bold]{run.header.run}[/] {run.state}{marked}")
+    if run.reason:
+        out.print(run.reason, markup=False)
     if seen.lost:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen.at))
         ago = tables.duration(environment.clock().now() - seen.at)
-        gone = "its controller is gone since" if one.epoch else "nobody has begun it since"
+        gone = "its controller is gone since" if run.epoch else "nobody has begun it since"
         out.print(f"[red]{display.LOST}[/]: {gone} {since} ({ago} ago)")
-    for told in seen.untold:
-        out.print(f"note: {told}", style="yellow", markup=False)
+    for untold in seen.untold:
+        out.print(f"note: {untold}", style="yellow", markup=False)
     out.print()
     out.print(display.of_stages(seen))
-    if any(attempt.failure for stage in one.stages.values() for attempt in stage.attempts):
+    if any(attempt.failure for stage in run.stages.values() for attempt in stage.attempts):
         out.print()
         out.print(display.of_attempts(seen))
-    name = one.header.run
+    name = run.header.run
     commands = [("To read the logs:", f"orchestrator logs {name}")]
-    commands += [("To ask the model:", f'orchestrator ask -e {e} "..."') for e in runs.served(one)]
-    if seen.lost or one.state in WITH_A_WAY_BACK:
+    commands += [("To ask the model:", f'orchestrator ask -e {e} "..."') for e in runs.served(run)]
+    if seen.lost or run.state in WITH_A_WAY_BACK:
         commands.append(("To go on with it:", f"orchestrator resume {name}"))
-    if not one.done:
+    if not run.done:
         commands.append(("To end it:", f"orchestrator cancel {name}"))
     out.print(tables.useful_commands(commands))
