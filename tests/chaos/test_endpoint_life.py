@@ -9,6 +9,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -30,7 +31,9 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture
-def place(workplace: Workplace) -> Iterator[Workplace]:
+def place(tmp_path: Path, environment: dict[str, str]) -> Iterator[Workplace]:
+    """A home of its own: the revisions of an endpoint count on from one launch to the next."""
+    workplace = Workplace(tmp_path, environment)
     yield workplace
     workplace.run("down", "--yes")
 
