@@ -35,6 +35,7 @@ NAMED_WELL = (
     "orchestrator/cli",
     "orchestrator/client",
     "orchestrator/controller",
+    "orchestrator/core",
     "orchestrator/display",
     "orchestrator/emulation",
     "orchestrator/endpoints",

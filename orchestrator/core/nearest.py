@@ -14,8 +14,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches  # a third of a command's own start, for errors alone
 
     spelled = {other.lower(): other for other in known}
-    found = get_close_matches(name.lower(), spelled, n=1, cutoff=0.6)
-    return spelled[found[0]] if found else None
+    matches = get_close_matches(name.lower(), spelled, n=1, cutoff=0.6)
+    return spelled[matches[0]] if matches else None
 
 
 def choices(name: str, known: Iterable[str], noun: str) -> str:

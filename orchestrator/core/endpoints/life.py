@@ -260,8 +260,8 @@ class EndpointLife:
     @property
     def live(self) -> tuple[Revision, ...]:
         """Revisions that are not retired, oldest first."""
-        there = sorted(self.revisions.values(), key=lambda revision: revision.number)
-        return tuple(r for r in there if r.state is not RevisionState.RETIRED)
+        ordered = sorted(self.revisions.values(), key=lambda revision: revision.number)
+        return tuple(r for r in ordered if r.state is not RevisionState.RETIRED)
 
     @property
     def before(self) -> Revision | None:
@@ -309,10 +309,10 @@ def _added(life: EndpointLife, event: RevisionAdded, at: float) -> EndpointLife:
         raise _unfit(life, f"revision r{event.number} can't be added, r{life.next_number} can")
     if (event.deployment is None) == (event.outside is None):
         raise _unfit(life, "a revision is one of ours or one outside")
-    made = Revision(
+    revision = Revision(
         number=event.number, since=at, deployment=event.deployment, outside=event.outside
     )
-    return replace(life, revisions={**life.revisions, event.number: made})
+    return replace(life, revisions={**life.revisions, event.number: revision})
 
 
 def _moved(life: EndpointLife, event: TrafficEvent, at: float) -> EndpointLife:
@@ -371,10 +371,10 @@ def _updated(life: EndpointLife, event: RevisionUpdated, at: float) -> EndpointL
 def _retired(life: EndpointLife, event: RevisionRetired) -> EndpointLife:
     if life.shares.get(event.number) and len(life.shares) > 1:
         raise _unfit(life, f"r{event.number} takes traffic; move that first")
-    found = life.revisions.get(event.number)
-    if found is None or found.state is RevisionState.RETIRED:
+    revision = life.revisions.get(event.number)
+    if revision is None or revision.state is RevisionState.RETIRED:
         raise _unfit(life, f"there is no live revision r{event.number}")
-    gone = replace(found, state=RevisionState.RETIRED, reason=event.reason)
+    gone = replace(revision, state=RevisionState.RETIRED, reason=event.reason)
     shares = {number: share for number, share in life.shares.items() if number != event.number}
     beside = {
         "shadow": None if life.shadow == event.number else life.shadow,
@@ -387,11 +387,11 @@ def _retired(life: EndpointLife, event: RevisionRetired) -> EndpointLife:
 def _turned(
     life: EndpointLife, number: int, before: RevisionState, after: RevisionState
 ) -> EndpointLife:
-    found = life.revisions.get(number)
-    if found is None or found.state is not before:
-        state = found.state if found else "unknown"
+    revision = life.revisions.get(number)
+    if revision is None or revision.state is not before:
+        state = revision.state if revision else "unknown"
         raise _unfit(life, f"r{number} is {state}, not {before}")
-    return replace(life, revisions={**life.revisions, number: replace(found, state=after)})
+    return replace(life, revisions={**life.revisions, number: replace(revision, state=after)})
 
 
 def _unfit(life: EndpointLife, why: str) -> TransitionError:

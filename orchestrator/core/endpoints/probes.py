@@ -104,8 +104,8 @@ def text_of(answer: ProbeAnswer) -> str:
 
 def scores_of(answer: ProbeAnswer) -> tuple[float, ...]:
     """Return the log-probabilities of an answer's tokens, but for the first, which has none."""
-    told = _choice(answer).get("logprobs")
-    values = told.get("token_logprobs") if isinstance(told, Mapping) else None
+    logprobs = _choice(answer).get("logprobs")
+    values = logprobs.get("token_logprobs") if isinstance(logprobs, Mapping) else None
     if not isinstance(values, Sequence) or isinstance(values, str):
         return ()
     return tuple(float(value) for value in values if isinstance(value, int | float))

@@ -277,7 +277,8 @@ def _compared(old: TrafficFigures, new: TrafficFigures, status: int | None = Non
         worst = max(new.refusals, key=lambda code: new.refusals[code])
         what = f"failed or were refused (most by {worst})"
     new_rate, old_rate = (
-        _bad(one, status) / one.requests if one.requests else 0.0 for one in (new, old)
+        _bad(figures, status) / figures.requests if figures.requests else 0.0
+        for figures in (new, old)
     )
     return (
         f"{new_rate:.1%} of {new.requests:.0f} requests {what}, {old_rate:.1%} at the old revision"

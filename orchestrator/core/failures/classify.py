@@ -180,7 +180,7 @@ def _with_log(report: WorkerReport, own: Shows | None) -> _Weighed:
     """
     failure = report.failure
     signal = failure.sign.startswith(BY_SIGNAL)
-    sign = _telling([one for one in report.signs if not (signal and one.of_a_signal)])
+    sign = _telling([sign for sign in report.signs if not (signal and sign.of_a_signal)])
     mine = STRENGTH.index(own) if own and not signal else len(STRENGTH)
     known = own == "cause" and failure.kind not in _REFINED
     if sign is not None and (
@@ -197,24 +197,24 @@ def _telling(signs: Sequence[Sign]) -> Sign | None:
 
     What stands after the sign of a victim and is of software is about that.
     """
-    seen = next((at for at, one in enumerate(signs) if one.shows == "victim"), len(signs))
+    seen = next((at for at, sign in enumerate(signs) if sign.shows == "victim"), len(signs))
     later = (
-        one
-        for one in signs[seen:]
-        if one.shows != "likely" and (one.shows, one.signature.kind) not in _IN_ITS_TURN
+        sign
+        for sign in signs[seen:]
+        if sign.shows != "likely" and (sign.shows, sign.signature.kind) not in _IN_ITS_TURN
     )
     return strongest((*signs[:seen], *later))
 
 
 def _shown(failure: Failure, sign: Sign) -> Failure:
     """Return the failure of the worker whose log has the sign, as the sign tells it."""
-    found = replace(
+    shown = replace(
         failure,
         kind=sign.signature.kind,
         certain=sign.shows == "cause" and sign.signature.kind is not FailureKind.USER_CODE,
         sign=sign.signature.name,
     )
     if sign.line == failure.evidence:
-        return found
+        return shown
     detail = f"{failure.evidence}\n{failure.detail}".strip()
-    return replace(found, evidence=sign.line, detail=detail)
+    return replace(shown, evidence=sign.line, detail=detail)

@@ -189,21 +189,21 @@ def judge(chain: Sequence[Raised], signatures: Matcher) -> Judgement:
     """
     inner = _inner(chain[0])
     if inner is not None:
-        found = judge((inner, *chain[1:]), signatures)
-        if found.kind is not FailureKind.UNKNOWN:
-            return found
+        inner_judgement = judge((inner, *chain[1:]), signatures)
+        if inner_judgement.kind is not FailureKind.UNKNOWN:
+            return inner_judgement
     first = chain[0]
-    chain = tuple(takewhile(lambda one: one.explicit or not first.plain, chain))
+    chain = tuple(takewhile(lambda raised: raised.explicit or not first.plain, chain))
     known = tuple(_known(chain, signatures))
     if known:
-        return next((one for one in known if one.certain), known[0])
+        return next((judgement for judgement in known if judgement.certain), known[0])
     if first.plain:
         return Judgement(FailureKind.USER_CODE, certain=False, sign=BY_PLAIN)
-    others = [one for one in chain if _of_others(one)]
+    others = [raised for raised in chain if _of_others(raised)]
     if others:
         kind = _K.SOFTWARE if any(map(_failed, others)) else _K.UNKNOWN
         return Judgement(kind, certain=False)
-    if any(one.plain for one in chain):
+    if any(raised.plain for raised in chain):
         return Judgement(FailureKind.USER_CODE, certain=False, sign=BY_PLAIN)
     return Judgement(FailureKind.USER_CODE, certain=False)
 
@@ -213,7 +213,7 @@ def _inner(raised: Raised) -> Raised | None:
     lines = raised.message.splitlines()
     frames = [at for at, line in enumerate(lines) if _FRAME.match(line)]
     begin = frames[-1] + 1 if frames else len(lines)
-    said = [(at, one) for at in range(begin, len(lines)) if (one := _SAID.match(lines[at]))]
+    said = [(at, match) for at in range(begin, len(lines)) if (match := _SAID.match(lines[at]))]
     if not said:
         return None
     at, last = said[-1]
@@ -225,9 +225,9 @@ def _known(chain: Sequence[Raised], signatures: Matcher) -> Iterator[Judgement]:
     for raised in chain:
         said = _by_signature(raised, signatures)
         vague = said is not None and signatures.by_name[said.sign].loud
-        found = _by_type(raised) or (None if vague else said) or _by_number(raised) or said
-        if found is not None:
-            yield found
+        judgement = _by_type(raised) or (None if vague else said) or _by_number(raised) or said
+        if judgement is not None:
+            yield judgement
 
 
 def _by_type(raised: Raised) -> Judgement | None:
@@ -253,16 +253,16 @@ def find(raised: Raised, signatures: Matcher) -> Sign | None:
     words = first.partition(": ")[2]
     heads = [first, *(f"{name}: {words}" for name in raised.types[1:] if name not in _GENERAL)]
     plain = raised.plain
-    found = [signatures.in_words(one, plain=plain) for one in heads[: 1 if plain else None]]
-    top = strongest(one for one in found if one)
+    signs = [signatures.in_words(head, plain=plain) for head in heads[: 1 if plain else None]]
+    top = strongest(sign for sign in signs if sign)
     if plain:
         return top or strongest(_typed_by_base(raised, words, signatures))
     lower = strongest(
-        one for line in below if (one := signatures.in_words(line, plain=False, first=False))
+        sign for line in below if (sign := signatures.in_words(line, plain=False, first=False))
     )
     if top and lower and lower.signature.kind is _K.USER_CODE and _COMPILERS.search(first):
         return top  # of code that it made itself
-    return strongest(one for one in (lower, top) if one)
+    return strongest(sign for sign in (lower, top) if sign)
 
 
 def _typed_by_base(raised: Raised, words: str, signatures: Matcher) -> Iterator[Sign]:
@@ -276,10 +276,10 @@ def _by_number(raised: Raised) -> Judgement | None:
     shorts = {name.rpartition(".")[2] for name in raised.types}
     if raised.plain:
         return None
-    told = _ERRNO.search(raised.message)
+    match = _ERRNO.search(raised.message)
     of_system = "OSError" in shorts
     number = raised.number if of_system else None
-    number = number or (int(told[1] or told[2]) if told else None)
+    number = number or (int(match[1] or match[2]) if match else None)
     kind = _KINDS.get(number) if number else None
     if kind is not None and number is not None:
         return Judgement(kind, certain=True, sign=f"{BY_ERRNO}{errno.errorcode[number]}")

@@ -175,7 +175,7 @@ def clauses(line: Line) -> Iterator[int]:
     first = line.heads[-1]
     data = _DATA.search(line.text, first)
     end = data.start() if data else len(line.text)
-    quoted = tuple(one.span() for one in _QUOTED.finditer(line.text, first))
+    quoted = tuple(quotation.span() for quotation in _QUOTED.finditer(line.text, first))
     for mark in _CLAUSE.finditer(line.text, first, end):
         if not any(begin <= mark.start() < stop for begin, stop in quoted):
             yield mark.end()
@@ -194,7 +194,7 @@ def quotes(text: str, position: int) -> bool:
     """Whether what stands at `position` of `text` is quoted, or said of some data."""
     data = _DATA.search(text, 0, position)
     return data is not None or any(
-        one.start() < position < one.end() for one in _QUOTED.finditer(text)
+        quotation.start() < position < quotation.end() for quotation in _QUOTED.finditer(text)
     )
 
 
@@ -205,9 +205,11 @@ def tells_of_data(text: str, end: int, known: str) -> bool:
     quotes, if the pattern does not begin with a gap.
     """
     skips = _SKIPS.search(known) is not None
-    if skips and any(one.start() < end < one.end() for one in _QUOTED.finditer(text)):
+    if skips and any(
+        quotation.start() < end < quotation.end() for quotation in _QUOTED.finditer(text)
+    ):
         return True
-    words = (one[0] for one in _DATA.finditer(text, 0, end))
+    words = (match[0] for match in _DATA.finditer(text, 0, end))
     return any(word.lower() not in known.lower() for word in words)
 
 
@@ -233,7 +235,7 @@ def of_a_handler(text: str) -> bool:
 
 def last_words(said: Sequence[str]) -> str:
     """Return the last of the lines that is of no stack and of no handler; empty where none is."""
-    own = (one for one in reversed(said) if not of_a_stack(one) and not of_a_handler(one))
+    own = (line for line in reversed(said) if not of_a_stack(line) and not of_a_handler(line))
     return next(own, "").strip()
 
 

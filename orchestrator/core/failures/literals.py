@@ -93,7 +93,7 @@ def _inside(name: str, value: Any) -> frozenset[str] | None:  # noqa: ANN401 - a
         return _of(value[2]) if value[0] else None
     if name != "BRANCH":
         return None
-    found = [_of(branch) for branch in value[1]]
-    if any(one is None for one in found):
+    branches = [_of(branch) for branch in value[1]]
+    if any(words is None for words in branches):
         return None
-    return frozenset(word for one in found if one for word in one)
+    return frozenset(word for words in branches if words for word in words)

@@ -65,11 +65,11 @@ def _with_traceback(lines: Sequence[str], begins: Sequence[int]) -> Excerpt:
         if chain and link is None:
             break
         explicit = explicit and link != _HANDLED if chain else True
-        found, rest = _exception(block[: block.index(link)] if link else block, explicit=explicit)
-        if found is None or (not chain and _goes_on(rest)):
+        raised, rest = _exception(block[: block.index(link)] if link else block, explicit=explicit)
+        if raised is None or (not chain and _goes_on(rest)):
             break
         after = after if chain else tuple(rest)
-        chain.append(found)
+        chain.append(raised)
         first = begin
     return Excerpt((*lines[:first], *after), tuple(chain))
 
@@ -91,11 +91,13 @@ def _exception(block: Sequence[str], *, explicit: bool) -> tuple[Raised | None, 
         said = None if line.startswith(" ") else _LAST.match(line)
         if said is not None:
             rest = list(block[at + 1 :])
-            more = next((n for n, one in enumerate(rest) if _RECORD.match(one)), len(rest))
+            more = next(
+                (n for n, following in enumerate(rest) if _RECORD.match(following)), len(rest)
+            )
             library = bool(frames) and bool(_LIBRARY.search(frames[-1]))
-            below = [one.rstrip() for one in rest[:more]]
-            found = _raised(said, below, library=library, explicit=explicit)
-            return found, rest[more:]
+            below = [following.rstrip() for following in rest[:more]]
+            raised = _raised(said, below, library=library, explicit=explicit)
+            return raised, rest[more:]
     return None, block
 
 

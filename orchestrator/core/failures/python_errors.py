@@ -80,9 +80,9 @@ def bases(name: str) -> tuple[str, ...]:
     if task:  # Ray makes it a subclass of what was raised in the task
         return (name, *bases(task[1]))
     short = name.rpartition(".")[2]
-    found = getattr(builtins, short, None)
-    if isinstance(found, type) and issubclass(found, BaseException):
-        return (name, *(base.__name__ for base in found.__mro__[1:-1]))
+    builtin = getattr(builtins, short, None)
+    if isinstance(builtin, type) and issubclass(builtin, BaseException):
+        return (name, *(base.__name__ for base in builtin.__mro__[1:-1]))
     known = _BASES.get(short)
     return (name, *bases(known)) if known else (name, "Exception", "BaseException")
 

@@ -73,13 +73,13 @@ class Matcher:
 
     def __init__(self, signatures: Iterable[Signature]) -> None:
         """Order and compile them."""
-        ordered = sorted(signatures, key=lambda one: -one.priority)
-        self.by_name = {one.name: one for one in ordered}
-        self._ordered = tuple(_Compiled(one) for one in ordered)
+        ordered = sorted(signatures, key=lambda signature: -signature.priority)
+        self.by_name = {signature.name: signature for signature in ordered}
+        self._ordered = tuple(_Compiled(signature) for signature in ordered)
         self._always: list[int] = []
         by_needle: dict[str, list[int]] = defaultdict(list)
-        for at, one in enumerate(ordered):
-            words = needles(one.pattern)
+        for at, signature in enumerate(ordered):
+            words = needles(signature.pattern)
             for word in words or ():
                 by_needle[word].append(at)
             if words is None:
@@ -97,10 +97,10 @@ class Matcher:
         plain = bool(line.raised) and is_plain(bases(line.raised))
         if not line.loud:
             fitting = _soft(fitting)
-        found = _find(line, fitting, plain=plain)
-        if found is None or lines.survived(line.text) or lines.labelled(line):
+        sign = _find(line, fitting, plain=plain)
+        if sign is None or lines.survived(line.text) or lines.labelled(line):
             return None
-        return _weaker(found) if line.level is lines.Level.WARNING else found
+        return _weaker(sign) if line.level is lines.Level.WARNING else sign
 
     def in_words(self, text: str, *, plain: bool, first: bool = True) -> Sign | None:
         """Return what a line of an exception shows; the first begins with its type."""
@@ -113,8 +113,8 @@ class Matcher:
 
     def _fitting(self, text: str) -> Sequence[_Compiled]:
         """Return the signatures that may be in `text`, in order: those of which it has a word."""
-        found = self._haystack.found(text[: lines.LONGEST].lower())
-        return [self._ordered[at] for at in sorted(found.union(self._always))]
+        positions = self._haystack.found(text[: lines.LONGEST].lower())
+        return [self._ordered[at] for at in sorted(positions.union(self._always))]
 
 
 class _Compiled:
@@ -130,45 +130,49 @@ class _Compiled:
 
     def begins(self, words: str) -> bool:
         """Whether `words` begin so, and not with what they tell of somebody's text."""
-        found = self.pattern.match(words)
-        if found is None or self.typed:
-            return found is not None
-        return not lines.tells_of_data(words, found.end(), self.signature.pattern)
+        match = self.pattern.match(words)
+        if match is None or self.typed:
+            return match is not None
+        return not lines.tells_of_data(words, match.end(), self.signature.pattern)
 
     def stands(self, text: str) -> bool:
         """Whether it is somewhere in `text`, and not in what that quotes."""
-        return any(not lines.quotes(text, one.start()) for one in self.pattern.finditer(text))
+        return any(not lines.quotes(text, match.start()) for match in self.pattern.finditer(text))
 
 
 def _soft(fitting: Sequence[_Compiled]) -> Sequence[_Compiled]:
     """Return those of the signatures that are looked for in lines that are not loud."""
-    return [one for one in fitting if not one.signature.loud]
+    return [compiled for compiled in fitting if not compiled.signature.loud]
 
 
 def _find(line: lines.Line, fitting: Sequence[_Compiled], *, plain: bool) -> Sign | None:
     if plain:
-        typed = (one for one in fitting if one.typed and one.begins(line.text))
+        typed = (compiled for compiled in fitting if compiled.typed and compiled.begins(line.text))
         return _sign(next(typed, None), line.text)
-    found = _first(fitting, line.text, line.heads, loose=True)
-    if line.raised and (found is None or found.shows in {"likely", "victim"}):
+    sign = _first(fitting, line.text, line.heads, loose=True)
+    if line.raised and (sign is None or sign.shows in {"likely", "victim"}):
         beyond = _first(fitting, line.text, tuple(lines.clauses(line)), loose=False)
-        return strongest(one for one in (found, beyond and _weaker(beyond)) if one)
-    return found
+        return strongest(known for known in (sign, beyond and _weaker(beyond)) if known)
+    return sign
 
 
 def _first(
     fitting: Sequence[_Compiled], text: str, heads: Sequence[int], *, loose: bool
 ) -> Sign | None:
     words = [text[head:] for head in heads]
-    for one in fitting:
-        if any(map(one.begins, words)) if one.anchored else loose and one.stands(text):
-            return _sign(one, text)
+    for compiled in fitting:
+        if (
+            any(map(compiled.begins, words))
+            if compiled.anchored
+            else loose and compiled.stands(text)
+        ):
+            return _sign(compiled, text)
     return None
 
 
 def strongest(signs: Iterable[Sign]) -> Sign | None:
     """Return the sign that says most; of equals that of the highest priority, then the first."""
-    telling = [one for one in signs if one.shows != "effect"]
+    telling = [sign for sign in signs if sign.shows != "effect"]
     return min(telling, key=_rank, default=None)
 
 
@@ -182,10 +186,10 @@ def matcher(signatures: tuple[Signature, ...]) -> Matcher:
     return Matcher(signatures)
 
 
-def _sign(found: _Compiled | None, text: str) -> Sign | None:
-    if found is None:
+def _sign(compiled: _Compiled | None, text: str) -> Sign | None:
+    if compiled is None:
         return None
-    return Sign(found.signature, text.strip(), found.signature.shows)
+    return Sign(compiled.signature, text.strip(), compiled.signature.shows)
 
 
 def _weaker(sign: Sign) -> Sign:

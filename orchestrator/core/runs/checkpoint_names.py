@@ -67,16 +67,16 @@ class Claim:
 
 def parse_id(name: str) -> CheckpointId | None:
     """Return the checkpoint of this name; `None` where it is no checkpoint's."""
-    found = _ID_PATTERN.fullmatch(name)
-    return _id(*found.groups()) if found else None
+    match = _ID_PATTERN.fullmatch(name)
+    return _id(*match.groups()) if match else None
 
 
 def parse_claim(name: str) -> Claim | None:
     """Return the claim of this name; `None` where it is no claim's."""
-    found = _CLAIM_PATTERN.fullmatch(name)
-    if not found:
+    match = _CLAIM_PATTERN.fullmatch(name)
+    if not match:
         return None
-    epoch, attempt, word, *source = found.groups()
+    epoch, attempt, word, *source = match.groups()
     token = Token(int(epoch), int(attempt))
     return Claim(token, _id(*source) if source[0] else None, word == "open")
 
@@ -88,27 +88,27 @@ def fenced_off(token: Token, claims: Iterable[Claim]) -> Claim | None:
 
 
 def counting(
-    found: Iterable[CheckpointId], claims: Iterable[Claim], before: int | None = None
+    ids: Iterable[CheckpointId], claims: Iterable[Claim], before: int | None = None
 ) -> list[CheckpointId]:
-    """Return those of the checkpoints `found` that count, newest first.
+    """Return those of the checkpoints `ids` that count, newest first.
 
     With `before`, only those of steps below it.
     """
     last = _last_steps(claims)
     return sorted(
         (
-            one
-            for one in found
-            if one.token in last
-            and _within(one.step, last[one.token])
-            and (before is None or one.step < before)
+            checkpoint
+            for checkpoint in ids
+            if checkpoint.token in last
+            and _within(checkpoint.step, last[checkpoint.token])
+            and (before is None or checkpoint.step < before)
         ),
         reverse=True,
     )
 
 
 def surplus(
-    found: Iterable[CheckpointId],
+    ids: Iterable[CheckpointId],
     claims: Iterable[Claim],
     kept: Iterable[CheckpointId],
     newest: CheckpointId,
@@ -121,10 +121,13 @@ def surplus(
     sources = {claim.source for claim in claims if claim.token == newest.token}
     spared = {*kept, newest} | sources
     return sorted(
-        one
-        for one in found
-        if one not in spared
-        and (one.token < newest.token or (one.token == newest.token and one.step < newest.step))
+        checkpoint
+        for checkpoint in ids
+        if checkpoint not in spared
+        and (
+            checkpoint.token < newest.token
+            or (checkpoint.token == newest.token and checkpoint.step < newest.step)
+        )
     )
 
 

@@ -216,9 +216,9 @@ def _enter(run: Run, stage: StageRun, now: float, outlook: Outlook) -> Iterator[
 
     An endpoint begins where its model was compared with what was trained, and there alone.
     """
-    found = misplaced(run, stage)
-    if found is not None:
-        yield Record(found)
+    move = misplaced(run, stage)
+    if move is not None:
+        yield Record(move)
         return
     stage = proven(run, stage)
     late = held_too_long(stage, now)

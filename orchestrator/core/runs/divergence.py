@@ -60,7 +60,7 @@ class Guard:
         watch, window = self._watch, self._window
         if self._knows:
             mean = sum(window) / len(window)
-            spread = sqrt(sum((one - mean) ** 2 for one in window) / len(window))
+            spread = sqrt(sum((earlier - mean) ** 2 for earlier in window) / len(window))
             above = (value - mean) / max(spread, LEAST_PART * abs(mean), LEAST)
             self._spikes = self._spikes + 1 if above > watch.deviations else 0
             if self._spikes >= watch.patience:

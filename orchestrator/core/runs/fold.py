@@ -138,7 +138,7 @@ def _(event: RunReopened, run: Run, at: float) -> Run:  # noqa: ARG001 - one sig
     again = {name: _reopened(limited[name], event) for name in event.stages}
     plan = replace(
         run.plan,
-        stages=tuple(limited[one.stage.name].planned for one in run.plan.stages),
+        stages=tuple(limited[planned.stage.name].planned for planned in run.plan.stages),
         bounds=event.bounds or run.plan.bounds,
     )
     header = replace(run.header, plan=plan)

@@ -69,6 +69,6 @@ def _follows(run: Run, name: str, kind: FailureKind, *, certain: bool) -> str:
     deciding = replace(stage, state=StageState.DECIDING, attempts=(failed,))
     run = replace(run, stages={**run.stages, name: deciding})
     event = follow_up(run, deciding, 0.0, spent=None)
-    told = event.reason.removeprefix(f"{kind}: ").strip()
+    outcome = event.reason.removeprefix(f"{kind}: ").strip()
     verb = _VERBS.get(type(event), "")
-    return f"{verb} {told}".strip()
+    return f"{verb} {outcome}".strip()

@@ -15,17 +15,17 @@ def proven(run: Run, stage: StageRun) -> StageRun:
 
     The pool that it is bound to at present stays among them.
     """
-    stages = (one.planned.stage for one in run.stages.values())
-    passed = [run.stages[one.name].pool for one in guards(stages, stage.planned.stage)]
+    stages = (stage_run.planned.stage for stage_run in run.stages.values())
+    passed = [run.stages[guard.name].pool for guard in guards(stages, stage.planned.stage)]
     pools = stage.planned.pools
-    left = tuple(one for one in pools if one == stage.pool or all(one == p for p in passed))
+    left = tuple(pool for pool in pools if pool == stage.pool or all(pool == p for p in passed))
     return replace(stage, planned=replace(stage.planned, pools=left)) if left != pools else stage
 
 
 def misplaced(run: Run, stage: StageRun) -> StageMoved | StageFailed | None:
     """Return what follows where an endpoint's guards passed on another pool than its own."""
-    stages = (one.planned.stage for one in run.stages.values())
-    passed = {run.stages[one.name].pool for one in guards(stages, stage.planned.stage)}
+    stages = (stage_run.planned.stage for stage_run in run.stages.values())
+    passed = {run.stages[guard.name].pool for guard in guards(stages, stage.planned.stage)}
     if not passed - {stage.pool}:
         return None
     where = ", ".join(sorted(passed))

@@ -75,16 +75,16 @@ def in_vain(stage: StageRun, pool: str | None = None) -> tuple[Attempt, ...]:
     The attempt that saved that checkpoint, and failed after it, is the last of them. With `pool`
     only those in a row on that pool.
     """
-    found: list[Attempt] = []
+    failed: list[Attempt] = []
     for index in reversed(range(stage.forgiven, len(stage.attempts))):
         attempt = stage.attempts[index]
         if pool not in (None, attempt.pool):
             break
         if _counts(attempt):
-            found.append(attempt)
+            failed.append(attempt)
         if stage.advanced(index):
             break
-    return tuple(found)
+    return tuple(failed)
 
 
 def avoided(stage: StageRun, pool: str, *, suspects: bool = False) -> tuple[str, ...]:
@@ -240,19 +240,20 @@ def _at_once(stage: StageRun) -> bool:
 
 def _again_elsewhere(case: _Case) -> bool:
     """Whether the same came at the same step in two places: a broken chip errs in one."""
-    told = (case.failure.kind, case.failure.step, case.failure.evidence)
+    latest = (case.failure.kind, case.failure.step, case.failure.evidence)
     places = {
-        (attempt.pool, one.node)
+        (attempt.pool, failure.node)
         for attempt in in_vain(case.stage)
-        if (one := attempt.failure) and (one.kind, one.step, one.evidence) == told
+        if (failure := attempt.failure)
+        and (failure.kind, failure.step, failure.evidence) == latest
     }
     return len(places) > 1
 
 
 def _fits(case: _Case, avoid: tuple[str, ...], pool: str) -> bool:
     """Whether `pool` holds the stage's fewest workers without the nodes of `avoid`."""
-    found, spec = case.run.plan.pools[pool], case.stage.planned.stage.on(pool)
-    left = replace(found, nodes=found.nodes - len(avoid))
+    fleet_pool, spec = case.run.plan.pools[pool], case.stage.planned.stage.on(pool)
+    left = replace(fleet_pool, nodes=fleet_pool.nodes - len(avoid))
     return places(spec, left) >= spec.fewest
 
 
@@ -292,8 +293,8 @@ def _elsewhere(case: _Case) -> RetryScheduled:
     avoid = avoided(stage, stage.pool, suspects=True)
     if not avoid:  # nobody knows which node it was
         return _again(case)
-    there = f"again on other nodes of {stage.pool} than {', '.join(avoid)}"
-    return replace(_scheduled(case, there, Action.OTHER_NODES), avoid=avoid)
+    what = f"again on other nodes of {stage.pool} than {', '.join(avoid)}"
+    return replace(_scheduled(case, what, Action.OTHER_NODES), avoid=avoid)
 
 
 def _fall_back(case: _Case) -> RetryScheduled:

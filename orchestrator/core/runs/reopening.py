@@ -34,7 +34,9 @@ def reopening(
         if stage.state not in OPEN and (stage.state is not StageState.SUCCEEDED or name in again)
     )
     old = {name for name in again if anew or name != since}
-    limits = {one.stage.name: one.stage.limits for one in limited.stages} if limited else {}
+    limits = (
+        {planned.stage.name: planned.stage.limits for planned in limited.stages} if limited else {}
+    )
     changed = {
         name: now
         for name, now in limits.items()
@@ -93,8 +95,8 @@ def _from(run: Run, since: str) -> Iterator[str]:
     if since not in run.stages:
         hint = choices(since, run.stages, "stages")
         raise NotFoundError(f"run {run.header.run!r} has no stage {since!r}; {hint}")
-    found = {since}
+    names = {since}
     for planned in run.plan.stages:  # in the order in which they depend
-        if not found.isdisjoint(planned.stage.upstream):
-            found.add(planned.stage.name)
-    yield from found
+        if not names.isdisjoint(planned.stage.upstream):
+            names.add(planned.stage.name)
+    yield from names

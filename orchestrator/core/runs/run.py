@@ -256,7 +256,7 @@ def stage_cost(run: Run, name: str, now: float) -> float | None:
 
 def known_cost(run: Run, name: str, now: float) -> float:
     """Return what is known of the cost of a stage so far, US dollars."""
-    return sum(one for one in _costs(run, name, now) if one is not None)
+    return sum(cost for cost in _costs(run, name, now) if cost is not None)
 
 
 def _costs(run: Run, name: str, now: float) -> Iterator[float | None]:

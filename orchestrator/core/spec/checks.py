@@ -185,8 +185,8 @@ def _role_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[P
 def _candidates(stage: Stage, fleet: Fleet, bindings: Bindings) -> list[Pool]:
     """Return the known pools of a stage, less the fallbacks that can't be used at present."""
     order = bindings.order(stage.role)
-    found = [fleet.pools[name] for name in order if name in fleet.pools]
-    return [pool for pool in found if pool.available or pool.name == order[0]]
+    pools = [fleet.pools[name] for name in order if name in fleet.pools]
+    return [pool for pool in pools if pool.available or pool.name == order[0]]
 
 
 def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
@@ -262,14 +262,14 @@ def _shape_problems(
     stage: Stage, stages: Mapping[str, Stage], fleet: Fleet, bindings: Bindings
 ) -> Iterator[Problem]:
     """Refuse a model that can't be spread over a replica, where a stage says how it is built."""
-    made = formats.made_format(stages, stage) or ""
+    weights_format = formats.made_format(stages, stage) or ""
     config = formats.built(stages, stage)
     pools = _candidates(stage, fleet, bindings)[:1]
     if not config or not pools or not formats.runs(stage, pools[0]):
         return
     blocks = {"quantization_config": {"weight_block_size": [128, 128]}}
     with suppress(ValueError):  # told of its options
-        whole = {**config, **(blocks if made.startswith("fp8") else {})}
+        whole = {**config, **(blocks if weights_format.startswith("fp8") else {})}
         yield from spread_problems(stage, pools[0], whole)
 
 
@@ -290,8 +290,12 @@ def _format_problems(
         return
     pools = _candidates(stage, fleet, bindings)
     aside = formats.left_out(stages, stage, pools)
-    made = formats.made_format(stages, stage)
-    asked = ", ".join(stage.endpoint.formats) if made in (None, formats.AUTO) else made
+    weights_format = formats.made_format(stages, stage)
+    asked = (
+        ", ".join(stage.endpoint.formats)
+        if weights_format in (None, formats.AUTO)
+        else weights_format
+    )
     for pool in pools:
         runs = formats.runs(stage, pool)
         if runs and pool.name not in aside and formats.served_format(stages, stage, pool) is None:

@@ -158,11 +158,11 @@ def _node_problems(path: str, spec: EngineSpec) -> Iterator[Problem]:
     for place, words in {path: nodes.follower, **followers}.items():
         for word in words:
             yield from _template_problems(f"{place}.follower", word, NODE_PLACES)
-    told = [*_texts(nodes.options), *_texts(nodes.following)]
-    for text in told:
+    texts = [*_texts(nodes.options), *_texts(nodes.following)]
+    for text in texts:
         yield from _template_problems(f"{path}.options", text, NODE_PLACES)
     yield from _variable_problems(f"{path}.environment", nodes.environment, NODE_PLACES)
-    if not any("{leader}" in text for text in (*told, *nodes.environment.values())):
+    if not any("{leader}" in text for text in (*texts, *nodes.environment.values())):
         yield Problem(path, "says '{leader}' nowhere", "its processes must find each other")
 
 

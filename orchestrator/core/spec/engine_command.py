@@ -61,7 +61,7 @@ def flags(options: Mapping[str, Json], negation: str = "") -> list[str]:
             words.append(f"--{negation}{name}")
         if value is None or value is False or value == []:
             continue
-        texts = [] if value is True else [_text(one) for one in _listed(value)]
+        texts = [] if value is True else [_text(item) for item in _listed(value)]
         if len(texts) == 1 and texts[0].startswith("-"):  # else it is taken for an option
             words.append(f"--{name}={texts[0]}")
         else:
@@ -91,8 +91,8 @@ def options_of(
     """
     given = spec.given(pool, options)
     split = split_of(spec, given, int(places["devices"]))
-    for way in ("tensor", "pipeline", "data"):
-        option, size = option_name(getattr(spec.parallel, way)), getattr(split, way)
+    for dimension in ("tensor", "pipeline", "data"):
+        option, size = option_name(getattr(spec.parallel, dimension)), getattr(split, dimension)
         if option and size > 1:
             given[option] = size
     if part.nodes > 1:
@@ -128,8 +128,8 @@ def joining_of(spec: EngineSpec, places: Mapping[str, str], part: Part) -> dict[
     """
     if part.nodes == 1 or spec.nodes is None:
         return {}
-    found = {name: text.format(**places) for name, text in spec.nodes.environment.items()}
-    return {name: text for name, text in found.items() if text}
+    variables = {name: text.format(**places) for name, text in spec.nodes.environment.items()}
+    return {name: text for name, text in variables.items() if text}
 
 
 def environment_of(spec: EngineSpec, pool: Pool, places: Mapping[str, str]) -> dict[str, str]:

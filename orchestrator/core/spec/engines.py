@@ -257,16 +257,18 @@ def split_of(spec: EngineSpec, options: Mapping[str, Json], devices: int) -> Spl
     """
     devices = max(devices, 1)
     asked: dict[str, int] = {}
-    for way in ("tensor", "pipeline", "data"):
-        option = option_name(getattr(spec.parallel, way))
+    for dimension in ("tensor", "pipeline", "data"):
+        option = option_name(getattr(spec.parallel, dimension))
         value = options.get(option) if option else None
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{option}={value!r} is no number of chips")
-        asked[way] = value
+        asked[dimension] = value
     shared = bool(spec.parallel.shared and options.get(option_name(spec.parallel.shared)))
-    rest = math.prod(size for way, size in asked.items() if not (shared and way == "data"))
+    rest = math.prod(
+        size for dimension, size in asked.items() if not (shared and dimension == "data")
+    )
     if "tensor" not in asked and devices % rest == 0 and spec.parallel.tensor:
         asked["tensor"] = devices // rest
     split = Split(**asked, shared=shared)

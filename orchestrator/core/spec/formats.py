@@ -36,7 +36,7 @@ _COVERS: Mapping[Format, frozenset[Format]] = MappingProxyType({"fp8": frozenset
 def serves(pool: Pool, form: Format, server: EngineSpec | None = None) -> bool:
     """Return whether the chips of `pool` can serve `form`, and `server` can read it there."""
     able = pool.accelerator.formats
-    chips = form in able or any(form in _COVERS.get(one, ()) for one in able)
+    chips = form in able or any(form in _COVERS.get(native, ()) for native in able)
     return chips and (server is None or server.reads(form, pool))
 
 
@@ -68,14 +68,14 @@ def made_format(stages: Mapping[str, Stage], serving: Stage) -> str | None:
 
 def built(stages: Mapping[str, Stage], serving: Stage) -> Mapping[str, object]:
     """Return the fields of the config of the model that a stage trains for `serving` to serve."""
-    found = (one.params.get(BUILT) for one in _makers(stages, serving))
-    return next((fields for fields in found if isinstance(fields, Mapping)), {})
+    params = (maker.params.get(BUILT) for maker in _makers(stages, serving))
+    return next((fields for fields in params if isinstance(fields, Mapping)), {})
 
 
 def architecture(stages: Mapping[str, Stage], serving: Stage) -> str:
     """Return the type of the model that a stage trains for `serving`; empty where none says."""
-    found = (one.params.get(ARCHITECTURE) for one in _makers(stages, serving))
-    return next((said for said in found if isinstance(said, str)), "")
+    params = (maker.params.get(ARCHITECTURE) for maker in _makers(stages, serving))
+    return next((said for said in params if isinstance(said, str)), "")
 
 
 def _makers(stages: Mapping[str, Stage], serving: Stage) -> Iterator[Stage]:
@@ -88,10 +88,10 @@ def _makers(stages: Mapping[str, Stage], serving: Stage) -> Iterator[Stage]:
 
 def served_format(stages: Mapping[str, Stage], serving: Stage, pool: Pool) -> Format | None:
     """Return the format in which `pool` serves what `serving` serves, `None` where it can't."""
-    made = made_format(stages, serving)
+    weights_format = made_format(stages, serving)
     offered = serving.endpoint.formats if serving.endpoint else ()
-    if made is not None:
-        offered = tuple(form for form in FORMATS if form == made)
+    if weights_format is not None:
+        offered = tuple(form for form in FORMATS if form == weights_format)
     server = serving.endpoint.server if serving.endpoint else None
     written = _made_dialect(stages, serving)
     return next(
@@ -114,8 +114,8 @@ def other_dialect(
     stages: Mapping[str, Stage], serving: Stage, pool: Pool
 ) -> tuple[str, Dialect] | None:
     """Return the dialect of what is made and the one read on `pool`, if only these differ."""
-    written, made = _made_dialect(stages, serving), made_format(stages, serving)
-    form = next((form for form in FORMATS if form == made), None)
+    written, weights_format = _made_dialect(stages, serving), made_format(stages, serving)
+    form = next((form for form in FORMATS if form == weights_format), None)
     server = serving.endpoint.server if serving.endpoint else None
     if written is None or form is None or not serves(pool, form, server):
         return None
@@ -138,11 +138,11 @@ def left_out(
 
     Those on whose chips its engine does not run are among them.
     """
-    made = made_format(stages, serving) in FORMATS
+    fixed = made_format(stages, serving) in FORMATS
     return tuple(
-        one.name
-        for one in pools[1:]
-        if not runs(serving, one) or (made and not served_format(stages, serving, one))
+        pool.name
+        for pool in pools[1:]
+        if not runs(serving, pool) or (fixed and not served_format(stages, serving, pool))
     )
 
 
@@ -170,12 +170,17 @@ def recipe_problems(stage: Stage) -> Iterator[Problem]:
 def plain_problems(stages: Mapping[str, Stage], serving: Stage) -> Iterator[Problem]:
     """Yield why the engine of an endpoint does not read its model in the format that is made."""
     server = serving.endpoint.server if serving.endpoint else None
-    made, kind = made_format(stages, serving), architecture(stages, serving)
-    if server is None or made is None or made in (*_PLAIN, AUTO) or kind not in server.plain:
+    weights_format, kind = made_format(stages, serving), architecture(stages, serving)
+    if (
+        server is None
+        or weights_format is None
+        or weights_format in (*_PLAIN, AUTO)
+        or kind not in server.plain
+    ):
         return
     assert serving.endpoint is not None, "a server is that of an endpoint"  # noqa: S101
     source = serving.inputs[serving.endpoint.model]
-    what = f"engine {server.name!r} reads a model of type {kind!r} in no {made!r}"
+    what = f"engine {server.name!r} reads a model of type {kind!r} in no {weights_format!r}"
     yield Problem(f"pipeline.stages.{source}.params.{PARAMETER}", what, "set it to bf16")
 
 
@@ -197,10 +202,12 @@ def _decided(stage: Stage, readers: Sequence[Stage], fleet: Fleet, bindings: Bin
 
 def _dialect(form: Format, readers: Sequence[Stage], fleet: Fleet, bindings: Bindings) -> Dialect:
     """Return the dialect that the first reader's bound pool wants; others are checked by it."""
-    for one in readers:
-        pool = next((fleet.pools[n] for n in bindings.order(one.role) if n in fleet.pools), None)
+    for reader in readers:
+        pool = next(
+            (fleet.pools[n] for n in bindings.order(reader.role) if n in fleet.pools), None
+        )
         if pool is not None:
-            return dialect_of(pool, form, one.endpoint.server if one.endpoint else None)
+            return dialect_of(pool, form, reader.endpoint.server if reader.endpoint else None)
     return USUAL
 
 
@@ -213,7 +220,7 @@ def _common(readers: Sequence[Stage], fleet: Fleet, bindings: Bindings) -> Forma
 
 def _offered(readers: Sequence[Stage]) -> Iterator[Format]:
     """Yield the formats that all endpoints offer, in the order of the first."""
-    offers = [one.endpoint.formats for one in readers if one.endpoint]
+    offers = [reader.endpoint.formats for reader in readers if reader.endpoint]
     return (form for form in offers[0] if all(form in others for others in offers))
 
 
@@ -225,8 +232,8 @@ def _all_serve(
     Unknown ones do, and those that can't be used at present, or not by the engine.
     """
     return all(
-        serves(fleet.pools[name], form, one.endpoint.server if one.endpoint else None)
-        for one in readers
-        for name in bindings.order(one.role)[:first]
-        if name in fleet.pools and fleet.pools[name].available and runs(one, fleet.pools[name])
+        serves(fleet.pools[name], form, reader.endpoint.server if reader.endpoint else None)
+        for reader in readers
+        for name in bindings.order(reader.role)[:first]
+        if name in fleet.pools and fleet.pools[name].available and runs(reader, fleet.pools[name])
     )

@@ -91,13 +91,15 @@ def texts_of(stages: Mapping[str, Stage], guard: Stage) -> Texts | None:
     """Return how many texts a guard is given and needs; `None` where its parameters don't say."""
     sure, allowances = guard.params.get("confidence"), guard.params.get("allowances")
     sources = [stages[name] for name in guard.inputs.values() if name in stages]
-    form = next((str(one.params[_FORMAT]) for one in sources if _FORMAT in one.params), "")
+    form = next(
+        (str(source.params[_FORMAT]) for source in sources if _FORMAT in source.params), ""
+    )
     allowed = allowances.get(form) if isinstance(allowances, Mapping) else None
     share = allowed.get("greedy") if isinstance(allowed, Mapping) else None
     if not (_is_share(sure) and _is_share(share)):
         return None
     fewest = math.ceil(math.log(1.0 - sure) / math.log(1.0 - share))
-    asking = ((one.name, one.params.get("questions")) for one in sources)
+    asking = ((source.name, source.params.get("questions")) for source in sources)
     return next(
         (Texts(name, n, fewest, sure, form) for name, n in asking if isinstance(n, int)), None
     )
@@ -107,12 +109,12 @@ def text_problems(pipeline: Pipeline) -> Iterator[Problem]:
     """Yield each stage that asks fewer questions than a guard can pass by."""
     stages = pipeline.by_name
     for guard in pipeline.stages:
-        found = texts_of(stages, guard)
-        if found and found.asked < found.fewest:
-            path = f"pipeline.stages.{found.source}.params.questions"
-            what = f"{found.asked!r} questions are too few for stage {guard.name!r}"
+        texts = texts_of(stages, guard)
+        if texts and texts.asked < texts.fewest:
+            path = f"pipeline.stages.{texts.source}.params.questions"
+            what = f"{texts.asked!r} questions are too few for stage {guard.name!r}"
             hint = (
-                f"ask {found.fewest} at least, for {found.form} to be {found.confidence:.0%} sure"
+                f"ask {texts.fewest} at least, for {texts.form} to be {texts.confidence:.0%} sure"
             )
             yield Problem(path, what, hint)
 

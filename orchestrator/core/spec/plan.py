@@ -109,7 +109,7 @@ def make_plan(
         pipeline=pipeline.name,
         fleet=fleet.name,
         stages=planned,
-        pools={n: fleet.pools[n] for one in planned for n in (*one.pools, *one.overflow)},
+        pools={n: fleet.pools[n] for bound in planned for n in (*bound.pools, *bound.overflow)},
         seed=seed,
         bounds=bounds,
         priority=priority,
@@ -141,8 +141,8 @@ def _bind(
     usable = [pool for pool in pools if pool not in away]
     aside = left_out(stages, stage, usable)
     order = tuple(pool.name for pool in usable if pool.name not in aside)
-    found = (served_format(stages, stage, fleet.pools[name]) for name in order)
-    written = tuple(form for form in found if form is not None)
+    formats = (served_format(stages, stage, fleet.pools[name]) for name in order)
+    written = tuple(form for form in formats if form is not None)
     reasons = [f"{pool.name} is not available ({pool.excuse}): no fallback" for pool in away]
     reasons += [
         f"{name} can't serve {written[0]}, made for {order[0]}: no fallback"
@@ -176,8 +176,8 @@ def _with_helpers(stage: Stage, fleet: Fleet) -> Stage:
     """Return the stage with the pools alone that can help its endpoint out at present."""
     if stage.endpoint is None:
         return stage
-    there = tuple(name for name in stage.endpoint.overflow if fleet.pools[name].available)
-    return replace(stage, endpoint=replace(stage.endpoint, overflow=there))
+    helpers = tuple(name for name in stage.endpoint.overflow if fleet.pools[name].available)
+    return replace(stage, endpoint=replace(stage.endpoint, overflow=helpers))
 
 
 def _unpriced(plan: Plan) -> Iterator[Problem]:

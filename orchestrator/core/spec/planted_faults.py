@@ -47,12 +47,12 @@ def _without_others(pool: Pool, pipeline: Pipeline) -> Pool:
 
 def _by_pool(pipeline: Pipeline, bindings: Bindings) -> Mapping[str, Sequence[Stage]]:
     """Return which stages may come to each pool."""
-    found: dict[str, list[Stage]] = {}
+    stages_of: dict[str, list[Stage]] = {}
     for stage in pipeline.stages:
         overflow = stage.endpoint.overflow if stage.endpoint else ()
         for name in {*bindings.order(stage.role), *overflow}:
-            found.setdefault(name, []).append(stage)
-    return found
+            stages_of.setdefault(name, []).append(stage)
+    return stages_of
 
 
 def _of_no_stage(path: str, fault: Fault, pipeline: Pipeline) -> Problem:
@@ -75,5 +75,5 @@ def _hits(fault: Fault, stage: Stage) -> bool:
 
 
 def _most_workers(stage: Stage, pool: Pool) -> int:
-    there = stage.on(pool.name)
-    return max(there.processes, (there.endpoint and there.endpoint.max_replicas) or 0)
+    placed = stage.on(pool.name)
+    return max(placed.processes, (placed.endpoint and placed.endpoint.max_replicas) or 0)

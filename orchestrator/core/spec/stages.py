@@ -142,11 +142,11 @@ class Endpoint:
 
     def on(self, pool: str) -> Endpoint:
         """Return it with the bounds that hold on `pool`."""
-        there = self.scale.get(pool, Scale())
+        scale = self.scale.get(pool, Scale())
         return replace(
             self,
-            replicas=self.replicas if there.replicas is None else there.replicas,
-            max_replicas=self.max_replicas if there.max_replicas is None else there.max_replicas,
+            replicas=self.replicas if scale.replicas is None else scale.replicas,
+            max_replicas=self.max_replicas if scale.max_replicas is None else scale.max_replicas,
         )
 
     def helpers(self, pool: str) -> tuple[str, ...]:

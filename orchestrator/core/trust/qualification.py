@@ -135,9 +135,13 @@ def judge(role: Role, findings: Iterable[Finding]) -> tuple[Standing, tuple[str,
 def verdict_of(pool: Pool, role: Role, verdicts: Iterable[Verdict], now: float) -> Verdict | None:
     """Return the verdict that holds at `now` for the pool as it is configured, if one does."""
     mine = identity(pool)
-    for one in verdicts:
-        if (one.pool, one.role, one.identity) == (pool.name, role, mine) and now < one.until:
-            return one
+    for verdict in verdicts:
+        if (verdict.pool, verdict.role, verdict.identity) == (
+            pool.name,
+            role,
+            mine,
+        ) and now < verdict.until:
+            return verdict
     return None
 
 
@@ -146,24 +150,24 @@ def measured(pool: Pool, role: Role, verdicts: Iterable[Verdict]) -> tuple[str, 
     mine = identity(pool)
     return tuple(
         node
-        for one in verdicts
-        if (one.pool, one.role, one.identity) == (pool.name, role, mine)
-        for node in one.nodes.values()
+        for verdict in verdicts
+        if (verdict.pool, verdict.role, verdict.identity) == (pool.name, role, mine)
+        for node in verdict.nodes.values()
     )
 
 
 def not_measured(pool: str, nodes: Sequence[str]) -> str:
     """Return the line that names nodes of `pool` that were not qualified, and the way out."""
-    way = f"`orchestrator qualify {pool}` measures what is there"
-    return f"{_not_among(pool, nodes)}: {way}"
+    remedy = f"`orchestrator qualify {pool}` measures what is there"
+    return f"{_not_among(pool, nodes)}: {remedy}"
 
 
 def _not_among(pool: str, nodes: Sequence[str]) -> str:
     named = ", ".join(map(repr, nodes))
     which, were = ("node", "is not") if len(nodes) == 1 else ("nodes", "are not")
-    one = "it is" if len(nodes) == 1 else "they are"
+    they_are = "it is" if len(nodes) == 1 else "they are"
     what = f"{which} {named} of pool {pool!r} {were} among those that were qualified"
-    return f"{what} ({one} new, or the chips are)"
+    return f"{what} ({they_are} new, or the chips are)"
 
 
 # --- what follows for a plan ------------------------------------------------------------------
@@ -197,30 +201,30 @@ def vet(
     nodes of pools, as far as they are known, each with what it is told apart by.
     """
     used = _used(plan, roles)
-    found = {(p, r): verdict_of(plan.pools[p], r, verdicts, now) for p, r in used}
+    verdicts_by_use = {(p, r): verdict_of(plan.pools[p], r, verdicts, now) for p, r in used}
     barred = {
         (name, role): why
-        for (name, role), verdict in found.items()
+        for (name, role), verdict in verdicts_by_use.items()
         if (why := _objection(plan.pools[name], role, verdict, rules, live.get(name, {})))
     }
     trusted = {
-        (name, role): one
-        for (name, role), one in found.items()
-        if one is not None and rules.ask_for_one(plan.pools[name])
+        (name, role): verdict
+        for (name, role), verdict in verdicts_by_use.items()
+        if verdict is not None and rules.ask_for_one(plan.pools[name])
     }
     strange = [
         not_measured(name, nodes)
-        for (name, role), one in trusted.items()
-        if (name, role) not in barred and (nodes := one.strange(live.get(name, {})))
+        for (name, role), verdict in trusted.items()
+        if (name, role) not in barred and (nodes := verdict.strange(live.get(name, {})))
     ]
     stages = tuple(_marked(_without(stage, barred), trusted) for stage in plan.stages)
-    named = {name for one in stages for name in (*one.pools, *one.overflow)}
+    named = {name for planned in stages for name in (*planned.pools, *planned.overflow)}
     pools = {name: pool for name, pool in plan.pools.items() if name in named}
     return Vetted(
         plan=replace(plan, stages=stages, pools=pools),
         problems=tuple(_problems(plan, barred)),
         dropped=tuple(_dropped(plan, barred)),
-        notes=(*_remarks(found, barred), *dict.fromkeys(strange)),
+        notes=(*_remarks(verdicts_by_use, barred), *dict.fromkeys(strange)),
     )
 
 
@@ -310,12 +314,12 @@ def _dropped(plan: Plan, barred: Mapping[tuple[str, Role], str]) -> Iterator[str
 
 
 def _remarks(
-    found: Mapping[tuple[str, Role], Verdict | None], barred: Collection[tuple[str, Role]]
+    verdicts: Mapping[tuple[str, Role], Verdict | None], barred: Collection[tuple[str, Role]]
 ) -> Iterator[str]:
-    used = (key for key, verdict in found.items() if verdict is None and key not in barred)
+    used = (key for key, verdict in verdicts.items() if verdict is None and key not in barred)
     unknown = [f"{pool} ({role})" for pool, role in used]
     if unknown:
         yield f"Not qualified: {', '.join(unknown)}; `orchestrator qualify POOL` checks a pool."
-    for (pool, role), verdict in found.items():
+    for (pool, role), verdict in verdicts.items():
         if verdict is not None and verdict.standing is Standing.LIMITED:
             yield f"{pool} is qualified for {role} with limits: {'; '.join(verdict.reasons)}"

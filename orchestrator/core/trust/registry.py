@@ -99,8 +99,8 @@ def key_of(model: ArtifactRef, pool: str) -> str:
 
 def candidate(versions: Sequence[ModelVersion]) -> ModelVersion | None:
     """Return the newest version that may be served."""
-    able = [one for one in versions if one.key and one.parity in MAY_SERVE]
-    return max(able, key=lambda one: one.number, default=None)
+    able = [version for version in versions if version.key and version.parity in MAY_SERVE]
+    return max(able, key=lambda version: version.number, default=None)
 
 
 def leader(life: EndpointLife) -> tuple[float, str] | None:
@@ -112,8 +112,8 @@ def leader(life: EndpointLife) -> tuple[float, str] | None:
         numbers = [number for number, share in move.shares.items() if share]
         if len(numbers) == 1:
             revision = life.revisions[numbers[0]]
-            made = revision.deployment
-            key = key_of(made.model, made.pool.name) if made else ""
+            deployment = revision.deployment
+            key = key_of(deployment.model, deployment.pool.name) if deployment else ""
             return max(move.at, revision.updated), key
     return None
 
@@ -126,50 +126,54 @@ def entries(run: Run) -> Iterator[Entry]:
     for serving in run.stages.values():
         endpoint = serving.planned.stage.endpoint
         source = serving.planned.stage.inputs.get(endpoint.model) if endpoint else None
-        made = run.stages.get(source or "")
-        if endpoint and made and made.artifact:
-            yield _entry(run, endpoint.name, serving, made, made.artifact)
+        exported = run.stages.get(source or "")
+        if endpoint and exported and exported.artifact:
+            yield _entry(run, endpoint.name, serving, exported, exported.artifact)
 
 
 def with_figures(entry: Entry, figures: Mapping[str, float]) -> Entry:
     """Return `entry` with the figures of its comparison, in its tags too."""
-    told = {key.replace("/", "."): f"{value:.6g}" for key, value in figures.items()}
-    return replace(entry, figures=figures, tags={**entry.tags, **told})
+    texts = {key.replace("/", "."): f"{value:.6g}" for key, value in figures.items()}
+    return replace(entry, figures=figures, tags={**entry.tags, **texts})
 
 
 def with_verdict(entry: Entry, verdict: Verdict | None) -> Entry:
     """Return `entry` with what its pool had earned when the version was made."""
     if verdict is None:
         return replace(entry, tags={**entry.tags, "qualification": "not qualified"})
-    told = {
+    texts = {
         "qualification": str(verdict.standing),
         "qualification.run": verdict.run,
         "qualification.reasons": "; ".join(verdict.reasons),
     }
-    return replace(entry, tags={**entry.tags, **{key: text for key, text in told.items() if text}})
+    return replace(
+        entry, tags={**entry.tags, **{key: text for key, text in texts.items() if text}}
+    )
 
 
-def _entry(run: Run, name: str, serving: StageRun, made: StageRun, model: ArtifactRef) -> Entry:
+def _entry(
+    run: Run, name: str, serving: StageRun, exported: StageRun, model: ArtifactRef
+) -> Entry:
     stages = [stage.planned.stage for stage in run.stages.values()]
-    found = [run.stages[one.name] for one in guards(stages, serving.planned.stage)]
-    guard = found[0] if found else None
+    passed = [run.stages[guard.name] for guard in guards(stages, serving.planned.stage)]
+    guard = passed[0] if passed else None
     figures = {
         key: value
-        for one in found
-        for key, value in one.metrics.items()
+        for guard in passed
+        for key, value in guard.metrics.items()
         if key.startswith(FIGURES)
     }
     entry = Entry(
         name=name,
         key=key_of(model, serving.pool),
-        exporter=_latest(made),
+        exporter=_latest(exported),
         guard=_latest(guard) if guard else None,
         model=model,
         tags={
             KEY: key_of(model, serving.pool),
-            **_lineage(run, made),
+            **_lineage(run, exported),
             **_place(run, serving),
-            **_comparison(found, serving.pool),
+            **_comparison(passed, serving.pool),
             "artifact.uri": model.uri,
             "artifact.digest": model.digest,
         },
@@ -182,21 +186,21 @@ def _latest(stage: StageRun) -> tuple[str, int] | None:
     return (stage.name, stage.attempts[-1].number) if stage.attempts else None
 
 
-def _lineage(run: Run, made: StageRun) -> dict[str, str]:
+def _lineage(run: Run, exported: StageRun) -> dict[str, str]:
     """Return where a model comes from: the run, the data, the config, the code."""
-    before = list(_upstream(run, made))
-    data = [one for one in before if one.planned.stage.role is Role.PREPARE]
+    before = list(_upstream(run, exported))
+    data = [stage for stage in before if stage.planned.stage.role is Role.PREPARE]
     header = run.header
     tags = {
-        "run": made.reused_from or header.run,
+        "run": exported.reused_from or header.run,
         "registered_by": header.run,
-        "stage": made.name,
-        "attempt": str(made.attempts[-1].number) if made.attempts else "",
+        "stage": exported.name,
+        "attempt": str(exported.attempts[-1].number) if exported.attempts else "",
         "pipeline": run.plan.pipeline,
         "config.digest": digest_of(header.config),
-        "data.digest": digest_of([one.artifact.digest for one in data if one.artifact]),
+        "data.digest": digest_of([stage.artifact.digest for stage in data if stage.artifact]),
         "git.commit": header.tags.get("mlflow.source.git.commit", ""),
-        **{f"input.{one.name}": one.artifact.digest for one in before if one.artifact},
+        **{f"input.{stage.name}": stage.artifact.digest for stage in before if stage.artifact},
     }
     return {key: value for key, value in tags.items() if value}
 
@@ -204,10 +208,10 @@ def _lineage(run: Run, made: StageRun) -> dict[str, str]:
 def _upstream(run: Run, stage: StageRun) -> Iterator[StageRun]:
     """Yield the stages whose artifacts went into that of `stage`, each once, in their order."""
     reads = set(stage.planned.stage.inputs.values())
-    for one in reversed(list(run.stages.values())):
-        if one.name in reads:
-            reads |= set(one.planned.stage.inputs.values())
-    return (one for one in run.stages.values() if one.name in reads)
+    for stage_run in reversed(list(run.stages.values())):
+        if stage_run.name in reads:
+            reads |= set(stage_run.planned.stage.inputs.values())
+    return (stage_run for stage_run in run.stages.values() if stage_run.name in reads)
 
 
 def _place(run: Run, serving: StageRun) -> dict[str, str]:
@@ -221,13 +225,13 @@ def _place(run: Run, serving: StageRun) -> dict[str, str]:
     }
 
 
-def _comparison(found: Sequence[StageRun], pool: str) -> dict[str, str]:
+def _comparison(passed: Sequence[StageRun], pool: str) -> dict[str, str]:
     """Return the verdict over all guards: the first that is not passed tells."""
-    if not found:
+    if not passed:
         return {PARITY: str(Parity.NOT_COMPARED)}
-    verdicts = [(_verdict(one, pool), one) for one in found]
-    verdict, one = next((pair for pair in verdicts if pair[0] is not Parity.PASSED), verdicts[0])
-    said = one.reason if verdict is Parity.FAILED else ""
+    verdicts = [(_verdict(stage, pool), stage) for stage in passed]
+    verdict, stage = next((pair for pair in verdicts if pair[0] is not Parity.PASSED), verdicts[0])
+    said = stage.reason if verdict is Parity.FAILED else ""
     return {PARITY: str(verdict), **({"parity.reason": said} if said else {})}
 
 
