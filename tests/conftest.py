@@ -141,14 +141,14 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a home whose managed Ray cluster runs, with the pools of `tests.clusters`."""
-    from orchestrator.adapters.raycluster import service
+    from orchestrator.adapters.raycluster import managed_ray
     from orchestrator.core.settings import ClusterSettings
     from tests.clusters import POOLS
 
     home = tmp_path_factory.mktemp("ray")
-    service.up(home, POOLS, ClusterSettings())
+    managed_ray.up(home, POOLS, ClusterSettings())
     yield home
-    service.down(home)
+    managed_ray.down(home)
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +157,9 @@ def ray_address(ray_home: Path) -> Iterator[str]:
     import ray
 
     import tests.workers
-    from orchestrator.adapters.raycluster import access, service
+    from orchestrator.adapters.raycluster import access, managed_ray
 
-    found = service.find(ray_home)
+    found = managed_ray.find(ray_home)
     assert found is not None
     access.connect(found.address)
     ray.cloudpickle.register_pickle_by_value(tests.workers)

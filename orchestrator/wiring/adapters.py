@@ -289,9 +289,9 @@ def tracker(
 
 def _pool_processes(home: Path) -> Mapping[str, int]:
     """Return the process of each pool's first node on this machine, to measure its load."""
-    from orchestrator.adapters.raycluster import service
+    from orchestrator.adapters.raycluster import managed_ray
 
-    cluster = service.find(home)
+    cluster = managed_ray.find(home)
     nodes = cluster.processes.items() if cluster else ()
     return {name.removesuffix("-0"): pid for name, pid in nodes if name.endswith("-0")}
 

@@ -51,10 +51,10 @@ def serving(settings: Settings, home: Path, address: str) -> Serving:
 
 def replicas(home: Path, address: str) -> RayServing:
     """Return what deploys single revisions on the cluster at `address`."""
-    from orchestrator.adapters.raycluster import service
+    from orchestrator.adapters.raycluster import managed_ray
     from orchestrator.adapters.rayserve import RayServing
 
-    ours = service.find(home)
+    ours = managed_ray.find(home)
     managed = ours is not None and ours.address == address
     return RayServing(
         address, fetch_model, clock, identity=managed_cluster(home) if managed else ""
@@ -68,9 +68,9 @@ def serving_cluster(home: Path) -> str:
         ServingError: It is not running.
     """
     from orchestrator.adapters import gateway_service
-    from orchestrator.adapters.raycluster import service
+    from orchestrator.adapters.raycluster import managed_ray
 
-    ours = service.find(home)  # which lets this process in
+    ours = managed_ray.find(home)  # which lets this process in
     address = gateway_service.cluster(home) or (ours.address if ours else "")
     address = address or variable("RAY_ADDRESS")
     if not address:
@@ -195,9 +195,9 @@ class Outage:
 def outage(home: Path) -> Outage:
     """Return what is not running of what the endpoints of `home` need."""
     from orchestrator.adapters import gateway_service
-    from orchestrator.adapters.raycluster import service
+    from orchestrator.adapters.raycluster import managed_ray
 
-    here = service.find(home) is not None
+    here = managed_ray.find(home) is not None
     served = gateway_service.cluster(home)
     if served is not None:
         lost = not gateway_service.answers(served)

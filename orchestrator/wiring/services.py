@@ -78,11 +78,11 @@ def start_cluster(
     address = cluster_address(settings)
     if address:
         return address
-    from orchestrator.adapters.raycluster import service
+    from orchestrator.adapters.raycluster import managed_ray
 
-    if service.find(home) is None:
-        tenancy.started(service.SERVICE)
-    return service.up(home, pools, settings.cluster)
+    if managed_ray.find(home) is None:
+        tenancy.started(managed_ray.SERVICE)
+    return managed_ray.up(home, pools, settings.cluster)
 
 
 def start_tracking(settings: Settings, home: Path, tenancy: Tenancy) -> str:
@@ -150,9 +150,9 @@ def stop_gateway(home: Path) -> bool:
 
 def stop_cluster(home: Path) -> bool:
     """Stop the cluster that `home` started; return whether there was one."""
-    from orchestrator.adapters.raycluster import service
+    from orchestrator.adapters.raycluster import managed_ray
 
-    return service.down(home)
+    return managed_ray.down(home)
 
 
 def uses_ours(settings: Settings) -> bool:
@@ -204,9 +204,9 @@ def _passed_on() -> dict[str, str]:
 def running(home: Path) -> dict[str, str]:
     """Return the addresses of the services that `home` started and that still run."""
     from orchestrator.adapters import mlflow_server
-    from orchestrator.adapters.raycluster import service
+    from orchestrator.adapters.raycluster import managed_ray
 
-    cluster = service.find(home)
+    cluster = managed_ray.find(home)
     uri = mlflow_server.find(home)
     addresses = {"cluster": cluster.address if cluster else "", "MLflow": uri or ""}
     return {name: address for name, address in addresses.items() if address}

@@ -15,7 +15,7 @@ import pytest
 import ray
 
 import tests.workers
-from orchestrator.adapters.raycluster import access, service
+from orchestrator.adapters.raycluster import access, managed_ray
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.adapters.raycluster.head import MANAGED_PATIENCE
 from orchestrator.core.errors import ClusterError
@@ -37,17 +37,17 @@ ELASTIC = Needs(workers=4, min_workers=1)
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("own")
-    access.connect(service.up(made, {"wide": WIDE}, ClusterSettings()))
+    access.connect(managed_ray.up(made, {"wide": WIDE}, ClusterSettings()))
     ray.cloudpickle.register_pickle_by_value(tests.workers)
     yield made
     ray.cloudpickle.unregister_pickle_by_value(tests.workers)
     ray.shutdown()
-    service.down(made)
+    managed_ray.down(made)
 
 
 @pytest.fixture
 def cluster(home: Path) -> Iterator[RayCluster]:
-    found = service.find(home)
+    found = managed_ray.find(home)
     assert found is not None
     made = RayCluster(found.address, worker, MANAGED_PATIENCE)
     yield made
@@ -126,7 +126,7 @@ def test_a_cluster_whose_head_is_gone_is_told_as_such_with_the_way_out(
 ) -> None:
     attempt = begin(cluster, request("live", "orphaned", on=WIDE))
     attempt.until_heard(Alive)
-    found = service.find(home)
+    found = managed_ray.find(home)
     assert found is not None
     head = psutil.Process(found.processes["head"])
     for process in (head, *head.children(recursive=True)):
@@ -144,7 +144,7 @@ def test_a_cluster_whose_head_is_gone_is_told_as_such_with_the_way_out(
 
 def stop(home: Path, node: str, how: signal.Signals) -> None:
     """Send `how` to the raylet of `node`."""
-    found = service.find(home)
+    found = managed_ray.find(home)
     assert found is not None
     raylet = next(
         one for one in psutil.Process(found.processes[node]).children() if one.name() == "raylet"

@@ -150,11 +150,11 @@ def test_nodes_share_the_state_and_a_token_that_has_no_default(pools: dict[str, 
 
 
 def test_the_nodes_are_watched_as_those_of_a_managed_cluster() -> None:
-    from orchestrator.adapters.raycluster import service
+    from orchestrator.adapters.raycluster import managed_ray
 
     ours = {
         name: value
-        for name, value in service._ENVIRONMENT.items()
+        for name, value in managed_ray._ENVIRONMENT.items()
         if "health" in name or "SERVE" in name
     }
     known = SERVICES["head"]["environment"]

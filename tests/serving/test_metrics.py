@@ -13,7 +13,7 @@ import pytest
 from orchestrator.core.endpoints.keys import ApiKey, Requirement
 from orchestrator.serving.gateway import key_metrics
 from orchestrator.serving.gateway import metrics as module
-from orchestrator.serving.gateway.events import EventStream, reasons_in
+from orchestrator.serving.gateway.event_stream import EventStream, reasons_in
 from orchestrator.serving.gateway.key_metrics import KeyMetrics
 from orchestrator.serving.gateway.metrics import Metrics, Tally
 from orchestrator.serving.gateway.routes import EndpointRoute, Table

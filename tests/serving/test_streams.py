@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 
 from orchestrator.serving.gateway.access_log import RequestRecord
-from orchestrator.serving.gateway.events import EventStream
+from orchestrator.serving.gateway.event_stream import EventStream
 from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.supervisor.record import wait
 from tests.serving.http_server import Board, gateway_of, revision

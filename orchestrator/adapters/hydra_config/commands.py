@@ -111,7 +111,7 @@ def show(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from orchestrator.adapters.hydra_config import messages
+    from orchestrator.adapters.hydra_config import translation
     from orchestrator.adapters.hydra_config.composer import Composer
     from orchestrator.adapters.hydra_config.plain import to_plain
 
@@ -134,7 +134,7 @@ def show(
     try:
         return str(OmegaConf.to_yaml(config, resolve=resolve))
     except OmegaConfBaseException as error:
-        raise ConfigError([messages.foreign(error)]) from error
+        raise ConfigError([translation.foreign(error)]) from error
 
 
 def info(

@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.adapters.hydra_config import messages, overriding, unreadable
+from orchestrator.adapters.hydra_config import overriding, translation, unreadable
 from orchestrator.adapters.hydra_config.merging import REMEMBERED, Loader, lean_choices
 from orchestrator.adapters.hydra_config.yaml_limits import DEEPEST
 from orchestrator.core.errors import ConfigError, Problem, shown
@@ -150,9 +150,9 @@ class Composer:
         if isinstance(error, HydraException | OmegaConfBaseException):
             cause = error.__cause__
             return [
-                messages.foreign(cause if isinstance(cause, OmegaConfBaseException) else error)
+                translation.foreign(cause if isinstance(cause, OmegaConfBaseException) else error)
             ]
-        what = f"a config can't be composed: {messages.one_line(error)}"
+        what = f"a config can't be composed: {translation.one_line(error)}"
         return [Problem(self._last(), what, "mend the defaults list")]
 
     def _last(self) -> str:
@@ -188,7 +188,9 @@ def _apply(override: Override, config: DictConfig | None) -> Iterator[Problem]:
     adding = override.is_add() or override.is_force_add()
     wrong = None
     if not adding and not override.is_delete():
-        wrong = messages.unknown_key(path, lambda inner: config is None or _exists(config, inner))
+        wrong = translation.unknown_key(
+            path, lambda inner: config is None or _exists(config, inner)
+        )
     if wrong is not None:
         yield overriding.with_hint(override, wrong, config)
     if wrong is not None or config is None:
@@ -199,7 +201,7 @@ def _apply(override: Override, config: DictConfig | None) -> Iterator[Problem]:
             config.hydra.overrides.task.append(override.input_line)
     except UNFIT as error:
         deep = isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError)
-        reason = "it is nested too deep" if deep else messages.first_line(error)
+        reason = "it is nested too deep" if deep else translation.first_line(error)
         plain = not isinstance(error, HydraException | OmegaConfBaseException)
         yield Problem(".".join(path), reason, "set the whole of what holds it" if plain else "")
 

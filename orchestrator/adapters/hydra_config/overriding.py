@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from orchestrator.adapters.hydra_config import messages
+from orchestrator.adapters.hydra_config import translation
 from orchestrator.adapters.hydra_config.schema import NAMED
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
@@ -38,7 +38,7 @@ def parse(
             reason = (
                 "nested too deep"
                 if isinstance(error, RecursionError)
-                else messages.first_line(error)
+                else translation.first_line(error)
             )
             what = f"{shown(text)} is no override: {reason}"
             problems.append(Problem("", what, HOW))
@@ -116,7 +116,7 @@ def with_hint(override: Override, problem: Problem, config: DictConfig | None) -
         hint = f"{choices(path[-1], known, path[-2])}; a new one is added with +"
         return Problem(problem.path, problem.what, hint)
     keys = path_of(override)
-    if keys[0] in messages.ROLE_LIKE and len(keys) > 1:
+    if keys[0] in translation.ROLE_LIKE and len(keys) > 1:
         value = override.get_value_element_as_str()
         hint = f"a role is bound to a pool by roles.{keys[1]}={value}"
         return Problem(".".join(keys), f"unknown key {shown(keys[0])}", hint)

@@ -10,7 +10,7 @@ from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.adapters.hydra_config import checks, messages, moved
+from orchestrator.adapters.hydra_config import checks, moved, translation
 from orchestrator.adapters.hydra_config.schema import NAMED, Document
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
@@ -63,7 +63,7 @@ def _validate(data: Json) -> tuple[Document | None, list[Problem]]:
     try:
         return _adapter().validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
-        return None, list(messages.problems(error.errors(include_url=False)))
+        return None, list(translation.problems(error.errors(include_url=False)))
 
 
 @cache

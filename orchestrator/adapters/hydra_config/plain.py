@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.adapters.hydra_config import interpolations, messages
+from orchestrator.adapters.hydra_config import interpolations, translation
 from orchestrator.adapters.hydra_config.yaml_limits import allowed
 from orchestrator.core.errors import Problem
 from orchestrator.core.spec.stages import Json
@@ -75,7 +75,7 @@ class _Reading:
         try:
             value = node[key]
         except OmegaConfBaseException as error:
-            self.problems.append(Problem(where, messages.first_line(error), "mend the ${...}"))
+            self.problems.append(Problem(where, translation.first_line(error), "mend the ${...}"))
             return
         texts = [text for text in (key, value) if isinstance(text, str)]
         if not all(map(storable, texts)):

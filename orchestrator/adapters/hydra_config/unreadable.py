@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 from yaml.reader import ReaderError
 
-from orchestrator.adapters.hydra_config import messages, yaml_limits
+from orchestrator.adapters.hydra_config import translation, yaml_limits
 from orchestrator.core.errors import Problem
 
 # What reading one file raises: Hydra asserts on some defaults lists, numbers can be too long.
@@ -95,6 +95,8 @@ def _problem(error: BaseException, file: Path) -> Problem:
         reason = "bad defaults list"
     elif isinstance(error, OmegaConfBaseException):
         key = getattr(error, "full_key", None)
-        reason = f"{key}: {messages.first_line(error)}" if key else messages.first_line(error)
+        reason = (
+            f"{key}: {translation.first_line(error)}" if key else translation.first_line(error)
+        )
     hint = "mend the defaults list" if "defaults" in reason else "mend the file"
     return Problem(str(file), f"a config can't be composed: {reason}", hint)

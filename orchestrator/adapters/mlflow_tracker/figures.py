@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint
+from orchestrator.adapters.mlflow_tracker.experiment import MetricPoint
 from orchestrator.core.runs.run import Run
 
 PREFIX = "orchestrator/"

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint
+from orchestrator.adapters.mlflow_tracker.experiment import MetricPoint
 from orchestrator.error_boundary import BestEffort
 from orchestrator.ports import Clock
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint, MlflowExperiment, MlflowRun
+from orchestrator.adapters.mlflow_tracker.experiment import (
+    MetricPoint,
+    MlflowExperiment,
+    MlflowRun,
+)
 
 
 @dataclass(slots=True)

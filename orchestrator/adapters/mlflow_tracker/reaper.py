@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
+from orchestrator.adapters.mlflow_tracker.experiment import RUNNING, MlflowExperiment
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
-from orchestrator.adapters.mlflow_tracker.server import RUNNING, MlflowExperiment
 
 ORPHANED = "orchestrator.orphaned"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
+from orchestrator.adapters.mlflow_tracker.experiment import MlflowRun
 from orchestrator.adapters.mlflow_tracker.models import Models, clean
-from orchestrator.adapters.mlflow_tracker.server import MlflowRun
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.trust.qualification import Verdict, verdict_of

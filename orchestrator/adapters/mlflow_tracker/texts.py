@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from orchestrator.adapters.mlflow_tracker import words
+from orchestrator.adapters.mlflow_tracker.experiment import MlflowExperiment, MlflowRun
 from orchestrator.adapters.mlflow_tracker.report import failure_report
-from orchestrator.adapters.mlflow_tracker.server import MlflowExperiment, MlflowRun
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.core.runs.run import Attempt, RunHeader
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from orchestrator.adapters.mlflow_tracker import figures
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
+from orchestrator.adapters.mlflow_tracker.experiment import MlflowExperiment
 from orchestrator.adapters.mlflow_tracker.load import Sampler
 from orchestrator.adapters.mlflow_tracker.models import Models
 from orchestrator.adapters.mlflow_tracker.projection import Projection, TrackedRuns
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
-from orchestrator.adapters.mlflow_tracker.server import MlflowExperiment
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.error_boundary import outcome, reason

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from orchestrator.adapters.mlflow_tracker.experiment import MlflowExperiment
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
-from orchestrator.adapters.mlflow_tracker.server import MlflowExperiment
 from orchestrator.adapters.mlflow_tracker.view_states import CURVES, FAILURES, REVIEW
 
 

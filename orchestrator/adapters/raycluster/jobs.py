@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.adapters.raycluster import access, service
+from orchestrator.adapters.raycluster import access, managed_ray
 from orchestrator.core.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def submit(home: Path, address: str, words: Sequence[str], environment: Mapping[
 
 
 def _managed(home: Path) -> str:
-    found = service.find(home)
+    found = managed_ray.find(home)
     if found is None:
         raise ClusterError(f"no cluster of {str(home)!r} is up to run a detached launch on")
     return found.dashboard

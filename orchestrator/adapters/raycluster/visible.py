@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import ray
 
-from orchestrator.adapters.raycluster.service import NUMBERED, numbered
+from orchestrator.adapters.raycluster.managed_ray import NUMBERED, numbered
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
 from orchestrator.supervisor import orphans

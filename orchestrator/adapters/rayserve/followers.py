@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.adapters.rayserve import chips, placement
+from orchestrator.adapters.rayserve import chips, replica_placement
+from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.engine_process import EngineProcess
-from orchestrator.adapters.rayserve.launching import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.replica import Fetch
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_command import Part
@@ -76,12 +76,13 @@ class RemoteFollowers:
     def __init__(self, deployment: Deployment, fetch: Fetch, host: str) -> None:
         """Ask for an actor on each further node of the replica; returns at once."""
         self._fetch = fetch
-        ranks = range(1, placement.nodes_of(deployment))
+        ranks = range(1, replica_placement.nodes_of(deployment))
         group = ray.util.get_current_placement_group() if ranks else None
         actor = ray.remote(max_restarts=0, max_task_retries=0)(Follower)
         self._actors: list[Remote] = [
             actor.options(
-                max_concurrency=_CALLS, **placement.follower_options(deployment, group, rank)
+                max_concurrency=_CALLS,
+                **replica_placement.follower_options(deployment, group, rank),
             ).remote(deployment, fetch, host)
             for rank in ranks
         ]

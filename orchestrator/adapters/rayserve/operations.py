@@ -22,7 +22,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from orchestrator.adapters.rayserve import placement, state
+from orchestrator.adapters.rayserve import replica_placement, state
 from orchestrator.adapters.rayserve.engine_server import EngineServer
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica
 from orchestrator.adapters.rayserve.scaling import FollowLoad
@@ -51,7 +51,7 @@ def application(
         EngineServer if server else Replica,
         name=state.DEPLOYMENT,
         **_size(deployment),
-        **placement.serve_options(deployment),
+        **replica_placement.serve_options(deployment),
         user_config={
             "key": deployment.key,
             state.SERVER: server,

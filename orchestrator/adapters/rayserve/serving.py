@@ -9,7 +9,7 @@ from contextlib import suppress
 import ray
 
 from orchestrator.adapters.rayserve import operations, state
-from orchestrator.adapters.rayserve.deploying import Deploying
+from orchestrator.adapters.rayserve.deployment_thread import Deploying
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
 from orchestrator.core.endpoints.life import Deployment

@@ -15,8 +15,7 @@ from pathlib import Path
 from orchestrator.adapters.rayserve import engine_figures, proof
 from orchestrator.adapters.rayserve.engine_client import FOREIGN, EngineClient, NotYetError
 from orchestrator.adapters.rayserve.engine_figures import Figures
-from orchestrator.adapters.rayserve.engine_process import EngineProcess
-from orchestrator.adapters.rayserve.launching import (
+from orchestrator.adapters.rayserve.engine_launch import (
     EngineStartError,
     Followers,
     NoFollowers,
@@ -24,6 +23,7 @@ from orchestrator.adapters.rayserve.launching import (
     launch,
     say,
 )
+from orchestrator.adapters.rayserve.engine_process import EngineProcess
 from orchestrator.adapters.rayserve.vitals import Vitals
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_checks import indivisible

@@ -14,7 +14,7 @@ from time import perf_counter
 
 from orchestrator.serving.gateway.breaker import Breaker
 from orchestrator.serving.gateway.budget import Budget
-from orchestrator.serving.gateway.events import EventStream, is_aborted, reasons_in
+from orchestrator.serving.gateway.event_stream import EventStream, is_aborted, reasons_in
 from orchestrator.serving.gateway.inbound import InboundRequest
 from orchestrator.serving.gateway.metrics import Metrics, Tally
 from orchestrator.serving.gateway.response import DiscardedResponse, Response

@@ -24,7 +24,7 @@ from orchestrator.serving.http.bodies import is_token, json_object, shown, whole
 from orchestrator.serving.http.chat import Message, Tool, ToolChoice
 from orchestrator.serving.http.errors import ApiError
 from orchestrator.serving.http.fields import CHAT, COMPLETION, admitted
-from orchestrator.serving.http.formats import ResponseFormat, StructuredOutputs
+from orchestrator.serving.http.response_formats import ResponseFormat, StructuredOutputs
 
 DEFAULT_TOKENS = 16
 _SEEDS = 1 << 63

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 
+from orchestrator.adapters.mlflow_tracker.experiment import MetricPoint
 from orchestrator.adapters.mlflow_tracker.load import Sampler
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint
 
 
 class Ticks:

@@ -15,8 +15,12 @@ from orchestrator import supervisor
 from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, rest
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
+from orchestrator.adapters.mlflow_tracker.experiment import (
+    MetricPoint,
+    MlflowExperiment,
+    MlflowRun,
+)
 from orchestrator.adapters.mlflow_tracker.projection import Projection
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint, MlflowExperiment, MlflowRun
 from orchestrator.core.runs.states import AttemptSucceeded, RunSucceeded
 from tests.adapters.mlflow_tracker.seen import Seen
 

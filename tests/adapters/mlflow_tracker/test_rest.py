@@ -15,8 +15,12 @@ import pytest
 
 from orchestrator.adapters.mlflow_tracker import foreign_artifacts, rest
 from orchestrator.adapters.mlflow_tracker.errors import AwayError, RefusedError
+from orchestrator.adapters.mlflow_tracker.experiment import (
+    MetricPoint,
+    MlflowExperiment,
+    MlflowRun,
+)
 from orchestrator.adapters.mlflow_tracker.rest import Rest, ServerAccess
-from orchestrator.adapters.mlflow_tracker.server import MetricPoint, MlflowExperiment, MlflowRun
 from tests.adapters.mlflow_tracker.seen import Seen
 
 

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from orchestrator.adapters.raycluster import access, process, service
+from orchestrator.adapters.raycluster import access, managed_ray, process
 from orchestrator.core.errors import ClusterError
 
 SLOW = "No node info found matching attributes: '10.0.0.1' when trying to resolve node to connect"
@@ -83,7 +83,7 @@ def test_ray_waits_for_its_head_for_longer_than_the_product(
 
 @pytest.mark.ray
 def test_who_asks_after_the_process_has_left_starts_no_cluster_of_its_own(ray_home: Path) -> None:
-    found = service.find(ray_home)
+    found = managed_ray.find(ray_home)
     assert found is not None
     assert access.connect(found.address)
     group = placement_group([{"CPU": 1.0}])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.raycluster import service, visible
+from orchestrator.adapters.raycluster import managed_ray, visible
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine
@@ -20,7 +20,7 @@ VARIABLE = "MLU_VISIBLE_DEVICES"
 
 
 def test_chips_that_ray_does_not_know_are_numbered_beside_those_that_it_does() -> None:
-    names = service.numbered(("MLU", "NPU")).split(",")
+    names = managed_ray.numbered(("MLU", "NPU")).split(",")
 
     assert names.count("NPU") == 1
     assert names[-1] == "MLU"

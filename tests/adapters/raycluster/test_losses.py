@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.raycluster import service
+from orchestrator.adapters.raycluster import managed_ray
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.stages import Needs
@@ -130,7 +130,7 @@ def test_a_killed_node_is_told_within_seconds_and_its_pool_is_down(
 
 def kill_raylet(home: Path, node: str) -> None:
     """Kill the raylet of `node`: of all processes, the child of the one that was recorded."""
-    found = service.find(home)
+    found = managed_ray.find(home)
     assert found is not None
     for path in Path("/proc").glob("[0-9]*/stat"):
         name, _, rest = path.read_text().partition(" (")[2].rpartition(") ")

@@ -14,7 +14,7 @@ import pytest
 from ray.util.placement_group import placement_group_table
 
 from orchestrator import wiring
-from orchestrator.adapters.raycluster import access, service
+from orchestrator.adapters.raycluster import access, managed_ray
 from orchestrator.adapters.rayserve import RayServing
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.failures.kinds import FailureKind
@@ -65,17 +65,17 @@ SPEC = EngineSpec(
 def home() -> Iterator[Path]:
     folder = Path(mkdtemp(prefix="rn-"))
     try:
-        service.up(folder, {"ascend": POOL}, ClusterSettings())
+        managed_ray.up(folder, {"ascend": POOL}, ClusterSettings())
         yield folder
     finally:
         access.leave()
-        service.down(folder)
+        managed_ray.down(folder)
         shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def serving(home: Path) -> RayServing:
-    found = service.find(home)
+    found = managed_ray.find(home)
     assert found is not None
     return RayServing(found.address, wiring.fetch_model, wiring.clock)
 
@@ -284,7 +284,7 @@ def test_a_replica_whose_follower_s_node_is_lost_is_replaced_on_others(
     (placed,) = (message for message in said if isinstance(message, Placed))
     before = parts()
     began = time.monotonic()
-    found = service.find(home)
+    found = managed_ray.find(home)
     assert found is not None
     lost = placed.nodes[1]
     raylet = psutil.Process(node_of(before[1]))

@@ -18,7 +18,7 @@ import ray
 import ray.serve.context
 
 from orchestrator import wiring
-from orchestrator.adapters.raycluster import access, service
+from orchestrator.adapters.raycluster import access, managed_ray
 from orchestrator.adapters.rayserve import RayServing, state
 from orchestrator.core.endpoints.life import Deployment, Revision, RevisionState, RevisionUpdated
 from orchestrator.core.errors import ServingError
@@ -88,10 +88,10 @@ class Classifier:
 def address() -> Iterator[str]:
     home = Path(mkdtemp(prefix="rs-"))
     try:
-        yield service.up(home, POOLS, ClusterSettings())
+        yield managed_ray.up(home, POOLS, ClusterSettings())
     finally:
         access.leave()
-        service.down(home)
+        managed_ray.down(home)
         shutil.rmtree(home)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.rayserve.launching import EngineStartError, free_ports
+from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_ports
 from orchestrator.adapters.rayserve.supervision import Supervision
 from orchestrator.supervisor.record import wait
 from tests.adapters.rayserve.test_supervision import SECONDS, deployment, ended

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.rayserve.engine_launch import EngineStartError
 from orchestrator.adapters.rayserve.engine_process import inherited
-from orchestrator.adapters.rayserve.launching import EngineStartError
 from orchestrator.adapters.rayserve.supervision import Supervision
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.emulation import Emulation

@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from orchestrator.adapters.rayserve import operations, placement, state
-from orchestrator.adapters.rayserve.launching import EngineStartError
+from orchestrator.adapters.rayserve import operations, replica_placement, state
+from orchestrator.adapters.rayserve.engine_launch import EngineStartError
 from orchestrator.adapters.rayserve.operations import FOREIGN
-from orchestrator.adapters.rayserve.placement import Room
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
+from orchestrator.adapters.rayserve.replica_placement import Room
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.core.failures.kinds import Failure, FailureKind
@@ -117,11 +117,11 @@ class Deploying:
     def _place(self) -> None:
         """Wait until the pool has room."""
         told = False
-        while (room := placement.probe(self._deployment)) is not Room.FREE:
-            asked = placement.asked(self._deployment)
+        while (room := replica_placement.probe(self._deployment)) is not Room.FREE:
+            asked = replica_placement.asked(self._deployment)
             if room is Room.NEVER:
                 who, ever = "no node", "ever"
-                if placement.nodes_of(self._deployment) > 1:
+                if replica_placement.nodes_of(self._deployment) > 1:
                     who, ever = "the nodes", "never"
                 line = f"{who} of pool {self._pool!r} can {ever} give {asked}"
                 raise _RefusedError(self._failure(line, kind=FailureKind.PLACEMENT))
@@ -165,7 +165,7 @@ class Deploying:
 
     def _nodes(self, replicas: Iterable[state.ServeReplica]) -> Iterator[str]:
         """Yield the nodes of each replica."""
-        several = placement.nodes_of(self._deployment) > 1
+        several = replica_placement.nodes_of(self._deployment) > 1
         for replica in replicas:
             yield from state.nodes_of(replica) if several else (replica.node,)
 

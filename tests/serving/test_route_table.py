@@ -17,8 +17,8 @@ from orchestrator.core.endpoints.life import (
 )
 from orchestrator.core.errors import ServingError, StoreError
 from orchestrator.core.spec.outside_servers import Outside
-from orchestrator.serving.gateway import lookup
-from orchestrator.serving.gateway.lookup import SECONDS_BETWEEN_READS, StoreRoutes
+from orchestrator.serving.gateway import route_table
+from orchestrator.serving.gateway.route_table import SECONDS_BETWEEN_READS, StoreRoutes
 from orchestrator.serving.gateway.routes import Far, RevisionRoute
 from orchestrator.supervisor.record import wait
 from tests.build import deployment
@@ -126,7 +126,7 @@ def test_the_table_is_read_again_after_whatever_went_wrong_and_its_age_says_so(
 ) -> None:
     store.broken = True
     assert wait(lambda: routes.age() > 4 * SECONDS_BETWEEN_READS, SECONDS)
-    told = [r.getMessage() for r in caplog.records if r.name == lookup.__name__]
+    told = [r.getMessage() for r in caplog.records if r.name == route_table.__name__]
     assert told == ["the last routes stand: KeyError: 'chat'"], "once, though it failed often"
     store.broken = False
     store.note_replicas("chat", 1, [])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.raycluster import access, jobs, machine, service
+from orchestrator.adapters.raycluster import access, jobs, machine, managed_ray
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import ClusterSettings
@@ -27,14 +27,14 @@ REAL = replace(POOLS["spare"], emulation=None)
 
 def test_a_pool_with_real_chips_is_not_started_here(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"'spare' is not emulated .* set cluster\.address"):
-        service.up(tmp_path, {"spare": REAL}, ClusterSettings())
+        managed_ray.up(tmp_path, {"spare": REAL}, ClusterSettings())
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_cluster_nothing_is_found_and_nothing_to_stop(tmp_path: Path) -> None:
-    assert service.find(tmp_path) is None
-    assert not service.down(tmp_path)
+    assert managed_ray.find(tmp_path) is None
+    assert not managed_ray.down(tmp_path)
 
 
 @pytest.mark.parametrize("address", ["auto", "ray://host:1", "host", "host:port", ":6379"])
@@ -56,7 +56,7 @@ def test_a_detached_launch_without_a_cluster_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def own_home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "home"
-    service.down(tmp_path / "home")
+    managed_ray.down(tmp_path / "home")
 
 
 @pytest.mark.ray
@@ -79,22 +79,24 @@ def test_a_long_temporary_folder_and_a_port_that_is_taken_meanwhile_hinder_no_st
 
         free = machine.free_ports
         monkeypatch.setattr(machine, "free_ports", ports)
-        service.up(own_home, {"spare": POOLS["spare"]}, ClusterSettings())
+        managed_ray.up(own_home, {"spare": POOLS["spare"]}, ClusterSettings())
 
-    found = service.find(own_home)
+    found = managed_ray.find(own_home)
     assert found is not None
     assert len(draws) == 2
     assert found.processes.keys() == {"head", "spare-0"}
-    assert service.down(own_home)
+    assert managed_ray.down(own_home)
     assert long.is_dir(), "the link to it alone is removed"
 
 
 @pytest.mark.ray
 def test_the_cluster_of_a_home_is_found_again(ray_home: Path) -> None:
-    found = service.find(ray_home)
+    found = managed_ray.find(ray_home)
 
     assert found is not None
-    assert service.up(ray_home, {"ascend": POOLS["ascend"]}, ClusterSettings()) == found.address
+    assert (
+        managed_ray.up(ray_home, {"ascend": POOLS["ascend"]}, ClusterSettings()) == found.address
+    )
     assert {"head", "nvidia-0", "ascend-0"} <= found.processes.keys()
 
 
@@ -102,12 +104,12 @@ def test_the_cluster_of_a_home_is_found_again(ray_home: Path) -> None:
 def test_a_running_cluster_that_lacks_a_pool_is_refused_with_the_way_out(ray_home: Path) -> None:
     bigger = {"ascend": replace(POOLS["ascend"], devices_per_node=8)}
     with pytest.raises(ClusterError, match=r"'ascend': 1 x \(8 NPU.*`orchestrator down` first"):
-        service.up(ray_home, bigger, ClusterSettings())
+        managed_ray.up(ray_home, bigger, ClusterSettings())
 
 
 @pytest.mark.ray
 def test_who_has_no_token_is_not_let_in(ray_home: Path) -> None:
-    found = service.find(ray_home)
+    found = managed_ray.find(ray_home)
     assert found is not None
     token = ray_home / "services" / "ray.token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
@@ -123,7 +125,7 @@ def test_who_has_no_token_is_not_let_in(ray_home: Path) -> None:
 def test_a_detached_launch_runs_as_a_job_of_the_cluster(
     ray_home: Path, tmp_path: Path, known_by: str
 ) -> None:
-    found = service.find(ray_home)
+    found = managed_ray.find(ray_home)
     assert found is not None
     made = tmp_path / "made"
     code = f"import os, pathlib; pathlib.Path({str(made)!r}).write_text(os.environ['WHO'])"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.serving.gateway.events import EventStream, is_aborted, usage_of
+from orchestrator.serving.gateway.event_stream import EventStream, is_aborted, usage_of
 
 TOKEN = b'data: {"choices":[{"index":0,"text":"a","finish_reason":null}],"usage":null}\n\n'
 LAST = b'data: {"choices":[{"index":0,"text":"","finish_reason":"stop"}],"usage":null}\n\n'
