@@ -13,6 +13,7 @@ from typing import TypeAlias
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.failures.signatures import Signature
+from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.policy import AS_PLANNED, Adjust, Watch
 from orchestrator.core.spec.stages import Json, Needs
@@ -29,8 +30,8 @@ class AttemptRequest:
     `needs.min_workers` the cluster decides how many workers there are, by what it has room for.
     `continues` is the folder of an earlier run's checkpoints in the artifact store: the attempt
     goes on from the newest of them while its stage has none of its own. Workers that are asked to
-    end have `kill_after` seconds to leave. `measured` is what the nodes are told apart by that may
-    be used (`worker/node_identity.py`); with `None` any may.
+    end have `kill_after` seconds to leave; `waits` has the other times. `measured` is what the
+    nodes are told apart by that may be used (`worker/node_identity.py`); with `None` any may.
     """
 
     run: str
@@ -50,6 +51,7 @@ class AttemptRequest:
     avoid: tuple[str, ...] = ()
     keep: int = 3
     kill_after: float = 10.0
+    waits: AttemptSettings = PATIENT
     watch: Watch = field(default_factory=Watch)
     signatures: tuple[Signature, ...] = ()
     continues: str = ""

@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.worker import rendezvous_port
 
-SETUP_SECONDS = 60.0
-COLLECTIVE_SECONDS = 600.0
 # Between two tries to open a port that somebody else has at the moment.
 CLASH_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 _CLASH = "already in use"
@@ -33,7 +32,7 @@ def open_process_group(
     backend: str,
     *,
     cpu_threads: int = 1,
-    setup_seconds: float = SETUP_SECONDS,
+    waits: AttemptSettings = PATIENT,
 ) -> Iterator[None]:
     """Hold the default process group open; a gang of one needs none.
 
@@ -43,14 +42,14 @@ def open_process_group(
         world_size: Number of workers.
         backend: `torch.distributed` backend, or one for each device (`cpu:gloo,npu:hccl`).
         cpu_threads: Threads that one operator on the CPU may use.
-        setup_seconds: How long the others may take to come.
+        waits: How long the others may take to `meet`, and one operation (`collective`).
 
     Raises:
         ValueError: A gang of several has no `HOST:PORT`.
         RuntimeError: torch can't bring the gang together; also its subclasses.
     """
     if world_size > 1:
-        _join(rendezvous, rank, world_size, backend, setup_seconds)
+        _join(rendezvous, rank, world_size, backend, waits)
     threads(cpu_threads)
     try:
         yield
@@ -67,7 +66,7 @@ def threads(count: int) -> None:
 
 
 def _join(
-    rendezvous: str | None, rank: int, world_size: int, backend: str, setup_seconds: float
+    rendezvous: str | None, rank: int, world_size: int, backend: str, waits: AttemptSettings
 ) -> None:
     import torch
     from torch import distributed
@@ -85,7 +84,7 @@ def _join(
         int(port),
         world_size,
         is_master=rank == 0,
-        timeout=timedelta(seconds=setup_seconds),
+        timeout=timedelta(seconds=waits.meet),
         **({"master_listen_fd": kept.detach()} if kept else {}),
     )
     distributed.init_process_group(
@@ -93,7 +92,7 @@ def _join(
         store=store,
         rank=rank,
         world_size=world_size,
-        timeout=timedelta(seconds=COLLECTIVE_SECONDS),
+        timeout=timedelta(seconds=waits.collective),
     )
     if "gloo" in backend:  # who leaves at once would close what another is still opening
         distributed.all_reduce(torch.zeros(1))

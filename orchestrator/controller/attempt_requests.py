@@ -11,6 +11,7 @@ from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.run import Run, StageRun
+from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.hardware import Format, Pool, Role
 from orchestrator.core.spec.parity import KL_MEAN_LIMIT, guards
 from orchestrator.core.spec.plan import Plan
@@ -25,7 +26,8 @@ class AttemptDefaults:
     `reuse_key` returns the key under which the result of a stage may be reused, or `None`. `kept`
     has results that stand whatever their key: those of the run that a switch starts from, with
     its id. `earlier` is the run whose checkpoints this one goes on from, if there is one.
-    `measured` returns what the nodes are told apart by on which a pool was last qualified.
+    `measured` returns what the nodes are told apart by on which a pool was last qualified. `waits`
+    says how long it all may take.
     """
 
     packages: tuple[str, ...]
@@ -33,6 +35,7 @@ class AttemptDefaults:
     storage: str
     reuse_key: Callable[[Run, StageRun], str | None]
     signatures: tuple[Signature, ...] = ()
+    waits: AttemptSettings = PATIENT
     kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
     earlier: Run | None = None
     measured: Callable[[Pool, Role], tuple[str, ...]] = lambda _pool, _role: ()
@@ -62,6 +65,7 @@ def attempt_request(
         avoid=stage_run.avoid if command.pool == stage_run.pool else (),
         keep=stage.recovery.kept,
         kill_after=stage.limits.kill_after,
+        waits=defaults.waits,
         watch=stage.watch,
         signatures=defaults.signatures,
         continues=_continues(run, defaults.earlier, stage, inputs) if defaults.earlier else "",

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from orchestrator.core.settings import PATIENT
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.ports import Clock
 
-SECONDS_OF_PATIENCE = 30.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 UNTOLD = "calls of pools and stores were not answered at first"
 
@@ -32,14 +32,16 @@ class _Act:
 class Effects:
     """Effects by name; one that is done anew under its name takes the place of the former."""
 
-    def __init__(self, clock: Clock, best_effort: BestEffort) -> None:
-        """Owe nothing."""
-        self._clock, self._best_effort = clock, best_effort
+    def __init__(
+        self, clock: Clock, best_effort: BestEffort, patience: float = PATIENT.retry
+    ) -> None:
+        """Owe nothing; each is tried for `patience` seconds."""
+        self._clock, self._best_effort, self._patience = clock, best_effort, patience
         self._owed: dict[str, _Act] = {}
 
     def do(self, name: str, call: Callable[[], object], give_up: GiveUp | None = None) -> None:
         """Act now, and later again where that fails; `give_up` takes the last error."""
-        until = self._clock.monotonic() + SECONDS_OF_PATIENCE
+        until = self._clock.monotonic() + self._patience
         self._owed[name] = _Act(call, give_up, until)
         self._try(name)
 

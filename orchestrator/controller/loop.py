@@ -60,7 +60,6 @@ from orchestrator.ports import Cluster, Serving
 SHORTEST_WAIT = 0.005
 LONGEST_WAIT = 0.2
 SECONDS_BETWEEN_CANCEL_CHECKS = 0.5
-SECONDS_OF_A_MUTE_PORT = 60.0  # an attempt that can't be asked for so long has failed
 SECONDS_BETWEEN_NOTES = 10.0  # on what could not be told
 Observer: TypeAlias = Callable[[str, int, Message], None]  # of a stage and an attempt
 
@@ -95,7 +94,7 @@ class Controller:
         self._points = PointsBuffer(deps.store, header.run, deps.clock, deps.best_effort)
         self._occupation = Occupation(deps.store, header.run, deps.clock)
         self._results = ReusableResults(deps, defaults, self._recorder)
-        self._effects = Effects(deps.clock, deps.best_effort)
+        self._effects = Effects(deps.clock, deps.best_effort, defaults.waits.retry)
         self._last = header.created
         self._noted: tuple[Untold, ...] = ()
         self._next_note = 0.0
@@ -267,7 +266,7 @@ class Controller:
         now = self._deps.clock.monotonic()
         since = self._mute.setdefault(self._key(attempt.stage, attempt.number), now)
         self._deps.best_effort.failed("questions to attempts were not answered", error)
-        if now - since > SECONDS_OF_A_MUTE_PORT:
+        if now - since > self._defaults.waits.unanswered:
             evidence = f"can't be asked any more: {type(error).__name__}: {reason(error)}"
             self._give_up(attempt, FailureKind.UNKNOWN, evidence)
 

@@ -119,6 +119,43 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptSettings:
+    """What an attempt waits for, and how long. Times are in seconds.
+
+    Attributes:
+        retry: How long a call that follows a commit is tried again: the start of an attempt, its
+            end.
+        unanswered: How long an attempt may be asked in vain until it counts as failed.
+        avoid: How long it waits for another node than those where its stage failed.
+        shrink: How long an elastic gang waits for the place of all its workers, until it goes on
+            with as many as have one.
+        meet: How long the workers of a gang may take to meet: on some the inputs are there, others
+            fetch them first.
+        collective: How long one operation of `torch.distributed` may take.
+        storage: How long an answer of the artifact store that may pass is asked for again.
+        checkpoint: How long nothing may move of a checkpoint that others save or verify.
+        hang: The least silence that is a hang where `watch.hang` is `auto`.
+        hang_steps: A silence of so many steps of the job, where that is longer.
+        busy_factor: How many times as long a job may be silent whose process works.
+    """
+
+    retry: float = 30.0
+    unanswered: float = 60.0
+    avoid: float = 60.0
+    shrink: float = 3.0
+    meet: float = 600.0
+    collective: float = 600.0
+    storage: float = 60.0
+    checkpoint: float = 600.0
+    hang: float = 600.0
+    hang_steps: int = 20
+    busy_factor: float = 3.0
+
+
+PATIENT = AttemptSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """A whole config. `resolved` is what Hydra composed, interpolations filled in."""
 
@@ -130,6 +167,7 @@ class Settings:
     priority: int = 0
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     jobs: JobSettings = field(default_factory=JobSettings)
+    attempts: AttemptSettings = PATIENT
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)

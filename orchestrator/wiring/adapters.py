@@ -212,11 +212,11 @@ def storage_uri(settings: Settings, home: Path) -> str:
     return settings.storage.uri or (home / "artifacts").as_uri()
 
 
-def artifact_store(uri: str, attempt: str = "") -> ArtifactStore:
-    """Return the artifact store at `uri`; that of an `attempt` waits while the storage hiccups."""
+def artifact_store(uri: str) -> ArtifactStore:
+    """Return the artifact store at `uri`."""
     from orchestrator.adapters.artifacts import FsspecArtifactStore
 
-    return FsspecArtifactStore(uri, clock=clock() if attempt else None, attempt=attempt)
+    return FsspecArtifactStore(uri)
 
 
 def cluster_address(settings: Settings) -> str:
@@ -303,6 +303,7 @@ def run_worker(
     request: AttemptRequest, *, rank: int, rendezvous: str | None
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; the port `Worker`."""
+    from orchestrator.adapters.artifacts import FsspecArtifactStore
     from orchestrator.adapters.torch_process_group import open_process_group
     from orchestrator.worker.attempt import stream
     from orchestrator.worker.real_chip import real_chip
@@ -310,13 +311,17 @@ def run_worker(
     chip = real_chip
     if request.pool.emulated:
         from orchestrator.emulation import emulated_chip as chip
+    patience = request.waits.storage
+    store = FsspecArtifactStore(
+        request.storage, clock=clock(), attempt=request.key, patience=patience
+    )
     return stream(
         request,
         rank=rank,
         rendezvous=rendezvous,
-        store=artifact_store(request.storage, request.key),
+        store=store,
         clock=clock(),
-        process_group=open_process_group,
+        process_group=partial(open_process_group, waits=request.waits),
         chip=chip,
     )
 
@@ -335,6 +340,7 @@ def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> A
         storage=storage_uri(settings, home),
         reuse_key=reuse_key_with(importable.digest) if reuse else never_reuse,
         signatures=tuple(settings.signatures.values()),
+        waits=settings.attempts,
         measured=lambda pool, role: measured(pool, role, database(home).verdicts()),
     )
 

@@ -82,7 +82,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
                 yield batch
             if asked():
                 return
-            hang = watchdog.hang(request.watch.hang)
+            hang = watchdog.hang(request.watch.hang, request.waits)
             if hang is not None:
                 yield [valid_message(attempt.hangs(hang))]
                 return

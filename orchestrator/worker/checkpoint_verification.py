@@ -17,7 +17,7 @@ from pathlib import Path
 from orchestrator.core.artifact import Manifest
 from orchestrator.core.errors import DamagedError, StorageError
 from orchestrator.worker.background import Background
-from orchestrator.worker.rank_membership import PATIENCE_SECONDS, RankMembership
+from orchestrator.worker.rank_membership import RankMembership
 
 POLL_SECONDS = 0.05
 LINGER_SECONDS = 30.0  # between two signs that a part is being verified
@@ -49,7 +49,7 @@ class Verifying:
         began = member.runtime.clock.now()
         fence.propose(name)
         self._verify(name, lambda moves: fence.propose(name, moves))
-        patience = max(PATIENCE_SECONDS, SLOWER * (member.runtime.clock.now() - began))
+        patience = max(member.patience, SLOWER * (member.runtime.clock.now() - began))
         for rank in range(1, member.world_size):
             self._hear(rank, name, patience)
 

@@ -21,7 +21,7 @@ from orchestrator.core.artifact import NO_ROOM, FileEntry
 from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
 from orchestrator.core.runs.checkpoint_names import CheckpointId, counting, parse_id, surplus
 from orchestrator.messages import LogLine, Saved
-from orchestrator.worker.rank_membership import PATIENCE_SECONDS, RankMembership, StuckError
+from orchestrator.worker.rank_membership import RankMembership, StuckError
 
 REFUSED = "refused"
 AWAY = frozenset(
@@ -90,7 +90,7 @@ class Save:
             member.runtime.store.mark(acknowledgement(member, self.checkpoint), _text(mine))
             return
         files = dict(mine)
-        patience = max(PATIENCE_SECONDS, SLOWER * (member.runtime.clock.now() - began))
+        patience = max(member.patience, SLOWER * (member.runtime.clock.now() - began))
         for rank in range(1, member.world_size):
             files.update(self._part_of(rank, patience))
         member.go_on()

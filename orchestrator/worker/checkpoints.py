@@ -24,7 +24,7 @@ from orchestrator.worker.background import Background
 from orchestrator.worker.checkpoint_verification import PART, Verifying
 from orchestrator.worker.checkpoint_writer import Save, leaving, refused
 from orchestrator.worker.fencing import Fence
-from orchestrator.worker.rank_membership import PATIENCE_SECONDS, RankMembership, StuckError
+from orchestrator.worker.rank_membership import RankMembership, StuckError
 from orchestrator.worker.runtime import DrainedError
 
 SETTLE_SECONDS = 10.0
@@ -275,10 +275,10 @@ class Checkpoints:
         """
         if self._saving is not None:
             with self._member.busy("saving a checkpoint"):
-                if not self._saving[1].outlast(self._member.go_on, PATIENCE_SECONDS):
+                if not self._saving[1].outlast(self._member.go_on, self._member.patience):
                     raise StuckError(
                         f"the checkpoint of step {self._saving[0].step} is not saved, and nothing "
-                        f"has moved for {PATIENCE_SECONDS:.0f} s; check its storage"
+                        f"has moved for {self._member.patience:.0f} s; check its storage"
                     )
             self._judge(*self._saving)
         self._member.go_on()

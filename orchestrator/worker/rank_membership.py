@@ -14,7 +14,6 @@ from orchestrator.messages import AttemptRequest
 from orchestrator.worker.fencing import Fence
 from orchestrator.worker.runtime import AttemptRuntime
 
-PATIENCE_SECONDS = 600.0  # in which nothing of what is waited for moves
 MOVES_SECONDS = 10.0  # between two looks whether anything has moved
 # The same of a job that shall end: of those that it waits for some may have been killed.
 LEAVING_SECONDS, LEAVING_MOVES_SECONDS = 5.0, 1.0
@@ -52,6 +51,11 @@ class RankMembership:
         return artifact_paths.checkpoints(self.request.run, self.request.stage)
 
     @property
+    def patience(self) -> float:
+        """Seconds in which nothing of what is waited for may move."""
+        return self.request.waits.checkpoint
+
+    @property
     def fence(self) -> Fence:
         """What stands between this attempt and the others of its stage."""
         return Fence(self.runtime.store, self.prefix, self.token)
@@ -74,15 +78,18 @@ class RankMembership:
         look: Callable[[], Found | None],
         what: str,
         moves: Callable[[], object] = lambda: None,
-        patience: float = PATIENCE_SECONDS,
+        patience: float | None = None,
     ) -> Found:
         """Return what `look` finds, as soon as it does; wait as long as what `moves` says changes.
+
+        `patience` is that of the attempt where `None`.
 
         Raises:
             AttemptCancelledError: The attempt was given up meanwhile.
             StuckError: Nothing came or moved for `patience` seconds; `what` is missing.
         """
         clock = self.runtime.clock
+        patience = self.patience if patience is None else patience
         since = looked = clock.now()
         stood: object = None
         pause, pace = FIRST_PAUSE, MOVES_SECONDS

@@ -3,7 +3,7 @@
 The job's thread leaves a sign with every call of its context. Silence counts from the first step
 on: what a job does before that, imports and compiles, takes as long as it takes. Silence alone is
 no hang. The job must stand at one place all the while, and its process do nothing; one that works
-on without a word, as in a collective that spins, gets three times as long.
+on without a word, as in a collective that spins, gets several times as long.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from threading import Thread
 from types import CodeType, FrameType
 from weakref import WeakSet
 
-from orchestrator.core.spec.policy import AUTO, LEAST_HANG, Hanging
+from orchestrator.core.settings import PATIENT, AttemptSettings
+from orchestrator.core.spec.policy import AUTO, Hanging
 from orchestrator.messages import Alive
 from orchestrator.ports import Clock
 from orchestrator.worker.activity import Activity, measured
@@ -30,8 +31,6 @@ ALIVE_SECONDS = 1.0
 # Who was not even able to look for so long was stopped together with the job.
 STOPPED_SECONDS = 5.0
 KNOWN_STEPS = 10  # of which the durations are known before a hang is measured by them
-STEPS_OF_A_HANG = 20
-BUSY_FACTOR = 3  # how much longer a process may be silent that works
 LOOKS = 8  # within the time that is a hang; those of its second half are compared
 LONGEST_DETAIL = 16_000
 _OURS = ("orchestrator.", "threading.")
@@ -103,12 +102,12 @@ class Heartbeat:
         """What it is busy with, and since when (seconds, epoch); the innermost counts."""
         return (self._busy or [("", 0.0)])[-1]
 
-    def bound(self, hang: Hanging) -> float | None:
+    def bound(self, hang: Hanging, waits: AttemptSettings = PATIENT) -> float | None:
         """Return how many seconds of silence are a hang; `None` is none."""
         if hang != AUTO:
             return hang
         medians = [steps.median() for steps in self._counts]
-        return max([LEAST_HANG, *(STEPS_OF_A_HANG * median for median in medians)])
+        return max([waits.hang, *(waits.hang_steps * median for median in medians)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +155,11 @@ class Watchdog:
         busy, since = self._heartbeat.busy_since
         return [Alive(rank, self._step(), now, busy, now - since if busy else 0.0)]
 
-    def hang(self, hang: Hanging) -> Hang | None:
+    def hang(self, hang: Hanging, waits: AttemptSettings = PATIENT) -> Hang | None:
         """Return what is known of a hang: silence, and a job that doesn't move, after a step."""
         now, before = self._clock.now(), self._looked
         self._looked = now
-        step, last, seconds = self._step(), self._heartbeat.at, self._heartbeat.bound(hang)
+        step, last, seconds = self._step(), self._heartbeat.at, self._heartbeat.bound(hang, waits)
         if seconds is None or step is None or last is None:
             return None
         if now - before > STOPPED_SECONDS or self._heartbeat.busy_with:
@@ -171,10 +170,11 @@ class Watchdog:
             self._looks.clear()
             return None
         self._look(frame, now, seconds)
-        if now - last <= seconds or not self._stands(now - last, seconds):
+        longest = seconds * waits.busy_factor
+        late = now - last > longest
+        if now - last <= seconds or not self._stands(late=late):
             return None
-        late = now - last > seconds * BUSY_FACTOR
-        return self._found(frame, last, seconds * BUSY_FACTOR if late else seconds, step)
+        return self._found(frame, last, longest if late else seconds, step)
 
     def _look(self, frame: FrameType, now: float, seconds: float) -> None:
         if self._looks and now - self._looks[-1].at < seconds / LOOKS:
@@ -183,13 +183,12 @@ class Watchdog:
         self._looks.append(_Look(now, place, self._measure()))
         self._looks = [look for look in self._looks if now - look.at <= seconds / 2]
 
-    def _stands(self, silent: float, seconds: float) -> bool:
-        """Whether the job was at one place in all looks, and its process at rest meanwhile."""
+    def _stands(self, *, late: bool) -> bool:
+        """Whether the job was at one place in all looks, and its process at rest unless `late`."""
         first, last = self._looks[0], self._looks[-1]
         if first is last or any(look.place != first.place for look in self._looks):
             return False
-        rests = last.activity.rested_since(first.activity, last.at - first.at)
-        return rests or silent > seconds * BUSY_FACTOR
+        return late or last.activity.rested_since(first.activity, last.at - first.at)
 
     def _found(self, frame: FrameType, last: float, seconds: float, step: int) -> Hang:
         where, stack = _told(frame)

@@ -14,6 +14,7 @@ import pytest
 from orchestrator.adapters import torch_process_group
 from orchestrator.adapters.torch_process_group import open_process_group, threads
 from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.settings import AttemptSettings
 from orchestrator.worker.exception_report import describe
 from tests.build import documented
 from tests.ports import free_address, free_port
@@ -158,7 +159,7 @@ def test_a_gang_without_an_address_is_refused(rendezvous: str | None) -> None:
 def test_a_gang_whose_other_half_does_not_come_ends_in_time() -> None:
     with (
         pytest.raises(RuntimeError) as caught,
-        open_process_group(free_address(), 0, 2, "gloo", setup_seconds=0.2),
+        open_process_group(free_address(), 0, 2, "gloo", waits=AttemptSettings(meet=0.2)),
     ):
         pass
     assert describe(caught.value, documented()).kind is FailureKind.INTERCONNECT

@@ -17,6 +17,7 @@ from orchestrator.core.endpoints.life import RevisionUpdated
 from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.run import Run
+from orchestrator.core.settings import AttemptSettings
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.stages import Endpoint, Scale
 from tests.build import REF, header, plan, stage
@@ -66,6 +67,12 @@ def test_on_a_trusted_pool_the_nodes_are_asked_for_that_were_measured_last() -> 
         for pool in ("a", "b")
     }
     assert asked == {"a": ("a train",), "b": None}
+
+
+def test_an_attempt_is_told_how_long_to_wait() -> None:
+    waits = AttemptSettings(meet=7.0, checkpoint=8.0)
+    run = begin(header(plan(stage("t"), pools=("a",))))
+    assert attempt_request(run, replace(BENCH, waits=waits), Start("t", 1, "a"), {}).waits == waits
 
 
 def run_of(name: str, **changes: object) -> Run:

@@ -19,6 +19,7 @@ from orchestrator.core.errors import (
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import AttemptSaved, Event, RunStarted, RunState
+from orchestrator.core.settings import PATIENT
 from orchestrator.core.spec.policy import Gate, Limits, Recovery
 from orchestrator.error_boundary import reason
 from orchestrator.messages import (
@@ -115,6 +116,7 @@ class Bench(InMemory):
     def __init__(self) -> None:
         super().__init__(lambda _asked: SAID, 1000.0)
         self.heard: list[Message] = []
+        self.waits = PATIENT
         self.header = header(plan(*STAGES, pools=("a", "b")))
         self.store.create(self.header, 0.0)
         self.clock.at(1010.0, lambda: self.gates.opened.update(t="approved"))
@@ -126,7 +128,11 @@ class Bench(InMemory):
     def drive(self, **ports: Any) -> Run:
         deps = replace(self.dependencies, **ports)
         defaults = AttemptDefaults(
-            packages=("jobs",), code=(), storage="mem://", reuse_key=lambda _run, one: one.name
+            packages=("jobs",),
+            code=(),
+            storage="mem://",
+            reuse_key=lambda _run, one: one.name,
+            waits=self.waits,
         )
         self.controller = Controller(self.header, deps, defaults, self.observe)
         return self.controller.drive()

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.settings import AttemptSettings
 from orchestrator.worker import background as module
-from orchestrator.worker import checkpoints
 from orchestrator.worker.background import Background
 from tests.worker.conftest import Bench
 
@@ -65,14 +65,16 @@ def test_who_waits_can_be_called_off() -> None:
 
 
 def test_a_save_in_which_nothing_moves_ends_the_attempt_by_its_storage(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
 ) -> None:
-    monkeypatch.setattr(checkpoints, "PATIENCE_SECONDS", 0.1)
-    failure = bench.failure("""
+    failure = bench.failure(
+        """
         import threading
         def job(ctx):
             ctx.save_checkpoint(7, lambda folder: threading.Event().wait(0.5))
-        """)
+        """,
+        waits=AttemptSettings(checkpoint=0.1),
+    )
     assert failure.kind is FailureKind.STORAGE
     assert failure.evidence == (
         "the checkpoint of step 7 is not saved, and nothing has moved for 0 s; check its storage"

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from orchestrator.core.failures.kinds import FailureKind
-from orchestrator.core.spec.policy import AUTO, LEAST_HANG, Watch
+from orchestrator.core.settings import PATIENT, AttemptSettings
+from orchestrator.core.spec.policy import AUTO, Watch
 from orchestrator.messages import Failed, Succeeded
 from orchestrator.worker import attempt as module
 from orchestrator.worker.activity import Activity, measured
@@ -42,6 +43,7 @@ def watched(
     measure: Callable[[], Activity] = lambda: NOTHING,
     *,
     seconds: float = 10_000.0,
+    waits: AttemptSettings = PATIENT,
     heartbeat: Heartbeat | None = None,
 ) -> Hang | None:
     """Watch a job that is silent from second 1 on, for so many seconds."""
@@ -49,7 +51,7 @@ def watched(
     watchdog = Watchdog(heartbeat, clock, thread, lambda: 3, measure)
     while clock.now() < seconds:
         clock.sleep(1.0)
-        found = watchdog.hang(hang)  # type: ignore[arg-type]
+        found = watchdog.hang(hang, waits)  # type: ignore[arg-type]
         if found is not None:
             return found
     return None
@@ -72,9 +74,9 @@ def pulse_of(durations: list[float]) -> Heartbeat:
 @pytest.mark.parametrize(
     ("durations", "expected"),
     [
-        ([], LEAST_HANG),
-        ([1000.0] * 9, LEAST_HANG),
-        ([1.0] * 50, LEAST_HANG),
+        ([], PATIENT.hang),
+        ([1000.0] * 9, PATIENT.hang),
+        ([1.0] * 50, PATIENT.hang),
         ([100.0] * 10, 2000.0),
         ([40.0] * 9 + [5000.0] * 2, 800.0),
     ],
@@ -87,6 +89,13 @@ def test_by_default_it_is_twenty_steps_and_never_under_ten_minutes(
     assert heartbeat.bound(30.0) == 30.0
     assert heartbeat.bound(None) is None
     assert Watch().hang == AUTO
+
+
+def test_the_run_says_how_many_steps_and_seconds_they_are() -> None:
+    waits = AttemptSettings(hang=60.0, hang_steps=3)
+    assert pulse_of([]).bound(AUTO, waits) == 60.0
+    assert pulse_of([100.0] * 10).bound(AUTO, waits) == 300.0
+    assert pulse_of([100.0] * 10).bound(30.0, waits) == 30.0
 
 
 def test_a_step_that_is_named_twice_counts_once_and_each_count_by_itself() -> None:
@@ -158,6 +167,14 @@ def test_a_process_that_works_gets_three_times_as_long_and_no_more(
         found = watched(thread, 80.0, lambda: done(10 * next(looks)))
     assert found is not None
     assert found.line.startswith("no sign of life for 240 s after step 3")
+
+
+def test_the_run_says_how_much_longer_a_process_gets_that_works() -> None:
+    looks, waits = iter(range(10_000)), AttemptSettings(hang=50.0, busy_factor=5.0)
+    with standing() as thread:
+        found = watched(thread, AUTO, lambda: Activity(cpu=10.0 * next(looks)), waits=waits)
+    assert found is not None
+    assert found.line.startswith("no sign of life for 250 s after step 3")
 
 
 def test_a_process_that_only_wakes_up_now_and_then_rests() -> None:

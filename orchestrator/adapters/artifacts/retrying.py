@@ -1,8 +1,8 @@
 """A place that is asked again while its storage hiccups, and whose errors are all translated.
 
 The clients of file systems raise what they like: `OSError`, errors of their HTTP library, of their
-cloud's SDK. What may pass by itself is tried again for about a minute; every call here can be made
-twice. What is not there, exists already or is forbidden comes out as the `OSError` that it is.
+cloud's SDK. What may pass by itself is tried again for a while; every call here can be made twice.
+What is not there, exists already or is forbidden comes out as the `OSError` that it is.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from orchestrator.adapters.artifacts import manifests
 from orchestrator.adapters.artifacts.places import Place
 from orchestrator.core.artifact import FileEntry
 from orchestrator.core.errors import OrchestratorError, StorageError
+from orchestrator.core.settings import PATIENT
 from orchestrator.ports import Clock
 
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds; a minute in all
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; each is twice the one before
 BLOCK = 1 << 20
 # What asking again does not change: where it is, what is there, who asks, how much room there is.
 _LASTING = frozenset(
@@ -50,6 +51,15 @@ _LASTING_TYPES = (
     PermissionError,
 )
 Found = TypeVar("Found")
+
+
+def pauses(patience: float) -> Iterator[float]:
+    """Yield the seconds between two tries: `patience` in all."""
+    pause, left = FIRST_PAUSE, patience
+    while left > 0:
+        yield min(pause, left)
+        left -= pause
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class HiccupError(StorageError):
@@ -82,15 +92,18 @@ def words(error: Exception) -> str:
 class RetryingPlace:
     """The port `Place` before another one; without a clock each call is made once."""
 
-    def __init__(self, inner: Place, clock: Clock | None) -> None:
-        """Ask `inner`, and ask it again by `clock`."""
+    def __init__(
+        self, inner: Place, clock: Clock | None, patience: float = PATIENT.storage
+    ) -> None:
+        """Ask `inner`, and ask it again by `clock` for `patience` seconds."""
         self.inner = inner
         self._clock = clock
+        self._pauses = tuple(pauses(patience)) if clock else ()
 
     def again(self, name: str, ask: Callable[[], Found]) -> Found:
         """Return what `ask` returns, asked again while the storage of `name` hiccups."""
         clock = self._clock
-        for pause in PAUSES if clock else ():
+        for pause in self._pauses:
             try:
                 with hiccups(name):
                     return ask()

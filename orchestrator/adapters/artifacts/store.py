@@ -37,6 +37,7 @@ from orchestrator.adapters.artifacts.retrying import RetryingPlace
 from orchestrator.adapters.artifacts.scratch import ScratchFolder, of_this_machine
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
+from orchestrator.core.settings import PATIENT
 from orchestrator.ports import Clock
 
 _FILE_SCHEME = "file://"
@@ -56,10 +57,12 @@ class FsspecArtifactStore:
         scratch: Path | None = None,
         clock: Clock | None = None,
         attempt: str = "",
+        patience: float = PATIENT.storage,
     ) -> None:
         """Open the store at `uri`; nothing is made before it is needed.
 
-        With a `clock`, whatever the storage says that may pass is waited for, a minute at most.
+        With a `clock`, whatever the storage says that may pass is waited for, for `patience`
+        seconds at most.
         Processes of one machine with the same `attempt` verify what lies in a folder together.
 
         Raises:
@@ -67,7 +70,7 @@ class FsspecArtifactStore:
         """
         place, self._base = _open(uri)
         self._local = place.root if isinstance(place, LocalPlace) else None
-        self._place = RetryingPlace(place, clock)
+        self._place = RetryingPlace(place, clock, patience)
         self._scratch, self._attempt = scratch, attempt
         self._own: ScratchFolder | None = None
 

@@ -132,6 +132,7 @@ def _settings(document: Document) -> Settings:
         tracking=document.tracking,
         cluster=document.cluster,
         gateway=document.gateway,
+        attempts=document.attempts,
         database=document.database,
         qualification=document.qualification,
         tags=document.tags,

@@ -26,6 +26,8 @@ from pydantic import ConfigDict, Field
 
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.settings import (
+    PATIENT,
+    AttemptSettings,
     ClusterSettings,
     DatabaseSettings,
     GatewaySettings,
@@ -77,6 +79,7 @@ class Document:
     engines: Mapping[Name, EngineSpec] = field(default_factory=dict)
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     jobs: JobSettings = field(default_factory=JobSettings)
+    attempts: AttemptSettings = PATIENT
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)

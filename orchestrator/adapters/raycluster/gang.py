@@ -67,7 +67,7 @@ class Gang:
         self._lines: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=LINES_KEPT))
         self._post_mortem = PostMortem(now)
         self._died: dict[int, Failure] = {}  # whose remains are being fetched
-        self._silence = Silence(request.watch.hang)
+        self._silence = Silence(request.watch.hang, request.waits.hang)
         self._clocks = ClockOffsets()
         self._next_look = now() + SECONDS_BETWEEN_LOOKS
         self._launch()

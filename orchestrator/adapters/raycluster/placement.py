@@ -5,8 +5,8 @@ waited for, with the reason: a node may come back, and a cluster that scales sta
 is asked for. A single worker that finds room now goes there as a plain task, which is some 100 ms
 quicker than by a placement group; all else takes a placement group, which holds the workers of a
 gang together, asks for nodes, and tells why it waits. An elastic gang asks for as many workers as
-the live nodes hold; where others keep it from that place, for as many as are free. Nodes to avoid
-are avoided as long as others of the pool can do; rather than not at all it runs on those.
+the live nodes hold; where others keep it from that place, after a while for as many as are free.
+Nodes to avoid are avoided as long as others can do; rather than not at all it runs on those.
 """
 
 from __future__ import annotations
@@ -32,10 +32,6 @@ Group: TypeAlias = Any  # Ray's handles carry no useful types
 INFEASIBLE = "INFEASIBLE"
 NO_RESOURCES = "NO_RESOURCES"
 NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
-# Figures of what is free lag behind, so a gang waits a little before it goes on with fewer.
-SHRINK_SECONDS = 3.0
-# How long an attempt waits for another node than those where its stage failed.
-AVOID_SECONDS = 60.0
 SECONDS_BETWEEN_LOOKS = 0.25
 _START_SECONDS = 10.0  # by then a task that has room has begun, on a busy node too
 
@@ -134,7 +130,7 @@ class Placement:
         if self._selector != _selector(request, live) and not self.created:
             return request  # a node that is to be avoided has come back under another id
         least = request.needs.min_workers
-        if least is None or waited < SHRINK_SECONDS:
+        if least is None or waited < request.waits.shrink:
             return None
         free = resources.free(request, _usable(request, live))
         fewer = least <= free < self._workers
@@ -159,7 +155,9 @@ class Placement:
         lacking = resources.lack(self.request, ours, self.request.avoid)
         if lacking and self._goes_back(self.nodes.live()):
             names = ", ".join(map(repr, self.request.avoid))
-            back = f"no node but {names} came within {AVOID_SECONDS:g} s: goes back there"
+            back = (
+                f"no node but {names} came within {self.request.waits.avoid:g} s: goes back there"
+            )
             return f"pool {pool!r}: {back}", False
         if lacking:
             return lacking, False
@@ -176,7 +174,7 @@ class Placement:
         The live nodes hold it, but only with those.
         """
         request = self.request
-        if not request.avoid or self._now() - self._since <= AVOID_SECONDS:
+        if not request.avoid or self._now() - self._since <= request.waits.avoid:
             return False
         without = resources.of_all(request, _usable(request, live))
         all_of_them = resources.of_all(request, of_pool(request.pool, live))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from orchestrator.core.spec.policy import AUTO, LEAST_HANG, Hanging
+from orchestrator.core.settings import PATIENT
+from orchestrator.core.spec.policy import AUTO, Hanging
 from orchestrator.messages import Alive, Message
 
 # A worker that lives is heard within so many seconds, on a busy host too.
@@ -16,12 +17,12 @@ SUSPECT_SECONDS = 3.0
 class Silence:
     """When each worker was last heard. Times in seconds; `hang` is how long a hang is.
 
-    A worker shows that it lives whatever its job does, so `auto` is the least that it can be.
+    A worker shows that it lives whatever its job does, so `auto` is the `least` that it can be.
     """
 
-    def __init__(self, hang: Hanging) -> None:
+    def __init__(self, hang: Hanging, least: float = PATIENT.hang) -> None:
         """Have heard nobody yet."""
-        self._hang = LEAST_HANG if hang == AUTO else hang
+        self._hang = least if hang == AUTO else hang
         self._last: dict[int, float] = {}
         self._looked: float | None = None
 

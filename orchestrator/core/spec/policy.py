@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 AUTO: Literal["auto"] = "auto"
-LEAST_HANG = 600.0  # seconds; of `auto`, and until the duration of the steps is known
 Hanging: TypeAlias = float | Literal["auto"] | None
 
 
@@ -92,8 +91,9 @@ class Watch:
 
     Attributes:
         hang: Seconds without a sign of life, after the first step, in which the job stands at one
-            place and its process does nothing; three times as long where it works. `auto` is ten
-            minutes, or twenty steps of the job where those are longer; `None` waits for ever.
+            place and its process does nothing; several times as long where it works. `auto` is
+            what `attempts` says: ten minutes, or twenty steps of the job where those are longer;
+            `None` waits for ever.
         metric: The metric whose values are watched.
         window: Newest values that a new one is compared with; 0 watches for NaN and infinity
             alone.

@@ -15,8 +15,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
-from orchestrator.adapters.artifacts.retrying import PAUSES
+from orchestrator.adapters.artifacts.retrying import pauses
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
+from orchestrator.core.settings import PATIENT
 from tests.adapters.artifacts.shelf import FILES, contents, put
 from tests.fakes import FakeClock
 
@@ -38,6 +39,7 @@ PASSING = [
     ConnectionResetError(errno.ECONNRESET, "reset"),
     RuntimeError("Event loop is closed"),
 ]
+PAUSES = tuple(pauses(PATIENT.storage))
 
 
 class Flaky:
@@ -140,6 +142,18 @@ def test_what_does_not_pass_within_a_minute_is_a_storage_error_of_one_line(
     assert "\n" not in str(raised.value)
     assert str(raised.value).endswith("; check its storage")
     assert 60.0 <= clock.now() < 70.0
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.7, 600.0])
+def test_it_is_asked_for_as_long_as_the_run_says(
+    tmp_path: Path, breaks: Break, clock: FakeClock, patience: float
+) -> None:
+    uri = f"memory://{uuid.uuid4().hex}"
+    store = FsspecArtifactStore(uri, tmp_path / "scratch", clock, patience=patience)
+    breaks(MemoryFileSystem, "cat_file", PASSING[0], 1000)
+    with pytest.raises(StorageError, match="'c/x': HttpError; check its storage"):
+        store.marked("c/x")
+    assert clock.now() == pytest.approx(patience)
 
 
 def test_the_words_of_the_client_are_kept(patient: FsspecArtifactStore, breaks: Break) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.raycluster import placement, process
 from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, ClusterNodes, Node
-from orchestrator.adapters.raycluster.placement import AVOID_SECONDS, SHRINK_SECONDS, Placement
+from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Waiting
 from tests.build import pool
@@ -91,7 +92,7 @@ def test_a_pool_that_has_no_node_yet_is_asked_for_as_it_is_declared(empty: Scene
     none = "pool 'wide' has no live node: none carries the labels 'pool=wide'"
     assert place.news() == [Waiting(none)]
     empty.alive = [node(1, free=2.0)]
-    empty.after(SHRINK_SECONDS, place)
+    empty.after(PATIENT.shrink, place)
     again = place.anew()
     assert again is not None
     assert again.needs.workers == 2, "an elastic gang goes on with the first that come"
@@ -130,10 +131,24 @@ def test_nodes_to_avoid_are_named_while_another_may_come_and_used_when_none_does
     assert "has no live node: none but 'n1', where it failed, carries" in str(waiting)
     assert place.anew() is None
     back = "pool 'wide': no node but 'n1' came within 60 s: goes back there"
-    assert scene.after(AVOID_SECONDS + 1.0, place) == [Waiting(back)]
+    assert scene.after(PATIENT.avoid + 1.0, place) == [Waiting(back)]
     again = place.anew()
     assert again is not None
     assert again.avoid == ()
+
+
+def test_the_run_says_how_long_a_place_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, node(1, free=2.0))
+    waits = AttemptSettings(avoid=5.0, shrink=1000.0)
+    place = scene.place(replace(gang(2, least=1, avoid=("n1",)), waits=waits))
+    place.news()
+    assert scene.after(4.0, place) == []
+    back = "pool 'wide': no node but 'n1' came within 5 s: goes back there"
+    assert scene.after(2.0, place) == [Waiting(back)]
+
+    wide = scene.place(replace(gang(6, least=1), waits=waits))
+    scene.after(PATIENT.shrink + 1.0, wide)
+    assert wide.anew() is None, "it waits for all"
 
 
 def test_a_node_to_avoid_that_was_rebooted_is_avoided_under_its_new_id(
@@ -168,9 +183,9 @@ def test_whatever_is_to_be_avoided_and_whatever_lives_nothing_that_fits_the_plan
         for _ in range(3):
             asked = place.anew()
             place = scene.place(asked) if asked else place
-            said += scene.after(AVOID_SECONDS, place)
+            said += scene.after(PATIENT.avoid, place)
         rest = scene.alive = [node(number, free=2.0) for number in (1, 2, 3)]
-        scene.clock.sleep(AVOID_SECONDS)
+        scene.clock.sleep(PATIENT.avoid)
         asked = place.anew()
         place = scene.place(asked) if asked else place
 

@@ -40,6 +40,13 @@ def test_who_did_not_listen_for_long_misses_nobody_yet() -> None:
     assert silent(silence, 502.5) == [0]
 
 
+def test_by_default_the_run_says_how_long_a_hang_is() -> None:
+    silence = Silence("auto", 30.0)
+    silence.heard(0, Alive(0, 4), 0.0)
+    assert silent(silence, 30.0 + MARGIN_SECONDS) == []
+    assert silent(silence, 36.0) == [0]
+
+
 def test_without_a_limit_nobody_is_missed() -> None:
     silence = Silence(None)
     silence.heard(0, Alive(0, 4), 0.0)
