@@ -63,7 +63,7 @@ class Launch:
                     break
                 request = self._request(planned)
                 view.begins(request.header)
-                finals.append(driving.launch(request, addresses, view))
+                finals.append(driving.drive_new(request, addresses, view))
                 view.ended(finals[-1])
         return finals
 
@@ -164,7 +164,7 @@ def drive_detached(run: str, view: driving.View, *, reuse: bool, take_over: bool
         settings=settings, header=header, home=home, reuse=reuse, by_force=take_over
     )
     with driving.begun(store, header):
-        return driving.drive(request, view, driving.resume, keep=lambda _: True)
+        return driving.drive(request, view, new=False, keep=lambda _: True)
 
 
 def settings_of(run: str) -> Settings:

@@ -200,7 +200,7 @@ def _drive(settings: Settings, pool: Pool, view: driving.View) -> tuple[Run, Map
     pools = driving.startable(settings, planned)
     with driving.services(settings, home, pools, keep=lambda: False) as addresses:
         view.begins(header)
-        final = driving.launch(request, addresses, view)
+        final = driving.drive_new(request, addresses, view)
         view.ended(final)
         nodes = wiring.node_identities(settings, home, {pool.name: pool})
     return final, nodes.get(pool.name, {})

@@ -86,7 +86,7 @@ class Resumption:
 
     def drive(self, view: driving.View) -> Run:
         """Drive the run here to its end, and return it."""
-        return driving.drive(self.request, view, driving.resume, keep=driving.serves)
+        return driving.drive(self.request, view, new=False, keep=driving.serves)
 
     def detach(self) -> RunHeader:
         """Hand the run over to a Ray job, and return its header once that has it."""

@@ -76,7 +76,7 @@ class Switch:
         request = driving.DriveRequest(
             settings=self.settings, header=header, home=home, kept=self.kept
         )
-        return driving.drive(request, view, driving.launch, keep=lambda _: True)
+        return driving.drive(request, view, new=True, keep=lambda _: True)
 
 
 def switch(

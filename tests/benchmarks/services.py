@@ -46,7 +46,7 @@ class Bench:
     def launch(self, request: driving.DriveRequest, observer: Observer | None = None) -> None:
         """Drive a run to its end as the command `launch` does, less its live view."""
         addresses = driving.Addresses(cluster=self.cluster, tracking=self.tracking)
-        run = driving.launch(request, addresses, _View(observer or _ignore))
+        run = driving.drive_new(request, addresses, _View(observer or _ignore))
         if run.state is not RunState.SUCCEEDED:
             raise RuntimeError(f"{request.header.run} {run.state}: {run.reason}")
 

@@ -6,7 +6,7 @@ drive itself, `interrupts.py` what Ctrl-C does.
 
 from orchestrator.service.driving.beginning import begun, hand_over
 from orchestrator.service.driving.claim import claim
-from orchestrator.service.driving.driving import drive, launch, resume, serves, wind_down
+from orchestrator.service.driving.driving import drive, drive_new, serves, wind_down
 from orchestrator.service.driving.interrupts import Interrupts
 from orchestrator.service.driving.request import HOST, DriveRequest, new_header
 from orchestrator.service.driving.services import (
@@ -29,11 +29,10 @@ __all__ = [
     "begun",
     "claim",
     "drive",
+    "drive_new",
     "hand_over",
-    "launch",
     "needs_gateway",
     "new_header",
-    "resume",
     "serves",
     "services",
     "startable",

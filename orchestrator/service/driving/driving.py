@@ -31,40 +31,30 @@ SECONDS_TO_FINISH_TRACKING = 60.0
 OUTPUT = "output.txt"  # what a terminal that is gone should have shown
 
 
-def drive(
-    request: DriveRequest,
-    view: View,
-    how: Callable[[DriveRequest, Addresses, View], Run],
-    *,
-    keep: Callable[[Run], bool],
-) -> Run:
-    """Have the services up, `launch` or `resume` the run here, and return it as it ended.
+def drive(request: DriveRequest, view: View, *, new: bool, keep: Callable[[Run], bool]) -> Run:
+    """Have the services up, drive the run here to its end, and return it.
 
-    What was started for it stays up afterwards where `keep` says so of the run.
+    A `new` one is created; any other the database has, and it is taken over. What was started for
+    it stays up afterwards where `keep` says so of the run.
+
+    Raises:
+        HeldError: It has a controller that lives, and the request is not to take it over by force.
     """
     finals: list[Run] = []
     pools = startable(request.settings, request.header.plan)
     with services(
         request.settings, request.home, pools, keep=lambda: any(map(keep, finals))
     ) as addresses:
-        view.begins(request.header, again=how is resume)
-        finals.append(how(request, addresses, view))
+        view.begins(request.header, again=not new)
+        executors = _Executors.new(request, addresses)
+        finals.append(_drive(request, addresses, view, executors, new=new))
         view.ended(finals[-1])
     return finals[-1]
 
 
-def launch(request: DriveRequest, addresses: Addresses, view: View) -> Run:
-    """Create the run, drive it here to its end, and return it."""
-    return _drive(request, addresses, view, _Executors.new(request, addresses))
-
-
-def resume(request: DriveRequest, addresses: Addresses, view: View) -> Run:
-    """Take a run over that the database has, drive it to its end, and return it.
-
-    Raises:
-        HeldError: It has a controller that lives, and the request is not to take it over by force.
-    """
-    return _drive(request, addresses, view, _Executors.new(request, addresses), new=False)
+def drive_new(request: DriveRequest, addresses: Addresses, view: View) -> Run:
+    """Create the run, drive it here to its end on services that are up, and return it."""
+    return _drive(request, addresses, view, _Executors.new(request, addresses), new=True)
 
 
 def wind_down(request: DriveRequest, addresses: Addresses, view: View, reason: str) -> Run:
@@ -106,7 +96,7 @@ def _drive(
     view: View,
     executors: _Executors,
     *,
-    new: bool = True,
+    new: bool,
 ) -> Run:
     settings, header, home = request.settings, request.header, request.home
     with ExitStack() as closing:
