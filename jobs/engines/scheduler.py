@@ -44,7 +44,7 @@ class Scheduler:
         patience: float = PATIENCE,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.made = 0
+        self.generated = 0
         self._batch = batch
         self._slots = slots
         self._prepare = prepare
@@ -67,7 +67,7 @@ class Scheduler:
         waiting = [request.answer for request in list(self._waiting)]
         held = sum(len(answer.tokens) for answer in (*running, *waiting))
         numbers = {"running": len(running), "waiting": len(waiting), "held": held}
-        return {**numbers, "tokens": self.made, "slots": self._slots}
+        return {**numbers, "tokens": self.generated, "slots": self._slots}
 
     def health(self) -> str:
         """Return why it can't serve, at once and from any thread; nothing while it can."""
@@ -186,7 +186,7 @@ class Scheduler:
         owners = {id(request.answer): request for request in self._running}
         pieces = sum(_came(outcome) for _, outcome in outcomes)
         self._running = [request for request in self._running if not request.answer.done]
-        self.made += sum(isinstance(outcome, Piece) for _, outcome in outcomes)
+        self.generated += sum(isinstance(outcome, Piece) for _, outcome in outcomes)
         if outcomes:
             self._judge(pieces)  # first, so that who gets an error can ask `health` at once
         deliver((owners[id(answer)], outcome) for answer, outcome in outcomes)

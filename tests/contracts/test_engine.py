@@ -28,7 +28,7 @@ LONG = "once upon a time, " * 6
 FIGURES = {"running", "waiting", "slots", "held", "tokens", "cache_used"}
 
 
-@pytest.fixture(scope="module", params=GENERATORS, ids=lambda one: one.kind.__name__)
+@pytest.fixture(scope="module", params=GENERATORS, ids=lambda shipped: shipped.kind.__name__)
 def shipped(request: pytest.FixtureRequest) -> ShippedEngine:
     return request.param
 
@@ -79,15 +79,15 @@ def text_of(pieces: Sequence[Piece]) -> str:
 async def idle(engine: Any) -> bool:
     """Wait until nothing is left of any answer."""
     for _ in range(200):
-        told = engine.statistics()
-        if not any(told[name] for name in ("running", "waiting", "held", "cache_used")):
+        figures = engine.statistics()
+        if not any(figures[name] for name in ("running", "waiting", "held", "cache_used")):
             return True
         await asyncio.sleep(0.01)
     return False
 
 
 def test_every_engine_of_jobs_is_held_to_this() -> None:
-    assert {one.dotted for one in GENERATORS} == engines_of_jobs(GENERATES)
+    assert {shipped.dotted for shipped in GENERATORS} == engines_of_jobs(GENERATES)
 
 
 # --- the model that it holds ------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_log_probabilities_come_where_they_are_asked_for_the_likeliest_first(eng
     for piece in answer(engine, max_tokens=6, logprobs=2):
         assert piece.logprob is not None
         assert piece.top[0] == (piece.token, piece.logprob), "a greedy one is the likeliest"
-        assert [*piece.top] == sorted(piece.top, key=lambda found: -found[1])[:2]
+        assert [*piece.top] == sorted(piece.top, key=lambda token: -token[1])[:2]
     assert all(piece.top == () for piece in answer(engine, max_tokens=2, logprobs=0))
 
 
@@ -167,8 +167,8 @@ def test_a_scorer_says_of_an_answer_what_its_tokens_had_when_they_were_made(engi
     ]
 
 
-def has_scores(told: list[Any]) -> bool:
-    first, *others = told[0].scores
+def has_scores(outcomes: list[Any]) -> bool:
+    first, *others = outcomes[0].scores
     return first is None and None not in others
 
 
@@ -178,23 +178,23 @@ ASKED: dict[str, tuple[dict[str, Any], Callable[[list[Any]], bool]]] = {
     "scores of the prompt": ({"prompt_logprobs": 2}, has_scores),
     "no tokens": (
         {"max_tokens": 0, "prompt_logprobs": 0},
-        lambda told: len(told) == 1 and has_scores(told),
+        lambda outcomes: len(outcomes) == 1 and has_scores(outcomes),
     ),
     "a grammar": (
         {"grammar": Grammar("choice", '["yes", "no"]')},
-        lambda told: text_of(told) in {"yes", "no"},
+        lambda pieces: text_of(pieces) in {"yes", "no"},
     ),
     "a stop token": (
         {"stop_token_ids": (TOKEN,), "logit_bias": {TOKEN: 100.0}},
-        lambda told: [(one.token, one.stopped_by) for one in told] == [(TOKEN, TOKEN)],
+        lambda pieces: [(piece.token, piece.stopped_by) for piece in pieces] == [(TOKEN, TOKEN)],
     ),
     "the least tokens": (
         {"stop_token_ids": (TOKEN,), "logit_bias": {TOKEN: 100.0}, "min_tokens": 8},
-        lambda told: len(told) == 9,
+        lambda pieces: len(pieces) == 9,
     ),
     "a token that is forbidden": (
         {"logit_bias": {TOKEN: -100.0}, "temperature": 2.0},
-        lambda told: TOKEN not in {one.token for one in told},
+        lambda pieces: TOKEN not in {piece.token for piece in pieces},
     ),
 }
 
@@ -250,7 +250,7 @@ def test_new_weights_drop_no_answer_and_each_token_names_its_own(
         first = [(await anext(stream)).version for stream in streams]
         await asyncio.to_thread(own.update, folders[1], "v2")
         rest = [[piece.version async for piece in stream] for stream in streams]
-        return [[one, *more] for one, more in zip(first, rest, strict=True)]
+        return [[version, *more] for version, more in zip(first, rest, strict=True)]
 
     for versions in asyncio.run(update_meanwhile()):
         assert len(versions) == 60

@@ -35,7 +35,7 @@ from tests.build import accelerator, deployment
 CONF = Path(__file__).parents[2] / "conf"
 ENGINES = sorted(file.stem for file in (CONF / "engine").glob("*.yaml"))
 ASKS_FOR_NO_KEY = {"mindie"}
-WAYS = ("tensor", "pipeline", "data")
+SPLITS = ("tensor", "pipeline", "data")
 FILLED = {**dict.fromkeys(PLACES, "x"), "port": "7", "model": "/m", **chips_of(2)}
 
 every_engine = pytest.mark.parametrize("name", ENGINES)
@@ -86,8 +86,8 @@ def test_its_makers_are_those_of_the_chips_and_its_dialects_of_formats_that_it_r
 def test_it_starts_over_a_model_on_the_chips_of_each_of_its_makers(name: str) -> None:
     for spec, pool in pools_of(name):
         written = files_of(spec, pool, {}, {**FILLED, "key": "k"})
-        told = [*argv_of(spec, pool, {}, FILLED), *written.values()]
-        assert "/m" in " ".join(told)
+        texts = [*argv_of(spec, pool, {}, FILLED), *written.values()]
+        assert "/m" in " ".join(texts)
         assert environment_of(spec, pool, FILLED)
 
 
@@ -116,7 +116,10 @@ def test_it_takes_a_key_from_nobody_s_list_of_processes(name: str) -> None:
 def test_users_may_set_how_it_is_spread_and_none_of_its_own_options_is_refused(name: str) -> None:
     for spec, pool in pools_of(name):
         assert list(refused_options(spec, spec.given(pool, {}))) == []
-        asked = [spec.concurrency, *(getattr(spec.parallel, way) for way in (*WAYS, "shared"))]
+        asked = [
+            spec.concurrency,
+            *(getattr(spec.parallel, split) for split in (*SPLITS, "shared")),
+        ]
         assert list(refused_options(spec, dict.fromkeys(filter(None, asked), 2))) == []
         assert spec.requests_at_once({spec.concurrency: 7}) == 7
 
@@ -125,9 +128,9 @@ def test_users_may_set_how_it_is_spread_and_none_of_its_own_options_is_refused(n
 def test_a_model_is_spread_over_chips_by_its_own_options(name: str) -> None:
     spec = spec_of(name)
     assert split_of(spec, {}, 4).tensor == 4
-    for way in WAYS:
-        if option := option_name(getattr(spec.parallel, way)):
-            assert getattr(split_of(spec, {option: 4}, 4), way) == 4
+    for split in SPLITS:
+        if option := option_name(getattr(spec.parallel, split)):
+            assert getattr(split_of(spec, {option: 4}, 4), split) == 4
 
 
 @every_engine
@@ -156,7 +159,7 @@ def test_new_weights_are_told_by_their_folder(name: str) -> None:
 
 def in_its_place(spec: EngineSpec) -> EngineSpec:
     """Return the engine with a small server that answers at all of its paths."""
-    makers = {maker: replace(it, command=(), follower=()) for maker, it in spec.makers.items()}
+    makers = {name: replace(maker, command=(), follower=()) for name, maker in spec.makers.items()}
     figures = spec.figures
     names = f"{figures.running} {figures.waiting} {figures.tokens[-1]}"
     return replace(

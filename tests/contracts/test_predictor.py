@@ -21,7 +21,7 @@ from tests.contracts.shipped_engines import (
 from tests.serving.http_server import FixedClock, serving
 
 
-@pytest.fixture(params=PREDICTORS, ids=lambda one: one.kind.__name__)
+@pytest.fixture(params=PREDICTORS, ids=lambda shipped: shipped.kind.__name__)
 def shipped(request: pytest.FixtureRequest) -> ShippedPredictor:
     return request.param
 
@@ -33,18 +33,18 @@ def predictor(shipped: ShippedPredictor, tmp_path: Path) -> Any:
 
 
 def test_every_predictor_of_jobs_is_held_to_this() -> None:
-    assert {one.dotted for one in PREDICTORS} >= engines_of_jobs(PREDICTS)
+    assert {shipped.dotted for shipped in PREDICTORS} >= engines_of_jobs(PREDICTS)
 
 
 def test_it_answers_json_with_json_and_refuses_what_it_does_not_take(
     shipped: ShippedPredictor, predictor: Any
 ) -> None:
-    told = asyncio.run(predictor.predict(shipped.good))
-    assert json.loads(json.dumps(told)) == told
+    answer = asyncio.run(predictor.predict(shipped.good))
+    assert json.loads(json.dumps(answer)) == answer
     for body in shipped.bad:
         with pytest.raises(ValueError, match=r"\w"):
             asyncio.run(predictor.predict(body))
-    assert asyncio.run(predictor.predict(shipped.good)) == told
+    assert asyncio.run(predictor.predict(shipped.good)) == answer
 
 
 def test_it_is_well_says_so_from_any_thread_and_is_closed_twice(predictor: Any) -> None:
@@ -62,8 +62,8 @@ def test_a_replica_predicts_and_generates_nothing(
         httpx.Client(base_url=url) as client,
     ):
         assert client.get("/ready").json() == {"status": "ok"}
-        told = asyncio.run(predictor.predict(shipped.good))
-        assert client.post("/v1/predict", json=shipped.good).json() == told
+        answer = asyncio.run(predictor.predict(shipped.good))
+        assert client.post("/v1/predict", json=shipped.good).json() == answer
         for body in shipped.bad:
             refused = client.post("/v1/predict", content=json.dumps(body))
             assert refused.status_code == 400
