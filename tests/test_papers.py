@@ -17,7 +17,13 @@ import orchestrator
 from orchestrator.adapters import hydra_config
 from orchestrator.adapters.hydra_config.schema import FROM_KEY
 from orchestrator.core.failures.signatures import matcher
-from orchestrator.core.settings import CorsSettings, GatewaySettings, MetricsSettings, TlsSettings
+from orchestrator.core.settings import (
+    CorsSettings,
+    GatewaySettings,
+    MetricsSettings,
+    ReconcilerSettings,
+    TlsSettings,
+)
 from orchestrator.core.spec.engines import EngineSpec
 from orchestrator.core.spec.hardware import Accelerator
 from orchestrator.core.spec.policy import Rollout
@@ -118,6 +124,7 @@ TABLES = {
     TlsSettings: "docs/endpoints.md",
     CorsSettings: "docs/endpoints.md",
     MetricsSettings: "docs/endpoints.md",
+    ReconcilerSettings: "docs/endpoints.md",
     GatewayLimits: "docs/endpoints.md",
     EngineSpec: "docs/engines.md",
 }

@@ -23,7 +23,6 @@ from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.supervisor.record import wait
 
 SERVICE = "gateway"
-START_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
 FREE_SECONDS = 2.0
 TRIES = 3
@@ -49,7 +48,7 @@ def up(home: Path, settings: GatewaySettings, cluster: str, env: Mapping[str, st
         _check_free(settings)
         info = {"url": url_of(settings, cluster), "cluster": cluster, "port": settings.port}
         processes = _processes(settings, info, env)
-        service = supervisor.start(home, SERVICE, processes, info=info, timeout=START_SECONDS)
+        service = supervisor.start(home, SERVICE, processes, info=info, timeout=settings.start)
     except supervisor.ServiceError as error:
         where = str(home / "services")
         message = f"the gateway can't be started: {error}; its log is in {where!r}"
@@ -150,7 +149,7 @@ def _processes(
     url, cluster = str(info["url"]), str(info["cluster"])
     server = (*ours, "_gateway", dumped(settings), url, cluster)
     names = ["server", *(f"server-{n + 1}" for n in range(1, settings.processes))]
-    reconciler = (*ours, "_reconcile", cluster)
+    reconciler = (*ours, "_reconcile", cluster, dumped(settings))
     ready = (_asked_at(settings.host), settings.port)
     return (
         *(

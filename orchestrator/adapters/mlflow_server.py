@@ -21,10 +21,11 @@ from urllib.parse import quote, urlsplit
 
 from orchestrator import supervisor
 from orchestrator.core.errors import TrackingError
+from orchestrator.core.settings import TrackingSettings
 
 SERVICE = "mlflow"
 HOST = "127.0.0.1"
-START_SECONDS = 180.0
+START_SECONDS = TrackingSettings().start
 STARTS = 3
 _TAKEN = re.compile(r"in use|ended with", re.IGNORECASE)
 _PORTS = range(20_000, 30_000)
@@ -37,8 +38,10 @@ _ENVIRONMENT = {
 }
 
 
-def up(home: Path) -> str:
+def up(home: Path, timeout: float = START_SECONDS) -> str:
     """Start the server of `home`, unless it runs, and return its address.
+
+    It has `timeout` seconds to answer.
 
     A port that was free and is taken by the time of the start is left for another.
 
@@ -51,7 +54,7 @@ def up(home: Path) -> str:
             return uri
         supervisor.clear(home, SERVICE)  # what a killed daemon left would hold the port
         folder = _prepare(home)
-        service = _start(home, folder)
+        service = _start(home, folder, timeout)
     except (supervisor.ServiceError, OSError, sqlite3.Error) as error:
         where = str(home / "services")
         message = f"MLflow can't be started in {str(home)!r}: {error}; its log is in {where!r}"
@@ -59,7 +62,7 @@ def up(home: Path) -> str:
     return str(service.info["uri"])
 
 
-def _start(home: Path, folder: Path) -> supervisor.Service:
+def _start(home: Path, folder: Path, timeout: float) -> supervisor.Service:
     for left in reversed(range(STARTS)):
         port = _port(folder)
         try:
@@ -68,7 +71,7 @@ def _start(home: Path, folder: Path) -> supervisor.Service:
                 SERVICE,
                 [_process(folder, port)],
                 info={"uri": f"http://{HOST}:{port}"},
-                timeout=START_SECONDS,
+                timeout=timeout,
             )
         except supervisor.ServiceError as error:
             if not left or not _TAKEN.search(str(error)):

@@ -341,6 +341,7 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     gateway.add_argument("number", nargs="?", type=number, default=0)
     reconcile = verbs.add_parser("_reconcile")
     reconcile.add_argument("address")
+    reconcile.add_argument("settings", nargs="?", default="{}")
     complete = verbs.add_parser("_complete")
     complete.add_argument("words", nargs=argparse.REMAINDER)
 

@@ -1,4 +1,4 @@
-"""`orchestrator _reconcile ADDRESS`: the service that keeps endpoints as the database says."""
+"""`orchestrator _reconcile ADDRESS [SETTINGS]`: what keeps endpoints as the database says."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ from orchestrator.service.daemons import reconciler
 
 def run(args: argparse.Namespace) -> NoReturn:
     """Look every moment, until the service is stopped."""
-    reconciler.run(args.address, partial(print, flush=True))
+    reconciler.run(args.address, args.settings, partial(print, flush=True))

@@ -32,13 +32,16 @@ class StorageSettings:
 class TrackingSettings:
     """Where runs are shown. An empty `uri` is a managed MLflow server on this machine.
 
-    `system_seconds` is the time between two samples of system metrics; 0 takes none.
+    `system_seconds` is the time between two samples of system metrics; 0 takes none. A
+    managed server may take `start` seconds to answer, the last of a run `finish` to be shown.
     """
 
     enabled: bool = True
     uri: str = ""
     experiment: str = "orchestrator"
     system_seconds: float = 5.0
+    start: float = 180.0
+    finish: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +50,17 @@ class ClusterSettings:
 
     `ray` with an empty `address` is a managed cluster on this machine, `local` runs every
     attempt in this process. `patience` is for how many seconds the head of a cluster that is not
-    managed may be silent before it counts as gone.
+    managed may be silent before it counts as gone; `start` is for how many a managed one may take
+    to be up. `hand_over` is for how many a job of the cluster may take to begin, and then to have
+    the run that it is to drive.
     """
 
     kind: Literal["ray", "local"] = "ray"
     address: str = ""
     object_store_mb: int = 100
     patience: float = 120.0
+    start: float = 180.0
+    hand_over: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +87,27 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcilerSettings:
+    """When the reconciler beside a gateway acts. Times are in seconds.
+
+    Attributes:
+        loss: How long an endpoint is without a replica that answers or starts, until another pool
+            takes over.
+        between_moves: How long it stays on that pool, at the least.
+        crowd: How long requests wait, until a pool of `overflow` is asked to help.
+        lull: How long nobody needs that help, until it goes.
+    """
+
+    loss: float = 20.0
+    between_moves: float = 300.0
+    crowd: float = 3.0
+    lull: float = 120.0
+
+
+RECONCILER = ReconcilerSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """The server that clients ask.
 
@@ -93,6 +121,8 @@ class GatewaySettings:
         metrics: The listener for Prometheus; each process has its own, at the next port.
         access_log: A file that gets a line for each request; `-` is the service's own log.
         limits: Those of its connections, requests and waiting that differ from the defaults.
+        start: Seconds that it may take to answer once it is started.
+        reconciler: When the reconciler that is started with it acts.
     """
 
     host: str = "127.0.0.1"
@@ -104,6 +134,8 @@ class GatewaySettings:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     access_log: str = ""
     limits: Mapping[str, float] = field(default_factory=dict)
+    start: float = 60.0
+    reconciler: ReconcilerSettings = RECONCILER
 
     @property
     def scheme(self) -> str:

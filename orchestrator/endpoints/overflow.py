@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ConflictError, ServingError
+from orchestrator.core.settings import RECONCILER, ReconcilerSettings
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.ports import Clock, EndpointLog, Traffic
 
 Deploy = Callable[[Deployment, str], None]
 Tell = Callable[[str], None]
-SECONDS_OF_A_CROWD = 3.0  # in which requests wait, until help is asked for
 SECONDS_BETWEEN_TRIES = 120.0
-SECONDS_OF_A_LULL = 120.0  # in which nobody needed the help, until it goes
 
 
 @dataclass(slots=True)
@@ -35,7 +34,7 @@ class Overflow:
     `deploy` is called with what leads an endpoint, and the pool on which the same is to help.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - all that it acts through
         self,
         store: EndpointLog,
         traffic: Traffic,
@@ -43,9 +42,10 @@ class Overflow:
         clock: Clock,
         tell: Tell,
         deploy: Deploy,
+        when: ReconcilerSettings = RECONCILER,
     ) -> None:
         self._store, self._traffic, self._revisions = store, traffic, revisions
-        self._clock, self._tell, self._deploy = clock, tell, deploy
+        self._clock, self._tell, self._deploy, self._when = clock, tell, deploy, when
         self._crowded: dict[str, float] = {}
         self._tries: dict[str, _Tries] = {}
         self._needed: dict[str, tuple[float, float]] = {}  # requests so far, and since when
@@ -81,7 +81,7 @@ class Overflow:
         since = self._crowded.setdefault(life.name, now)
         tries = self._tries.setdefault(life.name, _Tries())
         rested = now - tries.last >= SECONDS_BETWEEN_TRIES
-        if now - since >= SECONDS_OF_A_CROWD and rested:
+        if now - since >= self._when.crowd and rested:
             pool = pools[tries.count % len(pools)]
             self._tries[life.name] = _Tries(tries.count + 1, now)
             self._tell(f"{waiting} requests wait for {life.name}: pool {pool} is to help")
@@ -107,8 +107,8 @@ class Overflow:
         before, since = self._needed.get(theirs.application, (-1.0, now))
         if count != before or self._traffic.waiting(life.name):
             self._needed[theirs.application] = count, now
-        elif now - since >= SECONDS_OF_A_LULL:
-            self._retire(life, helper, f"nobody needed it for {SECONDS_OF_A_LULL:g} s")
+        elif now - since >= self._when.lull:
+            self._retire(life, helper, f"nobody needed it for {self._when.lull:g} s")
 
     def _retire(self, life: EndpointLife, helper: Revision, reason: str) -> None:
         self._tell(f"{life.name}.{helper.name} helps no more: {reason}")

@@ -18,6 +18,7 @@ from functools import partial
 
 from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ServingError
+from orchestrator.core.settings import RECONCILER, ReconcilerSettings
 from orchestrator.endpoints.revisions import LeasedEndpoints
 from orchestrator.endpoints.updates import Updates
 from orchestrator.messages import Failed, PoolState, RevisionStatus, Succeeded
@@ -29,8 +30,6 @@ Noted = Mapping[tuple[str, int], tuple[str, ...]]
 Live = Mapping[str, RevisionStatus]
 SECONDS_OF_A_LEASE = 6.0
 SECONDS_BETWEEN_RENEWALS = 2.0
-SECONDS_OF_A_LOSS = 20.0  # without a replica that answers or starts, until another pool takes over
-SECONDS_BETWEEN_MOVES = 300.0
 SECONDS_AFTER_A_FAILED_MOVE = 30.0
 SECONDS_OF_REST = 60.0  # after the last endpoint: what failed may be tried again
 SECONDS_TO_DEPLOY_ANEW = 5.0  # a revision that was added may not be deployed yet
@@ -49,9 +48,9 @@ class _Trouble:
 class Reconciler:
     """Looks after the endpoints on the cluster of `replicas`; `tell` takes a line about it.
 
-    `holder` names this process in the lease. `move` is called with an endpoint and a pool to
-    which that is to go: its own is lost. With `adopts` it also keeps what the first version has
-    stored, without a cluster: in a database that is one home's alone.
+    `holder` names this process in the lease, `when` says how patient it is. `move` is called with
+    an endpoint and a pool to which that is to go: its own is lost. With `adopts` it also keeps
+    what the first version has stored, without a cluster: in a database that is one home's alone.
     """
 
     def __init__(
@@ -62,11 +61,12 @@ class Reconciler:
         *,
         holder: str = "",
         adopts: bool = True,
+        when: ReconcilerSettings = RECONCILER,
     ) -> None:
         self._store, self._replicas, self._clock = ports
         self._tell = tell
         self._move = move
-        self._holder, self._adopts = holder, adopts
+        self._holder, self._adopts, self._when = holder, adopts, when
         self._renewed = -math.inf
         self._silent: dict[str, float] = {}
         self._coming: dict[str, dict[str, float]] = {}  # what is to take over, and since when
@@ -138,7 +138,7 @@ class Reconciler:
     def move_failed(self, endpoint: str) -> None:
         """Take notice that an endpoint could not be moved: the next pool is tried soon."""
         self._failed_moves[endpoint] = self._failed_moves.get(endpoint, 0) + 1
-        again = self._clock.monotonic() - SECONDS_BETWEEN_MOVES + SECONDS_AFTER_A_FAILED_MOVE
+        again = self._clock.monotonic() - self._when.between_moves + SECONDS_AFTER_A_FAILED_MOVE
         self._moved[endpoint] = again
 
     # --- what is ours --------------------------------------------------------------------------
@@ -219,9 +219,9 @@ class Reconciler:
 
         One whose replicas start has as long as they may take to be ready.
         """
-        wait = SECONDS_OF_A_LOSS
+        wait = self._when.loss
         if status.state is not PoolState.DOWN:
-            wait = max(deployment.endpoint.ready, 3 * SECONDS_OF_A_LOSS)
+            wait = max(deployment.endpoint.ready, 3 * self._when.loss)
         return self._clock.monotonic() - trouble.since >= wait
 
     def _restore(self, name: str, deployment: Deployment, trouble: _Trouble) -> None:
@@ -302,11 +302,11 @@ class Reconciler:
             return
         now = self._clock.monotonic()
         silent = now - self._silent.setdefault(life.name, now)
-        rested = now - self._moved.get(life.name, -math.inf) >= SECONDS_BETWEEN_MOVES
+        rested = now - self._moved.get(life.name, -math.inf) >= self._when.between_moves
         pools = _refuges(life, deployment)
         # A pool where a replica starts is there: a large engine takes minutes to be ready.
         starts = status is not None and status.starting > 0
-        patience = deployment.endpoint.ready if starts else SECONDS_OF_A_LOSS
+        patience = deployment.endpoint.ready if starts else self._when.loss
         if silent >= patience and rested and pools and not self._is_replaced(life):
             self._moved[life.name] = now
             pool = pools[self._failed_moves.get(life.name, 0) % len(pools)]

@@ -146,7 +146,8 @@ def detach(request: driving.DriveRequest) -> RunHeader:
     store = wiring.database(request.home)
     before = runs.load(store, request.header)
     job = wiring.submit(request.settings, request.home, request.header.run, flags)
-    driving.hand_over(job, store, before, wiring.clock())
+    patience = request.settings.cluster.hand_over
+    driving.hand_over(job, store, before, wiring.clock(), patience)
     return request.header
 
 

@@ -39,7 +39,6 @@ class Depth:
     patience: float | None = None
 
 
-IN_BETWEEN = Depth(quick=True, patience=60.0)  # something else waits for the verdict
 # What a config.json says beside the fields of its model.
 _NOT_OF_A_MODEL = frozenset(
     {
@@ -115,7 +114,8 @@ def in_short(settings: Settings, pool: Pool, role: Role) -> Qualification:
     """Qualify a pool, in short, before it is used by the config `settings`."""
     pipeline = wiring.settings([PIPELINE]).resolved["pipeline"]
     checks = wiring.configs.parse({**settings.resolved, "pipeline": pipeline})
-    return Qualification(settings=checks, pool=pool, roles=(role,), depth=IN_BETWEEN)
+    depth = Depth(quick=True, patience=settings.qualification.patience)  # something waits for it
+    return Qualification(settings=checks, pool=pool, roles=(role,), depth=depth)
 
 
 def _qualify(asked: Qualification, view: driving.View) -> tuple[Run, tuple[Verdict, ...]]:

@@ -101,7 +101,7 @@ def start_tracking(settings: Settings, home: Path, tenancy: Tenancy) -> str:
         return uri
     if mlflow_server.find(home) is None:
         tenancy.started(mlflow_server.SERVICE)
-    return mlflow_server.up(home)
+    return mlflow_server.up(home, settings.tracking.start)
 
 
 def start_reaper(settings: Settings, home: Path, tenancy: Tenancy) -> None:
@@ -269,5 +269,5 @@ def views(tracking: TrackingSettings, home: Path) -> Mapping[str, str]:
     from orchestrator.adapters.mlflow_tracker import views as ready_made
     from orchestrator.wiring.tracking import access
 
-    uri = tracking_address(tracking) or mlflow_server.up(home)
+    uri = tracking_address(tracking) or mlflow_server.up(home, tracking.start)
     return ready_made.links(uri, tracking.experiment, access(uri))

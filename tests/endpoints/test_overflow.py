@@ -14,6 +14,7 @@ from orchestrator.core.endpoints.life import (
     TrafficMoved,
 )
 from orchestrator.core.endpoints.promotion import TrafficFigures
+from orchestrator.core.settings import RECONCILER, ReconcilerSettings
 from orchestrator.endpoints.overflow import Overflow
 from orchestrator.endpoints.revisions import Revisions
 from tests.build import deployment
@@ -25,7 +26,7 @@ from tests.serving_fakes import FakeReplicas, FakeTraffic, MemoryEndpoints
 class Bench:
     """An endpoint `chat` on pool `a`; pools `b` and `c` may help."""
 
-    def __init__(self) -> None:
+    def __init__(self, when: ReconcilerSettings = RECONCILER) -> None:
         self.clock = FakeClock(10.0)
         self.store, self.replicas = MemoryEndpoints(), FakeReplicas()
         self.traffic = FakeTraffic()
@@ -43,6 +44,7 @@ class Bench:
             self.clock,
             self.told.append,
             lambda _, pool: self.asked.append(pool),
+            when,
         )
 
     def follow(
@@ -92,6 +94,21 @@ def test_a_short_crowd_is_no_reason(bench: Bench) -> None:
         bench.traffic.crowd = 1 - bench.traffic.crowd
         bench.look(2)
     assert bench.asked == []
+
+
+def test_the_settings_say_how_long_a_crowd_and_a_lull_are() -> None:
+    bench = Bench(ReconcilerSettings(crowd=30.0, lull=10.0))
+    bench.traffic.crowd = 7
+    bench.look(30)
+    assert bench.asked == []
+    bench.look(1)
+    assert bench.asked == ["b"]
+    bench.join(bench.helper())
+    bench.traffic.crowd = 0
+    bench.look(10)
+    assert bench.live == ["r1", "r2"]
+    bench.look(2)
+    assert bench.live == ["r1"]
 
 
 def test_where_the_first_pool_does_not_come_the_next_one_is_asked(bench: Bench) -> None:

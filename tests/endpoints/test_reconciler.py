@@ -13,6 +13,7 @@ from orchestrator.core.endpoints.life import (
     TrafficMoved,
 )
 from orchestrator.core.errors import ServingError
+from orchestrator.core.settings import RECONCILER, ReconcilerSettings
 from orchestrator.core.spec.policy import Rollout
 from orchestrator.endpoints.reconciler import Reconciler
 from orchestrator.messages import PoolState
@@ -24,7 +25,7 @@ from tests.serving_fakes import FakeReplicas, MemoryEndpoints
 class Bench:
     """An endpoint `chat` whose revision 1 is deployed."""
 
-    def __init__(self) -> None:
+    def __init__(self, when: ReconcilerSettings = RECONCILER) -> None:
         self.clock = FakeClock(10.0)
         self.replicas = FakeReplicas()
         self.store = MemoryEndpoints()
@@ -39,6 +40,7 @@ class Bench:
             (self.store, self.replicas, self.clock),
             self.told.append,
             lambda *to: self.moved.append(to),
+            when=when,
         )
 
     def pass_time(self, seconds: int) -> None:
@@ -90,6 +92,20 @@ def test_an_endpoint_whose_pool_is_lost_goes_to_the_next_one_once(bench: Bench) 
         bench.reconciler.reconcile()
         bench.clock.sleep(1.0)
     assert bench.moved == [("chat", "b")]
+
+
+def test_the_settings_say_how_soon_and_how_often_an_endpoint_is_moved() -> None:
+    bench = Bench(ReconcilerSettings(loss=5.0, between_moves=40.0))
+    bench.replicas.there.clear()
+    bench.replicas.broken = {bench.made.pool.name}
+    bench.pass_time(5)
+    assert bench.moved == []
+    bench.pass_time(1)
+    assert len(bench.moved) == 1
+    bench.pass_time(39)
+    assert len(bench.moved) == 1
+    bench.pass_time(2)
+    assert len(bench.moved) == 2
 
 
 def test_a_pool_on_which_a_replica_starts_is_lost_only_once_that_takes_too_long(

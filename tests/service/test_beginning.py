@@ -80,7 +80,7 @@ def test_a_job_that_has_the_run_goes_on_by_itself(store: SqlDatabase) -> None:
     clock = FakeClock()
     job = FakeJob(clock, "PENDING", "RUNNING")
     clock.at(35.0, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
-    hand_over(job, store, stored(store), clock)
+    hand_over(job, store, stored(store), clock, 30.0)
     assert not job.stopped
 
 
@@ -99,7 +99,7 @@ def test_a_job_that_does_not_come_to_have_the_run_is_stopped_and_its_log_told(
     clock = FakeClock()
     job = FakeJob(clock, *statuses)
     with pytest.raises(ClusterError, match=f"{told}; it said: no module"), begun(store, HEADER):
-        hand_over(job, store, stored(store), clock)
+        hand_over(job, store, stored(store), clock, 30.0)
     assert job.stopped
     assert clock.now() < seconds
     assert stored(store).state == "failed"

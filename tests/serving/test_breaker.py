@@ -12,6 +12,11 @@ def test_three_failures_in_a_row_are_enough_and_an_answer_begins_anew() -> None:
     assert [breaker.failed("a") for _ in range(4)] == [False, False, True, True]
 
 
+def test_how_many_failures_are_enough_is_a_setting() -> None:
+    breaker = Breaker(5)
+    assert [breaker.failed("a") for _ in range(5)] == [False] * 4 + [True]
+
+
 def test_a_request_that_fails_at_two_replicas_is_blamed_on_neither() -> None:
     breaker = Breaker()
     for _ in range(10):

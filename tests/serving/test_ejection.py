@@ -17,6 +17,15 @@ def test_pauses_double_up_to_a_bound_and_begin_anew_after_a_quiet_minute() -> No
     assert ejections.admits("a", now + 0.21)
 
 
+def test_the_longest_pause_is_a_setting() -> None:
+    ejections, now = Ejections(1.0), 0.0
+    for pause in (0.2, 0.4, 0.8, 1.0, 1.0):
+        ejections.eject("a", now)
+        assert not ejections.admits("a", now + pause - 0.01)
+        now += pause + 0.01
+        assert ejections.admits("a", now)
+
+
 def test_a_trial_that_says_nothing_makes_room_for_another_after_a_while() -> None:
     ejections = Ejections()
     ejections.eject("a", 0.0)

@@ -27,7 +27,6 @@ from orchestrator.core.spec.hardware import Pool
 
 SERVICE = "ray"
 HEAD = "head"
-START_SECONDS = 180.0
 NODE_TRIES = 4
 CLUSTER_TRIES = 3  # each with other ports
 SMALLEST_STORE = 78_643_200
@@ -141,7 +140,7 @@ def _start(home: Path, pools: Mapping[str, Pool], settings: ClusterSettings) -> 
         try:
             return _public(_try_start(home, token, pools, settings))
         except supervisor.ServiceError as error:
-            soon = time.monotonic() - began < START_SECONDS / CLUSTER_TRIES
+            soon = time.monotonic() - began < settings.start / CLUSTER_TRIES
             if left and soon and _PASSES.search(str(error)):
                 continue
             message = f"the local Ray cluster can't be started: {error}; its logs are in"
@@ -171,7 +170,7 @@ def _try_start(
             "pools": {name: describe(pool) for name, pool in pools.items()},
         },
         temporary=[root],
-        timeout=START_SECONDS,
+        timeout=settings.start,
     )
 
 

@@ -68,10 +68,13 @@ class Rules:
         required: Whether a pool without a valid verdict is kept out, as one that was refused is;
             where `None`, one of real chips is, and one that is emulated is not.
         days: How long a verdict holds.
+        patience: Seconds that others may use chips of a pool which something else is to be
+            qualified for; then there is no verdict.
     """
 
     required: bool | None = None
     days: float = 7.0
+    patience: float = 60.0
 
     def ask_for_one(self, pool: Pool) -> bool:
         """Whether `pool` is kept out without a verdict."""

@@ -57,8 +57,12 @@ class Moves:
                     yield endpoint
 
 
-def run(address: str, tell: Callable[[str], None]) -> NoReturn:
-    """Look every moment at the endpoints of the cluster at `address`; `tell` hears what moves."""
+def run(address: str, settings: str, tell: Callable[[str], None]) -> NoReturn:
+    """Look every moment at the endpoints of the cluster at `address`; `tell` hears what moves.
+
+    `settings` are those of the gateway, as whoever started both wrote them.
+    """
+    when = wiring.gateway_settings(settings).reconciler
     home, clock, moves = wiring.home(), wiring.clock(), Moves(tell)
     watch = threading.Thread(target=_watch_outside, args=(home, tell), name="outside", daemon=True)
     watch.start()
@@ -71,10 +75,11 @@ def run(address: str, tell: Callable[[str], None]) -> NoReturn:
         moves.move,
         holder=holder.name(),
         adopts=not wiring.shares_database(),
+        when=when,
     )
     revisions = Revisions(store, replicas, clock)
     traffic = wiring.traffic(home)
-    overflow = Overflow(store, traffic, revisions, clock, tell, moves.help)
+    overflow = Overflow(store, traffic, revisions, clock, tell, moves.help, when)
     best_effort, served = BestEffort(), False
     while True:
         looked = outcome(reconciler.reconcile, but=())

@@ -24,24 +24,27 @@ from orchestrator.core.runs.states import (
 from orchestrator.error_boundary import reason
 from orchestrator.ports import Clock, ClusterJob, EventLog
 
-SECONDS_TO_BEGIN = 30.0  # for the job to be begun by the cluster, and then to have the run
 SECONDS_BETWEEN_LOOKS = 0.3
 ENDS = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 
 
-def hand_over(job: ClusterJob, store: EventLog, before: Run, clock: Clock) -> None:
+def hand_over(
+    job: ClusterJob, store: EventLog, before: Run, clock: Clock, patience: float
+) -> None:
     """Wait until `job` has the run, which stood as `before` when the job was submitted.
+
+    It has `patience` seconds to be begun by the cluster, and then to have the run.
 
     Raises:
         ClusterError: The job has ended, or does not have it in time; it is stopped.
     """
     name, seq = before.header.run, before.seq
-    status, until = "", clock.monotonic() + SECONDS_TO_BEGIN
+    status, until = "", clock.monotonic() + patience
     while not any(isinstance(item.event, RunStarted) for item in store.events(name, seq)):
         now, last = job.status(), status
         status = now or last
         if status != last:
-            until = clock.monotonic() + SECONDS_TO_BEGIN
+            until = clock.monotonic() + patience
         if status in ENDS or clock.monotonic() > until:
             break
         clock.sleep(SECONDS_BETWEEN_LOOKS)

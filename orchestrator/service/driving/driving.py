@@ -27,7 +27,6 @@ from orchestrator.service.driving.services import Addresses, services, startable
 from orchestrator.service.driving.view import View
 from orchestrator.supervisor import holder
 
-SECONDS_TO_FINISH_TRACKING = 60.0
 OUTPUT = "output.txt"  # what a terminal that is gone should have shown
 
 
@@ -177,7 +176,7 @@ def _parting(controller: Controller, deps: Dependencies, request: DriveRequest) 
 
 def _part(run: Run, deps: Dependencies, request: DriveRequest) -> None:
     """Write the last of the run; a lease that stays has the reaper do what could not be done."""
-    if not deps.tracker.close(SECONDS_TO_FINISH_TRACKING):
+    if not deps.tracker.close(request.settings.tracking.finish):
         return
     if not run.done:
         reason = "its controller has stopped before the end"

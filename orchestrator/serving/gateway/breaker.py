@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-FAILURES = 3
 _MOST = 4096  # replicas that are remembered: those that have gone never answer again
 
 
 class Breaker:
     """Failures in a row, by replica."""
 
-    def __init__(self, failures: int = FAILURES) -> None:
+    def __init__(self, failures: int = 3) -> None:
         self._most = failures
         self._failures: dict[str, int] = {}
 

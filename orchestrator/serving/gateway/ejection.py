@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
-_FIRST, _LONGEST = 0.2, 5.0  # seconds of a pause
+_FIRST = 0.2  # seconds of a pause
 _FORGOTTEN = 60.0  # seconds after a pause, from when on it says nothing of the next one
 _TRIAL = 5.0  # seconds that the next trial waits for one
 
@@ -26,7 +26,9 @@ class Ejection:
 class Ejections:
     """Those of all replicas. Times are those of the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = 5.0) -> None:
+        """Leave nobody alone yet, and nobody for longer than `longest` seconds."""
+        self._longest = longest
         self._of: dict[str, Ejection] = {}
 
     def __len__(self) -> int:
@@ -44,7 +46,7 @@ class Ejections:
         """Leave the replica `url` alone for a while: it failed."""
         before = self._of.get(url)
         recent = before is not None and now - before.until < _FORGOTTEN
-        pause = min(2 * before.pause, _LONGEST) if before is not None and recent else _FIRST
+        pause = min(2 * before.pause if before and recent else _FIRST, self._longest)
         self._of[url] = Ejection(now + pause, pause)
 
     def trial(self, url: str, now: float) -> Ejection | None:

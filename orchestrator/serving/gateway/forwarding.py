@@ -81,7 +81,7 @@ class Forwarder:
         self._metrics = metrics
         self._limits = limits
         self._budget = budget
-        self._breaker = Breaker()
+        self._breaker = Breaker(limits.failures)
         self._copies: set[asyncio.Task[None]] = set()
 
     async def forward(self, request: InboundRequest, response: Response, tally: Tally) -> None:

@@ -57,7 +57,7 @@ class Slots:
         self._rng = rng
         self._turn = 0
         self._taken: dict[str, int] = {}
-        self._ejections = Ejections()
+        self._ejections = Ejections(limits.eject_seconds)
         self._queues: dict[str, RequestQueue] = {}
         self._marks: dict[str, int] = {}  # of replicas, for sticky clients
         self._looking: asyncio.TimerHandle | None = None

@@ -34,6 +34,8 @@ class GatewayLimits:
         gone_seconds: That it waits where none has one: a replica that died is started again.
         queue_seconds: That a request waits for room at one.
         drain_seconds: That answers go on when the gateway is told to end.
+        failures: Of a replica in a row, after which it is left alone for a while.
+        eject_seconds: For which it is, at most: each failure more doubles the pause.
     """
 
     connections: int = 4096
@@ -57,3 +59,5 @@ class GatewayLimits:
     gone_seconds: float = 20.0
     queue_seconds: float = 60.0
     drain_seconds: float = 30.0
+    failures: int = 3
+    eject_seconds: float = 5.0
