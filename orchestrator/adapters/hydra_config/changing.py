@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 
+from orchestrator.adapters.hydra_config.schema import names_at
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec.stages import Json
@@ -65,8 +66,9 @@ def _put(
     holder: Json = made
     for part in parents:
         holder = holder.setdefault(part, {}) if isinstance(holder, dict) else None
-    if not isinstance(holder, dict) or path.partition(".")[0] not in config:
-        hint = choices(path.partition(".")[0], config, "keys of the config")
+    section, known = path.partition(".")[0], {*config, *(names_at(()) or ())}
+    if not isinstance(holder, dict) or section not in known:
+        hint = choices(section, config, "keys of the config")
         return Problem(path, "there is no such place in the run's config", hint)
     holder[last] = value
     return None

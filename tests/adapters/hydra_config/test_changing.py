@@ -39,6 +39,10 @@ def test_values_are_read_as_launch_reads_them(text: str, value: object) -> None:
     assert changed(CONFIG, [f"roles.serve={text}"])["roles"] == {"serve": value}
 
 
+def test_a_section_that_is_newer_than_the_config_may_be_set() -> None:
+    assert changed(CONFIG, ["attempts.hang=7"])["attempts"] == {"hang": 7}
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [

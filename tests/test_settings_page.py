@@ -1,0 +1,123 @@
+"""The page of settings has every setting, with its default and the module that reads it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator.adapters.hydra_config.schema import FROM_KEY, Document
+from orchestrator.core.settings import (
+    AttemptSettings,
+    ClusterSettings,
+    DatabaseSettings,
+    JobSettings,
+    StorageSettings,
+    TrackingSettings,
+)
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.policy import Gate, Limits, Recovery, Watch
+from orchestrator.core.spec.stages import Needs, Stage
+from orchestrator.core.trust.qualification import Rules
+from tests.adapters.hydra_config.test_profiles import values
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+# By the heading that its table is under, and what stands before its names there.
+SECTIONS: dict[tuple[str, str], type] = {
+    ("What an attempt waits for", "attempts."): AttemptSettings,
+    ("The services around", "database."): DatabaseSettings,
+    ("The services around", "cluster."): ClusterSettings,
+    ("The services around", "tracking."): TrackingSettings,
+    ("The services around", "storage."): StorageSettings,
+    ("The services around", "jobs."): JobSettings,
+    ("The services around", "qualification."): Rules,
+    ("A run", ""): Document,
+    ("A stage", ""): Stage,
+    ("A stage", "needs."): Needs,
+    ("A stage", "limits."): Limits,
+    ("A stage", "recovery."): Recovery,
+    ("A stage", "watch."): Watch,
+    ("A stage", "gate."): Gate,
+    ("A pool", ""): Pool,
+}
+ROW = re.compile(r"^\| `([\w.]+)` \| (.+?) \| (.*?) \| (.+) \| `(.+)` \|$", re.MULTILINE)
+
+
+def section(heading: str) -> str:
+    (found,) = (part for part in PAGE.split("\n## ") if part.startswith(heading))
+    return found
+
+
+def rows(heading: str, prefix: str) -> dict[str, tuple[str, str]]:
+    """Return the default and the module of each setting whose name begins so, by its own name."""
+    found = ROW.findall(section(heading))
+    mine = [row for row in found if row[0].rpartition(".")[0] == prefix.rstrip(".")]
+    assert len({row[0] for row in mine}) == len(mine), "each stands there once"
+    return {row[0].removeprefix(prefix): (row[1], row[4]) for row in mine}
+
+
+def shown(field: Field[object]) -> set[str]:
+    """Return how a default may be written."""
+    value = field.default
+    if field.default_factory is not MISSING:
+        value = field.default_factory()
+    if value is MISSING:
+        return {"must be set"}
+    if value is None or isinstance(value, bool):
+        return {f"`{yaml.safe_dump(value).split()[0]}`"}
+    if isinstance(value, int | float):
+        return {f"`{value:g}`"}
+    if isinstance(value, tuple) and value:
+        return {f"`[{', '.join(value)}]`"}
+    if isinstance(value, str) and value:
+        return {f"`{value}`"}
+    return {"its own"} if value else {"empty"}
+
+
+@pytest.mark.parametrize(("place", "kind"), SECTIONS.items(), ids=str)
+def test_the_page_has_every_setting_with_its_default(place: tuple[str, str], kind: type) -> None:
+    told = rows(*place)
+    # Other sections and pages have these.
+    elsewhere = {"pipeline", "fleet", "engines", "signatures", "gateway"} | {
+        prefix.rstrip(".") for _, prefix in SECTIONS
+    }
+    names = {field.name: field for field in fields(kind)}
+    names.pop(str(FROM_KEY.get(kind)), None)
+    left = {name for name in names if not (kind is Document and name in elsewhere)}
+    assert told.keys() == left
+    for name, (default, _) in told.items():
+        assert default in shown(names[name]), name
+
+
+@pytest.mark.parametrize(("place", "kind"), SECTIONS.items(), ids=str)
+def test_the_module_that_the_page_names_reads_the_setting(
+    place: tuple[str, str], kind: type
+) -> None:
+    spoken = {"keep": "kept", **{f"{name}_limit": name for name in ("cost", "time")}}
+    spoken["attempt_limit"] = "attempts"
+    for name, (_, module) in rows(*place).items():
+        text = (ROOT / module).read_text(encoding="utf-8")
+        assert re.search(rf"[.]{spoken.get(name, name)}\b", text), (
+            f"{kind.__name__}.{name}: {module}"
+        )
+
+
+def test_every_section_of_a_config_has_its_place_on_the_page() -> None:
+    for field in fields(Document):
+        assert re.search(rf"`(?:{field.name}|{field.name}[.][\w.]+)`", PAGE), field.name
+
+
+def test_the_page_shows_what_the_profile_of_a_laptop_says() -> None:
+    row = re.compile(r"^\| `([\w.]+)` \| ([\d.]+) \| ([\d.]+) \|$", re.MULTILINE)
+    cluster, laptop = values("cluster"), values("laptop")
+    told = row.findall(section("Profiles"))
+    assert told == [(path, f"{cluster[path]:g}", f"{laptop[path]:g}") for path in laptop]
+
+
+def test_links_of_the_page_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", PAGE):
+        assert (ROOT / "docs" / target).is_file(), target
