@@ -47,8 +47,7 @@ class EndpointStates:
     """The endpoints of a home as their events tell, and what is seen of them beside.
 
     `replicas` are those that were last known to answer; `outage` says what is not running, and
-    `troubles` why revisions have no replica. `figures` are of each revision with requests,
-    `gateway` is the address of the gateway, or why there is none.
+    `troubles` why revisions have no replica.
     """
 
     lives: Mapping[str, EndpointLife]
