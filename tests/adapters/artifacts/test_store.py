@@ -309,7 +309,7 @@ def test_a_mark_is_written_though_others_remove_its_folder_meanwhile(tmp_path: P
     remover = Thread(target=remove)
     remover.start()
     try:
-        for number in range(500):
+        for number in range(40):
             place.write("verified/1/0", str(number).encode())
     finally:
         ended.set()
