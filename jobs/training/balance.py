@@ -2,7 +2,9 @@
 
 Two ways, each where the model has what it needs:
 
-- a loss (Switch Transformer, Fedus et al., 2021), times the `router_aux_loss_coef` of its config;
+- a loss (Switch Transformer, Fedus et al., 2021), times the `router_aux_loss_coef` of its config:
+  that of each layer, and their mean. Over the tokens of all layers together, as transformers adds
+  it, two layers that send all to two different experts count as even;
 - a bias of each expert (`e_score_correction_bias`) that only the choice sees, and that each step
   moves towards an even load (DeepSeek-V3, 2.1.2): `bias += rate * sign(mean - load)`.
 
@@ -78,13 +80,13 @@ class Balance:
         routed = [layer for layer in self._layers if layer.scores is not None]
         if not self.has_loss or not routed:
             return 0.0
-        scores = tuple(layer.scores for layer in routed)
-        found: torch.Tensor = load_balancing_loss_func(
-            scores, len(routed[0].load) - 1, routed[0].top_k, self._mask
-        )
+        losses = [
+            load_balancing_loss_func((one.scores,), len(one.load) - 1, one.top_k, self._mask)
+            for one in routed
+        ]
         for layer in routed:
             layer.scores = None
-        return self._coefficient * found
+        return self._coefficient * torch.stack(losses).mean()
 
     @torch.no_grad()
     def end(self, *, taken: bool) -> None:

@@ -105,6 +105,15 @@ def test_a_loss_brings_experts_back_that_get_no_token(tmp_path: Path) -> None:
     assert found[1] < EVEN
 
 
+def test_layers_that_send_all_to_experts_of_their_own_are_not_even(tmp_path: Path) -> None:
+    fields = {**BY_LOSS, "router_aux_loss_coef": 1.0}
+    balance = stepper(tmp_path, "qwen3_moe", fields, rate=0.0).balance
+    balance.watch(torch.ones(2, 8, dtype=torch.bool))
+    for expert, layer in enumerate(balance._layers):
+        layer.scores = 20.0 * torch.eye(8)[torch.full((16,), expert)]
+    assert float(balance.loss()) > 7.9, "as of one expert for all: 8; 1 is even"
+
+
 def test_a_bias_brings_experts_back_that_get_no_token(tmp_path: Path) -> None:
     found = []
     for rate in (0.0, 0.01):
