@@ -33,6 +33,7 @@ from orchestrator.endpoints.revisions import Revisions
 from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
 from orchestrator.supervisor.record import wait
 from tests.adapters.rayserve.clients import (
+    SECONDS,
     Streams,
     answers,
     ask,
@@ -60,7 +61,6 @@ POOLS = {
         emulation=Emulation(),
     ),
 }
-SECONDS = 60.0
 FAKE = Path(__file__).with_name("fake_server.py")
 BROKEN_ENGINE = """
 class Engine:
@@ -97,9 +97,9 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def serving(address: str) -> Iterator[RayServing]:
-    made = RayServing(address, wiring.fetch_model, wiring.clock)
-    yield made
-    made.settle()
+    serving = RayServing(address, wiring.fetch_model, wiring.clock)
+    yield serving
+    serving.settle()
 
 
 @pytest.fixture(scope="module")
@@ -272,9 +272,8 @@ def served_model(deployment: Deployment, root: Path, name: str, **config: int) -
     """Return the deployment of a tiny model, by two replicas of the embedded engine."""
     store = wiring.artifact_store(deployment.storage)
     save_tiny_llama(root, **config)
-    endpoint = replace(
-        deployment.endpoint, engine="jobs.engines.embedded.EmbeddedEngine", replicas=2
-    )
+    embedded = "jobs.engines.embedded.EmbeddedEngine"
+    endpoint = replace(deployment.endpoint, engine=embedded, replicas=2)
     model = store.commit(root, name, {})
     return replace(deployment, endpoint=endpoint, model=model, attempt=11, revision=11)
 
@@ -376,6 +375,12 @@ def test_an_engine_that_breaks_is_told_by_its_own_error_and_leaves_nothing(
     assert found.kind is FailureKind.SERVING
     assert found.evidence == "RuntimeError: no kernel for ascend-910c on cpu"
     assert "Traceback" in found.detail
+    assert gone(serving, "echo.r9")
+
+
+def test_a_node_that_was_not_measured_serves_nothing(serving: RayServing, deployment) -> None:
+    asked = replace(deployment, attempt=9, revision=9, measured=("another",))
+    assert "is not among those" in failed(outcome(serving, asked)).failure.evidence
     assert gone(serving, "echo.r9")
 
 
