@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VLLM ?= .venv-vllm
 LLMCOMPRESSOR := .venv-llmcompressor
 LITELLM := .venv-litellm
-# Two things at once: the tests that start services beside the others, then the checks.
+# Two things at once: of the parts of the tests, then of the checks.
 ifneq ($(filter test check,$(MAKECMDGOALS)),)
 MAKEFLAGS += --jobs=2 --output-sync=target
 endif
@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A lock file is a whole list, in any order: two pips take it in turns.
 LOCKED = grep -v '^\#' $(1) | xargs -P 2 -n 24 $(PIP) --no-deps
 
-.PHONY: help install demo test test-services test-units check lint types contracts format bench chaos hosts vllm llmcompressor smollm2 lock clean
+.PHONY: help install demo test test-services test-units test-jobs check lint types contracts format bench chaos hosts vllm llmcompressor smollm2 lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -32,13 +32,16 @@ install: $(VENV)/.installed ## make the virtual environment, with all that runni
 demo: $(VENV)/.installed ## train on one pool, serve on the other, ask the served model
 	@$(BIN)/python -m tests.demo
 
-test: test-services test-units ## run the tests, those that start services beside the others
+test: test-services test-units test-jobs ## run the tests, two parts at a time
 
 test-services: $(VENV)/.dev
 	$(BIN)/python -m pytest -m services
 
 test-units: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not services"
+	$(BIN)/python -m pytest -m "not services" --ignore=tests/jobs --ignore=tests/serving
+
+test-jobs: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not services" tests/jobs tests/serving
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
