@@ -379,9 +379,9 @@ def test_an_engine_that_breaks_is_told_by_its_own_error_and_leaves_nothing(
 
 
 def test_a_node_that_was_not_measured_serves_nothing(serving: RayServing, deployment) -> None:
-    asked = replace(deployment, attempt=9, revision=9, measured=("another",))
+    asked = replace(deployment, attempt=19, revision=19, measured=("another",))
     assert "is not among those" in failed(outcome(serving, asked)).failure.evidence
-    assert gone(serving, "echo.r9")
+    assert gone(serving, "echo.r19")
 
 
 def test_a_deployment_that_is_cancelled_leaves_nothing(
