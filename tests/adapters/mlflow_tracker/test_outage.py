@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,6 @@ from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, rest
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.experiment import (
-    MetricPoint,
     MlflowExperiment,
     MlflowRun,
 )
@@ -39,15 +39,8 @@ class Deaf(MlflowExperiment):
         self._lose()
         return shown
 
-    def log(
-        self,
-        run_id: str,
-        *,
-        metrics: Sequence[MetricPoint] = (),
-        params: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        super().log(run_id, metrics=metrics, params=params, tags=tags)
+    def log(self, run_id: str, **written: Any) -> None:
+        super().log(run_id, **written)
         self._lose()
 
     def _lose(self) -> None:
