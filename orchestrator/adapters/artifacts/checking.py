@@ -45,8 +45,8 @@ def check(place: RetryingPlace, name: str, mine: Callable[[str], bool] | None = 
         manifests.compare_names(manifest, place.files(name), name)
         paths = [path for path in manifest.files if mine is None or mine(path)]
         with closing(_hashes(place, name, paths)) as hashed:
-            for path, found in hashed:
-                manifests.compare_file(manifest.files[path], found, path, name)
+            for path, entry in hashed:
+                manifests.compare_file(manifest.files[path], entry, path, name)
     return manifest
 
 
@@ -88,8 +88,8 @@ def hash_folder(folder: Path, hashed: Mapping[str, Hashed]) -> dict[str, FileEnt
 
 def _known(said: Hashed | None, stream: BinaryIO) -> FileEntry | None:
     """Return what its writer said of a file, if nobody has written to it since."""
-    found = os.fstat(stream.fileno())
-    if said is None or (said.entry.size, said.changed) != (found.st_size, found.st_mtime_ns):
+    status = os.fstat(stream.fileno())
+    if said is None or (said.entry.size, said.changed) != (status.st_size, status.st_mtime_ns):
         return None
     return said.entry
 

@@ -65,9 +65,9 @@ class LocalPlace:
         total = 0
         for root in (self.root / name, self._partial(name)):
             for parent, _, names in os.walk(root):
-                for one in names:
+                for file in names:
                     with suppress(FileNotFoundError):
-                        total += Path(parent, one).lstat().st_size
+                        total += Path(parent, file).lstat().st_size
         return total
 
     def seal(self, name: str, manifest: bytes) -> None:
@@ -165,10 +165,10 @@ class LocalPlace:
     def children(self, prefix: str) -> Sequence[str]:
         """Return the names right under `prefix`, whole or not, each once."""
         try:
-            found = {path.name.removesuffix(PARTIAL) for path in (self.root / prefix).iterdir()}
+            names = {path.name.removesuffix(PARTIAL) for path in (self.root / prefix).iterdir()}
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(name for name in found if not name.startswith("."))
+        return sorted(name for name in names if not name.startswith("."))
 
     def _refuse_links(self, name: str) -> None:
         path = self.root

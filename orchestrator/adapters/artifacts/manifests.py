@@ -83,29 +83,29 @@ def read(text: bytes, name: str) -> Manifest:
     return manifest
 
 
-def compare_names(manifest: Manifest, found: frozenset[str], name: str) -> None:
+def compare_names(manifest: Manifest, stored: frozenset[str], name: str) -> None:
     """Refuse an artifact that has fewer or more files than its manifest says.
 
     Raises:
         DamagedError: Names the first file that is missing or too much.
     """
     known = frozenset(manifest.files)
-    for word, paths in (("lacks", known - found), ("has unknown", found - known)):
+    for word, paths in (("lacks", known - stored), ("has unknown", stored - known)):
         if paths:
             message = f"artifact {name!r} {word} file {min(paths)!r}; make it again"
             raise DamagedError(message)
 
 
-def compare_file(expected: FileEntry, found: FileEntry, path: str, name: str) -> None:
+def compare_file(expected: FileEntry, stored: FileEntry, path: str, name: str) -> None:
     """Refuse a file whose contents differ from what its manifest says.
 
     Raises:
         DamagedError: Names the file, with both sizes or both hashes.
     """
-    if found != expected:
-        says, has = expected.sha256[:12], found.sha256[:12]
-        if found.size != expected.size:
-            says, has = f"{expected.size} bytes", f"{found.size} bytes"
+    if stored != expected:
+        says, has = expected.sha256[:12], stored.sha256[:12]
+        if stored.size != expected.size:
+            says, has = f"{expected.size} bytes", f"{stored.size} bytes"
         message = f"artifact {name!r}: file {path!r} has {has}, not {says}; make it again"
         raise DamagedError(message)
 

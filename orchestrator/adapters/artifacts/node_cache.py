@@ -89,19 +89,19 @@ class NodeCache:
         """Whether all files are there, and none was touched since they were verified."""
         try:
             known = json.loads(self._stamp(digest).read_text(encoding="utf-8"))
-            found = _times(self.root / digest)
+            times = _times(self.root / digest)
         except (OSError, ValueError):
             return False
-        return bool(known == found) and found.keys() - {MANIFEST_NAME} == manifest.files.keys()
+        return bool(known == times) and times.keys() - {MANIFEST_NAME} == manifest.files.keys()
 
     # --- room ----------------------------------------------------------------------------------
 
     def _make_room(self, size: int) -> None:
         """Remove what nobody holds, longest unused first, until there is room for so much more."""
-        there = sorted(self._entries(), key=lambda entry: entry[0])
-        total = sum(held for _, held, _ in there)
+        entries = sorted(self._entries(), key=lambda entry: entry[0])
+        total = sum(held for _, held, _ in entries)
         free = shutil.disk_usage(self.root).free
-        for _, held, digest in there:
+        for _, held, digest in entries:
             if total + size <= self._most and free >= size:
                 return
             if self._forget(digest):
@@ -166,8 +166,10 @@ def _changed(path: Path) -> float:
 
 def _times(folder: Path) -> dict[str, list[int]]:
     """Return size and time of the last change of all files."""
-    found = {path: (folder / path).stat() for path in regular_files(folder)}
-    return {path: [one.st_size, one.st_mtime_ns] for path, one in sorted(found.items())}
+    statuses = {path: (folder / path).stat() for path in regular_files(folder)}
+    return {
+        path: [status.st_size, status.st_mtime_ns] for path, status in sorted(statuses.items())
+    }
 
 
 @contextmanager
@@ -188,7 +190,7 @@ def cache_root() -> Path:
     root = Path(tempfile.gettempdir()) / f"orchestrator-cache-{os.getuid()}"
     with suppress(OSError):
         root.mkdir(mode=0o700, exist_ok=True)
-        found = root.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+        status = root.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
             return root
     return of_this_machine(SCRATCH).path

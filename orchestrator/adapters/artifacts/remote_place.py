@@ -51,8 +51,8 @@ class RemotePlace:
     def weight(self, name: str) -> int:
         """Return the bytes of all that lies under `name`."""
         self._fs.invalidate_cache()
-        found = self._fs.find(self._path(name), detail=True)
-        return sum(int(one.get("size") or 0) for one in found.values())
+        files = self._fs.find(self._path(name), detail=True)
+        return sum(int(file.get("size") or 0) for file in files.values())
 
     def seal(self, name: str, manifest: bytes) -> None:
         """Upload the manifest."""
@@ -105,10 +105,10 @@ class RemotePlace:
         """Return the names right under `prefix`, whole or not, each once."""
         self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(self._path(prefix), detail=False)
+            paths = self._fs.ls(self._path(prefix), detail=False)
         except FileNotFoundError:
             return []
-        return sorted({path.rstrip("/").rpartition("/")[2] for path in found})
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
 
     def _path(self, *parts: str) -> str:
         return "/".join((self._root, *parts))

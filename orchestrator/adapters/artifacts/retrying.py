@@ -82,11 +82,11 @@ def hiccups(name: str) -> Iterator[None]:
 
 def words(error: Exception) -> str:
     """Return what `error` says, on one line."""
-    told = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     name = type(error).__name__
     if isinstance(error, OSError):
-        return error.strerror or told or name
-    return f"{name}: {told}" if told else name
+        return error.strerror or message or name
+    return f"{name}: {message}" if message else name
 
 
 class RetryingPlace:

@@ -125,11 +125,11 @@ class FsspecArtifactStore:
     def _is_there(self, name: str, manifest: Manifest) -> bool:
         """Whether `name` holds the same already; what is there but damaged is taken away."""
         try:
-            found = check(self._place, name)
+            stored = check(self._place, name)
         except DamagedError:
             self._place.remove(name)
             return False
-        if found.digest != manifest.digest:
+        if stored.digest != manifest.digest:
             message = f"artifact {name!r} exists with other contents; take another name"
             raise ArtifactError(message)
         return True
@@ -190,8 +190,8 @@ class FsspecArtifactStore:
         """Return the text kept under `name`; `None` where there is none."""
         manifests.check_artifact_name(name)
         with translated(name):
-            found = self._place.read(name)
-        return None if found is None else found.decode(errors="replace")
+            text = self._place.read(name)
+        return None if text is None else text.decode(errors="replace")
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -253,11 +253,11 @@ class FsspecArtifactStore:
         """Return a verified local folder of `name`; the stored one itself if it is local."""
         if self._local is not None:
             path, together = self._local / name, mine is None and bool(self._attempt)
-            found = check(self._place, name, (lambda _: False) if together else mine)
+            manifest = check(self._place, name, (lambda _: False) if together else mine)
             if together:
                 with vanishing(name):
                     verify_once(path, self._attempt, lambda: check(self._place, name))
-            return path, found
+            return path, manifest
         manifest = manifest_of(self._place, name)
         root = cache_root() if self._scratch is None else self._scratch / "cache"
         with vanishing(name):
