@@ -31,7 +31,9 @@ EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 # Names that say nothing of a value, and the packages that are free of them.
 RIDDLES = {"made", "found", "told", "one", "there", "way", "it"}
 NAMED_WELL = (
+    "orchestrator/adapters/artifacts",
     "orchestrator/adapters/database",
+    "orchestrator/adapters/job_source",
     "orchestrator/cli",
     "orchestrator/client",
     "orchestrator/controller",

@@ -46,13 +46,15 @@ def _stage(
 ) -> Iterator[Problem]:
     path = f"pipeline.stages.{stage.name}"
     if stage.job is not None:
-        told = read(stage.job, of_job)
-        yield from _wrong(told, stage.job, (f"{path}.job", f"{path}.params"), stage.params)
+        signature = read(stage.job, of_job)
+        yield from _wrong(signature, stage.job, (f"{path}.job", f"{path}.params"), stage.params)
     if stage.endpoint is not None and stage.endpoint.server is None:
         engine, options = stage.endpoint.engine, stage.endpoint.engine_options
         where = f"{path}.endpoint"
-        told = read(engine, of_engine)
-        yield from _wrong(told, engine, (f"{where}.engine", f"{where}.engine_options"), options)
+        signature = read(engine, of_engine)
+        yield from _wrong(
+            signature, engine, (f"{where}.engine", f"{where}.engine_options"), options
+        )
 
 
 def _signature(dotted: str, reader: Reader, *, jobs: JobSettings) -> CallSignature | Problem:
@@ -64,9 +66,12 @@ def _signature(dotted: str, reader: Reader, *, jobs: JobSettings) -> CallSignatu
 
 
 def _wrong(
-    told: CallSignature | Problem, dotted: str, paths: tuple[str, str], params: Mapping[str, Json]
+    signature: CallSignature | Problem,
+    dotted: str,
+    paths: tuple[str, str],
+    params: Mapping[str, Json],
 ) -> Iterator[Problem]:
-    if isinstance(told, Problem):
-        yield replace(told, path=paths[0])
+    if isinstance(signature, Problem):
+        yield replace(signature, path=paths[0])
     else:
-        yield from wrong_parameters(told, dotted, paths[1], params)
+        yield from wrong_parameters(signature, dotted, paths[1], params)

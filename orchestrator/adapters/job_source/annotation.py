@@ -30,7 +30,7 @@ class Misfit:
 def misfits(path: str, value: Json, kind: ast.expr) -> Iterator[Misfit]:
     """Yield what of the value at `path` is not of type `kind`: itself, or parts of it."""
     kinds = list(_either(kind))
-    if any(not [*_of_one(path, value, one)] for one in kinds):
+    if any(not [*_of_one(path, value, member)] for member in kinds):
         return
     if len(kinds) == 1:
         yield from _of_one(path, value, kind)
@@ -76,7 +76,7 @@ def _is_plain(value: Json, name: str) -> bool:
 
 def _constants(listed: ast.expr) -> tuple[object, ...]:
     several = listed.elts if isinstance(listed, ast.Tuple) else [listed]
-    return tuple(one.value for one in several if isinstance(one, ast.Constant))
+    return tuple(element.value for element in several if isinstance(element, ast.Constant))
 
 
 def _numbered(values: Sequence[Json]) -> Iterator[tuple[str, Json]]:

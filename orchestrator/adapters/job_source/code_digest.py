@@ -113,9 +113,9 @@ def _places(spec: ModuleSpec) -> tuple[Path, ...]:
 def _named(params: Json | Mapping[str, Json]) -> Iterator[str]:
     """Yield the packages of all dotted names among parameters: a job may import by name."""
     if isinstance(params, str):
-        found = _DOTTED.fullmatch(params)
-        if found:
-            yield found[1]
+        dotted = _DOTTED.fullmatch(params)
+        if dotted:
+            yield dotted[1]
     elif isinstance(params, Mapping):
         for value in params.values():
             yield from _named(value)

@@ -49,12 +49,12 @@ class CodeFiles:
 
     def digest(self, folder: Path) -> tuple[str, frozenset[str]]:
         """Return the SHA-256 over the files in `folder`, and the modules that they import."""
-        found, names = hashlib.sha256(), set[str]()
+        hashed, names = hashlib.sha256(), set[str]()
         for name, path in self._below(folder, "", gitignore.above(folder), frozenset()):
             digest, imports = self.of(path)
-            found.update(f"{name}\0{digest}\n".encode("utf-8", "surrogateescape"))
+            hashed.update(f"{name}\0{digest}\n".encode("utf-8", "surrogateescape"))
             names.update(imports)
-        return found.hexdigest(), frozenset(names)
+        return hashed.hexdigest(), frozenset(names)
 
     def of(self, path: Path) -> tuple[str, Sequence[str]]:
         """Return the digest of one file, and the modules that it imports."""

@@ -28,9 +28,12 @@ class Rule:
 
 def above(folder: Path) -> tuple[Rule, ...]:
     """Return the rules of the folders above `folder`, up to the root of its work tree, if any."""
-    top = next((one for one in (folder, *folder.parents) if (one / ".git").exists()), folder)
-    between = [one for one in reversed(folder.parents) if one.is_relative_to(top)]
-    return tuple(rule for one in between for rule in read(one))
+    top = next(
+        (ancestor for ancestor in (folder, *folder.parents) if (ancestor / ".git").exists()),
+        folder,
+    )
+    between = [ancestor for ancestor in reversed(folder.parents) if ancestor.is_relative_to(top)]
+    return tuple(rule for parent in between for rule in read(parent))
 
 
 def read(folder: Path) -> Iterator[Rule]:
@@ -47,11 +50,11 @@ def read(folder: Path) -> Iterator[Rule]:
 
 def ignored(path: Path, rules: Iterable[Rule], *, is_folder: bool) -> bool:
     """Whether the last rule that speaks of `path` leaves it out."""
-    found = False
+    left_out = False
     for rule in rules:
         if rule.fits(path, is_folder=is_folder):
-            found = not rule.keeps
-    return found
+            left_out = not rule.keeps
+    return left_out
 
 
 def _rule(folder: Path, line: str) -> Rule | None:
@@ -77,17 +80,17 @@ def _part(part: str) -> str:
     """Return the expression of one part of a path; `**` stays for the caller."""
     if part == "**":
         return part
-    found, rest = "", part
+    expression, rest = "", part
     while rest:
         bracket = re.match(r"\[(!?)([^\]]+)\]", rest)
         if bracket:
-            found += f"[{'^' if bracket[1] else ''}{bracket[2]}]"
+            expression += f"[{'^' if bracket[1] else ''}{bracket[2]}]"
             rest = rest[bracket.end() :]
             continue
         letter, rest = rest[0], rest[1:]
         if letter == "\\" and rest:
             letter, rest = rest[0], rest[1:]
-            found += re.escape(letter)
+            expression += re.escape(letter)
         else:
-            found += {"*": "[^/]*", "?": "[^/]"}.get(letter, re.escape(letter))
-    return found
+            expression += {"*": "[^/]*", "?": "[^/]"}.get(letter, re.escape(letter))
+    return expression

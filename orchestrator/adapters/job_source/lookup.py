@@ -36,10 +36,10 @@ def look_up(dotted: str, jobs: JobSettings) -> Definition | None:
         _check_allowed(f"{module}.{name}", jobs)
         spec = _module(module, jobs)
         tree = _parse(module, spec)
-        found = _definition(tree, name)
-        if not isinstance(found, ast.ImportFrom):
-            return found
-        module, name = _import_target(found, name, module, package=_is_package(spec))
+        definition = _definition(tree, name)
+        if not isinstance(definition, ast.ImportFrom):
+            return definition
+        module, name = _import_target(definition, name, module, package=_is_package(spec))
     raise LookupProblem(f"{shown(dotted)} is imported in a circle")
 
 
@@ -74,13 +74,13 @@ def find_spec(
 ) -> ModuleSpec | None:
     """Return the spec of a module: in `code` or on the import path, or in its package."""
     if locations is None and code:
-        found = PathFinder.find_spec(name, list(code))
-        if found is not None:
-            return found
+        spec = PathFinder.find_spec(name, list(code))
+        if spec is not None:
+            return spec
     for finder in sys.meta_path:
-        found = finder.find_spec(name, locations)
-        if found is not None:
-            return found
+        spec = finder.find_spec(name, locations)
+        if spec is not None:
+            return spec
     return None
 
 

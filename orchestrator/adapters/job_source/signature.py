@@ -33,34 +33,34 @@ class CallSignature:
     open_ended: bool = False
 
 
-def of_job(dotted: str, found: Definition | None) -> CallSignature:
+def of_job(dotted: str, definition: Definition | None) -> CallSignature:
     """Return the parameters of a job.
 
     Raises:
         LookupProblem: It is not a function that takes a context.
     """
-    if found is None or found.decorator_list:
+    if definition is None or definition.decorator_list:
         return CallSignature(None)
     how = "write `def NAME(ctx, *, ...)`"
-    if not isinstance(found, ast.FunctionDef):
+    if not isinstance(definition, ast.FunctionDef):
         raise LookupProblem(f"{shown(dotted)} is not a plain function", how)
-    if not (found.args.posonlyargs or found.args.args or found.args.vararg):
+    if not (definition.args.posonlyargs or definition.args.args or definition.args.vararg):
         raise LookupProblem(f"{shown(dotted)} takes no context", how)
-    return _read(found, GIVEN_TO_JOB)
+    return _read(definition, GIVEN_TO_JOB)
 
 
-def of_engine(dotted: str, found: Definition | None) -> CallSignature:
+def of_engine(dotted: str, definition: Definition | None) -> CallSignature:
     """Return the options of an engine.
 
     Raises:
         LookupProblem: It is not a class.
     """
-    if found is None or found.decorator_list:
+    if definition is None or definition.decorator_list:
         return CallSignature(None)
-    if not isinstance(found, ast.ClassDef):
+    if not isinstance(definition, ast.ClassDef):
         raise LookupProblem(f"{shown(dotted)} is not a class", "an engine is one")
-    made = (n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
-    init = next(made, None)
+    inits = (n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    init = next(inits, None)
     return CallSignature(None) if init is None else _read(init, GIVEN_TO_ENGINE)
 
 
