@@ -34,6 +34,7 @@ NAMED_WELL = (
     "orchestrator/adapters/artifacts",
     "orchestrator/adapters/database",
     "orchestrator/adapters/job_source",
+    "orchestrator/adapters/raycluster",
     "orchestrator/cli",
     "orchestrator/client",
     "orchestrator/controller",

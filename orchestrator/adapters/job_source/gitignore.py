@@ -33,7 +33,7 @@ def above(folder: Path) -> tuple[Rule, ...]:
         folder,
     )
     between = [ancestor for ancestor in reversed(folder.parents) if ancestor.is_relative_to(top)]
-    return tuple(rule for parent in between for rule in read(parent))
+    return tuple(rule for ancestor in between for rule in read(ancestor))
 
 
 def read(folder: Path) -> Iterator[Rule]:

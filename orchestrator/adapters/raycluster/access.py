@@ -92,10 +92,10 @@ def leave(seconds: float = SECONDS_TO_LEAVE) -> bool:
     import ray
 
     until = time.monotonic() + seconds
-    asking = [one for one in threading.enumerate() if one.name.startswith(ASKS)]
-    for one in asking:
-        one.join(max(0.0, until - time.monotonic()))
-    if any(one.is_alive() for one in asking):
+    asking = [thread for thread in threading.enumerate() if thread.name.startswith(ASKS)]
+    for thread in asking:
+        thread.join(max(0.0, until - time.monotonic()))
+    if any(thread.is_alive() for thread in asking):
         return False
     ray.shutdown()
     return True

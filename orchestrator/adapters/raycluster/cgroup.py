@@ -28,11 +28,11 @@ def oom_kills() -> int | None:
 
 def _folders() -> list[Path]:
     """Return where this process's own group may be seen: by its path, or as the root."""
-    found: list[Path] = []
+    folders: list[Path] = []
     with suppress(OSError):
         for line in _GROUPS.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             root = _ROOT / "memory" if "memory" in controllers.split(",") else _ROOT
             if not controllers or root != _ROOT:
-                found.append(root / path.lstrip("/"))
-    return [*found, _ROOT, _ROOT / "memory"]
+                folders.append(root / path.lstrip("/"))
+    return [*folders, _ROOT, _ROOT / "memory"]

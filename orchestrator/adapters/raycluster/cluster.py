@@ -49,7 +49,7 @@ class RayCluster:
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""
         self._attempts[request.key] = _RayAttempt(request, self._worker)
-        if self._head.there:
+        if self._head.answers:
             self._open(request.key)
 
     def poll(self, key: str) -> Sequence[Message]:
@@ -57,7 +57,7 @@ class RayCluster:
         attempt = self._attempts.get(key)
         if attempt is None:
             return ()
-        if not self._head.there:
+        if not self._head.answers:
             self._raise_if_gone(key)
             return ()
         self._end_late()
@@ -84,7 +84,7 @@ class RayCluster:
             self._ending.append(partial(self._end_foreign, key))
         else:
             self._ending.append(partial(self._end, attempt))
-        if self._head.there:
+        if self._head.answers:
             self._end_late()
 
     def prepare(self, request: AttemptRequest) -> None:
@@ -93,7 +93,7 @@ class RayCluster:
 
     def release(self, run: str, stage: str) -> None:
         """Send away those that stand by for `stage`, if any do."""
-        if self._head.there:
+        if self._head.answers:
             self._reserve.release(run, stage)
 
     def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
@@ -126,7 +126,7 @@ class RayCluster:
             self.cancel(key)
         for thread in self._leaving.values():
             thread.join()
-        if self._head.there:
+        if self._head.answers:
             self._reserve.close()
         if self._ours:
             access.leave()
@@ -170,7 +170,9 @@ class RayCluster:
         An earlier attempt of its stage goes first: the checkpoint that it may be saving counts.
         """
         attempt = self._attempts[key]
-        if attempt.opened or any(one.stage == attempt.stage for one in self._still_leaving()):
+        if attempt.opened or any(
+            leaving.stage == attempt.stage for leaving in self._still_leaving()
+        ):
             return
         attempt.open(self._nodes, self._held(attempt), self._reserve)
 

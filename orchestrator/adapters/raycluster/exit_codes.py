@@ -24,7 +24,7 @@ _notes: list[int] = []  # the descriptor of this process's own, once it has one
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def announced() -> Iterator[None]:
     """Have this process, but not its children, write with which code it ends itself."""
     with suppress(OSError, AttributeError):  # no file, or another C library
         _note_native()
@@ -79,8 +79,8 @@ def left(output: Path) -> list[str]:
 
 def code(line: str) -> int | None:
     """Return the code with which the process ended itself, if `line` says so."""
-    found = _LINE.match(line)
-    return int(found[1]) if found else None
+    match = _LINE.match(line)
+    return int(match[1]) if match else None
 
 
 def _beside(output: Path) -> Path:

@@ -100,7 +100,7 @@ _UNSURE = frozenset({_K.UNKNOWN, _K.SOFTWARE})
 def failure(error: Exception, request: AttemptRequest, *, rank: int, node: str | None) -> Failure:
     """Return what `error`, which Ray raised for worker `rank`, means for the attempt."""
     kind = kind_of(type(error))
-    found = Failure(
+    translated = Failure(
         kind=kind,
         evidence=_evidence(error),
         detail=_COLOUR.sub("", str(error)).strip(),
@@ -110,52 +110,52 @@ def failure(error: Exception, request: AttemptRequest, *, rank: int, node: str |
         certain=kind not in _UNSURE,
     )
     if isinstance(error, ray_errors.RayTaskError):
-        return _past_the_protocol(found, error, request)
-    return found
+        return _past_the_protocol(translated, error, request)
+    return translated
 
 
 def _past_the_protocol(
-    found: Failure, error: ray_errors.RayTaskError, request: AttemptRequest
+    failure: Failure, error: ray_errors.RayTaskError, request: AttemptRequest
 ) -> Failure:
     """Return `found` as what its words show; that it is the job's own code they can't."""
     cause = getattr(error, "cause", None)
     if not isinstance(cause, BaseException):
-        return found
-    told = describe(cause, request.signatures)
-    if told.kind is _K.USER_CODE:
-        return found
-    return replace(found, kind=told.kind, certain=told.certain, sign=told.sign)
+        return failure
+    described = describe(cause, request.signatures)
+    if described.kind is _K.USER_CODE:
+        return failure
+    return replace(failure, kind=described.kind, certain=described.certain, sign=described.sign)
 
 
-def ended(found: Failure, lines: Sequence[str] = ()) -> Failure:
+def ended(failure: Failure, lines: Sequence[str] = ()) -> Failure:
     """Return `found`, a lost worker, as what Ray and its last `lines` tell of how it ended."""
-    told = _EXIT.search(found.detail)
-    if told and told[1] == "NODE_OUT_OF_MEMORY":
-        return replace(found, kind=_K.HOST_MEMORY)
-    known = told[2] if told else ""
+    ray_exit = _EXIT.search(failure.detail)
+    if ray_exit and ray_exit[1] == "NODE_OUT_OF_MEMORY":
+        return replace(failure, kind=_K.HOST_MEMORY)
+    known = ray_exit[2] if ray_exit else ""
     number = _signal(known) or _handled(lines)
-    found = replace(found, evidence=_end(found, number, _code(known, lines), lines))
+    failure = replace(failure, evidence=_end(failure, number, _code(known, lines), lines))
     if number is None or number not in _SIGNALS:
-        return found
+        return failure
     sign = f"{BY_SIGNAL}{number.name}"
-    return replace(found, kind=_SIGNALS[number], certain=False, sign=sign)
+    return replace(failure, kind=_SIGNALS[number], certain=False, sign=sign)
 
 
 def _end(
-    found: Failure, number: signal.Signals | None, code: int | None, lines: Sequence[str]
+    failure: Failure, number: signal.Signals | None, code: int | None, lines: Sequence[str]
 ) -> str:
     """Return, as one line, how the worker ended, and what it said last."""
-    where = f" on {found.node}" if found.node else ""
+    where = f" on {failure.node}" if failure.node else ""
     how = UNSEEN if code is None else f"exited with code {code}"
     how = f"was ended by {number.name}" if number else how
     words = last_words([line for line in lines if exit_codes.code(line) is None])[:LONGEST_LINE]
-    return f"worker {found.rank}{where} {how}{f'; its last line: {words}' if words else ''}"
+    return f"worker {failure.rank}{where} {how}{f'; its last line: {words}' if words else ''}"
 
 
 def _code(known: str, lines: Sequence[str]) -> int | None:
     left = (code for line in reversed(lines) if (code := exit_codes.code(line)) is not None)
-    told = _CODE.search(known)
-    return int(told[1]) if told else next(left, None)
+    match = _CODE.search(known)
+    return int(match[1]) if match else next(left, None)
 
 
 def _handled(lines: Sequence[str]) -> signal.Signals | None:
@@ -170,10 +170,10 @@ def _handled(lines: Sequence[str]) -> signal.Signals | None:
 
 
 def _signal(detail: str) -> signal.Signals | None:
-    told = _SIGNAL.search(detail)
-    if told is None:
+    match = _SIGNAL.search(detail)
+    if match is None:
         return None
-    name, number, negative, shell = told.groups()
+    name, number, negative, shell = match.groups()
     try:
         if name:
             return signal.Signals[name]
@@ -187,10 +187,10 @@ def kind_of(error: type[Exception]) -> FailureKind:
     return next((KINDS[base] for base in error.__mro__ if base in KINDS), _K.SOFTWARE)
 
 
-def with_node(found: Failure) -> Failure:
+def with_node(failure: Failure) -> Failure:
     """Return `found` as the loss of the whole node."""
-    evidence = f"node {found.node!r} is gone ({found.evidence})"
-    return replace(found, kind=_K.NODE_LOST, evidence=evidence)
+    evidence = f"node {failure.node!r} is gone ({failure.evidence})"
+    return replace(failure, kind=_K.NODE_LOST, evidence=evidence)
 
 
 def silent(request: AttemptRequest, rank: int, node: str | None, seconds: float) -> Failure:
@@ -212,13 +212,13 @@ def without_outcome(request: AttemptRequest, rank: int, node: str | None) -> Fai
     )
 
 
-def located(found: Failure, node: str | None, rank: int, step: int | None) -> Failure:
+def located(failure: Failure, node: str | None, rank: int, step: int | None) -> Failure:
     """Return `found` with the node, the worker and the step at which it showed."""
     return replace(
-        found,
-        node=found.node or node,
-        rank=rank if found.rank is None else found.rank,
-        step=step if found.step is None else found.step,
+        failure,
+        node=failure.node or node,
+        rank=rank if failure.rank is None else failure.rank,
+        step=step if failure.step is None else failure.step,
     )
 
 

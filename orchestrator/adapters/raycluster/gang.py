@@ -167,7 +167,7 @@ class Gang:
 
     def _heard_of_the_dead(self, now: float) -> Iterator[Message]:
         """Hear what dead workers left; report them once that has come, or will not come."""
-        for rank, lines in self._post_mortem.found():
+        for rank, lines in self._post_mortem.arrived():
             heard = set(self._lines[rank])
             for line in lines:
                 if line not in heard:
@@ -206,15 +206,15 @@ class Gang:
             self._lines[rank].append(message.text)
 
     def _report(self, rank: int, failure: Failure, at: float | None, now: float) -> None:
-        found = faults.located(failure, self._name(rank), rank, self._steps.get(rank))
-        self._failure_report.report(rank, found, at=at, now=now)
+        located = faults.located(failure, self._name(rank), rank, self._steps.get(rank))
+        self._failure_report.report(rank, located, at=at, now=now)
 
     def _notice_silence(self, now: float) -> None:
         """Report the workers whose processes say nothing at all any more."""
         speaking = self._streams.keys() - self._succeeded.keys() - self._failure_report.failed
         for rank, seconds in self._silence.of(speaking, now, hurry=self._failure_report.hangs):
-            found = faults.silent(self._request, rank, self._name(rank), seconds)
-            self._report(rank, found, 0.0, now)
+            failure = faults.silent(self._request, rank, self._name(rank), seconds)
+            self._report(rank, failure, 0.0, now)
 
     def _notice_dead_nodes(self, now: float) -> None:
         """Report workers of nodes that are dead to Ray; a stopped raylet leaves them at work."""
@@ -229,8 +229,8 @@ class Gang:
                 and rank not in self._failure_report.failed
             ):
                 gone = ConnectionError("Ray counts it as dead")
-                found = faults.failure(gone, self._request, rank=rank, node=self._name(rank))
-                self._report(rank, faults.with_node(found), None, now)
+                failure = faults.failure(gone, self._request, rank=rank, node=self._name(rank))
+                self._report(rank, faults.with_node(failure), None, now)
 
     # --- outcome -------------------------------------------------------------------------------
 
@@ -239,8 +239,8 @@ class Gang:
             return None
         if self._failure_report.failed:
             all_known = not self._streams.keys() - self._failure_report.failed
-            found = self._failure_report.verdict(now, all_known=all_known)
-            return Failed(found) if found else None
+            verdict = self._failure_report.verdict(now, all_known=all_known)
+            return Failed(verdict) if verdict else None
         if self._streams:
             return None
         without = next((r for r in self._ranks() if r not in self._succeeded), None)
@@ -253,11 +253,11 @@ class Gang:
         known = self._processes.get(rank) or process.of(self._request.key, rank)
         if known:  # it may have died before that was heard
             self._processes[rank] = known
-        found = faults.failure(error, self._request, rank=rank, node=self._name(rank))
-        gone = found.kind is FailureKind.NODE_LOST
-        if found.kind is FailureKind.WORKER_LOST and known:
+        failure = faults.failure(error, self._request, rank=rank, node=self._name(rank))
+        gone = failure.kind is FailureKind.NODE_LOST
+        if failure.kind is FailureKind.WORKER_LOST and known:
             gone = not self._place.nodes.stands(known.node)
-        return faults.with_node(found) if gone and known else found
+        return faults.with_node(failure) if gone and known else failure
 
     def _ranks(self) -> range:
         return range(self._request.needs.workers)

@@ -31,7 +31,7 @@ class Head:
         self._missed_since: float | None = None
 
     @property
-    def there(self) -> bool:
+    def answers(self) -> bool:
         """Whether it answers, as far as is known; looks again now and then."""
         if self._now() >= self._next_look:
             self.look()

@@ -77,10 +77,10 @@ def submit(home: Path, address: str, words: Sequence[str], environment: Mapping[
 
 
 def _managed(home: Path) -> str:
-    found = managed_ray.find(home)
-    if found is None:
+    running = managed_ray.find(home)
+    if running is None:
         raise ClusterError(f"no cluster of {str(home)!r} is up to run a detached launch on")
-    return found.dashboard
+    return running.dashboard
 
 
 def _job_server(address: str) -> str:

@@ -23,11 +23,11 @@ def root(home: Path) -> Path:
     """Return a short folder, for the names of sockets in it may have 107 bytes at most."""
     digest = hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:10]
     short = Path("/tmp")  # noqa: S108 - ours alone, as checked below
-    found = (short if short.is_dir() else Path(tempfile.gettempdir())) / f"orch-{digest}"
-    found.mkdir(mode=0o700, exist_ok=True)
-    if found.is_symlink() or found.stat().st_uid != os.getuid():
-        raise ClusterError(f"folder {str(found)!r} belongs to somebody else; remove it")
-    return found
+    folder = (short if short.is_dir() else Path(tempfile.gettempdir())) / f"orch-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ClusterError(f"folder {str(folder)!r} belongs to somebody else; remove it")
+    return folder
 
 
 def short_temporary(root: Path) -> str:

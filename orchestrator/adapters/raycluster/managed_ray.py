@@ -246,8 +246,8 @@ class _Common:
 
 def _match(running: RayService, pools: Mapping[str, Pool]) -> None:
     for name, pool in pools.items():
-        wanted, there = describe(pool), running.pools.get(name)
-        if there != wanted:
+        wanted, runs = describe(pool), running.pools.get(name)
+        if runs != wanted:
             known = ", ".join(f"{key!r}: {line}" for key, line in running.pools.items())
             message = f"the local Ray cluster runs {{{known}}}, but {name!r}: {wanted} is needed"
             raise ClusterError(f"{message}; run `orchestrator down` first")

@@ -48,7 +48,7 @@ def run_task(
         with (
             process.noted(request.key, rank, me),
             native_output.followed(),  # it runs one attempt at a time
-            exit_codes.told(),
+            exit_codes.announced(),
             told_by(_asked_to_end),
             closing(worker(request, rank=rank, rendezvous=rendezvous)) as said,  # type: ignore[type-var]
         ):
@@ -63,7 +63,10 @@ def run_task(
         asked = True
     if asked:
         visible.end()
-    if any(isinstance(one, Failed) and one.failure.kind is FailureKind.HANG for one in last):
+    if any(
+        isinstance(message, Failed) and message.failure.kind is FailureKind.HANG
+        for message in last
+    ):
         visible.end_with_its_threads()
 
 

@@ -92,7 +92,7 @@ class ClusterNodes:
 
         Ray itself takes seconds to miss a node; its closed port tells at once.
         """
-        known = next((one for one in self.live() if one.id == node), None)
+        known = next((live for live in self.live() if live.id == node), None)
         if known is None:
             return False
         if node not in self._listening:

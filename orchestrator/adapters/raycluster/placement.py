@@ -228,12 +228,12 @@ def _selector(request: AttemptRequest, live: Sequence[Node]) -> dict[str, str]:
     return {**request.pool.selector, **not_there}
 
 
-def _sized(request: AttemptRequest, there: int) -> AttemptRequest:
+def _sized(request: AttemptRequest, places: int) -> AttemptRequest:
     """Return `request` for as many workers as there are places, where that will do.
 
     Else it asks for as many as the pool has: so nodes are started, where the cluster can do that.
     """
     needs = request.needs
-    most = there if there >= needs.least else max(needs.least, resources.declared(request))
+    most = places if places >= needs.least else max(needs.least, resources.declared(request))
     workers = min(needs.workers, most)
     return replace(request, needs=replace(needs, workers=workers))

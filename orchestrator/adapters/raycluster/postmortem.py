@@ -80,7 +80,7 @@ class PostMortem:
         with suppress(*faults.ERRORS):
             self._asked[rank] = process.on(worker.node, remains).remote(worker)
 
-    def found(self) -> Iterator[tuple[int, list[str]]]:
+    def arrived(self) -> Iterator[tuple[int, list[str]]]:
         """Yield what has come since: the worker, and its lines."""
         for rank, ref in list(self._asked.items()):
             if not ray.wait([ref], timeout=0)[0]:
@@ -134,7 +134,7 @@ def kernel_lines(records: Iterable[str], pid: int, now: float) -> list[str]:
     `now` is by the clock of the kernel's log. That the kernel killed another process is no news of
     this one; where numbers are those of a container they can't be compared, and all are taken.
     """
-    found = []
+    lines = []
     for record in records:
         head, _, text = record.partition(";")
         fields = head.split(",")
@@ -143,8 +143,8 @@ def kernel_lines(records: Iterable[str], pid: int, now: float) -> list[str]:
         killed = _KILLED.search(line)
         ours = killed is not None and (str(pid) in killed.groups() or _in_container())
         if now - when <= _KERNEL_SECONDS and (ours or _OF_CHIPS.search(line)):
-            found.append(f"{_OF_THE_KERNEL}{line}")
-    return found[-LINES:]
+            lines.append(f"{_OF_THE_KERNEL}{line}")
+    return lines[-LINES:]
 
 
 def _in_container() -> bool:
@@ -175,5 +175,5 @@ def _tool_lines() -> Iterator[str]:
             done = subprocess.run(  # noqa: S603 - of the table above
                 command, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False
             )
-            told = (line.strip() for line in done.stdout.splitlines())
-            yield from (f"{command[0]}: {line}" for line in told if tells.search(line))
+            lines = (line.strip() for line in done.stdout.splitlines())
+            yield from (f"{command[0]}: {line}" for line in lines if tells.search(line))

@@ -62,9 +62,9 @@ def here(node: str) -> WorkerProcess:
     files: dict[str, int] = {}
     for descriptor in _STREAMS:
         with suppress(OSError):
-            found = os.fstat(descriptor)
-            if stat.S_ISREG(found.st_mode):
-                files[str(Path(f"/proc/self/fd/{descriptor}").readlink())] = found.st_size
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode):
+                files[str(Path(f"/proc/self/fd/{descriptor}").readlink())] = status.st_size
     group = ray.get_runtime_context().get_placement_group_id()
     born = record.birth(os.getpid())
     return WorkerProcess(node, os.getpid(), born, group, tuple(files.items()), oom_kills())
@@ -76,9 +76,9 @@ def noted(key: str, rank: int, process: WorkerProcess) -> Iterator[None]:
 
     An attempt does not fail because the cluster is too busy to note that.
     """
-    name, told = _name(key, rank), json.dumps(asdict(process)).encode()
+    name, content = _name(key, rank), json.dumps(asdict(process)).encode()
     with suppress(*_BUSY):
-        _store("put", name, told)
+        _store("put", name, content)
     try:
         yield
     finally:
@@ -88,10 +88,10 @@ def noted(key: str, rank: int, process: WorkerProcess) -> Iterator[None]:
 
 def of(key: str, rank: int) -> WorkerProcess | None:
     """Return the process that was worker `rank` of attempt `key`, if it is noted still."""
-    told = _store("get", _name(key, rank))
-    if not told:
+    content = _store("get", _name(key, rank))
+    if not content:
         return None
-    known = json.loads(told)
+    known = json.loads(content)
     return WorkerProcess(**{**known, "files": tuple((path, at) for path, at in known["files"])})
 
 
@@ -105,10 +105,10 @@ def end(key: str) -> None:
     end_group(key)
     names = _store("list", _name(key))
     ranks = (int(name.rpartition(b"/")[2]) for name in names)
-    found = [worker for worker in (of(key, rank) for rank in ranks) if worker]
-    for group in {worker.group for worker in found if worker.group}:
+    workers = [worker for worker in (of(key, rank) for rank in ranks) if worker]
+    for group in {worker.group for worker in workers if worker.group}:
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
-    for worker in found:
+    for worker in workers:
         if not worker.group:
             kill(worker)
     forget(key)
@@ -132,9 +132,9 @@ def standby(run: str, stage: str) -> str:
 
 def on(node: str, function: object) -> ray.remote_function.RemoteFunction:
     """Return `function` as a task on the node with id `node`, and there alone."""
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    affinity = NodeAffinitySchedulingStrategy(node, soft=False)
     task = ray.remote(num_cpus=0, max_retries=0)(function)
-    return task.options(scheduling_strategy=there)
+    return task.options(scheduling_strategy=affinity)
 
 
 def identities(pool: Pool, live: Sequence[Node]) -> dict[str, str]:
@@ -143,17 +143,17 @@ def identities(pool: Pool, live: Sequence[Node]) -> dict[str, str]:
     Those that don't answer are left out.
     """
     asked = {
-        one.name: on(one.id, identify).remote(pool.accelerator.identity)
-        for one in of_pool(pool, live)
+        node.name: on(node.id, identify).remote(pool.accelerator.identity)
+        for node in of_pool(pool, live)
     }
     answers = list(asked.values())
     ready, _ = ray.wait(answers, num_returns=len(answers), timeout=_IDENTITY_SECONDS)
-    found: dict[str, str] = {}
+    identity_by_node: dict[str, str] = {}
     for name, answer in asked.items():
         with suppress(*_BUSY):
             if answer in ready:
-                found[name] = ray.get(answer)
-    return found
+                identity_by_node[name] = ray.get(answer)
+    return identity_by_node
 
 
 def _store(do: str, *given: bytes, **how: bool) -> Any:  # noqa: ANN401 - as Ray says it

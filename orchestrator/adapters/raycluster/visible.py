@@ -68,12 +68,12 @@ def _foreign(resource: str) -> bool:
 
 def _ids(resource: str) -> list[str]:
     worker = ray._private.worker.global_worker  # noqa: SLF001 - the public call knows Ray's makers only
-    found = worker.get_accelerator_ids_for_accelerator_resource(
+    ids = worker.get_accelerator_ids_for_accelerator_resource(
         resource, f"^{resource}_group_[0-9A-Za-z]+$"
     )
-    return in_order(str(one) for one in found)
+    return in_order(str(chip) for chip in ids)
 
 
 def in_order(ids: Iterable[str]) -> list[str]:
     """Return the ids of chips by number: 2 before 10."""
-    return sorted(ids, key=lambda one: (int(one) if one.isdecimal() else sys.maxsize, one))
+    return sorted(ids, key=lambda chip: (int(chip) if chip.isdecimal() else sys.maxsize, chip))

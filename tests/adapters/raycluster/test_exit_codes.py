@@ -24,7 +24,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("code", [0, 13])
 def test_the_last_line_of_a_process_tells_its_code(code: int) -> None:
     done = run(f"""
-        with exit_codes.told():
+        with exit_codes.announced():
             os.write(2, b"xyzzy")
             os._exit({code})
         """)
@@ -66,9 +66,9 @@ def test_the_code_of_an_exit_by_native_code_is_left_beside_the_output(
             threading.Thread(target=exit).start()
             threading.Event().wait(30)
         for _ in range(2):  # a process may run several attempts
-            with exit_codes.told():
+            with exit_codes.announced():
                 pass
-        with exit_codes.told():
+        with exit_codes.announced():
             libc.fflush(None)
             globals()[sys.argv[1]]()
         """)
@@ -88,7 +88,7 @@ def test_where_nothing_was_noted_nothing_is_told(tmp_path: Path) -> None:
 
 def test_beside_an_output_that_is_deleted_nothing_is_left(tmp_path: Path) -> None:
     output = tmp_path / "worker.err"
-    code = "from orchestrator.adapters.raycluster import exit_codes\nwith exit_codes.told(): pass"
+    code = "from orchestrator.adapters.raycluster import exit_codes as e\nwith e.announced(): pass"
     with output.open("wb") as stderr:
         output.unlink()
         subprocess.run([sys.executable, "-c", code], stderr=stderr, timeout=60, check=True)
@@ -97,7 +97,7 @@ def test_beside_an_output_that_is_deleted_nothing_is_left(tmp_path: Path) -> Non
 
 def test_a_child_ends_without_a_word() -> None:
     done = run("""
-        with exit_codes.told():
+        with exit_codes.announced():
             child = os.fork()
             if child == 0:
                 os._exit(3)
@@ -108,7 +108,7 @@ def test_a_child_ends_without_a_word() -> None:
 
 def test_afterwards_all_is_as_before() -> None:
     before = os._exit
-    with exit_codes.told():
+    with exit_codes.announced():
         assert os._exit is not before
     assert os._exit is before
     assert exit_codes.code("step 7") is None

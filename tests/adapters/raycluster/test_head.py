@@ -25,15 +25,15 @@ def test_a_head_is_gone_when_it_has_not_answered_for_seconds() -> None:
     port = free_port()
     with socket.create_server(("127.0.0.1", port)):
         head = Head(f"127.0.0.1:{port}", PATIENCE, clock.now)
-        assert head.there
-    assert head.there  # it is not looked at all the time
+        assert head.answers
+    assert head.answers  # it is not looked at all the time
     clock.sleep(LOOK_SECONDS)
-    assert not head.there
+    assert not head.answers
     assert not head.gone
     clock.sleep(PATIENCE + 0.1)
     assert head.gone
     with socket.create_server(("127.0.0.1", port)):
-        assert head.there
+        assert head.answers
         assert not head.gone
 
 
