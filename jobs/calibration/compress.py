@@ -2,8 +2,8 @@
 
     python -I compress.py < ORDER
 
-The order is a line of JSON, as `recipe` writes it. The script ends when its input does: with the
-worker that started it.
+The order is a line of JSON, as `recipe` writes it. The script ends with the worker that started
+it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
 _PACKAGE = "llmcompressor.modifiers"
+_SECONDS = 1.0  # between two looks for the worker
 _SCHEME = "scheme"  # a field of what quantizes, and of nothing else
 
 
 def main() -> None:
     """Read the order, and write the folder."""
     order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_end_with, args=(order["worker"],), daemon=True).start()
     torch.set_num_threads(order["threads"])
     modifiers = _modifiers(order)
     model = AutoModelForCausalLM.from_pretrained(
@@ -57,8 +58,11 @@ def _modifiers(order: dict[str, Any]) -> list[Any]:
     return made
 
 
-def _end_with_input() -> None:
-    sys.stdin.read()
+def _end_with(worker: int) -> None:
+    """End once the process `worker` is this one's parent no more."""
+    pause = threading.Event()
+    while os.getppid() == worker:
+        pause.wait(_SECONDS)
     os._exit(1)
 
 

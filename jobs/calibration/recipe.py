@@ -8,6 +8,7 @@ of plain weights and rows of tokens, and writes a folder of compressed-tensors.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -118,6 +119,7 @@ def calibrated(
         "modifiers": {name: dict(said) for name, said in recipe.modifiers.items()},
         "rows": rows,
         "threads": torch.get_num_threads(),
+        "worker": os.getpid(),
     }
     try:
         with ctx.busy("calibrating"):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from jobs.formats.records import form_of
 from jobs.formats.schemes import SCHEMES
 from jobs.parity import reference
 from orchestrator.job import ParityError
+from orchestrator.supervisor.record import wait
 from tests.jobs.formats import judges
 from tests.jobs.formats.models import convert, save_tiny
 from tests.jobs.local_context import LocalContext
@@ -77,6 +79,62 @@ def test_an_environment_without_llm_compressor_is_told_in_its_own_words(
     assert not list(ctx.output.iterdir())
     with pytest.raises(ValueError, match=r"recipe.python='/no/python' can't be run: No such file"):
         export(ctx, format="int8", recipe={"python": "/no/python"})
+
+
+STAND_IN = {  # what `compress.py` imports, without what it computes; `oneshot` takes its time
+    "__init__.py": "import time\n\ndef oneshot(**_):\n    time.sleep({seconds})\n",
+    "modifiers/__init__.py": "",
+    "modifiers/factory.py": (
+        "class ModifierFactory:\n"
+        "    load_from_package = staticmethod(lambda _: {{'GPTQModifier': Modifier}})\n\n"
+        "class Modifier:\n    model_fields = ()\n"
+    ),
+}
+
+
+def python_with_stand_in(folder: Path, seconds: float) -> Path:
+    """Return what runs a script beside a package that has the names of llm-compressor."""
+    for name, text in STAND_IN.items():
+        file = folder / "llmcompressor" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text.format(seconds=seconds))
+    begin = f"import runpy, sys; sys.path.insert(0, {str(folder)!r}); runpy.run_path(sys.argv[2], "
+    python = folder / "python"
+    python.write_text(f"""#!/bin/sh\nexec {sys.executable} -c "{begin}None, '__main__')" "$@"\n""")
+    python.chmod(0o755)
+    return python
+
+
+def test_a_calibration_runs_to_its_end_after_it_was_given_its_order(
+    tmp_path: Path, undisturbed: LocalContext, sums: Path
+) -> None:
+    python = python_with_stand_in(tmp_path / "env", seconds=2.0)
+    ctx = context(tmp_path, undisturbed.output, sums)
+    with pytest.raises(ValueError, match="llm-compressor did not quantize"):  # it wrote the model
+        export(ctx, format="int8", recipe={"python": str(python), "rows": 2})
+
+
+def test_a_calibration_ends_with_the_worker_that_asked_for_it(
+    tmp_path: Path, undisturbed: LocalContext, sums: Path
+) -> None:
+    python = python_with_stand_in(tmp_path / "env", seconds=300.0)
+    pid = tmp_path / "pid"
+    python.write_text(python.read_text().replace("exec", f"echo $$ > {pid}; exec"))
+    words = (
+        "import sys; from pathlib import Path; from jobs.calibration import recipe; "
+        "from tests.jobs.calibration.test_recipe import context; "
+        "folder, model, data, python = map(Path, sys.argv[1:]); "
+        "from jobs.export import export; "
+        "export(context(folder, model, data), format='int8', recipe={'python': str(python)})"
+    )
+    paths = [str(path) for path in (tmp_path, undisturbed.output, sums, python)]
+    with subprocess.Popen([sys.executable, "-c", words, *paths]) as worker:
+        try:
+            assert wait(pid.exists, 60.0)
+        finally:
+            worker.kill()
+    script = int(pid.read_text())
+    assert wait(lambda: not Path(f"/proc/{script}").exists(), 30.0)
 
 
 def test_a_model_that_is_quantized_already_is_not_calibrated(tmp_path: Path, sums: Path) -> None:
