@@ -44,6 +44,7 @@ NAMED_WELL = (
     "orchestrator/endpoints",
     "orchestrator/ports",
     "orchestrator/service",
+    "orchestrator/serving",
     "orchestrator/supervisor",
     "orchestrator/wiring",
     "orchestrator/worker",

@@ -91,8 +91,8 @@ def gateway(
         metrics or Metrics(routes),
         ledger or NoLedger(),
     )
-    found = _Gateway(routes, clock, parts)
-    return Application(found.handle, found.close)
+    handler = _Gateway(routes, clock, parts)
+    return Application(handler.handle, handler.close)
 
 
 @dataclass(slots=True)

@@ -37,15 +37,15 @@ class Cards:
     async def max_model_len(self, route: EndpointRoute) -> int | None:
         """Return the tokens of a prompt and its answer that each revision with traffic takes."""
         taking = [revision for revision in route.revisions if revision.share > 0]
-        told = await asyncio.gather(*(self._of(route, revision) for revision in taking))
-        return min((length for length in told if length is not None), default=None)
+        lengths = await asyncio.gather(*(self._of(route, revision) for revision in taking))
+        return min((length for length in lengths if length is not None), default=None)
 
     async def _of(self, route: EndpointRoute, revision: RevisionRoute) -> int | None:
         now = asyncio.get_running_loop().time()
         until, length = self._known.get((route.name, revision.name), (0.0, None))
         if now >= until:
             length = await self._ask(route, revision)
-            self._known = {place: one for place, one in self._known.items() if one[0] > now}
+            self._known = {place: entry for place, entry in self._known.items() if entry[0] > now}
             until = now + (_AGAIN if length is None else _KEPT)
             self._known[route.name, revision.name] = (until, length)
         return length
@@ -79,15 +79,15 @@ class Cards:
 def _length_in(body: bytes, model: str) -> int | None:
     """Return what a list of models says of `model`, or of its only one."""
     try:
-        told = from_json(body)
+        models = from_json(body)
     except ValueError:
         return None
-    data = told.get("data") if isinstance(told, dict) else None
+    data = models.get("data") if isinstance(models, dict) else None
     cards = [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
     of = [card for card in cards if card.get("id") == model] or cards[: len(cards) == 1]
     return next((length for card in of if (length := _length_of(card))), None)
 
 
 def _length_of(card: Mapping[str, Any]) -> int | None:
-    told = (card.get(name) for name in _NAMES)
-    return next((n for n in told if isinstance(n, int) and n is not True and n > 0), None)
+    lengths = (card.get(name) for name in _NAMES)
+    return next((n for n in lengths if isinstance(n, int) and n is not True and n > 0), None)

@@ -93,7 +93,10 @@ class Prices:
         Where nothing is known of their number or their time it is that of the longest answer.
         """
         price = max(
-            (one.hourly / (one.concurrency or route.concurrency) for one in route.revisions),
+            (
+                revision.hourly / (revision.concurrency or route.concurrency)
+                for revision in route.revisions
+            ),
             default=0.0,
         )
         return choices * price / _HOUR * min(self._longest, self._seconds(route, max_tokens))

@@ -143,10 +143,10 @@ def _request_id(scope: Scope) -> str:
     given = header(scope, REQUEST_ID)
     if given is not None and _IDS.fullmatch(given):
         return given.decode("latin-1")
-    made = uuid4().hex
+    request_id = uuid4().hex
     others = [pair for pair in scope["headers"] if pair[0] != REQUEST_ID]
-    scope["headers"] = [*others, (REQUEST_ID, made.encode())]
-    return made
+    scope["headers"] = [*others, (REQUEST_ID, request_id.encode())]
+    return request_id
 
 
 def _recorded(

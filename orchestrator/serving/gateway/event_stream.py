@@ -54,7 +54,7 @@ class EventStream:
         self._hides_usage = hides_usage
         self._interval = interval
         self._events = 0
-        self._told: int | None = None
+        self._reported: int | None = None
         self._single = choices == 1
         self._rest: list[bytes] = []
         self._size = 0
@@ -65,9 +65,9 @@ class EventStream:
 
         What the stream tells before its end may be of its beginning: events count until then.
         """
-        if self.finished and self._told is not None:
-            return self._told
-        return max(self._events * self._interval, self._told or 0)
+        if self.finished and self._reported is not None:
+            return self._reported
+        return max(self._events * self._interval, self._reported or 0)
 
     def feed(self, part: bytes) -> bytes:
         """Return what may be passed on by now: whole events, or a part of a very long one."""
@@ -131,18 +131,18 @@ class EventStream:
 
     def _takes_out(self, event: bytes) -> bool:
         """Read one event; return whether it is kept from the client."""
-        told = _json_of(event)
-        choices = told.get("choices")
+        fields = _json_of(event)
+        choices = fields.get("choices")
         if isinstance(choices, list) and any(map(_is_abort, choices)):
             self.failure = "its engine gave the answer up (finish_reason 'abort')"
             return True
-        if told.get("error") and not choices:
-            return self._fail(event, told["error"])
-        used = usage_of(told)
+        if fields.get("error") and not choices:
+            return self._fail(event, fields["error"])
+        used = usage_of(fields)
         if used is None:
             return False
         self.prompt_tokens = used[0] or self.prompt_tokens
-        self._told = used[1]
+        self._reported = used[1]
         return self._hides_usage and choices == [] and event.lstrip().startswith(b"data")
 
     def _fail(self, event: bytes, error: object) -> bool:
@@ -157,13 +157,13 @@ class EventStream:
         return True
 
 
-def usage_of(told: Mapping[str, Any]) -> tuple[int, int] | None:
+def usage_of(fields: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the tokens of prompt and answer that an answer or an event names, if it does.
 
     Known are OpenAI's completions and responses, and Anthropic's messages.
     """
-    inner = told.get("response") or told.get("message")
-    usage = told.get("usage") or (inner.get("usage") if isinstance(inner, dict) else None)
+    inner = fields.get("response") or fields.get("message")
+    usage = fields.get("usage") or (inner.get("usage") if isinstance(inner, dict) else None)
     if not isinstance(usage, dict):
         return None
     prompt, completion = (
@@ -177,8 +177,8 @@ def is_aborted(body: bytes) -> bool:
     """Whether a whole answer is one that the engine gave up."""
     if b'"abort"' not in body:
         return False
-    told = _parsed(body)
-    choices = told.get("choices")
+    fields = _parsed(body)
+    choices = fields.get("choices")
     return isinstance(choices, list) and any(map(_is_abort, choices))
 
 
@@ -249,7 +249,7 @@ def _lines(event: bytes) -> Iterator[bytes]:
 
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        told = from_json(text)
+        fields = from_json(text)
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return fields if isinstance(fields, dict) else {}

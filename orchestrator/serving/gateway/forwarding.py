@@ -355,10 +355,10 @@ def _prompt_tokens(exchange: Exchange) -> int:
 
 
 def _read_usage(text: bytes, tally: Tally) -> None:
-    told = (_USED.findall(text[-_TAIL:]) or _USED.findall(text))[-2:]
-    if not told and (total := _TOTAL.findall(text)):
+    counts = (_USED.findall(text[-_TAIL:]) or _USED.findall(text))[-2:]
+    if not counts and (total := _TOTAL.findall(text)):
         tally.prompt_tokens = int(total[-1])
-    for kind, count in told:
+    for kind, count in counts:
         if kind in {b"prompt", b"input"}:
             tally.prompt_tokens = int(count)
         else:

@@ -92,7 +92,10 @@ class InboundRequest:
         headers = self.headers
         if revision.far is not None:
             own = {ANSWER_SECONDS, *(name for name, _ in revision.far.headers)}
-            headers = [*(one for one in headers if one[0] not in own), *revision.far.headers]
+            headers = [
+                *(header for header in headers if header[0] not in own),
+                *revision.far.headers,
+            ]
         elif revision.token:
             headers = [*headers, ("authorization", f"Bearer {revision.token}")]
         if not self.fields:

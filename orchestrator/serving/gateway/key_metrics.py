@@ -53,9 +53,9 @@ class KeyMetrics:
         self._names = {key for _, key in list(self._known)}
 
     def _series(self, endpoint: str, key: str) -> _KeySeries:
-        found = self._known.get((endpoint, key))
-        if found is not None:
-            return found
+        series = self._known.get((endpoint, key))
+        if series is not None:
+            return series
         if key not in self._names and len(self._names) >= _MOST:
             key = _OTHER
         self._names.add(key)
@@ -79,7 +79,7 @@ class _KeySeries:
         self.queued = metrics._queued.labels(endpoint, key)  # noqa: SLF001
 
     def code(self, status: int) -> Counter:
-        found = self._codes.get(status)
-        if found is None:
-            found = self._codes[status] = self._requests.labels(*self._where, str(status))
-        return found
+        counter = self._codes.get(status)
+        if counter is None:
+            counter = self._codes[status] = self._requests.labels(*self._where, str(status))
+        return counter

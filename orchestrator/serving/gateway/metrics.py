@@ -132,7 +132,7 @@ class Metrics:
                 if endpoint:
                     labels = ",".join(f'{k}="{_escaped(v)}"' for k, v in sample.labels.items())
                     lines[endpoint].append(f"{sample.name}{{{labels}}} {sample.value!r}\n")
-        return {endpoint: "".join(told) for endpoint, told in lines.items()}
+        return {endpoint: "".join(samples) for endpoint, samples in lines.items()}
 
     def refused(self, endpoint: str, status: int) -> None:
         """Count a request that no revision has answered."""
@@ -237,19 +237,19 @@ class _RevisionSeries:
                 self._each.observe((tally.last - tally.first) / (tally.completion_tokens - 1))
 
     def _ended(self, reason: str) -> Counter:
-        found = self._by_reason.get(reason)
-        if found is None:
+        counter = self._by_reason.get(reason)
+        if counter is None:
             known = reason if reason in _REASONS else "other"  # a server may invent any number
-            found = self._finished.labels(*self._where, known)
+            counter = self._finished.labels(*self._where, known)
             if reason == known:
-                self._by_reason[reason] = found
-        return found
+                self._by_reason[reason] = counter
+        return counter
 
     def _of(self, status: int) -> Counter:
-        found = self._by_status.get(status)
-        if found is None:
-            found = self._by_status[status] = self._requests.labels(*self._where, str(status))
-        return found
+        counter = self._by_status.get(status)
+        if counter is None:
+            counter = self._by_status[status] = self._requests.labels(*self._where, str(status))
+        return counter
 
 
 class _Now(Collector):

@@ -61,8 +61,8 @@ class Application:
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """Return the first header `name`, in small letters."""
-    for found, value in scope["headers"]:
-        if found == name:
+    for key, value in scope["headers"]:
+        if key == name:
             return bytes(value)
     return None
 

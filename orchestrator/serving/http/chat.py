@@ -243,7 +243,9 @@ def moved(schema: object, to: str, name: str = "") -> object:
             own = "#" if value == name else value.removeprefix(name)
             changed[key] = to + own[1:] if own == "#" or own.startswith("#/") else value
         elif key in _NAMED_SCHEMAS and isinstance(value, dict):
-            changed[key] = {label: moved(one, to, name) for label, one in value.items()}
+            changed[key] = {
+                label: moved(subschema, to, name) for label, subschema in value.items()
+            }
         else:
             changed[key] = value if key in _VALUES else moved(value, to, name)
     return changed

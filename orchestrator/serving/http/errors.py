@@ -49,14 +49,14 @@ class ApiError(Exception):
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return what the answer has beside its body."""
-        found = []
+        headers = []
         if self.retry_after is not None:
-            found.append((b"retry-after", b"%d" % self.retry_after))
+            headers.append((b"retry-after", b"%d" % self.retry_after))
         if self.allow is not None:
-            found.append((b"allow", self.allow.encode()))
+            headers.append((b"allow", self.allow.encode()))
         if self.status == HTTPStatus.UNAUTHORIZED:
-            found.append((b"www-authenticate", b"Bearer"))
-        return found
+            headers.append((b"www-authenticate", b"Bearer"))
+        return headers
 
 
 class ClientLeft(Exception):  # noqa: N818 - nobody did anything wrong
@@ -74,9 +74,9 @@ def wrong_method(method: str, path: str, allowed: str) -> ApiError:
     return ApiError(405, message, code="method_not_allowed", allow=allowed)
 
 
-def unknown_model(name: str, there: str) -> ApiError:
-    """Return the error of a model that is not here; `there` says which are."""
-    message = f"no model {name!r} here; there is {there}"
+def unknown_model(name: str, known: str) -> ApiError:
+    """Return the error of a model that is not here; `known` says which are."""
+    message = f"no model {name!r} here; there is {known}"
     return ApiError(404, message, param="model", code="model_not_found")
 
 

@@ -187,14 +187,14 @@ def _below(prefix: str, kinds: Kinds) -> Json:
         asked["predict"] = ({}, _json({}))
     paths: Json = {}
     for path, (body, answers) in asked.items():
-        made = _operation(path.replace("/", "_") + of, answers, list(_ERRORS), kinds)
-        made["requestBody"] = {"required": True, "content": _json(body)}
-        made["parameters"] = [*more, _SESSION]
-        paths[f"{prefix}/v1/{path}"] = {"post": made}
-    for path, found, params in (("", "Models", more), ("/{model}", "Model", [*more, _NAME])):
+        operation = _operation(path.replace("/", "_") + of, answers, list(_ERRORS), kinds)
+        operation["requestBody"] = {"required": True, "content": _json(body)}
+        operation["parameters"] = [*more, _SESSION]
+        paths[f"{prefix}/v1/{path}"] = {"post": operation}
+    for path, schema, params in (("", "Models", more), ("/{model}", "Model", [*more, _NAME])):
         name = f"model{of}" if path else f"models{of}"
-        made = _operation(name, _json(_ref(found)), ["401", "404"])
-        paths[f"{prefix}/v1/models{path}"] = {"get": {**made, "parameters": params}}
+        operation = _operation(name, _json(_ref(schema)), ["401", "404"])
+        paths[f"{prefix}/v1/models{path}"] = {"get": {**operation, "parameters": params}}
     return paths
 
 

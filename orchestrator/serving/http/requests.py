@@ -343,8 +343,8 @@ def validated(kind: type[Model], fields: Mapping[str, object], size: int) -> Mod
         small = size < _WORTH_SHOWING
         problem = error.errors(include_url=False, include_input=small)[0]
     where = ".".join(str(part) for part in problem["loc"])
-    told = small and problem["type"] not in ("missing", "value_error")
-    given = f", not {shown(problem['input'])}" if told else ""
+    shows = small and problem["type"] not in ("missing", "value_error")
+    given = f", not {shown(problem['input'])}" if shows else ""
     message = problem["msg"].removeprefix("Value error, ")
     param = str(problem["loc"][0]) if problem["loc"] else None
     unknown = "unsupported_parameter" if problem["type"] == "extra_forbidden" else None

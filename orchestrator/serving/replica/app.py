@@ -285,8 +285,8 @@ class _Routes:
 
 def _seconds(scope: Scope) -> float:
     """Return how long the gateway lets an answer take; 0 where it does not say."""
-    told = header(scope, ANSWER_SECONDS.encode()) or b""
-    return float(told) if _NUMBER.fullmatch(told) else 0.0
+    limit = header(scope, ANSWER_SECONDS.encode()) or b""
+    return float(limit) if _NUMBER.fullmatch(limit) else 0.0
 
 
 def _shape(engine: Engine, asked: Asked) -> Shape:

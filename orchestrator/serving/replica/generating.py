@@ -105,11 +105,11 @@ class _AnswerStream:
         begun = b"" if self.begun else self._openings()
         self.begun = True
         if isinstance(piece, Prompt):
-            told = request.shape.prompt(index, request.choices[index], piece)
+            delta = request.shape.prompt(index, request.choices[index], piece)
         else:
             self._tokens += 1
-            told = request.shape.delta(index, piece)
-        return begun + (self._chunk(told) if told else b"")
+            delta = request.shape.delta(index, piece)
+        return begun + (self._chunk(delta) if delta else b"")
 
     def ending(self) -> bytes:
         """Return the last events."""

@@ -338,15 +338,15 @@ def _prompt_logprobs(
     style: Style, choice: Choice, prompt: Prompt
 ) -> list[Mapping[str, Json] | None]:
     """Return them in vLLM's shape: by id, the token itself and the likeliest ones."""
-    told: list[Mapping[str, Json] | None] = []
+    logprobs: list[Mapping[str, Json] | None] = []
     for token, logprob, top in _of_prompt(choice, prompt):
         if logprob is None:
-            told.append(None)
+            logprobs.append(None)
             continue
         likely = list(top)[: style.prompt_logprobs]
         ranks = {other: rank for rank, (other, _) in enumerate(likely, 1)}
         scores = {token: logprob, **dict(likely)}
-        told.append(
+        logprobs.append(
             {
                 str(other): {
                     "logprob": _finite(log),
@@ -356,7 +356,7 @@ def _prompt_logprobs(
                 for other, log in scores.items()
             }
         )
-    return told
+    return logprobs
 
 
 def _finite(logprob: float | None) -> float:
