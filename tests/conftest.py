@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 
 from orchestrator.cli import main
 from orchestrator.supervisor import orphans
+from tests.postgres import PostgresServer
+from tests.postgres import server as postgres_server
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile(
@@ -125,6 +127,13 @@ def workplace(
     made = Workplace(tmp_path_factory.mktemp("workplace"), environment)
     yield made
     made.run("down", "--yes")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Return a PostgreSQL server of our own, where it is installed."""
+    with postgres_server() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import exc
 
-from orchestrator.adapters.database import SqlDatabase, codec, schema
+from orchestrator.adapters.database import SqlDatabase, codec, opening
 from orchestrator.core.errors import StoreError
 from orchestrator.core.failures.kinds import Action, Failure, FailureKind
 from orchestrator.core.runs.run import RunHeader
@@ -147,7 +147,7 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_added(store: SqlDatabase) 
 def test_a_locked_database_is_one_clear_line(
     file: Path, store: SqlDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(opening, "BUSY_SECONDS", 0)
     hasty = SqlDatabase(f"sqlite:///{file}")
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -190,9 +190,9 @@ def test_a_folder_in_place_of_the_file_is_one_clear_line(tmp_path: Path) -> None
     [
         ("postgresql://ann:secret@[::1", r"ann:\*\*\*@\[::1': .*; check the host and the port"),
         ("ann://ann:secret@ /\n", r"'ann://ann:\*\*\*@"),
-        ("no url", r"'no url': Could not parse .*; write it as sqlite:////path/to.db$"),
+        ("no url", r"'no url': Could not parse .*; write it as sqlite:////path/to.db or"),
         ("sqlite://", "it has no file"),
-        ("nosuch://host/db", "Can't load plugin"),
+        ("nosuch://host/db", "'nosuch' is neither SQLite nor PostgreSQL"),
     ],
 )
 def test_a_wrong_url_is_one_clear_line(url: str, line: str) -> None:
@@ -200,9 +200,12 @@ def test_a_wrong_url_is_one_clear_line(url: str, line: str) -> None:
         SqlDatabase(url)
 
 
-def test_a_missing_driver_is_named_and_a_password_is_not_shown() -> None:
-    with pytest.raises(StoreError, match=r"No module named .*; install") as caught:
-        SqlDatabase(f"mysql+pymysql://me:{SECRET}@host/db")
+def test_a_missing_driver_is_named_and_a_password_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match=r"psycopg.*; pip install 'orchestrator") as caught:
+        SqlDatabase(f"postgresql://me:{SECRET}@host/db")
     assert SECRET not in str(caught.value)
 
 

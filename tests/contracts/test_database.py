@@ -1,20 +1,20 @@
-"""What every database of runs must do. Runs against SQLite; a URL more is a line in `URLS`."""
+"""What every database of runs must do. Runs against SQLite and against PostgreSQL."""
 
 from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from threading import Barrier, Thread
 
 import numpy as np
 import pytest
+from sqlalchemy import delete, update
 
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.adapters.database.codec import dump
+from orchestrator.adapters.database.schema import runs, shared_parts
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.errors import (
     NotFoundError,
@@ -27,14 +27,8 @@ from orchestrator.core.runs.states import RunFailed, RunStarted, StageFailed, St
 from orchestrator.core.spec.plan import Plan
 from orchestrator.messages import Lease, Points, Succeeded
 
-URLS = ("sqlite:///{folder}/events.db",)
 HEADER = RunHeader(run="r2-1", plan=Plan(pipeline="r2", fleet="local", stages=(), pools={}))
 STARTED, FAILED = RunStarted(1), StageFailed("train", "it broke")
-
-
-@pytest.fixture(params=URLS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(request.param).format(folder=tmp_path)
 
 
 @pytest.fixture
@@ -267,27 +261,26 @@ def test_what_the_configs_of_runs_share_comes_back_in_each(store: SqlDatabase) -
     assert store.header("run-4").config["signatures"] == {}
 
 
-def test_what_the_configs_of_runs_share_is_stored_once(store: SqlDatabase, url: str) -> None:
-    path = Path(url.removeprefix("sqlite:///"))
-    with sqlite3.connect(path) as connection:
-        for number in range(100):
-            store.create(configured(f"run-{number}", SIGNATURES), at=2.0)
-        [(stored,)] = connection.execute("SELECT sum(length(header)) FROM runs")
+def test_what_the_configs_of_runs_share_is_stored_once(store: SqlDatabase) -> None:
+    for number in range(100):
+        store.create(configured(f"run-{number}", SIGNATURES), at=2.0)
+    with store._reading() as connection:
+        stored = connection.exec_driver_sql("SELECT sum(length(header)) FROM runs").scalar()
     assert stored < len(json.dumps(SIGNATURES)) * 3, "of a hundred runs"
 
 
-def test_a_header_of_an_earlier_version_has_all_in_itself(store: SqlDatabase, url: str) -> None:
+def test_a_header_of_an_earlier_version_has_all_in_itself(store: SqlDatabase) -> None:
     header = configured("old", SIGNATURES)
     store.create(replace(header, config={}), at=2.0)
     text = json.dumps({**json.loads(dump(header)), "flags": []})
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        connection.execute("UPDATE runs SET header = ? WHERE run = 'old'", (text,))
+    with store._writing() as connection:
+        connection.execute(update(runs).where(runs.c.run == "old").values(header=text))
     assert store.header("old") == header
 
 
-def test_a_header_whose_shared_part_is_lost_is_told(store: SqlDatabase, url: str) -> None:
+def test_a_header_whose_shared_part_is_lost_is_told(store: SqlDatabase) -> None:
     store.create(configured("torn", SIGNATURES), at=2.0)
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        connection.execute("DELETE FROM shared_parts")
+    with store._writing() as connection:
+        connection.execute(delete(shared_parts))
     with pytest.raises(StoreError, match="header of run 'torn' lacks its part"):
         store.header("torn")

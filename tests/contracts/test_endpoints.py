@@ -17,7 +17,7 @@ from orchestrator.core.endpoints.life import (
 )
 from orchestrator.core.errors import ConflictError, NotFoundError, StoreError
 from tests.build import deployment
-from tests.contracts.test_database import store, url  # noqa: F401 - fixtures
+from tests.contracts.test_database import store  # noqa: F401 - a fixture
 
 SECONDS = 30.0
 

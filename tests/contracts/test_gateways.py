@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import update
@@ -21,8 +21,10 @@ THERE = 'orchestrator_replicas{endpoint="chat",revision="r1",pool="a"} '
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqlDatabase:
-    return SqlDatabase(tmp_path / "events.db")
+def store(url: str) -> Iterator[SqlDatabase]:
+    opened = SqlDatabase(url)
+    yield opened
+    opened.close()
 
 
 def gateway(name: str, url: str = "http://10.0.0.1:8000", host: str = "h0") -> Gateway:

@@ -1,9 +1,6 @@
-"""What every database must keep of leases. Runs against SQLite and against the fake."""
+"""What every database must keep of leases. Runs against SQLite, PostgreSQL and the fake."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,14 +15,10 @@ FIRST = Lease(run="run", epoch=1, at=1.0, holder="a")
 SECOND = Lease(run="run", epoch=2, at=2.0, holder="b")
 
 
-@pytest.fixture(params=["sql", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Leases]:
-    url = f"sqlite:///{tmp_path}/events.db"
-    made = SqlDatabase(url) if request.param == "sql" else MemoryStore()
-    made.create(header(plan(stage("s"))), 0.0)
-    yield made
-    if isinstance(made, SqlDatabase):
-        made.close()
+@pytest.fixture
+def store(kept: SqlDatabase | MemoryStore) -> Leases:
+    kept.create(header(plan(stage("s"))), 0.0)
+    return kept
 
 
 def test_the_last_lease_of_the_latest_epoch_stands(store: Leases) -> None:

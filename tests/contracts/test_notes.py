@@ -7,7 +7,7 @@ import pytest
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import NotFoundError
 from orchestrator.messages import Busy, Queued, Untold
-from tests.contracts.test_database import store, url  # noqa: F401 - fixtures
+from tests.contracts.test_database import store  # noqa: F401 - a fixture
 
 
 def entry(pool: str, stage: str, since: float = 1.0) -> Queued:

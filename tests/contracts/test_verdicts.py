@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -26,14 +24,9 @@ VERDICT = Verdict(
 )
 
 
-@pytest.fixture(params=["sql", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Verdicts]:
-    made = (
-        SqlDatabase(f"sqlite:///{tmp_path}/events.db") if request.param == "sql" else MemoryStore()
-    )
-    yield made
-    if isinstance(made, SqlDatabase):
-        made.close()
+@pytest.fixture
+def store(kept: SqlDatabase | MemoryStore) -> Verdicts:
+    return kept
 
 
 def test_a_verdict_comes_back_as_it_was_given(store: Verdicts) -> None:

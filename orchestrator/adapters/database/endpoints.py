@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.adapters.database import codec, schema
+from orchestrator.adapters.database import codec
+from orchestrator.adapters.database.dialects import seconds_now
 from orchestrator.adapters.database.schema import (
     asked,
     endpoint_events,
@@ -107,7 +108,7 @@ class SqlEndpoints(Transactions):
 
         It is judged by the database's clock. One from the future is that of a clock that was set.
         """
-        now = schema.seconds_now(self._reader)
+        now = seconds_now(self._reader)
         taken = self._insert(reconcilers).values(cluster=cluster, holder=holder, at=now)
         free = func.abs(now - reconcilers.c.at) > seconds
         taken = taken.on_conflict_do_update(
@@ -116,7 +117,7 @@ class SqlEndpoints(Transactions):
             where=(reconcilers.c.holder == holder) | free,
         )
         with self._writing() as connection:
-            return bool(connection.execute(taken).rowcount)
+            return bool(connection.scalars(taken.returning(reconcilers.c.holder)).all())
 
     def note_replicas(self, endpoint: str, revision: int, urls: Sequence[str]) -> None:
         """Make `urls` the replicas of a revision, instead of before; none is none."""
@@ -146,14 +147,14 @@ class SqlEndpoints(Transactions):
 
     def note_asked(self, endpoint: str) -> None:
         """Note that somebody asks an endpoint, by the clock of the database."""
-        self._note(asked, endpoint=endpoint, at=schema.seconds_now(self._reader))
+        self._note(asked, endpoint=endpoint, at=seconds_now(self._reader))
 
     def asked(self) -> Mapping[str, float]:
         """Return for how many seconds nobody has asked, by endpoint.
 
         One from the future is that of a clock that was set.
         """
-        age = func.abs(schema.seconds_now(self._reader) - asked.c.at)
+        age = func.abs(seconds_now(self._reader) - asked.c.at)
         with self._reading() as connection:
             rows = connection.execute(select(asked.c.endpoint, age.label("age"))).all()
         return {row.endpoint: float(row.age) for row in rows}

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import delete, select
 
-from orchestrator.adapters.database.schema import gateway_counts, gateways, seconds_now
+from orchestrator.adapters.database.dialects import seconds_now
+from orchestrator.adapters.database.schema import gateway_counts, gateways
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.endpoints.gateways import Gateway
 

@@ -27,7 +27,7 @@ class SqlLeases(Transactions):
         ours = leases.c.epoch <= lease.epoch
         kept = added.on_conflict_do_update(index_elements=["run"], set_=row, where=ours)
         with self._writing() as connection:
-            if not connection.execute(kept).rowcount:
+            if not connection.scalars(kept.returning(leases.c.run)).all():
                 message = f"run {lease.run!r} has a controller of an epoch after {lease.epoch!r}"
                 raise StaleControllerError(message)
 

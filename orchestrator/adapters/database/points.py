@@ -16,7 +16,8 @@ from typing import Any
 from sqlalchemy import select
 
 from orchestrator.adapters.database import schema
-from orchestrator.adapters.database.schema import BulkInsert, cursors
+from orchestrator.adapters.database.dialects import BulkInsert
+from orchestrator.adapters.database.schema import cursors
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.errors import UnstorableError
 from orchestrator.core.text import valid

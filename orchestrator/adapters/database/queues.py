@@ -28,10 +28,7 @@ class SqlQueues(Transactions):
             }
             for entry in entries
         ]
-        with self._writing() as connection:
-            connection.execute(delete(queues).where(queues.c.run == run))
-            if rows:
-                connection.execute(queues.insert(), rows)
+        self._renew(queues, run, rows)
 
     def queue(self, since: float) -> Sequence[Queued]:
         """Return what all runs wait for that said so at `since` (seconds, epoch) or later."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from orchestrator.adapters.database import schema
 from orchestrator.adapters.database.transactions import Transactions
@@ -20,10 +20,7 @@ class SqlRunNotes(Transactions):
             {"run": run, "what": note.what, "times": note.count, "reason": note.reason}
             for note in untold
         ]
-        with self._writing() as connection:
-            connection.execute(delete(schema.untold).where(schema.untold.c.run == run))
-            if rows:
-                connection.execute(schema.untold.insert(), rows)
+        self._renew(schema.untold, run, rows)
 
     def untold(self, run: str) -> Sequence[Untold]:
         """Return what could not be told of `run`."""
@@ -45,10 +42,7 @@ class SqlRunNotes(Transactions):
             }
             for note in busy
         ]
-        with self._writing() as connection:
-            connection.execute(delete(schema.busy).where(schema.busy.c.run == run))
-            if rows:
-                connection.execute(schema.busy.insert(), rows)
+        self._renew(schema.busy, run, rows)
 
     def busy(self, run: str) -> Sequence[Busy]:
         """Return what the attempts of `run` are busy with, as was said last."""

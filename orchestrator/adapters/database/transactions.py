@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, delete
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from orchestrator.adapters.database import schema
+from orchestrator.adapters.database import opening
+from orchestrator.adapters.database.dialects import insert_for
 from orchestrator.core.errors import StoreError, UnstorableError
 
 # What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
 # can't bind (UnicodeError is a ValueError), files and sockets, a driver that isn't installed.
-_FOREIGN = (SQLAlchemyError, OSError, ValueError, OverflowError, ImportError)
+_FOREIGN = (SQLAlchemyError, OSError, ValueError, TypeError, OverflowError, ImportError)
 # So many waits for another writer fit into the patience of a caller.
 TRIES_WITHIN = 4
 
@@ -34,9 +35,9 @@ class Transactions:
         """
         url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else place
         self._place = _without_password(url)
-        with self._translated():
-            self._reader, self._writer = schema.open_database(url, _busy(patience))
-        self._insert = schema.insert_for(self._reader)
+        with self._translated(opening=True):
+            self._reader, self._writer = opening.open_database(url, _busy(patience))
+        self._insert = insert_for(self._reader)
 
     def close(self) -> None:
         """Close all connections. Safe to call twice."""
@@ -60,18 +61,31 @@ class Transactions:
         with self._writing() as connection:
             connection.execute(added.on_conflict_do_update(index_elements=keys, set_=rest))
 
+    def _renew(self, table: Table, run: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Make `rows` what `table` has of `run`; of two who do that at once none fails."""
+        keys = [column.name for column in table.primary_key]
+        rest = [column.name for column in table.columns if not column.primary_key]
+        added = self._insert(table)
+        set_ = {name: added.excluded[name] for name in rest}
+        with self._writing() as connection:
+            connection.execute(delete(table).where(table.c.run == run))
+            if rows:
+                connection.execute(
+                    added.on_conflict_do_update(index_elements=keys, set_=set_), rows
+                )
+
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, *, opening: bool = False) -> Iterator[None]:
         try:
             yield
         except _FOREIGN as error:
-            kind = UnstorableError if _is_of_a_value(error) else StoreError
+            kind = UnstorableError if _is_of_a_value(error) and not opening else StoreError
             raise kind(f"database {self._place!r}: {_reason(error)}") from error
 
 
 def _busy(patience: float | None) -> float | None:
     """Return how long one try waits for another writer: so that several fit into the patience."""
-    return None if patience is None else min(schema.BUSY_SECONDS, patience / TRIES_WITHIN)
+    return None if patience is None else min(opening.BUSY_SECONDS, patience / TRIES_WITHIN)
 
 
 def _is_of_a_value(error: BaseException) -> bool:
@@ -90,7 +104,8 @@ _UNBOUND = ("Error binding parameter", "can't adapt type", "cannot adapt type")
 def _reason(error: BaseException) -> str:
     """Return what the driver said, on one line, and the way out where we know one."""
     said = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    line = " ".join(str(said).split()) or type(said).__name__
+    shortest = getattr(getattr(said, "diag", None), "message_primary", None)  # of psycopg
+    line = " ".join((shortest or str(said)).split()) or type(said).__name__
     for sign, hint in _HINTS.items():
         if sign in line:
             return f"{line}; {hint}"
@@ -104,9 +119,16 @@ _HINTS = {
     "malformed": "move the file away to begin a new one",
     "unable to open": "check that the folder exists and can be written",
     "readonly": "check the permissions of the file and its folder",
-    "No module named": "install the database's driver",
+    "psycopg": "pip install 'orchestrator[postgres]'",
+    "no pq wrapper": "pip install 'orchestrator[postgres]'",
+    "Connection refused": "start the server, or check the address",
+    "resolve host": "check the host of its address",
+    "password authentication failed": "check the user and the password of its address",
+    "FATAL: database": "make it by `createdb -E UTF8 -T template0 NAME`, or check the address",
+    "too many clients": "raise its max_connections, or put PgBouncer before it",
+    "due to lock timeout": "another process holds it; end that or wait",
     "invalid literal for int()": "check the host and the port of its address",
-    "Could not parse": "write it as sqlite:////path/to.db",
+    "Could not parse": "write it as sqlite:////path/to.db or postgresql://user@host/name",
 }
 
 
