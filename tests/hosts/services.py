@@ -1,0 +1,139 @@
+"""What hosts run for all of them: PostgreSQL, an S3 API, MLflow, nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import secrets
+import sys
+
+from orchestrator.supervisor.record import wait
+from tests import postgres
+from tests.hosts.namespaces import NET, NOBODY, SECONDS, Host, Process
+
+POSTGRES, S3, MLFLOW, RAY = 5432, 9000, 5000, 6379
+BUCKET = "artifacts"
+DATA = "/srv/postgresql"
+SMALLEST_STORE = 78_643_200
+KEY_ID = "AKIAIOSFODNN7EXAMPLE"
+QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+# What the README tells users to set on all nodes: a lost one is missed after seconds.
+NODES = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+    "RAY_memory_monitor_refresh_ms": "0",  # it looks at the whole machine
+}
+
+
+def services_lacking() -> str:
+    """Return what services lack here; empty where they can be started."""
+    if postgres.programs() is None:
+        return "needs PostgreSQL's server, of Debian's package postgresql"
+    if not importlib.util.find_spec("moto"):
+        return "needs moto, which is an S3 API"
+    return ""
+
+
+class Servers:
+    """What was started, by host and name; it ends with the hosts."""
+
+    def __init__(self) -> None:
+        self.running: dict[tuple[str, str], Process] = {}
+
+    def start(self, host: Host, name: str, port: int, *words: str, **env: str) -> Process:
+        """Start a server on a host, and wait until it listens."""
+        return self.started(host, name, port, host.start(*words, name=name, **env))
+
+    def started(self, host: Host, name: str, port: int, process: Process) -> Process:
+        """Wait until what was started listens."""
+        self.running[host.name, name] = process
+        wait(lambda: host.listens(port) or not process.running, SECONDS, tick=0.05)
+        assert host.listens(port), f"{name} is not up on {host.name}: {process.printed()}"
+        return process
+
+    def postgres(self, host: Host, encoding: str = "UTF8") -> str:
+        """Have PostgreSQL on a host, as a user of its own; return the URL of a database."""
+        programs = postgres.programs()
+        assert programs is not None
+        password = secrets.token_hex(8)
+        host.write("/srv/password", password)
+        host.path("/srv").chmod(0o777)
+        locale = "C.UTF-8" if encoding == "UTF8" else "C"
+        as_told = (f"--encoding={encoding}", f"--locale={locale}", "--username=orchestrator")
+        guarded = ("--auth=scram-sha-256", "--pwfile=/srv/password", "--no-sync")
+        initdb = str(programs / "initdb")
+        done = host.run(initdb, f"--pgdata={DATA}", *as_told, *guarded, user=NOBODY)
+        assert done.returncode == 0, done.stderr
+        open_to_all = f"host all all {NET}.0/24 scram-sha-256\n"
+        with host.path(f"{DATA}/pg_hba.conf").open("a") as file:
+            file.write(open_to_all)
+        server = (str(programs / "postgres"), "-D", DATA, "-h", "0.0.0.0", "-k", DATA)  # noqa: S104 - of its network
+        process = host.start(*server, "-c", "fsync=off", name="postgres", user=NOBODY)
+        self.started(host, "postgres", POSTGRES, process)
+        url = f"postgresql://orchestrator:{password}@{host.address}:{POSTGRES}/orchestrator"
+        assert wait(lambda: "ready" in process.printed(), SECONDS, tick=0.05)
+        created = host.run(
+            str(programs / "createdb"), "--maintenance-db", _main(url), "orchestrator"
+        )
+        assert created.returncode == 0, created.stderr
+        return url
+
+    def s3(self, host: Host) -> dict[str, str]:
+        """Have an S3 API on a host with a bucket; return the variables by which it is used."""
+        words = (sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", str(S3))  # noqa: S104 - of its network
+        self.start(host, "s3", S3, *words)
+        env = {
+            "AWS_ENDPOINT_URL": f"http://{host.address}:{S3}",
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": secrets.token_hex(8),
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        put = ("curl", "--fail", "--silent", "--show-error", "--request", "PUT")
+        created = host.run(*put, f"{env['AWS_ENDPOINT_URL']}/{BUCKET}")
+        assert created.returncode == 0, created.stderr
+        return env
+
+    def mlflow(self, host: Host, database: str, artifacts: str, **env: str) -> str:
+        """Have an MLflow server on a host, which passes artifacts on; return its address."""
+        words = (sys.executable, "-m", "mlflow", "server", "--host", "0.0.0.0")  # noqa: S104 - of its network
+        where = ("--port", str(MLFLOW), "--backend-store-uri", database)
+        store = ("--serve-artifacts", "--artifacts-destination", artifacts, "--workers", "1")
+        self.start(host, "mlflow", MLFLOW, *words, *where, *store, **QUIET, **env)
+        return f"http://{host.address}:{MLFLOW}"
+
+    def ray_head(self, host: Host, *words: str, **env: str) -> str:
+        """Have the head of a Ray cluster on a host; return its address."""
+        head = ("--head", f"--port={RAY}", "--num-cpus=0", *words)
+        self._ray(host, "ray-head", RAY, *head, **env)
+        return f"{host.address}:{RAY}"
+
+    def ray_node(self, host: Host, address: str, pool: str, resource: str, **env: str) -> None:
+        """Have a node of a Ray cluster on a host, with two chips of a pool."""
+        resources = json.dumps({resource: 2})
+        words = (f"--address={address}", "--num-cpus=4", f"--resources={resources}")
+        self._ray(host, "ray-node", 0, *words, f"--labels=pool={pool}", **env)
+
+    def _ray(self, host: Host, name: str, port: int, *words: str, **env: str) -> Process:
+        start = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
+        own = (f"--node-ip-address={host.address}", f"--object-store-memory={SMALLEST_STORE}")
+        argv = (*start, *own, "--disable-usage-stats", *words)
+        process = host.start(*argv, name=name, **NODES, **env)
+        self.running[host.name, name] = process
+        said = "Ray runtime started."
+        wait(lambda: said in process.printed() or not process.running, SECONDS, tick=0.2)
+        assert said in process.printed(), process.printed()
+        return process
+
+
+def _main(url: str) -> str:
+    """Return the URL of the database that is always there."""
+    return f"{url.rpartition('/')[0]}/postgres"
+
+
+def from_here(host: Host, url: str) -> str:
+    """Return how this process, which is on no host, reaches a database: by its socket."""
+    account = url.rpartition("@")[0]
+    return f"{account}@/orchestrator?host={host.path(DATA)}"
