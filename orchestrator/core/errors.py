@@ -9,7 +9,8 @@ OrchestratorError
 ├── DivergenceError        a loss went astray
 ├── ArtifactError          an artifact is missing, incomplete or altered
 │   ├── DamagedError           it is torn, altered or not there: it may be made again
-│   └── StorageError           the storage is away, full or slow: it may pass
+│   ├── StorageError           the storage is away, full or slow: it may pass
+│   └── StorageSetUpError      this host is not set up for the storage
 ├── StaleAttemptError      a newer attempt has claimed the checkpoints of the stage
 ├── StoreError             the database can't be read or written
 │   ├── StaleControllerError   another controller has taken this run over
@@ -119,6 +120,10 @@ class DamagedError(ArtifactError):
 
 class StorageError(ArtifactError):
     """The storage refuses, is away, full or too slow: nothing is known to be damaged."""
+
+
+class StorageSetUpError(ArtifactError):
+    """This host lacks what the storage needs, or can't see it: trying again is in vain."""
 
 
 class StaleAttemptError(OrchestratorError):

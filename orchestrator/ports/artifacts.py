@@ -13,7 +13,8 @@ class ArtifactStore(Protocol):
     """Immutable folders under a base URI, and marks beside them.
 
     Raises `ArtifactError`; of that, `StorageError` where the storage is away, full or forbidden,
-    and `DamagedError` where what is stored is not as it was.
+    and `DamagedError` where what is stored is not as it was. To open one raises
+    `StorageSetUpError` where this host lacks what the storage needs.
     """
 
     def scratch(self, name: str) -> Path:
@@ -58,6 +59,7 @@ class ArtifactStore(Protocol):
 
         Raises:
             DamagedError: The parts have fewer or more files than `files`.
+            ArtifactError: Another was faster, with other contents.
         """
         ...
 

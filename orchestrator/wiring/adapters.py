@@ -9,9 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-from orchestrator.core.errors import ClusterError, ConfigError, PlanError, Problem, shown
+from orchestrator.core.errors import (
+    ClusterError,
+    ConfigError,
+    PlanError,
+    Problem,
+    StorageSetUpError,
+    shown,
+)
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.plan import Plan, make_plan
@@ -128,7 +134,7 @@ def plan(settings: Settings) -> Plan:
     from orchestrator.adapters import job_source
 
     problems = [*job_source.check(settings.pipeline, settings.jobs), *_unservable(settings)]
-    problems += _addresses(settings)
+    problems += [*_addresses(settings), *_storage(settings)]
     try:
         pipeline_plan = make_plan(
             settings.pipeline,
@@ -174,6 +180,16 @@ def _addresses(settings: Settings) -> Iterator[Problem]:
             yield Problem(path, what, "give http://HOST:PORT, or leave it empty for a managed one")
 
 
+def _storage(settings: Settings) -> Iterator[Problem]:
+    """Yield why this host can't open the artifact store, before a run is created."""
+    from orchestrator.adapters import artifacts
+
+    lacks = artifacts.lacking(settings.storage.uri)
+    if lacks:
+        what, _, hint = lacks.partition("; ")
+        yield Problem("storage.uri", what, hint)
+
+
 # --- adapters ---------------------------------------------------------------------------------
 
 
@@ -212,11 +228,11 @@ def storage_uri(settings: Settings, home: Path) -> str:
     return settings.storage.uri or (home / "artifacts").as_uri()
 
 
-def artifact_store(uri: str) -> ArtifactStore:
-    """Return the artifact store at `uri`."""
+def artifact_store(uri: str, clock: Clock | None = None) -> ArtifactStore:
+    """Return the artifact store at `uri`; with a `clock` it waits for what may pass."""
     from orchestrator.adapters.artifacts import FsspecArtifactStore
 
-    return FsspecArtifactStore(uri)
+    return FsspecArtifactStore(uri, clock=clock)
 
 
 def cluster_address(settings: Settings) -> str:
@@ -305,16 +321,19 @@ def run_worker(
     """Run worker `rank` of an attempt; the port `Worker`."""
     from orchestrator.adapters.artifacts import FsspecArtifactStore
     from orchestrator.adapters.torch_process_group import open_process_group
-    from orchestrator.worker.attempt import stream
+    from orchestrator.worker.attempt import not_set_up, stream
     from orchestrator.worker.real_chip import real_chip
 
     chip = real_chip
     if request.pool.emulated:
         from orchestrator.emulation import emulated_chip as chip
     patience = request.waits.storage
-    store = FsspecArtifactStore(
-        request.storage, clock=clock(), attempt=request.key, patience=patience
-    )
+    try:
+        store = FsspecArtifactStore(
+            request.storage, clock=clock(), attempt=request.key, patience=patience
+        )
+    except StorageSetUpError as error:
+        return not_set_up(request, error)
     return stream(
         request,
         rank=rank,
@@ -328,11 +347,12 @@ def run_worker(
 
 def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> AttemptDefaults:
     """Return what every attempt of a run is given."""
-    from orchestrator.adapters import job_source
+    from orchestrator.adapters import artifacts, job_source
     from orchestrator.controller.attempt_requests import AttemptDefaults
     from orchestrator.controller.reuse import never_reuse, reuse_key_with
 
-    apart = [home, *_local_folder(storage_uri(settings, home))]
+    folder = artifacts.local_folder(storage_uri(settings, home))
+    apart = [home, folder] if folder else [home]
     importable = job_source.Importable(settings.jobs.code, kept=home / "code.json", apart=apart)
     return AttemptDefaults(
         packages=settings.jobs.packages,
@@ -343,10 +363,3 @@ def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> A
         waits=settings.attempts,
         measured=lambda pool, role: measured(pool, role, database(home).verdicts()),
     )
-
-
-def _local_folder(uri: str) -> Iterator[Path]:
-    """Yield the folder that `uri` names, where it is one of this machine."""
-    parts = urlsplit(uri)
-    if parts.scheme in {"", "file"}:
-        yield Path(url2pathname(parts.path))

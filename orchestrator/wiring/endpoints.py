@@ -257,4 +257,4 @@ def model_config(storage: str, model: ArtifactRef) -> Mapping[str, Json]:
 
 def fetch_model(deployment: Deployment) -> Path:
     """Return the local, verified folder of the model that a replica serves."""
-    return artifact_store(deployment.storage).fetch(deployment.model)
+    return artifact_store(deployment.storage, clock()).fetch(deployment.model)

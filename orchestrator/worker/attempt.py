@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.core.artifact import ArtifactRef, Hashed
-from orchestrator.core.errors import StaleAttemptError
+from orchestrator.core.errors import StaleAttemptError, StorageSetUpError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import ArtifactStore, Chip, Clock
@@ -93,6 +93,13 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
         runtime.over.set()
         thread.join(GRACE_SECONDS)
         attempt.drop()
+
+
+def not_set_up(request: AttemptRequest, error: StorageSetUpError) -> Iterator[Sequence[Message]]:
+    """Yield the outcome of a worker whose host is not set up for the storage of the attempt."""
+    pool = request.pool.name
+    evidence = f"pool {pool!r}: {error}"
+    yield [Failed(Failure(kind=FailureKind.SET_UP, evidence=evidence, pool=pool))]
 
 
 @dataclass(frozen=True, slots=True)

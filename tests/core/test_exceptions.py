@@ -25,6 +25,7 @@ def judged(name: str, message: str = "", **facts: object) -> Judgement:
         ("MemoryError", FailureKind.HOST_MEMORY),
         ("FloatingPointError", FailureKind.NUMERICAL_DIVERGENCE),
         ("orchestrator.core.errors.StorageError", FailureKind.STORAGE),
+        ("orchestrator.core.errors.StorageSetUpError", FailureKind.SET_UP),
         ("orchestrator.core.errors.ArtifactError", FailureKind.DATA),
         ("orchestrator.core.errors.JobError", FailureKind.USER_CODE),
     ],

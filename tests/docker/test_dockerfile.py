@@ -81,6 +81,10 @@ def test_what_is_copied_is_there_and_let_through_to_the_build() -> None:
 
 def test_the_packages_are_those_of_the_lock_and_the_lock_is_that_of_the_project() -> None:
     assert "-r wanted.lock" in TEXT
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    asked = [re.sub(r"\[.*\]", "", line) for line in PROJECT["dependencies"]]
+    extras = ("postgres", "s3")
+    locks = ("requirements.lock", *(f"requirements-{extra}.lock" for extra in extras))
+    assert " ".join(locks) in args_of("COPY")[0]
+    lock = [line for name in locks for line in (ROOT / name).read_text("utf-8").splitlines()]
+    more = [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
+    asked = [re.sub(r"\[.*\]", "", line) for line in [*PROJECT["dependencies"], *more]]
     assert [line for line in asked if line not in lock] == []

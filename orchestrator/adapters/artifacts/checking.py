@@ -102,6 +102,8 @@ def translated(name: str) -> Iterator[None]:
             yield
     except OSError as error:
         way_out = _WAYS_OUT.get(_errno(error), "check its storage")
+        if isinstance(error, PermissionError) and not error.errno:  # of an object store
+            way_out = "check the credentials of this machine, and what they may do"
         kind = ArtifactError if _errno(error) in _OF_NAMES else StorageError
         raise kind(f"artifact {name!r}: {words(error)}; {way_out}") from error
 

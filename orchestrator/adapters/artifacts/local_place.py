@@ -162,6 +162,10 @@ class LocalPlace:
         """Open a file of `name` to read."""
         return (self.root / name / path).open("rb")
 
+    def fetch(self, name: str, path: str, target: Path) -> None:
+        """Copy a file of `name` to `target`."""
+        shutil.copyfile(self.root / name / path, target)
+
     def children(self, prefix: str) -> Sequence[str]:
         """Return the names right under `prefix`, whole or not, each once."""
         try:

@@ -43,7 +43,7 @@ class Place(Protocol):
         ...
 
     def seal(self, name: str, manifest: bytes) -> None:
-        """Make `name` appear, with all its parts."""
+        """Make `name` appear, with all its parts; raises FileExistsError if another is there."""
         ...
 
     def remove(self, name: str) -> None:
@@ -68,6 +68,10 @@ class Place(Protocol):
 
     def open(self, name: str, path: str) -> BinaryIO:
         """Open a file of `name` to read."""
+        ...
+
+    def fetch(self, name: str, path: str, target: Path) -> None:
+        """Copy a file of `name` to `target`."""
         ...
 
     def children(self, prefix: str) -> Sequence[str]:

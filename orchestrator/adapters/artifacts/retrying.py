@@ -8,13 +8,12 @@ What is not there, exists already or is forbidden comes out as the `OSError` tha
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from orchestrator.adapters.artifacts import manifests
+from orchestrator.adapters.artifacts import client_errors, manifests
 from orchestrator.adapters.artifacts.places import Place
 from orchestrator.core.artifact import FileEntry
 from orchestrator.core.errors import OrchestratorError, StorageError
@@ -22,7 +21,6 @@ from orchestrator.core.settings import PATIENT
 from orchestrator.ports import Clock
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; each is twice the one before
-BLOCK = 1 << 20
 # What asking again does not change: where it is, what is there, who asks, how much room there is.
 _LASTING = frozenset(
     {
@@ -74,10 +72,25 @@ def hiccups(name: str) -> Iterator[None]:
     except OrchestratorError:
         raise
     except Exception as error:
-        if isinstance(error, _LASTING_TYPES) or getattr(error, "errno", None) in _LASTING:
+        if client_errors.bucket_is_gone(error):
+            message = f"artifact {name!r}: {words(error)}; make the bucket, with what it held"
+            raise StorageError(message) from error
+        if client_errors.lacks_credentials(error):
+            message = f"artifact {name!r}: {words(error)}; give this machine its credentials"
+            raise StorageError(message) from error
+        if isinstance(error, _LASTING_TYPES) or _lasts(error):
             raise
         message = f"artifact {name!r}: {words(error)}; check its storage"
         raise HiccupError(message) from error
+
+
+def _lasts(error: Exception) -> bool:
+    """Whether asking again does not change what a number of the system's says.
+
+    An object store's client gives EINVAL to whatever it has no better number for.
+    """
+    number = getattr(error, "errno", None)
+    return number in _LASTING and not (number == errno.EINVAL and client_errors.code(error))
 
 
 def words(error: Exception) -> str:
@@ -98,18 +111,24 @@ class RetryingPlace:
         """Ask `inner`, and ask it again by `clock` for `patience` seconds."""
         self.inner = inner
         self._clock = clock
-        self._pauses = tuple(pauses(patience)) if clock else ()
+        self._patience = patience
 
     def again(self, name: str, ask: Callable[[], Found]) -> Found:
         """Return what `ask` returns, asked again while the storage of `name` hiccups."""
         clock = self._clock
-        for pause in self._pauses:
+        if clock is None:
+            with hiccups(name):
+                return ask()
+        until = clock.monotonic() + self._patience
+        for pause in pauses(self._patience):
             try:
                 with hiccups(name):
                     return ask()
             except HiccupError:
-                assert clock is not None  # noqa: S101 - there are no pauses without one
-                clock.sleep(pause)
+                left = until - clock.monotonic()  # asking takes its time, too
+                if left <= 0:
+                    raise
+                clock.sleep(min(pause, left))
         with hiccups(name):
             return ask()
 
@@ -193,9 +212,4 @@ class RetryingPlace:
 
     def fetch(self, name: str, path: str, target: Path) -> None:
         """Copy a file of `name` to `target`, from its beginning."""
-
-        def ask() -> None:
-            with self.inner.open(name, path) as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink, BLOCK)
-
-        self.again(name, ask)
+        self.again(name, lambda: self.inner.fetch(name, path, target))

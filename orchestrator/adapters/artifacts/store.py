@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import unquote
 
 from orchestrator.adapters.artifacts import manifests
 from orchestrator.adapters.artifacts.checking import (
@@ -31,16 +30,14 @@ from orchestrator.adapters.artifacts.node_cache import (
     cache_root,
     verify_once,
 )
-from orchestrator.adapters.artifacts.places import Place, discard
-from orchestrator.adapters.artifacts.remote_place import RemotePlace
+from orchestrator.adapters.artifacts.opening import open_place
+from orchestrator.adapters.artifacts.places import discard
 from orchestrator.adapters.artifacts.retrying import RetryingPlace
 from orchestrator.adapters.artifacts.scratch import ScratchFolder, of_this_machine
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
 from orchestrator.core.settings import PATIENT
 from orchestrator.ports import Clock
-
-_FILE_SCHEME = "file://"
 
 
 class FsspecArtifactStore:
@@ -66,9 +63,9 @@ class FsspecArtifactStore:
         Processes of one machine with the same `attempt` verify what lies in a folder together.
 
         Raises:
-            ArtifactError: fsspec doesn't know the URI, or lacks the package for it.
+            StorageSetUpError: fsspec doesn't know the URI, or lacks the package for it.
         """
-        place, self._base = _open(uri)
+        place, self._base = open_place(uri)
         self._local = place.root if isinstance(place, LocalPlace) else None
         self._place = RetryingPlace(place, clock, patience)
         self._scratch, self._attempt = scratch, attempt
@@ -159,11 +156,16 @@ class FsspecArtifactStore:
 
         Raises:
             DamagedError: The parts have fewer or more files than `files`.
+            ArtifactError: Another was faster, with other contents.
         """
         manifest = Manifest(dict(files), dict(meta))
         with translated(name):
             manifests.compare_names(manifest, self._place.parts(name), name)
-            self._place.seal(name, manifests.write(manifest))
+            try:
+                self._place.seal(name, manifests.write(manifest))
+            except FileExistsError as error:
+                message = f"artifact {name!r} exists with other contents; take another name"
+                raise ArtifactError(message) from error
         return self._ref(name, manifest)
 
     def weight(self, name: str) -> int:
@@ -296,18 +298,3 @@ class FsspecArtifactStore:
             weakref.finalize(self, self._own.remove)
         self._own.touch()
         return self._own.path
-
-
-def _open(uri: str) -> tuple[Place, str]:
-    if "://" not in uri or uri.startswith(_FILE_SCHEME):
-        is_uri = uri.startswith(_FILE_SCHEME)
-        path = Path(unquote(uri.removeprefix(_FILE_SCHEME)) if is_uri else uri).absolute()
-        return LocalPlace(path), f"{_FILE_SCHEME}{path}"
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, root = url_to_fs(uri)
-    except Exception as error:
-        message = f"storage.uri {uri!r} can't be opened: {' '.join(str(error).split())}"
-        raise ArtifactError(message) from error
-    return RemotePlace(fs, root), uri.rstrip("/")

@@ -30,6 +30,7 @@ _OF_TYPES: Mapping[str, FailureKind] = MappingProxyType(
     {
         "orchestrator.job.ParityError": _K.PARITY,
         "orchestrator.core.errors.StorageError": _K.STORAGE,
+        "orchestrator.core.errors.StorageSetUpError": _K.SET_UP,
         "orchestrator.core.errors.ArtifactError": _K.DATA,
         "orchestrator.core.errors.JobError": _K.USER_CODE,
         "MemoryError": _K.HOST_MEMORY,

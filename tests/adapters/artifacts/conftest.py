@@ -1,4 +1,4 @@
-"""A store in a folder, and one in the memory of this process, which stands for a remote."""
+"""A store in a folder, one in the memory of this process, and one in a bucket of a real S3 API."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
+from tests.s3 import S3Server, s3_server
 
 
 @pytest.fixture
@@ -30,7 +32,25 @@ def remote(tmp_path: Path) -> Iterator[FsspecArtifactStore]:
         MemoryFileSystem().rm(folder, recursive=True)
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a new bucket, which this process may use."""
+    monkeypatch.setitem(fsspec.config.conf, "s3", s3.settings())
+    return f"s3://{s3.bucket()}"
+
+
+@pytest.fixture
+def in_bucket(bucket: str, tmp_path: Path) -> FsspecArtifactStore:
+    return FsspecArtifactStore(f"{bucket}/some/prefix", tmp_path / "scratch")
+
+
+@pytest.fixture(params=["local", "remote", "in_bucket"])
 def store(request: pytest.FixtureRequest) -> FsspecArtifactStore:
     made: FsspecArtifactStore = request.getfixturevalue(request.param)
     return made

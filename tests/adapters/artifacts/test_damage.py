@@ -6,12 +6,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore, manifests
+from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.places import Place
+from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
 from tests.adapters.artifacts.shelf import FILES, contents, put
@@ -19,33 +23,28 @@ from tests.adapters.artifacts.shelf import FILES, contents, put
 # --- damage -------------------------------------------------------------------------------------
 
 
-def _path(store: FsspecArtifactStore, path: str) -> tuple[object, str]:
-    fs = MemoryFileSystem() if store._base.startswith("memory") else None
-    base = store._base.removeprefix("memory:/").removeprefix("file://")
-    return fs, f"{base}/r/train/1/{path}"
+def _path(store: FsspecArtifactStore, path: str) -> tuple[Any, str]:
+    """Return the file system that lies below `store`, and where a file of the artifact is."""
+    place, name = store._place.inner, f"r/train/1/{path}"
+    if isinstance(place, LocalPlace):
+        return LocalFileSystem(), str(place.root / name)
+    assert isinstance(place, RemotePlace)
+    return place._fs, f"{place._root}/{name}"
 
 
 def _read(store: FsspecArtifactStore, path: str) -> bytes:
     fs, where = _path(store, path)
-    return (
-        bytes(fs.cat_file(where)) if isinstance(fs, MemoryFileSystem) else Path(where).read_bytes()
-    )
+    return bytes(fs.cat_file(where))
 
 
 def _write(store: FsspecArtifactStore, path: str, content: bytes) -> None:
     fs, where = _path(store, path)
-    if isinstance(fs, MemoryFileSystem):
-        fs.pipe_file(where, content)
-    else:
-        Path(where).write_bytes(content)
+    fs.pipe_file(where, content)
 
 
 def _take_away(store: FsspecArtifactStore, path: str) -> None:
     fs, where = _path(store, path)
-    if isinstance(fs, MemoryFileSystem):
-        fs.rm_file(where)
-    else:
-        Path(where).unlink()
+    fs.rm_file(where)
 
 
 def _truncate(store: FsspecArtifactStore) -> None:

@@ -27,13 +27,13 @@ SIZE = 100
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were downloaded."""
     found: list[str] = []
-    open_file = RemotePlace.open
+    fetch = RemotePlace.fetch
 
-    def count(self: RemotePlace, name: str, path: str) -> object:
+    def count(self: RemotePlace, name: str, path: str, target: Path) -> None:
         found.append(path)
-        return open_file(self, name, path)
+        fetch(self, name, path, target)
 
-    monkeypatch.setattr(RemotePlace, "open", count)
+    monkeypatch.setattr(RemotePlace, "fetch", count)
     return found
 
 

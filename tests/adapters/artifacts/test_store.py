@@ -17,7 +17,12 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.core.artifact import MANIFEST_NAME, FileEntry, Hashed
-from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
+from orchestrator.core.errors import (
+    ArtifactError,
+    DamagedError,
+    StorageError,
+    StorageSetUpError,
+)
 from tests.adapters.artifacts.shelf import FILES, contents, left_over, put, race_with
 
 # --- what is stored comes back ------------------------------------------------------------------
@@ -293,7 +298,7 @@ def test_a_folder_that_is_none_for_a_while_is_the_storage(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("uri", ["nosuch://x/y", "s4://"])
 def test_an_unknown_storage_is_one_line(uri: str) -> None:
-    with pytest.raises(ArtifactError, match=f"storage.uri '{uri}' can't be opened"):
+    with pytest.raises(StorageSetUpError, match=f"storage.uri '{uri}' can't be opened"):
         FsspecArtifactStore(uri)
 
 

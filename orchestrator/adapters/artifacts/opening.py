@@ -1,0 +1,101 @@
+"""Which place a URI names, and how the file system of its kind is used.
+
+What differs between kinds of storage is a row of `_TRAITS`. What the user has set for fsspec
+(`FSSPEC_S3_ENDPOINT_URL`, its configuration files) goes before what stands here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import unquote
+
+from orchestrator.adapters.artifacts.local_place import LocalPlace
+from orchestrator.adapters.artifacts.places import Place
+from orchestrator.adapters.artifacts.remote_place import RemotePlace, Traits
+from orchestrator.core.errors import StorageSetUpError
+
+_FILE_SCHEME = "file://"
+_PART = 8 << 20  # bytes of a part of a large file, of which four are under way
+_S3 = Traits(
+    buckets=True,
+    part=_PART,
+    options=MappingProxyType(
+        {
+            "use_listings_cache": False,  # others write there too
+            "max_concurrency": 4,
+            "default_block_size": _PART,
+            "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}},
+        }
+    ),
+)
+_BUCKETS = Traits(buckets=True)
+_TRAITS: Mapping[str, Traits] = MappingProxyType(
+    {
+        **dict.fromkeys(("s3", "s3a"), _S3),
+        **dict.fromkeys(("gs", "gcs", "abfs", "abfss", "az", "oss"), _BUCKETS),
+    }
+)
+_EXTRAS: Mapping[str, str] = MappingProxyType({"s3": "s3", "s3a": "s3"})
+
+
+def open_place(uri: str) -> tuple[Place, str]:
+    """Return where the artifacts of `uri` lie, and the base of their own URIs.
+
+    Raises:
+        StorageSetUpError: fsspec doesn't know the URI, or lacks the package for it.
+    """
+    folder = local_folder(uri)
+    if folder is not None:
+        return LocalPlace(folder), f"{_FILE_SCHEME}{folder}"
+    lacks = lacking(uri)
+    if lacks:
+        raise StorageSetUpError(f"storage.uri {lacks}")
+    from fsspec.config import conf
+    from fsspec.core import url_to_fs
+
+    protocol = _protocol(uri)
+    traits = _TRAITS.get(protocol, Traits())
+    try:
+        fs, root = url_to_fs(uri, **{**traits.options, **conf.get(protocol, {})})
+    except Exception as error:
+        message = f"storage.uri {uri!r} can't be opened: {_line(error)}"
+        raise StorageSetUpError(message) from error
+    return RemotePlace(fs, root, traits), uri.rstrip("/")
+
+
+def local_folder(uri: str) -> Path | None:
+    """Return the folder that `uri` names; `None` where it is a storage of another kind."""
+    if "://" in uri and not uri.startswith(_FILE_SCHEME):
+        return None
+    path = unquote(uri.removeprefix(_FILE_SCHEME)) if uri.startswith(_FILE_SCHEME) else uri
+    return Path(path).absolute()
+
+
+def lacking(uri: str) -> str:
+    """Return why this Python can't open `uri`, and the way out, without asking the storage."""
+    if local_folder(uri) is not None:
+        return ""
+    from fsspec import get_filesystem_class
+
+    protocol = _protocol(uri)
+    try:
+        get_filesystem_class(protocol)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        hint = f"install orchestrator[{extra}] there" if extra else _line(error)
+        return f"{uri!r} can't be opened by {sys.executable}, which lacks its package; {hint}"
+    except ValueError as error:
+        return f"{uri!r} can't be opened: {_line(error)}"
+    return ""
+
+
+def _protocol(uri: str) -> str:
+    """Return what fsspec knows the file system by; of a chain (`simplecache::s3://`) the first."""
+    return uri.partition("::")[0].partition("://")[0]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
