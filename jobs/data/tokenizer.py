@@ -91,20 +91,20 @@ def encode_chats(tokenizer: Any, chats: Sequence[Chat]) -> list[Encoded]:  # noq
 def pad_of(tokenizer: Any) -> int:  # noqa: ANN401 - foreign type
     """Return the token that fills rows up: nothing is learnt of it, so any will do."""
     known = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id, 0)
-    return next(one for one in known if one is not None)
+    return next(token for token in known if token is not None)
 
 
-def _alike(one: str, other: str) -> int:
+def _alike(text: str, other: str) -> int:
     """Return how many characters two texts have in common at their beginning."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(text), len(other)))
 
 
 def _by_marks(tokenizer: Any, chat: Chat) -> Encoded:  # noqa: ANN401 - foreign type
-    found = tokenizer.apply_chat_template(
+    encoding = tokenizer.apply_chat_template(
         list(chat), return_dict=True, return_assistant_tokens_mask=True
     )
-    return found["input_ids"], [bool(one) for one in found["assistant_masks"]]
+    return encoding["input_ids"], [bool(mask) for mask in encoding["assistant_masks"]]
 
 
 def _by_additions(tokenizer: Any, chat: Chat) -> Encoded:  # noqa: ANN401 - foreign type

@@ -81,8 +81,8 @@ class Balance:
         if not self.has_loss or not routed:
             return 0.0
         losses = [
-            load_balancing_loss_func((one.scores,), len(one.load) - 1, one.top_k, self._mask)
-            for one in routed
+            load_balancing_loss_func((layer.scores,), len(layer.load) - 1, layer.top_k, self._mask)
+            for layer in routed
         ]
         for layer in routed:
             layer.scores = None
@@ -104,11 +104,11 @@ class Balance:
     def figures(self) -> dict[str, float]:
         """Return the load of the busiest expert of each layer, as a multiple of the mean."""
         loads = {layer.name: layer.load[:-1].double() for layer in self._layers}
-        found = {
+        imbalances = {
             name: float(load.max() / load.mean()) for name, load in loads.items() if load.any()
         }
-        values = {f"router/load/{name}": value for name, value in found.items()}
-        return values | ({"router/load": max(found.values())} if found else {})
+        values = {f"router/load/{name}": imbalance for name, imbalance in imbalances.items()}
+        return values | ({"router/load": max(imbalances.values())} if imbalances else {})
 
     def _find(self, model: nn.Module) -> Iterator[_ExpertLayer]:
         for name, block in model.named_modules():
@@ -118,12 +118,14 @@ class Balance:
             if count is None:
                 continue
             named = (*block.named_buffers(), *block.named_parameters())
-            biases = (one for key, one in named if key.endswith(_BIAS) and one.numel() == count)
+            biases = (
+                tensor for key, tensor in named if key.endswith(_BIAS) and tensor.numel() == count
+            )
             load = torch.zeros(count + 1, dtype=torch.int64, device=self._gang.device)
             layer = _ExpertLayer(_number(name), next(biases, None), load)
             experts.register_forward_pre_hook(partial(self._count, layer), with_kwargs=True)
             for key, router in block.named_children():
-                if key in _ROUTERS and not any(_is_table(one) for one in router.buffers()):
+                if key in _ROUTERS and not any(_is_table(buffer) for buffer in router.buffers()):
                     router.register_forward_hook(partial(self._keep, layer))
             yield layer
 
@@ -133,9 +135,13 @@ class Balance:
             return
         given = output if isinstance(output, tuple) else (output,)
         floats = (
-            one for one in given if isinstance(one, torch.Tensor) and one.is_floating_point()
+            tensor
+            for tensor in given
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
         )
-        layer.scores = next((one for one in floats if one.shape[-1] == len(layer.load) - 1), None)
+        layer.scores = next(
+            (tensor for tensor in floats if tensor.shape[-1] == len(layer.load) - 1), None
+        )
 
     @torch.no_grad()
     def _count(
@@ -148,7 +154,9 @@ class Balance:
         """Count what is sent to the experts of a layer: [tokens, top_k] numbers of experts."""
         given = (*args, *kwargs.values())
         chosen = next(
-            one for one in given if isinstance(one, torch.Tensor) and not one.is_floating_point()
+            tensor
+            for tensor in given
+            if isinstance(tensor, torch.Tensor) and not tensor.is_floating_point()
         )
         layer.top_k = chosen.shape[-1]
         if experts.training and self._mask.numel() * layer.top_k == chosen.numel():

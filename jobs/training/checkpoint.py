@@ -92,9 +92,9 @@ class Snapshots:
         largest: dict[torch.device, list[torch.Tensor]] = {}
         for tensor in self._share().values():
             if tensor.is_floating_point() and tensor.numel():
-                found = torch.linalg.vector_norm(tensor, float("inf"), dtype=torch.float32)
-                largest.setdefault(tensor.device, []).append(found)
-        return all(bool(torch.stack(found).isfinite().all()) for found in largest.values())
+                norm = torch.linalg.vector_norm(tensor, float("inf"), dtype=torch.float32)
+                largest.setdefault(tensor.device, []).append(norm)
+        return all(bool(torch.stack(norms).isfinite().all()) for norms in largest.values())
 
     def _share(self) -> Tensors:
         whole = dict(_tensors(self._model, self._optimizer))
@@ -112,49 +112,49 @@ class Snapshots:
 
 def shares(tensors: Mapping[str, torch.Tensor], size: int) -> list[list[str]]:
     """Return which worker of `size` writes which tensors: about as many bytes each."""
-    found: list[list[str]] = [[] for _ in range(size)]
+    assignment: list[list[str]] = [[] for _ in range(size)]
     loads = [0] * size
     for name in sorted(tensors, key=lambda name: (-tensors[name].nbytes, name)):
         least = loads.index(min(loads))
-        found[least].append(name)
+        assignment[least].append(name)
         loads[least] += tensors[name].nbytes
-    return found
+    return assignment
 
 
 # --- going on ---------------------------------------------------------------------------------
 
 
-def read_state(found: Checkpoint) -> State:
+def read_state(checkpoint: Checkpoint) -> State:
     """Read where the training run stood."""
-    return State(**json.loads((found.path / STATE_NAME).read_text("utf-8")))
+    return State(**json.loads((checkpoint.path / STATE_NAME).read_text("utf-8")))
 
 
-def shape(found: Checkpoint) -> nn.Module:
+def shape(checkpoint: Checkpoint) -> nn.Module:
     """Make the model that the checkpoint is of, tied as that was; its weights are fresh."""
     names: set[str] = set()
-    for file in _files(found):
+    for file in _files(checkpoint):
         with safe_open(file, framework="pt") as opened:
             names.update(opened.keys())
     weights = {name.removeprefix(f"{_MODEL}/") for name in names if name.startswith(f"{_MODEL}/")}
-    return models.shape(found.path, weights)
+    return models.shape(checkpoint.path, weights)
 
 
 @torch.no_grad()
-def restore(found: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put weights and optimizer back as they were, from the shares of all who wrote some.
 
     Raises:
         ValueError: The checkpoint is of another model.
     """
-    tensors = _read(found)
+    tensors = _read(checkpoint)
     parts = dict(_model_tensors(model))
     saved = {name for name in tensors if name.startswith(f"{_MODEL}/")}
     for name in sorted(parts.keys() ^ saved):
-        raise ValueError(f"checkpoint of step {found.step} is of another model: see {name!r}")
+        raise ValueError(f"checkpoint of step {checkpoint.step} is of another model: see {name!r}")
     for name, tensor in parts.items():
         if tensor.shape != tensors[name].shape:
             shapes = f"{tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
-            raise ValueError(f"checkpoint of step {found.step}: {name!r} has shape {shapes}")
+            raise ValueError(f"checkpoint of step {checkpoint.step}: {name!r} has shape {shapes}")
         tensor.copy_(tensors[name])
     _restore_optimizer(tensors, model, optimizer)
 
@@ -174,16 +174,16 @@ def _restore_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _read(found: Checkpoint) -> Tensors:
+def _read(checkpoint: Checkpoint) -> Tensors:
     tensors: Tensors = {}
-    for file in _files(found):
+    for file in _files(checkpoint):
         tensors.update(load_file(file))
     return tensors
 
 
-def _files(found: Checkpoint) -> list[Path]:
+def _files(checkpoint: Checkpoint) -> list[Path]:
     """Return the files of tensors, of those workers that wrote any."""
-    files = [folder / SHARD_NAME for folder in found.shards]
+    files = [folder / SHARD_NAME for folder in checkpoint.shards]
     return [file for file in files if file.exists()]
 
 

@@ -53,7 +53,7 @@ def _known(default: Any) -> set[str]:  # noqa: ANN401 - as above
     kind = type(default)
     modules = {kind.__module__, configuration_utils.__name__, modeling_rope_utils.__name__}
     model = AutoModelForCausalLM._model_mapping.get(kind, None)  # noqa: SLF001 - no public name for it
-    modules |= {one.__module__ for one in (model if isinstance(model, tuple) else (model,)) if one}
+    modules |= {cls.__module__ for cls in (model if isinstance(model, tuple) else (model,)) if cls}
     read = (inspect.getsource(sys.modules[name]) for name in sorted(modules))
-    named = {name for text in read for found in _READ.findall(text) for name in found if name}
+    named = {name for text in read for groups in _READ.findall(text) for name in groups if name}
     return named | {*vars(default), *kind.attribute_map}

@@ -35,7 +35,11 @@ class Gang:
         if self.size == 1:
             return model
         torch.autograd.backward(loss(model))
-        used = all(one.grad is not None for one in model.parameters() if one.requires_grad)
+        used = all(
+            parameter.grad is not None
+            for parameter in model.parameters()
+            if parameter.requires_grad
+        )
         model.zero_grad(set_to_none=True)
         used = used and not any(_routed_apart(model))
         ids = None if self.device.type == "cpu" else [self.device]
@@ -74,9 +78,9 @@ class Gang:
         """
         if self.size == 1:
             return values
-        told: list[tuple[float, ...]] = [()] * self.size
-        dist.all_gather_object(told, values)
-        return tuple(map(sum, zip(*told, strict=True)))
+        gathered: list[tuple[float, ...]] = [()] * self.size
+        dist.all_gather_object(gathered, values)
+        return tuple(map(sum, zip(*gathered, strict=True)))
 
     def all(self, true: torch.Tensor) -> bool:
         """Whether `true` (bool, one element) is so in all workers; every worker must call it."""

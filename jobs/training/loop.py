@@ -69,7 +69,7 @@ class Loop:
     state: checkpoint.State
     patience: int
     astray: int = 0  # steps in a row whose gradient was no number
-    told: bool = False  # that a step was left out
+    skip_logged: bool = False
     owed: bool = False  # a checkpoint, which is due or was while steps went astray
     last: dict[str, float] = field(default_factory=dict)
     snapshots: checkpoint.Snapshots = field(init=False)
@@ -142,8 +142,8 @@ class Loop:
             FloatingPointError: Several in a row are no numbers.
         """
         step = self.state.step
-        if done.skipped and not self.told:
-            self.told = True
+        if done.skipped and not self.skip_logged:
+            self.skip_logged = True
             what = "its loss or gradient is no number"
             why = what if done.learnt else "none of its rows has a label"
             self.ctx.log(f"step {step} is left out: {why}; train/skipped counts such steps")
@@ -185,9 +185,9 @@ class Loop:
         fits = self.batch_size // (gang.size * self.stepper.accumulate)
         most = max(1, min(fits, _VALIDATION_TOKENS // rows.tokens.shape[1]))
         self.loss.eval()
-        found = mean_nll(self.loss, rows, gang.parts(torch.arange(len(rows)), most), gang)
+        mean = mean_nll(self.loss, rows, gang.parts(torch.arange(len(rows)), most), gang)
         self.loss.train()
-        return found
+        return mean
 
     def _record(self, values: dict[str, float]) -> None:
         self.last.update(values)

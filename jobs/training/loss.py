@@ -75,8 +75,8 @@ def nll(loss: nn.Module, rows: Rows, part: Tensor, *, device: torch.device) -> T
     """Return the summed loss of some rows, by a `TokenLoss` or one that a gang has wrapped."""
     tokens = rows.tokens[part, :-1].to(device, torch.int64)
     labels = rows.labels[part, 1:].to(device, torch.int64)
-    found: Tensor = loss(tokens, labels)
-    return found
+    total: Tensor = loss(tokens, labels)
+    return total
 
 
 @torch.no_grad()

@@ -70,8 +70,8 @@ def shape(folder: Path, names: Collection[str] = ()) -> nn.Module:
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     _untie(model, names)
     say_ties(model)
-    made: nn.Module = model
-    return made
+    module: nn.Module = model
+    return module
 
 
 def _untie(model: nn.Module, names: Collection[str]) -> None:

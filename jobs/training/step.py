@@ -98,8 +98,8 @@ class Stepper:
         """Return the summed loss of some rows, and that of an uneven load of experts, by token."""
         mask, device = self._real(part), self.gang.device
         self.balance.watch(mask)
-        found = nll(self.wrapped, self.rows, part, device=device)
-        return found, self.balance.loss() * mask.sum().item()
+        loss = nll(self.wrapped, self.rows, part, device=device)
+        return loss, self.balance.loss() * mask.sum().item()
 
     def _real(self, part: torch.Tensor) -> torch.Tensor:
         """Return which inputs of some rows are no padding, [rows, width - 1]."""

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from jobs.data.dataset import (
+    FACTS_NAME,
     IGNORE,
+    Facts,
     read_examples,
     read_facts,
     read_rows,
@@ -48,3 +50,8 @@ def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path) -> None:
 def test_an_unknown_split_is_refused_with_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no split 'dev'; there are train, validation, test"):
         read_rows(tmp_path, "dev")
+
+
+def test_what_another_version_says_of_a_data_set_is_read(tmp_path: Path) -> None:
+    (tmp_path / FACTS_NAME).write_text('{"kind": "text", "pad": 3, "made": {"width": 64}}')
+    assert read_facts(tmp_path) == Facts(kind="text", pad=3)
