@@ -96,8 +96,8 @@ class Answer:
         token = choice.token
         self.tokens.append(token)
         complete = self.processor is not None and self.processor.take(token)
-        made = len(self.tokens) - self._begin
-        enough = made >= self.sampling.min_tokens
+        generated = len(self.tokens) - self._begin
+        enough = generated >= self.sampling.min_tokens
         stopping = enough and token in self.sampling.stop_token_ids
         ended = enough and not self.sampling.ignore_eos and token in source.eos
         last = stopping or ended or complete or not self.left

@@ -172,10 +172,7 @@ class EmbeddedEngine:
 
     def norms(self) -> Mapping[str, Sequence[Sequence[float]]]:
         """Return the norms of the blocks of the weights that serve, as `Inspector` says."""
-        told: Mapping[str, Sequence[Sequence[float]]] = {
-            name: found.tolist() for name, found in norms(self._model).items()
-        }
-        return told
+        return {name: blocks.tolist() for name, blocks in norms(self._model).items()}
 
     def experts(self, tokens: Sequence[int], begin: int) -> Sequence[Sequence[Sequence[int]]]:
         """Return which experts are chosen for each token from `begin` on; see `Inspector`."""
@@ -187,14 +184,14 @@ class EmbeddedEngine:
         def act() -> None:
             cache = self._cache()
             cache.cover(0, [0], len(tokens) - 1)
-            with recorded(self._model) as told:
+            with recorded(self._model) as recording:
                 self._batch.weights.run([tokens[:-1]], cache)
-            choices.extend(told)
+            choices.extend(recording)
 
         self._scheduler.between_steps(act)
         chosen = by_token(choices, rows=1)
-        found: list[list[list[int]]] = [] if chosen is None else chosen[0, begin - 1 :].tolist()
-        return found
+        experts: list[list[list[int]]] = [] if chosen is None else chosen[0, begin - 1 :].tolist()
+        return experts
 
     def statistics(self) -> Mapping[str, float]:
         """Return how busy the engine is; of the cache, what answers keep others from."""

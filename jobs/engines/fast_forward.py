@@ -174,8 +174,8 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     plain = rows.device.type == "cpu" and rows.dtype == torch.float32
     if not plain or not 1 < len(rows) <= FEW:
         return functional.linear(rows, weight, bias)
-    found = weight @ rows.t()
-    return (found if bias is None else found.add_(bias[:, None])).t()
+    product = weight @ rows.t()
+    return (product if bias is None else product.add_(bias[:, None])).t()
 
 
 def _side_by_side(*linears: nn.Linear) -> tuple[Tensor, Tensor | None]:

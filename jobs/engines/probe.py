@@ -112,7 +112,7 @@ def _logs(scores: Tensor) -> Tensor:
     return scores.float().log_softmax(-1)
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
+def difference(logprobs: Tensor, expected: Tensor) -> float:
     """Return how far log-probabilities are from the expected ones, as a share of their spread."""
     spread = float((expected - expected.mean()).norm())
-    return float((found - expected).norm()) / max(spread, 1e-3 * sqrt(len(expected)))
+    return float((logprobs - expected).norm()) / max(spread, 1e-3 * sqrt(len(expected)))

@@ -48,7 +48,7 @@ class Processor:
     ) -> None:
         self.sampling = sampling
         self.constraint = constraint
-        self.made = 0
+        self.generated = 0
         self.penalises = (
             sampling.repetition_penalty != 1
             or sampling.presence_penalty != 0
@@ -61,7 +61,7 @@ class Processor:
 
     def take(self, token: int) -> bool:
         """Note a token of the answer; return whether the grammar lets nothing follow it."""
-        self.made += 1
+        self.generated += 1
         if self.penalises:
             self._new.append(token)
         return self.constraint is not None and self.constraint.take(token)
@@ -130,7 +130,7 @@ def _bias(scores: Tensor, processors: Sequence[Processor], ends: Collection[int]
         for token, bias in sampling.logit_bias.items():
             places.append((row, token))
             biases.append(-torch.inf if bias <= _FORBIDDING else bias)
-        if processor.made < sampling.min_tokens and processor.constraint is None:
+        if processor.generated < sampling.min_tokens and processor.constraint is None:
             early = {*ends, *sampling.stop_token_ids}
             places += [(row, token) for token in early]
             biases += [-torch.inf] * len(early)

@@ -51,7 +51,7 @@ def by_token(choices: list[Tensor], rows: int) -> Tensor | None:
     """
     if not choices:
         return None
-    most = max(one.shape[-1] for one in choices)
-    filled = [nn.functional.pad(one, (0, most - one.shape[-1]), value=-1) for one in choices]
+    most = max(layer.shape[-1] for layer in choices)
+    filled = [nn.functional.pad(layer, (0, most - layer.shape[-1]), value=-1) for layer in choices]
     stacked = torch.stack(filled, 1)
     return stacked.reshape(rows, -1, *stacked.shape[1:])

@@ -57,8 +57,8 @@ class TokenBytes:
 
 def added(tokenizer: Any) -> Mapping[int, Any]:  # noqa: ANN401 - as above
     """Return the tokens that were added to the vocabulary, special ones among them."""
-    found: Mapping[int, Any] = tokenizer.added_tokens_decoder
-    return found
+    decoder: Mapping[int, Any] = tokenizer.added_tokens_decoder
+    return decoder
 
 
 def _decoder_of(tokenizer: Any) -> tuple[set[str], dict[str, str]]:  # noqa: ANN401 - as above

@@ -159,7 +159,7 @@ def say_ties(model: Any) -> None:  # noqa: ANN401 - a transformers model
     """
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     weights = [getattr(part, "weight", None) for part in (head, embeddings)]
-    if any(one is None for one in weights) or weights[0] is weights[1]:
+    if any(weight is None for weight in weights) or weights[0] is weights[1]:
         return
     for config in (model.config, model.config.get_text_config()):
         if getattr(config, "tie_word_embeddings", False):

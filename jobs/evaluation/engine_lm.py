@@ -79,7 +79,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc] # foreign and untyped
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], **_: object) -> list[float]:
         """Return the log-likelihood of whole texts, in windows where they are long."""
-        found = []
+        likelihoods = []
         for request in requests:
             windows = get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[0]),
@@ -88,8 +88,8 @@ class EngineLM(TemplateLM):  # type: ignore[misc] # foreign and untyped
                 context_len=1,
             )
             pairs = [(None, *make_disjoint_window(window)) for window in windows]
-            found.append(sum(value for value, _ in self._loglikelihood_tokens(pairs)))
-        return found
+            likelihoods.append(sum(value for value, _ in self._loglikelihood_tokens(pairs)))
+        return likelihoods
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: object
@@ -129,9 +129,9 @@ class EngineLM(TemplateLM):  # type: ignore[misc] # foreign and untyped
         """Return what all requests give; the engine does as many at once as it has slots."""
         answered = 0
 
-        async def counted(one: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - as it gives
+        async def counted(request: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - as it gives
             nonlocal answered
-            given = await one
+            given = await request
             answered += 1
             self._done(answered, len(asked))
             return given

@@ -81,8 +81,8 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
     }
     if endpoint:
         limits = {"num_concurrent": at_once, "max_length": max_context}
-        return _told(ctx, _of_endpoint(ctx, asked, endpoint, served, limits))
-    return _told(ctx, _of_engine(ctx, asked, engine, options or {}))
+        return _record(ctx, _of_endpoint(ctx, asked, endpoint, served, limits))
+    return _record(ctx, _of_engine(ctx, asked, engine, options or {}))
 
 
 def _of_endpoint(
@@ -134,7 +134,7 @@ def _chosen(names: Sequence[str], include_path: str | Path | None) -> dict[str, 
     manager = TaskManager(include_path=include_path or None, include_defaults=False)
     if not all(name in manager.all_tasks or _is_path(name) for name in names):
         manager = TaskManager(include_path=include_path or None)  # its own are some 10,000 files
-    tasks = [one for name in names for one in _built(manager, name)]
+    tasks = [task for name in names for task in _built(manager, name)]
     return {"tasks": tasks, "task_manager": manager}
 
 
@@ -165,10 +165,10 @@ def _asked(model: Any, asked: Mapping[str, Any], **more: object) -> Mapping[str,
     """Return what lm-eval finds."""
     from lm_eval import simple_evaluate
 
-    found: Mapping[str, Any] = _given(
+    results: Mapping[str, Any] = _given(
         "lm-eval can't go on", lambda: simple_evaluate(model, **asked, **more)
     )
-    return found
+    return results
 
 
 def _given(what: str, act: Callable[[], Any]) -> Any:  # noqa: ANN401 - as it gives
@@ -184,18 +184,22 @@ def _given(what: str, act: Callable[[], Any]) -> Any:  # noqa: ANN401 - as it gi
     raise ValueError(f"{what}: {type(given).__name__}: {reason}") from given
 
 
-def _told(ctx: JobContext, found: Mapping[str, Any]) -> dict[str, float]:
+def _record(ctx: JobContext, results: Mapping[str, Any]) -> dict[str, float]:
     """Keep what lm-eval says, show a table of it, and return its figures."""
-    samples: Mapping[str, Sequence[Mapping[str, Any]]] = found["samples"]
-    values = dict(_figures(found["results"], samples))
+    samples: Mapping[str, Sequence[Mapping[str, Any]]] = results["samples"]
+    values = dict(_figures(results["results"], samples))
     ctx.metrics(values, step=0)
-    ctx.report(NAME, table([_row(task, one) for task, all_ in samples.items() for one in all_]))
-    kept = {name: value for name, value in found.items() if name != "samples"}
+    ctx.report(
+        NAME, table([_row(task, sample) for task, all_ in samples.items() for sample in all_])
+    )
+    kept = {name: value for name, value in results.items() if name != "samples"}
     text = json.dumps(kept, indent=2, sort_keys=True, default=str)
     (ctx.output / REPORT_NAME).write_text(f"{text}\n", "utf-8")
     with (ctx.output / SAMPLES_NAME).open("w", encoding="utf-8") as file:
         for task, all_ in samples.items():
-            file.writelines(f"{json.dumps({'task': task, **one}, default=str)}\n" for one in all_)
+            file.writelines(
+                f"{json.dumps({'task': task, **sample}, default=str)}\n" for sample in all_
+            )
     return values
 
 
@@ -212,9 +216,9 @@ def _figures(
             name = f"lm_eval/{task}/{metric}" + ("" if kind == "none" else f"/{kind}")
             yield name, float(value)
             each = [
-                float(one[metric])
-                for one in samples.get(task, ())
-                if one["filter"] == kind and isinstance(one.get(metric), bool | int | float)
+                float(sample[metric])
+                for sample in samples.get(task, ())
+                if sample["filter"] == kind and isinstance(sample.get(metric), bool | int | float)
             ]
             if each and math.isclose(math.fsum(each) / len(each), value, abs_tol=1e-9):
                 low, high = interval(each)
@@ -222,16 +226,16 @@ def _figures(
                 yield f"{name}_high", high
 
 
-def _row(task: str, one: Mapping[str, Any]) -> dict[str, object]:
+def _row(task: str, sample: Mapping[str, Any]) -> dict[str, object]:
     """Return a question of a task as a row: of choices the likeliest one is the answer."""
-    given = one["filtered_resps"]
+    given = sample["filtered_resps"]
     likely = [float(choice[0]) for choice in given if isinstance(choice, list | tuple)]
-    answer = given[0] if len(likely) < 2 else one["arguments"][likely.index(max(likely))][1]  # noqa: PLR2004 - a choice
-    verdict = {metric: one[metric] for metric in one["metrics"]}
+    answer = given[0] if len(likely) < 2 else sample["arguments"][likely.index(max(likely))][1]  # noqa: PLR2004 - a choice
+    verdict = {metric: sample[metric] for metric in sample["metrics"]}
     return {
         "task": task,
-        "question": one["arguments"][0][0],
-        "answer": one["target"],
+        "question": sample["arguments"][0][0],
+        "answer": sample["target"],
         "prediction": answer,
         "verdict": " ".join(f"{metric}={value}" for metric, value in verdict.items()),
     }

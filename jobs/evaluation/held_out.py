@@ -94,7 +94,9 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
         with closing(_respondent(ctx, engine, options or {}, endpoint, served)) as respondent:
             mine = _predictions(ctx, split, gang.share(rows), respondent, sampling, samples)
         _score(mine, scorer, facts.task)
-        predictions = [one for text in gang.gather(json.dumps(mine)) for one in json.loads(text)]
+        predictions = [
+            prediction for text in gang.gather(json.dumps(mine)) for prediction in json.loads(text)
+        ]
         values |= _figures(predictions, pass_at) | {"eval/chance": facts.chance or 0.0}
         _show(ctx, predictions)
     _keep(ctx, values)
@@ -158,16 +160,16 @@ def _predictions(
 
 def _score(predictions: Sequence[Prediction], scorer: Scorer, task: str) -> None:
     """Put the score of each answer beside it, and the question and its answer alone."""
-    items = [one["item"] for one in predictions]
-    found = scores(scorer, task, items, [one["predictions"] for one in predictions])
-    for one, item, marks in zip(predictions, items, found, strict=True):
-        del one["item"]
-        one |= {"question": item["question"], "answer": item["answer"], "scores": marks}
+    items = [prediction["item"] for prediction in predictions]
+    graded = scores(scorer, task, items, [prediction["predictions"] for prediction in predictions])
+    for prediction, item, marks in zip(predictions, items, graded, strict=True):
+        del prediction["item"]
+        prediction |= {"question": item["question"], "answer": item["answer"], "scores": marks}
 
 
 def _figures(predictions: Sequence[Prediction], pass_at: Sequence[int]) -> dict[str, float]:
     """Return the figures of all answers; an answer is right where its score is 1."""
-    right = [[score == 1.0 for score in one["scores"]] for one in predictions]
+    right = [[score == 1.0 for score in prediction["scores"]] for prediction in predictions]
     shares = [sum(marks) / len(marks) for marks in right]
     values = with_interval("eval/accuracy", shares)
     for k in pass_at:
@@ -175,11 +177,11 @@ def _figures(predictions: Sequence[Prediction], pass_at: Sequence[int]) -> dict[
         values |= with_interval(f"eval/pass_at_{k}", chances)
     if any(len(marks) > 1 for marks in right):
         voted = [
-            float(marks[majority(one["predictions"])])
-            for one, marks in zip(predictions, right, strict=True)
+            float(marks[majority(prediction["predictions"])])
+            for prediction, marks in zip(predictions, right, strict=True)
         ]
         values |= with_interval("eval/majority", voted)
-    total = math.fsum(score for one in predictions for score in one["scores"])
+    total = math.fsum(score for prediction in predictions for score in prediction["scores"])
     values["eval/score"] = total / max(sum(map(len, right)), 1)
     return {**values, "eval/examples": float(len(predictions))}
 
@@ -196,18 +198,20 @@ def _show(ctx: JobContext, predictions: Sequence[Prediction]) -> None:
     """Keep all predictions, show a table of them, and log some."""
     if ctx.rank == 0:
         write_lines(ctx.output / PREDICTIONS_NAME, predictions)
-        ctx.report(NAME, table([_row(one) for one in predictions]))
-    for one in predictions[:_SHOWN]:
-        said, right = one["predictions"][0], one["answer"]
-        ctx.log(f"{one['question']} -> {said!r}" + ("" if said == right else f", not {right!r}"))
+        ctx.report(NAME, table([_row(prediction) for prediction in predictions]))
+    for prediction in predictions[:_SHOWN]:
+        said, right = prediction["predictions"][0], prediction["answer"]
+        ctx.log(
+            f"{prediction['question']} -> {said!r}" + ("" if said == right else f", not {right!r}")
+        )
 
 
-def _row(one: Prediction) -> dict[str, object]:
-    marks = [score == 1.0 for score in one["scores"]]
+def _row(prediction: Prediction) -> dict[str, object]:
+    marks = [score == 1.0 for score in prediction["scores"]]
     several = f"{sum(marks)} of {len(marks)} right"
     return {
-        "question": one["question"],
-        "answer": one["answer"],
-        "prediction": one["predictions"][0],
+        "question": prediction["question"],
+        "answer": prediction["answer"],
+        "prediction": prediction["predictions"][0],
         "verdict": several if len(marks) > 1 else ("right" if marks[0] else "wrong"),
     }

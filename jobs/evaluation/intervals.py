@@ -43,9 +43,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     """Return between what the mean is, of all questions of the kind that these are drawn from."""
     if all(value in {0.0, 1.0} for value in values):
         return wilson(sum(value == 1.0 for value in values), len(values))
-    found = np.asarray(values, np.float64)
-    drawn = np.random.default_rng(0).integers(len(found), size=(_ROUNDS, len(found)))
-    low, high = np.quantile(found[drawn].mean(1), (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2))
+    sample = np.asarray(values, np.float64)
+    drawn = np.random.default_rng(0).integers(len(sample), size=(_ROUNDS, len(sample)))
+    low, high = np.quantile(sample[drawn].mean(1), (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2))
     return float(low), float(high)
 
 

@@ -38,8 +38,8 @@ def scores(
         for text in texts
     ]
     with multiprocessing.get_context("spawn").Pool(1) as process:
-        found = iter(process.map(_equal, pairs))
-    return [[next(found) for _ in texts] for texts in answers]
+        verdicts = iter(process.map(_equal, pairs))
+    return [[next(verdicts) for _ in texts] for texts in answers]
 
 
 def _equal(pair: tuple[str, str]) -> float:

@@ -62,16 +62,16 @@ def dequantise(codes: Tensor, scales: Tensor, scheme: Scheme, dtype: torch.dtype
         scheme: What they are.
         dtype: torch type of the result.
     """
-    found = torch.empty(codes.shape, dtype=dtype, device=codes.device)
+    weights = torch.empty(codes.shape, dtype=dtype, device=codes.device)
     exact = scheme.codes == torch.float8_e4m3fn and not _has_special(codes, scales)
     scales = scales * _HALF_FACTOR if exact else scales
     for place, by in _pieces(codes, scales, scheme):
         wide = _halves(codes[place]) if exact else codes[place].float()
-        part = found[place] if dtype == torch.float32 else wide
+        part = weights[place] if dtype == torch.float32 else wide
         torch.mul(wide, by, out=part)
         if part is wide:
-            found[place] = wide
-    return found
+            weights[place] = wide
+    return weights
 
 
 # --- parts ------------------------------------------------------------------------------------
@@ -96,11 +96,11 @@ def _most(values: Tensor, dim: int) -> Tensor:
     torch finds the largest of whole numbers several times faster.
     """
     bits, mask = _BITS[values.dtype.itemsize]
-    found = [
+    largest = [
         torch.bitwise_and(part, mask, out=_room("bits", part.shape, bits, part.device)).amax(dim)
         for part in _parts(values.view(bits))
     ]
-    return torch.cat(found).view(values.dtype)
+    return torch.cat(largest).view(values.dtype)
 
 
 def _parts(values: Tensor) -> Iterator[Tensor]:

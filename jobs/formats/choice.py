@@ -103,16 +103,16 @@ def _places(
     `None` where the model has none, as of the layers of DeepSeek-V3 that predict further tokens.
     """
     transforms = get_model_conversion_mapping(model)
-    renamings = [one for one in transforms if isinstance(one, WeightRenaming)]
-    converters = [one for one in transforms if isinstance(one, WeightConverter)]
+    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
     prefix = model.base_model_prefix
     for name in names:
-        found, _ = rename_source_key(name, renamings, converters, prefix, held)
-        if found not in held and name in held:
-            found = name
-        if found not in held:
-            found, _ = rename_source_key(name, [], [], prefix, held)
-        yield found if found in held else None
+        renamed, _ = rename_source_key(name, renamings, converters, prefix, held)
+        if renamed not in held and name in held:
+            renamed = name
+        if renamed not in held:
+            renamed, _ = rename_source_key(name, [], [], prefix, held)
+        yield renamed if renamed in held else None
 
 
 def _linear(model: Any) -> set[str]:  # noqa: ANN401 - as above
@@ -174,7 +174,7 @@ def _module(name: str, quantized: set[str]) -> str:
     module, _, own = name.rpartition(".")
     if own == "weight" and module:
         return module
-    beside = module and not any(one.startswith(f"{module}.") for one in quantized)
+    beside = module and not any(weight.startswith(f"{module}.") for weight in quantized)
     return module if beside else name
 
 

@@ -82,7 +82,7 @@ class Conversion:
             work = [
                 (name, *piece)
                 for name, spec in self.source.specs.items()
-                if any(sink.holds(one) for one in self._written(name))
+                if any(sink.holds(tensor) for tensor in self._written(name))
                 for piece in pieces(spec, self._step())
             ]
             for done in [pool.submit(self._convert, sink, *piece) for piece in work]:
@@ -124,8 +124,8 @@ class Conversion:
 
     def _from(self, name: str) -> Folder:
         """Return where a tensor is taken from."""
-        made = self.calibrated
-        return made if made and name in made.specs else self.source
+        calibrated = self.calibrated
+        return calibrated if calibrated and name in calibrated.specs else self.source
 
     def _convert(self, sink: Sink, name: str, first: int, last: int) -> None:
         scheme = self.scheme
@@ -149,12 +149,12 @@ class Conversion:
             return codes, rounding.to_bytes(scales) if scheme.scales == torch.uint8 else scales
         rows = folder.rows(name, first, last)
         narrow = rows if rows.dtype.itemsize <= torch.float32.itemsize else rows.float()
-        made, by = quantise(narrow.to(self.device), scheme)
+        codes, by = quantise(narrow.to(self.device), scheme)
         if by is None:
             raise ValueError(
                 f"tensor {name} of {str(folder.path)!r} has values that are not finite"
             )
-        return made, by
+        return codes, by
 
 
 def _one_thread() -> None:

@@ -44,8 +44,10 @@ class Folder:
         self.config = safety.read_json(path / safety.CONFIG)
         self.scheme = scheme_of(self.config) or modelslim.scheme_in(path)
         files, index = safety.files_of(path)
-        told = [file for file in (path / modelslim.FILE,) if file.exists()]
-        safety.check_hashes(path, [path / safety.CONFIG, *told, *files[share[0] :: share[1]]])
+        descriptions = [file for file in (path / modelslim.FILE,) if file.exists()]
+        safety.check_hashes(
+            path, [path / safety.CONFIG, *descriptions, *files[share[0] :: share[1]]]
+        )
         places = _gather(files, index)
         self._scales = _scales(places, self.scheme)
         held = {*self._scales.values(), *_offsets(places, self._scales, self.scheme)}
@@ -64,10 +66,10 @@ class Folder:
 
         `first` is a multiple of the rows that share a scale.
         """
-        found = _read(self._places[name], first, last)
+        stored = _read(self._places[name], first, last)
         if not self.is_quantized(name):
-            return found
-        return self._decode(name, found, first, torch.float32)
+            return stored
+        return self._decode(name, stored, first, torch.float32)
 
     def codes(self, name: str, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Return rows of a quantized tensor as they are stored, and their scales as float32.
@@ -100,8 +102,8 @@ class Folder:
         """Return rows of the scales of a tensor, as float32."""
         stored = _read(self._scale_places[name], first, last)
         is_bytes = stored.dtype in (torch.uint8, torch.float8_e8m0fnu)
-        found = rounding.from_bytes(stored) if is_bytes else stored.float()
-        return found.reshape(last - first, -1)
+        scales = rounding.from_bytes(stored) if is_bytes else stored.float()
+        return scales.reshape(last - first, -1)
 
     def _block_rows(self) -> int:
         return self.scheme.block[0] if self.scheme else 1
@@ -110,10 +112,10 @@ class Folder:
         assert self.scheme is not None  # noqa: S101 - only then something is quantized
         place = self._scale_places[name]
         for first, last in pieces(place.spec, 1):
-            found = self._scale(name, first, last)
-            if not bool((found.isfinite() & (found > 0)).all()):
+            scales = self._scale(name, first, last)
+            if not bool((scales.isfinite() & (scales > 0)).all()):
                 raise ValueError(f"tensor {self._scales[name]} has scales that are not positive")
-            if self.scheme.powers and not rounding.are_powers(found):
+            if self.scheme.powers and not rounding.are_powers(scales):
                 raise ValueError(
                     f"tensor {self._scales[name]} has scales that are no powers of two, "
                     f"though {KEY} says {self.scheme.form}; don't trust where it comes from"
@@ -130,8 +132,8 @@ def pieces(spec: Spec, step: int) -> Iterator[tuple[int, int]]:
 def _read(place: TensorPlace, first: int, last: int) -> Tensor:
     spec = place.spec
     shape = (last - first, *spec.shape[1:]) if spec.shape else ()
-    found = torch.empty(shape, dtype=spec.dtype)
-    room = found.reshape(-1).view(torch.uint8).numpy().data
+    rows = torch.empty(shape, dtype=spec.dtype)
+    room = rows.reshape(-1).view(torch.uint8).numpy().data
     with place.file.open("rb", buffering=0) as stream:
         stream.seek(place.begin + first * spec.row_size)
         while room:
@@ -139,7 +141,7 @@ def _read(place: TensorPlace, first: int, last: int) -> Tensor:
             if not count:
                 raise ValueError(f"{str(place.file)!r} ends too early")
             room = room[count:]
-    return found
+    return rows
 
 
 def _gather(files: list[Path], index: Mapping[str, str]) -> dict[str, TensorPlace]:
@@ -168,7 +170,7 @@ def _scales(places: Mapping[str, TensorPlace], scheme: Scheme | None) -> dict[st
     Raises:
         ValueError: A code lacks its scale, or the scale does not fit it.
     """
-    found: dict[str, str] = {}
+    scales: dict[str, str] = {}
     for name, place in places.items():
         if place.spec.dtype not in _CODES:
             continue
@@ -179,8 +181,8 @@ def _scales(places: Mapping[str, TensorPlace], scheme: Scheme | None) -> dict[st
                 f"tensor {name} is stored as {kind}, and has no scale {scale}".rstrip()
             )
         _check_fit(name, place.spec, places[scale].spec, scheme)
-        found[name] = scale
-    return found
+        scales[name] = scale
+    return scales
 
 
 def _offsets(
@@ -193,7 +195,7 @@ def _offsets(
     """
     if scheme is None or not scheme.offset:
         return
-    for name in (f"{one}{scheme.offset}" for one in quantized):
+    for name in (f"{weight}{scheme.offset}" for weight in quantized):
         place = places.get(name)
         if place is None:
             continue

@@ -106,17 +106,17 @@ def form_of(config: Mapping[str, Any], described: Scheme | None = None) -> str:
 
 
 def _blocks(form: str, ignored: Sequence[str]) -> dict[str, object]:
-    made: dict[str, object] = {
+    config: dict[str, object] = {
         "activation_scheme": "dynamic",
         "fmt": "e4m3",
         "quant_method": _SGLANG_MXFP8 if form == "mxfp8" else "fp8",
         "weight_block_size": list(SCHEMES[form].block),
     }
     if SCHEMES[form].powers:
-        made["scale_fmt"] = "ue8m0"
+        config["scale_fmt"] = "ue8m0"
     if ignored:
-        made["modules_to_not_convert"] = list(ignored)
-    return made
+        config["modules_to_not_convert"] = list(ignored)
+    return config
 
 
 def _of_blocks(said: Mapping[str, Any]) -> Scheme:
@@ -132,7 +132,8 @@ def _of_float(said: Mapping[str, Any]) -> Scheme:
     if any(not _alike(group, _FLOAT_BLOCKS) for group in groups):
         raise ValueError(_UNKNOWN.format(said["quant_method"]))
     shapes = {
-        str(one): one for one in (group["weights"].get("block_structure") for group in groups)
+        str(shape): shape
+        for shape in (group["weights"].get("block_structure") for group in groups)
     }
     block = _block("block_structure", *shapes.values())
     return replace(SCHEMES["fp8"], block=block, suffix="_scale")

@@ -32,14 +32,14 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > LONGEST_JSON:
             raise ValueError(f"{str(file)!r} is longer than {LONGEST_JSON:,} bytes")
-        found = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except OSError as error:
         raise ValueError(f"{str(file)!r} can't be read: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{str(file)!r} is no JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"{str(file)!r} holds no JSON object")  # noqa: TRY004 - the file's fault
-    return found
+    return content
 
 
 def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
@@ -78,8 +78,8 @@ def check_hashes(folder: Path, files: Sequence[Path]) -> None:
     if not isinstance(known, dict) or "seal" not in said:
         return  # somebody else's file of that name
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(_hashed, files)
-        for file, entry in zip(files, found, strict=True):
+        entries = pool.map(_hashed, files)
+        for file, entry in zip(files, entries, strict=True):
             if known.get(file.name) != entry:
                 raise ValueError(f"{str(file)!r} is not as its manifest says; fetch it again")
 
@@ -95,5 +95,5 @@ def _is_plain(name: str) -> bool:
 
 
 def _pickled(folder: Path) -> str:
-    found = sorted(path.name for kind in PICKLES for path in folder.glob(kind))
-    return f"; {found[0]!r} may be a pickle, which is never opened" if found else ""
+    pickles = sorted(path.name for kind in PICKLES for path in folder.glob(kind))
+    return f"; {pickles[0]!r} may be a pickle, which is never opened" if pickles else ""

@@ -104,10 +104,10 @@ class Sink:
 
     def _begin(self, file: Path, specs: Mapping[str, Spec]) -> None:
         head, begins = headers.write(specs)
-        made = HashedFile(file, len(head) + headers.total(specs.values()))
-        self._files[file] = made
+        hashed = HashedFile(file, len(head) + headers.total(specs.values()))
+        self._files[file] = hashed
         self._left += headers.total(specs.values())
-        made.write(0, memoryview(head))
+        hashed.write(0, memoryview(head))
         for name, begin in begins.items():
             self._places[name] = TensorPlace(file, begin, specs[name])
 
