@@ -57,28 +57,28 @@ def composite(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     length, width = query.shape[-2:]
     scores = query @ key.transpose(-1, -2) * width**-0.5
     later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-    found: Tensor = scores.masked_fill(later, float("-inf")).softmax(-1) @ value
-    return found
+    output: Tensor = scores.masked_fill(later, float("-inf")).softmax(-1) @ value
+    return output
 
 
 def _check(bench: Bench, device: torch.device, shape: Shape, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(bench.ctx.seed)
     size = (4, shape.batch, shape.heads, shape.length, shape.width)
     given = torch.randn(size, generator=generator).to(dtype)
-    wanted = _passes(composite, given.float(), device)
-    noise = _apart(_passes(composite, given, device), wanted)
+    expected = _passes(composite, given.float(), device)
+    noise = _apart(_passes(composite, given, device), expected)
     for name, where in _kernels(device):
         subject = f"{name} {str(dtype).removeprefix('torch.')} {shape.width} wide {device}"
         try:
             with where:
-                found = _passes(
+                actual = _passes(
                     partial(scaled_dot_product_attention, is_causal=True), given, device
                 )
         except RuntimeError as error:
             if not missing(error) and not any(words in str(error) for words in _NONE):
                 bench.say("attention", subject, FAILED, note=f"raises: {one_line(error)}")
             continue  # there is no such kernel
-        far, allowed = _apart(found, wanted), max(_FACTOR * noise, _LEAST)
+        far, allowed = _apart(actual, expected), max(_FACTOR * noise, _LEAST)
         note = f"differs from a composite by {far:.1e} of the largest, {allowed:.0e} is allowed"
         status = PASSED if far <= allowed else FAILED
         bench.say("attention", subject, status, figure=far, note=note)
@@ -87,8 +87,10 @@ def _check(bench: Bench, device: torch.device, shape: Shape, dtype: torch.dtype)
 def _kernels(device: torch.device) -> list[tuple[str, AbstractContextManager[Any]]]:
     names = _KERNELS if device.type in _CHOSEN_ON else ()
     named = [(name, getattr(SDPBackend, name, None)) for name in names]
-    found = [(name.lower(), sdpa_kernel(one)) for name, one in named if one is not None]
-    return [("default", nullcontext()), *found]
+    kernels = [
+        (name.lower(), sdpa_kernel(backend)) for name, backend in named if backend is not None
+    ]
+    return [("default", nullcontext()), *kernels]
 
 
 def _passes(attend: Attend, given: Tensor, device: torch.device) -> list[Tensor]:
@@ -103,10 +105,10 @@ def _passes(attend: Attend, given: Tensor, device: torch.device) -> list[Tensor]
     return [part.detach().float() for part in (out, *grads) if part is not None]
 
 
-def _apart(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+def _apart(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Return the largest difference, as a share of the largest value of its tensor."""
     errors = [
-        float(((one - two).abs().max() / two.abs().max()).cpu())
-        for one, two in zip(found, wanted, strict=True)
+        float(((result - reference).abs().max() / reference.abs().max()).cpu())
+        for result, reference in zip(actual, expected, strict=True)
     ]
     return max(errors, key=lambda error: (error != error, error))  # noqa: PLR0124 - NaN is none

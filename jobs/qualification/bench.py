@@ -52,10 +52,10 @@ class Bench:
 
     ctx: JobContext
     quick: bool = False
-    found: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     steps: int = 0
     gang: Gang = field(init=False)
-    _told: float = 0.0
+    _last_sign: float = 0.0
 
     def __post_init__(self) -> None:
         """Take the place among the others."""
@@ -73,7 +73,7 @@ class Bench:
 
     def say(self, check: str, subject: str, status: str = PASSED, **facts: Any) -> None:  # noqa: ANN401 - the other fields of a finding
         """Note what was found."""
-        self.found.append(
+        self.findings.append(
             Finding(check=check, subject=subject, status=status, rank=self.ctx.rank, **facts)
         )
 
@@ -84,8 +84,8 @@ class Bench:
 
     def alive(self) -> None:
         """Leave a sign of life within a step, where the last one is some seconds ago."""
-        if time.perf_counter() - self._told > _SIGN_SECONDS:
-            self._told = time.perf_counter()
+        if time.perf_counter() - self._last_sign > _SIGN_SECONDS:
+            self._last_sign = time.perf_counter()
             self.ctx.metrics({"qualification/step": float(self.steps)}, step=self.steps)
 
     def finish(self, device: torch.device | None = None) -> None:
@@ -113,9 +113,9 @@ def ask(device: torch.device, function: str, *args: object) -> Any:  # noqa: ANN
     """Return what the module of a device (`torch.npu`) says; `None` where it lacks that."""
     if device.type == "cpu":
         return None
-    found = getattr(torch.get_device_module(device.type), function, None)
+    method = getattr(torch.get_device_module(device.type), function, None)
     try:
-        return found(*args) if found is not None else None
+        return method(*args) if method is not None else None
     except NotImplementedError:
         return None
 

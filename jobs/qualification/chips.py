@@ -30,7 +30,9 @@ def check_devices(bench: Bench, expected: int) -> None:
         bench.say("devices", what, SKIPPED, note="there is no chip to count, but a plain CPU")
         return
     seen = devices_of(bench)
-    names = sorted({str(ask(one, "get_device_name", one.index) or one.type) for one in seen})
+    names = sorted(
+        {str(ask(device, "get_device_name", device.index) or device.type) for device in seen}
+    )
     status = FAILED if len(seen) < expected else LIMITED if len(seen) > expected else "passed"
     note = f"{len(seen)} of {expected}: {', '.join(names)}"
     bench.say("devices", what, status, figure=float(len(seen)), note=note)
@@ -57,14 +59,14 @@ def check_bandwidth(bench: Bench, device: torch.device) -> None:
     host = torch.arange(size // 4, dtype=torch.int32)
     if bench.real:
         host = host.pin_memory()
-    ways = (("to", target, host), ("from", host, target))
-    for way, into, outof in ways:
+    directions = (("to", target, host), ("from", host, target))
+    for direction, into, outof in directions:
         taken = bench.seconds(
             lambda into=into, outof=outof: into.copy_(outof),  # type: ignore[misc] # bound now
             repeats=repeats,
             device=device,
         )
         rate = bytes_of(host) / taken / _GB
-        bench.say("bandwidth", f"{way} {device}", figure=rate, unit="GB/s", spread=spread)
+        bench.say("bandwidth", f"{direction} {device}", figure=rate, unit="GB/s", spread=spread)
     if not torch.equal(target.cpu(), host):
         bench.say("bandwidth", f"to {device}", FAILED, note="what was copied differs")

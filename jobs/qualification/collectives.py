@@ -208,8 +208,8 @@ def _run(bench: Bench, subject: str, ready: Ready) -> float:
             bench.say("collectives", subject, FAILED, note=one_line(error), roles=_ONLY)
             return 0.0
         begun = time.perf_counter()
-        for one in _works(work):
-            one.wait()
+        for handle in _works(work):
+            handle.wait()
         bench.finish()
         whole.append(time.perf_counter() - began)
         begins.append(begun - began)

@@ -146,13 +146,13 @@ def masked(draw: Draw) -> list[Tensor]:
 def attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
     """Attend to what is `seen`; without that, to what is not later than the query."""
     groups = query.shape[1] // key.shape[1]
-    key, value = (one.repeat_interleave(groups, 1) for one in (key, value))
+    key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if seen is None:
         asked, length = scores.shape[-2:]
         seen = torch.ones(asked, length, dtype=torch.bool).tril(length - asked)
-    found: Tensor = scores.masked_fill(~seen.to(scores.device), float("-inf")).softmax(-1) @ value
-    return found
+    output: Tensor = scores.masked_fill(~seen.to(scores.device), float("-inf")).softmax(-1) @ value
+    return output
 
 
 def sdpa(
@@ -203,7 +203,7 @@ def batches(draw: Draw) -> list[Tensor]:
 
 def batched(tokens: Tensor, weights: Tensor) -> Tensor:
     """Multiply [experts, tokens, width] by [experts, width, width of the result]."""
-    return torch.stack([one @ weight for one, weight in zip(tokens, weights, strict=True)])
+    return torch.stack([rows @ weight for rows, weight in zip(tokens, weights, strict=True)])
 
 
 # --- the loss and the optimizer -----------------------------------------------------------------
@@ -248,13 +248,15 @@ def adamw(weights: Tensor, slopes: Tensor) -> Tensor:
     return weights
 
 
-def torch_adamw(weights: Tensor, slopes: Tensor, *, way: Mapping[str, bool]) -> Tensor:
+def torch_adamw(weights: Tensor, slopes: Tensor, *, flags: Mapping[str, bool]) -> Tensor:
     """Do the same on several tensors at once."""
     sizes = [1, len(weights) // 3, len(weights) - 1 - len(weights) // 3]
     parts = [torch.nn.Parameter(part.clone()) for part in torch.split(weights, sizes)]
     for part, slope in zip(parts, torch.split(slopes, sizes), strict=True):
         part.grad = slope.clone()
-    optimizer = torch.optim.AdamW(parts, lr=RATE, betas=BETAS, eps=TINY, weight_decay=DECAY, **way)
+    optimizer = torch.optim.AdamW(
+        parts, lr=RATE, betas=BETAS, eps=TINY, weight_decay=DECAY, **flags
+    )
     for _ in range(STEPS):
         optimizer.step()
     return torch.cat([part.detach() for part in parts])
@@ -269,25 +271,25 @@ def _npu(name: str) -> Any:  # noqa: ANN401 - an operator of torch_npu
 
 def npu_rms_norm(rows: Tensor, weight: Tensor) -> Tensor:
     """Do `rms_norm` by torch_npu."""
-    found: Tensor = _npu("npu_rms_norm")(rows, weight, epsilon=EPSILON)[0]
-    return found
+    normed: Tensor = _npu("npu_rms_norm")(rows, weight, epsilon=EPSILON)[0]
+    return normed
 
 
 def npu_rotary(given: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Do `rotary` by torch_npu."""
-    found: Tensor = _npu("npu_rotary_mul")(given, cosines, sines)
-    return found
+    rotated: Tensor = _npu("npu_rotary_mul")(given, cosines, sines)
+    return rotated
 
 
 def npu_swiglu(both: Tensor) -> Tensor:
     """Do `swiglu` by torch_npu."""
-    found: Tensor = _npu("npu_swiglu")(both, dim=-1)
-    return found
+    activated: Tensor = _npu("npu_swiglu")(both, dim=-1)
+    return activated
 
 
 def npu_attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
     """Do `attention` by torch_npu."""
     scale = query.shape[-1] ** -0.5
     hidden: dict[str, Any] = {"atten_mask": ~seen, "scale": scale, "input_layout": "BNSD"}
-    found: Tensor = _npu("npu_fusion_attention")(query, key, value, query.shape[1], **hidden)[0]
-    return found
+    output: Tensor = _npu("npu_fusion_attention")(query, key, value, query.shape[1], **hidden)[0]
+    return output

@@ -180,22 +180,22 @@ def again(call: Call) -> Tried:
     args, kwargs = _copied(call.args), _copied(call.kwargs)
     inner, named = tree_map(_down, tuple(args)), tree_map(_down, dict(kwargs))
     try:
-        found = call.func(*args, **kwargs)
+        actual = call.func(*args, **kwargs)
     except RuntimeError as error:
         said = _first(error)
         return Tried(call.name, gap=said) if missing(error) else Tried(call.name, wrong=said)
     if _DRAWN.search(call.name):
         return Tried(call.name)
     try:
-        wanted = _of_host(call.func)(*inner, **named)
+        expected = _of_host(call.func)(*inner, **named)
     except RuntimeError:
         return Tried(call.name, compared=False)
     if call.name in INDEXES:
         given, dim = inner[0], bound(call.func, inner, named).get("dim")
-        return Tried(call.name, wrong=other_picks(given, found, wanted, dim))
+        return Tried(call.name, wrong=other_picks(given, actual, expected, dim))
     if not call.func._schema.is_mutable:  # noqa: SLF001 - no public name for it
-        return Tried(call.name, wrong=difference(found, wanted))
-    return Tried(call.name, wrong=difference((found, args, kwargs), (wanted, inner, named)))
+        return Tried(call.name, wrong=difference(actual, expected))
+    return Tried(call.name, wrong=difference((actual, args, kwargs), (expected, inner, named)))
 
 
 def _of_host(func: Operator) -> Operator:
@@ -206,32 +206,33 @@ def _of_host(func: Operator) -> Operator:
     return decomposition_table.get(func, func)
 
 
-def difference(found: Value, wanted: Value) -> str:
-    """Return how `found` differs from `wanted`; nothing where it does not, but for rounding."""
-    pairs = zip(tree_leaves(found), tree_leaves(wanted), strict=True)
-    for one, other in pairs:
-        if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-            said = _differs(one.detach().cpu(), other.detach().cpu())
+def difference(actual: Value, expected: Value) -> str:
+    """Return how `actual` differs from `expected`; nothing where it does not, but for rounding."""
+    pairs = zip(tree_leaves(actual), tree_leaves(expected), strict=True)
+    for leaf, reference in pairs:
+        if isinstance(leaf, torch.Tensor) and isinstance(reference, torch.Tensor):
+            said = _differs(leaf.detach().cpu(), reference.detach().cpu())
             if said:
                 return said
     return ""
 
 
-def _differs(one: torch.Tensor, other: torch.Tensor) -> str:
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return f"gives {one.dtype} {tuple(one.shape)}, not {other.dtype} {tuple(other.shape)}"
-    if torch.equal(one, other):
+def _differs(actual: torch.Tensor, expected: torch.Tensor) -> str:
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        right = f"{expected.dtype} {tuple(expected.shape)}"
+        return f"gives {actual.dtype} {tuple(actual.shape)}, not {right}"
+    if torch.equal(actual, expected):
         return ""
-    if not one.is_floating_point():
+    if not actual.is_floating_point():
         return "gives other whole numbers than the host"
     left, right = (
-        each if each.dtype.itemsize >= _SINGLE else each.float() for each in (one, other)
+        each if each.dtype.itemsize >= _SINGLE else each.float() for each in (actual, expected)
     )
     if not torch.equal(left.isnan(), right.isnan()):
         return "gives NaN elsewhere than the host"
     left, right = left.nan_to_num(), right.nan_to_num()
     error = float((left - right).abs().max() / right.abs().max().clamp(min=1e-6))
-    allowed = _TOLERANCES.get(one.dtype, _TOLERANCE)
+    allowed = _TOLERANCES.get(actual.dtype, _TOLERANCE)
     return "" if error <= allowed else f"differs from the host by {error:.1e} of the largest value"
 
 
@@ -245,7 +246,7 @@ def _sampled(
     lists = [value for value in (*args, *kwargs.values()) if _is_tensors(value)]
     if not lists or not func._schema.name.startswith(_OF_LISTS):  # noqa: SLF001 - no public name for it
         return args, kwargs
-    kinds = {(tuple(one.shape), one.dtype): place for place, one in enumerate(lists[0])}
+    kinds = {(tuple(tensor.shape), tensor.dtype): place for place, tensor in enumerate(lists[0])}
     places, length = sorted(kinds.values()), len(lists[0])
 
     def cut(value: Value) -> Value:
@@ -273,7 +274,7 @@ def _down(value: Value) -> Value:
 def _copied(value: Value) -> Value:
     """Return a copy that what follows does not change; views keep their strides."""
     return tree_map(
-        lambda one: one.detach().clone() if isinstance(one, torch.Tensor) else one,
+        lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf,
         tuple(value) if isinstance(value, Sequence) else dict(value),
     )
 

@@ -40,28 +40,30 @@ def _check(
 ) -> None:
     generator = torch.Generator().manual_seed(bench.ctx.seed)
     given = fused.given(Draw(generator, bench.real))
-    given = [one.to(dtype) if one.is_floating_point() else one for one in given]
-    exact = [one.double() if one.is_floating_point() else one for one in given]
-    wanted = passes(fused.composite, exact, fused.learnt)
+    given = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in given]
+    exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in given]
+    expected = passes(fused.composite, exact, fused.learnt)
     for device in devices:
         subject = f"{fused.name} {str(dtype).removeprefix('torch.')} {device}"
-        status, far, note = _compared(fused, dtype, [one.to(device) for one in given], wanted)
+        status, far, note = _compared(
+            fused, dtype, [tensor.to(device) for tensor in given], expected
+        )
         if status == LIMITED and not bench.real:
             status = SKIPPED
         bench.say(CHECK, subject, status, figure=far, note=note, roles=fused.roles)
 
 
 def _compared(
-    fused: Fused, dtype: torch.dtype, given: Sequence[Tensor], wanted: Sequence[Tensor]
+    fused: Fused, dtype: torch.dtype, given: Sequence[Tensor], expected: Sequence[Tensor]
 ) -> tuple[str, float | None, str]:
     """Return a status, how far the operator is off, and what there is to know."""
     try:
-        found = passes(fused.operator, given, fused.learnt)
+        actual = passes(fused.operator, given, fused.learnt)
     except RuntimeError as error:
         lacks = missing(error)
         said = "can't be tried here, so nobody has tested it" if lacks else "raises"
         return LIMITED if lacks else FAILED, None, f"{said}: {one_line(error)}"
-    far, allowed = apart(found, wanted), fused.allowed(dtype)
+    far, allowed = apart(actual, expected), fused.allowed(dtype)
     note = f"differs from a composite by {far:.1e} of the largest, {allowed:.0e} is allowed"
     return PASSED if far <= allowed else FAILED, far, note
 
@@ -71,7 +73,7 @@ def passes(function: Function, given: Sequence[Tensor], learnt: int) -> list[Ten
 
     The gradient of the result is a fixed one.
     """
-    inputs = [one.requires_grad_(place < learnt) for place, one in enumerate(_copies(given))]
+    inputs = [tensor.requires_grad_(place < learnt) for place, tensor in enumerate(_copies(given))]
     with torch.set_grad_enabled(learnt > 0):
         out = function(*inputs)
     grads: Sequence[Tensor] = ()
@@ -79,28 +81,28 @@ def passes(function: Function, given: Sequence[Tensor], learnt: int) -> list[Ten
         generator = torch.Generator().manual_seed(out.numel())
         slope = torch.randn(out.shape, generator=generator).bfloat16().to(out)
         grads = torch.autograd.grad(out, inputs[:learnt], slope)
-    return [one.detach().cpu().double() for one in (out, *grads)]
+    return [tensor.detach().cpu().double() for tensor in (out, *grads)]
 
 
 def _copies(given: Sequence[Tensor]) -> Iterator[Tensor]:
-    return (one.detach().clone() for one in given)
+    return (tensor.detach().clone() for tensor in given)
 
 
-def apart(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+def apart(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Return the largest difference, as a share of the largest value of its row; NaN is kept.
 
     The first is a result, the others are gradients: these have no rows.
     """
-    pairs = enumerate(zip(found, wanted, strict=True))
-    errors = [_apart(one, other, by_row=place == 0) for place, (one, other) in pairs]
+    pairs = enumerate(zip(actual, expected, strict=True))
+    errors = [_apart(result, reference, by_row=place == 0) for place, (result, reference) in pairs]
     return max(errors, key=lambda error: (error != error, error))  # noqa: PLR0124 - NaN is none
 
 
-def _apart(found: Tensor, wanted: Tensor, *, by_row: bool) -> float:
-    if found.shape != wanted.shape:
+def _apart(actual: Tensor, expected: Tensor, *, by_row: bool) -> float:
+    if actual.shape != expected.shape:
         return float("inf")
-    width = wanted.shape[-1] if by_row and wanted.dim() else wanted.numel()
-    one, other = found.reshape(-1, width), wanted.reshape(-1, width)
-    largest = other.abs().amax(-1)
+    width = expected.shape[-1] if by_row and expected.dim() else expected.numel()
+    rows, reference = actual.reshape(-1, width), expected.reshape(-1, width)
+    largest = reference.abs().amax(-1)
     scale = largest.clamp(min=float(largest.max()) * _LEAST_SCALE or 1.0)
-    return float(((one - other).abs().amax(-1) / scale).max())
+    return float(((rows - reference).abs().amax(-1) / scale).max())

@@ -68,7 +68,7 @@ def table_of(kind: str) -> Iterator[Fused]:
 
 def covered(name: str, kind: str) -> bool:
     """Whether the table has what torch's dispatcher calls `name` on a device of this type."""
-    return any(name.startswith(one) for fused in table_of(kind) for one in fused.covers)
+    return any(name.startswith(prefix) for fused in table_of(kind) for prefix in fused.covers)
 
 
 _SINGLE = (torch.float32,)
@@ -163,15 +163,15 @@ TABLE: tuple[Fused, ...] = (
     ),
     *(
         Fused(
-            name=f"{way} AdamW",
+            name=f"{implementation} AdamW",
             given=composites.trained,
             learnt=0,
-            operator=partial(composites.torch_adamw, way={way: True}),
+            operator=partial(composites.torch_adamw, flags={implementation: True}),
             composite=composites.adamw,
             dtypes=_SINGLE,
             roles=(TRAIN,),
         )
-        for way in ("fused", "foreach")
+        for implementation in ("fused", "foreach")
     ),
     _NPU(
         name="npu_rms_norm",

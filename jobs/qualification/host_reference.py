@@ -51,12 +51,12 @@ class HostReference:
 
         What strays once may stray on: the noise of a step is the largest up to there.
         """
-        found, largest = [], 0.0
+        allowed, largest = [], 0.0
         pairs = zip(self.losses[FLOAT32], self.losses[arithmetic], strict=True)
         for exact, noisy in pairs:
             largest = max(largest, abs(noisy - exact) / abs(exact))
-            found.append(min(max(_FACTOR * largest, _LEAST), _MOST_OF_A_LOSS))
-        return found
+            allowed.append(min(max(_FACTOR * largest, _LEAST), _MOST_OF_A_LOSS))
+        return allowed
 
     def allowed_logits(self, arithmetic: str) -> float:
         """Return how far logits may stray."""
@@ -99,17 +99,17 @@ def qualify_reference(
 
 def _curves(bench: Bench, recipe: ShortTraining) -> dict[str, list[float]]:
     """Return the losses of a training in each arithmetic."""
-    found = {}
+    curves = {}
     for name in (FLOAT32, TF32, BF16):
         with arithmetic(name):
-            found[name] = train(recipe, bench.gang, bf16=name == BF16, sign=bench.step).losses
-    return found
+            curves[name] = train(recipe, bench.gang, bf16=name == BF16, sign=bench.step).losses
+    return curves
 
 
 def read(folder: Path) -> HostReference:
     """Return what the stage has written to a folder."""
-    told = json.loads((folder / NAME).read_text("utf-8"))
-    return HostReference(**told, logits=load_file(folder / LOGITS)["logits"])
+    stored = json.loads((folder / NAME).read_text("utf-8"))
+    return HostReference(**stored, logits=load_file(folder / LOGITS)["logits"])
 
 
 def reference_of(ctx: JobContext) -> HostReference | None:
@@ -146,11 +146,11 @@ def logits_of(model: Any, seed: int) -> Tensor:  # noqa: ANN401 - a transformers
     return forward(model, tokens)[..., :_MOST].float().cpu().contiguous()
 
 
-def stray(found: Tensor, wanted: Tensor) -> float:
+def stray(logits: Tensor, expected: Tensor) -> float:
     """Return how far logits [..., tokens] are off, as a share of the largest; NaN where any is.
 
     It is that of all places but the tenth that is farthest: where a token goes to other experts,
     which rounding may do, its logits are others.
     """
-    off = (found - wanted).abs().amax(-1).flatten() / wanted.abs().max()
+    off = (logits - expected).abs().amax(-1).flatten() / expected.abs().max()
     return float("nan") if off.isnan().any() else float(off.quantile(0.9))

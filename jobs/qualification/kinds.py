@@ -77,10 +77,10 @@ def _whole(name: str, *, lacking: str = FAILED, largest: int | None = None) -> K
 def _by_tensor(left: Tensor, right: Tensor) -> Tensor:
     """Multiply codes whose scales, one a tensor, are powers of two that cancel."""
     double, half = (torch.full((), value, device=left.device) for value in (2.0, 0.5))
-    found: Tensor = torch._scaled_mm(  # noqa: SLF001 - the public one has no kernel on most devices
+    product: Tensor = torch._scaled_mm(  # noqa: SLF001 - the public one has no kernel on most devices
         left, right, scale_a=double, scale_b=half, out_dtype=torch.bfloat16
     )
-    return found
+    return product
 
 
 def _by_group(left: Tensor, right: Tensor) -> Tensor:
@@ -95,11 +95,11 @@ def _by_group(left: Tensor, right: Tensor) -> Tensor:
         )
     ]
     groups, layout = ScalingType.BlockWise1x32, SwizzleType.SWIZZLE_32_4_4
-    found: Tensor = scaled_mm(
+    product: Tensor = scaled_mm(
         *(left, right, scales[0], groups, scales[1], groups, layout, layout),
         output_dtype=torch.bfloat16,
     )
-    return found
+    return product
 
 
 def _of_fp8(name: str) -> Kind:

@@ -45,8 +45,8 @@ class Layer(nn.Module):
         attended = composite(query, key, value).transpose(1, 2).reshape(batch, length, width)
         given = given + self.joined(attended)
         gate, up = self.gated(self.norms[1](given)).chunk(2, -1)
-        found: Tensor = given + self.down(nn.functional.silu(gate) * up)
-        return found
+        output: Tensor = given + self.down(nn.functional.silu(gate) * up)
+        return output
 
 
 def works(
@@ -54,11 +54,11 @@ def works(
 ) -> list[Work]:
     """Return pieces of work in the number types of the roles, each of which repeats itself."""
     dtype = torch.bfloat16 if "bf16" in formats else torch.float32
-    found = [_of_layer(bench, device, dtype, backward=TRAIN in roles)]
+    pieces = [_of_layer(bench, device, dtype, backward=TRAIN in roles)]
     if SERVE in roles:
         kinds = (kind for kind in kinds_of(formats) if kind.code)
-        found += [work for kind in kinds for work in _of_codes(bench, device, kind)]
-    return found
+        pieces += [work for kind in kinds for work in _of_codes(bench, device, kind)]
+    return pieces
 
 
 def _of_layer(bench: Bench, device: torch.device, dtype: torch.dtype, *, backward: bool) -> Work:

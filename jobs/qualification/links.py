@@ -45,7 +45,7 @@ class Link:
     """What an exchange between two workers took, as one of them saw it: GB/s."""
 
     kind: str
-    one: int
+    rank: int
     other: int
     rate: float
 
@@ -59,11 +59,11 @@ def spots(names: Sequence[str]) -> list[Spot]:
     """Return where each worker is, from the names of their nodes by rank."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     counts = dict.fromkeys(names, 0)
-    found = []
+    placed = []
     for name in names:
-        found.append(Spot(numbers[name], counts[name]))
+        placed.append(Spot(numbers[name], counts[name]))
         counts[name] += 1
-    return found
+    return placed
 
 
 def partners(rank: int, places: Sequence[Spot]) -> Iterator[tuple[str, int | None]]:
@@ -94,9 +94,9 @@ def check_links(bench: Bench, names: Sequence[str] | None = None) -> None:
         for kind, other in partners(bench.ctx.rank, places)
         if other is not None
     ]
-    told = bench.gang.gather(json.dumps([[x.kind, x.one, x.other, x.rate] for x in links]))
+    gathered = bench.gang.gather(json.dumps([[x.kind, x.rank, x.other, x.rate] for x in links]))
     if bench.ctx.rank == 0:
-        _say(bench, [Link(*one) for text in told for one in json.loads(text)])
+        _say(bench, [Link(*values) for text in gathered for values in json.loads(text)])
     if any(place.node for place in places):
         _check_groups(bench, places)
 
@@ -144,7 +144,7 @@ def slow_ones(links: Sequence[Link], times: float, *, pairs: bool) -> Iterator[s
     good = sorted(link.rate for link in links)[3 * len(links) // 4]
     by_rank: dict[int, list[float]] = {}
     for link in links:
-        for rank in (link.one, link.other):
+        for rank in (link.rank, link.other):
             by_rank.setdefault(rank, []).append(link.rate)
     slow = {rank for rank, rates in by_rank.items() if median(rates) * times < good}
     for rank in sorted(slow):
@@ -155,11 +155,11 @@ def slow_ones(links: Sequence[Link], times: float, *, pairs: bool) -> Iterator[s
 
 
 def _worst(links: Iterable[Link]) -> Mapping[tuple[int, int], float]:
-    found: dict[tuple[int, int], float] = {}
+    rates: dict[tuple[int, int], float] = {}
     for link in links:
-        pair = (min(link.one, link.other), max(link.one, link.other))
-        found[pair] = min(link.rate, found.get(pair, link.rate))
-    return found
+        pair = (min(link.rank, link.other), max(link.rank, link.other))
+        rates[pair] = min(link.rate, rates.get(pair, link.rate))
+    return rates
 
 
 def _check_groups(bench: Bench, places: Sequence[Spot]) -> None:

@@ -40,10 +40,10 @@ def diagnosed(command: Sequence[str], failed: str) -> tuple[str, str]:
     except subprocess.TimeoutExpired:
         return LIMITED, f"did not end within {SECONDS:g} s"
     said = " ".join(text.split())
-    found = re.search(failed, said) if failed else None
-    if found:
-        begin = max(found.start() - _SHOWN, 0)
-        return FAILED, said[begin : found.end() + _SHOWN]
+    match = re.search(failed, said) if failed else None
+    if match:
+        begin = max(match.start() - _SHOWN, 0)
+        return FAILED, said[begin : match.end() + _SHOWN]
     if code:  # without an expression the status is all there is to judge by
         ended = f"ended with {code}: {said[-_SHOWN:] or 'no word'}"
         return LIMITED if failed else FAILED, ended

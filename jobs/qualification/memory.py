@@ -66,8 +66,8 @@ def check_memory(bench: Bench, device: torch.device) -> None:
 def _room(bench: Bench, device: torch.device) -> Room:
     if not bench.real:
         return Room(None, None)
-    told = ask(device, "mem_get_info", device)
-    return Room(None, None) if told is None else Room(total=int(told[1]), free=int(told[0]))
+    info = ask(device, "mem_get_info", device)
+    return Room(None, None) if info is None else Room(total=int(info[1]), free=int(info[0]))
 
 
 def _blocks(wanted: int, device: torch.device) -> Iterator[Tensor]:

@@ -70,7 +70,7 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
         asked = asked_model(architecture, model or {}, ctx.seed)
         check_logits(bench, asked, reference_of(ctx), known)
     if TRAIN not in wanted:
-        work = [one for at in devices_of(bench) for one in works(bench, at, wanted, known)]
+        work = [piece for at in devices_of(bench) for piece in works(bench, at, wanted, known)]
         soak(bench, work, soak_seconds)
     _against_published(bench, bf16_tflops, bandwidth_tbs)
     return report.finish(bench)
@@ -91,11 +91,13 @@ def _check_device(bench: Bench, device: torch.device, formats: Sequence[str]) ->
 
 def _against_published(bench: Bench, rate: float | None, bandwidth: float | None) -> None:
     """Say where what was measured falls short of what is published."""
-    for one in list(bench.found):
-        if one.figure is None:
+    for finding in list(bench.findings):
+        if finding.figure is None:
             continue
-        if one.check == "product rate" and one.subject.startswith("bfloat16"):
-            compare(bench, one.check, one.figure, rate, "TFLOP/s", least=_LEAST_RATE)
-        if one.check == "bandwidth" and one.subject.startswith("memory"):
+        if finding.check == "product rate" and finding.subject.startswith("bfloat16"):
+            compare(bench, finding.check, finding.figure, rate, "TFLOP/s", least=_LEAST_RATE)
+        if finding.check == "bandwidth" and finding.subject.startswith("memory"):
             published = None if bandwidth is None else bandwidth * 1000
-            compare(bench, one.check, one.figure, published, "GB/s", least=_LEAST_BANDWIDTH)
+            compare(
+                bench, finding.check, finding.figure, published, "GB/s", least=_LEAST_BANDWIDTH
+            )

@@ -104,10 +104,12 @@ def _tell(bench: Bench, tried: list[Tried]) -> None:
     """Say each operator once, with all that uses it; the worst that was seen of it stands."""
     phases: dict[str, set[str]] = {}
     bad: dict[str, str] = {}
-    for one in tried:
-        phases.setdefault(one.name, set()).update(one.phases)
-        if one.gap or one.wrong:
-            bad.setdefault(one.name, f"missing: {one.gap}" if one.gap else one.wrong)
+    for operator in tried:
+        phases.setdefault(operator.name, set()).update(operator.phases)
+        if operator.gap or operator.wrong:
+            bad.setdefault(
+                operator.name, f"missing: {operator.gap}" if operator.gap else operator.wrong
+            )
     for name, what in sorted(bad.items()):
         used = phases[name]
         roles = tuple(

@@ -92,8 +92,8 @@ def _summed(bench: Bench) -> bool:
         return True
     tables = pattern(bench.gang.size, torch.float32, bench.device)
     count = _SENT if bench.real else _SENT >> 8
-    found = bench.gang.sum(tables.of(bench.ctx.rank, count))
-    return torch.equal(found, tables.total(count))
+    total = bench.gang.sum(tables.of(bench.ctx.rank, count))
+    return torch.equal(total, tables.total(count))
 
 
 def _on(bench: Bench, more: bool) -> torch.Tensor:  # noqa: FBT001 - one truth value

@@ -62,15 +62,15 @@ def _repeated(bench: Bench, device: torch.device, kind: Kind, multiply: Product)
     left = factors.left.to(kind.dtype).to(device)
     right = factors.right.to(kind.dtype).t().contiguous().t() if kind.code else factors.right
     right = right.to(kind.dtype).to(device)
-    wanted = factors.product().to(kind.result)
-    there = wanted.to(device)
+    expected = factors.product().to(kind.result)
+    on_device = expected.to(device)
     for rows in () if kind.code else _ODD:  # kernels of codes want multiples of 16
-        note = _differs(multiply(left[:rows], right).cpu(), wanted[:rows])
+        note = _differs(multiply(left[:rows], right).cpu(), expected[:rows])
         if note:
             return f"of {rows} rows {note}"
-    note = _differs(multiply(left, right).cpu(), wanted)
+    note = _differs(multiply(left, right).cpu(), expected)
     repeats = (8 if bench.quick else 64) if bench.real else 3
-    bad = sum(not torch.equal(multiply(left, right), there) for _ in range(repeats))
+    bad = sum(not torch.equal(multiply(left, right), on_device) for _ in range(repeats))
     if note or bad:
         return f"{note or 'right at first'}; {bad} of {repeats} repeats are wrong"
     large = left.repeat(4, 1), right.t().repeat(4, 1).t()
@@ -104,14 +104,14 @@ def _seed(bench: Bench, device: torch.device) -> int:
     return mix(mix(bench.ctx.seed, bench.ctx.rank), device.index or 0)
 
 
-def _differs(found: Tensor, wanted: Tensor) -> str:
+def _differs(actual: Tensor, expected: Tensor) -> str:
     """Return which elements [rows, columns] differ; nothing where none does, NaN does."""
-    wrong = (found != wanted).nonzero()
+    wrong = (actual != expected).nonzero()
     if not len(wrong):
         return ""
     row, column = wrong[0].tolist()
-    said = f"{found[row, column].item():g} for {wanted[row, column].item():g}"
-    return f"{len(wrong)} of {found.numel()} elements are wrong, as {said} in row {row}"
+    said = f"{actual[row, column].item():g} for {expected[row, column].item():g}"
+    return f"{len(wrong)} of {actual.numel()} elements are wrong, as {said} in row {row}"
 
 
 def _check_sums(bench: Bench, device: torch.device) -> None:
@@ -121,13 +121,14 @@ def _check_sums(bench: Bench, device: torch.device) -> None:
     subject = f"{size} rows {device}"
     try:
         out = factors.left.to(device).bfloat16() @ factors.right.to(device).bfloat16()
-        found = [out.float().sum(side).cpu() for side in (1, 0)]
+        sums = [out.float().sum(side).cpu() for side in (1, 0)]
     except (RuntimeError, ValueError) as error:
         if not missing(error):
             bench.say("products", subject, FAILED, note=f"raises: {one_line(error)}")
         return  # that bfloat16 is not there has been said
     bad = [
-        int((one.double() != sums).sum()) for one, sums in zip(found, factors.sums(), strict=True)
+        int((actual.double() != expected).sum())
+        for actual, expected in zip(sums, factors.sums(), strict=True)
     ]
     wrong = f"the sums of {bad[0]} rows and {bad[1]} columns are wrong" if any(bad) else ""
     bench.say("products", subject, FAILED if wrong else PASSED, note=wrong)
@@ -135,18 +136,18 @@ def _check_sums(bench: Bench, device: torch.device) -> None:
 
 def _check_specials(bench: Bench, device: torch.device) -> None:
     """Some chips turn infinity into the largest number, and NaN into 0: none would be seen."""
-    one = torch.ones(2, 2, device=device)
+    ones = torch.ones(2, 2, device=device)
     for name, value, kept in (("NaN", math.nan, torch.isnan), ("infinity", math.inf, torch.isinf)):
-        out = (torch.full((2, 2), value, device=device) @ one).cpu()
+        out = (torch.full((2, 2), value, device=device) @ ones).cpu()
         if not bool(kept(out).all()):
             note = f"{name} becomes {float(out[0, 0])!r}: a check for {name} is blind here"
             bench.say("products", f"{name} {device}", LIMITED, note=note)
 
 
 def compare(
-    bench: Bench, check: str, found: float, published: float | None, unit: str, *, least: float
+    bench: Bench, check: str, measured: float, published: float | None, unit: str, *, least: float
 ) -> None:
     """Say where a measured figure of a real chip falls short of the published one."""
-    if bench.real and published and found < published * least:
-        note = f"{found:.3g} {unit} of {published:g} {unit} that are published"
+    if bench.real and published and measured < published * least:
+        note = f"{measured:.3g} {unit} of {published:g} {unit} that are published"
         bench.say(check, "against published", LIMITED, note=note)

@@ -90,9 +90,9 @@ def _experts(config: Any) -> dict[str, object]:  # noqa: ANN401 - a config of tr
     if not name or getattr(config, name) <= EXPERTS:
         return {}
     half = EXPERTS // 2  # of a group at least two, and each token leaves some out
-    cut: dict[str, object] = {one: EXPERTS for one in _EXPERTS if hasattr(config, one)}
-    for one in (*_CHOSEN, "n_group", "topk_group"):
-        value = getattr(config, one, None)
+    cut: dict[str, object] = {key: EXPERTS for key in _EXPERTS if hasattr(config, key)}
+    for key in (*_CHOSEN, "n_group", "topk_group"):
+        value = getattr(config, key, None)
         if isinstance(value, int):
-            cut[one] = min(value, half)
+            cut[key] = min(value, half)
     return cut

@@ -25,13 +25,13 @@ class Row:
 
 def finish(bench: Bench) -> Metrics:
     """Bring together what all workers found; rank 0 tells it. Return how many ended how."""
-    told = bench.gang.gather(json.dumps([asdict(one) for one in bench.found]))
-    found = [
-        Finding(**{**one, "roles": tuple(one["roles"])})
-        for text in told
-        for one in json.loads(text)
+    gathered = bench.gang.gather(json.dumps([asdict(finding) for finding in bench.findings]))
+    findings = [
+        Finding(**{**fields, "roles": tuple(fields["roles"])})
+        for text in gathered
+        for fields in json.loads(text)
     ]
-    rows = merged(found)
+    rows = merged(findings)
     counts = {f"qualification/{status}": float(n) for status, n in _counts(rows).items()}
     if bench.ctx.rank == 0:
         lines = list(table(rows, bench))
@@ -45,22 +45,24 @@ def finish(bench: Bench) -> Metrics:
     return counts
 
 
-def merged(found: Sequence[Finding]) -> list[Row]:
+def merged(findings: Sequence[Finding]) -> list[Row]:
     """Return one row for each subject, in the order in which they came up."""
     subjects: dict[tuple[str, str], list[Finding]] = {}
-    for one in found:
-        subjects.setdefault((one.check, one.subject), []).append(one)
+    for finding in findings:
+        subjects.setdefault((finding.check, finding.subject), []).append(finding)
     return [_row(group) for group in subjects.values()]
 
 
 def _row(group: Sequence[Finding]) -> Row:
-    worst = max(group, key=lambda one: _ORDER.index(one.status))
-    measured = [one for one in group if one.figure is not None]
+    worst = max(group, key=lambda finding: _ORDER.index(finding.status))
+    measured = [finding for finding in group if finding.figure is not None]
     if not measured:
         return Row(_named(worst, group))
-    ordered = sorted(measured, key=lambda one: one.figure or 0.0)
+    ordered = sorted(measured, key=lambda finding: finding.figure or 0.0)
     best, last = (ordered[0], ordered[-1]) if worst.unit == "s" else (ordered[-1], ordered[0])
-    row = replace(_named(worst, group), figure=median(one.figure or 0.0 for one in measured))
+    row = replace(
+        _named(worst, group), figure=median(finding.figure or 0.0 for finding in measured)
+    )
     behind = _behind(best, last)
     if worst.status == PASSED and behind:
         row = replace(row, status=LIMITED, note=behind, rank=last.rank)
@@ -71,22 +73,22 @@ def _named(worst: Finding, group: Sequence[Finding]) -> Finding:
     """Return the finding with the ranks that share its fate, where not all of them do."""
     if worst.status in (PASSED, SKIPPED) or len(group) == 1:
         return worst
-    ranks = sorted({one.rank for one in group if one.status == worst.status})
+    ranks = sorted({finding.rank for finding in group if finding.status == worst.status})
     which = ", ".join(map(str, ranks))
     return replace(worst, note=f"{worst.note} (rank {which})")
 
 
 def _behind(best: Finding, last: Finding) -> str:
     """Return who is how far behind, where that is more than may be."""
-    one, other = best.figure or 0.0, last.figure or 0.0
-    if best.spread is None or best.rank == last.rank or min(one, other) <= 0:
+    best_figure, last_figure = best.figure or 0.0, last.figure or 0.0
+    if best.spread is None or best.rank == last.rank or min(best_figure, last_figure) <= 0:
         return ""
-    times = max(one, other) / min(one, other)
+    times = max(best_figure, last_figure) / min(best_figure, last_figure)
     if times <= best.spread:
         return ""
     return (
-        f"rank {last.rank} is the slowest: {other:.3g} {last.unit}, "
-        f"{one:.3g} {best.unit} on rank {best.rank}"
+        f"rank {last.rank} is the slowest: {last_figure:.3g} {last.unit}, "
+        f"{best_figure:.3g} {best.unit} on rank {best.rank}"
     )
 
 
@@ -103,9 +105,9 @@ def table(rows: Sequence[Row], bench: Bench) -> Iterator[str]:
         ("CHECK", "SUBJECT", "STATUS", "FIGURE", "LEAST", "MOST", "NOTE")
     ]
     for row in rows:
-        one = row.finding
-        numbers = (_number(value, one.unit) for value in (one.figure, row.least, row.most))
-        cells.append((one.check, one.subject, one.status, *numbers, one.note))
+        finding = row.finding
+        numbers = (_number(value, finding.unit) for value in (finding.figure, row.least, row.most))
+        cells.append((finding.check, finding.subject, finding.status, *numbers, finding.note))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
     for line in cells:
         padded = "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=False))
@@ -135,10 +137,10 @@ def figures(rows: Sequence[Row], *, emulated: bool) -> Iterator[tuple[str, float
     """Yield the metrics of a report; those of an emulated pool are called the host's."""
     whose = "host" if emulated else "chip"
     for row in rows:
-        one = row.finding
-        if one.figure is not None:
-            name = f"{whose}/{one.check} {one.subject}".replace(":", "-")
-            yield name, one.figure
+        finding = row.finding
+        if finding.figure is not None:
+            name = f"{whose}/{finding.check} {finding.subject}".replace(":", "-")
+            yield name, finding.figure
 
 
 def _counts(rows: Sequence[Row]) -> Mapping[str, int]:

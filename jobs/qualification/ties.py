@@ -23,16 +23,24 @@ INDEXES = frozenset(
 def bound(func: Any, args: Sequence[Value], kwargs: Mapping[str, Value]) -> dict[str, Value]:  # noqa: ANN401 - an operator of torch
     """Return the arguments of an operator by their names, its own defaults among them."""
     declared = func._schema.arguments  # noqa: SLF001 - no public name for it
-    found = {one.name: one.default_value for one in declared if one.has_default_value()}
-    return {**found, **dict(zip((one.name for one in declared), args, strict=False)), **kwargs}
+    defaults = {
+        argument.name: argument.default_value
+        for argument in declared
+        if argument.has_default_value()
+    }
+    return {
+        **defaults,
+        **dict(zip((argument.name for argument in declared), args, strict=False)),
+        **kwargs,
+    }
 
 
-def other_picks(given: Tensor, found: Value, wanted: Value, dim: int | None) -> str:
+def other_picks(given: Tensor, actual: Value, expected: Value, dim: int | None) -> str:
     """Return how the values that were picked out of `given` differ; nothing where they are equal.
 
-    `found` and `wanted` are places, or values and places, along `dim` (of all where `None`).
+    `actual` and `expected` are places, or values and places, along `dim` (of all where `None`).
     """
-    mine, theirs = (_places(value) for value in (found, wanted))
+    mine, theirs = (_places(value) for value in (actual, expected))
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
         return f"gives places of shape {tuple(mine.shape)}, not {tuple(theirs.shape)}"
     along = given.flatten() if dim is None else given
@@ -45,9 +53,11 @@ def other_picks(given: Tensor, found: Value, wanted: Value, dim: int | None) -> 
     picked = along.take_along_dim(mine, axis)
     if not torch.equal(picked, along.take_along_dim(theirs, axis)):
         return "gives the places of other values than the host"
-    told = None if isinstance(found, Tensor) else found[0].cpu().reshape(picked.shape)
+    values = None if isinstance(actual, Tensor) else actual[0].cpu().reshape(picked.shape)
     return (
-        "" if told is None or torch.equal(told, picked) else "gives other values than its places"
+        ""
+        if values is None or torch.equal(values, picked)
+        else "gives other values than its places"
     )
 
 

@@ -40,7 +40,7 @@ def _check_finite(bench: Bench, losses: list[float]) -> None:
 
 def _check_same(bench: Bench, first: Trained, second: Trained) -> None:
     pairs = zip(first.losses, second.losses, strict=True)
-    other = [step for step, (one, two) in enumerate(pairs, 1) if one != two]
+    other = [step for step, (loss, repeated) in enumerate(pairs, 1) if loss != repeated]
     if other:
         note = f"with one seed, the losses part at step {other[0]}"
     elif _digest(first.model) != _digest(second.model):
@@ -59,7 +59,9 @@ def _check_curve(
         bench.say("reference", "loss", SKIPPED, note=note, roles=_ONLY)
         return
     wanted, allowed = reference.losses[FLOAT32], reference.allowed_losses(arithmetic)
-    errors = [abs(one - two) / abs(two) for one, two in zip(losses, wanted, strict=True)]
+    errors = [
+        abs(loss - expected) / abs(expected) for loss, expected in zip(losses, wanted, strict=True)
+    ]
     beyond = [error / most for error, most in zip(errors, allowed, strict=True)]
     worst = max(range(len(errors)), key=lambda step: (math.isnan(beyond[step]), beyond[step]))
     note = (
@@ -86,15 +88,15 @@ def _check_checkpoint(bench: Bench, trained: Trained, recipe: ShortTraining) -> 
     )
     bench.steps += 1
     ctx.save_checkpoint(bench.steps, snapshots.take(checkpoint.State(step=recipe.steps)))
-    found = ctx.saved_checkpoint(bench.steps)
+    saved = ctx.saved_checkpoint(bench.steps)
     seconds = perf_counter() - began
     model = fresh(recipe.architecture, recipe.fields, ctx.seed + 1).to(bench.device)
     optimizer = make_optimizer(model, rate=RATE, weight_decay=0.1, beta2=0.98, device=bench.device)
-    checkpoint.restore(found, model, optimizer)
+    checkpoint.restore(saved, model, optimizer)
     rows, some = rows_of(ctx.seed), torch.arange(BATCH)
     with torch.no_grad():
-        losses = (TokenLoss(one) for one in (trained.model, model))
-        both = [nll(one, rows, some, device=bench.device).item() for one in losses]
+        losses = (TokenLoss(net) for net in (trained.model, model))
+        both = [nll(loss, rows, some, device=bench.device).item() for loss in losses]
     same = _digest(model) == _digest(trained.model) and both[0] == both[1]
     bench.say(
         "checkpoint",
@@ -109,8 +111,8 @@ def _check_checkpoint(bench: Bench, trained: Trained, recipe: ShortTraining) -> 
 
 def _digest(model: nn.Module) -> str:
     """Return a hash of all weights, bit by bit."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
-        found.update(name.encode())
-        found.update(parameter.detach().cpu().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

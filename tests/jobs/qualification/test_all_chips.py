@@ -136,7 +136,10 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_a_loss_that_is_no_number_is_found_with_its_step(bench: Bench) -> None:
     training._check_finite(bench, [1.0, float("nan")])
-    assert (bench.found[0].status, bench.found[0].note) == (FAILED, "the loss of step 2 is nan")
+    assert (bench.findings[0].status, bench.findings[0].note) == (
+        FAILED,
+        "the loss of step 2 is nan",
+    )
 
 
 HOST = HostReference(
@@ -162,7 +165,7 @@ def test_a_loss_may_leave_the_curve_of_the_host_by_the_noise_of_its_arithmetic(
     bench: Bench, losses: list[float], arithmetic: str, status: str
 ) -> None:
     training._check_curve(bench, losses, HOST, arithmetic)
-    assert [one.status for one in bench.found] == [status]
+    assert [one.status for one in bench.findings] == [status]
 
 
 def test_no_noise_excuses_a_loss_that_is_a_tenth_off() -> None:
@@ -175,6 +178,6 @@ def test_one_seed_that_gives_two_trainings_is_a_limit(bench: Bench) -> None:
     other = trained(1.0)
     torch.nn.init.zeros_(other.model.weight)  # type: ignore[arg-type]
     training._check_same(bench, trained(1.0), other)
-    assert [one.status for one in bench.found] == [LIMITED, LIMITED]
-    assert bench.found[0].note == "with one seed, the losses part at step 2"
-    assert bench.found[1].note.endswith("the weights are not")
+    assert [one.status for one in bench.findings] == [LIMITED, LIMITED]
+    assert bench.findings[0].note == "with one seed, the losses part at step 2"
+    assert bench.findings[1].note.endswith("the weights are not")

@@ -35,18 +35,18 @@ def bench(tmp_path: Path) -> Bench:
 def checked(bench: Bench, monkeypatch: pytest.MonkeyPatch, one: Fused) -> set[str]:
     """Return the statuses of a table of one operator."""
     monkeypatch.setattr(fused_table, "TABLE", (one,))
-    bench.found.clear()
+    bench.findings.clear()
     check_fused(bench, [CPU], ["bf16"], BOTH)
-    return {finding.status for finding in bench.found}
+    return {finding.status for finding in bench.findings}
 
 
 def test_what_torch_has_here_is_right_in_each_number_type_and_far_from_the_limit(
     bench: Bench,
 ) -> None:
     check_fused(bench, [CPU], ["bf16"], BOTH)
-    assert {one.status for one in bench.found} == {PASSED}
-    assert len(bench.found) == sum(len(one.dtypes) for one in HERE.values())
-    for one in bench.found:
+    assert {one.status for one in bench.findings} == {PASSED}
+    assert len(bench.findings) == sum(len(one.dtypes) for one in HERE.values())
+    for one in bench.findings:
         name, dtype, _ = one.subject.rsplit(" ", 2)
         assert one.figure is not None
         assert one.figure < 0.5 * HERE[name].allowed(getattr(torch, dtype)), one
@@ -54,7 +54,7 @@ def test_what_torch_has_here_is_right_in_each_number_type_and_far_from_the_limit
 
 def test_only_what_the_roles_and_the_formats_use_is_tried(bench: Bench) -> None:
     check_fused(bench, [CPU], ["fp32"], ["serve"])
-    subjects = {one.subject for one in bench.found}
+    subjects = {one.subject for one in bench.findings}
     assert "attention of a new token float32 cpu" in subjects
     assert not any("bfloat16" in one or "AdamW" in one or "entropy" in one for one in subjects)
 
@@ -211,7 +211,7 @@ def test_an_operator_that_is_not_there_is_a_limit_of_a_chip_and_an_error_is_a_fa
         given=lambda _: HERE["swiglu"].given(Draw(torch.Generator(), real=False)),
     )
     assert checked(bench, monkeypatch, one) == {"limited"}
-    assert "nobody has tested it" in bench.found[0].note
+    assert "nobody has tested it" in bench.findings[0].note
 
 
 # --- a maker's own, as its manual says ----------------------------------------------------------

@@ -58,7 +58,7 @@ def test_a_chip_as_inexact_as_others_is_sound(bench: Bench) -> None:
     known, model = reference_of(bench.ctx), asked_model("llama", SMALL, bench.ctx.seed)
     with arithmetic(TF32):
         check_logits(bench, model, known, ["bf16"])
-    assert [(one.subject, one.status) for one in bench.found] == [
+    assert [(one.subject, one.status) for one in bench.findings] == [
         ("logits float32", PASSED),
         ("logits bfloat16", PASSED),
     ]
@@ -71,19 +71,19 @@ def test_a_model_that_is_a_little_off_is_found(bench: Bench, kind: type[torch.nn
     with torch.no_grad():
         module.weight[::3] *= 1.1  # type: ignore[index,operator]
     check_logits(bench, model, reference_of(bench.ctx), [])
-    assert [one.status for one in bench.found] == [FAILED]
+    assert [one.status for one in bench.findings] == [FAILED]
 
 
 def test_logits_that_are_no_numbers_need_no_host_to_be_wrong(bench: Bench) -> None:
     model = asked_model("llama", SMALL, bench.ctx.seed)
     next(model.parameters()).data.fill_(float("nan"))
     check_logits(bench, model, None, [])
-    assert [(one.status, one.note) for one in bench.found] == [(FAILED, "some are no numbers")]
+    assert [(one.status, one.note) for one in bench.findings] == [(FAILED, "some are no numbers")]
 
 
 def test_without_a_host_nothing_is_compared(bench: Bench) -> None:
     check_logits(bench, asked_model("llama", SMALL, 0), None, [])
-    assert [one.status for one in bench.found] == [SKIPPED]
+    assert [one.status for one in bench.findings] == [SKIPPED]
 
 
 def test_a_token_that_goes_to_other_experts_excuses_one_place_in_ten(host: Path) -> None:

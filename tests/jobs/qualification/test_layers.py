@@ -44,23 +44,23 @@ def faulty(every: int) -> Callable[[], list[Tensor]]:
 )
 def test_a_result_that_is_once_another_is_found(bench: Bench, every: int, status: str) -> None:
     soak(bench, [faulty(every)], 0.01)
-    [one] = bench.found
+    [one] = bench.findings
     assert one.status == status
     assert ("results differ from the first" in one.note) == (status == FAILED)
 
 
 def test_results_that_always_differ_tell_no_fault(bench: Bench) -> None:
     soak(bench, [lambda: [torch.rand(4)]], 0.01)
-    assert [one.status for one in bench.found] == [LIMITED]
+    assert [one.status for one in bench.findings] == [LIMITED]
 
 
 def test_a_kernel_of_attention_that_is_wrong_is_found(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attention.check_attention(bench, CPU, ["bf16"])
-    assert {one.status for one in bench.found} == {PASSED}
+    assert {one.status for one in bench.findings} == {PASSED}
     right = attention.scaled_dot_product_attention
-    bench.found.clear()
+    bench.findings.clear()
 
     def forgetful(*given: Tensor, is_causal: bool) -> Tensor:
         return right(*given, is_causal=not is_causal)
@@ -68,7 +68,7 @@ def test_a_kernel_of_attention_that_is_wrong_is_found(
     with monkeypatch.context() as patched:
         patched.setattr(attention, "scaled_dot_product_attention", forgetful)
         attention.check_attention(bench, CPU, ["bf16"])
-    assert {one.status for one in bench.found} == {FAILED}
+    assert {one.status for one in bench.findings} == {FAILED}
 
 
 @pytest.mark.parametrize("width", [16, 64])
@@ -82,7 +82,7 @@ def test_an_error_of_a_kernel_is_a_fault_and_one_that_is_not_there_is_none(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for text, statuses in (("illegal memory access", {FAILED}), ("No available kernel", set())):
-        bench.found.clear()
+        bench.findings.clear()
 
         def broken(*_: Tensor, text: str = text, is_causal: bool) -> Tensor:
             raise RuntimeError(text)
@@ -90,4 +90,4 @@ def test_an_error_of_a_kernel_is_a_fault_and_one_that_is_not_there_is_none(
         with monkeypatch.context() as patched:
             patched.setattr(attention, "scaled_dot_product_attention", broken)
             attention.check_attention(bench, CPU, [])
-        assert {one.status for one in bench.found} == statuses
+        assert {one.status for one in bench.findings} == statuses

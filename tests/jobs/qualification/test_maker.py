@@ -74,7 +74,7 @@ def test_what_stands_in_for_a_chip_has_none(tmp_path: Path) -> None:
     bench = Bench(LocalContext(folder=tmp_path))
     check_maker(bench, ["dcgmi"], "x")
     check_maker(bench, [], "")
-    assert [(one.status, one.note) for one in bench.found] == [
+    assert [(one.status, one.note) for one in bench.findings] == [
         (SKIPPED, "the chip is emulated"),
         (SKIPPED, "none is known for this chip"),
     ]

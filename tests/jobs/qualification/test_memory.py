@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_sound_memory_keeps_all(bench: Bench) -> None:
     memory.check_memory(bench, CPU)
-    [one] = bench.found
+    [one] = bench.findings
     assert (one.status, one.figure) == (PASSED, pytest.approx(0.0168, abs=1e-4))
 
 
@@ -36,7 +36,7 @@ def test_a_bit_that_is_stuck_is_found_and_named(bench: Bench) -> None:
     memory.check_memory(bench, CPU)
     undo()
     hooks.clear()
-    [one] = bench.found
+    [one] = bench.findings
     assert one.status == FAILED
     assert one.note.endswith("words of part 0 read otherwise than written, in bits 30")
 
@@ -80,7 +80,7 @@ def test_what_is_not_told_is_a_limit_and_what_is_not_there_a_fault(
         with monkeypatch.context() as patched:
             full(published // 2, patched)
             memory.check_memory(bench, CPU)
-        found[name] = [(one.subject, one.status) for one in bench.found]
+        found[name] = [(one.subject, one.status) for one in bench.findings]
     assert found == {
         "told": [("cpu", FAILED)],
         "silent": [("cpu", LIMITED), ("size cpu", LIMITED)],

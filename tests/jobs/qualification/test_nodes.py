@@ -58,11 +58,11 @@ def test_each_check_leaves_a_sign_of_life(checked: LocalContext) -> None:
 def test_only_a_real_chip_is_held_against_what_is_published(tmp_path: Path) -> None:
     emulated = Bench(LocalContext(folder=tmp_path))
     compare(emulated, "product rate", 1.0, 989.0, "TFLOP/s", least=0.5)
-    assert emulated.found == []
+    assert emulated.findings == []
     hardware = replace(EMULATED, emulated=False, device="cuda:0")
     real = Bench(LocalContext(folder=tmp_path, hardware=hardware))
     compare(real, "product rate", 100.0, 989.0, "TFLOP/s", least=0.5)
-    assert real.found[0].note == "100 TFLOP/s of 989 TFLOP/s that are published"
+    assert real.findings[0].note == "100 TFLOP/s of 989 TFLOP/s that are published"
 
 
 @pytest.mark.gpu

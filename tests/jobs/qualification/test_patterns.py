@@ -84,6 +84,6 @@ def test_a_worker_among_2048_needs_no_more_memory_than_one_of_two(
         check_collectives(crowd)
     assert largest.bytes <= 2 * (1 << 20), "twice what is sent"
     # nothing is summed: what the fake leaves as it was is seen to be wrong
-    bad = {one.subject for one in crowd.found if one.status == FAILED}
+    bad = {one.subject for one in crowd.findings if one.status == FAILED}
     assert "all-reduce float32 1 MiB" in bad
     assert "send and receive bfloat16 1 MiB" in bad

@@ -34,7 +34,9 @@ def bench(tmp_path: Path) -> Bench:
 
 def statuses(bench: Bench, check: str = "products") -> dict[str, str]:
     return {
-        one.subject.removesuffix(" cpu"): one.status for one in bench.found if one.check == check
+        one.subject.removesuffix(" cpu"): one.status
+        for one in bench.findings
+        if one.check == check
     }
 
 
@@ -81,7 +83,7 @@ def test_a_sound_chip_has_every_product_and_what_nobody_could_test_is_a_limit(
     found = statuses(bench)
     assert {name for name, status in found.items() if status == LIMITED} == {"mxfp8", "hif8"}
     assert set(found.values()) == {PASSED, LIMITED}
-    limits = {one.subject: one.note for one in bench.found if one.status == LIMITED}
+    limits = {one.subject: one.note for one in bench.findings if one.status == LIMITED}
     assert limits["hif8 cpu"] == "torch has no numbers of this format: nobody has tested them"
     assert "so nobody has tested it: ValueError" in limits["mxfp8 cpu"]
     assert statuses(bench, "product rate").keys() == found.keys() - {"mxfp8", "hif8", "512 rows"}
@@ -103,15 +105,15 @@ def test_each_format_is_tested_as_what_it_is() -> None:
 @pytest.mark.parametrize("name", sorted(KINDS.keys() - {"mxfp8", "hif8"}))
 def test_one_wrong_element_is_found_wherever_it_is(bench: Bench, name: str) -> None:
     check_product(bench, CPU, altered(KINDS[name], lambda out: out[-1, 77:78].add_(1)))
-    [one] = bench.found
+    [one] = bench.findings
     assert (one.status, one.roles) == (FAILED, KINDS[name].roles)
     assert "1 of " in one.note
 
 
 def test_an_error_that_comes_now_and_then_is_found(bench: Bench) -> None:
     check_product(bench, CPU, altered(KINDS["bfloat16"], lambda out: out[3, 3].add_(1), every=6))
-    assert [one.status for one in bench.found] == [FAILED]
-    assert bench.found[0].note == "right at first; 1 of 3 repeats are wrong"
+    assert [one.status for one in bench.findings] == [FAILED]
+    assert bench.findings[0].note == "right at first; 1 of 3 repeats are wrong"
 
 
 def test_a_third_of_the_rows_tripled_is_found_in_each_kind_and_by_sums(bench: Bench) -> None:
@@ -148,8 +150,8 @@ def test_what_a_product_raises_is_a_fault_unless_it_says_that_there_is_none(
         raise error
 
     check_product(bench, CPU, replace(KINDS["int8"], product=broken))
-    assert [(one.status, one.roles) for one in bench.found] == [(status, ("serve",))]
-    assert str(error) in bench.found[0].note
+    assert [(one.status, one.roles) for one in bench.findings] == [(status, ("serve",))]
+    assert str(error) in bench.findings[0].note
 
 
 def test_the_number_types_of_training_must_be_there_and_float16_need_not(bench: Bench) -> None:
@@ -158,7 +160,7 @@ def test_the_number_types_of_training_must_be_there_and_float16_need_not(bench: 
 
     for name in ("float32", "float16", "bfloat16"):
         check_product(bench, CPU, replace(KINDS[name], product=lacking))
-    assert [one.status for one in bench.found] == [FAILED, SKIPPED, FAILED]
+    assert [one.status for one in bench.findings] == [FAILED, SKIPPED, FAILED]
 
 
 def chips() -> list[Accelerator]:
