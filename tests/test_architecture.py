@@ -32,6 +32,7 @@ EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 RIDDLES = {"made", "found", "told", "one", "there", "way", "it"}
 NAMED_WELL = (
     "orchestrator/adapters/artifacts",
+    "jobs",
     "orchestrator/adapters/database",
     "orchestrator/adapters/job_source",
     "orchestrator/adapters/raycluster",

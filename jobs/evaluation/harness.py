@@ -113,8 +113,8 @@ def _of_engine(
 
     folder = ctx.inputs["model"]
     with closing(open_engine(engine, folder, ctx.hardware, options)) as opened:
-        words = load_tokenizer(folder)
-        return _asked(EngineLM(opened, words, seed=ctx.seed, done=ctx.progress), asked)
+        tokenizer = load_tokenizer(folder)
+        return _asked(EngineLM(opened, tokenizer, seed=ctx.seed, done=ctx.progress), asked)
 
 
 def _chosen(names: Sequence[str], include_path: str | Path | None) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def compare(reference: Said, other: Said) -> Comparison:
         for text, texts in enumerate(zip(reference.scores, other.scores, strict=True))
         for pair in zip(*texts, strict=True)
     ]
-    rows = [(text, *_of_place(one, other)) for text, one, other in pairs]
+    rows = [(text, *_of_place(score, other)) for text, score, other in pairs]
     columns = np.array(rows, np.float32).reshape(-1, 5).T.copy()
     text, kl, shift, margin, same = columns
     answers = zip(reference.answers, other.answers, strict=True) if other.answers else ()
@@ -92,8 +92,8 @@ def compare(reference: Said, other: Said) -> Comparison:
 
 def margins(reference: Texts) -> Array:
     """Return how much likelier the likeliest token is than the next, nats (places)."""
-    found = [_margin(score, score) for scores in reference for score in scores]
-    return np.array(found, np.float32)
+    nats = [_margin(score, score) for scores in reference for score in scores]
+    return np.array(nats, np.float32)
 
 
 def arrays(comparison: Comparison) -> Mapping[str, Array]:
@@ -101,15 +101,15 @@ def arrays(comparison: Comparison) -> Mapping[str, Array]:
     return {name: getattr(comparison, name) for name in NAMES}
 
 
-def _of_place(one: Score, other: Score) -> tuple[float, float, float, float]:
+def _of_place(reference: Score, other: Score) -> tuple[float, float, float, float]:
     if not usable(other):
         return MOST_NATS, MOST_NATS, MOST_NATS, 0.0
-    moved = abs(_margin(one, other) - _margin(one, one))
+    moved = abs(_margin(reference, other) - _margin(reference, reference))
     return (
-        min(divergence(one, other), MOST_NATS),
-        max(min(one.logprob - other.logprob, MOST_NATS), -MOST_NATS),
+        min(divergence(reference, other), MOST_NATS),
+        max(min(reference.logprob - other.logprob, MOST_NATS), -MOST_NATS),
         min(moved, MOST_NATS),
-        float(one.top[0] == other.top[0]),
+        float(reference.top[0] == other.top[0]),
     )
 
 
@@ -125,12 +125,12 @@ def _margin(reference: Score, other: Score) -> float:
     return max(min(first - second, MOST_NATS), -MOST_NATS)
 
 
-def _routed(one: npt.NDArray[np.int32], other: npt.NDArray[np.int32]) -> Array:
+def _routed(reference: npt.NDArray[np.int32], other: npt.NDArray[np.int32]) -> Array:
     """Return which share of the chosen experts (places, layers, k) are others (places)."""
-    if one.shape != other.shape:
-        return np.ones(len(one), np.float32)
-    chosen = one >= 0
-    both = (one[..., :, None] == other[..., None, :]).any(-1) & chosen
+    if reference.shape != other.shape:
+        return np.ones(len(reference), np.float32)
+    chosen = reference >= 0
+    both = (reference[..., :, None] == other[..., None, :]).any(-1) & chosen
     shares = 1.0 - both.sum((1, 2)) / np.maximum(chosen.sum((1, 2)), 1)
-    found: Array = shares.astype(np.float32)
-    return found
+    changed: Array = shares.astype(np.float32)
+    return changed

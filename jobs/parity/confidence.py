@@ -54,53 +54,59 @@ def quantile_of(places: int) -> float:
 
     Some places lie above it, so that a single one, drawn twice, does not decide.
     """
-    return next((one for one in _FAR if places * (1.0 - one) >= _ABOVE - 1e-9), _FAR[-1])
+    return next(
+        (quantile for quantile in _FAR if places * (1.0 - quantile) >= _ABOVE - 1e-9), _FAR[-1]
+    )
 
 
 def sure(
     margins: npt.NDArray[np.float32], floor: Sequence[Comparison], factor: float, quantile: float
 ) -> npt.NDArray[np.float32]:
     """Return 1 where the reference's margin is above what noise does to margins (places)."""
-    noise = max((float(np.quantile(one.margin, quantile)) for one in floor), default=0.0)
+    noise = max(
+        (float(np.quantile(comparison.margin, quantile)) for comparison in floor), default=0.0
+    )
     return (margins > factor * noise).astype(np.float32)
 
 
-def figures_of(one: Comparison, draws: Draws) -> Mapping[str, Values]:
+def figures_of(comparison: Comparison, draws: Draws) -> Mapping[str, Values]:
     """Return each figure that has a floor, for each draw of texts (rounds)."""
     taken = draws.taken
     texts = taken.shape[1]
 
     def summed(values: npt.NDArray[np.float32]) -> Values:
-        found: Values = taken @ np.bincount(one.text.astype(int), values, texts)
-        return found
+        totals: Values = taken @ np.bincount(comparison.text.astype(int), values, texts)
+        return totals
 
-    places = np.maximum(summed(np.ones_like(one.kl)), 1.0)
-    by_text = np.bincount(one.text.astype(int), one.shift, texts)
+    places = np.maximum(summed(np.ones_like(comparison.kl)), 1.0)
+    by_text = np.bincount(comparison.text.astype(int), comparison.shift, texts)
     shifts = np.clip(taken @ by_text / places, -_LOGS, _LOGS)
     error = np.sqrt(taken @ by_text**2) / places  # of their mean, where texts shift at random
-    found = {
-        "kl_mean": summed(one.kl) / places,
-        "kl_tail": _tail(one, draws),
-        "flips": summed((1.0 - one.same) * draws.sure) / places,
+    figures = {
+        "kl_mean": summed(comparison.kl) / places,
+        "kl_tail": _tail(comparison, draws),
+        "flips": summed((1.0 - comparison.same) * draws.sure) / places,
         "perplexity": np.abs(np.expm1(shifts)),
         CHANCE: np.expm1(np.minimum(2.0 * error, _LOGS)),
     }
-    if one.routed.size:
-        found["routers"] = summed(one.routed) / places
-    if one.differs.size:
-        found["differs"] = taken @ one.differs / texts
-    if one.lost.size:
-        found["accuracy"] = np.maximum(taken @ one.lost / texts, 0.0)
-    return found
+    if comparison.routed.size:
+        figures["routers"] = summed(comparison.routed) / places
+    if comparison.differs.size:
+        figures["differs"] = taken @ comparison.differs / texts
+    if comparison.lost.size:
+        figures["accuracy"] = np.maximum(taken @ comparison.lost / texts, 0.0)
+    return figures
 
 
-def floor_of(found: Sequence[Mapping[str, Values]]) -> Mapping[str, Values]:
+def floor_of(passes: Sequence[Mapping[str, Values]]) -> Mapping[str, Values]:
     """Return the worst of the floor's passes, for each figure and draw (rounds).
 
     The shifts of a pass may cancel out by chance: its perplexity is as far as two standard errors.
     """
-    names = {name for one in found for name in one}
-    worst = {n: np.maximum.reduce([one[n] for one in found if n in one]) for n in names}
+    names = {name for figures in passes for name in figures}
+    worst = {
+        n: np.maximum.reduce([figures[n] for figures in passes if n in figures]) for n in names
+    }
     chance = worst.pop(CHANCE, None)
     if chance is not None:
         worst["perplexity"] = np.maximum(worst["perplexity"], chance)
@@ -142,14 +148,16 @@ def paired(lost: npt.NDArray[np.float32], limit: float) -> float:
     return NORMAL.cdf((limit - net) / error)
 
 
-def _tail(one: Comparison, draws: Draws) -> Values:
+def _tail(comparison: Comparison, draws: Draws) -> Values:
     """Return the high quantile of the divergence, for each draw (rounds)."""
     above = 1.0 - draws.quantile
-    most = min(len(one.kl), int(len(one.kl) * above * 8) + 64)  # enough, however texts are drawn
-    order = np.argsort(-one.kl, kind="stable")[:most]
-    counts = np.bincount(one.text.astype(int), minlength=draws.taken.shape[1])
+    places = len(comparison.kl)
+    most = min(places, int(places * above * 8) + 64)  # enough, however texts are drawn
+    order = np.argsort(-comparison.kl, kind="stable")[:most]
+    text = comparison.text.astype(int)
+    counts = np.bincount(text, minlength=draws.taken.shape[1])
     total = draws.taken @ counts
-    passed = draws.taken[:, one.text[order].astype(int)].cumsum(1) > above * total[:, None] + 1e-9
+    passed = draws.taken[:, text[order]].cumsum(1) > above * total[:, None] + 1e-9
     at = np.where(passed.any(1), passed.argmax(1), most - 1)
-    found: Values = one.kl[order][at].astype(np.float64)
-    return found
+    tail: Values = comparison.kl[order][at].astype(np.float64)
+    return tail

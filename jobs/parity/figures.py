@@ -27,9 +27,9 @@ def divergence(trained: Score, served: Score) -> float:
         for token, log in zip(trained.top, trained.logprobs, strict=True)
         if token in theirs
     ]
-    rest = max(1.0 - sum(math.exp(one) for one, _ in both), _LEAST)
-    other = max(1.0 - sum(math.exp(other) for _, other in both), _LEAST)
-    known = sum(math.exp(one) * (one - other) for one, other in both)
+    rest = max(1.0 - sum(math.exp(log_p) for log_p, _ in both), _LEAST)
+    other = max(1.0 - sum(math.exp(log_q) for _, log_q in both), _LEAST)
+    known = sum(math.exp(log_p) * (log_p - log_q) for log_p, log_q in both)
     return max(known + rest * math.log(rest / other), 0.0)
 
 
@@ -55,7 +55,7 @@ def right(
     return tuple(score(text, question.example or {}) == 1.0 for question, text in pairs)
 
 
-def share(found: Iterable[bool]) -> float:
+def share(outcomes: Iterable[bool]) -> float:
     """Return which share is true; 0 of none."""
-    seen = list(found)
+    seen = list(outcomes)
     return sum(seen) / max(len(seen), 1)

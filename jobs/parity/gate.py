@@ -62,7 +62,7 @@ def check(  # noqa: PLR0913 - the parameters of a config
     judged = thresholds(
         Evidence(
             served=compared,
-            floor=[one.comparison for one in answered.floor],
+            floor=[floor.comparison for floor in answered.floor],
             margins=margins(answered.reference.scores),
             counts=answered.counts,
             seed=answered.reference.seed,
@@ -111,7 +111,7 @@ class _Answered:
         """
         exact = self.form == "fp32" and self.precision == "float32"
         precision = "float32" if exact else "bfloat16"
-        return tuple(one for one in self.reference.floor if one.precision == precision)
+        return tuple(floor for floor in self.reference.floor if floor.precision == precision)
 
 
 def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answered:
@@ -159,7 +159,7 @@ def _verdict(
         computed=answered.precision,
         places=len(compared.kl),
         texts=len(reference.questions),
-        floor=tuple(one.name for one in answered.floor),
+        floor=tuple(floor.name for floor in answered.floor),
         thresholds=tuple(judged),
         accuracies=_accuracies(reference, said),
         weights=answered.weights.source,
@@ -190,13 +190,13 @@ def _counts(
         for texts in zip(reference.scores, said.scores, strict=True)
         for pair in zip(*texts, strict=True)
     ]
-    good = [(one, other) for one, other in pairs if figures.usable(other)]
+    good = [(score, other) for score, other in pairs if figures.usable(other)]
     counts = {
         "nan": float(len(pairs) - len(good)),
         "tokenizer": float(served.other_texts(reference)),
         "template": float(served.other_chats(reference)),
         "weights": change,
-        "top1": figures.share(one.top[0] == other.top[0] for one, other in good),
+        "top1": figures.share(score.top[0] == other.top[0] for score, other in good),
     }
     return counts, weights
 
@@ -205,16 +205,24 @@ def _metrics(
     compared: Comparison, counts: Mapping[str, float], judged: list[Threshold]
 ) -> dict[str, float]:
     """Return all figures for the tracker, by the names that its views have."""
-    floored = [one for one in judged if one.floor is not None]
+    floored = [threshold for threshold in judged if threshold.floor is not None]
     values = {
         **counts,
         "kl_p99": float(np.quantile(compared.kl, 0.99, method="inverted_cdf")),
         "kl_max": float(compared.kl.max()),
         "accuracy": 0.0,
-        **{one.name: one.value for one in floored},
-        **{f"floor_{one.name}": one.floor for one in floored if one.floor is not None},
-        **{f"limit_{one.name}": one.limit for one in judged if one.name == "kl_mean"},
-        "confidence": min(one.confidence or 0.0 for one in floored),
+        **{threshold.name: threshold.value for threshold in floored},
+        **{
+            f"floor_{threshold.name}": threshold.floor
+            for threshold in floored
+            if threshold.floor is not None
+        },
+        **{
+            f"limit_{threshold.name}": threshold.limit
+            for threshold in judged
+            if threshold.name == "kl_mean"
+        },
+        "confidence": min(threshold.confidence or 0.0 for threshold in floored),
         "places": float(len(compared.kl)),
     }
     return {f"{FIGURES}{name}": value for name, value in values.items()}
@@ -229,13 +237,15 @@ def _accuracies(reference: Reference, said: Said) -> tuple[float, float] | None:
 def _worst(
     reference: Reference, said: Said, compared: Comparison, folder: Path
 ) -> tuple[table.ComparedPrompt, ...]:
-    words, asked = load_tokenizer(folder), reference.questions
+    tokenizer, asked = load_tokenizer(folder), reference.questions
     texts = [
-        str(words.decode(one.prompt)) if one.example is None else str(one.example["question"])
-        for one in asked
+        str(tokenizer.decode(question.prompt))
+        if question.example is None
+        else str(question.example["question"])
+        for question in asked
     ]
     sums = np.bincount(compared.text.astype(int), compared.kl, len(asked))
-    apart = [float(total) / one.places for total, one in zip(sums, asked, strict=True)]
+    apart = [float(total) / question.places for total, question in zip(sums, asked, strict=True)]
     return table.worst(texts, asked, apart, (reference.answers, said.answers))
 
 
@@ -245,5 +255,5 @@ def _tell(ctx: JobContext, verdict: table.ParityVerdict) -> None:
     for name, text in texts.items():
         ctx.report(name, text)
         (ctx.output / name).write_text(text, "utf-8")
-    for one in verdict.thresholds:
-        ctx.log(f"{one.name}: {one.value:.4g} ({one.limit:.4g})")
+    for threshold in verdict.thresholds:
+        ctx.log(f"{threshold.name}: {threshold.value:.4g} ({threshold.limit:.4g})")

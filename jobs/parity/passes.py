@@ -99,8 +99,8 @@ class Asker:
         most = max(1, by.batch // self.split)
         for start in range(0, len(asked), most):
             part = asked[start : start + most]
-            found, chosen = self._forward(by, part)
-            scores += found
+            scored, chosen = self._forward(by, part)
+            scores += scored
             experts += chosen
             if by.answers:
                 prompts = [question.prompt for question in part]

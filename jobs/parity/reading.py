@@ -103,28 +103,30 @@ class Reference:
         )
 
 
-def write(found: Reference, folder: Path) -> None:
+def write(reference: Reference, folder: Path) -> None:
     """Write what was found into a folder."""
-    facts = asdict(replace(found, scores=(), norms={}, experts=(), floor=()))
+    facts = asdict(replace(reference, scores=(), norms={}, experts=(), floor=()))
     del facts["scores"], facts["norms"], facts["experts"]
-    facts["floor"] = [{"name": one.name, "precision": one.precision} for one in found.floor]
+    facts["floor"] = [
+        {"name": floor.name, "precision": floor.precision} for floor in reference.floor
+    ]
     (folder / FACTS_NAME).write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf-8")
-    flat = [score for scores in found.scores for score in scores]
+    flat = [score for scores in reference.scores for score in scores]
     tensors = {
         "logprob": torch.tensor([score.logprob for score in flat]),
         "top": torch.tensor([score.top for score in flat], dtype=torch.int32),
         "logprobs": torch.tensor([score.logprobs for score in flat]),
     }
-    if found.experts:
-        tensors["experts"] = torch.from_numpy(np.concatenate(found.experts))
+    if reference.experts:
+        tensors["experts"] = torch.from_numpy(np.concatenate(reference.experts))
     save_file(tensors, folder / SCORES_NAME)
     passes = {
         f"{number}/{name}": torch.from_numpy(array)
-        for number, one in enumerate(found.floor)
-        for name, array in arrays(one.comparison).items()
+        for number, floor in enumerate(reference.floor)
+        for name, array in arrays(floor.comparison).items()
     }
     save_file(passes, folder / FLOOR_NAME)
-    save_file(found.norms, folder / NORMS_NAME)
+    save_file(reference.norms, folder / NORMS_NAME)
 
 
 def read(folder: Path) -> Reference:
@@ -143,9 +145,9 @@ def read(folder: Path) -> Reference:
             f"the reference pass in {str(folder)!r} has no noise floor, an earlier version made "
             f"it: make it anew (orchestrator rerun RUN reference)"
         )
-    questions = tuple(_question(one) for one in facts.pop("questions"))
+    questions = tuple(_question(fields) for fields in facts.pop("questions"))
     texts = tuple((text, tuple(tokens)) for text, tokens in facts.pop("texts"))
-    chats = tuple(_chat(one) for one in facts.pop("chats"))
+    chats = tuple(_chat(fields) for fields in facts.pop("chats"))
     answers = tuple(facts.pop("answers"))
     tensors = load_file(folder / SCORES_NAME)
     return Reference(
@@ -161,14 +163,16 @@ def read(folder: Path) -> Reference:
     )
 
 
-def _floor(tensors: dict[str, torch.Tensor], told: Sequence[dict[str, str]]) -> tuple[Floor, ...]:
+def _floor(
+    tensors: dict[str, torch.Tensor], passes: Sequence[dict[str, str]]
+) -> tuple[Floor, ...]:
     return tuple(
         Floor(
-            name=one["name"],
-            precision=one["precision"],
+            name=facts["name"],
+            precision=facts["precision"],
             comparison=Comparison(**{name: tensors[f"{number}/{name}"].numpy() for name in NAMES}),
         )
-        for number, one in enumerate(told)
+        for number, facts in enumerate(passes)
     )
 
 
@@ -181,12 +185,16 @@ def _experts(
     return tuple(part.numpy() for part in parts)
 
 
-def _question(one: dict[str, Any]) -> Question:
-    return Question(tokens=tuple(one["tokens"]), begin=one["begin"], example=one["example"])
+def _question(fields: dict[str, Any]) -> Question:
+    return Question(
+        tokens=tuple(fields["tokens"]), begin=fields["begin"], example=fields["example"]
+    )
 
 
-def _chat(one: dict[str, Any]) -> Chat:
-    return Chat(messages=tuple(one["messages"]), text=one["text"], tokens=tuple(one["tokens"]))
+def _chat(fields: dict[str, Any]) -> Chat:
+    return Chat(
+        messages=tuple(fields["messages"]), text=fields["text"], tokens=tuple(fields["tokens"])
+    )
 
 
 def _scores(
@@ -194,7 +202,10 @@ def _scores(
 ) -> tuple[tuple[Score, ...], ...]:
     columns = (arrays[name].tolist() for name in ("logprob", "top", "logprobs"))
     flat = iter(
-        [Score(one, tuple(top), tuple(logs)) for one, top, logs in zip(*columns, strict=True)]
+        [
+            Score(logprob, tuple(top), tuple(logs))
+            for logprob, top, logs in zip(*columns, strict=True)
+        ]
     )
     return tuple(
         tuple(next(flat) for _ in range(question.begin, len(question.tokens)))

@@ -59,18 +59,18 @@ def measure(  # noqa: PLR0913 - the parameters of a config
     asked = _questions(ctx, split, questions, places, tasks=task is not None)
     tokenizer = load_tokenizer(ctx.inputs["model"])
     mixed = (MIXED,) if wants_bf16(precision, ctx.hardware) else ()
-    ways = (RESHAPED, *mixed, *HALVES)
+    passes = (RESHAPED, *mixed, *HALVES)
 
     def done(number: int, answered: int) -> None:
-        ctx.progress(number * len(asked) + answered, (1 + len(ways)) * len(asked))
+        ctx.progress(number * len(asked) + answered, (1 + len(passes)) * len(asked))
 
     work = _Work(
         ctx.inputs["model"], tokenizer, ctx.device, top, max_tokens, ctx.adjust.accumulate
     )
-    first, *others = work.outputs((REFERENCE, *ways), asked, done)
+    first, *others = work.outputs((REFERENCE, *passes), asked, done)
     said = _said(first, task, asked)
-    again = [_said(other, task, asked) for other in others]
-    found = Reference(
+    repeats = [_said(other, task, asked) for other in others]
+    reference = Reference(
         pool=ctx.hardware.pool,
         precision=REFERENCE.precision,
         seed=ctx.seed,
@@ -83,12 +83,15 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         chats=tuple(chats_of(tokenizer)),
         scores=first.scores,
         experts=first.experts,
-        floor=tuple(_noise(way, said, one) for way, one in zip(ways, again, strict=True)),
+        floor=tuple(
+            _noise(forward_pass, said, repeat)
+            for forward_pass, repeat in zip(passes, repeats, strict=True)
+        ),
         norms=work.norms,
     )
     if ctx.rank == 0:
-        write(found, ctx.output)
-    return _metrics(ctx, found, said)
+        write(reference, ctx.output)
+    return _metrics(ctx, reference, said)
 
 
 def _questions(
@@ -107,24 +110,26 @@ def _questions(
     return asked
 
 
-def _noise(way: Pass, said: Said, again: Said) -> Floor:
+def _noise(forward_pass: Pass, said: Said, again: Said) -> Floor:
     """Return how far what was said `again` is from the first time."""
-    return Floor(name=way.name, precision=way.precision, comparison=compare(said, again))
+    return Floor(
+        name=forward_pass.name, precision=forward_pass.precision, comparison=compare(said, again)
+    )
 
 
-def _metrics(ctx: JobContext, found: Reference, said: Said) -> dict[str, float]:
+def _metrics(ctx: JobContext, reference: Reference, said: Said) -> dict[str, float]:
     """Return the headline figures, and tell the noise of each pass, nats."""
     values = {
-        "reference/perplexity": perplexity(found.scores),
-        "reference/questions": float(len(found.questions)),
-        "reference/places": float(sum(question.places for question in found.questions)),
+        "reference/perplexity": perplexity(reference.scores),
+        "reference/questions": float(len(reference.questions)),
+        "reference/places": float(sum(question.places for question in reference.questions)),
     }
-    for one in found.floor:
-        noise = float(one.comparison.kl.mean())
-        ctx.log(f"noise of {one.name}: mean KL {noise:.3g} nats")
-        name = f"reference/noise_{one.precision}"
+    for floor in reference.floor:
+        noise = float(floor.comparison.kl.mean())
+        ctx.log(f"noise of {floor.name}: mean KL {noise:.3g} nats")
+        name = f"reference/noise_{floor.precision}"
         values[name] = max(values.get(name, 0.0), noise)
-    return {**values, "reference/accuracy": share(said.right)} if found.task else values
+    return {**values, "reference/accuracy": share(said.right)} if reference.task else values
 
 
 def _said(output: Output, task: str | None, asked: Sequence[Question]) -> Said:
@@ -150,17 +155,18 @@ class _Work:
 
     def outputs(
         self,
-        ways: Sequence[Pass],
+        passes: Sequence[Pass],
         asked: Sequence[Question],
         done: Callable[[int, int], object],
     ) -> Iterator[Output]:
-        """Yield what the model says in each way; `ways` are grouped by their weights."""
+        """Yield what the model says in each pass; `passes` are grouped by their weights."""
         model, held = None, None
-        for number, way in enumerate(ways):
-            if way.weights != held:
+        for number, forward_pass in enumerate(passes):
+            if forward_pass.weights != held:
                 del model  # one at a time
-                model, held = load(self.folder, way.weights, self.device), way.weights
-            if way is REFERENCE:
+                held = forward_pass.weights
+                model = load(self.folder, held, self.device)
+            if forward_pass is REFERENCE:
                 self.norms = norms(model)
             asker = Asker(
                 model=model,
@@ -170,12 +176,15 @@ class _Work:
                 max_tokens=self.max_tokens,
                 split=self.split,
             )
-            yield asker.ask(way, asked, partial(done, number))
+            yield asker.ask(forward_pass, asked, partial(done, number))
 
 
 def _texts(asked: Sequence[Question]) -> list[str]:
     """Return the texts that both must encode alike: the tasks' own words among them."""
-    return [*TEXTS, *(str(one.example["question"]) for one in asked[:_FEW] if one.example)]
+    return [
+        *TEXTS,
+        *(str(question.example["question"]) for question in asked[:_FEW] if question.example),
+    ]
 
 
 def chats_of(tokenizer: Any) -> list[Chat]:  # noqa: ANN401 - foreign and untyped

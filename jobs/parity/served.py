@@ -38,7 +38,7 @@ class Served:
 
     def __init__(self, engine: Any, folder: Path) -> None:  # noqa: ANN401 - any engine
         self._engine, self._folder = engine, folder
-        self._words = load_tokenizer(folder)
+        self._tokenizer = load_tokenizer(folder)
 
     @property
     def computed(self) -> str:
@@ -58,19 +58,21 @@ class Served:
                 chosen = self._engine.experts(question.tokens, question.begin)
                 experts.append(np.array(chosen, np.int32))
             progress(done, len(asked))
-        answers = self._answers([self._prompt(one) for one in asked], reference.max_tokens)
+        answers = self._answers(
+            [self._prompt(question) for question in asked], reference.max_tokens
+        )
         return Said(
             scores=scores,
             answers=answers,
             right=right(reference.task, asked, answers),
-            experts=experts if all(one.size for one in experts) else (),
+            experts=experts if all(choices.size for choices in experts) else (),
         )
 
     def weights(self) -> ServedNorms:
         """Return what can be read of the weights: of the engine, where it tells."""
         if hasattr(self._engine, "norms"):
-            told: Mapping[str, Sequence[Sequence[float]]] = self._engine.norms()
-            tensors = {name: torch.tensor(rows) for name, rows in told.items()}
+            blocks: Mapping[str, Sequence[Sequence[float]]] = self._engine.norms()
+            tensors = {name: torch.tensor(rows) for name, rows in blocks.items()}
             return ServedNorms(norms=tensors, source=ENGINE)
         return ServedNorms(norms=norms(load(self._folder, "auto", "cpu")), source=FOLDER)
 
@@ -80,7 +82,9 @@ class Served:
 
     def other_chats(self, reference: Reference) -> int:
         """Return how many chats and prompts it renders or encodes otherwise."""
-        asked = sum(self._prompt(one) != [*one.prompt] for one in reference.questions)
+        asked = sum(
+            self._prompt(question) != [*question.prompt] for question in reference.questions
+        )
         return asked + sum(map(self._differs, reference.chats))
 
     def close(self) -> None:
@@ -112,7 +116,7 @@ class Served:
         return [text.strip() for text in asyncio.run(answers())]
 
     def _differs(self, chat: Chat) -> bool:
-        if rendered(self._words, chat.messages) != chat.text:
+        if rendered(self._tokenizer, chat.messages) != chat.text:
             return True
         tokens: list[int] = self._engine.encode_chat(chat.messages)
         return tokens != [*chat.tokens]

@@ -59,7 +59,7 @@ def worst(
 
     `apart` is the mean KL a place of each question, nats.
     """
-    found = [
+    compared = [
         ComparedPrompt(
             prompt=prompts[at],
             kl=apart[at],
@@ -69,7 +69,9 @@ def worst(
         )
         for at in range(len(questions))
     ]
-    return tuple(sorted(found, key=lambda one: (one.trained == one.served, -one.kl))[:WORST])
+    return tuple(
+        sorted(compared, key=lambda prompt: (prompt.trained == prompt.served, -prompt.kl))[:WORST]
+    )
 
 
 def markdown(verdict: ParityVerdict) -> str:
@@ -94,7 +96,12 @@ def markdown(verdict: ParityVerdict) -> str:
     if verdict.accuracies is not None:
         before, after = verdict.accuracies
         lines += ["", f"Right answers: {before:.1%} trained, {after:.1%} served."]
-    lines += ["", "## What could not be seen", "", *(f"- {one}" for one in verdict.unseen)]
+    lines += [
+        "",
+        "## What could not be seen",
+        "",
+        *(f"- {sentence}" for sentence in verdict.unseen),
+    ]
     lines += ["", "## Prompts after which they are furthest apart", ""]
     lines += [
         "| prompt | KL, nats | trained | served | right |",
@@ -116,16 +123,27 @@ def _finite(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _row(one: Threshold) -> str:
-    limit = f"{'≥' if one.least else '≤'} {one.limit:.4g}"
-    floor = "" if one.floor is None else f"{one.floor:.4g}"
-    sure = "" if one.confidence is None else f"{one.confidence:.1%} (≥ {one.asked:.0%})"
-    kept = "yes" if one.kept else "**undecided**" if one.within else "**no**"
-    return f"| {one.name} | {one.value:.4g} | {floor} | {limit} | {sure} | {kept} | {one.words} |"
+def _row(threshold: Threshold) -> str:
+    limit = f"{'≥' if threshold.least else '≤'} {threshold.limit:.4g}"
+    floor = "" if threshold.floor is None else f"{threshold.floor:.4g}"
+    sure = (
+        ""
+        if threshold.confidence is None
+        else f"{threshold.confidence:.1%} (≥ {threshold.asked:.0%})"
+    )
+    kept = "yes" if threshold.kept else "**undecided**" if threshold.within else "**no**"
+    figure = f"{threshold.name} | {threshold.value:.4g}"
+    return f"| {figure} | {floor} | {limit} | {sure} | {kept} | {threshold.words} |"
 
 
-def _prompt(one: ComparedPrompt) -> str:
-    cells = (one.prompt, f"{one.kl:.3g}", one.trained, one.served, one.right or "")
+def _prompt(compared: ComparedPrompt) -> str:
+    cells = (
+        compared.prompt,
+        f"{compared.kl:.3g}",
+        compared.trained,
+        compared.served,
+        compared.right or "",
+    )
     return f"| {' | '.join(map(_cell, cells))} |"
 
 

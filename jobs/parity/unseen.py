@@ -17,18 +17,20 @@ def unseen(
     reference: Reference, said: Said, weights: ServedNorms, computed: str, *, stands_in: bool
 ) -> tuple[str, ...]:
     """Return what could not be seen, by sentences for people."""
-    found = list(ALWAYS)
+    sentences = list(ALWAYS)
     if stands_in:
-        found.append("what an engine server makes of the folder: the embedded engine read it")
+        sentences.append("what an engine server makes of the folder: the embedded engine read it")
     if weights.source != ENGINE:
-        found.append("the weights as the engine holds them: it tells nothing of them")
+        sentences.append("the weights as the engine holds them: it tells nothing of them")
     else:
-        found.append("within a block of 128 x 128 weights: what keeps its norm")
+        sentences.append("within a block of 128 x 128 weights: what keeps its norm")
     if reference.experts and not said.experts:
-        found.append("which experts the engine chooses: it tells nothing of them")
+        sentences.append("which experts the engine chooses: it tells nothing of them")
     if not computed:
-        found.append("in which type the engine computes: its format's was taken")
+        sentences.append("in which type the engine computes: its format's was taken")
     vocabulary = max((max(score.top) for row in reference.scores for score in row), default=0)
     if vocabulary >= reference.top:
-        found.append(f"divergence among tokens beyond the likeliest {reference.top} of a place")
-    return tuple(found)
+        sentences.append(
+            f"divergence among tokens beyond the likeliest {reference.top} of a place"
+        )
+    return tuple(sentences)

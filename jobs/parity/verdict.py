@@ -111,26 +111,26 @@ def demands_of(
             factor or a confidence is none.
     """
     wanted = WORDS.keys() - EXACT
-    found = _of_format("limits", form, limits, wanted)
+    limited = _of_format("limits", form, limits, wanted)
     allowed = _of_format("allowances", form, allowances, wanted - ABSOLUTE)
     if factor < 1.0:
         raise ValueError(f"factor={factor!r} asks for less than the noise itself; give 1 or more")
     if not _COIN < sure < 1.0:
         raise ValueError(f"confidence={sure!r} is not between {_COIN} and 1")
-    return Demands(limits=found, allowances=allowed, factor=factor, confidence=sure)
+    return Demands(limits=limited, allowances=allowed, factor=factor, confidence=sure)
 
 
 def _of_format(
-    what: str, form: str, told: Mapping[str, Mapping[str, float]], wanted: set[str]
+    what: str, form: str, table: Mapping[str, Mapping[str, float]], wanted: set[str]
 ) -> Mapping[str, float]:
-    if form not in told:
-        known = ", ".join(sorted(told)) or "none"
+    if form not in table:
+        known = ", ".join(sorted(table)) or "none"
         raise ValueError(f"{what} has none for format {form!r}; it has {known}")
-    found = dict(told[form])
-    for name in sorted(found.keys() ^ wanted):
+    figures = dict(table[form])
+    for name in sorted(figures.keys() ^ wanted):
         lack = "lacks" if name in wanted else "has no use for"
         raise ValueError(f"{what}.{form} {lack} {name!r}; it has {', '.join(sorted(wanted))}")
-    return found
+    return figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,17 +152,19 @@ class Evidence:
     seed: int
 
 
-def thresholds(found: Evidence, asked: Demands) -> list[Threshold]:
+def thresholds(evidence: Evidence, asked: Demands) -> list[Threshold]:
     """Return each figure with its limit, its floor and how sure it is."""
-    served, texts = found.served, len(found.served.differs)
+    served, texts = evidence.served, len(evidence.served.differs)
     quantile = confidence.quantile_of(len(served.kl))
     draws = confidence.Draws(
-        confidence.draw(texts, found.seed),
-        confidence.sure(found.margins, found.floor, asked.factor, quantile),
+        confidence.draw(texts, evidence.seed),
+        confidence.sure(evidence.margins, evidence.floor, asked.factor, quantile),
         quantile,
     )
     values = confidence.figures_of(served, draws)
-    floors = confidence.floor_of([confidence.figures_of(one, draws) for one in found.floor])
+    floors = confidence.floor_of(
+        [confidence.figures_of(comparison, draws) for comparison in evidence.floor]
+    )
     judged: list[Threshold] = []
     for name, words in WORDS.items():
         key = "differs" if name == "greedy" else name
@@ -172,7 +174,7 @@ def thresholds(found: Evidence, asked: Demands) -> list[Threshold]:
                 Threshold(
                     name=name,
                     words=words,
-                    value=found.counts[name],
+                    value=evidence.counts[name],
                     limit=limit,
                     least=name in LEAST,
                 )
@@ -217,22 +219,24 @@ def _judged(
 
 def sentence(judged: Sequence[Threshold], form: str, pool: str) -> str:
     """Return what is wrong, in one sentence; nothing where all limits are surely kept."""
-    broken = [one for one in judged if not one.kept]
-    worst = next((one for one in broken if not one.within), next(iter(broken), None))
+    broken = [threshold for threshold in judged if not threshold.kept]
+    worst = next(
+        (threshold for threshold in broken if not threshold.within), next(iter(broken), None)
+    )
     return "" if worst is None else _said(worst, form, pool)
 
 
-def _said(one: Threshold, form: str, pool: str) -> str:
-    limit = "at least" if one.least else "at most"
-    figure = f"{one.name} is {one.value:.4g}, {limit} {one.limit:.4g} is allowed for {form}"
-    if one.within:
+def _said(broken: Threshold, form: str, pool: str) -> str:
+    limit = f"{'at least' if broken.least else 'at most'} {broken.limit:.4g}"
+    figure = f"{broken.name} is {broken.value:.4g}, {limit} is allowed for {form}"
+    if broken.within:
         return (
-            f"undecided: {figure}, but {one.texts} texts make that only {one.confidence:.1%} sure "
-            f"and {one.asked:.1%} is asked ({one.words}): ask the reference more questions, some "
-            f"{one.wanted}"
+            f"undecided: {figure}, but {broken.texts} texts make that only "
+            f"{broken.confidence:.1%} sure and {broken.asked:.1%} is asked ({broken.words}): ask "
+            f"the reference more questions, some {broken.wanted}"
         )
-    floor = "" if one.floor is None else f", {one.floor:.4g} is its own noise"
+    floor = "" if broken.floor is None else f", {broken.floor:.4g} is its own noise"
     return (
         f"{figure}{floor}: the model on pool {pool!r} is not the one that was trained "
-        f"({one.words})"
+        f"({broken.words})"
     )

@@ -32,13 +32,13 @@ def norms(model: Any) -> Norms:  # noqa: ANN401 - a transformers model
     moves the norms of fewer too far.
     """
     module: nn.Module = model
-    found: Norms = {}
+    by_name: Norms = {}
     for name, weight in module.named_parameters():
         matrix = _matrix(weight)
-        found[name] = _blocks(matrix)
+        by_name[name] = _blocks(matrix)
         if len(matrix) > 1:
-            found[name + ROWS] = _strips(matrix)
-    return found
+            by_name[name + ROWS] = _strips(matrix)
+    return by_name
 
 
 def furthest(trained: Mapping[str, Tensor], served: Mapping[str, Tensor]) -> tuple[float, str]:
@@ -50,15 +50,15 @@ def _changes(
     trained: Mapping[str, Tensor], served: Mapping[str, Tensor]
 ) -> Iterator[tuple[float, str]]:
     for name in sorted(trained.keys() | served.keys()):
-        one, other = trained.get(name), served.get(name)
-        yield (math.inf if one is None or other is None else _change(one, other)), name
+        before, after = trained.get(name), served.get(name)
+        yield (math.inf if before is None or after is None else _change(before, after)), name
 
 
-def _change(one: Tensor, other: Tensor) -> float:
-    if one.shape != other.shape or not other.isfinite().all():
+def _change(trained: Tensor, served: Tensor) -> float:
+    if trained.shape != served.shape or not served.isfinite().all():
         return math.inf
-    least = max(float(one.max()) * _SMALL, _NOTHING)
-    return float(((other - one).abs() / one.clamp(min=least)).max())
+    least = max(float(trained.max()) * _SMALL, _NOTHING)
+    return float(((served - trained).abs() / trained.clamp(min=least)).max())
 
 
 def _matrix(weight: Tensor) -> Tensor:
@@ -77,5 +77,5 @@ def _blocks(matrix: Tensor) -> Tensor:
     rows, columns = matrix.shape
     padded = functional.pad(matrix, (0, -columns % SIZE, 0, -rows % SIZE))
     blocks = padded.reshape(padded.shape[0] // SIZE, SIZE, padded.shape[1] // SIZE, SIZE)
-    found: Tensor = torch.linalg.vector_norm(blocks, dim=(1, 3))
-    return found
+    block_norms: Tensor = torch.linalg.vector_norm(blocks, dim=(1, 3))
+    return block_norms

@@ -219,8 +219,8 @@ def difference(actual: Value, expected: Value) -> str:
 
 def _differs(actual: torch.Tensor, expected: torch.Tensor) -> str:
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
-        right = f"{expected.dtype} {tuple(expected.shape)}"
-        return f"gives {actual.dtype} {tuple(actual.shape)}, not {right}"
+        kinds = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (actual, expected)]
+        return f"gives {', not '.join(kinds)}"
     if torch.equal(actual, expected):
         return ""
     if not actual.is_floating_point():
