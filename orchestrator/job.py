@@ -90,6 +90,8 @@ class JobContext(Protocol):
 
     With `world_size` > 1 the default `torch.distributed` process group is open; every worker
     calls the job with the same parameters. Rank 0 alone writes to `output`.
+    `local_rank` counts the workers of a node, from 0; each sees its own chips alone, so its device
+    is the first in any case.
     """
 
     run: str
@@ -98,6 +100,7 @@ class JobContext(Protocol):
     seed: int
     rank: int
     world_size: int
+    local_rank: int
     hardware: Hardware
     inputs: Mapping[str, Path]
     output: Path

@@ -32,6 +32,8 @@ class AttemptRequest:
     goes on from the newest of them while its stage has none of its own. Workers that are asked to
     end have `kill_after` seconds to leave; `waits` has the other times. `measured` is what the
     nodes are told apart by that may be used (`worker/node_identity.py`); with `None` any may.
+    `env` are variables of its processes, `secrets` such that are shown nowhere. `node_ranks` has
+    for each worker the number of its node; it is empty until they have their places.
     """
 
     run: str
@@ -56,11 +58,19 @@ class AttemptRequest:
     signatures: tuple[Signature, ...] = ()
     continues: str = ""
     measured: tuple[str, ...] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    node_ranks: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
         """Name of the attempt, unique over all runs."""
         return f"{self.run}/{self.stage}/{self.attempt}"
+
+    def local_rank(self, rank: int) -> int:
+        """Return which worker of its node worker `rank` is, counted from 0."""
+        node_ranks = self.node_ranks
+        return rank - node_ranks.index(node_ranks[rank]) if node_ranks else rank
 
 
 # --- what an attempt says ---------------------------------------------------------------------

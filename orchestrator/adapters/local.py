@@ -28,6 +28,7 @@ from orchestrator.messages import (
     Waiting,
 )
 from orchestrator.ports import Worker
+from orchestrator.worker import environment
 
 NODE = "local"
 SECONDS_TO_END = 5.0
@@ -170,7 +171,10 @@ class _LocalAttempt:
     def _run(self, worker: Worker) -> None:
         last: Message | None = None
         try:
-            with closing(worker(self.request, rank=0, rendezvous=None)) as stream:  # type: ignore[type-var]
+            with (
+                environment.held(environment.variables(self.request, 0, None)),
+                closing(worker(self.request, rank=0, rendezvous=None)) as stream,  # type: ignore[type-var]
+            ):
                 for batch in stream:
                     self._queue.put(batch)
                     last = batch[-1] if batch else last

@@ -12,6 +12,7 @@ from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.settings import PATIENT, AttemptSettings
+from orchestrator.core.spec.environment import secret_sources
 from orchestrator.core.spec.hardware import Format, Pool, Role
 from orchestrator.core.spec.parity import KL_MEAN_LIMIT, guards
 from orchestrator.core.spec.plan import Plan
@@ -27,7 +28,8 @@ class AttemptDefaults:
     has results that stand whatever their key: those of the run that a switch starts from, with
     its id. `earlier` is the run whose checkpoints this one goes on from, if there is one.
     `measured` returns what the nodes are told apart by on which a pool was last qualified. `waits`
-    says how long it all may take.
+    says how long it all may take. `secret` returns the value of a secret by its source, `None`
+    where there is none on this host.
     """
 
     packages: tuple[str, ...]
@@ -39,6 +41,7 @@ class AttemptDefaults:
     kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
     earlier: Run | None = None
     measured: Callable[[Pool, Role], tuple[str, ...]] = lambda _pool, _role: ()
+    secret: Callable[[str], str | None] = lambda _source: None
 
 
 def attempt_request(
@@ -46,7 +49,7 @@ def attempt_request(
 ) -> AttemptRequest:
     """Return the request of the attempt of a job that `command` starts."""
     stage_run = run.stages[command.stage]
-    stage = stage_run.planned.stage
+    stage, pool = stage_run.planned.stage, run.plan.pools[command.pool]
     return AttemptRequest(
         run=run.header.run,
         stage=stage.name,
@@ -59,7 +62,7 @@ def attempt_request(
         inputs=inputs,
         storage=defaults.storage,
         seed=run.plan.seed,
-        pool=run.plan.pools[command.pool],
+        pool=pool,
         needs=stage.needs,
         adjust=stage_run.adjust,
         avoid=stage_run.avoid if command.pool == stage_run.pool else (),
@@ -70,7 +73,26 @@ def attempt_request(
         signatures=defaults.signatures,
         continues=_continues(run, defaults.earlier, stage, inputs) if defaults.earlier else "",
         measured=_measured(run, defaults, command),
+        env={**pool.variables, **stage.env},
+        secrets=dict(_secrets(stage, pool, defaults)),
     )
+
+
+def lacking_secrets(run: Run, defaults: AttemptDefaults, command: Start) -> str:
+    """Return which secrets of an attempt have no value on this host, in words; empty if none."""
+    stage, pool = run.stages[command.stage].planned.stage, run.plan.pools[command.pool]
+    if stage.endpoint is not None:
+        return ""
+    given = dict(_secrets(stage, pool, defaults))
+    sources = secret_sources(stage, pool).items()
+    return ", ".join(f"{name} by {source}" for name, source in sources if name not in given)
+
+
+def _secrets(stage: Stage, pool: Pool, defaults: AttemptDefaults) -> Iterator[tuple[str, str]]:
+    for name, source in secret_sources(stage, pool).items():
+        value = defaults.secret(source)
+        if value is not None:
+            yield name, value
 
 
 def _measured(run: Run, defaults: AttemptDefaults, command: Start) -> tuple[str, ...] | None:
@@ -153,6 +175,7 @@ def deployment(
         kl_mean=_derived(run, planned.stage),
         proof=_proof(run, planned.stage),
         measured=_measured(run, defaults, command),
+        env=planned.stage.env,
     )
     weights = endpoint.weights
     if weights is None:

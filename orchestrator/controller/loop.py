@@ -16,7 +16,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
-from orchestrator.controller.attempt_requests import AttemptDefaults, attempt_request, deployment
+from orchestrator.controller.attempt_requests import (
+    AttemptDefaults,
+    attempt_request,
+    deployment,
+    lacking_secrets,
+)
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.effects import Effects
 from orchestrator.controller.lease_keeper import LeaseKeeper
@@ -334,7 +339,11 @@ class Controller:
         lacking = next((name for name in stage.inputs if name not in inputs), None)
         if lacking is not None:
             source = stage.inputs[lacking]
-            self._refuse(command, f"input {lacking!r}: stage {source!r} made no artifact")
+            evidence = f"input {lacking!r}: stage {source!r} made no artifact"
+            self._refuse(command, FailureKind.DATA, evidence)
+        elif secrets := lacking_secrets(self.run, self._defaults, command):
+            evidence = f"secrets without a value on the controller's host: {secrets}"
+            self._refuse(command, FailureKind.SET_UP, evidence)
         elif stage.endpoint is None:
             request = attempt_request(self.run, self._defaults, command, inputs)
             self._ask(command, partial(self._deps.cluster.start, request))
@@ -362,8 +371,8 @@ class Controller:
         )
         return {name: ref for name, ref in artifacts if ref is not None}
 
-    def _refuse(self, command: Start, evidence: str) -> None:
-        failure = Failure(kind=FailureKind.DATA, evidence=evidence, pool=command.pool)
+    def _refuse(self, command: Start, kind: FailureKind, evidence: str) -> None:
+        failure = Failure(kind=kind, evidence=evidence, pool=command.pool)
         self._commit(AttemptFailed(command.stage, command.number, failure))
 
     def _port(self, name: str) -> Cluster | Serving:

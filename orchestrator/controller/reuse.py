@@ -46,6 +46,7 @@ def reuse_key_with(source_of: Callable[[Stage], str]) -> Callable[[Run, StageRun
             "inputs": {name: ref.digest for name, ref in artifacts.items() if ref},
             "seed": run.plan.seed,
             "needs": asdict(planned.needs),
+            **({"env": dict(planned.env)} if planned.env else {}),
             "workers": workers(stage),
             "adjust": asdict(stage.adjust),
             "accelerator": pool.accelerator.name,

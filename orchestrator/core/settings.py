@@ -161,8 +161,8 @@ class AttemptSettings:
         avoid: How long it waits for another node than those where its stage failed.
         shrink: How long an elastic gang waits for the place of all its workers, until it goes on
             with as many as have one.
-        meet: How long the workers of a gang may take to meet: on some the inputs are there, others
-            fetch them first.
+        meet: How long the workers of a gang may take to meet once all have their places. What each
+            reads it fetches after that; the others wait for it however long that is.
         collective: How long one operation of `torch.distributed` may take.
         storage: How long an answer of the artifact store that may pass is asked for again.
         checkpoint: How long nothing may move of a checkpoint that others save or verify.

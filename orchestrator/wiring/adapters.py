@@ -33,6 +33,7 @@ from orchestrator.ports import (
     Tracker,
 )
 from orchestrator.wiring.home_folder import replica_secret
+from orchestrator.wiring.secret_values import secret, secret_problems
 
 if TYPE_CHECKING:
     from orchestrator.adapters.database import SqlDatabase
@@ -146,6 +147,7 @@ def plan(settings: Settings) -> Plan:
         )
     except PlanError as error:
         raise PlanError([*error.problems, *problems]) from None
+    problems += secret_problems(pipeline_plan)
     if problems:
         raise PlanError(problems)
     return pipeline_plan
@@ -340,7 +342,11 @@ def run_worker(
         rendezvous=rendezvous,
         store=store,
         clock=clock(),
-        process_group=partial(open_process_group, waits=request.waits),
+        process_group=partial(
+            open_process_group,
+            waits=request.waits,
+            interface_variable=request.pool.accelerator.interface_variable,
+        ),
         chip=chip,
     )
 
@@ -362,4 +368,5 @@ def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> A
         signatures=tuple(settings.signatures.values()),
         waits=settings.attempts,
         measured=lambda pool, role: measured(pool, role, database(home).verdicts()),
+        secret=secret,
     )

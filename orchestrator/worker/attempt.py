@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +41,7 @@ GRACE_SECONDS = 1.0
 class OpenProcessGroup(Protocol):
     """Opens the process group of a gang: `adapters.torch_process_group.open_process_group`."""
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - what a worker knows of its gang
         self,
         rendezvous: str | None,
         rank: int,
@@ -49,8 +49,14 @@ class OpenProcessGroup(Protocol):
         backend: str,
         *,
         cpu_threads: int,
+        fetch: Callable[[], object],
+        go_on: Callable[[], object],
     ) -> AbstractContextManager[None]:
-        """Return what holds the group open. A gang of one needs none."""
+        """Return what holds the group open. A gang of one needs none.
+
+        Before that it has `fetch` get what the worker reads, and waits until all have done so, as
+        long as `go_on` raises nothing.
+        """
         ...
 
 
@@ -189,10 +195,14 @@ class _JobRun:
         extend_path(request.code)
         job = load_job(request.job, request.packages)
         check_params(request.job, job, request.params)
-        inputs = {name: self._runtime.store.fetch(ref) for name, ref in request.inputs.items()}
         self._output = self._runtime.store.scratch(request.key)
+        inputs: dict[str, Path] = {}
         self._context = AttemptContext(request, self._rank, inputs, self._output, self._runtime)
-        with self._chip() as chip, self._process_group(backends(self._context.hardware)):
+
+        def fetch() -> None:
+            inputs.update({n: self._runtime.store.fetch(ref) for n, ref in request.inputs.items()})
+
+        with self._chip() as chip, self._process_group(self._context, fetch):
             self._context.chip = chip
             self._context.go_on()
             self._working = True
@@ -208,11 +218,18 @@ class _JobRun:
         runtime = self._runtime
         return self._around.chip(self._request, self._rank, clock=runtime.clock, stop=runtime.stop)
 
-    def _process_group(self, backend: str) -> AbstractContextManager[None]:
+    def _process_group(
+        self, context: AttemptContext, fetch: Callable[[], None]
+    ) -> AbstractContextManager[None]:
         needs = self._request.needs
-        threads = max(1, int(needs.cpus))
         return self._around.process_group(
-            self._rendezvous, self._rank, needs.workers, backend, cpu_threads=threads
+            self._rendezvous,
+            self._rank,
+            needs.workers,
+            backends(context.hardware),
+            cpu_threads=max(1, int(needs.cpus)),
+            fetch=fetch,
+            go_on=context.go_on,
         )
 
     def _missing_device_package(self) -> Failed | None:

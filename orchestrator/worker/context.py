@@ -82,6 +82,7 @@ class AttemptContext:
         self._adjust = Changes(accumulate=request.adjust.accumulate, rate=request.adjust.rate)
         self.rank = rank
         self.world_size = request.needs.workers
+        self.local_rank = request.local_rank(rank)
         self.hardware = hardware_of(request.pool, request.needs)
         self.inputs = inputs
         self.output = output

@@ -23,6 +23,12 @@ def keep_open(host: str) -> str:
     return address
 
 
+def free(host: str) -> str:
+    """Return `HOST:PORT` of a port of `host` that is free now: whoever opens it first has it."""
+    with socket.create_server((host, 0)) as server:
+        return f"{host}:{server.getsockname()[1]}"
+
+
 def take(address: str) -> socket.socket | None:
     """Return the open port of `address`, which is then the caller's; `None` where none is kept."""
     return _kept.pop(address, None)

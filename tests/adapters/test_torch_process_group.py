@@ -115,16 +115,62 @@ def test_a_port_that_another_has_at_the_moment_is_tried_again(
         assert torch_process_group._open_store(*where, **how).port == where[1]
 
 
-def test_gloo_takes_the_interface_that_reaches_the_rendezvous_unless_one_is_named(
+def test_backends_take_the_interface_that_reaches_the_rendezvous_unless_one_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
-    monkeypatch.setattr(torch_process_group, "_chosen", "")
-    torch_process_group._use_interface_to("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")  # noqa: TID251 - set for gloo
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
-    torch_process_group._use_interface_to("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"  # noqa: TID251 - as above
+    variables = ("GLOO_SOCKET_IFNAME", "HCCL_SOCKET_IFNAME")
+    monkeypatch.setattr(torch_process_group, "_chosen", {})
+    for variable in variables:
+        monkeypatch.setenv(variable, "")
+    torch_process_group._use_interface_to("127.0.0.1", variables)
+    assert {os.environ[variable][:2] for variable in variables} == {"lo"}  # noqa: TID251 - set for backends
+    monkeypatch.setenv("HCCL_SOCKET_IFNAME", "eth7")
+    torch_process_group._use_interface_to("127.0.0.1", variables)
+    assert os.environ["HCCL_SOCKET_IFNAME"] == "eth7"  # noqa: TID251 - as above
+    assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")  # noqa: TID251 - as above
+
+
+def test_a_gang_waits_for_who_fetches_longer_than_it_may_take_to_meet() -> None:
+    slow = """
+import sys, threading
+from orchestrator.adapters.torch_process_group import open_process_group
+from orchestrator.core.settings import AttemptSettings
+rank, waited = int(sys.argv[1]), []
+fetch = threading.Event().wait if rank else lambda seconds: None
+with open_process_group(sys.argv[2], rank, 2, "gloo", fetch=lambda: fetch(7.0),
+                        go_on=lambda: waited.append(1), waits=AttemptSettings(meet=5.0)):
+    print(bool(waited))
+"""
+    address = free_address()
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", slow, str(rank), address], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    assert [worker.communicate(timeout=100)[0].strip() for worker in workers] == ["True", "False"]
+
+
+def test_a_worker_that_shall_wait_no_longer_leaves_the_others() -> None:
+    def enough() -> None:
+        raise ConnectionAbortedError("the attempt was given up")
+
+    code = (
+        "import sys, threading; sys.argv[1:] = ['1', sys.argv[1]]\n"
+        "from orchestrator.adapters.torch_process_group import open_process_group\n"
+        "with open_process_group(sys.argv[2], 1, 2, 'gloo', fetch=threading.Event().wait): pass\n"
+    )
+    address = free_address()
+    other = subprocess.Popen([sys.executable, "-c", code, address])
+    try:
+        with (
+            pytest.raises(ConnectionAbortedError),
+            open_process_group(address, 0, 2, "gloo", go_on=enough),
+        ):
+            pass
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_gang_of_one_does_not_import_torch() -> None:

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.adapters.database import codec
 from orchestrator.controller.attempt_requests import (
     AttemptDefaults,
     anew,
     attempt_request,
     deployment,
+    lacking_secrets,
 )
 from orchestrator.controller.reuse import never_reuse
 from orchestrator.core.endpoints.life import RevisionUpdated
@@ -20,7 +22,7 @@ from orchestrator.core.runs.run import Run
 from orchestrator.core.settings import AttemptSettings
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.stages import Endpoint, Scale
-from tests.build import REF, header, plan, stage
+from tests.build import REF, header, plan, pool, stage
 
 BENCH = AttemptDefaults(packages=(), code=(), storage="file:///s", reuse_key=never_reuse)
 
@@ -56,6 +58,17 @@ def test_a_deployment_has_what_the_last_guard_of_its_model_has_made() -> None:
     assert (gated.proof, gated.kl_mean) == (proof, 0.001)
     updated = gated.updated(RevisionUpdated(1, REF, "chat/7"))
     assert (updated.proof, updated.kl_mean) == (None, None), "they are of the first model"
+
+
+def test_an_attempt_is_given_the_variables_and_the_secrets_of_its_stage_and_pool() -> None:
+    where = pool("a", env={"A": "pool", "B": "pool"}, secrets={"T": "TOKEN", "U": "/absent"})
+    run = begin(header(plan(stage("t", env={"A": "stage"}), a=where)))
+    bench = replace(BENCH, secret={"TOKEN": "hidden"}.get)
+    asked = attempt_request(run, bench, Start("t", 1, "a"), {})
+    assert asked.env == {"A": "stage", "B": "pool"}
+    assert asked.secrets == {"T": "hidden"}
+    assert lacking_secrets(run, bench, Start("t", 1, "a")) == "U by /absent"
+    assert "hidden" not in codec.dump(run.header)
 
 
 def test_on_a_trusted_pool_the_nodes_are_asked_for_that_were_measured_last() -> None:

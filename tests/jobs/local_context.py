@@ -31,6 +31,7 @@ class LocalContext:
     seed: int = 7
     rank: int = 0
     world_size: int = 1
+    local_rank: int = 0
     adjust: Changes = field(default_factory=Changes)
     hardware: Hardware = EMULATED
     run: str = "run"

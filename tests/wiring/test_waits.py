@@ -23,7 +23,7 @@ def test_a_worker_waits_as_long_as_its_request_says(
     heard: dict[str, object] = {}
 
     @contextmanager
-    def group(*_: object, waits: AttemptSettings, cpu_threads: int) -> Iterator[None]:
+    def group(*_: object, waits: AttemptSettings, **_rest: object) -> Iterator[None]:
         heard["group"] = waits
         yield
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ class FakeProcessGroup:
     seconds_to_close: float = 0.0
 
     @contextmanager
-    def __call__(
+    def __call__(  # noqa: PLR0913 - as the real one
         self,
         rendezvous: str | None,
         rank: int,
@@ -55,10 +56,14 @@ class FakeProcessGroup:
         backend: str,
         *,
         cpu_threads: int,
+        fetch: Callable[[], object],
+        go_on: Callable[[], object],
     ) -> Iterator[None]:
         self.calls.append((rendezvous, rank, world_size, backend, cpu_threads))
         if self.error is not None:
             raise self.error
+        fetch()
+        go_on()
         yield
         threading.Event().wait(self.seconds_to_close)
         self.calls.append("closed")
@@ -71,7 +76,7 @@ class Bench:
     folder: Path
     package: str
     store: FsspecArtifactStore
-    process_group: FakeProcessGroup = field(default_factory=FakeProcessGroup)
+    process_group: Any = field(default_factory=FakeProcessGroup)
     clock: Clock = field(default_factory=FixedClock)
 
     def write(self, source: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.torch_process_group import open_process_group
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Pool
@@ -105,6 +106,7 @@ def test_a_job_reads_its_inputs_from_verified_folders(bench: Bench) -> None:
 def test_a_damaged_input_is_a_failure_of_data_and_the_job_is_not_called(bench: Bench) -> None:
     ref = bench.artifact("r2-1/data/1", {"text": b"hello"})
     (bench.store.fetch(ref) / "text").write_bytes(b"hallo")
+    bench.process_group = open_process_group
     failure = bench.failure("def job(ctx): raise AssertionError", inputs={"data": ref})
     assert failure.kind is FailureKind.DATA
     assert failure.evidence.startswith("artifact 'r2-1/data/1': file 'text' has ")
@@ -183,6 +185,13 @@ def test_the_gang_is_open_while_the_job_runs(bench: Bench) -> None:
     request = bench.request(needs=Needs(workers=4, cpus=2.5))
     list(bench.stream(request, rank=3, rendezvous="host:1"))
     assert bench.process_group.calls == [("host:1", 3, 4, "cpu:gloo,cuda:nccl", 2), "closed"]
+
+
+def test_a_worker_is_told_its_number_on_its_node(bench: Bench) -> None:
+    bench.write("def job(ctx): ctx.log(str((ctx.rank, ctx.local_rank)))")
+    request = bench.request(needs=Needs(workers=4), node_ranks=(0, 0, 1, 1))
+    said = [m for batch in bench.stream(request, rank=3, rendezvous="host:1") for m in batch]
+    assert LogLine(3, "(3, 1)") in said
 
 
 def test_a_gang_that_does_not_come_together_is_a_failure(bench: Bench) -> None:

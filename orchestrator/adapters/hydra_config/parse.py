@@ -21,7 +21,13 @@ from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.policy import Bounds
 from orchestrator.core.spec.stages import Bindings, Endpoint, Json, Pipeline, Stage
 
-TEXTS = (("tags",), ("fleet", "pools", "*", "labels"))
+TEXTS = (
+    ("tags",),
+    ("fleet", "pools", "*", "labels"),
+    ("fleet", "pools", "*", "env"),
+    ("fleet", "pools", "*", "accelerator", "env"),
+    ("pipeline", "stages", "*", "env"),
+)
 
 
 def parse(config: Mapping[str, Json]) -> Settings:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import ray
 
@@ -20,6 +21,7 @@ from orchestrator.adapters.raycluster.member import Remote, muster, run_task
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.postmortem import PostMortem, of_the_node
 from orchestrator.adapters.raycluster.process import WorkerProcess
+from orchestrator.adapters.raycluster.ranking import WorkerPlace, ranked
 from orchestrator.adapters.raycluster.silence import Silence
 from orchestrator.controller.clock_offsets import ClockOffsets
 from orchestrator.controller.failure_report import LINES_KEPT, FailureReport
@@ -69,6 +71,7 @@ class Gang:
         self._died: dict[int, Failure] = {}  # whose remains are being fetched
         self._silence = Silence(request.watch.hang, request.waits.hang)
         self._clocks = ClockOffsets()
+        self._mustered: list[Remote] = []  # where each actor is, until all are there
         self._next_look = now() + SECONDS_BETWEEN_LOOKS
         self._launch()
 
@@ -81,6 +84,7 @@ class Gang:
         """Return what the workers said; the last of all is one outcome."""
         now = self._now()
         self._silence.look(now)
+        self._send_out(now)
         said: list[Message] = []
         for rank in sorted(self._streams):
             for message in self._drain(rank):
@@ -113,7 +117,7 @@ class Gang:
                 ray.cancel(stream, force=True)
                 if rank in self._processes and not _completed(stream):
                     process.kill(self._processes[rank])  # one that is stopped can't hear Ray
-        self._actors, self._streams = [], {}
+        self._actors, self._streams, self._mustered = [], {}, []
 
     # --- processes -----------------------------------------------------------------------------
 
@@ -132,8 +136,32 @@ class Gang:
             self._streams[0] = task.remote(self._worker, self._request, 0, None)
             return
         self._actors = self._actors or muster(self._place)
+        self._mustered = [actor.place.remote(self._request) for actor in self._actors]
+
+    def _send_out(self, now: float) -> None:
+        """Give the workers their ranks and let them work, once all are there.
+
+        Those of one node follow each other, by the numbers of their chips.
+        """
+        if not self._mustered:
+            return
+        ready, missing = ray.wait(self._mustered, num_returns=len(self._mustered), timeout=0)
+        places: list[WorkerPlace] = []
+        for number, answer in enumerate(self._mustered):
+            try:
+                places += [ray.get(answer)] if answer in ready else []
+            except faults.ERRORS as error:
+                self._mustered = []
+                self._report(number, self._lost(error, number), None, now)
+                return
+        if missing:
+            return
+        self._mustered = []
+        order, node_ranks = ranked(places, self._place.nodes.name)
+        self._actors = [self._actors[number] for number in order]
+        self._request = replace(self._request, node_ranks=node_ranks)
         address = None  # of one worker
-        if workers > 1:
+        if len(order) > 1:
             address = self._actors[0].address.remote()  # Ray hands on what it will return
         self._shared = ray.put(self._request)  # goes to each node once, not to each worker
         for rank, actor in enumerate(self._actors):
@@ -241,7 +269,7 @@ class Gang:
             all_known = not self._streams.keys() - self._failure_report.failed
             verdict = self._failure_report.verdict(now, all_known=all_known)
             return Failed(verdict) if verdict else None
-        if self._streams:
+        if self._streams or self._mustered:
             return None
         without = next((r for r in self._ranks() if r not in self._succeeded), None)
         if without is not None:

@@ -12,11 +12,12 @@ import ray
 from orchestrator.adapters.raycluster import exit_codes, nodes, process, visible
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
+from orchestrator.adapters.raycluster.ranking import WorkerPlace
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Message
 from orchestrator.ports import Worker
-from orchestrator.worker import native_output, node_identity, rendezvous_port
+from orchestrator.worker import environment, native_output, node_identity, rendezvous_port
 from orchestrator.worker.job_import import extend_path, load_job
 from orchestrator.worker.termination import told_by
 
@@ -47,6 +48,7 @@ def run_task(
     try:
         with (
             process.noted(request.key, rank, me),
+            environment.held(environment.variables(request, rank, rendezvous)),
             native_output.followed(),  # it runs one attempt at a time
             exit_codes.announced(),
             told_by(_asked_to_end),
@@ -91,6 +93,10 @@ class Member:
 
     def ping(self) -> None:
         """Show that this process lives."""
+
+    def place(self, request: AttemptRequest) -> WorkerPlace:
+        """Return where this process is."""
+        return visible.place(request)
 
     def address(self) -> str:
         """Return `HOST:PORT` where rank 0 listens for the others."""

@@ -91,7 +91,7 @@ class Placement:
             "num_cpus": held.pop("CPU"),
             "num_gpus": held.pop("GPU", 0),
             "resources": held,
-            "runtime_env": self.request.pool.runtime_env,
+            "runtime_env": self.request.pool.runtime_env(self.request.env),
         }
         if self._group is None:
             return {**options, "label_selector": self._selector}

@@ -36,7 +36,7 @@ class Crew:
     def fits(self, request: AttemptRequest) -> bool:
         """Whether they can do what `request` asks for, now."""
         ours, theirs = self.request, request
-        alike = (ours.pool, ours.needs, ours.job) == (theirs.pool, theirs.needs, theirs.job)
+        alike = _asked(ours) == _asked(theirs)
         return alike and set(theirs.avoid) <= set(ours.avoid) and self._alive()
 
     def adopt(self, request: AttemptRequest) -> Placement:
@@ -64,6 +64,11 @@ class Crew:
         except faults.ERRORS:
             return False
         return True
+
+
+def _asked(request: AttemptRequest) -> tuple[object, ...]:
+    """Return what a process that was started for `request` can't be changed in."""
+    return request.pool, request.needs, request.job, request.env
 
 
 class Reserve:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import NoReturn
 
 import ray
 
 from orchestrator.adapters.raycluster.managed_ray import NUMBERED, numbered
+from orchestrator.adapters.raycluster.ranking import WorkerPlace, in_order
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
 from orchestrator.supervisor import orphans
@@ -45,6 +44,13 @@ def prepare(request: AttemptRequest) -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+def place(request: AttemptRequest) -> WorkerPlace:
+    """Return where this process is: its node, and the chips that it is given there."""
+    resource = request.pool.accelerator.resource
+    chips = in_order(_ids(resource)) if resource and request.needs.devices else []
+    return WorkerPlace(str(ray.get_runtime_context().get_node_id()), tuple(chips))
+
+
 def open_address() -> str:
     """Return `HOST:PORT` on this node where rank 0 of a gang is met; the port is open from now."""
     return rendezvous_port.keep_open(ray.util.get_node_ip_address())
@@ -71,9 +77,4 @@ def _ids(resource: str) -> list[str]:
     ids = worker.get_accelerator_ids_for_accelerator_resource(
         resource, f"^{resource}_group_[0-9A-Za-z]+$"
     )
-    return in_order(str(chip) for chip in ids)
-
-
-def in_order(ids: Iterable[str]) -> list[str]:
-    """Return the ids of chips by number: 2 before 10."""
-    return sorted(ids, key=lambda chip: (int(chip) if chip.isdecimal() else sys.maxsize, chip))
+    return in_order(map(str, ids))

@@ -67,12 +67,12 @@ def follower_options(deployment: Deployment, group: PlacementGroup, rank: int) -
 
 
 def _actor_options(deployment: Deployment) -> dict[str, Any]:
-    held = bundle(deployment)
+    held, pool = bundle(deployment), deployment.pool
     return {
         "num_cpus": held.pop("CPU"),
         "num_gpus": held.pop("GPU", 0),
         "resources": held,
-        "runtime_env": deployment.pool.runtime_env,
+        "runtime_env": pool.runtime_env({**pool.variables, **deployment.env}),
     }
 
 

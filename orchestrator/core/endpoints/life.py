@@ -34,7 +34,8 @@ class Deployment:
     derived for this model from the noise of its arithmetic, and `proof` what it made: what an
     engine server says of a few texts is compared with what is recorded there. `version` names the
     model where that was put in the place of the first one. `measured` is what the nodes are told
-    apart by that may be used; with `None` any may.
+    apart by that may be used; with `None` any may. `env` are variables of its processes, over
+    those of the pool.
     """
 
     run: str
@@ -59,6 +60,7 @@ class Deployment:
     proof: ArtifactRef | None = None
     version: str = ""
     measured: tuple[str, ...] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def weights(self) -> str:

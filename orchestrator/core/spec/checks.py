@@ -22,6 +22,7 @@ from orchestrator.core.spec.bounds import problems_of_stage
 from orchestrator.core.spec.capacity import problems_of_room
 from orchestrator.core.spec.engine_checks import indivisible, refused_options
 from orchestrator.core.spec.engines import CPU, is_server, maker_of, split_of
+from orchestrator.core.spec.environment import problems_of_environment
 from orchestrator.core.spec.hardware import Fleet, Pool
 from orchestrator.core.spec.planted_faults import problems_of_faults
 from orchestrator.core.spec.stages import Bindings, Endpoint, Json, Pipeline, Stage
@@ -50,6 +51,7 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
         yield from _scale_problems(stage, fleet)
         yield from _overflow_problems(stage, fleet)
     yield from problems_of_faults(pipeline, fleet, bindings)
+    yield from problems_of_environment(pipeline, fleet)
 
 
 # --- the pipeline -----------------------------------------------------------------------------

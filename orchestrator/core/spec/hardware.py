@@ -43,6 +43,10 @@ class Accelerator:
         reduces: Number types that its reductions take; none where that is not published.
         resource: Ray resource that counts the chips; `None` for a host without one.
         visible_devices: Environment variable that limits a process to some chips.
+        interface_variable: Environment variable that names the network interface by which its
+            collectives find each other; it is set to the one that reaches the rendezvous.
+        env: Environment variables of all that runs on it.
+        secrets: The same, of which a config has no values: see `Stage.secrets`.
         torch_package: Package that adds the torch device, where it isn't built in.
         vllm_plugin: vLLM plug-in package of the maker.
         diagnostic: The maker's command that tests the chips of a node.
@@ -68,6 +72,9 @@ class Accelerator:
     reduces: tuple[NumberType, ...] = ()
     resource: str | None = None
     visible_devices: str | None = None
+    interface_variable: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     torch_package: str | None = None
     vllm_plugin: str | None = None
     diagnostic: tuple[str, ...] = ()
@@ -99,6 +106,8 @@ class Pool:
         python: Interpreter of the environment in which work on this pool runs, a path on its
             nodes: that with the maker's torch or vLLM plug-in. The cluster's own where empty; it
             must have the same versions of Python and Ray.
+        env: Environment variables of its processes, over those of the chip.
+        secrets: The same, of which a config has no values: see `Stage.secrets`.
         roles: Roles that the owner allows here; the chip's own where empty.
         price_per_hour: Price of one chip and hour in US dollars; the chip's own where `None`.
         emulation: Set where the chips are emulated.
@@ -113,6 +122,8 @@ class Pool:
     cpus_per_node: int = 2
     labels: Mapping[str, str] = field(default_factory=dict)
     python: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     roles: tuple[Role, ...] = ()
     price_per_hour: float | None = None
     emulation: Emulation | None = None
@@ -184,9 +195,21 @@ class Pool:
         return {"pool": self.name, **self.labels}
 
     @property
-    def runtime_env(self) -> dict[str, str]:
-        """The environment of its processes, as Ray takes it."""
-        return {"py_executable": self.python} if self.python else {}
+    def variables(self) -> dict[str, str]:
+        """Environment variables of its processes, those of its chip among them."""
+        return {**self.accelerator.env, **self.env}
+
+    @property
+    def secret_sources(self) -> dict[str, str]:
+        """Where its secret variables are read, those of its chip among them."""
+        return {**self.accelerator.secrets, **self.secrets}
+
+    def runtime_env(self, variables: Mapping[str, str]) -> dict[str, str | dict[str, str]]:
+        """Return the environment of a process with such `variables`, as Ray takes it."""
+        python: dict[str, str | dict[str, str]] = (
+            {"py_executable": self.python} if self.python else {}
+        )
+        return {**python, "env_vars": dict(variables)} if variables else python
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,6 +162,10 @@ class Stage:
     each input of the job, the stage whose artifact it reads; `after` lists further stages that
     must be done before. `hours` is the expected wall time, for the cost in the plan. What follows
     a failure is `on_failure`, by its kind, else the default of that kind.
+
+    `env` are environment variables of its workers, over those of the pool. `secrets` are variables
+    too, each with where its value is read when an attempt starts, on the controller's host: the
+    name of a variable there, or a file, whose name has a `/`. No value of them is kept anywhere.
     """
 
     name: str
@@ -177,6 +181,8 @@ class Stage:
     recovery: Recovery = field(default_factory=Recovery)
     watch: Watch = field(default_factory=Watch)
     gate: Gate | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     hours: float | None = None
     cache: bool = True
 

@@ -22,6 +22,16 @@ DAY = 86_400.0
 NOBODY: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 # Roles that a pool must earn; what prepares data needs no chip.
 EARNED = (Role.TRAIN, Role.SERVE)
+# Of a chip: what says nothing of what it can do; its variables are among the pool's.
+_OF_ITS_USE = (
+    "identity",
+    "price_per_hour",
+    "roles",
+    "source",
+    "interface_variable",
+    "env",
+    "secrets",
+)
 
 
 class Standing(StrEnum):
@@ -111,7 +121,7 @@ def identity(pool: Pool) -> str:
     The environment that its work runs in is part of it: its software does half the work.
     """
     chip = asdict(pool.accelerator)
-    for said_of_its_use in ("identity", "price_per_hour", "roles", "source"):
+    for said_of_its_use in _OF_ITS_USE:
         chip.pop(said_of_its_use)
     facts = {
         "accelerator": chip,
@@ -120,6 +130,7 @@ def identity(pool: Pool) -> str:
         "labels": dict(pool.labels),
         "python": pool.python,
         "emulation": asdict(pool.emulation) if pool.emulation else None,
+        **({"env": pool.variables} if pool.variables else {}),
     }
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

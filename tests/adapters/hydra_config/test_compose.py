@@ -66,9 +66,16 @@ def test_a_stage_is_removed_with_a_tilde(compose: Compose) -> None:
 
 
 def test_numbers_and_truth_values_are_text_where_text_is_meant(compose: Compose) -> None:
-    settings = compose("tags={a: 1, b: true}", "fleet.pools.nvidia.labels.rack=7")
+    settings = compose(
+        "tags={a: 1, b: true}",
+        "fleet.pools.nvidia.labels.rack=7",
+        "fleet.pools.nvidia.env.N=1",
+        "pipeline.stages.learn.env.M=2",
+    )
     assert settings.tags == {"a": "1", "b": "true"}
     assert settings.fleet.pools["nvidia"].labels == {"rack": "7"}
+    assert settings.fleet.pools["nvidia"].env == {"N": "1"}
+    assert settings.pipeline.stages[1].env == {"M": "2"}
 
 
 def test_the_chip_of_a_pool_is_one_override(compose: Compose) -> None:

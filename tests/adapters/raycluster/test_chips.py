@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.raycluster import managed_ray, visible
+from orchestrator.adapters.raycluster import managed_ray, ranking
 from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.adapters.raycluster.ranking import WorkerPlace, ranked
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine
 from tests.clusters import POOLS, Attempt, begin, request
@@ -26,9 +27,23 @@ def test_chips_that_ray_does_not_know_are_numbered_beside_those_that_it_does() -
     assert names[-1] == "MLU"
 
 
+def test_ranks_follow_nodes_by_name_and_chips_by_number() -> None:
+    names = {"id9": "h1", "id1": "h2"}
+    places = [
+        WorkerPlace("id1", ("2",)),
+        WorkerPlace("id9", ("10",)),
+        WorkerPlace("id1", ("0", "1")),
+        WorkerPlace("id9", ("2",)),
+        WorkerPlace("id9"),
+    ]
+    order, node_ranks = ranked(places, names.__getitem__)
+    assert order == [4, 3, 1, 2, 0]
+    assert node_ranks == (0, 0, 0, 1, 1)
+
+
 def test_chips_are_shown_in_the_order_of_their_numbers() -> None:
-    assert visible.in_order(["10", "2", "0"]) == ["0", "2", "10"]
-    assert visible.in_order(["GPU-b", "3", "GPU-a"]) == ["3", "GPU-a", "GPU-b"]
+    assert ranking.in_order(["10", "2", "0"]) == ["0", "2", "10"]
+    assert ranking.in_order(["GPU-b", "3", "GPU-a"]) == ["3", "GPU-a", "GPU-b"]
 
 
 @pytest.mark.ray

@@ -1,4 +1,4 @@
-"""Work on a pool runs in the environment that the pool names."""
+"""Work on a pool runs in the environment that the pool names, and knows its place."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.core.spec.environment import OF_A_PLACE
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine, Succeeded
 from tests.clusters import POOLS, begin, request
@@ -36,3 +37,33 @@ def test_workers_are_started_by_the_interpreter_of_their_pool(
         assert isinstance(attempt.finish(60.0), Succeeded)
         lines: Any = attempt.of(LogLine)
         assert [json.loads(line.text)[VARIABLE] or "" for line in lines] == [expected] * workers
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_are_given_variables_secrets_and_their_place_as_torchrun_says_it(
+    ray_address: str, workers: int
+) -> None:
+    names = [*OF_A_PLACE, "OF_THE_STAGE", "SECRET"]
+    asked = request(
+        "tell_environment", f"place-{workers}", needs=Needs(workers=workers), names=names
+    )
+    asked = replace(asked, env={"OF_THE_STAGE": "yes"}, secrets={"SECRET": "hidden"})
+    cluster = RayCluster(ray_address, worker)
+    attempt = begin(cluster, asked)
+    assert isinstance(attempt.finish(60.0), Succeeded)
+    lines: Any = attempt.of(LogLine)
+    told = {line.rank: json.loads(line.text) for line in lines}
+    assert [told[rank]["RANK"] for rank in range(workers)] == ["0", "1"][:workers]
+    assert [told[rank]["LOCAL_RANK"] for rank in range(workers)] == ["0", "1"][:workers]
+    one = told[workers - 1]
+    assert one["WORLD_SIZE"] == one["LOCAL_WORLD_SIZE"] == str(workers)
+    assert one["NODE_RANK"] == one["GROUP_RANK"] == "0"
+    assert (one["OF_THE_STAGE"], one["SECRET"]) == ("yes", "hidden")
+    assert len({told[rank]["MASTER_PORT"] for rank in told}) == 1
+    assert "hidden" not in repr(asked)
+
+    after = begin(cluster, request("tell_environment", f"after-{workers}", names=names))
+    assert isinstance(after.finish(60.0), Succeeded)
+    (line,) = after.of(LogLine)
+    assert json.loads(line.text)["SECRET"] is None  # type: ignore[union-attr]

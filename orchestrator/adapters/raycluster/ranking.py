@@ -1,0 +1,42 @@
+"""Which worker of a gang gets which rank: those of one node follow each other, by their chips."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """A process on the node with id `node`, with the `chips` that it is given there, in order."""
+
+    node: str
+    chips: tuple[str, ...] = ()
+
+
+def ranked(
+    places: Sequence[WorkerPlace], name: Callable[[str], str]
+) -> tuple[list[int], tuple[int, ...]]:
+    """Return the numbers of `places` by rank, and by rank the number of each node.
+
+    Nodes are sorted by what `name` says of their ids.
+    """
+
+    def key(number: int) -> tuple[object, ...]:
+        place = places[number]
+        return name(place.node), place.node, [_by_number(chip) for chip in place.chips], number
+
+    order = sorted(range(len(places)), key=key)
+    nodes = [places[number].node for number in order]
+    numbered = {node: number for number, node in enumerate(dict.fromkeys(nodes))}
+    return order, tuple(numbered[node] for node in nodes)
+
+
+def in_order(ids: Iterable[str]) -> list[str]:
+    """Return the ids of chips by number: 2 before 10."""
+    return sorted(ids, key=_by_number)
+
+
+def _by_number(chip: str) -> tuple[int, str]:
+    return (int(chip) if chip.isdecimal() else sys.maxsize, chip)
