@@ -203,6 +203,7 @@ class InMemory:
 
     def __init__(self, script: Script, at: float = 0.0) -> None:
         self.clock, self.store = FakeClock(at), MemoryStore()
+        self.store.now = self.clock.monotonic  # nobody sets the database's
         self.artifacts, self.gates, self.tracker = FakeArtifacts(), FakeGates(), FakeTracker()
         self.cluster = FakeCluster(self.clock, self.store, script)
         parts = {n: getattr(self, n) for n in ("store", "artifacts", "tracker", "clock", "gates")}

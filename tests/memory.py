@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
@@ -37,6 +37,7 @@ class MemoryStore:
     not_told: dict[str, tuple[Untold, ...]] = field(default_factory=dict)
     occupied: dict[str, tuple[Busy, ...]] = field(default_factory=dict)
     judged: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
+    now: Callable[[], float] = lambda: 0.0
 
     def create(self, header: RunHeader, at: float) -> None:
         if header.run in self.headers:
@@ -125,11 +126,13 @@ class MemoryStore:
     def approvals(self, run: str) -> Mapping[str, str]:
         return self.approved.get(run, {})
 
-    def queue_up(self, run: str, entries: Sequence[Queued], at: float) -> None:
-        self.queues[run] = (at, tuple(entries))
+    def queue_up(self, run: str, entries: Sequence[Queued]) -> None:
+        self.queues[run] = (self.now(), tuple(entries))
 
-    def queue(self, since: float) -> Sequence[Queued]:
-        return [one for at, entries in self.queues.values() if at >= since for one in entries]
+    def queue(self, seconds: float) -> Sequence[Queued]:
+        now = self.now()
+        lines = [entries for at, entries in self.queues.values() if abs(now - at) <= seconds]
+        return [entry for entries in lines for entry in entries]
 
     def note_verdict(self, verdict: Verdict) -> None:
         self.judged[verdict.pool, str(verdict.role), verdict.identity] = verdict

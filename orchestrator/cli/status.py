@@ -10,7 +10,7 @@ from orchestrator.cli.exits import Exit, of_state
 from orchestrator.core.runs.states import RunState
 from orchestrator.display import runs as display
 from orchestrator.display import tables
-from orchestrator.service import environment, runs
+from orchestrator.service import runs
 from orchestrator.service.status import RunStatus, newest, status
 
 WITH_A_WAY_BACK = frozenset({RunState.PAUSED, RunState.FAILED, RunState.CANCELLED})
@@ -57,7 +57,7 @@ def _show(seen: RunStatus) -> None:
         out.print(run.reason, markup=False)
     if seen.lost:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen.at))
-        ago = tables.duration(environment.clock().now() - seen.at)
+        ago = tables.duration(seen.silent)
         gone = "its controller is gone since" if run.epoch else "nobody has begun it since"
         out.print(f"[red]{display.LOST}[/]: {gone} {since} ({ago} ago)")
     for untold in seen.untold:

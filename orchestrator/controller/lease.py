@@ -1,5 +1,7 @@
 """Whether the controller of a run is there: by its lease, and by its process where that is seen.
 
+A lease is judged by the clock that it was written by, the database's: those of hosts differ.
+
 A process that can be looked at is believed over its lease: one that was killed is gone at once,
 and one that is only slow keeps its run.
 """
@@ -35,8 +37,8 @@ class LeaseState(StrEnum):
 def lease_state(run: Run, lease: Lease | None, now: float, lives: Lives) -> LeaseState | None:
     """Return whether the controller of `run` is there; `None` when it needs none, or had none yet.
 
-    One that should have come by now is gone. `lives` says of the holder of a lease whether it
-    lives, or `None` where it can't be seen.
+    One that should have come by `now`, by the database's clock, is gone. `lives` says of the
+    holder of a lease whether it lives, or `None` where it can't be seen.
     """
     if run.done:
         return None
@@ -47,6 +49,9 @@ def lease_state(run: Run, lease: Lease | None, now: float, lives: Lives) -> Leas
 
 
 def alive(lease: Lease, now: float, lives: Lives, doubt: float = SECONDS_OF_DOUBT) -> bool:
-    """Return whether the holder of `lease` lives; unseen, it does for `doubt` seconds."""
+    """Return whether the holder of `lease` lives; unseen, it does for `doubt` seconds.
+
+    A lease from the future is that of a clock that was set since.
+    """
     seen = lives(lease.holder)
-    return now - lease.at < doubt if seen is None else seen
+    return abs(now - lease.at) < doubt if seen is None else seen

@@ -2,12 +2,13 @@
 
 So a controller whose loop is held up, by a slow store or a large artifact, is not taken for gone.
 One whose loop is dead is: nothing is said any more for a loop that has made no turn for long.
-Intervals are monotonic; the time in a lease is that of the day, for others judge it.
+Intervals are monotonic; the time in a lease is that of the database, for other hosts judge it.
 """
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -93,8 +94,9 @@ class LeaseKeeper:
                 self._look()
 
     def _renew(self) -> None:
-        mine = Lease(run=self._run, epoch=self._epoch, at=self._clock.now(), holder=self._holder)
-        error = outcome(lambda: self._leases.renew_lease(mine)).error
+        mine = Lease(run=self._run, epoch=self._epoch, at=0.0, holder=self._holder)
+        renewed = outcome(lambda: self._leases.renew_lease(replace(mine, at=self._leases.now())))
+        error = renewed.error
         if error is not None:
             self._next_lease = self._clock.monotonic() + SECONDS_BETWEEN_LOOKS
             self._best_effort.failed(UNTOLD, error)

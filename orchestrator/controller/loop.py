@@ -97,7 +97,6 @@ class Controller:
         self._header = header
         self._recorder = EventRecorder(deps.store, header.run, deps.clock, deps.patience)
         self._points = PointsBuffer(deps.store, header.run, deps.clock, deps.best_effort)
-        self._occupation = Occupation(deps.store, header.run, deps.clock)
         self._results = ReusableResults(deps, defaults, self._recorder)
         self._effects = Effects(deps.clock, deps.best_effort, defaults.waits.retry)
         self._last = header.created
@@ -105,7 +104,9 @@ class Controller:
         self._next_note = 0.0
         self.lease = LeaseKeeper(deps.store, deps.clock, deps.holder, deps.best_effort)
         self.run = self._stored()
-        self._clock = MonotonicClock(deps.clock, self._last)
+        now = self._recorder.patiently(deps.store.now)
+        self._clock = MonotonicClock(deps.clock, max(now, self._last))
+        self._occupation = Occupation(deps.store, header.run, self._clock)
 
     def cancel(self, reason: str) -> None:
         """Ask for the run to end; safe to call from a signal handler."""

@@ -1,7 +1,8 @@
-"""The time of a run: that of the clock, but for its jumps.
+"""The time of a run: that of the database when its controller began, and what has passed since.
 
-Limits and waits are judged by the times of events. A time of day that somebody sets forward or
-back, while a run goes on, must not end a stage by its time limit, nor stop it for an hour.
+Limits and waits are judged by the times of events, whichever host's controller wrote them. A time
+of day that is another one on each host, or that somebody sets forward or back, must not end a
+stage by its time limit, nor stop it for an hour.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ SECONDS_OF_A_JUMP = 1.0  # what is less is drift that is being mended
 class MonotonicClock:
     """A clock that never goes back and never jumps; small corrections it follows."""
 
-    def __init__(self, clock: Clock, since: float = 0.0) -> None:
-        """Begin at the time of `clock`, or at `since` (seconds, epoch) where that is later."""
+    def __init__(self, clock: Clock, since: float) -> None:
+        """Begin at `since` (seconds, epoch)."""
         self._clock = clock
         now = clock.now()
-        self._shift = max(0.0, since - now)
+        self._shift = since - now
         self._last = now + self._shift
         self._between = now - clock.monotonic()
 

@@ -39,15 +39,13 @@ class OutlookWatcher:
         self._queued: dict[str, Queued] = {}
         self._outlook = QUIET
 
-    def refresh(self, run: Run, at: float | None = None) -> Outlook:
-        """Return what is known now; asks the cluster where that is old, or the run wants a place.
+    def refresh(self, run: Run, now: float) -> Outlook:
+        """Return what is known `now`, in the time of the run, which is that of the database.
 
-        `at` is the time of the run, where that is not the time of day: those of queues are that,
-        for other controllers read them.
+        Asks the cluster where what is known is old, or the run wants a place.
         """
-        now, tick = self._clock.now(), self._clock.monotonic()
-        wanting_now = wanting(run, now if at is None else at)
-        wanted = {stage.name: _entry(run, stage, self._queued, now) for stage in wanting_now}
+        tick = self._clock.monotonic()
+        wanted = {s.name: _entry(run, s, self._queued, now) for s in wanting(run, now)}
         if tick >= self._next_look or wanted != self._queued:  # another stage, or another pool
             self._next_look = tick + SECONDS_BETWEEN_LOOKS
             drained = drained_in(run.plan.fleet, self._queues)
@@ -59,7 +57,7 @@ class OutlookWatcher:
         """Take the run out of all queues."""
         if self._queued:
             self._queued = {}
-            self._queues.queue_up(run.header.run, (), self._clock.now())
+            self._queues.queue_up(run.header.run, ())
 
     def _line_up(
         self, run: Run, wanted: Mapping[str, Queued], now: float, tick: float
@@ -69,10 +67,10 @@ class OutlookWatcher:
             self._queued = dict(wanted)
             self._next_word = tick + SECONDS_BETWEEN_WORDS
             entries = (_shared(run, entry) for entry in wanted.values())
-            self._queues.queue_up(run.header.run, tuple(entries), now)
+            self._queues.queue_up(run.header.run, tuple(entries))
         if not wanted:
             return
-        listed = self._queues.queue(now - SECONDS_IN_QUEUE)
+        listed = self._queues.queue(SECONDS_IN_QUEUE)
         queue = [entry for other in listed for entry in _own(run, other)]
         others = {entry.pool for entry in queue if entry.run != run.header.run}
         states = self._states_of(run, {entry.pool for entry in wanted.values()} & others)

@@ -19,7 +19,6 @@ from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Lease
-from orchestrator.ports import Clock
 
 # Unseen controllers are given twice the time that a takeover waits: nobody asked for this.
 SECONDS_TO_WAIT = 30.0
@@ -30,17 +29,16 @@ Bury: TypeAlias = Callable[[Run, str], bool]
 class Reaper:
     """Buries runs; `bury` ends what is shown of one, for a reason, and returns whether it did."""
 
-    def __init__(self, store: LeasedRuns, clock: Clock, lives: Lives, bury: Bury) -> None:
+    def __init__(self, store: LeasedRuns, lives: Lives, bury: Bury) -> None:
         """Suspect nobody yet."""
-        self._store, self._clock, self._lives, self._bury = store, clock, lives, bury
+        self._store, self._lives, self._bury = store, lives, bury
         self._suspected: frozenset[Lease] = frozenset()
         self._best_effort = BestEffort()
         self._tries: Counter[str] = Counter()
 
     def look(self) -> bool:
         """Look at all leases once, and bury; return whether any is left to look after."""
-        now = self._clock.now()
-        leases = self._store.leases()
+        now, leases = self._store.now(), self._store.leases()
         dead = {lease for lease in leases if not alive(lease, now, self._lives, SECONDS_TO_WAIT)}
         buried = {lease for lease in dead & self._suspected if self._try(lease)}
         self._suspected = frozenset(dead - buried)

@@ -260,13 +260,13 @@ class Reconciler:
     def _quiet(self, life: EndpointLife) -> float:
         """Return for how many seconds its traffic has not been moved, by this process's clock.
 
-        A move that was there before this process is as old as the clocks of both say.
+        A move that was there before this process is as old as the clock of the store says.
         """
         now, count = self._clock.monotonic(), len(life.moves)
         known = self._traffic.get(life.name)
         if known is None or known[0] != count:
             first = known is None and life.moves
-            age = max(self._clock.now() - life.moves[-1].at, 0.0) if first else 0.0
+            age = max(self._store.now() - life.moves[-1].at, 0.0) if first else 0.0
             known = self._traffic[life.name] = count, now - age
         return now - known[1]
 

@@ -57,7 +57,7 @@ class Revisions:
         moving = any(isinstance(event, TrafficEvent) for event in events)
         for left in reversed(range(TRIES)):
             try:
-                return self._store.follow(life, events, self._clock.now())
+                return self._store.follow(life, events, self._store.now())
             except ConflictError:
                 life = self.life(decided.name)
                 if not left or (moving and life.moves != decided.moves):
@@ -112,7 +112,7 @@ class Revisions:
         if unused and life.shares.get(number):
             raise ConflictError(f"{name}.r{number} takes traffic: somebody has moved it there")
         if revision is not None and revision.state is not RevisionState.RETIRED:
-            self._store.follow(life, [RevisionRetired(number, reason)], self._clock.now())
+            self._store.follow(life, [RevisionRetired(number, reason)], self._store.now())
 
     def retire_unused(self, name: str, number: int, reason: str) -> None:
         """Retire revision `number`, wherever it runs.

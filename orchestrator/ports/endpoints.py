@@ -11,6 +11,10 @@ from orchestrator.core.endpoints.life import EndpointEvent, EndpointLife
 class EndpointLog(Protocol):
     """Append-only memory of all endpoints. Raises `StoreError` for what the database refuses."""
 
+    def now(self) -> float:
+        """Return the time by the clock of the store (seconds, epoch): those of hosts differ."""
+        ...
+
     def endpoint(self, name: str) -> EndpointLife:
         """Return the endpoint as its events tell; one without events has no revision."""
         ...

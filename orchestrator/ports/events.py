@@ -23,6 +23,10 @@ class Stored:
 class EventLog(Protocol):
     """Append-only memory of all runs. Raises `StoreError` for what the database refuses."""
 
+    def now(self) -> float:
+        """Return the time by the clock of the store (seconds, epoch): those of hosts differ."""
+        ...
+
     def create(self, header: RunHeader, at: float) -> None:
         """Add a run. Raises `StoreError` when its id exists."""
         ...

@@ -9,7 +9,14 @@ from orchestrator.messages import Lease
 
 
 class Leases(Protocol):
-    """Memory of the controllers of runs. Raises `StoreError` for what the database refuses."""
+    """Memory of the controllers of runs; their times are by its own clock.
+
+    Raises `StoreError` for what the database refuses.
+    """
+
+    def now(self) -> float:
+        """Return the time by the clock of the store (seconds, epoch): those of hosts differ."""
+        ...
 
     def renew_lease(self, lease: Lease) -> None:
         """Note that a controller has its run.

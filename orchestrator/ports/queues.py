@@ -9,14 +9,17 @@ from orchestrator.messages import Queued
 
 
 class Queues(Protocol):
-    """The queues before pools. Raises `StoreError` for what the database refuses."""
+    """The queues before pools, by the clock of the store.
 
-    def queue_up(self, run: str, entries: Sequence[Queued], at: float) -> None:
-        """Make `entries` what `run` waits for as of `at` (seconds, epoch), instead of before."""
+    Raises `StoreError` for what the database refuses.
+    """
+
+    def queue_up(self, run: str, entries: Sequence[Queued]) -> None:
+        """Make `entries` what `run` waits for as of now, instead of before."""
         ...
 
-    def queue(self, since: float) -> Sequence[Queued]:
-        """Return what all runs wait for that said so at `since` (seconds, epoch) or later."""
+    def queue(self, seconds: float) -> Sequence[Queued]:
+        """Return what all runs wait for that said so in the last `seconds`."""
         ...
 
     def drain(self, pool: str, reason: str) -> None:

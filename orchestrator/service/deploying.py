@@ -63,7 +63,7 @@ def deploy_outside(endpoint: str, server: Outside) -> OutsideRevision:
     elif not life.shares:
         events.append(SharesMoved({number: WHOLE}, "the first revision"))
         what += ", and give it all traffic"
-    change = Change(what, lambda: store.follow(life, events, wiring.clock().now()))
+    change = Change(what, lambda: store.follow(life, events, store.now()))
     return OutsideRevision(change, notes)
 
 

@@ -172,7 +172,7 @@ def follow_moved(life: EndpointLife, events: Sequence[TrafficEvent]) -> None:
     """Commit how traffic moves, and have the registry's champions follow."""
     home = wiring.home()
     store = wiring.database(home)
-    store.follow(life, events, wiring.clock().now())
+    store.follow(life, events, store.now())
     wiring.follow_traffic(home, store.endpoint(life.name))
 
 
@@ -194,14 +194,15 @@ def traffic(endpoint: str, shares: Sequence[str]) -> Change[None]:
             "and =none ends either"
         )
         raise ConfigError([Problem("traffic", f"{' '.join(words)!r} are no shares", how)])
-    life = wiring.database(wiring.home()).endpoint(endpoint)
+    store = wiring.database(wiring.home())
+    life, now = store.endpoint(endpoint), store.now()
     reason = f"by {wiring.user()}"
     events: list[TrafficEvent] = [SharesMoved(parts, reason)] if parts else []
     events += [_EVENTS[what](number, reason) for what, number in beside.items()]
     moved = life
     try:
         for event in events:
-            moved = follow(moved, event, wiring.clock().now())
+            moved = follow(moved, event, now)
     except TransitionError as error:
         known = ", ".join(f"{r.name} ({r.state})" for r in life.live) or "none"
         raise TransitionError(f"{error}; revisions: {known}") from None
@@ -243,10 +244,10 @@ def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
         raise ConfigError([Problem("undeploy", what, "write it as r2")])
     retired = RevisionRetired(int(match[1]), reason)
     _check_retired(life, retired.number)
-    follow(life, retired, wiring.clock().now())
+    follow(life, retired, store.now())
 
     def make() -> str:
-        wiring.database(wiring.home()).follow(life, [retired], wiring.clock().now())
+        store.follow(life, [retired], store.now())
         return f"Revision r{retired.number} of {life.name} is retired."
 
     return Change(f"retire {revision} of {life.name}", make)
@@ -255,7 +256,7 @@ def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
 def _end(life: EndpointLife, reason: str) -> Change[str]:
     def make() -> str:
         store = wiring.database(wiring.home())
-        revisions.end(store, life, reason, wiring.clock().now())
+        revisions.end(store, life, reason, store.now())
         return f"Endpoint {life.name} answers no more."
 
     names = ", ".join(revision.name for revision in life.live)

@@ -62,7 +62,7 @@ def pools(settings: Settings) -> PoolStates:
     live = wiring.pool_states(settings, home)
     store = wiring.database(home)
     drained = drained_in(settings.fleet.name, store)
-    known = PoolStates(settings.fleet, live, drained, store.verdicts(), wiring.clock().now())
+    known = PoolStates(settings.fleet, live, drained, store.verdicts(), store.now())
     trusted = {
         name: pool
         for name, pool in settings.fleet.pools.items()

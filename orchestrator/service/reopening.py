@@ -81,7 +81,7 @@ class Resumption:
         """
         if self.event is not None:
             name, store = self.run.header.run, wiring.database(wiring.home())
-            store.append(name, self.run.seq + 1, (self.event,), wiring.clock().now())
+            store.append(name, self.run.seq + 1, (self.event,), store.now())
             store.withdraw_cancel(name)
 
     def drive(self, view: driving.View) -> Run:
@@ -164,7 +164,7 @@ def _reopening(store: EventLog, run: Run, how: Again) -> RunReopened:
         )
         event = rules.reopening(run, since=how.since, anew=how.anew, limited=limited)
         event = replace(event, overrides=(*how.limits, *attempts))
-    rules.check_limits(run, event, wiring.clock().now())
+    rules.check_limits(run, event, store.now())
     return event
 
 

@@ -33,8 +33,8 @@ def load(store: EventLog, header: RunHeader) -> Run:
 
 def lease_state(store: Leases, run: Run) -> LeaseState | None:
     """Return whether the controller of `run` is there; `None` when it needs none, or none came."""
-    now = wiring.clock().now()
-    return leases.lease_state(run, store.lease(run.header.run), now, holder.lives)
+    lease = store.lease(run.header.run)
+    return leases.lease_state(run, lease, store.now(), holder.lives)
 
 
 def last_sign(store: LeasedRuns, run: Run) -> float:

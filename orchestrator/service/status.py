@@ -16,12 +16,14 @@ from orchestrator.service import runs
 class RunStatus:
     """A run, what is known of its controller, and the time up to which it has lived (epoch).
 
-    `untold` is what could not be told of it, `busy` what its attempts wait in.
+    For `silent` seconds since then it has shown no life. `untold` is what could not be told of it,
+    `busy` what its attempts wait in.
     """
 
     run: Run
     controller: LeaseState | None
     at: float
+    silent: float = 0.0
     untold: Sequence[Untold] = ()
     busy: Sequence[Busy] = ()
 
@@ -61,5 +63,6 @@ def status(run: str) -> RunStatus:
 def _status(store: LeasedRuns, run: Run) -> RunStatus:
     """Nothing of a lost run has run since it was last seen, nor cost anything."""
     controller = runs.lease_state(store, run)
-    gone = controller is LeaseState.GONE
-    return RunStatus(run, controller, runs.last_sign(store, run) if gone else wiring.clock().now())
+    now = store.now()
+    at = runs.last_sign(store, run) if controller is LeaseState.GONE else now
+    return RunStatus(run, controller, at, max(0.0, now - at))

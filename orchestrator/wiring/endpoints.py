@@ -226,7 +226,8 @@ def forget_endpoints(home: Path, reason: str) -> None:
     from orchestrator.endpoints.revisions import end
 
     for life in endpoints_here(home):
-        end(database(home), life, reason, clock().now())
+        store = database(home)
+        end(store, life, reason, store.now())
 
 
 def _is_managed(home: Path, events: EventLog, deployment: Deployment) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.messages import Lease
@@ -39,3 +40,11 @@ def test_a_lease_is_dropped_by_its_own_epoch_alone(store: Leases) -> None:
     store.drop_lease("run", 2)
     store.drop_lease("run", 2)
     assert store.lease("run") is None
+
+
+def test_times_that_hosts_compare_are_by_the_clock_of_the_database(url: str) -> None:
+    database = SqlDatabase(url)
+    assert abs(database.now() - SystemClock().now()) < 2.0, "of this machine"
+    first, second = database.now(), database.now()
+    assert first <= second
+    database.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
 from orchestrator.adapters.database import SqlDatabase
+from orchestrator.adapters.database.schema import queues
 from orchestrator.core.errors import NotFoundError
 from orchestrator.messages import Busy, Queued, Untold
 from tests.contracts.test_database import store  # noqa: F401 - a fixture
@@ -32,12 +34,17 @@ def test_an_approval_is_of_a_run_that_exists(store: SqlDatabase) -> None:  # noq
 
 
 def test_a_run_waits_for_what_it_said_last(store: SqlDatabase) -> None:  # noqa: F811 - as above
-    store.queue_up("r2-1", (entry("a", "s"), entry("b", "t")), 10.0)
-    store.queue_up("r2-1", (entry("b", "t", since=2.0),), 20.0)
-    assert store.queue(20.0) == [entry("b", "t", since=2.0)]
-    assert store.queue(20.5) == []
-    store.queue_up("r2-1", (), 30.0)
-    assert store.queue(0.0) == []
+    store.queue_up("r2-1", (entry("a", "s"), entry("b", "t")))
+    store.queue_up("r2-1", (entry("b", "t", since=2.0),))
+    assert store.queue(60.0) == [entry("b", "t", since=2.0)]
+    with store._writing() as connection:
+        connection.execute(update(queues).values(at=queues.c.at - 90.0))
+    assert store.queue(60.0) == []
+    with store._writing() as connection:
+        connection.execute(update(queues).values(at=queues.c.at + 180.0))
+    assert store.queue(60.0) == [], "said in the future: the clock was set since"
+    store.queue_up("r2-1", ())
+    assert store.queue(1e9) == []
 
 
 def test_a_run_is_busy_with_what_was_noted_last(store: SqlDatabase) -> None:  # noqa: F811 - as above

@@ -25,6 +25,7 @@ def there(
     [
         (None, 114.0, LeaseState.ALIVE),
         (None, 116.0, LeaseState.GONE),
+        (None, 40.0, LeaseState.GONE),
         (True, 1000.0, LeaseState.ALIVE),
         (False, 101.0, LeaseState.GONE),
     ],

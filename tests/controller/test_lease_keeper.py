@@ -26,6 +26,7 @@ class Post:
 
     def __init__(self) -> None:
         self.store, self.clock, self.best_effort = MemoryStore(), FakeClock(100.0), BestEffort()
+        self.store.now = self.clock.monotonic
         self.keeper = LeaseKeeper(self.store, self.clock, "me", self.best_effort)
         self.run: Run = apply(begin(header(plan(stage("s")))), RunStarted(3), 100.0)
 
@@ -46,6 +47,13 @@ def test_it_is_renewed_every_few_seconds() -> None:
     post.clock.sleep(SECONDS_OF_A_LEASE)
     post.keeper.turn(post.run)
     assert post.seen() == 106.0
+
+
+def test_its_time_is_the_databases_whatever_the_clock_of_the_host_says() -> None:
+    post = Post()
+    post.clock.step(60.0)
+    post.keeper.turn(post.run)
+    assert post.seen() == 100.0
 
 
 def test_it_is_renewed_beside_a_loop_that_is_held_up() -> None:
@@ -79,7 +87,7 @@ def test_a_time_of_day_that_is_set_does_not_keep_it_from_being_renewed(seconds: 
     post.clock.step(seconds)
     post.clock.sleep(SECONDS_OF_A_LEASE)
     post.keeper.turn(post.run)
-    assert post.seen() == post.clock.now()
+    assert post.seen() == 105.0
 
 
 def test_a_store_that_is_away_is_asked_again_soon_and_that_is_counted() -> None:

@@ -31,6 +31,7 @@ class Post:
 
     def __init__(self, gate: Gate | None = None, pools: Sequence[str] = ("a",)) -> None:
         self.store, self.gates, self.clock = MemoryStore(), FakeGates(), FakeClock(100.0)
+        self.store.now = self.clock.now
         self.free: int | None = None
         self.watcher = OutlookWatcher(self.store, self.gates, self.clock, self.states)
         self.run: Run = apply(
@@ -45,7 +46,7 @@ class Post:
 
     def look(self, after: float = 0.0) -> Outlook:
         self.clock.sleep(after)
-        return self.watcher.refresh(self.run)
+        return self.watcher.refresh(self.run, self.clock.now())
 
 
 def other(priority: int, since: float, devices: int = 1) -> Queued:
@@ -65,19 +66,19 @@ def test_emptied_pools_are_seen_within_a_second() -> None:
 
 def test_who_has_a_higher_priority_or_came_first_goes_before() -> None:
     post = Post()
-    post.store.queue_up("other", (other(priority=5, since=200.0),), 100.0)
+    post.store.queue_up("other", (other(priority=5, since=200.0),))
     assert post.look().behind == {"s": "waits for pool 'a' behind other/t (priority 5)"}
-    post.store.queue_up("other", (other(priority=0, since=200.0),), 100.0)
+    post.store.queue_up("other", (other(priority=0, since=200.0),))
     assert post.look(after=0.6).behind == {}
-    post.store.queue_up("other", (other(priority=0, since=50.0),), 100.0)
+    post.store.queue_up("other", (other(priority=0, since=50.0),))
     assert "s" in post.look(after=0.6).behind
-    post.store.queue_up("other", (), 100.0)
+    post.store.queue_up("other", ())
     assert post.look(after=0.6).behind == {}
 
 
 def test_who_needs_a_free_chip_passes_one_that_waits_for_more_than_are_free() -> None:
     post = Post()
-    post.store.queue_up("other", (other(priority=0, since=50.0, devices=8),), 100.0)
+    post.store.queue_up("other", (other(priority=0, since=50.0, devices=8),))
     assert post.look().behind, "nobody knows what is free"
     post.free = 4
     assert post.look(after=0.6).behind == {}
@@ -89,7 +90,7 @@ def test_pools_of_one_name_in_two_fleets_are_two() -> None:
     post = Post()
     post.store.drain("other/a", "repair")
     far = replace(other(priority=9, since=0.0), pool="other/a", run="far")
-    post.store.queue_up("far", (far,), 100.0)
+    post.store.queue_up("far", (far,))
     found = post.look()
     assert (found.drained, found.behind) == ({}, {})
     post.store.drain("test/a", "repair")
@@ -98,16 +99,16 @@ def test_pools_of_one_name_in_two_fleets_are_two() -> None:
 
 def test_after_a_move_the_line_of_the_pool_before_holds_nobody_up() -> None:
     post = Post(pools=("a", "b"))
-    post.store.queue_up("other", (other(priority=5, since=50.0),), 100.0)
+    post.store.queue_up("other", (other(priority=5, since=50.0),))
     assert post.look().behind
     post.run = apply(post.run, StageMoved("s", "b", "goes to b"), 100.1)
     assert post.look(after=0.1).behind == {}
-    assert [one.pool for one in post.store.queue(0.0) if one.run == "run"] == ["test/b"]
+    assert [one.pool for one in post.store.queue(60.0) if one.run == "run"] == ["test/b"]
 
 
 def test_who_has_not_been_heard_for_long_waits_no_more() -> None:
     post = Post()
-    post.store.queue_up("other", (other(priority=5, since=0.0),), 100.0)
+    post.store.queue_up("other", (other(priority=5, since=0.0),))
     assert post.look().behind
     assert not post.look(after=SECONDS_IN_QUEUE + 1.0).behind
 
@@ -115,14 +116,14 @@ def test_who_has_not_been_heard_for_long_waits_no_more() -> None:
 def test_a_run_leaves_the_queue_once_it_has_its_place_and_when_it_ends() -> None:
     post = Post()
     post.look()
-    (entry,) = post.store.queue(0.0)
+    (entry,) = post.store.queue(60.0)
     assert (entry.pool, entry.stage, entry.since) == ("test/a", "s", 100.0)
     post.run = apply(post.run, AttemptStarted("s", 1, "a"), 101.0)
     post.look(after=1.0)
-    assert post.store.queue(0.0) == [entry], "it keeps its turn while it waits for its place"
+    assert post.store.queue(60.0) == [entry], "it keeps its turn while it waits for its place"
     post.run = apply(post.run, AttemptPlaced("s", 1, ("n1",)), 102.0)
     post.look(after=1.0)
-    assert post.store.queue(0.0) == []
+    assert post.store.queue(60.0) == []
     post.watcher.leave(post.run)
 
 
@@ -130,7 +131,7 @@ def test_a_run_that_ends_while_it_waits_leaves_the_queue() -> None:
     post = Post()
     post.look()
     post.watcher.leave(post.run)
-    assert post.store.queue(0.0) == []
+    assert post.store.queue(60.0) == []
 
 
 def test_gates_are_looked_at_every_two_seconds() -> None:

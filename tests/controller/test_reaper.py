@@ -15,13 +15,14 @@ class Graveyard:
 
     def __init__(self) -> None:
         self.store, self.clock = MemoryStore(), FakeClock()
+        self.store.now = self.clock.now
         self.buried: list[tuple[str, str]] = []
         self.opens = True
         self.lives: bool | None = None
         self.store.create(header(plan(stage("s"))), 0.0)
         self.store.append("run", 1, (RunStarted(1),), 0.0)
         self.renew()
-        self.reaper = Reaper(self.store, self.clock, lambda _holder: self.lives, self.bury)
+        self.reaper = Reaper(self.store, lambda _holder: self.lives, self.bury)
 
     def renew(self) -> None:
         self.store.renew_lease(Lease(run="run", epoch=1, at=self.clock.now()))

@@ -27,6 +27,7 @@ class Bench:
         self.clock = FakeClock(1000.0)
         self.replicas = FakeReplicas(broken)
         self.store = MemoryEndpoints()
+        self.store.now = self.clock.monotonic
         self.traffic = FakeTraffic()
         self.rollouts = self.again()
 

@@ -175,15 +175,26 @@ def test_a_stage_at_its_gate_starts_nothing_until_that_is_open() -> None:
     assert run.stages["s"].attempts[0].started >= 5.0
 
 
+@pytest.mark.parametrize("ahead", [60.0, -60.0])
+def test_the_times_of_a_run_are_the_databases_on_a_host_whose_clock_is_wrong(ahead: float) -> None:
+    defaults = Bench(GOOD)
+    defaults.clock.step(ahead)
+    run = defaults.drive()
+    assert run.state is RunState.SUCCEEDED
+    times = [stored.at for stored in defaults.store.events("run")]
+    assert times[0] == 0.0
+    assert times[-1] <= defaults.clock.monotonic()
+
+
 def test_a_run_waits_behind_one_of_higher_priority_for_the_same_pool() -> None:
     defaults = Bench(GOOD)
     first = Queued(pool="a", run="other", stage="t", priority=5, since=0.0)
-    defaults.store.queue_up("other", (first,), 0.0)
-    defaults.clock.at(3.0, lambda: defaults.store.queue_up("other", (), 3.0))
+    defaults.store.queue_up("other", (first,))
+    defaults.clock.at(3.0, lambda: defaults.store.queue_up("other", ()))
     run = defaults.drive()
     assert run.state is RunState.SUCCEEDED
     assert run.stages["s"].attempts[0].started >= 3.0
-    assert defaults.store.queue(0.0) == []
+    assert defaults.store.queue(60.0) == []
 
 
 def test_a_gang_stands_by_on_the_next_pool_and_is_sent_away_with_the_stage() -> None:

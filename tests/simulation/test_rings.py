@@ -345,7 +345,7 @@ def test_a_clock_that_is_set_neither_ends_a_stage_nor_stops_the_senses(seconds: 
 
     def look() -> None:
         lease = defaults.store.lease("set")
-        leases.append(lease and defaults.clock.now() - lease.at)
+        leases.append(lease and defaults.store.now() - lease.at)
 
     defaults.clock.at(1020.0, look)
     defaults.clock.at(1030.0, lambda: defaults.store.request_cancel("set"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
+from orchestrator.adapters.database.dialects import seconds_now
 from orchestrator.adapters.database.schema import drains, queues
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.messages import Queued
@@ -14,8 +15,9 @@ from orchestrator.messages import Queued
 class SqlQueues(Transactions):
     """The port `Queues`."""
 
-    def queue_up(self, run: str, entries: Sequence[Queued], at: float) -> None:
-        """Make `entries` what `run` waits for as of `at` (seconds, epoch), instead of before."""
+    def queue_up(self, run: str, entries: Sequence[Queued]) -> None:
+        """Make `entries` what `run` waits for as of now, instead of before."""
+        at = self.now()
         rows = [
             {
                 "run": run,
@@ -30,10 +32,11 @@ class SqlQueues(Transactions):
         ]
         self._renew(queues, run, rows)
 
-    def queue(self, since: float) -> Sequence[Queued]:
-        """Return what all runs wait for that said so at `since` (seconds, epoch) or later."""
+    def queue(self, seconds: float) -> Sequence[Queued]:
+        """Return what all runs wait for that said so in the last `seconds`."""
+        recent = func.abs(seconds_now(self._reader) - queues.c.at) <= seconds
         with self._reading() as connection:
-            rows = connection.execute(select(queues).where(queues.c.at >= since)).all()
+            rows = connection.execute(select(queues).where(recent)).all()
         return [
             Queued(
                 pool=row.pool,

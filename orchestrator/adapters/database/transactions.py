@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Table, delete
+from sqlalchemy import Connection, Table, delete, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from orchestrator.adapters.database import opening
-from orchestrator.adapters.database.dialects import insert_for
+from orchestrator.adapters.database.dialects import insert_for, seconds_now
 from orchestrator.core.errors import StoreError, UnstorableError
 
 # What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
@@ -42,6 +42,11 @@ class Transactions:
     def close(self) -> None:
         """Close all connections. Safe to call twice."""
         self._reader.dispose()
+
+    def now(self) -> float:
+        """Return the time by the clock of the database, in seconds since the epoch."""
+        with self._reading() as connection:
+            return float(connection.execute(select(seconds_now(self._reader))).scalar_one())
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

@@ -31,7 +31,7 @@ def run(tell: Callable[[str], None]) -> None:
         tell(f"{orphan.header.run}: {reason}")
         return wiring.bury(home, orphan, reason)
 
-    reaper = Reaper(store, clock, holder.lives, bury)
+    reaper = Reaper(store, holder.lives, bury)
     endpoints, followed = wiring.database(home), dict[str, int]()
     best_effort, idle = BestEffort(), 0
     while idle < IDLE_LOOKS:

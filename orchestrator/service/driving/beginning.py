@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from orchestrator import wiring
 from orchestrator.core.errors import ClusterError, StoreError
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.run import Run, RunHeader
@@ -79,6 +78,6 @@ def never_began(store: EventLog, header: RunHeader, why: str, *, cancelled: bool
         stages = map(StageCancelled, begin(header).stages)
         ends = (CancelRequested(why), *stages, RunCancelled())
     with suppress(StoreError):  # one that has events has begun
-        store.append(header.run, 1, ends, wiring.clock().now())
+        store.append(header.run, 1, ends, store.now())
         return True
     return False

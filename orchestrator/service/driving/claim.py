@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from orchestrator import wiring
 from orchestrator.controller.lease import LeasedRuns, LeaseState, lease_state
 from orchestrator.core.errors import HeldError
 from orchestrator.core.runs.fold import fold
@@ -24,7 +23,7 @@ def claim(store: LeasedRuns, header: RunHeader, *, by_force: bool) -> Run:
     """
     events = store.events(header.run)
     run = fold(header, ((item.at, item.event) for item in events))
-    lease, now = store.lease(header.run), wiring.clock().now()
+    lease, now = store.lease(header.run), store.now()
     if by_force or lease_state(run, lease, now, holder.lives) is not LeaseState.ALIVE:
         return run
     raise HeldError(_refusal(header.run, events, lease, now))

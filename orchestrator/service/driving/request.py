@@ -50,10 +50,11 @@ def new_header(
     Ids sort by time, and no other run has the same. The run goes on from the checkpoints of the
     run `continues`, where one is named. `flags` chose its config, beside the overrides.
     """
-    now = wiring.clock().now()
+    store = wiring.database(home)
+    now = store.now()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     return RunHeader(
-        run=_free(wiring.database(home), f"{name or settings.pipeline.name}-{stamp}"),
+        run=_free(store, f"{name or settings.pipeline.name}-{stamp}"),
         plan=planned,
         config=wiring.pinned(settings),
         overrides=settings.overrides,
