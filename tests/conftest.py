@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.cli import main
 from orchestrator.supervisor import orphans
 from tests.postgres import PostgresServer
@@ -81,6 +83,15 @@ class Workplace:
     def python(self, text: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
         """Run a text of Python to its end."""
         return self._run("-c", text, seconds=seconds)
+
+    def logs(self, run: str = "") -> str:
+        """Return what the attempts of `run`, or of all runs, have written so far."""
+        database = self.folder / ".orchestrator/events.db"
+        if not database.exists():
+            return ""
+        with closing(SqlDatabase(database)) as store:
+            runs = [run] if run else [header.run for header in store.runs()]
+            return "".join(chunk.text for name in runs for chunk in store.log_chunks(name))
 
     def _run(self, *words: str, seconds: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
 from orchestrator.core.runs.run import RunHeader
@@ -13,11 +13,12 @@ from orchestrator.messages import (
     Busy,
     Lease,
     Points,
+    Progress,
     Queued,
     Succeeded,
     Untold,
 )
-from orchestrator.ports import Point, Stored
+from orchestrator.ports import LogChunk, Point, Stored
 
 
 @dataclass
@@ -36,6 +37,10 @@ class MemoryStore:
     queues: dict[str, tuple[float, tuple[Queued, ...]]] = field(default_factory=dict)
     not_told: dict[str, tuple[Untold, ...]] = field(default_factory=dict)
     occupied: dict[str, tuple[Busy, ...]] = field(default_factory=dict)
+    chunks: dict[str, list[LogChunk]] = field(default_factory=dict)
+    last_id: int = 0
+    reported: dict[tuple[str, str, int], dict[str, str]] = field(default_factory=dict)
+    progressed: dict[str, dict[tuple[str, int], Progress]] = field(default_factory=dict)
     judged: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
     now: Callable[[], float] = lambda: 0.0
 
@@ -110,6 +115,45 @@ class MemoryStore:
 
     def untold(self, run: str) -> Sequence[Untold]:
         return self.not_told.get(run, ())
+
+    def add_log(self, run: str, chunks: Sequence[LogChunk]) -> None:
+        for chunk in chunks:
+            self.last_id += 1
+            self.chunks.setdefault(run, []).append(replace(chunk, id=self.last_id))
+
+    def log_chunks(
+        self, run: str, after: int = 0, stage: str | None = None, attempt: int | None = None
+    ) -> Sequence[LogChunk]:
+        return [
+            chunk
+            for chunk in self.chunks.get(run, ())
+            if chunk.id > after
+            and stage in (None, chunk.stage)
+            and attempt in (None, chunk.attempt)
+        ]
+
+    def log_ends(self, run: str) -> Mapping[tuple[str, int], int]:
+        return {(chunk.stage, chunk.attempt): chunk.id for chunk in self.chunks.get(run, ())}
+
+    def page_log(self, run: str, page: LogChunk) -> None:
+        mine = (page.stage, page.attempt)
+        self.chunks[run] = [
+            page if chunk.id == page.id else chunk
+            for chunk in self.chunks[run]
+            if (chunk.stage, chunk.attempt) != mine or chunk.id >= page.id or chunk.page
+        ]
+
+    def note_report(self, run: str, place: tuple[str, int], name: str, text: str) -> None:
+        self.reported.setdefault((run, *place), {})[name] = text
+
+    def reports(self, run: str, stage: str, attempt: int) -> Mapping[str, str]:
+        return self.reported.get((run, stage, attempt), {})
+
+    def note_progress(self, run: str, place: tuple[str, int], progress: Progress) -> None:
+        self.progressed.setdefault(run, {})[place] = progress
+
+    def progress(self, run: str) -> Mapping[tuple[str, int], Progress]:
+        return self.progressed.get(run, {})
 
     def drain(self, pool: str, reason: str) -> None:
         self.drains[pool] = reason

@@ -18,6 +18,10 @@ HOTTEST = 100.0
 ROWS = 10**6
 WORD = 250
 SHOWN = 60
+_PART, _UNITS = (
+    re.compile(r"(\d{1,9})([smhd]?)"),
+    {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0},
+)
 ENDPOINT = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
 
@@ -59,6 +63,15 @@ def number(what: str, most: float, *, zero: bool = True) -> Callable[[str], floa
         return value
 
     return parse
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a duration such as `90s`, `10m`, `1h30m` or `2d`."""
+    parts = _PART.findall(text)
+    seconds = sum(int(amount) * _UNITS[unit or "s"] for amount, unit in parts)
+    if "".join(amount + unit for amount, unit in parts) != text or not 0 < seconds <= SECONDS:
+        raise _refusal(text, "duration; write 90s, 10m, 1h30m or 2d")
+    return seconds
 
 
 def word(text: str) -> str:

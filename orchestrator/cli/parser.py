@@ -98,10 +98,7 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="newest runs to list",
     )
     flags.as_json(status)
-    logs = verbs.add_parser("logs", help="print what the stages of a run wrote")
-    logs.add_argument("run", metavar="RUN")
-    logs.add_argument("stage", nargs="?", metavar="STAGE")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    _logs(verbs)
     resume = verbs.add_parser("resume", help="go on with a run that did not succeed")
     resume.add_argument("run", metavar="RUN")
     resume.add_argument(
@@ -132,6 +129,24 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     approve.add_argument("run", metavar="RUN")
     approve.add_argument("stage", metavar="STAGE")
     flags.dry(approve)
+
+
+def _logs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    logs = verbs.add_parser("logs", help="print what the stages of a run wrote")
+    logs.add_argument("run", metavar="RUN")
+    logs.add_argument("stage", nargs="?", metavar="STAGE")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    attempts, ranks = (
+        arguments.whole("attempts", arguments.ROWS),
+        arguments.whole("ranks", arguments.ROWS, 0),
+    )
+    logs.add_argument("--attempt", type=attempts, metavar="N", help="of the N-th attempts alone")
+    logs.add_argument("--rank", type=ranks, metavar="N", help="of worker N alone")
+    lines = arguments.whole("lines", arguments.ROWS, 0)
+    logs.add_argument("--tail", type=lines, metavar="N", help="begin with the last N lines")
+    logs.add_argument(
+        "--since", type=arguments.duration, metavar="10m", help="of the last 10 minutes alone"
+    )
 
 
 def _going_on(parser: argparse.ArgumentParser) -> None:

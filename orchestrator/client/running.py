@@ -14,7 +14,7 @@ from orchestrator.display import runs as display
 from orchestrator.service import driving, environment, reopening, runs
 from orchestrator.service.cancelling import cancel
 from orchestrator.service.launching import Launch
-from orchestrator.service.logs import logs
+from orchestrator.service.logs import Wanted, logs
 from orchestrator.service.planning import detachable
 from orchestrator.service.status import RunStatus, status
 
@@ -75,16 +75,24 @@ class Run(Shown):
             clock.sleep(SECONDS_BETWEEN_LOOKS)
         return self
 
-    def logs(self, stage: str | None = None, *, follow: bool = False) -> Iterator[str]:
-        """Yield what its stages wrote; with `follow` until it ends.
+    def logs(
+        self,
+        stage: str | None = None,
+        *,
+        follow: bool = False,
+        rank: int | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+    ) -> Iterator[str]:
+        """Yield what its stages wrote, wherever it is driven; with `follow` until it ends.
+
+        Of one `stage`, `rank` or number of `attempt` alone; the last lines alone with `tail`.
 
         Raises:
-            NotFoundError: There is no such stage, or the logs are on another machine.
+            NotFoundError: There is no such stage.
         """
-        written = logs(self.name, stage)
-        if not written.here and written.began:
-            raise written.not_here()
-        return written.lines(follow=follow)
+        wanted = Wanted(stage=stage, rank=rank, attempt=attempt, tail=tail)
+        return logs(self.name, wanted).lines(follow=follow)
 
     def cancel(self) -> Self:
         """End it, and return it."""

@@ -17,6 +17,7 @@ from orchestrator.ports import (
     Interventions,
     Leases,
     MetricPoints,
+    OutputStore,
     Queues,
     ResultCache,
     RunNotes,
@@ -26,7 +27,15 @@ from orchestrator.ports import (
 
 
 class RunStore(
-    EventLog, MetricPoints, Leases, Queues, Interventions, RunNotes, ResultCache, Protocol
+    EventLog,
+    MetricPoints,
+    OutputStore,
+    Leases,
+    Queues,
+    Interventions,
+    RunNotes,
+    ResultCache,
+    Protocol,
 ):
     """What a controller records of its run, and reads of others."""
 

@@ -18,3 +18,8 @@ def continued(run: str, stage: str, attempt: int) -> str:
 def leaving(run: str, stage: str, attempt: int) -> str:
     """Return the name of the mark that asks an attempt to leave its pool."""
     return f"{checkpoints(run, stage)}/leave-{attempt}"
+
+
+def log_page(run: str, stage: str, attempt: int, last: int) -> str:
+    """Return the name of the mark that has chunks of an attempt's log, up to that of id `last`."""
+    return f"logs/{run}/{stage}/{attempt}/{last}.jsonl"

@@ -27,6 +27,7 @@ STAGE_COLUMNS = (
     "#FAILOVERS",
     "DURATION",
     "COST",
+    "PROGRESS",
     "STATUS",
     "REASON",
 )
@@ -80,6 +81,8 @@ def _stage_row(seen: RunStatus, stage: StageRun) -> Iterator[str]:
     yield from (str(len(attempts)), str(stage.failovers))
     yield tables.duration(stage.seconds(now) if attempts else None)
     yield tables.dollars(stage_cost(run, stage.name, now)) if attempts else "-"
+    progress = seen.progress.get((stage.name, attempts[-1].number)) if attempts else None
+    yield f"{progress.done}/{progress.total}" if progress else "-"
     yield "reused" if stage.reused_from else _word(stage)
     yield stage.reused_from or stage.waits_for or _occupation(seen, stage) or stage.reason
 
@@ -134,6 +137,7 @@ def as_json(seen: RunStatus) -> dict[str, object]:
 
 def _attempt_json(seen: RunStatus, attempt: Attempt) -> dict[str, object]:
     failure, busy = attempt.failure, seen.occupation(attempt)
+    progress = seen.progress.get((attempt.stage, attempt.number))
     failure_fields = {} if failure is None else {**asdict(failure), "where": WHERE[failure.kind]}
     return {
         "stage": attempt.stage,
@@ -148,6 +152,7 @@ def _attempt_json(seen: RunStatus, attempt: Attempt) -> dict[str, object]:
         "saved": list(attempt.saved),
         "failure": failure_fields or None,
         "followed": attempt.followed,
+        "progress": asdict(progress) if progress else None,
         "busy": {"with": busy.what, "since_seconds": seen.at - busy.since} if busy else None,
     }
 

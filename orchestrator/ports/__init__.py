@@ -13,6 +13,7 @@ from orchestrator.ports.gateways import GatewayStore
 from orchestrator.ports.interventions import Interventions
 from orchestrator.ports.keys import KeyStore
 from orchestrator.ports.leases import EndpointLeases, Leases
+from orchestrator.ports.output import LogChunk, OutputStore
 from orchestrator.ports.points import MetricPoints, Point
 from orchestrator.ports.queues import Queues
 from orchestrator.ports.registry import Registry
@@ -39,7 +40,9 @@ __all__ = [
     "Interventions",
     "KeyStore",
     "Leases",
+    "LogChunk",
     "MetricPoints",
+    "OutputStore",
     "Point",
     "Queues",
     "Registry",

@@ -1,85 +1,99 @@
-"""What the stages of a run wrote, as its controller has it in files."""
+"""What the stages of a run wrote, wherever it is driven: the database has it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from orchestrator import wiring
 from orchestrator.controller.lease import LeaseState
+from orchestrator.controller.output_reader import OutputReader
+from orchestrator.controller.output_recorder import SECONDS_BETWEEN_WRITES
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.runs.run import Run
-from orchestrator.service import driving, runs
-from orchestrator.supervisor import holder
+from orchestrator.core.runs.states import RunState
+from orchestrator.ports import LogChunk
+from orchestrator.service import runs
 
 SECONDS_BETWEEN_LOOKS = 0.3
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which lines of a run are wanted: of a `stage`, of an `attempt` of it, of a `rank`.
+
+    `tail` is how many of the last ones, `since` up to how many seconds ago.
+    """
+
+    stage: str | None = None
+    attempt: int | None = None
+    rank: int | None = None
+    tail: int | None = None
+    since: float | None = None
+
+    def lines(self, chunk: LogChunk, now: float) -> list[str]:
+        """Return the lines of `chunk` that are wanted, each with where it is from.
+
+        `now` is the time by the database's clock.
+        """
+        if self.attempt not in {None, chunk.attempt}:
+            return []
+        if self.since is not None and chunk.at < now - self.since:
+            return []
+        begin = "" if self.rank is None else f"[{self.rank}] "
+        place = f"({chunk.stage}.{chunk.attempt})"
+        lines = chunk.text.removesuffix("\n").split("\n")
+        return [f"{place} {line}" for line in lines if line.startswith(begin)]
+
+
+ALL = Wanted()
+
+
 @dataclass(slots=True)
 class Logs:
-    """The logs of a run, or of one `stage` of it."""
+    """The logs of a run, or what is `wanted` of them."""
 
     run: Run
-    stage: str | None = None
-    _read: dict[Path, int] = field(default_factory=dict)
+    wanted: Wanted = ALL
 
     @property
     def began(self) -> bool:
         """Whether anything of the run has run."""
         return any(stage.attempts for stage in self.run.stages.values())
 
-    @property
-    def here(self) -> bool:
-        """Whether this machine has the logs of the run, which may be none."""
-        launched = self.run.header.tags.get(driving.HOST) == wiring.host()
-        return self._folder.is_dir() or (self.began and launched and not self.elsewhere())
-
-    def not_here(self) -> NotFoundError:
-        """Return why there is nothing to read: the logs are on another machine."""
-        name = self.run.header.run
-        launched = f"on {self.run.header.tags.get(driving.HOST, 'another machine')}"
-        where = self.elsewhere() or f"where it was driven, perhaps {launched}"
-        folder = str(self._folder.parent)
-        message = f"the logs of run {name!r} are not in {folder!r}: they are {where}"
-        return NotFoundError(f"{message}; ask there, or set ORCHESTRATOR_HOME to its home")
-
-    def elsewhere(self) -> str:
-        """Return where the run is driven; empty where that is this machine, or it has ended."""
-        lease = wiring.database(wiring.home()).lease(self.run.header.run)
-        if lease is None or holder.lives(lease.holder) is not None:
-            return ""
-        return f"with its controller ({holder.in_words(lease.holder) or 'on another machine'})"
-
     def lines(self, *, follow: bool = False) -> Iterator[str]:
         """Yield the lines so far; with `follow` go on until the run ends, or nobody drives it."""
-        yield from self._new()
         store = wiring.database(wiring.home())
-        self.run = runs.load(store, self.run.header)
-        while follow and not self.run.done:
-            if runs.lease_state(store, self.run) is LeaseState.GONE:
+        written = wiring.output(store, self.run.header, wiring.home())
+        now, last = store.now(), 0
+        if self.wanted.tail is not None:
+            last, lines = self._tail(written, self.wanted.tail, now)
+            yield from lines
+        while True:
+            self.run = runs.load(store, self.run.header)
+            gone = runs.lease_state(store, self.run) is LeaseState.GONE
+            over = not follow or self.run.done or gone
+            if follow and self.run.state is RunState.CANCELLED:
+                wiring.clock().sleep(SECONDS_BETWEEN_WRITES)  # the last of what it was ended in
+            for chunk in written.chunks(last, self.wanted.stage):
+                last = chunk.id
+                yield from self.wanted.lines(chunk, now)
+            if over:
                 return
             wiring.clock().sleep(SECONDS_BETWEEN_LOOKS)
-            self.run = runs.load(store, self.run.header)
-            yield from self._new()
 
-    @property
-    def _folder(self) -> Path:
-        return wiring.home() / "logs" / self.run.header.run
-
-    def _new(self) -> Iterator[str]:
-        """Yield what was added to the files since the last look, whole lines only."""
-        for path in wiring.log_files.existing(self._folder, self.stage):
-            with path.open("rb") as file:
-                file.seek(self._read.get(path, 0))
-                text = file.read()
-            whole = text[: text.rfind(b"\n") + 1]
-            self._read[path] = self._read.get(path, 0) + len(whole)
-            for line in whole.decode(errors="replace").splitlines():
-                yield f"({path.stem}) {line}"
+    def _tail(self, written: OutputReader, most: int, now: float) -> tuple[int, list[str]]:
+        """Return the id of the last chunk, and the last lines of all that are wanted."""
+        last, lines = 0, list[str]()
+        for chunk in written.newest(self.wanted.stage):
+            last = max(last, chunk.id)
+            lines += reversed(self.wanted.lines(chunk, now))
+            if len(lines) >= most:
+                break
+        return last, lines[:most][::-1]
 
 
-def logs(run: str, stage: str | None = None) -> Logs:
+def logs(run: str, wanted: Wanted = ALL) -> Logs:
     """Return the logs of a run, named by its id or the beginning of that.
 
     Raises:
@@ -87,7 +101,7 @@ def logs(run: str, stage: str | None = None) -> Logs:
     """
     known = runs.find(run)
     names = [planned.stage.name for planned in known.header.plan.stages]
-    if stage and stage not in names:
-        what = f"run {known.header.run!r} has no stage {stage!r}; stages: {', '.join(names)}"
-        raise NotFoundError(what)
-    return Logs(known, stage)
+    if wanted.stage and wanted.stage not in names:
+        what = f"run {known.header.run!r} has no stage {wanted.stage!r}"
+        raise NotFoundError(f"{what}; stages: {', '.join(names)}")
+    return Logs(known, wanted)

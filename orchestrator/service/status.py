@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from orchestrator import wiring
 from orchestrator.controller.lease import LeasedRuns, LeaseState
 from orchestrator.core.runs.run import Attempt, Run
-from orchestrator.messages import Busy, Untold
+from orchestrator.messages import Busy, Progress, Untold
 from orchestrator.service import runs
 
 
@@ -17,7 +17,7 @@ class RunStatus:
     """A run, what is known of its controller, and the time up to which it has lived (epoch).
 
     For `silent` seconds since then it has shown no life. `untold` is what could not be told of it,
-    `busy` what its attempts wait in.
+    `busy` what its attempts wait in, `progress` how far they are, by stage and number.
     """
 
     run: Run
@@ -26,6 +26,7 @@ class RunStatus:
     silent: float = 0.0
     untold: Sequence[Untold] = ()
     busy: Sequence[Busy] = ()
+    progress: Mapping[tuple[str, int], Progress] = field(default_factory=dict)
 
     @property
     def lost(self) -> bool:
@@ -55,9 +56,8 @@ def status(run: str) -> RunStatus:
     store = wiring.database(wiring.home())
     current = _status(store, runs.load(store, store.header(run)))
     name = current.run.header.run
-    return replace(
-        current, untold=store.untold(name), busy=() if current.lost else store.busy(name)
-    )
+    busy = () if current.lost else store.busy(name)
+    return replace(current, untold=store.untold(name), busy=busy, progress=store.progress(name))
 
 
 def _status(store: LeasedRuns, run: Run) -> RunStatus:

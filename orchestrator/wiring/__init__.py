@@ -7,7 +7,7 @@ uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 """
 
 from orchestrator.adapters import hydra_config as configs
-from orchestrator.adapters import log_files, terminal
+from orchestrator.adapters import terminal
 from orchestrator.wiring.adapters import (
     Built,
     artifact_store,
@@ -18,6 +18,7 @@ from orchestrator.wiring.adapters import (
     database,
     gates,
     has_database,
+    output,
     pinned,
     plan,
     planned,
@@ -110,11 +111,11 @@ __all__ = [
     "home",
     "home_path",
     "host",
-    "log_files",
     "model_config",
     "node_identities",
     "nodes_of",
     "outage",
+    "output",
     "outside_key",
     "pinned",
     "plan",

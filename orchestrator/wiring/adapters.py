@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from orchestrator.core.errors import (
     StorageSetUpError,
     shown,
 )
+from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.plan import Plan, make_plan
@@ -30,6 +31,7 @@ from orchestrator.ports import (
     Cluster,
     Gates,
     Interventions,
+    OutputStore,
     Tracker,
 )
 from orchestrator.wiring.home_folder import replica_secret
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.mlflow_tracker import TrackedRuns
     from orchestrator.controller.attempt_requests import AttemptDefaults
+    from orchestrator.controller.output_reader import OutputReader
 
 DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
 
@@ -275,13 +278,28 @@ def cluster(settings: Settings, planned: Plan, address: str) -> Cluster:
     return RayCluster(address, run_worker, patience)
 
 
+def output(store: OutputStore, header: RunHeader, home: Path) -> OutputReader:
+    """Return what the attempts of a run have written; its config says where its artifacts are."""
+    from orchestrator.controller.output_reader import OutputReader
+
+    storage = header.config.get("storage")
+    uri = str(storage.get("uri") or "") if isinstance(storage, Mapping) else ""
+    place = uri or (home / "artifacts").as_uri()
+    return OutputReader(store, cache(partial(artifact_store, place)), header.run)
+
+
 def tracker(
-    settings: Settings, store: TrackedRuns, uri: str, logs: Path, upto: Callable[[], int]
+    settings: Settings,
+    store: TrackedRuns,
+    uri: str,
+    home: Path,
+    output: OutputReader,
+    upto: Callable[[], int],
 ) -> Tracker:
     """Return the projection of a run into MLflow, or one that writes nothing.
 
-    `logs` is the folder of the run's logs, which has its name. `upto` returns the number of the
-    last event that is to be shown.
+    `output` is what the attempts of the run write. `upto` returns the number of the last event
+    that is to be shown.
     """
     if not settings.tracking.enabled:
         from orchestrator.adapters.no_tracker import NoTracker
@@ -290,14 +308,13 @@ def tracker(
     from orchestrator.adapters.mlflow_tracker import MlflowTracker
     from orchestrator.wiring.tracking import access
 
-    home = logs.parent.parent
     return MlflowTracker(
         store,
-        logs.name,
+        output.run,
         uri=uri,
         settings=settings.tracking,
         clock=clock(),
-        logs=logs,
+        output=output,
         access=access(uri),
         pools=_pool_processes(home),
         upto=upto,

@@ -18,7 +18,7 @@ from orchestrator.wiring import adapters
 from orchestrator.wiring.adapters import tracking_address
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.mlflow_tracker import ServerAccess, TrackedRuns
+    from orchestrator.adapters.mlflow_tracker import ServerAccess
 
 SECONDS_TO_WRITE = 20.0
 _HERE = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -46,6 +46,7 @@ def bury(home: Path, run: Run, reason: str) -> bool:
     What MLflow shows as running of it is ended, with the reason: a resume takes that back.
     """
     from orchestrator.adapters import hydra_config, mlflow_server
+    from orchestrator.adapters.mlflow_tracker import MlflowTracker, reap
 
     settings = hydra_config.parse(run.header.config)
     if not settings.tracking.enabled:
@@ -53,25 +54,15 @@ def bury(home: Path, run: Run, reason: str) -> bool:
     uri = tracking_address(settings.tracking) or mlflow_server.find(home)
     if not uri:
         return False
-    store = adapters.database(home)
-    return _bury(settings.tracking, uri, store, (run, home / "logs"), reason)
-
-
-def _bury(
-    tracking: TrackingSettings, uri: str, store: TrackedRuns, last: tuple[Run, Path], reason: str
-) -> bool:
-    from orchestrator.adapters.mlflow_tracker import MlflowTracker, reap
-
-    (run, logs), name, clock = last, last[0].header.run, adapters.clock()
-    settings, login = replace(tracking, system_seconds=0.0), access(uri)
-    logs /= name
+    store, header = adapters.database(home), run.header
+    clock, login = adapters.clock(), access(uri)
     writer = MlflowTracker(
         store,
-        name,
+        header.run,
         uri=uri,
-        settings=settings,
+        settings=replace(settings.tracking, system_seconds=0.0),
         clock=clock,
-        logs=logs,
+        output=adapters.output(store, header, home),
         access=login,
         upto=lambda: run.seq,  # what follows is shown by whoever resumes the run
     )
@@ -79,7 +70,7 @@ def _bury(
         return writer.given_up  # what is refused for good is buried as it stands
     try:
         if not run.done:
-            reap(uri, tracking.experiment, [name], reason, clock.now(), login)
+            reap(uri, settings.tracking.experiment, [header.run], reason, clock.now(), login)
     except TrackingError:
         return False
     return True

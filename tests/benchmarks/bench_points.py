@@ -73,9 +73,9 @@ def _tracked(ready: Bench, number: int) -> tuple[float, float]:
     ]
     store.append(run, 1, events, clock.now())
     settings = TrackingSettings(experiment="points", system_seconds=0.0)
-    logs = ready.folder / "logs"
+    output = wiring.output(store, store.header(run), ready.folder)
     tracker = MlflowTracker(
-        store, run, uri=ready.tracking, settings=settings, clock=clock, logs=logs
+        store, run, uri=ready.tracking, settings=settings, clock=clock, output=output
     )
     client = MlflowClient(ready.tracking)
 

@@ -35,14 +35,11 @@ def test_a_signal_cancels_the_run_of_a_sweep_and_starts_no_other(
     (tmp_path / "mine.py").write_text(SLOW)
     place = Workplace(tmp_path, environment)
     words = [sys.executable, "-m", "orchestrator", "launch", "-m", "seed=1,2,3", *HERE, *OWN]
-    logs = tmp_path / ".orchestrator" / "logs"
     with subprocess.Popen(
         words, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True
     ) as sweep:
         try:
-            assert wait(
-                lambda: any("resting" in p.read_text() for p in logs.glob("*/*.log")), 40.0
-            )
+            assert wait(lambda: "resting" in place.logs(), 40.0)
             sweep.send_signal(number)
             _, said = sweep.communicate(timeout=40)
         finally:

@@ -21,6 +21,7 @@ from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, views
+from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import (
@@ -40,6 +41,7 @@ from orchestrator.core.spec.hardware import Accelerator, Pool, Role
 from orchestrator.core.spec.plan import Plan, PlannedStage
 from orchestrator.core.spec.stages import Stage
 from orchestrator.messages import Points
+from tests.fakes import FakeArtifacts
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -144,9 +146,9 @@ def browser(driver: int, pages: dict[str, str], tmp_path: Path) -> Iterator[Brow
     opened.quit()
 
 
-def _show(uri: str, name: str, train: tuple[str, ...], logs: Path) -> None:
+def _show(uri: str, name: str, train: tuple[str, ...], folder: Path) -> None:
     """Show a run that fails on each pool of `train` but the last; on `ascend` alone, for good."""
-    store = SqlDatabase(f"sqlite:///{logs / 'events.db'}")
+    store = SqlDatabase(f"sqlite:///{folder / 'events.db'}")
     stage = Stage(name="pretrain", role=Role.TRAIN, job="jobs.pretrain.pretrain")
     planned = PlannedStage(stage=stage, pools=train)
     header = RunHeader(
@@ -160,8 +162,9 @@ def _show(uri: str, name: str, train: tuple[str, ...], logs: Path) -> None:
     values = [Points(step, {"loss": 4 / step}, NOW + step) for step in range(1, 40)]
     store.add_points(name, "pretrain", 1, values)
     settings = TrackingSettings(experiment=EXPERIMENT, system_seconds=0)
+    output = OutputReader(store, FakeArtifacts, name)
     tracker = MlflowTracker(
-        store, name, uri=uri, settings=settings, clock=SystemClock(), logs=logs
+        store, name, uri=uri, settings=settings, clock=SystemClock(), output=output
     )
     assert tracker.close(60)
     store.close()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Workplace
+
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -97,8 +99,7 @@ def test_own_pipeline_pool_chip_and_jobs_run(own, tmp_path):
     done = own("launch", "pipeline=own")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "My Chip (emulated)" in done.stdout
-    logs = list((tmp_path / ".orchestrator/logs").glob("*/again.1.log"))
-    assert "Hello Ada on My Chip" in logs[0].read_text()
+    assert "Hello Ada on My Chip" in Workplace(tmp_path, {}).logs()
 
 
 def test_own_configs_win_over_packaged_ones(own):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
-from tests.conftest import Command
+from tests.conftest import Command, Workplace
 
 LOCAL = ("pipeline=noop", "cluster.kind=local", "tracking.enabled=false")
 UNKNOWN = ("unshare", "--user", "--map-user=54321", "--")
@@ -64,5 +64,4 @@ def test_a_pipeline_runs_for_a_user_whom_the_machine_does_not_know(
         [*UNKNOWN, *words], cwd=tmp_path, env=kept, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    (log,) = (tmp_path / ".orchestrator" / "logs").glob("*/noop.1.log")
-    assert log.read_text() == "[0] uid-54321 True\n"
+    assert Workplace(tmp_path, environment).logs() == "[0] uid-54321 True\n"

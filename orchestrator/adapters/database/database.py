@@ -8,6 +8,7 @@ from orchestrator.adapters.database.gateways import SqlGateways
 from orchestrator.adapters.database.interventions import SqlInterventions
 from orchestrator.adapters.database.keys import SqlKeys
 from orchestrator.adapters.database.leases import SqlLeases
+from orchestrator.adapters.database.output import SqlOutput
 from orchestrator.adapters.database.points import SqlMetricPoints
 from orchestrator.adapters.database.queues import SqlQueues
 from orchestrator.adapters.database.results import SqlResultCache
@@ -23,6 +24,7 @@ class SqlDatabase(
     SqlQueues,
     SqlInterventions,
     SqlRunNotes,
+    SqlOutput,
     SqlVerdicts,
     SqlResultCache,
     SqlEndpoints,

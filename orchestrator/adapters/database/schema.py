@@ -218,6 +218,39 @@ held = Table(
     Column("cost", Double, nullable=False),
 )
 
+log_chunks = Table(
+    "log_chunks",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("run", Text, ForeignKey("runs.run"), nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("page", Text, nullable=False),
+    UniqueConstraint("run", "stage", "attempt", "at"),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("run", Text, ForeignKey("runs.run"), primary_key=True),
+    Column("stage", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("text", Text, nullable=False),
+)
+
+progress = Table(
+    "progress",
+    metadata,
+    Column("run", Text, ForeignKey("runs.run"), primary_key=True),
+    Column("stage", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("done", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+)
+
 untold = Table(
     "untold",
     metadata,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from orchestrator.adapters.mlflow_tracker import fields, figures
@@ -29,6 +28,7 @@ from orchestrator.adapters.mlflow_tracker.reaper import ORPHANED
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.texts import RunTexts
+from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.run import Attempt, Run
 from orchestrator.core.runs.states import AttemptState, RunState
@@ -61,11 +61,11 @@ class Projection:
         store: TrackedRuns,
         run: str,
         server: MlflowExperiment,
-        logs: Path,
+        output: OutputReader,
         upto: Callable[[], int] = lambda: sys.maxsize,
         registrar: Registrar | None = None,
     ) -> None:
-        """Read the header of `run`; `logs` is the folder of its attempts' logs.
+        """Read the header of `run`; `output` is what its attempts write.
 
         `upto` returns the number of the last event that is ours to show: what follows it was
         committed by a controller that took over, whose own tracker shows it.
@@ -77,7 +77,7 @@ class Projection:
         self._story = Story(begin(header))
         self._outbox = Outbox(server)
         self._curves = Curves(store, header)
-        self._texts = RunTexts(server, logs)
+        self._texts = RunTexts(server, output)
         self._registrar = registrar
         self._shown: dict[str, MlflowRun] | None = None
         self._summed: dict[str, float] = {}
@@ -148,6 +148,7 @@ class Projection:
         self._end(parent, attempts)
         self._show_views()
         self._texts.of_run(self.run.header, parent)
+        self._texts.look()
         for attempt in self._story.attempts:
             self._texts.of_attempt(self._story, attempt, attempts[attempt.stage, attempt.number])
         if self._registrar is not None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
 from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.experiment import MlflowRun
 from orchestrator.adapters.mlflow_tracker.models import Models, clean
+from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.trust.qualification import Verdict, verdict_of
@@ -43,11 +43,11 @@ class Registrar:
         points: MetricPoints,
         verdicts: Verdicts,
         endpoints: EndpointLog | None,
-        logs: Path,
+        output: OutputReader,
     ) -> None:
-        """Know of no version yet; `logs` is the folder of the attempts' logs and reports."""
+        """Know of no version yet; `output` is what the attempts write."""
         self._models, self._points, self._verdicts = models, points, verdicts
-        self._endpoints, self._logs = endpoints, logs
+        self._endpoints, self._output = endpoints, output
         self._done: dict[str, ModelVersion] = {}
         self._followed: dict[str, int] = {}
 
@@ -121,8 +121,8 @@ class Registrar:
             return
         self._models.measure(version, run, entry.figures)
         stage, number = entry.guard
-        for path in sorted((self._logs / f"{stage}.{number}.reports").glob("*")):
-            self._models.attach(version, path.name, path.read_text("utf-8", "replace"))
+        for name, text in self._output.reports(stage, number).items():
+            self._models.attach(version, name, text)
 
     def _follow(self, name: str) -> None:
         if self._endpoints is None:

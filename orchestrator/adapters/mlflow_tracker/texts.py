@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
+from typing import TypeAlias
 
 import yaml
 
@@ -12,19 +13,28 @@ from orchestrator.adapters.mlflow_tracker import words
 from orchestrator.adapters.mlflow_tracker.experiment import MlflowExperiment, MlflowRun
 from orchestrator.adapters.mlflow_tracker.report import failure_report
 from orchestrator.adapters.mlflow_tracker.story import Story
+from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.runs.run import Attempt, RunHeader
 
-MAX_LOG, MAX_TAIL = 4_000_000, 100_000
+MAX_LOG, MAX_TAIL = 4_000_000, 100_000  # characters
+Place: TypeAlias = tuple[str, int]
 
 
 class RunTexts:
     """Writes what isn't there yet. A text that broke off is written by the next pass."""
 
-    def __init__(self, server: MlflowExperiment, logs: Path) -> None:
-        """`logs` is the folder of the attempts' logs."""
+    def __init__(self, server: MlflowExperiment, output: OutputReader) -> None:
+        """`output` is what the attempts write."""
         self._server = server
-        self._logs = logs
+        self._output = output
         self._written: dict[tuple[str, str], int] = {}
+        self._ends: Mapping[Place, int] = {}
+        self._read: dict[Place, int] = {}
+        self._last_lines: dict[Place, list[str]] = {}
+
+    def look(self) -> None:
+        """See which logs have grown. Raises `StoreError`."""
+        self._ends = self._output.ends()
 
     def of_run(self, header: RunHeader, shown: MlflowRun) -> None:
         """Write the resolved config and the plan."""
@@ -36,37 +46,29 @@ class RunTexts:
         self._write(shown, "plan.json", json.dumps(asdict(header.plan), indent=1, default=str))
 
     def of_attempt(self, story: Story, attempt: Attempt, shown: MlflowRun) -> None:
-        """Write the log of an attempt that has ended, what it reports, and how it failed."""
+        """Write the log of an attempt that has ended, what it reports, and how it failed.
+
+        What its log gets after its end is written too, once it is there.
+        """
         if attempt.active:
             return
-        name = f"{attempt.stage}.{attempt.number}.log"
-        failure = attempt.failure
+        place, failure = (attempt.stage, attempt.number), attempt.failure
+        name, end = f"{attempt.stage}.{attempt.number}.log", self._ends.get(place, 0)
+        new = (shown.id, name) not in self._written or self._read.get(place) != end
         if failure and (attempt.followed or story.run.done):
-            report = failure_report(story, attempt, failure, _lines(self._logs / name))
+            if new or place not in self._last_lines:
+                self._last_lines[place] = self._output.tail(*place, MAX_TAIL).splitlines()
+            report = failure_report(story, attempt, failure, self._last_lines[place])
             self._write(shown, "failure.md", report)  # again, where more is known of what followed
-        if (shown.id, name) not in self._written:
-            self._write(shown, name, _tail(self._logs / name, MAX_LOG))
-        for path in sorted((self._logs / f"{attempt.stage}.{attempt.number}.reports").glob("*")):
-            if (shown.id, path.name) not in self._written:
-                self._write(shown, path.name, path.read_text("utf-8", "replace"))
+        if not new:
+            return
+        self._write(shown, name, self._output.tail(*place, MAX_LOG))
+        for report_name, text in self._output.reports(*place).items():
+            self._write(shown, report_name, text)
+        self._read[place] = end
 
     def _write(self, shown: MlflowRun, path: str, text: str) -> None:
         digest = hash(text)
         if text and self._written.get((shown.id, path)) != digest:
             self._server.text(shown, path, text)
         self._written[shown.id, path] = digest
-
-
-def _lines(path: Path) -> list[str]:
-    return _tail(path, MAX_TAIL).splitlines()
-
-
-def _tail(path: Path, size: int) -> str:
-    """Return the file's last `size` bytes as text; empty when there is none."""
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, 2)
-            file.seek(max(end - size, 0))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""

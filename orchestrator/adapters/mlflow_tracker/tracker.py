@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.adapters.mlflow_tracker import figures
 from orchestrator.adapters.mlflow_tracker.errors import AwayError
@@ -23,6 +22,7 @@ from orchestrator.adapters.mlflow_tracker.models import Models
 from orchestrator.adapters.mlflow_tracker.projection import Projection, TrackedRuns
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
+from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.error_boundary import outcome, reason
@@ -55,7 +55,7 @@ class MlflowTracker:
         uri: str,
         settings: TrackingSettings,
         clock: Clock,
-        logs: Path,
+        output: OutputReader,
         access: ServerAccess | None = None,
         pools: Mapping[str, int] | None = None,
         pace: Pace | None = None,
@@ -64,14 +64,14 @@ class MlflowTracker:
     ) -> None:
         """Start the thread.
 
-        `logs` is the folder of the attempts' logs. `pools` has, for pools whose processes run on
+        `output` is what the attempts write. `pools` has, for pools whose processes run on
         this machine, the id of the process whose descendants they are: their load is measured.
         `upto` returns the number of the last event that is to be shown. `endpoints` tells which
         model is the champion of each.
         """
         server = MlflowExperiment(uri, settings.experiment, access)
-        registrar = Registrar(Models(uri, access), store, store, endpoints, logs)
-        self._projection = Projection(store, run, server, logs, upto, registrar)
+        registrar = Registrar(Models(uri, access), store, store, endpoints, output)
+        self._projection = Projection(store, run, server, output, upto, registrar)
         self._clock, self._pace = clock, pace or Pace()
         self._sampler = Sampler(clock, settings.system_seconds, pools or {})
         self._last_heartbeat = float("-inf")

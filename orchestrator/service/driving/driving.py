@@ -12,6 +12,9 @@ from typing import Self
 from orchestrator import wiring
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller, Observer
+from orchestrator.controller.monotonic import MonotonicClock
+from orchestrator.controller.output_reader import OutputReader
+from orchestrator.controller.output_recorder import OutputRecorder
 from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
@@ -110,18 +113,20 @@ def _drive(
         closing.enter_context(begun(store, header))
         best_effort = BestEffort()
         closing.callback(lambda: _show_untold(view, best_effort))
-        logs = wiring.log_files.LogFiles(home / "logs" / header.run)
-        wiring.terminal.spare(logs.folder / OUTPUT)
-        closing.callback(best_effort.tell, "log files were not closed", logs.close)
+        wiring.terminal.spare(home / "logs" / header.run / OUTPUT)
+        artifacts = wiring.artifact_store(wiring.storage_uri(settings, home))
+        shared = MonotonicClock(wiring.clock(), store.now())
+        output = OutputRecorder(store, artifacts, header.run, shared, best_effort)
+        written = OutputReader(store, lambda: artifacts, header.run)
         shown = _Shown(view, len(store.events(header.run)), best_effort)
         shown.tracker = wiring.tracker(
-            settings, store, addresses.tracking, logs.folder, shown.last_event
+            settings, store, addresses.tracking, home, written, shown.last_event
         )
         deps = Dependencies(
             cluster=executors.cluster,
             serving=executors.serving,
             store=store,
-            artifacts=wiring.artifact_store(wiring.storage_uri(settings, home)),
+            artifacts=artifacts,
             tracker=shown,
             clock=wiring.clock(),
             gates=wiring.gates(store),
@@ -135,9 +140,10 @@ def _drive(
             kept=request.kept,
             earlier=_stored(store, header.continues) if header.continues else None,
         )
-        observer = _both(best_effort, logs.observe, view.observe)
+        observer = _both(best_effort, output.observe, view.observe)
         controller = Controller(header, deps, bench, observer)
         closing.enter_context(_parting(controller, deps, request))
+        closing.enter_context(output)  # the tracker shows its last lines too
         closing.enter_context(controller.lease)
         shown.follow(controller)
         interrupts.cancel(controller)
@@ -193,9 +199,9 @@ def serves(run: Run) -> bool:
     )
 
 
-def _both(best_effort: BestEffort, logs: Observer, view: Observer) -> Observer:
+def _both(best_effort: BestEffort, output: Observer, view: Observer) -> Observer:
     def observe(stage: str, attempt: int, message: Message) -> None:
-        best_effort.tell("log lines were not written", partial(logs, stage, attempt, message))
+        output(stage, attempt, message)
         best_effort.tell("lines were not shown", partial(view, stage, attempt, message))
 
     return observe

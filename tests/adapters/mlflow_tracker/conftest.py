@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, Pace
+from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import (
@@ -33,6 +34,8 @@ from orchestrator.core.spec.hardware import Accelerator, Pool, Role
 from orchestrator.core.spec.plan import Plan, PlannedStage
 from orchestrator.core.spec.stages import Endpoint, Needs, Stage
 from orchestrator.messages import Points
+from orchestrator.ports import LogChunk
+from tests.fakes import FakeArtifacts
 from tests.memory import MemoryStore
 
 START = 1_795_430_000.0
@@ -124,6 +127,15 @@ class Tale:
             self.at += took
             record(self.store, self.name, event, self.at)
 
+    @property
+    def output(self) -> OutputReader:
+        """What its attempts have printed."""
+        return OutputReader(self.store, FakeArtifacts, self.name)
+
+    def prints(self, stage: str, number: int, text: str) -> None:
+        chunk = LogChunk(stage=stage, attempt=number, at=self.at, text=text)
+        self.store.add_log(self.name, [chunk])
+
     def begin(self, stage: str, number: int = 1, pool: str = "nvidia") -> None:
         self.say(AttemptStarted(stage, number, pool), AttemptPlaced(stage, number, (f"{pool}-0",)))
 
@@ -213,7 +225,7 @@ def experiment() -> str:
 
 
 @pytest.fixture
-def track(uri: str, experiment: str, tmp_path: Path) -> Iterator[Callable[..., MlflowTracker]]:
+def track(uri: str, experiment: str) -> Iterator[Callable[..., MlflowTracker]]:
     """Return how to start a tracker; those that are still there are closed at the end."""
     started: list[MlflowTracker] = []
 
@@ -222,7 +234,7 @@ def track(uri: str, experiment: str, tmp_path: Path) -> Iterator[Callable[..., M
             "uri": uri,
             "settings": TrackingSettings(experiment=experiment, system_seconds=0),
             "clock": TestClock(story.at),
-            "logs": tmp_path,
+            "output": story.output,
             "pace": FAST,
             **changes,
         }

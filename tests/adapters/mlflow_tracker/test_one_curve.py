@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -84,10 +83,10 @@ def test_the_curve_goes_on_where_the_next_attempt_resumed(
 
 
 def test_the_story_says_what_was_lost(
-    interrupted: Tale, track: Track, seen: Callable[[], Seen], tmp_path: Path
+    interrupted: Tale, track: Track, seen: Callable[[], Seen]
 ) -> None:
     lines = [f"[{rank}] step {step}" for step in range(100) for rank in range(2)]
-    (tmp_path / "pretrain.1.log").write_text("\n".join([*lines, "[0] after-effect", ""]))
+    interrupted.prints("pretrain", 1, "\n".join([*lines, "[0] after-effect", ""]))
     _goes_on(interrupted, 30)
     _ends(interrupted, 31)
     assert track(interrupted).close(SECONDS)

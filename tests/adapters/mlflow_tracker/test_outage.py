@@ -52,11 +52,11 @@ class Deaf(MlflowExperiment):
 
 
 def test_answers_that_are_lost_neither_lose_nor_double_anything(
-    tale: Tell, uri: str, experiment: str, tmp_path: Path
+    tale: Tell, uri: str, experiment: str
 ) -> None:
     story = tale()
     story.to_the_end(steps=300)
-    projection = Projection(story.store, story.name, Deaf(uri, experiment), tmp_path)
+    projection = Projection(story.store, story.name, Deaf(uri, experiment), story.output)
     lost = 0
     while not _synced(projection, story.at):
         lost += 1
@@ -71,12 +71,12 @@ def test_answers_that_are_lost_neither_lose_nor_double_anything(
 
 
 def test_a_request_that_a_hung_server_answers_late_makes_nothing_twice(
-    tale: Tell, uri: str, experiment: str, tmp_path: Path
+    tale: Tell, uri: str, experiment: str
 ) -> None:
     story = tale()
     story.to_the_end(steps=20)
     slow = Slow(uri, experiment)
-    projection = Projection(story.store, story.name, slow, tmp_path)
+    projection = Projection(story.store, story.name, slow, story.output)
     assert not _synced(projection, story.at), "the answer to the first `create` is lost"
     assert not _synced(projection, story.at), "all is written, but what was asked first may follow"
     slow.wake_up()

@@ -6,13 +6,13 @@ import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, Models
+from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import (
     EndpointLife,
@@ -42,6 +42,7 @@ from orchestrator.core.trust.registry import ModelVersion, key_of
 from orchestrator.messages import Points
 from tests.adapters.mlflow_tracker.conftest import POOLS, START, record
 from tests.build import deployment, failure
+from tests.fakes import FakeArtifacts
 from tests.memory import MemoryStore
 
 SECONDS = 60.0
@@ -95,6 +96,7 @@ class Telling:
         self.name, self.at = name, START
         self.store = MemoryStore()
         self.store.create(RunHeader(run=name, plan=plan, created=START), START)
+        self.output = OutputReader(self.store, FakeArtifacts, name)
         self.say(RunStarted(1))
 
     def say(self, *events: Event) -> None:
@@ -113,7 +115,7 @@ def model(letter: str) -> ArtifactRef:
 
 @pytest.fixture
 def registered(
-    uri: str, experiment: str, track: Callable[..., MlflowTracker], tmp_path: Path
+    uri: str, experiment: str, track: Callable[..., MlflowTracker]
 ) -> Iterator[Registered]:
     """A run that exported, compared and served; then one whose comparison failed."""
     name = f"chat-{experiment}"
@@ -123,9 +125,7 @@ def registered(
     first.succeed("export", "nvidia", model("a"))
     first.succeed("parity", "ascend", None, **FIGURES)
     first.say(AttemptStarted("serve", 1, "ascend"))
-    reports = tmp_path / "parity.1.reports"
-    reports.mkdir()
-    (reports / "parity.md").write_text("Passed.")
+    first.store.note_report("r2-1", ("parity", 1), "parity.md", "Passed.")
     deployed = deployment(name, pool_name="ascend", model=model("a"))
     endpoints.say(RevisionAdded(1, deployed), RevisionReady(1), TrafficMoved({1: 100}, "first"))
     second.succeed("export", "nvidia", model("b"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -41,11 +40,11 @@ def seen(uri: str, experiment: str) -> Callable[[], Seen]:
 
 
 def test_a_run_is_a_tree_of_attempts_that_tells_of_its_fallback(
-    tale: Tell, track: Track, seen: Callable[[], Seen], tmp_path: Path
+    tale: Tell, track: Track, seen: Callable[[], Seen]
 ) -> None:
     story = tale(train=("ascend", "nvidia"))
     story.to_the_end(steps=30)
-    (tmp_path / "pretrain.1.log").write_text("[1] EI0002\n")
+    story.prints("pretrain", 1, "[1] EI0002\n")
     assert track(story).close(SECONDS)
 
     found = seen()

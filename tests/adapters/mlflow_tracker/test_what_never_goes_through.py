@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -56,24 +55,24 @@ def refusing() -> Iterator[str]:
         thread.join()
 
 
-def tracked(story: Tale, uri: str, folder: Path, experiment: str = "e") -> MlflowTracker:
+def tracked(story: Tale, uri: str, experiment: str = "e") -> MlflowTracker:
     return MlflowTracker(
         story.store,
         story.name,
         uri=uri,
         settings=TrackingSettings(experiment=experiment, system_seconds=0.0),
         clock=TestClock(),
-        logs=folder,
+        output=story.output,
         pace=FAST,
     )
 
 
 def test_a_run_that_is_refused_for_good_is_given_up_with_one_line(
-    refusing: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    refusing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     story = Tale()
     story.to_the_end(steps=3)
-    tracker = tracked(story, refusing, tmp_path)
+    tracker = tracked(story, refusing)
     assert not tracker.close(SECONDS)
     assert tracker.given_up
     said = [record.message for record in caplog.records]
@@ -98,14 +97,13 @@ def test_a_pass_that_breaks_is_said_once_and_the_next_begins_anew(
     tale: Callable[..., Tale],
     uri: str,
     experiment: str,
-    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     story = tale()
     store = Breaking()
     store.__dict__.update(story.store.__dict__)
     story.store = store
-    tracker = tracked(story, uri, tmp_path, experiment)
+    tracker = tracked(story, uri, experiment)
     while store.left:
         tracker.notify()
     story.to_the_end(steps=5)
@@ -118,7 +116,6 @@ def test_rows_that_are_no_points_are_left_out_and_the_others_are_shown(
     tale: Callable[..., Tale],
     uri: str,
     experiment: str,
-    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     story = tale()
@@ -128,6 +125,6 @@ def test_rows_that_are_no_points_are_left_out_and_the_others_are_shown(
     stray = Point(id=3, key="x", step=1, **{**known, "stage": "nowhere"})  # type: ignore[arg-type]
     story.store.kept_points.extend([*bad, stray, Point(id=4, key="x", step=4, **known)])  # type: ignore[arg-type]
     story.finish_from_training(steps=5)
-    assert tracked(story, uri, tmp_path, experiment).close(SECONDS)
+    assert tracked(story, uri, experiment).close(SECONDS)
     assert Seen(uri, experiment).count("r2-1/data/1", "x") == 1
     assert caplog.text.count("points that are none are left out") == 1
