@@ -44,6 +44,9 @@ def show(pipeline_plan: Plan, write: Callable[..., None]) -> None:
     write(f"Pipeline [bold]{pipeline_plan.pipeline}[/] on fleet [bold]{pipeline_plan.fleet}[/]\n")
     write(plans.table(pipeline_plan))
     for planned in pipeline_plan.stages:
+        for line in plans.differences(planned):
+            write(f"\n{line}", markup=False)
+    for planned in pipeline_plan.stages:
         for line in _left_out(planned):
             write(f"\n[yellow]{line}[/]")
     total = pipeline_plan.cost

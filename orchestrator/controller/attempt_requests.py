@@ -16,7 +16,7 @@ from orchestrator.core.spec.environment import secret_sources
 from orchestrator.core.spec.hardware import Format, Pool, Role
 from orchestrator.core.spec.parity import KL_MEAN_LIMIT, guards
 from orchestrator.core.spec.plan import Plan
-from orchestrator.core.spec.stages import Stage
+from orchestrator.core.spec.stages import Json, Stage
 from orchestrator.messages import AttemptRequest, Succeeded
 
 
@@ -49,7 +49,7 @@ def attempt_request(
 ) -> AttemptRequest:
     """Return the request of the attempt of a job that `command` starts."""
     stage_run = run.stages[command.stage]
-    stage, pool = stage_run.planned.stage, run.plan.pools[command.pool]
+    stage, pool = stage_run.planned.stage.at(command.pool), run.plan.pools[command.pool]
     return AttemptRequest(
         run=run.header.run,
         stage=stage.name,
@@ -145,9 +145,14 @@ def _differences(planned: Plan, earlier: Run, stage: Stage, was: Stage) -> list[
     same = {
         "job": stage.job == was.job,
         "seed": planned.seed == earlier.plan.seed,
-        "params": stage.params == was.params,
+        "params": _params(stage) == _params(was),
     }
     return [name for name, equal in same.items() if not equal]
+
+
+def _params(stage: Stage) -> dict[str, Mapping[str, Json]]:
+    """Return the parameters of a stage, and what differs of them by pool."""
+    return {"": stage.params, **{name: on.params for name, on in stage.on.items() if on.params}}
 
 
 def deployment(
@@ -166,7 +171,7 @@ def deployment(
         format=planned.formats[planned.pools.index(command.pool)],
         fallbacks=planned.pools[planned.pools.index(command.pool) + 1 :],
         pool=run.plan.pools[command.pool],
-        needs=planned.stage.needs,
+        needs=planned.stage.at(command.pool).needs,
         packages=defaults.packages,
         code=defaults.code,
         storage=defaults.storage,

@@ -34,7 +34,7 @@ def reuse_key_with(source_of: Callable[[Stage], str]) -> Callable[[Run, StageRun
     """
 
     def key(run: Run, stage: StageRun) -> str | None:
-        planned = stage.planned.stage.on(stage.pool)
+        planned = stage.planned.stage.at(stage.pool)
         if planned.job is None or not planned.cache:
             return None
         artifacts = {name: run.stages[source].artifact for name, source in planned.inputs.items()}
@@ -61,7 +61,7 @@ def reuse_key_with(source_of: Callable[[Stage], str]) -> Callable[[Run, StageRun
 
 def workers(stage: StageRun) -> int:
     """Return how many workers its latest attempt has; an elastic gang may have shrunk."""
-    needs = stage.planned.stage.on(stage.pool).needs
+    needs = stage.planned.stage.at(stage.pool).needs
     if needs.min_workers is None or not stage.attempts or not stage.attempts[-1].nodes:
         return needs.workers
     return len(stage.attempts[-1].nodes)

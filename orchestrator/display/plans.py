@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from rich.table import Table
 
@@ -13,7 +14,8 @@ from orchestrator.core.spec.capacity import places
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.plan import Plan, PlannedStage
-from orchestrator.core.spec.stages import Stage
+from orchestrator.core.spec.policy import Watch
+from orchestrator.core.spec.stages import Needs, Stage
 from orchestrator.display import tables
 
 COLUMNS = ("STAGE", "ROLE", "POOL", "ACCELERATOR", "DEVICES", "FORMAT", "$/H", "COST", "CHOSEN")
@@ -30,7 +32,9 @@ def _rows(plan: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
     for index, name in enumerate(planned.pools):
         pool = plan.pools[name]
         price = pool.price
-        spent = 0.0 if stage.on(name).devices == 0 else cost.money(planned.device_hours, price)
+        devices = stage.at(name).devices
+        hours = None if stage.hours is None else devices * stage.hours
+        spent = 0.0 if devices == 0 else cost.money(hours, price)
         yield (
             stage.name if index == 0 else "",
             stage.role if index == 0 else "",
@@ -48,12 +52,33 @@ def _rows(plan: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
         yield "", "", name, chip, _devices(stage, pool), "-", hourly, "-", "overflow"
 
 
+def differences(planned: PlannedStage) -> Iterator[str]:
+    """Yield what differs of a stage on each of its pools, a line each."""
+    stage = planned.stage
+    for name in planned.pools:
+        if name in stage.on:
+            placed, given = stage.at(name), stage.on[name].params
+            values = [
+                *_changed("needs", stage.needs, placed.needs),
+                *(f"params.{key}={value}" for key, value in given.items()),
+                *_changed("watch", stage.watch, placed.watch),
+            ]
+            yield f"{stage.name} on {name}: {', '.join(values) or 'as elsewhere'}"
+
+
+def _changed(section: str, before: Needs | Watch, after: Needs | Watch) -> Iterator[str]:
+    was = asdict(before)
+    for key, value in asdict(after).items():
+        if value != was[key]:
+            yield f"{section}.{key}={'null' if value is None else value}"
+
+
 def _devices(stage: Stage, pool: Pool) -> str:
     """Return how many chips a stage has there: of an elastic gang the fewest and the most.
 
     Of replicas that take several nodes each, how many of those too.
     """
-    placed = stage.on(pool.name)
+    placed = stage.at(pool.name)
     if placed.fewest == placed.processes:
         nodes = _nodes(placed, pool)
         on = f" on {placed.processes * nodes} nodes" if nodes > 1 else ""
@@ -99,6 +124,8 @@ def as_json(plan: Plan) -> dict[str, object]:
             "emulated": plan.pools[planned.pools[0]].emulated,
             "emulation": plan.pools[planned.pools[0]].emulation_mode,
             "devices": planned.devices,
+            "devices_by_pool": {n: planned.stage.at(n).devices for n in planned.pools},
+            "differs": list(differences(planned)),
             "nodes_each": _nodes(planned.stage, plan.pools[planned.pools[0]]),
             "format": planned.formats[0] if planned.formats else None,
             "left_out": list(planned.left_out),

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core.spec.bounds import BOUNDS, MOST, problems_of_run, problems_of_stage
 from orchestrator.core.spec.policy import Bounds, Gate, Limits, Recovery, Rollout, Watch
-from orchestrator.core.spec.stages import Endpoint, Needs, Scale
+from orchestrator.core.spec.stages import Endpoint, Needs, OnPool, Scale
 from tests.build import stage
 
 NO_FIGURES = (math.nan, math.inf, -math.inf, -1.0)
@@ -90,6 +90,7 @@ def test_every_bound_of_a_stage_is_that_of_a_field_that_there_is(pattern: str) -
     value: object = stage(
         "s",
         gate=Gate(kind="count"),
+        on={"a": OnPool(needs=Needs(), watch=Watch())},
         endpoint=Endpoint(name="chat", engine="e", scale={"a": Scale()}),
     )
     for name in pattern.split(".")[3:]:

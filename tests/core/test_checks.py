@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.core.failures.kinds import Action, FailureKind
@@ -9,7 +11,7 @@ from orchestrator.core.spec.checks import problems_of
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Fleet, Pool, Role
 from orchestrator.core.spec.policy import Gate, Limits, Recovery, Watch
-from orchestrator.core.spec.stages import Bindings, Endpoint, Needs, Pipeline, Stage
+from orchestrator.core.spec.stages import Bindings, Endpoint, Needs, OnPool, Pipeline, Stage
 from tests.build import accelerator, bindings, fleet, pipeline, pool, stage
 
 CHAT = Endpoint(name="chat", engine="jobs.engines.e", formats=("fp8", "hif8"))
@@ -330,3 +332,47 @@ def test_a_long_cycle_is_cut() -> None:
     many = [stage(f"s{n}", f"s{(n + 1) % 500}") for n in range(500)]
     (line,) = lines(*many)
     assert " -> ... -> " in line
+
+
+# --- by pool ----------------------------------------------------------------------------------
+
+
+def test_a_fallback_of_another_size_is_asked_for_what_it_has() -> None:
+    small = fleet(pool("a", nodes=4), pool("b"))
+    wide = stage("s", needs=Needs(workers=32))
+    (line,) = lines(wide, on=small, bound=bindings("a", "b"))
+    assert line.startswith("pipeline.stages.s.needs: needs 32 devices, 'b' has 8; ")
+    fits = replace(wide, on={"b": OnPool(needs=Needs(workers=8))})
+    assert lines(fits, on=small, bound=bindings("a", "b")) == []
+    too_wide = replace(wide, on={"b": OnPool(needs=Needs(workers=9))})
+    (line,) = lines(too_wide, on=small, bound=bindings("a", "b"))
+    assert line.startswith("pipeline.stages.s.on.b.needs: needs 9 devices, 'b' has 8; ")
+
+
+def test_what_is_said_of_a_pool_that_is_not_there_is_refused() -> None:
+    known = "is not a pool of fleet 'test'; pools of this fleet: a, b, c"
+    assert lines(stage("s", pool="x", on={"y": OnPool()})) == [
+        f"pipeline.stages.s.pool: 'x' {known}",
+        f"pipeline.stages.s.on: 'y' {known}",
+    ]
+
+
+def test_figures_of_a_pool_have_bounds_too() -> None:
+    needs = Needs(workers=2, min_workers=3)
+    broken = stage("s", on={"a": OnPool(needs=needs, watch=Watch(hang=0.0))})
+    paths = {line.partition(":")[0] for line in lines(broken)}
+    where = "pipeline.stages.s.on.a"
+    assert paths >= {f"{where}.watch.hang", f"{where}.needs.min_workers"}
+
+
+def test_a_stage_that_names_its_pool_needs_none_for_its_role() -> None:
+    assert lines(stage("s", pool="b"), bound=Bindings(roles={})) == []
+    serving = stage("s", "m", pool="b", job=None, endpoint=CHAT, inputs={"model": "m"})
+    told = "pipeline.stages.s.pool: an endpoint goes wherever it is switched to; bind roles.train"
+    assert told in lines(stage("m"), serving)
+
+
+def test_a_model_is_written_alike_on_all_pools() -> None:
+    writes = stage("s", params={"format": "fp8"}, on={"b": OnPool(params={"format": "bf16"})})
+    (line,) = lines(writes)
+    assert line.startswith("pipeline.stages.s.on.b.params.format: a model is written alike")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from orchestrator.core.spec.emulation import Emulation, Fault, FaultType
 from orchestrator.core.spec.hardware import Role
-from orchestrator.core.spec.stages import Bindings, Endpoint, Needs
+from orchestrator.core.spec.policy import Watch
+from orchestrator.core.spec.stages import Bindings, Endpoint, Needs, OnPool
 from tests.build import accelerator, pool, stage
 
 
@@ -44,8 +45,19 @@ def test_an_attempt_uses_the_devices_of_its_workers_or_replicas() -> None:
 
 def test_the_pools_of_a_role_are_in_order_and_each_once() -> None:
     bound = Bindings(roles={Role.TRAIN: "b"}, fallbacks={Role.TRAIN: ("a", "b", "c", "a")})
-    assert bound.order(Role.TRAIN) == ("b", "a", "c")
-    assert bound.order(Role.SERVE) == ()
+    assert bound.order(stage("s")) == ("b", "a", "c")
+    assert bound.order(stage("s", role=Role.SERVE)) == ()
+    assert bound.order(stage("s", pool="c")) == ("c", "a", "b")
+    assert bound.order(stage("s", role=Role.SERVE, pool="c")) == ("c",)
+
+
+def test_a_stage_is_on_a_pool_what_it_says_of_that() -> None:
+    watch = Watch(hang=3600.0)
+    differs = OnPool(needs=Needs(workers=3), params={"b": 2}, watch=watch)
+    everywhere = stage("s", params={"a": 1, "b": 1}, needs=Needs(workers=8), on={"b": differs})
+    there, elsewhere = everywhere.at("b"), everywhere.at("a")
+    assert (there.needs.workers, there.params, there.watch) == (3, {"a": 1, "b": 2}, watch)
+    assert elsewhere == everywhere
 
 
 def test_an_emulated_pool_may_have_the_device_and_the_backend_of_its_chip() -> None:

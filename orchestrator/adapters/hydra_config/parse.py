@@ -52,6 +52,7 @@ def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem
     for path in TEXTS:
         _as_text(data, path)
     _spread_workers(data)
+    _fill_in_by_pool(data)
     document, wrong = _validate(data)
     told = {problem.path for problem in wrong}
     bounds = (problem for problem in checks.problems(data) if problem.path not in told)
@@ -161,10 +162,27 @@ def _name_by_key(data: Json) -> Iterator[Problem]:
 def _spread_workers(data: Json) -> None:
     """Turn `workers: {min: 1, max: 4}` of an elastic gang into the two fields that hold it."""
     for stage in _mapping_at(data, ("pipeline", "stages")).values():
-        needs = _mapping_at(stage, ("needs",))
-        span = needs.get("workers")
-        if isinstance(span, dict) and span.keys() == {"min", "max"}:
-            needs["workers"], needs["min_workers"] = span["max"], span["min"]
+        for holder in (stage, *_mapping_at(stage, ("on",)).values()):
+            needs = _mapping_at(holder, ("needs",))
+            span = needs.get("workers")
+            if isinstance(span, dict) and span.keys() == {"min", "max"}:
+                needs["workers"], needs["min_workers"] = span["max"], span["min"]
+
+
+def _fill_in_by_pool(data: Json) -> None:
+    """Complete what a stage says of its needs and its watch on some pools by what it says else.
+
+    Who names a number of workers there means that number, also where the gang is elastic else.
+    """
+    for stage in _mapping_at(data, ("pipeline", "stages")).values():
+        for differs in _mapping_at(stage, ("on",)).values():
+            needs = _mapping_at(differs, ("needs",))
+            if "workers" in needs:
+                needs.setdefault("min_workers", None)
+            for section in ("needs", "watch"):
+                inside = _mapping_at(differs, (section,))
+                for key, value in _mapping_at(stage, (section,)).items() if inside else ():
+                    inside.setdefault(key, value)
 
 
 def _as_text(data: Json, path: tuple[str, ...]) -> None:

@@ -6,13 +6,16 @@ looked through before Hydra gets it, and whatever is raised while it reads one g
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 from yaml.reader import ReaderError
@@ -32,6 +35,9 @@ FOREIGN = (
     AssertionError,
     RecursionError,
 )
+
+
+_ON = re.compile(r"(?:^|[\s{,])[oO][nN]\s*:")
 
 
 class UnreadableError(Exception):
@@ -57,9 +63,10 @@ class ConfigFiles(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
             return super().load_config(config_path)
         file = Path(source.path) / source._normalize_file_name(config_path)  # noqa: SLF001 - as its own methods do
         try:
-            found = _faults(file)
+            text = file.read_text(encoding="utf-8")
+            found = _faults(text)
             if not found:
-                return super().load_config(config_path)
+                return _with_words(super().load_config(config_path), text)
         except FOREIGN as error:
             raise UnreadableError(_problem(error, file)) from error
         raise UnreadableError(
@@ -67,11 +74,26 @@ class ConfigFiles(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
         )
 
 
-def _faults(file: Path) -> list[yaml_limits.YamlFault]:
+def _faults(text: str) -> list[yaml_limits.YamlFault]:
     found: list[yaml_limits.YamlFault] = []
     with suppress(YAMLError):  # told by who reads it for good, in the words of OmegaConf's reader
-        found.extend(yaml_limits.faults(file.read_text(encoding="utf-8")))
+        found.extend(yaml_limits.faults(text))
     return found
+
+
+def _with_words(result: ConfigResult | None, text: str) -> ConfigResult | None:
+    """Return a config with the key `on` as it is written: to YAML 1.1 that is a truth value."""
+    if result is not None and _ON.search(text):
+        result.config = OmegaConf.create(_worded(OmegaConf.to_container(result.config)))
+    return result
+
+
+def _worded(value: Any) -> Any:  # noqa: ANN401 - plain data
+    if isinstance(value, list):
+        return [_worded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {"on" if key is True else key: _worded(inside) for key, inside in value.items()}
 
 
 def _problem(error: BaseException, file: Path) -> Problem:

@@ -48,6 +48,10 @@ def _stage(
     if stage.job is not None:
         signature = read(stage.job, of_job)
         yield from _wrong(signature, stage.job, (f"{path}.job", f"{path}.params"), stage.params)
+        for name, differs in stage.on.items() if not isinstance(signature, Problem) else ():
+            if differs.params:
+                paths = (f"{path}.job", f"{path}.on.{name}.params")
+                yield from _wrong(signature, stage.job, paths, stage.at(name).params)
     if stage.endpoint is not None and stage.endpoint.server is None:
         engine, options = stage.endpoint.engine, stage.endpoint.engine_options
         where = f"{path}.endpoint"

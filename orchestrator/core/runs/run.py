@@ -184,7 +184,7 @@ class StageRun:
         """Return the device-hours that one of its attempts held, up to `now`."""
         if attempt.placed is None:
             return 0.0
-        stage = self.planned.stage.on(attempt.pool)
+        stage = self.planned.stage.at(attempt.pool)
         workers = len(attempt.nodes) if stage.needs.min_workers is not None else stage.processes
         end = now if attempt.ended is None else attempt.ended
         return cost.device_hours(workers * stage.needs.devices, end - attempt.placed)

@@ -17,7 +17,7 @@ from orchestrator.core.spec.stages import Stage
 MOST = 10**15
 MOMENT = 0.001  # seconds; what may take no time at all can't be done
 # The least and the most that a figure may be; "not a number" is refused with both.
-BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
+_EVERYWHERE: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "seed": (0, 2**32 - 1),
         "cost_limit": (0, MOST),
@@ -122,6 +122,12 @@ BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     }
 )
 _OF_A_STAGE = "pipeline.stages.*."
+_ON_A_POOL = {
+    pattern.replace(_OF_A_STAGE, f"{_OF_A_STAGE}on.*."): bounds
+    for pattern, bounds in _EVERYWHERE.items()
+    if pattern.removeprefix(_OF_A_STAGE).startswith(("needs.", "watch."))
+}
+BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType({**_EVERYWHERE, **_ON_A_POOL})
 
 
 def problems_of_stage(stage: Stage) -> Iterator[Problem]:
@@ -132,9 +138,13 @@ def problems_of_stage(stage: Stage) -> Iterator[Problem]:
             parts = pattern.removeprefix(_OF_A_STAGE).split(".")
             for where, value in _figures(stage, parts, path):
                 yield from _problem(where, value, bounds)
-    if stage.needs.least > stage.needs.workers:
-        what = f"{stage.needs.least!r} is more than the {stage.needs.workers!r} workers at most"
-        yield Problem(f"{path}.needs.min_workers", what, "lower it")
+    named = {name: differs.needs for name, differs in stage.on.items() if differs.needs}
+    sizes = {f"{path}.needs": stage.needs}
+    sizes |= {f"{path}.on.{name}.needs": needs for name, needs in named.items()}
+    for where, needs in sizes.items():
+        if needs.least > needs.workers:
+            what = f"{needs.least!r} is more than the {needs.workers!r} workers at most"
+            yield Problem(f"{where}.min_workers", what, "lower it")
 
 
 def problems_of_run(bounds: Bounds) -> Iterator[Problem]:

@@ -45,6 +45,7 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
         yield from _role_problems(stage, fleet, bindings)
         yield from _engine_problems(stage, fleet, bindings)
         yield from _format_problems(stage, stages, fleet, bindings)
+        yield from formats.format_problems(stage)
         yield from formats.recipe_problems(stage)
         yield from formats.plain_problems(stages, stage)
         yield from _shape_problems(stage, stages, fleet, bindings)
@@ -177,7 +178,14 @@ HOPELESS: Mapping[tuple[FailureKind, Action], str] = MappingProxyType(
 
 
 def _role_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
-    if stage.role not in bindings.roles:
+    path = f"pipeline.stages.{stage.name}"
+    for where, name in (("pool", stage.pool), *(("on", name) for name in stage.on)):
+        if name and name not in fleet.pools:
+            yield _unknown_pool(f"{path}.{where}", name, fleet)
+    if stage.endpoint is not None and stage.pool:
+        what = "an endpoint goes wherever it is switched to"
+        yield Problem(f"{path}.pool", what, f"bind roles.{stage.role}")
+    elif not stage.pool and stage.role not in bindings.roles:
         hint = f"set roles.{stage.role} to one of: {_names(fleet)}"
         yield Problem(f"roles.{stage.role}", f"no pool for stage {stage.name!r}", hint)
     for pool in _candidates(stage, fleet, bindings):
@@ -186,27 +194,29 @@ def _role_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[P
 
 def _candidates(stage: Stage, fleet: Fleet, bindings: Bindings) -> list[Pool]:
     """Return the known pools of a stage, less the fallbacks that can't be used at present."""
-    order = bindings.order(stage.role)
+    order = bindings.order(stage)
     pools = [fleet.pools[name] for name in order if name in fleet.pools]
     return [pool for pool in pools if pool.available or pool.name == order[0]]
 
 
 def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
-    stage = stage.on(pool.name)
+    differs = pool.name in stage.on and stage.on[pool.name].needs is not None
+    stage = stage.at(pool.name)
     path, where = f"pipeline.stages.{stage.name}", f"pool {pool.name!r}"
     if not pool.available:
         yield Problem(path, f"{where} is not available: {pool.excuse}", "bind another pool")
     if stage.role not in pool.allowed_roles:
         what = f"{where} does not take the role {str(stage.role)!r}"
         yield Problem(path, what, f"roles that it takes: {', '.join(pool.allowed_roles)}")
-    yield from problems_of_room(path, stage, pool)
+    yield from problems_of_room(f"{path}.on.{pool.name}" if differs else path, stage, pool)
 
 
 def _engine_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[Problem]:
     """Refuse an engine that is nowhere, or that can't use what would be reserved for it."""
-    endpoint, devices = stage.endpoint, stage.needs.devices
+    endpoint = stage.endpoint
     if endpoint is None:
         return
+    devices = max(stage.at(name).needs.devices for name in ("", *stage.on))
     path = f"pipeline.stages.{stage.name}"
     if endpoint.server is None:
         if devices > 1 and not is_server(endpoint.engine):
@@ -236,7 +246,9 @@ def _split_problems(path: str, stage: Stage, pools: Sequence[Pool]) -> Iterator[
         if server is None or server.on(pool) is None:
             continue
         try:
-            split = split_of(server, server.given(pool, options), stage.needs.devices)
+            split = split_of(
+                server, server.given(pool, options), stage.at(pool.name).needs.devices
+            )
         except ValueError as error:
             yield Problem(path, str(error), "tensor x pipeline x data is to be needs.devices")
             return
@@ -272,7 +284,7 @@ def _shape_problems(
     blocks = {"quantization_config": {"weight_block_size": [128, 128]}}
     with suppress(ValueError):  # told of its options
         whole = {**config, **(blocks if weights_format.startswith("fp8") else {})}
-        yield from spread_problems(stage, pools[0], whole)
+        yield from spread_problems(stage.at(pools[0].name), pools[0], whole)
 
 
 def _not_there(path: str, endpoint: Endpoint, pool: Pool) -> Problem:

@@ -146,6 +146,16 @@ def left_out(
     )
 
 
+def format_problems(stage: Stage) -> Iterator[Problem]:
+    """Yield what a stage writes otherwise on some pools: whoever reads it is on any."""
+    for name, differs in stage.on.items():
+        for parameter in (PARAMETER, DIALECT):
+            if parameter in differs.params:
+                path = f"pipeline.stages.{stage.name}.on.{name}.params.{parameter}"
+                what = "a model is written alike on all pools: its readers may be on any"
+                yield Problem(path, what, f"set pipeline.stages.{stage.name}.params.{parameter}")
+
+
 def recipe_problems(stage: Stage) -> Iterator[Problem]:
     """Yield why a stage can't calibrate the weights that it writes, where it is asked to."""
     recipe, form = stage.params.get(RECIPE), stage.params.get(PARAMETER)
@@ -203,9 +213,7 @@ def _decided(stage: Stage, readers: Sequence[Stage], fleet: Fleet, bindings: Bin
 def _dialect(form: Format, readers: Sequence[Stage], fleet: Fleet, bindings: Bindings) -> Dialect:
     """Return the dialect that the first reader's bound pool wants; others are checked by it."""
     for reader in readers:
-        pool = next(
-            (fleet.pools[n] for n in bindings.order(reader.role) if n in fleet.pools), None
-        )
+        pool = next((fleet.pools[n] for n in bindings.order(reader) if n in fleet.pools), None)
         if pool is not None:
             return dialect_of(pool, form, reader.endpoint.server if reader.endpoint else None)
     return USUAL
@@ -234,6 +242,6 @@ def _all_serve(
     return all(
         serves(fleet.pools[name], form, reader.endpoint.server if reader.endpoint else None)
         for reader in readers
-        for name in bindings.order(reader.role)[:first]
+        for name in bindings.order(reader)[:first]
         if name in fleet.pools and fleet.pools[name].available and runs(reader, fleet.pools[name])
     )

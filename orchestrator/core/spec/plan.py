@@ -49,7 +49,7 @@ class PlannedStage:
     @property
     def devices(self) -> int:
         """Chips that an attempt uses on the first pool."""
-        return self.stage.on(self.pools[0]).devices
+        return self.stage.at(self.pools[0]).devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ def _in_order(pipeline: Pipeline) -> list[Stage]:
 def _bind(
     stage: Stage, stages: Mapping[str, Stage], fleet: Fleet, bindings: Bindings
 ) -> PlannedStage:
-    pools = [fleet.pools[name] for name in bindings.order(stage.role)]
+    pools = [fleet.pools[name] for name in bindings.order(stage)]
     away = [pool for pool in pools[1:] if not pool.available]
     usable = [pool for pool in pools if pool not in away]
     aside = left_out(stages, stage, usable)
@@ -158,7 +158,7 @@ def _bind(
     ]
     texts = texts_of(stages, stage)
     reasons += [texts.line] if texts else []
-    devices = stage.on(order[0]).devices
+    devices = stage.at(order[0]).devices
     hours = None if stage.hours is None else devices * stage.hours
     price = fleet.pools[order[0]].price
     return PlannedStage(
@@ -186,7 +186,7 @@ def _unpriced(plan: Plan) -> Iterator[Problem]:
         planned.stage.name: [
             name
             for name in planned.pools
-            if plan.pools[name].price is None and planned.stage.on(name).devices
+            if plan.pools[name].price is None and planned.stage.at(name).devices
         ]
         for planned in plan.stages
     }

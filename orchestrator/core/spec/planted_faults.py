@@ -50,7 +50,7 @@ def _by_pool(pipeline: Pipeline, bindings: Bindings) -> Mapping[str, Sequence[St
     stages_of: dict[str, list[Stage]] = {}
     for stage in pipeline.stages:
         overflow = stage.endpoint.overflow if stage.endpoint else ()
-        for name in {*bindings.order(stage.role), *overflow}:
+        for name in {*bindings.order(stage), *overflow}:
             stages_of.setdefault(name, []).append(stage)
     return stages_of
 
@@ -75,5 +75,5 @@ def _hits(fault: Fault, stage: Stage) -> bool:
 
 
 def _most_workers(stage: Stage, pool: Pool) -> int:
-    placed = stage.on(pool.name)
+    placed = stage.at(pool.name)
     return max(placed.processes, (placed.endpoint and placed.endpoint.max_replicas) or 0)

@@ -155,13 +155,29 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OnPool:
+    """What differs of a stage on one pool: `needs` and `watch` whole, `params` over its own.
+
+    A config writes of each what differs alone.
+    """
+
+    needs: Needs | None = None
+    params: Mapping[str, Json] = field(default_factory=dict)
+    watch: Watch | None = None
+
+
+AS_EVERYWHERE = OnPool()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """A job or an endpoint, the role it needs, what it reads, and its limits.
 
     Exactly one of `job` (dotted name of a function) and `endpoint` is set. `inputs` names, for
     each input of the job, the stage whose artifact it reads; `after` lists further stages that
     must be done before. `hours` is the expected wall time, for the cost in the plan. What follows
-    a failure is `on_failure`, by its kind, else the default of that kind.
+    a failure is `on_failure`, by its kind, else the default of that kind. `pool` names its first
+    pool, in the place of that of its role; `on` says what differs on some pools, by their names.
 
     `env` are environment variables of its workers, over those of the pool. `secrets` are variables
     too, each with where its value is read when an attempt starts, on the controller's host: the
@@ -170,12 +186,14 @@ class Stage:
 
     name: str
     role: Role
+    pool: str = ""
     job: str | None = None
     endpoint: Endpoint | None = None
     params: Mapping[str, Json] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     needs: Needs = field(default_factory=Needs)
+    on: Mapping[str, OnPool] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     on_failure: Mapping[FailureKind, Action] = field(default_factory=dict)
     recovery: Recovery = field(default_factory=Recovery)
@@ -191,9 +209,16 @@ class Stage:
         """Names of the stages that must be done before this one, each once."""
         return tuple(dict.fromkeys((*self.inputs.values(), *self.after)))
 
-    def on(self, pool: str) -> Stage:
-        """Return it as it is on `pool`, where an endpoint may have replicas of another number."""
-        return replace(self, endpoint=self.endpoint.on(pool)) if self.endpoint else self
+    def at(self, pool: str) -> Stage:
+        """Return it as it is on `pool`."""
+        differs = self.on.get(pool, AS_EVERYWHERE)
+        return replace(
+            self,
+            endpoint=self.endpoint.on(pool) if self.endpoint else None,
+            needs=differs.needs or self.needs,
+            params={**self.params, **differs.params},
+            watch=differs.watch or self.watch,
+        )
 
     @property
     def processes(self) -> int:
@@ -226,12 +251,16 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bindings:
-    """Which pool takes each role, and which pools may take over, in order."""
+    """Which pool takes each role, and which pools may take over, in order.
+
+    A stage that names its pool has the fallbacks of its role.
+    """
 
     roles: Mapping[Role, str]
     fallbacks: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
 
-    def order(self, role: Role) -> tuple[str, ...]:
-        """Return the pools of `role` in order of preference, each once."""
-        first = (self.roles[role],) if role in self.roles else ()
-        return tuple(dict.fromkeys((*first, *self.fallbacks.get(role, ()))))
+    def order(self, stage: Stage) -> tuple[str, ...]:
+        """Return the pools of `stage` in order of preference, each once."""
+        first = stage.pool or self.roles.get(stage.role)
+        fallbacks = self.fallbacks.get(stage.role, ())
+        return tuple(dict.fromkeys((*((first,) if first else ()), *fallbacks)))

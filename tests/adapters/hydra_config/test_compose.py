@@ -11,6 +11,8 @@ from orchestrator.adapters import hydra_config
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.policy import Watch
+from orchestrator.core.spec.stages import Needs
 
 Compose = Callable[..., Settings]
 Write = Callable[[str, str], Path]
@@ -133,3 +135,40 @@ def test_what_was_composed_is_kept_and_parses_again_to_the_same(compose: Compose
 def test_a_folder_of_configs_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere' is not a folder"):
         hydra_config.compose([], config_dir=tmp_path / "nowhere")
+
+
+def test_a_stage_is_on_a_pool_what_differs_there_and_else_what_it_is(
+    compose: Compose, write: Write
+) -> None:
+    write(
+        "pipeline/wide.yaml",
+        """
+name: wide
+stages:
+  learn:
+    job: acme.work.learn
+    role: train
+    needs: {workers: {min: 2, max: 8}, memory_gb: 60}
+    params: {batch: 8, words: {on: true}}
+    watch: {patience: 5}
+    on:
+      ascend: {needs: {workers: 3}, params: {batch: 4}, watch: {hang: 3600}}
+      nvidia: {needs: {workers: {min: 1, max: 2}}}
+""",
+    )
+    batch = "pipeline.stages.learn.on.ascend.params.batch=2"
+    (stage,) = compose("pipeline=wide", batch).pipeline.stages
+    there = stage.at("ascend")
+    assert there.needs == Needs(workers=3, memory_gb=60)
+    assert there.params == {"batch": 2, "words": {"on": True}}
+    assert there.watch == Watch(hang=3600, patience=5)
+    assert stage.at("nvidia").needs == Needs(workers=2, min_workers=1, memory_gb=60)
+    assert stage.at("nvidia").watch == stage.watch
+
+
+def test_what_a_stage_can_not_be_on_a_pool_is_refused_with_its_path(compose: Compose) -> None:
+    where = r"learn\.on\.ascend\.needs"
+    with pytest.raises(ConfigError, match=rf"{where}\.worker: unknown key 'worker'"):
+        compose("pipeline.stages.learn.on={ascend: {needs: {worker: 1}}}")
+    with pytest.raises(ConfigError, match=rf"{where}\.devices: -1 is out of bounds"):
+        compose("pipeline.stages.learn.on={ascend: {needs: {devices: -1}}}")
