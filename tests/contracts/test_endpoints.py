@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.adapters.database.schema import key_rules
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.keys import ApiKey, Requirement
 from orchestrator.core.endpoints.life import (
@@ -104,17 +103,6 @@ def test_each_change_of_the_keys_leaves_a_stamp_of_its_own(
         stamps.append(store.key_rules().stamp)
         assert store.key_rules().stamp == stamps[-1]
     assert len(set(stamps)) == len(stamps)
-
-
-def test_keys_of_a_database_without_the_setting_are_asked_for(
-    store: SqlDatabase,  # noqa: F811 - as above
-) -> None:
-    store.add_key(ApiKey(name="ann", digest="aa"))
-    with store._writing() as connection:
-        connection.execute(key_rules.delete())
-    assert store.key_rules().required is Requirement.ON
-    store.drop_key("ann")
-    assert store.key_rules().required is Requirement.ON
 
 
 def test_when_somebody_asked_last_is_known(store: SqlDatabase) -> None:  # noqa: F811 - as above

@@ -74,7 +74,7 @@ class SqlKeys(Transactions):
             row = connection.execute(select(key_rules)).one_or_none()
             if row is not None:
                 return KeyRules(_requirement(row.required), row.stamp)
-            return KeyRules(_unsaid(connection))
+            return KeyRules(Requirement.UNKNOWN)
 
     def _unknown_key(self, name: str) -> str:
         known = ", ".join(key.name for key in self.api_keys()) or "none"
@@ -85,7 +85,7 @@ class SqlKeys(Transactions):
         """Hold the row of rules for a change of the keys, and leave a new stamp in it."""
         stamp = {"stamp": uuid4().hex}
         with self._writing() as connection:
-            row = {"id": _ONLY, "required": _unsaid(connection), **stamp}
+            row = {"id": _ONLY, "required": Requirement.UNKNOWN, **stamp}
             added = self._insert(key_rules).values(**row)
             connection.execute(added.on_conflict_do_update(index_elements=["id"], set_=stamp))
             yield connection
@@ -95,9 +95,3 @@ def _requirement(text: str) -> Requirement:
     """Return what the row says; what no version knows asks for keys."""
     known = text in set(Requirement)
     return Requirement(text) if known else Requirement.ON
-
-
-def _unsaid(connection: Connection) -> Requirement:
-    """Return what holds without a row: keys of the first version were asked for by being there."""
-    some = connection.scalar(select(func.count()).select_from(keys))
-    return Requirement.ON if some else Requirement.UNKNOWN

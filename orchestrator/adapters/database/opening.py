@@ -18,17 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.schema import CreateTable
 
 from orchestrator.adapters.database.dialects import POSTGRESQL
-from orchestrator.adapters.database.schema import metadata
+from orchestrator.adapters.database.file_systems import network_file_system
+from orchestrator.adapters.database.migrating import bring_up
 
 BUSY_SECONDS = 30
 UTF8 = "UTF8"
 _WRITES = "writes"
-_SCHEMA_LOCK = 0x6F726368  # any number, the same in all our processes
 _SQLITE = "sqlite"
 # By libpq's names; a URL may say otherwise in its query.
 _PATIENCE = {
@@ -41,11 +40,12 @@ _PATIENCE = {
     "client_encoding": "utf8",
 }
 _SECONDS_FROZEN = 60  # of a client that stopped in the middle of a transaction
+_ELSEWHERE = "set ORCHESTRATOR_DATABASE to postgresql://USER@HOST/NAME, or use a local disk"
 KEPT_OPEN = 2  # connections of each process: a server has a hundred, unless it is told otherwise
 
 
 def open_database(url: str | URL, busy: float | None = None) -> tuple[Engine, Engine]:
-    """Open the database at `url` and make the tables that it lacks.
+    """Open the database at `url`, with the tables of this version.
 
     It waits `busy` seconds for another writer; `BUSY_SECONDS` where they are `None`.
 
@@ -63,7 +63,7 @@ def open_database(url: str | URL, busy: float | None = None) -> tuple[Engine, En
         message = f"{backend!r} is neither SQLite nor PostgreSQL"
         raise ValueError(message)
     writer = engine.execution_options(**{_WRITES: True})
-    _make_tables(writer)
+    bring_up(engine, writer)
     return engine, writer
 
 
@@ -74,7 +74,15 @@ def _sqlite(url: URL, busy: float) -> Engine:
     if url.database in {None, "", ":memory:"}:
         message = "it has no file, and each thread would see its own"
         raise ValueError(message)
-    _keep_private(Path(str(url.database)))
+    path = Path(str(url.database))
+    kind = network_file_system(path.parent)
+    if kind:
+        ways = (
+            "set ORCHESTRATOR_DATABASE to postgresql://USER@HOST/NAME, or keep it on a local disk"
+        )
+        message = f"it is on a network file system ({kind}), where SQLite loses data; {ways}"
+        raise ValueError(message)
+    _keep_private(path)
     engine = create_engine(url)
     event.listen(engine, "connect", partial(_prepare, busy))
     event.listen(engine, "begin", _begin)
@@ -129,17 +137,3 @@ def _check_encoding(connection: Any, _record: object) -> None:  # noqa: ANN401 -
         ways = f"make one by `createdb -E {UTF8} -T template0 NAME`"
         message = f"its encoding is {encoding!r}, which does not hold every text; {ways}"
         raise ValueError(message)
-
-
-# --- tables ------------------------------------------------------------------------------------
-
-
-def _make_tables(engine: Engine) -> None:
-    """Make what is missing; processes that open a new database together take turns."""
-    with engine.begin() as connection:
-        if engine.dialect.name == POSTGRESQL:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})"))
-        for table in metadata.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                index.create(connection, checkfirst=True)

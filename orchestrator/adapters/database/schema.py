@@ -1,4 +1,4 @@
-"""The tables."""
+"""The tables. A change of them is a step in `migrations/versions` too, and `migrating.HEAD`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ approvals = Table(
 )
 
 queues = Table(
-    "lines",  # `queues`, of databases of the first version, did not say how many chips
+    "queues",
     metadata,
     Column("run", Text, ForeignKey("runs.run"), primary_key=True),
     Column("stage", Text, primary_key=True),
