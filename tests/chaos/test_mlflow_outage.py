@@ -88,11 +88,11 @@ class Outages:
 
 def _run(ready: Bench, steps: int) -> tuple[str, Mapping[str, float]]:
     """Run the pipeline; return the run's name and what the job measured of itself."""
-    order = ready.order([*OVERRIDES, f"pipeline.stages.step.params.steps={steps}"])
-    ready.launch(order)
-    name = order.header.run
-    stored = wiring.database(order.at).events(name)
-    run = fold(order.header, ((item.at, item.event) for item in stored))
+    request = ready.request([*OVERRIDES, f"pipeline.stages.step.params.steps={steps}"])
+    ready.launch(request)
+    name = request.header.run
+    stored = wiring.database(request.home).events(name)
+    run = fold(request.header, ((item.at, item.event) for item in stored))
     return name, run.stages["step"].metrics
 
 
@@ -117,7 +117,7 @@ def test_mlflow_outages_are_not_noticed_by_the_job_and_lose_nothing() -> None:
         with Outages(ready.folder / "home") as outages:
             name, during = _run(ready, STEPS)
         _, after = _run(ready, CALM_STEPS)
-        experiment = ready.order(OVERRIDES).found.tracking.experiment
+        experiment = ready.request(OVERRIDES).settings.tracking.experiment
         found = Seen(mlflow_server.up(ready.folder / "home"), experiment)
         curves = {key: found.curve(f"{name}/step/1", key) for key in KEYS}
         on_run = {key: found.curve(name, f"step/{key}") for key in KEYS}

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,
@@ -270,11 +271,11 @@ def test_what_was_measured_is_what_the_last_verdict_says_of_the_pool_as_it_is() 
 BEGUN = (RunStarted(1), AttemptStarted("s", 1, "a"))
 
 
-def after(*events: Event) -> qualification.Run:
+def after(*events: Event) -> Run:
     return fold(header(plan(stage("s"))), ((0.0, event) for event in (*BEGUN, *events)))
 
 
-def broke(kind: FailureKind, **changes: object) -> qualification.Run:
+def broke(kind: FailureKind, **changes: object) -> Run:
     why = replace(failure(kind), **changes)  # type: ignore[arg-type]
     ends = (AttemptFailed("s", 1, why), StageFailed("s", "it"), RunFailed("it"))
     return after(*ends)
