@@ -52,7 +52,7 @@ def main(url: str, port: str) -> None:
         try:
             signal.signal(signal.SIGTERM, _end)
             serve.start(http_options={"host": "127.0.0.1", "port": int(port)})
-            serve.run(Forward.bind(url), route_prefix="/")
+            serve.run(Forward.bind(url), route_prefix="/")  # type: ignore[attr-defined]
             signal.pause()
         finally:
             ray.shutdown()
