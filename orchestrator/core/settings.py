@@ -23,9 +23,15 @@ class JobSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
-    """Base URI of the artifact store; empty for the folder `artifacts` of the home."""
+    """Where artifacts are kept.
+
+    Attributes:
+        uri: Base URI of the artifact store; empty for the folder `artifacts` of the home.
+        shared: Whether the hosts of a cluster that is not ours share that folder.
+    """
 
     uri: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """The composition root: the only place that chooses adapters or reads the environment.
 
 `adapters.py` makes what a run works with, `endpoints.py` what serves, `qualification.py` what is
-known of pools, `home_folder.py` where all state is, `services.py` what this machine runs for them.
+known of pools, `home_folder.py` where all state is, `storage.py` where artifacts are, and
+`services.py` what this machine runs for them.
 Adapters are imported by the function that needs them, so that a command pays only for what it
 uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 """
@@ -10,7 +11,6 @@ from orchestrator.adapters import hydra_config as configs
 from orchestrator.adapters import terminal
 from orchestrator.wiring.adapters import (
     Built,
-    artifact_store,
     attempt_defaults,
     clock,
     cluster,
@@ -24,7 +24,6 @@ from orchestrator.wiring.adapters import (
     planned,
     run_worker,
     settings,
-    storage_uri,
     tracker,
     variable,
 )
@@ -77,6 +76,7 @@ from orchestrator.wiring.services import (
     uses_ours,
     views,
 )
+from orchestrator.wiring.storage import artifact_store, prove_storage, storage_uri
 from orchestrator.wiring.tracking import bury, follow_traffic, registry
 from orchestrator.wiring.user import commit, host, provide_user, user
 
@@ -121,6 +121,7 @@ __all__ = [
     "plan",
     "planned",
     "pool_states",
+    "prove_storage",
     "provide_user",
     "raise_if_leaving",
     "refusal",

@@ -26,7 +26,6 @@ from orchestrator.core.spec.stages import Json, Pipeline
 from orchestrator.core.trust.qualification import measured
 from orchestrator.messages import AttemptRequest, Message
 from orchestrator.ports import (
-    ArtifactStore,
     Clock,
     Cluster,
     Gates,
@@ -34,8 +33,10 @@ from orchestrator.ports import (
     OutputStore,
     Tracker,
 )
+from orchestrator.wiring import storage
 from orchestrator.wiring.home_folder import replica_secret
 from orchestrator.wiring.secret_values import secret, secret_problems
+from orchestrator.wiring.storage import artifact_store, storage_uri
 
 if TYPE_CHECKING:
     from orchestrator.adapters.database import SqlDatabase
@@ -138,7 +139,7 @@ def plan(settings: Settings) -> Plan:
     from orchestrator.adapters import job_source
 
     problems = [*job_source.check(settings.pipeline, settings.jobs), *_unservable(settings)]
-    problems += [*_addresses(settings), *_storage(settings)]
+    problems += list(_addresses(settings)) or storage.problems(settings, cluster_address(settings))
     try:
         pipeline_plan = make_plan(
             settings.pipeline,
@@ -185,16 +186,6 @@ def _addresses(settings: Settings) -> Iterator[Problem]:
             yield Problem(path, what, "give http://HOST:PORT, or leave it empty for a managed one")
 
 
-def _storage(settings: Settings) -> Iterator[Problem]:
-    """Yield why this host can't open the artifact store, before a run is created."""
-    from orchestrator.adapters import artifacts
-
-    lacks = artifacts.lacking(settings.storage.uri)
-    if lacks:
-        what, _, hint = lacks.partition("; ")
-        yield Problem("storage.uri", what, hint)
-
-
 # --- adapters ---------------------------------------------------------------------------------
 
 
@@ -226,18 +217,6 @@ def gates(interventions: Interventions) -> Gates:
     from orchestrator.adapters.gates import OutsideGates
 
     return OutsideGates(interventions)
-
-
-def storage_uri(settings: Settings, home: Path) -> str:
-    """Return the base URI of the artifact store."""
-    return settings.storage.uri or (home / "artifacts").as_uri()
-
-
-def artifact_store(uri: str, clock: Clock | None = None) -> ArtifactStore:
-    """Return the artifact store at `uri`; with a `clock` it waits for what may pass."""
-    from orchestrator.adapters.artifacts import FsspecArtifactStore
-
-    return FsspecArtifactStore(uri, clock=clock)
 
 
 def cluster_address(settings: Settings) -> str:

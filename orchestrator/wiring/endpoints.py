@@ -21,12 +21,12 @@ from orchestrator.ports import (
 )
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
-    artifact_store,
     clock,
     database,
     variable,
 )
 from orchestrator.wiring.home_folder import random_once
+from orchestrator.wiring.storage import artifact_store
 from orchestrator.wiring.user import host
 
 if TYPE_CHECKING:

@@ -23,15 +23,14 @@ from orchestrator.core.trust.qualification import (
     vet,
 )
 from orchestrator.wiring.adapters import (
-    artifact_store,
     clock,
     database,
     has_database,
-    storage_uri,
 )
 from orchestrator.wiring.endpoints import model_config
 from orchestrator.wiring.home_folder import home_path
 from orchestrator.wiring.services import node_identities
+from orchestrator.wiring.storage import artifact_store, storage_uri
 
 REPORT_NAME = "report.json"
 _RUNS = 1000  # of all pipelines that are looked through, the newest first

@@ -61,7 +61,7 @@ def test_a_service_that_does_not_answer_is_said_before_anything_is_started(
     within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: str, where: str
 ) -> None:
     monkeypatch.setenv(where, nobody if where == "RAY_ADDRESS" else f"http://{nobody}")
-    done = within("launch", "pipeline=noop")
+    done = within("launch", "pipeline=noop", "storage.shared=true")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert nobody in done.stderr
     assert "\nRun " not in done.stdout, "no run was begun"

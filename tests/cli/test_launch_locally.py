@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 NOBODY = "http://127.0.0.1:9"
+ELSEWHERE, SHARED = "cluster.address=127.0.0.1:9", "storage.shared=true"
 NOOP = ("launch", "pipeline=noop")
 HERE = ("cluster=local", "tracking=none", "pipeline=noop")
 
@@ -100,7 +101,8 @@ def assert_refused(done: subprocess.CompletedProcess[str], code: int, line: str)
         (("status", "nothing"), 102, "'nothing'"),
         (("launch", "cluster=local", "pipeline=smoke"), 2, "set cluster=ray"),
         ((*NOOP, "cluster=local", f"tracking.uri={NOBODY}"), 1, NOBODY),
-        ((*NOOP, "tracking=none", "cluster.address=127.0.0.1:9"), 1, "no Ray head node answers"),
+        ((*NOOP, "tracking=none", ELSEWHERE, SHARED), 1, "no Ray head node answers"),
+        ((*NOOP, "tracking=none", ELSEWHERE), 2, "storage.uri: '' is a folder of this host"),
         ((*NOOP, "tracking=none", "fleet=r2"), 1, "set cluster.address or RAY_ADDRESS"),
     ],
 )

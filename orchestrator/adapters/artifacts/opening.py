@@ -25,6 +25,7 @@ _S3 = Traits(
     options=MappingProxyType(
         {
             "use_listings_cache": False,  # others write there too
+            "skip_instance_cache": True,  # what follows in this process may have other credentials
             "max_concurrency": 4,
             "default_block_size": _PART,
             "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}},

@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,11 +130,16 @@ def standby(run: str, stage: str) -> str:
     return f"{run}/{stage}/standby"
 
 
-def on(node: str, function: object) -> ray.remote_function.RemoteFunction:
-    """Return `function` as a task on the node with id `node`, and there alone."""
+def on(
+    node: str, function: object, environment: Mapping[str, object] | None = None
+) -> ray.remote_function.RemoteFunction:
+    """Return `function` as a task on the node with id `node`, and there alone.
+
+    It runs in a process with an `environment` as Ray takes it, or in one of the cluster's own.
+    """
     affinity = NodeAffinitySchedulingStrategy(node, soft=False)
     task = ray.remote(num_cpus=0, max_retries=0)(function)
-    return task.options(scheduling_strategy=affinity)
+    return task.options(scheduling_strategy=affinity, runtime_env=dict(environment or {}))
 
 
 def identities(pool: Pool, live: Sequence[Node]) -> dict[str, str]:

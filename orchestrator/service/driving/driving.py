@@ -107,9 +107,10 @@ def _drive(
         store = wiring.database(home, settings.database.patience)
         interrupts = closing.enter_context(Interrupts())
         if new:  # not before the cluster is there: what never could run is no run
+            _prove_storage(request, executors, wiring.cluster_address(settings))
             store.create(header, header.created)
-        else:
-            claim(store, header, by_force=request.by_force)
+        elif not claim(store, header, by_force=request.by_force).epoch:
+            _prove_storage(request, executors, settings.cluster.address)
         closing.enter_context(begun(store, header))
         best_effort = BestEffort()
         closing.callback(lambda: _show_untold(view, best_effort))
@@ -150,6 +151,13 @@ def _drive(
         if executors.reason:
             controller.cancel(executors.reason)
         return controller.drive()
+
+
+def _prove_storage(request: DriveRequest, executors: _Executors, address: str) -> None:
+    """Have each pool of a cluster that is not ours show that it reads the artifact store."""
+    if address and not executors.reason and request.settings.cluster.kind == "ray":
+        header = request.header
+        wiring.prove_storage(request.settings, request.home, header.run, header.plan.pools)
 
 
 def _stored(store: EventLog, run: str) -> Run:

@@ -1,0 +1,103 @@
+"""The artifact store: where it is, who can see it, and the proof that all pools do."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from orchestrator.core.errors import ArtifactError, Problem, StorageSetUpError
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.ports import ArtifactStore, Clock
+from orchestrator.wiring.secret_values import secret
+
+_MARKS = "marks"  # the folder of what pools are to read
+_PATIENCE = 20.0  # seconds for which a pool tries to read the mark
+_ANSWER = 120.0  # and for which a node may take to start a process that does
+
+
+def storage_uri(settings: Settings, home: Path) -> str:
+    """Return the base URI of the artifact store."""
+    return settings.storage.uri or (home / "artifacts").as_uri()
+
+
+def artifact_store(
+    uri: str, clock: Clock | None = None, patience: float | None = None
+) -> ArtifactStore:
+    """Return the artifact store at `uri`; with a `clock` it waits for what may pass."""
+    from orchestrator.adapters.artifacts import FsspecArtifactStore
+
+    if patience is None:
+        return FsspecArtifactStore(uri, clock=clock)
+    return FsspecArtifactStore(uri, clock=clock, patience=patience)
+
+
+def problems(settings: Settings, cluster: str) -> Iterator[Problem]:
+    """Yield why no run can use the artifact store: this host can't, or others don't see it.
+
+    `cluster` is the address of a cluster that is not ours to start.
+    """
+    from orchestrator.adapters import artifacts
+
+    storage = settings.storage
+    lacks = artifacts.lacking(storage.uri)
+    if lacks:
+        what, _, hint = lacks.partition("; ")
+        yield Problem("storage.uri", what, hint)
+        return
+    foreign = cluster and settings.cluster.kind == "ray"
+    if foreign and not storage.shared and artifacts.local_folder(storage.uri) is not None:
+        what = f"{storage.uri!r} is a folder of this host, not seen by the cluster at {cluster!r}"
+        hint = "name what all its hosts see (s3://BUCKET/...), or set storage.shared=true"
+        yield Problem("storage.uri", what, hint)
+
+
+def prove_storage(settings: Settings, home: Path, run: str, pools: Mapping[str, Pool]) -> None:
+    """Have a node of each of `pools` read what this host writes to the artifact store.
+
+    This process is connected to their cluster. A pool that has no node now is not asked.
+
+    Raises:
+        StorageSetUpError: A pool can't read it; names the pool, the node and the storage.
+        ArtifactError: This host can't write it.
+    """
+    from orchestrator.adapters.clock import SystemClock
+    from orchestrator.adapters.raycluster import questions
+
+    uri, name, text = storage_uri(settings, home), f"{_MARKS}/{run}", secrets.token_hex(8)
+    store = artifact_store(uri, SystemClock())
+    store.mark(name, text)
+
+    def question(pool: Pool) -> Callable[[], str]:
+        given = ((name, secret(source)) for name, source in pool.secret_sources.items())
+        values = {name: value for name, value in given if value is not None}
+        return partial(unread, uri, name, text, values)
+
+    try:
+        answers = questions.ask(pools, question, _ANSWER)
+    finally:
+        store.remove(name)
+    for pool, (node, why) in answers.items():
+        if why:
+            where = f"pool {pool!r} can't use storage.uri {uri!r} on its node {node!r}"
+            raise StorageSetUpError(f"{where}: {why}")
+
+
+def unread(uri: str, name: str, text: str, variables: Mapping[str, str]) -> str:
+    """Return why this host can't read the mark `name`, which says `text`; empty where it can.
+
+    The environment says `variables` meanwhile.
+    """
+    from orchestrator.adapters.clock import SystemClock
+    from orchestrator.worker import environment
+
+    try:
+        with environment.held(variables):
+            read = artifact_store(uri, SystemClock(), _PATIENCE).marked(name)
+    except ArtifactError as error:
+        return str(error)
+    if read == text:
+        return ""
+    return "what the controller wrote there is not to be seen; name a storage that both see"
