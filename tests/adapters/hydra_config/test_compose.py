@@ -101,6 +101,19 @@ def test_a_preset_comes_after_the_groups_and_before_the_command_line(
     assert settings.seed == 6
 
 
+def test_a_fleet_says_where_its_cluster_its_artifacts_and_its_gateway_are(
+    compose: Compose, write: Write
+) -> None:
+    where = "cluster: {address: head:6379}\nstorage: {uri: s3://all}\ngateway: {host: 0.0.0.0}\n"
+    tracked = "tracking: {uri: http://head:5000}\n"
+    write("fleet/ours.yaml", f"# @package _global_\ndefaults: [local, _self_]\n{where}{tracked}")
+    settings = compose("fleet=ours", "gateway.host=127.0.0.1")
+    assert settings.cluster.address == "head:6379"
+    assert settings.storage.uri == "s3://all"
+    assert settings.tracking.uri == "http://head:5000"
+    assert settings.gateway.host == "127.0.0.1"
+
+
 def test_the_root_config_may_have_another_name(folder: Path, write: Write) -> None:
     write("mine.yaml", "defaults: [config, _self_]\nseed: 9\n")
     settings = hydra_config.compose(["pipeline=tiny"], config_dir=folder, config_name="mine")
