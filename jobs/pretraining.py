@@ -24,12 +24,12 @@ from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.balance import Balance
 from jobs.training.gang import Gang
-from jobs.training.grid import keep_on_grid
-from jobs.training.loop import Every, Loop
 from jobs.training.loss import TokenLoss
+from jobs.training.master_weights import keep_master_weights
 from jobs.training.order import Order, mix
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, in_gang, make_optimizer, wants_bf16
+from jobs.training.trainer import Every, Trainer
 from orchestrator.job import Checkpoint, JobContext, Metrics
 
 
@@ -126,24 +126,24 @@ def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) 
     torch.manual_seed(mix(ctx.seed))
     net = _model(ctx, latest, lambda: fresh(tokenizer))
     net.to(gang.device).train()
-    loop = _loop(ctx, recipe, gang, net, latest)
+    trainer = _trainer(ctx, recipe, gang, net, latest)
     steps = recipe.schedule.steps
     ctx.log(
-        f"{models.parameters(net):,} parameters, {len(loop.stepper.rows):,} rows, "
-        f"{ctx.world_size} workers, step {loop.state.step} of {steps}"
+        f"{models.parameters(net):,} parameters, {len(trainer.stepper.rows):,} rows, "
+        f"{ctx.world_size} workers, step {trainer.state.step} of {steps}"
     )
-    last = loop.run()
+    last = trainer.run()
     if ctx.rank == 0:
-        # What stays on the grid of BF16 is stored in it: half the bytes, and nothing is lost.
+        # Weights that are rounded to BF16 are stored in it: half the bytes, and nothing is lost.
         models.save(net, ctx.output, torch.bfloat16 if recipe.weights == "bf16" else None)
         tokenizer.save_pretrained(ctx.output)
     return {**last, "train/steps": float(steps), "train/parameters": float(models.parameters(net))}
 
 
-def _loop(
+def _trainer(
     ctx: JobContext, recipe: _Recipe, gang: Gang, net: nn.Module, latest: Checkpoint | None
-) -> Loop:
-    """Return the loop over `net`, from where the checkpoint stands."""
+) -> Trainer:
+    """Return the trainer of `net`, from where the checkpoint stands."""
     data = ctx.inputs["data"]
     optimizer = make_optimizer(
         net,
@@ -154,10 +154,10 @@ def _loop(
     )
     state = _resume(ctx, latest, net, optimizer)
     if recipe.weights == "bf16":
-        keep_on_grid(optimizer, torch.bfloat16)
+        keep_master_weights(optimizer, torch.bfloat16)
     loss = TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
     stepper = _stepper(recipe, gang, data, loss, optimizer)
-    return Loop(
+    return Trainer(
         ctx=ctx,
         loss=loss,
         stepper=stepper,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from jobs.engines.detokenizer import Detokenizer, StopFilter
 from jobs.engines.processors import Constraint, Processor, needed
 from jobs.engines.sampling import ChosenToken, randomness
-from jobs.engines.text import Detokenizer, StopFilter
 from orchestrator.engine import Piece, Prompt, Sampling, Score
 
 Decode = Callable[[Sequence[int]], str]

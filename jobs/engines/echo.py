@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
-from jobs.engines.text import StopFilter
+from jobs.engines.detokenizer import StopFilter
 from orchestrator.engine import Piece, Prompt, Sampling
 from orchestrator.job import Hardware
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from jobs.data.tokenizer import load_tokenizer
-from jobs.parity import figures, proof, table
+from jobs.parity import metrics, proof, table
 from jobs.parity.comparison import Comparison, Said, compare, margins
-from jobs.parity.form import form_of
 from jobs.parity.reading import Floor, Reference, read
-from jobs.parity.served import Served, ServedNorms
+from jobs.parity.served_engine import ServedEngine, ServedNorms
 from jobs.parity.unseen import unseen
 from jobs.parity.verdict import Evidence, Threshold, demands_of, sentence, thresholds
+from jobs.parity.weight_format import form_of
 from jobs.parity.weight_norms import furthest
 from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
@@ -123,7 +123,7 @@ def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answ
     reference, folder = read(ctx.inputs["reference"]), ctx.inputs["model"]
     name = EMBEDDED if engine == AUTO else engine
     try:
-        served = Served(_engine(name, folder, ctx.hardware, options), folder)
+        served = ServedEngine(_engine(name, folder, ctx.hardware, options), folder)
     except (ValueError, OSError) as error:
         raise ParityError(f"the engine of pool {ctx.hardware.pool!r} refuses: {error}") from error
     with closing(served):
@@ -179,7 +179,7 @@ def _engine(name: str, folder: Path, hardware: Hardware, options: dict[str, obje
 
 
 def _counts(
-    ctx: JobContext, served: Served, reference: Reference, said: Said
+    ctx: JobContext, served: ServedEngine, reference: Reference, said: Said
 ) -> tuple[dict[str, float], ServedNorms]:
     """Return the figures that have no floor, and what was read of the weights."""
     weights = served.weights()
@@ -190,13 +190,13 @@ def _counts(
         for texts in zip(reference.scores, said.scores, strict=True)
         for pair in zip(*texts, strict=True)
     ]
-    good = [(score, other) for score, other in pairs if figures.usable(other)]
+    good = [(score, other) for score, other in pairs if metrics.usable(other)]
     counts = {
         "nan": float(len(pairs) - len(good)),
         "tokenizer": float(served.other_texts(reference)),
         "template": float(served.other_chats(reference)),
         "weights": change,
-        "top1": figures.share(score.top[0] == other.top[0] for score, other in good),
+        "top1": metrics.share(score.top[0] == other.top[0] for score, other in good),
     }
     return counts, weights
 
@@ -231,7 +231,7 @@ def _metrics(
 def _accuracies(reference: Reference, said: Said) -> tuple[float, float] | None:
     if reference.task is None:
         return None
-    return figures.share(reference.said.right), figures.share(said.right)
+    return metrics.share(reference.said.right), metrics.share(said.right)
 
 
 def _worst(

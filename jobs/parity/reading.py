@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.parity.comparison import NAMES, Comparison, Said, arrays
-from jobs.parity.figures import right
+from jobs.parity.metrics import right
 from jobs.parity.questions import Question
 from jobs.parity.weight_norms import Norms
 from orchestrator.engine import Score

@@ -20,7 +20,7 @@ from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
 from jobs.parity.comparison import Said, compare
-from jobs.parity.figures import perplexity, right, share
+from jobs.parity.metrics import perplexity, right, share
 from jobs.parity.passes import HALVES, MIXED, REFERENCE, RESHAPED, Asker, Output, Pass
 from jobs.parity.questions import CHATS, TEXTS, Question, choose
 from jobs.parity.reading import Chat, Floor, Reference, write

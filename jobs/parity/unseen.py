@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.parity.comparison import Said
 from jobs.parity.reading import Reference
-from jobs.parity.served import ENGINE, ServedNorms
+from jobs.parity.served_engine import ENGINE, ServedNorms
 
 ALWAYS = (
     "texts of other kinds and lengths than those of the data set: tools, images, long contexts",

@@ -16,7 +16,7 @@ from jobs.qualification import exact
 from jobs.qualification.attention import composite
 from jobs.qualification.bench import SERVE, TRAIN, Bench
 from jobs.qualification.coverage import missing
-from jobs.qualification.kinds import Kind, kinds_of
+from jobs.qualification.number_types import NumberType, number_types_of
 
 Work: TypeAlias = Callable[[], list[Tensor]]
 
@@ -56,7 +56,7 @@ def works(
     dtype = torch.bfloat16 if "bf16" in formats else torch.float32
     pieces = [_of_layer(bench, device, dtype, backward=TRAIN in roles)]
     if SERVE in roles:
-        kinds = (kind for kind in kinds_of(formats) if kind.code)
+        kinds = (kind for kind in number_types_of(formats) if kind.code)
         pieces += [work for kind in kinds for work in _of_codes(bench, device, kind)]
     return pieces
 
@@ -78,7 +78,7 @@ def _of_layer(bench: Bench, device: torch.device, dtype: torch.dtype, *, backwar
     return work
 
 
-def _of_codes(bench: Bench, device: torch.device, kind: Kind) -> Iterator[Work]:
+def _of_codes(bench: Bench, device: torch.device, kind: NumberType) -> Iterator[Work]:
     """Yield the product of codes, where the device has it: else nobody can soak in it."""
     multiply, size = kind.product, exact.LONGEST if bench.real else 64
     if multiply is None:

@@ -9,7 +9,7 @@ import torch
 from jobs.qualification import report
 from jobs.qualification.attention import check_attention
 from jobs.qualification.bench import BOTH, SERVE, TRAIN, Bench
-from jobs.qualification.chips import check_bandwidth, check_devices, devices_of
+from jobs.qualification.devices import check_bandwidth, check_devices, devices_of
 from jobs.qualification.fused import check_fused
 from jobs.qualification.host_reference import asked_model, reference_of
 from jobs.qualification.layers import works

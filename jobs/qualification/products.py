@@ -16,7 +16,7 @@ from torch import Tensor
 from jobs.qualification import exact
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, Bench, one_line
 from jobs.qualification.coverage import missing
-from jobs.qualification.kinds import Kind, Product, kinds_of
+from jobs.qualification.number_types import NumberType, Product, number_types_of
 from jobs.training.order import mix
 
 _ODD = (1, 17, 129)  # rows: what is no multiple of a tile
@@ -26,13 +26,13 @@ _WIDE, _SMALL, _LARGE, _LARGE_OF_HOST = 2048, 192, 16_384, 512
 
 def check_products(bench: Bench, device: torch.device, formats: Sequence[str]) -> None:
     """Look whether the products that the pool relies on are right, and whether a NaN stays one."""
-    for kind in kinds_of(formats):
+    for kind in number_types_of(formats):
         check_product(bench, device, kind)
     _check_sums(bench, device)
     _check_specials(bench, device)
 
 
-def check_product(bench: Bench, device: torch.device, kind: Kind) -> None:
+def check_product(bench: Bench, device: torch.device, kind: NumberType) -> None:
     """Look at every element of products of `kind`, several times.
 
     What raises is a fault of the device, unless it says that there is no such product.
@@ -55,7 +55,7 @@ def check_product(bench: Bench, device: torch.device, kind: Kind) -> None:
     bench.say("products", subject, status, note=note, roles=kind.roles)
 
 
-def _repeated(bench: Bench, device: torch.device, kind: Kind, multiply: Product) -> str:
+def _repeated(bench: Bench, device: torch.device, kind: NumberType, multiply: Product) -> str:
     """Return how products differ from what is right; nothing where none does. Say their rate."""
     size, inner = (_WIDE, exact.LONGEST) if bench.real else (_SMALL, _SMALL)
     factors = _factors(kind, size, inner, seed=_seed(bench, device))
@@ -78,7 +78,9 @@ def _repeated(bench: Bench, device: torch.device, kind: Kind, multiply: Product)
     return ""
 
 
-def _tell_rate(bench: Bench, device: torch.device, kind: Kind, act: Callable[[], Tensor]) -> None:
+def _tell_rate(
+    bench: Bench, device: torch.device, kind: NumberType, act: Callable[[], Tensor]
+) -> None:
     """Say how fast a product is that is so large that beginning it takes no time."""
     taken = bench.seconds(act, repeats=3 if bench.quick else 10, device=device)
     rows, columns = act().shape
@@ -93,7 +95,7 @@ def _tell_rate(bench: Bench, device: torch.device, kind: Kind, act: Callable[[],
     )
 
 
-def _factors(kind: Kind, size: int, inner: int, *, seed: int) -> exact.Factors:
+def _factors(kind: NumberType, size: int, inner: int, *, seed: int) -> exact.Factors:
     if kind.largest is None:
         return exact.paired(size, inner, size, seed=seed)
     return exact.plain(size, inner, size, seed=seed, largest=kind.largest)

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from jobs.engines.weights import say_ties
-from jobs.training import fields
+from jobs.training import config_fields
 
 # A small Llama: what `architecture: llama` means where the config says no more.
 SMALL: Mapping[str, object] = {
@@ -46,7 +46,7 @@ def build(architecture: str, overrides: Mapping[str, object], tokenizer: Any) ->
             f"architecture={architecture!r} is none that transformers knows; "
             f"give a model type such as 'llama', 'qwen3' or 'gpt2'"
         ) from error
-    fields.check(architecture, default, overrides)
+    config_fields.check(architecture, default, overrides)
     config = AutoConfig.for_model(architecture, **values)
     model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model

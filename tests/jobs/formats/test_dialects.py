@@ -14,7 +14,7 @@ from jobs.engines import weights
 from jobs.formats import modelslim
 from jobs.formats.folder import Folder
 from jobs.formats.schemes import DIALECTS, scheme_for
-from jobs.parity.form import form_of
+from jobs.parity.weight_format import form_of
 from tests.jobs.formats.models import convert, save_tiny
 
 

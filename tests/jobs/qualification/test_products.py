@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jobs.qualification import exact
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
-from jobs.qualification.kinds import Kind, kinds_of
+from jobs.qualification.number_types import NumberType, number_types_of
 from jobs.qualification.products import check_product, check_products
 from orchestrator.core.spec.emulation import FaultType
 from orchestrator.core.spec.hardware import Accelerator
@@ -24,7 +24,7 @@ from tests.jobs.local_context import LocalContext
 
 CPU = torch.device("cpu")
 ALL = ("bf16", "fp8", "fp8_ue8m0", "fp8_fnuz", "int8", "mxfp8", "hif8")
-KINDS = {kind.name: kind for kind in kinds_of(ALL)}
+KINDS = {kind.name: kind for kind in number_types_of(ALL)}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def statuses(bench: Bench, check: str = "products") -> dict[str, str]:
     }
 
 
-def altered(kind: Kind, change: Callable[[Tensor], object], *, every: int = 1) -> Kind:
+def altered(kind: NumberType, change: Callable[[Tensor], object], *, every: int = 1) -> NumberType:
     """Return the kind on a chip that alters each `every`th product."""
     calls = iter(range(1_000_000))
 
@@ -90,7 +90,7 @@ def test_a_sound_chip_has_every_product_and_what_nobody_could_test_is_a_limit(
 
 
 def test_each_format_is_tested_as_what_it_is() -> None:
-    known = {form: [kind.name for kind in kinds_of((form,))][3:] for form in ALL}
+    known = {form: [kind.name for kind in number_types_of((form,))][3:] for form in ALL}
     assert known == {
         "bf16": [],
         "fp8": ["float8_e4m3fn"],

@@ -21,11 +21,11 @@ from jobs.training import model as models
 from jobs.training.balance import Balance
 from jobs.training.checkpoint import SHARD_NAME, Snapshots, State
 from jobs.training.gang import Gang
-from jobs.training.loop import Every, Loop
 from jobs.training.loss import TokenLoss
 from jobs.training.order import Order
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, make_optimizer
+from jobs.training.trainer import Every, Trainer
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT, SMALL
 from tests.jobs.test_pretraining import close, same_bits, train_gang, weights
@@ -156,13 +156,13 @@ def test_the_reference_passes_over_rows_without_a_label_and_needs_one(
 
 def test_validation_takes_no_more_rows_at_once_than_training_does(tmp_path: Path) -> None:
     ctx = Context(tmp_path)
-    loop = trainer(ctx)
-    loop.stepper = replace(loop.stepper, accumulate=4)
+    trainer = trainer_of(ctx)
+    trainer.stepper = replace(trainer.stepper, accumulate=4)
     seen: list[int] = []
-    loop.loss.model.register_forward_pre_hook(
+    trainer.loss.model.register_forward_pre_hook(
         lambda _, __, named: seen.append(len(named["input_ids"])), with_kwargs=True
     )
-    loop.validation_loss()
+    trainer.validation_loss()
     assert seen == [2] * 64
 
 
@@ -201,8 +201,8 @@ class Context(LocalContext):
         return sorted(int(path.name) for path in (self.folder / "checkpoints").glob("*"))
 
 
-def trainer(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> Loop:
-    """Return a loop over a small model."""
+def trainer_of(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> Trainer:
+    """Return the trainer of a small model."""
     torch.manual_seed(3)
     tokens = torch.randint(3, 40, (128, 12), dtype=torch.int32)
     rows = Rows(tokens, tokens.clone())
@@ -219,7 +219,7 @@ def trainer(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> Loop
         clip=1.0,
         balance=Balance(model, Gang(ctx), rate=0.0),
     )
-    return Loop(
+    return Trainer(
         ctx=ctx,
         loss=loss,
         stepper=stepper,
@@ -233,13 +233,15 @@ def trainer(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> Loop
     )
 
 
-def weight_of(loop: Loop) -> torch.nn.Parameter:
-    return next(loop.loss.model.parameters())
+def weight_of(trainer: Trainer) -> torch.nn.Parameter:
+    return next(trainer.loss.model.parameters())
 
 
-def spoil_gradients(loop: Loop, ctx: Context, steps: range, value: float) -> list[torch.Tensor]:
+def spoil_gradients(
+    trainer: Trainer, ctx: Context, steps: range, value: float
+) -> list[torch.Tensor]:
     """Have the gradients of these steps be no numbers; return a weight before and after them."""
-    weight, seen = weight_of(loop), []
+    weight, seen = weight_of(trainer), []
 
     def begin() -> None:
         seen.append(weight.detach().clone())
@@ -258,9 +260,9 @@ def spoil_gradients(loop: Loop, ctx: Context, steps: range, value: float) -> lis
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path, value: float) -> None:
     ctx = Context(tmp_path)
-    loop = trainer(ctx)
-    before_and_after = spoil_gradients(loop, ctx, range(5, 7), value)
-    told = loop.run()
+    trainer = trainer_of(ctx)
+    before_and_after = spoil_gradients(trainer, ctx, range(5, 7), value)
+    told = trainer.run()
 
     assert torch.equal(*before_and_after)
     assert told["train/skipped"] == 2
@@ -275,12 +277,12 @@ def test_gradients_that_are_no_numbers_several_times_in_a_row_are_a_divergence(
     tmp_path: Path,
 ) -> None:
     ctx = Context(tmp_path)
-    loop = trainer(ctx)
-    spoil_gradients(loop, ctx, range(5, 13), math.nan)
+    trainer = trainer_of(ctx)
+    spoil_gradients(trainer, ctx, range(5, 13), math.nan)
     with pytest.raises(
         FloatingPointError, match=r"nan at step 7: .* no number for 3 steps in a row"
     ):
-        loop.run()
+        trainer.run()
 
     assert ctx.saved == [3]
     for file in (tmp_path / "checkpoints").rglob(SHARD_NAME):
@@ -289,19 +291,19 @@ def test_gradients_that_are_no_numbers_several_times_in_a_row_are_a_divergence(
 
 def test_a_step_without_a_label_is_no_sign_of_recovery(tmp_path: Path) -> None:
     ctx = Context(tmp_path)
-    loop = trainer(ctx)
-    spoil_gradients(loop, ctx, range(5, 13), math.nan)
-    loop.stepper.rows.labels[loop.order.take(5 * 8, 8)] = IGNORE  # those of step 6
+    trainer = trainer_of(ctx)
+    spoil_gradients(trainer, ctx, range(5, 13), math.nan)
+    trainer.stepper.rows.labels[trainer.order.take(5 * 8, 8)] = IGNORE  # those of step 6
     with pytest.raises(FloatingPointError, match=r"at step 8: .* no number for 3 steps in a row"):
-        loop.run()
+        trainer.run()
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
     ctx = Context(tmp_path)
-    loop = trainer(ctx, checkpoint_every=5)
-    ctx.after[4] = lambda: weight_of(loop).data.fill_(math.nan)
+    trainer = trainer_of(ctx, checkpoint_every=5)
+    ctx.after[4] = lambda: weight_of(trainer).data.fill_(math.nan)
     with pytest.raises(FloatingPointError, match=r"at step 7: .* no number for 3 steps in a row"):
-        loop.run()
+        trainer.run()
 
     assert ctx.points[-1][1]["train/skipped"] == 3
     assert ctx.saved == []
@@ -309,9 +311,9 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
 
 def test_a_checkpoint_waits_for_a_step_that_proves_its_state(tmp_path: Path) -> None:
     ctx = Context(tmp_path)
-    loop = trainer(ctx)
-    spoil_gradients(loop, ctx, range(6, 8), math.nan)
-    loop.run()
+    trainer = trainer_of(ctx)
+    spoil_gradients(trainer, ctx, range(6, 8), math.nan)
+    trainer.run()
 
     assert ctx.saved == [3, 8, 9]
 
@@ -322,30 +324,30 @@ def test_a_state_that_is_not_all_numbers_is_neither_saved_nor_handed_on(
     tmp_path: Path, where: str, step: int
 ) -> None:
     ctx = Context(tmp_path)
-    loop = trainer(ctx)
-    optimizer = loop.stepper.optimizer
+    trainer = trainer_of(ctx)
+    optimizer = trainer.stepper.optimizer
 
     def spoil(*_: object) -> None:
-        weight = weight_of(loop)
+        weight = weight_of(trainer)
         tensor = weight.data if where == "weight" else optimizer.state[weight]["exp_avg_sq"]
         tensor.view(-1)[7] = math.inf
 
     # at the end of the step itself: its loss and its gradient were numbers
     ctx.after[step - 1] = lambda: optimizer.register_step_post_hook(spoil)
     with pytest.raises(FloatingPointError, match=f"is no number after step {step}: this state"):
-        loop.run()
+        trainer.run()
     assert ctx.saved == [one for one in (3, 6, 9) if one < step]
 
 
 def test_no_shard_holds_what_another_one_saves_now(tmp_path: Path) -> None:
     """The optimizer holds nothing before its first step, which may be after the first save."""
-    loop = trainer(Context(tmp_path), checkpoint_every=0)
-    optimizer = loop.stepper.optimizer
-    snapshots = [Snapshots(loop.loss.model, optimizer, rank=rank, size=3) for rank in range(3)]
+    trainer = trainer_of(Context(tmp_path), checkpoint_every=0)
+    optimizer = trainer.stepper.optimizer
+    snapshots = [Snapshots(trainer.loss.model, optimizer, rank=rank, size=3) for rank in range(3)]
     for rank, snapshot in enumerate(snapshots):
         (tmp_path / f"first-{rank}").mkdir()
         snapshot.take(State())(tmp_path / f"first-{rank}")
-    loop.run()
+    trainer.run()
     names: list[str] = []
     for rank, snapshot in enumerate(snapshots):
         (tmp_path / f"second-{rank}").mkdir()

@@ -1,4 +1,4 @@
-"""Weights that stay on the grid of bfloat16 while the optimizer moves the whole ones."""
+"""Weights that are rounded to bfloat16 while the optimizer moves masters in float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.pretraining import pretrain
-from jobs.training.grid import keep_on_grid
+from jobs.training.master_weights import keep_master_weights
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
 from tests.jobs.test_pretraining import same_bits, weights
@@ -28,7 +28,7 @@ def test_steps_too_small_for_the_grid_add_up() -> None:
     rounded, whole = (torch.nn.Parameter(torch.tensor([0.5, 1.0, 3.0])) for _ in range(2))
     kept = torch.optim.AdamW([rounded], lr=1e-5, weight_decay=0.0)
     plain = torch.optim.AdamW([whole], lr=1e-5, weight_decay=0.0)
-    keep_on_grid(kept, torch.bfloat16)
+    keep_master_weights(kept, torch.bfloat16)
     step(rounded, kept)
     assert torch.equal(rounded, torch.tensor([0.5, 1.0, 3.0])), "less than half a step of BF16"
     for _ in range(400):
@@ -43,11 +43,11 @@ def test_steps_too_small_for_the_grid_add_up() -> None:
 def test_a_weight_that_takes_part_late_begins_then() -> None:
     early, late, alone = (torch.nn.Parameter(torch.tensor([0.5, 1.0, 3.0])) for _ in range(3))
     optimizer = torch.optim.AdamW([early, late], lr=1e-3, weight_decay=0.0)
-    keep_on_grid(optimizer, torch.bfloat16)
+    keep_master_weights(optimizer, torch.bfloat16)
     step(early, optimizer)
     step(late, optimizer)
     other = torch.optim.AdamW([alone], lr=1e-3, weight_decay=0.0)
-    keep_on_grid(other, torch.bfloat16)
+    keep_master_weights(other, torch.bfloat16)
     step(alone, other)
     assert torch.equal(late, alone)
     assert torch.equal(optimizer.state[late]["rest"], other.state[alone]["rest"])

@@ -55,7 +55,7 @@ class Window:
 
 
 @dataclass(slots=True, kw_only=True)
-class Loop:
+class Trainer:
     """One worker's training loop. `loss` is what `stepper` trains, without its wrapping."""
 
     ctx: JobContext

@@ -15,7 +15,7 @@ import torch
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
 from jobs.parity.comparison import Said
-from jobs.parity.figures import right
+from jobs.parity.metrics import right
 from jobs.parity.questions import Question
 from jobs.parity.reading import Chat, Reference
 from jobs.parity.reference import rendered
@@ -33,7 +33,7 @@ class ServedNorms:
     source: str
 
 
-class Served:
+class ServedEngine:
     """An engine that is a `Scorer`, and the folder that it has loaded."""
 
     def __init__(self, engine: Any, folder: Path) -> None:  # noqa: ANN401 - any engine

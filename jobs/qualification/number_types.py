@@ -1,4 +1,4 @@
-"""The kinds of numbers whose products a pool relies on, and how torch multiplies each.
+"""The number types whose products a pool relies on, and how torch multiplies each.
 
 A maker's engine may bring products of its own for a format; what torch can't multiply here nobody
 has tested, and a pool that serves in it is qualified with that limit.
@@ -24,8 +24,8 @@ _WIDEST_CODE = 127
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """A kind of numbers.
+class NumberType:
+    """A number type, and how torch multiplies it.
 
     Attributes:
         name: As torch names it; as the format is named where torch has no type for it.
@@ -52,7 +52,7 @@ class Kind:
         return self.dtype.itemsize == 1
 
 
-def kinds_of(formats: Sequence[str]) -> Iterator[Kind]:
+def number_types_of(formats: Sequence[str]) -> Iterator[NumberType]:
     """Yield the kinds that a pool relies on, of these formats of weights; float16 is a guest."""
     yield _whole("float32", largest=8)
     yield _whole("float16", lacking=SKIPPED)
@@ -61,9 +61,9 @@ def kinds_of(formats: Sequence[str]) -> Iterator[Kind]:
     yield from {kind.name: kind for kind in asked}.values()
 
 
-def _whole(name: str, *, lacking: str = FAILED, largest: int | None = None) -> Kind:
+def _whole(name: str, *, lacking: str = FAILED, largest: int | None = None) -> NumberType:
     dtype: torch.dtype = getattr(torch, name)
-    return Kind(
+    return NumberType(
         name=name,
         dtype=dtype,
         product=torch.matmul,
@@ -102,11 +102,11 @@ def _by_group(left: Tensor, right: Tensor) -> Tensor:
     return product
 
 
-def _of_fp8(name: str) -> Kind:
-    return Kind(name=name, dtype=getattr(torch, name), product=_by_tensor)
+def _of_fp8(name: str) -> NumberType:
+    return NumberType(name=name, dtype=getattr(torch, name), product=_by_tensor)
 
 
-_INT8 = Kind(
+_INT8 = NumberType(
     name="int8",
     dtype=torch.int8,
     product=torch._int_mm,  # noqa: SLF001 - torch has no public name for it
@@ -114,13 +114,13 @@ _INT8 = Kind(
     largest=_WIDEST_CODE,
 )
 _E4M3 = _of_fp8("float8_e4m3fn")
-_CODES: Mapping[str, Kind] = MappingProxyType(
+_CODES: Mapping[str, NumberType] = MappingProxyType(
     {
         "int8": _INT8,
         "fp8": _E4M3,
         "fp8_ue8m0": _E4M3,
         "fp8_fnuz": _of_fp8("float8_e4m3fnuz"),
-        "mxfp8": Kind(name="mxfp8", dtype=torch.float8_e4m3fn, product=_by_group),
-        "hif8": Kind(name="hif8", dtype=torch.uint8, product=None),
+        "mxfp8": NumberType(name="mxfp8", dtype=torch.float8_e4m3fn, product=_by_group),
+        "hif8": NumberType(name="hif8", dtype=torch.uint8, product=None),
     }
 )

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.engines.detokenizer import Detokenizer, StopFilter
 from jobs.engines.model_tokenizer import Tokenizer
-from jobs.engines.text import Detokenizer, StopFilter
 from tests.jobs.engines.tiny_llama import save_byte_tokenizer
 
 
