@@ -22,7 +22,7 @@ from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import KEY, record
 from jobs.formats.schemes import MODELSLIM, PLAIN, scheme_for
-from jobs.training.gang import Gang
+from jobs.training.process_group import ProcessGroup
 from orchestrator.job import JobContext, Metrics
 
 
@@ -49,8 +49,8 @@ def export(
     """
     scheme = scheme_for(format, dialect)
     asked = recipe_of(recipe or {}, format, ctx)
-    gang = Gang(ctx)
-    folders = [Path(text) for text in gang.gather(str(ctx.output))]
+    group = ProcessGroup(ctx)
+    folders = [Path(text) for text in group.gather(str(ctx.output))]
     near = [rank for rank, folder in enumerate(folders) if folder.is_dir()]  # on this file system
     target = folders[0] if 0 in near else ctx.output
     source = Folder(ctx.inputs["model"], (near.index(ctx.rank), len(near)))
@@ -73,7 +73,7 @@ def export(
         )
         with ctx.busy("converting"):
             written = conversion.run(target)
-            hashes = _gathered(ctx, gang, target, written.hashes)
+            hashes = _gathered(ctx, group, target, written.hashes)
     if ctx.rank != 0:
         return {}
     for name, sha256 in hashes.items():
@@ -94,21 +94,21 @@ def _record(ctx: JobContext, form: str, total: int, quantized: int, size: int) -
 
 
 def _gathered(
-    ctx: JobContext, gang: Gang, folder: Path, hashes: Mapping[str, str]
+    ctx: JobContext, group: ProcessGroup, folder: Path, hashes: Mapping[str, str]
 ) -> Mapping[str, str]:
     """Bring all files of weights into the first worker's `output`; return their SHA-256 there.
 
     Args:
         ctx: The context.
-        gang: The workers.
+        group: The workers.
         folder: Where this one has written.
         hashes: The SHA-256 of each file that it has written.
     """
     sent = sorted(hashes) if folder == ctx.output and ctx.rank else []
-    gathered = [json.loads(text) for text in gang.gather(json.dumps([dict(hashes), sent]))]
+    gathered = [json.loads(text) for text in group.gather(json.dumps([dict(hashes), sent]))]
     for rank, (_, names) in enumerate(gathered):
         for name in names:
-            gang.bring(rank, folder / name, ctx.output / name)
+            group.bring(rank, folder / name, ctx.output / name)
     return {name: sha256 for known, _ in gathered for name, sha256 in known.items()}
 
 

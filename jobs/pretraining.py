@@ -23,12 +23,12 @@ from jobs.engines.weights import load
 from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.balance import Balance
-from jobs.training.gang import Gang
 from jobs.training.loss import TokenLoss
 from jobs.training.master_weights import keep_master_weights
 from jobs.training.order import Order, mix
+from jobs.training.process_group import ProcessGroup
 from jobs.training.schedule import Schedule
-from jobs.training.step import Stepper, in_gang, make_optimizer, wants_bf16
+from jobs.training.step import Stepper, data_parallel, make_optimizer, wants_bf16
 from jobs.training.trainer import Every, Trainer
 from orchestrator.job import Checkpoint, JobContext, Metrics
 
@@ -119,14 +119,14 @@ class _Recipe:
 def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) -> Metrics:
     """Train the model of the newest checkpoint, of the input `model`, or the `fresh` one."""
     _check(ctx, recipe)
-    gang, data = Gang(ctx), ctx.inputs["data"]
+    group, data = ProcessGroup(ctx), ctx.inputs["data"]
     tokenizer = load_tokenizer(data / TOKENIZER_NAME)
     latest = ctx.latest_checkpoint()
-    gang.agree(latest.step if latest else 0)
+    group.agree(latest.step if latest else 0)
     torch.manual_seed(mix(ctx.seed))
     net = _model(ctx, latest, lambda: fresh(tokenizer))
-    net.to(gang.device).train()
-    trainer = _trainer(ctx, recipe, gang, net, latest)
+    net.to(group.device).train()
+    trainer = _trainer(ctx, recipe, group, net, latest)
     steps = recipe.schedule.steps
     ctx.log(
         f"{models.parameters(net):,} parameters, {len(trainer.stepper.rows):,} rows, "
@@ -141,7 +141,11 @@ def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) 
 
 
 def _trainer(
-    ctx: JobContext, recipe: _Recipe, gang: Gang, net: nn.Module, latest: Checkpoint | None
+    ctx: JobContext,
+    recipe: _Recipe,
+    group: ProcessGroup,
+    net: nn.Module,
+    latest: Checkpoint | None,
 ) -> Trainer:
     """Return the trainer of `net`, from where the checkpoint stands."""
     data = ctx.inputs["data"]
@@ -150,13 +154,13 @@ def _trainer(
         rate=recipe.schedule.peak,
         weight_decay=recipe.weight_decay,
         beta2=recipe.beta2,
-        device=gang.device,
+        device=group.device,
     )
     state = _resume(ctx, latest, net, optimizer)
     if recipe.weights == "bf16":
         keep_master_weights(optimizer, torch.bfloat16)
     loss = TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
-    stepper = _stepper(recipe, gang, data, loss, optimizer)
+    stepper = _stepper(recipe, group, data, loss, optimizer)
     return Trainer(
         ctx=ctx,
         loss=loss,
@@ -172,19 +176,23 @@ def _trainer(
 
 
 def _stepper(
-    recipe: _Recipe, gang: Gang, data: Path, loss: TokenLoss, optimizer: torch.optim.Optimizer
+    recipe: _Recipe,
+    group: ProcessGroup,
+    data: Path,
+    loss: TokenLoss,
+    optimizer: torch.optim.Optimizer,
 ) -> Stepper:
     """Return what takes steps over the training rows of `data`."""
     rows = _training_rows(data)
     return Stepper(
-        gang=gang,
-        wrapped=in_gang(loss, rows, gang),
+        group=group,
+        wrapped=data_parallel(loss, rows, group),
         optimizer=optimizer,
         rows=rows,
         pad=read_facts(data).pad,
         accumulate=recipe.accumulate,
         clip=recipe.clip,
-        balance=Balance(loss.model, gang, rate=recipe.router_bias_rate),
+        balance=Balance(loss.model, group, rate=recipe.router_bias_rate),
     )
 
 

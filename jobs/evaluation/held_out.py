@@ -27,9 +27,9 @@ from jobs.evaluation.respondents import (
     Respondent,
 )
 from jobs.evaluation.scorers import Scorer, scores
-from jobs.training.gang import Gang
 from jobs.training.loss import TokenLoss, mean_nll
 from jobs.training.order import mix
+from jobs.training.process_group import ProcessGroup
 from jobs.training.step import wants_bf16
 from orchestrator.engine import Sampling
 from orchestrator.job import JobContext, Metrics
@@ -82,20 +82,22 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
         served: The model's name there.
     """
     _check(samples, examples, temperature, pass_at)
-    gang, facts = Gang(ctx), read_facts(ctx.inputs["data"])
+    group, facts = ProcessGroup(ctx), read_facts(ctx.inputs["data"])
     rows = torch.arange(min(examples, len(read_rows(ctx.inputs["data"], split))))
     values: dict[str, float] = {}
     if not endpoint:
         most = max(1, batch_size // ctx.adjust.accumulate)
         bf16 = wants_bf16(precision, ctx.hardware)
-        values |= _likelihood(ctx, split, gang.parts(rows, most), gang, bf16=bf16)
+        values |= _likelihood(ctx, split, group.parts(rows, most), group, bf16=bf16)
     if facts.task is not None:
         sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
         with closing(_respondent(ctx, engine, options or {}, endpoint, served)) as respondent:
-            mine = _predictions(ctx, split, gang.share(rows), respondent, sampling, samples)
+            mine = _predictions(ctx, split, group.share(rows), respondent, sampling, samples)
         _score(mine, scorer, facts.task)
         predictions = [
-            prediction for text in gang.gather(json.dumps(mine)) for prediction in json.loads(text)
+            prediction
+            for text in group.gather(json.dumps(mine))
+            for prediction in json.loads(text)
         ]
         values |= _figures(predictions, pass_at) | {"eval/chance": facts.chance or 0.0}
         _show(ctx, predictions)
@@ -116,11 +118,13 @@ def _check(samples: int, examples: int, temperature: float, pass_at: Sequence[in
 
 
 def _likelihood(
-    ctx: JobContext, split: str, parts: Sequence[torch.Tensor], gang: Gang, *, bf16: bool
+    ctx: JobContext, split: str, parts: Sequence[torch.Tensor], group: ProcessGroup, *, bf16: bool
 ) -> dict[str, float]:
     """Return loss and perplexity over the tokens to be learnt; nothing where there are none."""
     model = load(ctx.inputs["model"], torch.float32, ctx.device)
-    loss = mean_nll(TokenLoss(model, bf16=bf16), read_rows(ctx.inputs["data"], split), parts, gang)
+    loss = mean_nll(
+        TokenLoss(model, bf16=bf16), read_rows(ctx.inputs["data"], split), parts, group
+    )
     if loss is None:
         ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
         return {}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from jobs.training.gang import Gang
+from jobs.training.process_group import ProcessGroup
 from orchestrator.job import JobContext
 
 PASSED, SKIPPED, LIMITED, FAILED = "passed", "skipped", "limited", "failed"
@@ -54,17 +54,17 @@ class Bench:
     quick: bool = False
     findings: list[Finding] = field(default_factory=list)
     steps: int = 0
-    gang: Gang = field(init=False)
+    group: ProcessGroup = field(init=False)
     _last_sign: float = 0.0
 
     def __post_init__(self) -> None:
         """Take the place among the others."""
-        self.gang = Gang(self.ctx)
+        self.group = ProcessGroup(self.ctx)
 
     @property
     def device(self) -> torch.device:
         """The first device of this worker."""
-        return self.gang.device
+        return self.group.device
 
     @property
     def real(self) -> bool:

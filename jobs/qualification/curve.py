@@ -14,10 +14,10 @@ from torch import nn
 from jobs.data.dataset import Rows
 from jobs.qualification.reduced import fresh
 from jobs.training.balance import Balance
-from jobs.training.gang import Gang
 from jobs.training.loss import TokenLoss
 from jobs.training.order import mix
-from jobs.training.step import Stepper, in_gang, make_optimizer
+from jobs.training.process_group import ProcessGroup
+from jobs.training.step import Stepper, data_parallel, make_optimizer
 
 RATE, BATCH, WIDTH = 2e-3, 8, 24
 _ROWS = 64
@@ -50,29 +50,31 @@ def rows_of(seed: int) -> Rows:
     return Rows(tokens, tokens.clone())
 
 
-def train(recipe: ShortTraining, gang: Gang, *, bf16: bool, sign: Callable[[], None]) -> Trained:
+def train(
+    recipe: ShortTraining, group: ProcessGroup, *, bf16: bool, sign: Callable[[], None]
+) -> Trained:
     """Train from fresh weights; the loss of every step is that of the whole batch.
 
     `sign` is called before each step. Every worker of a large gang has a row: the batch is the
     same few rows several times, which leaves its mean gradient what it is.
     """
     rows, seed = rows_of(recipe.seed), recipe.seed
-    model = fresh(recipe.architecture, recipe.fields, seed).to(gang.device).train()
-    optimizer = make_optimizer(model, rate=RATE, weight_decay=0.1, beta2=0.98, device=gang.device)
+    model = fresh(recipe.architecture, recipe.fields, seed).to(group.device).train()
+    optimizer = make_optimizer(model, rate=RATE, weight_decay=0.1, beta2=0.98, device=group.device)
     stepper = Stepper(
-        gang=gang,
-        wrapped=in_gang(TokenLoss(model, bf16=bf16), rows, gang),
+        group=group,
+        wrapped=data_parallel(TokenLoss(model, bf16=bf16), rows, group),
         optimizer=optimizer,
         rows=rows,
         pad=0,
         accumulate=1,
         clip=1.0,
-        balance=Balance(model, gang, rate=1e-3),
+        balance=Balance(model, group, rate=1e-3),
     )
-    losses, times = [], -(-gang.size // BATCH)
+    losses, times = [], -(-group.size // BATCH)
     for step in range(recipe.steps):
         sign()
         torch.manual_seed(mix(seed, step))
         chosen = torch.arange(step * BATCH, (step + 1) * BATCH) % _ROWS
-        losses.append(gang.sum(stepper.take(chosen.repeat(times), RATE).loss).item())
+        losses.append(group.sum(stepper.take(chosen.repeat(times), RATE).loss).item())
     return Trained(losses, model, optimizer)

@@ -102,7 +102,7 @@ def _curves(bench: Bench, recipe: ShortTraining) -> dict[str, list[float]]:
     curves = {}
     for name in (FLOAT32, TF32, BF16):
         with arithmetic(name):
-            curves[name] = train(recipe, bench.gang, bf16=name == BF16, sign=bench.step).losses
+            curves[name] = train(recipe, bench.group, bf16=name == BF16, sign=bench.step).losses
     return curves
 
 

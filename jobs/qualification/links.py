@@ -88,13 +88,13 @@ def check_links(bench: Bench, names: Sequence[str] | None = None) -> None:
 
     `names` are those of the workers' nodes by rank, found out where they are not given.
     """
-    places = spots(names or bench.gang.gather(node_name()))
+    places = spots(names or bench.group.gather(node_name()))
     links = [
         Link(kind, bench.ctx.rank, other, _exchange(bench, other))
         for kind, other in partners(bench.ctx.rank, places)
         if other is not None
     ]
-    gathered = bench.gang.gather(json.dumps([[x.kind, x.rank, x.other, x.rate] for x in links]))
+    gathered = bench.group.gather(json.dumps([[x.kind, x.rank, x.other, x.rate] for x in links]))
     if bench.ctx.rank == 0:
         _say(bench, [Link(*values) for text in gathered for values in json.loads(text)])
     if any(place.node for place in places):

@@ -52,7 +52,7 @@ def soak(bench: Bench, works: Sequence[Work], seconds: float) -> None:
         return
     wanted, rates, rounds, wrong, sums = _do(works), [], 0, 0, 0
     began = time.perf_counter()
-    while bench.gang.sum(_on(bench, time.perf_counter() - began < seconds)).item() > 0:
+    while bench.group.sum(_on(bench, time.perf_counter() - began < seconds)).item() > 0:
         count, since = 0, time.perf_counter()
         while time.perf_counter() - since < _ROUND_SECONDS:
             wrong += _differ(_do(works), wanted)
@@ -88,11 +88,11 @@ def _differ(results: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
 
 def _summed(bench: Bench) -> bool:
     """Whether a sum over the gang is right."""
-    if bench.gang.size == 1:
+    if bench.group.size == 1:
         return True
-    tables = pattern(bench.gang.size, torch.float32, bench.device)
+    tables = pattern(bench.group.size, torch.float32, bench.device)
     count = _SENT if bench.real else _SENT >> 8
-    total = bench.gang.sum(tables.of(bench.ctx.rank, count))
+    total = bench.group.sum(tables.of(bench.ctx.rank, count))
     return torch.equal(total, tables.total(count))
 
 

@@ -25,7 +25,7 @@ class Row:
 
 def finish(bench: Bench) -> Metrics:
     """Bring together what all workers found; rank 0 tells it. Return how many ended how."""
-    gathered = bench.gang.gather(json.dumps([asdict(finding) for finding in bench.findings]))
+    gathered = bench.group.gather(json.dumps([asdict(finding) for finding in bench.findings]))
     findings = [
         Finding(**{**fields, "roles": tuple(fields["roles"])})
         for text in gathered

@@ -23,7 +23,7 @@ _ONLY = (TRAIN,)
 def check_training(bench: Bench, recipe: ShortTraining, reference: HostReference | None) -> None:
     """Train twice with one seed, compare with the host, and save what came of it."""
     bf16 = wants_bf16("auto", bench.ctx.hardware)
-    first, second = (train(recipe, bench.gang, bf16=bf16, sign=bench.step) for _ in range(2))
+    first, second = (train(recipe, bench.group, bf16=bf16, sign=bench.step) for _ in range(2))
     _check_finite(bench, first.losses + second.losses)
     _check_same(bench, first, second)
     _check_curve(bench, first.losses, reference, BF16 if bf16 else TF32)
@@ -74,7 +74,7 @@ def _check_curve(
 
 def _check_gang(bench: Bench, trained: Trained) -> None:
     """Look whether all workers hold the same weights."""
-    digests = set(bench.gang.gather(_digest(trained.model)))
+    digests = set(bench.group.gather(_digest(trained.model)))
     if len(digests) > 1:
         note = f"{len(digests)} different models in one gang"
         bench.say("training", "weights", FAILED, note=note, roles=_ONLY)

@@ -1,1 +1,1 @@
-"""The parts of a training job: model, data order, learning rate, gang, checkpoint, step."""
+"""The parts of a training job: model, data, schedule, process group, checkpoint, step."""

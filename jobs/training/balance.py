@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from jobs.training.gang import Gang
+from jobs.training.process_group import ProcessGroup
 
 _EXPERTS, _BIAS = "experts", "e_score_correction_bias"
 _ROUTERS = frozenset({"gate", "router"})
@@ -51,9 +51,9 @@ class _ExpertLayer:
 class Balance:
     """The layers of experts of a model in training; there may be none."""
 
-    def __init__(self, model: nn.Module, gang: Gang, *, rate: float) -> None:
+    def __init__(self, model: nn.Module, group: ProcessGroup, *, rate: float) -> None:
         """Count the tokens of the experts of `model` from now on."""
-        self._gang = gang
+        self._group = group
         self._rate = rate
         self._mask = torch.empty(0)  # of the tokens at work: true where one is no padding
         config: Any = model.config
@@ -73,7 +73,7 @@ class Balance:
     def watch(self, mask: torch.Tensor) -> None:
         """Count the tokens of the next forward pass where `mask` [rows, width] is true."""
         if self._layers:
-            self._mask = mask.to(self._gang.device).flatten()
+            self._mask = mask.to(self._group.device).flatten()
 
     def loss(self) -> torch.Tensor | float:
         """Return the loss of the last forward pass: the greater, the less even its loads are."""
@@ -93,7 +93,7 @@ class Balance:
         """Add up the loads of the gang; move the biases if the step was taken."""
         if not self._layers:
             return
-        loads = self._gang.sum(torch.cat([layer.load for layer in self._layers]))
+        loads = self._group.sum(torch.cat([layer.load for layer in self._layers]))
         parts = torch.split(loads, [len(layer.load) for layer in self._layers])
         for layer, load in zip(self._layers, parts, strict=True):
             layer.load.copy_(load)
@@ -121,7 +121,7 @@ class Balance:
             biases = (
                 tensor for key, tensor in named if key.endswith(_BIAS) and tensor.numel() == count
             )
-            load = torch.zeros(count + 1, dtype=torch.int64, device=self._gang.device)
+            load = torch.zeros(count + 1, dtype=torch.int64, device=self._group.device)
             layer = _ExpertLayer(_number(name), next(biases, None), load)
             experts.register_forward_pre_hook(partial(self._count, layer), with_kwargs=True)
             for key, router in block.named_children():

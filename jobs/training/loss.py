@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from jobs.data.dataset import IGNORE, Rows
-from jobs.training.gang import Gang
+from jobs.training.process_group import ProcessGroup
 
 MOST_SCORES = 2**26  # at once: 256 MiB in float32
 _RAMP = 50.0  # scores that no cap, scale or bias leaves as they are
@@ -80,16 +80,18 @@ def nll(loss: nn.Module, rows: Rows, part: Tensor, *, device: torch.device) -> T
 
 
 @torch.no_grad()
-def mean_nll(loss: TokenLoss, rows: Rows, parts: Sequence[Tensor], gang: Gang) -> float | None:
+def mean_nll(
+    loss: TokenLoss, rows: Rows, parts: Sequence[Tensor], group: ProcessGroup
+) -> float | None:
     """Return the mean loss of the labels of some rows, `None` where they have none.
 
     `parts` are those of this worker: it may have none, and every worker must call it.
     """
     total, count = 0.0, 0
     for part in parts:
-        total += nll(loss, rows, part, device=gang.device).item()
+        total += nll(loss, rows, part, device=group.device).item()
         count += int((rows.labels[part, 1:] != IGNORE).sum())
-    total, learnt = gang.totals(total, count)
+    total, learnt = group.totals(total, count)
     return total / learnt if learnt else None
 
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from jobs.data.dataset import IGNORE, Rows
 from jobs.training.balance import Balance
-from jobs.training.gang import Gang
 from jobs.training.loss import TokenLoss, nll
+from jobs.training.process_group import ProcessGroup
 from orchestrator.job import Hardware
 
 Precision = str
@@ -52,7 +52,7 @@ class Done:
 class Stepper:
     """Takes optimizer steps. `wrapped` is the loss as the gang trains its model."""
 
-    gang: Gang
+    group: ProcessGroup
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     rows: Rows
@@ -68,12 +68,12 @@ class Stepper:
         learnt = int((self.rows.labels[chosen, 1:] != IGNORE).sum().item())
         tokens = int((self.rows.tokens[chosen] != self.pad).sum().item())
         if not learnt:  # every worker sees the whole batch's labels, so that all leave it out
-            nothing = torch.zeros((), device=self.gang.device)
+            nothing = torch.zeros((), device=self.group.device)
             return Done(nothing, nothing, tokens, learnt)
         self.balance.begin()
         loss = self._backward(chosen, learnt)
         norm = nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
-        finite = self.gang.all(loss.isfinite() & norm.isfinite())
+        finite = self.group.all(loss.isfinite() & norm.isfinite())
         if finite:
             self.optimizer.step()
         self.balance.end(taken=finite)
@@ -82,21 +82,21 @@ class Stepper:
 
     def _backward(self, chosen: torch.Tensor, learnt: int) -> torch.Tensor:
         """Leave the gradient of the batch in the model; return this worker's part of the loss."""
-        mine = self.gang.share(chosen)
+        mine = self.group.share(chosen)
         parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
         real = self._real(chosen).sum().item() if self.balance.has_loss else 1
-        loss = torch.zeros((), device=self.gang.device)
+        loss = torch.zeros((), device=self.group.device)
         for number, part in enumerate(parts, start=1):
-            with self.gang.without_sync(self.wrapped, last=number == len(parts)):
+            with self.group.without_sync(self.wrapped, last=number == len(parts)):
                 share, uneven = self._losses(part)
                 share = share / learnt
-                torch.autograd.backward((share + uneven / real) * self.gang.size)
+                torch.autograd.backward((share + uneven / real) * self.group.size)
             loss += share.detach()
         return loss
 
     def _losses(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Return the summed loss of some rows, and that of an uneven load of experts, by token."""
-        mask, device = self._real(part), self.gang.device
+        mask, device = self._real(part), self.group.device
         self.balance.watch(mask)
         loss = nll(self.wrapped, self.rows, part, device=device)
         return loss, self.balance.loss() * mask.sum().item()
@@ -106,10 +106,10 @@ class Stepper:
         return self.rows.tokens[part, :-1] != self.pad
 
 
-def in_gang(loss: TokenLoss, rows: Rows, gang: Gang) -> nn.Module:
+def data_parallel(loss: TokenLoss, rows: Rows, group: ProcessGroup) -> nn.Module:
     """Return `loss` as the gang trains its model on `rows`."""
     first = torch.zeros(1, dtype=torch.int64)
-    return gang.wrap(loss, partial(nll, rows=rows, part=first, device=gang.device))
+    return group.wrap(loss, partial(nll, rows=rows, part=first, device=group.device))
 
 
 def wants_bf16(precision: Precision, hardware: Hardware) -> bool:

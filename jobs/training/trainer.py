@@ -127,7 +127,7 @@ class Trainer:
             "train/tokens_per_second": window.tokens / seconds,
         }
         if window.loss is not None:
-            values["train/loss"] = self.stepper.gang.sum(window.loss).item() / window.steps
+            values["train/loss"] = self.stepper.group.sum(window.loss).item() / window.steps
         if not done.skipped:
             values["train/grad_norm"] = done.grad_norm.item()
         values |= self.stepper.balance.figures()
@@ -160,8 +160,8 @@ class Trainer:
         Raises:
             FloatingPointError: It is not.
         """
-        gang = self.stepper.gang
-        if not gang.all(torch.tensor(self.snapshots.finite(), device=gang.device)):
+        group = self.stepper.group
+        if not group.all(torch.tensor(self.snapshots.finite(), device=group.device)):
             raise FloatingPointError(
                 f"a weight, or what the optimizer holds, is no number after step "
                 f"{self.state.step}: this state is not saved"
@@ -181,11 +181,11 @@ class Trainer:
 
         Every worker takes its share, in no larger micro-batches than it trains on.
         """
-        gang, rows = self.stepper.gang, self.validation
-        fits = self.batch_size // (gang.size * self.stepper.accumulate)
+        group, rows = self.stepper.group, self.validation
+        fits = self.batch_size // (group.size * self.stepper.accumulate)
         most = max(1, min(fits, _VALIDATION_TOKENS // rows.tokens.shape[1]))
         self.loss.eval()
-        mean = mean_nll(self.loss, rows, gang.parts(torch.arange(len(rows)), most), gang)
+        mean = mean_nll(self.loss, rows, group.parts(torch.arange(len(rows)), most), group)
         self.loss.train()
         return mean
 

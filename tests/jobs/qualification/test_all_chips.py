@@ -17,7 +17,7 @@ from jobs.qualification.all_chips import qualify_gang
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
 from jobs.qualification.curve import ShortTraining, Trained, train
 from jobs.qualification.host_reference import BF16, FLOAT32, TF32, HostReference, qualify_reference
-from jobs.training.gang import Gang
+from jobs.training.process_group import ProcessGroup
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SMALL
 
@@ -98,9 +98,9 @@ def test_one_worker_has_nobody_to_talk_to(tmp_path: Path) -> None:
 def test_a_gang_of_more_workers_than_rows_learns_what_one_worker_does(bench: Bench) -> None:
     """Rows repeat, so that each worker has one, and their mean stays."""
     recipe = ShortTraining("llama", SMALL, 3, seed=5)
-    alone = train(recipe, bench.gang, bf16=False, sign=bench.step).losses
+    alone = train(recipe, bench.group, bf16=False, sign=bench.step).losses
 
-    class Crowd(Gang):
+    class Crowd(ProcessGroup):
         """All workers of a gang in one: it takes everybody's rows."""
 
         def share(self, rows: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,8 @@ from jobs.data.dataset import Rows
 from jobs.pretraining import pretrain
 from jobs.training import model as models
 from jobs.training.balance import Balance
-from jobs.training.gang import Gang
 from jobs.training.loss import TokenLoss
+from jobs.training.process_group import ProcessGroup
 from jobs.training.step import Stepper, make_optimizer
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
@@ -60,16 +60,16 @@ def stepper(
     """Return what trains a small model of experts."""
     torch.manual_seed(3)
     model = models.build(architecture, fields, Tokenizer()).train()
-    gang = Gang(LocalContext(folder=folder))
+    group = ProcessGroup(LocalContext(folder=folder))
     return Stepper(
-        gang=gang,
+        group=group,
         wrapped=TokenLoss(model),
         optimizer=make_optimizer(model, rate=1e-2, weight_decay=0.1, beta2=0.98, device=CPU),
         rows=rows_of_patterns(),
         pad=PAD,
         accumulate=accumulate,
         clip=1.0,
-        balance=Balance(model, gang, rate=rate),
+        balance=Balance(model, group, rate=rate),
     )
 
 

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from jobs.data.dataset import IGNORE, Rows
 from jobs.pretraining import pretrain
-from jobs.training.gang import Gang
 from jobs.training.loss import TokenLoss, mean_nll, nll
+from jobs.training.process_group import ProcessGroup
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
 
@@ -153,7 +153,9 @@ def test_the_mean_over_more_tokens_than_float32_can_count_is_exact(tmp_path: Pat
     labels[many:, 1] = 1
     rows = Rows(tokens, labels)
     parts = [torch.arange(many), *(torch.tensor([row]) for row in range(many, many + late))]
-    found = mean_nll(TokenLoss(Certain()), rows, parts, Gang(LocalContext(folder=tmp_path)))
+    found = mean_nll(
+        TokenLoss(Certain()), rows, parts, ProcessGroup(LocalContext(folder=tmp_path))
+    )
     assert found == pytest.approx(20.0 * late / (2**24 + late), rel=1e-5)
 
 

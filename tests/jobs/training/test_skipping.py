@@ -20,9 +20,9 @@ from jobs.pretraining import pretrain
 from jobs.training import model as models
 from jobs.training.balance import Balance
 from jobs.training.checkpoint import SHARD_NAME, Snapshots, State
-from jobs.training.gang import Gang
 from jobs.training.loss import TokenLoss
 from jobs.training.order import Order
+from jobs.training.process_group import ProcessGroup
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, make_optimizer
 from jobs.training.trainer import Every, Trainer
@@ -210,14 +210,14 @@ def trainer_of(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> T
     optimizer = make_optimizer(model, rate=1e-2, weight_decay=0.1, beta2=0.98, device=CPU)
     loss = TokenLoss(model)
     stepper = Stepper(
-        gang=Gang(ctx),
+        group=ProcessGroup(ctx),
         wrapped=loss,
         optimizer=optimizer,
         rows=rows,
         pad=0,
         accumulate=1,
         clip=1.0,
-        balance=Balance(model, Gang(ctx), rate=0.0),
+        balance=Balance(model, ProcessGroup(ctx), rate=0.0),
     )
     return Trainer(
         ctx=ctx,

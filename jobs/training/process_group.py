@@ -1,4 +1,4 @@
-"""What a worker does together with the others. Alone, all of it is the identity."""
+"""What a rank does together with the others. Alone, all of it is the identity."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from orchestrator.job import JobContext
 _PIECE = 1 << 24  # bytes of a file that are sent at once
 
 
-class Gang:
+class ProcessGroup:
     """The workers of one attempt, seen from one of them."""
 
     def __init__(self, ctx: JobContext) -> None:
-        """See the gang of `ctx`; with more than one worker its process group is open."""
+        """See the workers of `ctx`; where there are several, torch has their group open."""
         self.rank = ctx.rank
         self.size = ctx.world_size
         self.device = torch.device(ctx.device)
 
     def wrap(self, model: nn.Module, loss: Callable[[nn.Module], torch.Tensor]) -> nn.Module:
-        """Return a model whose backward pass averages gradients over the gang.
+        """Return a model whose backward pass averages gradients over the group.
 
         Parameters that take no part in `loss`, that of any row, are looked for in every step: in
         another one they may. Where all take part, none is, which saves a walk over the graph.
@@ -66,13 +66,13 @@ class Gang:
         return [part for part in torch.split(self.share(rows), most) if len(part)]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum of `values` over the gang; every worker must call it."""
+        """Return the sum of `values` over the group; every worker must call it."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def totals(self, *values: float) -> tuple[float, ...]:
-        """Return the sums of numbers over the gang; every worker must call it.
+        """Return the sums of numbers over the group; every worker must call it.
 
         They are added up on the host, in float64: a count is exact up to 2**53.
         """
@@ -95,11 +95,11 @@ class Gang:
         if self.size == 1:
             return [text]
         texts: list[str] = [""] * self.size
-        dist.all_gather_object(texts, text)  # on the host, where the gang has a backend for it
+        dist.all_gather_object(texts, text)  # on the host, where the group has a backend for it
         return texts
 
     def bring(self, rank: int, source: Path, target: Path) -> None:
-        """Copy a file of worker `rank` to the first worker, over the gang; both must call it.
+        """Copy a file of worker `rank` to the first worker, over the group; both must call it.
 
         For files of a node that shares no file system with the first worker's.
         """
