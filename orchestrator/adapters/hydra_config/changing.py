@@ -19,11 +19,11 @@ def changed(config: Mapping[str, Json], overrides: Sequence[str]) -> Mapping[str
     Raises:
         ConfigError: Something is no override, or names a place that is not there.
     """
-    made = deepcopy(dict(config))
-    problems = [problem for word in overrides if (problem := _set(made, config, word))]
+    copy = deepcopy(dict(config))
+    problems = [problem for word in overrides if (problem := _set(copy, config, word))]
     if problems:
         raise ConfigError(problems)
-    return made
+    return copy
 
 
 def replaced(config: Mapping[str, Json], values: Iterable[tuple[str, Json]]) -> Mapping[str, Json]:
@@ -32,14 +32,14 @@ def replaced(config: Mapping[str, Json], values: Iterable[tuple[str, Json]]) -> 
     Raises:
         ConfigError: A path names a place that is not there.
     """
-    made = deepcopy(dict(config))
-    problems = [one for path, value in values if (one := _put(made, config, path, value))]
+    copy = deepcopy(dict(config))
+    problems = [problem for path, value in values if (problem := _put(copy, config, path, value))]
     if problems:
         raise ConfigError(problems)
-    return made
+    return copy
 
 
-def _set(made: dict[str, Json], config: Mapping[str, Json], word: str) -> Problem | None:
+def _set(target: dict[str, Json], config: Mapping[str, Json], word: str) -> Problem | None:
     """Set one value; what is no key of its place, the parser will say."""
     path, equals, text = word.lstrip("+").partition("=")  # a key may be new in any case
     if not equals or not path:
@@ -56,14 +56,14 @@ def _set(made: dict[str, Json], config: Mapping[str, Json], word: str) -> Proble
         return Problem(path, f"{shown(text)} is no value", "quote it")
     if override.is_sweep_override():
         return Problem(path, f"{shown(text)} has several values", "write a list as [a,b]")
-    return _put(made, config, path, override.value())
+    return _put(target, config, path, override.value())
 
 
 def _put(
-    made: dict[str, Json], config: Mapping[str, Json], path: str, value: Json
+    target: dict[str, Json], config: Mapping[str, Json], path: str, value: Json
 ) -> Problem | None:
     *parents, last = path.split(".")
-    holder: Json = made
+    holder: Json = target
     for part in parents:
         holder = holder.setdefault(part, {}) if isinstance(holder, dict) else None
     section, known = path.partition(".")[0], {*config, *(names_at(()) or ())}

@@ -68,8 +68,8 @@ def try_compose(
     data.update(sections)
     _anchor_code(data)
     settings, wrong = try_parse(data)
-    told = [problem.path for problem in (*problems, *unset)]
-    problems = [*problems, *unset, *(p for p in wrong if not _told(p.path, told))]
+    paths = [problem.path for problem in (*problems, *unset)]
+    problems = [*problems, *unset, *(p for p in wrong if not _reported(p.path, paths))]
     if settings is not None:
         settings = replace(settings, resolved=data, overrides=tuple(overrides))
     return settings, problems
@@ -189,5 +189,5 @@ def _anchor_code(data: dict[str, Json]) -> None:
         jobs["code"] = [str(Path(c).absolute()) if isinstance(c, str) else c for c in code]
 
 
-def _told(path: str, told: Sequence[str]) -> bool:
-    return any(path == other or path.startswith(f"{other}.") for other in told if other)
+def _reported(path: str, paths: Sequence[str]) -> bool:
+    return any(path == other or path.startswith(f"{other}.") for other in paths if other)

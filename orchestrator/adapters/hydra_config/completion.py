@@ -30,8 +30,8 @@ def complete(words: Sequence[str], *, config_dir: Path | None = None) -> list[st
         config, _ = composer.compose(before)
     except ConfigError:
         return []
-    found = {*_groups(repository, bare), *_values(config, bare)}
-    return sorted(prefix + text for text in found if text.startswith(bare))
+    offers = {*_groups(repository, bare), *_values(config, bare)}
+    return sorted(prefix + text for text in offers if text.startswith(bare))
 
 
 def pools(words: Sequence[str]) -> list[str]:

@@ -45,8 +45,8 @@ def packaged() -> Path:
     """
     package = Path(__file__).resolve().parents[2]
     inside = package / "conf"
-    found = inside if (inside / "config.yaml").is_file() else package.parent / "conf"
-    return found.resolve()
+    folder = inside if (inside / "config.yaml").is_file() else package.parent / "conf"
+    return folder.resolve()
 
 
 class Composer:
@@ -78,12 +78,12 @@ class Composer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             try:
-                found = self.loader._parse_overrides_and_create_caching_repo(  # noqa: SLF001 - the one place in Hydra that reads `hydra.searchpath`
+                _, repository = self.loader._parse_overrides_and_create_caching_repo(  # noqa: SLF001 - the one place in Hydra that reads `hydra.searchpath`
                     self.config_name, lines
                 )
             except FOREIGN:  # told when the files are composed
                 return self.loader.repository
-        return found[1]
+        return repository
 
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig | None, list[Problem]]:
         """Return the config with its node `hydra`, as far as it goes, and all problems.
@@ -98,11 +98,11 @@ class Composer:
         unknown = list(overriding.unknown_options(repository, choosing))
         problems.extend(problem for _, problem in unknown)
         bad = [override for override, _ in unknown]
-        config, found = self._load([o for o in choosing if o not in bad])
-        problems.extend(found)
+        config, choice_problems = self._load([o for o in choosing if o not in bad])
+        problems.extend(choice_problems)
         for override in setting:
-            found = list(_apply(override, config))
-            problems.extend(p for p in found if not _follows_from(p, bad))
+            override_problems = list(_apply(override, config))
+            problems.extend(p for p in override_problems if not _follows_from(p, bad))
         return config, problems
 
     def _load(self, choosing: Sequence[Override]) -> tuple[DictConfig | None, list[Problem]]:
@@ -158,8 +158,8 @@ class Composer:
     def _last(self) -> str:
         """Return the file that was looked at last."""
         name = f"{self.loader.newest[-1]}.yaml" if self.loader.newest else ""
-        found = (folder / name for folder in self.folders if (folder / name).is_file())
-        return str(next(found, self.folders[0]))
+        files = (folder / name for folder in self.folders if (folder / name).is_file())
+        return str(next(files, self.folders[0]))
 
     def _circle(self) -> Problem:
         """Return which files have each other in their defaults lists, as far as that is known."""

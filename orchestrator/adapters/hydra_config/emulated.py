@@ -71,15 +71,15 @@ def _fault_problems(path: str, fault: Mapping[str, Json]) -> Iterator[Problem]:
     name, kind = fault.get("signature"), fault.get("what")
     if not isinstance(kind, str):
         return
-    told = kind in _TOLD
+    needs_text = kind in _TOLD
     texts = sum(fault.get(field) is not None for field in ("signature", "text"))
-    if told and texts != 1:
+    if needs_text and texts != 1:
         which = "both" if texts else "neither"
         what = f"{kind!r} sets {which} of 'signature' and 'text'"
         yield Problem(path, what, "set one of them")
     elif texts > 1 and fault.get("what") in _MAY_TELL:
         yield Problem(path, f"{kind!r} sets both of 'signature' and 'text'", "set one")
-    elif texts and not told and fault.get("what") not in _MAY_TELL:
+    elif texts and not needs_text and fault.get("what") not in _MAY_TELL:
         what = f"{shown(kind)} tells nothing, but sets 'signature' or 'text'"
         yield Problem(path, what, "leave it out")
     yield from _error_problems(path, fault)
@@ -100,5 +100,5 @@ def _error_problems(path: str, fault: Mapping[str, Json]) -> Iterator[Problem]:
 
 
 def _in(data: Json, key: str) -> Mapping[str, Json]:
-    found = data.get(key) if isinstance(data, dict) else None
-    return found if isinstance(found, dict) else {}
+    section = data.get(key) if isinstance(data, dict) else None
+    return section if isinstance(section, dict) else {}

@@ -81,13 +81,13 @@ class _Weigher:
         return (*base, *(part for part in dotted.split(".") if part))
 
     def _at(self, path: Path) -> Json:
-        found = self._data
+        node = self._data
         for part in path:
-            if isinstance(found, list):
-                found = found[int(part)] if part.isdecimal() and int(part) < len(found) else None
+            if isinstance(node, list):
+                node = node[int(part)] if part.isdecimal() and int(part) < len(node) else None
             else:
-                found = found.get(part) if isinstance(found, dict) else None
-        return found
+                node = node.get(part) if isinstance(node, dict) else None
+        return node
 
 
 def _texts(data: Json, path: Path) -> Iterator[tuple[Path, str]]:

@@ -83,7 +83,9 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]  # as above
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         if not isinstance(default, _Wave):
             return super()._load_single_config(default, repo)
-        results = [super(Loader, self)._load_single_config(one, repo) for one in default.entries]
+        results = [
+            super(Loader, self)._load_single_config(entry, repo) for entry in default.entries
+        ]
         while len(results) > 1:  # by halves: each is walked through a few times
             for left, right in zip(results[::2], results[1::2], strict=False):
                 with flag_override(left.config, "no_deepcopy_set_nodes", True):  # noqa: FBT003 - OmegaConf's

@@ -39,10 +39,10 @@ def parse(config: Mapping[str, Json]) -> Settings:
         ConfigError: With all problems.
     """
     config = moved.forward(config)
-    found, problems = try_parse(config)
-    if found is None or problems:
+    settings, problems = try_parse(config)
+    if settings is None or problems:
         raise ConfigError(problems)
-    return replace(found, resolved=config)
+    return replace(settings, resolved=config)
 
 
 def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem]]:
@@ -54,8 +54,8 @@ def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem
     _spread_workers(data)
     _fill_in_by_pool(data)
     document, wrong = _validate(data)
-    told = {problem.path for problem in wrong}
-    bounds = (problem for problem in checks.problems(data) if problem.path not in told)
+    misshapen = {problem.path for problem in wrong}
+    bounds = (problem for problem in checks.problems(data) if problem.path not in misshapen)
     settings = None if document is None else _settings(document)
     engines = [] if document is None else [*_engine_problems(document)]
     return settings, [*wrong, *named, *bounds, *_patterns(document), *engines]
@@ -133,7 +133,9 @@ def _settings(document: Document) -> Settings:
             cost=document.cost_limit, time=document.time_limit, attempts=document.attempt_limit
         ),
         priority=document.priority,
-        signatures={name: replace(one, name=name) for name, one in document.signatures.items()},
+        signatures={
+            name: replace(signature, name=name) for name, signature in document.signatures.items()
+        },
         jobs=document.jobs,
         storage=document.storage,
         tracking=document.tracking,
@@ -193,10 +195,10 @@ def _as_text(data: Json, path: tuple[str, ...]) -> None:
         for key in list(holder) if head == "*" else [head]:
             _as_text(holder.get(key), tuple(rest))
         return
-    found = holder.get(head)
-    if isinstance(found, dict):
-        plain = {k: v for k, v in found.items() if isinstance(v, (bool, int, float))}
-        found.update({k: json.dumps(v) for k, v in plain.items()})
+    section = holder.get(head)
+    if isinstance(section, dict):
+        plain = {k: v for k, v in section.items() if isinstance(v, (bool, int, float))}
+        section.update({k: json.dumps(v) for k, v in plain.items()})
 
 
 def _mapping_at(data: Json, path: Iterable[str]) -> dict[str, Json]:

@@ -48,22 +48,22 @@ class _Reading:
     def mapping(
         self, node: DictConfig, path: tuple[str, ...], *, referred: bool = False
     ) -> dict[str, Json]:
-        found: dict[str, Json] = {}
+        values: dict[str, Json] = {}
         for key in node:
             if path or key != "hydra":
-                self._take(node, key, (*path, str(key)), found, referred=referred)
-        return found
+                self._take(node, key, (*path, str(key)), values, referred=referred)
+        return values
 
     def _take(
         self,
         node: DictConfig | ListConfig,
         key: str | int,
         path: tuple[str, ...],
-        found: dict[str, Json],
+        values: dict[str, Json],
         *,
         referred: bool,
     ) -> None:
-        """Put what `node` has at `key` into `found`, or a problem to the others."""
+        """Put what `node` has at `key` into `values`, or a problem to the others."""
         where = ".".join(path)
         self._added += referred
         if self._added > self.most:
@@ -82,14 +82,14 @@ class _Reading:
             what = "has half of a pair of surrogates, which is no text in UTF-8"
             self.problems.append(Problem(valid(where), what, "write the whole sign"))
             return
-        found[str(key)] = self._value(value, path, referred=referred or refers)
+        values[str(key)] = self._value(value, path, referred=referred or refers)
 
     def _value(self, value: Json, path: tuple[str, ...], *, referred: bool) -> Json:
         if isinstance(value, DictConfig):
             return self.mapping(value, path, referred=referred)
         if not isinstance(value, ListConfig):
             return value
-        found: dict[str, Json] = {}
+        items: dict[str, Json] = {}
         for index in range(len(value)):
-            self._take(value, index, (*path, str(index)), found, referred=referred)
-        return list(found.values())
+            self._take(value, index, (*path, str(index)), items, referred=referred)
+        return list(items.values())

@@ -105,19 +105,19 @@ FROM_KEY: Mapping[object, str] = {
 
 def names_at(path: Sequence[str]) -> tuple[str, ...] | None:
     """Return the keys that may stand under `path`, or `None` where any may, or none at all."""
-    found = type_at(path)
-    if isinstance(found, type) and is_dataclass(found):
-        return tuple(f.name for f in fields(found) if f.name != FROM_KEY.get(found))
-    key, _ = _mapping(found)
+    kind = type_at(path)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return tuple(f.name for f in fields(kind) if f.name != FROM_KEY.get(kind))
+    key, _ = _mapping(kind)
     return tuple(role.value for role in Role) if key is Role else None
 
 
 def type_at(path: Sequence[str]) -> object:
     """Return the type of the value at `path`, `None` where there is no such place."""
-    found: object = Document
+    kind: object = Document
     for part in path:
-        found = _bare(_inside(found, part))
-    return found
+        kind = _bare(_inside(kind, part))
+    return kind
 
 
 def _inside(holder: object, part: str) -> object:
@@ -134,13 +134,13 @@ def _mapping(holder: object) -> tuple[object, object]:
     return _bare(key), value
 
 
-def _bare(found: object) -> object:
-    """Return `found` without `Annotated` and `| None`."""
-    if get_origin(found) is Annotated:
-        return _bare(get_args(found)[0])
-    if get_origin(found) in (Union, UnionType):
-        return _bare(next(a for a in get_args(found) if a is not NoneType))
-    return found
+def _bare(kind: object) -> object:
+    """Return `kind` without `Annotated` and `| None`."""
+    if get_origin(kind) is Annotated:
+        return _bare(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return _bare(next(a for a in get_args(kind) if a is not NoneType))
+    return kind
 
 
 @cache
@@ -150,9 +150,9 @@ def _hints(holder: type) -> dict[str, object]:
 
 def values_at(path: Sequence[str]) -> tuple[str, ...]:
     """Return the values that the key at `path` may have, empty where they are many."""
-    found = type_at(path)
-    if get_origin(found) is Literal:
-        return tuple(str(value) for value in get_args(found))
-    if isinstance(found, type) and issubclass(found, StrEnum):
-        return tuple(member.value for member in found)
-    return ("true", "false") if found is bool else ()
+    kind = type_at(path)
+    if get_origin(kind) is Literal:
+        return tuple(str(value) for value in get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return tuple(member.value for member in kind)
+    return ("true", "false") if kind is bool else ()

@@ -64,21 +64,24 @@ class ConfigFiles(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
         file = Path(source.path) / source._normalize_file_name(config_path)  # noqa: SLF001 - as its own methods do
         try:
             text = file.read_text(encoding="utf-8")
-            found = _faults(text)
-            if not found:
+            faults = _faults(text)
+            if not faults:
                 return _with_words(super().load_config(config_path), text)
         except FOREIGN as error:
             raise UnreadableError(_problem(error, file)) from error
         raise UnreadableError(
-            *(Problem(f"{file}:{one.line}:{one.column}", one.what, one.hint) for one in found)
+            *(
+                Problem(f"{file}:{fault.line}:{fault.column}", fault.what, fault.hint)
+                for fault in faults
+            )
         )
 
 
 def _faults(text: str) -> list[yaml_limits.YamlFault]:
-    found: list[yaml_limits.YamlFault] = []
+    faults: list[yaml_limits.YamlFault] = []
     with suppress(YAMLError):  # told by who reads it for good, in the words of OmegaConf's reader
-        found.extend(yaml_limits.faults(text))
-    return found
+        faults.extend(yaml_limits.faults(text))
+    return faults
 
 
 def _with_words(result: ConfigResult | None, text: str) -> ConfigResult | None:

@@ -44,10 +44,10 @@ def faults(text: str) -> Iterator[YamlFault]:
     """Yield what is wrong with `text`. Raises `yaml.YAMLError` where it can't be read."""
     state = _State()
     for event in yaml.parse(text, Loader=_LOADER):
-        found = state.take(event)
+        fault = state.take(event)
         mark = event.start_mark
-        if found and mark:
-            yield YamlFault(mark.line + 1, mark.column + 1, *found)
+        if fault and mark:
+            yield YamlFault(mark.line + 1, mark.column + 1, *fault)
         if state.hopeless:
             return
 

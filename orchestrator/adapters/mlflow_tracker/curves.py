@@ -89,8 +89,8 @@ class Curves:
     @property
     def names(self) -> list[str]:
         """Names of the curves that the run has, in the order of their first points."""
-        found = [fields.name(f"{stage}/{key}") for stage, _, key in self._curves]
-        return list(dict.fromkeys(found))
+        names = [fields.name(f"{stage}/{key}") for stage, _, key in self._curves]
+        return list(dict.fromkeys(names))
 
     def draw(self, run: Run, parent: MlflowRun, attempts: Attempts, outbox: Outbox) -> None:
         """Write what is new; each page is flushed before the cursor moves past it."""

@@ -73,14 +73,14 @@ class MlflowExperiment:
     def connect(self, *, create: bool = True) -> None:
         """Find the experiment, or create it. Raises `RefusedError` where it may not."""
         try:
-            found = self._find()
+            experiment = self._find()
         except RefusedError:
             if not create:
                 raise
-            found = self._create()
-        if create and found["lifecycle_stage"] == "deleted":
-            self._rest.post("experiments/restore", {"experiment_id": found["experiment_id"]})
-        self.experiment_id = str(found["experiment_id"])
+            experiment = self._create()
+        if create and experiment["lifecycle_stage"] == "deleted":
+            self._rest.post("experiments/restore", {"experiment_id": experiment["experiment_id"]})
+        self.experiment_id = str(experiment["experiment_id"])
 
     def close(self) -> None:
         """Leave the server."""
@@ -94,15 +94,15 @@ class MlflowExperiment:
         A key that stands there twice, because the answer to `create` was lost in a server that
         hung, is mended: the one with less written to it is deleted.
         """
-        found: dict[str, MlflowRun] = {}
+        runs: dict[str, MlflowRun] = {}
         for key, shown in self._search(f"tags.`run.id` = '{run}'"):
-            twin = found.get(key)
-            found[key] = shown if twin is None else self._only(twin, shown)
-        return found
+            twin = runs.get(key)
+            runs[key] = shown if twin is None else self._only(twin, shown)
+        return runs
 
     def create(self, name: str, tags: Mapping[str, str], start: float) -> MlflowRun:
         """Create an MLflow run that began at `start` (seconds, epoch)."""
-        made = self._rest.post(
+        answer = self._rest.post(
             "runs/create",
             {
                 "experiment_id": self.experiment_id,
@@ -111,7 +111,7 @@ class MlflowExperiment:
                 "tags": _pairs(tags),
             },
         )
-        return _shown(made["run"])[1]
+        return _shown(answer["run"])[1]
 
     def log(
         self,
@@ -160,15 +160,15 @@ class MlflowExperiment:
 
     def show_views(self, headlines: Sequence[str] = (), curves: Sequence[str] = ()) -> None:
         """Write the ready-made views, with columns and charts for these metrics too."""
-        found = self._rest.get("experiments/get", experiment_id=self.experiment_id)
-        tags = {tag["key"]: tag["value"] for tag in found["experiment"].get("tags", ())}
+        answer = self._rest.get("experiments/get", experiment_id=self.experiment_id)
+        tags = {tag["key"]: tag["value"] for tag in answer["experiment"].get("tags", ())}
         for key, value in view_states.changes(tags, headlines, curves).items():
             fields = {"experiment_id": self.experiment_id, "key": key, "value": value}
             self._try("experiments/set-experiment-tag", fields)
 
     def _find(self) -> Mapping[str, Any]:
-        found = self._rest.get("experiments/get-by-name", experiment_name=self._name)
-        return dict(found["experiment"])
+        answer = self._rest.get("experiments/get-by-name", experiment_name=self._name)
+        return dict(answer["experiment"])
 
     def _create(self) -> Mapping[str, Any]:
         """Create the experiment, unless another controller is faster."""
@@ -194,8 +194,8 @@ class MlflowExperiment:
                 return
             fields["page_token"] = page["next_page_token"]
 
-    def _only(self, one: MlflowRun, other: MlflowRun) -> MlflowRun:
-        kept, spare = sorted((one, other), key=lambda s: (-len(s.metrics), -len(s.params), s.id))
+    def _only(self, twin: MlflowRun, other: MlflowRun) -> MlflowRun:
+        kept, spare = sorted((twin, other), key=lambda s: (-len(s.metrics), -len(s.params), s.id))
         self._try("runs/delete", {"run_id": spare.id})
         return kept
 

@@ -44,10 +44,13 @@ class Models:
     def versions(self, model: str = "") -> Sequence[ModelVersion]:
         """Return the versions of `model`, or of all models, newest first."""
         where = {"filter": f"name = '{model}'"} if model else {}
-        found = [_version(one) for one in self._pages("model-versions/search", where)]
-        aliases = {name: self._aliases(name) for name in {one.name for one in found}}
-        named = [replace(one, aliases=_of(aliases[one.name], one.number)) for one in found]
-        return sorted(named, key=lambda one: (one.created, one.number), reverse=True)
+        versions = [_version(fields) for fields in self._pages("model-versions/search", where)]
+        aliases = {name: self._aliases(name) for name in {version.name for version in versions}}
+        named = [
+            replace(version, aliases=_of(aliases[version.name], version.number))
+            for version in versions
+        ]
+        return sorted(named, key=lambda version: (version.created, version.number), reverse=True)
 
     def promote(self, version: ModelVersion, note: str) -> None:
         """Make `version` the champion of its model; `note` says who did so, and why."""
@@ -66,14 +69,16 @@ class Models:
         (at, key), tags = led, _tags(model)
         if at <= float(tags.get(_MOVED, "-inf")):
             return None
-        found = next((one for one in self.versions(life.name) if one.key == key), None)
-        if found is None and key:
+        champion = next(
+            (version for version in self.versions(life.name) if version.key == key), None
+        )
+        if champion is None and key:
             return None  # it is not registered yet
-        if found is not None:
-            self.alias(found, CHAMPION)
+        if champion is not None:
+            self.alias(champion, CHAMPION)
         mark = {"name": life.name, "key": _MOVED, "value": repr(at)}
         self._rest.post("registered-models/set-tag", mark)
-        return found
+        return champion
 
     # --- versions ------------------------------------------------------------------------------
 
@@ -83,7 +88,7 @@ class Models:
             what = f"What endpoint {entry.name} serves, one version for each model and pool."
             self._rest.post("registered-models/create", {"name": entry.name, "description": what})
         logged = self._logged(entry, experiment) or self._log(entry, experiment, run)
-        made = self._rest.post(
+        answer = self._rest.post(
             "model-versions/create",
             {
                 "name": entry.name,
@@ -94,7 +99,7 @@ class Models:
                 "tags": _pairs(entry.tags),
             },
         )
-        return replace(_version(made["model_version"]), tags=clean(entry.tags))
+        return replace(_version(answer["model_version"]), tags=clean(entry.tags))
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> ModelVersion:
         """Write the tags that differ; return the version with them."""
@@ -132,19 +137,19 @@ class Models:
 
     def attach(self, version: ModelVersion, name: str, text: str) -> None:
         """Put a text file beside the pointer of a version's model."""
-        found = self._rest.get(f"logged-models/{version.model_id}")
-        self._put(str(found["model"]["info"].get("artifact_uri", "")), name, text)
+        answer = self._rest.get(f"logged-models/{version.model_id}")
+        self._put(str(answer["model"]["info"].get("artifact_uri", "")), name, text)
 
     # --- requests ------------------------------------------------------------------------------
 
     def _logged(self, entry: Entry, experiment: str) -> str | None:
         """Return the logged model that an earlier try has left."""
         where = {"experiment_ids": [experiment], "filter": f"tags.`{KEY}` = '{entry.key}'"}
-        found = self._rest.post("logged-models/search", where).get("models", ())
-        return next((str(one["info"]["model_id"]) for one in found), None)
+        models = self._rest.post("logged-models/search", where).get("models", ())
+        return next((str(model["info"]["model_id"]) for model in models), None)
 
     def _log(self, entry: Entry, experiment: str, run: str) -> str:
-        made = self._rest.post(
+        info = self._rest.post(
             "logged-models",
             {
                 "experiment_id": experiment,
@@ -154,8 +159,8 @@ class Models:
                 "tags": _pairs(entry.tags),
             },
         )["model"]["info"]
-        logged = str(made["model_id"])
-        self._put(str(made.get("artifact_uri", "")), _POINTER, _pointer(entry.model))
+        logged = str(info["model_id"])
+        self._put(str(info.get("artifact_uri", "")), _POINTER, _pointer(entry.model))
         status = {"model_id": logged, "status": "LOGGED_MODEL_READY"}
         self._rest.patch(f"logged-models/{logged}", status)
         output = {"run_id": run, "models": [{"model_id": logged, "step": 0}]}
@@ -169,10 +174,10 @@ class Models:
 
     def _model(self, name: str) -> Mapping[str, Any] | None:
         try:
-            found = self._rest.get("registered-models/get", name=name)
+            answer = self._rest.get("registered-models/get", name=name)
         except RefusedError:
             return None
-        return dict(found["registered_model"])
+        return dict(answer["registered_model"])
 
     def _aliases(self, name: str) -> list[Mapping[str, str]]:
         return list((self._model(name) or {}).get("aliases", ()))
@@ -187,22 +192,22 @@ class Models:
             asked["page_token"] = page["next_page_token"]
 
 
-def _version(one: Mapping[str, Any]) -> ModelVersion:
+def _version(fields: Mapping[str, Any]) -> ModelVersion:
     return ModelVersion(
-        name=one["name"],
-        number=int(one["version"]),
-        source=one.get("source", ""),
-        created=int(one.get("creation_timestamp", 0)) / 1000,
-        tags=_tags(one),
+        name=fields["name"],
+        number=int(fields["version"]),
+        source=fields.get("source", ""),
+        created=int(fields.get("creation_timestamp", 0)) / 1000,
+        tags=_tags(fields),
     )
 
 
 def _of(aliases: Sequence[Mapping[str, str]], number: int) -> tuple[str, ...]:
-    return tuple(sorted(one["alias"] for one in aliases if int(one["version"]) == number))
+    return tuple(sorted(alias["alias"] for alias in aliases if int(alias["version"]) == number))
 
 
-def _tags(one: Mapping[str, Any]) -> dict[str, str]:
-    return {tag["key"]: tag["value"] for tag in one.get("tags", ())}
+def _tags(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in fields.get("tags", ())}
 
 
 def clean(tags: Mapping[str, str]) -> dict[str, str]:

@@ -75,28 +75,28 @@ class Registrar:
 
     def _figures(self, entry: Entry, run: str) -> Mapping[str, float]:
         """Return the figures of a comparison that failed: it made no result, but told points."""
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
         after = 0
         while points := self._points.points(run, after):
             after = points[-1].id
             ours = (point for point in points if (point.stage, point.attempt) == entry.guard)
-            found |= {point.key: point.value for point in ours if point.key.startswith(FIGURES)}
-        return found
+            figures |= {point.key: point.value for point in ours if point.key.startswith(FIGURES)}
+        return figures
 
     def _keep(
         self, entry: Entry, run: Run, shown: Mapping[str, MlflowRun], experiment: str
     ) -> None:
-        found = self._done.get(entry.key) or self._found(entry)
-        if entry.tags[PARITY] == Parity.FAILED and not (found and _says(found, entry)):
+        version = self._done.get(entry.key) or self._registered(entry)
+        if entry.tags[PARITY] == Parity.FAILED and not (version and _says(version, entry)):
             entry = with_figures(entry, self._figures(entry, run.header.run))
-        new = found is None
-        if found is None:
+        new = version is None
+        if version is None:
             entry = with_verdict(entry, self._verdict(entry, run))
-            found = self._models.create(entry, experiment, _shown(run, entry.exporter, shown))
-        self._done[entry.key] = found
+            version = self._models.create(entry, experiment, _shown(run, entry.exporter, shown))
+        self._done[entry.key] = version
         news = _news(entry)
-        if news and (new or not _says(found, entry)):
-            version = self._models.tag(found, news)
+        if news and (new or not _says(version, entry)):
+            version = self._models.tag(version, news)
             self._models.describe(version, entry)
             self._compared(version, entry, _shown(run, entry.guard, shown))
             self._candidate(entry.name)
@@ -106,9 +106,11 @@ class Registrar:
         pool, at = run.plan.pools[entry.tags["pool"]], run.header.created
         return verdict_of(pool, Role.SERVE, self._verdicts.verdicts(), at)
 
-    def _found(self, entry: Entry) -> ModelVersion | None:
-        there = (one for one in self._models.versions(entry.name) if one.key == entry.key)
-        return min(there, key=lambda one: one.number, default=None)
+    def _registered(self, entry: Entry) -> ModelVersion | None:
+        versions = (
+            version for version in self._models.versions(entry.name) if version.key == entry.key
+        )
+        return min(versions, key=lambda version: version.number, default=None)
 
     def _candidate(self, name: str) -> None:
         best = candidate(self._models.versions(name))

@@ -118,12 +118,12 @@ class Rest:
 
     def _json(self, answer: bytes) -> Mapping[str, Any]:
         try:
-            found = json.loads(answer)
+            fields = json.loads(answer)
         except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            fields = None
+        if not isinstance(fields, dict):
             raise AwayError(f"{self._where} answers, but not as an MLflow server does")
-        return found
+        return fields
 
     def _error(self, response: http.client.HTTPResponse, answer: bytes) -> Exception:
         """Return the error that an answer other than 200 means, with the server's own words."""

@@ -136,8 +136,8 @@ def _failed(story: Story, attempt: Attempt | None) -> str:
     pool = attempt.pool if recovered else pool_name(run.plan.pools[attempt.pool])
     times = "" if story.failures == 1 else f" {story.failures} times, last"
     step = f"step {attempt.failure.step}"
-    told = attempt.failure.step is None or step in attempt.failure.evidence
-    at = "" if told else f" at {step}"
+    known = attempt.failure.step is None or step in attempt.failure.evidence
+    at = "" if known else f" at {step}"
     word = "Interrupted" if attempt.failure.kind in UNCOUNTED else "Failed"
     return f"{word}{times} in {attempt.stage} on {pool}{at}: {_why(attempt.failure)}"
 
