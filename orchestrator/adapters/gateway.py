@@ -95,7 +95,7 @@ def figures_in(text: str, endpoint: str) -> Mapping[str, TrafficFigures]:
         labels = dict(_LABEL.findall(line["labels"]))
         if labels.get("endpoint") == endpoint and "revision" in labels:
             series[labels["revision"]].add(line["name"], labels, float(line["value"]))
-    return {name: one.figures() for name, one in series.items() if one.counted}
+    return {name: counts.figures() for name, counts in series.items() if counts.counted}
 
 
 class _RevisionCounts:
@@ -124,21 +124,23 @@ class _RevisionCounts:
             requests=sum(self._statuses.values()) + self._errors,
             errors=self._errors,
             statuses=dict(self._statuses),
-            **{field: _times(told) for field, told in self._times.items()},
+            **{field: _times(samples) for field, samples in self._times.items()},
         )
 
 
-def _times(told: Mapping[str, float]) -> Times:
-    bounds = told.keys() - {"count", "sum", "created", "+Inf"}
-    buckets = {float(bound): told[bound] for bound in bounds}
-    return Times(told.get("count", 0.0), told.get("sum", 0.0), tuple(sorted(buckets.items())))
+def _times(samples: Mapping[str, float]) -> Times:
+    bounds = samples.keys() - {"count", "sum", "created", "+Inf"}
+    buckets = {float(bound): samples[bound] for bound in bounds}
+    return Times(
+        samples.get("count", 0.0), samples.get("sum", 0.0), tuple(sorted(buckets.items()))
+    )
 
 
 def gauge_in(text: str, name: str, endpoint: str) -> int:
     """Return the sum of a gauge over all revisions of an endpoint."""
     lines = (line for line in _LINE.finditer(text) if line["name"] == name)
-    ours = (one for one in lines if dict(_LABEL.findall(one["labels"]))["endpoint"] == endpoint)
-    return round(sum(float(one["value"]) for one in ours))
+    ours = (line for line in lines if dict(_LABEL.findall(line["labels"]))["endpoint"] == endpoint)
+    return round(sum(float(line["value"]) for line in ours))
 
 
 def _exchange(url: str, body: str | None = None, token: str = "") -> tuple[int, str]:

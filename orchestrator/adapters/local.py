@@ -138,8 +138,8 @@ class _LocalAttempt:
 
     def waits(self, reason: str) -> Sequence[Message]:
         """Say once that there is no place."""
-        told, self._waits = self._waits, True
-        return () if told else (Waiting(reason, queued=True),)
+        announced, self._waits = self._waits, True
+        return () if announced else (Waiting(reason, queued=True),)
 
     def begin(self, worker: Worker) -> None:
         """Start the thread."""
@@ -158,9 +158,9 @@ class _LocalAttempt:
             self._failure_report.hear(message)
         if not isinstance(message, Failed):
             return message
-        found = replace(message.failure, node=NODE, rank=0)
-        self._failure_report.report(0, found, at=message.at, now=0.0)
-        return Failed(self._failure_report.verdict(0.0, all_known=True) or found, message.at)
+        failure = replace(message.failure, node=NODE, rank=0)
+        self._failure_report.report(0, failure, at=message.at, now=0.0)
+        return Failed(self._failure_report.verdict(0.0, all_known=True) or failure, message.at)
 
     def end(self) -> None:
         """Ask the worker to end, and wait for it a little: a thread can't be killed."""

@@ -67,6 +67,6 @@ def _opener(server: Outside) -> urllib.request.OpenerDirector:
 
 def _named(body: bytes) -> Sequence[str] | None:
     try:
-        return [str(one["id"]) for one in json.loads(body)["data"]]
+        return [str(model["id"]) for model in json.loads(body)["data"]]
     except (ValueError, TypeError, KeyError):
         return None  # it is there, and says something else

@@ -144,9 +144,9 @@ class Terminal:
 
     def _redirect(self, broken: int) -> None:
         with suppress(OSError):
-            found = self._open()
-            os.dup2(found, broken)
-            os.close(found)
+            terminal = self._open()
+            os.dup2(terminal, broken)
+            os.close(terminal)
 
     def _open(self) -> int:
         if self._spare is not None:

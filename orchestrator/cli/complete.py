@@ -67,7 +67,7 @@ def _named(action: argparse.Action, typed: Sequence[str]) -> Iterable[str]:
         return map(str, action.choices)
     what = "ENDPOINT" if action.dest in {"endpoint", "model"} else str(action.metavar)
     offer = OFFERS.get(what)
-    if offer is None or not names.there():
+    if offer is None or not names.has_any():
         return ()
     try:
         return offer(typed)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from orchestrator import wiring
 
 
-def there() -> bool:
+def has_any() -> bool:
     """Return whether this home has anything yet."""
     return wiring.has_database(wiring.home_path())
 

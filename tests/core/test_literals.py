@@ -32,9 +32,9 @@ def test_the_longest_words_that_must_be_there_are_found(
 
 def test_a_haystack_tells_what_stands_for_the_words_in_a_text() -> None:
     known = Haystack({"error": [1, 2], "lost": [3], "xid": [4]})
-    assert known.found("the device is lost") == {3}
-    assert known.found("an error, xid 79") == {1, 2, 4}
-    assert known.found("er") == set()
+    assert known.matches("the device is lost") == {3}
+    assert known.matches("an error, xid 79") == {1, 2, 4}
+    assert known.matches("er") == set()
 
 
 def test_every_shipped_signature_is_looked_for_by_words() -> None:

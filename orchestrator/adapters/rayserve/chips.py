@@ -38,7 +38,7 @@ def variables(deployment: Deployment, ids: Sequence[str]) -> dict[str, str]:
     if not ids and devices < pool.devices_per_node:
         what = f"Ray does not number the chips {pool.accelerator.resource!r} of {pool.name!r}"
         raise ServingError(f"{what}: no replica can be shown its own; ask for all of a node")
-    ordered = sorted(ids, key=lambda one: (int(one) if one.isdecimal() else sys.maxsize, one))
+    ordered = sorted(ids, key=lambda chip: (int(chip) if chip.isdecimal() else sys.maxsize, chip))
     return {variable: ",".join(ordered)} if ids else {}
 
 
@@ -49,7 +49,7 @@ def _foreign(resource: str) -> bool:
 
 def _ids(resource: str) -> list[str]:
     worker = ray._private.worker.global_worker  # noqa: SLF001 - the public call knows Ray's makers only
-    found = worker.get_accelerator_ids_for_accelerator_resource(
+    ids = worker.get_accelerator_ids_for_accelerator_resource(
         resource, f"^{resource}_group_[0-9A-Za-z]+$"
     )
-    return [str(one) for one in found]
+    return [str(chip) for chip in ids]

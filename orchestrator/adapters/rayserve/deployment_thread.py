@@ -116,7 +116,7 @@ class Deploying:
 
     def _place(self) -> None:
         """Wait until the pool has room."""
-        told = False
+        announced = False
         while (room := replica_placement.probe(self._deployment)) is not Room.FREE:
             asked = replica_placement.asked(self._deployment)
             if room is Room.NEVER:
@@ -125,9 +125,9 @@ class Deploying:
                     who, ever = "the nodes", "never"
                 line = f"{who} of pool {self._pool!r} can {ever} give {asked}"
                 raise _RefusedError(self._failure(line, kind=FailureKind.PLACEMENT))
-            if not told:
+            if not announced:
                 self._messages.put(Waiting(f"pool {self._pool!r} is busy: {asked} are not free"))
-            told = True
+            announced = True
             self._pause()
 
     def _deploy(self) -> None:
@@ -141,17 +141,17 @@ class Deploying:
 
     def _watch(self) -> state.ServeApplication:
         """Wait until all replicas run, and it is known where they listen."""
-        told = False
+        announced = False
         endpoint = self._deployment.endpoint
         wanted = max(1, endpoint.replicas)
         ran: float | None = None
         began = time.monotonic()
         while True:
             application = self._look()
-            placed = [one for one in application.replicas if one.node]
-            if not told and len(placed) >= wanted:
+            placed = [replica for replica in application.replicas if replica.node]
+            if not announced and len(placed) >= wanted:
                 self._messages.put(Placed(tuple(self._nodes(placed))))
-                told = True
+                announced = True
             if application.status == "HEALTHY" and len(application.running) >= wanted:
                 if len(application.urls) >= wanted:
                     return application
@@ -170,14 +170,14 @@ class Deploying:
             yield from state.nodes_of(replica) if several else (replica.node,)
 
     def _look(self) -> state.ServeApplication:
-        found = (state.applications() or {}).get(self._name)
-        if found is None:
+        application = (state.applications() or {}).get(self._name)
+        if application is None:
             line = f"{self._name!r} was deleted while it was deployed"
             raise _RefusedError(self._failure(line))
-        if found.error or found.status == "DEPLOY_FAILED":
-            text = found.error or found.message
+        if application.error or application.status == "DEPLOY_FAILED":
+            text = application.error or application.message
             raise _RefusedError(self._failure(_last_line(text), detail=text))
-        return found
+        return application
 
     # --- the end -------------------------------------------------------------------------------
 

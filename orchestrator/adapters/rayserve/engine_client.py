@@ -101,12 +101,12 @@ class EngineClient:
         self._probe = ""
         asked = (self._spec.probe, self._spec.embeds) if self._spec.probe else ()
         for path in filter(None, asked):
-            status, told = self._first("POST", path, self._question(path))
+            status, text = self._first("POST", path, self._question(path))
             if status in _KEY:
                 return f"it does not take its key: {path} answers {status}"
-            if not _refused(status, told):
+            if not _refused(status, text):
                 self._probe = path
-                wrong = _wrong(status, told)
+                wrong = _wrong(status, text)
                 return f"it runs, but one token: {wrong}" if wrong else ""
         return ""
 
@@ -128,10 +128,10 @@ class EngineClient:
         """
         body = {**self._question(self._spec.probe), "prompt": prompt, "echo": True}
         try:
-            told = self.ask("POST", self._spec.probe, _LONG_SECONDS, body)
-            if _refused(told.status, told.text):
+            reply = self.ask("POST", self._spec.probe, _LONG_SECONDS, body)
+            if _refused(reply.status, reply.text):
                 return None
-            answer = json.loads(told.text)
+            answer = json.loads(reply.text)
             if wrong_in(answer | {"choices": [_without_first(answer["choices"][0])]}):
                 return []
             values = answer["choices"][0]["logprobs"]["token_logprobs"]
@@ -183,8 +183,8 @@ class EngineClient:
         if path.endswith("/chat/completions"):
             said = [{"role": "user", "content": _TEXT}]
             return {"model": self._name, "messages": said, "max_tokens": 1}
-        one = {"max_tokens": 1, "temperature": 0, "logprobs": 1}
-        return {"model": self._name, "prompt": _TEXT, **one}
+        single_token = {"max_tokens": 1, "temperature": 0, "logprobs": 1}
+        return {"model": self._name, "prompt": _TEXT, **single_token}
 
 
 def _refused(status: int, text: str) -> bool:

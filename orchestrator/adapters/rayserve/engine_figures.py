@@ -58,12 +58,14 @@ def read(text: str, names: MetricNames) -> Figures:
 
     counters = [name for name in names.tokens if name in samples]
     counted: dict[Rank, float] = {}
-    for sample in (one for name in counters for one in samples[name]):
+    for sample in (sample for name in counters for sample in samples[name]):
         counted[sample.rank] = counted.get(sample.rank, 0.0) + sample.value
-    runs = {one.rank: one.value for one in samples.get(names.running, ())}
+    runs = {sample.rank: sample.value for sample in samples.get(names.running, ())}
     used = samples.get(names.cache_used, [])
     mean = math.fsum(sample.value for sample in used) / len(used) if used else 0.0
-    size = math.fsum(_size(one, names.cache_labels) for one in samples.get(names.cache_size, ()))
+    size = math.fsum(
+        _size(sample, names.cache_labels) for sample in samples.get(names.cache_size, ())
+    )
     return Figures(
         running=total(names.running),
         waiting=total(names.waiting),
@@ -82,25 +84,25 @@ def labelled(text: str, labels: Mapping[str, str]) -> str:
 
 
 def _with(line: str, extra: str) -> str:
-    found = None if line.startswith("#") else _SAMPLE.match(line)
-    if found is None:
+    match = None if line.startswith("#") else _SAMPLE.match(line)
+    if match is None:
         return line
-    own = (found[2] or "{}")[1:-1].strip(", ")
-    rest = line[found.end(2 if found[2] else 1) :]
-    return f"{found[1]}{{{extra}{',' if own else ''}{own}}}{rest}"
+    own = (match[2] or "{}")[1:-1].strip(", ")
+    rest = line[match.end(2 if match[2] else 1) :]
+    return f"{match[1]}{{{extra}{',' if own else ''}{own}}}{rest}"
 
 
 def _samples(text: str) -> Iterator[tuple[str, _Sample]]:
     for line in text.splitlines():
-        found = None if line.startswith("#") else _SAMPLE.match(line)
-        if found is None:
+        match = None if line.startswith("#") else _SAMPLE.match(line)
+        if match is None:
             continue
         try:
-            value = float(found[3])
+            value = float(match[3])
         except ValueError:
             continue
         if math.isfinite(value):
-            yield found[1], _Sample(dict(_LABEL.findall(found[2] or "")), value)
+            yield match[1], _Sample(dict(_LABEL.findall(match[2] or "")), value)
 
 
 def _size(sample: _Sample, labels: tuple[str, ...]) -> float:

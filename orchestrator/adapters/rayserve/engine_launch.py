@@ -91,7 +91,7 @@ def free_ports(host: str, count: int) -> tuple[int, ...]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as opened:
         servers = (socket.create_server((host, 0), family=family) for _ in range(count))
-        return tuple(int(opened.enter_context(one).getsockname()[1]) for one in servers)
+        return tuple(int(opened.enter_context(server).getsockname()[1]) for server in servers)
 
 
 def launch(

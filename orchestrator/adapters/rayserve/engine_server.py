@@ -47,8 +47,8 @@ _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 def address_of(replica: str) -> str:
     """Return where the engine of a replica listens, by the replica's id; empty: not yet."""
-    told = internal_kv._internal_kv_get(_name(replica), namespace=_SPACE)  # noqa: SLF001 - Ray has no public one
-    return told.decode() if told else ""
+    url = internal_kv._internal_kv_get(_name(replica), namespace=_SPACE)  # noqa: SLF001 - Ray has no public one
+    return url.decode() if url else ""
 
 
 def _name(replica: str) -> bytes:
@@ -135,12 +135,12 @@ class EngineServer:
         return _json(404, {"error": f"no {path!r} here"})
 
     def _metrics(self) -> Reply:
-        one = self._deployment
+        deployment = self._deployment
         labels = {
-            "endpoint": one.endpoint.name,
-            "revision": f"r{one.revision}",
+            "endpoint": deployment.endpoint.name,
+            "revision": f"r{deployment.revision}",
             "replica": self._replica,
-            "pool": one.pool.name,
+            "pool": deployment.pool.name,
         }
         try:
             text = self._supervision.metrics()

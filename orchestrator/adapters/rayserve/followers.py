@@ -106,7 +106,7 @@ class RemoteFollowers:
         here = self._fetch(deployment)
         ids = self._all(nodes)
         called = {node["NodeID"]: str(node["NodeName"]) for node in ray.nodes()} if ids else {}
-        self._names = [called.get(one, one) for one in ids]
+        self._names = [called.get(node, node) for node in ids]
         self._folders[here] = self._all(theirs)
         return here
 
@@ -120,8 +120,8 @@ class RemoteFollowers:
             Part(rank=rank, nodes=self.count + 1, leader=leader, ports=ports)
             for rank in range(1, self.count + 1)
         )
-        there = zip(self._actors, self._folders[folder], parts, strict=True)
-        self._all([actor.start.remote(where, part) for actor, where, part in there])
+        starts = zip(self._actors, self._folders[folder], parts, strict=True)
+        self._all([actor.start.remote(where, part) for actor, where, part in starts])
         self._waits = [actor.wait.remote() for actor in self._actors]
 
     def ended(self) -> str:
@@ -157,16 +157,16 @@ class RemoteFollowers:
         Raises:
             EngineStartError: One of them failed, or is gone.
         """
-        found = []
+        answered = []
         for name, answer in zip(self._names, answers, strict=True):
             try:
-                found.append(ray.get(answer))
+                answered.append(ray.get(answer))
             except RayTaskError as error:
                 said = reason(error.cause) if isinstance(error.cause, Exception) else str(error)
                 raise EngineStartError(f"on node {name!r}: {said}") from error
             except RayError as error:
                 raise EngineStartError(f"node {name!r} of the replica is gone: {error}") from error
-        return found
+        return answered
 
 
 def _how(waits: Remote) -> str:

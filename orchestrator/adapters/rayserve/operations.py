@@ -144,7 +144,7 @@ def ask(url: str, token: str, path: str) -> None:
 def weights(replicas: Sequence[str], token: str) -> dict[str, ReplicaWeights]:
     """Return what the replicas serve that answer within a moment, all asked at once."""
 
-    def told(url: str) -> ReplicaWeights | None:
+    def served(url: str) -> ReplicaWeights | None:
         try:
             status, text = _request(url + PATH, token, seconds=_MOMENT_SECONDS)
             return ReplicaWeights(**json.loads(text)) if status == HTTPStatus.OK else None
@@ -152,7 +152,7 @@ def weights(replicas: Sequence[str], token: str) -> dict[str, ReplicaWeights]:
             return None
 
     with ThreadPoolExecutor(max_workers=max(len(replicas), 1)) as threads:
-        answers = zip(replicas, threads.map(told, replicas), strict=True)
+        answers = zip(replicas, threads.map(served, replicas), strict=True)
         return {url: answer for url, answer in answers if answer is not None}
 
 

@@ -40,16 +40,16 @@ NOTHING = Proof()
 def read(folder: Path) -> Proof:
     """Return what is recorded in a folder; nothing where nothing is, or not in this form."""
     try:
-        found = json.loads((folder / NAME).read_text("utf-8"))
+        recorded = json.loads((folder / NAME).read_text("utf-8"))
         texts = tuple(
             ProofText(
                 tuple(map(int, text["tokens"])),
                 int(text["begin"]),
                 tuple(map(float, text["logprobs"])),
             )
-            for text in found["texts"]
+            for text in recorded["texts"]
         )
-        derived = found.get("kl_mean")
+        derived = recorded.get("kl_mean")
         return Proof(texts, None if derived is None else max(float(derived), 0.0))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return NOTHING

@@ -80,8 +80,8 @@ class Replica:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what Serve scales by beside requests; what predicts holds no tokens."""
-        told: dict[str, float] = getattr(self._engine, "statistics", dict)()
-        return {HELD: float(told.get(HELD, 0.0))}
+        statistics: dict[str, float] = getattr(self._engine, "statistics", dict)()
+        return {HELD: float(statistics.get(HELD, 0.0))}
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers HTTP."""

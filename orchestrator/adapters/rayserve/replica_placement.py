@@ -62,8 +62,8 @@ def serve_options(deployment: Deployment) -> dict[str, Any]:
 
 def follower_options(deployment: Deployment, group: PlacementGroup, rank: int) -> dict[str, Any]:
     """Return where Ray is to place what follows as number `rank` in the group of a replica."""
-    there = PlacementGroupSchedulingStrategy(group, rank)
-    return {**_actor_options(deployment), "scheduling_strategy": there}
+    strategy = PlacementGroupSchedulingStrategy(group, rank)
+    return {**_actor_options(deployment), "scheduling_strategy": strategy}
 
 
 def _actor_options(deployment: Deployment) -> dict[str, Any]:

@@ -26,8 +26,8 @@ class FollowLoad:
     def __call__(self, load: AutoscalingContext) -> tuple[float, dict[str, Any]]:
         """Return the larger of what requests and tokens ask for; nothing is remembered."""
         config: Any = load.config
-        told = load.aggregated_metrics or {}
-        requests = max(float(load.total_num_requests), sum(told.get(RUNNING, {}).values()))
-        held = sum(told.get(HELD, {}).values())
+        metrics = load.aggregated_metrics or {}
+        requests = max(float(load.total_num_requests), sum(metrics.get(RUNNING, {}).values()))
+        held = sum(metrics.get(HELD, {}).values())
         by_tokens = 0.0 if self._target is None else held / self._target
         return max(requests / config.target_ongoing_requests, by_tokens), {}

@@ -41,13 +41,13 @@ class RayServing:
     def start(self, deployment: Deployment) -> None:
         """Ask for a deployment; a thread does the waiting."""
         self._join()
-        one = Deploying(deployment, self._fetch, self._clock)
-        self._deploying[deployment.key] = one
+        deploying = Deploying(deployment, self._fetch, self._clock)
+        self._deploying[deployment.key] = deploying
 
     def poll(self, key: str) -> Sequence[Message]:
         """Return what the deployment said since the last call."""
-        one = self._deploying.get(key)
-        messages = one.said() if one else []
+        deploying = self._deploying.get(key)
+        messages = deploying.said() if deploying else []
         if messages and isinstance(messages[-1], Succeeded | Failed):
             del self._deploying[key]
         return messages
@@ -57,16 +57,16 @@ class RayServing:
 
         One that another process had started, whose controller is gone, is found by its key.
         """
-        one = self._deploying.pop(key, None)
-        if one is not None:
-            one.cancel()
+        deploying = self._deploying.pop(key, None)
+        if deploying is not None:
+            deploying.cancel()
             self._ending = [other for other in self._ending if not other.ended]
-            self._ending.append(one)
+            self._ending.append(deploying)
             return
         with suppress(ServingError, *FOREIGN):  # where Serve is gone, so is the deployment
             self._join()
-            found = (state.applications() or {}).items()
-            for name in [name for name, application in found if application.key == key]:
+            applications = (state.applications() or {}).items()
+            for name in [name for name, application in applications if application.key == key]:
                 operations.remove(name)
 
     def cluster(self) -> str:
@@ -85,8 +85,8 @@ class RayServing:
 
     def settle(self) -> None:
         """Wait until what was cancelled is gone."""
-        for one in self._ending:
-            one.settle()
+        for deploying in self._ending:
+            deploying.settle()
         self._ending = []
 
     def delete(self, name: str) -> None:
@@ -110,10 +110,16 @@ class RayServing:
         Raises:
             ServingError: The cluster can't be reached.
         """
-        found = self._applications()
-        going = [name for name, application in found.items() if application.state == "DELETING"]
-        going += [one.name for one in self._ending if not one.ended]
-        return {name: state.status(one) for name, one in found.items() if name not in going}
+        applications = self._applications()
+        going = [
+            name for name, application in applications.items() if application.state == "DELETING"
+        ]
+        going += [deploying.name for deploying in self._ending if not deploying.ended]
+        return {
+            name: state.status(application)
+            for name, application in applications.items()
+            if name not in going
+        }
 
     def weights(self, deployment: Deployment) -> Mapping[str, ReplicaWeights]:
         """Return what each replica of a live revision serves, by the replica's address.

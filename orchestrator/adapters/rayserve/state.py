@@ -137,8 +137,8 @@ def listening() -> str:
 
 def own_addresses() -> set[str]:
     """Return all addresses of this host."""
-    found = psutil.net_if_addrs().values()
-    return {one.address.partition("%")[0] for addresses in found for one in addresses}
+    interfaces = psutil.net_if_addrs().values()
+    return {address.address.partition("%")[0] for addresses in interfaces for address in addresses}
 
 
 def stop() -> None:
@@ -158,7 +158,9 @@ def status(application: ServeApplication) -> RevisionStatus:
         pool=application.pool,
         state=_STATES.get(application.state, PoolState.DOWN),
         urls=application.urls,
-        starting=sum(one.state == "STARTING" and bool(one.node) for one in application.replicas),
+        starting=sum(
+            replica.state == "STARTING" and bool(replica.node) for replica in application.replicas
+        ),
     )
 
 
@@ -169,15 +171,17 @@ def addresses(group: Mapping[str, Any], host: str) -> tuple[str, ...]:
     replica runs it names its proxy in their place, which has nobody to hand a request to either.
     """
     prefix = group["route_prefix"]
-    replicas = (one for one in group["targets"] if not one["name"].startswith(SERVE_PROXY_NAME))
-    places = ((host if host == HERE else one["ip"], one["port"]) for one in replicas)
+    replicas = (
+        target for target in group["targets"] if not target["name"].startswith(SERVE_PROXY_NAME)
+    )
+    places = ((host if host == HERE else target["ip"], target["port"]) for target in replicas)
     return tuple(f"http://{ip}:{port}{prefix}" for ip, port in places)
 
 
 def engines(group: Mapping[str, Any]) -> tuple[str, ...]:
     """Return where the engines of an application listen that are servers of their own."""
     known = _engines.setdefault(group["app_name"], {})
-    replicas = [one["name"] for one in group["targets"]]
+    replicas = [target["name"] for target in group["targets"]]
     for gone in known.keys() - set(replicas):
         del known[gone]
     for name in replicas:

@@ -131,8 +131,8 @@ class Supervision:
         self._client.port = port
         ports: tuple[int, ...] = ()
         if self._followers.count:
-            found = free_ports(self._host, MEETING_PORTS + 1)
-            ports = tuple(one for one in found if one != port)[:MEETING_PORTS]
+            free = free_ports(self._host, MEETING_PORTS + 1)
+            ports = tuple(free_port for free_port in free if free_port != port)[:MEETING_PORTS]
         part = Part(nodes=self._followers.count + 1, leader=self._host, ports=ports)
         at = self._host, port
         try:
@@ -282,8 +282,8 @@ class Supervision:
                 say("it tells no log-probabilities of a prompt: none are compared")
                 return ""
             served.append(scores)
-        one = self._deployment
-        wrong = proof.departure(recorded, served, one.format, one.limits)
+        deployment = self._deployment
+        wrong = proof.departure(recorded, served, deployment.format, deployment.limits)
         if recorded.texts and not wrong:
             count = len(recorded.texts)
             say(f"it gives {count} texts the log-probabilities recorded of them")

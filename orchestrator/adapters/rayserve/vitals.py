@@ -50,10 +50,10 @@ class Vitals:
         tokens = figures.tokens
         if tokens is not None and tokens != self._tokens:
             self._tokens, self._moved = tokens, now
-        for rank, (running, made) in figures.ranks.items():
-            before, since = self._ranks.get(rank, (made, now))
-            since = since if running and made == before else now
-            self._ranks[rank] = made, since
+        for rank, (running, tokens_of_rank) in figures.ranks.items():
+            before, since = self._ranks.get(rank, (tokens_of_rank, now))
+            since = since if running and tokens_of_rank == before else now
+            self._ranks[rank] = tokens_of_rank, since
             if now - since >= self._spec.deadline:
                 stood = f"{now - since:.0f} s"
                 self._break(f"{running:g} requests run, and none has got a token for {stood}")

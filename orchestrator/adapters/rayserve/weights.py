@@ -74,7 +74,7 @@ class ServedWeights:
         self._pending: tuple[str, asyncio.Task[str]] | None = None
         self._refused: tuple[str, str] = ("", "")
 
-    def told(self) -> Json:
+    def state(self) -> Json:
         """Return which version serves, which is on its way, and which was refused, and why."""
         pending = self._pending[0] if self._pending else ""
         refused, why = self._refused
@@ -87,7 +87,7 @@ class ServedWeights:
             ApiError: It is no such request.
         """
         if scope["method"] == "GET":
-            return 200, self.told()
+            return 200, self.state()
         if scope["method"] != "POST":
             raise ApiError(405, f"{PATH} takes GET and POST")
         try:
@@ -107,7 +107,7 @@ class ServedWeights:
             raise ApiError(409, "this engine can't take other weights", code="not_updated")
         if self._pending is None:
             if order.version == self.version:
-                return 200, self.told()
+                return 200, self.state()
             task = asyncio.create_task(self._run(order))
             self._pending = (order.version, task)
         version, task = self._pending
@@ -115,10 +115,10 @@ class ServedWeights:
             what = f"version {version!r} is on its way; ask again once it serves"
             raise ApiError(409, what, code="not_updated")
         if not order.wait:
-            return 202, self.told()
+            return 202, self.state()
         if refused := await asyncio.shield(task):
             raise ApiError(409, f"{refused}; {self.version!r} serves on", code="not_updated")
-        return 200, self.told()
+        return 200, self.state()
 
     async def _run(self, order: WeightsOrder) -> str:
         """Carry an order out; return why it can't be done."""
@@ -141,8 +141,8 @@ def with_weights(serves: Handler, weights: ServedWeights, token: str) -> Handler
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         _check_token(scope, token)
-        status, told = await weights.answer(scope, receive)
-        await answer(send, status, encode(told))
+        status, body = await weights.answer(scope, receive)
+        await answer(send, status, encode(body))
 
     answers = Application(handle)
 

@@ -38,7 +38,7 @@ class Haystack:
         for word, places in words.items():
             self._by_three[_three(word)].append((word, places))
 
-    def found(self, text: str) -> set[int]:
+    def matches(self, text: str) -> set[int]:
         """Return what the words stand for that are in `text`, which is in lower case."""
         threes = {text[at : at + SHORTEST] for at in range(len(text) - SHORTEST + 1)}
         return {

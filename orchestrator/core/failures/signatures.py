@@ -113,7 +113,7 @@ class Matcher:
 
     def _fitting(self, text: str) -> Sequence[_Compiled]:
         """Return the signatures that may be in `text`, in order: those of which it has a word."""
-        positions = self._haystack.found(text[: lines.LONGEST].lower())
+        positions = self._haystack.matches(text[: lines.LONGEST].lower())
         return [self._ordered[at] for at in sorted(positions.union(self._always))]
 
 
