@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.artifact import ArtifactRef, ShippedCode
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.settings import PATIENT, AttemptSettings
@@ -23,8 +23,9 @@ from orchestrator.core.spec.stages import Json, Needs
 class AttemptRequest:
     """All that a pool needs to know to execute one attempt of a job.
 
-    `job` is a dotted function name under one of `packages`; `code` lists folders that are put
-    on the import path; `storage` is the base URI of the artifact store. `epoch` and `attempt`
+    `job` is a dotted function name under one of `packages`. What is `shipped` is put on the import
+    path; the folders of `code` are where nothing is. `storage` is the base URI of the artifact
+    store. `epoch` and `attempt`
     fence writes: once a later one has begun, this one must not commit. `avoid` names nodes of the
     pool on which no worker is placed while others can do, `drained` those on which none is placed
     in any case; `keep` is how many checkpoints are kept. With
@@ -63,6 +64,7 @@ class AttemptRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     node_ranks: tuple[int, ...] = ()
+    shipped: ShippedCode | None = None
 
     @property
     def key(self) -> str:

@@ -15,10 +15,14 @@ from orchestrator.core.trust.qualification import Rules
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSettings:
-    """Where jobs may come from: an allow-list of packages, and folders for the import path."""
+    """Where jobs may come from: an allow-list of packages, and folders for the import path.
+
+    At most `most_mb` MB of them travel to the nodes with a run.
+    """
 
     packages: tuple[str, ...] = ("jobs",)
     code: tuple[str, ...] = ()
+    most_mb: int = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

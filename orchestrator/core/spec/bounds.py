@@ -49,6 +49,7 @@ _EVERYWHERE: Mapping[str, tuple[float, float]] = MappingProxyType(
         "gateway.reconciler.crowd": (0, MOST),
         "gateway.reconciler.lull": (1, MOST),
         "gateway.limits.*": (MOMENT, MOST),
+        "jobs.most_mb": (1, 100_000),
         "cluster.object_store_mb": (75, MOST),
         "cluster.patience": (1, MOST),
         "cluster.start": (1, 86_400),
