@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
+from orchestrator.cli import composing, flags
 from orchestrator.cli.exits import Exit
 from orchestrator.display import tables
 from orchestrator.service.doctor import checks
@@ -12,7 +13,10 @@ from orchestrator.service.doctor import checks
 
 def run(args: argparse.Namespace) -> Exit:
     """Print each check; the exit code is 1 when any is an error."""
-    done = list(checks())
+    if composing.shown(args):
+        return Exit.SUCCEEDED
+    named = args.overrides or args.config_dir or args.config_name != flags.CONFIG_NAME
+    done = list(checks(composing.source(args) if named else None))
     if args.json:
         print(tables.as_json([asdict(check) for check in done]))
     else:

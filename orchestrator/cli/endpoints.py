@@ -13,8 +13,6 @@ from orchestrator.display import tables
 from orchestrator.service import endpoints
 from orchestrator.service.endpoints import EndpointStates
 
-WAY_OUT = "`orchestrator up` brings it back"
-
 
 def run(args: argparse.Namespace) -> Exit:
     """List the endpoints; revisions that are retired with `--all`."""
@@ -43,7 +41,7 @@ def show(states: EndpointStates, *, everything: bool = False) -> None:
         if shown.rows:
             out.print(f"\nNo OpenAI base URL: {error}", markup=False)
     for why in dict.fromkeys(filter(None, map(states.unanswered, lives))):
-        out.print(f"\n[red]{endpoints.DOWN}[/]: {why}; {WAY_OUT}")
+        out.print(f"\n[red]{endpoints.DOWN}[/]: {why}; {_way_out()}")
     for life in lives:
         for revision in life.live:
             if states.trouble(life, revision):
@@ -58,13 +56,17 @@ def show(states: EndpointStates, *, everything: bool = False) -> None:
     out.print(tables.useful_commands(commands))
 
 
+def _way_out() -> str:
+    return f"`{endpoints.way_up()}` brings it back"
+
+
 def _json(life: EndpointLife, states: EndpointStates, *, everything: bool) -> dict[str, object]:
     shown = life.revisions.values() if everything else life.live
     figures = states.figures(life)
     down = states.unanswered(life)
     return {
         "endpoint": life.name,
-        "down": f"{down}; {WAY_OUT}" if down else None,
+        "down": f"{down}; {_way_out()}" if down else None,
         "shares": {f"r{number}": share for number, share in life.shares.items()},
         "shadow": None if life.shadow is None else f"r{life.shadow}",
         "overflow": None if life.overflow is None else f"r{life.overflow}",

@@ -336,7 +336,10 @@ def _services(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     down = verbs.add_parser("down", help="stop all that runs on this machine, endpoints too")
     down.add_argument("-y", "--yes", action="store_true", help="runs in progress too; don't ask")
     flags.dry(down)
-    doctor = verbs.add_parser("doctor", help="check this machine and what runs on it")
+    doctor = verbs.add_parser(
+        "doctor", help="check this machine, what runs on it, and a cluster that is named"
+    )
+    flags.config(doctor)
     flags.as_json(doctor)
     completion = verbs.add_parser("completion", help="print the completion script of a shell")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))

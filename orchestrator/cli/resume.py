@@ -35,14 +35,9 @@ def steps_of(resumption: Resumption, *, detached: bool) -> Sequence[Step]:
             return of_state(resumption.drive(view).state)
 
     steps = [Step(resumption.driven(detached=detached), go)]
-    if resumption.event is not None or resumption.other_code:
-        steps.insert(0, _reopening(resumption))
+    if resumption.event is not None:
+        steps.insert(0, Step("\n".join(resumption.reopened()), resumption.reopen))
     return steps
-
-
-def _reopening(resumption: Resumption) -> Step:
-    what = "\n".join(resumption.reopened())
-    return Step(what, resumption.reopen, announced=resumption.other_code)
 
 
 def _ended(final: Run) -> Exit:

@@ -7,13 +7,16 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from orchestrator import wiring
 from orchestrator.core.errors import OrchestratorError, StoreError
-from orchestrator.core.settings import GatewaySettings
+from orchestrator.core.settings import GatewaySettings, Settings
+from orchestrator.service import cluster_checks
+from orchestrator.service.check import Check
+from orchestrator.service.config_source import ConfigSource
 
 PACKAGES = ("ray", "torch", "mlflow", "hydra-core", "transformers")
 LEAST_FREE_GB = 5.0
@@ -21,25 +24,32 @@ LEAST_SHARED_MEMORY_GB = 0.5
 GB = 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What was looked at, its status (`ok`, `warning`, `error`), and what was found."""
+def checks(source: ConfigSource | None = None) -> Iterator[Check]:
+    """Check this machine, what runs on it, and the cluster that `source` or the environment names.
 
-    check: str
-    status: str
-    finding: str
-
-
-def checks() -> Iterator[Check]:
-    """Check this machine, and what runs on it."""
+    Without a `source` a fleet is not looked at.
+    """
     home = wiring.home_path()
     home_check = _home()
     yield from _packages()
     yield home_check
     yield from _machine(home)
-    yield from _foreign()
-    if home_check.status == "ok":
-        yield from _services(home)
+    foreign = list(_foreign())
+    yield from foreign
+    if home_check.status != "ok":
+        return
+    try:
+        looked_at = source is not None or _named("RAY_ADDRESS")
+        settings = (source or ConfigSource()).settings() if looked_at else None
+    except OrchestratorError as error:
+        yield Check("config", "error", str(error))
+        settings = None
+    yield from _services(home, settings)
+    silent = any(c.check == "RAY_ADDRESS" and c.status == "error" for c in foreign)
+    if settings is not None and (
+        settings.cluster.address or (_named("RAY_ADDRESS") and not silent)
+    ):
+        yield from cluster_checks.checks(settings, named=source is not None)
 
 
 def _packages() -> Iterator[Check]:
@@ -86,14 +96,37 @@ def _foreign() -> Iterator[Check]:
             yield Check(name, "ok", "answers")
 
 
-def _services(home: Path) -> Iterator[Check]:
+def _named(name: str) -> bool:
+    return bool(wiring.variable(name))
+
+
+def _services(home: Path, settings: Settings | None) -> Iterator[Check]:
+    """Yield what this home runs; what others run for it is looked at elsewhere."""
     up = wiring.running(home)
+    foreign = {
+        "cluster": _named("RAY_ADDRESS") or bool(settings and settings.cluster.address),
+        "MLflow": _named("MLFLOW_TRACKING_URI") or bool(settings and settings.tracking.uri),
+    }
     for name in ("cluster", "MLflow"):
-        yield Check(name, "ok", f"up at {up[name]}" if name in up else "not running")
-    port = GatewaySettings().port
-    taken = _answers(port) and wiring.find_gateway(home) is None
-    finding = f"{port} is taken by another program; set gateway.port" if taken else str(port)
-    yield Check("endpoint port", "warning" if taken else "ok", finding)
+        if name in up or not foreign[name]:
+            yield Check(name, "ok", f"up at {up[name]}" if name in up else "not running")
+    yield _gateway(home, settings.gateway.port if settings else GatewaySettings().port)
+
+
+def _gateway(home: Path, port: int) -> Check:
+    """Return whether the gateway's port can be had, or a gateway of this database has it."""
+    if not _answers(port):
+        return Check("endpoint port", "ok", str(port))
+    own = wiring.find_gateway(home)
+    if own is not None:
+        return Check("endpoint port", "ok", f"{port}: the gateway of this home, {own}")
+    for gateway in wiring.database(home).gateways() if wiring.has_database(home) else ():
+        if gateway.live and gateway.host == wiring.host() and urlsplit(gateway.url).port == port:
+            return Check(
+                "endpoint port", "ok", f"{port}: a gateway of this database, {gateway.url}"
+            )
+    taken = f"{port} is taken by another program; set gateway.port"
+    return Check("endpoint port", "warning", taken)
 
 
 def _answers(port: int) -> bool:

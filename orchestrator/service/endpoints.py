@@ -122,6 +122,11 @@ def gateway_url() -> str:
     return wiring.gateway_url(wiring.home())
 
 
+def way_up() -> str:
+    """Return the command that brings up what serves, on the cluster that endpoints are on."""
+    return wiring.way_up(wiring.home())
+
+
 def newest_served() -> str:
     """Return the name of the endpoint whose traffic has moved last.
 

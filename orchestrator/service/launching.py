@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from orchestrator import wiring
 from orchestrator.controller import attempt_requests
@@ -13,6 +13,7 @@ from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.runs.run import Run, RunHeader
 from orchestrator.core.runs.states import RunState
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec.hardware import Pool
 from orchestrator.service import driving, runs
 from orchestrator.service.config_source import ConfigSource
 from orchestrator.service.planning import Planned, check_detachable, plan_together
@@ -69,7 +70,9 @@ class Launch:
 
     def detach(self) -> Iterator[RunHeader]:
         """Hand each run to a Ray job, and leave the services up; yield what has been taken."""
-        with self._services(lambda: True):
+        pools, serving = self._needs
+        home, first = wiring.home(), self.planned[0].settings
+        with driving.handing_over(first, home, pools, gateway=serving):
             for planned in self.planned:
                 request = self._request(planned)
                 store = wiring.database(request.home)
@@ -87,19 +90,23 @@ class Launch:
             continues=self.continues.header.run if self.continues else "",
             flags=self.source.flags,
         )
-        header = replace(header, code=wiring.ship(planned.settings, home))
         return driving.DriveRequest(
             settings=planned.settings, header=header, home=home, reuse=self.reuse
         )
 
-    def _services(self, keep: Callable[[], bool]) -> AbstractContextManager[driving.Addresses]:
+    @property
+    def _needs(self) -> tuple[Mapping[str, Pool], bool]:
+        """The pools of all runs together, and whether one of them serves."""
         pools = {
             name: pool
             for planned in self.planned
             for name, pool in driving.startable(planned.settings, planned.vetted.plan).items()
         }
         serving = any(driving.needs_gateway(planned.settings) for planned in self.planned)
-        settings = self.planned[0].settings
+        return pools, serving
+
+    def _services(self, keep: Callable[[], bool]) -> AbstractContextManager[driving.Addresses]:
+        (pools, serving), settings = self._needs, self.planned[0].settings
         return driving.services(settings, wiring.home(), pools, keep=keep, gateway=serving)
 
 
@@ -167,6 +174,15 @@ def drive_detached(run: str, view: driving.View, *, reuse: bool, take_over: bool
     )
     with driving.begun(store, header):
         return driving.drive(request, view, new=False, keep=lambda _: True)
+
+
+def take_over_environment(run: str) -> None:
+    """Take what was sealed for the controller of `run`, where this process is that.
+
+    Raises:
+        ClusterError: It was sealed by another secret, or for another run.
+    """
+    wiring.take_over_environment(run)
 
 
 def settings_of(run: str) -> Settings:

@@ -1,8 +1,8 @@
 """The composition root: the only place that chooses adapters or reads the environment.
 
-`adapters.py` makes what a run works with, `code.py` has its code travel, `endpoints.py` makes what
-serves, `qualification.py` what is known of pools, `home_folder.py` where all state is,
-`storage.py` where artifacts are, and `services.py` what this machine runs for them.
+`adapters.py` makes what a run works with, `endpoints.py` what serves, `qualification.py` what is
+known of pools, `home_folder.py` where all state is, `storage.py` where artifacts are, and
+`services.py` what this machine runs for them.
 Adapters are imported by the function that needs them, so that a command pays only for what it
 uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 """
@@ -11,6 +11,7 @@ from orchestrator.adapters import hydra_config as configs
 from orchestrator.adapters import terminal
 from orchestrator.wiring.adapters import (
     Built,
+    attempt_defaults,
     clock,
     cluster,
     cluster_address,
@@ -25,9 +26,7 @@ from orchestrator.wiring.adapters import (
     settings,
     tracker,
     variable,
-    warm_worker,
 )
-from orchestrator.wiring.code import attempt_defaults, changed, ship, weigh, with_code
 from orchestrator.wiring.endpoints import (
     Outage,
     endpoints_here,
@@ -46,6 +45,19 @@ from orchestrator.wiring.endpoints import (
     shares_database,
     tracing,
     traffic,
+    way_up,
+)
+from orchestrator.wiring.foreign_cluster import (
+    check_handing_over,
+    elsewhere,
+    hands_far,
+    head_facts,
+    job_server,
+    node_reports,
+    other_versions,
+    submit,
+    take_over_environment,
+    versions,
 )
 from orchestrator.wiring.home_folder import check_working_folder, home, home_path, refusal
 from orchestrator.wiring.qualification import (
@@ -72,7 +84,6 @@ from orchestrator.wiring.services import (
     stop_gateway,
     stop_reaper,
     stop_tracking,
-    submit,
     to_start,
     uses_ours,
     views,
@@ -87,7 +98,7 @@ __all__ = [
     "artifact_store",
     "attempt_defaults",
     "bury",
-    "changed",
+    "check_handing_over",
     "check_services",
     "check_working_folder",
     "clock",
@@ -97,6 +108,7 @@ __all__ = [
     "config_of_last",
     "configs",
     "database",
+    "elsewhere",
     "endpoints_here",
     "fetch_model",
     "find_cluster",
@@ -109,13 +121,18 @@ __all__ = [
     "gateway_limits",
     "gateway_settings",
     "gateway_url",
+    "hands_far",
     "has_database",
+    "head_facts",
     "home",
     "home_path",
     "host",
+    "job_server",
     "model_config",
     "node_identities",
+    "node_reports",
     "nodes_of",
+    "other_versions",
     "outage",
     "output",
     "outside_key",
@@ -136,7 +153,6 @@ __all__ = [
     "serving_cluster",
     "settings",
     "shares_database",
-    "ship",
     "start_cluster",
     "start_gateway",
     "start_reaper",
@@ -147,6 +163,7 @@ __all__ = [
     "stop_tracking",
     "storage_uri",
     "submit",
+    "take_over_environment",
     "terminal",
     "to_start",
     "tracing",
@@ -156,9 +173,8 @@ __all__ = [
     "uses_ours",
     "variable",
     "verdicts",
+    "versions",
     "vetted",
     "views",
-    "warm_worker",
-    "weigh",
-    "with_code",
+    "way_up",
 ]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from orchestrator.core.errors import (
-    ClusterError,
     ConfigError,
     PlanError,
     Problem,
@@ -23,9 +22,9 @@ from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.plan import Plan, make_plan
 from orchestrator.core.spec.stages import Json, Pipeline
+from orchestrator.core.trust.qualification import measured
 from orchestrator.messages import AttemptRequest, Message
 from orchestrator.ports import (
-    ArtifactStore,
     Clock,
     Cluster,
     Gates,
@@ -35,12 +34,13 @@ from orchestrator.ports import (
 )
 from orchestrator.wiring import storage
 from orchestrator.wiring.home_folder import replica_secret
-from orchestrator.wiring.secret_values import secret_problems
-from orchestrator.wiring.storage import artifact_store
+from orchestrator.wiring.secret_values import secret, secret_problems
+from orchestrator.wiring.storage import artifact_store, storage_uri
 
 if TYPE_CHECKING:
     from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.mlflow_tracker import TrackedRuns
+    from orchestrator.controller.attempt_requests import AttemptDefaults
     from orchestrator.controller.output_reader import OutputReader
 
 DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
@@ -170,11 +170,9 @@ def _addresses(settings: Settings) -> Iterator[Problem]:
     if settings.cluster.kind == "ray" and address:
         from orchestrator.adapters.raycluster import access
 
-        try:
-            access.split(address)
-        except ClusterError:
+        if not access.is_address(address):
             path = "cluster.address" if settings.cluster.address else "RAY_ADDRESS"
-            what = f"{shown(address)} is not HOST:PORT of a Ray head node"
+            what = f"{shown(address)} is neither HOST:PORT of a Ray head node nor http://HOST:8265"
             yield Problem(path, what, "mend it, or leave it empty for a managed cluster")
     if settings.tracking.enabled and uri:
         from orchestrator.adapters import mlflow_server
@@ -219,8 +217,13 @@ def gates(interventions: Interventions) -> Gates:
 
 
 def cluster_address(settings: Settings) -> str:
-    """Return the address of a cluster that is not ours to start; empty where there is none."""
-    return settings.cluster.address or os.environ.get("RAY_ADDRESS", "")
+    """Return the address of a cluster that is not ours to start; empty where there is none.
+
+    A job of the cluster knows its head, where the config names the server of jobs alone.
+    """
+    named, known = settings.cluster.address, os.environ.get("RAY_ADDRESS", "")
+    heads = [address for address in (named, known) if address and "://" not in address]
+    return next(iter(heads), named or known)
 
 
 def tracking_address(tracking: TrackingSettings) -> str:
@@ -253,7 +256,7 @@ def cluster(settings: Settings, planned: Plan, address: str) -> Cluster:
 
     managed = not cluster_address(settings)
     patience = MANAGED_PATIENCE if managed else settings.cluster.patience
-    return RayCluster(address, run_worker, patience, warm=warm_worker)
+    return RayCluster(address, run_worker, patience)
 
 
 def output(store: OutputStore, header: RunHeader, home: Path) -> OutputReader:
@@ -316,6 +319,7 @@ def run_worker(
     request: AttemptRequest, *, rank: int, rendezvous: str | None
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; the port `Worker`."""
+    from orchestrator.adapters.artifacts import FsspecArtifactStore
     from orchestrator.adapters.torch_process_group import open_process_group
     from orchestrator.worker.attempt import not_set_up, stream
     from orchestrator.worker.real_chip import real_chip
@@ -323,8 +327,11 @@ def run_worker(
     chip = real_chip
     if request.pool.emulated:
         from orchestrator.emulation import emulated_chip as chip
+    patience = request.waits.storage
     try:
-        store = _worker_store(request)
+        store = FsspecArtifactStore(
+            request.storage, clock=clock(), attempt=request.key, patience=patience
+        )
     except StorageSetUpError as error:
         return not_set_up(request, error)
     return stream(
@@ -342,17 +349,22 @@ def run_worker(
     )
 
 
-def warm_worker(request: AttemptRequest) -> None:
-    """Import what an attempt like `request` needs, in a process that stands by for it."""
-    from orchestrator.worker.warming import warm
+def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> AttemptDefaults:
+    """Return what every attempt of a run is given."""
+    from orchestrator.adapters import artifacts, job_source
+    from orchestrator.controller.attempt_requests import AttemptDefaults
+    from orchestrator.controller.reuse import never_reuse, reuse_key_with
 
-    warm(request, _worker_store(request))
-
-
-def _worker_store(request: AttemptRequest) -> ArtifactStore:
-    from orchestrator.adapters.artifacts import FsspecArtifactStore
-
-    patience = request.waits.storage
-    return FsspecArtifactStore(
-        request.storage, clock=clock(), attempt=request.key, patience=patience
+    folder = artifacts.local_folder(storage_uri(settings, home))
+    apart = [home, folder] if folder else [home]
+    importable = job_source.Importable(settings.jobs.code, kept=home / "code.json", apart=apart)
+    return AttemptDefaults(
+        packages=settings.jobs.packages,
+        code=settings.jobs.code,
+        storage=storage_uri(settings, home),
+        reuse_key=reuse_key_with(importable.digest) if reuse else never_reuse,
+        signatures=tuple(settings.signatures.values()),
+        waits=settings.attempts,
+        measured=lambda pool, role: measured(pool, role, database(home).verdicts()),
+        secret=secret,
     )

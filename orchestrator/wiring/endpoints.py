@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +130,23 @@ def gateway_url(home: Path) -> str:
     if live:
         where = f"the gateway at {live[0].url} answers its own host {live[0].host!r} alone"
         raise ServingError(f"{where}; set gateway.host there, as to 0.0.0.0, and start it again")
-    raise ServingError("no gateway runs; `orchestrator up` starts one")
+    raise ServingError(f"no gateway runs; `{way_up(home)}` starts one")
+
+
+def way_up(home: Path) -> str:
+    """Return the command that brings up what serves: it names the cluster that endpoints are on.
+
+    Without that name `orchestrator up` would start a cluster of this machine.
+    """
+    store = database(home)
+    deployed = (r.deployment for life in store.endpoints().values() for r in life.live)
+    for run in dict.fromkeys(deployment.run for deployment in deployed if deployment):
+        with suppress(NotFoundError):
+            cluster = store.header(run).config.get("cluster")
+            address = cluster.get("address") if isinstance(cluster, Mapping) else ""
+            if address and address != variable("RAY_ADDRESS"):
+                return f"RAY_ADDRESS={address} orchestrator up"
+    return "orchestrator up"
 
 
 def outside_key(server: Outside) -> str:
@@ -257,10 +274,5 @@ def model_config(storage: str, model: ArtifactRef) -> Mapping[str, Json]:
 
 
 def fetch_model(deployment: Deployment) -> Path:
-    """Return the local, verified folder of the model that a replica serves.
-
-    In the place of the model may be the code of its engine, which is unpacked.
-    """
-    store, model = artifact_store(deployment.storage, clock()), deployment.model
-    shipped = deployment.shipped
-    return store.unpack(model) if shipped and model == shipped.archive else store.fetch(model)
+    """Return the local, verified folder of the model that a replica serves."""
+    return artifact_store(deployment.storage, clock()).fetch(deployment.model)

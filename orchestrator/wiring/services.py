@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import PoolStatus
-from orchestrator.ports import ClusterJob
 from orchestrator.supervisor import Tenancy
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
@@ -21,6 +20,7 @@ from orchestrator.wiring.adapters import (
     run_worker,
     tracking_address,
 )
+from orchestrator.wiring.foreign_cluster import of_job_server
 from orchestrator.wiring.home_folder import HOME_VARIABLE
 
 REAPER = "reaper"
@@ -30,16 +30,20 @@ def check_services(settings: Settings, home: Path, *, gateway: bool) -> None:
     """Check what others run for us, and the port of the `gateway`, before anything is started.
 
     Raises:
-        ClusterError: No head node answers at the address of the cluster.
+        ClusterError: No head node answers at the address of the cluster, it does not let this
+            process in, or this machine is no node of it.
         TrackingError: No MLflow server answers at its address.
         ServingError: The gateway's port is taken, or its certificate is not there.
     """
     from orchestrator.adapters import gateway_service, mlflow_server
-    from orchestrator.adapters.raycluster import access
+    from orchestrator.adapters.raycluster import access, gcs
 
     address, uri = cluster_address(settings), tracking_address(settings.tracking)
     if settings.cluster.kind == "ray" and address:
         access.check(address)
+        if "://" in address:
+            raise ClusterError(of_job_server(address))
+        gcs.admit(address)
     if settings.tracking.enabled and uri:
         mlflow_server.check(uri)
     if gateway:
@@ -176,29 +180,6 @@ def stop_tracking(home: Path) -> bool:
     from orchestrator.adapters import mlflow_server
 
     return mlflow_server.down(home)
-
-
-def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> ClusterJob:
-    """Hand run `run` to a controller that runs as a Ray job; return the job.
-
-    `flags` are those of the command `_drive`.
-
-    Raises:
-        ClusterError: The cluster has no job server, or refuses the job.
-    """
-    from orchestrator.adapters.raycluster import jobs
-
-    words = [sys.executable, "-m", "orchestrator", "_drive", run, *flags]
-    environment = {HOME_VARIABLE: str(home), **_passed_on()}
-    address = cluster_address(settings)
-    if not address:  # Ray names its own address to a job: the home's would be taken for another's
-        words = ["env", "-u", "RAY_ADDRESS", *words]
-    return jobs.submit(home, address, words, environment)
-
-
-def _passed_on() -> dict[str, str]:
-    names = ("MLFLOW_TRACKING_URI", "ORCHESTRATOR_DATABASE", "PYTHONPATH")
-    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def running(home: Path) -> dict[str, str]:

@@ -158,3 +158,16 @@ def test_a_cluster_of_ours_that_is_stopped_takes_its_own_endpoints_alone(home: P
     wiring.forget_endpoints(home, "stopped")
     live = {name for name, life in store.endpoints().items() if life.live}
     assert live == {"far", "theirs"}
+
+
+def test_what_brings_an_endpoint_back_names_the_cluster_that_it_is_on(
+    within: Command, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"cluster": {"address": "h0:6379"}}
+    run = deployment("chat").run
+    wiring.database(home).create(RunHeader(run=run, plan=plan(stage("s")), config=config), 1.0)
+    command = "RAY_ADDRESS=h0:6379 orchestrator up"
+    assert f"no gateway runs; `{command}` starts one" in within("ask", "hi", "-e", "chat").stderr
+    assert str(told(within)[1]["chat"]["down"]).endswith(f"; `{command}` brings it back")
+    monkeypatch.setenv("RAY_ADDRESS", "h0:6379")
+    assert "`orchestrator up` starts one" in within("ask", "hi", "-e", "chat").stderr

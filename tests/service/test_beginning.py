@@ -10,7 +10,8 @@ from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import ClusterError, StoreError
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
-from orchestrator.core.runs.states import RunStarted, StageState
+from orchestrator.core.runs.states import RunFailed, RunStarted, StageState
+from orchestrator.messages import Lease
 from orchestrator.service.driving.beginning import begun, hand_over, never_began
 from tests.build import header, plan, stage
 from tests.fakes import FakeClock
@@ -79,9 +80,18 @@ class FakeJob:
 def test_a_job_that_has_the_run_goes_on_by_itself(store: SqlDatabase) -> None:
     clock = FakeClock()
     job = FakeJob(clock, "PENDING", "RUNNING")
-    clock.at(35.0, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
+    clock.at(34.0, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
+    clock.at(36.0, lambda: store.renew_lease(Lease(run="run", epoch=1, at=36.0)))
     hand_over(job, store, stored(store), clock, 30.0)
     assert not job.stopped
+    assert clock.monotonic() > 36.0, "its lease is waited for"
+
+
+def test_a_run_that_its_job_has_ended_already_is_handed_over_too(store: SqlDatabase) -> None:
+    clock = FakeClock()
+    clock.at(5.0, lambda: store.append("run", 1, (RunStarted(1), RunFailed("no")), 0.0))
+    hand_over(FakeJob(clock, "RUNNING"), store, stored(store), clock, 30.0)
+    assert clock.monotonic() < 10.0
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+from orchestrator.adapters.raycluster import gcs
 from orchestrator.core.errors import ClusterError, shown
 
 NAMESPACE = "orchestrator"
@@ -76,6 +77,7 @@ def connect(address: str, patience: float = 0.0) -> bool:
     auto_init_hook.enable_auto_connect = False
     split(address)
     check(address)
+    gcs.admit(address)
     seconds = int(patience + _RAYS_PATIENCE)
     os.environ.setdefault(_RECONNECT, str(seconds))  # noqa: TID251 - Ray reads it there alone
     _join(address)
@@ -154,13 +156,27 @@ def answers(host: str, port: int, seconds: float) -> bool:
         return False
 
 
+def is_address(address: str) -> bool:
+    """Return whether `address` can be that of a head, or of a cluster's job server."""
+    try:
+        split(_of_head(address))
+    except ClusterError:
+        return False
+    return True
+
+
+def _of_head(address: str) -> str:
+    """Return HOST:PORT of an address that may be a URL."""
+    return re.sub(r"^https?://([^/]*)/?$", r"\1", address)
+
+
 def check(address: str) -> None:
     """Check that somebody listens at the `address` of a cluster, or of its job server.
 
     Raises:
         ClusterError: It is no such address, or nobody does.
     """
-    host, port = split(re.sub(r"^https?://([^/]*)/?$", r"\1", address))
+    host, port = split(_of_head(address))
     if not answers(host, port, _PROBE_SECONDS):
         hint = "check cluster.address or RAY_ADDRESS, or leave both empty for a managed cluster"
         raise ClusterError(f"no Ray head node answers at {address!r}; {hint}")

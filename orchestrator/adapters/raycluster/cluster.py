@@ -18,34 +18,29 @@ from orchestrator.adapters.raycluster import access, ending, faults, nodes, proc
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
+from orchestrator.adapters.raycluster.node_report import Asked, reports
 from orchestrator.adapters.raycluster.nodes import ClusterNodes, Node
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.standby import Reserve
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failures.classify import LOSSES
 from orchestrator.core.spec.hardware import Pool
-from orchestrator.messages import AttemptRequest, Failed, Message, PoolStatus, Succeeded
-from orchestrator.ports import Warm, Worker
-
-
-def _nothing_ahead(request: AttemptRequest) -> None:
-    """Import nothing before there is work."""
+from orchestrator.messages import (
+    AttemptRequest,
+    Failed,
+    Message,
+    NodeReport,
+    PoolStatus,
+    Succeeded,
+)
+from orchestrator.ports import Worker
 
 
 class RayCluster:
     """Attempts on the Ray cluster at `address`, each worker running `worker`."""
 
-    def __init__(
-        self,
-        address: str,
-        worker: Worker,
-        patience: float = PATIENCE,
-        *,
-        warm: Warm = _nothing_ahead,
-    ) -> None:
+    def __init__(self, address: str, worker: Worker, patience: float = PATIENCE) -> None:
         """Connect; wait for a silent head for `patience` seconds before it counts as gone.
-
-        Workers that stand by do what `warm` does.
 
         Raises:
             ClusterError: Nothing answers at `address`, or it doesn't let us in.
@@ -57,7 +52,7 @@ class RayCluster:
         self._ending: list[Callable[[], None]] = []  # as soon as the head is back
         self._leaving: dict[_RayAttempt, threading.Thread] = {}
         self._nodes = ClusterNodes()
-        self._reserve = Reserve(warm, self._nodes)
+        self._reserve = Reserve(worker, self._nodes)
 
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""
@@ -126,6 +121,14 @@ class RayCluster:
         """
         live = self._live()
         return {name: process.identities(pool, live) for name, pool in wanted.items()}
+
+    def reports(self, wanted: Mapping[str, Pool], asked: Asked) -> Sequence[NodeReport]:
+        """Return what each live node is like, and whether it can do what is `asked`.
+
+        Raises:
+            ClusterError: The cluster can't be reached.
+        """
+        return reports(wanted, self._live(), asked)
 
     def _live(self) -> Sequence[Node]:
         try:

@@ -11,6 +11,7 @@ from orchestrator.service.driving.interrupts import Interrupts
 from orchestrator.service.driving.request import HOST, DriveRequest, new_header
 from orchestrator.service.driving.services import (
     Addresses,
+    handing_over,
     needs_gateway,
     services,
     startable,
@@ -31,6 +32,7 @@ __all__ = [
     "drive",
     "drive_new",
     "hand_over",
+    "handing_over",
     "needs_gateway",
     "new_header",
     "serves",

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from orchestrator.controller.lease import LeasedRuns
 from orchestrator.core.errors import ClusterError, StoreError
-from orchestrator.core.runs.fold import begin
+from orchestrator.core.runs.fold import begin, fold
 from orchestrator.core.runs.run import Run, RunHeader
 from orchestrator.core.runs.states import (
     CancelRequested,
     Event,
     RunCancelled,
     RunFailed,
-    RunStarted,
     StageCancelled,
 )
 from orchestrator.error_boundary import reason
@@ -28,18 +28,17 @@ ENDS = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 
 
 def hand_over(
-    job: ClusterJob, store: EventLog, before: Run, clock: Clock, patience: float
+    job: ClusterJob, store: LeasedRuns, before: Run, clock: Clock, patience: float
 ) -> None:
-    """Wait until `job` has the run, which stood as `before` when the job was submitted.
+    """Wait until `job` holds the run, which stood as `before` when the job was submitted.
 
     It has `patience` seconds to be begun by the cluster, and then to have the run.
 
     Raises:
         ClusterError: The job has ended, or does not have it in time; it is stopped.
     """
-    name, seq = before.header.run, before.seq
-    status, until = "", clock.monotonic() + patience
-    while not any(isinstance(item.event, RunStarted) for item in store.events(name, seq)):
+    name, status, until = before.header.run, "", clock.monotonic() + patience
+    while not _held(store, before):
         now, last = job.status(), status
         status = now or last
         if status != last:
@@ -53,6 +52,16 @@ def hand_over(
     job.stop()
     late = f"has ended: {status}" if status in ENDS else f"has not begun: {status or 'unknown'}"
     raise ClusterError(f"the job that was to drive run {name!r} {late}; it said: {said}")
+
+
+def _held(store: LeasedRuns, before: Run) -> bool:
+    """Return whether a controller that came after `before` holds the run, or has ended it."""
+    events = store.events(before.header.run)
+    run = fold(before.header, ((item.at, item.event) for item in events))
+    if run.epoch <= before.epoch or run.done:
+        return run.epoch > before.epoch
+    lease = store.lease(before.header.run)
+    return lease is not None and lease.epoch == run.epoch
 
 
 @contextmanager

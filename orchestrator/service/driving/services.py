@@ -88,6 +88,26 @@ def services(
 
 
 @contextmanager
+def handing_over(
+    settings: Settings, home: Path, pools: Mapping[str, Pool], *, gateway: bool | None = None
+) -> Iterator[None]:
+    """Have all that a controller needs which is handed over, and leave it up.
+
+    One on another machine starts there what it needs: nothing is started here.
+
+    Raises:
+        ConfigError: A controller on another machine would not have what it needs.
+        ClusterError: The cluster can't be started or reached.
+    """
+    if wiring.hands_far(settings):
+        wiring.check_handing_over(settings)
+        yield
+        return
+    with services(settings, home, pools, keep=lambda: True, gateway=gateway):
+        yield
+
+
+@contextmanager
 def tracking_alone(settings: Settings, home: Path) -> Iterator[Addresses]:
     """Have the tracking server up, and the cluster as it is: empty where it is down.
 

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from orchestrator.adapters.raycluster import access, managed_ray, process
+from orchestrator.adapters.raycluster import access, gcs, managed_ray, process
 from orchestrator.core.errors import ClusterError
 
 SLOW = "No node info found matching attributes: '10.0.0.1' when trying to resolve node to connect"
@@ -22,6 +22,7 @@ SLOW = "No node info found matching attributes: '10.0.0.1' when trying to resolv
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(access, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(gcs, "admit", lambda _: None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setenv(access._RECONNECT, "")

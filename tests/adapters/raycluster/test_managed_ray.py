@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 
-from orchestrator.adapters.raycluster import access, jobs, machine, managed_ray
+from orchestrator import wiring
+from orchestrator.adapters.raycluster import access, gcs, jobs, machine, managed_ray
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import ClusterSettings
@@ -50,7 +52,7 @@ def test_an_address_where_nobody_answers_is_named() -> None:
 
 def test_a_detached_launch_without_a_cluster_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"no cluster of .* is up"):
-        jobs.submit(tmp_path, "", ["true"], {})
+        wiring.submit(wiring.settings(["pipeline=noop"]), tmp_path, "run-1", ())
 
 
 @pytest.fixture
@@ -121,17 +123,34 @@ def test_who_has_no_token_is_not_let_in(ray_home: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("known_by", ["home", "address"])
-def test_a_detached_launch_runs_as_a_job_of_the_cluster(
-    ray_home: Path, tmp_path: Path, known_by: str
-) -> None:
+def test_a_detached_launch_runs_as_a_job_of_the_cluster(ray_home: Path, tmp_path: Path) -> None:
     found = managed_ray.find(ray_home)
     assert found is not None
     made = tmp_path / "made"
-    code = f"import os, pathlib; pathlib.Path({str(made)!r}).write_text(os.environ['WHO'])"
-    home, address = (ray_home, "") if known_by == "home" else (tmp_path, found.address)
-    job = jobs.submit(home, address, [sys.executable, "-c", code], {"WHO": "the controller"})
+    code = f"import pathlib; pathlib.Path({str(made)!r}).write_text(open('who').read())"
+    server = jobs.server_of(found.address)
+    assert server == found.dashboard
+    job = jobs.submit(server, [sys.executable, "-c", code], {"who": b"the controller"})
 
     assert job
     assert wait(made.exists, 60.0)
     assert wait(lambda: made.read_text() == "the controller", 5.0)
+
+
+@pytest.mark.ray
+def test_who_shows_no_token_or_another_one_is_told_that_it_is_that(
+    ray_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = managed_ray.find(ray_home)
+    assert found is not None
+    facts = gcs.ask(found.address)
+    assert facts is not None
+    assert facts.ray == ray.__version__
+    assert {"head", "nvidia-0", "ascend-0"} <= {node.name for node in facts.nodes}
+    assert f"http://{facts.dashboard}" == found.dashboard
+    assert gcs.elsewhere(facts) == ""
+    jobs.check(found.dashboard)
+    for token, said in (("", "has none"), ("Bearer " + "0" * 64, "refuses the token")):
+        monkeypatch.setattr(gcs, "token", lambda token=token: token)
+        with pytest.raises(ClusterError, match=said):
+            jobs.check(found.dashboard)

@@ -1,0 +1,265 @@
+"""A cluster that is not ours to start: what it says of itself, and runs handed over to it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator.core.errors import ClusterError, ConfigError, Problem
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec.environment import is_file, secret_sources
+from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.spec.plan import Plan
+from orchestrator.messages import HeadFacts, NodeReport
+from orchestrator.ports import ClusterJob
+from orchestrator.wiring.adapters import (
+    DATABASE_VARIABLE,
+    cluster_address,
+    database,
+    run_worker,
+    variable,
+)
+from orchestrator.wiring.home_folder import HOME_VARIABLE, SECRET_VARIABLE
+from orchestrator.wiring.secret_values import secret
+from orchestrator.wiring.storage import storage_uri, unread
+
+# What a controller needs to get to the database, the artifact store, MLflow and what it tells.
+PASSED_ON = ("AWS_", "AZURE_", "FSSPEC_", "GOOGLE_", "MLFLOW_", "ORCHESTRATOR_", "OTEL_", "PG")
+_OF_A_HOST = frozenset({HOME_VARIABLE, "ORCHESTRATOR_CACHE"})
+_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS")
+_PORTS = {"postgresql": 5432}
+# The first Python of the node that has the product.
+_ANY_PYTHON = """\
+for python in "$0" python3 python; do
+  "$python" -c 'import orchestrator' 2>/dev/null && exec "$python" "$@"
+done
+echo "no Python of this node has orchestrator: tried $0, python3, python" >&2; exit 1"""
+
+
+# --- what it says ------------------------------------------------------------------------------
+
+
+def head_facts(settings: Settings) -> HeadFacts | None:
+    """Return what the head says of its cluster; `None` where it is too busy to answer in time.
+
+    Raises:
+        ClusterError: Nobody listens there, it wants another token, or is no head of Ray.
+    """
+    from orchestrator.adapters.raycluster import access, gcs
+
+    address = cluster_address(settings)
+    access.check(address)
+    if "://" in address:
+        raise ClusterError(of_job_server(address))
+    return gcs.ask(address)
+
+
+def other_versions(facts: HeadFacts) -> str:
+    """Return which versions the cluster has and this process has not; empty where they agree."""
+    from orchestrator.adapters.raycluster import gcs
+
+    return gcs.other_versions(facts)
+
+
+def elsewhere(facts: HeadFacts) -> str:
+    """Return that this machine is no node of the cluster; empty where it is one."""
+    from orchestrator.adapters.raycluster import gcs
+
+    return gcs.elsewhere(facts)
+
+
+def of_job_server(address: str) -> str:
+    """Return that `address` is a job server's, and what to do."""
+    what = f"{address!r} is the address of a job server, by which runs are handed over alone"
+    return f"{what}; add --detach, or name HOST:PORT of the head on one of its nodes"
+
+
+def job_server(settings: Settings) -> str:
+    """Return the URL of the cluster's job server, which answers and lets this process in.
+
+    Raises:
+        ClusterError: There is none, or it does not.
+    """
+    from orchestrator.adapters.raycluster import jobs
+
+    server = jobs.server_of(cluster_address(settings))
+    jobs.check(server)
+    return server
+
+
+def versions() -> Mapping[str, str]:
+    """Return what this process runs on, by name, as nodes tell theirs."""
+    packages = {"Ray": "ray", "orchestrator": "orchestrator"}
+    known = {name: metadata.version(package) for name, package in packages.items()}
+    return {"Python": platform.python_version(), **known}
+
+
+def node_reports(settings: Settings, home: Path, mark: str) -> Sequence[NodeReport]:
+    """Return what each live node is like; it tries to read `mark` and to reach the database.
+
+    The mark says its own name; without one nothing is read.
+
+    Raises:
+        ClusterError: The cluster can't be joined or asked.
+    """
+    from orchestrator.adapters.raycluster.cluster import RayCluster
+    from orchestrator.adapters.raycluster.node_report import Asked
+
+    def read(pool: Pool | None) -> Callable[[], str]:
+        sources = pool.secret_sources.items() if pool else ()
+        values = {name: value for name, source in sources if (value := secret(source)) is not None}
+        return partial(unread, storage_uri(settings, home), mark, mark, values)
+
+    asked = Asked(read=read if mark else None, reach=_database_server())
+    connected = RayCluster(cluster_address(settings), run_worker)
+    try:
+        return connected.reports(settings.fleet.pools, asked)
+    finally:
+        connected.close()
+
+
+def _database_server() -> Mapping[str, tuple[str, int]]:
+    """Return where the database listens, by `database`; nothing where it is a file."""
+    parts = urlsplit(variable(DATABASE_VARIABLE))
+    port = _PORTS.get(parts.scheme.partition("+")[0])
+    if port is None or not parts.hostname:
+        return {}
+    return {"database": (parts.hostname, parts.port or port)}
+
+
+# --- runs that are handed over -----------------------------------------------------------------
+
+
+def hands_far(settings: Settings) -> bool:
+    """Return whether a controller that is handed over runs on another machine than this."""
+    address = cluster_address(settings)
+    if not address:
+        return False
+    from orchestrator.adapters.raycluster import gcs
+
+    host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    return not gcs.is_here(host)
+
+
+def check_handing_over(settings: Settings) -> None:
+    """Check that a controller on another machine can have what it needs, before a run is made.
+
+    Raises:
+        ConfigError: It would not see the database, or credentials would not be sealed.
+        ClusterError: The cluster has no job server, or that does not let this process in.
+    """
+    if not variable(DATABASE_VARIABLE) or variable(DATABASE_VARIABLE).startswith("sqlite"):
+        where = f"the controller will run on the head of {cluster_address(settings)!r}"
+        what = f"{where}, which does not see the database of this home"
+        hint = "set it to one that both reach: postgresql://USER@HOST/NAME"
+        raise ConfigError([Problem(DATABASE_VARIABLE, what, hint)])
+    _secret(_environment(far=True))
+    job_server(settings)
+
+
+def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> ClusterJob:
+    """Hand run `run` to a controller that runs as a Ray job; return the job.
+
+    `flags` are those of the command `_drive`. What it needs of this environment is sealed.
+
+    Raises:
+        ClusterError: The cluster has no job server, or refuses the job.
+    """
+    from orchestrator.adapters.raycluster import handed_over, jobs
+
+    address, far = cluster_address(settings), hands_far(settings)
+    server = jobs.server_of(address) if address else _managed(home)
+    variables = _environment(far=far) | _secrets_of(database(home).header(run).plan)
+    if not far:
+        variables[HOME_VARIABLE] = str(home)
+    drive = ["-m", "orchestrator", "_drive", run, *flags]
+    words = ["sh", "-c", _ANY_PYTHON, sys.executable, *drive] if far else [sys.executable, *drive]
+    if not address:  # Ray names its own address to a job: the home's would be taken for another's
+        words = ["env", "-u", "RAY_ADDRESS", *words]
+    if not far and "PYTHONPATH" in os.environ:
+        words = ["env", f"PYTHONPATH={os.environ['PYTHONPATH']}", *words]
+    sealed = handed_over.seal(run, variables, _secret(variables))
+    return jobs.submit(server, words, {handed_over.FILE: sealed})
+
+
+def _managed(home: Path) -> str:
+    from orchestrator.adapters.raycluster import managed_ray
+
+    running = managed_ray.find(home)
+    if running is None:
+        raise ClusterError(f"no cluster of {str(home)!r} is up to run a detached launch on")
+    return running.dashboard
+
+
+def take_over_environment(run: str) -> None:
+    """Take what was sealed for the controller of `run`, which this process is; once.
+
+    Ray gives the workers of a job its package too: ours need none of it.
+
+    Raises:
+        ClusterError: It was sealed by another secret, or for another run.
+    """
+    from orchestrator.adapters.raycluster import handed_over
+
+    sealed = Path(handed_over.FILE)
+    if not sealed.exists():
+        return
+    content = sealed.read_bytes()
+    sealed.unlink()
+    os.environ.update(handed_over.opened(run, content, _secret({})))
+    os.environ.setdefault(HOME_VARIABLE, str(Path.home() / ".orchestrator"))
+    handed_over.keep_from_workers(os.environ)
+
+
+def _environment(*, far: bool) -> dict[str, str]:
+    left_out = _OF_A_HOST if far else frozenset[str]()
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(PASSED_ON) and name not in left_out
+    }
+
+
+def _secrets_of(plan: Plan) -> dict[str, str]:
+    """Return the variables of this host that jobs are to have as secrets."""
+    sources = (
+        source
+        for planned in plan.stages
+        for pool in planned.pools
+        for source in secret_sources(planned.stage, plan.pools[pool]).values()
+    )
+    named = {source: secret(source) for source in sources if not is_file(source)}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _secret(variables: Mapping[str, str]) -> bytes:
+    """Return what both ends have: the cluster's token, or `ORCHESTRATOR_SECRET`.
+
+    Raises:
+        ConfigError: There is neither, and some of the `variables` are secrets.
+    """
+    from orchestrator.adapters.raycluster import gcs
+
+    shared = gcs.token() or variable(SECRET_VARIABLE)
+    open_to_all = [name for name, value in variables.items() if _is_secret(name, value)]
+    if open_to_all and not shared:
+        what = f"{', '.join(sorted(open_to_all))} would travel unsealed: the cluster has no token"
+        hint = f"start Ray with RAY_AUTH_MODE=token, or set {SECRET_VARIABLE} here and there"
+        raise ConfigError([Problem("--detach", what, hint)])
+    return shared.encode()
+
+
+def _is_secret(name: str, value: str) -> bool:
+    if _SECRET.search(name):
+        return True
+    try:
+        return bool(urlsplit(value).password)
+    except ValueError:
+        return True

@@ -1,0 +1,162 @@
+"""A run is handed over from a host that is no node of the cluster, and read from there."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from tests.hosts.namespaces import Host, lacking, several_hosts
+from tests.hosts.services import RAY, Servers, services_lacking
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
+CHIP = """\
+{name: Lab, vendor: me, device: cpu, backend: gloo, resource: LAB, visible_devices: LAB_SEEN}
+"""
+FLEET = """\
+# @package _global_
+defaults:
+  - /accelerator@fleet.pools.lab.accelerator: lab
+  - _self_
+fleet:
+  name: lab
+  pools:
+    lab: {devices_per_node: 2, cpus_per_node: 4}
+roles: {prepare: lab, train: lab, serve: lab}
+storage: {uri: "file:///srv/store"}
+"""
+OURS = ("--config-dir", "my", "fleet=lab", "tracking=none", "qualification.required=false")
+TALK = ("jobs.packages=[tests]", "pipeline.stages.noop.job=tests.hosts.talking.talk")
+JOBS = """
+import sys
+from ray.job_submission import JobSubmissionClient
+client = JobSubmissionClient(sys.argv[1])
+print([(job.entrypoint, job.runtime_env, job.metadata) for job in client.list_jobs()])
+"""
+
+
+@dataclass
+class Place:
+    """A head that is a pool too, and a client that is no node; `secret` must be seen nowhere."""
+
+    head: Host
+    client: Host
+    address: str
+    secret: str
+
+    def orchestrator(
+        self, host: Host, *words: str, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        return host.run(sys.executable, "-m", "orchestrator", *words, **env)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    if why := lacking() or services_lacking():
+        pytest.skip(why)
+    with several_hosts(2, tmp_path_factory.mktemp("logs")) as network:
+        head, client = network.hosts
+        servers = Servers()
+        url = servers.postgres(head)
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        chips = ("--resources", json.dumps({"LAB": 2}), "--labels", "pool=lab", "--num-cpus=4")
+        words = (*chips, "--dashboard-host=0.0.0.0", "--include-dashboard=true")
+        address = servers.ray_head(head, *words, **token)
+        client.env.update(**token, ORCHESTRATOR_DATABASE=url, RAY_ADDRESS=address)
+        secret = secrets.token_hex(16)
+        client.env["AWS_SECRET_ACCESS_KEY"] = secret
+        for host in (head, client):
+            host.write("my/accelerator/lab.yaml", CHIP)
+            host.write("my/fleet/lab.yaml", FLEET)
+        yield Place(head, client, address, secret)
+
+
+def test_a_plain_launch_is_refused_at_once_with_what_to_do(place: Place) -> None:
+    began = monotonic()
+    place.orchestrator(place.client, "plan", "pipeline=noop", *OURS)
+    planned = monotonic()
+    refused = place.orchestrator(place.client, "launch", "pipeline=noop", *OURS)
+    assert monotonic() - planned < 3 * (planned - began) + 5, "Ray itself would try for a minute"
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"error: this machine is no node of the cluster at {place.address!r}")
+    assert f"add --detach to hand the run over, or `ray start --address={place.address}`" in line
+
+
+@pytest.mark.parametrize(
+    ("token", "why"), [("", "has none"), ("0" * 64, "refuses the token of this process")]
+)
+def test_who_has_no_token_or_another_one_is_told_that_it_is_that(
+    place: Place, token: str, why: str
+) -> None:
+    refused = place.orchestrator(
+        place.client, "launch", "pipeline=noop", *OURS, "--detach", RAY_AUTH_TOKEN=token
+    )
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert why in line
+    assert "RAY_AUTH_TOKEN_PATH to a copy of the head's token file" in line
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+def test_a_run_goes_on_by_itself_and_its_log_is_read_here(place: Place, over_http: bool) -> None:  # noqa: FBT001 - a parameter
+    server = f"http://{place.address.partition(':')[0]}:8265"
+    known = {"RAY_ADDRESS": server} if over_http else {}
+    words = ("--detach", "pipeline=noop", *OURS, *TALK, f"seed={int(over_http)}")
+    handed = place.orchestrator(place.client, "launch", *words, **known)
+    assert handed.returncode == 0, handed.stdout + handed.stderr
+    (run,) = [line.split()[1] for line in handed.stdout.splitlines() if "by itself" in line]
+    followed = place.orchestrator(place.client, "logs", "-f", run)
+    assert followed.returncode == 0, followed.stdout + followed.stderr
+    assert followed.stdout.startswith("(noop.1) [0] the worker sees")
+    assert "AWS_SECRET_ACCESS_KEY" not in followed.stdout, "its controller alone is given that"
+    assert " 2/2 " in place.orchestrator(place.client, "status", run).stdout
+    listed = place.client.run(sys.executable, "-c", JOBS, server)
+    assert run in listed.stdout, listed.stderr
+    typed = [Path(f"/proc/{pid}/cmdline").read_text() for pid in place.head.processes()]
+    written = [file.read_text("utf-8", "replace") for file in _files(place.head, "/tmp/ray")]  # noqa: S108 - Ray's
+    for text in (listed.stdout, *typed, *written):
+        assert place.secret not in text
+        assert place.client.env["ORCHESTRATOR_DATABASE"] not in text
+    assert place.head.path("/root/.orchestrator").is_dir()
+    assert not place.client.path(".orchestrator/events.db").exists()
+
+
+def _files(host: Host, folder: str) -> Iterator[Path]:
+    for path in host.path(folder).rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield path
+
+
+def test_a_database_of_this_home_is_refused(place: Place) -> None:
+    words = ("launch", "--detach", "pipeline=noop", *OURS)
+    refused = place.orchestrator(place.client, *words, ORCHESTRATOR_DATABASE="")
+    assert refused.returncode == 2, refused.stderr
+    assert "ORCHESTRATOR_DATABASE: the controller will run on the head of" in refused.stderr
+
+
+def test_doctor_tells_each_host_what_it_can_do(place: Place) -> None:
+    client = place.orchestrator(
+        place.client, "doctor", "--config-dir", "my", "fleet=lab", "--json"
+    )
+    found = {check["check"]: check for check in json.loads(client.stdout)}
+    assert found["cluster"]["status"] == "ok"
+    assert place.address in found["cluster"]["finding"]
+    assert found["job server"]["status"] == "ok", found["job server"]
+    assert "is no node of the cluster" in found["nodes"]["finding"]
+    env = {**place.client.env, "RAY_ADDRESS": place.address}
+    head = place.orchestrator(
+        place.head, "doctor", "--config-dir", "my", "fleet=lab", "--json", **env
+    )
+    found = {check["check"]: check for check in json.loads(head.stdout)}
+    assert found["pool lab"]["status"] == "ok", head.stdout
+    assert f"{place.head.address} on eth0" in found["pool lab"]["finding"]
+    assert "not running" not in head.stdout.replace("MLflow", "")
+    assert RAY  # the port of the head

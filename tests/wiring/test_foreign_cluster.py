@@ -1,0 +1,106 @@
+"""A run is handed over with what its controller needs, sealed; what would not do is refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import wiring
+from orchestrator.adapters.raycluster import gcs, handed_over, jobs
+from orchestrator.core.errors import ClusterError, ConfigError
+from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.settings import Settings
+from tests.build import plan, stage
+
+HEAD, SERVER = "h0:6379", "http://h0:8265"
+DATABASE = "postgresql://orchestrator:pass@db/orchestrator"
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a cluster elsewhere, and an environment with credentials."""
+    for name in os.environ:  # noqa: TID251 - what is handed over
+        if name.startswith(("AWS_", "MLFLOW_", "PG")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    monkeypatch.setenv("HF_TOKEN", "hf-s3cr3t")
+    monkeypatch.setenv("PATIENCE", "no credential")
+    monkeypatch.setattr(gcs, "is_here", lambda host: host == "127.0.0.1")
+    monkeypatch.setattr(gcs, "token", lambda: "Bearer abc")
+    return wiring.settings(["pipeline=noop", f"cluster.address={HEAD}"])
+
+
+def test_what_is_handed_over_is_sealed_and_its_command_tells_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[tuple[str, Sequence[str], Mapping[str, bytes]]] = []
+    monkeypatch.setattr(jobs, "submit", lambda *given: handed.append(given))
+    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
+    planned = plan(replace(stage("s"), secrets={"HF_TOKEN": "HF_TOKEN"}))
+    wiring.database(tmp_path).create(RunHeader(run="run-1", plan=planned), 1.0)
+    monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path))
+    assert wiring.hands_far(settings)
+    wiring.submit(settings, tmp_path, "run-1", ["--take-over"])
+    ((server, words, files),) = handed
+    assert server == SERVER
+    assert words[-3:] == ["_drive", "run-1", "--take-over"]
+    assert "s3cr3t" not in repr((words, files))
+    opened = handed_over.opened("run-1", files[handed_over.FILE], b"Bearer abc")
+    assert (opened["AWS_SECRET_ACCESS_KEY"], opened["HF_TOKEN"]) == ("s3cr3t", "hf-s3cr3t")
+    assert not opened.keys() & {"ORCHESTRATOR_HOME", "PATIENCE"}
+
+
+def test_the_controller_takes_it_once(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORCHESTRATOR_HOME", "")  # what the test leaves is taken back
+    monkeypatch.delenv("ORCHESTRATOR_HOME")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
+    sealed = handed_over.seal("run-1", {"AWS_SECRET_ACCESS_KEY": "s3cr3t"}, b"Bearer abc")
+    Path(handed_over.FILE).write_bytes(sealed)
+    wiring.take_over_environment("run-1")
+    assert wiring.variable("AWS_SECRET_ACCESS_KEY") == "s3cr3t"
+    assert wiring.variable("ORCHESTRATOR_HOME") == str(Path.home() / ".orchestrator")
+    assert not Path(handed_over.FILE).exists()
+    wiring.take_over_environment("run-1")  # who was handed nothing has its environment
+
+
+@pytest.mark.parametrize("database", ["", "sqlite:////srv/events.db"])
+def test_a_database_that_the_head_does_not_see_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", database)
+    with pytest.raises(ConfigError, match="does not see the database of this home"):
+        wiring.check_handing_over(settings)
+
+
+def test_credentials_do_not_travel_unsealed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", DATABASE)
+    monkeypatch.setattr(gcs, "token", lambda: "")
+    with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY, ORCHESTRATOR_DATABASE would"):
+        wiring.check_handing_over(settings)
+    monkeypatch.setenv("ORCHESTRATOR_SECRET", "of-all-the-hosts")
+    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
+    monkeypatch.setattr(jobs, "check", lambda _: None)
+    wiring.check_handing_over(settings)
+
+
+def test_a_job_server_alone_drives_nothing_here_but_jobs_of_it_know_their_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        settings = wiring.settings(["pipeline=noop", "tracking=none", f"cluster.address={url}"])
+        with pytest.raises(ClusterError, match="are handed over alone; add --detach"):
+            wiring.check_services(settings, tmp_path, gateway=False)
+    assert wiring.cluster_address(settings) == url
+    monkeypatch.setenv("RAY_ADDRESS", HEAD)
+    assert wiring.cluster_address(settings) == HEAD
