@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli import plan, summary
+from orchestrator.cli import plan, run_summary
 from orchestrator.core.runs.run import Run, RunHeader, StageRun
 from orchestrator.core.runs.states import StageState
 from orchestrator.core.settings import Settings
@@ -117,7 +117,7 @@ class LiveView:
 
     def ended(self, run: Run) -> None:
         """Print how a run ended, and what to type next."""
-        summary.show(run, self._console.print)
+        run_summary.show(run, self._console.print)
 
     def follow(self, current: Callable[[], Run]) -> None:
         """Show the run that `current` returns, as it then stands, from now on."""
