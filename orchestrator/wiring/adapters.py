@@ -64,10 +64,10 @@ class Built:
     @property
     def sections(self) -> Mapping[str, Json]:
         """The sections of a config that they are."""
-        from orchestrator.adapters.hydra_config import written
+        from orchestrator.adapters.hydra_config import built_sections
 
-        sections = {"pipeline": written.pipeline(self.pipeline)} if self.pipeline else {}
-        return {**sections, "fleet": written.fleet(self.fleet)} if self.fleet else sections
+        sections = {"pipeline": built_sections.pipeline(self.pipeline)} if self.pipeline else {}
+        return {**sections, "fleet": built_sections.fleet(self.fleet)} if self.fleet else sections
 
 
 NOTHING_BUILT = Built()

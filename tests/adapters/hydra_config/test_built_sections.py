@@ -8,7 +8,7 @@ import pytest
 
 import orchestrator
 from orchestrator.adapters import hydra_config
-from orchestrator.adapters.hydra_config import written
+from orchestrator.adapters.hydra_config import built_sections
 
 CONF = Path(orchestrator.__file__).parent / "conf"
 
@@ -21,7 +21,7 @@ def names(group: str) -> list[str]:
 def test_a_pipeline_is_read_back_as_it_was(name: str) -> None:
     words = [f"pipeline={name}"]
     composed = hydra_config.compose(words)
-    sections = {"pipeline": written.pipeline(composed.pipeline)}
+    sections = {"pipeline": built_sections.pipeline(composed.pipeline)}
     assert hydra_config.compose(words, sections=sections).pipeline == composed.pipeline
     again = hydra_config.compose(["pipeline=noop"], sections=sections)
     assert again.pipeline == composed.pipeline
@@ -30,5 +30,5 @@ def test_a_pipeline_is_read_back_as_it_was(name: str) -> None:
 @pytest.mark.parametrize("name", names("fleet"))
 def test_a_fleet_is_read_back_as_it_was(name: str) -> None:
     composed = hydra_config.compose([f"fleet={name}"])
-    sections = {"fleet": written.fleet(composed.fleet)}
+    sections = {"fleet": built_sections.fleet(composed.fleet)}
     assert hydra_config.compose(["pipeline=noop"], sections=sections).fleet == composed.fleet
