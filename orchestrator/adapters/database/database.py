@@ -8,10 +8,10 @@ from orchestrator.adapters.database.gateways import SqlGateways
 from orchestrator.adapters.database.interventions import SqlInterventions
 from orchestrator.adapters.database.keys import SqlKeys
 from orchestrator.adapters.database.leases import SqlLeases
+from orchestrator.adapters.database.metric_points import SqlMetricPoints
 from orchestrator.adapters.database.output import SqlOutput
-from orchestrator.adapters.database.points import SqlMetricPoints
 from orchestrator.adapters.database.queues import SqlQueues
-from orchestrator.adapters.database.results import SqlResultCache
+from orchestrator.adapters.database.result_cache import SqlResultCache
 from orchestrator.adapters.database.run_notes import SqlRunNotes
 from orchestrator.adapters.database.usage import SqlUsage
 from orchestrator.adapters.database.verdicts import SqlVerdicts
