@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 import orchestrator
 from orchestrator.adapters import hydra_config
-from orchestrator.adapters.hydra_config.schema import FROM_KEY
+from orchestrator.adapters.hydra_config.document import FROM_KEY
 from orchestrator.core.failures.signatures import matcher
 from orchestrator.core.settings import (
     CorsSettings,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.adapters.hydra_config.schema import FROM_KEY, Document
+from orchestrator.adapters.hydra_config.document import FROM_KEY, Document
 from orchestrator.core.settings import (
     AttemptSettings,
     ClusterSettings,

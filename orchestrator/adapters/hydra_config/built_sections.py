@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator.adapters.hydra_config.schema import FleetDocument, PipelineDocument
+from orchestrator.adapters.hydra_config.document import FleetDocument, PipelineDocument
 from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.stages import Json, Pipeline
 

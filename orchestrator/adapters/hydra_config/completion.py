@@ -95,7 +95,7 @@ def _keys(config: DictConfig, key: str) -> Iterator[str]:
     """Yield the keys under the last dot: those of the config, and those of the schema."""
     from omegaconf import DictConfig, OmegaConf
 
-    from orchestrator.adapters.hydra_config.schema import names_at
+    from orchestrator.adapters.hydra_config.document import names_at
 
     parent = key.rpartition(".")[0]
     node = OmegaConf.select(config, parent) if parent else config
@@ -111,7 +111,7 @@ def _constants(config: DictConfig, key: str) -> Iterator[str]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from orchestrator.adapters.hydra_config.schema import values_at
+    from orchestrator.adapters.hydra_config.document import values_at
 
     few = values_at(key.split("."))
     try:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from orchestrator.adapters.hydra_config import translation
-from orchestrator.adapters.hydra_config.schema import NAMED
+from orchestrator.adapters.hydra_config.document import NAMED
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
 

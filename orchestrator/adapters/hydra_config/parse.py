@@ -11,7 +11,7 @@ from functools import cache
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.adapters.hydra_config import checks, moved, translation
-from orchestrator.adapters.hydra_config.schema import NAMED, Document
+from orchestrator.adapters.hydra_config.document import NAMED, Document
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.settings import Settings

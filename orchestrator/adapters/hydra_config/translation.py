@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.adapters.hydra_config import moved
-from orchestrator.adapters.hydra_config.schema import NAME_PATTERN, NAMED, names_at
+from orchestrator.adapters.hydra_config.document import NAME_PATTERN, NAMED, names_at
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec.checks import LONGEST_NAME
