@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
         reuse=not args.no_cache,
     )
     what = planned.what(detached=args.detach)
-    _warn(planned.notes)
+    warn(planned.notes)
     if not args.dry_run:
         environment.home()  # where that can't be, nothing is said either
     else:
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     return [Step(what, partial(_detach if args.detach else _drive, planned))]
 
 
-def _warn(lines: Iterable[str]) -> None:
+def warn(lines: Iterable[str]) -> None:
+    """Print what there is to know before."""
     for line in lines:
         tables.console().print(line, style="yellow", markup=False)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from orchestrator.cli import composing, policies
 from orchestrator.cli.exits import Exit
+from orchestrator.core.errors import Problem
 from orchestrator.core.spec.plan import Plan, PlannedStage
-from orchestrator.core.trust.qualification import Vetted
 from orchestrator.display import plans, tables
 from orchestrator.service.planning import plan
 
@@ -24,11 +24,11 @@ def run(args: argparse.Namespace) -> Exit:
             **plans.as_json(pipeline_plan),
             "refused": [str(problem) for problem in vetted.problems],
         }
-        print(tables.as_json({**fields, "notes": [*vetted.dropped, *vetted.notes]}))
+        print(tables.as_json({**fields, "notes": planned.notes}))
         return Exit.SUCCEEDED
     out = tables.console()
     show(pipeline_plan, out.print)
-    remark(vetted, out.print)
+    remark(vetted.problems, planned.notes, out.print)
     out.print("\n[bold]What follows a failure[/]\n")
     out.print(policies.table(pipeline_plan))
     for line in (*policies.gates(pipeline_plan), *policies.limits(pipeline_plan)):
@@ -55,11 +55,11 @@ def show(pipeline_plan: Plan, write: Callable[..., None]) -> None:
         write("[yellow]Emulated pools stand in for their chips: no figure is the chip's.[/]")
 
 
-def remark(vetted: Vetted, write: Callable[..., None]) -> None:
-    """Write which pools of a plan have not earned their role."""
-    for problem in vetted.problems:
+def remark(problems: Iterable[Problem], notes: Iterable[str], write: Callable[..., None]) -> None:
+    """Write which pools of a plan have not earned their role, and what else there is to know."""
+    for problem in problems:
         write(f"A launch is refused: {problem}", style="red", markup=False)
-    for note in (*vetted.dropped, *vetted.notes):
+    for note in notes:
         write(note, style="yellow", markup=False)
 
 

@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
 
 def steps_of(resumption: Resumption, *, detached: bool) -> Sequence[Step]:
     """Return how a run is opened again, where it has ended, and driven on."""
+    launch.warn(resumption.request.settings.renamed)
 
     def go() -> Exit:
         if detached:

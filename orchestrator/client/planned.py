@@ -43,8 +43,7 @@ class Plan(Shown):
     @property
     def notes(self) -> Sequence[str]:
         """What else there is to know, in lines."""
-        vetted = self._planned.vetted
-        return [*vetted.dropped, *vetted.notes]
+        return self._planned.notes
 
     def __rich__(self) -> RenderableType:
         """Return the stages with their pools, and the cost."""

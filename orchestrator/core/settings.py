@@ -195,7 +195,10 @@ PATIENT = AttemptSettings()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A whole config. `resolved` is what Hydra composed, interpolations filled in."""
+    """A whole config. `resolved` is what Hydra composed, interpolations filled in.
+
+    `renamed` says in lines which of its jobs have another name than it gives them.
+    """
 
     pipeline: Pipeline
     fleet: Fleet
@@ -215,3 +218,4 @@ class Settings:
     tags: Mapping[str, str] = field(default_factory=dict)
     resolved: Mapping[str, Json] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    renamed: tuple[str, ...] = ()

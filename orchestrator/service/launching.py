@@ -24,7 +24,7 @@ class Launch:
     """Runs that are planned and that nobody has started: one, or those of a sweep.
 
     `continues` is the run from whose checkpoints they go on; without `reuse` every stage runs.
-    `notes` says what is left out, and what begins anew.
+    `notes` says what has another name by now, what is left out, and what begins anew.
     """
 
     planned: Sequence[Planned]
@@ -35,7 +35,11 @@ class Launch:
     @property
     def notes(self) -> Sequence[str]:
         """What there is to know before, in lines."""
-        lines = [line for planned in self.planned for line in planned.vetted.dropped]
+        lines = [
+            line
+            for planned in self.planned
+            for line in (*planned.settings.renamed, *planned.vetted.dropped)
+        ]
         if self.continues is not None:
             for planned in self.planned:
                 lines += attempt_requests.anew(planned.vetted.plan, self.continues)

@@ -32,6 +32,11 @@ class Planned:
     plan: Plan
     vetted: Vetted
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What there is to know beside the plan, in lines."""
+        return [*self.settings.renamed, *self.vetted.dropped, *self.vetted.notes]
+
 
 def plan(source: ConfigSource, *, unqualified: bool = False) -> Planned:
     """Plan a config; with `unqualified` no pool needs a verdict.

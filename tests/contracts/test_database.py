@@ -26,6 +26,7 @@ from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import RunFailed, RunStarted, StageFailed, StageSkipped
 from orchestrator.core.spec.plan import Plan
 from orchestrator.messages import Lease, Points, Succeeded
+from tests import build
 
 HEADER = RunHeader(run="r2-1", plan=Plan(pipeline="r2", fleet="local", stages=(), pools={}))
 STARTED, FAILED = RunStarted(1), StageFailed("train", "it broke")
@@ -276,6 +277,16 @@ def test_a_header_of_an_earlier_version_has_all_in_itself(store: SqlDatabase) ->
     with store._writing() as connection:
         connection.execute(update(runs).where(runs.c.run == "old").values(header=text))
     assert store.header("old") == header
+
+
+def test_a_header_of_an_earlier_version_names_its_jobs_as_they_are_called_today(
+    store: SqlDatabase,
+) -> None:
+    before = build.stage("evaluate", job="jobs.evaluation.dataset.evaluate")
+    store.create(build.header(build.plan(before, build.stage("noop")), "old"), at=2.0)
+    stages = store.header("old").plan.stages
+    jobs = [planned.stage.job for planned in stages]
+    assert jobs == ["jobs.evaluation.held_out.evaluate", "jobs.noop.noop"]
 
 
 def test_a_header_whose_shared_part_is_lost_is_told(store: SqlDatabase) -> None:

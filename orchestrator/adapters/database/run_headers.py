@@ -1,7 +1,7 @@
 """How headers of runs are stored: a part of the config that most runs share is stored once.
 
 In its place the header has its digest. Headers of earlier versions, which have it in them, read as
-they are.
+they are, but for jobs that have another name by now.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from orchestrator.adapters.database import codec
 from orchestrator.adapters.database.schema import runs, shared_parts
 from orchestrator.core.errors import StoreError
 from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.spec.moved_jobs import job_of_today
+from orchestrator.core.spec.plan import PlannedStage
 
 SHARED = ("signatures",)  # sections of a config that are large, and alike in most runs
 _DIGEST = "stored under"
@@ -56,7 +58,8 @@ class Headers:
             section = config.get(name)
             if isinstance(section, Mapping) and section.keys() == {_DIGEST}:
                 config[name] = json.loads(self._part(str(section[_DIGEST]), header.run))
-        return replace(header, config=config)
+        stages = tuple(map(_of_today, header.plan.stages))
+        return replace(header, plan=replace(header.plan, stages=stages), config=config)
 
     def _part(self, digest: str, run: str) -> str:
         if digest not in self._parts:
@@ -67,6 +70,14 @@ class Headers:
                 raise StoreError(message)
             self._parts[digest] = text
         return self._parts[digest]
+
+
+def _of_today(planned: PlannedStage) -> PlannedStage:
+    """Return a stage with its job under the name of today."""
+    job = planned.stage.job
+    if job is None:
+        return planned
+    return replace(planned, stage=replace(planned.stage, job=job_of_today(job)))
 
 
 def unknown(connection: Connection, run: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from orchestrator.adapters.hydra_config import moved
 from orchestrator.adapters.hydra_config.parse import try_parse
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
@@ -67,11 +68,14 @@ def try_compose(
         return None, [*problems, *unset]
     data.update(sections)
     _anchor_code(data)
-    settings, wrong = try_parse(data)
+    resolved, renamed = moved.with_jobs(data)
+    settings, wrong = try_parse(resolved)
     paths = [problem.path for problem in (*problems, *unset)]
     problems = [*problems, *unset, *(p for p in wrong if not _reported(p.path, paths))]
     if settings is not None:
-        settings = replace(settings, resolved=data, overrides=tuple(overrides))
+        settings = replace(
+            settings, resolved=resolved, overrides=tuple(overrides), renamed=renamed
+        )
     return settings, problems
 
 

@@ -38,11 +38,11 @@ def parse(config: Mapping[str, Json]) -> Settings:
     Raises:
         ConfigError: With all problems.
     """
-    config = moved.forward(config)
+    config, renamed = moved.with_jobs(moved.forward(config))
     settings, problems = try_parse(config)
     if settings is None or problems:
         raise ConfigError(problems)
-    return replace(settings, resolved=config)
+    return replace(settings, resolved=config, renamed=renamed)
 
 
 def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem]]:
