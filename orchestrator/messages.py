@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.artifact import ArtifactRef, ShippedCode
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.settings import PATIENT, AttemptSettings
@@ -23,10 +23,12 @@ from orchestrator.core.spec.stages import Json, Needs
 class AttemptRequest:
     """All that a pool needs to know to execute one attempt of a job.
 
-    `job` is a dotted function name under one of `packages`; `code` lists folders that are put
-    on the import path; `storage` is the base URI of the artifact store. `epoch` and `attempt`
+    `job` is a dotted function name under one of `packages`. What is `shipped` is put on the import
+    path; the folders of `code` are where nothing is. `storage` is the base URI of the artifact
+    store. `epoch` and `attempt`
     fence writes: once a later one has begun, this one must not commit. `avoid` names nodes of the
-    pool on which no worker may be placed; `keep` is how many checkpoints are kept. With
+    pool on which no worker is placed while others can do, `drained` those on which none is placed
+    in any case; `keep` is how many checkpoints are kept. With
     `needs.min_workers` the cluster decides how many workers there are, by what it has room for.
     `continues` is the folder of an earlier run's checkpoints in the artifact store: the attempt
     goes on from the newest of them while its stage has none of its own. Workers that are asked to
@@ -51,6 +53,7 @@ class AttemptRequest:
     needs: Needs
     adjust: Adjust = AS_PLANNED
     avoid: tuple[str, ...] = ()
+    drained: tuple[str, ...] = ()
     keep: int = 3
     kill_after: float = 10.0
     waits: AttemptSettings = PATIENT
@@ -61,6 +64,7 @@ class AttemptRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     node_ranks: tuple[int, ...] = ()
+    shipped: ShippedCode | None = None
 
     @property
     def key(self) -> str:
@@ -195,6 +199,20 @@ Message: TypeAlias = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusedNode:
+    """A node of `pool` that is not to be used.
+
+    `until` (seconds, epoch) is the end of its quarantine; with `None` somebody drains it, until
+    somebody says otherwise.
+    """
+
+    pool: str
+    node: str
+    reason: str
+    until: float | None = None
+
+
 class PoolState(StrEnum):
     """Whether a pool can be used now."""
 
@@ -258,6 +276,15 @@ class Untold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """A live node as the cluster sees it: its chips by number and by what is free."""
+
+    name: str
+    devices: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatus:
     """A pool as the cluster sees it: live nodes, and chips by number and by what is free."""
 
@@ -266,6 +293,7 @@ class PoolStatus:
     nodes: int = 0
     devices: int = 0
     free: int = 0
+    members: tuple[NodeStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

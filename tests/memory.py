@@ -17,6 +17,7 @@ from orchestrator.messages import (
     Queued,
     Succeeded,
     Untold,
+    UnusedNode,
 )
 from orchestrator.ports import LogChunk, Point, Stored
 
@@ -33,6 +34,7 @@ class MemoryStore:
     results: dict[str, tuple[Succeeded, str]] = field(default_factory=dict)
     held: dict[str, Lease] = field(default_factory=dict)
     drains: dict[str, str] = field(default_factory=dict)
+    unused: dict[tuple[str, str], UnusedNode] = field(default_factory=dict)
     approved: dict[str, dict[str, str]] = field(default_factory=dict)
     queues: dict[str, tuple[float, tuple[Queued, ...]]] = field(default_factory=dict)
     not_told: dict[str, tuple[Untold, ...]] = field(default_factory=dict)
@@ -163,6 +165,21 @@ class MemoryStore:
 
     def drained(self) -> Mapping[str, str]:
         return dict(self.drains)
+
+    def quarantine(self, pool: str, node: str, reason: str, seconds: float) -> None:
+        until = self.now() + seconds
+        before = self.unused.get((pool, node))
+        if before is None or (before.until is not None and before.until < until):
+            self.unused[pool, node] = UnusedNode(pool=pool, node=node, reason=reason, until=until)
+
+    def drain_node(self, pool: str, node: str, reason: str) -> None:
+        self.unused[pool, node] = UnusedNode(pool=pool, node=node, reason=reason)
+
+    def release_node(self, pool: str, node: str) -> None:
+        self.unused.pop((pool, node), None)
+
+    def unused_nodes(self) -> Sequence[UnusedNode]:
+        return [u for u in self.unused.values() if u.until is None or u.until > self.now()]
 
     def approve(self, run: str, stage: str, by: str) -> None:
         self.approved.setdefault(self.header(run).run, {})[stage] = by

@@ -27,7 +27,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-TRACE = Path(__file__).with_name("trace")
+TRACE = Path("HERE/trace")  # not beside the code, which travels
 
 
 def first(ctx):
@@ -65,7 +65,7 @@ class Slow:
         self.trace = workplace.folder / "trace"
         (workplace.folder / "conf/pipeline").mkdir(parents=True)
         (workplace.folder / "conf/pipeline/slow.yaml").write_text(PIPELINE)
-        (workplace.folder / "slow.py").write_text(JOBS)
+        (workplace.folder / "slow.py").write_text(JOBS.replace("HERE", str(workplace.folder)))
 
     def begin(self, *words: str) -> subprocess.Popen[bytes]:
         """Start a command that goes on, with what it prints in a file."""

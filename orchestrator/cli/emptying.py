@@ -1,4 +1,4 @@
-"""`orchestrator pools drain NAME` and `undrain NAME`: whether a pool takes work."""
+"""`orchestrator pools drain NAME` and `undrain NAME`: whether a pool, or a node, takes work."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ from collections.abc import Sequence
 from orchestrator.cli import composing
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.service.pools import drain, undrain
+from orchestrator.service.pools import PoolOrNode, drain, place_of, undrain
 
 UNEXPLAINED = "no reason given"
 
 
 def run(args: argparse.Namespace) -> Sequence[Step]:
-    """Note that a pool of the fleet is to be emptied, or used again."""
+    """Note that a pool of the fleet or a node of one is to be emptied, or used again."""
     verb, *words = args.overrides
     if not words or "=" in words[0]:
         raise ConfigError([Problem(f"pools {verb}", "no pool is named", f"pools {verb} NAME")])
     name, *args.overrides = words
-    fleet = composing.source(args).settings().fleet
+    place = place_of(composing.source(args).settings(), name)
     if verb == "undrain":
-        said = f"Pool {name} takes attempts again."
-        return [Step.of(undrain(fleet, name), lambda _: print(said))]
+        said = f"{_sentence(place)} takes attempts again."
+        return [Step.of(undrain(place), lambda _: print(said))]
     said = (
-        f"Pool {name} takes no new attempts; those on it leave at their next checkpoint.\n"
-        f"To use it again: orchestrator pools undrain {name}"
+        f"{_sentence(place)} takes no new attempts; those on it leave at their next "
+        f"checkpoint.\nTo use it again: orchestrator pools undrain {name}"
     )
-    return [Step.of(drain(fleet, name, args.reason or UNEXPLAINED), lambda _: print(said))]
+    return [Step.of(drain(place, args.reason or UNEXPLAINED), lambda _: print(said))]
+
+
+def _sentence(place: PoolOrNode) -> str:
+    """Return the beginning of a sentence about it."""
+    words = str(place)
+    return words[0].upper() + words[1:]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from orchestrator.cli import composing, emptying
 from orchestrator.cli.exits import Exit
@@ -26,6 +27,8 @@ COLUMNS = (
     "QUALIFIED",
     "STATUS",
 )
+NODE_COLUMNS = ("POOL", "NODE", "DEVICES", "FREE", "HEALTH")
+QUEUE_COLUMNS = ("POOL", "STAGE", "PRIORITY", "DEVICES", "FOR")
 
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
@@ -42,13 +45,21 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     out = tables.console()
     out.print(f"Fleet [bold]{known.fleet.name}[/]\n")
     out.print(tables.table(COLUMNS, (_row(pool, known) for pool in known.fleet.pools.values())))
+    nodes = [row for pool in known.fleet.pools for row in _nodes(pool, known)]
+    if nodes:
+        out.print("\n[bold]Nodes[/]\n")
+        out.print(tables.table(NODE_COLUMNS, nodes))
+    waiting = [row for pool in known.fleet.pools for row in _waiting(pool, known)]
+    if waiting:
+        out.print("\n[bold]Waiting[/], first who goes first\n")
+        out.print(tables.table(QUEUE_COLUMNS, waiting))
     bound = [(f"roles.{role}", name) for role, name in settings.bindings.roles.items()]
     out.print("\n" + "   ".join(f"{role}={name}" for role, name in bound))
     again = composing.again(args)
     commands = [
         ("To switch a role to another pool:", f"orchestrator launch {again} roles.train=POOL"),
         ("To find out what a pool can do:", f"orchestrator qualify POOL {again}"),
-        ("To empty a pool:", f"orchestrator pools drain POOL --reason WHY {again}"),
+        ("To empty a pool or a node:", f"orchestrator pools drain NAME --reason WHY {again}"),
         ("To see another fleet:", "orchestrator pools fleet=r2"),
     ]
     out.print(tables.useful_commands([(what, " ".join(line.split())) for what, line in commands]))
@@ -80,6 +91,35 @@ def _row(pool: Pool, known: PoolStates) -> tuple[str, ...]:
     )
 
 
+def _nodes(pool: str, known: PoolStates) -> Iterator[tuple[str, ...]]:
+    for node in _members(pool, known):
+        devices = "-" if node["devices"] is None else str(node["devices"])
+        free = "-" if node["free"] is None else str(node["free"])
+        yield pool, str(node["node"]), devices, free, str(node["health"])
+
+
+def _members(pool: str, known: PoolStates) -> list[dict[str, object]]:
+    """Return the nodes of a pool: those that live, and those that are not to be used."""
+    status = known.live.get(pool)
+    live = {member.name: member for member in status.members} if status else {}
+    names = dict.fromkeys((*live, *known.unused_of(pool)))
+    return [
+        {
+            "node": name,
+            "devices": live[name].devices if name in live else None,
+            "free": live[name].free if name in live else None,
+            "health": known.health(pool, name),
+        }
+        for name in names
+    ]
+
+
+def _waiting(pool: str, known: PoolStates) -> Iterator[tuple[str, ...]]:
+    for entry in known.waiting_for(pool):
+        waited = tables.duration(known.now - entry.since)
+        yield pool, f"{entry.run}/{entry.stage}", str(entry.priority), str(entry.devices), waited
+
+
 def _json(pool: Pool, known: PoolStates) -> dict[str, object]:
     return {
         "pool": pool.name,
@@ -97,6 +137,8 @@ def _json(pool: Pool, known: PoolStates) -> dict[str, object]:
         "qualified": {
             str(role): _verdict(verdict) for role, verdict in known.verdicts_of(pool).items()
         },
+        "members": _members(pool.name, known),
+        "queue": [asdict(entry) for entry in known.waiting_for(pool.name)],
         "not_measured": list(known.strange(pool)),
         "status": known.status(pool),
     }

@@ -36,9 +36,14 @@ def steps_of(resumption: Resumption, *, detached: bool) -> Sequence[Step]:
             return of_state(resumption.drive(view).state)
 
     steps = [Step(resumption.driven(detached=detached), go)]
-    if resumption.event is not None:
-        steps.insert(0, Step("\n".join(resumption.reopened()), resumption.reopen))
+    if resumption.event is not None or resumption.other_code:
+        steps.insert(0, _reopening(resumption))
     return steps
+
+
+def _reopening(resumption: Resumption) -> Step:
+    what = "\n".join(resumption.reopened())
+    return Step(what, resumption.reopen, announced=resumption.other_code)
 
 
 def _ended(final: Run) -> Exit:

@@ -10,6 +10,7 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.runs.decide import Start
+from orchestrator.core.runs.recovery import QUIET, Outlook
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.environment import secret_sources
@@ -45,9 +46,15 @@ class AttemptDefaults:
 
 
 def attempt_request(
-    run: Run, defaults: AttemptDefaults, command: Start, inputs: Mapping[str, ArtifactRef]
+    run: Run,
+    defaults: AttemptDefaults,
+    command: Start,
+    inputs: Mapping[str, ArtifactRef],
+    outlook: Outlook = QUIET,
 ) -> AttemptRequest:
     """Return the request of the attempt of a job that `command` starts."""
+    own = run.stages[command.stage].avoid if command.pool == run.stages[command.stage].pool else ()
+    quarantined = outlook.quarantined.get(command.pool, ())
     stage_run = run.stages[command.stage]
     stage, pool = stage_run.planned.stage.at(command.pool), run.plan.pools[command.pool]
     return AttemptRequest(
@@ -59,13 +66,15 @@ def attempt_request(
         params=stage.params,
         packages=defaults.packages,
         code=defaults.code,
+        shipped=run.header.code,
         inputs=inputs,
         storage=defaults.storage,
         seed=run.plan.seed,
         pool=pool,
         needs=stage.needs,
         adjust=stage_run.adjust,
-        avoid=stage_run.avoid if command.pool == stage_run.pool else (),
+        avoid=tuple(dict.fromkeys((*own, *quarantined))),
+        drained=tuple(outlook.drained_nodes.get(command.pool, ())),
         keep=stage.recovery.kept,
         kill_after=stage.limits.kill_after,
         waits=defaults.waits,
@@ -174,6 +183,7 @@ def deployment(
         needs=planned.stage.at(command.pool).needs,
         packages=defaults.packages,
         code=defaults.code,
+        shipped=run.header.code,
         storage=defaults.storage,
         trained=_trained(run, planned.stage, endpoint.model) or model.digest,
         limits=_limits(run, planned.stage),

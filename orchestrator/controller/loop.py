@@ -29,6 +29,7 @@ from orchestrator.controller.message_handling import LastSteps, event_of
 from orchestrator.controller.monotonic import MonotonicClock
 from orchestrator.controller.occupation import Occupation
 from orchestrator.controller.outlook import OutlookWatcher
+from orchestrator.controller.quarantine import quarantine_node
 from orchestrator.controller.recording import EventRecorder, PointsBuffer
 from orchestrator.controller.result_cache import ReusableResults
 from orchestrator.core.artifact import ArtifactRef
@@ -59,7 +60,7 @@ from orchestrator.core.runs.states import (
     RunState,
 )
 from orchestrator.error_boundary import outcome, reason
-from orchestrator.messages import Message, Points, Succeeded, Untold
+from orchestrator.messages import AttemptRequest, Message, Points, Succeeded, Untold
 from orchestrator.ports import Cluster, Serving
 
 SHORTEST_WAIT = 0.005
@@ -266,6 +267,9 @@ class Controller:
             self._give_up(attempt, FailureKind.USER_CODE, evidence)
         elif event is not None and isinstance(message, Succeeded):
             self._results.keep(self.run, attempt.stage, message)
+        elif isinstance(event, AttemptFailed):
+            note = partial(quarantine_node, self._deps.store, self.run, event, self._defaults)
+            self._tell("broken nodes were not put in quarantine", note)
 
     def _mute_port(self, attempt: Attempt, error: Exception) -> None:
         """Ask again at the next turn, until the attempt must be taken for lost."""
@@ -321,8 +325,11 @@ class Controller:
                 self._effects.do(f"release {stage} {pool}", release)
 
     def _prepare(self, command: Start) -> None:
-        request = attempt_request(self.run, self._defaults, command, self._inputs(command))
-        self._deps.cluster.prepare(request)
+        self._deps.cluster.prepare(self._request(command))
+
+    def _request(self, command: Start) -> AttemptRequest:
+        inputs = self._inputs(command)
+        return attempt_request(self.run, self._defaults, command, inputs, self._outlook)
 
     def _end(self, ended: Expire | Cancel | Attempt) -> None:
         key, port = self._key(ended.stage, ended.number), self._port(ended.stage)
@@ -346,8 +353,7 @@ class Controller:
             evidence = f"secrets without a value on the controller's host: {secrets}"
             self._refuse(command, FailureKind.SET_UP, evidence)
         elif stage.endpoint is None:
-            request = attempt_request(self.run, self._defaults, command, inputs)
-            self._ask(command, partial(self._deps.cluster.start, request))
+            self._ask(command, partial(self._deps.cluster.start, self._request(command)))
         else:
             model = inputs[stage.endpoint.model]
             wanted = deployment(self.run, self._defaults, command, model)

@@ -7,7 +7,7 @@ the queues there, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ from orchestrator.core.runs.decide import at_gate, wanting
 from orchestrator.core.runs.recovery import QUIET, Outlook
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.spec.hardware import Pool, name_in_fleet, pool_of_fleet
-from orchestrator.messages import PoolStatus, Queued
+from orchestrator.messages import PoolStatus, Queued, UnusedNode
 from orchestrator.ports import Clock, Gates, Queues
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -49,8 +49,15 @@ class OutlookWatcher:
         if tick >= self._next_look or wanted != self._queued:  # another stage, or another pool
             self._next_look = tick + SECONDS_BETWEEN_LOOKS
             drained = drained_in(run.plan.fleet, self._queues)
+            unused = unused_in(run.plan.fleet, self._queues)
             behind = dict(self._line_up(run, wanted, now, tick))
-            self._outlook = Outlook(drained=drained, opened=self._opened(run, tick), behind=behind)
+            self._outlook = Outlook(
+                drained=drained,
+                opened=self._opened(run, tick),
+                behind=behind,
+                quarantined=_quarantined(unused),
+                drained_nodes=_drained_nodes(unused),
+            )
         return self._outlook
 
     def leave(self, run: Run) -> None:
@@ -106,6 +113,28 @@ def drained_in(fleet: str, queues: Queues) -> dict[str, str]:
     """Return the pools of `fleet` that are being emptied, with the reasons."""
     named = ((pool_of_fleet(fleet, name), why) for name, why in queues.drained().items())
     return {pool: why for pool, why in named if pool is not None}
+
+
+def unused_in(fleet: str, queues: Queues) -> list[UnusedNode]:
+    """Return the nodes of the pools of `fleet` that are not to be used."""
+    named = ((pool_of_fleet(fleet, unused.pool), unused) for unused in queues.unused_nodes())
+    return [replace(unused, pool=pool) for pool, unused in named if pool is not None]
+
+
+def _quarantined(unused: Iterable[UnusedNode]) -> dict[str, tuple[str, ...]]:
+    nodes: dict[str, tuple[str, ...]] = {}
+    for node in unused:
+        if node.until is not None:
+            nodes[node.pool] = (*nodes.get(node.pool, ()), node.node)
+    return nodes
+
+
+def _drained_nodes(unused: Iterable[UnusedNode]) -> dict[str, dict[str, str]]:
+    nodes: dict[str, dict[str, str]] = {}
+    for node in unused:
+        if node.until is None:
+            nodes.setdefault(node.pool, {})[node.node] = node.reason
+    return nodes
 
 
 def _shared(run: Run, entry: Queued) -> Queued:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
+from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.runs.states import StageReused
@@ -24,13 +25,15 @@ def never_reuse(run: Run, stage: StageRun) -> str | None:  # noqa: ARG001 - the 
     return None
 
 
-def reuse_key_with(source_of: Callable[[Stage], str]) -> Callable[[Run, StageRun], str | None]:
+def reuse_key_with(
+    source_of: Callable[[Stage, ShippedCode | None], str],
+) -> Callable[[Run, StageRun], str | None]:
     """Return the function that gives a stage its key, or `None` where it may not be reused.
 
-    Two stages have one key when job, all code that the job can import (`source_of(stage)`),
-    parameters, contents of the inputs, seed and size are equal, and their latest attempts had an
-    equal accelerator, emulation, Python and number of workers, and were adjusted alike. A stage
-    without an attempt is as its first one would be.
+    Two stages have one key when job, all code that the job can import (`source_of` the stage and
+    the code of its run), parameters, contents of the inputs, seed and size are equal, and their
+    latest attempts had an equal accelerator, emulation, Python and number of workers, and were
+    adjusted alike. A stage without an attempt is as its first one would be.
     """
 
     def key(run: Run, stage: StageRun) -> str | None:
@@ -41,7 +44,7 @@ def reuse_key_with(source_of: Callable[[Stage], str]) -> Callable[[Run, StageRun
         pool = run.plan.pools[stage.pool]
         parts = {
             "job": planned.job,
-            "source": source_of(planned),
+            "source": source_of(planned, run.header.code),
             "params": planned.params,
             "inputs": {name: ref.digest for name, ref in artifacts.items() if ref},
             "seed": run.plan.seed,

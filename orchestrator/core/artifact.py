@@ -71,3 +71,20 @@ class ArtifactRef:
     uri: str
     digest: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedCode:
+    """Code that travels to the nodes: an archive in the artifact store.
+
+    Its folders are put on the import path, in the order of their names. `packages` are those of
+    `jobs.packages` that are in it.
+    """
+
+    archive: ArtifactRef
+    packages: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """What tells it from other code, 64 hex digits."""
+        return self.archive.digest

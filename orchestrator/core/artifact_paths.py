@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CHECKPOINTS = "checkpoints"
+CODE = "code"
 
 
 def checkpoints(run: str, stage: str) -> str:
@@ -23,3 +24,8 @@ def leaving(run: str, stage: str, attempt: int) -> str:
 def log_page(run: str, stage: str, attempt: int, last: int) -> str:
     """Return the name of the mark that has chunks of an attempt's log, up to that of id `last`."""
     return f"logs/{run}/{stage}/{attempt}/{last}.jsonl"
+
+
+def code(key: str) -> str:
+    """Return the name of the archive of the code whose files have `key`."""
+    return f"{CODE}/{key}"

@@ -15,10 +15,14 @@ from orchestrator.core.trust.qualification import Rules
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSettings:
-    """Where jobs may come from: an allow-list of packages, and folders for the import path."""
+    """Where jobs may come from: an allow-list of packages, and folders for the import path.
+
+    At most `most_mb` MB of them travel to the nodes with a run.
+    """
 
     packages: tuple[str, ...] = ("jobs",)
     code: tuple[str, ...] = ()
+    most_mb: int = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +169,8 @@ class AttemptSettings:
             end.
         unanswered: How long an attempt may be asked in vain until it counts as failed.
         avoid: How long it waits for another node than those where its stage failed.
+        quarantine: How long no run uses a node on which a chip broke, where others can do; 0 has
+            each stage avoid it by itself alone.
         shrink: How long an elastic gang waits for the place of all its workers, until it goes on
             with as many as have one.
         meet: How long the workers of a gang may take to meet once all have their places. What each
@@ -180,6 +186,7 @@ class AttemptSettings:
     retry: float = 30.0
     unanswered: float = 60.0
     avoid: float = 60.0
+    quarantine: float = 86_400.0
     shrink: float = 3.0
     meet: float = 600.0
     collective: float = 600.0

@@ -5,7 +5,7 @@ Foreign errors are translated by the adapter: a port raises only what its docstr
 
 from orchestrator.ports.artifacts import ArtifactStore
 from orchestrator.ports.clock import Clock
-from orchestrator.ports.cluster import Chip, Cluster, ClusterJob, Worker
+from orchestrator.ports.cluster import Chip, Cluster, ClusterJob, Warm, Worker
 from orchestrator.ports.endpoints import EndpointLog, EndpointStatus
 from orchestrator.ports.events import EventLog, Stored
 from orchestrator.ports.gates import Gates
@@ -55,5 +55,6 @@ __all__ = [
     "Traffic",
     "UsageStore",
     "Verdicts",
+    "Warm",
     "Worker",
 ]

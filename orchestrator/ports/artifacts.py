@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,16 @@ class ArtifactStore(Protocol):
 
         Raises:
             ArtifactError: It exists already with other contents, or there is no space.
+        """
+        ...
+
+    def archive(self, name: str, files: Iterable[tuple[str, Path]]) -> ArtifactRef:
+        """Return artifact `name`, an archive of `files` by their names in it.
+
+        It is written where it isn't there whole; `unpack` returns its files.
+
+        Raises:
+            ArtifactError: A file can't be read.
         """
         ...
 
@@ -85,6 +95,13 @@ class ArtifactStore(Protocol):
 
     def read(self, ref: ArtifactRef, path: str) -> bytes:
         """Return a small file of an artifact, verified against its hash; no other is fetched."""
+        ...
+
+    def unpack(self, ref: ArtifactRef) -> Path:
+        """Return a local folder with the files of an archive, each verified against its hash.
+
+        The processes of a machine share it.
+        """
         ...
 
     def verify(self, uri: str) -> Manifest:

@@ -23,6 +23,14 @@ class Worker(Protocol):
         ...
 
 
+class Warm(Protocol):
+    """What runs in a process that stands by for an attempt: `wiring.warm_worker`."""
+
+    def __call__(self, request: AttemptRequest) -> None:
+        """Import what an attempt like `request` needs; whatever that raises ends the process."""
+        ...
+
+
 class Chip(Protocol):
     """What an attempt tells of the job that runs on an emulated chip: steps, at which it may fail.
 

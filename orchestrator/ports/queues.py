@@ -1,11 +1,11 @@
-"""What runs wait for pools, and which pools are to be emptied."""
+"""What runs wait for pools, and which pools and nodes are not to be used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.messages import Queued
+from orchestrator.messages import Queued, UnusedNode
 
 
 class Queues(Protocol):
@@ -32,4 +32,20 @@ class Queues(Protocol):
 
     def drained(self) -> Mapping[str, str]:
         """Return the pools that are to be emptied, with the reasons."""
+        ...
+
+    def quarantine(self, pool: str, node: str, reason: str, seconds: float) -> None:
+        """Have a node not used for so many seconds, unless it is to be used even less."""
+        ...
+
+    def drain_node(self, pool: str, node: str, reason: str) -> None:
+        """Note that a node is to be emptied. Safe to call twice; the last reason stays."""
+        ...
+
+    def release_node(self, pool: str, node: str) -> None:
+        """Note that a node is to be used again. Safe to call twice."""
+        ...
+
+    def unused_nodes(self) -> Sequence[UnusedNode]:
+        """Return the nodes that are not to be used now."""
         ...

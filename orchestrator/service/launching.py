@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator import wiring
 from orchestrator.controller import attempt_requests
@@ -94,6 +94,7 @@ class Launch:
             continues=self.continues.header.run if self.continues else "",
             flags=self.source.flags,
         )
+        header = replace(header, code=wiring.ship(planned.settings, home))
         return driving.DriveRequest(
             settings=planned.settings, header=header, home=home, reuse=self.reuse
         )

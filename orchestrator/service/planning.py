@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator import wiring
 from orchestrator.core.errors import ConfigError, Problem
@@ -45,9 +45,12 @@ def plan(source: ConfigSource, *, unqualified: bool = False) -> Planned:
         ConfigError: With all problems.
     """
     settings, pipeline_plan = source.planned()
-    return Planned(
-        settings, pipeline_plan, wiring.vetted(settings, pipeline_plan, unqualified=unqualified)
-    )
+    problems, notes = wiring.weigh(settings, wiring.home_path())
+    if problems:
+        raise ConfigError(problems)
+    vetted = wiring.vetted(settings, pipeline_plan, unqualified=unqualified)
+    vetted = replace(vetted, notes=(*vetted.notes, *notes))
+    return Planned(settings, pipeline_plan, vetted)
 
 
 def plan_together(sources: Sequence[ConfigSource], *, unqualified: bool) -> Sequence[Planned]:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator import wiring
-from orchestrator.controller.outlook import drained_in
+from orchestrator.controller.outlook import SECONDS_IN_QUEUE, drained_in, unused_in
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.nearest import choices
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec.hardware import Fleet, Pool, Role, name_in_fleet
+from orchestrator.core.spec.hardware import Fleet, Pool, Role, name_in_fleet, pool_of_fleet
 from orchestrator.core.trust.qualification import EARNED, Verdict, not_measured, verdict_of
-from orchestrator.messages import PoolStatus
+from orchestrator.messages import PoolStatus, Queued, UnusedNode
+from orchestrator.ports import Queues
 from orchestrator.service.change import Change
 
 
@@ -21,7 +22,7 @@ class PoolStates:
     """What is known of the pools of a fleet at `now` (seconds, epoch).
 
     `live` and `nodes` have those of a cluster that is up, `drained` the reasons of those that are
-    being emptied.
+    being emptied, `unused` the nodes that are not to be used. `queue` is what waits for pools.
     """
 
     fleet: Fleet
@@ -30,6 +31,30 @@ class PoolStates:
     verdicts: Sequence[Verdict]
     now: float
     nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unused: Sequence[UnusedNode] = ()
+    queue: Sequence[Queued] = ()
+
+    def unused_of(self, pool: str) -> dict[str, UnusedNode]:
+        """Return the nodes of a pool that are not to be used, by name."""
+        return {unused.node: unused for unused in self.unused if unused.pool == pool}
+
+    def health(self, pool: str, node: str) -> str:
+        """Return in a few words whether a node of a pool can be used."""
+        unused = self.unused_of(pool).get(node)
+        status = self.live.get(pool)
+        lives = status is not None and node in {member.name for member in status.members}
+        if unused is None:
+            return "up" if lives else "away"
+        away = "" if lives else " (away)"
+        if unused.until is None:
+            return f"being emptied: {unused.reason}{away}"
+        hours = max(0.0, unused.until - self.now) / 3600
+        return f"in quarantine for {hours:.1f} h: {unused.reason}{away}"
+
+    def waiting_for(self, pool: str) -> list[Queued]:
+        """Return what waits for a pool, first who goes first."""
+        mine = [entry for entry in self.queue if entry.pool == pool]
+        return sorted(mine, key=lambda entry: entry.order)
 
     def verdicts_of(self, pool: Pool) -> dict[Role, Verdict]:
         """Return the verdicts that hold for a pool."""
@@ -62,13 +87,27 @@ def pools(settings: Settings) -> PoolStates:
     live = wiring.pool_states(settings, home)
     store = wiring.database(home)
     drained = drained_in(settings.fleet.name, store)
-    known = PoolStates(settings.fleet, live, drained, store.verdicts(), store.now())
+    known = PoolStates(
+        settings.fleet,
+        live,
+        drained,
+        store.verdicts(),
+        store.now(),
+        unused=unused_in(settings.fleet.name, store),
+        queue=_queue(settings.fleet.name, store),
+    )
     trusted = {
         name: pool
         for name, pool in settings.fleet.pools.items()
         if settings.qualification.ask_for_one(pool) and known.verdicts_of(pool)
     }
     return replace(known, nodes=wiring.nodes_of(settings, home, trusted))
+
+
+def _queue(fleet: str, store: Queues) -> list[Queued]:
+    """Return what waits for the pools of a fleet."""
+    named = ((pool_of_fleet(fleet, e.pool), e) for e in store.queue(SECONDS_IN_QUEUE))
+    return [replace(entry, pool=pool) for pool, entry in named if pool is not None]
 
 
 def pool_of(fleet: Fleet, name: str) -> Pool:
@@ -83,31 +122,69 @@ def pool_of(fleet: Fleet, name: str) -> Pool:
     return fleet.pools[name]
 
 
-def drain(fleet: Fleet, name: str, reason: str) -> Change[None]:
-    """Have a pool take no new attempts; those on it leave at their next checkpoint.
+@dataclass(frozen=True, slots=True)
+class PoolOrNode:
+    """A pool of a fleet, or one `node` of it."""
+
+    fleet: str
+    pool: str
+    node: str = ""
+
+    @property
+    def shared(self) -> str:
+        """Name of the pool among those of all fleets."""
+        return name_in_fleet(self.fleet, self.pool)
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"node {self.node} of pool {self.pool}" if self.node else f"pool {self.pool}"
+
+
+def place_of(settings: Settings, name: str) -> PoolOrNode:
+    """Return the pool or the node that `name` means: a pool, a node, or `POOL/NODE`.
+
+    A node is looked for among those that live, and those that are not to be used.
 
     Raises:
-        NotFoundError: The fleet has no such pool.
+        NotFoundError: There is none.
     """
-    pool = pool_of(fleet, name)
+    fleet = settings.fleet
+    pool, slash, node = name.partition("/")
+    if pool in fleet.pools and bool(node) == bool(slash):
+        return PoolOrNode(fleet.name, pool, node)
+    home = wiring.home()
+    known = [(unused.pool, unused.node) for unused in unused_in(fleet.name, wiring.database(home))]
+    for status in wiring.pool_states(settings, home).values():
+        known += [(status.name, member.name) for member in status.members]
+    for owner, member in known:
+        if member == name:
+            return PoolOrNode(fleet.name, owner, member)
+    hint = choices(name, fleet.pools, "pools of this fleet")
+    what = f"{name!r} is not a pool of fleet {fleet.name!r}; {hint}"
+    raise NotFoundError(f"{what}; a node is named as it lives, or POOL/NODE")
 
-    def make() -> None:
-        wiring.database(wiring.home()).drain(name_in_fleet(fleet.name, pool.name), reason)
 
-    return Change(f"empty pool {name}", make)
-
-
-def undrain(fleet: Fleet, name: str) -> Change[None]:
-    """Have a pool take attempts again.
-
-    Raises:
-        NotFoundError: The fleet has no such pool.
-    """
-    pool = pool_of(fleet, name)
+def drain(place: PoolOrNode, reason: str) -> Change[None]:
+    """Have a pool or a node take no new attempts; those on it leave at their next checkpoint."""
 
     def make() -> None:
         store = wiring.database(wiring.home())
-        for named in (pool.name, name_in_fleet(fleet.name, pool.name)):
+        if place.node:
+            store.drain_node(place.shared, place.node, reason)
+        else:
+            store.drain(place.shared, reason)
+
+    return Change(f"empty {place}", make)
+
+
+def undrain(place: PoolOrNode) -> Change[None]:
+    """Have a pool or a node take attempts again; a node, whatever kept it from that."""
+
+    def make() -> None:
+        store = wiring.database(wiring.home())
+        if place.node:
+            store.release_node(place.shared, place.node)
+        for named in (place.pool, place.shared) if not place.node else ():
             store.undrain(named)
 
-    return Change(f"use pool {name} again", make)
+    return Change(f"use {place} again", make)

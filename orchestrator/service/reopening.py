@@ -19,6 +19,7 @@ from orchestrator.service import driving, runs
 from orchestrator.service.launching import detach
 from orchestrator.service.planning import check_detachable
 
+OTHER_CODE = "run the code that is here now: it has changed since"
 LIMITS = re.compile(r"(cost|time|attempt)_limit|pipeline\.stages\.[^.]+\.limits\.\w+")
 
 
@@ -38,14 +39,20 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """How a run goes on: opened again by `event` where it has ended, then driven."""
+    """How a run goes on: opened again by `event` where it has ended, then driven.
+
+    With `other_code` its jobs run what is here now, which differs from what they have run so far.
+    """
 
     run: Run
     request: driving.DriveRequest
     event: RunReopened | None = None
+    other_code: bool = False
 
     def reopened(self) -> Iterator[str]:
         """Yield what the event changes; nothing where there is none."""
+        if self.other_code:
+            yield OTHER_CODE
         if self.event is None:
             return
         if not self.event.stages:
@@ -79,9 +86,13 @@ class Resumption:
         Raises:
             StaleControllerError: Something has happened to the run since it was read.
         """
-        if self.event is not None:
+        event = self.event
+        if self.other_code:
+            code = wiring.ship(self.request.settings, self.request.home)
+            event = replace(event or RunReopened(reason=OTHER_CODE, stages=()), code=code)
+        if event is not None:
             name, store = self.run.header.run, wiring.database(wiring.home())
-            store.append(name, self.run.seq + 1, (self.event,), store.now())
+            store.append(name, self.run.seq + 1, (event,), store.now())
             store.withdraw_cancel(name)
 
     def drive(self, view: driving.View) -> Run:
@@ -120,7 +131,7 @@ def resume(
     elif rules.halted(run):
         with suppress(PlanError):  # where a limit holds them, the other stages go on
             event = _reopening(store, run, how)
-    return Resumption(run, _request(store, run, take_over=take_over, reuse=reuse), event)
+    return _resumption(run, event, take_over=take_over, reuse=reuse)
 
 
 def rerun(run: Run, stage: str, *, reuse: bool = True) -> Resumption:
@@ -136,17 +147,23 @@ def rerun(run: Run, stage: str, *, reuse: bool = True) -> Resumption:
         hint = f"wait for its end, or: orchestrator resume {name}"
         raise ConfigError([Problem("", f"run {name!r} has not ended: {run.state}", hint)])
     event = _reopening(store, run, Again(since=stage, anew=True))
-    return Resumption(run, _request(store, run, take_over=False, reuse=reuse), event)
+    return _resumption(run, event, take_over=False, reuse=reuse)
 
 
-def _request(store: EventLog, run: Run, *, take_over: bool, reuse: bool) -> driving.DriveRequest:
-    return driving.DriveRequest(
-        settings=wiring.configs.parse(run.header.config),
-        header=store.header(run.header.run),
-        home=wiring.home(),
+def _resumption(
+    run: Run, event: RunReopened | None, *, take_over: bool, reuse: bool
+) -> Resumption:
+    settings, home = wiring.configs.parse(run.header.config), wiring.home()
+    request = driving.DriveRequest(
+        settings=settings,
+        header=wiring.database(home).header(run.header.run),
+        home=home,
         reuse=reuse,
         by_force=take_over,
     )
+    able = (run.state, RunReopened) in RUN_TRANSITIONS
+    other = able and wiring.changed(settings, home, run.header.code)
+    return Resumption(run, request, event, other)
 
 
 def _reopening(store: EventLog, run: Run, how: Again) -> RunReopened:
@@ -159,9 +176,8 @@ def _reopening(store: EventLog, run: Run, how: Again) -> RunReopened:
     words = (*_earlier(store, run.header.run), *how.limits, *attempts)
     _refuse_all_but_limits(how.limits)
     if words:
-        limited = wiring.plan(
-            wiring.configs.parse(wiring.configs.changed(run.header.config, words))
-        )
+        changed = wiring.configs.parse(wiring.configs.changed(run.header.config, words))
+        limited = wiring.plan(wiring.with_code(changed, wiring.home(), run.header.code)[0])
         event = rules.reopening(run, since=how.since, anew=how.anew, limited=limited)
         event = replace(event, overrides=(*how.limits, *attempts))
     rules.check_limits(run, event, store.now())

@@ -8,9 +8,10 @@ asked for; then the traffic moves in steps. Nothing is trained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from orchestrator import wiring
+from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.endpoints.life import EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ConfigError, NotFoundError, PlanError, Problem
 from orchestrator.core.runs.run import Run, StageRun
@@ -48,7 +49,8 @@ class Source:
 class Switch:
     """A switch that is planned: a run `name-...` that nobody has started.
 
-    `kept` are results that stand as they are, with the run that made them. `first` are the pools
+    `kept` are results that stand as they are, with the run that made them. `code` is that of the
+    earlier run, where its folders are not here to be shipped anew. `first` are the pools
     to be qualified before, since no verdict on them holds. `unqualified` asks for no verdict.
     """
 
@@ -57,6 +59,7 @@ class Switch:
     name: str
     lines: Sequence[str]
     kept: Mapping[str, tuple[Succeeded, str]]
+    code: ShippedCode | None = None
     first: Sequence[Qualification] = ()
     unqualified: bool = False
 
@@ -73,6 +76,7 @@ class Switch:
             raise PlanError(vetted.problems)
         home = wiring.home()
         header = driving.new_header(self.settings, vetted.plan, self.name, home=home)
+        header = replace(header, code=self.code or wiring.ship(self.settings, home))
         request = driving.DriveRequest(
             settings=self.settings, header=header, home=home, kept=self.kept
         )
@@ -169,6 +173,7 @@ def plan_switch(
     words = [WITHOUT_FALLBACK, *source.overrides]
     changed = wiring.configs.changed(earlier.header.config, words)
     settings = wiring.configs.parse(_with_weights(changed, source.weights, earlier))
+    settings, code = wiring.with_code(settings, wiring.home(), earlier.header.code)
     planned = wiring.plan(settings)
     kept = kept_of(earlier, planned)
     problems = list(unserved(planned, earlier.header.run))
@@ -190,6 +195,7 @@ def plan_switch(
         name=name,
         lines=lines,
         kept=kept,
+        code=code,
         first=_unproven(settings, planned) if qualify and not unqualified else (),
         unqualified=unqualified,
     )

@@ -1,8 +1,8 @@
 """The composition root: the only place that chooses adapters or reads the environment.
 
-`adapters.py` makes what a run works with, `endpoints.py` what serves, `qualification.py` what is
-known of pools, `home_folder.py` where all state is, `storage.py` where artifacts are, and
-`services.py` what this machine runs for them.
+`adapters.py` makes what a run works with, `code.py` has its code travel, `endpoints.py` makes what
+serves, `qualification.py` what is known of pools, `home_folder.py` where all state is,
+`storage.py` where artifacts are, and `services.py` what this machine runs for them.
 Adapters are imported by the function that needs them, so that a command pays only for what it
 uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 """
@@ -11,7 +11,6 @@ from orchestrator.adapters import hydra_config as configs
 from orchestrator.adapters import terminal
 from orchestrator.wiring.adapters import (
     Built,
-    attempt_defaults,
     clock,
     cluster,
     cluster_address,
@@ -26,7 +25,9 @@ from orchestrator.wiring.adapters import (
     settings,
     tracker,
     variable,
+    warm_worker,
 )
+from orchestrator.wiring.code import attempt_defaults, changed, ship, weigh, with_code
 from orchestrator.wiring.endpoints import (
     Outage,
     endpoints_here,
@@ -98,6 +99,7 @@ __all__ = [
     "artifact_store",
     "attempt_defaults",
     "bury",
+    "changed",
     "check_handing_over",
     "check_services",
     "check_working_folder",
@@ -153,6 +155,7 @@ __all__ = [
     "serving_cluster",
     "settings",
     "shares_database",
+    "ship",
     "start_cluster",
     "start_gateway",
     "start_reaper",
@@ -176,5 +179,8 @@ __all__ = [
     "versions",
     "vetted",
     "views",
+    "warm_worker",
     "way_up",
+    "weigh",
+    "with_code",
 ]

@@ -22,9 +22,9 @@ from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.plan import Plan, make_plan
 from orchestrator.core.spec.stages import Json, Pipeline
-from orchestrator.core.trust.qualification import measured
 from orchestrator.messages import AttemptRequest, Message
 from orchestrator.ports import (
+    ArtifactStore,
     Clock,
     Cluster,
     Gates,
@@ -34,13 +34,12 @@ from orchestrator.ports import (
 )
 from orchestrator.wiring import storage
 from orchestrator.wiring.home_folder import replica_secret
-from orchestrator.wiring.secret_values import secret, secret_problems
-from orchestrator.wiring.storage import artifact_store, storage_uri
+from orchestrator.wiring.secret_values import secret_problems
+from orchestrator.wiring.storage import artifact_store
 
 if TYPE_CHECKING:
     from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.mlflow_tracker import TrackedRuns
-    from orchestrator.controller.attempt_requests import AttemptDefaults
     from orchestrator.controller.output_reader import OutputReader
 
 DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
@@ -256,7 +255,7 @@ def cluster(settings: Settings, planned: Plan, address: str) -> Cluster:
 
     managed = not cluster_address(settings)
     patience = MANAGED_PATIENCE if managed else settings.cluster.patience
-    return RayCluster(address, run_worker, patience)
+    return RayCluster(address, run_worker, patience, warm=warm_worker)
 
 
 def output(store: OutputStore, header: RunHeader, home: Path) -> OutputReader:
@@ -319,7 +318,6 @@ def run_worker(
     request: AttemptRequest, *, rank: int, rendezvous: str | None
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; the port `Worker`."""
-    from orchestrator.adapters.artifacts import FsspecArtifactStore
     from orchestrator.adapters.torch_process_group import open_process_group
     from orchestrator.worker.attempt import not_set_up, stream
     from orchestrator.worker.real_chip import real_chip
@@ -327,11 +325,8 @@ def run_worker(
     chip = real_chip
     if request.pool.emulated:
         from orchestrator.emulation import emulated_chip as chip
-    patience = request.waits.storage
     try:
-        store = FsspecArtifactStore(
-            request.storage, clock=clock(), attempt=request.key, patience=patience
-        )
+        store = _worker_store(request)
     except StorageSetUpError as error:
         return not_set_up(request, error)
     return stream(
@@ -349,22 +344,17 @@ def run_worker(
     )
 
 
-def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> AttemptDefaults:
-    """Return what every attempt of a run is given."""
-    from orchestrator.adapters import artifacts, job_source
-    from orchestrator.controller.attempt_requests import AttemptDefaults
-    from orchestrator.controller.reuse import never_reuse, reuse_key_with
+def warm_worker(request: AttemptRequest) -> None:
+    """Import what an attempt like `request` needs, in a process that stands by for it."""
+    from orchestrator.worker.warming import warm
 
-    folder = artifacts.local_folder(storage_uri(settings, home))
-    apart = [home, folder] if folder else [home]
-    importable = job_source.Importable(settings.jobs.code, kept=home / "code.json", apart=apart)
-    return AttemptDefaults(
-        packages=settings.jobs.packages,
-        code=settings.jobs.code,
-        storage=storage_uri(settings, home),
-        reuse_key=reuse_key_with(importable.digest) if reuse else never_reuse,
-        signatures=tuple(settings.signatures.values()),
-        waits=settings.attempts,
-        measured=lambda pool, role: measured(pool, role, database(home).verdicts()),
-        secret=secret,
+    warm(request, _worker_store(request))
+
+
+def _worker_store(request: AttemptRequest) -> ArtifactStore:
+    from orchestrator.adapters.artifacts import FsspecArtifactStore
+
+    patience = request.waits.storage
+    return FsspecArtifactStore(
+        request.storage, clock=clock(), attempt=request.key, patience=patience
     )

@@ -274,5 +274,10 @@ def model_config(storage: str, model: ArtifactRef) -> Mapping[str, Json]:
 
 
 def fetch_model(deployment: Deployment) -> Path:
-    """Return the local, verified folder of the model that a replica serves."""
-    return artifact_store(deployment.storage, clock()).fetch(deployment.model)
+    """Return the local, verified folder of the model that a replica serves.
+
+    In the place of the model may be the code of its engine, which is unpacked.
+    """
+    store, model = artifact_store(deployment.storage, clock()), deployment.model
+    shipped = deployment.shipped
+    return store.unpack(model) if shipped and model == shipped.archive else store.fetch(model)

@@ -22,7 +22,7 @@ from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succ
 from orchestrator.ports import ArtifactStore, Chip, Clock
 from orchestrator.worker.context import AttemptContext, backends, hardware_of, meta_of
 from orchestrator.worker.exception_report import describe
-from orchestrator.worker.job_import import check_params, extend_path, load_job
+from orchestrator.worker.job_import import check_params, import_request, relative
 from orchestrator.worker.message_queue import MessageQueue, valid_message
 from orchestrator.worker.native_output import following
 from orchestrator.worker.output_capture import capture
@@ -183,7 +183,7 @@ class _JobRun:
         if self._context is not None:
             self._context.checkpoints.settle()
         report = describe(error, self._request.signatures)
-        failed = self._failed(report.kind, report.line, report.detail)
+        failed = self._failed(report.kind, relative(report.line), relative(report.detail))
         failure = replace(failed.failure, certain=report.certain, sign=report.sign)
         return replace(failed, failure=failure)
 
@@ -192,8 +192,7 @@ class _JobRun:
         missing = self._missing_device_package()
         if missing is not None:
             return missing
-        extend_path(request.code)
-        job = load_job(request.job, request.packages)
+        job = import_request(request, self._runtime.store)
         check_params(request.job, job, request.params)
         self._output = self._runtime.store.scratch(request.key)
         inputs: dict[str, Path] = {}

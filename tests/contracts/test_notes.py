@@ -8,7 +8,7 @@ from sqlalchemy import update
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.adapters.database.schema import queues
 from orchestrator.core.errors import NotFoundError
-from orchestrator.messages import Busy, Queued, Untold
+from orchestrator.messages import Busy, Queued, Untold, UnusedNode
 from tests.contracts.test_database import store  # noqa: F401 - a fixture
 
 
@@ -66,3 +66,24 @@ def test_what_was_not_told_of_a_run_is_what_was_noted_last(store: SqlDatabase) -
     assert store.untold("r2-1") == last
     store.note_untold("r2-1", ())
     assert store.untold("r2-1") == []
+
+
+def test_a_node_is_in_quarantine_for_a_time(store: SqlDatabase) -> None:  # noqa: F811 - as above
+    store.quarantine("f/a", "n1", "Xid 79", 3600.0)
+    store.quarantine("f/a", "n1", "Xid 48", 60.0)
+    store.quarantine("f/a", "n2", "Xid 79", -1.0)
+    (unused,) = store.unused_nodes()
+    assert (unused.pool, unused.node, unused.reason) == ("f/a", "n1", "Xid 79")
+    assert unused.until is not None
+    assert abs(unused.until - store.now() - 3600.0) < 60.0
+    store.release_node("f/a", "n1")
+    store.release_node("f/a", "n1")
+    assert store.unused_nodes() == []
+
+
+def test_a_node_that_somebody_drains_is_not_let_in_by_time(store: SqlDatabase) -> None:  # noqa: F811 - as above
+    store.quarantine("f/a", "n1", "Xid 79", 60.0)
+    store.drain_node("f/a", "n1", "new firmware")
+    store.quarantine("f/a", "n1", "Xid 79", 3600.0)
+    drained = UnusedNode(pool="f/a", node="n1", reason="new firmware")
+    assert store.unused_nodes() == [drained]

@@ -141,3 +141,13 @@ def test_gates_are_looked_at_every_two_seconds() -> None:
     post.gates.opened["s"] = "approved by ann"
     assert post.look(after=1.0).opened == {}
     assert post.look(after=1.1).opened == {"s": "approved by ann"}
+
+
+def test_nodes_of_its_fleet_that_are_not_to_be_used_are_seen() -> None:
+    post = Post()
+    post.store.quarantine("test/a", "n1", "Xid 79", 10.0)
+    post.store.quarantine("other/a", "n2", "Xid 79", 10.0)
+    post.store.drain_node("test/a", "n3", "repair")
+    seen = post.look(after=0.6)
+    assert (seen.quarantined, seen.drained_nodes) == ({"a": ("n1",)}, {"a": {"n3": "repair"}})
+    assert post.look(after=10.0).quarantined == {}

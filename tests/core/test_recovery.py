@@ -282,3 +282,14 @@ def test_what_is_not_what_was_trained_is_tried_nowhere_again(drained: dict[str, 
     run = after(plan(stage("s"), pools=("a", "b")), *failed(1, K.PARITY, evidence="kl_mean is 3"))
     found = answer(run, Outlook(drained=drained))
     assert found == StageFailed("s", "parity: kl_mean is 3")
+
+
+def test_from_a_drained_node_a_stage_goes_to_others_of_its_pool_where_they_hold_it() -> None:
+    work = stage("s", needs=Needs(workers=8))
+    nodes = {"a": {"n1": "repair"}}
+    two = after(plan(work, pools=("a", "b"), a=pool("a", nodes=2)), *failed(1, K.DRAINED))
+    event = scheduled(two, Outlook(drained_nodes=nodes))
+    assert (event.pool, event.action, event.not_before) == ("a", Action.RETRY, 0.0)
+    one = after(plan(work, pools=("a", "b")), *failed(1, K.DRAINED))
+    assert scheduled(one, Outlook(drained_nodes=nodes)).pool == "b"
+    assert scheduled(two, Outlook(drained_nodes=nodes, drained={"a": "x"})).pool == "b"

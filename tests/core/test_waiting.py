@@ -187,3 +187,12 @@ def test_a_gang_stands_by_on_the_next_pool_while_one_runs() -> None:
     assert list(standby(run)) == []
     run = after(plan(careful, stage("t"), pools=("a", "b")), *PLACED)
     assert list(standby(run)) == [("s", Start("s", 2, "b"))]
+
+
+def test_an_attempt_on_a_drained_node_is_asked_to_leave() -> None:
+    run = after(plan(stage("s"), pools=("a", "b")), *PLACED)
+    here, elsewhere = {"a": {"n1": "repair"}}, {"a": {"n9": "repair"}, "b": {"n1": "repair"}}
+    assert only(run, drained_nodes=here) == Leave("s", 1, "node 'n1': repair")
+    assert decide(run, 0.0, Outlook(drained_nodes=elsewhere)) == ()
+    run = apply(run, LeaveRequested("s", 1, "repair"), 0.0)
+    assert decide(run, 0.0, Outlook(drained_nodes=here)) == ()

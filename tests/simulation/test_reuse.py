@@ -29,7 +29,7 @@ BENCH = AttemptDefaults(
     packages=("jobs",),
     code=(),
     storage="mem://",
-    reuse_key=reuse_key_with(lambda one: f"the source of {one.job}"),
+    reuse_key=reuse_key_with(lambda one, _code: f"the source of {one.job}"),
 )
 
 

@@ -142,7 +142,11 @@ class Bench:
         return outcome
 
     def failure(self, source: str, *, rank: int = 0, **changes: object) -> Failure:
-        outcome = self.messages(source, rank=rank, **changes)[-1]
+        self.write(source)
+        return self.failure_of(self.request(**changes), rank)
+
+    def failure_of(self, request: AttemptRequest, rank: int = 0) -> Failure:
+        outcome = [m for batch in self.stream(request, rank) for m in batch][-1]
         assert isinstance(outcome, Failed), outcome
         return outcome.failure
 

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.errors import JobError
 from orchestrator.core.failures.kinds import FailureKind
-from orchestrator.worker.job_import import extend_path, load_job
+from orchestrator.messages import LogLine
+from orchestrator.worker.job_import import extend_path, load_job, use_shipped
 from tests.worker.conftest import Bench
+
+
+@pytest.fixture
+def travelling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A bench with a cache of its own, in a process that forgets shipped code afterwards."""
+    (bench.folder.parent / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(bench.folder.parent / "temporary"))
+    monkeypatch.setenv("PYTHONPATH", "/theirs")
+    yield bench
+    use_shipped(())
 
 
 @pytest.mark.parametrize("name", ["os.system", "jobs", "jobsx.run", ".jobs.run", ""])
@@ -32,8 +47,8 @@ def test_without_a_package_no_job_is_allowed() -> None:
     [
         ("{package}.jobs.nothing", "is no function of '{package}.jobs': there is none; check"),
         ("{package}.jobs.NUMBER", "is no function of '{package}.jobs': it is a int; check"),
-        ("{package}.other.job", "no module '{package}.other'; add its folder to jobs.code"),
-        ("{package}.jobs.job.more", "no module '{package}.jobs.job'; add"),
+        ("{package}.other.job", "no module '{package}.other' on host"),
+        ("{package}.jobs.job.more", "no module '{package}.jobs.job' on host"),
         ("{package}..job", "is no dotted name"),
         ("{package}.jobs.", "is no dotted name"),
     ],
@@ -46,9 +61,95 @@ def test_a_job_that_is_not_there_is_refused(bench: Bench, job: str, line: str) -
     assert line in failure.evidence
 
 
-def test_a_folder_that_is_not_listed_is_not_searched(bench: Bench) -> None:
+def test_a_module_that_is_not_there_is_told_with_the_host_and_where_it_was_looked_for(
+    travelling: Bench,
+) -> None:
+    bench = travelling
+    job = f"job '{bench.package}.jobs.job': no module '{bench.package}' on host"
+    then = f", then on the path of {sys.executable!r}; add its folder to jobs.code, or install it"
+    there = f"{job} {platform.node()!r}; looked in "
     failure = bench.failure("def job(ctx): pass", code=())
-    assert f"no module '{bench.package}'; add its folder to jobs.code" in failure.evidence
+    expected = f"{there}no folder of jobs.code (nothing was shipped){then} there"
+    assert failure.evidence == expected
+
+    (bench.folder / "other").mkdir()
+    failure = bench.failure("def job(ctx): pass", shipped=ship(bench, bench.folder / "other"))
+    assert failure.evidence.startswith(there), "it is not in what was shipped"
+    assert failure.evidence.endswith(f"/000' of the code that was shipped{then} there")
+
+
+def ship(bench: Bench, folder: Path, name: str = "code/one") -> ShippedCode:
+    """Have the files in a folder travel, as one of `jobs.code`, with one more beside them."""
+    files = [(f"000/{path.relative_to(folder)}", path) for path in sorted(folder.rglob("*.*"))]
+    (folder.parent / "note.md").touch()
+    marker = ("000/note.md", folder.parent / "note.md")
+    return ShippedCode(bench.store.archive(name, [*files, marker]))
+
+
+def test_shipped_code_is_imported_from_where_it_was_unpacked_and_not_from_its_folder(
+    travelling: Bench,
+) -> None:
+    bench = travelling
+    bench.write("")
+    (bench.folder / bench.package / "prompt.yaml").write_text("be: kind")
+    (bench.folder / "beside_the_package.py").write_text("X = 1")
+    source = """
+        import os, subprocess, sys, multiprocessing, pathlib
+
+        def child(queue):
+            import beside_the_package
+            queue.put(beside_the_package.__file__)
+
+        def job(ctx):
+            ctx.log(__file__)
+            ctx.log(pathlib.Path(__file__).with_name("prompt.yaml").read_text())
+            context = multiprocessing.get_context("spawn")
+            queue = context.SimpleQueue()
+            process = context.Process(target=child, args=(queue,))
+            process.start()
+            ctx.log(queue.get())
+            process.join()
+            words = "import beside_the_package as b; print(b.__file__)"
+            ctx.log(subprocess.check_output([sys.executable, "-P", "-c", words], text=True))
+            ctx.log(os.environ["PYTHONPATH"])
+        """
+    bench.write(source)
+    code = ship(bench, bench.folder, "code/two")
+    (bench.folder / bench.package / "jobs.py").write_text("raise SystemExit('the folder itself')")
+    request = bench.request(shipped=code)
+    said = [m for batch in bench.stream(request) for m in batch]
+    file, prompt, spawned, started, path = [m.text for m in said if isinstance(m, LogLine)]
+    root = bench.store.unpack(code.archive) / "000"
+    assert file == str(root / bench.package / "jobs.py")
+    assert prompt == "be: kind"
+    assert spawned == started == str(root / "beside_the_package.py")
+    assert path == f"{root}:/theirs"
+
+
+def test_a_process_that_runs_other_code_forgets_the_code_that_it_ran_before(
+    travelling: Bench,
+) -> None:
+    bench = travelling
+    said = []
+    for version in ("one", "two", "one"):
+        bench.write(f"import beside_it\ndef job(ctx): ctx.log('{version} ' + beside_it.WORD)")
+        (bench.folder / "beside_it.py").write_text(f"WORD = '{version}'")
+        shipped = ship(bench, bench.folder, f"code/{version}")
+        messages = [m for batch in bench.stream(bench.request(shipped=shipped)) for m in batch]
+        said += [m.text for m in messages if isinstance(m, LogLine)]
+    assert said == ["one one", "two two", "one one"]
+    roots = [path for path in sys.path if path.endswith("/000")]
+    assert len(roots) == 1, "what is not run any more is on no path"
+
+
+def test_a_failure_of_shipped_code_names_its_files_as_their_folder_does(
+    travelling: Bench,
+) -> None:
+    bench = travelling
+    bench.write("def job(ctx):\n    raise ValueError(__file__)")
+    failure = bench.failure_of(bench.request(shipped=ship(bench, bench.folder)))
+    assert f'File "{bench.package}/jobs.py", line 2, in job' in failure.detail
+    assert failure.evidence == f"ValueError: {bench.package}/jobs.py"
 
 
 def test_a_job_that_imports_what_is_not_there_shows_where(bench: Bench) -> None:

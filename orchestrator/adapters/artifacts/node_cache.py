@@ -26,6 +26,7 @@ from orchestrator.core.artifact import MANIFEST_NAME, Manifest
 MOST_BYTES = 200 * 10**9
 SCRATCH = "orchestrator-scratch-"
 _ONCE = ".once-"
+_COMPILED = frozenset({"__pycache__"})
 _OLD_SECONDS = 7 * 86_400.0
 _MOST_OF_A_STAMP = 100
 _held: dict[Path, int] = {}  # locks of this process; they end with it
@@ -165,8 +166,9 @@ def _changed(path: Path) -> float:
 
 
 def _times(folder: Path) -> dict[str, list[int]]:
-    """Return size and time of the last change of all files."""
-    statuses = {path: (folder / path).stat() for path in regular_files(folder)}
+    """Return size and time of the last change of all files; Python adds its own to code."""
+    files = regular_files(folder, apart=_COMPILED)
+    statuses = {path: (folder / path).stat() for path in files}
     return {
         path: [status.st_size, status.st_mtime_ns] for path, status in sorted(statuses.items())
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -88,13 +88,16 @@ def discard(folder: Path) -> None:
             folder.unlink()
 
 
-def regular_files(folder: Path) -> Iterator[str]:
+def regular_files(folder: Path, *, apart: Collection[str] = ()) -> Iterator[str]:
     """Yield the files of `folder` as relative POSIX paths; nothing is followed.
+
+    Folders with a name of `apart` are not looked into.
 
     Raises:
         ArtifactError: There is a link, a socket, a pipe or a device.
     """
     for parent, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if name not in apart]
         for name in (*folders, *names):
             path = Path(parent, name)
             mode = path.lstat().st_mode

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 
-from orchestrator.adapters.artifacts import manifests
+from orchestrator.adapters.artifacts import archives, manifests
 from orchestrator.adapters.artifacts.checking import (
     check,
     hash_folder,
@@ -38,6 +38,8 @@ from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Ha
 from orchestrator.core.errors import ArtifactError, DamagedError
 from orchestrator.core.settings import PATIENT
 from orchestrator.ports import Clock
+
+_SMALL = 20_000_000  # bytes that are looked at before they are used by others
 
 
 class FsspecArtifactStore:
@@ -131,6 +133,24 @@ class FsspecArtifactStore:
             raise ArtifactError(message)
         return True
 
+    def archive(self, name: str, files: Iterable[tuple[str, Path]]) -> ArtifactRef:
+        """Return artifact `name`, an archive of `files`; it is written where it isn't there whole.
+
+        Raises:
+            ArtifactError: A file can't be read.
+        """
+        with suppress(DamagedError):
+            manifest = self.manifest(name)
+            if manifest.size < _SMALL:
+                self.verify(f"{self._base}/{name}")
+            return self._ref(name, manifest)
+        folder = self.scratch(name)
+        try:
+            archives.write(folder, files)
+            return self.commit(folder, name, {})
+        finally:
+            self.drop(folder)
+
     # --- artifacts that several processes make ----------------------------------------------
 
     def part(self, name: str, part: str) -> Path:
@@ -220,6 +240,13 @@ class FsspecArtifactStore:
                 content = stream.read()
         manifests.compare_file(entry, manifests.hash_stream(BytesIO(content)), path, name)
         return content
+
+    def unpack(self, ref: ArtifactRef) -> Path:
+        """Return a local folder with the files of an archive, each verified against its hash."""
+        with translated(ref.uri):
+            files = archives.listed(self, ref)
+            root = cache_root() if self._scratch is None else self._scratch / "cache"
+            return NodeCache(root).folder(files, partial(archives.unpack, self, ref, files))
 
     def verify(self, uri: str) -> Manifest:
         """Check every file of the artifact at `uri` against its manifest; return that."""

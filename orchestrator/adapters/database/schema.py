@@ -82,6 +82,15 @@ drains = Table(
     Column("reason", Text, nullable=False),
 )
 
+unused_nodes = Table(
+    "unused_nodes",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("until", Double),  # none: until somebody releases it
+)
+
 approvals = Table(
     "approvals",
     metadata,

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from orchestrator.adapters.job_source.code_digest import Importable
+from orchestrator.adapters.job_source.code_files import CodeFiles
 from orchestrator.adapters.job_source.lookup import Definition, LookupProblem, look_up
+from orchestrator.adapters.job_source.shipping import PACKAGES, Shipment, weigh
 from orchestrator.adapters.job_source.signature import (
     CallSignature,
     of_engine,
@@ -25,7 +27,7 @@ from orchestrator.core.errors import Problem, shown
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec.stages import Json, Pipeline, Stage
 
-__all__ = ["Importable", "check"]
+__all__ = ["PACKAGES", "CodeFiles", "Importable", "Shipment", "check", "weigh"]
 
 Reader: TypeAlias = Callable[[str, Definition | None], CallSignature]
 

@@ -32,14 +32,21 @@ _DOTTED = re.compile(r"([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
 class Importable:
     """Digests of what jobs can import, for as long as a command lives.
 
-    `code` are the folders of `jobs.code`, `kept` and `apart` as `CodeFiles` has them.
+    `code` are the folders of `jobs.code`, `beside` where packages are looked for after that,
+    `kept` and `apart` as `CodeFiles` has them.
     """
 
     def __init__(
-        self, code: Sequence[str], *, kept: Path | None = None, apart: Sequence[Path] = ()
+        self,
+        code: Sequence[str],
+        *,
+        beside: Sequence[str] = (),
+        kept: Path | None = None,
+        apart: Sequence[Path] = (),
     ) -> None:
         """Read nothing yet."""
         self._code = tuple(code)
+        self._path = (*self._code, *beside)
         self._files = CodeFiles(kept, apart)
         self._digests: dict[tuple[str, frozenset[str]], str] = {}
         self._read: dict[Path, tuple[str, frozenset[str]]] = {}
@@ -53,7 +60,7 @@ class Importable:
         job = stage.job or ""
         key = job.partition(".")[0], frozenset(_named(stage.params))
         if key not in self._digests:
-            if find_spec(key[0], self._code) is None:
+            if find_spec(key[0], self._path) is None:
                 message = f"{job!r}: there is no package {key[0]!r} on the import path"
                 raise JobError(message)
             self._digests[key] = self._digest(*key)
@@ -71,7 +78,7 @@ class Importable:
             if name in seen or name in sys.stdlib_module_names:
                 continue
             seen.add(name)
-            spec = find_spec(name, self._code)
+            spec = find_spec(name, self._path)
             if spec is None:
                 continue  # what isn't there changes the digest once it is
             for label, digest, imports in self._source(name, spec, own=name == own):
@@ -83,11 +90,11 @@ class Importable:
         self, name: str, spec: ModuleSpec, *, own: bool
     ) -> Iterator[tuple[str, str, Iterable[str]]]:
         """Yield what a module stands for: labels with digests, and what it imports in turn."""
-        places = _places(spec)
+        places = places_of(spec)
         if any(place.is_relative_to(folder) for place in places for folder in self._code):
             for index, folder in enumerate(self._code):
                 yield f"code {index}", *self._of(Path(folder))
-        elif own or not all(_INSTALLED & set(place.parts) for place in places):
+        elif own or not is_installed(places):
             for index, place in enumerate(places):
                 yield f"{name} {index}", *self._of(place)
         elif places:
@@ -103,11 +110,16 @@ class Importable:
         return self._read[place]
 
 
-def _places(spec: ModuleSpec) -> tuple[Path, ...]:
+def places_of(spec: ModuleSpec) -> tuple[Path, ...]:
     """Return the folders of a package, or the file of a module; none of what is built in."""
     if spec.submodule_search_locations is not None:
         return tuple(map(Path, spec.submodule_search_locations))
     return (Path(spec.origin),) if spec.origin and spec.has_location else ()
+
+
+def is_installed(places: Iterable[Path]) -> bool:
+    """Whether what lies there was installed, and is not run from its sources."""
+    return all(_INSTALLED & set(place.parts) for place in places)
 
 
 def _named(params: Json | Mapping[str, Json]) -> Iterator[str]:

@@ -23,7 +23,6 @@ _TOOLS = frozenset(
 )
 _CODE = frozenset({".py", ".so", ".pyd"})
 _COMPILED = frozenset({".pyc", ".pyo"})
-_LARGE = 32 * 2**20  # above that the time of the last change stands for the contents
 _SETTLED_NS = 2 * 10**9  # a file may change twice within a tick of its clock
 _FIELDS = 3  # of what is remembered of a file: stamp, digest, imports
 _IMPORT = re.compile(
@@ -50,7 +49,7 @@ class CodeFiles:
     def digest(self, folder: Path) -> tuple[str, frozenset[str]]:
         """Return the SHA-256 over the files in `folder`, and the modules that they import."""
         hashed, names = hashlib.sha256(), set[str]()
-        for name, path in self._below(folder, "", gitignore.above(folder), frozenset()):
+        for name, path in self.below(folder):
             digest, imports = self.of(path)
             hashed.update(f"{name}\0{digest}\n".encode("utf-8", "surrogateescape"))
             names.update(imports)
@@ -63,7 +62,7 @@ class CodeFiles:
             stamp = [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
             known = self._known.get(str(path))
             fresh = known and known[0] == stamp and status.st_ctime_ns < self._settled
-            self._seen[str(path)] = known if fresh else [stamp, *_read(path, status)]
+            self._seen[str(path)] = known if fresh else [stamp, *_read(path)]
         except OSError as error:
             return f"unreadable: {error.strerror}", ()
         _, digest, imports = self._seen[str(path)]
@@ -85,6 +84,10 @@ class CodeFiles:
         except (OSError, ValueError):
             new.unlink(missing_ok=True)
 
+    def below(self, folder: Path) -> Iterator[tuple[str, Path]]:
+        """Yield all files that count by their path below `folder`, in a fixed order."""
+        yield from self._below(folder, "", gitignore.above(folder), frozenset())
+
     def _below(
         self,
         folder: Path,
@@ -92,7 +95,6 @@ class CodeFiles:
         rules: tuple[gitignore.Rule, ...],
         ways: frozenset[Path],
     ) -> Iterator[tuple[str, Path]]:
-        """Yield all files that count by their path below the first folder, in a fixed order."""
         real = folder.resolve()
         if real in ways or real in self._apart or (folder / "pyvenv.cfg").exists():
             return  # a link that leads in a circle, or no code
@@ -100,6 +102,7 @@ class CodeFiles:
         try:
             paths = sorted(folder.iterdir(), key=lambda path: path.name)
         except OSError:
+            yield prefix.rstrip("/"), folder  # which nobody can read
             return
         for path in paths:
             is_folder = path.is_dir()
@@ -119,13 +122,12 @@ def _left_out(path: Path, rules: tuple[gitignore.Rule, ...], *, is_folder: bool)
     return gitignore.ignored(path, rules, is_folder=is_folder)
 
 
-def _read(path: Path, status: os.stat_result) -> tuple[str, list[str]]:
-    if status.st_size > _LARGE:
-        return f"{status.st_size} bytes of {status.st_mtime_ns}", []
+def _read(path: Path) -> tuple[str, list[str]]:
+    if path.suffix != ".py":
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest(), []
     contents = path.read_bytes()
     digest = hashlib.sha256(contents).hexdigest()
-    if path.suffix != ".py":
-        return digest, []
     names = set[str]()
     for module, several, dynamic in _IMPORT.findall(contents.decode("utf-8", "replace")):
         parts = (part.split()[0] for part in several.split(",") if part.strip())

@@ -67,6 +67,7 @@ def run_tags(story: Story, now: float) -> dict[str, str]:
         "pipeline": plan.pipeline,
         "fleet": plan.fleet,
         "emulated": _yes(plan.emulated),
+        "code": header.code.digest if header.code else "",
         "state": str(run.state),
         "pools": _route(run),
         "summary": sentence(story, now),

@@ -33,14 +33,27 @@ from orchestrator.messages import (
     PoolStatus,
     Succeeded,
 )
-from orchestrator.ports import Worker
+from orchestrator.ports import Warm, Worker
+
+
+def _nothing_ahead(request: AttemptRequest) -> None:
+    """Import nothing before there is work."""
 
 
 class RayCluster:
     """Attempts on the Ray cluster at `address`, each worker running `worker`."""
 
-    def __init__(self, address: str, worker: Worker, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        address: str,
+        worker: Worker,
+        patience: float = PATIENCE,
+        *,
+        warm: Warm = _nothing_ahead,
+    ) -> None:
         """Connect; wait for a silent head for `patience` seconds before it counts as gone.
+
+        Workers that stand by do what `warm` does.
 
         Raises:
             ClusterError: Nothing answers at `address`, or it doesn't let us in.
@@ -52,7 +65,7 @@ class RayCluster:
         self._ending: list[Callable[[], None]] = []  # as soon as the head is back
         self._leaving: dict[_RayAttempt, threading.Thread] = {}
         self._nodes = ClusterNodes()
-        self._reserve = Reserve(worker, self._nodes)
+        self._reserve = Reserve(warm, self._nodes)
 
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""

@@ -238,11 +238,19 @@ class Gang:
         self._failure_report.report(rank, located, at=at, now=now)
 
     def _notice_silence(self, now: float) -> None:
-        """Report the workers whose processes say nothing at all any more."""
+        """Report the workers whose processes say nothing at all any more.
+
+        Where the node does not answer either it is lost, which Ray may be long to say.
+        """
+        standing: dict[str, bool] = {"": True}
         speaking = self._streams.keys() - self._succeeded.keys() - self._failure_report.failed
         for rank, seconds in self._silence.of(speaking, now, hurry=self._failure_report.hangs):
             failure = faults.silent(self._request, rank, self._name(rank), seconds)
-            self._report(rank, failure, 0.0, now)
+            node = self._node(rank)
+            if node not in standing:
+                standing[node] = self._place.nodes.stands(node)
+            lost = faults.with_node(failure) if not standing[node] else failure
+            self._report(rank, lost, 0.0, now)
 
     def _notice_dead_nodes(self, now: float) -> None:
         """Report workers of nodes that are dead to Ray; a stopped raylet leaves them at work."""

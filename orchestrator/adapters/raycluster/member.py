@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, TypeAlias
@@ -16,9 +15,8 @@ from orchestrator.adapters.raycluster.ranking import WorkerPlace
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Message
-from orchestrator.ports import Worker
+from orchestrator.ports import Warm, Worker
 from orchestrator.worker import environment, native_output, node_identity, rendezvous_port
-from orchestrator.worker.job_import import extend_path, load_job
 from orchestrator.worker.termination import told_by
 
 Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
@@ -80,16 +78,11 @@ def _asked_to_end() -> bool:
 class Member:
     """A worker of a gang: an actor, so that it is there before the gang's address is known."""
 
-    def warm(self, worker: Worker, request: AttemptRequest) -> None:  # noqa: ARG002 - see below
-        """Import what an attempt like `request` needs; `worker` brings its own by coming here."""
+    def warm(self, warm: Warm, request: AttemptRequest) -> None:
+        """Have `warm` import what an attempt like `request` needs."""
         visible.prepare(request)
-        extend_path(request.code)
-        package = request.pool.accelerator.torch_package
-        if request.needs.workers > 1:
-            importlib.import_module("torch.distributed")
-        if package and request.needs.devices and not request.pool.emulated:
-            importlib.import_module(package)
-        load_job(request.job, request.packages)
+        with environment.held({**request.env, **request.secrets}):
+            warm(request)
 
     def ping(self) -> None:
         """Show that this process lives."""

@@ -10,7 +10,7 @@ import ray
 
 from orchestrator.adapters.raycluster import access
 from orchestrator.core.spec.hardware import Pool
-from orchestrator.messages import PoolState, PoolStatus
+from orchestrator.messages import NodeStatus, PoolState, PoolStatus
 
 SECONDS_OF_A_LOOK = 0.2  # as long as a controller that has nothing to do waits for its next turn
 _PROBE_SECONDS = 0.5
@@ -123,4 +123,12 @@ def status(pool: Pool, nodes: Sequence[Node]) -> PoolStatus:
         nodes=len(ours),
         devices=sum(int(node.total.get(resource, 0)) for node in ours),
         free=free,
+        members=tuple(
+            NodeStatus(
+                name=node.name,
+                devices=int(node.total.get(resource, 0)),
+                free=int(node.free.get(resource, 0)),
+            )
+            for node in sorted(ours, key=lambda node: node.name)
+        ),
     )

@@ -111,7 +111,7 @@ class Placement:
         self._next_look = self._now() + SECONDS_BETWEEN_LOOKS
         if self._drops:
             names, self._drops = ", ".join(map(repr, self._drops)), ()
-            reason = f"pool {pool!r} holds it nowhere but on {names}, where it failed: goes there"
+            reason = f"pool {pool!r} holds it nowhere but on {names}, which it avoids: goes there"
             return [Waiting(reason, queued=True)]
         reason, queued = self._reason()
         if reason in {"", self._told}:
@@ -152,7 +152,8 @@ class Placement:
             state = table["stats"]["scheduling_state"]
         pool, asked = self.request.pool.name, resources.asked(self.request)
         ours = _usable(self.request, self.nodes.live())
-        lacking = resources.lack(self.request, ours, self.request.avoid)
+        unused = (*self.request.avoid, *self.request.drained)
+        lacking = resources.lack(self.request, ours, unused)
         if lacking and self._goes_back(self.nodes.live()):
             names = ", ".join(map(repr, self.request.avoid))
             back = (
@@ -177,7 +178,7 @@ class Placement:
         if not request.avoid or self._now() - self._since <= request.waits.avoid:
             return False
         without = resources.of_all(request, _usable(request, live))
-        all_of_them = resources.of_all(request, of_pool(request.pool, live))
+        all_of_them = resources.of_all(request, _usable(replace(request, avoid=()), live))
         return without < request.needs.least <= all_of_them
 
     def _ask(self, name: str) -> Group:
@@ -206,7 +207,8 @@ def free_room(request: AttemptRequest, nodes: ClusterNodes) -> int:
 
 def _usable(request: AttemptRequest, live: Sequence[Node]) -> list[Node]:
     """Return the live nodes of the pool but those that are to be avoided."""
-    return [node for node in of_pool(request.pool, live) if node.name not in request.avoid]
+    unused = {*request.avoid, *request.drained}
+    return [node for node in of_pool(request.pool, live) if node.name not in unused]
 
 
 def _in_force(request: AttemptRequest, live: Sequence[Node]) -> tuple[str, ...]:
@@ -217,13 +219,15 @@ def _in_force(request: AttemptRequest, live: Sequence[Node]) -> tuple[str, ...]:
     ours = {node.name for node in of_pool(request.pool, live)}
     others = {node.name for node in live} - ours
     avoid = tuple(name for name in request.avoid if name not in others)
-    enough = resources.declared(request, without=len(avoid)) >= request.needs.least
+    unused = len({*avoid, *request.drained})
+    enough = resources.declared(request, without=unused) >= request.needs.least
     return avoid if enough else ()
 
 
 def _selector(request: AttemptRequest, live: Sequence[Node]) -> dict[str, str]:
     ours = of_pool(request.pool, live)
-    avoided = sorted(node.id for node in ours if node.name in request.avoid)
+    unused = {*request.avoid, *request.drained}
+    avoided = sorted(node.id for node in ours if node.name in unused)
     not_there = {NODE_ID: f"!in({','.join(avoided)})"} if avoided else {}
     return {**request.pool.selector, **not_there}
 

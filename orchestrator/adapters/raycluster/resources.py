@@ -63,7 +63,7 @@ def lack(request: AttemptRequest, ours: Sequence[Node], avoid: Sequence[str]) ->
     pool = request.pool
     if of_all(request, ours) >= request.needs.workers:
         return ""
-    but = f" but {', '.join(map(repr, avoid))}, where it failed," if avoid else ""
+    but = f" but {', '.join(map(repr, avoid))}, which it avoids," if avoid else ""
     if not ours:
         labels = ", ".join(f"{key}={value}" for key, value in pool.selector.items())
         none = f"none{but}" if avoid else "none"

@@ -17,7 +17,7 @@ from orchestrator.adapters.raycluster.member import muster
 from orchestrator.adapters.raycluster.nodes import ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement, free_room
 from orchestrator.messages import AttemptRequest
-from orchestrator.ports import Worker
+from orchestrator.ports import Warm
 
 SECONDS_BETWEEN_TRIES = 5.0
 _PING_SECONDS = 0.5
@@ -26,12 +26,12 @@ _PING_SECONDS = 0.5
 class Crew:
     """Workers in their place, and what they were asked to import."""
 
-    def __init__(self, worker: Worker, request: AttemptRequest, nodes: ClusterNodes) -> None:
+    def __init__(self, warm: Warm, request: AttemptRequest, nodes: ClusterNodes) -> None:
         """Send them there; returns at once."""
         self.request = request
         self.place = Placement(request, nodes, {}, together=True)
         self.actors = [] if self.place.impossible else muster(self.place)
-        self._warm = [actor.warm.remote(worker, self.place.request) for actor in self.actors]
+        self._warm = [actor.warm.remote(warm, self.place.request) for actor in self.actors]
 
     def fits(self, request: AttemptRequest) -> bool:
         """Whether they can do what `request` asks for, now."""
@@ -75,10 +75,10 @@ class Reserve:
     """The crews that stand by, one for a stage of a run at most."""
 
     def __init__(
-        self, worker: Worker, nodes: ClusterNodes, now: Callable[[], float] = time.monotonic
+        self, warm: Warm, nodes: ClusterNodes, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """Have none; each will run `worker`."""
-        self._worker = worker
+        """Have none; each will import what `warm` does."""
+        self._warm = warm
         self._nodes = nodes
         self._now = now
         self._wanted: dict[tuple[str, str], AttemptRequest] = {}
@@ -105,7 +105,7 @@ class Reserve:
             request = self._wanted[key]
             try:
                 if free_room(request, self._nodes) >= request.needs.workers:
-                    self._crews[key] = Crew(self._worker, request, self._nodes)
+                    self._crews[key] = Crew(self._warm, request, self._nodes)
             except faults.ERRORS:
                 return  # it was only a help
 

@@ -23,7 +23,7 @@ from ray.experimental import internal_kv
 from orchestrator.adapters.rayserve import chips, engine_figures
 from orchestrator.adapters.rayserve.engine_client import FOREIGN
 from orchestrator.adapters.rayserve.followers import RemoteFollowers
-from orchestrator.adapters.rayserve.replica import Fetch
+from orchestrator.adapters.rayserve.replica import Fetch, code_of
 from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
 from orchestrator.adapters.rayserve.supervision import Supervision
 from orchestrator.adapters.rayserve.weights import PATH, ServedWeights
@@ -67,6 +67,7 @@ class EngineServer:
         self._replica = serve.get_replica_context().replica_id.unique_id
         listening = host or ray.util.get_node_ip_address()
         chips.show(deployment)
+        await asyncio.to_thread(code_of, deployment, fetch)  # the engine inherits where it is
         self._followers = followers = RemoteFollowers(deployment, fetch, host)
         folder = await asyncio.to_thread(followers.fetch, deployment)
         recorded = await asyncio.to_thread(_recorded, deployment, fetch)

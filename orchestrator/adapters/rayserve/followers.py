@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from orchestrator.adapters.rayserve import chips, replica_placement
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.engine_process import EngineProcess
-from orchestrator.adapters.rayserve.replica import Fetch
+from orchestrator.adapters.rayserve.replica import Fetch, code_of
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_command import Part
 from orchestrator.error_boundary import reason
@@ -40,6 +40,7 @@ class Follower:
         self._files = Path(tempfile.mkdtemp(prefix="engine-"))  # its user's alone
         self._process: EngineProcess | None = None
         chips.show(deployment)
+        code_of(deployment, fetch)
 
     def node(self) -> str:
         """Return the id of its node."""

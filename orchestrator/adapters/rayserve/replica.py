@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,22 +22,37 @@ from orchestrator.engine import Engine
 from orchestrator.ports import Clock
 from orchestrator.worker import node_identity
 from orchestrator.worker.context import hardware_of
-from orchestrator.worker.job_import import extend_path, load_job
+from orchestrator.worker.job_import import extend_path, import_path, load_job, use_shipped
 
 Fetch: TypeAlias = Callable[[Deployment], Path]
 MakeClock: TypeAlias = Callable[[], Clock]
 
 
-def make_engine(deployment: Deployment, folder: Path) -> Engine:
+def code_of(deployment: Deployment, fetch: Fetch) -> Sequence[str]:
+    """Return the folders of the code of `deployment`, as they are on the import path from now."""
+    folders = import_path(
+        deployment.code, deployment.shipped, lambda code: fetch(replace(deployment, model=code))
+    )
+    (use_shipped if deployment.shipped else extend_path)(folders)
+    return folders
+
+
+def make_engine(deployment: Deployment, folder: Path, fetch: Fetch) -> Engine:
     """Return the engine of `deployment`, from an allowed package, over the model in `folder`.
 
     Raises:
         JobError: It is in no allowed package, or is not there.
+        ArtifactError: Its code can't be had.
     """
-    extend_path(deployment.code)
+    code = code_of(deployment, fetch)
     if deployment.pool.emulated:
         provide(deployment.pool, deployment.needs)
-    engine_class: Any = load_job(deployment.endpoint.engine, deployment.packages)
+    engine_class: Any = load_job(
+        deployment.endpoint.engine,
+        deployment.packages,
+        code,
+        shipped=deployment.shipped is not None,
+    )
     hardware = hardware_of(deployment.pool, deployment.needs)
     options = dict(deployment.endpoint.engine_options)
     if "version" in inspect.signature(engine_class).parameters:
@@ -55,7 +71,7 @@ class Replica:
         self._clock = clock()
         self._refuse(deployment)
         chips.show(deployment)
-        self._engine = make_engine(deployment, fetch(deployment))
+        self._engine = make_engine(deployment, fetch(deployment), fetch)
         self._version = deployment.weights
         self._weights = ServedWeights(deployment, fetch, getattr(self._engine, "update", None))
 

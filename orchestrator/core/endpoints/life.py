@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias, get_args
 
-from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.artifact import ArtifactRef, ShippedCode
 from orchestrator.core.errors import TransitionError
 from orchestrator.core.spec.hardware import Format, Pool
 from orchestrator.core.spec.outside_servers import Outside
@@ -33,9 +33,8 @@ class Deployment:
     that the pipeline's parity gate allows by format whatever the model, `kl_mean` the one that it
     derived for this model from the noise of its arithmetic, and `proof` what it made: what an
     engine server says of a few texts is compared with what is recorded there. `version` names the
-    model where that was put in the place of the first one. `measured` is what the nodes are told
-    apart by that may be used; with `None` any may. `env` are variables of its processes, over
-    those of the pool.
+    model where that was put in the place of the first one. `measured` is what nodes are told apart
+    by that may be used (`None`: any). `env` has variables of its processes, `shipped` their code.
     """
 
     run: str
@@ -61,6 +60,7 @@ class Deployment:
     version: str = ""
     measured: tuple[str, ...] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    shipped: ShippedCode | None = None
 
     @property
     def weights(self) -> str:

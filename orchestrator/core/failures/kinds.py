@@ -160,6 +160,10 @@ GUESSED: frozenset[FailureKind] = frozenset(
 )
 # What these kinds end is not the attempt's own fault: it doesn't count against the limit.
 UNCOUNTED: frozenset[FailureKind] = frozenset({FailureKind.DRAINED, FailureKind.CONTROLLER_LOST})
+# A chip that broke stays so until somebody has mended it.
+OF_A_BROKEN_CHIP: frozenset[FailureKind] = frozenset(
+    {FailureKind.DEVICE_LOST, FailureKind.DEVICE_DEGRADED}
+)
 # What these kinds show is bound to the node on which it showed.
 OF_A_NODE: frozenset[FailureKind] = frozenset(
     {

@@ -269,6 +269,11 @@ def _watch(
         yield Leave(stage.name, attempt.number, spent.evidence)
     elif attempt.pool in outlook.drained and not attempt.leaving:
         yield Leave(stage.name, attempt.number, outlook.drained[attempt.pool])
+    elif not attempt.leaving:
+        drained = outlook.drained_nodes.get(attempt.pool, {})
+        reasons = (f"node {node!r}: {drained[node]}" for node in attempt.nodes if node in drained)
+        if reason := next(reasons, ""):
+            yield Leave(stage.name, attempt.number, reason)
 
 
 def _orphaned(run: Run, attempt: Attempt) -> Failure | None:

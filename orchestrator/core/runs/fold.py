@@ -141,7 +141,7 @@ def _(event: RunReopened, run: Run, at: float) -> Run:  # noqa: ARG001 - one sig
         stages=tuple(limited[planned.stage.name].planned for planned in run.plan.stages),
         bounds=event.bounds or run.plan.bounds,
     )
-    header = replace(run.header, plan=plan)
+    header = replace(run.header, plan=plan, code=event.code or run.header.code)
     stages = {**limited, **again}
     return replace(run, header=header, state=state, stages=stages, ended=None, reason="")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from orchestrator.core.failures.kinds import (
+    OF_A_BROKEN_CHIP,
     OF_A_NODE,
     TRANSIENT,
     UNCOUNTED,
@@ -30,9 +31,7 @@ from orchestrator.core.spec.stages import Stage
 DOUBLINGS = 10
 _HERE = frozenset({Action.RETRY, Action.OTHER_NODES, Action.LOWER_BATCH, Action.ROLL_BACK})
 # A chip stays what it is; a node that was lost may be back, and a full memory empty again.
-_OF_A_CHIP = frozenset(
-    {FailureKind.DEVICE_LOST, FailureKind.DEVICE_DEGRADED, FailureKind.UNQUALIFIED}
-)
+_OF_A_CHIP = OF_A_BROKEN_CHIP | {FailureKind.UNQUALIFIED}
 # Where these are the last word, somebody shall look before the stage is given up.
 _IN_DOUBT = frozenset({FailureKind.UNKNOWN, FailureKind.STORAGE, FailureKind.WORKER_LOST})
 FIRST_STEP = 1
@@ -46,11 +45,15 @@ class Outlook:
         drained: Pools that are being emptied, with the reason.
         opened: Gates that are open, by stage, with what opened them.
         behind: Stages that others go before, with who and why.
+        quarantined: Nodes that other work has found broken, by pool.
+        drained_nodes: Nodes that are being emptied, by pool, with the reason.
     """
 
     drained: Mapping[str, str] = field(default_factory=dict)
     opened: Mapping[str, str] = field(default_factory=dict)
     behind: Mapping[str, str] = field(default_factory=dict)
+    quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    drained_nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 QUIET = Outlook()
@@ -152,6 +155,8 @@ def _possible(case: _Case) -> Action:
     stage, kind = case.stage, case.failure.kind
     action = _wanted(case)
     if kind is FailureKind.DRAINED and action is Action.FALL_BACK:
+        if _only_nodes_are_drained(case):
+            return Action.RETRY
         return action if case.targets else Action.RETRY  # waits until it is refilled
     if action is Action.FALL_BACK and kind in TRANSIENT and not case.targets:
         return Action.RETRY
@@ -168,6 +173,13 @@ def _possible(case: _Case) -> Action:
     ):
         return Action.FALL_BACK
     return Action.RETRY if no_node else action
+
+
+def _only_nodes_are_drained(case: _Case) -> bool:
+    """Whether nodes of the pool are being emptied, not all, and the others hold the stage."""
+    pool = case.stage.pool
+    nodes = tuple(case.outlook.drained_nodes.get(pool, ()))
+    return bool(nodes) and pool not in case.outlook.drained and _fits(case, nodes, pool)
 
 
 def _wanted(case: _Case) -> Action:

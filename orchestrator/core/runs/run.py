@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from orchestrator.core import cost
-from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.artifact import ArtifactRef, ShippedCode
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.runs.states import AttemptState, RunState, StageState
 from orchestrator.core.runs.transitions import ATTEMPT_ENDS, RUN_ENDS, STAGE_ENDS
@@ -25,7 +25,8 @@ class RunHeader:
 
     `config` is the resolved config, `flags` and `overrides` what the user typed to choose it,
     `tags` go to the tracker. `created` is seconds since the epoch. `continues` names an earlier
-    run: stages with the same job, parameters and inputs go on from its checkpoints.
+    run: stages with the same job, parameters and inputs go on from its checkpoints. `code` is the
+    code of its jobs as it travels to the nodes; with `None` they import what is there.
     """
 
     run: str
@@ -36,6 +37,7 @@ class RunHeader:
     created: float = 0.0
     continues: str = ""
     flags: tuple[str, ...] = ()
+    code: ShippedCode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
 
-from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.artifact import ArtifactRef, ShippedCode
 from orchestrator.core.failures.kinds import Action, Failure
 from orchestrator.core.spec.policy import AS_PLANNED, Adjust, Bounds, Limits
 
@@ -98,7 +98,7 @@ class RunReopened:
 
     Those of them that are in `anew` use no checkpoint. `limits` of stages and the `bounds` of the
     run hold from now on, as `overrides` say; attempts so far count against them no more, but time
-    and money do.
+    and money do. Jobs run `code` from now on, where it is given.
     """
 
     reason: str
@@ -107,6 +107,7 @@ class RunReopened:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     bounds: Bounds | None = None
     overrides: tuple[str, ...] = ()
+    code: ShippedCode | None = None
 
 
 @dataclass(frozen=True, slots=True)

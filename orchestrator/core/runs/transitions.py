@@ -61,7 +61,7 @@ RUN_TRANSITIONS: Mapping[tuple[RunState, type[Event]], RunState] = MappingProxyT
         (_R.CANCELLING, RunStarted): _R.CANCELLING,
         (_R.CANCELLING, CancelRequested): _R.CANCELLING,
         (_R.CANCELLING, RunCancelled): _R.CANCELLED,
-        (_R.PENDING, RunReopened): _R.PENDING,  # of these two only the limits change
+        (_R.PENDING, RunReopened): _R.PENDING,  # of these two only limits and code change
         (_R.RUNNING, RunReopened): _R.RUNNING,
         (_R.PAUSED, RunReopened): _R.RUNNING,
         (_R.FAILED, RunReopened): _R.RUNNING,

@@ -128,7 +128,7 @@ def test_nodes_to_avoid_are_named_while_another_may_come_and_used_when_none_does
 
     assert scene.groups[-1][1] == {"pool": "wide", placement.NODE_ID: "!in(id1.1)"}
     (waiting,) = place.news()
-    assert "has no live node: none but 'n1', where it failed, carries" in str(waiting)
+    assert "has no live node: none but 'n1', which it avoids, carries" in str(waiting)
     assert place.anew() is None
     back = "pool 'wide': no node but 'n1' came within 60 s: goes back there"
     assert scene.after(PATIENT.avoid + 1.0, place) == [Waiting(back)]
@@ -215,3 +215,17 @@ def test_nodes_are_asked_for_once_a_turn_and_names_once_for_all() -> None:
     clock.sleep(SECONDS_OF_A_LOOK)
     nodes.live()
     assert len(asked) == 2
+
+
+def test_a_node_that_is_drained_is_used_by_no_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, node(1, free=2.0))
+    place = scene.place(replace(gang(2, avoid=("n2",)), drained=("n1",)))
+
+    assert scene.groups[-1][1] == {"pool": "wide", placement.NODE_ID: "!in(id1.1)"}
+    (waiting,) = place.news()
+    assert "none but 'n2', 'n1', which it avoids, carries" in str(waiting)
+    assert scene.after(PATIENT.avoid + 1.0, place) == []
+    assert place.anew() is None
+    scene.alive.append(node(3, free=2.0))
+    scene.state = "CREATED"
+    assert scene.after(SOON, place) == []

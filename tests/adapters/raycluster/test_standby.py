@@ -16,7 +16,7 @@ from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, LogLine, Placed, Progress, Succeeded
 from orchestrator.supervisor.record import wait
-from orchestrator.wiring import run_worker
+from orchestrator.wiring import run_worker, warm_worker
 from tests.clusters import POOLS, begin, request
 
 pytestmark = pytest.mark.ray
@@ -38,7 +38,7 @@ JOB = """
 
 @pytest.fixture
 def cluster(ray_address: str) -> Iterator[RayCluster]:
-    made = RayCluster(ray_address, run_worker)
+    made = RayCluster(ray_address, run_worker, warm=warm_worker)
     yield made
     made.close()
 

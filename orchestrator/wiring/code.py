@@ -1,0 +1,143 @@
+"""The code of a run: it travels by digest, through the artifact store, to where its jobs run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.core import artifact_paths
+from orchestrator.core.artifact import ShippedCode
+from orchestrator.core.errors import ArtifactError, ConfigError, Problem
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec.stages import Stage
+from orchestrator.core.trust.qualification import measured
+from orchestrator.wiring.adapters import clock, database
+from orchestrator.wiring.secret_values import secret
+from orchestrator.wiring.storage import artifact_store, storage_uri
+from orchestrator.worker.job_import import import_path
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.job_source import Shipment
+    from orchestrator.controller.attempt_requests import AttemptDefaults
+
+_TRIES = 5  # somebody may be at work on the files
+
+
+def travels(settings: Settings) -> bool:
+    """Return whether code travels: not to what runs in this process."""
+    return settings.cluster.kind != "local"
+
+
+def weigh(settings: Settings, home: Path) -> tuple[Sequence[Problem], Sequence[str]]:
+    """Return what is in the way of the code that would travel, and what is large in it."""
+    from orchestrator.adapters import job_source
+
+    if not travels(settings):
+        return (), ()
+    return job_source.weigh(_shipment(settings, home), settings.jobs.most_mb)
+
+
+def ship(settings: Settings, home: Path) -> ShippedCode | None:
+    """Have the code of a run in the artifact store, and return it; `None` where nothing travels.
+
+    Raises:
+        ConfigError: It is too much, or can't be read.
+        ArtifactError: A file can't be read, or the store takes nothing.
+    """
+    if not travels(settings):
+        return None
+    problems, _ = weigh(settings, home)
+    if problems:
+        raise ConfigError(problems)
+    shipment = _shipment(settings, home)
+    store = artifact_store(storage_uri(settings, home), clock())
+    for _ in range(_TRIES):
+        key = shipment.key()
+        if not key:
+            return None
+        name = artifact_paths.code(key)
+        archive = store.archive(name, shipment.files())
+        if shipment.key() == key:
+            return ShippedCode(archive, shipment.packages)
+        store.remove(name)
+    raise ArtifactError("the files of jobs.code change all the time; launch when they are at rest")
+
+
+def changed(settings: Settings, home: Path, code: ShippedCode | None) -> bool:
+    """Return whether the code that is here differs from the `code` of a run.
+
+    It doesn't where it is not here: then the run has its own.
+    """
+    if not travels(settings) or with_code(settings, home, code)[1] is not None:
+        return False
+    key = _shipment(settings, home).key()
+    return bool(key) and (code is None or not code.archive.uri.endswith(artifact_paths.code(key)))
+
+
+def with_code(
+    settings: Settings, home: Path, code: ShippedCode | None
+) -> tuple[Settings, ShippedCode | None]:
+    """Return settings that can be planned here, and the code where it is not to be read here.
+
+    That is the `code` of an earlier run, where the folders of `jobs.code` are on another machine.
+    """
+    if code is None or all(Path(folder).is_dir() for folder in settings.jobs.code):
+        return settings, None
+    folders = _unpacked(settings, home, code)
+    return replace(settings, jobs=replace(settings.jobs, code=folders)), code
+
+
+def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> AttemptDefaults:
+    """Return what every attempt of a run is given."""
+    from orchestrator.controller.attempt_requests import AttemptDefaults
+    from orchestrator.controller.reuse import never_reuse, reuse_key_with
+
+    return AttemptDefaults(
+        packages=settings.jobs.packages,
+        code=settings.jobs.code,
+        storage=storage_uri(settings, home),
+        reuse_key=reuse_key_with(_source_of(settings, home)) if reuse else never_reuse,
+        signatures=tuple(settings.signatures.values()),
+        waits=settings.attempts,
+        measured=lambda pool, role: measured(pool, role, database(home).verdicts()),
+        secret=secret,
+    )
+
+
+def _source_of(settings: Settings, home: Path) -> Callable[[Stage, ShippedCode | None], str]:
+    """Return what tells all that a job can import: as it was shipped, or as it is here."""
+    from orchestrator.adapters import job_source
+
+    @cache
+    def importable(code: ShippedCode | None) -> job_source.Importable:
+        kept, apart = home / "code.json", _apart(settings, home)
+        if code is None:
+            return job_source.Importable(settings.jobs.code, kept=kept, apart=apart)
+        folders = _unpacked(settings, home, code)
+        beside = [folder for folder in folders if Path(folder).name == job_source.PACKAGES]
+        inside = [folder for folder in folders if folder not in beside]
+        return job_source.Importable(inside, beside=beside, kept=kept, apart=apart)
+
+    return lambda stage, code: importable(code).digest(stage)
+
+
+def _unpacked(settings: Settings, home: Path, code: ShippedCode) -> tuple[str, ...]:
+    return import_path((), code, artifact_store(storage_uri(settings, home), clock()).unpack)
+
+
+def _shipment(settings: Settings, home: Path) -> Shipment:
+    from orchestrator.adapters import job_source
+
+    files = job_source.CodeFiles(home / "code.json", _apart(settings, home))
+    return job_source.Shipment(settings.jobs, files)
+
+
+def _apart(settings: Settings, home: Path) -> Sequence[Path]:
+    """Return the folders that hold no code, wherever they are."""
+    from orchestrator.adapters import artifacts
+
+    folder = artifacts.local_folder(storage_uri(settings, home))
+    return [home, folder] if folder else [home]
