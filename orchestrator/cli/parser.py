@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import orchestrator
-from orchestrator.cli import arguments, flags
+from orchestrator.cli import arguments, flags, upkeep
 from orchestrator.cli.arguments import shown
 from orchestrator.core.text import storable
 
@@ -57,6 +57,7 @@ def build() -> argparse.ArgumentParser:
     _endpoints(verbs)
     _models(verbs)
     _services(verbs)
+    upkeep.add(verbs)
     _hidden(verbs)
     return parser
 

@@ -7,13 +7,11 @@ import time
 from collections.abc import Sequence
 
 from orchestrator.cli.exits import Exit, of_state
-from orchestrator.core.runs.states import RunState
+from orchestrator.core.runs.retention import WITH_A_WAY_BACK
 from orchestrator.display import runs as display
 from orchestrator.display import tables
 from orchestrator.service import runs
 from orchestrator.service.status import RunStatus, newest, status
-
-WITH_A_WAY_BACK = frozenset({RunState.PAUSED, RunState.FAILED, RunState.CANCELLED})
 
 
 def run(args: argparse.Namespace) -> Exit:

@@ -21,9 +21,14 @@ def leaving(run: str, stage: str, attempt: int) -> str:
     return f"{checkpoints(run, stage)}/leave-{attempt}"
 
 
+def logs(run: str) -> str:
+    """Return the folder of the logs of a run."""
+    return f"logs/{run}"
+
+
 def log_page(run: str, stage: str, attempt: int, last: int) -> str:
     """Return the name of the mark that has chunks of an attempt's log, up to that of id `last`."""
-    return f"logs/{run}/{stage}/{attempt}/{last}.jsonl"
+    return f"{logs(run)}/{stage}/{attempt}/{last}.jsonl"
 
 
 def code(key: str) -> str:

@@ -6,6 +6,7 @@ Foreign errors are translated by the adapter: a port raises only what its docstr
 from orchestrator.ports.artifacts import ArtifactStore
 from orchestrator.ports.clock import Clock
 from orchestrator.ports.cluster import Chip, Cluster, ClusterJob, Warm, Worker
+from orchestrator.ports.disposal import Disposal
 from orchestrator.ports.endpoints import EndpointLog, EndpointStatus
 from orchestrator.ports.events import EventLog, Stored
 from orchestrator.ports.gates import Gates
@@ -31,6 +32,7 @@ __all__ = [
     "Clock",
     "Cluster",
     "ClusterJob",
+    "Disposal",
     "EndpointLeases",
     "EndpointLog",
     "EndpointStatus",

@@ -91,6 +91,7 @@ from orchestrator.wiring.services import (
 )
 from orchestrator.wiring.storage import artifact_store, prove_storage, storage_uri
 from orchestrator.wiring.tracking import bury, follow_traffic, registry
+from orchestrator.wiring.upkeep import copy_database, shown_database, sweep_cache
 from orchestrator.wiring.user import commit, host, provide_user, user
 
 __all__ = [
@@ -109,6 +110,7 @@ __all__ = [
     "commit",
     "config_of_last",
     "configs",
+    "copy_database",
     "database",
     "elsewhere",
     "endpoints_here",
@@ -156,6 +158,7 @@ __all__ = [
     "settings",
     "shares_database",
     "ship",
+    "shown_database",
     "start_cluster",
     "start_gateway",
     "start_reaper",
@@ -167,6 +170,7 @@ __all__ = [
     "storage_uri",
     "submit",
     "take_over_environment",
+    "sweep_cache",
     "terminal",
     "to_start",
     "tracing",

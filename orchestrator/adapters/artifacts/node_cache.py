@@ -108,6 +108,14 @@ class NodeCache:
             if self._forget(digest):
                 total, free = total - held, free + held
 
+    def sweep(self, before: float, *, dry: bool) -> int:
+        """Remove what nobody holds and nobody used since `before` (seconds, epoch).
+
+        Returns its bytes; in a `dry` run those of all that is so old, and nothing is removed.
+        """
+        old = [entry for entry in self._entries() if entry[0] < before]
+        return sum(size for _, size, digest in old if dry or self._forget(digest))
+
     def _entries(self) -> Iterator[tuple[float, int, str]]:
         """Yield when each artifact was used last, its size, and its digest."""
         for stamp in self.root.glob(".*.verified"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.adapters.database.disposal import SqlDisposal
 from orchestrator.adapters.database.endpoints import SqlEndpoints
 from orchestrator.adapters.database.events import SqlEventLog
 from orchestrator.adapters.database.gateways import SqlGateways
@@ -31,5 +32,6 @@ class SqlDatabase(
     SqlGateways,
     SqlKeys,
     SqlUsage,
+    SqlDisposal,
 ):
     """The ports of all that is kept, on a database that SQLAlchemy knows."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Table, delete, select
+from sqlalchemy import Connection, Engine, Table, delete, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
@@ -34,7 +34,7 @@ class Transactions:
             StoreError: It can't be opened, or is no database.
         """
         url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else place
-        self._place = _without_password(url)
+        self._place = without_password(url)
         with self._translated(opening=True):
             self._reader, self._writer = opening.open_database(url, _busy(patience))
         self._insert = insert_for(self._reader)
@@ -42,6 +42,17 @@ class Transactions:
     def close(self) -> None:
         """Close all connections. Safe to call twice."""
         self._reader.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        """What reads it."""
+        return self._reader
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Yield a connection for one transaction, in which nobody else writes to SQLite."""
+        with self._writing() as connection:
+            yield connection
 
     def now(self) -> float:
         """Return the time by the clock of the database, in seconds since the epoch."""
@@ -137,7 +148,8 @@ _HINTS = {
 }
 
 
-def _without_password(url: str | URL) -> str:
+def without_password(url: str | URL) -> str:
+    """Return the address of a database as it may be shown."""
     try:
         return make_url(url).render_as_string(hide_password=True)
     except (SQLAlchemyError, ValueError):  # what is no URL may hold a password too

@@ -261,3 +261,18 @@ def test_stamps_of_a_week_ago_are_removed(
     FsspecArtifactStore(str(root), attempt="r/train/2").fetch(ref)
     assert stamp.exists()
     assert len(list(node_cache.cache_root().glob(".once-*"))) == 1
+
+
+def test_what_nobody_used_for_long_is_swept_but_not_what_somebody_holds(tmp_path: Path) -> None:
+    cache = NodeCache(tmp_path / "cache")
+    held, old, new = (cache.folder(manifest(content), filling) for content in "abc")
+    digests = {folder: folder.name for folder in (held, old, new)}
+    for folder in (held, old):
+        os.utime(cache.root / f".{digests[folder]}.verified", (100.0, 100.0))
+    for folder in (old, new):
+        os.close(node_cache._held.pop(cache.root / f".{digests[folder]}.used"))
+    assert cache.sweep(200.0, dry=True) == 2 * SIZE
+    assert all(folder.exists() for folder in digests)
+    assert cache.sweep(200.0, dry=False) == SIZE
+    assert [folder.exists() for folder in (held, old, new)] == [True, False, True]
+    assert cache.sweep(50.0, dry=False) == 0

@@ -1,0 +1,196 @@
+"""Remove what nobody needs any more: of runs that are over, and of this machine's cache.
+
+Results are kept from standing for later stages before their artifacts go, and what is in use is
+looked up again after that: so a stage that starts meanwhile runs itself, or keeps its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator import wiring
+from orchestrator.core import artifact_paths
+from orchestrator.core.runs.retention import Disposable, Retention, Uses, disposable
+from orchestrator.core.runs.run import Run
+from orchestrator.core.spec.stages import Json
+from orchestrator.ports import ArtifactStore
+from orchestrator.service import driving, runs
+from orchestrator.service.change import Change
+
+EVERY_RUN = 10**9
+DAY = 86_400.0
+MB = 1e6
+
+
+class Kind(StrEnum):
+    """What may be removed; a run goes with all that it has."""
+
+    CHECKPOINTS = "checkpoints"
+    POINTS = "points"  # and log lines; what MLflow was told stays there
+    ARTIFACTS = "artifacts"
+    RUNS = "runs"
+    CACHES = "caches"
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How many runs lost something, how many bytes of storage went, and how many rows."""
+
+    runs: int = 0
+    size: int = 0
+    rows: int = 0
+
+    def __add__(self, other: Collected) -> Collected:
+        """Return both together."""
+        rows = self.rows + other.rows
+        return Collected(self.runs + other.runs, self.size + other.size, rows)
+
+
+def collect(rules: Retention, kinds: Collection[Kind], *, start: bool = True) -> Change[Collected]:
+    """Remove the `kinds` of things that `rules` don't keep and nothing uses.
+
+    The registry knows which models are champions; without `start` one that is down stays down.
+
+    Raises:
+        TrackingError: The registry can't be asked.
+    """
+    collector = _Collector(rules, frozenset(kinds), start=start)
+    return Change("\n".join(collector.lines()) or "nothing is to be removed", collector.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class _Collector:
+    rules: Retention
+    kinds: frozenset[Kind]
+    start: bool
+
+    def lines(self) -> Iterator[str]:
+        for part in self._parts():
+            yield part.line()
+        size = self._sweep(dry=True)
+        if size:
+            yield f"from this machine's cache: {size / MB:,.1f} MB"
+
+    def remove(self) -> Collected:
+        if self.kinds & {Kind.ARTIFACTS, Kind.RUNS}:
+            for part in self._parts():
+                part.forget_results()
+        done = Collected()
+        for part in self._parts():
+            done += part.remove()
+        return done + Collected(size=self._sweep(dry=False))
+
+    def _sweep(self, *, dry: bool) -> int:
+        if Kind.CACHES not in self.kinds:
+            return 0
+        return wiring.sweep_cache(wiring.clock().now() - self.rules.days * DAY, dry=dry)
+
+    def _parts(self) -> list[_Part]:
+        """Return what may be removed of each run now, those that have something to remove."""
+        disposable = self._disposable()
+        now = wiring.database(wiring.home()).now()
+        bulk = self.kinds & {Kind.CHECKPOINTS, Kind.POINTS}
+        parts = [_Part(run, self.kinds - {Kind.CACHES}, now) for run in disposable.whole]
+        parts += [_Part(run, bulk, now) for run in disposable.results]
+        return [part for part in parts if part.kinds and part.here and part.has_something]
+
+    def _disposable(self) -> Disposable:
+        store = wiring.database(wiring.home())
+        known = [runs.load(store, header) for header in store.runs(EVERY_RUN)]
+        lives = store.endpoints().values()
+        live = [r.deployment for life in lives for r in life.live if r.deployment is not None]
+        served = [ref for d in live for ref in (d.model, d.proof) if ref is not None]
+        uses = Uses(runs=[d.run for d in live], artifacts=served, digests=self._aliased(known))
+        return disposable(known, uses, self.rules, store.now())
+
+    def _aliased(self, known: Sequence[Run]) -> list[str]:
+        """Return the digests of models with an alias; runs that nobody showed have none."""
+        if not any(_section(run, "tracking").get("enabled", True) for run in known):
+            return []
+        with closing(wiring.registry(wiring.home(), start=self.start)) as registry:
+            versions = [version for version in registry.versions() if version.aliases]
+        return [version.key.partition("@")[0] for version in versions]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What of a run may be removed: the `kinds` of its things."""
+
+    run: Run
+    kinds: Collection[Kind]
+    now: float
+
+    @property
+    def name(self) -> str:
+        return self.run.header.run
+
+    @property
+    def here(self) -> bool:
+        """Whether its storage is seen from here, as far as its address tells."""
+        storage = _section(self.run, "storage")
+        local = str(storage.get("uri") or "file:").startswith(("file:", "/"))
+        launched = self.run.header.tags.get(driving.HOST, wiring.host())
+        return not local or bool(storage.get("shared")) or launched == wiring.host()
+
+    @property
+    def has_something(self) -> bool:
+        return self._whole or any(self._sizes().values()) or bool(self._rows())
+
+    def line(self) -> str:
+        days = (self.now - (self.run.ended or self.run.header.created)) / DAY
+        what = [f"{kind} {size / MB:,.1f} MB" for kind, size in self._sizes().items() if size]
+        what += [f"{self._rows():,} points and pieces of logs"] if self._rows() else []
+        what += ["its record"] if self._whole else []
+        return f"of run {self.name} ({self.run.state}, {days:.0f} days ago): {', '.join(what)}"
+
+    def forget_results(self) -> None:
+        if self._has(Kind.ARTIFACTS):
+            wiring.database(wiring.home()).forget_results(self.name)
+
+    def remove(self) -> Collected:
+        """Remove it, the record last: what is broken off is done again."""
+        store, database = self._store(), wiring.database(wiring.home())
+        size = sum(self._sizes().values())
+        for folder in self._folders().values():
+            store.remove(folder)
+        rows = 0
+        if self._has(Kind.POINTS):
+            store.remove(artifact_paths.logs(self.name))
+            rows += database.forget_telling(self.name)
+        if self._whole:
+            rows += database.forget_run(self.name)
+        return Collected(runs=1, size=size, rows=rows)
+
+    @property
+    def _whole(self) -> bool:
+        return Kind.RUNS in self.kinds
+
+    def _has(self, kind: Kind) -> bool:
+        return self._whole or kind in self.kinds
+
+    def _folders(self) -> dict[Kind, str]:
+        folders = {
+            Kind.CHECKPOINTS: f"{artifact_paths.CHECKPOINTS}/{self.name}",
+            Kind.ARTIFACTS: self.name,
+        }
+        return {kind: folder for kind, folder in folders.items() if self._has(kind)}
+
+    def _sizes(self) -> dict[Kind, int]:
+        store = self._store()
+        return {kind: store.weight(folder) for kind, folder in self._folders().items()}
+
+    def _rows(self) -> int:
+        count = self._has(Kind.POINTS) and wiring.database(wiring.home()).told(self.name)
+        return int(count)
+
+    def _store(self) -> ArtifactStore:
+        uri = str(_section(self.run, "storage").get("uri") or "")
+        return wiring.artifact_store(uri or (wiring.home() / "artifacts").as_uri())
+
+
+def _section(run: Run, name: str) -> Mapping[str, Json]:
+    section = run.header.config.get(name)
+    return section if isinstance(section, Mapping) else {}

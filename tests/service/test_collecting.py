@@ -1,0 +1,206 @@
+"""What `gc` removes of a real home, and what it leaves: a real store, a real database."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator import wiring
+from orchestrator.adapters.artifacts import FsspecArtifactStore, node_cache
+from orchestrator.adapters.artifacts.node_cache import NodeCache, cache_root
+from orchestrator.adapters.database import SqlDatabase
+from orchestrator.core.artifact import ArtifactRef, Manifest
+from orchestrator.core.endpoints.life import RevisionAdded, RevisionReady
+from orchestrator.core.errors import TrackingError
+from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.runs.retention import Retention
+from orchestrator.core.runs.states import (
+    AttemptFailed,
+    AttemptStarted,
+    AttemptSucceeded,
+    Event,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    StageFailed,
+)
+from orchestrator.core.trust.registry import KEY, ModelVersion, key_of
+from orchestrator.messages import Points, Succeeded
+from orchestrator.service.collecting import DAY, Kind, collect
+from tests.build import deployment, header, plan, stage
+
+ALL = Retention(newest=0, days=30.0)
+EVERYTHING = tuple(Kind)
+BESIDE = {"checkpoints", "logs"}
+FAILED = (
+    AttemptFailed("s", 1, Failure(kind=FailureKind.USER_CODE, evidence="broke", pool="a")),
+    StageFailed("s", "broke"),
+    RunFailed("s broke"),
+)
+
+
+class Home:
+    """A home with runs that ended so many days ago."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = SqlDatabase(folder / "events.db", secret=lambda: b"s" * 32)
+        self.store = FsspecArtifactStore((folder / "artifacts").as_uri())
+        self.now = self.database.now()
+
+    def run(
+        self, name: str, days: float, *, ends: Sequence[Event] = (), shown: bool = False
+    ) -> ArtifactRef:
+        """Add a run that ended `days` ago, with all that one has; return its model."""
+        at = self.now - days * DAY
+        config = {"tracking": {"enabled": shown}}
+        known = replace(header(plan(stage("s")), name), config=config, created=at)
+        self.database.create(known, at)
+        model = self._artifact(f"{name}/s/1")
+        self._artifact(f"checkpoints/{name}/s/step-0000000001-0001-0001")
+        self.store.mark(f"logs/{name}/s/1/9.jsonl", "lines")
+        ended = ends or (AttemptSucceeded("s", 1, model), RunSucceeded())
+        self.database.append(name, 1, (RunStarted(1), AttemptStarted("s", 1, "a"), *ended), at)
+        self.database.add_points(name, "s", 1, [Points(1, {"loss": 1.0}, at)])
+        self.database.remember(f"key of {name}", Succeeded(model), name)
+        return model
+
+    def _artifact(self, name: str) -> ArtifactRef:
+        folder = self.store.scratch(name)
+        (folder / "weights").write_text(name * 100)
+        return self.store.commit(folder, name, {})
+
+    def left(self) -> set[str]:
+        """Return what the store has: runs, and whose checkpoints and logs."""
+        below = {f"{kind} of {name}" for kind in BESIDE for name in self.store.names(kind)}
+        top = {path.name for path in (self.folder / "artifacts").iterdir() if path.name[0] != "."}
+        return below | (top - BESIDE)
+
+    @property
+    def runs(self) -> set[str]:
+        return {known.run for known in self.database.runs()}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where this machine's cache is
+    monkeypatch.delenv("ORCHESTRATOR_DATABASE", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Home(tmp_path)
+
+
+def all_of(name: str) -> set[str]:
+    return {name, f"checkpoints of {name}", f"logs of {name}"}
+
+
+def test_a_dry_run_says_what_would_go_and_removes_nothing(home: Home) -> None:
+    home.run("old", 45)
+    home.run("young", 5)
+    change = collect(ALL, EVERYTHING)
+    (line,) = change.what.splitlines()
+    assert line.startswith("of run old (succeeded, 45 days ago): checkpoints 0.0 MB, artifacts 0.")
+    assert line.endswith("1 points and pieces of logs, its record")
+    assert home.left() == all_of("old") | all_of("young")
+    assert home.runs == {"old", "young"}
+    assert collect(replace(ALL, days=60.0), EVERYTHING).what == "nothing is to be removed"
+
+
+def test_an_old_run_goes_with_all_that_it_has_and_others_keep_theirs(home: Home) -> None:
+    home.run("old", 45)
+    home.run("young", 5)
+    done = collect(ALL, EVERYTHING).make()
+    assert (done.runs, done.size > 0, done.rows > 0) == (1, True, True)
+    assert (home.left(), home.runs) == (all_of("young"), {"young"})
+    assert home.database.recall("key of old") is None
+    assert home.database.recall("key of young") is not None
+    assert collect(ALL, EVERYTHING).make().runs == 0, "there is nothing left"
+
+
+def test_a_kind_that_is_not_asked_for_stays(home: Home) -> None:
+    home.run("old", 45)
+    collect(ALL, [Kind.CHECKPOINTS]).make()
+    assert (home.left(), home.runs) == ({"old", "logs of old"}, {"old"})
+    assert home.database.told("old") == 1
+    collect(ALL, [Kind.POINTS]).make()
+    assert (home.left(), home.database.told("old")) == ({"old"}, 0)
+    collect(ALL, [Kind.ARTIFACTS]).make()
+    assert (home.left(), home.runs) == (set(), {"old"})
+    assert home.database.recall("key of old") is None
+
+
+def test_a_run_that_can_be_resumed_keeps_its_checkpoints_unless_that_is_asked(home: Home) -> None:
+    home.run("failed", 900, ends=FAILED)
+    assert collect(ALL, EVERYTHING).what == "nothing is to be removed"
+    collect(replace(ALL, resumable=True), EVERYTHING).make()
+    assert (home.left(), home.runs) == (set(), set())
+
+
+def test_what_a_live_endpoint_serves_stays_and_goes_once_that_is_retired(home: Home) -> None:
+    model = home.run("old", 45)
+    home.run("deployer", 400)
+    served = deployment("chat", model=model, run="deployer")
+    events = [RevisionAdded(1, served), RevisionReady(1)]
+    home.database.follow(home.database.endpoint("chat"), events, home.now)
+    collect(ALL, EVERYTHING).make()
+    assert home.runs == {"old", "deployer"}
+    assert home.left() == {"old"} | all_of("deployer"), "its way there is not needed"
+    home.store.fetch(model)
+
+
+class Registered:
+    """A registry, which may be away."""
+
+    def __init__(self, *versions: ModelVersion, away: bool = False) -> None:
+        self._versions, self._away = versions, away
+
+    def versions(self, model: str = "") -> Sequence[ModelVersion]:
+        if self._away:
+            raise TrackingError("MLflow is away")
+        return self._versions
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_model_with_an_alias_never_goes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    champion, plain = home.run("champion", 900, shown=True), home.run("plain", 800, shown=True)
+    first, second = ({KEY: key_of(model, "a")} for model in (champion, plain))
+    versions = [
+        ModelVersion(name="chat", number=1, tags=first, aliases=("champion",)),
+        ModelVersion(name="chat", number=2, tags=second),
+    ]
+    registry = SimpleNamespace(asked=Registered(*versions))
+    monkeypatch.setattr(wiring, "registry", lambda *_, **__: registry.asked)
+    collect(ALL, EVERYTHING).make()
+    assert (home.left(), home.runs) == ({"champion"}, {"champion"})
+    registry.asked = Registered(away=True)
+    with pytest.raises(TrackingError):
+        collect(ALL, EVERYTHING)
+
+
+def test_storage_of_another_machine_is_left_to_that(home: Home) -> None:
+    home.run("old", 45)
+    far = replace(home.database.header("old"), run="far", tags={"orchestrator.host": "h9"})
+    home.database.create(far, home.now)
+    ends = (AttemptStarted("s", 1, "a"), AttemptSucceeded("s", 1, None), RunSucceeded())
+    home.database.append("far", 1, (RunStarted(1), *ends), home.now - 50 * DAY)
+    collect(ALL, EVERYTHING).make()
+    assert home.runs == {"far"}
+
+
+def test_what_this_machine_has_fetched_and_long_not_used_goes(home: Home) -> None:
+    filled = NodeCache(cache_root()).folder(Manifest({}, {}), Path.mkdir)
+    stamp = filled.with_name(f".{filled.name}.verified")
+    os.close(node_cache._held.pop(stamp.with_suffix(".used")))
+    os.utime(stamp, (1.0, 1.0))
+    collect(ALL, [Kind.RUNS]).make()
+    assert filled.exists()
+    collect(ALL, [Kind.CACHES]).make()
+    assert not filled.exists()
