@@ -25,7 +25,7 @@ from orchestrator import __version__
 from orchestrator.adapters.database.dialects import POSTGRESQL
 from orchestrator.adapters.database.schema import metadata, runs
 
-HEAD = "0003"  # the last of `migrations/versions`
+HEAD = "0004"  # the last of `migrations/versions`
 VERSION_TABLE = "orchestrator_schema"  # MLflow, which uses Alembic too, may share the database
 MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 0x6F726368  # any number, the same in all our processes
