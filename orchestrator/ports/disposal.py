@@ -8,7 +8,7 @@ from typing import Protocol
 class Disposal(Protocol):
     """Memory that can be told to forget. Raises `StoreError` for what the database refuses."""
 
-    def told(self, run: str) -> int:
+    def count_telling(self, run: str) -> int:
         """Return how many metric points and pieces of logs `run` has."""
         ...
 

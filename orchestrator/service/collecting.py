@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from orchestrator import wiring
 from orchestrator.core import artifact_paths
 from orchestrator.core.runs.retention import Disposable, Retention, Uses, disposable
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.stages import Json
-from orchestrator.ports import ArtifactStore
+from orchestrator.ports import ArtifactStore, Disposal, EndpointLog, EventLog
 from orchestrator.service import driving, runs
 from orchestrator.service.change import Change
 
@@ -49,6 +50,10 @@ class Collected:
         return Collected(self.runs + other.runs, self.size + other.size, rows)
 
 
+class _Database(EventLog, EndpointLog, Disposal, Protocol):
+    """Runs, what uses their artifacts, and what can be forgotten of them."""
+
+
 def collect(rules: Retention, kinds: Collection[Kind], *, start: bool = True) -> Change[Collected]:
     """Remove the `kinds` of things that `rules` don't keep and nothing uses.
 
@@ -57,7 +62,7 @@ def collect(rules: Retention, kinds: Collection[Kind], *, start: bool = True) ->
     Raises:
         TrackingError: The registry can't be asked.
     """
-    collector = _Collector(rules, frozenset(kinds), start=start)
+    collector = _Collector(rules, frozenset(kinds), wiring.database(wiring.home()), start=start)
     return Change("\n".join(collector.lines()) or "nothing is to be removed", collector.remove)
 
 
@@ -65,6 +70,7 @@ def collect(rules: Retention, kinds: Collection[Kind], *, start: bool = True) ->
 class _Collector:
     rules: Retention
     kinds: frozenset[Kind]
+    database: _Database
     start: bool
 
     def lines(self) -> Iterator[str]:
@@ -91,14 +97,14 @@ class _Collector:
     def _parts(self) -> list[_Part]:
         """Return what may be removed of each run now, those that have something to remove."""
         disposable = self._disposable()
-        now = wiring.database(wiring.home()).now()
+        now, database = self.database.now(), self.database
         bulk = self.kinds & {Kind.CHECKPOINTS, Kind.POINTS}
-        parts = [_Part(run, self.kinds - {Kind.CACHES}, now) for run in disposable.whole]
-        parts += [_Part(run, bulk, now) for run in disposable.results]
+        parts = [_Part(run, self.kinds - {Kind.CACHES}, database, now) for run in disposable.whole]
+        parts += [_Part(run, bulk, database, now) for run in disposable.results]
         return [part for part in parts if part.kinds and part.here and part.has_something]
 
     def _disposable(self) -> Disposable:
-        store = wiring.database(wiring.home())
+        store = self.database
         known = [runs.load(store, header) for header in store.runs(EVERY_RUN)]
         lives = store.endpoints().values()
         live = [r.deployment for life in lives for r in life.live if r.deployment is not None]
@@ -121,6 +127,7 @@ class _Part:
 
     run: Run
     kinds: Collection[Kind]
+    database: _Database
     now: float
 
     @property
@@ -148,11 +155,11 @@ class _Part:
 
     def forget_results(self) -> None:
         if self._has(Kind.ARTIFACTS):
-            wiring.database(wiring.home()).forget_results(self.name)
+            self.database.forget_results(self.name)
 
     def remove(self) -> Collected:
         """Remove it, the record last: what is broken off is done again."""
-        store, database = self._store(), wiring.database(wiring.home())
+        store, database = self._store(), self.database
         size = sum(self._sizes().values())
         for folder in self._folders().values():
             store.remove(folder)
@@ -183,8 +190,7 @@ class _Part:
         return {kind: store.weight(folder) for kind, folder in self._folders().items()}
 
     def _rows(self) -> int:
-        count = self._has(Kind.POINTS) and wiring.database(wiring.home()).told(self.name)
-        return int(count)
+        return self.database.count_telling(self.name) if self._has(Kind.POINTS) else 0
 
     def _store(self) -> ArtifactStore:
         uri = str(_section(self.run, "storage").get("uri") or "")

@@ -56,9 +56,9 @@ def test_what_tells_of_a_run_goes_and_the_run_stays(
     store: SqlDatabase,  # noqa: F811 - the fixture
 ) -> None:
     fill(store, "r2-1")
-    assert store.told("r2-1") == 3
+    assert store.count_telling("r2-1") == 3
     assert store.forget_telling("r2-1") == 6
-    assert (store.told("r2-1"), len(store.events("r2-1"))) == (0, 1)
+    assert (store.count_telling("r2-1"), len(store.events("r2-1"))) == (0, 1)
 
 
 def test_results_of_a_run_stand_for_nothing_any_more(

@@ -127,9 +127,9 @@ def test_a_kind_that_is_not_asked_for_stays(home: Home) -> None:
     home.run("old", 45)
     collect(ALL, [Kind.CHECKPOINTS]).make()
     assert (home.left(), home.runs) == ({"old", "logs of old"}, {"old"})
-    assert home.database.told("old") == 1
+    assert home.database.count_telling("old") == 1
     collect(ALL, [Kind.POINTS]).make()
-    assert (home.left(), home.database.told("old")) == ({"old"}, 0)
+    assert (home.left(), home.database.count_telling("old")) == ({"old"}, 0)
     collect(ALL, [Kind.ARTIFACTS]).make()
     assert (home.left(), home.runs) == (set(), {"old"})
     assert home.database.recall("key of old") is None

@@ -19,6 +19,7 @@ from orchestrator.core.errors import HeldError, NotFoundError, StoreError
 from orchestrator.core.text import valid
 
 AT_ONCE = 1000
+STREAMED = {"stream_results": True}  # PostgreSQL would send all of a table at once
 SECONDS_OF_DOUBT = 30.0  # after which a controller that was not heard is gone
 NUMBERED = (points, log_chunks)
 COUNT_ON = (
@@ -74,7 +75,7 @@ def _copy_all(old: Connection, new: Connection) -> Mapping[str, int]:
 
 def _copy(table: Table, old: Connection, new: Connection) -> int:
     count = 0
-    for rows in old.execute(select(table)).partitions(AT_ONCE):
+    for rows in old.execute(select(table), execution_options=STREAMED).partitions(AT_ONCE):
         new.execute(table.insert(), [dict(_valid(row._asdict())) for row in rows])
         count += len(rows)
     arrived = new.scalar(select(func.count()).select_from(table))

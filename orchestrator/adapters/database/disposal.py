@@ -17,7 +17,7 @@ TELLING = (*TOLD, schema.reports, schema.progress, schema.busy, schema.untold)
 class SqlDisposal(Transactions):
     """The port `Disposal`."""
 
-    def told(self, run: str) -> int:
+    def count_telling(self, run: str) -> int:
         """Return how many metric points and pieces of logs `run` has."""
         with self._reading() as connection:
             counts = (select(func.count()).where(t.c.run == run) for t in TOLD)
