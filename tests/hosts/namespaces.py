@@ -22,6 +22,7 @@ from orchestrator.supervisor.record import wait
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 NET = "10.178.0"
+GATEWAY = f"{NET}.254"  # to nowhere: programs find their address by the route there
 TOOLS = ("ip", "unshare", "nsenter", "setpriv", "mount")
 SPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 NEW_HOST = ("unshare", *SPACES, "--mount-proc", "--fork", "--kill-child")
@@ -36,9 +37,12 @@ SECONDS = 120.0
 class Process:
     """What runs on a host."""
 
-    def __init__(self, entered: subprocess.Popen[bytes], output: Path) -> None:
-        """Know the process that entered the host; the command is its child."""
-        self._entered, self.output = entered, output
+    def __init__(self, entered: subprocess.Popen[bytes], output: Path, begun: int) -> None:
+        """Know the process that entered the host; the command is its child.
+
+        What it prints is what `output` has after `begun` bytes.
+        """
+        self._entered, self._output, self._begun = entered, output, begun
         wait(lambda: bool(_children(entered.pid)) or not self.running, SECONDS, tick=0.01)
         self.pid = next(iter(_children(entered.pid)), 0)
 
@@ -49,7 +53,7 @@ class Process:
 
     def printed(self) -> str:
         """Return what it has printed."""
-        return self.output.read_text(errors="replace")
+        return self._output.read_bytes()[self._begun :].decode(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the command."""
@@ -104,8 +108,9 @@ class Host:
         output = self.logs / f"{self.name}-{name}.log"
         argv = self.command(*words, user=user, **env)
         with output.open("ab") as file:
+            begun = file.tell()
             entered = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-        self.started.append(Process(entered, output))
+        self.started.append(Process(entered, output, begun))
         return self.started[-1]
 
     def run(
@@ -160,6 +165,12 @@ class Network:
         """End that."""
         _ip(host.pid, "route", "del", "blackhole", f"{other.address}/32")
 
+    def mend(self) -> None:
+        """Put all cables in, and lose nothing any more."""
+        for host in self.hosts:
+            self.heal(host)
+            _ip(host.pid, "route", "flush", "type", "blackhole")
+
     @contextmanager
     def slow(self, milliseconds: float, loss: float) -> Iterator[None]:
         """Have so long a round trip between any two hosts, and lose so much of it, in percent."""
@@ -209,6 +220,7 @@ def several_hosts(number: int, logs: Path, **env: str) -> Iterator[Network]:
         switch = stack.enter_context(_lasting(OWN_SWITCH))
         _ip(switch, "link", "add", "bridge", "type", "bridge")
         _ip(switch, "link", "set", "bridge", "up")
+        _ip(switch, "addr", "add", f"{GATEWAY}/24", "dev", "bridge")
         hosts = [stack.enter_context(_host(i, logs, env)) for i in range(number)]
         for host in hosts:
             port = ("link", "add", host.name, "type", "veth", "peer", "name", "eth0")
@@ -217,6 +229,7 @@ def several_hosts(number: int, logs: Path, **env: str) -> Iterator[Network]:
             _ip(host.pid, "addr", "add", f"{host.address}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 _ip(host.pid, "link", "set", device, "up")
+            _ip(host.pid, "route", "add", "default", "via", GATEWAY)
         yield Network(switch, hosts)
 
 

@@ -17,12 +17,12 @@ DATA = "/srv/postgresql"
 SMALLEST_STORE = 78_643_200
 KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-# What the README tells users to set on all nodes: a lost one is missed after seconds.
+# A node that is cut off is missed after some 20 s, a link that is down for 12 s loses none.
 NODES = {
     "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "4",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     "RAY_memory_monitor_refresh_ms": "0",  # it looks at the whole machine
 }
@@ -42,6 +42,7 @@ class Servers:
 
     def __init__(self) -> None:
         self.running: dict[tuple[str, str], Process] = {}
+        self._nodes: dict[str, tuple[Host, tuple[str, ...], dict[str, str]]] = {}
 
     def start(self, host: Host, name: str, port: int, *words: str, **env: str) -> Process:
         """Start a server on a host, and wait until it listens."""
@@ -75,10 +76,10 @@ class Servers:
         self.started(host, "postgres", POSTGRES, process)
         url = f"postgresql://orchestrator:{password}@{host.address}:{POSTGRES}/orchestrator"
         assert wait(lambda: "ready" in process.printed(), SECONDS, tick=0.05)
-        created = host.run(
-            str(programs / "createdb"), "--maintenance-db", _main(url), "orchestrator"
-        )
-        assert created.returncode == 0, created.stderr
+        createdb = (str(programs / "createdb"), "--maintenance-db", of_database(url, "postgres"))
+        for name in ("orchestrator", "mlflow"):
+            created = host.run(*createdb, name)
+            assert created.returncode == 0, created.stderr
         return url
 
     def s3(self, host: Host) -> dict[str, str]:
@@ -106,31 +107,43 @@ class Servers:
 
     def ray_head(self, host: Host, *words: str, **env: str) -> str:
         """Have the head of a Ray cluster on a host; return its address."""
-        head = ("--head", f"--port={RAY}", "--num-cpus=0", *words)
-        self._ray(host, "ray-head", RAY, *head, **env)
+        self._ray(host, "--head", f"--port={RAY}", "--num-cpus=0", *words, **env)
         return f"{host.address}:{RAY}"
 
     def ray_node(self, host: Host, address: str, pool: str, resource: str, **env: str) -> None:
         """Have a node of a Ray cluster on a host, with two chips of a pool."""
-        resources = json.dumps({resource: 2})
-        words = (f"--address={address}", "--num-cpus=4", f"--resources={resources}")
-        self._ray(host, "ray-node", 0, *words, f"--labels=pool={pool}", **env)
+        resources = f"--resources={json.dumps({resource: 2})}"
+        words = (f"--address={address}", "--num-cpus=4", resources, f"--labels=pool={pool}")
+        self._ray(host, *words, **env)
 
-    def _ray(self, host: Host, name: str, port: int, *words: str, **env: str) -> Process:
+    def mend(self) -> None:
+        """Have the Ray nodes that have ended start once more, as whoever supervises them would."""
+        for host, words, env in self._nodes.values():
+            if not self.running[host.name, "ray"].running:
+                self._ray(host, *words, **env)
+
+    def restart(self, host: Host, **env: str) -> None:
+        """Start the Ray node of a host anew, with other variables this once."""
+        process = self.running[host.name, "ray"]
+        process.stop()
+        _, words, usual = self._nodes[host.name]
+        self._ray(host, *words, **{**usual, **env})
+        self._nodes[host.name] = (host, words, usual)
+
+    def _ray(self, host: Host, *words: str, **env: str) -> None:
+        self._nodes[host.name] = (host, words, env)
         start = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
-        own = (f"--node-ip-address={host.address}", f"--object-store-memory={SMALLEST_STORE}")
-        argv = (*start, *own, "--disable-usage-stats", *words)
-        process = host.start(*argv, name=name, **NODES, **env)
-        self.running[host.name, name] = process
+        small = (f"--object-store-memory={SMALLEST_STORE}", "--disable-usage-stats")
+        process = host.start(*start, *small, *words, name="ray", **NODES, **env)
+        self.running[host.name, "ray"] = process
         said = "Ray runtime started."
         wait(lambda: said in process.printed() or not process.running, SECONDS, tick=0.2)
         assert said in process.printed(), process.printed()
-        return process
 
 
-def _main(url: str) -> str:
-    """Return the URL of the database that is always there."""
-    return f"{url.rpartition('/')[0]}/postgres"
+def of_database(url: str, name: str) -> str:
+    """Return the URL of another database of the same server."""
+    return f"{url.rpartition('/')[0]}/{name}"
 
 
 def from_here(host: Host, url: str) -> str:

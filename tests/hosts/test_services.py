@@ -1,4 +1,7 @@
-"""Hosts share a database and a bucket, and each of them alone has what it writes at home."""
+"""Hosts share a database and a bucket, and each of them alone has what it writes at home.
+
+Runs are in the process of the command here (`cluster=local`): what is tried is what hosts share.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hosts.namespaces import Network, lacking, several_hosts
-from tests.hosts.services import BUCKET, Servers, services_lacking
+from orchestrator.adapters.database import SqlDatabase
+from orchestrator.core.runs.states import RunState
+from orchestrator.supervisor.record import wait
+from tests.hosts.namespaces import ROOT, lacking, several_hosts
+from tests.hosts.services import BUCKET, Servers, from_here, services_lacking
+from tests.hosts.site import CLOCK, STEPPING, STEPS, Site, configs
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+HERE = (*STEPPING, "cluster=local")
 PUT = """
 import fsspec
 fs = fsspec.filesystem("s3")
@@ -19,40 +27,77 @@ print(sorted(fs.ls("{bucket}", refresh=True)))
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two hosts that use a database and a bucket of the third."""
     if why := lacking() or services_lacking():
         pytest.skip(why)
     with several_hosts(3, tmp_path_factory.mktemp("logs")) as network:
-        *clients, host = network.hosts
+        *clients, shared = network.hosts
         servers = Servers()
-        variables = {"ORCHESTRATOR_DATABASE": servers.postgres(host), **servers.s3(host)}
+        database = servers.postgres(shared)
+        variables = {"ORCHESTRATOR_DATABASE": database, **servers.s3(shared)}
         for client in clients:
             client.env.update(variables)
-        yield network
+            client.write("steps.py", STEPS)
+            configs(client)
+        store = SqlDatabase(from_here(shared, database))
+        yield Site(network, servers, store, address="")
+        store.close()
 
 
-def test_a_key_that_one_host_adds_is_listed_on_another(network: Network) -> None:
-    first, second, _ = network.hosts
+def test_a_key_that_one_host_adds_is_listed_on_another(pair: Site) -> None:
+    first, second, _ = pair.network.hosts
     added = first.python("-m", "orchestrator", "keys", "add", "ann")
     assert added.returncode == 0, added.stderr
     assert "ann" in second.python("-m", "orchestrator", "keys").stdout
     assert not second.path(".orchestrator/events.db").exists()
 
 
-def test_what_one_host_puts_into_the_bucket_another_one_finds(network: Network) -> None:
-    first, second, _ = network.hosts
+def test_what_one_host_puts_into_the_bucket_another_one_finds(pair: Site) -> None:
+    first, second, _ = pair.network.hosts
     for host in (first, second):
         put = host.python("-c", PUT.format(bucket=BUCKET, name=host.name))
         assert put.returncode == 0, put.stderr
     assert put.stdout == f"['{BUCKET}/from-h0', '{BUCKET}/from-h1']\n"
 
 
-def test_a_host_that_is_cut_off_is_told_that_the_database_is_away(network: Network) -> None:
-    first = network.hosts[0]
-    network.cut(first)
+def test_a_host_that_is_cut_off_is_told_that_the_database_is_away(pair: Site) -> None:
+    first = pair.network.hosts[0]
+    pair.network.cut(first)
     asked = first.python("-m", "orchestrator", "keys")
-    network.heal(first)
+    pair.network.heal(first)
     assert asked.returncode == 1
     assert "Traceback" not in asked.stderr
     assert asked.stderr.startswith("error: "), asked.stderr
+
+
+def test_a_run_whose_host_is_lost_goes_on_from_its_checkpoint_on_another_one(pair: Site) -> None:
+    first, second, _ = pair.network.hosts
+    launch = pair.launch(first, *HERE, "database.patience=5")
+    run = pair.until_saved(20)
+    pair.network.cut(first)
+
+    def resumed() -> bool:
+        return pair.orchestrator(second, "resume", run.header.run).returncode == 0
+
+    assert wait(resumed, 120.0, tick=1.0)
+    pair.network.heal(first)
+    assert launch.finish() != 0, "it has another controller now"
+    assert pair.run().state is RunState.SUCCEEDED
+    lost, last = pair.run().stages["train"].attempts
+    assert last.resumed in lost.saved
+
+
+@pytest.mark.parametrize("seconds", [60, -60])
+def test_a_live_run_is_not_taken_over_whatever_the_clock_says(pair: Site, seconds: int) -> None:
+    first, second, _ = pair.network.hosts
+    second.write("/srv/clock/sitecustomize.py", CLOCK.format(seconds=seconds))
+    launch = pair.launch(first, *HERE)
+    run = pair.until_saved(5)
+    shifted = f"/srv/clock:{ROOT}"
+    refused = pair.orchestrator(second, "resume", run.header.run, PYTHONPATH=shifted)
+    assert refused.returncode == 1
+    assert "has a controller" in refused.stderr
+    assert " on h0" in refused.stderr
+    assert launch.running
+    launch.stop()

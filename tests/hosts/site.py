@@ -1,0 +1,219 @@
+"""A user's site: a cluster of several hosts, with two pools that are not emulated, and services.
+
+A CPU plays a chip: it has a Ray resource of its own, and is trained and served on as it is. The
+configs lie in the folder `my` of whoever types commands.
+"""
+
+from __future__ import annotations
+
+import compileall
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.adapters.database import SqlDatabase
+from orchestrator.core.runs.run import Run
+from orchestrator.service import runs
+from orchestrator.supervisor.record import wait
+from tests.hosts.namespaces import ROOT, Host, Network, Process, several_hosts
+from tests.hosts.services import BUCKET, Servers, from_here, of_database
+
+RESOURCES = {"hopper": "LAB_A", "atlas": "LAB_B"}
+CHIP = """\
+name: {name}
+vendor: {vendor}
+device: cpu
+backend: gloo
+reduces: [uint8, int8, int32, int64, float16, bfloat16, float32, float64]
+resource: {resource}
+visible_devices: {resource}_VISIBLE
+memory_gb: 1
+formats: [bf16, fp32]
+price_per_hour: 1.0
+source: "a core of the host"
+"""
+FLEET = """\
+# @package _global_
+defaults:
+  - /accelerator@fleet.pools.hopper.accelerator: lab_a
+  - /accelerator@fleet.pools.atlas.accelerator: lab_b
+  - _self_
+fleet:
+  name: lab
+  pools:
+    hopper: {nodes: 1, devices_per_node: 2, cpus_per_node: 4}
+    atlas: {nodes: 1, devices_per_node: 2, cpus_per_node: 4}
+roles: {prepare: hopper, train: hopper, serve: atlas}
+fallbacks: {train: [atlas], serve: [hopper]}
+storage: {uri: s3://BUCKET}
+"""
+# The pipeline `smoke`, cut to seconds.
+SHORT = """\
+defaults:
+  - /job@stages.data: data_arithmetic
+  - /job@stages.pretrain: pretrain
+  - /job@stages.export: export
+  - /endpoint@stages.serve.endpoint: default
+  - _self_
+name: short
+stages:
+  data: {params: {draws: 200}}
+  pretrain:
+    inputs: {data: data}
+    needs: {workers: 2}
+    params:
+      {steps: 2, batch_size: 8, warmup: 1, log_every: 1, checkpoint_every: 2, validation_rows: 8}
+  export: {inputs: {model: pretrain}}
+  serve: {role: serve, inputs: {model: export}, endpoint: {rollout: {hold: 1}}}
+"""
+# A module that sets the clock of the processes that find it.
+CLOCK = """\
+import time
+
+_now = time.time
+time.time = lambda: _now() + {seconds}
+"""
+# A job that goes on from its checkpoints, step by step.
+LONG = """\
+name: long
+stages:
+  train: {job: steps.steps, role: train, params: {to: 150}}
+"""
+STEPS = """\
+import time
+from functools import partial
+
+
+def steps(ctx, *, to):
+    found = ctx.latest_checkpoint()
+    begun = int((found.path / "step").read_text()) if found else 0
+    for step in range(begun + 1, to + 1):
+        time.sleep(0.2)
+        print("step", step, flush=True)
+        ctx.metrics({"train/loss": 1.0}, step=step)
+        if step % 5 == 0:
+            ctx.save_checkpoint(step, partial(_write, step))
+    (ctx.output / "step").write_text(str(to))
+    return {"begun": begun}
+
+
+def _write(step, folder):
+    (folder / "step").write_text(str(step))
+"""
+OURS = ("--config-dir", "my", "fleet=lab", "qualification.required=false")
+STEPPING = ("pipeline=long", *OURS, "jobs.packages=[steps]", "jobs.code=[.]", "tracking=none")
+
+
+@dataclass
+class Site:
+    """The hosts of a user, and what is typed there."""
+
+    network: Network
+    servers: Servers
+    store: SqlDatabase
+    address: str
+    typed: list[Process] = field(default_factory=list)
+
+    def orchestrator(
+        self, host: Host, *words: str, seconds: float = 300.0, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Type a command on a host, and wait for its end."""
+        argv = (sys.executable, "-m", "orchestrator", *words)
+        return host.run(*argv, seconds=seconds, **env)
+
+    def begin(self, host: Host, *words: str, **env: str) -> Process:
+        """Type a command on a host that goes on."""
+        argv = (sys.executable, "-m", "orchestrator", *words)
+        self.typed.append(host.start(*argv, name=words[0], **env))
+        return self.typed[-1]
+
+    def mend(self) -> None:
+        """End what was typed, put cables in and routes back, start nodes that were lost again."""
+        for process in self.typed:
+            process.stop()
+        self.typed.clear()
+        self.network.mend()
+        self.servers.mend()
+
+    def run(self) -> Run:
+        """Return the newest run."""
+        return runs.load(self.store, self.store.runs(1)[0])
+
+    def launch(self, host: Host, *words: str) -> Process:
+        """Launch a run that goes on, and wait until there is one."""
+        before = len(self.store.runs(1000))
+        process = self.begin(host, "launch", *words)
+        wait(lambda: len(self.store.runs(1000)) > before or not process.running, 120.0, tick=0.2)
+        assert process.running, process.printed()
+        return process
+
+    def until_saved(self, step: int, seconds: float = 240.0) -> Run:
+        """Wait until the newest run has a checkpoint of such a step, or a later one."""
+
+        def saved() -> bool:
+            return max(self.run().stages["train"].checkpoints, default=0) >= step
+
+        assert wait(saved, seconds, tick=0.5), [process.printed() for process in self.typed]
+        return self.run()
+
+
+def configs(host: Host) -> None:
+    """Write the configs of a user of these pools into their working folder."""
+    for pool, resource in RESOURCES.items():
+        chip = CHIP.format(name=f"Chip of {pool}", vendor=f"maker of {pool}", resource=resource)
+        host.write(f"my/accelerator/{resource.lower()}.yaml", chip)
+    host.write("my/fleet/lab.yaml", FLEET.replace("BUCKET", BUCKET))
+    host.write("my/pipeline/short.yaml", SHORT)
+    host.write("my/pipeline/long.yaml", LONG)
+
+
+@contextmanager
+def site(
+    logs: Path,
+    *,
+    hosts: int,
+    pools: Mapping[str, Sequence[int]],
+    services: int,
+    mlflow: bool = True,
+    **env: str,
+) -> Iterator[Site]:
+    """Have a head on host 0, nodes of each pool on the others, services on host `services`.
+
+    `env` is given to Ray's nodes and to commands.
+    """
+    for package in ("orchestrator", "jobs"):  # hosts can't, for they only read it
+        compileall.compile_dir(ROOT / package, quiet=1)
+    with several_hosts(hosts, logs) as network:
+        servers, shared = Servers(), network.hosts[services]
+        database = servers.postgres(shared)
+        bucket = servers.s3(shared)
+        nodes = {**bucket, **env}
+        variables = {
+            **nodes,
+            "ORCHESTRATOR_DATABASE": database,
+            "ORCHESTRATOR_SECRET": secrets.token_hex(16),
+        }
+        if mlflow:
+            runs = of_database(database, "mlflow")
+            uri = servers.mlflow(shared, runs, f"s3://{BUCKET}/mlflow", **bucket)
+            variables["MLFLOW_TRACKING_URI"] = uri
+        address = servers.ray_head(network.hosts[0], **nodes)
+        variables["RAY_ADDRESS"] = address
+        for host in network.hosts:
+            host.env.update(variables)
+        secret = variables["ORCHESTRATOR_SECRET"].encode()
+        store = SqlDatabase(from_here(shared, database), secret=lambda: secret)
+        built = Site(network, servers, store, address)
+        for pool, numbers in pools.items():
+            for number in numbers:
+                servers.ray_node(network.hosts[number], address, pool, RESOURCES[pool], **nodes)
+        for host in network.hosts:
+            configs(host)
+        try:
+            yield built
+        finally:
+            store.close()

@@ -1,0 +1,74 @@
+"""The thin path over hosts, in short: trained on one, served on another, asked from a third."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.gateway import GatewayTraffic
+from orchestrator.supervisor.record import wait
+from tests.hosts.namespaces import lacking
+from tests.hosts.services import BUCKET, services_lacking
+from tests.hosts.site import OURS, Site, site
+
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
+OPEN = "gateway.host=0.0.0.0"
+HOME_ARTIFACTS = ".orchestrator/artifacts"
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site whose host 0, the head, has the services, and has launched a pipeline."""
+    if why := lacking() or services_lacking():
+        pytest.skip(why)
+    pools = {"hopper": [1], "atlas": [2]}
+    with site(
+        tmp_path_factory.mktemp("logs"), hosts=3, pools=pools, services=0, mlflow=False
+    ) as built:
+        words = ("pipeline=short", *OURS, "tracking=none", OPEN)
+        done = built.orchestrator(built.network.hosts[0], "launch", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield built
+
+
+def test_each_role_ran_on_the_host_of_its_pool(launched: Site) -> None:
+    stages = launched.run().stages
+    assert [stages[name].attempts[-1].pool for name in ("pretrain", "serve")] == [
+        "hopper",
+        "atlas",
+    ]
+    assert not launched.run().header.plan.emulated
+
+
+def test_another_host_asks_the_endpoint_and_all_know_it(launched: Site) -> None:
+    first, second, third = launched.network.hosts
+    key = launched.orchestrator(first, "keys", "add", "ann").stdout.strip()
+    asked = launched.orchestrator(second, "ask", "17 + 25 =", ORCHESTRATOR_API_KEY=key)
+    assert asked.returncode == 0, asked.stderr
+    counted = GatewayTraffic(launched.store)
+    assert wait(lambda: counted.figures("short")["r1"].requests == 1, 30.0, tick=0.2)
+    assert f"http://{first.address}:8000/v1" in launched.orchestrator(third, "endpoints").stdout
+
+
+def test_another_host_prints_what_was_written(launched: Site) -> None:
+    second = launched.network.hosts[1]
+    printed = launched.orchestrator(second, "logs", launched.run().header.run, "pretrain")
+    assert "176 rows, 2 workers" in printed.stdout, printed.stderr
+
+
+def test_what_was_made_is_in_the_bucket_and_in_no_home(launched: Site) -> None:
+    artifact = launched.run().stages["export"].artifact
+    assert artifact is not None
+    assert artifact.uri.startswith(f"s3://{BUCKET}/")
+    assert not [host for host in launched.network.hosts if host.path(HOME_ARTIFACTS).exists()]
+
+
+def test_it_ends_from_another_host_and_nothing_of_ours_runs_on(launched: Site) -> None:
+    first, second, _ = launched.network.hosts
+    ended = launched.orchestrator(second, "undeploy", "short")
+    assert ended.returncode == 0, ended.stderr
+    assert launched.orchestrator(first, "down").returncode == 0
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in first.processes()]
+    assert not [line for line in lines if b"orchestrator" in line.split(b"\0")]
