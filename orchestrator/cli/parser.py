@@ -332,6 +332,7 @@ def _services(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     ui = verbs.add_parser("ui", help="open the runs in the MLflow UI")
     ui.add_argument("--no-browser", action="store_true", help="print the addresses only")
     up = verbs.add_parser("up", help="start the cluster and MLflow on this machine")
+    up.add_argument("--block", action="store_true", help="until interrupted, with the gateway")
     flags.config(up)
     flags.dry(up)
     down = verbs.add_parser("down", help="stop all that runs on this machine, endpoints too")

@@ -1,9 +1,15 @@
-"""`orchestrator up`: start the cluster and MLflow on this machine, and leave them up."""
+"""`orchestrator up`: start the cluster, MLflow and the gateway on this machine, and leave them up.
+
+With `--block` they are up until the command is interrupted: for containers and supervisors.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from orchestrator.cli import composing
@@ -18,8 +24,17 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Start what is not up for the fleet of the config."""
     if composing.shown(args):
         return Exit.SUCCEEDED
-    change = up(composing.source(args).settings())
-    return [Step.of(change, partial(_tell, composing.again(args)))]
+    settings, again = composing.source(args).settings(), composing.again(args)
+    if args.block:
+        return [Step.of(up(settings, partial(_stay, again)), lambda _: None)]
+    return [Step.of(up(settings), partial(_tell, again))]
+
+
+def _stay(again: str, addresses: Addresses) -> None:
+    _tell(again, addresses)
+    sys.stdout.flush()
+    with suppress(KeyboardInterrupt):  # SIGTERM, too
+        threading.Event().wait()
 
 
 def _tell(again: str, addresses: Addresses) -> None:

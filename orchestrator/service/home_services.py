@@ -15,18 +15,29 @@ SECONDS_TO_LEAVE = 75.0  # a minute for the last words in MLflow, and what it ta
 SECONDS_BETWEEN_LOOKS = 0.3
 
 
-def up(settings: Settings) -> Change[driving.Addresses]:
-    """Start the cluster with the pools of a fleet, and MLflow, and leave them up.
+def up(
+    settings: Settings, stay: Callable[[driving.Addresses], None] | None = None
+) -> Change[driving.Addresses]:
+    """Start the cluster with the pools of a fleet, MLflow, and the gateway where endpoints are.
+
+    They are left up. Where `stay` is given they are up until it returns or is interrupted, with a
+    gateway in any case; what was up before stays.
 
     Raises, when it is made:
         ClusterError: The cluster can't be started or reached.
         TrackingError: The tracking server can't be started or reached.
+        ServingError: The gateway can't be started.
     """
     usable = {name: pool for name, pool in settings.fleet.pools.items() if pool.available}
 
     def make() -> driving.Addresses:
         home = wiring.home()
-        with driving.services(settings, home, usable, keep=lambda: True) as addresses:
+        served = stay is not None or bool(use().endpoints) or driving.needs_gateway(settings)
+        with driving.services(
+            settings, home, usable, keep=lambda: stay is None, gateway=served
+        ) as addresses:
+            if stay is not None:
+                stay(addresses)
             return addresses
 
     return Change(f"have the cluster up with pools {', '.join(usable)}, and MLflow", make)

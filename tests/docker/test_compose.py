@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -41,9 +43,9 @@ HEALTH = {
 SERVICE = {
     "type": "object",
     "additionalProperties": False,
-    "required": ["image", "build", "entrypoint", "command", "environment", "healthcheck"],
+    "required": ["image", "environment", "restart", "security_opt"],
     "properties": {
-        "image": {"type": "string", "pattern": r"^orchestrator:\d+\.\d+\.\d+$"},
+        "image": {"type": "string", "pattern": r"^[\w/]+:\d+(\.\d+)+$"},
         "build": {
             "type": "object",
             "additionalProperties": False,
@@ -58,7 +60,7 @@ SERVICE = {
         "healthcheck": HEALTH,
         "depends_on": {"type": "object", "additionalProperties": CONDITION},
         "ports": {**WORDS, "items": {"type": "string", "pattern": r"^127\.0\.0\.1:\d+:\d+$"}},
-        "restart": {"const": "unless-stopped"},
+        "restart": {"enum": ["unless-stopped", "on-failure"]},
         "shm_size": {"type": "string", "pattern": r"^\d+[mg]b$"},
         "stop_grace_period": SECONDS,
         "cap_drop": {"const": ["ALL"]},
@@ -84,6 +86,10 @@ def pools() -> dict[str, Pool]:
     return dict(wiring.settings(["fleet=local", "pipeline=noop"]).fleet.pools)
 
 
+OF_OTHERS = {"database", "store"}  # images of PostgreSQL's and SeaweedFS' own
+OURS = SERVICES.keys() - OF_OTHERS
+
+
 def options(service: str) -> dict[str, str]:
     """Return the options of a service's command, `--name=value`, by name."""
     parts = [word.removeprefix("--").partition("=") for word in SERVICES[service]["command"]]
@@ -97,11 +103,19 @@ def test_the_file_has_the_form_of_a_compose_file() -> None:
 def test_whoever_is_waited_for_and_every_volume_is_there() -> None:
     for name, service in SERVICES.items():
         assert set(service.get("depends_on", {})) <= set(SERVICES) - {name}
-        assert {volume.split(":")[0] for volume in service["volumes"]} <= set(COMPOSE["volumes"])
+    kept = [volume for s in SERVICES.values() for volume in s.get("volumes", ())]
+    assert sorted(volume.split(":")[0] for volume in kept) == sorted(COMPOSE["volumes"])
 
 
-def test_there_is_a_head_mlflow_and_one_node_for_each_pool(pools: dict[str, Pool]) -> None:
-    assert set(SERVICES) == {"head", "mlflow", *pools}
+def test_no_two_services_have_a_folder_in_common() -> None:
+    for name in SERVICES.keys() - {"bucket"}:
+        (volume,) = SERVICES[name]["volumes"]
+        assert volume.split(":")[0] == name
+
+
+def test_there_is_a_node_for_each_pool_and_what_they_share(pools: dict[str, Pool]) -> None:
+    shared = {"gateway", "database", "store", "bucket", "mlflow"}
+    assert set(SERVICES) == {"head", *shared, *pools}
 
 
 def test_a_node_carries_the_labels_the_chips_and_the_cores_of_its_pool(
@@ -127,9 +141,12 @@ def test_everybody_means_the_same_ports(pools: dict[str, Pool]) -> None:
     assert options("mlflow")["port"] == str(MLFLOW)
     assert SERVICES["head"]["ports"] == [f"127.0.0.1:{DASHBOARD}:{DASHBOARD}"]
     port = GatewaySettings().port
-    assert SERVICES["nvidia"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert SERVICES["gateway"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    (line,) = SERVICES["gateway"]["command"]
+    assert f"--address=head:{GCS} " in line
+    assert f"gateway.url=http://gateway:{port}" in line
     assert SERVICES["mlflow"]["ports"] == [f"127.0.0.1:{MLFLOW}:{MLFLOW}"]
-    for name in ("head", *pools):
+    for name in ("head", "gateway", *pools):
         known = SERVICES[name]["environment"]
         assert known["RAY_ADDRESS"] == f"head:{GCS}"
         assert known["MLFLOW_TRACKING_URI"] == f"http://mlflow:{MLFLOW}"
@@ -137,16 +154,33 @@ def test_everybody_means_the_same_ports(pools: dict[str, Pool]) -> None:
 
 
 def test_the_image_is_of_this_version_and_the_same_for_all() -> None:
-    images = {service["image"] for service in SERVICES.values()}
+    images = {SERVICES[name]["image"] for name in OURS}
     assert images == {f"orchestrator:{orchestrator.__version__}"}
 
 
-def test_nodes_share_the_state_and_a_token_that_has_no_default(pools: dict[str, Pool]) -> None:
-    for name in ("head", *pools):
-        assert SERVICES[name]["volumes"] == ["state:/data"]
+def test_what_opens_doors_has_no_default() -> None:
+    text = FILE.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<!\$)\$\{(\w+)", text))
+    assert named == {"RAY_AUTH_TOKEN", "DATABASE_PASSWORD", "STORE_SECRET"}
+    assert set(re.findall(r"(?<!\$)\$\{(\w+):\?", text)) == named
+    assert len(re.findall(r"(?<!\$)\$\{", text)) == len(re.findall(r"(?<!\$)\$\{\w+:\?", text))
+
+
+def test_all_share_a_database_and_a_store_that_speak_for_themselves(
+    pools: dict[str, Pool],
+) -> None:
+    for name in ("head", "gateway", *pools):
         known = SERVICES[name]["environment"]
         assert known["RAY_AUTH_MODE"] == "token"
-        assert known["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?")
+        address = urlsplit(re.sub(r"\$\{.*?\}", "secret", known["ORCHESTRATOR_DATABASE"]))
+        owner = SERVICES["database"]["environment"]["POSTGRES_USER"]
+        assert (address.hostname, address.username) == ("database", owner)
+        assert address.path == f"/{owner}"
+        store = urlsplit(known["AWS_ENDPOINT_URL"])
+        (line,) = SERVICES["store"]["command"]
+        assert (store.hostname, f"-s3.port={store.port}" in line) == ("store", True)
+        assert f'"accessKey": "{known["AWS_ACCESS_KEY_ID"]}"' in line
+    assert "encoding=UTF8" in SERVICES["database"]["environment"]["POSTGRES_INITDB_ARGS"]
 
 
 def test_the_nodes_are_watched_as_those_of_a_managed_cluster() -> None:

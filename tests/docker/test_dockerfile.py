@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "docker/Dockerfile"
@@ -77,6 +78,16 @@ def test_what_is_copied_is_there_and_let_through_to_the_build() -> None:
     assert ignored[0] == "*"
     assert [path for path in copied if not (ROOT / path).exists()] == []
     assert sorted(copied) == sorted(line[1:] for line in ignored if line.startswith("!"))
+
+
+def test_the_page_names_the_base_of_each_maker() -> None:
+    page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    files = (ROOT / "conf/accelerator").glob("*.yaml")
+    makers = {yaml.safe_load(path.read_text(encoding="utf-8"))["vendor"] for path in files}
+    rows = "".join(line for line in page.splitlines() if line.startswith("| "))
+    assert [maker for maker in sorted(makers - {"generic"}) if f"`{maker}`" not in rows] == []
+    for name in re.findall(r"`([A-Z_]+)`", rows):
+        assert not name.endswith(("_IMAGE", "_PACKAGES")) or f"ARG {name}" in TEXT
 
 
 def test_the_packages_are_those_of_the_lock_and_the_lock_is_that_of_the_project() -> None:

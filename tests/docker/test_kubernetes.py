@@ -1,0 +1,197 @@
+"""KubeRay's manifests, checked without a cluster: by their schemas, and ties to the package."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+import orchestrator
+from orchestrator import wiring
+from orchestrator.adapters.raycluster import managed_ray
+from orchestrator.cli.parser import parse
+from orchestrator.core.settings import GatewaySettings
+from orchestrator.core.spec.hardware import Pool
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docker/kubernetes"
+# A folder with the custom resources of KubeRay, a file each: helm-chart/kuberay-operator/crds.
+PUBLISHED = os.environ.get("KUBERAY_CRDS", "")  # noqa: TID251 - where they are
+DOCUMENTS: list[dict[str, Any]] = [
+    document
+    for path in sorted(FOLDER.glob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+]
+KUBERAYS = [document for document in DOCUMENTS if document["apiVersion"].startswith("ray.io/")]
+ALL_OF_US = {"app.kubernetes.io/part-of": "orchestrator"}
+
+
+def of_kind(kind: str, name: str = "") -> dict[str, Any]:
+    (document,) = [
+        document
+        for document in DOCUMENTS
+        if document["kind"] == kind and name in ("", document["metadata"].get("name"))
+    ]
+    return document
+
+
+CLUSTER = of_kind("RayCluster")
+GROUPS = {group["groupName"]: group for group in CLUSTER["spec"]["workerGroupSpecs"]}
+GATEWAY = of_kind("Deployment")["spec"]["template"]
+PODS = [
+    CLUSTER["spec"]["headGroupSpec"]["template"],
+    *(group["template"] for group in GROUPS.values()),
+    GATEWAY,
+]
+
+
+def containers_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
+
+
+CONTAINERS = [container for pod in PODS for container in containers_of(pod)]
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pool]:
+    """The pools of the fleet that the pods are given."""
+    folder = tmp_path_factory.mktemp("etc")
+    (folder / "fleet").mkdir()
+    for name, text in of_kind("ConfigMap")["data"].items():
+        (folder / "fleet" / name).write_text(text, encoding="utf-8")
+    settings = wiring.settings(["fleet=lab", "pipeline=r2"], config_dir=folder)
+    assert settings.storage.uri.startswith("s3://")
+    return dict(settings.fleet.pools)
+
+
+def closed(schema: Any) -> Any:
+    """Return a schema that takes no field that it doesn't name: Kubernetes would drop it."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    parts = {key: closed(part) for key, part in schema.items()}
+    named = isinstance(schema.get("properties"), dict) and schema.get("type") == "object"
+    if named and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        parts.setdefault("additionalProperties", False)
+    return parts
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="KUBERAY_CRDS names no folder with KubeRay's resources")
+@pytest.mark.parametrize("document", KUBERAYS, ids=lambda document: document["kind"])
+def test_the_manifests_are_what_kuberay_publishes(document: dict[str, Any]) -> None:
+    (path,) = Path(PUBLISHED).glob(f"*{document['kind'].lower()}s.yaml")
+    versions = yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]["versions"]
+    (version,) = [v for v in versions if document["apiVersion"] == f"ray.io/{v['name']}"]
+    schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    jsonschema.Draft7Validator(closed(schema)).validate(document["spec"])
+    wrong = {**document["spec"], "rayVersoin": "2"}
+    assert list(jsonschema.Draft7Validator(closed(schema)).iter_errors(wrong))
+
+
+def test_there_is_a_group_for_each_pool_with_its_nodes_labels_cores_and_chips(
+    pools: dict[str, Pool],
+) -> None:
+    assert set(GROUPS) == set(pools)
+    for name, pool in pools.items():
+        group = GROUPS[name]
+        assert {group["replicas"], group["minReplicas"], group["maxReplicas"]} == {pool.nodes}
+        assert group["labels"] == pool.selector
+        chips = pool.devices_per_node
+        resource = pool.accelerator.resource
+        known = {} if resource == "GPU" else {resource: str(chips)}
+        assert group.get("resources", {}) == known
+        start = group["rayStartParams"]
+        assert start["num-gpus"] == str(chips if resource == "GPU" else 0)
+        assert start["num-cpus"] == str(pool.cpus_per_node)
+        (container,) = group["template"]["spec"]["containers"]
+        limits = container["resources"]["limits"]
+        (device,) = [key for key in limits if "/" in key]
+        assert limits[device] == container["resources"]["requests"][device] == chips
+        assert container["image"].endswith(f"-{pool.accelerator.vendor}")
+        (toleration,) = group["template"]["spec"]["tolerations"]
+        assert toleration["key"] == device
+
+
+def test_images_and_ray_are_of_the_package_s_versions() -> None:
+    for container in CONTAINERS:
+        name, _, tag = container["image"].partition(":")
+        assert (name, tag.partition("-")[0]) == ("orchestrator", orchestrator.__version__)
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    assert f"ray=={CLUSTER['spec']['rayVersion']}" in lock
+
+
+def test_everybody_means_the_same_ports() -> None:
+    (head,) = CLUSTER["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    assert {port["name"]: port["containerPort"] for port in head["ports"]} == {
+        "gcs": 6379,
+        "dashboard": 8265,
+    }
+    ray, gateway = containers_of(GATEWAY)
+    service = f"{CLUSTER['metadata']['name']}-head-svc:6379"  # as KubeRay names it
+    assert f"--address={service}" in ray["command"]
+    assert {"name": "RAY_ADDRESS", "value": service} in gateway["env"]
+    port = GatewaySettings().port
+    assert gateway["ports"] == [{"name": "http", "containerPort": port}]
+    assert of_kind("Service")["spec"]["ports"] == [
+        {"name": "http", "port": port, "targetPort": "http"}
+    ]
+
+
+def test_nodes_are_watched_as_those_of_a_managed_cluster() -> None:
+    ours = {
+        name: value
+        for name, value in managed_ray._ENVIRONMENT.items()
+        if "health" in name or "SERVE" in name or "cleanup" in name
+    }
+    for pod in PODS[:-1]:
+        (container,) = containers_of(pod)
+        known = {item["name"]: item.get("value") for item in container["env"]}
+        assert {name: known.get(name) for name in ours} == ours
+
+
+def test_no_secret_is_written_down_and_all_come_from_one() -> None:
+    for path in FOLDER.glob("*.yaml"):
+        text = re.sub(r"(?m)^#.*$", "", path.read_text(encoding="utf-8"))
+        assert not re.search(r"(?i)password|auth_token: |postgresql://", text), path.name
+    name = CLUSTER["spec"]["authOptions"]["secretName"]
+    assert CLUSTER["spec"]["authOptions"]["mode"] == "token"
+    for container in CONTAINERS:
+        secret = {"secretRef": {"name": name}} in container.get("envFrom", ())
+        assert secret or container["name"] == "ray"
+
+
+def test_no_pod_is_root_may_become_it_or_may_ask_kubernetes() -> None:
+    for pod in PODS:
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        for container in containers_of(pod):
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_pods_hear_each_other_alone_but_for_the_gateway_whom_clients_ask() -> None:
+    assert all(ALL_OF_US.items() <= pod["metadata"]["labels"].items() for pod in PODS)
+    inside, outside = (
+        of_kind("NetworkPolicy", name)["spec"] for name in ("orchestrator", "orchestrator-gateway")
+    )
+    assert inside["podSelector"]["matchLabels"] == ALL_OF_US
+    (rule,) = inside["ingress"]
+    assert rule["from"][0] == {"podSelector": {"matchLabels": ALL_OF_US}}
+    assert outside["podSelector"] == of_kind("Deployment")["spec"]["selector"]
+    assert outside["ingress"] == [{"ports": [{"port": "http"}]}]
+
+
+def test_the_commands_are_the_package_s_own() -> None:
+    _, gateway = containers_of(GATEWAY)
+    words = of_kind("RayJob")["spec"]["entrypoint"].split()
+    assert words[0] == "orchestrator"
+    for arguments in (gateway["args"], words[1:]):
+        args = parse(arguments)
+        assert args.config_dir == Path("/etc/orchestrator")
+        assert "fleet=lab" in args.overrides
