@@ -130,15 +130,22 @@ _ON_A_POOL = {
     if pattern.removeprefix(_OF_A_STAGE).startswith(("needs.", "watch."))
 }
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType({**_EVERYWHERE, **_ON_A_POOL})
+# Those of a stage, by its field that they are of: most stages lack most fields.
+_BY_FIELD: dict[str, list[tuple[tuple[str, ...], tuple[float, float]]]] = {}
+for _pattern, _bounds in BOUNDS.items():
+    if _pattern.startswith(_OF_A_STAGE):
+        _field, *_parts = _pattern.removeprefix(_OF_A_STAGE).split(".")
+        _BY_FIELD.setdefault(_field, []).append((tuple(_parts), _bounds))
 
 
 def problems_of_stage(stage: Stage) -> Iterator[Problem]:
     """Yield which figures of `stage` can't be."""
     path = f"pipeline.stages.{stage.name}"
-    for pattern, bounds in BOUNDS.items():
-        if pattern.startswith(_OF_A_STAGE):
-            parts = pattern.removeprefix(_OF_A_STAGE).split(".")
-            for where, value in _figures(stage, parts, path):
+    for name, patterns in _BY_FIELD.items():
+        if (held := getattr(stage, name)) is None or held == {}:
+            continue
+        for parts, bounds in patterns:
+            for where, value in _figures(held, parts, f"{path}.{name}"):
                 yield from _problem(where, value, bounds)
     named = {name: differs.needs for name, differs in stage.on.items() if differs.needs}
     sizes = {f"{path}.needs": stage.needs}

@@ -211,6 +211,8 @@ class Stage:
 
     def at(self, pool: str) -> Stage:
         """Return it as it is on `pool`."""
+        if self.endpoint is None and pool not in self.on:
+            return self
         differs = self.on.get(pool, AS_EVERYWHERE)
         return replace(
             self,
