@@ -160,8 +160,8 @@ def check_handing_over(settings: Settings) -> None:
         what = f"{where}, which does not see the database of this home"
         hint = "set it to one that both reach: postgresql://USER@HOST/NAME"
         raise ConfigError([Problem(DATABASE_VARIABLE, what, hint)])
-    _secret(_environment(far=True))
     job_server(settings)
+    _secret(_environment(far=True))
 
 
 def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> ClusterJob:

@@ -85,11 +85,11 @@ def test_credentials_do_not_travel_unsealed(
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", DATABASE)
     monkeypatch.setattr(gcs, "token", lambda: "")
+    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
+    monkeypatch.setattr(jobs, "check", lambda _: None)
     with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY, ORCHESTRATOR_DATABASE would"):
         wiring.check_handing_over(settings)
     monkeypatch.setenv("ORCHESTRATOR_SECRET", "of-all-the-hosts")
-    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
-    monkeypatch.setattr(jobs, "check", lambda _: None)
     wiring.check_handing_over(settings)
 
 

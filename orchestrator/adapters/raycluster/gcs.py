@@ -151,9 +151,12 @@ def _parts(version: str, count: int) -> list[str]:
 @contextmanager
 def _translated(address: str, *, has_token: bool) -> Iterator[None]:
     import grpc
+    from ray.exceptions import AuthenticationError
 
     try:
         yield
+    except AuthenticationError as error:  # a token is meant to be shown, and is nowhere
+        raise ClusterError(refusal(address, has_token=False)) from error
     except grpc.RpcError as error:
         said = str(error.details() or "")
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -94,6 +97,19 @@ def test_what_is_in_the_way_is_told_with_what_to_do(head: Head, said: str) -> No
     with serving(head) as address, pytest.raises(ClusterError, match=said) as refused:
         gcs.admit(address)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_process_that_is_meant_to_have_a_token_and_has_none_is_told() -> None:
+    asks = (
+        "from orchestrator.adapters.raycluster import gcs\n"
+        "from orchestrator.core.errors import ClusterError\n"
+        "try:\n    gcs.ask('127.0.0.1:9')\nexcept ClusterError as error:\n    print(error)"
+    )
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "", "HOME": "/nowhere"}  # noqa: TID251 - a test's own
+    done = subprocess.run(
+        [sys.executable, "-c", asks], env=env, capture_output=True, text=True, check=False
+    )
+    assert "wants a token, and this process has none; set RAY_AUTH_MODE" in done.stdout
 
 
 class Answering(BaseHTTPRequestHandler):
