@@ -28,6 +28,12 @@ def checks(settings: Settings, *, named: bool) -> Iterator[Check]:
 
     Unless the config is one that the user has `named`, its storage and pools are not looked at.
     """
+    address = wiring.cluster_address(settings)
+    if "://" in address:  # of a job server: nothing else can be asked
+        yield from _job_server(settings)
+        hint = "name HOST:PORT of the head to have it and its nodes looked at"
+        yield Check("nodes", "warning", f"{address!r} takes detached runs alone; {hint}")
+        return
     try:
         facts = wiring.head_facts(settings)
     except OrchestratorError as error:

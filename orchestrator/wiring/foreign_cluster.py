@@ -56,8 +56,6 @@ def head_facts(settings: Settings) -> HeadFacts | None:
 
     address = cluster_address(settings)
     access.check(address)
-    if "://" in address:
-        raise ClusterError(of_job_server(address))
     return gcs.ask(address)
 
 

@@ -105,3 +105,17 @@ def test_doctor_tells_what_answers_and_what_does_not(
     assert checks["MLFLOW_TRACKING_URI"]["status"] == "error"
     assert "no MLflow server answers" in checks["MLFLOW_TRACKING_URI"]["finding"]
     assert done.returncode == 1
+
+
+def test_doctor_asks_a_job_server_alone_where_its_address_is_all_that_is_known(
+    within: Command, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dead = server.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{taken}")
+    done = within("doctor", f"cluster.address=http://127.0.0.1:{dead}", "--json")
+    checks = {one["check"]: one for one in json.loads(done.stdout)}
+    assert checks["job server"]["status"] == "warning"
+    assert "no job server answers" in checks["job server"]["finding"]
+    assert "takes detached runs alone" in checks["nodes"]["finding"]
+    assert "cluster" not in checks, "it is not ours, so it is not down"
