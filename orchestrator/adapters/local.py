@@ -29,6 +29,7 @@ from orchestrator.messages import (
 )
 from orchestrator.ports import Worker
 from orchestrator.worker import environment
+from orchestrator.worker.masking import masked
 
 NODE = "local"
 SECONDS_TO_END = 5.0
@@ -154,6 +155,7 @@ class _LocalAttempt:
         return taken
 
     def _heard(self, message: Message) -> Message:
+        message = masked(message, self.request.secrets.values())
         if isinstance(message, LogLine):
             self._failure_report.hear(message)
         if not isinstance(message, Failed):

@@ -6,18 +6,26 @@ What breaks an attempt is a finding too: the pool is refused for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator import wiring
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.core.runs.run import Run
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec.hardware import Pool, Role
+from orchestrator.core.spec.hardware import Pool, Role, name_in_fleet
 from orchestrator.core.spec.planted_faults import without_others
 from orchestrator.core.spec.stages import Json
-from orchestrator.core.trust.qualification import DAY, EARNED, Verdict, identity, judge
+from orchestrator.core.trust.qualification import (
+    DAY,
+    EARNED,
+    Standing,
+    Verdict,
+    identity,
+    judge,
+)
 from orchestrator.core.trust.trial import failures_of
+from orchestrator.ports import Queues
 from orchestrator.service import driving
 from orchestrator.service.config_source import ConfigSource
 from orchestrator.service.pools import pool_of
@@ -127,10 +135,20 @@ def _qualify(asked: Qualification, view: driving.View) -> tuple[Run, tuple[Verdi
     settings = replace(settings, overrides=asked.settings.overrides, fleet=fleet)
     final, nodes = _drive(settings, pool, view)
     verdicts = _verdicts(settings, pool, roles, final)
-    store = wiring.database(wiring.home())
+    store, measured = wiring.database(wiring.home()), _measured(final, nodes)
     for verdict in verdicts:
-        store.note_verdict(replace(verdict, nodes=_measured(final, nodes)))
+        store.note_verdict(replace(verdict, nodes=measured))
+    if verdicts and all(verdict.standing is not Standing.REFUSED for verdict in verdicts):
+        _let_in(store, settings.fleet.name, pool.name, measured)
     return final, verdicts
+
+
+def _let_in(store: Queues, fleet: str, pool: str, nodes: Collection[str]) -> None:
+    """End the quarantine of nodes that were found sound; who drains one has other reasons."""
+    shared = name_in_fleet(fleet, pool)
+    for unused in store.unused_nodes():
+        if unused.pool == shared and unused.node in nodes and unused.until is not None:
+            store.release_node(shared, unused.node)
 
 
 def _measured(final: Run, live: Mapping[str, str]) -> dict[str, str]:

@@ -39,6 +39,7 @@ from orchestrator.messages import (
     Succeeded,
 )
 from orchestrator.ports import Worker
+from orchestrator.worker.masking import masked
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -213,6 +214,7 @@ class Gang:
             if len(self._processes) == self._request.needs.workers:
                 yield Placed(self._names())
             return
+        message = masked(message, self._request.secrets.values())
         self._note(rank, message, now)
         if isinstance(message, Succeeded):
             self._succeeded[rank] = message

@@ -1,0 +1,87 @@
+"""Which node of which pool is meant, and which come out of quarantine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import wiring
+from orchestrator.core.errors import NotFoundError
+from orchestrator.core.settings import Settings
+from orchestrator.messages import NodeStatus, PoolState, PoolStatus
+from orchestrator.service import pools
+from orchestrator.service.pools import PoolOrNode, PoolStates, place_of
+from orchestrator.service.qualifying import _let_in
+from tests.build import bindings, fleet, pipeline, pool
+from tests.memory import MemoryStore
+
+SETTINGS = Settings(pipeline=pipeline(), fleet=fleet(pool("a"), pool("b")), bindings=bindings())
+LIVE = {
+    "a": PoolStatus(name="a", state=PoolState.UP),
+    "b": PoolStatus(
+        name="b", state=PoolState.UP, members=(NodeStatus(name="n1", devices=8, free=3),)
+    ),
+}
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryStore:
+    memory = MemoryStore()
+    monkeypatch.setattr(wiring, "home", lambda: tmp_path)
+    monkeypatch.setattr(wiring, "database", lambda _home: memory)
+    monkeypatch.setattr(wiring, "pool_states", lambda *_: LIVE)
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("a", PoolOrNode("test", "a")),
+        ("a/n9", PoolOrNode("test", "a", "n9")),
+        ("n1", PoolOrNode("test", "b", "n1")),
+        ("n7", PoolOrNode("test", "a", "n7")),
+    ],
+)
+def test_a_node_is_named_alone_where_it_lives_or_is_not_used(
+    store: MemoryStore, name: str, meant: PoolOrNode
+) -> None:
+    store.drain_node("test/a", "n7", "repair")
+    assert place_of(SETTINGS, name) == meant
+
+
+@pytest.mark.parametrize("name", ["n2", "a/", "c/n1"])
+def test_what_is_neither_is_refused_with_what_there_is(store: MemoryStore, name: str) -> None:
+    with pytest.raises(NotFoundError, match=r"pools of this fleet: a, b; a node is named as it"):
+        place_of(SETTINGS, name)
+
+
+def test_a_node_is_drained_and_used_again_whatever_kept_it(store: MemoryStore) -> None:
+    node = PoolOrNode("test", "b", "n1")
+    pools.drain(node, "repair").make()
+    assert [(u.pool, u.node, u.until) for u in store.unused_nodes()] == [("test/b", "n1", None)]
+    pools.undrain(node).make()
+    store.quarantine("test/b", "n1", "Xid 79", 60.0)
+    pools.undrain(node).make()
+    assert store.unused_nodes() == []
+    assert store.drained() == {}
+
+
+def test_the_health_of_a_node_is_what_keeps_it_from_work(store: MemoryStore) -> None:
+    store.quarantine("b", "n1", "Xid 79", 7200.0)
+    store.drain_node("b", "n2", "repair")
+    known = PoolStates(SETTINGS.fleet, LIVE, {}, (), 0.0, unused=store.unused_nodes())
+    assert known.health("b", "n1") == "in quarantine for 2.0 h: Xid 79"
+    assert known.health("b", "n2") == "being emptied: repair (away)"
+    assert replace(known, unused=()).health("b", "n1") == "up"
+    assert known.health("a", "n3") == "away"
+
+
+def test_a_node_that_was_found_sound_comes_out_of_quarantine_but_is_drained_still() -> None:
+    store = MemoryStore()
+    for node in ("n1", "n2"):
+        store.quarantine("test/a", node, "Xid 79", 60.0)
+    store.drain_node("test/a", "n3", "repair")
+    _let_in(store, "test", "a", ["n1", "n3"])
+    assert [unused.node for unused in store.unused_nodes()] == ["n2", "n3"]
