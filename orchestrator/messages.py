@@ -90,9 +90,13 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """All workers have started; `nodes` are their node names by rank."""
+    """All workers have started; `nodes` are their node names by rank.
+
+    `software` has the versions, by name, that the worker of rank 0 runs.
+    """
 
     nodes: tuple[str, ...]
+    software: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,8 @@ def event_of(attempt: Attempt, message: Message) -> Event | None:  # noqa: PLR09
         case Waiting(reason=reason, queued=queued):
             known = (reason, queued) == (attempt.waits, attempt.queued)
             return None if known else AttemptWaits(*place, reason, queued)
-        case Placed(nodes=nodes):
-            return AttemptPlaced(*place, nodes)
+        case Placed(nodes=nodes, software=software):
+            return AttemptPlaced(*place, nodes, software)
         case Resumed(step=step):
             return AttemptResumed(*place, step)
         case Saved(step=step):

@@ -17,6 +17,7 @@ OrchestratorError
 │   ├── ConflictError          somebody else has changed the endpoint meanwhile
 │   └── UnstorableError        a value that no database takes: trying again is in vain
 ├── ClusterError           the cluster can't be started, reached or used
+├── SoftwareError          a node runs another version than its controller
 ├── ServingError           an endpoint can't be deployed or reached
 ├── TrackingError          the tracking server can't be started or reached
 └── TransitionError        a state and an event that do not fit: a defect of ours
@@ -148,6 +149,10 @@ class UnstorableError(StoreError):
 
 class ClusterError(OrchestratorError):
     """The cluster can't be started, reached or used."""
+
+
+class SoftwareError(OrchestratorError):
+    """A node runs another version of something than its controller, or has it not at all."""
 
 
 class ServingError(OrchestratorError):

@@ -18,11 +18,11 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-import orchestrator
 from orchestrator.adapters.job_source.code_files import CodeFiles
 from orchestrator.adapters.job_source.lookup import find_spec
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec.stages import Json, Stage
+from orchestrator.worker import software
 
 _ALWAYS = ("torch", "transformers")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
@@ -70,7 +70,7 @@ class Importable:
     def _digest(self, own: str, named: Iterable[str]) -> str:
         parts: dict[str, str] = {
             "python": platform.python_version(),
-            "orchestrator": orchestrator.__version__,
+            "orchestrator": software.package("orchestrator"),
         }
         queue, seen = [own, *sorted(named), *_ALWAYS], {"orchestrator"}
         while queue:

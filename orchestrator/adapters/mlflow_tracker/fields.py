@@ -100,6 +100,7 @@ def attempt_tags(story: Story, attempt: Attempt) -> dict[str, str]:
         **_hardware(pool),
         "devices": str(planned.devices),
         "node": ", ".join(dict.fromkeys(attempt.nodes)),
+        **{f"software.{name}": version for name, version in attempt.software.items()},
         "job": planned.stage.job
         or (planned.stage.endpoint.engine if planned.stage.endpoint else ""),
         "decision": attempt.followed,

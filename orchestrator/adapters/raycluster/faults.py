@@ -15,6 +15,7 @@ from orchestrator.core.failures.exceptions import BY_SIGNAL
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.lines import last_words, of_a_handler, of_a_stack
 from orchestrator.messages import AttemptRequest
+from orchestrator.worker import software
 from orchestrator.worker.exception_report import LONGEST_LINE, describe
 
 ERRORS = (ray_errors.RayError, ConnectionError)
@@ -94,6 +95,9 @@ _NAMES: Mapping[str, str] = MappingProxyType(
 )
 # What leaves neither a signal nor a code behind that anybody sees but the parent.
 UNSEEN = "died unseen, of a signal like SIGKILL or by _exit() of native code"
+_IP = re.compile(r"\bip=([\w.:]+)")  # of the node, by Ray
+# Of what was to be called there: by Ray where it is not, by Python where it takes other arguments.
+_UNLIKE = re.compile(r"failed to import on the worker|^(?:run_task|Member\.\w+)\(\) ")
 _UNSURE = frozenset({_K.UNKNOWN, _K.SOFTWARE})
 
 
@@ -121,10 +125,21 @@ def _past_the_protocol(
     cause = getattr(error, "cause", None)
     if not isinstance(cause, BaseException):
         return failure
+    if _UNLIKE.search(str(cause)):
+        return replace(failure, kind=_K.SOFTWARE, evidence=_unfit(error), certain=True)
     described = describe(cause, request.signatures)
     if described.kind is _K.USER_CODE:
         return failure
     return replace(failure, kind=described.kind, certain=described.certain, sign=described.sign)
+
+
+def _unfit(error: ray_errors.RayTaskError) -> str:
+    """Return that a node has not what it was to call: another orchestrator, or none."""
+    where, ours = _IP.search(str(error)), software.package(software.PRODUCT)
+    why = last_words(str(error.cause).strip().splitlines())
+    node = f"node at {where[1]!r}" if where else "a node"
+    lacks = f"{node} has not the orchestrator {ours} of its controller: {why}"
+    return f"{lacks}; install the same there"
 
 
 def ended(failure: Failure, lines: Sequence[str] = ()) -> Failure:

@@ -17,7 +17,7 @@ from dataclasses import replace
 import ray
 
 from orchestrator.adapters.raycluster import faults, process
-from orchestrator.adapters.raycluster.member import Remote, muster, run_task
+from orchestrator.adapters.raycluster.member import Remote, muster, run_task, sealed
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.postmortem import PostMortem, of_the_node
 from orchestrator.adapters.raycluster.process import WorkerProcess
@@ -39,6 +39,7 @@ from orchestrator.messages import (
     Succeeded,
 )
 from orchestrator.ports import Worker
+from orchestrator.worker import software
 from orchestrator.worker.masking import masked
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -134,10 +135,11 @@ class Gang:
                 name=self._request.key,
                 **self._place.options(0),
             )
-            self._streams[0] = task.remote(self._worker, self._request, 0, None)
+            self._streams[0] = task.remote(sealed(self._worker, self._request), 0, None)
             return
         self._actors = self._actors or muster(self._place)
-        self._mustered = [actor.place.remote(self._request) for actor in self._actors]
+        parcel = sealed(self._worker, self._request)
+        self._mustered = [actor.place.remote(parcel) for actor in self._actors]
 
     def _send_out(self, now: float) -> None:
         """Give the workers their ranks and let them work, once all are there.
@@ -158,16 +160,34 @@ class Gang:
         if missing:
             return
         self._mustered = []
+        unfit = self._unfit(places)
+        if unfit is not None:
+            self._report(*unfit, None, now)
+            return
         order, node_ranks = ranked(places, self._place.nodes.name)
         self._actors = [self._actors[number] for number in order]
         self._request = replace(self._request, node_ranks=node_ranks)
         address = None  # of one worker
         if len(order) > 1:
             address = self._actors[0].address.remote()  # Ray hands on what it will return
-        self._shared = ray.put(self._request)  # goes to each node once, not to each worker
+        # It goes to each node once, not to each worker.
+        self._shared = ray.put(sealed(self._worker, self._request))
         for rank, actor in enumerate(self._actors):
             run = actor.run.options(num_returns="streaming")
-            self._streams[rank] = run.remote(self._worker, self._shared, rank, address)
+            self._streams[rank] = run.remote(self._shared, rank, address)
+
+    def _unfit(self, places: Sequence[WorkerPlace]) -> tuple[int, Failure] | None:
+        """Return which worker may not work with the others, and why, if one may not."""
+        package, name = self._request.pool.accelerator.torch_package, self._place.nodes.name
+        first = next((place for place in places if not place.unfit), places[0])
+        for number, place in enumerate(places):
+            unlike = software.unlike(first.software, place.software, package)
+            nodes = f"nodes {name(first.node)!r} and {name(place.node)!r}"
+            line = f"workers of one gang run {unlike} on {nodes}; install the same on both"
+            if place.unfit or unlike:
+                kind, node = FailureKind.SOFTWARE, name(place.node)
+                return number, Failure(kind=kind, evidence=place.unfit or line, node=node)
+        return None
 
     # --- messages ------------------------------------------------------------------------------
 
@@ -212,7 +232,7 @@ class Gang:
         if isinstance(message, WorkerProcess):
             self._processes[rank] = message
             if len(self._processes) == self._request.needs.workers:
-                yield Placed(self._names())
+                yield Placed(self._names(), self._processes[0].software)
             return
         message = masked(message, self._request.secrets.values())
         self._note(rank, message, now)
@@ -237,6 +257,7 @@ class Gang:
 
     def _report(self, rank: int, failure: Failure, at: float | None, now: float) -> None:
         located = faults.located(failure, self._name(rank), rank, self._steps.get(rank))
+        located = replace(located, pool=located.pool or self._request.pool.name)
         self._failure_report.report(rank, located, at=at, now=now)
 
     def _notice_silence(self, now: float) -> None:

@@ -7,32 +7,57 @@ from contextlib import closing
 from typing import Any, TypeAlias
 
 import ray
+from ray import cloudpickle
 
 from orchestrator.adapters.raycluster import exit_codes, nodes, process, visible
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.ranking import WorkerPlace
-from orchestrator.core.errors import ClusterError
+from orchestrator.core.errors import ClusterError, SoftwareError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Message
 from orchestrator.ports import Warm, Worker
-from orchestrator.worker import environment, native_output, node_identity, rendezvous_port
+from orchestrator.worker import (
+    environment,
+    native_output,
+    node_identity,
+    rendezvous_port,
+    software,
+)
+from orchestrator.worker.software import Sealed
 from orchestrator.worker.termination import told_by
 
 Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
 
 
+def sealed(does: Worker | Warm, request: AttemptRequest) -> Sealed:
+    """Return what a process is sent that is to do `does` for `request`."""
+    content = cloudpickle.dumps((does, request))
+    return software.sealed(content, request.packages, request.shipped)
+
+
+def _opened(parcel: Sealed) -> Any:  # noqa: ANN401 - what was sealed
+    return software.opened(parcel, lambda: nodes.names().get(visible.node(), visible.node()))
+
+
 def run_task(
-    worker: Worker, request: AttemptRequest, rank: int, rendezvous: str | None
+    parcel: Sealed, rank: int, rendezvous: str | None
 ) -> Iterator[Sequence[Message | WorkerProcess]]:
-    """Say which process this worker is, then what `worker` says. Runs in a worker process."""
+    """Say which process this worker is, then what the sealed worker says. Runs in that process."""
+    try:
+        worker, request = _opened(parcel)
+    except SoftwareError as error:
+        unfit = Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error)))
+        yield process.here(visible.node(), software.running()), unfit
+        return
     try:
         node = visible.prepare(request)
     except ClusterError as error:
         pool = request.pool.name
         yield (Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error), pool=pool)),)
         return
-    me = process.here(node)
+    runs = software.running(request.pool.accelerator.torch_package, request.shipped)
+    me = process.here(node, runs)
     yield (me,)
     strange = node_identity.objection(
         request.pool, request.measured, lambda: nodes.names().get(node, node)
@@ -50,7 +75,7 @@ def run_task(
             native_output.followed(),  # it runs one attempt at a time
             exit_codes.announced(),
             told_by(_asked_to_end),
-            closing(worker(request, rank=rank, rendezvous=rendezvous)) as said,  # type: ignore[type-var]
+            closing(worker(request, rank=rank, rendezvous=rendezvous)) as said,
         ):
             for batch in said:
                 yield batch
@@ -78,8 +103,9 @@ def _asked_to_end() -> bool:
 class Member:
     """A worker of a gang: an actor, so that it is there before the gang's address is known."""
 
-    def warm(self, warm: Warm, request: AttemptRequest) -> None:
-        """Have `warm` import what an attempt like `request` needs."""
+    def warm(self, parcel: Sealed) -> None:
+        """Import what an attempt like the sealed request needs."""
+        warm, request = _opened(parcel)
         visible.prepare(request)
         with environment.held({**request.env, **request.secrets}):
             warm(request)
@@ -87,8 +113,12 @@ class Member:
     def ping(self) -> None:
         """Show that this process lives."""
 
-    def place(self, request: AttemptRequest) -> WorkerPlace:
-        """Return where this process is."""
+    def place(self, parcel: Sealed) -> WorkerPlace:
+        """Return where this process is, and what it runs."""
+        try:
+            _, request = _opened(parcel)
+        except SoftwareError as error:
+            return WorkerPlace(visible.node(), unfit=str(error))
         return visible.place(request)
 
     def address(self) -> str:
@@ -96,11 +126,11 @@ class Member:
         return visible.open_address()
 
     def run(
-        self, worker: Worker, request: AttemptRequest, rank: int, rendezvous: str | None
+        self, parcel: Sealed, rank: int, rendezvous: str | None
     ) -> Iterator[Sequence[Message | WorkerProcess]]:
         """Run as worker `rank`."""
         try:
-            yield from run_task(worker, request, rank, rendezvous)
+            yield from run_task(parcel, rank, rendezvous)
         finally:
             rendezvous_port.close(rendezvous or "")
 

@@ -14,7 +14,7 @@ import signal
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class WorkerProcess:
 
     `files` take what it writes, each after so many bytes that are not of this attempt. So often
     had the kernel ended others of its container for want of memory (`oom_kills`) when it began.
+    `software` has the versions that it runs, by name.
     """
 
     node: str
@@ -55,10 +56,11 @@ class WorkerProcess:
     group: str | None = None
     files: tuple[tuple[str, int], ...] = ()
     oom_kills: int | None = None
+    software: Mapping[str, str] = field(default_factory=dict)
 
 
-def here(node: str) -> WorkerProcess:
-    """Return this process, which is on the node with id `node`."""
+def here(node: str, software: Mapping[str, str]) -> WorkerProcess:
+    """Return this process, which is on the node with id `node` and runs `software`."""
     files: dict[str, int] = {}
     for descriptor in _STREAMS:
         with suppress(OSError):
@@ -67,7 +69,8 @@ def here(node: str) -> WorkerProcess:
                 files[str(Path(f"/proc/self/fd/{descriptor}").readlink())] = status.st_size
     group = ray.get_runtime_context().get_placement_group_id()
     born = record.birth(os.getpid())
-    return WorkerProcess(node, os.getpid(), born, group, tuple(files.items()), oom_kills())
+    written = tuple(files.items())
+    return WorkerProcess(node, os.getpid(), born, group, written, oom_kills(), software)
 
 
 @contextmanager

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
-    """A process on the node with id `node`, with the `chips` that it is given there, in order."""
+    """A process on the node with id `node`, with the `chips` that it is given there, in order.
+
+    `software` has the versions that it runs, by name; `unfit` says why it may not work, if so.
+    """
 
     node: str
     chips: tuple[str, ...] = ()
+    software: Mapping[str, str] = field(default_factory=dict)
+    unfit: str = ""
 
 
 def ranked(

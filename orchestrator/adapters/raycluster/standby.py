@@ -13,7 +13,7 @@ from dataclasses import replace
 import ray
 
 from orchestrator.adapters.raycluster import faults
-from orchestrator.adapters.raycluster.member import muster
+from orchestrator.adapters.raycluster.member import muster, sealed
 from orchestrator.adapters.raycluster.nodes import ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement, free_room
 from orchestrator.messages import AttemptRequest
@@ -31,7 +31,8 @@ class Crew:
         self.request = request
         self.place = Placement(request, nodes, {}, together=True)
         self.actors = [] if self.place.impossible else muster(self.place)
-        self._warm = [actor.warm.remote(warm, self.place.request) for actor in self.actors]
+        parcel = sealed(warm, self.place.request)
+        self._warm = [actor.warm.remote(parcel) for actor in self.actors]
 
     def fits(self, request: AttemptRequest) -> bool:
         """Whether they can do what `request` asks for, now."""

@@ -14,7 +14,7 @@ from orchestrator.adapters.raycluster.ranking import WorkerPlace, in_order
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
 from orchestrator.supervisor import orphans
-from orchestrator.worker import rendezvous_port
+from orchestrator.worker import rendezvous_port, software
 
 # The last word must have left before the process ends; whoever heard it ends the process sooner.
 _SECONDS_TO_BE_ENDED = 30.0
@@ -41,14 +41,20 @@ def prepare(request: AttemptRequest) -> str:
             message = f"Ray does not number the chips {chip.resource!r} of pool {pool.name!r}"
             hint = f"start every node with {NUMBERED}={numbered((chip.resource,))}"
             raise ClusterError(f"{message}; {hint}")
-    return str(ray.get_runtime_context().get_node_id())
+    return node()
 
 
 def place(request: AttemptRequest) -> WorkerPlace:
     """Return where this process is: its node, and the chips that it is given there."""
     resource = request.pool.accelerator.resource
     chips = in_order(_ids(resource)) if resource and request.needs.devices else []
-    return WorkerPlace(str(ray.get_runtime_context().get_node_id()), tuple(chips))
+    runs = software.running(request.pool.accelerator.torch_package, request.shipped)
+    return WorkerPlace(node(), tuple(chips), runs)
+
+
+def node() -> str:
+    """Return the id of the node of this process."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def open_address() -> str:

@@ -17,7 +17,7 @@ from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
 from orchestrator.adapters.rayserve.replica_placement import Room
 from orchestrator.core.endpoints.life import Deployment
-from orchestrator.core.errors import ServingError
+from orchestrator.core.errors import ServingError, SoftwareError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import Failed, LogLine, Message, Placed, Succeeded, Waiting
 
@@ -29,6 +29,7 @@ _NO_INGRESS = (
 )
 _INGRESS_SECONDS = 15.0
 # How the words of an engine server that did not start are called; they tell enough.
+_UNFIT = f"{SoftwareError.__module__}.{SoftwareError.__qualname__}: "
 _OURS = f"{EngineStartError.__module__}.{EngineStartError.__qualname__}: "
 
 
@@ -176,7 +177,10 @@ class Deploying:
             raise _RefusedError(self._failure(line))
         if application.error or application.status == "DEPLOY_FAILED":
             text = application.error or application.message
-            raise _RefusedError(self._failure(_last_line(text), detail=text))
+            line = _last_line(text)
+            kind = FailureKind.SOFTWARE if _UNFIT in line else FailureKind.SERVING
+            line = line.removeprefix(_UNFIT)
+            raise _RefusedError(self._failure(line, detail=text, kind=kind))
         return application
 
     # --- the end -------------------------------------------------------------------------------

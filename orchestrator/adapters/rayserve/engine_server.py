@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import platform
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,8 @@ from orchestrator.serving.http.asgi import (
     bearer,
     path_of,
 )
+from orchestrator.worker import software
+from orchestrator.worker.software import Sealed
 
 _SPACE = b"orchestrator"
 _OF_THE_DRAIN = 0.95  # Serve ends the actor after the whole of it
@@ -60,9 +63,13 @@ class EngineServer:
     """One replica of an endpoint whose engine is a server."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, deployment: Deployment, fetch: Fetch, host: str
+        self, parcel: Sealed
     ) -> None:
-        """Start the engine, which listens on `host`, or on its node where that is empty."""
+        """Start the engine, which listens on the host that is sealed, or on its node."""
+        deployment: Deployment
+        fetch: Fetch
+        host: str
+        deployment, fetch, host = software.opened(parcel, platform.node)
         self._deployment = deployment
         self._replica = serve.get_replica_context().replica_id.unique_id
         listening = host or ray.util.get_node_ip_address()

@@ -8,6 +8,7 @@ well while it runs. That it ended is heard at once, for a call waits for it.
 
 from __future__ import annotations
 
+import platform
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -20,10 +21,12 @@ from ray.exceptions import RayError, RayTaskError
 from orchestrator.adapters.rayserve import chips, replica_placement
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.engine_process import EngineProcess
-from orchestrator.adapters.rayserve.replica import Fetch, code_of
+from orchestrator.adapters.rayserve.replica import Fetch, code_of, sealed
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_command import Part
 from orchestrator.error_boundary import reason
+from orchestrator.worker import software
+from orchestrator.worker.software import Sealed
 
 Remote: TypeAlias = Any  # Ray's handles carry no useful types
 _CALLS = 4  # at once: one waits for the end of the engine
@@ -33,7 +36,11 @@ _KILL_SECONDS = 15.0
 class Follower:
     """What starts and ends one process of the engine, on the node where Ray makes it."""
 
-    def __init__(self, deployment: Deployment, fetch: Fetch, host: str) -> None:
+    def __init__(self, parcel: Sealed) -> None:
+        deployment: Deployment
+        fetch: Fetch
+        host: str
+        deployment, fetch, host = software.opened(parcel, platform.node)
         self._deployment = deployment
         self._fetch = fetch
         self._host = host or ray.util.get_node_ip_address()
@@ -80,11 +87,12 @@ class RemoteFollowers:
         ranks = range(1, replica_placement.nodes_of(deployment))
         group = ray.util.get_current_placement_group() if ranks else None
         actor = ray.remote(max_restarts=0, max_task_retries=0)(Follower)
+        parcel = sealed(deployment, fetch, host)
         self._actors: list[Remote] = [
             actor.options(
                 max_concurrency=_CALLS,
                 **replica_placement.follower_options(deployment, group, rank),
-            ).remote(deployment, fetch, host)
+            ).remote(parcel)
             for rank in ranks
         ]
         self._names: Sequence[str] = [f"number {rank}" for rank in ranks]  # until they are known

@@ -24,7 +24,7 @@ from ray.serve.exceptions import RayServeException
 
 from orchestrator.adapters.rayserve import replica_placement, state
 from orchestrator.adapters.rayserve.engine_server import EngineServer
-from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica
+from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica, sealed
 from orchestrator.adapters.rayserve.scaling import FollowLoad
 from orchestrator.adapters.rayserve.weights import PATH, WeightsOrder
 from orchestrator.core.endpoints.life import Deployment
@@ -65,8 +65,8 @@ def application(
         max_constructor_retry_count=1,  # what to try again is the orchestrator's to decide
     )
     if server:
-        return runs.bind(deployment, fetch, "" if host == state.ANYWHERE else host)
-    return runs.bind(deployment, fetch, clock)
+        return runs.bind(sealed(deployment, fetch, "" if host == state.ANYWHERE else host))
+    return runs.bind(sealed(deployment, fetch, clock))
 
 
 def _size(deployment: Deployment) -> dict[str, Any]:

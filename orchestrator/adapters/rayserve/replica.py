@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ray import serve
+from ray import cloudpickle, serve
 
 from orchestrator.adapters.rayserve import chips
 from orchestrator.adapters.rayserve.scaling import HELD
@@ -20,12 +20,19 @@ from orchestrator.core.errors import ServingError
 from orchestrator.emulation import provide
 from orchestrator.engine import Engine
 from orchestrator.ports import Clock
-from orchestrator.worker import node_identity
+from orchestrator.worker import node_identity, software
 from orchestrator.worker.context import hardware_of
 from orchestrator.worker.job_import import extend_path, import_path, load_job, use_shipped
+from orchestrator.worker.software import Sealed
 
 Fetch: TypeAlias = Callable[[Deployment], Path]
 MakeClock: TypeAlias = Callable[[], Clock]
+
+
+def sealed(deployment: Deployment, *values: object) -> Sealed:
+    """Return what a process is sent that is to work for `deployment`."""
+    content = cloudpickle.dumps((deployment, *values))
+    return software.sealed(content, deployment.packages, deployment.shipped)
 
 
 def code_of(deployment: Deployment, fetch: Fetch) -> Sequence[str]:
@@ -65,7 +72,11 @@ def make_engine(deployment: Deployment, folder: Path, fetch: Fetch) -> Engine:
 class Replica:
     """One engine process of an endpoint. Ray makes it on a node of the pool."""
 
-    def __init__(self, deployment: Deployment, fetch: Fetch, clock: MakeClock) -> None:
+    def __init__(self, parcel: Sealed) -> None:
+        deployment: Deployment
+        fetch: Fetch
+        clock: MakeClock
+        deployment, fetch, clock = software.opened(parcel, platform.node)
         self._name = deployment.endpoint.name
         self._token = deployment.token
         self._clock = clock()

@@ -292,7 +292,7 @@ def _(event: LeaveRequested, run: Run, at: float) -> Run:
 
 @_apply.register
 def _(event: AttemptPlaced, run: Run, at: float) -> Run:
-    moved = _moved(run, event, placed=at, nodes=event.nodes, waits="")
+    moved = _moved(run, event, placed=at, nodes=event.nodes, software=event.software, waits="")
     return _with_stage(run, event, attempts=moved)
 
 

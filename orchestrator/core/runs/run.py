@@ -46,7 +46,8 @@ class Attempt:
 
     `followed` says what followed its failure, and why; empty while that is not decided.
     `epoch` is that of the controller that started it. `nodes` are those of its workers, by rank:
-    an elastic gang may have fewer than its stage asks for. `resumed` is the step of the
+    an elastic gang may have fewer than its stage asks for; `software` has the versions, by name,
+    that the first of them runs. `resumed` is the step of the
     checkpoint that it went on from, `saved` those of the checkpoints that it made. `waits` says
     why it has no place, since `waits_since`, and `queued` whether others hold the pool; `leaving`
     why it was asked to leave, at `leaving_since`.
@@ -61,6 +62,7 @@ class Attempt:
     placed: float | None = None
     ended: float | None = None
     nodes: tuple[str, ...] = ()
+    software: Mapping[str, str] = field(default_factory=dict)
     waits: str = ""
     waits_since: float | None = None
     queued: bool = False

@@ -237,11 +237,12 @@ class AttemptWaits:
 
 @dataclass(frozen=True, slots=True)
 class AttemptPlaced:
-    """All workers run; `nodes` by rank."""
+    """All workers run; `nodes` by rank. `software` has versions, by name, that rank 0 runs."""
 
     stage: str
     number: int
     nodes: tuple[str, ...]
+    software: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
