@@ -69,10 +69,10 @@ def opened(parcel: Sealed, node: Callable[[], str]) -> Any:  # noqa: ANN401 - wh
     return pickle.loads(content)  # noqa: S301 - from the controller, over Ray
 
 
-def unlike(one: Mapping[str, str], other: Mapping[str, str], torch_package: str | None) -> str:
+def unlike(first: Mapping[str, str], second: Mapping[str, str], torch_package: str | None) -> str:
     """Return how two workers of a gang differ in what computes; empty where they are alike."""
     names = (name for name in (TORCH, torch_package) if name)
-    pairs = ((name, one.get(name, _NOT_THERE), other.get(name, _NOT_THERE)) for name in names)
+    pairs = ((name, first.get(name, _NOT_THERE), second.get(name, _NOT_THERE)) for name in names)
     return ", ".join(f"{name} {a!r} and {b!r}" for name, a, b in pairs if a != b)
 
 
