@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from orchestrator.core.artifact import ArtifactRef, ShippedCode
+from orchestrator.core.artifact import ANY_ROOM, ArtifactRef, CacheRoom, ShippedCode
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.settings import PATIENT, AttemptSettings
@@ -35,7 +35,8 @@ class AttemptRequest:
     end have `kill_after` seconds to leave; `waits` has the other times. `measured` is what the
     nodes are told apart by that may be used (`worker/node_identity.py`); with `None` any may.
     `env` are variables of its processes, `secrets` such that are shown nowhere. `node_ranks` has
-    for each worker the number of its node; it is empty until they have their places.
+    for each worker the number of its node; it is empty until they have their places. `room` is
+    what its nodes may keep of artifacts.
     """
 
     run: str
@@ -65,6 +66,7 @@ class AttemptRequest:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     node_ranks: tuple[int, ...] = ()
     shipped: ShippedCode | None = None
+    room: CacheRoom = ANY_ROOM
 
     @property
     def key(self) -> str:

@@ -9,7 +9,7 @@ import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -146,7 +146,8 @@ def faulty(server: S3Server) -> Iterator[FaultyProxy]:
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(text)
+                with suppress(ConnectionError):  # of a client that was killed, or has enough
+                    self.wfile.write(text)
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward  # noqa: N815 - their names
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core import artifact_paths
-from orchestrator.core.artifact import ArtifactRef
+from orchestrator.core.artifact import ANY_ROOM, ArtifactRef, CacheRoom
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.runs.decide import Start
@@ -30,7 +30,7 @@ class AttemptDefaults:
     its id. `earlier` is the run whose checkpoints this one goes on from, if there is one.
     `measured` returns what the nodes are told apart by on which a pool was last qualified. `waits`
     says how long it all may take. `secret` returns the value of a secret by its source, `None`
-    where there is none on this host.
+    where there is none on this host. `room` is what nodes may keep of artifacts.
     """
 
     packages: tuple[str, ...]
@@ -39,6 +39,7 @@ class AttemptDefaults:
     reuse_key: Callable[[Run, StageRun], str | None]
     signatures: tuple[Signature, ...] = ()
     waits: AttemptSettings = PATIENT
+    room: CacheRoom = ANY_ROOM
     kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
     earlier: Run | None = None
     measured: Callable[[Pool, Role], tuple[str, ...]] = lambda _pool, _role: ()
@@ -69,6 +70,7 @@ def attempt_request(
         shipped=run.header.code,
         inputs=inputs,
         storage=defaults.storage,
+        room=defaults.room,
         seed=run.plan.seed,
         pool=pool,
         needs=stage.needs,
@@ -185,6 +187,7 @@ def deployment(
         code=defaults.code,
         shipped=run.header.code,
         storage=defaults.storage,
+        room=defaults.room,
         trained=_trained(run, planned.stage, endpoint.model) or model.digest,
         limits=_limits(run, planned.stage),
         kl_mean=_derived(run, planned.stage),

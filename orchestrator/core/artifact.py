@@ -26,6 +26,23 @@ NO_ROOM: Mapping[int, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
+class CacheRoom:
+    """What a node may keep of artifacts that lie elsewhere.
+
+    Attributes:
+        folder: Where, on its own disk; what is to be sent is filled there, too. The folder for
+            temporary files where empty.
+        gb: How much of what was downloaded stays there at most, in GB, while nobody uses it.
+    """
+
+    folder: str = ""
+    gb: float = 200.0
+
+
+ANY_ROOM = CacheRoom()
+
+
+@dataclass(frozen=True, slots=True)
 class FileEntry:
     """One file of an artifact: its size in bytes and its SHA-256 as 64 hex digits."""
 

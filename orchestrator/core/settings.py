@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from orchestrator.core.artifact import CacheRoom
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.policy import UNBOUNDED, Bounds
@@ -32,10 +33,19 @@ class StorageSettings:
     Attributes:
         uri: Base URI of the artifact store; empty for the folder `artifacts` of the home.
         shared: Whether the hosts of a cluster that is not ours share that folder.
+        cache: Folder of each node for what it downloads, and for what it is about to send.
+        cache_gb: How much of what was downloaded a node keeps at most.
     """
 
     uri: str = ""
     shared: bool = False
+    cache: str = ""
+    cache_gb: float = 200.0
+
+    @property
+    def room(self) -> CacheRoom:
+        """What a node may keep."""
+        return CacheRoom(self.cache, self.cache_gb)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,7 +122,8 @@ class ArtifactStore(Protocol):
         """Return a local folder with artifact `name`, every file verified, and its manifest.
 
         Where it lies on this machine, or one that it shares, only the files that are `mine` are
-        hashed: somebody else does that with the others.
+        hashed: somebody else does that with the others. Of what was downloaded those are hashed
+        again, and all others were when they came.
 
         Raises:
             DamagedError: It is torn, altered or not there.

@@ -35,7 +35,7 @@ from orchestrator.ports import (
 from orchestrator.wiring import storage
 from orchestrator.wiring.home_folder import replica_secret
 from orchestrator.wiring.secret_values import secret_problems
-from orchestrator.wiring.storage import artifact_store
+from orchestrator.wiring.storage import artifact_store, room_here
 
 if TYPE_CHECKING:
     from orchestrator.adapters.database import SqlDatabase
@@ -356,5 +356,9 @@ def _worker_store(request: AttemptRequest) -> ArtifactStore:
 
     patience = request.waits.storage
     return FsspecArtifactStore(
-        request.storage, clock=clock(), attempt=request.key, patience=patience
+        request.storage,
+        clock=clock(),
+        attempt=request.key,
+        patience=patience,
+        room=room_here(request.room),
     )

@@ -99,6 +99,7 @@ def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> A
         packages=settings.jobs.packages,
         code=settings.jobs.code,
         storage=storage_uri(settings, home),
+        room=settings.storage.room,
         reuse_key=reuse_key_with(_source_of(settings, home)) if reuse else never_reuse,
         signatures=tuple(settings.signatures.values()),
         waits=settings.attempts,

@@ -278,6 +278,7 @@ def fetch_model(deployment: Deployment) -> Path:
 
     In the place of the model may be the code of its engine, which is unpacked.
     """
-    store, model = artifact_store(deployment.storage, clock()), deployment.model
+    store = artifact_store(deployment.storage, clock(), room=deployment.room)
+    model = deployment.model
     shipped = deployment.shipped
     return store.unpack(model) if shipped and model == shipped.archive else store.fetch(model)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from orchestrator.core.artifact import ANY_ROOM, CacheRoom
 from orchestrator.core.errors import ArtifactError, Problem, StorageSetUpError
-from orchestrator.core.settings import Settings
+from orchestrator.core.settings import PATIENT, Settings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.ports import ArtifactStore, Clock
 from orchestrator.wiring.secret_values import secret
 
+CACHE_VARIABLE = "ORCHESTRATOR_CACHE"  # set on a node whose disk for it is another folder
 _MARKS = "marks"  # the folder of what pools are to read
 _PATIENCE = 20.0  # seconds for which a pool tries to read the mark
 _ANSWER = 120.0  # and for which a node may take to start a process that does
@@ -24,14 +28,24 @@ def storage_uri(settings: Settings, home: Path) -> str:
 
 
 def artifact_store(
-    uri: str, clock: Clock | None = None, patience: float | None = None
+    uri: str,
+    clock: Clock | None = None,
+    patience: float = PATIENT.storage,
+    room: CacheRoom = ANY_ROOM,
 ) -> ArtifactStore:
-    """Return the artifact store at `uri`; with a `clock` it waits for what may pass."""
+    """Return the artifact store at `uri`; with a `clock` it waits for what may pass.
+
+    `room` is what this host may keep of it.
+    """
     from orchestrator.adapters.artifacts import FsspecArtifactStore
 
-    if patience is None:
-        return FsspecArtifactStore(uri, clock=clock)
-    return FsspecArtifactStore(uri, clock=clock, patience=patience)
+    return FsspecArtifactStore(uri, clock=clock, patience=patience, room=room_here(room))
+
+
+def room_here(room: CacheRoom) -> CacheRoom:
+    """Return what this host may keep of artifacts: in its own folder, where it names one."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    return replace(room, folder=folder) if folder else room
 
 
 def problems(settings: Settings, cluster: str) -> Iterator[Problem]:

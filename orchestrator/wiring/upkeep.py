@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.core.artifact import ANY_ROOM
+from orchestrator.wiring.storage import room_here
+
 
 def sweep_cache(before: float, *, dry: bool) -> int:
     """Remove from this machine's cache what was not used since `before`; return its bytes."""
     from orchestrator.adapters.artifacts.node_cache import NodeCache, cache_root
 
-    return NodeCache(cache_root()).sweep(before, dry=dry)
+    return NodeCache(cache_root(room_here(ANY_ROOM).folder)).sweep(before, dry=dry)
 
 
 def copy_database(source: str, target: str) -> Mapping[str, int]:

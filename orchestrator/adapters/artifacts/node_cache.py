@@ -3,11 +3,13 @@
 A lock for each digest lets one process download while the others wait. Whoever uses an artifact
 holds it by a second lock until its process ends, however it ends; what nobody holds, and was not
 used for longest, makes room. A stamp says how its files were when they were verified: as long as
-they have the same sizes and times they aren't hashed again.
+they have the same sizes and times they aren't hashed again. What processes that were killed had
+half downloaded, or half filled to be sent, the next one that comes removes.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,10 +22,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.adapters.artifacts.places import regular_files
-from orchestrator.adapters.artifacts.scratch import of_this_machine
-from orchestrator.core.artifact import MANIFEST_NAME, Manifest
+from orchestrator.adapters.artifacts.scratch import ScratchFolder, sweep
+from orchestrator.core.artifact import ANY_ROOM, MANIFEST_NAME, Manifest
 
-MOST_BYTES = 200 * 10**9
+MOST_BYTES = int(ANY_ROOM.gb * 1e9)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 SCRATCH = "orchestrator-scratch-"
 _ONCE = ".once-"
 _COMPILED = frozenset({"__pycache__"})
@@ -48,6 +51,7 @@ class NodeCache:
         digest = manifest.digest
         target = self.root / digest
         self.root.mkdir(parents=True, exist_ok=True)
+        self._remove_half_filled()
         with _locked(self.root / f".{digest}.fill"):
             self._hold(digest)
             if not self._as_verified(digest, manifest):
@@ -57,13 +61,19 @@ class NodeCache:
         return target
 
     def _fill(self, manifest: Manifest, fill: Callable[[Path], None]) -> None:
-        """Have a fresh folder filled, and put it in the place of what was there."""
-        digest = manifest.digest
-        target, beside = self.root / digest, f".{digest}-"
-        for left in self.root.glob(f"{beside}*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        """Have a fresh folder filled; where the disk is full, again with all room there can be."""
         self._make_room(manifest.size)
-        work = Path(tempfile.mkdtemp(prefix=beside, dir=self.root))
+        try:
+            self._filled(manifest.digest, fill)
+        except OSError as error:
+            if error.errno not in FULL or not self._make_room(manifest.size, at_once=True):
+                raise
+            self._filled(manifest.digest, fill)
+
+    def _filled(self, digest: str, fill: Callable[[Path], None]) -> None:
+        """Have a fresh folder filled, and put it in the place of what was there."""
+        target = self.root / digest
+        work = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=self.root))
         try:
             fill(work / "fresh")
             with suppress(FileNotFoundError):
@@ -72,6 +82,19 @@ class NodeCache:
             self._stamp(digest).write_text(json.dumps(_times(target)), encoding="utf-8")
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def _remove_half_filled(self) -> None:
+        """Remove what processes that were killed have left: nobody holds a lock of that."""
+        for left in self.root.glob(".*-*/"):
+            digest = left.name[1:].partition("-")[0]
+            with suppress(OSError), _locked(self.root / f".{digest}.fill", wait=False):
+                shutil.rmtree(left, ignore_errors=True)
+        sweep(self.root.parent, SCRATCH)
+
+    def distrust(self, manifest: Manifest) -> None:
+        """Have the files of an artifact downloaded anew when they are asked for next."""
+        with _locked(self.root / f".{manifest.digest}.fill"):
+            self._stamp(manifest.digest).unlink(missing_ok=True)
 
     def _stamp(self, digest: str) -> Path:
         return self.root / f".{digest}.verified"
@@ -97,16 +120,21 @@ class NodeCache:
 
     # --- room ----------------------------------------------------------------------------------
 
-    def _make_room(self, size: int) -> None:
-        """Remove what nobody holds, longest unused first, until there is room for so much more."""
+    def _make_room(self, size: int, *, at_once: bool = False) -> bool:
+        """Remove what nobody holds, longest unused first, until there is room for so much more.
+
+        With `at_once` all of it goes. Returns whether anything has gone.
+        """
         entries = sorted(self._entries(), key=lambda entry: entry[0])
         total = sum(held for _, held, _ in entries)
         free = shutil.disk_usage(self.root).free
+        removed = False
         for _, held, digest in entries:
-            if total + size <= self._most and free >= size:
-                return
+            if not at_once and total + size <= self._most and free >= size:
+                break
             if self._forget(digest):
-                total, free = total - held, free + held
+                total, free, removed = total - held, free + held, True
+        return removed
 
     def sweep(self, before: float, *, dry: bool) -> int:
         """Remove what nobody holds and nobody used since `before` (seconds, epoch).
@@ -138,12 +166,12 @@ class NodeCache:
             os.close(handle)
 
 
-def verify_once(folder: Path, key: str, verify: Callable[[], object]) -> None:
+def verify_once(root: Path, folder: Path, key: str, verify: Callable[[], object]) -> None:
     """Have `folder` verified, once by all processes of this machine that say the same `key`.
 
-    The others wait for the first; who finds the files touched since verifies them again.
+    The others wait for the first; who finds the files touched since verifies them again. What is
+    known of that stands in the cache at `root`.
     """
-    root = cache_root()
     _drop_old(root)
     name = hashlib.sha256(f"{key}\0{folder}".encode()).hexdigest()
     with _locked(root / f"{_ONCE}{name}") as handle:
@@ -183,24 +211,32 @@ def _times(folder: Path) -> dict[str, list[int]]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _locked(path: Path, *, wait: bool = True) -> Iterator[int]:
+    """Hold the lock of a file; raises BlockingIOError where another does and we don't `wait`."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield handle
     finally:
         os.close(handle)
 
 
-def cache_root() -> Path:
-    """Return the folder of the cache of this user on this machine.
+def parent_of(folder: str) -> Path:
+    """Return the folder of this host that is meant by `folder`, where it may be empty."""
+    return Path(folder).expanduser() if folder else Path(tempfile.gettempdir())
+
+
+def cache_root(folder: str = "") -> Path:
+    """Return the folder of the cache of this user on this machine, in `folder`.
 
     Where somebody else has put something there, it is one of this process alone.
     """
-    root = Path(tempfile.gettempdir()) / f"orchestrator-cache-{os.getuid()}"
-    with suppress(OSError):
-        root.mkdir(mode=0o700, exist_ok=True)
-        status = root.lstat()
-        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
-            return root
-    return of_this_machine(SCRATCH).path
+    parent = parent_of(folder)
+    root = parent / f"orchestrator-cache-{os.getuid()}"
+    parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        root.mkdir(mode=0o700)
+    status = root.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+        return root
+    return ScratchFolder(parent, SCRATCH).path

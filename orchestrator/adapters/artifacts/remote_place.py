@@ -1,8 +1,8 @@
 """Artifacts anywhere that fsspec can reach.
 
 A manifest is written only where there is none, so that of several that seal the same artifact one
-wins: by the store itself where it can be asked for that (S3: `If-None-Match`), else by a look
-before, between which and the writing another may still come.
+wins: by the store itself where it takes that condition (S3: `If-None-Match`). One that refuses or
+ignores it is looked at before; two that seal within the same moment may both win there.
 """
 
 from __future__ import annotations
@@ -98,14 +98,14 @@ class RemotePlace:
                 raise FileExistsError(errno.EEXIST, "exists", path) from error
 
     def _create(self, path: str, content: bytes) -> None:
-        """Write what is not there."""
+        """Write what is not there; some stores ignore the condition, so they are looked at."""
+        if self._fs.exists(path):
+            raise FileExistsError(errno.EEXIST, "exists", path)
         try:
             self._fs.pipe_file(path, content, mode="create")
         except (OSError, NotImplementedError) as error:
             if not takes_no_conditions(error):
                 raise
-            if self._fs.exists(path):
-                raise FileExistsError(errno.EEXIST, "exists", path) from error
             self._fs.pipe_file(path, content)
 
     def _send(self, folder: Path, target: str) -> None:

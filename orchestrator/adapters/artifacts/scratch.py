@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import tempfile
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +27,7 @@ class ScratchFolder:
         parent.mkdir(parents=True, exist_ok=True)
         self._owner = os.getpid()
         self.path, self._handle = _locked(parent, prefix)
-        _sweep(parent, prefix, self.path / LOCK)
+        sweep(parent, prefix, self.path / LOCK)
 
     def touch(self) -> None:
         """Show others who can't see the lock that it is in use."""
@@ -58,8 +57,12 @@ def _locked(parent: Path, prefix: str) -> tuple[Path, int]:
         os.close(handle)
 
 
-def _sweep(parent: Path, prefix: str, own: Path) -> None:
-    now = own.stat().st_mtime
+def sweep(parent: Path, prefix: str, own: Path | None = None) -> None:
+    """Take away the folders of `parent` that begin with `prefix` and that nobody holds.
+
+    Those of another machine only where they are old, by the time at which `own` was made.
+    """
+    now = own.stat().st_mtime if own else 0.0
     for lock in parent.glob(f"{prefix}*/{LOCK}"):
         with suppress(OSError):
             handle = os.open(lock, os.O_RDWR)
@@ -78,8 +81,3 @@ def _machine() -> bytes:
     with suppress(OSError):
         return _BOOT.read_bytes()
     return b""
-
-
-def of_this_machine(prefix: str) -> ScratchFolder:
-    """Return a new folder in the temporary folder of this machine."""
-    return ScratchFolder(Path(tempfile.gettempdir()), prefix)

@@ -25,17 +25,27 @@ from orchestrator.adapters.artifacts.checking import (
 )
 from orchestrator.adapters.artifacts.local_place import PARTIAL, LocalPlace
 from orchestrator.adapters.artifacts.node_cache import (
+    FULL,
     SCRATCH,
     NodeCache,
     cache_root,
+    parent_of,
     verify_once,
 )
 from orchestrator.adapters.artifacts.opening import open_place
 from orchestrator.adapters.artifacts.places import discard
-from orchestrator.adapters.artifacts.retrying import RetryingPlace
-from orchestrator.adapters.artifacts.scratch import ScratchFolder, of_this_machine
-from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Hashed, Manifest
-from orchestrator.core.errors import ArtifactError, DamagedError
+from orchestrator.adapters.artifacts.retrying import RetryingPlace, words
+from orchestrator.adapters.artifacts.scratch import ScratchFolder
+from orchestrator.core.artifact import (
+    ANY_ROOM,
+    MANIFEST_NAME,
+    ArtifactRef,
+    CacheRoom,
+    FileEntry,
+    Hashed,
+    Manifest,
+)
+from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 from orchestrator.core.settings import PATIENT
 from orchestrator.ports import Clock
 
@@ -57,6 +67,7 @@ class FsspecArtifactStore:
         clock: Clock | None = None,
         attempt: str = "",
         patience: float = PATIENT.storage,
+        room: CacheRoom = ANY_ROOM,
     ) -> None:
         """Open the store at `uri`; nothing is made before it is needed.
 
@@ -70,7 +81,7 @@ class FsspecArtifactStore:
         place, self._base = open_place(uri)
         self._local = place.root if isinstance(place, LocalPlace) else None
         self._place = RetryingPlace(place, clock, patience)
-        self._scratch, self._attempt = scratch, attempt
+        self._scratch, self._attempt, self._room = scratch, attempt, room
         self._own: ScratchFolder | None = None
 
     # --- writing -------------------------------------------------------------------------------
@@ -245,8 +256,7 @@ class FsspecArtifactStore:
         """Return a local folder with the files of an archive, each verified against its hash."""
         with translated(ref.uri):
             files = archives.listed(self, ref)
-            root = cache_root() if self._scratch is None else self._scratch / "cache"
-            return NodeCache(root).folder(files, partial(archives.unpack, self, ref, files))
+            return self._cache().folder(files, partial(archives.unpack, self, ref, files))
 
     def verify(self, uri: str) -> Manifest:
         """Check every file of the artifact at `uri` against its manifest; return that."""
@@ -266,7 +276,8 @@ class FsspecArtifactStore:
         """Return a local folder with artifact `name`, every file verified, and its manifest.
 
         Where it lies on this machine, or one that it shares, only the files that are `mine` are
-        hashed: somebody else does that with the others.
+        hashed: somebody else does that with the others. Of what was downloaded those are hashed
+        again, and all others were when they came.
         """
         manifests.check_artifact_name(name)
         with translated(name):
@@ -285,13 +296,34 @@ class FsspecArtifactStore:
             manifest = check(self._place, name, (lambda _: False) if together else mine)
             if together:
                 with vanishing(name):
-                    verify_once(path, self._attempt, lambda: check(self._place, name))
+                    root = cache_root(self._room.folder)
+                    verify_once(root, path, self._attempt, lambda: check(self._place, name))
             return path, manifest
         manifest = manifest_of(self._place, name)
-        root = cache_root() if self._scratch is None else self._scratch / "cache"
-        with vanishing(name):
-            fill = partial(self._download, name, manifest)
-            return NodeCache(root).folder(manifest, fill), manifest
+        path = self._cached(name, manifest)
+        if mine is not None and not _proven(path, manifest, mine):
+            self._cache().distrust(manifest)
+            path = self._cached(name, manifest)
+        return path, manifest
+
+    def _cached(self, name: str, manifest: Manifest) -> Path:
+        """Return the folder with artifact `name` that this node keeps, downloaded if need be."""
+        cache = self._cache()
+        try:
+            with vanishing(name):
+                return cache.folder(manifest, partial(self._download, name, manifest))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            size = f"{manifest.size / 1e9:.3g} GB of artifact {name!r}"
+            hint = "free some there, or name another folder: storage.cache"
+            where = f"in the cache {str(cache.root)!r}"
+            raise StorageError(f"no space for {size} {where}: {words(error)}; {hint}") from error
+
+    def _cache(self) -> NodeCache:
+        inside = self._scratch
+        root = cache_root(self._room.folder) if inside is None else inside / "cache"
+        return NodeCache(root, int(self._room.gb * 1e9))
 
     def _download(self, name: str, manifest: Manifest, folder: Path) -> None:
         manifests.compare_names(manifest, self._place.files(name), name)
@@ -320,8 +352,23 @@ class FsspecArtifactStore:
             self._scratch.mkdir(parents=True, exist_ok=True)
             return self._scratch
         if self._own is None or not self._own.path.exists():
-            inside = self._local
-            self._own = ScratchFolder(inside / ".scratch") if inside else of_this_machine(SCRATCH)
+            inside, outside = self._local, parent_of(self._room.folder)
+            self._own = (
+                ScratchFolder(inside / ".scratch") if inside else ScratchFolder(outside, SCRATCH)
+            )
             weakref.finalize(self, self._own.remove)
         self._own.touch()
         return self._own.path
+
+
+def _proven(folder: Path, manifest: Manifest, mine: Callable[[str], bool]) -> bool:
+    """Whether the files of a folder that are `mine` are as the manifest says."""
+    for path in filter(mine, manifest.files):
+        try:
+            with (folder / path).open("rb") as stream:
+                entry = manifests.hash_stream(stream)
+        except FileNotFoundError:
+            return False
+        if entry != manifest.files[path]:
+            return False
+    return True

@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias, get_args
 
-from orchestrator.core.artifact import ArtifactRef, ShippedCode
+from orchestrator.core.artifact import ANY_ROOM, ArtifactRef, CacheRoom, ShippedCode
 from orchestrator.core.errors import TransitionError
 from orchestrator.core.spec.hardware import Format, Pool
 from orchestrator.core.spec.outside_servers import Outside
@@ -25,16 +25,15 @@ WHOLE = 100
 class Deployment:
     """All that serving needs to know to deploy a model on a pool as an endpoint's revision.
 
-    `token` is what the gateway shows to a replica: nobody else may ask one. `fallbacks` are the
-    pools to which it may be switched, in order, should its own be lost. `cluster` is the identity
-    of the cluster that it runs on, and `home` that of the home that deployed it; both are empty
-    in what the first version has stored. `trained` is the digest of what its model was exported
-    from: revisions in other formats have the same. `limits` are the mean KL divergences, nats,
-    that the pipeline's parity gate allows by format whatever the model, `kl_mean` the one that it
-    derived for this model from the noise of its arithmetic, and `proof` what it made: what an
-    engine server says of a few texts is compared with what is recorded there. `version` names the
-    model where that was put in the place of the first one. `measured` is what nodes are told apart
-    by that may be used (`None`: any). `env` has variables of its processes, `shipped` their code.
+    `token` is what the gateway shows to a replica: nobody else may ask. `fallbacks` are the pools
+    to which it may be switched, in order. `cluster` is the identity of its cluster, `home` that of
+    the home that deployed it; both empty in what the first version stored. `trained` is the digest
+    of what its model was exported from, in whatever format. `limits` are the mean KL divergences,
+    nats, that the pipeline's parity gate allows by format whatever the model, `kl_mean` the one
+    that it derived for this model, and `proof` what it made: what an engine server says of a few
+    texts is compared with that. `version` names the model where that was put in the place of the
+    first one. `measured` is what nodes are told apart by that may be used (`None`: any). `env` has
+    variables of its processes, `shipped` their code. `room` is what nodes may keep.
     """
 
     run: str
@@ -59,6 +58,7 @@ class Deployment:
     proof: ArtifactRef | None = None
     version: str = ""
     measured: tuple[str, ...] | None = None
+    room: CacheRoom = ANY_ROOM
     env: Mapping[str, str] = field(default_factory=dict)
     shipped: ShippedCode | None = None
 

@@ -40,6 +40,7 @@ _EVERYWHERE: Mapping[str, tuple[float, float]] = MappingProxyType(
         "tracking.start": (1, 86_400),
         "tracking.finish": (0, 3600),
         "database.patience": (0, 86_400),
+        "storage.cache_gb": (0, MOST),
         "gateway.port": (1, 65_535),
         "gateway.metrics.port": (1, 65_535),
         "gateway.processes": (1, 256),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import threading
@@ -16,8 +17,9 @@ from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.manifests import hash_stream
 from orchestrator.adapters.artifacts.node_cache import NodeCache
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
-from orchestrator.core.artifact import FileEntry, Manifest
+from orchestrator.core.artifact import CacheRoom, FileEntry, Manifest
 from orchestrator.core.errors import DamagedError, StorageError
+from orchestrator.wiring.storage import room_here
 from tests.adapters.artifacts.shelf import FILES, contents, put
 
 SIZE = 100
@@ -199,6 +201,68 @@ def test_an_artifact_of_no_files_is_one(remote: FsspecArtifactStore) -> None:
 def test_a_cache_that_somebody_else_has_put_there_is_not_used(temporary: Path) -> None:
     (temporary / f"orchestrator-cache-{os.getuid()}").symlink_to("/")
     assert node_cache.cache_root().name.startswith("orchestrator-scratch-")
+
+
+def test_a_node_keeps_it_in_the_folder_that_is_named(
+    remote: FsspecArtifactStore, temporary: Path, tmp_path: Path
+) -> None:
+    ref = put(remote)
+    room = CacheRoom(str(tmp_path / "a disk"))
+    store = FsspecArtifactStore(remote._base, room=room)
+    own = tmp_path / "a disk" / f"orchestrator-cache-{os.getuid()}"
+    assert store.fetch(ref).parent == own
+    assert store.scratch("x").parent.parent == tmp_path / "a disk"
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_environment_of_a_node_names_the_folder_before_the_config(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = CacheRoom("/of/the/config", 7)
+    assert room_here(asked) == asked
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", "/of/the/node")
+    assert room_here(asked) == CacheRoom("/of/the/node", 7)
+
+
+# --- what each rank reads, it proves ------------------------------------------------------------
+
+
+def test_a_rank_hashes_again_what_it_reads_of_a_download(
+    remote: FsspecArtifactStore, opened: list[str]
+) -> None:
+    put(remote)
+    folder, _ = remote.load("r/train/1")
+    before = (folder / "weights/a.bin").stat()
+    (folder / "weights/a.bin").write_bytes(b"c" * 100)  # by a disk that says nothing of it
+    os.utime(folder / "weights/a.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
+    opened.clear()
+    remote.load("r/train/1", mine=lambda path: path == "weights/b.bin")
+    assert opened == []
+    folder, _ = remote.load("r/train/1", mine=lambda path: path == "weights/a.bin")
+    assert sorted(opened) == sorted(FILES)
+    assert contents(folder) == FILES
+
+
+# --- a disk that is full ------------------------------------------------------------------------
+
+
+def no_space(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "w").write_bytes(b"half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_fills_during_a_download_makes_room_once(cache: NodeCache) -> None:
+    old, new = manifest("a"), manifest("b")
+    cache.folder(old, filling)
+    let_go(cache)
+    tries = iter([no_space, filling])
+
+    def fill(folder: Path) -> None:
+        next(tries)(folder)
+
+    cache.folder(new, fill)
+    assert there(cache) == {new.digest}
 
 
 def test_files_are_hashed_as_they_were_sent(remote: FsspecArtifactStore) -> None:

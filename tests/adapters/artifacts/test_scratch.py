@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.artifacts import FsspecArtifactStore, scratch
+from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.scratch import LOCK, OLD_SECONDS, ScratchFolder
 
 DIES = """
@@ -109,8 +109,8 @@ def test_scratch_in_the_temporary_folder_is_swept_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    first = scratch.of_this_machine("some-")
+    first = ScratchFolder(tmp_path, "some-")
     os.close(first._handle)  # as the end of its process does
-    second = scratch.of_this_machine("some-")
+    second = ScratchFolder(tmp_path, "some-")
     assert [*tmp_path.iterdir()] == [second.path]
     second.remove()
