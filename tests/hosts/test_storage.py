@@ -1,0 +1,106 @@
+"""Where artifacts are: what other hosts can't see, or can't open, is said before a run begins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.hosts.namespaces import PLAIN, WORK, Host, lacking, several_hosts
+from tests.hosts.services import BUCKET, Servers, services_lacking
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(600)]
+CHIP = "{name: Lab, vendor: me, device: cpu, backend: gloo, resource: LAB}\n"
+FLEET = """\
+# @package _global_
+defaults:
+  - /accelerator@fleet.pools.hopper.accelerator: lab
+  - /accelerator@fleet.pools.atlas.accelerator: lab
+  - _self_
+fleet:
+  name: lab
+  pools:
+    hopper: {devices_per_node: 2, cpus_per_node: 4}
+    atlas: {devices_per_node: 2, cpus_per_node: 4}
+roles: {prepare: hopper, train: hopper, serve: atlas}
+"""
+OURS = ("--config-dir", "my", "fleet=lab", "tracking=none", "qualification.required=false")
+BUCKET_URI = f"storage.uri=s3://{BUCKET}/runs"
+LACKS = "raise ImportError('No module named s3fs')\n"
+
+
+@dataclass
+class Lab:
+    """A head with a controller, and a node of each of two pools; `atlas` has no package for S3."""
+
+    head: Host
+    hopper: Host
+    atlas: Host
+    address: str
+
+    def launch(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Launch on the head."""
+        return self.head.python("-m", "orchestrator", "launch", "pipeline=noop", *OURS, *words)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if why := lacking() or services_lacking():
+        pytest.skip(why)
+    with several_hosts(4, tmp_path_factory.mktemp("logs")) as network:
+        head, hopper, atlas, services = network.hosts
+        servers = Servers()
+        bucket = servers.s3(services)
+        address = servers.ray_head(head, **bucket)
+        servers.ray_node(hopper, address, "hopper", "LAB", **bucket)
+        atlas.write("broken/s3fs.py", LACKS)
+        found_first = f"{WORK}/broken:{PLAIN['PYTHONPATH']}"
+        servers.ray_node(atlas, address, "atlas", "LAB", **bucket, PYTHONPATH=found_first)
+        head.env.update(**bucket, RAY_ADDRESS=address)
+        head.env["ORCHESTRATOR_DATABASE"] = servers.postgres(services)
+        head.write("my/accelerator/lab.yaml", CHIP)
+        head.write("my/fleet/lab.yaml", FLEET)
+        yield Lab(head, hopper, atlas, address)
+
+
+def runs(lab: Lab) -> list[object]:
+    listed: list[object] = json.loads(
+        lab.head.python("-m", "orchestrator", "status", "--json").stdout
+    )
+    return listed
+
+
+def test_a_folder_of_one_host_is_refused_by_plan(lab: Lab) -> None:
+    done = lab.launch()
+    assert done.returncode == 2, done.stderr
+    line = "error: storage.uri: '' is a folder of this host, not seen by the cluster at "
+    assert done.stderr.startswith(f"{line}{lab.address!r}")
+
+
+def test_a_folder_that_is_said_to_be_shared_and_is_not_is_found_out(lab: Lab) -> None:
+    done = lab.launch("storage.uri=file:///srv/store", "storage.shared=true")
+    assert done.returncode == 1, done.stderr
+    said = "error: pool 'hopper' can't use storage.uri 'file:///srv/store' on its node "
+    assert done.stderr.startswith(said), done.stderr
+    assert "what the controller wrote there is not to be seen" in done.stderr
+    assert runs(lab) == []
+
+
+def test_a_pool_without_the_package_of_the_storage_is_named_with_its_python(lab: Lab) -> None:
+    done = lab.launch(BUCKET_URI, "roles.prepare=atlas")
+    assert done.returncode == 1, done.stderr
+    said = f"error: pool 'atlas' can't use storage.uri 's3://{BUCKET}/runs' on its node "
+    assert done.stderr.startswith(said), done.stderr
+    assert "which lacks its package; install orchestrator[s3] there" in done.stderr
+    assert runs(lab) == []
+
+
+def test_a_run_goes_by_a_bucket_and_leaves_no_mark(lab: Lab) -> None:
+    done = lab.launch(BUCKET_URI)
+    assert done.returncode == 0, done.stdout + done.stderr
+    script = f"import fsspec; print(fsspec.filesystem('s3').find('{BUCKET}/runs'))"
+    assert "/marks/" not in lab.head.python("-c", script).stdout
+    assert not list(lab.hopper.path("/tmp").glob("orchestrator-scratch-*"))  # noqa: S108 - a host's
