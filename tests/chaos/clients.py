@@ -48,21 +48,26 @@ class Load:
         return f"{told}, p50 {p50:.3f} s, p99 {p99:.3f} s, longest {taken[-1]:.3f} s"
 
     def _ask(self, number: int) -> None:
-        client = openai.OpenAI(base_url=self.base, api_key="none", max_retries=0, timeout=60)
-        turn = number
-        while not self._stop.is_set():
-            turn += 1
-            began = time.perf_counter()
-            try:
-                version = self._stream(client, turn) if turn % 2 else self._whole(client, turn)
-            except (openai.OpenAIError, AssertionError) as error:
-                with self._lock:
-                    self.failures.append(f"{time.strftime('%X')} {error!r:.200}")
-                continue
+        with openai.OpenAI(
+            base_url=self.base, api_key="none", max_retries=0, timeout=60
+        ) as client:
+            turn = number
+            while not self._stop.is_set():
+                turn += 1
+                self._once(client, turn)
+
+    def _once(self, client: openai.OpenAI, turn: int) -> None:
+        began = time.perf_counter()
+        try:
+            version = self._stream(client, turn) if turn % 2 else self._whole(client, turn)
+        except (openai.OpenAIError, AssertionError) as error:
             with self._lock:
-                self.answered += 1
-                self.seconds.append(time.perf_counter() - began)
-                self.versions.add(version)
+                self.failures.append(f"{time.strftime('%X')} {error!r:.200}")
+            return
+        with self._lock:
+            self.answered += 1
+            self.seconds.append(time.perf_counter() - began)
+            self.versions.add(version)
 
     def _whole(self, client: openai.OpenAI, turn: int) -> str:
         answer = client.completions.create(

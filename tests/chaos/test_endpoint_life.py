@@ -102,15 +102,15 @@ def test_an_endpoint_rests_and_is_woken_by_a_request(place: Workplace) -> None:
     launch(place, f"{ENDPOINT}.idle=10")
     assert wait(lambda: leading(place)["state"] == "resting", 60.0, tick=1.0)
     assert replicas(place) == 0
-    client = openai.OpenAI(base_url=BASE, api_key="none", max_retries=0, timeout=120.0)
-    began = time.monotonic()
-    answer = client.completions.create(model="smoke", prompt="17 + 25 =", max_tokens=4)
-    woken = time.monotonic() - began
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens >= 1
-    began = time.monotonic()
-    client.completions.create(model="smoke", prompt="17 + 25 =", max_tokens=4)
-    awake = time.monotonic() - began
+    with openai.OpenAI(base_url=BASE, api_key="none", max_retries=0, timeout=120.0) as client:
+        began = time.monotonic()
+        answer = client.completions.create(model="smoke", prompt="17 + 25 =", max_tokens=4)
+        woken = time.monotonic() - began
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens >= 1
+        began = time.monotonic()
+        client.completions.create(model="smoke", prompt="17 + 25 =", max_tokens=4)
+        awake = time.monotonic() - began
     assert wait(lambda: leading(place)["state"] == "resting", 60.0, tick=1.0), "and again"
     print(f"\nthe first answer after a rest took {woken:.1f} s, the next {awake:.2f} s")
 
