@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from orchestrator.adapters.rayserve.engine_log import LineBudget
 from orchestrator.supervisor import orphans
@@ -49,6 +50,21 @@ _SECRET = re.compile(
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what an engine inherits of the variables of its supervisor: none of its secrets."""
     return {name: value for name, value in environment.items() if not _SECRET.search(name)}
+
+
+class OwnFolder:
+    """A folder of this user alone, which ends with this process, however that ends."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="engine-"))
+        self._guard = orphans.guard(0, str(self.path))
+
+    def remove(self) -> None:
+        """Remove it with all in it. Safe to call twice."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._guard is not None:
+            self._guard.release()
+            self._guard = None
 
 
 class EngineProcess:

@@ -9,8 +9,6 @@ well while it runs. That it ended is heard at once, for a call waits for it.
 from __future__ import annotations
 
 import platform
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,7 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.adapters.rayserve import chips, replica_placement
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_ports, launch
-from orchestrator.adapters.rayserve.engine_process import EngineProcess
+from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFolder
 from orchestrator.adapters.rayserve.replica import Fetch, code_of, sealed
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_command import Part
@@ -44,7 +42,7 @@ class Follower:
         self._deployment = deployment
         self._fetch = fetch
         self._host = host or ray.util.get_node_ip_address()
-        self._files = Path(tempfile.mkdtemp(prefix="engine-"))  # its user's alone
+        self._files = OwnFolder()
         self._process: EngineProcess | None = None
         chips.show(deployment)
         code_of(deployment, fetch)
@@ -60,7 +58,7 @@ class Follower:
     def start(self, folder: str, part: Part) -> None:
         """Start the engine over the model in a folder."""
         at = self._host, free_ports(self._host, 1)[0]
-        self._process = launch(self._deployment, Path(folder), self._files, at, part)
+        self._process = launch(self._deployment, Path(folder), self._files.path, at, part)
 
     def wait(self) -> str:
         """Wait until the engine ends, and return how it did."""
@@ -75,7 +73,7 @@ class Follower:
     def close(self) -> None:
         """Leave nothing on this node."""
         self.stop(0.0)
-        shutil.rmtree(self._files, ignore_errors=True)
+        self._files.remove()
 
 
 class RemoteFollowers:

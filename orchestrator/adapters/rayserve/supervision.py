@@ -6,8 +6,6 @@ Nothing here knows Ray. Requests go to the engine's own port and pass nobody her
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,7 +21,7 @@ from orchestrator.adapters.rayserve.engine_launch import (
     launch,
     say,
 )
-from orchestrator.adapters.rayserve.engine_process import EngineProcess
+from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFolder
 from orchestrator.adapters.rayserve.vitals import Vitals
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_checks import indivisible
@@ -71,7 +69,7 @@ class Supervision:
         self._client = EngineClient(spec, host, endpoint.name, key)
         self._stopping = threading.Event()
         self._changing = threading.Lock()
-        self._files = Path(tempfile.mkdtemp(prefix="engine-"))  # its user's alone
+        self._files = OwnFolder()
         self._process: EngineProcess | None = None
         self._followers: Followers = followers or NoFollowers()
         self._watching: threading.Thread | None = None
@@ -136,7 +134,7 @@ class Supervision:
         part = Part(nodes=self._followers.count + 1, leader=self._host, ports=ports)
         at = self._host, port
         try:
-            self._process = launch(self._deployment, self._folder, self._files, at, part)
+            self._process = launch(self._deployment, self._folder, self._files.path, at, part)
             self._followers.start(self._folder, self._host, ports)
             self._await_ready(self._process)
         except EngineStartError:
@@ -303,7 +301,7 @@ class Supervision:
         self._stopping.set()
         with self._changing:
             self._end(0.0 if self.fault else self._spec.grace)
-        shutil.rmtree(self._files, ignore_errors=True)
+        self._files.remove()
 
     def _end(self, grace: float) -> None:
         """End its processes on all nodes at once."""

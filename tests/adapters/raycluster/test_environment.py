@@ -59,7 +59,9 @@ def test_workers_are_given_variables_secrets_and_their_place_as_torchrun_says_it
     one = told[workers - 1]
     assert one["WORLD_SIZE"] == one["LOCAL_WORLD_SIZE"] == str(workers)
     assert one["NODE_RANK"] == one["GROUP_RANK"] == "0"
-    assert (one["OF_THE_STAGE"], one["SECRET"]) == ("yes", "hidden")
+    assert (one["OF_THE_STAGE"], one["SECRET"]) == ("yes", "***"), (
+        "had, and masked in what is said"
+    )
     assert len({told[rank]["MASTER_PORT"] for rank in told}) == 1
     assert "hidden" not in repr(asked)
 

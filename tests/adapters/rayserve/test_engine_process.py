@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.rayserve.engine_process import EngineProcess, telling
+from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFolder, telling
 from orchestrator.supervisor.record import birth, wait
 
 SERVER = Path(__file__).with_name("fake_server.py")
@@ -22,7 +23,9 @@ pytestmark = pytest.mark.slow
 CALLER = """
 import os, sys, threading
 os.nice(int(os.environ.get("NICE", 0)))
-from orchestrator.adapters.rayserve.engine_process import EngineProcess
+from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFolder
+files = OwnFolder()
+(files.path / "key").write_text("k")
 process = EngineProcess([sys.executable, *sys.argv[1:]], {"FAKE_KEY": "k"})
 print("server", process.pid, flush=True)
 threading.Event().wait()
@@ -83,6 +86,9 @@ def test_temporary_files_of_an_engine_end_with_it(
     assert process.how_it_ended() == "with status 0"
     assert len([*tmp_path.glob("engine-*/*")]) == len("ab")
     process.stop(0.0)
+    files = OwnFolder()
+    assert stat.S_IMODE(files.path.stat().st_mode) == stat.S_IRWXU
+    files.remove()
     with pytest.raises(FileNotFoundError):
         EngineProcess([str(tmp_path / "no-engine")], {})
     assert [*tmp_path.iterdir()] == []
@@ -93,7 +99,7 @@ def test_temporary_files_of_an_engine_end_with_a_killed_supervisor(
 ) -> None:
     process = caller(TMPDIR=str(tmp_path))
     pids_of(process)
-    assert [*tmp_path.glob("engine-*")]
+    assert len([*tmp_path.glob("engine-*")]) == len(["its own", "of what it reads"])
     process.kill()
     assert wait(lambda: not [*tmp_path.glob("engine-*")], SECONDS)
 

@@ -106,7 +106,7 @@ def test_a_running_engine_is_well_and_leaves_nothing_when_it_is_stopped(
     running.stop()
     assert ended(server)
     assert wait(lambda: ended(child), SECONDS)
-    assert not running._files.exists()
+    assert not running._files.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_options_go_into_the_file_of_an_engine_that_has_one_which_is_its_user_s_
     one = replace(one, endpoint=replace(one.endpoint, server=server))
     supervision = Supervision(one, model, "127.0.0.1")
     supervision.start()
-    file = supervision._files / "c.json"
+    file = supervision._files.path / "c.json"
     assert json.loads(file.read_text()) == {"a": {"key": "secret", "b": 3}}
     assert file.stat().st_mode & 0o777 == 0o600
     supervision.stop()
