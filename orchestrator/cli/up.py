@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
 
 
 def _stay(again: str, addresses: Addresses) -> None:
-    _tell(again, addresses)
-    sys.stdout.flush()
     with suppress(KeyboardInterrupt):  # SIGTERM, too
+        _tell(again, addresses)
+        sys.stdout.flush()
         threading.Event().wait()
 
 

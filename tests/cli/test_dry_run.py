@@ -26,6 +26,8 @@ from tests.build import deployment
 from tests.conftest import Command
 from tests.listing import listing
 
+FILE = ".orchestrator/events.db"
+EMPTY = "postgresql://nobody@127.0.0.1:1/empty"
 LOCAL = ("pipeline=noop", "cluster=local", "tracking=none")
 GATED = "+pipeline.stages.noop.gate={kind: approval, target: the labels}"
 SERVING = "r2-served"
@@ -80,6 +82,8 @@ CASES: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "qualify": ((("nvidia", "cluster=local", "tracking=none"), "the checks of pool nvidia to"),),
     "up": (((), "have the cluster up with pools nvidia, ascend, and MLflow"),),
     "down": (((), "nothing is running"),),
+    "gc": (((), "MLflow is not up, and a dry run starts nothing"),),
+    "db": ((("copy", FILE, EMPTY), f"copy all of {FILE} to postgresql"),),
     "promote": ((("far",), "MLflow is not up, and a dry run starts nothing"),),
     "update": ((("chat", "chat", "2"), "MLflow is not up, and a dry run starts nothing"),),
 }
@@ -155,7 +159,7 @@ def test_a_dry_run_of_any_verb_changes_nothing(
     before = contents(home.parent)
     done = within(verb, *typed, "--dry-run")
     assert says in done.stdout + done.stderr
-    assert done.returncode == (1 if verb in {"promote", "update"} else 0), done.stderr
+    assert done.returncode == (1 if verb in {"gc", "promote", "update"} else 0), done.stderr
     assert contents(home.parent) == before
 
 

@@ -60,10 +60,8 @@ def test_it_can_be_cancelled_whatever_its_name(store, within, name):
     assert state(within, run) == ("cancelled", None)
 
 
-def test_a_run_that_fails_before_it_is_begun_ends_with_its_reason(store, within):
+def test_a_storage_that_nobody_knows_is_refused_before_a_run_is_recorded(store, within):
     done = within("launch", *HERE, "storage.uri=nonsense://here")
-    assert done.returncode == 1
-    (one,) = json.loads(within("status", "--json").stdout)
-    assert one["state"] == "failed"
-    assert one["reason"].startswith("it never began: ")
-    assert "nonsense://here" in one["reason"]
+    assert done.returncode == 2
+    assert "storage.uri: 'nonsense://here'" in done.stderr
+    assert json.loads(within("status", "--json").stdout) == []

@@ -92,7 +92,7 @@ def test_a_run_whose_host_is_lost_goes_on_from_its_checkpoint_on_another_one(pai
 def test_a_live_run_is_not_taken_over_whatever_the_clock_says(pair: Site, seconds: int) -> None:
     first, second, _ = pair.network.hosts
     second.write("/srv/clock/sitecustomize.py", CLOCK.format(seconds=seconds))
-    launch = pair.launch(first, *HERE)
+    launch = pair.launch(first, *HERE, "pipeline.stages.train.params.to=2000")
     run = pair.until_saved(5)
     shifted = f"/srv/clock:{ROOT}"
     refused = pair.orchestrator(second, "resume", run.header.run, PYTHONPATH=shifted)
