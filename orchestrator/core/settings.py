@@ -211,17 +211,10 @@ PATIENT = AttemptSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """A whole config. `resolved` is what Hydra composed, interpolations filled in.
+class CommonSettings:
+    """What is written in a config as it is used."""
 
-    `renamed` says in lines which of its jobs have another name than it gives them.
-    """
-
-    pipeline: Pipeline
-    fleet: Fleet
-    bindings: Bindings
     seed: int = 0
-    bounds: Bounds = UNBOUNDED
     priority: int = 0
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     jobs: JobSettings = field(default_factory=JobSettings)
@@ -233,6 +226,19 @@ class Settings:
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     qualification: Rules = field(default_factory=Rules)
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(CommonSettings):
+    """A whole config. `resolved` is what Hydra composed, interpolations filled in.
+
+    `renamed` says in lines which of its jobs have another name than it gives them.
+    """
+
+    pipeline: Pipeline
+    fleet: Fleet
+    bindings: Bindings
+    bounds: Bounds = UNBOUNDED
     resolved: Mapping[str, Json] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     renamed: tuple[str, ...] = ()

@@ -25,21 +25,11 @@ from typing import (
 from pydantic import ConfigDict, Field
 
 from orchestrator.core.failures.signatures import Signature
-from orchestrator.core.settings import (
-    PATIENT,
-    AttemptSettings,
-    ClusterSettings,
-    DatabaseSettings,
-    GatewaySettings,
-    JobSettings,
-    StorageSettings,
-    TrackingSettings,
-)
+from orchestrator.core.settings import CommonSettings
 from orchestrator.core.spec.checks import LONGEST_NAME
 from orchestrator.core.spec.engines import EngineSpec
 from orchestrator.core.spec.hardware import Pool, Role
 from orchestrator.core.spec.stages import Endpoint, Stage
-from orchestrator.core.trust.qualification import Rules
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 Name: TypeAlias = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
@@ -62,7 +52,7 @@ class FleetDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class Document(CommonSettings):
     """A whole config as it is written. The values inside inherit the refusal of other keys."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -71,22 +61,10 @@ class Document:
     fleet: FleetDocument
     roles: Mapping[Role, str] = field(default_factory=dict)
     fallbacks: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
-    seed: int = 0
     cost_limit: float | None = None
     time_limit: float | None = None
     attempt_limit: int | None = None
-    priority: int = 0
     engines: Mapping[Name, EngineSpec] = field(default_factory=dict)
-    signatures: Mapping[str, Signature] = field(default_factory=dict)
-    jobs: JobSettings = field(default_factory=JobSettings)
-    attempts: AttemptSettings = PATIENT
-    database: DatabaseSettings = field(default_factory=DatabaseSettings)
-    storage: StorageSettings = field(default_factory=StorageSettings)
-    tracking: TrackingSettings = field(default_factory=TrackingSettings)
-    cluster: ClusterSettings = field(default_factory=ClusterSettings)
-    gateway: GatewaySettings = field(default_factory=GatewaySettings)
-    qualification: Rules = field(default_factory=Rules)
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 # Mappings of things that a config names itself: a new one is written in a file or added with `+`,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +14,7 @@ from orchestrator.adapters.hydra_config import checks, moved, translation
 from orchestrator.adapters.hydra_config.document import NAMED, Document
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
-from orchestrator.core.settings import Settings
+from orchestrator.core.settings import CommonSettings, Settings
 from orchestrator.core.spec.engine_checks import problems_of_spec
 from orchestrator.core.spec.engines import EngineSpec, is_server
 from orchestrator.core.spec.hardware import Fleet
@@ -124,27 +124,18 @@ def _filled(
 
 
 def _settings(document: Document) -> Settings:
+    common = {group.name: getattr(document, group.name) for group in fields(CommonSettings)}
+    common["signatures"] = {
+        name: replace(signature, name=name) for name, signature in document.signatures.items()
+    }
     return Settings(
         pipeline=Pipeline(name=document.pipeline.name, stages=_stages(document)),
         fleet=Fleet(name=document.fleet.name, pools=document.fleet.pools),
         bindings=Bindings(roles=document.roles, fallbacks=document.fallbacks),
-        seed=document.seed,
         bounds=Bounds(
             cost=document.cost_limit, time=document.time_limit, attempts=document.attempt_limit
         ),
-        priority=document.priority,
-        signatures={
-            name: replace(signature, name=name) for name, signature in document.signatures.items()
-        },
-        jobs=document.jobs,
-        storage=document.storage,
-        tracking=document.tracking,
-        cluster=document.cluster,
-        gateway=document.gateway,
-        attempts=document.attempts,
-        database=document.database,
-        qualification=document.qualification,
-        tags=document.tags,
+        **common,
     )
 
 
