@@ -123,7 +123,7 @@ def test_a_value_has_a_name_that_says_what_it_is(package: str) -> None:
         for path in (ROOT / package).rglob("*.py")
         for node in ast.walk(tree_of(path))
         for name in (getattr(node, field, None) for field in ("arg", "attr", "id", "name"))
-        if name in RIDDLES
+        if isinstance(name, str) and name.strip("_") in RIDDLES
     ]
     assert found == []
 

@@ -37,7 +37,7 @@ class EchoEngine:
         self.longest_token = 4
         self.active = 0
         self._closed = ""
-        self._made = self._held = 0
+        self._generated = self._held = 0
         self._delay = delay
 
     @property
@@ -86,7 +86,7 @@ class EchoEngine:
             for left, token in zip(range(len(answer) - 1, -1, -1), answer, strict=True):
                 await asyncio.sleep(self._delay)
                 self._check_open()
-                self._made, self._held, held = self._made + 1, self._held + 1, held + 1
+                self._generated, self._held, held = self._generated + 1, self._held + 1, held + 1
                 text, stopped = stops.add(chr(token), last=not left)
                 finish = None if left and not stopped else "stop"
                 if not stopped and not left and len(prompt) > sampling.max_tokens:
@@ -102,7 +102,7 @@ class EchoEngine:
     def statistics(self) -> Mapping[str, float]:
         """Return how many answers are being made; none ever waits, and there is no cache."""
         numbers = {"running": self.active, "waiting": 0, "held": self._held}
-        return {**numbers, "tokens": self._made, "slots": SLOTS, "cache_used": 0.0}
+        return {**numbers, "tokens": self._generated, "slots": SLOTS, "cache_used": 0.0}
 
     def health(self) -> str:
         """Return that it is closed, where it is; else it always serves."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -71,7 +70,7 @@ class LiveView:
         self._current: Callable[[], Run] | None = None
         self._runs = 0
         self._latest: dict[tuple[str, int], _Latest] = {}
-        self._told: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
         self._live = Live(
             console=console,
             get_renderable=self._render,
@@ -87,12 +86,7 @@ class LiveView:
             self._console.print(f"Starting {self._starting} ...")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Leave the last state on the screen."""
         if self._console.is_terminal:
             self._live.stop()
@@ -123,7 +117,7 @@ class LiveView:
         """Show the run that `current` returns, as it then stands, from now on."""
         self._leave()
         self._current = current
-        self._latest, self._told = {}, {}
+        self._latest, self._printed = {}, {}
 
     def observe(self, stage: str, attempt: int, message: Message) -> None:
         """Take notice of what an attempt says."""
@@ -148,8 +142,8 @@ class LiveView:
             return
         for stage in self._current().stages.values():
             line = _sentence(stage)
-            if line and self._told.get(stage.name) != line:
-                self._told[stage.name] = line
+            if line and self._printed.get(stage.name) != line:
+                self._printed[stage.name] = line
                 self._console.print(f"{stage.name}: {line}", markup=False)
 
     def untold(self, untold: Sequence[Untold]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from types import TracebackType
 from typing import Self
 
 from orchestrator.core.errors import StaleControllerError
@@ -52,12 +51,7 @@ class LeaseKeeper:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Stop it."""
         self._stopping.set()
         if self._thread is not None:

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 from typing import Self, TypeAlias
 
 from orchestrator.core.artifact_paths import log_page
@@ -65,12 +64,7 @@ class OutputRecorder:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Write what is left; what the database does not take now is counted."""
         for event in (self._closing, self._urgent, self._news):
             event.set()

@@ -31,7 +31,7 @@ from orchestrator.messages import (
 from orchestrator.worker.native_output import NativeOutput
 
 MOST_LINES = 10_000
-_Told: TypeAlias = LogLine | Report | Resumed | Saved | tuple[int, Mapping[str, float], float]
+_Entry: TypeAlias = LogLine | Report | Resumed | Saved | tuple[int, Mapping[str, float], float]
 
 
 class MessageQueue:
@@ -44,7 +44,7 @@ class MessageQueue:
     def __init__(self, rank: int = 0, native: NativeOutput | None = None) -> None:
         """Begin empty."""
         self._rank, self._native = rank, native
-        self._told: deque[_Told] = deque()
+        self._waiting: deque[_Entry] = deque()
         self._progress: tuple[int, int] | None = None
         self._read_progress: tuple[int, int] | None = None
         self._lock = threading.RLock()  # of lines alone; what is freed meanwhile may print
@@ -57,11 +57,11 @@ class MessageQueue:
 
     def points(self, step: int, values: Mapping[str, float], at: float) -> None:
         """Add metric points, recorded at `at` (seconds, epoch); `values` is not changed later."""
-        self._told.append((step, values, at))
+        self._waiting.append((step, values, at))
 
     def say(self, message: Report | Resumed | Saved) -> None:
         """Add what happened to the checkpoints, or what the job shows."""
-        self._told.append(message)
+        self._waiting.append(message)
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the job is now."""
@@ -75,7 +75,7 @@ class MessageQueue:
     def _keep(self, line: LogLine) -> None:
         with self._lock:
             if self._lines < MOST_LINES:
-                self._told.append(line)
+                self._waiting.append(line)
                 self._lines += 1
             else:
                 self._lost += 1
@@ -98,7 +98,7 @@ class MessageQueue:
             for text in self._native.rest() if self._outcome else self._native.lines():
                 self._keep(LogLine(self._rank, text))
         with self._lock:
-            taken = [_message(self._told.popleft()) for _ in range(len(self._told))]
+            taken = [_message(self._waiting.popleft()) for _ in range(len(self._waiting))]
             self._lines = 0
             if self._lost:
                 text = f"{self._lost} lines were not kept: printed faster than they are read"
@@ -115,7 +115,7 @@ class MessageQueue:
         return [*self.drain(), *map(valid_message, self._outcome)]
 
 
-def _message(entry: _Told) -> Message:
+def _message(entry: _Entry) -> Message:
     return Points(*entry) if isinstance(entry, tuple) else valid_message(entry)
 
 

@@ -142,16 +142,16 @@ class Watchdog:
         """Begin to watch."""
         self._heartbeat, self._clock, self._thread, self._step = heartbeat, clock, thread, step
         self._measure = measure
-        self._looked = self._told = clock.now()
+        self._looked = self._last_sign = clock.now()
         self._looks: list[_Look] = []
         self._strangers = WeakSet(threading.enumerate())  # a new thread may get an old number
 
     def alive(self, rank: int) -> list[Alive]:
         """Return a sign of life of this worker, when one is due."""
         now = self._clock.now()
-        if now - self._told < ALIVE_SECONDS:
+        if now - self._last_sign < ALIVE_SECONDS:
             return []
-        self._told = now
+        self._last_sign = now
         busy, since = self._heartbeat.busy_since
         return [Alive(rank, self._step(), now, busy, now - since if busy else 0.0)]
 
@@ -174,7 +174,7 @@ class Watchdog:
         late = now - last > longest
         if now - last <= seconds or not self._stands(late=late):
             return None
-        return self._found(frame, last, longest if late else seconds, step)
+        return self._hang(frame, last, longest if late else seconds, step)
 
     def _look(self, frame: FrameType, now: float, seconds: float) -> None:
         if self._looks and now - self._looks[-1].at < seconds / LOOKS:
@@ -190,8 +190,8 @@ class Watchdog:
             return False
         return late or last.activity.rested_since(first.activity, last.at - first.at)
 
-    def _found(self, frame: FrameType, last: float, seconds: float, step: int) -> Hang:
-        where, stack = _told(frame)
+    def _hang(self, frame: FrameType, last: float, seconds: float, step: int) -> Hang:
+        where, stack = _place_of(frame)
         line = f"no sign of life for {seconds:g} s after step {step}; the job is in {where}"
         return Hang(last, line, "\n".join([stack, *self._others()])[:LONGEST_DETAIL])
 
@@ -203,7 +203,7 @@ class Watchdog:
             if frame is None or thread is self._thread or thread in self._strangers:
                 continue
             if _is_of_the_job(frame):
-                yield f"Thread {thread.name!r}:\n{_told(frame)[1]}"
+                yield f"Thread {thread.name!r}:\n{_place_of(frame)[1]}"
 
 
 def _is_of_the_job(frame: FrameType) -> bool:
@@ -211,7 +211,7 @@ def _is_of_the_job(frame: FrameType) -> bool:
     return any(not f"{name}.".startswith(_NOT_THE_JOBS) for name in names)
 
 
-def _told(frame: FrameType) -> tuple[str, str]:
+def _place_of(frame: FrameType) -> tuple[str, str]:
     """Return where `frame` is, and the stack that led there, from the job's own frames on."""
     frames = list(traceback.walk_stack(frame))
     frames.reverse()

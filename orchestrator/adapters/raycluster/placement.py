@@ -58,7 +58,7 @@ class Placement:
         self.nodes = nodes
         self._now = now
         self._since = self._next_look = now()
-        self._told = ""
+        self._last_reason = ""
         self._group: Group = None
         self.impossible = resources.never(request)
         avoid = _in_force(request, nodes.live())
@@ -114,16 +114,16 @@ class Placement:
             reason = f"pool {pool!r} holds it nowhere but on {names}, which it avoids: goes there"
             return [Waiting(reason, queued=True)]
         reason, queued = self._reason()
-        if reason in {"", self._told}:
+        if reason in {"", self._last_reason}:
             return []
-        self._told = reason
+        self._last_reason = reason
         return [Waiting(reason, queued=queued)]
 
     def anew(self) -> AttemptRequest | None:
         """Return the request with which to ask anew, if another place is nearer than this one."""
         live, request = self.nodes.live(), self.request
         waited = self._now() - self._since
-        if self.impossible or not self._told:
+        if self.impossible or not self._last_reason:
             return None
         if self._goes_back(live):
             return replace(request, avoid=())

@@ -47,7 +47,7 @@ def never(request: AttemptRequest) -> str:
         "CPU": pool.cpus_per_node,
         pool.accelerator.resource: pool.devices_per_node,
     }
-    each = _told({name: nodes * have.get(name, 0) for name in bundle(request)})
+    each = _written({name: nodes * have.get(name, 0) for name in bundle(request)})
     plural = "s" if nodes > 1 else ""
     return (
         f"pool {pool.name!r} can't give {asked(request)}: "
@@ -68,15 +68,15 @@ def lack(request: AttemptRequest, ours: Sequence[Node], avoid: Sequence[str]) ->
         labels = ", ".join(f"{key}={value}" for key, value in pool.selector.items())
         none = f"none{but}" if avoid else "none"
         return f"pool {pool.name!r} has no live node: {none} carries the labels {labels!r}"
-    have = _told({n: sum(node.total.get(n, 0.0) for node in ours) for n in bundle(request)})
+    have = _written({n: sum(node.total.get(n, 0.0) for node in ours) for n in bundle(request)})
     live = f"{len(ours)} live node{'s' if len(ours) > 1 else ''}{but}"
     return f"pool {pool.name!r} can't give {asked(request)} now: its {live} have {have}"
 
 
 def asked(request: AttemptRequest) -> str:
     """Return what `request` asks for, in words."""
-    return f"{request.needs.workers} x ({_told(bundle(request))})"
+    return f"{request.needs.workers} x ({_written(bundle(request))})"
 
 
-def _told(amounts: Mapping[str, float]) -> str:
+def _written(amounts: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())

@@ -38,7 +38,7 @@ def failures_of(run: Run) -> tuple[Finding, ...] | None:
         return None
     if any(_says_nothing(stage, failure) for stage, failure in failed):
         return None
-    return tuple(_told(stage.name, failure) for stage, failure in failed)
+    return tuple(_finding(stage.name, failure) for stage, failure in failed)
 
 
 def _says_nothing(stage: StageRun, failure: Failure) -> bool:
@@ -48,7 +48,7 @@ def _says_nothing(stage: StageRun, failure: Failure) -> bool:
     return failure.kind in NO_VERDICT or (waited and bounded)
 
 
-def _told(stage: str, failure: Failure) -> Finding:
+def _finding(stage: str, failure: Failure) -> Finding:
     places = (("rank", failure.rank), ("step", failure.step))
     where = ", ".join(f"{name} {number}" for name, number in places if number is not None)
     said = " ".join(failure.evidence.split())

@@ -38,7 +38,7 @@ class Reporter:
         self._gateway = gateway
         self._counts = counts
         self._clock = clock
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
         self._signed = 0.0
         self._trouble = ""
         self._sign()
@@ -60,10 +60,10 @@ class Reporter:
             StoreError: The database can't be written.
         """
         counts = self._counts()
-        changed = {name: text for name, text in counts.items() if self._told.get(name) != text}
+        changed = {name: text for name, text in counts.items() if self._reported.get(name) != text}
         if changed:
             self._store.note_counts(self._gateway.name, changed)
-            self._told.update(changed)
+            self._reported.update(changed)
         if self._clock.monotonic() - self._signed >= SECONDS_BETWEEN_SIGNS:
             self._sign()
 

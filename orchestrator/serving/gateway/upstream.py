@@ -99,7 +99,7 @@ class Exchange:
         try:
             protocol, reused = await self._connect(anew=anew)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise (Exhausted if _is_own(error) else Unreachable)(_told(error)) from error
+            raise (Exhausted if _is_own(error) else Unreachable)(_line_of(error)) from error
         answered = False
         try:
             protocol.write([_head(self._request, self._headers, self._body), self._body])
@@ -109,9 +109,9 @@ class Exchange:
                 status = message.code
             answered = True
         except (aiohttp.ClientError, OSError) as error:
-            raise (_Stale if reused else Broken)(_told(error)) from error
+            raise (_Stale if reused else Broken)(_line_of(error)) from error
         except HttpProcessingError as error:
-            raise Broken(_told(error)) from error
+            raise Broken(_line_of(error)) from error
         finally:
             if not answered:
                 self._connection.close()
@@ -142,7 +142,7 @@ class Exchange:
         try:
             part = await self._content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise Broken(_told(error)) from error
+            raise Broken(_line_of(error)) from error
         self._finished = not part
         return part
 
@@ -164,7 +164,7 @@ class Exchange:
                 protocol.hear()
                 waits = await sent
             except (aiohttp.ClientError, OSError) as error:
-                raise Broken(_told(error)) from error
+                raise Broken(_line_of(error)) from error
             finally:
                 protocol.hear = None
                 if sent.done() and not sent.cancelled():
@@ -270,7 +270,7 @@ class Upstream:
         try:
             return self._authorities.context(file)
         except OSError as error:  # ssl.SSLError is one
-            raise Unreachable(f"the CA file {file!r} can't be read: {_told(error)}") from error
+            raise Unreachable(f"the CA file {file!r} can't be read: {_line_of(error)}") from error
 
     async def close(self) -> None:
         """Close all connections."""
@@ -392,7 +392,7 @@ def _is_own(error: BaseException | None) -> bool:
     return False
 
 
-def _told(error: Exception) -> str:
+def _line_of(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no connection in time"
     return " ".join(str(error).split()) or type(error).__name__

@@ -138,7 +138,7 @@ class _Routes:
             self._only("POST", method, path)
             await self._post(path, scope, receive, send, request)
             return
-        body, headers = self._found(path)
+        body, headers = self._page(path)
         if body is None:
             if _ELSEWHERE.fullmatch(path):
                 raise _of_servers(path)
@@ -159,7 +159,7 @@ class _Routes:
             return f"asked for one token: {error}"
         return ""
 
-    def _found(self, path: str) -> tuple[bytes | None, Headers]:
+    def _page(self, path: str) -> tuple[bytes | None, Headers]:
         if path == "/metrics":
             return self._metrics.text(), [CONTENT_TYPE]
         if path == "/v1/models":

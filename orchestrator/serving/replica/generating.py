@@ -145,7 +145,7 @@ async def _generate(engine: Engine, request: CheckedRequest) -> Generation:
     try:
         for choice in request.choices:
             answers.append(engine.generate(choice.prompt, choice.sampling))  # noqa: PERF401 - those before one that is refused are closed
-        merged = _one(answers[0]) if len(answers) == 1 else _merged(answers)
+        merged = _only_choice(answers[0]) if len(answers) == 1 else _merged(answers)
         async with aclosing(merged):
             async for item in merged:
                 yield item
@@ -154,7 +154,7 @@ async def _generate(engine: Engine, request: CheckedRequest) -> Generation:
             await answer.aclose()
 
 
-async def _one(answer: Pieces) -> Generation:
+async def _only_choice(answer: Pieces) -> Generation:
     async for piece in answer:
         yield 0, piece
 
