@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
+from jobs.evaluation import answer_table
 from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.database import SqlDatabase
@@ -53,6 +55,12 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--window-size=2400,1100"),
 )
+# Rows of what the page draws as a table, whichever elements it draws it with.
+CELLS = """
+return [...document.querySelectorAll('tr, [role=row]')].map(
+    row => [...row.querySelectorAll('td, [role=cell], [role=gridcell]')].map(
+        cell => cell.innerText.trim()))
+"""
 SECONDS_TO_SHOW = 60
 SEEN_PANEL = "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1"
 EXPERIMENT = "views"
@@ -64,6 +72,11 @@ POOLS = {
 FAILURE = Failure(
     kind=FailureKind.INTERCONNECT, evidence="EI0002: Notify register times out", step=40
 )
+
+ANSWERS = [
+    {"question": "17 + 25", "expected": "42", "answer": "forty, two", "right": False},
+    {"question": "<b>2</b>", "expected": "4", "answer": 'a "four"\nand more', "right": True},
+]
 
 
 class Browser:
@@ -161,6 +174,7 @@ def _show(uri: str, name: str, train: tuple[str, ...], folder: Path) -> None:
     store.append(name, 1, events, NOW)
     values = [Points(step, {"loss": 4 / step}, NOW + step) for step in range(1, 40)]
     store.add_points(name, "pretrain", 1, values)
+    store.note_report(name, ("pretrain", 1), answer_table.NAME, answer_table.table(ANSWERS))
     settings = TrackingSettings(experiment=EXPERIMENT, system_seconds=0)
     output = OutputReader(store, FakeArtifacts, name)
     tracker = MlflowTracker(
@@ -218,3 +232,20 @@ def test_curves_draws_the_loss_of_all_runs_first(pages: dict[str, str], browser:
     browser.open(pages["Curves"])
     page = browser.wait_for("r2-1", "r2-2", "r2-3", "Training (1)", "pretrain/loss")
     assert page.index("pretrain/loss") < page.index("Results (1)") < page.index("Runs (4)")
+
+
+def test_the_answers_of_an_evaluation_are_drawn_as_a_table(
+    pages: dict[str, str], browser: Browser
+) -> None:
+    uri = pages["Review"].partition("/#/")[0]
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment
+    found = client.search_runs(
+        [experiment.experiment_id], "attributes.run_name = 'pretrain 1 on nvidia'"
+    )
+    shown = f"{uri}/#/experiments/{experiment.experiment_id}/runs/{found[0].info.run_id}"
+    browser.open(f"{shown}/artifacts/{answer_table.NAME}")
+    browser.wait_for("question", "expected", "17 + 25", "forty, two", "<b>2</b>")
+    cells = browser.run(CELLS)
+    assert ["17 + 25", "42", "forty, two", "False"] in cells, cells
