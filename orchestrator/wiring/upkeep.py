@@ -24,9 +24,9 @@ def copy_database(source: str, target: str) -> Mapping[str, int]:
         HeldError: A run of it has a controller that lives.
         StoreError: The target isn't empty, or one of them can't be opened.
     """
-    from orchestrator.adapters.database import copying
+    from orchestrator.adapters.database import whole_copy
 
-    return copying.copy(_place(source), _place(target))
+    return whole_copy.copy(_place(source), _place(target))
 
 
 def shown_database(place: str) -> str:

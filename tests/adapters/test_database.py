@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import exc
 
-from orchestrator.adapters.database import SqlDatabase, codec, opening
+from orchestrator.adapters.database import SqlDatabase, codec, connections
 from orchestrator.core.errors import StoreError
 from orchestrator.core.failures.kinds import Action, Failure, FailureKind
 from orchestrator.core.runs.run import RunHeader
@@ -147,7 +147,7 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_added(store: SqlDatabase) 
 def test_a_locked_database_is_one_clear_line(
     file: Path, store: SqlDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(connections, "BUSY_SECONDS", 0)
     hasty = SqlDatabase(f"sqlite:///{file}")
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.adapters.database import SqlDatabase, opening
+from orchestrator.adapters.database import SqlDatabase, connections
 from orchestrator.controller.recording import EventRecorder
 from orchestrator.core.errors import StoreError, UnstorableError
 from orchestrator.core.runs.run import Run
@@ -94,7 +94,7 @@ def test_all_waits_have_ends(store: SqlDatabase) -> None:
     with store._reading() as connection:
         said = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names]
         driver = connection.connection.driver_connection
-    assert said == [f"{opening.BUSY_SECONDS}s", "1min", "orchestrator"]
+    assert said == [f"{connections.BUSY_SECONDS}s", "1min", "orchestrator"]
     assert {"connect_timeout": "10", "tcp_user_timeout": "30000"}.items() <= (
         driver.info.get_parameters().items()  # type: ignore[union-attr]
     )

@@ -32,8 +32,8 @@ from orchestrator.adapters.artifacts.node_cache import (
     parent_of,
     verify_once,
 )
-from orchestrator.adapters.artifacts.opening import open_place
 from orchestrator.adapters.artifacts.places import discard
+from orchestrator.adapters.artifacts.protocols import open_place
 from orchestrator.adapters.artifacts.retrying import RetryingPlace, words
 from orchestrator.adapters.artifacts.scratch import ScratchFolder
 from orchestrator.core.artifact import (

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, Table, delete, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from orchestrator.adapters.database import opening
+from orchestrator.adapters.database import connections
 from orchestrator.adapters.database.dialects import insert_for, seconds_now
 from orchestrator.core.errors import StoreError, UnstorableError
 
@@ -36,7 +36,7 @@ class Transactions:
         url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else place
         self._place = without_password(url)
         with self._translated(opening=True):
-            self._reader, self._writer = opening.open_database(url, _busy(patience))
+            self._reader, self._writer = connections.open_database(url, _busy(patience))
         self._insert = insert_for(self._reader)
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Transactions:
 
 def _busy(patience: float | None) -> float | None:
     """Return how long one try waits for another writer: so that several fit into the patience."""
-    return None if patience is None else min(opening.BUSY_SECONDS, patience / TRIES_WITHIN)
+    return None if patience is None else min(connections.BUSY_SECONDS, patience / TRIES_WITHIN)
 
 
 def _is_of_a_value(error: BaseException) -> bool:

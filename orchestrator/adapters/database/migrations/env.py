@@ -2,8 +2,8 @@
 
 from alembic import context
 
-from orchestrator.adapters.database.migrating import VERSION_TABLE
 from orchestrator.adapters.database.schema import metadata
+from orchestrator.adapters.database.schema_version import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"],

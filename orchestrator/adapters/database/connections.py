@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL, make_url
 
 from orchestrator.adapters.database.dialects import POSTGRESQL
 from orchestrator.adapters.database.file_systems import network_file_system
-from orchestrator.adapters.database.migrating import bring_up
+from orchestrator.adapters.database.schema_version import bring_up
 
 BUSY_SECONDS = 30
 UTF8 = "UTF8"

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestrator.adapters.database import SqlDatabase, copying
-from orchestrator.adapters.database.migrating import VERSION_TABLE
+from orchestrator.adapters.database import SqlDatabase, whole_copy
 from orchestrator.adapters.database.schema import metadata
+from orchestrator.adapters.database.schema_version import VERSION_TABLE
 from orchestrator.core.errors import HeldError, NotFoundError, StoreError
 from orchestrator.messages import Lease, Points
 from tests.build import header, plan, stage
@@ -66,7 +66,7 @@ def test_every_row_of_every_table_is_there_as_it_was(
     source: Path, postgres: PostgresServer
 ) -> None:
     url = postgres.schema()
-    counts = copying.copy(source, url)
+    counts = whole_copy.copy(source, url)
     for table in (*metadata.tables, VERSION_TABLE):
         assert of_postgresql(url, table) == of_sqlite(source, table), table
     assert counts["points"] == len(of_sqlite(source, "points")) > MANY
@@ -87,7 +87,7 @@ def test_a_target_that_is_not_empty_is_refused_and_stays_as_it_is(
     store = SqlDatabase(url)
     store.drain("mine", "why")
     with pytest.raises(StoreError, match="not empty: its table 'drains' has 1 rows; name an emp"):
-        copying.copy(source, url)
+        whole_copy.copy(source, url)
     assert (store.runs(), store.drained()) == ([], {"mine": "why"})
     store.close()
 
@@ -96,10 +96,10 @@ def test_a_run_that_is_driven_keeps_its_database(source: Path, postgres: Postgre
     store, url = SqlDatabase(source), postgres.schema()
     store.renew_lease(Lease(run="second", epoch=2, at=store.now() - 5.0))
     with pytest.raises(HeldError, match="run 'second' has a controller that lives; `orchestr"):
-        copying.copy(source, url)
+        whole_copy.copy(source, url)
     store.renew_lease(Lease(run="second", epoch=2, at=store.now() - 60.0))
     store.close()
-    assert copying.copy(source, url)["runs"] == 2
+    assert whole_copy.copy(source, url)["runs"] == 2
 
 
 def test_what_breaks_off_has_copied_nothing(
@@ -110,7 +110,7 @@ def test_what_breaks_off_has_copied_nothing(
     connection.close()
     url = postgres.schema()
     with pytest.raises(StoreError):
-        copying.copy(source, url)
+        whole_copy.copy(source, url)
     store = SqlDatabase(url)
     assert store.runs() == []
     store.close()
@@ -118,5 +118,5 @@ def test_what_breaks_off_has_copied_nothing(
 
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path, postgres: PostgresServer) -> None:
     with pytest.raises(NotFoundError, match=r"there is no database '.*nowhere.db'"):
-        copying.copy(tmp_path / "nowhere.db", postgres.schema())
+        whole_copy.copy(tmp_path / "nowhere.db", postgres.schema())
     assert not (tmp_path / "nowhere.db").exists()

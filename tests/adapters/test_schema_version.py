@@ -15,13 +15,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import select, text
 
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.adapters.database.migrating import (
+from orchestrator.adapters.database.schema import metadata
+from orchestrator.adapters.database.schema_version import (
     HEAD,
     MIGRATIONS,
     VERSION_TABLE,
     version_table,
 )
-from orchestrator.adapters.database.schema import metadata
 from orchestrator.core.endpoints.keys import Requirement
 from orchestrator.core.errors import StoreError
 from orchestrator.core.runs.states import RunStarted
