@@ -357,15 +357,26 @@ class ReplicaWeights:
     reason: str = ""
 
 
+class Replacement(StrEnum):
+    """How far replicas are that take the place of others of their revision."""
+
+    STARTING = "starting"
+    READY = "ready"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionStatus:
     """A deployed revision: its pool, and the base URL of each replica that answers.
 
     `state` is `up`, `busy` (replicas are starting or being replaced) or `down`.
-    `starting` counts replicas that have a place on a node, and do not answer yet.
+    `starting` counts replicas that have a place on a node, and do not answer yet. `misplaced` are
+    nodes of those that answer which are not to be used. `replacement` is set while others take the
+    place of its replicas; once they are ready `urls` are theirs, and the others may go.
     """
 
     pool: str
     state: PoolState
     urls: tuple[str, ...]
     starting: int = 0
+    misplaced: tuple[str, ...] = ()
+    replacement: Replacement | None = None

@@ -15,9 +15,11 @@ from orchestrator.messages import (
     Failed,
     Message,
     PoolState,
+    Replacement,
     ReplicaWeights,
     RevisionStatus,
     Succeeded,
+    Waiting,
 )
 
 
@@ -35,6 +37,10 @@ class FakeReplicas:
         self.starting = 0
         self.replicas: dict[str, dict[str, ReplicaWeights]] = {}
         self.refusals: dict[str, str] = {}
+        self.misplaced: dict[str, tuple[str, ...]] = {}
+        self.room = True
+        self.replacing: dict[str, tuple[Deployment, int]] = {}
+        self.replacements: dict[str, Replacement] = {}
         self.updated: list[tuple[str, str]] = []
 
     def cluster(self) -> str:
@@ -46,6 +52,8 @@ class FakeReplicas:
         self.asked[deployment.key] = deployment
 
     def poll(self, key: str) -> Sequence[Message]:
+        if key in self.replacing:
+            return self._replace(key)
         made = self.asked.pop(key, None)
         if made is None:
             return ()
@@ -57,6 +65,7 @@ class FakeReplicas:
 
     def cancel(self, key: str) -> None:
         self.asked.pop(key, None)
+        self.replacing.pop(key, None)
         self.cancelled.append(key)
 
     def settle(self) -> None:
@@ -76,9 +85,29 @@ class FakeReplicas:
                 state=self.state.get(name, PoolState.UP),
                 urls=() if name in self.state else (f"http://{name}/{name}",),
                 starting=self.starting if name in self.state else 0,
+                misplaced=self.misplaced.get(name, ()),
+                replacement=self.replacements.get(name),
             )
             for name, made in self.there.items()
         }
+
+    def replace(self, deployment: Deployment, count: int) -> None:
+        """Have them replaced at the next question, where a test has left `room`."""
+        self.replacing[deployment.key] = deployment, count
+
+    def end_replacement(self, name: str, *, takes_over: bool) -> None:
+        ends = Replacement.READY if takes_over else Replacement.STARTING
+        assert self.replacements.pop(name) is ends
+
+    def _replace(self, key: str) -> Sequence[Message]:
+        if not self.room:
+            return (Waiting("pool 'a' is busy"),)
+        made, _ = self.replacing.pop(key)
+        if made.pool.name in self.broken:
+            return (Failed(Failure(kind=FailureKind.SERVING, evidence="no kernel")),)
+        self.replacements[made.application] = Replacement.READY
+        self.misplaced.pop(made.application)
+        return (Succeeded(None, {"ready_seconds": 1.0}),)
 
     def weights(self, deployment: Deployment) -> Mapping[str, ReplicaWeights]:
         """Return what a test has set, else that each serves what it was deployed with."""

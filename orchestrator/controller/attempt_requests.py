@@ -92,8 +92,6 @@ def attempt_request(
 def lacking_secrets(run: Run, defaults: AttemptDefaults, command: Start) -> str:
     """Return which secrets of an attempt have no value on this host, in words; empty if none."""
     stage, pool = run.stages[command.stage].planned.stage, run.plan.pools[command.pool]
-    if stage.endpoint is not None:
-        return ""
     given = dict(_secrets(stage, pool, defaults))
     sources = secret_sources(stage, pool).items()
     return ", ".join(f"{name} by {source}" for name, source in sources if name not in given)
@@ -194,6 +192,7 @@ def deployment(
         proof=_proof(run, planned.stage),
         measured=_measured(run, defaults, command),
         env=planned.stage.env,
+        secrets=secret_sources(planned.stage, run.plan.pools[command.pool]),
     )
     weights = endpoint.weights
     if weights is None:

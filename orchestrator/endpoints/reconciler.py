@@ -1,7 +1,8 @@
 """Keep the endpoints of one cluster as the store says.
 
-Replicas that answer are noted, those that are lost or broken are deployed anew, retired ones
-removed. Those of an endpoint that nobody has asked for long are removed too, until somebody asks.
+Replicas that answer are noted, those that are lost or broken are deployed anew, those on nodes
+that are not to be used replaced (`replacements.py`), retired ones removed. Those of an endpoint
+that nobody has asked for long are removed too, until somebody asks.
 
 Of all reconcilers that see a store one holds the lease on a cluster, and touches only what was
 deployed on that; the others look on. It remembers nothing that the store doesn't but since when
@@ -19,6 +20,7 @@ from functools import partial
 from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionState
 from orchestrator.core.errors import ServingError
 from orchestrator.core.settings import RECONCILER, ReconcilerSettings
+from orchestrator.endpoints.replacements import Replacements
 from orchestrator.endpoints.revisions import LeasedEndpoints
 from orchestrator.endpoints.updates import Updates
 from orchestrator.messages import Failed, PoolState, RevisionStatus, Succeeded
@@ -79,6 +81,7 @@ class Reconciler:
         self._traffic: dict[str, tuple[int, float]] = {}  # moves so far, and when the last was
         self._cluster = ""
         self._updates = Updates(self._replicas, self._clock, tell)
+        self._replacements = Replacements(self._replicas, self._clock, tell)
         self.leads = False
 
     def reconcile(self) -> bool:
@@ -119,6 +122,7 @@ class Reconciler:
         for life in idle.values():
             self._apart(partial(self._scale_to_zero, life, live, noted))
         self._apart(self._follow)
+        self._apart(partial(self._replacements.follow, wanted))
         for life in awake.values():
             self._apart(partial(self._watch, life, live))
 
@@ -190,8 +194,9 @@ class Reconciler:
             return
         if urls or _rests_at_none(deployment, status):
             self._mend(name, place)
-            if urls:
+            if urls and status:
                 self._updates.look(deployment)
+                self._replacements.look(deployment, status)
             return
         trouble = self._trouble(name)
         broken = status is not None and self._is_broken(deployment, status, trouble)

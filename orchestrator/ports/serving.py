@@ -56,6 +56,21 @@ class Replicas(Serving, Protocol):
         """
         ...
 
+    def replace(self, deployment: Deployment, count: int) -> None:
+        """Start so many replicas beside those of a live revision, on nodes that may be used.
+
+        Returns at once; `poll` tells of it, and `cancel` gives it up.
+        """
+        ...
+
+    def end_replacement(self, name: str, *, takes_over: bool) -> None:
+        """Take away the replicas that were replaced; those that were to replace them if not so.
+
+        Raises:
+            ServingError: Serving can't be reached, or does not do it.
+        """
+        ...
+
     def weights(self, deployment: Deployment) -> Mapping[str, ReplicaWeights]:
         """Return what each replica of a live revision serves, by the replica's address.
 

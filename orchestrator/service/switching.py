@@ -8,7 +8,7 @@ asked for; then the traffic moves in steps. Nothing is trained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 from orchestrator import wiring
 from orchestrator.core.artifact import ShippedCode
@@ -28,6 +28,7 @@ from orchestrator.messages import Succeeded
 from orchestrator.service import driving, runs
 from orchestrator.service.change import Change
 from orchestrator.service.endpoints import give_all, served_life
+from orchestrator.service.overrides import in_full
 from orchestrator.service.qualifying import Qualification, in_short
 
 WITHOUT_FALLBACK = f"fallbacks.{Role.SERVE}=[]"  # who asks for a pool wants that one
@@ -146,8 +147,9 @@ def rollback(endpoint: str) -> Rollback:
         name = life.leading.name if life.leading else ""
         raise NotFoundError(f"endpoint {life.name!r} has no revision before {name}")
     rules = f"pipeline.stages.{before.deployment.stage}.endpoint.rollout"
-    words = (f"roles.{Role.SERVE}={before.pool}", f"{rules}={{steps: [100], hold: 0}}")
-    source = Source(run_of(life, before.number), words, weights_of(before))
+    run = run_of(life, before.number)
+    words = in_full([f"pool={before.pool}", f"{rules}={{steps: [100], hold: 0}}"], run, life.name)
+    source = Source(run, words, weights_of(before))
     anew = plan_switch(source, name="rollback", unqualified=True)  # it has served there
     return Rollback(before, anew=anew)
 
@@ -347,13 +349,13 @@ def source_of(name: str, overrides: Sequence[str]) -> Source:
     lives = wiring.database(wiring.home()).endpoints()
     if name in lives:
         run, weights = run_of(lives[name]), weights_of(lives[name].leading)
-        return Source(run, tuple(_longer(word, run) for word in overrides), weights)
+        return Source(run, in_full(overrides, run, name), weights)
     try:
         run = runs.find(name)
     except NotFoundError as error:
         served = ", ".join(sorted(n for n, life in lives.items() if life.shares)) or "none"
         raise NotFoundError(f"no endpoint {name!r} (served: {served}), and {error}") from None
-    return Source(run, tuple(_longer(word, run) for word in overrides))
+    return Source(run, in_full(overrides, run))
 
 
 def weights_of(revision: Revision | None) -> Weights | None:
@@ -378,14 +380,3 @@ def run_of(life: EndpointLife, number: int | None = None) -> Run:
         what = "has no revision of ours that serves"
         raise NotFoundError(f"endpoint {life.name!r} {what}; `orchestrator endpoints` lists all")
     return runs.find(served.deployment.run)
-
-
-def _longer(word: str, earlier: Run) -> str:
-    """Return an override in full: a pool serves, and `error_rate=1e-3` is of the rollout."""
-    key, equals, value = word.partition("=")
-    if key == "pool" and equals:
-        return f"roles.{Role.SERVE}={value}"
-    serving = [name for name, stage in earlier.stages.items() if stage.planned.stage.endpoint]
-    if key in {field.name for field in fields(Rollout)} and len(serving) == 1:
-        return f"pipeline.stages.{serving[0]}.endpoint.rollout.{word}"
-    return word

@@ -27,6 +27,7 @@ from orchestrator.wiring.adapters import (
     variable,
 )
 from orchestrator.wiring.home_folder import random_once
+from orchestrator.wiring.secret_values import secret
 from orchestrator.wiring.storage import artifact_store
 from orchestrator.wiring.user import host
 
@@ -54,11 +55,17 @@ def replicas(home: Path, address: str) -> RayServing:
     """Return what deploys single revisions on the cluster at `address`."""
     from orchestrator.adapters.raycluster import managed_ray
     from orchestrator.adapters.rayserve import RayServing
+    from orchestrator.endpoints.unused_nodes import UnusedNodes
 
     ours = managed_ray.find(home)
     managed = ours is not None and ours.address == address
     return RayServing(
-        address, fetch_model, clock, identity=managed_cluster(home) if managed else ""
+        address,
+        fetch_model,
+        clock,
+        identity=managed_cluster(home) if managed else "",
+        unused=UnusedNodes(database(home), clock()).of,
+        secret=secret,
     )
 
 

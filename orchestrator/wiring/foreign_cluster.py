@@ -226,7 +226,7 @@ def _environment(*, far: bool) -> dict[str, str]:
 
 
 def _secrets_of(plan: Plan) -> dict[str, str]:
-    """Return the variables of this host that jobs are to have as secrets."""
+    """Return the variables of this host that stages are to have as secrets."""
     sources = (
         source
         for planned in plan.stages

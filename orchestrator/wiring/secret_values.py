@@ -21,12 +21,12 @@ def secret(source: str) -> str | None:
 
 
 def secret_problems(plan: Plan) -> list[Problem]:
-    """Return each secret of jobs that has no value on this host, once."""
+    """Return each secret of stages that has no value on this host, once."""
     problems: dict[Problem, None] = {}
     for planned_stage in plan.stages:
         stage = planned_stage.stage
         for pool in (plan.pools[name] for name in planned_stage.pools):
-            for name, source in secret_sources(stage, pool).items() if stage.job else ():
+            for name, source in secret_sources(stage, pool).items():
                 if secret(source) is None:
                     what = f"{'file' if is_file(source) else 'variable'} {shown(source)}"
                     path = f"{whose_secret(name, stage, pool)}.secrets.{name}"

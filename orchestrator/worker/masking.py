@@ -14,9 +14,14 @@ SHORTEST = 6  # characters; what is shorter stands in many words
 Said = TypeVar("Said", bound=Message)
 
 
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """Return a text in which none of the values `secrets` stands."""
+    return _without(text, _values(secrets))
+
+
 def masked(message: Said, secrets: Iterable[str]) -> Said:
     """Return a message in which none of the values `secrets` stands."""
-    values = sorted((value for value in secrets if len(value) >= SHORTEST), key=len, reverse=True)
+    values = _values(secrets)
     if not values:
         return message
     if isinstance(message, LogLine | Report):
@@ -25,6 +30,10 @@ def masked(message: Said, secrets: Iterable[str]) -> Said:
         failure = message.failure
         return replace(message, failure=_failure_without(failure, values))
     return message
+
+
+def _values(secrets: Iterable[str]) -> list[str]:
+    return sorted((value for value in secrets if len(value) >= SHORTEST), key=len, reverse=True)
 
 
 def _failure_without(failure: Failure, values: Iterable[str]) -> Failure:

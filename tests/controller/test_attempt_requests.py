@@ -71,6 +71,19 @@ def test_an_attempt_is_given_the_variables_and_the_secrets_of_its_stage_and_pool
     assert "hidden" not in codec.dump(run.header)
 
 
+def test_a_deployment_says_where_the_secrets_of_its_stage_and_pool_are_read() -> None:
+    where = pool("a", secrets={"T": "TOKEN"})
+    endpoint = Endpoint(name="chat", engine="vllm")
+    reads = {"model": "t"}
+    serve = stage("s", role=Role.SERVE, job=None, endpoint=endpoint, inputs=reads)
+    run = begin(header(plan(stage("t"), replace(serve, secrets={"U": "/absent"}), a=where)))
+    bench = replace(BENCH, secret={"TOKEN": "hidden"}.get)
+    asked = deployment(run, bench, Start("s", 1, "a"), REF)
+    assert asked.secrets == {"T": "TOKEN", "U": "/absent"}
+    assert "hidden" not in codec.dump(asked)
+    assert lacking_secrets(run, bench, Start("s", 1, "a")) == "U by /absent"
+
+
 def test_on_a_trusted_pool_the_nodes_are_asked_for_that_were_measured_last() -> None:
     planned = plan(stage("t"), pools=("a", "b"))
     trusted = replace(planned, stages=(replace(planned["t"], trusted=("a",)),))

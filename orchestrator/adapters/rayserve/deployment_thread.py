@@ -8,20 +8,22 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from orchestrator.adapters.rayserve import operations, replica_placement, state
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError
 from orchestrator.adapters.rayserve.operations import FOREIGN
-from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
 from orchestrator.adapters.rayserve.replica_placement import Room
+from orchestrator.adapters.rayserve.request import DeploymentPorts, ServeRequest
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError, SoftwareError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import Failed, LogLine, Message, Placed, Succeeded, Waiting
+from orchestrator.worker.masking import masked
 
 _POLL_SECONDS = 0.25
+_SECONDS_BETWEEN_PROBES = 5.0  # where no node can hold it: somebody may release one
 _REMOVE_SECONDS = 40.0
 _NO_INGRESS = (
     "its replicas run, but listen on no port: start the cluster with "
@@ -48,16 +50,16 @@ class _CancelledError(Exception):
 class Deploying:
     """One deployment, from the request to the first answer."""
 
-    def __init__(self, deployment: Deployment, fetch: Fetch, clock: MakeClock) -> None:
-        self._deployment = deployment
-        self._name = deployment.application
-        self._pool = deployment.pool.name
-        self._fetch = fetch
-        self._clock = clock
+    def __init__(self, request: ServeRequest, access: DeploymentPorts) -> None:
+        self._request = request
+        self._deployment: Deployment = request.deployment
+        self._name = request.name
+        self._pool = self._deployment.pool.name
+        self._access = access
         self._deployed = False
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._cancelled = threading.Event()
-        name = f"asks Ray: {deployment.key}"  # the process leaves the cluster after it
+        name = f"asks Ray: {self._deployment.key}"  # the process leaves the cluster after it
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -92,13 +94,14 @@ class Deploying:
             self._messages.put(Failed(self._failure(f"a defect of ours: {error!r}")))
             raise
         if last is not None:
-            self._messages.put(last)
+            values = self._access.secrets_of(self._deployment).values()
+            self._messages.put(masked(last, values))
 
     def _outcome(self) -> Succeeded | Failed | None:
         began = time.monotonic()
         try:
-            self._place()
-            self._deploy()
+            self._check_secrets()
+            self._deploy(self._place())
             application = self._watch()
             for url in application.replicas_at:
                 operations.ask(url, self._deployment.token, "/ready")
@@ -115,27 +118,49 @@ class Deploying:
             return Failed(self._failure(str(error)))
         return Succeeded(None, {"ready_seconds": time.monotonic() - began})
 
-    def _place(self) -> None:
-        """Wait until the pool has room."""
-        announced = False
-        while (room := replica_placement.probe(self._deployment)) is not Room.FREE:
-            asked = replica_placement.asked(self._deployment)
-            if room is Room.NEVER:
-                who, ever = "no node", "ever"
-                if replica_placement.nodes_of(self._deployment) > 1:
-                    who, ever = "the nodes", "never"
-                line = f"{who} of pool {self._pool!r} can {ever} give {asked}"
-                raise _RefusedError(self._failure(line, kind=FailureKind.PLACEMENT))
-            if not announced:
-                self._messages.put(Waiting(f"pool {self._pool!r} is busy: {asked} are not free"))
-            announced = True
-            self._pause()
+    def _check_secrets(self) -> None:
+        """Refuse what has a secret that has no value here."""
+        sources, given = self._deployment.secrets, self._access.secrets_of(self._deployment)
+        lacking = ", ".join(f"{n} by {source}" for n, source in sources.items() if n not in given)
+        if lacking:
+            line = f"secrets without a value on the host that deploys {self._name!r}: {lacking}"
+            raise _RefusedError(self._failure(line, kind=FailureKind.SET_UP))
 
-    def _deploy(self) -> None:
+    def _place(self) -> tuple[str, ...]:
+        """Wait until the pool has room, and return the ids of the nodes to avoid there."""
+        last = ""
+        while True:
+            unused = self._access.unused_by(self._deployment)
+            avoid = replica_placement.to_avoid(self._request, unused)
+            room = replica_placement.probe(self._request, avoid)
+            if room is Room.FREE:
+                return avoid
+            waits = self._why(room, replica_placement.names_of(avoid))
+            if waits != last:
+                self._messages.put(Waiting(waits))
+            last = waits
+            self._pause(_SECONDS_BETWEEN_PROBES if room is Room.NEVER else _POLL_SECONDS)
+
+    def _why(self, room: Room, avoid: Collection[str]) -> str:
+        """Return why there is no room yet; refuse what there never will be room for."""
+        request, asked = self._request, replica_placement.asked(self._request)
+        without, every = (replica_placement.holds(request, names) for names in (avoid, ()))
+        if every and not without:
+            names = ", ".join(map(repr, sorted(avoid)))
+            return f"pool {self._pool!r} can give {asked} on no nodes but {names}, not to be used"
+        if room is not Room.NEVER:
+            return f"pool {self._pool!r} is busy: {asked} are not free"
+        who, ever = "no node", "ever"
+        if replica_placement.nodes_of(self._deployment) > 1:
+            who, ever = "the nodes", "never"
+        line = f"{who} of pool {self._pool!r} can {ever} give {asked}"
+        raise _RefusedError(self._failure(line, kind=FailureKind.PLACEMENT))
+
+    def _deploy(self, avoid: Sequence[str]) -> None:
         if self._cancelled.is_set():
             raise _CancelledError
         host = state.listening()
-        application = operations.application(self._deployment, self._fetch, self._clock, host)
+        application = operations.application(self._request, self._access, host, avoid)
         self._messages.put(LogLine(0, f"deploying {self._name!r} on pool {self._pool!r}"))
         operations.deploy(self._name, application, host)
         self._deployed = True
@@ -144,7 +169,7 @@ class Deploying:
         """Wait until all replicas run, and it is known where they listen."""
         announced = False
         endpoint = self._deployment.endpoint
-        wanted = max(1, endpoint.replicas)
+        wanted = max(1, self._request.replicas)
         ran: float | None = None
         began = time.monotonic()
         while True:
@@ -196,8 +221,8 @@ class Deploying:
     ) -> Failure:
         return Failure(kind=kind, evidence=evidence, detail=detail, pool=self._pool)
 
-    def _pause(self) -> None:
-        if self._cancelled.wait(_POLL_SECONDS):
+    def _pause(self, seconds: float = _POLL_SECONDS) -> None:
+        if self._cancelled.wait(seconds):
             raise _CancelledError
 
 

@@ -129,9 +129,11 @@ def launch(
         environment[spec.key_variable] = key
     if endpoint.updates:
         environment |= spec.update_environment
+    own = {name: os.environ[name] for name in deployment.secrets if name in os.environ}  # noqa: TID251 - as above
+    environment |= own
     argv = argv_of(spec, pool, options, places, part)
     say(f"starting {shlex.join(argv)}")
     try:
-        return EngineProcess(argv, environment)
+        return EngineProcess(argv, environment, tuple(own.values()))
     except OSError as error:
         raise EngineStartError(f"{argv[0]!r} can't be started: {error}") from error

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from orchestrator.adapters.rayserve.engine_log import LineBudget
 from orchestrator.supervisor import orphans
+from orchestrator.worker.masking import hidden
 
 KEPT = 400  # last lines
 _POLL_SECONDS = 0.05
@@ -68,9 +69,12 @@ class OwnFolder:
 
 
 class EngineProcess:
-    """A running server: `argv` with `environment`, and what it printed last."""
+    """A running server: `argv` with `environment`, and what it printed last, without `secrets`."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], secrets: Sequence[str] = ()
+    ) -> None:
+        self._secrets = secrets
         self.lines: deque[str] = deque(maxlen=KEPT)
         self._scratch = tempfile.mkdtemp(prefix="engine-")
         try:
@@ -134,7 +138,8 @@ class EngineProcess:
         assert self._process.stdout is not None, "it is a pipe"  # noqa: S101
         budget = LineBudget(time.monotonic())
         with self._process.stdout as lines:
-            for line in iter(partial(lines.readline, _LONGEST_LINE), ""):
+            for printed in iter(partial(lines.readline, _LONGEST_LINE), ""):
+                line = hidden(printed, self._secrets)
                 self.lines.append(line.rstrip("\n"))
                 with suppress(OSError, ValueError):  # a full disk: the engine must not stand still
                     sys.stdout.write(budget.passes(line, time.monotonic()))

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import json
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
-from orchestrator.adapters.rayserve import chips, engine_figures
+from orchestrator.adapters.rayserve import chips, engine_figures, hiding
 from orchestrator.adapters.rayserve.engine_client import FOREIGN
 from orchestrator.adapters.rayserve.followers import RemoteFollowers
 from orchestrator.adapters.rayserve.replica import Fetch, code_of
@@ -69,13 +70,15 @@ class EngineServer:
         deployment: Deployment
         fetch: Fetch
         host: str
-        deployment, fetch, host = software.opened(parcel, platform.node)
+        secrets: Mapping[str, str]
+        deployment, fetch, host, secrets = software.opened(parcel, platform.node)
+        hiding.hide(secrets)
         self._deployment = deployment
         self._replica = serve.get_replica_context().replica_id.unique_id
         listening = host or ray.util.get_node_ip_address()
         chips.show(deployment)
         await asyncio.to_thread(code_of, deployment, fetch)  # the engine inherits where it is
-        self._followers = followers = RemoteFollowers(deployment, fetch, host)
+        self._followers = followers = RemoteFollowers(deployment, fetch, host, secrets)
         folder = await asyncio.to_thread(followers.fetch, deployment)
         recorded = await asyncio.to_thread(_recorded, deployment, fetch)
         self._supervision = Supervision(deployment, folder, listening, recorded, followers)

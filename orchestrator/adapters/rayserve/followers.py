@@ -9,14 +9,14 @@ well while it runs. That it ended is heard at once, for a call waits for it.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.adapters.rayserve import chips, replica_placement
+from orchestrator.adapters.rayserve import chips, hiding, replica_placement
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFolder
 from orchestrator.adapters.rayserve.replica import Fetch, code_of, sealed
@@ -38,7 +38,9 @@ class Follower:
         deployment: Deployment
         fetch: Fetch
         host: str
-        deployment, fetch, host = software.opened(parcel, platform.node)
+        secrets: Mapping[str, str]
+        deployment, fetch, host, secrets = software.opened(parcel, platform.node)
+        hiding.hide(secrets)
         self._deployment = deployment
         self._fetch = fetch
         self._host = host or ray.util.get_node_ip_address()
@@ -79,13 +81,15 @@ class Follower:
 class RemoteFollowers:
     """All of them, as the replica has them, in whose process this runs."""
 
-    def __init__(self, deployment: Deployment, fetch: Fetch, host: str) -> None:
+    def __init__(
+        self, deployment: Deployment, fetch: Fetch, host: str, secrets: Mapping[str, str]
+    ) -> None:
         """Ask for an actor on each further node of the replica; returns at once."""
         self._fetch = fetch
         ranks = range(1, replica_placement.nodes_of(deployment))
         group = ray.util.get_current_placement_group() if ranks else None
         actor = ray.remote(max_restarts=0, max_task_retries=0)(Follower)
-        parcel = sealed(deployment, fetch, host)
+        parcel = sealed(deployment, fetch, host, secrets)
         self._actors: list[Remote] = [
             actor.options(
                 max_concurrency=_CALLS,

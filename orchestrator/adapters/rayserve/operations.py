@@ -24,7 +24,8 @@ from ray.serve.exceptions import RayServeException
 
 from orchestrator.adapters.rayserve import replica_placement, state
 from orchestrator.adapters.rayserve.engine_server import EngineServer
-from orchestrator.adapters.rayserve.replica import Fetch, MakeClock, Replica, sealed
+from orchestrator.adapters.rayserve.replica import Replica, sealed
+from orchestrator.adapters.rayserve.request import DeploymentPorts, ServeRequest
 from orchestrator.adapters.rayserve.scaling import FollowLoad
 from orchestrator.adapters.rayserve.weights import PATH, WeightsOrder
 from orchestrator.core.endpoints.life import Deployment
@@ -43,19 +44,21 @@ _one_at_a_time = threading.RLock()
 
 
 def application(
-    deployment: Deployment, fetch: Fetch, clock: MakeClock, host: str
+    request: ServeRequest, access: DeploymentPorts, host: str, avoid: Sequence[str] = ()
 ) -> serve.Application:
-    """Return what Serve is to run; replicas listen on `host`."""
-    server = deployment.endpoint.server is not None
+    """Return what Serve is to run; replicas listen on `host`, and on no node to `avoid`."""
+    deployment = request.deployment
+    server, secrets = deployment.endpoint.server is not None, access.secrets_of(deployment)
     runs = serve.deployment(
         EngineServer if server else Replica,
         name=state.DEPLOYMENT,
-        **_size(deployment),
-        **replica_placement.serve_options(deployment),
+        **_size(request),
+        **replica_placement.serve_options(deployment, avoid),
         user_config={
             "key": deployment.key,
             state.SERVER: server,
             state.POOL: deployment.pool.name,
+            state.SPREAD: replica_placement.nodes_of(deployment) > 1,
         },
         max_ongoing_requests=deployment.endpoint.requests_at_once,
         health_check_period_s=1.0,
@@ -65,19 +68,20 @@ def application(
         max_constructor_retry_count=1,  # what to try again is the orchestrator's to decide
     )
     if server:
-        return runs.bind(sealed(deployment, fetch, "" if host == state.ANYWHERE else host))
-    return runs.bind(sealed(deployment, fetch, clock))
+        own = "" if host == state.ANYWHERE else host
+        return runs.bind(sealed(deployment, access.fetch, own, secrets))
+    return runs.bind(sealed(deployment, access.fetch, access.clock, secrets))
 
 
-def _size(deployment: Deployment) -> dict[str, Any]:
+def _size(request: ServeRequest) -> dict[str, Any]:
     """Return how many replicas there are to be: a number, or bounds within which they scale."""
-    endpoint = deployment.endpoint
+    endpoint = request.deployment.endpoint
     if endpoint.max_replicas is None:
         return {"num_replicas": endpoint.replicas}
     scaling: dict[str, Any] = {
         "min_replicas": endpoint.replicas,
         "max_replicas": endpoint.max_replicas,
-        "initial_replicas": max(1, endpoint.replicas),
+        "initial_replicas": max(1, request.replicas),
         "target_ongoing_requests": endpoint.target_requests,
         "upscale_delay_s": 2.0,
         "downscale_delay_s": 60.0,

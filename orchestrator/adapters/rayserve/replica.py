@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ray import cloudpickle, serve
 
-from orchestrator.adapters.rayserve import chips
+from orchestrator.adapters.rayserve import chips, hiding
 from orchestrator.adapters.rayserve.scaling import HELD
 from orchestrator.adapters.rayserve.weights import ServedWeights, with_weights
 from orchestrator.core.endpoints.life import Deployment
@@ -76,13 +76,16 @@ class Replica:
         deployment: Deployment
         fetch: Fetch
         clock: MakeClock
-        deployment, fetch, clock = software.opened(parcel, platform.node)
+        secrets: Mapping[str, str]
+        deployment, fetch, clock, secrets = software.opened(parcel, platform.node)
+        hiding.hide(secrets)
         self._name = deployment.endpoint.name
         self._token = deployment.token
         self._clock = clock()
         self._refuse(deployment)
         chips.show(deployment)
-        self._engine = make_engine(deployment, fetch(deployment), fetch)
+        with hiding.errors(secrets):
+            self._engine = make_engine(deployment, fetch(deployment), fetch)
         self._version = deployment.weights
         self._weights = ServedWeights(deployment, fetch, getattr(self._engine, "update", None))
 

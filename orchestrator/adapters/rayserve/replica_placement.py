@@ -1,11 +1,13 @@
 """Where replicas may go. Serve waits for ever for what can't be placed, so it is asked before.
 
-A replica on several nodes has a placement group of its own, with a bundle on each.
+A replica on several nodes has a placement group of its own, with a bundle on each. On a drained
+node none is placed, on one in quarantine none while the others of the pool can hold them.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Container, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -18,11 +20,15 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.adapters.rayserve.request import ServeRequest
 from orchestrator.core.endpoints.life import Deployment
+from orchestrator.messages import UnusedNode
 
 _SECONDS = 2.0
 _POLL_SECONDS = 0.05
+_SLACK = 1e-6  # amounts are sums of fractions
 _APART = "STRICT_SPREAD"
+_NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
 
 
 class Room(StrEnum):
@@ -47,9 +53,9 @@ def bundle(deployment: Deployment) -> dict[str, float]:
     return held
 
 
-def serve_options(deployment: Deployment) -> dict[str, Any]:
-    """Return where Serve is to place replicas: by resource and by label."""
-    nodes, selector = nodes_of(deployment), deployment.pool.selector
+def serve_options(deployment: Deployment, avoid: Sequence[str] = ()) -> dict[str, Any]:
+    """Return where Serve is to place replicas: by resource and label, on no node to `avoid`."""
+    nodes, selector = nodes_of(deployment), _selector(deployment, avoid)
     if nodes == 1:
         return {"ray_actor_options": {**_actor_options(deployment), "label_selector": selector}}
     return {
@@ -76,17 +82,30 @@ def _actor_options(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def probe(deployment: Deployment) -> Room:
+def to_avoid(request: ServeRequest, unused: Mapping[str, UnusedNode]) -> tuple[str, ...]:
+    """Return the ids of the nodes on which none of the replicas is to be placed."""
+    drained = [name for name, node in unused.items() if node.until is None]
+    enough = request.others or holds(request, unused)
+    return _ids(request.deployment, unused if enough else drained)
+
+
+def holds(request: ServeRequest, without: Container[str] = ()) -> bool:
+    """Return whether the live nodes of the pool but some hold all replicas, if all is free."""
+    return _room_on(request.deployment, without) >= request.replicas
+
+
+def probe(request: ServeRequest, avoid: Sequence[str]) -> Room:
     """Ask the scheduler for all replicas at once, and give the place back."""
+    deployment = request.deployment
     nodes = nodes_of(deployment)
-    bundles = deployment.endpoint.replicas * nodes
-    if nodes > 1 and bundles > _able(deployment):  # of what must lie apart Ray does not say so
+    bundles = request.replicas * nodes
+    if nodes > 1 and not holds(request, names_of(avoid)):  # what must lie apart Ray does not say
         return Room.NEVER
     group = placement_group(
         [bundle(deployment)] * bundles,
         strategy="PACK" if nodes == 1 else _APART,  # of several nodes each takes all chips
         name=deployment.key,
-        bundle_label_selector=[deployment.pool.selector] * bundles,
+        bundle_label_selector=[_selector(deployment, avoid)] * bundles,
     )
     try:
         return _room(group)
@@ -94,15 +113,41 @@ def probe(deployment: Deployment) -> Room:
         remove_placement_group(group)
 
 
-def _able(deployment: Deployment) -> int:
-    """Return how many live nodes of the pool hold what a replica has on each, if all is free."""
-    held, labels = bundle(deployment).items(), deployment.pool.selector.items()
-    return sum(
-        labels <= node.get("Labels", {}).items()
-        and all(node["Resources"].get(name, 0.0) >= amount for name, amount in held)
-        for node in ray.nodes()
-        if node["Alive"]
-    )
+def _room_on(deployment: Deployment, without: Container[str]) -> int:
+    """Return how many replicas the live nodes of the pool but some hold, if all is free."""
+    nodes = nodes_of(deployment)
+    held = [(name, amount) for name, amount in bundle(deployment).items() if amount]
+    each = [
+        int(
+            min((node["Resources"].get(n, 0.0) / amount + _SLACK for n, amount in held), default=1)
+        )
+        for node in _live(deployment)
+        if node["NodeName"] not in without
+    ]
+    return sum(each) if nodes == 1 else sum(map(bool, each)) // nodes
+
+
+def _live(deployment: Deployment) -> list[dict[str, Any]]:
+    """Return the live nodes of the pool, as Ray tells of them."""
+    labels = deployment.pool.selector.items()
+    return [
+        node for node in ray.nodes() if node["Alive"] and labels <= node.get("Labels", {}).items()
+    ]
+
+
+def _ids(deployment: Deployment, names: Container[str]) -> tuple[str, ...]:
+    live = _live(deployment)
+    return tuple(sorted(node["NodeID"] for node in live if node["NodeName"] in names))
+
+
+def names_of(ids: Sequence[str]) -> set[str]:
+    """Return the names of the nodes with these ids."""
+    return {str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] in ids}
+
+
+def _selector(deployment: Deployment, avoid: Sequence[str]) -> dict[str, str]:
+    not_there = {_NODE_ID: f"!in({','.join(avoid)})"} if avoid else {}
+    return {**deployment.pool.selector, **not_there}
 
 
 def _room(group: Any) -> Room:  # noqa: ANN401 - Ray's handle
@@ -117,9 +162,10 @@ def _room(group: Any) -> Room:  # noqa: ANN401 - Ray's handle
     return Room.BUSY
 
 
-def asked(deployment: Deployment) -> str:
-    """Return what a deployment asks for, as people write it."""
+def asked(request: ServeRequest) -> str:
+    """Return what Serve is asked for, as people write it."""
+    deployment = request.deployment
     each = ", ".join(f"{amount:g} {name}" for name, amount in bundle(deployment).items())
     nodes = nodes_of(deployment)
     on = f"{nodes} nodes with " if nodes > 1 else ""
-    return f"{deployment.endpoint.replicas} x {on}({each})"
+    return f"{request.replicas} x {on}({each})"

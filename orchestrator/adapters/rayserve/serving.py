@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import ray
 
-from orchestrator.adapters.rayserve import operations, state
+from orchestrator.adapters.rayserve import operations, replica_sets, state
 from orchestrator.adapters.rayserve.deployment_thread import Deploying
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
+from orchestrator.adapters.rayserve.request import DeploymentPorts, ServeRequest, Unused
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.messages import Failed, Message, ReplicaWeights, RevisionStatus, Succeeded
@@ -24,16 +25,23 @@ class RayServing:
 
     `fetch` and `clock` are functions of a module: they run in the replicas. Where all nodes are on
     this host, replicas listen on loopback alone. `identity` is that of a cluster which its home
-    starts again under the same one.
+    starts again under the same one. `unused` returns the nodes on which no replica is to be,
+    `secret` the value of a secret by its source.
     """
 
     def __init__(
-        self, address: str, fetch: Fetch, clock: MakeClock, *, identity: str = ""
+        self,
+        address: str,
+        fetch: Fetch,
+        clock: MakeClock,
+        *,
+        identity: str = "",
+        unused: Unused = lambda _run, _pool: {},
+        secret: Callable[[str], str | None] = lambda _source: None,
     ) -> None:
         self._address = address
         self._identity = identity
-        self._fetch = fetch
-        self._clock = clock
+        self._access = DeploymentPorts(fetch, clock, unused, secret)
         self._deploying: dict[str, Deploying] = {}
         self._ending: list[Deploying] = []  # cancelled
         self._joined = False
@@ -41,8 +49,32 @@ class RayServing:
     def start(self, deployment: Deployment) -> None:
         """Ask for a deployment; a thread does the waiting."""
         self._join()
-        deploying = Deploying(deployment, self._fetch, self._clock)
-        self._deploying[deployment.key] = deploying
+        count = deployment.endpoint.replicas
+        self._deploy(ServeRequest(deployment, deployment.application, count))
+
+    def replace(self, deployment: Deployment, count: int) -> None:
+        """Ask for so many replicas beside those that are live; a thread does the waiting.
+
+        Raises:
+            ServingError: What was replaced before goes still, or the cluster can't be reached.
+        """
+        name = replica_sets.free_name(deployment.application, self._applications())
+        if not name:
+            raise ServingError(f"replicas of {deployment.name} that were replaced are going still")
+        self._deploy(ServeRequest(deployment, name, count, others=True))
+
+    def end_replacement(self, name: str, *, takes_over: bool) -> None:
+        """Take away the replicas that were replaced; those that were to replace them if not so.
+
+        Raises:
+            ServingError: The cluster can't be reached, or does not do it.
+        """
+        sets = list(replica_sets.by_revision(self._staying()).get(name, ()))
+        for going in sets[:-1] if takes_over else sets[1:]:
+            self._take_away(going)
+
+    def _deploy(self, request: ServeRequest) -> None:
+        self._deploying[request.deployment.key] = Deploying(request, self._access)
 
     def poll(self, key: str) -> Sequence[Message]:
         """Return what the deployment said since the last call."""
@@ -99,10 +131,14 @@ class RayServing:
         if name not in live:
             known = ", ".join(sorted(live)) or "none"
             raise ServingError(f"no revision {name!r}; live: {known}")
+        for application in replica_sets.by_revision(self._applications()).get(name, ()):
+            self._take_away(application)
+
+    def _take_away(self, application: str) -> None:
         try:
-            operations.remove(name)
+            operations.remove(application)
         except FOREIGN as error:
-            raise ServingError(f"{name!r} can't be deleted: {error}") from error
+            raise ServingError(f"{application!r} can't be deleted: {error}") from error
 
     def live(self) -> Mapping[str, RevisionStatus]:
         """Return the revisions that Serve has, by name.
@@ -110,16 +146,17 @@ class RayServing:
         Raises:
             ServingError: The cluster can't be reached.
         """
-        applications = self._applications()
-        going = [
-            name for name, application in applications.items() if application.state == "DELETING"
-        ]
-        going += [deploying.name for deploying in self._ending if not deploying.ended]
+        coming = [deploying.name for deploying in self._deploying.values()]
         return {
-            name: state.status(application)
-            for name, application in applications.items()
-            if name not in going
+            name: replica_sets.status(sets, coming, self._misplaced)
+            for name, sets in replica_sets.by_revision(self._staying()).items()
         }
+
+    def _misplaced(self, application: state.ServeApplication) -> list[str]:
+        """Return the nodes of its replicas that are not to be used."""
+        run = application.key.partition("/")[0]
+        unused = self._access.unused(run, application.pool)
+        return [node for node in application.nodes if node in unused] if unused else []
 
     def weights(self, deployment: Deployment) -> Mapping[str, ReplicaWeights]:
         """Return what each replica of a live revision serves, by the replica's address.
@@ -127,8 +164,8 @@ class RayServing:
         Raises:
             ServingError: The cluster can't be reached.
         """
-        application = self._applications().get(deployment.application)
-        places = application.replicas_at if application else ()
+        sets = replica_sets.by_revision(self._staying()).get(deployment.application)
+        places = sets[replica_sets.serving(sets)].replicas_at if sets else ()
         return operations.weights(places, deployment.token)
 
     def update(self, deployment: Deployment, replica: str, *, wait: bool = True) -> None:
@@ -150,6 +187,13 @@ class RayServing:
             return operations.stop()
         except FOREIGN as error:
             raise ServingError(f"Ray Serve does not answer: {error}") from error
+
+    def _staying(self) -> Mapping[str, state.ServeApplication]:
+        """Return the applications but those that are on their way out."""
+        applications = self._applications()
+        going = [name for name, app in applications.items() if app.state == "DELETING"]
+        going += [deploying.name for deploying in self._ending if not deploying.ended]
+        return {name: app for name, app in applications.items() if name not in going}
 
     def _applications(self) -> Mapping[str, state.ServeApplication]:
         self._join()

@@ -21,12 +21,13 @@ from ray.util.placement_group import placement_group_table
 
 from orchestrator.adapters.rayserve.engine_server import address_of
 from orchestrator.core.errors import ServingError
-from orchestrator.messages import PoolState, RevisionStatus
+from orchestrator.messages import PoolState, Replacement, RevisionStatus
 
 DEPLOYMENT = "engine"
 SERVER = "server"  # in the user config: whether the engine listens at a port of its own
 POOL = "pool"  # in it too, since Serve does not tell by which labels it placed several nodes
 HERE = "127.0.0.1"
+SPREAD = "spread"  # likewise, whether a replica is on several nodes
 ANYWHERE = "0.0.0.0"  # noqa: S104 - other nodes reach the replicas, which ask for a token
 _STOP_SECONDS = 30.0
 
@@ -53,7 +54,8 @@ class ServeApplication:
 
     `state` is the application's, `status` and `message` are those of its one deployment. `key` is
     the attempt that deployed it, `urls` are the base URLs at which its models answer, and
-    `replicas_at` those of the replicas themselves: others where engines are servers.
+    `replicas_at` those of the replicas themselves: others where engines are servers. `deployed`
+    is when it was asked for (seconds, epoch); `spread` whether a replica is on several nodes.
     """
 
     state: str
@@ -64,6 +66,19 @@ class ServeApplication:
     replicas: tuple[ServeReplica, ...]
     urls: tuple[str, ...]
     replicas_at: tuple[str, ...] = ()
+    deployed: float = 0.0
+    spread: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of its replicas run, and it is known where they answer."""
+        return self.status == "HEALTHY" and 0 < len(self.running) <= len(self.urls)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes that its replicas hold, each once."""
+        held = (nodes_of(replica) if self.spread else (replica.node,) for replica in self.running)
+        return tuple(dict.fromkeys(node for nodes in held for node in nodes))
 
     @property
     def running(self) -> tuple[ServeReplica, ...]:
@@ -152,7 +167,11 @@ def stop() -> None:
     serve.shutdown()
 
 
-def status(application: ServeApplication) -> RevisionStatus:
+def status(
+    application: ServeApplication,
+    replacement: Replacement | None = None,
+    misplaced: tuple[str, ...] = (),
+) -> RevisionStatus:
     """Return an application as a revision."""
     return RevisionStatus(
         pool=application.pool,
@@ -161,6 +180,8 @@ def status(application: ServeApplication) -> RevisionStatus:
         starting=sum(
             replica.state == "STARTING" and bool(replica.node) for replica in application.replicas
         ),
+        misplaced=misplaced,
+        replacement=replacement,
     )
 
 
@@ -217,6 +238,8 @@ def _application(
         replicas=replicas,
         urls=engines(group) if serves and group else own,
         replicas_at=own,
+        deployed=float(details.get("last_deployed_time_s") or 0.0),
+        spread=bool((config.get("user_config") or {}).get(SPREAD)),
     )
 
 

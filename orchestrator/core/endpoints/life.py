@@ -33,7 +33,8 @@ class Deployment:
     that it derived for this model, and `proof` what it made: what an engine server says of a few
     texts is compared with that. `version` names the model where that was put in the place of the
     first one. `measured` is what nodes are told apart by that may be used (`None`: any). `env` has
-    variables of its processes, `shipped` their code. `room` is what nodes may keep.
+    variables of its processes, `secrets` where more of them are read, `shipped` their code. `room`
+    is what nodes may keep.
     """
 
     run: str
@@ -60,6 +61,7 @@ class Deployment:
     measured: tuple[str, ...] | None = None
     room: CacheRoom = ANY_ROOM
     env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     shipped: ShippedCode | None = None
 
     @property
@@ -358,8 +360,8 @@ def _check_ready(life: EndpointLife, numbers: tuple[int, ...]) -> None:
 
 def _updated(life: EndpointLife, event: RevisionUpdated, at: float) -> EndpointLife:
     revision = life.revisions.get(event.number)
-    if revision is None or revision.state is not RevisionState.READY:
-        state = revision.state if revision else "unknown"
+    state = revision.state if revision else "unknown"
+    if revision is None or state is not RevisionState.READY:
         raise _unfit(life, f"r{event.number} is {state}, and only ready revisions are updated")
     if revision.deployment is None:
         raise _unfit(life, f"r{event.number} is outside: its weights are somebody else's")
@@ -378,20 +380,18 @@ def _retired(life: EndpointLife, event: RevisionRetired) -> EndpointLife:
         raise _unfit(life, f"there is no live revision r{event.number}")
     gone = replace(revision, state=RevisionState.RETIRED, reason=event.reason)
     shares = {number: share for number, share in life.shares.items() if number != event.number}
-    beside = {
-        "shadow": None if life.shadow == event.number else life.shadow,
-        "overflow": None if life.overflow == event.number else life.overflow,
-    }
+    beside = (None if n == event.number else n for n in (life.shadow, life.overflow))
+    shadow, overflow = beside
     revisions = {**life.revisions, event.number: gone}
-    return replace(life, revisions=revisions, shares=shares, **beside)  # type: ignore[arg-type]
+    return replace(life, revisions=revisions, shares=shares, shadow=shadow, overflow=overflow)
 
 
 def _turned(
     life: EndpointLife, number: int, before: RevisionState, after: RevisionState
 ) -> EndpointLife:
     revision = life.revisions.get(number)
-    if revision is None or revision.state is not before:
-        state = revision.state if revision else "unknown"
+    state = revision.state if revision else "unknown"
+    if revision is None or state is not before:
         raise _unfit(life, f"r{number} is {state}, not {before}")
     return replace(life, revisions={**life.revisions, number: replace(revision, state=after)})
 

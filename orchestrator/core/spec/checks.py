@@ -182,10 +182,7 @@ def _role_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator[P
     for where, name in (("pool", stage.pool), *(("on", name) for name in stage.on)):
         if name and name not in fleet.pools:
             yield _unknown_pool(f"{path}.{where}", name, fleet)
-    if stage.endpoint is not None and stage.pool:
-        what = "an endpoint goes wherever it is switched to"
-        yield Problem(f"{path}.pool", what, f"bind roles.{stage.role}")
-    elif not stage.pool and stage.role not in bindings.roles:
+    if not stage.pool and stage.role not in bindings.roles:
         hint = f"set roles.{stage.role} to one of: {_names(fleet)}"
         yield Problem(f"roles.{stage.role}", f"no pool for stage {stage.name!r}", hint)
     for pool in _candidates(stage, fleet, bindings):

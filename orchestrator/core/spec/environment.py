@@ -33,9 +33,6 @@ def problems_of_environment(pipeline: Pipeline, fleet: Fleet) -> Iterator[Proble
     for stage in pipeline.stages:
         path = f"pipeline.stages.{stage.name}"
         yield from _problems(path, stage.env, stage.secrets, OF_A_PLACE)
-        if stage.endpoint is not None and stage.secrets:
-            what = "replicas are given no secrets: they outlive the controller that reads them"
-            yield Problem(f"{path}.secrets", what, "set them where the nodes of its pool are")
 
 
 def secret_sources(stage: Stage, pool: Pool) -> dict[str, str]:

@@ -11,7 +11,6 @@ from typing import NoReturn
 
 from orchestrator import wiring
 from orchestrator.core.endpoints.life import Deployment
-from orchestrator.core.spec.hardware import Role
 from orchestrator.endpoints.outside import SECONDS_BETWEEN_LOOKS as SECONDS_BETWEEN_OUTSIDE_LOOKS
 from orchestrator.endpoints.outside import OutsideWatch
 from orchestrator.endpoints.overflow import Overflow
@@ -39,7 +38,7 @@ class Moves:
         """Have the same deployed on another pool, as the overflow of its endpoint; likewise."""
         override = f"pipeline.stages.{leading.stage}.endpoint.rollout.overflow=true"
         name = leading.endpoint.name
-        self._start(name, "deploy", name, f"roles.{Role.SERVE}={pool}", override)
+        self._start(name, "deploy", name, f"pool={pool}", override)
 
     def _start(self, endpoint: str, *words: str) -> None:
         argv = [sys.executable, "-m", "orchestrator", *words]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.rayserve.operations import application
+from orchestrator.adapters.rayserve.request import DeploymentPorts, ServeRequest
 from orchestrator.adapters.rayserve.scaling import FollowLoad
 from tests.build import deployment
 
@@ -49,10 +50,11 @@ def test_what_asks_for_more_replicas_counts(
 
 
 def test_serve_takes_the_policy_where_tokens_count() -> None:
-    made = deployment("chat")
+    made, access = deployment("chat"), DeploymentPorts(print, print, dict, str)  # type: ignore[arg-type]
     for target, known in ((None, "default"), (500.0, "scaling:FollowLoad")):
         endpoint = replace(made.endpoint, max_replicas=3, target_tokens=target)
-        one = application(replace(made, endpoint=endpoint), print, print, "")  # type: ignore[arg-type]
+        request = ServeRequest(replace(made, endpoint=endpoint), "chat.r1", replicas=2)
+        one = application(request, access, "")
         config = one._bound_deployment._deployment_config.autoscaling_config
         assert known in str(config.policy.policy_function)
         assert config.policy.policy_kwargs == ({} if target is None else {"target_tokens": 500.0})
