@@ -72,13 +72,18 @@ def _module(dotted: str, jobs: JobSettings) -> ModuleSpec:
 def find_spec(
     name: str, code: Sequence[str], locations: Sequence[str] | None = None
 ) -> ModuleSpec | None:
-    """Return the spec of a module: in `code` or on the import path, or in its package."""
+    """Return the spec of a module: in `code` or on the import path, or in its package.
+
+    Within `locations` the path is searched by the last part of the name: by all of it Python asks
+    for the packages around a folder without `__init__.py`, which are not imported here.
+    """
     if locations is None and code:
         spec = PathFinder.find_spec(name, list(code))
         if spec is not None:
             return spec
     for finder in sys.meta_path:
-        spec = finder.find_spec(name, locations)
+        whole = locations is None or finder is not PathFinder
+        spec = finder.find_spec(name if whole else name.rpartition(".")[2], locations)
         if spec is not None:
             return spec
     return None

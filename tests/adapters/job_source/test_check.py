@@ -98,6 +98,20 @@ def test_a_job_that_is_not_there_gives_one_line(
     assert [found[: len(expected)] for found in check(job)] == [expected]
 
 
+@pytest.mark.parametrize("folder", ["bare", "bare/inside", "deep/inside", "bare/inside/more"])
+def test_a_job_may_be_in_a_folder_without_an_init_inside_another(
+    check: Check, code: Path, folder: str
+) -> None:
+    (code / "acme" / folder).mkdir(parents=True)
+    (code / "acme" / folder / "work.py").write_text("def learn(ctx, *, x: int = 1): ...\n")
+    name = folder.replace("/", ".")
+    assert check(f"{name}.work.learn", {"x": 2}) == []
+    assert check(f"{name}.work.lern") == [
+        "job: the module does not define 'lern'; did you mean 'learn'? it defines: learn"
+    ]
+    assert check(f"{name}.wrok.learn")[0].startswith(f"job: there is no module 'acme.{name}.wrok'")
+
+
 @pytest.mark.parametrize(
     "job",
     ["work.hidden", "work.renamed", "work.wrapped", "work.made", "work.conditional", "work.loose"],
