@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,7 +19,13 @@ from pathlib import Path
 
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import NO_ROOM, FileEntry
-from orchestrator.core.errors import ArtifactError, DamagedError, JobError, StorageError
+from orchestrator.core.errors import (
+    ArtifactError,
+    DamagedError,
+    JobError,
+    StaleAttemptError,
+    StorageError,
+)
 from orchestrator.core.runs.checkpoint_names import CheckpointId, counting, parse_id, surplus
 from orchestrator.messages import LogLine, Saved
 from orchestrator.worker.rank_membership import RankMembership, StuckError
@@ -62,12 +69,31 @@ class Save:
             AttemptCancelledError: The attempt was given up.
         """
         try:
+            self._try()
+        except StaleAttemptError as error:
+            self._tell_refusal(error)
+            raise
+
+    def _try(self) -> None:
+        try:
             self._save()
         except (ArtifactError, OSError) as error:
             if isinstance(error, StorageError) and not isinstance(error, StuckError):
                 self._refuse(error)
             self.member.fence.check()  # a newer attempt removes what this one has begun
             raise
+
+    def _tell_refusal(self, error: StaleAttemptError) -> None:
+        """Say in the log of this node, and to the newer attempt, what was refused.
+
+        Whoever is cut off from the cluster may be heard by nobody else.
+        """
+        member = self.member
+        who = f"worker {member.rank} on {platform.node()!r}"
+        text = f"checkpoint of step {self.checkpoint.step} of {who} is refused: {error}"
+        member.runtime.outbox.line(LogLine(member.rank, text))
+        with suppress(ArtifactError):
+            member.fence.note_refusal(str(member.rank), text)
 
     def _refuse(self, error: StorageError) -> None:
         """Tell the others, of whom rank 0 would wait for this worker.
@@ -85,6 +111,7 @@ class Save:
     def _save(self) -> None:
         member = self.member
         began = member.runtime.clock.now()
+        member.fence.check()  # each worker: others than rank 0 would write parts for nobody
         mine = self._fill()
         if member.rank:
             member.runtime.store.mark(acknowledgement(member, self.checkpoint), _text(mine))
@@ -179,6 +206,7 @@ class Save:
         try:
             self._remove_checkpoints()
             self._remove_acknowledgements({self.checkpoint} if sealed else set())
+            self._tell_refusals()
         except ArtifactError as error:
             self.member.runtime.outbox.line(
                 LogLine(0, f"old checkpoints are not removed: {error}")
@@ -197,6 +225,11 @@ class Save:
         fence.check()
         for checkpoint in surplus(checkpoints, claims, kept, self.checkpoint):
             store.remove(self.member.name(checkpoint))
+
+    def _tell_refusals(self) -> None:
+        """Say in the log of the run which late checkpoints of earlier attempts were refused."""
+        for text in self.member.fence.refusals():
+            self.member.runtime.outbox.line(LogLine(0, text))
 
     def _remove_acknowledgements(self, done: set[CheckpointId]) -> None:
         store, folder = self.member.runtime.store, f"{self.member.prefix}/acknowledged"

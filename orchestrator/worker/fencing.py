@@ -92,6 +92,23 @@ class Fence:
                 f"{self._prefix!r}"
             )
 
+    def note_refusal(self, who: str, text: str) -> None:
+        """Leave word that this attempt was refused, for the one that has the checkpoints now."""
+        self._store.mark(f"{self._refusals}/{self.token}-{who}", text)
+
+    def refusals(self) -> list[str]:
+        """Return what older attempts were refused since this was asked last, and forget it."""
+        texts = []
+        for name in self._store.names(self._refusals):
+            mark = f"{self._refusals}/{name}"
+            texts.append(self._store.marked(mark))
+            self._store.remove(mark)
+        return [text for text in texts if text]
+
+    @property
+    def _refusals(self) -> str:
+        return f"{self._prefix}/refused"
+
     def _name(self, claim: Claim) -> str:
         return f"{self._prefix}/claims/{claim}"
 

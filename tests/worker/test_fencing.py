@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 
 from orchestrator.core.artifact import MANIFEST_NAME
 from orchestrator.core.errors import ArtifactError
 from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, LogLine, Succeeded
 from tests.interposed import Interposed
 from tests.worker.conftest import Bench
@@ -28,6 +31,31 @@ def test_an_attempt_that_was_followed_commits_nothing(bench: Bench) -> None:
         "'checkpoints/r2-1/train'"
     )
     assert not bench.folder_of(3, attempt=2).exists()
+
+
+def test_a_late_checkpoint_is_refused_by_name_on_its_node_and_in_the_log_of_the_run(
+    bench: Bench,
+) -> None:
+    stale, module = begin(bench, 1)
+    bench.store.mark("checkpoints/r2-1/train/claims/0003-0002-anew", "")
+    module.go.set()
+    said = [message.text for b in stale for message in b if isinstance(message, LogLine)]
+    refusal = (
+        f"checkpoint of step 1 of worker 0 on {platform.node()!r} is refused: attempt 1 of epoch "
+        "3 must not save any more: attempt 2 of epoch 3 has claimed 'checkpoints/r2-1/train'"
+    )
+    assert said[-1] == refusal
+    after = bench.lines(SAVES, params={"steps": 3}, attempt=3)
+    assert after.count(refusal) == 1
+    assert bench.store.names("checkpoints/r2-1/train/refused") == []
+
+
+def test_a_late_worker_that_is_not_rank_0_writes_no_part(bench: Bench) -> None:
+    bench.store.mark("checkpoints/r2-1/train/claims/0003-0002-anew", "")
+    failure = bench.failure(SAVES, job="anew", rank=1, needs=Needs(workers=2))
+    assert failure.kind is FailureKind.CANCELLED
+    assert "attempt 1 of epoch 3 must not save any more" in failure.evidence
+    assert not bench.folder_of(1).exists()
 
 
 def test_what_slips_past_the_fence_is_not_gone_on_from(bench: Bench) -> None:
