@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from orchestrator import supervisor, wiring
 from orchestrator.controller.lease import LeaseState
 from orchestrator.core.settings import Settings, TrackingSettings
+from orchestrator.messages import Lease
 from orchestrator.service import driving, runs
 from orchestrator.service.change import Change
+from orchestrator.supervisor import holder
 
 SECONDS_TO_LEAVE = 75.0  # a minute for the last words in MLflow, and what it takes to let go
 SECONDS_BETWEEN_LOOKS = 0.3
@@ -107,15 +109,23 @@ def _stop(going: Sequence[str], waiting: Callable[[int], None]) -> Stopped:
 
 
 def _in_progress() -> list[str]:
-    """Return the runs that live controllers drive on the cluster of this home."""
+    """Return the runs that live controllers drive on the cluster of this home.
+
+    That cluster is this machine, and so are they; a database may know others' too.
+    """
     store = wiring.database(wiring.home())
-    leased = [runs.load(store, store.header(lease.run)) for lease in store.leases()]
+    known = [lease for lease in store.leases() if _may_be_here(lease)]
+    leased = [runs.load(store, store.header(lease.run)) for lease in known]
     return sorted(
         run.header.run
         for run in leased
         if runs.lease_state(store, run) is LeaseState.ALIVE
         and wiring.uses_ours(wiring.configs.parse(run.header.config))
     )
+
+
+def _may_be_here(lease: Lease) -> bool:
+    return not wiring.shares_database() or holder.lives(lease.holder) is not None
 
 
 def _let_go() -> None:

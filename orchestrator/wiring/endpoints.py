@@ -53,8 +53,8 @@ def serving(settings: Settings, home: Path, address: str) -> Serving:
 
 def replicas(home: Path, address: str) -> RayServing:
     """Return what deploys single revisions on the cluster at `address`."""
-    from orchestrator.adapters.raycluster import managed_ray
-    from orchestrator.adapters.rayserve import RayServing
+    from orchestrator.adapters.raycluster import access, managed_ray
+    from orchestrator.adapters.rayserve import ClusterEntry, RayServing
     from orchestrator.endpoints.unused_nodes import UnusedNodes
 
     ours = managed_ray.find(home)
@@ -63,7 +63,7 @@ def replicas(home: Path, address: str) -> RayServing:
         address,
         fetch_model,
         clock,
-        identity=managed_cluster(home) if managed else "",
+        entry=ClusterEntry(managed_cluster(home) if managed else "", access.admit),
         unused=UnusedNodes(database(home), clock()).of,
         secret=secret,
     )

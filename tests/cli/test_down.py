@@ -106,6 +106,17 @@ def test_a_run_in_this_process_or_on_a_cluster_of_somebody_else_goes_on(
     assert within("down").stdout == "Nothing was running.\n"
 
 
+def test_a_run_on_the_cluster_of_another_host_that_shares_the_database_is_not_in_progress_here(
+    in_progress, within, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", f"sqlite:///{tmp_path}/.orchestrator/events.db")
+    assert "in progress: mine-1" in within("down").stderr
+    now = wiring.clock().now()
+    elsewhere = "h9/another-boot pid:[1]/12/34"
+    in_progress.renew_lease(Lease(run="mine-1", epoch=1, at=now, holder=elsewhere))
+    assert within("down").stdout == "Nothing was running.\n"
+
+
 def test_a_mark_of_a_process_that_has_died_says_nothing(tmp_path):
     (tmp_path / "services").mkdir()
     (tmp_path / "services/leaving").write_text(holder.name().replace("/", "/", 1)[:-1] + "x")

@@ -75,14 +75,23 @@ def connect(address: str, patience: float = 0.0) -> bool:
     if ray.is_initialized():
         return False
     auto_init_hook.enable_auto_connect = False
-    split(address)
-    check(address)
-    gcs.admit(address)
+    admit(address)
     seconds = int(patience + _RAYS_PATIENCE)
     os.environ.setdefault(_RECONNECT, str(seconds))  # noqa: TID251 - Ray reads it there alone
     _join(address)
     _hush()
     return True
+
+
+def admit(address: str) -> None:
+    """Check that this process can join the cluster at `address`, within seconds.
+
+    Raises:
+        ClusterError: Nothing answers there, or it doesn't let us in.
+    """
+    split(address)
+    check(address)
+    gcs.admit(address)
 
 
 def leave(seconds: float = SECONDS_TO_LEAVE) -> bool:

@@ -29,6 +29,18 @@ class ServeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterEntry:
+    """How a process comes into a cluster, and how that is known.
+
+    `identity` is that of a cluster which its home starts again under the same one. `admit` raises
+    what keeps this process out of the one at an address: Ray itself would try for a minute.
+    """
+
+    identity: str = ""
+    admit: Callable[[str], None] = lambda _address: None
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentPorts:
     """What a deployment asks of others.
 

@@ -12,21 +12,26 @@ from orchestrator.adapters.rayserve import operations, replica_sets, state
 from orchestrator.adapters.rayserve.deployment_thread import Deploying
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
-from orchestrator.adapters.rayserve.request import DeploymentPorts, ServeRequest, Unused
+from orchestrator.adapters.rayserve.request import (
+    ClusterEntry,
+    DeploymentPorts,
+    ServeRequest,
+    Unused,
+)
 from orchestrator.core.endpoints.life import Deployment
-from orchestrator.core.errors import ServingError
+from orchestrator.core.errors import ClusterError, ServingError
 from orchestrator.messages import Failed, Message, ReplicaWeights, RevisionStatus, Succeeded
 
 _NAMESPACE = "orchestrator"
+AS_IT_IS = ClusterEntry()
 
 
 class RayServing:
     """Revisions on the Ray cluster at `address`, each an application of Serve.
 
     `fetch` and `clock` are functions of a module: they run in the replicas. Where all nodes are on
-    this host, replicas listen on loopback alone. `identity` is that of a cluster which its home
-    starts again under the same one. `unused` returns the nodes on which no replica is to be,
-    `secret` the value of a secret by its source.
+    this host, replicas listen on loopback alone. `unused` returns the nodes on which no replica is
+    to be, `secret` the value of a secret by its source.
     """
 
     def __init__(
@@ -35,12 +40,12 @@ class RayServing:
         fetch: Fetch,
         clock: MakeClock,
         *,
-        identity: str = "",
+        entry: ClusterEntry = AS_IT_IS,
         unused: Unused = lambda _run, _pool: {},
         secret: Callable[[str], str | None] = lambda _source: None,
     ) -> None:
         self._address = address
-        self._identity = identity
+        self._entry = entry
         self._access = DeploymentPorts(fetch, clock, unused, secret)
         self._deploying: dict[str, Deploying] = {}
         self._ending: list[Deploying] = []  # cancelled
@@ -107,8 +112,8 @@ class RayServing:
         Raises:
             ServingError: The cluster can't be reached.
         """
-        if self._identity:
-            return self._identity
+        if self._entry.identity:
+            return self._entry.identity
         self._join()
         try:
             return str(ray.get_runtime_context().get_session_name())
@@ -211,12 +216,15 @@ class RayServing:
         if ray.is_initialized():
             return
         try:
+            self._entry.admit(self._address)
             ray.init(
                 address=self._address,
                 namespace=_NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+        except ClusterError as error:
+            raise ServingError(str(error)) from error
         except FOREIGN as error:
             line = str(error).strip().partition("\n")[0]
             raise ServingError(f"Ray at {self._address!r} can't be joined: {line}") from error

@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import grpc
 import pytest
 import ray
 from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
+from orchestrator import wiring
 from orchestrator.adapters.raycluster import gcs, jobs
-from orchestrator.core.errors import ClusterError
+from orchestrator.core.errors import ClusterError, ServingError
 from orchestrator.messages import HeadFacts, HeadNode
 
 FAR = "192.0.2.77"  # of nobody, by RFC 5737
@@ -97,6 +99,16 @@ def test_what_is_in_the_way_is_told_with_what_to_do(head: Head, said: str) -> No
     with serving(head) as address, pytest.raises(ClusterError, match=said) as refused:
         gcs.admit(address)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_who_serves_from_a_cluster_is_told_before_ray_is_asked(tmp_path: Path) -> None:
+    with serving(Head({"h0": FAR}, MINE)) as address:
+        replicas = wiring.replicas(tmp_path, address)
+        with pytest.raises(ServingError, match="is no node of the cluster at") as refused:
+            replicas.live()
+    assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(ServingError, match="no Ray head node answers at"):
+        replicas.cluster()
 
 
 def test_a_process_that_is_meant_to_have_a_token_and_has_none_is_told() -> None:
