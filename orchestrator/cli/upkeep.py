@@ -7,7 +7,7 @@ import argparse
 from orchestrator.cli import arguments, flags
 
 # `service.collecting.Kind`, which is not imported for help.
-KINDS = ("checkpoints", "points", "artifacts", "runs", "caches")
+KINDS = ("checkpoints", "points", "artifacts", "runs", "code", "caches")
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,6 +24,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     gc.add_argument("--only", action="append", choices=KINDS, help="of all kinds; may be repeated")
     gc.add_argument(
         "--resumable", action="store_true", help="what could be resumed may be removed too"
+    )
+    gc.add_argument(
+        "--mlflow", action="store_true", help="what MLflow shows of runs that go is deleted, too"
     )
     flags.dry(gc)
     db = verbs.add_parser("db", help="copy all that is known to another database")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 CHECKPOINTS = "checkpoints"
 CODE = "code"
+USERS_OF_CODE = "code-users"
 
 
 def checkpoints(run: str, stage: str) -> str:
@@ -34,3 +35,18 @@ def log_page(run: str, stage: str, attempt: int, last: int) -> str:
 def code(key: str) -> str:
     """Return the name of the archive of the code whose files have `key`."""
     return f"{CODE}/{key}"
+
+
+def users_of_code(key: str) -> str:
+    """Return the folder of the marks that say which runs were given the code of `key`."""
+    return f"{USERS_OF_CODE}/{key}"
+
+
+def user_of_code(key: str, run: str) -> str:
+    """Return the name of the mark that says that `run` was given the code of `key`."""
+    return f"{users_of_code(key)}/{run}"
+
+
+def key_of_code(uri: str) -> str:
+    """Return the key of the archive at `uri`."""
+    return uri.rpartition("/")[2]

@@ -10,16 +10,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Protocol
 
 from orchestrator import wiring
 from orchestrator.core import artifact_paths
+from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.runs.retention import Disposable, Retention, Uses, disposable
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.stages import Json
 from orchestrator.ports import ArtifactStore, Disposal, EndpointLog, EventLog
 from orchestrator.service import driving, runs
 from orchestrator.service.change import Change
+from orchestrator.service.collecting_code import CodeArchives
 
 EVERY_RUN = 10**9
 DAY = 86_400.0
@@ -33,36 +36,45 @@ class Kind(StrEnum):
     POINTS = "points"  # and log lines; what MLflow was told stays there
     ARTIFACTS = "artifacts"
     RUNS = "runs"
+    CODE = "code"  # archives that no run has any more
     CACHES = "caches"
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """How many runs lost something, how many bytes of storage went, and how many rows."""
+    """How many runs lost something, how many bytes of storage went, and how many rows.
+
+    `shown` is how many runs of MLflow were deleted there.
+    """
 
     runs: int = 0
     size: int = 0
     rows: int = 0
+    shown: int = 0
 
     def __add__(self, other: Collected) -> Collected:
         """Return both together."""
-        rows = self.rows + other.rows
-        return Collected(self.runs + other.runs, self.size + other.size, rows)
+        rows, shown = self.rows + other.rows, self.shown + other.shown
+        return Collected(self.runs + other.runs, self.size + other.size, rows, shown)
 
 
 class _Database(EventLog, EndpointLog, Disposal, Protocol):
     """Runs, what uses their artifacts, and what can be forgotten of them."""
 
 
-def collect(rules: Retention, kinds: Collection[Kind], *, start: bool = True) -> Change[Collected]:
+def collect(
+    rules: Retention, kinds: Collection[Kind], *, start: bool = True, tracked: bool = False
+) -> Change[Collected]:
     """Remove the `kinds` of things that `rules` don't keep and nothing uses.
 
     The registry knows which models are champions; without `start` one that is down stays down.
+    With `tracked` what MLflow shows of runs that go whole is deleted there, too.
 
     Raises:
         TrackingError: The registry can't be asked.
     """
-    collector = _Collector(rules, frozenset(kinds), wiring.database(wiring.home()), start=start)
+    database = wiring.database(wiring.home())
+    collector = _Collector(rules, frozenset(kinds), database, start=start, tracked=tracked)
     return Change("\n".join(collector.lines()) or "nothing is to be removed", collector.remove)
 
 
@@ -72,20 +84,29 @@ class _Collector:
     kinds: frozenset[Kind]
     database: _Database
     start: bool
+    tracked: bool
 
     def lines(self) -> Iterator[str]:
-        for part in self._parts():
+        found = self._found()
+        for part in found.parts:
             yield part.line()
+        for archives in found.archives:
+            yield from archives.lines()
+        shown = wiring.unshow(wiring.home(), found.shown, dry=True)
+        if shown:
+            yield f"from MLflow: {shown:,} of its runs"
         size = self._sweep(dry=True)
         if size:
             yield f"from this machine's cache: {size / MB:,.1f} MB"
 
     def remove(self) -> Collected:
         if self.kinds & {Kind.ARTIFACTS, Kind.RUNS}:
-            for part in self._parts():
+            for part in self._found().parts:
                 part.forget_results()
-        done = Collected()
-        for part in self._parts():
+        found = self._found()
+        done = Collected(shown=wiring.unshow(wiring.home(), found.shown, dry=False))
+        done += Collected(size=sum(archives.remove() for archives in found.archives))
+        for part in found.parts:
             done += part.remove()
         return done + Collected(size=self._sweep(dry=False))
 
@@ -94,23 +115,48 @@ class _Collector:
             return 0
         return wiring.sweep_cache(wiring.clock().now() - self.rules.days * DAY, dry=dry)
 
-    def _parts(self) -> list[_Part]:
-        """Return what may be removed of each run now, those that have something to remove."""
-        disposable = self._disposable()
-        now, database = self.database.now(), self.database
-        bulk = self.kinds & {Kind.CHECKPOINTS, Kind.POINTS}
-        parts = [_Part(run, self.kinds - {Kind.CACHES}, database, now) for run in disposable.whole]
-        parts += [_Part(run, bulk, database, now) for run in disposable.results]
-        return [part for part in parts if part.kinds and part.here and part.has_something]
-
-    def _disposable(self) -> Disposable:
+    def _found(self) -> _Found:
+        """Return what may be removed now."""
         store = self.database
         known = [runs.load(store, header) for header in store.runs(EVERY_RUN)]
         lives = store.endpoints().values()
         live = [r.deployment for life in lives for r in life.live if r.deployment is not None]
         served = [ref for d in live for ref in (d.model, d.proof) if ref is not None]
         uses = Uses(runs=[d.run for d in live], artifacts=served, digests=self._aliased(known))
-        return disposable(known, uses, self.rules, store.now())
+        may_go = disposable(known, uses, self.rules, store.now())
+        gone = [run for run in may_go.whole if _here(run)]
+        whole = gone if self.tracked and Kind.RUNS in self.kinds else []
+        return _Found(
+            parts=self._parts(may_go),
+            archives=self._archives(known, gone, [d.shipped for d in live if d.shipped]),
+            shown=[run for run in whole if _section(run, "tracking").get("enabled", True)],
+        )
+
+    def _parts(self, may_go: Disposable) -> list[_Part]:
+        """Return what may be removed of each run, those that have something to remove."""
+        now, database = self.database.now(), self.database
+        own = self.kinds - {Kind.CACHES, Kind.CODE}
+        bulk = self.kinds & {Kind.CHECKPOINTS, Kind.POINTS}
+        parts = [_Part(run, own, database, now) for run in may_go.whole]
+        parts += [_Part(run, bulk, database, now) for run in may_go.results]
+        return [part for part in parts if part.kinds and _here(part.run) and part.has_something]
+
+    def _archives(
+        self, known: Sequence[Run], gone: Sequence[Run], served: Sequence[ShippedCode]
+    ) -> list[CodeArchives]:
+        """Return the archives of code in each store that is seen from here.
+
+        They are looked at whenever runs go, too: marks of a run that is forgotten would be
+        taken for those of a run of another database.
+        """
+        if not self.kinds & {Kind.CODE, Kind.RUNS}:
+            return []
+        names = {run.header.run for run in gone}
+        stay = [run for run in known if run.header.run not in names]
+        uses = partial(CodeArchives, gone=gone, stay=stay, served=served)
+        here = partial(uses, home=wiring.home_id(wiring.home()), now=self.database.now())
+        stores = {_storage(run) for run in known if _here(run)}
+        return [here(store=wiring.artifact_store(uri)) for uri in sorted(stores)]
 
     def _aliased(self, known: Sequence[Run]) -> list[str]:
         """Return the digests of models with an alias; runs that nobody showed have none."""
@@ -119,6 +165,15 @@ class _Collector:
         with closing(wiring.registry(wiring.home(), start=self.start)) as registry:
             versions = [version for version in registry.versions() if version.aliases]
         return [version.key.partition("@")[0] for version in versions]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What may be removed: `parts` of runs, `archives` of code, and runs that MLflow shows."""
+
+    parts: Sequence[_Part]
+    archives: Sequence[CodeArchives]
+    shown: Sequence[Run]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +188,6 @@ class _Part:
     @property
     def name(self) -> str:
         return self.run.header.run
-
-    @property
-    def here(self) -> bool:
-        """Whether its storage is seen from here, as far as its address tells."""
-        storage = _section(self.run, "storage")
-        local = str(storage.get("uri") or "file:").startswith(("file:", "/"))
-        launched = self.run.header.tags.get(driving.HOST, wiring.host())
-        return not local or bool(storage.get("shared")) or launched == wiring.host()
 
     @property
     def has_something(self) -> bool:
@@ -193,8 +240,21 @@ class _Part:
         return self.database.count_telling(self.name) if self._has(Kind.POINTS) else 0
 
     def _store(self) -> ArtifactStore:
-        uri = str(_section(self.run, "storage").get("uri") or "")
-        return wiring.artifact_store(uri or (wiring.home() / "artifacts").as_uri())
+        return wiring.artifact_store(_storage(self.run))
+
+
+def _here(run: Run) -> bool:
+    """Whether the storage of a run is seen from here, as far as its address tells."""
+    storage = _section(run, "storage")
+    local = str(storage.get("uri") or "file:").startswith(("file:", "/"))
+    launched = run.header.tags.get(driving.HOST, wiring.host())
+    return not local or bool(storage.get("shared")) or launched == wiring.host()
+
+
+def _storage(run: Run) -> str:
+    """Return the URI of the artifact store of a run."""
+    uri = str(_section(run, "storage").get("uri") or "")
+    return uri or (wiring.home() / "artifacts").as_uri()
 
 
 def _section(run: Run, name: str) -> Mapping[str, Json]:

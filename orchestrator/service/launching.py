@@ -94,7 +94,7 @@ class Launch:
             continues=self.continues.header.run if self.continues else "",
             flags=self.source.flags,
         )
-        header = replace(header, code=wiring.ship(planned.settings, home))
+        header = replace(header, code=wiring.ship(planned.settings, home, header.run))
         return driving.DriveRequest(
             settings=planned.settings, header=header, home=home, reuse=self.reuse
         )

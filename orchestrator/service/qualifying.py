@@ -214,7 +214,7 @@ def _drive(settings: Settings, pool: Pool, view: driving.View) -> tuple[Run, Map
     """Return the run of the checks, and what the nodes of the pool are told apart by."""
     planned, home = wiring.plan(settings), wiring.home()
     header = driving.new_header(settings, planned, f"qualify-{pool.name}", home=home)
-    header = replace(header, code=wiring.ship(settings, home))
+    header = replace(header, code=wiring.ship(settings, home, header.run))
     request = driving.DriveRequest(settings=settings, header=header, home=home, reuse=False)
     pools = driving.startable(settings, planned)
     with driving.services(settings, home, pools, keep=lambda: False) as addresses:

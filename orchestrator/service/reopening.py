@@ -88,7 +88,8 @@ class Resumption:
         """
         event = self.event
         if self.other_code:
-            code = wiring.ship(self.request.settings, self.request.home)
+            name = self.run.header.run
+            code = wiring.ship(self.request.settings, self.request.home, name)
             event = replace(event or RunReopened(reason=OTHER_CODE, stages=()), code=code)
         if event is not None:
             name, store = self.run.header.run, wiring.database(wiring.home())

@@ -77,7 +77,8 @@ class Switch:
             raise PlanError(vetted.problems)
         home = wiring.home()
         header = driving.new_header(self.settings, vetted.plan, self.name, home=home)
-        header = replace(header, code=self.code or wiring.ship(self.settings, home))
+        code = wiring.ship(self.settings, home, header.run, self.code)
+        header = replace(header, code=code)
         request = driving.DriveRequest(
             settings=self.settings, header=header, home=home, kept=self.kept
         )

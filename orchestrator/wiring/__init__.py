@@ -60,7 +60,13 @@ from orchestrator.wiring.foreign_cluster import (
     take_over_environment,
     versions,
 )
-from orchestrator.wiring.home_folder import check_working_folder, home, home_path, refusal
+from orchestrator.wiring.home_folder import (
+    check_working_folder,
+    home,
+    home_id,
+    home_path,
+    refusal,
+)
 from orchestrator.wiring.qualification import (
     config_of_last,
     findings,
@@ -90,7 +96,7 @@ from orchestrator.wiring.services import (
     views,
 )
 from orchestrator.wiring.storage import artifact_store, prove_storage, storage_uri
-from orchestrator.wiring.tracking import bury, follow_traffic, registry
+from orchestrator.wiring.tracking import bury, follow_traffic, registry, unshow
 from orchestrator.wiring.upkeep import copy_database, shown_database, sweep_cache
 from orchestrator.wiring.user import commit, host, provide_user, user
 
@@ -129,6 +135,7 @@ __all__ = [
     "has_database",
     "head_facts",
     "home",
+    "home_id",
     "home_path",
     "host",
     "job_server",
@@ -176,6 +183,7 @@ __all__ = [
     "tracing",
     "tracker",
     "traffic",
+    "unshow",
     "user",
     "uses_ours",
     "variable",

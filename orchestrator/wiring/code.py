@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,6 +16,7 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.spec.stages import Stage
 from orchestrator.core.trust.qualification import measured
 from orchestrator.wiring.adapters import clock, database
+from orchestrator.wiring.home_folder import home_id
 from orchestrator.wiring.secret_values import secret
 from orchestrator.wiring.storage import artifact_store, storage_uri
 from orchestrator.worker.job_import import import_path
@@ -40,8 +42,13 @@ def weigh(settings: Settings, home: Path) -> tuple[Sequence[Problem], Sequence[s
     return job_source.weigh(_shipment(settings, home), settings.jobs.most_mb)
 
 
-def ship(settings: Settings, home: Path) -> ShippedCode | None:
-    """Have the code of a run in the artifact store, and return it; `None` where nothing travels.
+def ship(
+    settings: Settings, home: Path, run: str, code: ShippedCode | None = None
+) -> ShippedCode | None:
+    """Have the code of `run` in the artifact store, and return it; `None` where nothing travels.
+
+    It is what is here, or the `code` of an earlier run. A mark beside it says that the run has
+    it, before it is looked for: so nobody takes it away before the run is recorded.
 
     Raises:
         ConfigError: It is too much, or can't be read.
@@ -49,20 +56,27 @@ def ship(settings: Settings, home: Path) -> ShippedCode | None:
     """
     if not travels(settings):
         return None
+    store = artifact_store(storage_uri(settings, home), clock())
+    used = json.dumps({"at": database(home).now(), "home": home_id(home)})
+    if code is not None:
+        key = artifact_paths.key_of_code(code.archive.uri)
+        store.mark(artifact_paths.user_of_code(key, run), used)
+        return code
     problems, _ = weigh(settings, home)
     if problems:
         raise ConfigError(problems)
     shipment = _shipment(settings, home)
-    store = artifact_store(storage_uri(settings, home), clock())
     for _ in range(_TRIES):
         key = shipment.key()
         if not key:
             return None
         name = artifact_paths.code(key)
+        store.mark(artifact_paths.user_of_code(key, run), used)
         archive = store.archive(name, shipment.files())
         if shipment.key() == key:
             return ShippedCode(archive, shipment.packages)
         store.remove(name)
+        store.remove(artifact_paths.user_of_code(key, run))
     raise ArtifactError("the files of jobs.code change all the time; launch when they are at rest")
 
 

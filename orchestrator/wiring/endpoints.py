@@ -26,7 +26,7 @@ from orchestrator.wiring.adapters import (
     database,
     variable,
 )
-from orchestrator.wiring.home_folder import random_once
+from orchestrator.wiring.home_folder import home_id
 from orchestrator.wiring.secret_values import secret
 from orchestrator.wiring.storage import artifact_store
 from orchestrator.wiring.user import host
@@ -89,11 +89,6 @@ def serving_cluster(home: Path) -> str:
 def shares_database() -> bool:
     """Return whether the environment names a database, which other homes may use too."""
     return bool(variable(DATABASE_VARIABLE))
-
-
-def home_id(home: Path) -> str:
-    """Return the identity of `home`, which is made when it is first asked for."""
-    return random_once(home / "id", 4)
 
 
 def managed_cluster(home: Path) -> str:

@@ -95,6 +95,11 @@ def random_once(path: Path, size: int) -> str:
     return path.read_text()
 
 
+def home_id(home: Path) -> str:
+    """Return the identity of `home`, which is made when it is first asked for."""
+    return random_once(home / "id", 4)
+
+
 def refusal(error: OSError) -> str:
     """Return what the system refused, in a line: of the home, or of another file."""
     reason = error.strerror or str(error)

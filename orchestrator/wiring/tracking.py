@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +75,35 @@ def bury(home: Path, run: Run, reason: str) -> bool:
     except TrackingError:
         return False
     return True
+
+
+def unshow(home: Path, runs: Sequence[Run], *, dry: bool) -> int:
+    """Delete what MLflow shows of `runs`, attempts too; return how many of its runs that are.
+
+    All that is shown of a run stays where a version of a model comes from it. A `dry` one only
+    counts.
+
+    Raises:
+        TrackingError: A server is away.
+    """
+    from orchestrator.adapters import mlflow_server
+    from orchestrator.adapters.mlflow_tracker import erase
+
+    places: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        section = run.header.config.get("tracking")
+        known = section if isinstance(section, Mapping) else {}
+        default = TrackingSettings()
+        uri = tracking_address(replace(default, uri=str(known.get("uri") or "")))
+        experiment = str(known.get("experiment") or default.experiment)
+        places.setdefault((uri, experiment), []).append(run.header.run)
+    count = 0
+    for (uri, experiment), names in places.items():
+        here = uri or mlflow_server.find(home)
+        if not here:
+            raise TrackingError("MLflow is not up; `orchestrator up` starts it")
+        count += erase(here, experiment, names, access(here), dry=dry)
+    return count
 
 
 def _proxy(uri: str) -> str:

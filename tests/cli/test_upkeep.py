@@ -42,6 +42,10 @@ def test_gc_says_first_and_removes_then(within: Command, tmp_path: Path) -> None
 def test_gc_refuses_what_is_no_kind(within: Command) -> None:
     assert within("gc", "--only", "everything").returncode == 2
     assert within("gc", "--older", "-1").returncode == 2
+    refused = within("gc", "--only", "code", "--mlflow")
+    assert refused.returncode == 2
+    assert "--mlflow" in refused.stderr
+    assert "add --only runs" in refused.stderr
 
 
 def test_a_database_is_copied_once(

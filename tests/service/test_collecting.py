@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from orchestrator import wiring
 from orchestrator.adapters.artifacts import FsspecArtifactStore, node_cache
 from orchestrator.adapters.artifacts.node_cache import NodeCache, cache_root
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.core.artifact import ArtifactRef, Manifest
+from orchestrator.core import artifact_paths
+from orchestrator.core.artifact import ArtifactRef, Manifest, ShippedCode
 from orchestrator.core.endpoints.life import RevisionAdded, RevisionReady
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.failures.kinds import Failure, FailureKind
@@ -26,6 +28,7 @@ from orchestrator.core.runs.states import (
     AttemptSucceeded,
     Event,
     RunFailed,
+    RunReopened,
     RunStarted,
     RunSucceeded,
     StageFailed,
@@ -183,6 +186,44 @@ def test_a_model_with_an_alias_never_goes(home: Home, monkeypatch: pytest.Monkey
     registry.asked = Registered(away=True)
     with pytest.raises(TrackingError):
         collect(ALL, EVERYTHING)
+
+
+def test_code_that_was_shipped_to_a_run_goes_with_it_or_alone(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text("def work(ctx): ...")
+    files = [("job.py", tmp_path / "job.py")]
+    names = {"old": 45, "older": 90, "young": 5}
+    for name, days in names.items():
+        home.run(name, days)
+        code = ShippedCode(home.store.archive(artifact_paths.code(f"key-of-{name}"), files))
+        again = RunReopened(reason="other code", stages=("s",), code=code)
+        (*_, last) = home.database.events(name)
+        ends = (again, AttemptStarted("s", 2, "a"), AttemptSucceeded("s", 2, None), RunSucceeded())
+        home.database.append(name, last.seq + 1, ends, home.now - days * DAY)
+        mark = json.dumps({"at": home.now, "home": "that of a host that is no more"})
+        home.store.mark(artifact_paths.user_of_code(f"key-of-{name}", name), mark)
+    said = collect(replace(ALL, days=60.0), [Kind.CODE])
+    assert said.what == "code key-of-older: 0.0 MB, which no run has that stays"
+    assert said.make().size > 0
+    assert home.store.names(artifact_paths.CODE) == ["key-of-old", "key-of-young"]
+    assert home.runs == {"old", "older", "young"}
+    collect(ALL, [Kind.RUNS]).make()
+    assert home.store.names(artifact_paths.CODE) == ["key-of-young"]
+    marked = [list(home.store.names(artifact_paths.users_of_code(f"key-of-{n}"))) for n in names]
+    assert marked == [[], [], ["young"]]
+
+
+def test_what_mlflow_shows_goes_where_that_is_asked_and_before_the_record(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.run("old", 45, shown=True)
+    monkeypatch.setattr(wiring, "registry", lambda *_, **__: Registered())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError):
+        collect(ALL, EVERYTHING, tracked=True)
+    collect(ALL, [Kind.POINTS], tracked=True).make()
+    assert home.runs == {"old"}
+    collect(ALL, EVERYTHING).make()
+    assert home.runs == set()
 
 
 def test_storage_of_another_machine_is_left_to_that(home: Home) -> None:

@@ -42,7 +42,7 @@ def launched() -> Run:
     words = ("fleet=local", "pipeline=noop", "tracking=none", *OWN)
     settings, home = wiring.settings(words), wiring.home()
     header = driving.new_header(settings, wiring.plan(settings), home=home)
-    header = replace(header, code=wiring.ship(settings, home))
+    header = replace(header, code=wiring.ship(settings, home, header.run))
     wiring.database(home).create(header, 1.0)
     wiring.database(home).append(header.run, 1, (RunStarted(1),), 1.0)
     return runs.find(header.run)
@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_the_code_as_it_is_now(code: Path) -> None:
     other.reopen()
     after = runs.find(run.header.run)
     assert after.header.code != run.header.code
-    assert after.header.code == wiring.ship(other.request.settings, other.request.home)
+    assert after.header.code == wiring.ship(other.request.settings, other.request.home, "run")
     assert not resumed(after).other_code, "that is the code of the run now"
 
 

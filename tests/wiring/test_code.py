@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
+from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.errors import ArtifactError, ConfigError
 from orchestrator.core.runs.fold import begin
@@ -42,7 +43,7 @@ def settings(code: Path, *, most_mb: int = 500) -> Settings:
 
 
 def shipped(code: Path, home: Path) -> ShippedCode:
-    found = wiring.ship(settings(code), home)
+    found = wiring.ship(settings(code), home, "run")
     assert found is not None
     return found
 
@@ -59,6 +60,18 @@ def test_equal_code_is_stored_once_and_other_code_beside_it(code: Path, tmp_path
     assert len(list((tmp_path / "home/artifacts/code").iterdir())) == 2
 
 
+def test_a_run_that_was_given_code_is_marked_beside_it_and_one_that_takes_it_over_too(
+    code: Path, tmp_path: Path
+) -> None:
+    given = shipped(code, tmp_path / "home")
+    taken = wiring.ship(settings(code), tmp_path / "home", "another", given)
+    assert taken == given
+    store = wiring.artifact_store((tmp_path / "home" / "artifacts").as_uri())
+    key = artifact_paths.key_of_code(given.archive.uri)
+    assert store.names(artifact_paths.users_of_code(key)) == ["another", "run"]
+    assert store.names(artifact_paths.CODE) == [key]
+
+
 def test_the_home_in_the_folder_of_the_code_does_not_travel(code: Path) -> None:
     home = code / "state"
     first = shipped(code, home)
@@ -69,17 +82,17 @@ def test_the_home_in_the_folder_of_the_code_does_not_travel(code: Path) -> None:
 def test_nothing_travels_to_what_runs_in_this_process(code: Path, tmp_path: Path) -> None:
     here = replace(settings(code, most_mb=1), cluster=ClusterSettings(kind="local"))
     (code / "large.bin").write_bytes(b"1" * 2_000_000)
-    assert wiring.ship(here, tmp_path / "home") is None
+    assert wiring.ship(here, tmp_path / "home", "run") is None
     assert wiring.weigh(here, tmp_path / "home") == ((), ())
     assert not wiring.changed(here, tmp_path / "home", None)
     with pytest.raises(ConfigError, match="more than 1 MB of files would travel"):
-        wiring.ship(settings(code, most_mb=1), tmp_path / "home")
+        wiring.ship(settings(code, most_mb=1), tmp_path / "home", "run")
 
 
 def test_a_file_that_can_not_be_read_is_told_on_a_line(code: Path, tmp_path: Path) -> None:
     (code / "secret").symlink_to("/proc/self/mem")
     with pytest.raises(ArtifactError, match=r"/secret' can't be read: Input/output error; mend"):
-        wiring.ship(settings(code), tmp_path / "home")
+        wiring.ship(settings(code), tmp_path / "home", "run")
 
 
 def test_that_code_has_changed_is_known_and_where_it_is_not_here_it_has_not(

@@ -95,10 +95,18 @@ class MlflowExperiment:
         hung, is mended: the one with less written to it is deleted.
         """
         runs: dict[str, MlflowRun] = {}
-        for key, shown in self._search(f"tags.`run.id` = '{run}'"):
+        for key, shown in self.all_of(run):
             twin = runs.get(key)
             runs[key] = shown if twin is None else self._only(twin, shown)
         return runs
+
+    def all_of(self, run: str) -> Sequence[tuple[str, MlflowRun]]:
+        """Return every MLflow run of `run` with its key."""
+        return list(self._search(f"tags.`run.id` = '{run}'"))
+
+    def delete(self, run_id: str) -> None:
+        """Have a run be shown no more."""
+        self._try("runs/delete", {"run_id": run_id})
 
     def create(self, name: str, tags: Mapping[str, str], start: float) -> MlflowRun:
         """Create an MLflow run that began at `start` (seconds, epoch)."""
@@ -196,7 +204,7 @@ class MlflowExperiment:
 
     def _only(self, twin: MlflowRun, other: MlflowRun) -> MlflowRun:
         kept, spare = sorted((twin, other), key=lambda s: (-len(s.metrics), -len(s.params), s.id))
-        self._try("runs/delete", {"run_id": spare.id})
+        self.delete(spare.id)
         return kept
 
     def _try(self, path: str, fields: Mapping[str, object]) -> None:

@@ -197,6 +197,7 @@ def _version(fields: Mapping[str, Any]) -> ModelVersion:
         name=fields["name"],
         number=int(fields["version"]),
         source=fields.get("source", ""),
+        run_id=fields.get("run_id", ""),
         created=int(fields.get("creation_timestamp", 0)) / 1000,
         tags=_tags(fields),
     )

@@ -67,11 +67,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelVersion:
-    """A version as it stands in the registry; `created` is seconds since the epoch."""
+    """A version as it stands in the registry; `created` is seconds since the epoch.
+
+    `run_id` is the MLflow run that it comes from; empty where it is from none.
+    """
 
     name: str
     number: int
     source: str = ""
+    run_id: str = ""
     created: float = 0.0
     tags: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
