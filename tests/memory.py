@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
@@ -62,6 +62,9 @@ class MemoryStore:
 
     def events(self, run: str, after: int = 0) -> Sequence[Stored]:
         return tuple(self.log[run][after:])
+
+    def events_of(self, runs: Collection[str]) -> Mapping[str, Sequence[Stored]]:
+        return {run: self.events(run) for run in runs}
 
     def header(self, run: str) -> RunHeader:
         found = [header for name, header in self.headers.items() if name.startswith(run)]
@@ -190,10 +193,12 @@ class MemoryStore:
     def queue_up(self, run: str, entries: Sequence[Queued]) -> None:
         self.queues[run] = (self.now(), tuple(entries))
 
-    def queue(self, seconds: float) -> Sequence[Queued]:
+    def queue(self, seconds: float, pools: Collection[str] | None = None) -> Sequence[Queued]:
         now = self.now()
         lines = [entries for at, entries in self.queues.values() if abs(now - at) <= seconds]
-        return [entry for entries in lines for entry in entries]
+        return [
+            entry for entries in lines for entry in entries if pools is None or entry.pool in pools
+        ]
 
     def note_verdict(self, verdict: Verdict) -> None:
         self.judged[verdict.pool, str(verdict.role), verdict.identity] = verdict

@@ -2,12 +2,13 @@
 
 The pools that are being emptied, the gates that are open, the runs that go first: all of it comes
 from the database and the gates, a few times a second at most. It shows the run's own places in
-the queues there, too.
+the queues there, too. Who has many ahead asks less often, and of its own pools alone: a thousand
+runs that wait would ask for a thousand lines each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -20,7 +21,10 @@ from orchestrator.core.spec.hardware import Pool, name_in_fleet, pool_of_fleet
 from orchestrator.messages import PoolStatus, Queued, UnusedNode
 from orchestrator.ports import Clock, Gates, Queues
 
-SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_LOOKS = 0.5  # of who waits, and is next or nearly so
+AHEAD_OF_A_LOOK = 20  # for each so many that are ahead, as much longer
+LONGEST_BETWEEN_LOOKS = 4.0
+SECONDS_OF_NO_WISH = 2.0  # between looks of who waits for nothing
 SECONDS_BETWEEN_GATES = 2.0
 SECONDS_BETWEEN_WORDS = 5.0  # to those who wait as well: each is a write
 # Who has not said for so long that it waits waits no more: its controller is gone.
@@ -47,17 +51,19 @@ class OutlookWatcher:
         tick = self._clock.monotonic()
         wanted = {s.name: _entry(run, s, self._queued, now) for s in wanting(run, now)}
         if tick >= self._next_look or wanted != self._queued:  # another stage, or another pool
-            self._next_look = tick + SECONDS_BETWEEN_LOOKS
+            self._next_look = tick + SECONDS_BETWEEN_LOOKS  # where the store is away
             drained = drained_in(run.plan.fleet, self._queues)
             unused = unused_in(run.plan.fleet, self._queues)
-            behind = dict(self._line_up(run, wanted, now, tick))
+            self._say(run, wanted, tick)
+            queue = self._queue(run, wanted)
             self._outlook = Outlook(
                 drained=drained,
                 opened=self._opened(run, tick),
-                behind=behind,
+                behind=dict(self._behind(run, wanted, queue, now)),
                 quarantined=_quarantined(unused),
                 drained_nodes=_drained_nodes(unused),
             )
+            self._next_look = tick + _pause(wanted.values(), queue)
         return self._outlook
 
     def leave(self, run: Run) -> None:
@@ -66,19 +72,27 @@ class OutlookWatcher:
             self._queued = {}
             self._queues.queue_up(run.header.run, ())
 
-    def _line_up(
-        self, run: Run, wanted: Mapping[str, Queued], now: float, tick: float
-    ) -> Iterator[tuple[str, str]]:
-        """Say what the run waits for, and yield the stages that others go before, with who."""
+    def _say(self, run: Run, wanted: Mapping[str, Queued], tick: float) -> None:
+        """Say what the run waits for."""
         if wanted != self._queued or (wanted and tick >= self._next_word):
             self._queued = dict(wanted)
             self._next_word = tick + SECONDS_BETWEEN_WORDS
             entries = (_shared(run, entry) for entry in wanted.values())
             self._queues.queue_up(run.header.run, tuple(entries))
+
+    def _queue(self, run: Run, wanted: Mapping[str, Queued]) -> Sequence[Queued]:
+        """Return all that wait for the pools that the run waits for."""
         if not wanted:
-            return
-        listed = self._queues.queue(SECONDS_IN_QUEUE)
-        queue = [entry for other in listed for entry in _own(run, other)]
+            return ()
+        own = {entry.pool for entry in wanted.values()}
+        shared = {name_in_fleet(run.plan.fleet, pool) for pool in own}
+        listed = self._queues.queue(SECONDS_IN_QUEUE, own | shared)
+        return [entry for other in listed for entry in _own(run, other)]
+
+    def _behind(
+        self, run: Run, wanted: Mapping[str, Queued], queue: Sequence[Queued], now: float
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the stages that others go before, with who."""
         others = {entry.pool for entry in queue if entry.run != run.header.run}
         states = self._states_of(run, {entry.pool for entry in wanted.values()} & others)
         for name, mine in wanted.items():
@@ -107,6 +121,18 @@ class OutlookWatcher:
     def _look_at(self, run: Run, stage: StageRun) -> str | None:
         gate = stage.planned.stage.gate
         return self._gates.look(gate, run.header.run, stage.name) if gate else None
+
+
+def _pause(wanted: Collection[Queued], queue: Sequence[Queued]) -> float:
+    """Return for how long what was seen holds, for who stands in the `queue` as `wanted` says."""
+    if not wanted:
+        return SECONDS_OF_NO_WISH
+    ahead = min(
+        sum(entry.pool == mine.pool and entry.order < mine.order for entry in queue)
+        for mine in wanted
+    )
+    longer = 1 + ahead // AHEAD_OF_A_LOOK
+    return min(SECONDS_BETWEEN_LOOKS * longer, LONGEST_BETWEEN_LOOKS)
 
 
 def drained_in(fleet: str, queues: Queues) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,10 @@ class EventLog(Protocol):
 
     def events(self, run: str, after: int = 0) -> Sequence[Stored]:
         """Return the events of `run` numbered above `after`, in order."""
+        ...
+
+    def events_of(self, runs: Collection[str]) -> Mapping[str, Sequence[Stored]]:
+        """Return all events of each of `runs`, in order; by one question for many runs."""
         ...
 
     def header(self, run: str) -> RunHeader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.messages import Queued, UnusedNode
@@ -18,8 +18,8 @@ class Queues(Protocol):
         """Make `entries` what `run` waits for as of now, instead of before."""
         ...
 
-    def queue(self, seconds: float) -> Sequence[Queued]:
-        """Return what all runs wait for that said so in the last `seconds`."""
+    def queue(self, seconds: float, pools: Collection[str] | None = None) -> Sequence[Queued]:
+        """Return what all runs wait for that said so in the last `seconds`; of some `pools`."""
         ...
 
     def drain(self, pool: str, reason: str) -> None:

@@ -118,7 +118,7 @@ class _Collector:
     def _found(self) -> _Found:
         """Return what may be removed now."""
         store = self.database
-        known = [runs.load(store, header) for header in store.runs(EVERY_RUN)]
+        known = runs.load_all(store, store.runs(EVERY_RUN))
         lives = store.endpoints().values()
         live = [r.deployment for life in lives for r in life.live if r.deployment is not None]
         served = [ref for d in live for ref in (d.model, d.proof) if ref is not None]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from orchestrator import wiring
 from orchestrator.controller import lease as leases
-from orchestrator.controller.lease import LeasedRuns, LeaseState
+from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.nearest import choices
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run, RunHeader
 from orchestrator.core.runs.states import StageState
 from orchestrator.core.spec.policy import Gate
+from orchestrator.messages import Lease
 from orchestrator.ports import EventLog, Leases
 from orchestrator.service.change import Change
 from orchestrator.supervisor import holder
@@ -31,17 +34,23 @@ def load(store: EventLog, header: RunHeader) -> Run:
     return fold(header, ((item.at, item.event) for item in store.events(header.run)))
 
 
+def load_all(store: EventLog, headers: Sequence[RunHeader]) -> list[Run]:
+    """Return the runs of `headers` as the store has them."""
+    events = store.events_of([header.run for header in headers])
+    return [
+        fold(header, ((item.at, item.event) for item in events[header.run])) for header in headers
+    ]
+
+
 def lease_state(store: Leases, run: Run) -> LeaseState | None:
     """Return whether the controller of `run` is there; `None` when it needs none, or none came."""
     lease = store.lease(run.header.run)
     return leases.lease_state(run, lease, store.now(), holder.lives)
 
 
-def last_sign(store: LeasedRuns, run: Run) -> float:
+def last_sign(run: Run, lease: Lease | None) -> float:
     """Return when the run last showed life, in seconds since the epoch."""
-    lease = store.lease(run.header.run)
-    times = [stored.at for stored in store.events(run.header.run)]
-    return max([lease.at if lease else run.header.created, *times])
+    return max(lease.at if lease else run.header.created, run.at or run.header.created)
 
 
 def tried(run: Run) -> list[str]:

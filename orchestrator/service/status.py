@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator import wiring
-from orchestrator.controller.lease import LeasedRuns, LeaseState
+from orchestrator.controller.lease import LeaseState, lease_state
 from orchestrator.core.runs.run import Attempt, Run
-from orchestrator.messages import Busy, Progress, Untold
+from orchestrator.messages import Busy, Lease, Progress, Untold
 from orchestrator.service import runs
+from orchestrator.supervisor import holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ class RunStatus:
 def newest(limit: int) -> Sequence[RunStatus]:
     """Return how the newest runs stand, at most `limit` of them, the newest first."""
     store = wiring.database(wiring.home())
-    return [_status(store, runs.load(store, header)) for header in store.runs(limit)]
+    known = runs.load_all(store, store.runs(limit))
+    now, held = store.now(), {lease.run: lease for lease in store.leases()}
+    return [_status(run, held.get(run.header.run), now) for run in known]
 
 
 def status(run: str) -> RunStatus:
@@ -54,15 +57,15 @@ def status(run: str) -> RunStatus:
         NotFoundError: There is none, or there are several.
     """
     store = wiring.database(wiring.home())
-    current = _status(store, runs.load(store, store.header(run)))
-    name = current.run.header.run
+    known = runs.load(store, store.header(run))
+    name = known.header.run
+    current = _status(known, store.lease(name), store.now())
     busy = () if current.lost else store.busy(name)
     return replace(current, untold=store.untold(name), busy=busy, progress=store.progress(name))
 
 
-def _status(store: LeasedRuns, run: Run) -> RunStatus:
+def _status(run: Run, lease: Lease | None, now: float) -> RunStatus:
     """Nothing of a lost run has run since it was last seen, nor cost anything."""
-    controller = runs.lease_state(store, run)
-    now = store.now()
-    at = runs.last_sign(store, run) if controller is LeaseState.GONE else now
+    controller = lease_state(run, lease, now, holder.lives)
+    at = runs.last_sign(run, lease) if controller is LeaseState.GONE else now
     return RunStatus(run, controller, at, max(0.0, now - at))

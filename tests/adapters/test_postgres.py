@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
 
@@ -173,3 +173,23 @@ def test_a_run_outlives_a_restart_of_the_server(
         assert load(store, run.header).epoch == run.epoch, "the same controller"
         assert lease is None
         store.close()
+
+
+def test_a_question_has_no_transaction_around_it_and_a_write_has(
+    store: SqlDatabase, tmp_path: Path
+) -> None:
+    with store._reading() as connection:
+        link = connection.connection.dbapi_connection.pgconn
+
+    def said(act: Callable[[], object]) -> str:
+        with (tmp_path / "trace").open("w", encoding="utf-8") as trace:
+            link.trace(trace.fileno())
+            act()
+            link.untrace()
+        return (tmp_path / "trace").read_text("utf-8")
+
+    asked = said(lambda: store.queue(1.0))
+    assert "queues" in asked
+    assert not any(word in asked for word in ("BEGIN", "COMMIT", "ROLLBACK"))
+    written = said(lambda: store.drain("a", "repair"))
+    assert written.index("BEGIN") < written.index("drains") < written.rindex("COMMIT")

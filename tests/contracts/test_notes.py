@@ -37,6 +37,8 @@ def test_a_run_waits_for_what_it_said_last(store: SqlDatabase) -> None:  # noqa:
     store.queue_up("r2-1", (entry("a", "s"), entry("b", "t")))
     store.queue_up("r2-1", (entry("b", "t", since=2.0),))
     assert store.queue(60.0) == [entry("b", "t", since=2.0)]
+    assert store.queue(60.0, ["b", "c"]) == [entry("b", "t", since=2.0)]
+    assert store.queue(60.0, ["a"]) == []
     with store._writing() as connection:
         connection.execute(update(queues).values(at=queues.c.at - 90.0))
     assert store.queue(60.0) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.controller.outlook import SECONDS_IN_QUEUE, OutlookWatcher
@@ -26,11 +26,23 @@ from tests.fakes import FakeClock, FakeGates, MemoryStore
 APPROVAL = Gate(kind="approval")
 
 
+class CountingStore(MemoryStore):
+    """Counts how often the queue was read, and how much of it."""
+
+    times = entries = 0
+
+    def queue(self, seconds: float, pools: Collection[str] | None = None) -> Sequence[Queued]:
+        listed = super().queue(seconds, pools)
+        self.times += 1
+        self.entries += len(listed)
+        return listed
+
+
 class Post:
     """A run of one stage, and its outlook."""
 
     def __init__(self, gate: Gate | None = None, pools: Sequence[str] = ("a",)) -> None:
-        self.store, self.gates, self.clock = MemoryStore(), FakeGates(), FakeClock(100.0)
+        self.store, self.gates, self.clock = CountingStore(), FakeGates(), FakeClock(100.0)
         self.store.now = self.clock.now
         self.free: int | None = None
         self.watcher = OutlookWatcher(self.store, self.gates, self.clock, self.states)
@@ -43,6 +55,19 @@ class Post:
             raise ClusterError("the head is silent")
         up = PoolState.UP
         return {n: PoolStatus(name=n, state=up, devices=8, free=self.free) for n in wanted}
+
+    def wait_behind(self, count: int, pool: str = "a") -> None:
+        """Have so many others wait, who came before."""
+        for number in range(count):
+            one = replace(other(priority=0, since=50.0), pool=pool, run=f"{pool}-{number}")
+            self.store.queue_up(one.run, (one,))
+
+    def looks(self, seconds: float) -> int:
+        """Return how often it reads the queue in so many seconds, at a turn each quarter."""
+        before = self.store.times
+        for _ in range(int(seconds * 4)):
+            self.look(after=0.25)
+        return self.store.times - before
 
     def look(self, after: float = 0.0) -> Outlook:
         self.clock.sleep(after)
@@ -84,6 +109,37 @@ def test_who_needs_a_free_chip_passes_one_that_waits_for_more_than_are_free() ->
     assert post.look(after=0.6).behind == {}
     post.free = 8
     assert post.look(after=0.6).behind, "now the other one has its place"
+
+
+def test_who_has_many_ahead_asks_less_often_and_sees_within_seconds_that_they_left() -> None:
+    post = Post()
+    assert post.looks(16.0) == 32
+    post.wait_behind(200)
+    post.look(after=0.6)
+    assert post.looks(16.0) == 4
+    for number in range(200):
+        post.store.queue_up(f"a-{number}", ())
+    assert post.look(after=4.1).behind == {}
+    assert post.looks(8.0) == 16, "it is next again"
+
+
+def test_who_waits_for_a_pool_reads_the_line_of_that_alone() -> None:
+    post = Post()
+    post.wait_behind(3)
+    post.wait_behind(300, pool="b")
+    assert post.look().behind
+    assert post.store.entries == 4
+
+
+def test_who_waits_for_nothing_reads_no_queue_and_looks_every_two_seconds() -> None:
+    post = Post()
+    post.run = apply(post.run, AttemptStarted("s", 1, "a"), 100.0)
+    post.run = apply(post.run, AttemptPlaced("s", 1, ("n1",)), 100.0)
+    post.look()
+    post.store.drain("a", "repair")
+    assert post.look(after=1.0).drained == {}
+    assert post.look(after=1.1).drained == {"a": "repair"}
+    assert post.store.times == 0
 
 
 def test_pools_of_one_name_in_two_fleets_are_two() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import delete, func, or_, select
 
@@ -32,11 +32,14 @@ class SqlQueues(Transactions):
         ]
         self._renew(queues, run, rows)
 
-    def queue(self, seconds: float) -> Sequence[Queued]:
-        """Return what all runs wait for that said so in the last `seconds`."""
+    def queue(self, seconds: float, pools: Collection[str] | None = None) -> Sequence[Queued]:
+        """Return what all runs wait for that said so in the last `seconds`; of some `pools`."""
         recent = func.abs(seconds_now(self._reader) - queues.c.at) <= seconds
+        wanted = select(queues).where(recent)
+        if pools is not None:
+            wanted = wanted.where(queues.c.pool.in_(pools))
         with self._reading() as connection:
-            rows = connection.execute(select(queues).where(recent)).all()
+            rows = connection.execute(wanted).all()
         return [
             Queued(
                 pool=row.pool,

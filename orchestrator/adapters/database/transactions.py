@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from orchestrator.adapters.database import connections
-from orchestrator.adapters.database.dialects import insert_for, seconds_now
+from orchestrator.adapters.database.dialects import asking, insert_for, seconds_now
 from orchestrator.core.errors import StoreError, UnstorableError
 
 # What a driver or the way to it raises besides SQLAlchemy's own errors: values that the driver
@@ -37,6 +37,7 @@ class Transactions:
         self._place = without_password(url)
         with self._translated(opening=True):
             self._reader, self._writer = connections.open_database(url, _busy(patience))
+            self._asking = asking(self._reader)
         self._insert = insert_for(self._reader)
 
     def close(self) -> None:
@@ -61,7 +62,8 @@ class Transactions:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with self._translated(), self._reader.begin() as connection:
+        """Yield a connection to ask with; on PostgreSQL each question stands for itself."""
+        with self._translated(), self._asking.begin() as connection:
             yield connection
 
     @contextmanager
