@@ -39,13 +39,9 @@ def programs() -> Path | None:
 class PostgresServer:
     """A server, as a process of this one: root's start it as somebody else, as it demands."""
 
-    def __init__(self, bin_folder: Path, folder: Path, *, durable: bool = False) -> None:
-        """Make what it needs in `folder`; words are sorted there as people do, as is usual.
-
-        A `durable` one flushes what is committed.
-        """
+    def __init__(self, bin_folder: Path, folder: Path) -> None:
+        """Make what it needs in `folder`; words are sorted there as people do, as is usual."""
         self._bin, self._folder = bin_folder, folder
-        self._settings = {**SETTINGS, "fsync": "on"} if durable else SETTINGS
         self._user = NOBODY if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
@@ -57,7 +53,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        words = [f"-c{name}={value}" for name, value in self._settings.items()]
+        words = [f"-c{name}={value}" for name, value in SETTINGS.items()]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self._folder / "data", "-k", self._folder, *words],
@@ -121,14 +117,14 @@ class PostgresServer:
 
 
 @contextmanager
-def server(*, durable: bool = False) -> Iterator[PostgresServer]:
+def server() -> Iterator[PostgresServer]:
     """Have a server up; skip the tests that want one where it is not installed."""
     bin_folder = programs()
     if bin_folder is None:
         pytest.skip("PostgreSQL is not installed: no `initdb` on the path or in Debian's place")
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # short, and others may enter the way to it
     try:
-        running = PostgresServer(bin_folder, folder, durable=durable)
+        running = PostgresServer(bin_folder, folder)
         try:
             running.start()
             yield running

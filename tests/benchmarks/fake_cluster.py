@@ -1,14 +1,13 @@
 """A cluster that runs nothing, and the turns that many controllers of one process take on it.
 
 Chips are numbers: an attempt holds as many as it asks for, for as long as the cluster says, and
-then has succeeded. Who finds no room waits in the line of its pool. All else is real: time, the
+then has succeeded. Who finds no room waits in the line of its pool. All else is real: the
 controllers, and the database that they share.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,39 +29,38 @@ _STACK = 256 * 1024  # bytes: a controller needs few
 
 
 class TurnsClock:
-    """Real time; of all threads that it has started one runs, until it sleeps.
+    """A clock that goes on to when the next one wakes; of its threads one runs, until it sleeps.
 
-    So a thousand controllers take turns in the order in which they wake, as a thousand processes
-    would on one core. `late` has by how many seconds each woke too late.
+    So a thousand controllers take turns as a thousand processes would that never wait for a core:
+    what they take is CPU time, of as many seconds as the clock says.
     """
 
     def __init__(self) -> None:
         """Let the calling thread run."""
         self._numbers = count()
         self._asleep: list[tuple[float, int, threading.Event]] = []
-        self.late: list[float] = []
+        self._time = 0.0
         self.errors: list[Exception] = []
 
     def now(self) -> float:
-        """Return seconds since the epoch."""
-        return time.time()  # noqa: TID251 - a clock
+        """Return seconds since the clock began."""
+        return self._time
 
     def monotonic(self) -> float:
-        """Return seconds since some moment."""
-        return time.monotonic()
+        """Return the same."""
+        return self._time
 
     def sleep(self, seconds: float) -> None:
         """Let others run for so long."""
-        due, mine = self.monotonic() + seconds, threading.Event()
+        due, mine = self._time + seconds, threading.Event()
         heappush(self._asleep, (due, next(self._numbers), mine))
         self._wake()
         mine.wait()
-        self.late.append(self.monotonic() - due)
 
     def start(self, act: Callable[[], object]) -> threading.Thread:
         """Have `act` run in a thread of its own, from when somebody sleeps."""
         turn = threading.Event()
-        heappush(self._asleep, (self.monotonic(), next(self._numbers), turn))
+        heappush(self._asleep, (self._time, next(self._numbers), turn))
 
         def work() -> None:
             turn.wait()
@@ -80,8 +78,7 @@ class TurnsClock:
 
     def _wake(self) -> None:
         if self._asleep:
-            due, _, turn = heappop(self._asleep)
-            time.sleep(max(0.0, due - self.monotonic()))  # noqa: TID251 - a clock
+            self._time, _, turn = heappop(self._asleep)
             turn.set()
 
 

@@ -12,7 +12,7 @@ from orchestrator.core.errors import TrackingError
 from tests.adapters.mlflow_tracker.conftest import Tale
 from tests.adapters.mlflow_tracker.seen import Seen
 
-SECONDS = 60.0
+SECONDS = 240.0
 Track = Callable[..., MlflowTracker]
 ONE = ["r2-1", "r2-1/data/1", "r2-1/pretrain/1"]
 
