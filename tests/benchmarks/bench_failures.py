@@ -8,7 +8,7 @@ from orchestrator.controller.failure_report import FailureReport
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.signatures import matcher
 from orchestrator.messages import LogLine
-from tests.benchmarks.table import Row, compare, seconds
+from tests.benchmarks.table import Row, compare, cpu_seconds, seconds
 from tests.build import documented
 
 WORKERS, LINES = 2_048, 200
@@ -49,7 +49,7 @@ def _weighing(workers: int) -> float:
         for number in range(0, LINES, 20):
             line = f"2026-01-02 10:11:12 step {number} loss 2.31"
             failure_report.hear(LogLine(rank, line))
-    return seconds(lambda: _weigh(failure_report, workers), times=1)
+    return cpu_seconds(lambda: _weigh(failure_report, workers))
 
 
 def _weigh(failure_report: FailureReport, workers: int) -> None:

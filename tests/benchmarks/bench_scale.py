@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from threading import Thread
-from time import process_time
 from typing import TypeAlias
 
 import psutil
@@ -37,7 +36,7 @@ from orchestrator.messages import PoolState, PoolStatus, Queued
 from orchestrator.service import names, status
 from tests.benchmarks import bench_failures
 from tests.benchmarks.fake_cluster import FakeCluster, TurnsClock
-from tests.benchmarks.table import Row, compare
+from tests.benchmarks.table import Row, compare, cpu_seconds
 from tests.build import bindings, fleet, header, pipeline, pool, stage
 from tests.fakes import FakeArtifacts, FakeGates, FakeTracker
 from tests.postgres import server
@@ -82,8 +81,8 @@ def planned(number: int, count: int = STAGES, chips: int = CHIPS) -> Plan:
 
 
 def _planning() -> Iterator[Row]:
-    whole = _cpu(lambda: planned(0, MANY_STAGES))
-    half = _cpu(lambda: planned(0, MANY_STAGES // 2))
+    whole = cpu_seconds(lambda: planned(0, MANY_STAGES))
+    half = cpu_seconds(lambda: planned(0, MANY_STAGES // 2))
     name = f"plan {MANY_STAGES:,} stages on nine pools"
     yield compare(f"{name}, against half as many", whole, half, goal="ratio < 2.5")
 
@@ -96,7 +95,7 @@ def _queue() -> Iterator[Row]:
         for n in range(each)
     ]
     full = PoolStatus(name=POOLS[0], state=PoolState.UP, devices=SIZES[0] * 8, free=0)
-    took = _cpu(lambda: [held_up_by(queue[-1], queue, full, 0.0) for _ in range(1000)])
+    took = cpu_seconds(lambda: [held_up_by(queue[-1], queue, full, 0.0) for _ in range(1000)])
     yield Row(name=f"see who goes first of {each}", ours=took * 1e3, unit="us")
 
 
@@ -166,9 +165,9 @@ def _few(name: str, store: SqlDatabase, spent: Cpu) -> Iterator[Row]:
             living.controller(known).drive()
 
     with counted() as counts:
-        took = _cpu(drive, spent)
+        took = cpu_seconds(drive, spent)
     events = sum(len(store.events(known.run)) for known in headers)
-    bare = _cpu(lambda: _insert(store, events), spent)
+    bare = cpu_seconds(lambda: _insert(store, events), spent)
     what = f"{name}: CPU of an event of a run, against its bare insert"
     yield compare(what, took / events * 1e6, bare / events * 1e6, unit="us")
     yield Row(name=f"{name}: decisions a second of CPU", ours=living.turns[0] / took, unit="1/s")
@@ -179,7 +178,7 @@ def _few(name: str, store: SqlDatabase, spent: Cpu) -> Iterator[Row]:
 def _live(name: str, store: SqlDatabase, url: str, spent: Cpu) -> Iterator[Row]:
     """Have a thousand runs live: some run, all others wait for their pools."""
     headers: list[RunHeader] = []
-    each = _cpu(lambda: headers.extend(_created(store, "live", RUNS)), spent) / RUNS
+    each = cpu_seconds(lambda: headers.extend(_created(store, "live", RUNS)), spent) / RUNS
     yield Row(name=f"{name}: create a run of {STAGES} stages", ours=each * 1e3, unit="ms")
     living, before = Living.new(store, LONG), _resident()
     threads = [living.clock.start(living.controller(known).drive) for known in headers]
@@ -187,7 +186,7 @@ def _live(name: str, store: SqlDatabase, url: str, spent: Cpu) -> Iterator[Row]:
     memory = (_resident() - before) / RUNS
     with counted() as counts:
         turns, server = living.turns[0], spent()
-        took = _cpu(lambda: living.clock.sleep(WATCHED), spent)
+        took = cpu_seconds(lambda: living.clock.sleep(WATCHED), spent)
         turns, server = living.turns[0] - turns, spent() - server
     asked = counts.total() - counts["commits"]
     here = (took - server) / WATCHED
@@ -213,7 +212,7 @@ def _listed(name: str, url: str, headers: Sequence[RunHeader], spent: Cpu) -> It
             "who waits, as `pools` shows": lambda: store.queue(LONG),
         }
         for what, ask in questions.items():
-            yield Row(name=f"{name}: {what}", ours=_cpu(ask, spent) * 1e3, unit="ms")
+            yield Row(name=f"{name}: {what}", ours=cpu_seconds(ask, spent) * 1e3, unit="ms")
         store.close()
 
 
@@ -279,13 +278,6 @@ def _at_home(url: str) -> Iterator[None]:
         environment.setenv("ORCHESTRATOR_HOME", folder)
         environment.setenv("ORCHESTRATOR_DATABASE", url)
         yield
-
-
-def _cpu(act: Callable[[], object], server: Cpu = lambda: 0.0) -> float:
-    """Return the CPU seconds that `act` takes, here and of the database's server."""
-    here, there = process_time(), server()
-    act()
-    return process_time() - here + server() - there
 
 
 def _resident() -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from time import perf_counter
+from time import perf_counter, process_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,13 @@ def in_rounds(
 def seconds(act: Callable[[], object], times: int = 5) -> float:
     """Return the median wall time of `act`, in seconds."""
     return median(_once(act) for _ in range(times))
+
+
+def cpu_seconds(act: Callable[[], object], server: Callable[[], float] = lambda: 0.0) -> float:
+    """Return the CPU time of `act`, in seconds; `server` has that of who works for it so far."""
+    here, there = process_time(), server()
+    act()
+    return process_time() - here + server() - there
 
 
 def render(rows: Iterable[Row]) -> str:
