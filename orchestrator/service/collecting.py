@@ -87,12 +87,12 @@ class _Collector:
     tracked: bool
 
     def lines(self) -> Iterator[str]:
-        found = self._found()
-        for part in found.parts:
+        removable = self._removable()
+        for part in removable.parts:
             yield part.line()
-        for archives in found.archives:
+        for archives in removable.archives:
             yield from archives.lines()
-        shown = wiring.unshow(wiring.home(), found.shown, dry=True)
+        shown = wiring.unshow(wiring.home(), removable.shown, dry=True)
         if shown:
             yield f"from MLflow: {shown:,} of its runs"
         size = self._sweep(dry=True)
@@ -101,12 +101,12 @@ class _Collector:
 
     def remove(self) -> Collected:
         if self.kinds & {Kind.ARTIFACTS, Kind.RUNS}:
-            for part in self._found().parts:
+            for part in self._removable().parts:
                 part.forget_results()
-        found = self._found()
-        done = Collected(shown=wiring.unshow(wiring.home(), found.shown, dry=False))
-        done += Collected(size=sum(archives.remove() for archives in found.archives))
-        for part in found.parts:
+        removable = self._removable()
+        done = Collected(shown=wiring.unshow(wiring.home(), removable.shown, dry=False))
+        done += Collected(size=sum(archives.remove() for archives in removable.archives))
+        for part in removable.parts:
             done += part.remove()
         return done + Collected(size=self._sweep(dry=False))
 
@@ -115,7 +115,7 @@ class _Collector:
             return 0
         return wiring.sweep_cache(wiring.clock().now() - self.rules.days * DAY, dry=dry)
 
-    def _found(self) -> _Found:
+    def _removable(self) -> _Removable:
         """Return what may be removed now."""
         store = self.database
         known = runs.load_all(store, store.runs(EVERY_RUN))
@@ -126,7 +126,7 @@ class _Collector:
         may_go = disposable(known, uses, self.rules, store.now())
         gone = [run for run in may_go.whole if _here(run)]
         whole = gone if self.tracked and Kind.RUNS in self.kinds else []
-        return _Found(
+        return _Removable(
             parts=self._parts(may_go),
             archives=self._archives(known, gone, [d.shipped for d in live if d.shipped]),
             shown=[run for run in whole if _section(run, "tracking").get("enabled", True)],
@@ -168,7 +168,7 @@ class _Collector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _Removable:
     """What may be removed: `parts` of runs, `archives` of code, and runs that MLflow shows."""
 
     parts: Sequence[_Part]

@@ -114,16 +114,16 @@ class SqlEventLog(Transactions):
 
     def events_of(self, runs: Collection[str]) -> Mapping[str, Sequence[Stored]]:
         """Return all events of each of `runs`, in order; by one question for many runs."""
-        found: dict[str, list[Stored]] = {run: [] for run in runs}
-        table, names = schema.events, iter(list(found))
+        events: dict[str, list[Stored]] = {run: [] for run in runs}
+        table, names = schema.events, iter(list(events))
         with self._reading() as connection:
             while some := list(islice(names, RUNS_AT_ONCE)):
                 query = (
                     select(table).where(table.c.run.in_(some)).order_by(table.c.run, table.c.seq)
                 )
                 for row in connection.execute(query):
-                    found[row.run].append(Stored(row.run, row.seq, row.at, _event(row)))
-        return found
+                    events[row.run].append(Stored(row.run, row.seq, row.at, _event(row)))
+        return events
 
     def _exists(self, run: str) -> bool:
         with self._reading() as connection:

@@ -47,10 +47,10 @@ def erase(
 
 def _erase(server: MlflowExperiment, run: str, sources: set[str], *, dry: bool) -> int:
     """Delete a run and its attempts, itself last: a call that breaks off is made again."""
-    found = server.all_of(run)
-    if sources & {shown.id for _, shown in found}:
+    shown_runs = server.all_of(run)
+    if sources & {shown.id for _, shown in shown_runs}:
         return 0
-    for _, shown in sorted(found, key=lambda pair: len(pair[0]), reverse=True):
+    for _, shown in sorted(shown_runs, key=lambda pair: len(pair[0]), reverse=True):
         if not dry:
             server.delete(shown.id)
-    return len(found)
+    return len(shown_runs)
