@@ -52,13 +52,17 @@ class MemoryStore:
         self.headers[header.run] = header
         self.log[header.run] = []
 
-    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+    def append(
+        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
+    ) -> None:
         log = self.log[run]
         if seq <= len(log):
             raise StaleControllerError(f"event {seq!r} of run {run!r} exists")
         if seq != len(log) + 1:
             raise StoreError(f"event {seq!r} of run {run!r} leaves a gap after {len(log)!r}")
         log.extend(Stored(run, seq + index, at, event) for index, event in enumerate(events))
+        if lease is not None:
+            self.renew_lease(lease)
 
     def events(self, run: str, after: int = 0) -> Sequence[Stored]:
         return tuple(self.log[run][after:])

@@ -67,7 +67,7 @@ class LeaseKeeper:
         self._turned = self._clock.monotonic()
         begun = self._epoch != run.epoch
         self._run, self._epoch = run.header.run, run.epoch
-        if begun or self._thread is None:  # at once: until then a run that lives counts as lost
+        if begun or self._thread is None:  # at once: what the run began with may be old by now
             self.keep()
         if self._stale is not None:
             raise self._stale

@@ -60,7 +60,7 @@ from orchestrator.core.runs.states import (
     RunState,
 )
 from orchestrator.error_boundary import outcome, reason
-from orchestrator.messages import AttemptRequest, Message, Points, Succeeded, Untold
+from orchestrator.messages import AttemptRequest, Lease, Message, Points, Succeeded, Untold
 from orchestrator.ports import Cluster, Serving
 
 SHORTEST_WAIT = 0.005
@@ -137,13 +137,14 @@ class Controller:
         return self.run
 
     def _take_over(self) -> None:
-        """Begin an epoch; what the controller of the last one commits meanwhile is read first."""
-        last = self.run.epoch
-        name = self.run.header.run
+        """Begin an epoch, with a lease on it; what the last controller commits first is read."""
+        last, name = self.run.epoch, self.run.header.run
+        holder = self._deps.holder
         lease = self._recorder.patiently(lambda: self._deps.store.lease(name))
         while not self.run.done:
             try:
-                self._commit(RunStarted(last + 1, lease.at if lease else None))
+                mine = Lease(run=name, epoch=last + 1, at=self._clock.now(), holder=holder)
+                self._commit(RunStarted(last + 1, lease.at if lease else None), mine)
             except StaleControllerError:
                 self.run = self._stored()
                 if self.run.epoch != last:
@@ -201,10 +202,10 @@ class Controller:
 
     # --- record --------------------------------------------------------------------------------
 
-    def _commit(self, event: Event) -> None:
+    def _commit(self, event: Event, lease: Lease | None = None) -> None:
         now = self._clock.now()
         following = apply(self.run, event, now)
-        self._recorder.append(following.seq, event, now)
+        self._recorder.append(following.seq, event, now, lease)
         self.run = following
         self._notify()
 

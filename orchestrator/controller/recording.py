@@ -16,7 +16,7 @@ from typing import TypeVar
 from orchestrator.core.errors import NotFoundError, StaleControllerError, UnstorableError
 from orchestrator.core.runs.states import Event
 from orchestrator.error_boundary import BestEffort, Outcome, outcome, reason
-from orchestrator.messages import Points
+from orchestrator.messages import Lease, Points
 from orchestrator.ports import Clock, EventLog, MetricPoints, Stored
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class EventRecorder:
         """Return the events of the run. Raises `StoreError` when the patience is over."""
         return self.patiently(lambda: self._log.events(self._run))
 
-    def append(self, seq: int, event: Event, at: float) -> None:
-        """Commit `event` as number `seq`, of the time `at` (seconds, epoch).
+    def append(self, seq: int, event: Event, at: float, lease: Lease | None = None) -> None:
+        """Commit `event` as number `seq`, of the time `at` (seconds, epoch), with the `lease`.
 
         Raises:
             StaleControllerError: Another controller has this run.
@@ -58,7 +58,7 @@ class EventRecorder:
             nonlocal tries
             tries += 1
             try:
-                self._log.append(self._run, seq, (event,), at)
+                self._log.append(self._run, seq, (event,), at, lease)
             except StaleControllerError:
                 if tries == 1 or not self._is_ours(Stored(self._run, seq, at, event)):
                     raise

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import Event
+from orchestrator.messages import Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,13 @@ class EventLog(Protocol):
         """Add a run. Raises `StoreError` when its id exists."""
         ...
 
-    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+    def append(
+        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
+    ) -> None:
         """Commit `events` as numbers `seq`, `seq + 1`, ... of `run`, all or none.
+
+        A `lease` on the run is noted with them, or not at all: a controller that has begun holds
+        its run from that moment on.
 
         Raises:
             StaleControllerError: Number `seq` exists: another controller has this run.

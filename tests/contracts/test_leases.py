@@ -7,6 +7,7 @@ import pytest
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import StaleControllerError
+from orchestrator.core.runs.states import RunStarted
 from orchestrator.messages import Lease
 from orchestrator.ports import Leases
 from tests.build import header, plan, stage
@@ -30,6 +31,19 @@ def test_the_last_lease_of_the_latest_epoch_stands(store: Leases) -> None:
     assert store.leases() == [SECOND] or store.leases() == (SECOND,)
     with pytest.raises(StaleControllerError):
         store.renew_lease(FIRST)
+    assert store.lease("run") == SECOND
+
+
+def test_a_lease_comes_with_the_events_that_it_belongs_to_or_not_at_all(
+    kept: SqlDatabase | MemoryStore, store: Leases
+) -> None:
+    kept.append("run", 1, (RunStarted(1),), 1.0, FIRST)
+    assert store.lease("run") == FIRST
+    loser = Lease(run="run", epoch=1, at=9.0, holder="loser")
+    with pytest.raises(StaleControllerError):
+        kept.append("run", 1, (RunStarted(1),), 9.0, loser)
+    assert store.lease("run") == FIRST
+    kept.append("run", 2, (RunStarted(2),), 2.0, SECOND)
     assert store.lease("run") == SECOND
 
 

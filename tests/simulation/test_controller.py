@@ -243,10 +243,12 @@ class Busy(MemoryStore):
 
     others: list[Event]
 
-    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+    def append(
+        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
+    ) -> None:
         if self.others:
             super().append(run, len(self.log[run]) + 1, (self.others.pop(0),), at)
-        super().append(run, seq, events, at)
+        super().append(run, seq, events, at, lease)
 
 
 def test_a_busy_controller_can_be_taken_over() -> None:

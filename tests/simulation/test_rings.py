@@ -24,6 +24,7 @@ from orchestrator.core.spec.policy import Gate, Limits, Recovery
 from orchestrator.error_boundary import reason
 from orchestrator.messages import (
     Alive,
+    Lease,
     LogLine,
     Message,
     Placed,
@@ -260,11 +261,18 @@ def test_anothers_event_is_not_taken_for_a_commit_whose_answer_was_lost() -> Non
     defaults = Bench()
 
     class Overtaken(MemoryStore):
-        def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+        def append(
+            self,
+            run: str,
+            seq: int,
+            events: Sequence[Event],
+            at: float,
+            lease: Lease | None = None,
+        ) -> None:
             if seq == 3:
                 super().append(run, seq, (RunStarted(2),), at)
                 raise StoreError("connection lost")
-            super().append(run, seq, events, at)
+            super().append(run, seq, events, at, lease)
 
     with pytest.raises(StaleControllerError):
         defaults.drive(store=Overtaken(defaults.store.headers, defaults.store.log))
@@ -274,10 +282,17 @@ def test_what_an_attempt_says_and_no_database_takes_is_its_own_failure() -> None
     defaults = Bench()
 
     class Choosy(MemoryStore):
-        def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+        def append(
+            self,
+            run: str,
+            seq: int,
+            events: Sequence[Event],
+            at: float,
+            lease: Lease | None = None,
+        ) -> None:
             if isinstance(events[0], AttemptSaved):
                 raise UnstorableError("no database takes it")
-            super().append(run, seq, events, at)
+            super().append(run, seq, events, at, lease)
 
     run = defaults.drive(store=Choosy(defaults.store.headers, defaults.store.log))
     assert run.state is RunState.FAILED

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 
+from orchestrator.controller.lease import LeaseState, lease_state
 from orchestrator.controller.loop import Controller
+from orchestrator.controller.reaper import Reaper
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
@@ -17,10 +19,12 @@ from orchestrator.core.runs.states import (
     AttemptSucceeded,
     Event,
     RunStarted,
+    RunState,
     StageReused,
 )
-from orchestrator.messages import AttemptRequest, Message
+from orchestrator.messages import AttemptRequest, Lease, Message
 from tests.fakes import Asked, FakeClock, FakeCluster, MemoryStore, Script
+from tests.simulation.test_controller import BENCH, GOOD, Bench
 from tests.simulation.test_loop import Simulation, check_stage
 
 RUNS = 300
@@ -49,9 +53,11 @@ class MortalStore(MemoryStore):
 
     fate: Fate
 
-    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+    def append(
+        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
+    ) -> None:
         self.fate.call()
-        super().append(run, seq, events, at)
+        super().append(run, seq, events, at, lease)
         self.fate.call()
 
 
@@ -165,3 +171,67 @@ def test_runs_whose_controllers_die_keep_every_promise(block: int) -> None:
         ends["stale"] += simulation.stale
     expected = {"succeeded", "failed", "cancelled", "died", "stale"}
     assert {end for end in expected if ends[end] < 10} == set(), ends
+
+
+class Seen(MemoryStore):
+    """A store that is looked into by another host as soon as anything is committed to it."""
+
+    look: Callable[[], None] = staticmethod(lambda: None)
+
+    def append(
+        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
+    ) -> None:
+        super().append(run, seq, events, at, lease)
+        self.look()
+
+
+@pytest.mark.parametrize("old", [None, Lease(run="run", epoch=1, at=0.0, holder="gone")])
+def test_a_controller_that_has_just_begun_is_there_for_all_other_hosts(old: Lease | None) -> None:
+    bench = Bench(GOOD)
+    bench.clock.sleep(1000.0)
+    store = Seen(bench.store.headers, bench.store.log, now=bench.clock.monotonic)
+    store.append("run", 1, (RunStarted(1),), 0.0)
+    if old is not None:
+        store.renew_lease(old)
+    buried, states = list[str](), list[LeaseState | None]()
+
+    def bury(run: Run, reason: str) -> bool:
+        buried.append(f"{run.header.run}: {reason}")
+        return True
+
+    reaper = Reaper(store, lambda _: None, bury)
+    reaper.look()  # which has found the old lease dead once
+
+    def look() -> None:
+        run = fold(bench.header, ((item.at, item.event) for item in store.log["run"]))
+        states.append(lease_state(run, store.lease("run"), store.now(), lambda _: None))
+        reaper.look()
+
+    store.look = look
+    run = Controller(bench.header, replace(bench.dependencies, store=store), BENCH).drive()
+    assert (run.state, run.epoch) == (RunState.SUCCEEDED, 2)
+    assert set(states) <= {LeaseState.ALIVE, None}
+    assert buried == []
+
+
+def test_the_loser_of_a_race_leaves_the_lease_of_the_winner_as_it_is() -> None:
+    bench = Bench(GOOD)
+    winner = Lease(run="run", epoch=1, at=0.0, holder="winner")
+
+    class Raced(MemoryStore):
+        def append(
+            self,
+            run: str,
+            seq: int,
+            events: Sequence[Event],
+            at: float,
+            lease: Lease | None = None,
+        ) -> None:
+            if seq == 1:
+                super().append(run, seq, (RunStarted(1),), at, winner)
+            super().append(run, seq, events, at, lease)
+
+    store = Raced(bench.store.headers, bench.store.log, now=bench.clock.monotonic)
+    with pytest.raises(StaleControllerError):
+        Controller(bench.header, replace(bench.dependencies, store=store), BENCH).drive()
+    assert store.lease("run") == winner

@@ -13,12 +13,14 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.adapters.database import codec, schema
+from orchestrator.adapters.database.leases import renewal
 from orchestrator.adapters.database.run_headers import NEWEST_NAMED, Headers, text_of, unknown
-from orchestrator.adapters.database.schema import runs
+from orchestrator.adapters.database.schema import leases, runs
 from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import EVENTS, Event
+from orchestrator.messages import Lease
 from orchestrator.ports import Stored
 
 RUNS_AT_ONCE = 500  # a statement of SQLite takes some thousand values
@@ -62,8 +64,12 @@ class SqlEventLog(Transactions):
             headers = Headers(connection)
             return [headers.of(row) for row in connection.execute(query.limit(limit)).all()]
 
-    def append(self, run: str, seq: int, events: Sequence[Event], at: float) -> None:
+    def append(
+        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
+    ) -> None:
         """Commit `events` as numbers `seq`, `seq + 1`, ... of `run`, all or none.
+
+        A `lease` on the run is noted with them, or not at all.
 
         Raises:
             StaleControllerError: Number `seq` exists: another controller has this run.
@@ -81,6 +87,8 @@ class SqlEventLog(Transactions):
         if rows:
             with self._writing() as connection:
                 self._append(connection, run, seq, rows)
+                if lease is not None:
+                    connection.execute(renewal(self._insert(leases), lease))
 
     def _append(
         self, connection: Connection, run: str, seq: int, rows: Sequence[Mapping[str, object]]

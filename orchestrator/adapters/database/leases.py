@@ -22,10 +22,7 @@ class SqlLeases(Transactions):
         Raises:
             StaleControllerError: One of a later epoch has it.
         """
-        row = {"epoch": lease.epoch, "at": lease.at, "holder": lease.holder}
-        added = self._insert(leases).values(run=lease.run, **row)
-        ours = leases.c.epoch <= lease.epoch
-        kept = added.on_conflict_do_update(index_elements=["run"], set_=row, where=ours)
+        kept = renewal(self._insert(leases), lease)
         with self._writing() as connection:
             if not connection.scalars(kept.returning(leases.c.run)).all():
                 message = f"run {lease.run!r} has a controller of an epoch after {lease.epoch!r}"
@@ -47,6 +44,14 @@ class SqlLeases(Transactions):
         mine = (leases.c.run == run) & (leases.c.epoch == epoch)
         with self._writing() as connection:
             connection.execute(delete(leases).where(mine))
+
+
+def renewal(insert: Any, lease: Lease) -> Any:  # noqa: ANN401 - statements of two dialects
+    """Return the statement that notes `lease`, unless one of a later epoch is there."""
+    row = {"epoch": lease.epoch, "at": lease.at, "holder": lease.holder}
+    ours = leases.c.epoch <= lease.epoch
+    added = insert.values(run=lease.run, **row)
+    return added.on_conflict_do_update(index_elements=["run"], set_=row, where=ours)
 
 
 def _lease(row: Any) -> Lease:  # noqa: ANN401 - a row of SQLAlchemy
