@@ -19,6 +19,7 @@ PLACES = "/usr/lib/postgresql/*/bin"  # Debian's; elsewhere they are on the path
 NOBODY = "nobody"
 SETTINGS = {
     "listen_addresses": "",
+    "port": "5432",  # by which its socket is named
     "fsync": "off",  # no test cuts the power
     "max_connections": "120",
     "shared_buffers": "16MB",
@@ -42,6 +43,7 @@ class PostgresServer:
     def __init__(self, bin_folder: Path, folder: Path) -> None:
         """Make what it needs in `folder`; words are sorted there as people do, as is usual."""
         self._bin, self._folder = bin_folder, folder
+        self._settings = dict(SETTINGS)
         self._user = NOBODY if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
@@ -53,7 +55,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        words = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        words = [f"-c{name}={value}" for name, value in self._settings.items()]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self._folder / "data", "-k", self._folder, *words],
@@ -75,6 +77,23 @@ class PostgresServer:
         assert self._process, "it was never started"
         return self._process.pid
 
+    def speaks_tls(self, port: int, signed: tuple[Path, Path]) -> None:
+        """Have it listen on loopback too, once started: to who speaks TLS and has a password."""
+        own = []
+        for file in signed:
+            own.append(shutil.copy(file, self._folder))
+            Path(own[-1]).chmod(0o600)
+            if self._user:
+                shutil.chown(own[-1], self._user)
+        rules = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+        (self._folder / "data/pg_hba.conf").write_text(rules)
+        tls = {"ssl": "on", "ssl_cert_file": own[0], "ssl_key_file": own[1]}
+        self._settings |= {"listen_addresses": "127.0.0.1", "port": str(port), **tls}
+
+    def sql(self, statement: str) -> None:
+        """Have it done, by its owner."""
+        self._run("psql", *self._login, "-c", statement, "postgres")
+
     def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         """End it at once, as a fail-over does; by `SIGINT` as a restart does."""
         if self._process:
@@ -84,7 +103,7 @@ class PostgresServer:
     def schema(self) -> str:
         """Make a new empty schema, and return its URL: cheaper than a database."""
         name = f"tests{next(self._numbers)}"
-        self._run("psql", *self._login, "-c", f"CREATE SCHEMA {name}", "postgres")
+        self.sql(f"CREATE SCHEMA {name}")
         return f"{self._url('postgres')}&options=-csearch_path%3D{name}"
 
     def database(self, *options: str) -> str:
@@ -95,13 +114,13 @@ class PostgresServer:
 
     @property
     def _login(self) -> tuple[str, ...]:
-        return ("-h", str(self._folder), "-U", "tests")
+        return ("-h", str(self._folder), "-p", self._settings["port"], "-U", "tests")
 
     def _url(self, name: str) -> str:
         return f"postgresql://tests@/{name}?host={self._folder}"
 
     def _answers(self) -> bool:
-        words = [self._bin / "pg_isready", "-q", "-h", self._folder, "-d", "postgres"]
+        words = [self._bin / "pg_isready", "-q", *self._login[:4], "-d", "postgres"]
         return subprocess.run(words, check=False).returncode == 0
 
     def _run(self, program: str, *words: str) -> None:

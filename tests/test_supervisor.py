@@ -266,3 +266,16 @@ def test_a_damaged_record_is_named(home: Path) -> None:
     with pytest.raises(ServiceError, match=r"svc\.json' can't be read"):
         load(folder, "svc")
     (folder / "svc.json").unlink()
+
+
+def test_records_and_logs_are_their_owners_alone_whatever_the_umask(home: Path) -> None:
+    (home / "services").mkdir(mode=0o777)
+    before = os.umask(0)
+    try:
+        begin(home, process("one", SLEEP))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (home / "services").iterdir()}
+    assert modes.keys() == {"svc.json", "svc.lock", "svc.log", "svc-one.log"}
+    assert set(modes.values()) == {0o600}
+    assert (home / "services").stat().st_mode & 0o777 == 0o700

@@ -11,6 +11,7 @@ import http.client
 import re
 import socket
 import sqlite3
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -20,13 +21,17 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from orchestrator import supervisor
+from orchestrator.core.addresses import without_account
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.settings import TrackingSettings
+from orchestrator.supervisor import private
 
 SERVICE = "mlflow"
 HOST = "127.0.0.1"
 START_SECONDS = TrackingSettings().start
 STARTS = 3
+_NOT_THERE = "start it, or unset MLFLOW_TRACKING_URI"
+_UNTRUSTED = "check its address, and name who signs for it in MLFLOW_TRACKING_SERVER_CERT_PATH"
 _TAKEN = re.compile(r"in use|ended with", re.IGNORECASE)
 _PORTS = range(20_000, 30_000)
 _TRIES = 100
@@ -90,24 +95,26 @@ def down(home: Path) -> bool:
     return supervisor.stop(home, SERVICE)
 
 
-def check(uri: str, timeout: float = 5.0) -> None:
-    """Check that an MLflow server, not ours, answers at `uri`.
+def check(uri: str, trusted: ssl.SSLContext | None = None, timeout: float = 5.0) -> None:
+    """Check that an MLflow server, not ours, answers at `uri`, by a certificate that is `trusted`.
 
     Raises:
         TrackingError: `uri` is no address of a server, or nothing answers there.
     """
     if not is_address(uri):
-        what = f"tracking.uri {uri!r} is not the address of an MLflow server"
+        what = f"tracking.uri {without_account(uri)!r} is not the address of an MLflow server"
         raise TrackingError(f"{what}; give http://HOST:PORT, or leave it empty for a managed one")
-    request = urllib.request.Request(f"{uri.rstrip('/')}/health")  # noqa: S310 - http(s) alone
+    place = without_account(uri.rstrip("/"))
+    request = urllib.request.Request(f"{place}/health")  # noqa: S310 - http(s) alone
     try:
-        urllib.request.urlopen(request, timeout=timeout).close()  # noqa: S310 - as above
+        urllib.request.urlopen(request, timeout=timeout, context=trusted).close()  # noqa: S310 - as above
     except urllib.error.HTTPError:
         return  # it answers; whether it lets us in is for the tracker to see
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        what = f"no MLflow server answers at {uri!r} ({reason})"
-        raise TrackingError(f"{what}; start it, or unset MLFLOW_TRACKING_URI") from error
+        what = f"no MLflow server answers at {place!r} ({reason})"
+        hint = _UNTRUSTED if isinstance(reason, ssl.SSLError) else _NOT_THERE
+        raise TrackingError(f"{what}; {hint}") from error
 
 
 def is_address(uri: str) -> bool:
@@ -120,10 +127,10 @@ def is_address(uri: str) -> bool:
 
 
 def _prepare(home: Path) -> Path:
-    """Create the folder and the database; WAL is set once and stays."""
-    folder = home.absolute() / "mlflow"
-    (folder / "artifacts").mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(folder / "mlflow.db")
+    """Create the folder and the database, this user's alone; WAL is set once and stays."""
+    folder = private.folder(home.absolute() / "mlflow")
+    private.folder(folder / "artifacts")
+    connection = sqlite3.connect(private.file(folder / "mlflow.db"))  # its journals follow it
     try:
         connection.execute("PRAGMA journal_mode=WAL")
     finally:

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, cast
 
+from orchestrator.supervisor import private
+
 MOST_CHARACTERS = 4_000_000  # that wait for a slow reader
 LEFT_OUT = "\n[some lines were left out: the terminal was too slow]\n"
 GONE = frozenset({errno.EPIPE, errno.EIO, errno.ESTALE, errno.ENXIO, errno.EBADF})
@@ -151,8 +153,8 @@ class Terminal:
     def _open(self) -> int:
         if self._spare is not None:
             with suppress(OSError):
-                self._spare.parent.mkdir(parents=True, exist_ok=True)
-                return os.open(self._spare, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                private.folder(self._spare.parent)
+                return os.open(self._spare, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         return os.open(os.devnull, os.O_WRONLY)
 
 

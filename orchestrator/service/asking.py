@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 
 from orchestrator import wiring
@@ -45,5 +46,16 @@ def ask(
         message = f"endpoint {name!r} refused the question: {error.message}"
         raise ServingError(message) from error
     except APIConnectionError as error:
-        message = f"endpoint {name!r} does not answer at {base}; see `orchestrator endpoints`"
-        raise ServingError(message) from error
+        untrusted = _untrusted(error)
+        hint = f"{untrusted}; name who signs for it in SSL_CERT_FILE" if untrusted else ""
+        message = f"endpoint {name!r} does not answer at {base}"
+        raise ServingError(f"{message}{hint or '; see `orchestrator endpoints`'}") from error
+
+
+def _untrusted(error: BaseException | None) -> str:
+    """Return why the certificate of who answers is not trusted; empty where that is not it."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f": {error.verify_message}"
+        error = error.__cause__ or error.__context__
+    return ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator import wiring
+from orchestrator.core.addresses import holds_password, password_problems
 from orchestrator.core.endpoints.life import (
     WHOLE,
     EndpointEvent,
@@ -76,7 +77,9 @@ def _problems(endpoint: str, server: Outside) -> Iterator[Problem]:
     if not NAME.fullmatch(endpoint):
         what = f"{shown(endpoint)} is no name of an endpoint"
         yield Problem("deploy", what, f"a name matches {NAME.pattern}")
-    if not _is_address(server.address):
+    if holds_password(server.address):
+        yield from password_problems("--address", server.address, "name it by --key-file FILE")
+    elif not _is_address(server.address):
         what = f"{shown(server.address)} is no address of a server"
         yield Problem("--address", what, "write http://HOST:PORT/v1")
     if server.key_variable and not wiring.variable(server.key_variable):

@@ -17,6 +17,7 @@ from orchestrator.core.settings import GatewaySettings, Settings
 from orchestrator.service import cluster_checks
 from orchestrator.service.check import Check
 from orchestrator.service.config_source import ConfigSource
+from orchestrator.supervisor import private
 
 PACKAGES = ("ray", "torch", "mlflow", "hydra-core", "transformers")
 LEAST_FREE_GB = 5.0
@@ -64,9 +65,15 @@ def _packages() -> Iterator[Check]:
 
 def _home() -> Check:
     try:
-        return Check("home", "ok", str(wiring.home()))
+        home = wiring.home()
     except StoreError as error:
         return Check("home", "error", str(error))
+    mode = private.open_to_others(home)
+    if mode:
+        return Check(
+            "home", "warning", f"{home}: others may enter (mode {mode:04o}); `chmod 700` it"
+        )
+    return Check("home", "ok", str(home))
 
 
 def _machine(home: Path) -> Iterator[Check]:

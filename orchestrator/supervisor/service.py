@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from orchestrator.supervisor import private
 from orchestrator.supervisor import record as records
 from orchestrator.supervisor.record import Process, Service, ServiceError, ServiceRecord
 
@@ -42,7 +43,7 @@ def start(
     """
     folder = records.folder_of(home)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
         spec = {
             "folder": str(folder),
             "service": service,
@@ -123,7 +124,8 @@ def _launch(folder: Path, service: str, spec: str) -> int:
     descriptor, path = tempfile.mkstemp(prefix=f"{service}-", suffix=".spec", dir=folder)
     argv = [sys.executable, "-P", "-m", "orchestrator.supervisor.daemon", path]
     try:
-        with os.fdopen(descriptor, "w") as file, (folder / f"{service}.log").open("ab") as log:
+        log_file = private.file(folder / f"{service}.log")
+        with os.fdopen(descriptor, "w") as file, log_file.open("ab") as log:
             file.write(spec)
             file.flush()
             done = subprocess.run(  # noqa: S603 - our own module

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Self
 
+from orchestrator.supervisor import private
 from orchestrator.supervisor import record as records
 from orchestrator.supervisor import service as services
 
@@ -67,7 +68,7 @@ def used(home: Path) -> bool:
 
 def _open(home: Path) -> int:
     folder = records.folder_of(home)
-    folder.mkdir(parents=True, exist_ok=True)
+    private.folder(folder)
     return os.open(folder / "tenants.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from orchestrator.core.addresses import holds_password, password_problems
 from orchestrator.core.errors import (
     ConfigError,
     PlanError,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from orchestrator.controller.output_reader import OutputReader
 
 DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+TRACKING_ACCOUNT = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
 
 
 def variable(name: str) -> str:
@@ -176,8 +178,10 @@ def _addresses(settings: Settings) -> Iterator[Problem]:
     if settings.tracking.enabled and uri:
         from orchestrator.adapters import mlflow_server
 
-        if not mlflow_server.is_address(uri):
-            path = "tracking.uri" if settings.tracking.uri else "MLFLOW_TRACKING_URI"
+        path = "tracking.uri" if settings.tracking.uri else TRACKING_VARIABLE
+        if holds_password(uri):
+            yield from password_problems(path, uri, TRACKING_ACCOUNT)
+        elif not mlflow_server.is_address(uri):
             what = f"{shown(uri)} is not the address of an MLflow server"
             yield Problem(path, what, "give http://HOST:PORT, or leave it empty for a managed one")
 
@@ -227,7 +231,7 @@ def cluster_address(settings: Settings) -> str:
 
 def tracking_address(tracking: TrackingSettings) -> str:
     """Return the address of an MLflow server that is not ours to start; empty where none is."""
-    return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    return tracking.uri or os.environ.get(TRACKING_VARIABLE, "")
 
 
 def pinned(settings: Settings) -> Mapping[str, Json]:
@@ -235,10 +239,8 @@ def pinned(settings: Settings) -> Mapping[str, Json]:
     where: dict[str, dict[str, Json]] = {}
     if settings.cluster.kind == "ray":
         where["cluster"] = {"address": cluster_address(settings)}
-    uri = tracking_address(settings.tracking)
-    secret = urlsplit(uri).password  # a config is no place for it
-    if settings.tracking.enabled and not secret:
-        where["tracking"] = {"uri": uri}
+    if settings.tracking.enabled:
+        where["tracking"] = {"uri": tracking_address(settings.tracking)}
     sections = {name: settings.resolved.get(name) for name in where}
     kept = {n: section for n, section in sections.items() if isinstance(section, Mapping)}
     return {**settings.resolved, **{n: {**kept.get(n, {}), **where[n]} for n in where}}

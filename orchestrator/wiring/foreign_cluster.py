@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.core.addresses import holds_password
 from orchestrator.core.errors import ClusterError, ConfigError, Problem
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.environment import is_file, secret_sources
@@ -255,9 +256,4 @@ def _secret(variables: Mapping[str, str]) -> bytes:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    if _SECRET.search(name):
-        return True
-    try:
-        return bool(urlsplit(value).password)
-    except ValueError:
-        return True
+    return bool(_SECRET.search(name)) or holds_password(value)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from orchestrator.core.errors import StoreError, shown
 from orchestrator.core.text import storable
+from orchestrator.supervisor import private
 
+logger = logging.getLogger(__name__)
 HOME_VARIABLE = "ORCHESTRATOR_HOME"
 SECRET_VARIABLE = "ORCHESTRATOR_SECRET"  # noqa: S105 - a name
 SHORTEST_SECRET = 16
 PROBE = ".writable"
+_USUAL = ".orchestrator"
+_WRITE = 0o022  # of others
 _ELSEWHERE = f"set {HOME_VARIABLE} to a folder that can be written"
 _WAYS_OUT = {
     errno.EACCES: f"let this user write there, or {_ELSEWHERE}",
@@ -40,7 +46,7 @@ def check_working_folder() -> None:
 
 def home_path() -> Path:
     """Return the folder that holds all state, which need not be there yet."""
-    return Path(os.environ.get(HOME_VARIABLE) or ".orchestrator").absolute()
+    return Path(os.environ.get(HOME_VARIABLE) or _USUAL).absolute()
 
 
 def home() -> Path:
@@ -54,13 +60,37 @@ def home() -> Path:
         what = f"the home {shown(str(folder))} can't hold the state: its path is no text in UTF-8"
         raise StoreError(f"{what}; {_ELSEWHERE}")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # others have no business in it
+        folder.mkdir(mode=private.FOLDER, parents=True, exist_ok=True)
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             (folder / PROBE).touch()  # which says why not
             (folder / PROBE).unlink(missing_ok=True)
+        _keep_private(folder)
     except OSError as error:
         raise StoreError(_of_home(folder, error)) from error
     return folder
+
+
+def _keep_private(folder: Path) -> None:
+    """Have others keep out of a home that was there, or of what is in it.
+
+    One of the usual name, or an empty one, is narrowed. Another folder may be meant for others
+    too: it stays as it is, and a line says so where they could put something else in its place.
+    """
+    if not private.open_to_others(folder):
+        return
+    if folder.name == _USUAL or not any(folder.iterdir()):
+        private.narrow(folder, private.FOLDER)
+    mode = private.open_to_others(folder)
+    if mode:
+        private.folder(folder / "artifacts")
+    if mode & _WRITE:
+        _warn(folder, mode)
+
+
+@cache
+def _warn(folder: Path, mode: int) -> None:
+    what = f"others can write to the home {shown(str(folder))} (mode {mode:04o})"
+    logger.warning("%s, and so put other state in its place: `chmod 700` it", what)
 
 
 def replica_secret(home: Path) -> bytes:

@@ -14,8 +14,10 @@ from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import PoolStatus
 from orchestrator.supervisor import Tenancy
+from orchestrator.wiring import tracking
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
+    TRACKING_VARIABLE,
     cluster_address,
     run_worker,
     tracking_address,
@@ -35,7 +37,7 @@ def check_services(settings: Settings, home: Path, *, gateway: bool) -> None:
         TrackingError: No MLflow server answers at its address.
         ServingError: The gateway's port is taken, or its certificate is not there.
     """
-    from orchestrator.adapters import gateway_service, mlflow_server
+    from orchestrator.adapters import gateway_service
     from orchestrator.adapters.raycluster import access, gcs
 
     address, uri = cluster_address(settings), tracking_address(settings.tracking)
@@ -45,20 +47,19 @@ def check_services(settings: Settings, home: Path, *, gateway: bool) -> None:
             raise ClusterError(of_job_server(address))
         gcs.admit(address)
     if settings.tracking.enabled and uri:
-        mlflow_server.check(uri)
+        tracking.check(uri)
     if gateway:
         gateway_service.check(home, settings.gateway)
 
 
 def foreign() -> Mapping[str, Callable[[], None]]:
     """Return how to check each service that the environment names, by the variable that does."""
-    from orchestrator.adapters import mlflow_server
     from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.raycluster import access
 
     checks: Mapping[str, Callable[[str], object]] = {
         "RAY_ADDRESS": access.check,
-        "MLFLOW_TRACKING_URI": mlflow_server.check,
+        TRACKING_VARIABLE: tracking.check,
         DATABASE_VARIABLE: lambda url: SqlDatabase(url).runs(1),
     }
     named = {name: os.environ[name] for name in checks if os.environ.get(name)}
@@ -101,7 +102,7 @@ def start_tracking(settings: Settings, home: Path, tenancy: Tenancy) -> str:
 
     uri = tracking_address(settings.tracking)
     if uri:
-        mlflow_server.check(uri)
+        tracking.check(uri)
         return uri
     if mlflow_server.find(home) is None:
         tenancy.started(mlflow_server.SERVICE)
@@ -240,7 +241,7 @@ def node_identities(
         connected.close()
 
 
-def views(tracking: TrackingSettings, home: Path) -> Mapping[str, str]:
+def views(settings: TrackingSettings, home: Path) -> Mapping[str, str]:
     """Have MLflow up, and return the addresses of the ready-made views by name.
 
     Raises:
@@ -248,7 +249,6 @@ def views(tracking: TrackingSettings, home: Path) -> Mapping[str, str]:
     """
     from orchestrator.adapters import mlflow_server
     from orchestrator.adapters.mlflow_tracker import views as ready_made
-    from orchestrator.wiring.tracking import access
 
-    uri = tracking_address(tracking) or mlflow_server.up(home, tracking.start)
-    return ready_made.links(uri, tracking.experiment, access(uri))
+    uri = tracking_address(settings) or mlflow_server.up(home, settings.start)
+    return ready_made.links(uri, settings.experiment, tracking.access(uri))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from orchestrator.core.addresses import holds_password, password_problems
 from orchestrator.core.artifact import ANY_ROOM, CacheRoom
 from orchestrator.core.errors import ArtifactError, Problem, StorageSetUpError
 from orchestrator.core.settings import PATIENT, Settings
@@ -16,6 +17,8 @@ from orchestrator.core.spec.hardware import Pool
 from orchestrator.ports import ArtifactStore, Clock
 from orchestrator.wiring.secret_values import secret
 
+# Of S3; other storages that fsspec knows have theirs by FSSPEC_NAME_FIELD.
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_... of its protocol"
 CACHE_VARIABLE = "ORCHESTRATOR_CACHE"  # set on a node whose disk for it is another folder
 _MARKS = "marks"  # the folder of what pools are to read
 _PATIENCE = 20.0  # seconds for which a pool tries to read the mark
@@ -56,6 +59,9 @@ def problems(settings: Settings, cluster: str) -> Iterator[Problem]:
     from orchestrator.adapters import artifacts
 
     storage = settings.storage
+    if holds_password(storage.uri):
+        yield from password_problems("storage.uri", storage.uri, _CREDENTIALS)
+        return
     lacks = artifacts.lacking(storage.uri)
     if lacks:
         what, _, hint = lacks.partition("; ")

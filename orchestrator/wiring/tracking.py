@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from orchestrator.core.addresses import password_problems
 from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.runs.run import Run
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.ports import Registry
 from orchestrator.wiring import adapters
-from orchestrator.wiring.adapters import tracking_address
+from orchestrator.wiring.adapters import (
+    TRACKING_ACCOUNT,
+    TRACKING_VARIABLE,
+    tracking_address,
+)
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mlflow_tracker import ServerAccess
@@ -39,6 +44,24 @@ def access(uri: str) -> ServerAccess:
         identity=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH", ""),
         proxy=_proxy(uri),
     )
+
+
+def check(uri: str) -> None:
+    """Check that an MLflow server, not ours, answers at `uri`, by a certificate that is trusted.
+
+    Raises:
+        TrackingError: `uri` is no address of a server, or nothing answers there.
+    """
+    from orchestrator.adapters import mlflow_server
+
+    for problem in password_problems(TRACKING_VARIABLE, uri, TRACKING_ACCOUNT):
+        raise TrackingError(str(problem))
+    try:
+        trusted = access(uri).trusted() if uri.startswith("https:") else None
+    except OSError as error:  # ssl.SSLError is one
+        what = "what MLFLOW_TRACKING_SERVER_CERT_PATH or _CLIENT_CERT_PATH names can't be read"
+        raise TrackingError(f"{what}: {error.strerror or error}; name files in PEM") from error
+    mlflow_server.check(uri, trusted)
 
 
 def bury(home: Path, run: Run, reason: str) -> bool:

@@ -13,7 +13,7 @@ is given back by the server.
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL, make_url
 from orchestrator.adapters.database.dialects import POSTGRESQL
 from orchestrator.adapters.database.file_systems import network_file_system
 from orchestrator.adapters.database.schema_version import bring_up
+from orchestrator.supervisor import private
 
 BUSY_SECONDS = 30
 UTF8 = "UTF8"
@@ -91,13 +92,12 @@ def _sqlite(url: URL, busy: float) -> Engine:
 
 def _keep_private(path: Path) -> None:
     """Have the file be its owner's alone: it holds what opens replicas. Its journals follow it."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=private.FOLDER, parents=True, exist_ok=True)
     if not path.exists():
-        path.touch(mode=0o600)
-    elif path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
-        for file in (path, *(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))):
-            if file.exists():
-                file.chmod(0o600)
+        path.touch(mode=private.FILE)
+    for end in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):  # the last one to leave removes them
+            private.narrow(path.with_name(f"{path.name}{end}"), private.FILE)
 
 
 def _prepare(busy: float, connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's, as it comes

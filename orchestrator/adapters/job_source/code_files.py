@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.job_source import gitignore
+from orchestrator.supervisor import private
 
 _TOOLS = frozenset(
     {".git", ".hg", ".svn", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv"}
@@ -79,7 +80,7 @@ class CodeFiles:
             return
         new = self._kept.with_suffix(f".{os.getpid()}")
         try:
-            new.write_text(json.dumps(self._seen), "utf-8")
+            private.file(new).write_text(json.dumps(self._seen), "utf-8")
             new.replace(self._kept)
         except (OSError, ValueError):
             new.unlink(missing_ok=True)

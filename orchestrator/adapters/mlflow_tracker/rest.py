@@ -14,6 +14,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
@@ -23,6 +24,8 @@ SECONDS = 10.0  # to connect, and for each read: a server that hangs holds a pas
 API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 FOR_EVER = frozenset({400, 404, 409, 413})
+_WHO = frozenset({401, 403})
+_ACCOUNT = "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 _REDIRECTS = range(300, 400)
 _REASON = 500
 _JSON = {"Content-Type": "application/json"}
@@ -44,6 +47,19 @@ class ServerAccess:
     certificates: str = ""
     identity: str = ""
     proxy: str = ""
+
+    def trusted(self) -> ssl.SSLContext:
+        """Return what certificates are checked by. Raises `OSError` where a file can't be read."""
+        context = ssl.create_default_context()
+        if self.certificates:
+            where = "capath" if Path(self.certificates).is_dir() else "cafile"
+            context.load_verify_locations(**{where: self.certificates})
+        if self.identity:
+            context.load_cert_chain(self.identity)
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
 
 
 class Rest:
@@ -136,6 +152,8 @@ class Rest:
         except (ValueError, TypeError, KeyError):
             line = f"{self._where} answers {response.status} {response.reason}"
         line = " ".join(line.split())[:_REASON]
+        if response.status in _WHO:
+            line = f"{line}; {_ACCOUNT}"
         return RefusedError(line) if response.status in FOR_EVER else AwayError(line)
 
 
@@ -155,23 +173,11 @@ def _connect(parts: SplitResult, access: ServerAccess) -> http.client.HTTPConnec
     if parts.scheme != "https":
         return http.client.HTTPConnection(str(near.hostname), near.port, timeout=SECONDS)
     connection = http.client.HTTPSConnection(
-        str(near.hostname), near.port, timeout=SECONDS, context=_context(access)
+        str(near.hostname), near.port, timeout=SECONDS, context=access.trusted()
     )
     if near is proxy:
         connection.set_tunnel(parts.hostname, parts.port or 443)
     return connection
-
-
-def _context(access: ServerAccess) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if access.certificates:
-        context.load_verify_locations(access.certificates)
-    if access.identity:
-        context.load_cert_chain(access.identity)
-    if access.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _closed(connection: http.client.HTTPConnection) -> bool:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from orchestrator.core.errors import ClusterError
+from orchestrator.supervisor import private
 
 HOST = "127.0.0.1"
 _PORTS = range(20_000, 32_000)
@@ -24,10 +25,11 @@ def root(home: Path) -> Path:
     digest = hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:10]
     short = Path("/tmp")  # noqa: S108 - ours alone, as checked below
     folder = (short if short.is_dir() else Path(tempfile.gettempdir())) / f"orch-{digest}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=private.FOLDER)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ClusterError(f"folder {str(folder)!r} belongs to somebody else; remove it")
-    return folder
+    return private.folder(folder)
 
 
 def short_temporary(root: Path) -> str:
