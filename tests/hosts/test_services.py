@@ -81,6 +81,9 @@ def test_a_run_whose_host_is_lost_goes_on_from_its_checkpoint_on_another_one(pai
         return pair.orchestrator(second, "resume", run.header.run).returncode == 0
 
     assert wait(resumed, 120.0, tick=1.0)
+    printed = pair.orchestrator(second, "logs", run.header.run, "train").stdout
+    for line in ("(train.1) [0] step 10", "(train.2) [0] step 80"):
+        assert f"{line}\n" in printed, "what both hosts wrote, while the first is cut off"
     pair.network.heal(first)
     assert launch.finish() != 0, "it has another controller now"
     assert pair.run().state is RunState.SUCCEEDED
