@@ -248,13 +248,19 @@ class Queued:
 class Lease:
     """The controller of a run showed life at `at` (seconds, epoch).
 
-    `holder` names its process and machine, for those who can look whether it lives.
+    `holder` names its process and machine, for those who can look whether it lives. The time is
+    negative where it has left the run in order, and may have the last to write.
     """
 
     run: str
     epoch: int
     at: float
     holder: str = ""
+
+    @property
+    def left(self) -> bool:
+        """Whether the controller has left its run in order."""
+        return self.at < 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,5 +13,7 @@ def run(args: argparse.Namespace) -> Exit:
     """Drive a run that the database has, on the services that are up."""
     take_over_environment(args.run)
     with LiveView.of(settings_of(args.run)) as view:
-        final = drive_detached(args.run, view, reuse=not args.no_cache, take_over=args.take_over)
+        final = drive_detached(
+            args.run, view, reuse=not args.no_cache, take_over=args.take_over, by=args.by
+        )
     return of_state(final.state)

@@ -353,6 +353,7 @@ def _hidden(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     drive.add_argument("run")
     drive.add_argument("--no-cache", action="store_true")
     drive.add_argument("--take-over", action="store_true")
+    drive.add_argument("--by", default="")
     verbs.add_parser("_reap")
     gateway = verbs.add_parser("_gateway")
     for name in ("settings", "url", "cluster"):

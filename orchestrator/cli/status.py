@@ -58,6 +58,8 @@ def _show(seen: RunStatus) -> None:
         ago = tables.duration(seen.silent)
         gone = "its controller is gone since" if run.epoch else "nobody has begun it since"
         out.print(f"[red]{display.LOST}[/]: {gone} {since} ({ago} ago)")
+    if seen.driver:
+        out.print(f"driven by {seen.driver}", markup=False)
     for untold in seen.untold:
         out.print(f"note: {untold}", style="yellow", markup=False)
     out.print()

@@ -45,7 +45,8 @@ class Dependencies:
     """The ports that a controller acts through; `holder` names its process in its lease.
 
     `patience` is for how many seconds a commit is tried again while the database is away. `leave`
-    is called at each turn, and raises `ClusterError` when the cluster is about to be stopped.
+    is called at each turn, and raises `ClusterError` when the cluster is about to be stopped. `by`
+    is the reaper that had the run go on, if one did.
     """
 
     cluster: Cluster
@@ -56,6 +57,7 @@ class Dependencies:
     clock: Clock
     gates: Gates
     holder: str = ""
+    by: str = ""
     patience: float = PATIENCE_SECONDS
     leave: Callable[[], None] = lambda: None
     best_effort: BestEffort = field(default_factory=BestEffort)

@@ -54,4 +54,4 @@ def alive(lease: Lease, now: float, lives: Lives, doubt: float = SECONDS_OF_DOUB
     A lease from the future is that of a clock that was set since.
     """
     seen = lives(lease.holder)
-    return abs(now - lease.at) < doubt if seen is None else seen
+    return abs(now - abs(lease.at)) < doubt if seen is None else seen

@@ -138,13 +138,13 @@ class Controller:
 
     def _take_over(self) -> None:
         """Begin an epoch, with a lease on it; what the last controller commits first is read."""
-        last, name = self.run.epoch, self.run.header.run
-        holder = self._deps.holder
-        lease = self._recorder.patiently(lambda: self._deps.store.lease(name))
+        last, name, deps = self.run.epoch, self.run.header.run, self._deps
+        lease = self._recorder.patiently(lambda: deps.store.lease(name))
+        seen = abs(lease.at) if lease else None
         while not self.run.done:
             try:
-                mine = Lease(run=name, epoch=last + 1, at=self._clock.now(), holder=holder)
-                self._commit(RunStarted(last + 1, lease.at if lease else None), mine)
+                mine = Lease(run=name, epoch=last + 1, at=self._clock.now(), holder=deps.holder)
+                self._commit(RunStarted(last + 1, seen, deps.by), mine)
             except StaleControllerError:
                 self.run = self._stored()
                 if self.run.epoch != last:

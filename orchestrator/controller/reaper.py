@@ -1,16 +1,18 @@
-"""Looks after runs whose controller is gone: what is shown of them must not run for ever.
+"""Looks after runs whose controller is gone: they go on, or what is shown of them ends.
 
-The database is left as it is, so that such a run can be resumed. A controller is taken for
-gone when two looks in a row have found the same lease dead: a machine that was asleep wakes up
-with old leases, and renews them. A run that can't be read is told once, does not keep others from
-their burial, and is given up after a while.
+One that may go on by itself is taken over. What is shown of any other must not run for ever; the
+database is left as it is, so that it can be resumed. A controller is taken for gone when two looks
+in a row have found the same lease dead: a machine that was asleep wakes up with old leases, and
+renews them. A run that can't be read is told once, does not keep others from their burial, and is
+given up after a while. One that only others might take over is left to them for a while.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -19,19 +21,48 @@ from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Lease
+from orchestrator.ports import Stored
 
 # Unseen controllers are given twice the time that a takeover waits: nobody asked for this.
 SECONDS_TO_WAIT = 30.0
+SECONDS_FOR_OTHERS = 90.0  # since a controller was last seen, for who can take its run over
 MOST_TRIES = 20  # to bury a run that can't be read
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """Why a run is not taken over; `others` is whether another reaper might do it."""
+
+    reason: str
+    others: bool
+
+
 Bury: TypeAlias = Callable[[Run, str], bool]
+TakeOver: TypeAlias = Callable[[Run, Sequence[Stored]], Declined | None]
+
+
+def nobody_takes_over(_run: Run, _events: Sequence[Stored]) -> Declined | None:
+    """Take no run over."""
+    return Declined("nobody takes it over", others=False)
 
 
 class Reaper:
-    """Buries runs; `bury` ends what is shown of one, for a reason, and returns whether it did."""
+    """Buries runs, or has them go on.
 
-    def __init__(self, store: LeasedRuns, lives: Lives, bury: Bury) -> None:
+    `bury` ends what is shown of one, for a reason, and returns whether it did. `take_over` has a
+    run with such events go on, and returns `None`, also while that is on its way; or why not.
+    """
+
+    def __init__(
+        self,
+        store: LeasedRuns,
+        lives: Lives,
+        bury: Bury,
+        take_over: TakeOver = nobody_takes_over,
+    ) -> None:
         """Suspect nobody yet."""
         self._store, self._lives, self._bury = store, lives, bury
+        self._take_over = take_over
         self._suspected: frozenset[Lease] = frozenset()
         self._best_effort = BestEffort()
         self._tries: Counter[str] = Counter()
@@ -61,9 +92,18 @@ class Reaper:
         header = self._store.header(lease.run)
         events = self._store.events(lease.run)
         run = fold(header, ((item.at, item.event) for item in events))
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.at))
-        again = f"orchestrator resume {lease.run}"
-        if not self._bury(run, f"the controller was last seen at {since}; {again} goes on"):
+        said = "its controller has stopped before the end"
+        if not lease.left:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.at))
+            said = f"the controller was last seen at {since}"
+            declined = None if run.done else self._take_over(run, events)
+            if not run.done and declined is None:
+                return False  # its next controller has the lease
+            if declined is not None:
+                said += f"; {declined.reason}"
+                if declined.others and self._store.now() - lease.at < SECONDS_FOR_OTHERS:
+                    return False
+        if not self._bury(run, f"{said}; orchestrator resume {lease.run} goes on"):
             return False
         self._store.drop_lease(lease.run, lease.epoch)
         return True

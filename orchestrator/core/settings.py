@@ -72,7 +72,8 @@ class ClusterSettings:
     attempt in this process. `patience` is for how many seconds the head of a cluster that is not
     managed may be silent before it counts as gone; `start` is for how many a managed one may take
     to be up. `hand_over` is for how many a job of the cluster may take to begin, and then to have
-    the run that it is to drive.
+    the run that it is to drive. `take_overs` is how often in a row, without getting on, a run on a
+    cluster that is not managed goes on by itself when its controller has died.
     """
 
     kind: Literal["ray", "local"] = "ray"
@@ -81,6 +82,7 @@ class ClusterSettings:
     patience: float = 120.0
     start: float = 180.0
     hand_over: float = 30.0
+    take_overs: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,6 +121,7 @@ def as_json(seen: RunStatus) -> dict[str, object]:
         "fleet": run.plan.fleet,
         "state": run.state,
         "controller": seen.controller,
+        "driver": seen.driver,
         "reason": run.reason,
         "emulated": run.plan.emulated,
         "created": run.header.created,

@@ -156,6 +156,7 @@ def detach(request: driving.DriveRequest) -> RunHeader:
     """
     chosen = {"--no-cache": not request.reuse, "--take-over": request.by_force}
     flags = [flag for flag, given in chosen.items() if given]
+    flags += ["--by", request.by] if request.by else []
     store = wiring.database(request.home)
     before = runs.load(store, request.header)
     job = wiring.submit(request.settings, request.home, request.header.run, flags)
@@ -164,8 +165,12 @@ def detach(request: driving.DriveRequest) -> RunHeader:
     return request.header
 
 
-def drive_detached(run: str, view: driving.View, *, reuse: bool, take_over: bool) -> Run:
+def drive_detached(
+    run: str, view: driving.View, *, reuse: bool, take_over: bool, by: str = ""
+) -> Run:
     """Drive a run that the database has, as the Ray job does that it was handed to.
+
+    `by` is the reaper that has it go on, if one does.
 
     Raises:
         HeldError: It has a controller that lives, and this one is not to take it over.
@@ -175,7 +180,7 @@ def drive_detached(run: str, view: driving.View, *, reuse: bool, take_over: bool
     header = store.header(run)
     settings = wiring.configs.parse(header.config)
     request = driving.DriveRequest(
-        settings=settings, header=header, home=home, reuse=reuse, by_force=take_over
+        settings=settings, header=header, home=home, reuse=reuse, by_force=take_over, by=by
     )
     with driving.begun(store, header):
         return driving.drive(request, view, new=False, keep=lambda _: True)

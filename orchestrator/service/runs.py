@@ -50,7 +50,7 @@ def lease_state(store: Leases, run: Run) -> LeaseState | None:
 
 def last_sign(run: Run, lease: Lease | None) -> float:
     """Return when the run last showed life, in seconds since the epoch."""
-    return max(lease.at if lease else run.header.created, run.at or run.header.created)
+    return max(abs(lease.at) if lease else run.header.created, run.at or run.header.created)
 
 
 def tried(run: Run) -> list[str]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from orchestrator import wiring
 from orchestrator.controller.lease import LeaseState, lease_state
 from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.runs.states import RunStarted
 from orchestrator.messages import Busy, Lease, Progress, Untold
+from orchestrator.ports import Stored
 from orchestrator.service import runs
 from orchestrator.supervisor import holder
 
@@ -18,7 +20,8 @@ class RunStatus:
     """A run, what is known of its controller, and the time up to which it has lived (epoch).
 
     For `silent` seconds since then it has shown no life. `untold` is what could not be told of it,
-    `busy` what its attempts wait in, `progress` how far they are, by stage and number.
+    `busy` what its attempts wait in, `progress` how far they are, by stage and number. `driver` is
+    in words who drives it, with the reaper that had it go on by itself, if one did.
     """
 
     run: Run
@@ -28,6 +31,7 @@ class RunStatus:
     untold: Sequence[Untold] = ()
     busy: Sequence[Busy] = ()
     progress: Mapping[tuple[str, int], Progress] = field(default_factory=dict)
+    driver: str = ""
 
     @property
     def lost(self) -> bool:
@@ -59,9 +63,19 @@ def status(run: str) -> RunStatus:
     store = wiring.database(wiring.home())
     known = runs.load(store, store.header(run))
     name = known.header.run
-    current = _status(known, store.lease(name), store.now())
+    lease = store.lease(name)
+    current = _status(known, lease, store.now())
     busy = () if current.lost else store.busy(name)
-    return replace(current, untold=store.untold(name), busy=busy, progress=store.progress(name))
+    driver = _driver(lease, store.events(name)) if current.controller is LeaseState.ALIVE else ""
+    current = replace(current, busy=busy, driver=driver)
+    return replace(current, untold=store.untold(name), progress=store.progress(name))
+
+
+def _driver(lease: Lease | None, events: Sequence[Stored]) -> str:
+    who = (holder.in_words(lease.holder) if lease else "") or "a controller elsewhere"
+    begun = (item.event for item in reversed(events))
+    last = next((event for event in begun if isinstance(event, RunStarted)), None)
+    return f"{who}, handed over by {last.by}" if last and last.by else who
 
 
 def _status(run: Run, lease: Lease | None, now: float) -> RunStatus:

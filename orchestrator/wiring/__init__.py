@@ -74,6 +74,7 @@ from orchestrator.wiring.qualification import (
     verdicts,
     vetted,
 )
+from orchestrator.wiring.secret_values import secret_problems
 from orchestrator.wiring.services import (
     check_services,
     find_cluster,
@@ -159,6 +160,7 @@ __all__ = [
     "replicas",
     "run_worker",
     "running",
+    "secret_problems",
     "served_models",
     "serving",
     "serving_cluster",

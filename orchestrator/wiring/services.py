@@ -110,8 +110,8 @@ def start_tracking(settings: Settings, home: Path, tenancy: Tenancy) -> str:
 
 
 def start_reaper(settings: Settings, home: Path, tenancy: Tenancy) -> None:
-    """Have somebody look after runs whose controller dies, where a tracking server shows them."""
-    if not settings.tracking.enabled:
+    """Have somebody look after runs whose controller dies: they are shown, or may go on."""
+    if not settings.tracking.enabled and not cluster_address(settings):
         return
     running = supervisor.find(home, REAPER)
     if running is None or not running.processes:

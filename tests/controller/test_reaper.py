@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.controller.reaper import MOST_TRIES, Reaper
+from collections.abc import Sequence
+
+from orchestrator.controller.reaper import MOST_TRIES, SECONDS_FOR_OTHERS, Declined, Reaper
 from orchestrator.core.runs.run import Run
-from orchestrator.core.runs.states import RunStarted
+from orchestrator.core.runs.states import CancelRequested, RunCancelled, RunStarted, StageCancelled
 from orchestrator.messages import Lease
+from orchestrator.ports import Stored
 from tests.build import header, plan, stage
 from tests.fakes import FakeClock, MemoryStore
 
@@ -22,7 +25,9 @@ class Graveyard:
         self.store.create(header(plan(stage("s"))), 0.0)
         self.store.append("run", 1, (RunStarted(1),), 0.0)
         self.renew()
-        self.reaper = Reaper(self.store, lambda _holder: self.lives, self.bury)
+        self.declined: Declined | None = Declined("it may not", others=False)
+        self.taken: list[str] = []
+        self.reaper = Reaper(self.store, lambda _holder: self.lives, self.bury, self.take_over)
 
     def renew(self) -> None:
         self.store.renew_lease(Lease(run="run", epoch=1, at=self.clock.now()))
@@ -30,6 +35,11 @@ class Graveyard:
     def bury(self, run: Run, reason: str) -> bool:
         self.buried.append((run.header.run, reason))
         return self.opens
+
+    def take_over(self, run: Run, events: Sequence[Stored]) -> Declined | None:
+        assert len(events) == run.seq
+        self.taken.append(run.header.run)
+        return self.declined
 
     def look(self, at: float) -> bool:
         self.clock.sleep(at - self.clock.now())
@@ -101,3 +111,57 @@ def test_a_run_that_can_not_be_read_does_not_keep_others_from_their_burial() -> 
     for after in range(MOST_TRIES):
         yard.look(110.0 + after)
     assert yard.store.leases() == ()
+
+
+def test_a_run_that_is_taken_over_is_not_buried_and_its_next_controller_has_the_lease() -> None:
+    yard = Graveyard()
+    yard.declined = None
+    yard.look(31.0)
+    assert yard.look(36.0)
+    assert yard.taken == ["run"]
+    yard.store.append("run", 2, (RunStarted(2, 0.0, "the reaper of h1"),), 40.0)
+    yard.store.renew_lease(Lease(run="run", epoch=2, at=40.0))
+    assert yard.look(41.0)
+    assert yard.look(46.0)
+    assert (yard.taken, yard.buried) == (["run"], [])
+
+
+def test_a_run_that_does_not_go_on_by_itself_is_buried_with_the_reason() -> None:
+    yard = Graveyard()
+    yard.look(31.0)
+    assert not yard.look(36.0)
+    ((_, reason),) = yard.buried
+    assert reason.endswith("; it may not; orchestrator resume run goes on")
+
+
+def test_a_run_that_another_reaper_might_take_over_is_left_to_it_for_a_while() -> None:
+    yard = Graveyard()
+    yard.declined = Declined("no way to its cluster", others=True)
+    yard.look(31.0)
+    for at in range(36, int(SECONDS_FOR_OTHERS), 5):
+        assert yard.look(float(at))
+    assert yard.buried == []
+    assert not yard.look(SECONDS_FOR_OTHERS + 1.0)
+    assert len(yard.buried) == 1
+
+
+def test_a_run_that_was_left_in_order_is_nobodys_to_take_over() -> None:
+    yard = Graveyard()
+    yard.declined = None
+    yard.store.renew_lease(Lease(run="run", epoch=1, at=-1.0))
+    yard.look(31.0)
+    assert not yard.look(36.0)
+    assert yard.taken == []
+    ((_, reason),) = yard.buried
+    assert reason.startswith("its controller has stopped before the end")
+
+
+def test_a_run_that_has_ended_is_not_taken_over() -> None:
+    yard = Graveyard()
+    yard.declined = None
+    ends = (CancelRequested("Ctrl-C"), StageCancelled("s"), RunCancelled())
+    yard.store.append("run", 2, ends, 1.0)
+    yard.look(31.0)
+    assert not yard.look(36.0)
+    assert yard.taken == []
+    assert len(yard.buried) == 1, "what could not be written of it is written now"

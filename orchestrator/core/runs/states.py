@@ -59,11 +59,13 @@ class AttemptState(StrEnum):
 class RunStarted:
     """A controller began, or took over; `epoch` is higher than that of any before it.
 
-    `seen` is when the one before it last showed life (seconds, epoch), where that is known.
+    `seen` is when the one before it last showed life (seconds, epoch), where that is known. `by`
+    is the reaper that had it go on, where nobody asked for it.
     """
 
     epoch: int
     seen: float | None = None
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

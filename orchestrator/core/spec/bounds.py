@@ -55,6 +55,7 @@ _EVERYWHERE: Mapping[str, tuple[float, float]] = MappingProxyType(
         "cluster.patience": (1, MOST),
         "cluster.start": (1, 86_400),
         "cluster.hand_over": (1, 86_400),
+        "cluster.take_overs": (0, MOST),
         "qualification.patience": (0, MOST),
         "qualification.days": (0, 36_500),
         "fleet.pools.*.nodes": (1, 1_000_000),

@@ -1,4 +1,4 @@
-"""The service that looks after runs whose controller is gone.
+"""The service that looks after runs whose controller is gone: they go on, or are shown as lost.
 
 It also keeps the champions of the registry in step with the traffic of endpoints.
 
@@ -16,6 +16,7 @@ from orchestrator.controller.reaper import Reaper
 from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.ports import EndpointLog
+from orchestrator.service.taking_over import TakeOvers
 from orchestrator.supervisor import holder, tenancy
 
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -23,7 +24,7 @@ IDLE_LOOKS = 12  # a detached run needs a moment until its controller is up
 
 
 def run(tell: Callable[[str], None]) -> None:
-    """Look every few seconds; `tell` hears which runs were ended, and why."""
+    """Look every few seconds; `tell` hears which runs go on or were ended, and why."""
     home, clock = wiring.home(), wiring.clock()
     store = wiring.database(home)
 
@@ -31,7 +32,7 @@ def run(tell: Callable[[str], None]) -> None:
         tell(f"{orphan.header.run}: {reason}")
         return wiring.bury(home, orphan, reason)
 
-    reaper = Reaper(store, holder.lives, bury)
+    reaper = Reaper(store, holder.lives, bury, TakeOvers(home, tell))
     endpoints, followed = wiring.database(home), dict[str, int]()
     best_effort, idle = BestEffort(), 0
     while idle < IDLE_LOOKS:

@@ -33,7 +33,7 @@ def _refusal(run: str, events: Sequence[Stored], lease: Lease | None, now: float
     began = [item.at for item in events if isinstance(item.event, RunStarted)]
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began[-1])) if began else "?"
     who = holder.in_words(lease.holder) if lease else ""
-    seen = f", seen {now - lease.at:.0f} s ago" if lease else ""
+    seen = f", seen {now - abs(lease.at):.0f} s ago" if lease else ""
     has = f"run {run!r} has a controller since {since} ({who or 'elsewhere'}{seen})"
     ways = f"`orchestrator cancel {run}` ends it, `orchestrator resume --take-over {run}`"
     return f"{has}; {ways} takes it over"

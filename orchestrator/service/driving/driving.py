@@ -20,7 +20,7 @@ from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import StageState
 from orchestrator.error_boundary import BestEffort, outcome
-from orchestrator.messages import Message
+from orchestrator.messages import Lease, Message
 from orchestrator.ports import Cluster, EventLog, Serving, Tracker
 from orchestrator.service.driving.beginning import begun
 from orchestrator.service.driving.claim import claim
@@ -132,6 +132,7 @@ def _drive(
             clock=wiring.clock(),
             gates=wiring.gates(store),
             holder=holder.name(),
+            by=request.by,
             patience=settings.database.patience,
             leave=partial(wiring.raise_if_leaving, settings, home),
             best_effort=best_effort,
@@ -189,7 +190,11 @@ def _parting(controller: Controller, deps: Dependencies, request: DriveRequest) 
 
 
 def _part(run: Run, deps: Dependencies, request: DriveRequest) -> None:
-    """Write the last of the run; a lease that stays has the reaper do what could not be done."""
+    """Write the last of the run; a lease that stays has the reaper do what could not be done.
+
+    No reaper has the run go on then: it was left in order.
+    """
+    outcome(partial(_leave, run, deps), but=())
     if not deps.tracker.close(request.settings.tracking.finish):
         return
     if not run.done:
@@ -197,6 +202,12 @@ def _part(run: Run, deps: Dependencies, request: DriveRequest) -> None:
         if not wiring.bury(request.home, run, reason):
             return
     deps.store.drop_lease(run.header.run, run.epoch)
+
+
+def _leave(run: Run, deps: Dependencies) -> None:
+    at = -deps.store.now()
+    lease = Lease(run=run.header.run, epoch=run.epoch, at=at, holder=deps.holder)
+    deps.store.renew_lease(lease)
 
 
 def serves(run: Run) -> bool:

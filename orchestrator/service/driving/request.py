@@ -25,7 +25,7 @@ class DriveRequest:
     """A run that shall be driven: its config, its header, its home; `reuse` of earlier results.
 
     `by_force` takes it over from a controller that lives, too. `kept` has results that stand as
-    they are, with the run that made them.
+    they are, with the run that made them. `by` is the reaper that has it go on, if one does.
     """
 
     settings: Settings
@@ -33,6 +33,7 @@ class DriveRequest:
     home: Path
     reuse: bool = True
     by_force: bool = False
+    by: str = ""
     kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
 
 

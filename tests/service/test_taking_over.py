@@ -1,0 +1,179 @@
+"""Which runs a reaper has go on, and what becomes of those that it hands over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import wiring
+from orchestrator.controller.reaper import Declined
+from orchestrator.core.errors import ClusterError
+from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.states import (
+    AttemptPlaced,
+    AttemptSaved,
+    AttemptStarted,
+    Event,
+    RunStarted,
+)
+from orchestrator.service import driving
+from orchestrator.service.taking_over import TakeOvers
+from orchestrator.supervisor.record import wait
+
+FOREIGN = "cluster.address=10.9.9.9:6379"
+BY = RunStarted(2, by="the reaper of h1")
+
+
+@dataclass
+class Place:
+    """A home with one run, and who is asked to drive it on."""
+
+    home: Path
+    run: str = ""
+    asked: list[driving.DriveRequest] = field(default_factory=list)
+    refuses: bool = False
+    goes: threading.Event = field(default_factory=threading.Event)
+    told: list[str] = field(default_factory=list)
+
+    def add(self, *overrides: str) -> None:
+        words = ["pipeline=noop", "tracking=none", "storage.uri=s3://bucket/x", *overrides]
+        settings, plan = wiring.planned(words)
+        header = driving.new_header(settings, plan, home=self.home)
+        store = wiring.database(self.home)
+        store.create(header, header.created)
+        self.run = header.run
+        self.happens(RunStarted(1))
+
+    def happens(self, *events: Event) -> None:
+        store = wiring.database(self.home)
+        store.append(self.run, len(store.events(self.run)) + 1, events, store.now())
+
+    def hand_over(self, request: driving.DriveRequest) -> None:
+        self.asked.append(request)
+        assert self.goes.wait(10.0)
+        if self.refuses:
+            raise ClusterError("its job server does not answer")
+
+    @property
+    def take_overs(self) -> Callable[[], Declined | None]:
+        store = wiring.database(self.home)
+        ours = TakeOvers(self.home, self.told.append, self.hand_over)
+
+        def look() -> Declined | None:
+            events = store.events(self.run)
+            run: Run = fold(store.header(self.run), ((item.at, item.event) for item in events))
+            return ours(run, events)
+
+        return look
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return Place(tmp_path)
+
+
+def test_a_run_is_handed_over_once_and_is_on_its_way_until_another_controller_has_it(
+    place: Place,
+) -> None:
+    place.add(FOREIGN)
+    look = place.take_overs
+    assert look() is None
+    assert look() is None
+    place.goes.set()
+    assert wait(lambda: look() is None, 5.0)
+    (request,) = place.asked
+    assert request.header.run == place.run
+    assert request.by == f"the reaper of {wiring.host()}"
+    assert not request.by_force, "one that lives keeps it"
+    place.happens(BY)
+    assert look() is None
+    assert len(place.asked) == 2, "that one has died too"
+
+
+def test_what_can_not_be_handed_over_from_here_is_left_to_others(place: Place) -> None:
+    place.add(FOREIGN)
+    place.refuses = True
+    place.goes.set()
+    look = place.take_overs
+    look()
+    assert wait(lambda: look() is not None, 5.0)
+    declined = look()
+    assert declined
+    assert declined.others
+    assert declined.reason == "it could not be handed over: its job server does not answer"
+    assert len(place.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), "its cluster was started for its own commands"),
+        (("cluster=local",), "its cluster was started for its own commands"),
+        ((FOREIGN, "cluster.take_overs=0"), "cluster.take_overs is 0"),
+    ],
+)
+def test_runs_that_do_not_go_on_by_themselves(
+    place: Place, words: tuple[str, ...], why: str
+) -> None:
+    place.add(*words)
+    assert place.take_overs() == Declined(why, others=False)
+    assert place.asked == []
+
+
+def test_a_run_that_somebody_has_cancelled_does_not_go_on(place: Place) -> None:
+    place.add(FOREIGN)
+    wiring.database(place.home).request_cancel(place.run)
+    assert place.take_overs() == Declined("somebody has asked for its end", others=False)
+
+
+def test_a_cluster_that_is_named_by_loopback_is_that_of_the_host_that_launched(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "host", lambda: "another")
+    place.add("cluster.address=127.0.0.1:6379", "storage.shared=true")
+    assert place.take_overs() is None
+    monkeypatch.setattr(wiring, "host", lambda: "a third")
+    assert place.take_overs() == Declined("'127.0.0.1:6379' is on another host", others=True)
+
+
+def test_a_run_whose_secrets_are_not_here_is_left_to_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_SECRET", "xyzzy")
+    place.add(FOREIGN, "+pipeline.stages.noop.secrets={TOKEN: A_SECRET}")
+    monkeypatch.delenv("A_SECRET")
+    declined = place.take_overs()
+    assert declined
+    assert declined.others
+    assert "variable 'A_SECRET' has no value here" in declined.reason
+
+
+def test_a_run_that_does_not_get_on_is_left_after_a_few_times_and_says_so(place: Place) -> None:
+    place.add(FOREIGN, "cluster.take_overs=2")
+    place.happens(BY, replace(BY, epoch=3))
+    why = "it went on 2 times by itself, and did not get on"
+    assert place.take_overs() == Declined(why, others=False)
+    place.happens(AttemptStarted("noop", 1, place_of(place)), AttemptPlaced("noop", 1, ("n1",)))
+    assert place.take_overs() == Declined(why, others=False), "to begin is no progress"
+    place.happens(AttemptSaved("noop", 1, 5))
+    assert place.take_overs() is None, "a checkpoint is"
+
+
+def test_somebody_who_resumes_a_run_has_it_go_on_by_itself_again(place: Place) -> None:
+    place.add(FOREIGN, "cluster.take_overs=1")
+    place.happens(BY)
+    assert place.take_overs() is not None
+    place.happens(RunStarted(3))
+    assert place.take_overs() is None
+
+
+def place_of(place: Place) -> str:
+    store = wiring.database(place.home)
+    return store.header(place.run).plan["noop"].pools[0]
