@@ -129,7 +129,8 @@ class Save:
         }
         member.runtime.store.seal(self._name, files, meta)
         self._tell(began)
-        self.tidy(sealed=True)
+        with suppress(StaleAttemptError):  # this one is saved; the next is refused
+            self.tidy(sealed=True)
 
     @property
     def _name(self) -> str:

@@ -14,8 +14,15 @@ from tests.hosts.namespaces import NET, NOBODY, SECONDS, Host, Process
 POSTGRES, S3, MLFLOW, RAY = 5432, 9000, 5000, 6379
 BUCKET = "artifacts"
 DATA = "/srv/postgresql"
-SMALLEST_STORE = 78_643_200
+SMALLEST_STORE, FIRST_OF_AGENTS = 78_643_200, 52_365
 STARTS = 3  # of a Ray node
+# With ports of its own a node is there before its agents are, which take long on a busy machine.
+AGENTS = (
+    "--dashboard-agent-listen-port",
+    "--dashboard-agent-grpc-port",
+    "--runtime-env-agent-port",
+    "--metrics-export-port",
+)
 KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 # A node that is cut off is missed after some 20 s, a link that is down for 12 s loses none.
@@ -26,6 +33,7 @@ NODES = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     "RAY_memory_monitor_refresh_ms": "0",  # it looks at the whole machine
+    "RAY_worker_niceness": "0",  # by its default workers wait for whatever else the machine does
 }
 
 
@@ -136,9 +144,10 @@ class Servers:
         self._nodes[host.name] = (host, words, env)
         start = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
         small = (f"--object-store-memory={SMALLEST_STORE}", "--disable-usage-stats")
+        ports = [f"{name}={port}" for port, name in enumerate(AGENTS, FIRST_OF_AGENTS)]
         said, slow = "Ray runtime started.", "timed out during startup"
         for _ in range(STARTS):
-            process = host.start(*start, *small, *words, name="ray", **NODES, **env)
+            process = host.start(*start, *small, *ports, *words, name="ray", **NODES, **env)
             self.running[host.name, "ray"] = process
             wait(lambda p=process: said in p.printed() or not p.running, SECONDS, tick=0.2)  # type: ignore[misc]
             if slow not in process.printed():

@@ -179,11 +179,12 @@ def site(
     pools: Mapping[str, Sequence[int]],
     services: int,
     mlflow: bool = True,
+    head: Sequence[str] = (),
     **env: str,
 ) -> Iterator[Site]:
     """Have a head on host 0, nodes of each pool on the others, services on host `services`.
 
-    `env` is given to Ray's nodes and to commands.
+    `head` are further words of its start; `env` is given to Ray's nodes and to commands.
     """
     for package in ("orchestrator", "jobs"):  # hosts can't, for they only read it
         compileall.compile_dir(ROOT / package, quiet=1)
@@ -201,7 +202,7 @@ def site(
             runs = of_database(database, "mlflow")
             uri = servers.mlflow(shared, runs, f"s3://{BUCKET}/mlflow", **bucket)
             variables["MLFLOW_TRACKING_URI"] = uri
-        address = servers.ray_head(network.hosts[0], **nodes)
+        address = servers.ray_head(network.hosts[0], *head, **nodes)
         variables["RAY_ADDRESS"] = address
         for host in network.hosts:
             host.env.update(variables)

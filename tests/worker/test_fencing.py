@@ -50,6 +50,21 @@ def test_a_late_checkpoint_is_refused_by_name_on_its_node_and_in_the_log_of_the_
     assert bench.store.names("checkpoints/r2-1/train/refused") == []
 
 
+def test_what_was_saved_before_a_newer_attempt_came_is_not_said_to_be_refused(
+    bench: Bench,
+) -> None:
+    store = bench.store
+
+    def followed(*_given: object) -> None:
+        store.mark("checkpoints/r2-1/train/claims/0003-0002-open", "")
+
+    bench.store = Interposed(store, seal=followed)  # type: ignore[assignment]
+    lines = bench.lines(SAVES, params={"steps": 3})
+    refused = [line for line in lines if "is refused" in line]
+    assert [line.partition(" of worker")[0] for line in refused] == ["checkpoint of step 2"]
+    assert bench.checkpoints() == ["1-3-1"]
+
+
 def test_a_late_worker_that_is_not_rank_0_writes_no_part(bench: Bench) -> None:
     bench.store.mark("checkpoints/r2-1/train/claims/0003-0002-anew", "")
     failure = bench.failure(SAVES, job="anew", rank=1, needs=Needs(workers=2))
