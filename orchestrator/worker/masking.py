@@ -16,12 +16,20 @@ Said = TypeVar("Said", bound=Message)
 
 def hidden(text: str, secrets: Iterable[str]) -> str:
     """Return a text in which none of the values `secrets` stands."""
-    return _without(text, _values(secrets))
+    return _without(text, _parts(secrets))
+
+
+def blotted(text: bytes, secrets: Iterable[str]) -> bytes:
+    """Return `text`, as long as before, in which none of the values `secrets` stands."""
+    for part in _parts(secrets):
+        written = part.encode(errors="surrogateescape")
+        text = text.replace(written, b"*" * len(written))
+    return text
 
 
 def masked(message: Said, secrets: Iterable[str]) -> Said:
     """Return a message in which none of the values `secrets` stands."""
-    values = _values(secrets)
+    values = _parts(secrets)
     if not values:
         return message
     if isinstance(message, LogLine | Report):
@@ -32,8 +40,10 @@ def masked(message: Said, secrets: Iterable[str]) -> Said:
     return message
 
 
-def _values(secrets: Iterable[str]) -> list[str]:
-    return sorted((value for value in secrets if len(value) >= SHORTEST), key=len, reverse=True)
+def _parts(secrets: Iterable[str]) -> list[str]:
+    """Return what is not to be said, longest first: each line is a message of its own."""
+    lines = {line for value in secrets for line in value.splitlines()}
+    return sorted((line for line in lines if len(line) >= SHORTEST), key=len, reverse=True)
 
 
 def _failure_without(failure: Failure, values: Iterable[str]) -> Failure:
@@ -43,7 +53,5 @@ def _failure_without(failure: Failure, values: Iterable[str]) -> Failure:
 
 def _without(text: str, values: Iterable[str]) -> str:
     for value in values:
-        for part in value.splitlines():  # each line that is printed is a message of its own
-            if len(part) >= SHORTEST:
-                text = text.replace(part, MASK)
+        text = text.replace(value, MASK)
     return text

@@ -4,7 +4,8 @@ A worker process of a cluster writes to files of its own, which the cluster keep
 put between: what is new in these files is read, now and then, and what a job prints is written to
 them too. Whatever a dying process had still to say stands there, in order, for whoever looks after
 it. Where the descriptors are no files (a pipe, a terminal) files without a name take their place,
-and what is read is written on to where it was meant for.
+and what is read is written on to where it was meant for. Secrets of the attempt are blotted out in
+those files as soon as they are read.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from orchestrator.core.text import valid
+from orchestrator.worker.masking import blotted, hidden
 
 STREAMS = (1, 2)
 MOST_BYTES = 1 << 20  # of a stream that are read at once
@@ -38,6 +40,7 @@ class _Stream:
     at: int
     original: int | None = None
     begun: bytes = b""
+    secrets: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Yield the whole lines that have come since."""
@@ -49,7 +52,7 @@ class _Stream:
             yield f"{skipped} bytes were not kept: printed faster than they are read"
         block = os.pread(self.reader, MOST_BYTES, self.at)
         self.at += len(block)
-        self._hand_on(block)
+        self._hand_on(self._blot(block))
         *whole, self.begun = (self.begun + block).split(b"\n")
         while len(self.begun) > LONGEST_LINE:
             whole, self.begun = [*whole, self.begun[:LONGEST_LINE]], self.begun[LONGEST_LINE:]
@@ -62,6 +65,15 @@ class _Stream:
             yield from self.lines()
         yield from _text(self.begun) if self.begun else ()
         self.begun = b""
+
+    def _blot(self, block: bytes) -> bytes:
+        """Take the secrets out of the file, as far as it is read, and return `block` so."""
+        text = self.begun + block
+        without = blotted(text, self.secrets)
+        if without != text:
+            with suppress(OSError):  # it was cut short meanwhile
+                os.pwrite(self.reader, without, self.at - len(text))
+        return without[len(self.begun) :]
 
     def _hand_on(self, block: bytes) -> None:
         """Write on what was meant for elsewhere; what is read of a file without a name can go."""
@@ -82,10 +94,11 @@ class _Stream:
 
 
 class NativeOutput:
-    """What this process writes, by line."""
+    """What this process writes, by line; `secrets` are values that stay in no file."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
         """Begin to follow: what was written before is another's."""
+        self._secrets = tuple(secrets)
         self._lock = threading.RLock()  # what is freed meanwhile may print
         self._streams: list[_Stream] = []
         self._writer: int | None = None
@@ -101,12 +114,12 @@ class NativeOutput:
                 continue
             seen.add((status.st_dev, status.st_ino))
             follow = _file if stat.S_ISREG(status.st_mode) else _instead
-            self._streams.append(follow(descriptor, status.st_size))
+            self._streams.append(follow(descriptor, status.st_size, self._secrets))
         self._writer = os.dup(STREAMS[-1])
 
     def write(self, line: str) -> bool:
         """Write a line among all others; return whether it will be read."""
-        text = valid(line[:LONGEST_LINE]) + "\n"
+        text = valid(hidden(line, self._secrets)[:LONGEST_LINE]) + "\n"
         with self._lock:
             if self._writer is None:
                 return False
@@ -157,12 +170,12 @@ def _free_locks() -> None:
 
 
 @contextmanager
-def followed() -> Iterator[None]:
-    """Follow what this process writes; only where it runs one attempt, and nothing else."""
+def followed(secrets: Iterable[str] = ()) -> Iterator[None]:
+    """Follow what this process writes; only where it runs one attempt, with its `secrets`."""
     if not _registered:
         _registered.append(True)
         os.register_at_fork(after_in_child=_free_locks)
-    output = NativeOutput()
+    output = NativeOutput(secrets)
     _following.append(output)
     try:
         yield
@@ -185,12 +198,14 @@ def flush() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
-def _file(descriptor: int, size: int) -> _Stream:
+def _file(descriptor: int, size: int, secrets: tuple[str, ...]) -> _Stream:
     """Follow the file that a descriptor writes to, by a descriptor with a place of its own."""
-    return _Stream(descriptor, os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY), size)
+    how = os.O_RDWR if secrets else os.O_RDONLY
+    reader = os.open(f"/proc/self/fd/{descriptor}", how)
+    return _Stream(descriptor, reader, size, secrets=secrets)
 
 
-def _instead(descriptor: int, _size: int) -> _Stream:
+def _instead(descriptor: int, _size: int, secrets: tuple[str, ...]) -> _Stream:
     """Put a file without a name in the place of a descriptor, and follow that."""
     with tempfile.TemporaryFile() as spool:
         writer = os.open(f"/proc/self/fd/{spool.fileno()}", os.O_WRONLY | os.O_APPEND)
@@ -198,7 +213,7 @@ def _instead(descriptor: int, _size: int) -> _Stream:
     original = os.dup(descriptor)
     os.dup2(writer, descriptor)
     os.close(writer)
-    return _Stream(descriptor, reader, 0, original)
+    return _Stream(descriptor, reader, 0, original, secrets=secrets)
 
 
 def _text(line: bytes) -> Iterator[str]:

@@ -30,7 +30,7 @@ print(":task_name:x")
 print("before")
 bench = Bench(folder, "nativejobs", FsspecArtifactStore(str(folder / "store")))
 said = open(folder / "said.json", "w")
-with native_output.followed():
+with native_output.followed(sys.argv[2:]):
     for batch in stream(bench.request(), rank=2, rendezvous=None, store=bench.store,
                         clock=SystemClock(), process_group=FakeProcessGroup()):
         for message in batch:
@@ -43,13 +43,15 @@ print("after")
 """
 
 
-def heard(folder: Path, source: str, *, pipes: bool = False) -> tuple[list[str], str, int]:
+def heard(
+    folder: Path, source: str, *secrets: str, pipes: bool = False
+) -> tuple[list[str], str, int]:
     """Run a job in a worker process: return its lines, what its files hold, and its exit."""
     place = folder / "nativejobs"
     place.mkdir(parents=True)
     (place / "__init__.py").write_text("")
     (place / "jobs.py").write_text(textwrap.dedent(source))
-    command = [sys.executable, "-c", WORKER, str(folder)]
+    command = [sys.executable, "-c", WORKER, str(folder), *secrets]
     if pipes:
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)
         files = done.stdout + done.stderr
@@ -95,6 +97,36 @@ def test_whoever_writes_is_heard_once_and_in_the_order_of_each_file(
     assert [line for line in lines if line in to_one] == ["to one", "held back by C"]
     for line in ("before\n", "after", "printed", "logged", "child", "to one", "held back by C"):
         assert files.count(line) == 1, files
+
+
+@pytest.mark.parametrize("pipes", [False, True])
+def test_no_secret_stays_in_the_files_of_a_worker(tmp_path: Path, *, pipes: bool) -> None:
+    said, files, code = heard(
+        tmp_path,
+        """
+        import os, subprocess, sys, time
+        def job(ctx):
+            print("printed: xyzzy-of-one")
+            os.write(2, b"native: xyzzy-")
+            time.sleep(0.6)
+            os.write(2, b"of-one, and the end of two\\n")
+            subprocess.run([sys.executable, "-c", "print('child: xyzzy-of-one')"])
+            os.write(1, b"without an end: the end of two")
+        """,
+        "xyzzy-of-one",
+        "first of two\nthe end of two",
+        pipes=pipes,
+    )
+    assert code == 0, files
+    assert said[-1] == "Succeeded"
+    assert "printed: ***" in said
+    native = f"native: {'*' * 12}, and {'*' * 14}\n"
+    if pipes:  # what was passed on before the rest came is out
+        native = f"native: xyzzy-{'*' * 6}, and {'*' * 14}\n"
+    for line in ("printed: ***\n", native, f"child: {'*' * 12}\n"):
+        assert line in files, files
+    assert "of-one" not in files
+    assert "end of two" not in files
 
 
 def test_what_a_dying_worker_says_last_stands_in_its_files(tmp_path: Path) -> None:

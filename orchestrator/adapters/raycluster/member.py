@@ -72,7 +72,7 @@ def run_task(
         with (
             process.noted(request.key, rank, me),
             environment.held(environment.variables(request, rank, rendezvous)),
-            native_output.followed(),  # it runs one attempt at a time
+            native_output.followed(request.secrets.values()),  # one attempt at a time
             exit_codes.announced(),
             told_by(_asked_to_end),
             closing(worker(request, rank=rank, rendezvous=rendezvous)) as said,
