@@ -1,0 +1,161 @@
+"""Endpoints of a cluster on several hosts: moved while they are asked, ended by nobody else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from orchestrator.adapters.gateway import figures_in
+from orchestrator.supervisor.record import wait
+from tests.hosts.clients import asking, new_key
+from tests.hosts.namespaces import Host, lacking
+from tests.hosts.services import services_lacking
+from tests.hosts.site import OURS, Site, site
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1800)]
+OPEN = "gateway.host=0.0.0.0"
+# A model that costs nothing to make or to ask, as any other in the bucket.
+PIPELINE = """\
+defaults:
+  - /endpoint@stages.serve.endpoint: default
+  - _self_
+name: echo
+stages:
+  make: {job: making.make, role: prepare, needs: {devices: 0}}
+  serve:
+    role: serve
+    inputs: {model: make}
+    endpoint: {engine: jobs.engines.echo.EchoEngine, rollout: {hold: 1}}
+"""
+MAKING = """\
+def make(ctx):
+    (ctx.output / "model.bin").write_bytes(bytes(1_000_000))
+"""
+OWN = ("jobs.packages=[jobs,making]", "jobs.code=[.]", "tracking=none")
+ECHO = ("pipeline=echo", *OURS, *OWN, OPEN)
+SWITCH = ("switch", "echo", "--no-qualify")
+OTHER = {"atlas": "hopper", "hopper": "atlas"}
+SECONDS = 120.0
+
+
+@dataclass
+class Served:
+    """A site that serves `echo`; hosts 0 and 1 have gateways, and host 3 is no node."""
+
+    site: Site
+    key: str
+
+    @property
+    def hosts(self) -> list[Host]:
+        return list(self.site.network.hosts)
+
+    def gateway(self, host: Host) -> str:
+        return f"http://{host.address}:8000"
+
+    @property
+    def pool(self) -> str:
+        leading = self.site.store.endpoint("echo").leading
+        assert leading is not None
+        return leading.pool
+
+    def as_it_is(self) -> tuple[int, dict[tuple[str, int], tuple[str, ...]]]:
+        """Return what is known of the endpoint: its history and its replicas."""
+        return self.site.store.endpoint("echo").seq, dict(self.site.store.replicas())
+
+    def counted(self, host: Host, revision: int) -> float:
+        """Return how many requests the gateway of a host has counted of a revision."""
+        names = {g.name for g in self.site.store.gateways() if g.host == host.name}
+        texts = self.site.store.counts("echo").items()
+        found = (figures_in(text, "echo") for name, text in texts if name in names)
+        return sum(f[f"r{revision}"].requests for f in found if f"r{revision}" in f)
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    if why := lacking() or services_lacking():
+        pytest.skip(why)
+    pools = {"hopper": [1], "atlas": [2]}
+    logs = tmp_path_factory.mktemp("logs")
+    with site(logs, hosts=4, pools=pools, services=3, mlflow=False) as built:
+        first, second, *_ = built.network.hosts
+        for host in built.network.hosts:
+            host.write("my/pipeline/echo.yaml", PIPELINE)
+            host.write("making.py", MAKING)
+        launched = built.orchestrator(first, "launch", *ECHO, seconds=900.0)
+        assert launched.returncode == 0, launched.stdout + launched.stderr
+        up = built.orchestrator(second, "up", "tracking=none", OPEN)
+        assert up.returncode == 0, up.stderr
+        yield Served(built, new_key(built, first))
+
+
+@pytest.fixture
+def served(there: Served) -> Iterator[Served]:
+    yield there
+    there.site.mend()
+
+
+def without_address(served: Served, host: Host, *words: str) -> subprocess.CompletedProcess[str]:
+    """Type a command where nothing names the cluster."""
+    argv = ("env", "-u", "RAY_ADDRESS", sys.executable, "-m", "orchestrator", *words)
+    return host.run(*argv, seconds=300.0)
+
+
+def test_every_host_asks_it(served: Served) -> None:
+    for host in served.hosts:
+        asked = served.site.orchestrator(host, "ask", "1 + 1 =", ORCHESTRATOR_API_KEY=served.key)
+        assert asked.returncode == 0, (host.name, asked.stderr)
+
+
+def test_it_moves_by_what_the_gateway_of_another_host_counts_and_no_request_fails(
+    served: Served,
+) -> None:
+    first, second, _, client = served.hosts
+    target = OTHER[served.pool]
+    with asking(client, "echo", served.key, served.gateway(second)) as loop:
+        moved = served.site.orchestrator(first, *SWITCH, f"pool={target}", seconds=900.0)
+        assert moved.returncode == 0, moved.stdout + moved.stderr
+        loop.until_answered(5)
+    assert loop.failed() == []
+    assert served.pool == target
+    assert served.site.run().stages["serve"].metrics["canary/requests"] > 0
+    newest = max(served.site.store.endpoint("echo").revisions)
+    assert wait(lambda: served.counted(second, newest) > 0, SECONDS, tick=0.2)
+    assert served.counted(first, newest) == 0, "nobody has asked there"
+
+
+def test_it_moves_back_by_a_command_on_another_host_while_both_gateways_are_asked(
+    served: Served,
+) -> None:
+    first, second, _, client = served.hosts
+    target = OTHER[served.pool]
+    gateways = (served.gateway(first), served.gateway(second))
+    with asking(client, "echo", served.key, *gateways) as loop:
+        moved = served.site.orchestrator(second, *SWITCH, f"pool={target}", seconds=900.0)
+        assert moved.returncode == 0, moved.stdout + moved.stderr
+        loop.until_answered(5)
+    assert loop.failed() == []
+    assert served.pool == target
+    newest = max(served.site.store.endpoint("echo").revisions)
+    for host in (first, second):
+        assert wait(lambda host=host: served.counted(host, newest) > 0, SECONDS, tick=0.2)  # type: ignore[misc]
+
+
+def test_a_cluster_of_another_host_begins_and_ends_and_the_endpoint_of_this_one_stays(
+    served: Served,
+) -> None:
+    first, second, _, other = served.hosts
+    before = served.as_it_is()
+    with asking(second, "echo", served.key, served.gateway(first)) as loop:
+        up = without_address(served, other, "up", "tracking=none")
+        assert up.returncode == 0, up.stderr
+        loop.until_answered(100)  # while the reconciler there looks
+        down = without_address(served, other, "down")
+        assert down.returncode == 0, down.stderr
+        assert down.stdout == "Stopped: gateway, cluster.\n"
+        loop.until_answered(10)
+    assert loop.failed() == []
+    assert served.as_it_is() == before
