@@ -72,10 +72,11 @@ class Bench:
         return not self.ctx.hardware.emulated and self.device.type != "cpu"
 
     def say(self, check: str, subject: str, status: str = PASSED, **facts: Any) -> None:  # noqa: ANN401 - the other fields of a finding
-        """Note what was found."""
+        """Note what was found, which is a sign of life."""
         self.findings.append(
             Finding(check=check, subject=subject, status=status, rank=self.ctx.rank, **facts)
         )
+        self.alive()
 
     def step(self) -> None:
         """Leave a sign of life; an emulated chip may fail here, as it may in a training step."""
@@ -101,6 +102,7 @@ class Bench:
         act()
         taken = []
         for _ in range(repeats):
+            self.alive()
             self.finish(device)
             began = time.perf_counter()
             act()

@@ -75,6 +75,13 @@ def _whole(name: str, *, lacking: str = FAILED, largest: int | None = None) -> N
 
 
 def _by_tensor(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply codes; a host that plays a chip does so in float32, which is exact."""
+    if left.device.type == "cpu":  # some take a minute for it, some lack a format, as they come
+        return (left.float() @ right.float()).bfloat16()
+    return scaled_product(left, right)
+
+
+def scaled_product(left: Tensor, right: Tensor) -> Tensor:
     """Multiply codes whose scales, one a tensor, are powers of two that cancel."""
     double, half = (torch.full((), value, device=left.device) for value in (2.0, 0.5))
     product: Tensor = torch._scaled_mm(  # noqa: SLF001 - the public one has no kernel on most devices

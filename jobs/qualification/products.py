@@ -70,7 +70,10 @@ def _repeated(bench: Bench, device: torch.device, kind: NumberType, multiply: Pr
             return f"of {rows} rows {note}"
     note = _differs(multiply(left, right).cpu(), expected)
     repeats = (8 if bench.quick else 64) if bench.real else 3
-    bad = sum(not torch.equal(multiply(left, right), on_device) for _ in range(repeats))
+    bad = 0
+    for _ in range(repeats):
+        bench.alive()
+        bad += not torch.equal(multiply(left, right), on_device)
     if note or bad:
         return f"{note or 'right at first'}; {bad} of {repeats} repeats are wrong"
     large = left.repeat(4, 1), right.t().repeat(4, 1).t()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jobs.qualification import exact
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
-from jobs.qualification.number_types import NumberType, number_types_of
+from jobs.qualification.number_types import NumberType, number_types_of, scaled_product
 from jobs.qualification.products import check_product, check_products
 from orchestrator.core.spec.emulation import FaultType
 from orchestrator.core.spec.hardware import Accelerator
@@ -52,6 +52,17 @@ def altered(kind: NumberType, change: Callable[[Tensor], object], *, every: int 
         return out
 
     return replace(kind, product=product)
+
+
+def test_a_chip_that_is_slow_leaves_a_sign_of_life_after_each_product(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Tensor] = []
+    slow = altered(KINDS["int8"], taken.append)
+    monkeypatch.setattr("jobs.qualification.bench._SIGN_SECONDS", 0.0)
+    check_product(bench, CPU, slow)
+    assert statuses(bench)["int8"] == PASSED
+    assert len(bench.ctx.points) >= len(taken) - 3
 
 
 @pytest.mark.parametrize("make", [exact.plain, exact.paired])
@@ -100,6 +111,12 @@ def test_each_format_is_tested_as_what_it_is() -> None:
         "mxfp8": ["mxfp8"],
         "hif8": ["hif8"],
     }
+
+
+def test_codes_are_handed_to_a_chip_with_scales_that_cancel() -> None:
+    codes = torch.arange(-8, 8).repeat(16, 1).to(torch.float8_e4m3fn)
+    product = scaled_product(codes, codes.t())
+    assert torch.equal(product.float(), codes.float() @ codes.float().t())
 
 
 @pytest.mark.parametrize("name", sorted(KINDS.keys() - {"mxfp8", "hif8"}))
