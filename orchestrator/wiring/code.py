@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,12 +97,23 @@ def with_code(
 ) -> tuple[Settings, ShippedCode | None]:
     """Return settings that can be planned here, and the code where it is not to be read here.
 
-    That is the `code` of an earlier run, where the folders of `jobs.code` are on another machine.
+    That is the `code` of an earlier run, where the packages of its jobs are on another machine.
     """
-    if code is None or all(Path(folder).is_dir() for folder in settings.jobs.code):
+    if code is None or _is_here(settings):
         return settings, None
     folders = _unpacked(settings, home, code)
     return replace(settings, jobs=replace(settings.jobs, code=folders)), code
+
+
+def _is_here(settings: Settings) -> bool:
+    """Return whether all packages are in the folders of `jobs.code`, or are installed."""
+    folders = [Path(folder) for folder in settings.jobs.code]
+    names = {name.partition(".")[0] for name in settings.jobs.packages}
+    return all(folder.is_dir() for folder in folders) and all(
+        any((folder / name).is_dir() or (folder / f"{name}.py").is_file() for folder in folders)
+        or find_spec(name) is not None
+        for name in names
+    )
 
 
 def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> AttemptDefaults:

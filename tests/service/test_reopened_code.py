@@ -94,3 +94,9 @@ def test_a_run_that_was_lost_does_too_and_elsewhere_it_has_its_own(code: Path) -
     lost.reopen()
     after = runs.find(run.header.run)
     assert (after.state, after.header.code != run.header.code) == (run.state, True)
+
+
+def test_a_folder_of_that_name_that_has_none_of_its_packages_is_not_its_code(code: Path) -> None:
+    run = launched()
+    (code / "mine.py").rename(code / "another.py")
+    assert not resumed(run).other_code, "another host may have such a folder"
