@@ -6,6 +6,7 @@ looked through before Hydra gets it, and whatever is raised while it reads one g
 
 from __future__ import annotations
 
+import copy
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,9 @@ FOREIGN = (
 )
 
 
+# Files as this process has read them, by who asks, place and text: a sweep composes many times.
+_READ: dict[tuple[str, str, str, str], ConfigResult | None] = {}
+MOST_READ = 500
 _ON = re.compile(r"(?:^|[\s{,])[oO][nN]\s*:")
 
 
@@ -64,9 +68,10 @@ class ConfigFiles(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
         file = Path(source.path) / source._normalize_file_name(config_path)  # noqa: SLF001 - as its own methods do
         try:
             text = file.read_text(encoding="utf-8")
-            faults = _faults(text)
+            key = (source.provider, str(file), config_path, text)
+            faults = () if key in _READ else _faults(text)
             if not faults:
-                return _with_words(super().load_config(config_path), text)
+                return self._read(config_path, key)
         except FOREIGN as error:
             raise UnreadableError(_problem(error, file)) from error
         raise UnreadableError(
@@ -75,6 +80,14 @@ class ConfigFiles(ConfigRepository):  # type: ignore[misc]  # Hydra has no types
                 for fault in faults
             )
         )
+
+    def _read(self, config_path: str, key: tuple[str, str, str, str]) -> ConfigResult | None:
+        """Return what a file says; what it said before is not parsed again."""
+        if key not in _READ:
+            if len(_READ) >= MOST_READ:
+                _READ.clear()
+            _READ[key] = _with_words(super().load_config(config_path), key[-1])
+        return copy.deepcopy(_READ[key])  # who composes changes it
 
 
 def _faults(text: str) -> list[yaml_limits.YamlFault]:
