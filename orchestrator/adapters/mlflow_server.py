@@ -21,10 +21,10 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from orchestrator import supervisor
-from orchestrator.core.addresses import without_account
+from orchestrator.core.address_passwords import without_account
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.settings import TrackingSettings
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 
 SERVICE = "mlflow"
 HOST = "127.0.0.1"
@@ -128,9 +128,10 @@ def is_address(uri: str) -> bool:
 
 def _prepare(home: Path) -> Path:
     """Create the folder and the database, this user's alone; WAL is set once and stays."""
-    folder = private.folder(home.absolute() / "mlflow")
-    private.folder(folder / "artifacts")
-    connection = sqlite3.connect(private.file(folder / "mlflow.db"))  # its journals follow it
+    folder = file_modes.private_folder(home.absolute() / "mlflow")
+    file_modes.private_folder(folder / "artifacts")
+    database = file_modes.private_file(folder / "mlflow.db")  # its journals follow it
+    connection = sqlite3.connect(database)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
     finally:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, cast
 
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 
 MOST_CHARACTERS = 4_000_000  # that wait for a slow reader
 LEFT_OUT = "\n[some lines were left out: the terminal was too slow]\n"
@@ -153,7 +153,7 @@ class Terminal:
     def _open(self) -> int:
         if self._spare is not None:
             with suppress(OSError):
-                private.folder(self._spare.parent)
+                file_modes.private_folder(self._spare.parent)
                 return os.open(self._spare, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         return os.open(os.devnull, os.O_WRONLY)
 

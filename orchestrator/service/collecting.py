@@ -22,7 +22,7 @@ from orchestrator.core.spec.stages import Json
 from orchestrator.ports import ArtifactStore, Disposal, EndpointLog, EventLog
 from orchestrator.service import driving, runs
 from orchestrator.service.change import Change
-from orchestrator.service.collecting_code import CodeArchives
+from orchestrator.service.code_archives import CodeArchives
 
 EVERY_RUN = 10**9
 DAY = 86_400.0

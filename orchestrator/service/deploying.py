@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator import wiring
-from orchestrator.core.addresses import holds_password, password_problems
+from orchestrator.core.address_passwords import holds_password, password_problems
 from orchestrator.core.endpoints.life import (
     WHOLE,
     EndpointEvent,

@@ -17,7 +17,7 @@ from orchestrator.core.settings import GatewaySettings, Settings
 from orchestrator.service import cluster_checks
 from orchestrator.service.check import Check
 from orchestrator.service.config_source import ConfigSource
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 
 PACKAGES = ("ray", "torch", "mlflow", "hydra-core", "transformers")
 LEAST_FREE_GB = 5.0
@@ -68,7 +68,7 @@ def _home() -> Check:
         home = wiring.home()
     except StoreError as error:
         return Check("home", "error", str(error))
-    mode = private.open_to_others(home)
+    mode = file_modes.open_to_others(home)
     if mode:
         return Check(
             "home", "warning", f"{home}: others may enter (mode {mode:04o}); `chmod 700` it"

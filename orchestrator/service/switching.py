@@ -28,8 +28,8 @@ from orchestrator.messages import Succeeded
 from orchestrator.service import driving, runs
 from orchestrator.service.change import Change
 from orchestrator.service.endpoints import give_all, served_life
-from orchestrator.service.overrides import in_full
 from orchestrator.service.qualifying import Qualification, in_short
+from orchestrator.service.switch_overrides import in_full
 
 WITHOUT_FALLBACK = f"fallbacks.{Role.SERVE}=[]"  # who asks for a pool wants that one
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 from orchestrator.supervisor import record as records
 from orchestrator.supervisor.record import Child, Process, ServiceError, ServiceRecord
 from orchestrator.supervisor.service import BUSY, GRACE
@@ -159,7 +159,7 @@ class Daemon:
     def _launch(self, process: Process, mode: str) -> None:
         log = Path(process.log or self._folder / f"{self._record.service}-{process.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
-        with private.file(log).open(mode) as out:
+        with file_modes.private_file(log).open(mode) as out:
             popen = subprocess.Popen(  # noqa: S603 - what the starter named
                 process.argv,
                 env={**os.environ, **process.env},  # noqa: TID251 - a child inherits it

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.supervisor import holder, private
+from orchestrator.supervisor import file_modes, holder
 from orchestrator.supervisor import record as records
 
 _MARK = "leaving"
@@ -20,7 +20,7 @@ _MARK = "leaving"
 def leaving(home: Path) -> Iterator[None]:
     """Have those who use the services of `home` leave, and keep others away meanwhile."""
     mark = records.folder_of(home) / _MARK
-    private.folder(mark.parent)
+    file_modes.private_folder(mark.parent)
     mark.write_text(holder.name(), "utf-8")
     try:
         yield

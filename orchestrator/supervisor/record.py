@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from orchestrator.core.errors import OrchestratorError
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 
 TICK = 0.02
 KILL_GRACE = 5.0
@@ -159,7 +159,7 @@ def save(folder: Path, record: ServiceRecord) -> None:
     """Write the record, whole or not at all."""
     path = folder / f"{record.service}.json"
     new = path.with_suffix(".new")
-    private.file(new).write_text(json.dumps(asdict(record), indent=1))
+    file_modes.private_file(new).write_text(json.dumps(asdict(record), indent=1))
     new.replace(path)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 from orchestrator.supervisor import record as records
 from orchestrator.supervisor.record import Process, Service, ServiceError, ServiceRecord
 
@@ -43,7 +43,7 @@ def start(
     """
     folder = records.folder_of(home)
     try:
-        private.folder(folder)
+        file_modes.private_folder(folder)
         spec = {
             "folder": str(folder),
             "service": service,
@@ -124,7 +124,7 @@ def _launch(folder: Path, service: str, spec: str) -> int:
     descriptor, path = tempfile.mkstemp(prefix=f"{service}-", suffix=".spec", dir=folder)
     argv = [sys.executable, "-P", "-m", "orchestrator.supervisor.daemon", path]
     try:
-        log_file = private.file(folder / f"{service}.log")
+        log_file = file_modes.private_file(folder / f"{service}.log")
         with os.fdopen(descriptor, "w") as file, log_file.open("ab") as log:
             file.write(spec)
             file.flush()

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Self
 
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 from orchestrator.supervisor import record as records
 from orchestrator.supervisor import service as services
 
@@ -68,7 +68,7 @@ def used(home: Path) -> bool:
 
 def _open(home: Path) -> int:
     folder = records.folder_of(home)
-    private.folder(folder)
+    file_modes.private_folder(folder)
     return os.open(folder / "tenants.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
 

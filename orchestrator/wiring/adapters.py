@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.addresses import holds_password, password_problems
+from orchestrator.core.address_passwords import holds_password, password_problems
 from orchestrator.core.errors import (
     ConfigError,
     PlanError,

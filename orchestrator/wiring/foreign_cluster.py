@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.core.addresses import holds_password
+from orchestrator.core.address_passwords import holds_password
 from orchestrator.core.errors import ClusterError, ConfigError, Problem
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.environment import is_file, secret_sources

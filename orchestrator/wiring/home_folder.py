@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.core.errors import StoreError, shown
 from orchestrator.core.text import storable
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 
 logger = logging.getLogger(__name__)
 HOME_VARIABLE = "ORCHESTRATOR_HOME"
@@ -60,7 +60,7 @@ def home() -> Path:
         what = f"the home {shown(str(folder))} can't hold the state: its path is no text in UTF-8"
         raise StoreError(f"{what}; {_ELSEWHERE}")
     try:
-        folder.mkdir(mode=private.FOLDER, parents=True, exist_ok=True)
+        folder.mkdir(mode=file_modes.FOLDER, parents=True, exist_ok=True)
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             (folder / PROBE).touch()  # which says why not
             (folder / PROBE).unlink(missing_ok=True)
@@ -76,13 +76,13 @@ def _keep_private(folder: Path) -> None:
     One of the usual name, or an empty one, is narrowed. Another folder may be meant for others
     too: it stays as it is, and a line says so where they could put something else in its place.
     """
-    if not private.open_to_others(folder):
+    if not file_modes.open_to_others(folder):
         return
     if folder.name == _USUAL or not any(folder.iterdir()):
-        private.narrow(folder, private.FOLDER)
-    mode = private.open_to_others(folder)
+        file_modes.narrow(folder, file_modes.FOLDER)
+    mode = file_modes.open_to_others(folder)
     if mode:
-        private.folder(folder / "artifacts")
+        file_modes.private_folder(folder / "artifacts")
     if mode & _WRITE:
         _warn(folder, mode)
 

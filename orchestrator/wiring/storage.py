@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from orchestrator.core.addresses import holds_password, password_problems
+from orchestrator.core.address_passwords import holds_password, password_problems
 from orchestrator.core.artifact import ANY_ROOM, CacheRoom
 from orchestrator.core.errors import ArtifactError, Problem, StorageSetUpError
 from orchestrator.core.settings import PATIENT, Settings

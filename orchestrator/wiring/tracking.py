@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from orchestrator.core.addresses import password_problems
+from orchestrator.core.address_passwords import password_problems
 from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.runs.run import Run

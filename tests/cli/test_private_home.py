@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.raycluster import machine
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 from orchestrator.wiring import home_folder
 from tests.conftest import Command
 
@@ -140,5 +140,5 @@ def test_the_folder_for_sockets_of_a_cluster_is_its_owners_alone(tmp_path: Path)
 def test_no_device_is_narrowed(tmp_path: Path) -> None:
     """As root, to whom it belongs, that would shut `/dev/null` to all others."""
     before = Path("/dev/null").stat().st_mode
-    private.narrow(Path("/dev/null"), private.FILE)
+    file_modes.narrow(Path("/dev/null"), file_modes.FILE)
     assert Path("/dev/null").stat().st_mode == before

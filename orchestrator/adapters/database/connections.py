@@ -24,7 +24,7 @@ from sqlalchemy.engine import URL, make_url
 from orchestrator.adapters.database.dialects import POSTGRESQL
 from orchestrator.adapters.database.file_systems import network_file_system
 from orchestrator.adapters.database.schema_version import bring_up
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 
 BUSY_SECONDS = 30
 UTF8 = "UTF8"
@@ -92,12 +92,12 @@ def _sqlite(url: URL, busy: float) -> Engine:
 
 def _keep_private(path: Path) -> None:
     """Have the file be its owner's alone: it holds what opens replicas. Its journals follow it."""
-    path.parent.mkdir(mode=private.FOLDER, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=file_modes.FOLDER, parents=True, exist_ok=True)
     if not path.exists():
-        path.touch(mode=private.FILE)
+        path.touch(mode=file_modes.FILE)
     for end in ("", "-wal", "-shm", "-journal"):
         with suppress(FileNotFoundError):  # the last one to leave removes them
-            private.narrow(path.with_name(f"{path.name}{end}"), private.FILE)
+            file_modes.narrow(path.with_name(f"{path.name}{end}"), file_modes.FILE)
 
 
 def _prepare(busy: float, connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's, as it comes

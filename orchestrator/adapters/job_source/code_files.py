@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.job_source import gitignore
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 
 _TOOLS = frozenset(
     {".git", ".hg", ".svn", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv"}
@@ -80,7 +80,7 @@ class CodeFiles:
             return
         new = self._kept.with_suffix(f".{os.getpid()}")
         try:
-            private.file(new).write_text(json.dumps(self._seen), "utf-8")
+            file_modes.private_file(new).write_text(json.dumps(self._seen), "utf-8")
             new.replace(self._kept)
         except (OSError, ValueError):
             new.unlink(missing_ok=True)

@@ -5,11 +5,11 @@ say it as tags and text, `server.py` and `rest.py` are the way to MLflow, whose 
 `foreign_artifacts.py` imports.
 """
 
-from orchestrator.adapters.mlflow_tracker.erasing import erase
 from orchestrator.adapters.mlflow_tracker.models import Models
 from orchestrator.adapters.mlflow_tracker.projection import TrackedRuns
 from orchestrator.adapters.mlflow_tracker.reaper import reap
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
+from orchestrator.adapters.mlflow_tracker.run_erasure import erase
 from orchestrator.adapters.mlflow_tracker.tracker import MlflowTracker, Pace
 
 __all__ = ["MlflowTracker", "Models", "Pace", "ServerAccess", "TrackedRuns", "erase", "reap"]

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from orchestrator.core.errors import ClusterError
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 
 HOST = "127.0.0.1"
 _PORTS = range(20_000, 32_000)
@@ -26,10 +26,10 @@ def root(home: Path) -> Path:
     short = Path("/tmp")  # noqa: S108 - ours alone, as checked below
     folder = (short if short.is_dir() else Path(tempfile.gettempdir())) / f"orch-{digest}"
     with suppress(FileExistsError):
-        folder.mkdir(mode=private.FOLDER)
+        folder.mkdir(mode=file_modes.FOLDER)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ClusterError(f"folder {str(folder)!r} belongs to somebody else; remove it")
-    return private.folder(folder)
+    return file_modes.private_folder(folder)
 
 
 def short_temporary(root: Path) -> str:

@@ -24,7 +24,7 @@ from orchestrator.adapters.raycluster.machine import HOST
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec.hardware import Pool
-from orchestrator.supervisor import private
+from orchestrator.supervisor import file_modes
 
 SERVICE = "ray"
 HEAD = "head"
@@ -132,7 +132,7 @@ def describe(pool: Pool) -> str:
 
 def _start(home: Path, pools: Mapping[str, Pool], settings: ClusterSettings) -> RayService:
     token = _token(home)
-    private.folder(token.parent)
+    file_modes.private_folder(token.parent)
     access.make_token(token)
     access.use_token(token)
     began = time.monotonic()

@@ -7,7 +7,7 @@ starts (`launching.py`, `engine_process.py`; on its other nodes `followers.py`) 
 (`vitals.py`, `engine_figures.py`); `chips.py` shows both their chips.
 """
 
-from orchestrator.adapters.rayserve.request import ClusterEntry
+from orchestrator.adapters.rayserve.serve_requests import ClusterEntry
 from orchestrator.adapters.rayserve.serving import RayServing
 
 __all__ = ["ClusterEntry", "RayServing"]

@@ -15,7 +15,7 @@ from orchestrator.adapters.rayserve import operations, replica_placement, state
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.replica_placement import Room
-from orchestrator.adapters.rayserve.request import DeploymentPorts, ServeRequest
+from orchestrator.adapters.rayserve.serve_requests import DeploymentPorts, ServeRequest
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError, SoftwareError
 from orchestrator.core.failures.kinds import Failure, FailureKind

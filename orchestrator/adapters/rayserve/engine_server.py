@@ -22,7 +22,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
-from orchestrator.adapters.rayserve import chips, engine_figures, hiding
+from orchestrator.adapters.rayserve import chips, engine_figures, secret_masking
 from orchestrator.adapters.rayserve.engine_client import FOREIGN
 from orchestrator.adapters.rayserve.followers import RemoteFollowers
 from orchestrator.adapters.rayserve.replica import Fetch, code_of
@@ -72,7 +72,7 @@ class EngineServer:
         host: str
         secrets: Mapping[str, str]
         deployment, fetch, host, secrets = software.opened(parcel, platform.node)
-        hiding.hide(secrets)
+        secret_masking.install(secrets)
         self._deployment = deployment
         self._replica = serve.get_replica_context().replica_id.unique_id
         listening = host or ray.util.get_node_ip_address()

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.adapters.rayserve import chips, hiding, replica_placement
+from orchestrator.adapters.rayserve import chips, replica_placement, secret_masking
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFolder
 from orchestrator.adapters.rayserve.replica import Fetch, code_of, sealed
@@ -40,7 +40,7 @@ class Follower:
         host: str
         secrets: Mapping[str, str]
         deployment, fetch, host, secrets = software.opened(parcel, platform.node)
-        hiding.hide(secrets)
+        secret_masking.install(secrets)
         self._deployment = deployment
         self._fetch = fetch
         self._host = host or ray.util.get_node_ip_address()

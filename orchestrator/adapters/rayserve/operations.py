@@ -25,8 +25,8 @@ from ray.serve.exceptions import RayServeException
 from orchestrator.adapters.rayserve import replica_placement, state
 from orchestrator.adapters.rayserve.engine_server import EngineServer
 from orchestrator.adapters.rayserve.replica import Replica, sealed
-from orchestrator.adapters.rayserve.request import DeploymentPorts, ServeRequest
 from orchestrator.adapters.rayserve.scaling import FollowLoad
+from orchestrator.adapters.rayserve.serve_requests import DeploymentPorts, ServeRequest
 from orchestrator.adapters.rayserve.weights import PATH, WeightsOrder
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from ray import cloudpickle, serve
 
-from orchestrator.adapters.rayserve import chips, hiding
+from orchestrator.adapters.rayserve import chips, secret_masking
 from orchestrator.adapters.rayserve.scaling import HELD
 from orchestrator.adapters.rayserve.weights import ServedWeights, with_weights
 from orchestrator.core.endpoints.life import Deployment
@@ -78,13 +78,13 @@ class Replica:
         clock: MakeClock
         secrets: Mapping[str, str]
         deployment, fetch, clock, secrets = software.opened(parcel, platform.node)
-        hiding.hide(secrets)
+        secret_masking.install(secrets)
         self._name = deployment.endpoint.name
         self._token = deployment.token
         self._clock = clock()
         self._refuse(deployment)
         chips.show(deployment)
-        with hiding.errors(secrets):
+        with secret_masking.masked_errors(secrets):
             self._engine = make_engine(deployment, fetch(deployment), fetch)
         self._version = deployment.weights
         self._weights = ServedWeights(deployment, fetch, getattr(self._engine, "update", None))

@@ -20,7 +20,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.adapters.rayserve.request import ServeRequest
+from orchestrator.adapters.rayserve.serve_requests import ServeRequest
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.messages import UnusedNode
 

@@ -12,7 +12,7 @@ from orchestrator.adapters.rayserve import operations, replica_sets, state
 from orchestrator.adapters.rayserve.deployment_thread import Deploying
 from orchestrator.adapters.rayserve.operations import FOREIGN
 from orchestrator.adapters.rayserve.replica import Fetch, MakeClock
-from orchestrator.adapters.rayserve.request import (
+from orchestrator.adapters.rayserve.serve_requests import (
     ClusterEntry,
     DeploymentPorts,
     ServeRequest,

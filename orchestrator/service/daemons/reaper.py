@@ -16,7 +16,7 @@ from orchestrator.controller.reaper import Reaper
 from orchestrator.core.runs.run import Run
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.ports import EndpointLog
-from orchestrator.service.taking_over import TakeOvers
+from orchestrator.service.take_overs import TakeOvers
 from orchestrator.supervisor import holder, tenancy
 
 SECONDS_BETWEEN_LOOKS = 5.0

@@ -16,7 +16,7 @@ import pytest
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import access, machine, managed_ray
 from orchestrator.adapters.rayserve import RayServing, operations
-from orchestrator.adapters.rayserve.request import DeploymentPorts, ServeRequest
+from orchestrator.adapters.rayserve.serve_requests import DeploymentPorts, ServeRequest
 from orchestrator.core.endpoints.life import (
     Deployment,
     RevisionAdded,

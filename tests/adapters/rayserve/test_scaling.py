@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.rayserve.operations import application
-from orchestrator.adapters.rayserve.request import DeploymentPorts, ServeRequest
 from orchestrator.adapters.rayserve.scaling import FollowLoad
+from orchestrator.adapters.rayserve.serve_requests import DeploymentPorts, ServeRequest
 from tests.build import deployment
 
 

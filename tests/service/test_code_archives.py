@@ -15,7 +15,7 @@ from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.run import Run
-from orchestrator.service.collecting_code import SECONDS_TO_BE_RECORDED, CodeArchives
+from orchestrator.service.code_archives import SECONDS_TO_BE_RECORDED, CodeArchives
 from tests.build import header, plan, stage
 from tests.s3 import S3Server, s3_server
 

@@ -22,7 +22,7 @@ from orchestrator.core.runs.states import (
     RunStarted,
 )
 from orchestrator.service import driving
-from orchestrator.service.taking_over import TakeOvers
+from orchestrator.service.take_overs import TakeOvers
 from orchestrator.supervisor.record import wait
 
 FOREIGN = "cluster.address=10.9.9.9:6379"

@@ -14,14 +14,14 @@ FOLDER, FILE = 0o700, 0o600
 _OTHERS = 0o077
 
 
-def folder(path: Path) -> Path:
+def private_folder(path: Path) -> Path:
     """Have a folder at `path` that its owner alone can enter; return it."""
     path.mkdir(mode=FOLDER, parents=True, exist_ok=True)
     narrow(path, FOLDER)
     return path
 
 
-def file(path: Path) -> Path:
+def private_file(path: Path) -> Path:
     """Have a file at `path` that its owner alone can read; return it."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE))
     narrow(path, FILE)

@@ -16,7 +16,7 @@ from orchestrator.worker.masking import hidden
 _STREAMS = (1, 2)
 
 
-def hide(secrets: Mapping[str, str]) -> None:
+def install(secrets: Mapping[str, str]) -> None:
     """Set the variables, and take their values out of all that this process writes from now on."""
     if not secrets:
         return
@@ -30,7 +30,7 @@ def hide(secrets: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def errors(secrets: Mapping[str, str]) -> Iterator[None]:
+def masked_errors(secrets: Mapping[str, str]) -> Iterator[None]:
     """Raise what comes out of this without the values of secrets: Ray and Serve write it down.
 
     Raises:
