@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.supervisor import Process, Service, ServiceError, find, start, stop
-from orchestrator.supervisor.record import birth, load, wait
+from orchestrator.supervisor.record import birth, group_lives, load, wait
 from tests.ports import free_port
 
 LISTEN = """
@@ -241,6 +242,16 @@ def test_a_number_that_belongs_to_another_process_now_is_left_alone(home: Path) 
     assert find(home, "svc") is None
     path.write_text(kept.replace(f'"pid": {service.processes["one"]}', f'"pid": {os.getpid()}'))
     assert not stop(home, "svc")
+
+
+def test_a_group_that_has_ended_does_not_live_though_nobody_has_reaped_it() -> None:
+    leader = subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
+    assert group_lives(leader.pid)
+    os.killpg(leader.pid, signal.SIGKILL)
+    ended = wait(lambda: not group_lives(leader.pid), 5.0)
+    os.killpg(leader.pid, 0)  # its number is still there
+    leader.wait()
+    assert ended
 
 
 def test_of_two_that_start_a_service_at_once_one_does_and_both_get_it(home: Path) -> None:

@@ -26,6 +26,7 @@ from orchestrator.supervisor import file_modes
 TICK = 0.02
 KILL_GRACE = 5.0
 _PROC = Path("/proc")
+_GROUP, _SESSION = 2, 3  # fields of /proc/PID/stat, from the state on
 
 
 class ServiceError(OrchestratorError):
@@ -112,7 +113,7 @@ class ServiceRecord:
         """Return the processes that are the service's for certain, the daemon left out."""
         leaders = [c.pid for c in self.children.values() if c.birth and birth(c.pid) == c.birth]
         foreign = birth(self.pid) not in {None, self.birth}  # the number was given away again
-        members = () if foreign else _session(self.pid)
+        members = () if foreign else _members(self.pid, _SESSION)
         return list(dict.fromkeys((*leaders, *(pid for pid in members if pid != self.pid))))
 
     def kill(self) -> None:
@@ -212,6 +213,17 @@ def wait(condition: Callable[[], bool], seconds: float, tick: float = TICK) -> b
     return True
 
 
+def group_lives(leader: int) -> bool:
+    """Whether any of a process group lives. Who has ended and is not yet reaped does not."""
+    if not (_PROC / "self").exists():
+        try:
+            os.killpg(leader, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+    return any(True for _ in _members(leader, _GROUP))
+
+
 def _stat(pid: int) -> list[str]:
     """Return the fields that Linux shows of a living process, from its state on."""
     try:
@@ -221,8 +233,9 @@ def _stat(pid: int) -> list[str]:
     return [] if fields[0] in "ZX" else fields
 
 
-def _session(leader: int) -> Iterator[int]:
+def _members(leader: int, field: int) -> Iterator[int]:
+    """Yield the living processes of a group or session."""
     for path in _PROC.glob("[0-9]*"):
         fields = _stat(int(path.name))
-        if fields and int(fields[3]) == leader:
+        if fields and int(fields[field]) == leader:
             yield int(path.name)

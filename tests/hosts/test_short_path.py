@@ -47,8 +47,12 @@ def test_another_host_asks_the_endpoint_and_all_know_it(launched: Site) -> None:
     key = launched.orchestrator(first, "keys", "add", "ann").stdout.strip()
     asked = launched.orchestrator(second, "ask", "17 + 25 =", ORCHESTRATOR_API_KEY=key)
     assert asked.returncode == 0, asked.stderr
-    counted = GatewayTraffic(launched.store)
-    assert wait(lambda: counted.figures("short")["r1"].requests == 1, 30.0, tick=0.2)
+    traffic = GatewayTraffic(launched.store)
+
+    def counted() -> dict[str, float]:
+        return {revision: seen.requests for revision, seen in traffic.figures("short").items()}
+
+    assert wait(lambda: counted() == {"r1": 1}, 30.0, tick=0.2), counted()
     assert f"http://{first.address}:8000/v1" in launched.orchestrator(third, "endpoints").stdout
 
 

@@ -8,6 +8,8 @@ a defaults list asks for them. What comes out is the same.
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +72,19 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]  # as above
         self.newest = repo.newest
         self._process_config_searchpath(config_name, parsed, repo)
         return parsed, repo
+
+    @staticmethod
+    def _embed_result_config(ret: ConfigResult, package_override: str | None) -> ConfigResult:
+        """Return a config below the keys of its package, as Hydra does, by a faster copy."""
+        package = ret.header["package"] if package_override is None else package_override
+        if not package:
+            return ret
+        embedded = copy.copy(ret)
+        embedded.config = OmegaConf.create(flags={"no_deepcopy_set_nodes": True})
+        own = pickle.loads(pickle.dumps(ret.config))  # noqa: S301 - of this process
+        OmegaConf.update(embedded.config, package, own, merge=False)
+        embedded.config._set_flag("no_deepcopy_set_nodes", None)  # noqa: SLF001 - as `flag_override`
+        return embedded
 
     def _compose_config_from_defaults_list(
         self, defaults: list[ResultDefault], repo: IConfigRepository

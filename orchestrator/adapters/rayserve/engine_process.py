@@ -24,6 +24,7 @@ from pathlib import Path
 
 from orchestrator.adapters.rayserve.engine_log import LineBudget
 from orchestrator.supervisor import orphans
+from orchestrator.supervisor import record as records
 from orchestrator.worker.masking import hidden
 
 KEPT = 400  # last lines
@@ -126,13 +127,10 @@ class EngineProcess:
             self._guard = None
 
     def _kill(self) -> bool:
-        """Kill its group; return whether any of it was left."""
-        try:
+        """Kill its group; return whether any of it is left. Some init reaps late, or never."""
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            return False
-        self._process.poll()
-        return True
+        return self._process.poll() is None or records.group_lives(self.pid)
 
     def _read(self) -> None:
         assert self._process.stdout is not None, "it is a pipe"  # noqa: S101
