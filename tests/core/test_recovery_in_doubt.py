@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.failures.kinds import Action, FailureKind
+from orchestrator.core.failures.kinds import OTHER_VERSIONS, Action, FailureKind
 from orchestrator.core.runs.fold import apply
 from orchestrator.core.runs.states import Event, RetryScheduled, StageFailed, StagePaused
 from orchestrator.core.spec.plan import Plan
@@ -105,6 +105,22 @@ def test_what_comes_again_otherwise_is_not_the_users() -> None:
 def test_a_set_up_that_is_wrong_from_the_start_moves_no_work_to_another_maker() -> None:
     events = played(plan(stage("s"), pools=("a", "b")), K.SET_UP)
     assert events == [StageFailed("s", "set_up: EI0002")]
+
+
+def test_other_versions_on_a_node_move_the_work_to_other_nodes_then_on_and_stop_without() -> None:
+    wide = plan(stage("s"), pools=("a", "b"), a=pool("a", nodes=2))
+    events = played(wide, *[K.SET_UP] * 9, sign=OTHER_VERSIONS)
+    moves = [(e.action, e.pool, e.avoid) for e in events if isinstance(e, RetryScheduled)]
+    assert moves == [(Action.OTHER_NODES, "a", ("n1",)), (Action.FALL_BACK, "b", ())]
+    assert events[-1] == StageFailed("s", "set_up: EI0002")
+    alone = played(plan(stage("s")), K.SET_UP, sign=OTHER_VERSIONS)
+    assert alone == [StageFailed("s", "set_up: EI0002")]
+
+
+def test_other_versions_on_a_node_that_nobody_knows_move_the_work_on() -> None:
+    wide = plan(stage("s"), pools=("a", "b"), a=pool("a", nodes=2))
+    events = played(wide, K.SET_UP, K.SET_UP, sign=OTHER_VERSIONS, node=None)
+    assert [e.pool for e in events if isinstance(e, RetryScheduled)] == ["b"]
 
 
 def test_a_storage_that_stays_away_pauses_the_stage() -> None:

@@ -12,7 +12,7 @@ from ray import exceptions as ray_errors
 
 from orchestrator.adapters.raycluster import exit_codes
 from orchestrator.core.failures.exceptions import BY_SIGNAL
-from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind, of_versions
 from orchestrator.core.failures.lines import last_words, of_a_handler, of_a_stack
 from orchestrator.messages import AttemptRequest
 from orchestrator.worker import software
@@ -126,7 +126,7 @@ def _past_the_protocol(
     if not isinstance(cause, BaseException):
         return failure
     if _UNLIKE.search(str(cause)):
-        return replace(failure, kind=_K.SOFTWARE, evidence=_unfit(error), certain=True)
+        return replace(of_versions(_unfit(error), failure.node, failure.pool), rank=failure.rank)
     described = describe(cause, request.signatures)
     if described.kind is _K.USER_CODE:
         return failure

@@ -25,7 +25,7 @@ from orchestrator.adapters.raycluster.ranking import WorkerPlace, ranked
 from orchestrator.adapters.raycluster.silence import Silence
 from orchestrator.controller.clock_offsets import ClockOffsets
 from orchestrator.controller.failure_report import LINES_KEPT, FailureReport
-from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind, of_versions
 from orchestrator.core.spec.emulation import HOST_DEVICE as HOST
 from orchestrator.messages import (
     Alive,
@@ -185,8 +185,7 @@ class Gang:
             nodes = f"nodes {name(first.node)!r} and {name(place.node)!r}"
             line = f"workers of one gang run {unlike} on {nodes}; install the same on both"
             if place.unfit or unlike:
-                kind, node = FailureKind.SOFTWARE, name(place.node)
-                return number, Failure(kind=kind, evidence=place.unfit or line, node=node)
+                return number, of_versions(place.unfit or line, name(place.node))
         return None
 
     # --- messages ------------------------------------------------------------------------------

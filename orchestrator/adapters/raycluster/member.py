@@ -14,7 +14,7 @@ from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.ranking import WorkerPlace
 from orchestrator.core.errors import ClusterError, SoftwareError
-from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind, of_versions
 from orchestrator.messages import AttemptRequest, Failed, Message
 from orchestrator.ports import Warm, Worker
 from orchestrator.worker import (
@@ -47,8 +47,7 @@ def run_task(
     try:
         worker, request = _opened(parcel)
     except SoftwareError as error:
-        unfit = Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error)))
-        yield process.here(visible.node(), software.running()), unfit
+        yield process.here(visible.node(), software.running()), Failed(of_versions(str(error)))
         return
     try:
         node = visible.prepare(request)

@@ -18,7 +18,7 @@ from orchestrator.adapters.rayserve.replica_placement import Room
 from orchestrator.adapters.rayserve.serve_requests import DeploymentPorts, ServeRequest
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError, SoftwareError
-from orchestrator.core.failures.kinds import Failure, FailureKind
+from orchestrator.core.failures.kinds import Failure, FailureKind, of_versions
 from orchestrator.messages import Failed, LogLine, Message, Placed, Succeeded, Waiting
 from orchestrator.worker.masking import masked
 
@@ -203,9 +203,9 @@ class Deploying:
         if application.error or application.status == "DEPLOY_FAILED":
             text = application.error or application.message
             line = _last_line(text)
-            kind = FailureKind.SOFTWARE if _UNFIT in line else FailureKind.SERVING
-            line = line.removeprefix(_UNFIT)
-            raise _RefusedError(self._failure(line, detail=text, kind=kind))
+            if _UNFIT in line:
+                raise _RefusedError(of_versions(line.removeprefix(_UNFIT), pool=self._pool))
+            raise _RefusedError(self._failure(line, detail=text))
         return application
 
     # --- the end -------------------------------------------------------------------------------

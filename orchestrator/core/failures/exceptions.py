@@ -33,7 +33,7 @@ _OF_TYPES: Mapping[str, FailureKind] = MappingProxyType(
         "orchestrator.core.errors.StorageSetUpError": _K.SET_UP,
         "orchestrator.core.errors.ArtifactError": _K.DATA,
         "orchestrator.core.errors.JobError": _K.USER_CODE,
-        "orchestrator.core.errors.SoftwareError": _K.SOFTWARE,
+        "orchestrator.core.errors.SoftwareError": _K.SET_UP,
         "MemoryError": _K.HOST_MEMORY,
         "FloatingPointError": _K.NUMERICAL_DIVERGENCE,
     }

@@ -158,6 +158,8 @@ TRANSIENT: frozenset[FailureKind] = frozenset(
 GUESSED: frozenset[FailureKind] = frozenset(
     {FailureKind.SOFTWARE, FailureKind.WORKER_LOST, FailureKind.SET_UP, FailureKind.DATA}
 )
+# The sign of a node that runs other versions than its controller or the others of its gang.
+OTHER_VERSIONS = "other_versions"
 # What these kinds end is not the attempt's own fault: it doesn't count against the limit.
 UNCOUNTED: frozenset[FailureKind] = frozenset({FailureKind.DRAINED, FailureKind.CONTROLLER_LOST})
 # A chip that broke stays so until somebody has mended it.
@@ -191,7 +193,8 @@ class Failure:
         certain: Whether a signature, the cluster or the attempt itself says so; else it is what
             the kind of exception makes likely.
         sign: What says so, where something does: the name of a signature, or `plain_exception`,
-            `type_of_exception`, `errno_X` or `signal_X`, X being the name of the number.
+            `type_of_exception`, `other_versions`, `errno_X` or `signal_X`, X being the name of the
+            number.
         adjusts: Whether the job had looked at what it shall do otherwise than planned.
     """
 
@@ -205,6 +208,13 @@ class Failure:
     certain: bool = True
     sign: str = ""
     adjusts: bool = False
+
+
+def of_versions(evidence: str, node: str | None = None, pool: str | None = None) -> Failure:
+    """Return the failure of a node that runs other versions, as `evidence` names them."""
+    return Failure(
+        kind=FailureKind.SET_UP, evidence=evidence, pool=pool, node=node, sign=OTHER_VERSIONS
+    )
 
 
 def default_action(failure: Failure) -> Action:

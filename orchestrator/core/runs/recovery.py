@@ -15,6 +15,7 @@ from types import MappingProxyType
 from orchestrator.core.failures.kinds import (
     OF_A_BROKEN_CHIP,
     OF_A_NODE,
+    OTHER_VERSIONS,
     TRANSIENT,
     UNCOUNTED,
     Action,
@@ -30,8 +31,8 @@ from orchestrator.core.spec.stages import Stage
 
 DOUBLINGS = 10
 _HERE = frozenset({Action.RETRY, Action.OTHER_NODES, Action.LOWER_BATCH, Action.ROLL_BACK})
-# A chip stays what it is; a node that was lost may be back, and a full memory empty again.
-_OF_A_CHIP = OF_A_BROKEN_CHIP | {FailureKind.UNQUALIFIED}
+# Chips and versions stay what they are; a node may be back, and a full memory empty again.
+_STAYING: frozenset[str] = OF_A_BROKEN_CHIP | {FailureKind.UNQUALIFIED, OTHER_VERSIONS}
 # Where these are the last word, somebody shall look before the stage is given up.
 _IN_DOUBT = frozenset({FailureKind.UNKNOWN, FailureKind.STORAGE, FailureKind.WORKER_LOST})
 FIRST_STEP = 1
@@ -93,12 +94,12 @@ def in_vain(stage: StageRun, pool: str | None = None) -> tuple[Attempt, ...]:
 def avoided(stage: StageRun, pool: str, *, suspects: bool = False) -> tuple[str, ...]:
     """Return the nodes of `pool` that attempts failed by, each once, the latest first.
 
-    With a broken chip a node is avoided for good, after a loss of its own by the next attempt;
-    `suspects` are all on which the last attempts in vain have failed.
+    With a broken chip, or with other versions, a node is avoided for good, after a loss of its own
+    by the next attempt; `suspects` are all on which the last attempts in vain have failed.
     """
     latest = in_vain(stage, pool)
     chips = [a for a in reversed(stage.attempts[stage.forgiven :]) if a.pool == pool]
-    bad = [a for a in chips if a.failure and a.failure.kind in _OF_A_CHIP]
+    bad = [a for a in chips if a.failure and {a.failure.kind, a.failure.sign} & _STAYING]
     lost = [a for a in latest[:1] if a.failure and a.failure.kind in OF_A_NODE]
     nodes = (a.failure.node for a in (*lost, *(latest if suspects else ()), *bad) if a.failure)
     return tuple(dict.fromkeys(node for node in nodes if node))
@@ -216,10 +217,14 @@ def _of_user_code(case: _Case, action: Action) -> Action:
 
 
 def _of_set_up(case: _Case, action: Action) -> Action:
-    """Stop at once; later on it was right somewhere already, and not all of it is wrong."""
+    """Stop at once; later on, and with a node's versions, it may be right elsewhere."""
     first = len(case.stage.attempts) <= case.stage.forgiven + 1
-    possible = case.targets or _elsewhere_fits(case)
-    return action if first or not possible else Action.OTHER_NODES
+    elsewhere = _elsewhere_fits(case)
+    if case.failure.sign == OTHER_VERSIONS:
+        first, elsewhere = False, elsewhere and bool(case.failure.node)
+    if first or not (elsewhere or case.targets):
+        return action
+    return Action.OTHER_NODES if elsewhere else Action.FALL_BACK
 
 
 def _of_a_hang(case: _Case, action: Action) -> Action:

@@ -62,7 +62,7 @@ def test_a_node_with_another_orchestrator_is_named_with_both_versions(
     with (old / "messages.py").open("a") as messages:
         messages.write("AttemptRequest.__doc__ = 'of another time'")
     failure = failed(ray_address, pool(tmp_path, old.parent), workers)
-    assert failure.kind is FailureKind.SOFTWARE
+    assert failure.kind is FailureKind.SET_UP
     assert failure.evidence.startswith("node 'ascend-0' runs orchestrator '0.0.9 (")
     assert f" and its controller '{orchestrator.__version__} (" in failure.evidence
     assert (failure.pool, failure.node) == ("ascend", "ascend-0")
@@ -77,7 +77,7 @@ def test_a_node_without_what_is_to_be_called_there_is_told(
     (adapters.parent / "__init__.py").touch()
     (adapters / "__init__.py").write_text("raise ModuleNotFoundError('No module named x')")
     failure = failed(ray_address, pool(tmp_path, tmp_path / "none"), 1)
-    assert failure.kind is FailureKind.SOFTWARE
+    assert failure.kind is FailureKind.SET_UP
     assert failure.evidence.startswith("node at '")
     assert f"' has not the orchestrator {orchestrator.__version__} (" in failure.evidence
     why = ") of its controller: ModuleNotFoundError: No module named x; install the same there"
@@ -88,7 +88,7 @@ def test_a_node_whose_orchestrator_takes_other_arguments_is_told() -> None:
     raised = TypeError("run_task() missing 1 required positional argument: 'rendezvous'")
     error = RayTaskError("run_task", "ray::run_task() (pid=7, ip=10.1.0.3)\nTraceback", raised)
     failure = faults.failure(error, request("succeed", "s"), rank=0, node=None)
-    assert failure.kind is FailureKind.SOFTWARE
+    assert failure.kind is FailureKind.SET_UP
     assert failure.evidence.startswith("node at '10.1.0.3' has not the orchestrator")
 
 
@@ -105,7 +105,7 @@ def test_a_gang_with_two_versions_of_torch_does_not_begin() -> None:
     found = unfit(one, like, WorkerPlace("c", software={"torch": "2.7.0"}))
     assert found is not None
     number, failure = found
-    assert (number, failure.kind, failure.node) == (2, FailureKind.SOFTWARE, "node-c")
+    assert (number, failure.kind, failure.node) == (2, FailureKind.SET_UP, "node-c")
     assert failure.evidence == (
         "workers of one gang run torch '2.8.0' and '2.7.0' on nodes 'node-a' and 'node-c'; "
         "install the same on both"
