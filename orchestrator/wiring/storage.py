@@ -22,7 +22,8 @@ _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_... o
 CACHE_VARIABLE = "ORCHESTRATOR_CACHE"  # set on a node whose disk for it is another folder
 _MARKS = "marks"  # the folder of what pools are to read
 _PATIENCE = 20.0  # seconds for which a pool tries to read the mark
-_ANSWER = 120.0  # and for which a node may take to start a process that does
+_ANSWER = 120.0  # and within which it is to say whether it can
+_BEGINNING = 120.0  # for which a node may take to start a process that tries; others are not asked
 
 
 def storage_uri(settings: Settings, home: Path) -> str:
@@ -77,7 +78,8 @@ def problems(settings: Settings, cluster: str) -> Iterator[Problem]:
 def prove_storage(settings: Settings, home: Path, run: str, pools: Mapping[str, Pool]) -> None:
     """Have a node of each of `pools` read what this host writes to the artifact store.
 
-    This process is connected to their cluster. A pool that has no node now is not asked.
+    This process is connected to their cluster. A pool that has no node now is not asked, nor is a
+    node that is too busy to start a process: what it can't read its first attempt says.
 
     Raises:
         StorageSetUpError: A pool can't read it; names the pool, the node and the storage.
@@ -96,7 +98,7 @@ def prove_storage(settings: Settings, home: Path, run: str, pools: Mapping[str, 
         return partial(unread, uri, name, text, values)
 
     try:
-        answers = questions.ask(pools, question, _ANSWER)
+        answers = questions.ask(pools, question, _ANSWER, _BEGINNING)
     finally:
         store.remove(name)
     for pool, (node, why) in answers.items():

@@ -105,8 +105,9 @@ def test_each_pool_of_a_cluster_reads_what_this_host_has_written(
     said = r"pool 'nvidia' can't use storage.uri 'memory://\w+' on its node '[^']+': what the con"
     with pytest.raises(StorageSetUpError, match=said):
         wiring.prove_storage(alone, tmp_path, "run", {"nvidia": POOLS["nvidia"]})
-    answers = questions.ask({"nvidia": POOLS["nvidia"]}, lambda _: partial(_never, tmp_path), 0.1)
-    assert answers["nvidia"][1] == "it has not answered within 0 s"
+    asked = {"nvidia": POOLS["nvidia"]}, lambda _: partial(_never, tmp_path), 0.1
+    assert questions.ask(*asked, to_begin=60.0)["nvidia"][1] == "it has not answered within 0 s"
+    assert questions.ask(*asked, to_begin=0.0) == {}, "a node that is busy says nothing by that"
     (tmp_path / "end").touch()
 
 
