@@ -111,7 +111,7 @@ def _stop(going: Sequence[str], waiting: Callable[[int], None]) -> Stopped:
 def _in_progress() -> list[str]:
     """Return the runs that live controllers drive on the cluster of this home.
 
-    That cluster is this machine, and so are they; a database may know others' too.
+    They are on this machine, as that cluster is; a database may know those of other homes too.
     """
     store = wiring.database(wiring.home())
     known = [lease for lease in store.leases() if _may_be_here(lease)]
@@ -125,7 +125,10 @@ def _in_progress() -> list[str]:
 
 
 def _may_be_here(lease: Lease) -> bool:
-    return not wiring.shares_database() or holder.lives(lease.holder) is not None
+    if not wiring.shares_database():
+        return True
+    pid = holder.pid(lease.holder)
+    return pid is not None and supervisor.is_user(wiring.home(), pid)
 
 
 def _let_go() -> None:

@@ -9,7 +9,7 @@ services of a home are about to be stopped. `orphans.py` ends what a dead proces
 from orchestrator.supervisor.leaving import is_leaving, leaving
 from orchestrator.supervisor.record import Process, Service, ServiceError
 from orchestrator.supervisor.service import clear, find, start, stop
-from orchestrator.supervisor.tenancy import Tenancy
+from orchestrator.supervisor.tenancy import Tenancy, is_user
 
 __all__ = [
     "Process",
@@ -19,6 +19,7 @@ __all__ = [
     "clear",
     "find",
     "is_leaving",
+    "is_user",
     "leaving",
     "start",
     "stop",

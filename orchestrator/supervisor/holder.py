@@ -24,10 +24,16 @@ def name() -> str:
 
 def lives(holder: str) -> bool | None:
     """Return whether the process named `holder` lives; `None` when it isn't on this machine."""
+    number = pid(holder)
+    return None if number is None else record.birth(number) == holder.rpartition("/")[2]
+
+
+def pid(holder: str) -> int | None:
+    """Return the number of the process named `holder`; `None` when it isn't on this machine."""
     parts = holder.rsplit("/", 2)
     if len(parts) < _PARTS - 1 or parts[0] != _here() or not parts[1].isdecimal():
         return None
-    return record.birth(int(parts[1])) == parts[2]
+    return int(parts[1])
 
 
 def in_words(holder: str) -> str:

@@ -16,6 +16,7 @@ from orchestrator.supervisor import record as records
 from orchestrator.supervisor import service as services
 
 _PASSING = ".passing"
+_LOCK = "tenants.lock"
 
 
 class Tenancy:
@@ -66,10 +67,21 @@ def used(home: Path) -> bool:
         os.close(lock)
 
 
+def is_user(home: Path, pid: int) -> bool:
+    """Return whether process `pid` uses the services of `home`; any may where nothing tells."""
+    files, lock = Path(f"/proc/{pid}/fd"), records.folder_of(home) / _LOCK
+    if not Path("/proc/self/fd").is_dir():
+        return True
+    try:
+        return any(file.samefile(lock) for file in files.iterdir() if file.exists())
+    except OSError:  # the process has ended, or nobody has ever used them
+        return False
+
+
 def _open(home: Path) -> int:
     folder = records.folder_of(home)
     file_modes.private_folder(folder)
-    return os.open(folder / "tenants.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _alone(lock: int) -> bool:

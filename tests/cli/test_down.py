@@ -106,15 +106,19 @@ def test_a_run_in_this_process_or_on_a_cluster_of_somebody_else_goes_on(
     assert within("down").stdout == "Nothing was running.\n"
 
 
-def test_a_run_on_the_cluster_of_another_host_that_shares_the_database_is_not_in_progress_here(
+def test_a_run_of_another_home_or_host_that_shares_the_database_is_not_in_progress_here(
     in_progress, within, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", f"sqlite:///{tmp_path}/.orchestrator/events.db")
-    assert "in progress: mine-1" in within("down").stderr
+    with supervisor.Tenancy(tmp_path / ".orchestrator"):
+        assert "in progress: mine-1" in within("down").stderr
+    with supervisor.Tenancy(tmp_path / "other"):
+        assert within("down").stdout == "Nothing was running.\n"
     now = wiring.clock().now()
     elsewhere = "h9/another-boot pid:[1]/12/34"
     in_progress.renew_lease(Lease(run="mine-1", epoch=1, at=now, holder=elsewhere))
-    assert within("down").stdout == "Nothing was running.\n"
+    with supervisor.Tenancy(tmp_path / ".orchestrator"):
+        assert within("down").stdout == "Nothing was running.\n"
 
 
 def test_a_mark_of_a_process_that_has_died_says_nothing(tmp_path):

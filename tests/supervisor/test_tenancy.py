@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,15 @@ def test_the_last_user_ends_what_was_started_for_users(home: Path) -> None:
         assert tenancy.used(home)
     assert supervisor.find(home, "nap") is None
     assert not tenancy.used(home)
+
+
+def test_a_process_uses_the_services_of_the_homes_that_it_says(home: Path) -> None:
+    mine = os.getpid()
+    assert not supervisor.is_user(home, mine)
+    with Tenancy(home):
+        assert supervisor.is_user(home, mine)
+        assert not supervisor.is_user(home / "other", mine)
+    assert not supervisor.is_user(home, mine)
 
 
 def test_what_is_kept_stays(home: Path) -> None:
