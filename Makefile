@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 VLLM ?= .venv-vllm
 LLMCOMPRESSOR := .venv-llmcompressor
 LITELLM := .venv-litellm
-# Two things at once: of the parts of the tests, then of the checks.
+# Three things at once: the parts of the tests, which also wait, then the checks.
 ifneq ($(filter test check,$(MAKECMDGOALS)),)
-MAKEFLAGS += --jobs=2 --output-sync=target
+MAKEFLAGS += --jobs=3 --output-sync=target
 endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A lock file is a whole list, in any order: two pips take it in turns.
@@ -32,7 +32,7 @@ install: $(VENV)/.installed ## make the virtual environment, with all that runni
 demo: $(VENV)/.installed ## train on one pool, serve on the other, ask the served model
 	@$(BIN)/python -m tests.demo
 
-test: test-services test-units test-jobs ## run the tests, two parts at a time
+test: test-services test-units test-jobs ## run the tests, in three parts at once
 
 test-services: $(VENV)/.dev
 	$(BIN)/python -m pytest -m services

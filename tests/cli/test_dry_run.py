@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -91,15 +92,18 @@ EACH = [(verb, words, says) for verb, cases in CASES.items() for words, says in 
 HARMLESS = ("rollback", "traffic", "undeploy", "keys", "approve", "pools")
 
 
+planned = cache(wiring.planned)  # composed once for all
+
+
 @pytest.fixture
 def home(tmp_path: Path, within: Command) -> Path:
     """A home with endpoints, a key, a drain, and runs: served, at a gate, failed."""
     at = tmp_path / ".orchestrator"
     at.mkdir()
     endpoints, events = wiring.database(at), wiring.database(at)
-    planned = {SERVING: ["pipeline=r2"], GATE: [*LOCAL, GATED], ENDED: LOCAL}
-    for name, overrides in planned.items():
-        found, made = wiring.planned(overrides)
+    runs = {SERVING: ("pipeline=r2",), GATE: (*LOCAL, GATED), ENDED: LOCAL}
+    for name, overrides in runs.items():
+        found, made = planned(overrides)
         events.create(RunHeader(run=name, plan=made, config=found.resolved), 1.0)
         events.append(name, 1, [RunStarted(1)], 1.0)
     events.append(ENDED, 2, [StageFailed("noop", "it broke"), RunFailed("it broke")], 1.0)

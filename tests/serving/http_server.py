@@ -26,6 +26,9 @@ from orchestrator.serving.http.server import Listening, Server
 from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE
 
+# For those whose replica does not answer: it is waited for no longer.
+SOON = GatewayLimits(absent_seconds=0.3, gone_seconds=0.3, connect_seconds=0.3)
+
 
 class FixedClock:
     """A clock that stands still."""

@@ -17,6 +17,7 @@ from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.serving.http.limits import GatewayLimits
 from tests.ports import free_address
 from tests.serving.http_server import (
+    SOON,
     Board,
     becomes_idle,
     echo_engine,
@@ -29,7 +30,6 @@ from tests.serving.scripted import HEAD, WHOLE, chunk, scripted, sends, waits
 PROMPT = {"model": "echo", "prompt": "abc", "max_tokens": 500}
 STREAM = {**PROMPT, "stream": True}
 EVENT = b'data: {"choices": [{"index": 0, "text": "a"}]}\n\n'
-SOON = GatewayLimits(absent_seconds=0.3, gone_seconds=0.3, connect_seconds=0.3)
 HTTP_500 = b'HTTP/1.1 500 No\r\ncontent-length: 13\r\n\r\n{"error": {}}'
 ASTRAY = b"HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\n{}"
 TORN_BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"

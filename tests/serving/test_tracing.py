@@ -18,7 +18,7 @@ from orchestrator.serving.gateway.access_log import RequestRecord
 from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.serving.gateway.tracing import Tracing
 from orchestrator.supervisor.record import wait
-from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
+from tests.serving.http_server import SOON, Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import JSON, scripted, sends
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -137,7 +137,7 @@ def test_the_replica_gets_the_gateways_span_as_its_parent_and_the_log_the_trace(
 def test_a_failure_of_ours_is_an_error_and_a_refusal_is_none(receiver: Receiver) -> None:
     tracing = Tracing("gateway", "1")
     board = Board(EndpointRoute(name="echo", revisions=(revision("r1", "http://127.0.0.1:1"),)))
-    with gateway_of(board, around=tracing.around) as url:
+    with gateway_of(board, SOON, around=tracing.around) as url:
         httpx.post(f"{url}/v1/completions", json={"model": "no"})
         httpx.post(f"{url}/v1/completions", json={"model": "echo"}, timeout=30)
     tracing.close()

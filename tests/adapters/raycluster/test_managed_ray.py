@@ -61,6 +61,7 @@ def own_home(tmp_path: Path) -> Iterator[Path]:
     managed_ray.down(tmp_path / "home")
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_a_long_temporary_folder_and_a_port_that_is_taken_meanwhile_hinder_no_start(
     own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

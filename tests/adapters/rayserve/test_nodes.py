@@ -196,7 +196,7 @@ def test_a_replica_is_on_two_nodes_and_leaves_nothing_on_either(
     assert not listens(url)
 
 
-@pytest.mark.parametrize("which", ["engine", "actor"])
+@pytest.mark.parametrize("which", ["engine", pytest.param("actor", marks=pytest.mark.chaos)])
 def test_a_replica_whose_follower_dies_is_replaced_and_answers_again(
     serving: RayServing, deployed: Callable[[int], list[Message]], which: str
 ) -> None:
@@ -215,6 +215,7 @@ def test_a_replica_whose_follower_dies_is_replaced_and_answers_again(
     assert node_of(parts()[0]) != node_of(parts()[1])
 
 
+@pytest.mark.chaos
 def test_a_replica_that_is_killed_takes_its_followers_with_it(
     serving: RayServing, deployed: Callable[[int], list[Message]]
 ) -> None:
@@ -277,6 +278,7 @@ def test_more_nodes_than_the_pool_has_are_told_at_once(
     )
 
 
+@pytest.mark.chaos
 def test_a_replica_whose_follower_s_node_is_lost_is_replaced_on_others(
     serving: RayServing, home: Path, deployed: Callable[[int], list[Message]]
 ) -> None:

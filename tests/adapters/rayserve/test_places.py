@@ -157,7 +157,7 @@ def place(said: list[Message]) -> list[str]:
     return [node for message in said if isinstance(message, Placed) for node in message.nodes]
 
 
-@pytest.mark.parametrize("node", ["ascend-0", "ascend-1"])
+@pytest.mark.parametrize("node", ["ascend-0", pytest.param("ascend-1", marks=pytest.mark.chaos)])
 def test_a_replica_is_placed_on_no_node_that_is_drained_or_in_quarantine(
     serving: RayServing, deployment: Deployment, nodes: Nodes, node: str
 ) -> None:
@@ -169,6 +169,7 @@ def test_a_replica_is_placed_on_no_node_that_is_drained_or_in_quarantine(
     assert place(outcome(serving, numbered(deployment, 2))) == [other]
 
 
+@pytest.mark.chaos
 def test_a_node_in_quarantine_is_used_where_no_other_can_hold_it_and_a_drained_one_never(
     serving: RayServing, deployment: Deployment, nodes: Nodes
 ) -> None:
@@ -217,6 +218,7 @@ class Client:
         self._thread.join()
 
 
+@pytest.mark.chaos
 def test_the_replicas_of_a_drained_node_move_and_no_request_fails(
     serving: RayServing, deployment: Deployment, nodes: Nodes
 ) -> None:
