@@ -8,41 +8,34 @@ from dataclasses import fields
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.policy import Rollout
+from orchestrator.core.spec.stages import Endpoint
 
 
 def in_full(overrides: Sequence[str], earlier: Run, endpoint: str = "") -> tuple[str, ...]:
     """Return overrides in full: a pool serves, and `error_rate=1e-3` is of the rollout.
 
-    A pool is for `endpoint`, or for all that the earlier run serves.
+    Both are for `endpoint`, or for all that the earlier run serves. Stages that have the role to
+    serve and name the endpoint's own pool go along to another one.
     """
     return tuple(full for word in overrides for full in _longer(word, earlier, endpoint))
 
 
 def _longer(word: str, earlier: Run, endpoint: str) -> Iterator[str]:
     key, equals, value = word.partition("=")
-    serving = [name for name, stage in earlier.stages.items() if stage.planned.stage.endpoint]
+    stages = [stage.planned.stage for stage in earlier.stages.values()]
+    serving = [stage for stage in stages if stage.endpoint and _is(endpoint, stage.endpoint)]
     if key == "pool" and equals:
         yield f"roles.{Role.SERVE}={value}"
-        for stage in _that_name_their_pool(earlier, endpoint):
-            yield f"pipeline.stages.{stage}.pool={value}"
+        going = {stage.pool for stage in serving if stage.pool}
+        for stage in stages:
+            if stage.role is Role.SERVE and stage.pool in going and _is(endpoint, stage.endpoint):
+                yield f"pipeline.stages.{stage.name}.pool={value}"
     elif key in {field.name for field in fields(Rollout)} and len(serving) == 1:
-        yield f"pipeline.stages.{serving[0]}.endpoint.rollout.{word}"
+        yield f"pipeline.stages.{serving[0].name}.endpoint.rollout.{word}"
     else:
         yield word
 
 
-def _that_name_their_pool(earlier: Run, endpoint: str) -> Iterator[str]:
-    """Yield the stages that go along to another pool: the endpoint's, and what works for it there.
-
-    Those have the role to serve, and name the same pool.
-    """
-    stages = [stage.planned.stage for stage in earlier.stages.values()]
-    going = {
-        stage.pool
-        for stage in stages
-        if stage.endpoint and stage.pool and endpoint in {"", stage.endpoint.name}
-    }
-    for stage in stages:
-        mine = stage.endpoint is None or endpoint in {"", stage.endpoint.name}
-        if stage.role is Role.SERVE and stage.pool in going and mine:
-            yield stage.name
+def _is(named: str, endpoint: Endpoint | None) -> bool:
+    """Whether a stage goes along: it serves the endpoint that is named, or serves none itself."""
+    return endpoint is None or named in {"", endpoint.name}
