@@ -36,6 +36,7 @@ CONF = Path(__file__).parents[2] / "conf"
 ENGINES = sorted(file.stem for file in (CONF / "engine").glob("*.yaml"))
 ASKS_FOR_NO_KEY = {"mindie"}
 SPLITS = ("tensor", "pipeline", "data")
+OF_THE_CHIP = ("mem", "cache", "type", "eager", "graph", "max", "swap", "offload")
 FILLED = {**dict.fromkeys(PLACES, "x"), "port": "7", "model": "/m", **chips_of(2)}
 
 every_engine = pytest.mark.parametrize("name", ENGINES)
@@ -89,6 +90,15 @@ def test_it_starts_over_a_model_on_the_chips_of_each_of_its_makers(name: str) ->
         texts = [*argv_of(spec, pool, {}, FILLED), *written.values()]
         assert "/m" in " ".join(texts)
         assert environment_of(spec, pool, FILLED)
+
+
+@every_engine
+def test_on_a_chip_it_decides_itself_of_memory_types_and_how_it_computes(name: str) -> None:
+    """What a stand-in among many on a host is held to would starve a chip."""
+    for spec, pool in pools_of(name):
+        if pool.emulation is None:
+            options = " ".join(spec.given(pool, {}))
+            assert not [word for word in OF_THE_CHIP if word in options]
 
 
 @every_engine

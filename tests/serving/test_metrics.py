@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from hashlib import sha256
+from random import Random
 
 import httpx2 as httpx
 import pytest
@@ -13,11 +14,22 @@ import pytest
 from orchestrator.core.endpoints.keys import ApiKey, Requirement
 from orchestrator.serving.gateway import key_metrics
 from orchestrator.serving.gateway import metrics as module
+from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.event_stream import EventStream, reasons_in
 from orchestrator.serving.gateway.key_metrics import KeyMetrics
 from orchestrator.serving.gateway.metrics import Metrics, Tally
 from orchestrator.serving.gateway.routes import EndpointRoute, Table
-from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
+from orchestrator.serving.gateway.slots import Slots
+from orchestrator.serving.http.limits import GatewayLimits
+from tests.serving.http_server import (
+    Board,
+    FixedClock,
+    echo_engine,
+    echoing,
+    gateway_of,
+    revision,
+    serving,
+)
 
 ALICE = ApiKey(name="alice", digest=sha256(b"sk-alice").hexdigest())
 PROMPT = {"model": "echo", "prompt": "abcd"}
@@ -47,9 +59,20 @@ def test_promtool_finds_nothing_to_mend_in_the_live_text() -> None:
 
 def test_no_series_says_when_it_was_made_and_shares_are_ratios() -> None:
     half = revision("r1", "http://a", share=50)
-    metrics = Metrics(Board(EndpointRoute(name="echo", revisions=(half,))))
+    board = Board(EndpointRoute(name="echo", revisions=(half,)))
+    metrics = Metrics(board)
+    metrics.watch(Slots(board, GatewayLimits(), Random(0)))  # noqa: S311 - no secret
     metrics.answered("echo", half, Tally(0.0, last=1.0, status=200))
-    assert b"_created" not in metrics.text()
+    text = metrics.text()
+    assert b"_created" not in text
+    share = b'orchestrator_traffic_share_ratio{endpoint="echo",pool="pool-r1",revision="r1"} 0.5\n'
+    assert share in text
+
+
+def test_who_asks_where_clients_do_finds_no_figures() -> None:
+    with serving(gateway(Board(), FixedClock())) as url:
+        assert httpx.get(f"{url}/health").status_code == 200
+        assert httpx.get(f"{url}/metrics").status_code == 404
 
 
 def test_a_revision_that_has_left_is_told_for_a_while_and_then_no_more(
