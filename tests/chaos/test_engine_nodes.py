@@ -12,10 +12,10 @@ import time
 import psutil
 import pytest
 
-from orchestrator.adapters.raycluster.machine import free_ports
 from orchestrator.supervisor.record import wait
 from tests.chaos.clients import Load
-from tests.chaos.test_engine_servers import (
+from tests.chaos.vllm_server import (
+    BY_HAND,
     HEADS,
     MODEL,
     OPTIONS,
@@ -30,24 +30,13 @@ from tests.chaos.test_engine_servers import (
 )
 from tests.conftest import Workplace
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.timeout(3000),
-    pytest.mark.skipif(not PYTHON.exists(), reason=f"there is no {PYTHON}: make vllm"),
-]
+pytestmark = BY_HAND
 
 TWO_NODES = tuple(
     f"fleet.pools.{pool}.{size}"
     for pool in ("nvidia", "ascend")
     for size in ("nodes=2", "devices_per_node=1")
 )
-
-
-@pytest.fixture(scope="module")
-def ports() -> Ports:
-    """Ports of the gateway, and of its figures."""
-    free = free_ports()
-    return next(free), next(free)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ of one story: one endpoint is moved between the pools and broken there.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,21 +22,24 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from safetensors.torch import load_file, save_file
 
-from orchestrator.adapters.raycluster.machine import free_ports
 from orchestrator.supervisor.record import wait
 from tests.chaos.clients import Load
+from tests.chaos.vllm_server import (
+    BY_HAND,
+    HEADS,
+    MODEL,
+    OPTIONS,
+    SECONDS,
+    SERVE,
+    Ports,
+    answers,
+    launch,
+    servers,
+    switch,
+)
 from tests.conftest import Workplace
 
-NAMED = os.environ.get("ORCHESTRATOR_VLLM_PYTHON", "")  # noqa: TID251 - where vLLM is
-PYTHON = Path(NAMED or Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python")
-SERVE = "pipeline.stages.serve"
-SECONDS = 900.0
-SERVER = "vllm.entrypoints.openai.api_server"
-MODEL = "smoke"
-OPTIONS = "max-model-len: 256, enable-auto-tool-choice: true, tool-call-parser: hermes"
 POOLING = "runner: pooling, convert: embed, max-model-len: 256"
-# vLLM's attention on a CPU takes no heads of 16
-HEADS = "+pipeline.stages.pretrain.params.model={num_attention_heads:2,num_key_value_heads:2}"
 SHORT = (
     "++pipeline.stages.data.params.draws=2000",
     "++pipeline.stages.evaluate.params={examples:16,max_tokens:4}",
@@ -55,37 +57,8 @@ SHORT = (
     ),
 )
 CONNECTIONS = 8
-Ports = tuple[int, int]
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.timeout(3000),
-    pytest.mark.skipif(not PYTHON.exists(), reason=f"there is no {PYTHON}: make vllm"),
-]
-
-
-def launch(workplace: Workplace, ports: Ports, *words: str, options: str = OPTIONS) -> str:
-    """Launch a pipeline whose endpoint vLLM serves on pool `ascend`; return what was printed."""
-    done = workplace.run(
-        "launch",
-        f"gateway.port={ports[0]}",
-        f"gateway.metrics.port={ports[1]}",
-        f"fleet.pools.ascend.python={PYTHON}",
-        "fallbacks.serve=[]",
-        f"{SERVE}.endpoint.engine=vllm",
-        f"{SERVE}.endpoint.engine_options={{{options}}}",
-        *words,
-        seconds=SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def ports() -> Ports:
-    """Ports of the gateway, and of its figures."""
-    free = free_ports()
-    return next(free), next(free)
+pytestmark = BY_HAND
 
 
 @pytest.fixture(scope="module")
@@ -114,39 +87,10 @@ def client(base: str) -> Iterator[openai.OpenAI]:
         yield opened
 
 
-def switch(workplace: Workplace, *words: str) -> None:
-    python = f"fleet.pools.nvidia.python={PYTHON}"  # after training, which wants other packages
-    hold = f"{SERVE}.endpoint.rollout.hold=1"
-    # Two chips on one host's cores are slower than one, and a busy host is anything.
-    slower = f"{SERVE}.endpoint.rollout.slower=100"
-    done = workplace.run("switch", MODEL, *words, python, hold, slower, seconds=SECONDS)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def servers() -> list[psutil.Process]:
-    running = []
-    for process in psutil.process_iter():
-        try:
-            if SERVER in process.cmdline() and str(PYTHON) in process.cmdline()[0]:
-                running.append(process)
-        except (psutil.Error, IndexError):
-            continue
-    return running
-
-
 def part_of(server: psutil.Process, name: str) -> psutil.Process:
     """Return the last process of a server whose name begins so."""
     parts = server.children(recursive=True)
     return [part for part in parts if part.name().startswith(name)][-1]
-
-
-def answers(base: str) -> bool:
-    with openai.OpenAI(base_url=base, api_key="none", max_retries=0, timeout=60.0) as client:
-        try:
-            answer = client.completions.create(model=MODEL, prompt="17 + 25 =", max_tokens=4)
-        except openai.OpenAIError:
-            return False
-    return answer.choices[0].finish_reason in {"stop", "length"}
 
 
 def break_under_load(
