@@ -51,6 +51,26 @@ def test_every_dialect_comes_through_as_it_is_however_it_is_cut(
     assert not stream.failure
 
 
+@pytest.mark.parametrize(
+    ("text", "over"),
+    [
+        (DIALECTS["openai"], True),
+        (DIALECTS["no space"], True),
+        (DIALECTS["no last blank line"], True),
+        (DIALECTS["crlf"], True),
+        (b'event: message_stop\ndata: {"type":"message_stop"}\n\n', True),
+        (b'data: {"type":"response.completed","response":{}}\n\n', True),
+        (TOKEN + LAST, False),
+        (b'data: {"choices":[{"text":"data: [DONE] \\"message_stop\\""}]}\n\n', False),
+    ],
+)
+def test_it_is_over_when_it_says_that_nothing_more_comes(text: bytes, *, over: bool) -> None:
+    stream = EventStream()
+    stream.feed(TOKEN)
+    stream.feed(text)
+    assert stream.over is over
+
+
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=12), crlf=st.booleans())
 def test_usage_that_the_client_did_not_ask_for_is_read_and_taken_out(
     cuts: list[int], *, crlf: bool

@@ -13,7 +13,7 @@ from orchestrator.serving.gateway.event_stream import EventStream
 from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.supervisor.record import wait
 from tests.serving.http_server import Board, gateway_of, revision
-from tests.serving.scripted import HEAD, Scripted, chunk, scripted
+from tests.serving.scripted import HEAD, Scripted, chunk, scripted, sends
 
 
 def event(told: object, name: str = "") -> bytes:
@@ -46,6 +46,26 @@ RUNNING = [
     chat({"content": "b"}, 2, "stop"),
     b"data: [DONE]\n\n",
 ]
+
+
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [
+        ("/v1/messages", b"".join(MESSAGES)),
+        ("/v1/chat/completions", b"".join(RUNNING)),
+        ("/v1/chat/completions", b"".join(RUNNING)[:-1]),
+    ],
+    ids=["anthropic", "openai", "one newline at the end"],
+)
+def test_a_stream_that_has_said_its_end_is_whole_though_its_connection_breaks(
+    path: str, stream: bytes
+) -> None:
+    with scripted(sends(HEAD, chunk(stream))) as server:
+        route = EndpointRoute(name="echo", revisions=(revision("r1", server.url),))
+        with gateway_of(Board(route)) as url:
+            body = {"model": "echo", "stream": True, "stream_options": {"include_usage": True}}
+            assert httpx.post(f"{url}{path}", json=body).content == stream
+            assert b"errors_total{" not in httpx.get(f"{url}/metrics").content
 
 
 @pytest.mark.parametrize(

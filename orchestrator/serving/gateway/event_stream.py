@@ -21,6 +21,10 @@ _LONGEST = 256 * 1024  # bytes of an event that is still held back for its end
 _FINISHED = re.compile(
     rb'"(?:finish|stop)_reason"\s*:\s*"|"message_stop"|"response\.(?:completed|incomplete)"'
 )
+_OVER = re.compile(
+    rb'^data: ?(?:\[DONE\]|\{.*"(?:message_stop|response\.(?:completed|incomplete))")',
+    re.MULTILINE,
+)
 _REASON = re.compile(rb'_reason"\s*:\s*"([^"]{1,32})"')
 _KEY = len(b'"response.in')  # bytes of what tells the end that stand before its hint, at most
 _FAILED = 500
@@ -58,6 +62,12 @@ class EventStream:
         self._single = choices == 1
         self._rest: list[bytes] = []
         self._size = 0
+        self._latest = b""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has said that nothing more comes; how its connection ends matters no more."""
+        return _OVER.search(self._latest + b"".join(self._rest)) is not None
 
     @property
     def completion_tokens(self) -> int:
@@ -110,6 +120,7 @@ class EventStream:
             self._events += data
         if self._single and data == events.count(_GOES_ON) and data and b"\r" not in events:
             return events
+        self._latest = events
         if not self.finished:
             self.finished = _finishes(events)
         if self.finished and b'_reason"' in events:

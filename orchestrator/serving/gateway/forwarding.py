@@ -270,6 +270,9 @@ class Forwarder:
 
         try:
             await exchange.each(hand_on)
+        except Broken:
+            if not stream.over:
+                raise
         finally:
             tally.completion_tokens = stream.completion_tokens
             tally.reasons = stream.reasons
