@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from orchestrator.core.errors import Problem, shown
 
+# Figures after the colon are a port; a password may hold what should have been escaped.
+_PASSWORD = re.compile(r"(^(?://)?|://)[^/:@\[]*:(?!\d*(?:[/?#]|$))[^@]*@")
 _ACCOUNT = re.compile(r"//[^/]*@")
 
 
 def holds_password(address: str) -> bool:
     """Return whether `address` has a password in it, or may have one where it is malformed."""
-    try:
-        return bool(urlsplit(address).password)
-    except ValueError:
-        return bool(_ACCOUNT.search(address))
+    return bool(_PASSWORD.search(address))
 
 
 def without_account(address: str) -> str:
     """Return `address` as it may be shown: without who asks there, and by which password."""
-    return _ACCOUNT.sub("//", address)
+    password = _PASSWORD.search(address)
+    if password is None:
+        return _ACCOUNT.sub("//", address)
+    return address[: password.end(1)] + address[password.end(1) :].rpartition("@")[2]
 
 
 def password_problems(path: str, address: str, hint: str) -> Iterator[Problem]:

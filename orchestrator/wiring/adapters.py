@@ -171,8 +171,10 @@ def _addresses(settings: Settings) -> Iterator[Problem]:
     if settings.cluster.kind == "ray" and address:
         from orchestrator.adapters.raycluster import access
 
-        if not access.is_address(address):
-            path = "cluster.address" if settings.cluster.address else "RAY_ADDRESS"
+        path = "cluster.address" if settings.cluster.address else "RAY_ADDRESS"
+        if holds_password(address):
+            yield from password_problems(path, address, access.NO_PASSWORD)
+        elif not access.is_address(address):
             what = f"{shown(address)} is neither HOST:PORT of a Ray head node nor http://HOST:8265"
             yield Problem(path, what, "mend it, or leave it empty for a managed cluster")
     if settings.tracking.enabled and uri:

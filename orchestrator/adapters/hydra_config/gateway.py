@@ -6,10 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from urllib.parse import urlsplit
 
+from orchestrator.core.address_passwords import (
+    holds_password,
+    password_problems,
+    without_account,
+)
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec.stages import Json
 from orchestrator.serving.http.limits import GatewayLimits
+
+_KEYS = "leave it out: clients show a key, which `orchestrator keys add` makes"
 
 
 def problems(settings: Mapping[str, Json]) -> Iterator[Problem]:
@@ -21,16 +28,26 @@ def problems(settings: Mapping[str, Json]) -> Iterator[Problem]:
     origins = cors.get("origins") if isinstance(cors, dict) else None
     for number, origin in enumerate(origins if isinstance(origins, list) else ()):
         if isinstance(origin, str) and not _is_origin(origin):
-            what = f"{shown(origin)} is no origin"
+            what = f"{shown(without_account(origin))} is no origin"
             yield Problem(f"gateway.cors.origins.{number}", what, "write https://HOST[:PORT] or *")
 
 
 def _url_problems(url: Json) -> Iterator[Problem]:
-    if isinstance(url, str) and url:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            what = f"{shown(url)} is not the address of a server"
-            yield Problem("gateway.url", what, "write https://HOST[:PORT], or leave it empty")
+    if not isinstance(url, str) or not url:
+        return
+    if holds_password(url):
+        yield from password_problems("gateway.url", url, _KEYS)
+    elif not _is_url(url):
+        what = f"{shown(url)} is not the address of a server"
+        yield Problem("gateway.url", what, "write https://HOST[:PORT], or leave it empty")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:  # brackets without an address
+        return False
 
 
 def _tls_problems(tls: Json) -> Iterator[Problem]:
@@ -53,6 +70,9 @@ def _limit_problems(values: Json) -> Iterator[Problem]:
 
 
 def _is_origin(text: str) -> bool:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
     bare = parts.scheme and parts.netloc and not (parts.path or parts.query or parts.fragment)
-    return text == "*" or bool(bare)
+    return text == "*" or bool(bare and "@" not in parts.netloc)

@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 
 from orchestrator.adapters.raycluster import gcs
+from orchestrator.core.address_passwords import password_problems
 from orchestrator.core.errors import ClusterError, shown
 
 NAMESPACE = "orchestrator"
+NO_PASSWORD = "leave it out: Ray takes a token alone, by RAY_AUTH_TOKEN_PATH"  # noqa: S105 - no password
 _LAST_PORT = 65_535
 _PROBE_SECONDS = 3.0
 _RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
@@ -149,6 +151,8 @@ def split(address: str) -> tuple[str, int]:
     Raises:
         ClusterError: It isn't HOST:PORT.
     """
+    for problem in password_problems("cluster.address", address, NO_PASSWORD):
+        raise ClusterError(str(problem))
     host, colon, port = address.rpartition(":")
     fits = port.isdecimal() and len(port) <= len(str(_LAST_PORT)) and 0 < int(port) <= _LAST_PORT
     if not (host and colon and fits) or "/" in host:

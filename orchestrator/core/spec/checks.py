@@ -14,6 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from orchestrator.core.address_passwords import holds_password, password_problems
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.nearest import choices
@@ -133,6 +134,9 @@ def _gate_problems(path: str, stage: Stage) -> Iterator[Problem]:
     gate = stage.gate
     if gate and gate.kind != "approval" and not gate.target:
         yield Problem(f"{path}.gate.target", f"a gate of kind {gate.kind!r} has none", "set it")
+    elif gate and gate.kind == "url" and holds_password(gate.target):
+        hint = "name an address that answers without one"
+        yield from password_problems(f"{path}.gate.target", gate.target, hint)
     elif gate and gate.kind == "url" and not _is_url(gate.target):
         what = f"{shown(gate.target)} is no URL"
         yield Problem(f"{path}.gate.target", what, "give http(s)://HOST...")
