@@ -6,6 +6,7 @@ of the store's own client, which holds the code of the answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 # A bucket that is not there is no missing file: nothing that the store holds can be read.
@@ -18,6 +19,11 @@ _NO_CREDENTIALS = frozenset(
         *("NoAuthTokenError", "ProfileNotFound", "TokenRetrievalError", "SSOTokenLoadError"),
         *("DefaultCredentialsError", "UnauthorizedSSOTokenError"),
     }
+)
+# Of TLS: who signs for the store is not known here, or the file that says so can't be read.
+_UNTRUSTED = re.compile(
+    r"CERTIFICATE_VERIFY_FAILED|NO_CERTIFICATE|Invalid CA bundle"
+    r"|HTTP Client raised .*(?:No such file|Permission denied)"
 )
 
 
@@ -36,6 +42,11 @@ def bucket_is_gone(error: BaseException) -> bool:
 def lacks_credentials(error: BaseException) -> bool:
     """Whether the client has no credentials to ask with."""
     return any(base.__name__ in _NO_CREDENTIALS for base in type(error).__mro__)
+
+
+def is_untrusted(error: BaseException) -> bool:
+    """Whether the store is not proved by whom this machine trusts."""
+    return bool(_UNTRUSTED.search(str(error)))
 
 
 def exists_already(error: BaseException) -> bool:

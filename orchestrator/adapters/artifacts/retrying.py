@@ -78,6 +78,9 @@ def hiccups(name: str) -> Iterator[None]:
         if client_errors.lacks_credentials(error):
             message = f"artifact {name!r}: {words(error)}; give this machine its credentials"
             raise StorageError(message) from error
+        if client_errors.is_untrusted(error):
+            hint = "name who signs for it by a file that is there (S3: AWS_CA_BUNDLE)"
+            raise StorageError(f"artifact {name!r}: {words(error)}; {hint}") from error
         if isinstance(error, _LASTING_TYPES) or _lasts(error):
             raise
         message = f"artifact {name!r}: {words(error)}; check its storage"

@@ -30,6 +30,7 @@ from orchestrator.worker.exception_report import describe
 from tests.adapters.artifacts.shelf import FILES, contents, put
 from tests.adapters.artifacts.test_retrying import all_of_it
 from tests.build import pool
+from tests.certificates import LOOPBACK, Authority, behind_tls
 from tests.clusters import request
 from tests.fakes import FakeClock
 from tests.s3 import FaultyProxy, S3Server, faulty
@@ -261,6 +262,58 @@ def test_a_name_that_is_too_long_is_the_names_fault(
     with pytest.raises(ArtifactError, match="'c/x': KeyTooLongError") as raised:
         patient.mark("c/x", "x")
     assert not isinstance(raised.value, StorageError)
+    assert clock.now() == 0.0
+
+
+# --- by TLS -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def by_tls(
+    s3: S3Server,
+    bucket: str,
+    authority: Authority,
+    tmp_path: Path,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[FsspecArtifactStore]:
+    """A store behind TLS, whose certificate `authority` has signed."""
+    port = int(s3.url.rpartition(":")[2])
+    with behind_tls(port, authority.certify(LOOPBACK)) as port:
+        settings = {**s3.settings(url=f"https://{LOOPBACK}:{port}"), "config_kwargs": ONCE}
+        monkeypatch.setitem(fsspec.config.conf, "s3", settings)
+        yield FsspecArtifactStore(f"{bucket}/x", tmp_path / "scratch", clock)
+
+
+def test_a_store_is_proved_by_the_authority_that_the_environment_names(
+    by_tls: FsspecArtifactStore, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.file))
+    all_of_it(by_tls)
+
+
+@pytest.mark.parametrize("named", ["another", "absent", "", "no certificate"])
+def test_a_store_that_is_not_proved_is_told_at_once(
+    by_tls: FsspecArtifactStore,
+    clock: FakeClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: str,
+) -> None:
+    (tmp_path / "no certificate").write_text("none")
+    files = {"another": Authority(tmp_path / "another").file, "": ""}
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(files.get(named, tmp_path / named)))
+    for act in (lambda: by_tls.marked("c/x"), lambda: put(by_tls)):
+        with pytest.raises(
+            StorageError, match=r"; name who signs for it .* AWS_CA_BUNDLE"
+        ) as raised:
+            act()
+        assert kind(raised.value) is FailureKind.STORAGE
     assert clock.now() == 0.0
 
 
