@@ -17,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.core.artifact import MANIFEST_NAME, FileEntry, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
 
-_SHA256_DIGITS = 64
 _FORBIDDEN = frozenset("\\\0\n\r")
 _parser = TypeAdapter(dict[str, object])
 _files_parser = TypeAdapter(dict[str, FileEntry])

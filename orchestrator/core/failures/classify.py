@@ -19,7 +19,6 @@ from orchestrator.core.failures.signatures import STRENGTH, Matcher, Shows, Sign
 
 # Where a worker hangs that waits for others in a collective.
 IN_TORCH = re.compile(r"is in \S*[/\\]torch[/\\]")
-SECONDARY = frozenset({FailureKind.INTERCONNECT, FailureKind.HANG})
 # Kinds that the attempt itself or the cluster knows: no line of a log makes them another.
 CERTAIN = frozenset(
     {
