@@ -64,7 +64,9 @@ class Replacements:
                 continue
             for message in self._replicas.poll(deployment.key):
                 if isinstance(message, Waiting):
-                    self._tell(f"{deployment.name} stays where it is for now: {message.reason}")
+                    self._tell(
+                        f"replicas of {deployment.name} are not replaced yet: {message.reason}"
+                    )
                 elif isinstance(message, Succeeded):
                     self._asked.pop(name, None)
                     self._tries.pop(name, None)

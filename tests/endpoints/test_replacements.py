@@ -63,7 +63,7 @@ def test_as_many_replicas_start_as_serve_now(bench: Bench) -> None:
 def test_without_room_all_stays_until_the_node_may_be_used_again(bench: Bench) -> None:
     bench.replicas.room = False
     drained(bench).pass_time(20)
-    assert "chat.r1 stays where it is for now: pool 'a' is busy" in bench.told
+    assert "replicas of chat.r1 are not replaced yet: pool 'a' is busy" in bench.told
     assert NAME in bench.replicas.there
     del bench.replicas.misplaced[NAME]
     bench.pass_time(2)
