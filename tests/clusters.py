@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
 
+from orchestrator.adapters.raycluster import access, managed_ray
+from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Accelerator, Pool
 from orchestrator.core.spec.stages import Needs
@@ -29,6 +35,19 @@ POOLS = {
     "ascend": emulated("ascend", NPU),
     "spare": emulated("spare", MLU),
 }
+
+
+@contextmanager
+def cluster_of(pools: Mapping[str, Pool]) -> Iterator[Path]:
+    """Have a managed cluster of `pools`, which this process may join; give its home."""
+    home = Path(mkdtemp(prefix="own-"))
+    try:
+        managed_ray.up(home, pools, ClusterSettings())
+        yield home
+    finally:
+        access.leave()
+        managed_ray.down(home)
+        shutil.rmtree(home)
 
 
 def request(

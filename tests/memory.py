@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from orchestrator.core.errors import NotFoundError, StaleControllerError, StoreError
 from orchestrator.core.runs.run import RunHeader
@@ -224,3 +225,23 @@ class MemoryStore:
 
     def recall(self, key: str) -> tuple[Succeeded, str] | None:
         return self.results.get(key)
+
+
+@dataclass
+class WatchedStore(MemoryStore):
+    """A database in which something happens before and after each commit."""
+
+    before: Callable[[int, Sequence[Event]], object] = lambda _seq, _events: None
+    after: Callable[[], object] = lambda: None
+
+    @classmethod
+    def of(cls, others: MemoryStore) -> Self:
+        """Share what is in the database of `others`, whose own commits are not watched."""
+        return cls(**vars(others))
+
+    def append(
+        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
+    ) -> None:
+        self.before(seq, events)
+        super().append(run, seq, events, at, lease)
+        self.after()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,22 @@ def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
     os.umask(before)
 
 
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Make a folder, of a mode and with a file in it, that `ORCHESTRATOR_HOME` names."""
+
+    def make(name: str, mode: int, *files: str) -> Path:
+        home = tmp_path / name
+        home.mkdir()
+        for file in files:
+            (home / file).touch()
+        home.chmod(mode)
+        monkeypatch.setenv("ORCHESTRATOR_HOME", str(home))
+        return home
+
+    return make
+
+
 def modes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
 
@@ -60,27 +76,19 @@ def test_nobody_else_enters_a_home(within: Command, tmp_path: Path, first: list[
 
 @pytest.mark.usefixtures("_umask")
 def test_a_home_of_the_usual_name_or_an_empty_one_that_lets_others_in_is_narrowed(
-    within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    within: Command, named: Callable[..., Path]
 ) -> None:
-    for name in (".orchestrator", "mine"):
-        home = tmp_path / name
-        home.mkdir(mode=0o777)
-        if name == ".orchestrator":
-            (home / "logs").mkdir()
-        monkeypatch.setenv("ORCHESTRATOR_HOME", str(home))
+    for name, *files in ((".orchestrator", "README"), ("mine",)):
+        home = named(name, 0o777, *files)
         assert within("status").stderr == ""
         assert home.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.usefixtures("_umask")
 def test_in_a_folder_that_others_may_enter_all_that_is_made_is_shut(
-    within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    within: Command, named: Callable[..., Path]
 ) -> None:
-    home = tmp_path / "ours"
-    home.mkdir()
-    (home / "README").touch()
-    home.chmod(0o755)
-    monkeypatch.setenv("ORCHESTRATOR_HOME", str(home))
+    home = named("ours", 0o755, "README")
     for verb in (("launch", *LOCALLY), ("keys", "add", "bob")):
         done = within(*verb)
         assert (done.returncode, "can write" in done.stderr) == (0, False), done.stderr
@@ -96,13 +104,9 @@ def test_in_a_folder_that_others_may_enter_all_that_is_made_is_shut(
 
 
 def test_where_others_could_put_other_state_in_its_place_a_line_says_so(
-    within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    within: Command, named: Callable[..., Path]
 ) -> None:
-    home = tmp_path / "everybodys"
-    home.mkdir()
-    (home / "README").touch()
-    home.chmod(0o1777)
-    monkeypatch.setenv("ORCHESTRATOR_HOME", str(home))
+    home = named("everybodys", 0o1777, "README")
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr(home_folder.logger, "warning", lambda *words: lines.append(words))

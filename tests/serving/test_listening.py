@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import logging
 import os
 import resource
@@ -15,50 +13,24 @@ from pathlib import Path
 import httpx2 as httpx
 import openai
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.serving.http.server import Listening, Server, within_files
+from tests.certificates import LOOPBACK, Authority
 from tests.ports import free_port
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 
 
-def certify(folder: Path, name: str) -> Listening:
-    """Write a self-signed certificate for loopback; give where a server with it listens."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)  # noqa: TID251 - a certificate has a time of day
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, secret = folder / "cert.pem", folder / "key.pem"
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return Listening(host="127.0.0.1", port=0, certificate=str(pem), key=str(secret))
+def certified(authority: Authority) -> Listening:
+    """Return where a server listens whose certificate is new."""
+    pem, key = authority.certify(LOOPBACK)
+    return Listening(host=LOOPBACK, port=0, certificate=str(pem), key=str(key))
 
 
 def test_the_official_client_asks_and_streams_by_tls(tmp_path: Path) -> None:
-    at = certify(tmp_path, "one")
-    trusted = ssl.create_default_context(cafile=at.certificate)
+    authority = Authority(tmp_path)
+    at, trusted = certified(authority), ssl.create_default_context(cafile=authority.file)
     with (
         echoing(echo_engine()) as urls,
         gateway_of(
@@ -83,7 +55,8 @@ def test_the_official_client_asks_and_streams_by_tls(tmp_path: Path) -> None:
 def test_a_renewed_certificate_is_taken_and_a_broken_one_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    at = certify(tmp_path, "one")
+    authority = Authority(tmp_path)
+    at = certified(authority)
     server = Server(Board, GatewayLimits(), at)  # type: ignore[arg-type]
     server.config.load()
     seen = [server._files]
@@ -93,7 +66,7 @@ def test_a_renewed_certificate_is_taken_and_a_broken_one_is_not(
         server._renew()
     assert "the certificate before stays" in caplog.text
     assert [server._files] == seen
-    certify(tmp_path, "two")
+    certified(authority)
     os.utime(at.certificate, (2, 2))
     server._renew()
     assert [server._files] != seen

@@ -25,11 +25,8 @@ from orchestrator.core.spec.policy import AS_PLANNED, Gate, Limits, Recovery
 from orchestrator.core.spec.stages import Stage
 from orchestrator.messages import Failed, Lease, Message, Placed, Points, Queued, Saved, Succeeded
 from tests.build import REF, header, plan, pool, stage
-from tests.fakes import (
-    Asked,
-    InMemory,
-    MemoryStore,
-)
+from tests.fakes import Asked, InMemory
+from tests.memory import WatchedStore
 
 ENDLESS: Sequence[tuple[float, Message]] = ((0.1, Placed(("n1",))),)
 GOOD: Sequence[tuple[float, Message]] = (
@@ -238,34 +235,30 @@ def test_a_controller_that_has_nothing_to_commit_notices_that_another_took_over(
     assert defaults.store.lease("run") == later
 
 
-class Busy(MemoryStore):
-    """A store to which another controller commits something just before this one does."""
+def overtaken(bench: Bench, *others: Event) -> Run:
+    """Drive the run while another controller commits one of `others` before each commit."""
+    left = list(others)
 
-    others: list[Event]
+    def commit(_seq: int, _events: Sequence[Event]) -> None:
+        if left:
+            bench.store.append("run", len(bench.store.log["run"]) + 1, (left.pop(0),), 0.0)
 
-    def append(
-        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
-    ) -> None:
-        if self.others:
-            super().append(run, len(self.log[run]) + 1, (self.others.pop(0),), at)
-        super().append(run, seq, events, at, lease)
+    store = WatchedStore.of(bench.store)
+    store.before = commit
+    return Controller(bench.header, replace(bench.dependencies, store=store), BENCH).drive()
 
 
 def test_a_busy_controller_can_be_taken_over() -> None:
     defaults = Bench(GOOD)
     defaults.store.append("run", 1, (RunStarted(1),), 0.0)
     defaults.store.append("run", 2, (AttemptStarted("s", 1, "a"),), 0.0)
-    busy = Busy(defaults.store.headers, defaults.store.log)
-    busy.others = [AttemptSaved("s", 1, 5), AttemptSaved("s", 1, 6)]
-    run = Controller(defaults.header, replace(defaults.dependencies, store=busy), BENCH).drive()
+    run = overtaken(defaults, AttemptSaved("s", 1, 5), AttemptSaved("s", 1, 6))
     assert (run.state, run.epoch) == (RunState.SUCCEEDED, 2)
     assert [attempt.saved for attempt in run.stages["s"].attempts] == [(5, 6), ()]
 
 
 def test_of_two_that_take_a_run_over_at_once_one_stops() -> None:
     defaults = Bench(GOOD)
-    busy = Busy(defaults.store.headers, defaults.store.log)
-    busy.others = [RunStarted(1)]
     with pytest.raises(StaleControllerError):
-        Controller(defaults.header, replace(defaults.dependencies, store=busy), BENCH).drive()
+        overtaken(defaults, RunStarted(1))
     assert not defaults.cluster.asked

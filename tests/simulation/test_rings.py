@@ -24,7 +24,6 @@ from orchestrator.core.spec.policy import Gate, Limits, Recovery
 from orchestrator.error_boundary import reason
 from orchestrator.messages import (
     Alive,
-    Lease,
     LogLine,
     Message,
     Placed,
@@ -37,11 +36,8 @@ from orchestrator.messages import (
     Waiting,
 )
 from tests.build import REF, header, plan, stage
-from tests.fakes import (
-    FakeCluster,
-    InMemory,
-    MemoryStore,
-)
+from tests.fakes import FakeCluster, InMemory
+from tests.memory import WatchedStore
 
 ERRORS = (
     StoreError("the database is away"),
@@ -260,41 +256,27 @@ def test_a_commit_whose_answer_was_lost_is_known_again(at: int) -> None:
 def test_anothers_event_is_not_taken_for_a_commit_whose_answer_was_lost() -> None:
     defaults = Bench()
 
-    class Overtaken(MemoryStore):
-        def append(
-            self,
-            run: str,
-            seq: int,
-            events: Sequence[Event],
-            at: float,
-            lease: Lease | None = None,
-        ) -> None:
-            if seq == 3:
-                super().append(run, seq, (RunStarted(2),), at)
-                raise StoreError("connection lost")
-            super().append(run, seq, events, at, lease)
+    def overtake(seq: int, _events: Sequence[Event]) -> None:
+        if seq == 3:
+            defaults.store.append("run", seq, (RunStarted(2),), 0.0)
+            raise StoreError("connection lost")
 
+    store = WatchedStore.of(defaults.store)
+    store.before = overtake
     with pytest.raises(StaleControllerError):
-        defaults.drive(store=Overtaken(defaults.store.headers, defaults.store.log))
+        defaults.drive(store=store)
 
 
 def test_what_an_attempt_says_and_no_database_takes_is_its_own_failure() -> None:
     defaults = Bench()
 
-    class Choosy(MemoryStore):
-        def append(
-            self,
-            run: str,
-            seq: int,
-            events: Sequence[Event],
-            at: float,
-            lease: Lease | None = None,
-        ) -> None:
-            if isinstance(events[0], AttemptSaved):
-                raise UnstorableError("no database takes it")
-            super().append(run, seq, events, at, lease)
+    def choose(_seq: int, events: Sequence[Event]) -> None:
+        if isinstance(events[0], AttemptSaved):
+            raise UnstorableError("no database takes it")
 
-    run = defaults.drive(store=Choosy(defaults.store.headers, defaults.store.log))
+    store = WatchedStore.of(defaults.store)
+    store.before = choose
+    run = defaults.drive(store=store)
     assert run.state is RunState.FAILED
     (attempt,) = run.stages["s"].attempts
     assert attempt.failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -24,6 +24,7 @@ from orchestrator.core.runs.states import (
 )
 from orchestrator.messages import AttemptRequest, Lease, Message
 from tests.fakes import Asked, FakeClock, FakeCluster, MemoryStore, Script
+from tests.memory import WatchedStore
 from tests.simulation.test_controller import BENCH, GOOD, Bench
 from tests.simulation.test_loop import Simulation, check_stage
 
@@ -46,19 +47,6 @@ class Fate:
         if self.left and self.made >= self.left[0]:
             self.left.pop(0)
             raise Killed
-
-
-class MortalStore(MemoryStore):
-    """Its callers may die before a commit and after it."""
-
-    fate: Fate
-
-    def append(
-        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
-    ) -> None:
-        self.fate.call()
-        super().append(run, seq, events, at, lease)
-        self.fate.call()
 
 
 class Driver(FakeCluster):
@@ -93,10 +81,12 @@ class Mortal(Simulation):
     deaths: int = 0
 
     def __post_init__(self) -> None:
-        self.store = store = MortalStore()
+        self.store = store = WatchedStore()
         super().__post_init__()
         calls = [self.dice.randint(1, 150) for _ in range(self.dice.randint(1, 3))]
-        self.fate = store.fate = Fate(calls)
+        self.fate = Fate(calls)
+        store.before = lambda _seq, _events: self.fate.call()  # a death before a commit
+        store.after = self.fate.call
         self.drivers: list[Driver] = []
 
     def drive(self) -> None:
@@ -173,23 +163,11 @@ def test_runs_whose_controllers_die_keep_every_promise(block: int) -> None:
     assert {end for end in expected if ends[end] < 10} == set(), ends
 
 
-class Seen(MemoryStore):
-    """A store that is looked into by another host as soon as anything is committed to it."""
-
-    look: Callable[[], None] = staticmethod(lambda: None)
-
-    def append(
-        self, run: str, seq: int, events: Sequence[Event], at: float, lease: Lease | None = None
-    ) -> None:
-        super().append(run, seq, events, at, lease)
-        self.look()
-
-
 @pytest.mark.parametrize("old", [None, Lease(run="run", epoch=1, at=0.0, holder="gone")])
 def test_a_controller_that_has_just_begun_is_there_for_all_other_hosts(old: Lease | None) -> None:
     bench = Bench(GOOD)
     bench.clock.sleep(1000.0)
-    store = Seen(bench.store.headers, bench.store.log, now=bench.clock.monotonic)
+    store = WatchedStore.of(bench.store)
     store.append("run", 1, (RunStarted(1),), 0.0)
     if old is not None:
         store.renew_lease(old)
@@ -207,7 +185,7 @@ def test_a_controller_that_has_just_begun_is_there_for_all_other_hosts(old: Leas
         states.append(lease_state(run, store.lease("run"), store.now(), lambda _: None))
         reaper.look()
 
-    store.look = look
+    store.after = look
     run = Controller(bench.header, replace(bench.dependencies, store=store), BENCH).drive()
     assert (run.state, run.epoch) == (RunState.SUCCEEDED, 2)
     assert set(states) <= {LeaseState.ALIVE, None}
@@ -218,20 +196,12 @@ def test_the_loser_of_a_race_leaves_the_lease_of_the_winner_as_it_is() -> None:
     bench = Bench(GOOD)
     winner = Lease(run="run", epoch=1, at=0.0, holder="winner")
 
-    class Raced(MemoryStore):
-        def append(
-            self,
-            run: str,
-            seq: int,
-            events: Sequence[Event],
-            at: float,
-            lease: Lease | None = None,
-        ) -> None:
-            if seq == 1:
-                super().append(run, seq, (RunStarted(1),), at, winner)
-            super().append(run, seq, events, at, lease)
+    def overtake(seq: int, _events: Sequence[Event]) -> None:
+        if seq == 1:
+            bench.store.append("run", 1, (RunStarted(1),), 0.0, winner)
 
-    store = Raced(bench.store.headers, bench.store.log, now=bench.clock.monotonic)
+    store = WatchedStore.of(bench.store)
+    store.before = overtake
     with pytest.raises(StaleControllerError):
         Controller(bench.header, replace(bench.dependencies, store=store), BENCH).drive()
     assert store.lease("run") == winner

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 
 import psutil
 import pytest
@@ -18,7 +16,6 @@ from orchestrator.adapters.raycluster import access, managed_ray
 from orchestrator.adapters.rayserve import RayServing
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.failures.kinds import FailureKind
-from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.engines import EngineSpec, Maker, MetricNames, Nodes, Parallel
 from orchestrator.core.spec.hardware import Pool
@@ -27,6 +24,7 @@ from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
 from orchestrator.supervisor.record import wait
 from tests.adapters.rayserve.clients import model_of, outcome
 from tests.build import accelerator
+from tests.clusters import cluster_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -63,14 +61,8 @@ SPEC = EngineSpec(
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    folder = Path(mkdtemp(prefix="rn-"))
-    try:
-        managed_ray.up(folder, {"ascend": POOL}, ClusterSettings())
+    with cluster_of({"ascend": POOL}) as folder:
         yield folder
-    finally:
-        access.leave()
-        managed_ray.down(folder)
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 
 import openai
 import psutil
@@ -24,7 +22,6 @@ from orchestrator.core.endpoints.life import (
     SharesMoved,
 )
 from orchestrator.core.failures.kinds import FailureKind
-from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.engines import EngineSpec, Maker, MetricNames
 from orchestrator.core.spec.hardware import Pool
@@ -34,6 +31,7 @@ from orchestrator.messages import Failed, Message, Placed, Succeeded, UnusedNode
 from orchestrator.supervisor.record import wait
 from tests.adapters.rayserve.clients import SECONDS, ask, outcome
 from tests.build import accelerator
+from tests.clusters import cluster_of
 from tests.serving_fakes import MemoryEndpoints
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -95,14 +93,8 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    folder = Path(mkdtemp(prefix="rp-"))
-    try:
-        managed_ray.up(folder, {"ascend": POOL}, ClusterSettings())
+    with cluster_of({"ascend": POOL}) as folder:
         yield folder
-    finally:
-        access.leave()
-        managed_ray.down(folder)
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

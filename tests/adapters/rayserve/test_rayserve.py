@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 
 import openai
 import psutil
@@ -18,7 +16,7 @@ import ray
 import ray.serve.context
 
 from orchestrator import wiring
-from orchestrator.adapters.raycluster import access, managed_ray
+from orchestrator.adapters.raycluster import managed_ray
 from orchestrator.adapters.rayserve import RayServing, state
 from orchestrator.core.endpoints.life import Deployment, Revision, RevisionState, RevisionUpdated
 from orchestrator.core.errors import ServingError
@@ -43,6 +41,7 @@ from tests.adapters.rayserve.clients import (
     stream,
 )
 from tests.build import accelerator
+from tests.clusters import cluster_of
 from tests.jobs.engines.tiny_llama import save_tiny_llama
 from tests.serving_fakes import MemoryEndpoints
 
@@ -86,13 +85,8 @@ class Classifier:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    home = Path(mkdtemp(prefix="rs-"))
-    try:
+    with cluster_of(POOLS) as home:
         yield managed_ray.up(home, POOLS, ClusterSettings())
-    finally:
-        access.leave()
-        managed_ray.down(home)
-        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="module")
