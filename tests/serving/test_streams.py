@@ -40,6 +40,19 @@ MESSAGES = [
     message("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2}),
     message("message_stop"),
 ]
+
+
+def response(kind: str, usage: object = None, reason: object = None) -> bytes:
+    """As vLLM writes it: what kind of event it is comes last."""
+    told = {"id": "resp_1", "incomplete_details": reason, "object": "response", "usage": usage}
+    return event({"response": told, "sequence_number": 1, "type": kind}, kind)
+
+
+USED = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+DELTA = event({"delta": "a", "type": "response.output_text.delta"}, "response.output_text.delta")
+BEGUN = [response("response.created"), response("response.in_progress"), DELTA, DELTA]
+RESPONSES = [*BEGUN, response("response.completed", USED)]
+CUT = [*BEGUN, response("response.incomplete", USED, {"reason": "max_output_tokens"})]
 RUNNING = [
     chat({"role": "assistant"}, 0),
     chat({"content": "a"}, 1),
@@ -52,10 +65,13 @@ RUNNING = [
     ("path", "stream"),
     [
         ("/v1/messages", b"".join(MESSAGES)),
+        ("/v1/messages", b"".join([START, MESSAGES[-1]])),
+        ("/v1/responses", b"".join(RESPONSES)),
+        ("/v1/responses", b"".join(CUT)),
         ("/v1/chat/completions", b"".join(RUNNING)),
         ("/v1/chat/completions", b"".join(RUNNING)[:-1]),
     ],
-    ids=["anthropic", "openai", "one newline at the end"],
+    ids=["anthropic", "no reason", "responses", "cut", "openai", "one newline at the end"],
 )
 def test_a_stream_that_has_said_its_end_is_whole_though_its_connection_breaks(
     path: str, stream: bytes
@@ -69,7 +85,13 @@ def test_a_stream_that_has_said_its_end_is_whole_though_its_connection_breaks(
 
 
 @pytest.mark.parametrize(
-    ("path", "events"), [("/v1/messages", MESSAGES), ("/v1/chat/completions", RUNNING)]
+    ("path", "events"),
+    [
+        ("/v1/messages", MESSAGES),
+        ("/v1/responses", RESPONSES),
+        ("/v1/responses", CUT),
+        ("/v1/chat/completions", RUNNING),
+    ],
 )
 def test_a_stream_that_tells_at_first_that_nothing_is_used_comes_whole(
     path: str, events: list[bytes]

@@ -26,7 +26,13 @@ _OVER = re.compile(
     re.MULTILINE,
 )
 _REASON = re.compile(rb'_reason"\s*:\s*"([^"]{1,32})"')
-_KEY = len(b'"response.in')  # bytes of what tells the end that stand before its hint, at most
+_HINTS = (
+    b'_reason":"',
+    b'_reason": "',
+    b"message_stop",
+    b"response.completed",
+    b"response.incomplete",
+)
 _FAILED = 500
 _GOES_ON = b'"finish_reason":null'
 
@@ -217,17 +223,11 @@ def _is_abort(choice: object) -> bool:
 def _finishes(events: bytes) -> bool:
     """Whether one of `events` tells that it is the last, or the last of a choice.
 
-    Plain words are looked for first: an expression costs more than all else here, so it begins
-    where they are.
+    Plain words are looked for first: an expression costs more than all else here.
     """
     if b"[DONE]" in events:
         return True
-    at = events.find(b'_reason":"')
-    if at < 0:
-        at = events.find(b'_reason": "')
-    if at < 0 and (b"message_stop" in events or b"mplete" in events):
-        at = len(events)
-    return at >= 0 and _FINISHED.search(events, max(at - _KEY, 0)) is not None
+    return any(hint in events for hint in _HINTS) and _FINISHED.search(events) is not None
 
 
 def _split(events: bytes) -> list[bytes]:
