@@ -81,7 +81,7 @@ class PostgresServer:
         """Have it listen on loopback too, once started: to who speaks TLS and has a password."""
         own = []
         for file in signed:
-            own.append(shutil.copy(file, self._folder))
+            own.append(str(shutil.copy(file, self._folder)))
             Path(own[-1]).chmod(0o600)
             if self._user:
                 shutil.chown(own[-1], self._user)

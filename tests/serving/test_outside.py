@@ -13,9 +13,10 @@ from orchestrator.core.errors import ServingError
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.serving.gateway.routes import EndpointRoute, Far
 from orchestrator.serving.http.limits import GatewayLimits
+from tests.certificates import Authority
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import WHOLE, scripted, sends
-from tests.serving.test_listening import certify
+from tests.serving.test_listening import certified
 
 PROMPT = {"model": "echo", "prompt": "hi"}
 LISTING = b'HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{"data":[{"id":"one"}]'
@@ -26,8 +27,8 @@ SOON = GatewayLimits(gone_seconds=0.5, absent_seconds=0.1)
 def test_a_server_with_a_certificate_of_its_own_is_asked_by_the_authority_that_is_named(
     tmp_path: Path,
 ) -> None:
-    at = certify(tmp_path, "far")
-    ca = tmp_path / "ca.pem"
+    authority = Authority(tmp_path / "far")
+    at, ca = certified(authority), tmp_path / "ca.pem"
     with echoing(echo_engine()) as urls:
         inner = Board(EndpointRoute(name="echo", revisions=(revision("r1", *urls),)))
         with gateway_of(inner, at=at) as far:
@@ -36,7 +37,7 @@ def test_a_server_with_a_certificate_of_its_own_is_asked_by_the_authority_that_i
             with pytest.raises(ServingError, match=r"the CA file .* can't be read"):
                 openai_server.models(server)
             assert "can't be read" in refused(far, own)
-            shutil.copy(at.certificate, ca)
+            shutil.copy(authority.file, ca)
             assert openai_server.models(server) == ["echo"]
             assert refused(far, own) == ""
             assert "certificate" in refused(far, Far()).lower()
