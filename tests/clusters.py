@@ -19,6 +19,7 @@ from orchestrator.ports import Cluster
 from orchestrator.supervisor.record import wait
 from tests.build import accelerator, pool
 
+SECONDS = 90.0  # that a busy host may take
 GPU = accelerator(name="H100", vendor="Nvidia", resource="GPU")
 NPU = accelerator(name="910C", vendor="Huawei", resource="NPU")
 MLU = accelerator(
@@ -85,7 +86,7 @@ class Attempt:
     key: str
     said: list[Message]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
         """Poll until `condition` holds."""
 
         def holds() -> bool:
@@ -98,10 +99,10 @@ class Attempt:
     def heard(self, kind: type[Message]) -> bool:
         return any(isinstance(message, kind) for message in self.said)
 
-    def until_heard(self, kind: type[Message], seconds: float = 30.0) -> None:
+    def until_heard(self, kind: type[Message], seconds: float = SECONDS) -> None:
         self.until(lambda: self.heard(kind), seconds)
 
-    def finish(self, seconds: float = 30.0) -> Message:
+    def finish(self, seconds: float = SECONDS) -> Message:
         """Poll until the outcome; return that."""
         self.until(lambda: self.heard(Succeeded) or self.heard(Failed), seconds)
         return self.said[-1]

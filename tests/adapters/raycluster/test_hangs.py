@@ -25,7 +25,8 @@ from tests.workers import worker
 
 pytestmark = pytest.mark.ray
 PAIR = Needs(workers=2)
-SECOND = Watch(hang=1.0)
+WITHIN = 20.0  # seconds
+SOON = Watch(hang=4.0)  # a busy host tells of a hang later than it sees it, and before silence
 STUCK = """
     import os, threading
 
@@ -61,7 +62,7 @@ def asked(folder: Path, job: str, needs: Needs) -> AttemptRequest:
         packages=("stuckjobs",),
         code=(str(folder),),
         storage=(folder / "store").as_uri(),
-        watch=SECOND,
+        watch=SOON,
     )
 
 
@@ -96,11 +97,11 @@ def test_a_job_that_hangs_is_told_with_its_place_and_its_process_ends(
     began = time.monotonic()
     outcome: Any = attempt.finish()
 
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < WITHIN
     failure = outcome.failure
     assert (failure.kind, failure.rank, failure.step) == (FailureKind.HANG, 0, 3)
     assert failure.node == "nvidia-0"
-    assert failure.evidence.startswith("no sign of life for 1 s after step 3; the job is in ")
+    assert failure.evidence.startswith("no sign of life for 4 s after step 3; the job is in ")
     assert "in read_shard" in failure.detail
     assert is_over(cluster, attempt)
 
@@ -118,13 +119,13 @@ def test_of_a_gang_the_one_is_told_that_the_others_wait_for(
 
 def test_a_stopped_process_is_missed_and_killed(ray_address: str) -> None:
     cluster = RayCluster(ray_address, worker)
-    attempt = begin(cluster, replace(request("live", "stopped", needs=PAIR), watch=SECOND))
+    attempt = begin(cluster, replace(request("live", "stopped", needs=PAIR), watch=SOON))
     attempt.until(lambda: len(pids(attempt)) == 2 and lives(attempt, 1))
     os.kill(pid_of(attempt, 1), signal.SIGSTOP)
     began = time.monotonic()
     outcome: Any = attempt.finish()
 
-    assert time.monotonic() - began < 6.0
+    assert time.monotonic() - began < WITHIN
     assert (outcome.failure.kind, outcome.failure.rank) == (FailureKind.HANG, 1)
     assert outcome.failure.evidence.startswith("worker 1 on node 'nvidia-0' is silent for ")
     assert outcome.failure.step == 7
