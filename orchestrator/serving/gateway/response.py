@@ -1,7 +1,7 @@
 """The answer to one client: begun or not decides how an error can still be told.
 
-A client that waits for a stream gets a comment now and then until the stream begins, so that
-nobody on the way takes the connection for dead. With the first one the status is sent: an error
+A client that waits for a stream gets blank lines now and then until the stream begins, so that
+nobody on the way takes the connection for dead. With the first ones the status is sent: an error
 that follows is an event.
 """
 
@@ -17,7 +17,8 @@ from orchestrator.serving.http.errors import ApiError
 
 _UNCACHED = (b"cache-control", b"no-store")
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-_WAITING = b": waiting\n\n"
+# No comment: clients that trim what they receive would join it to the event that follows.
+_WAITING = b"\n\n"
 ANTHROPIC = "/v1/messages"
 
 
@@ -43,11 +44,11 @@ class Response:
         self._beat: asyncio.Task[None] | None = None
 
     def keep_alive(self, seconds: float) -> None:
-        """Send a comment every `seconds`, until there is something to send."""
+        """Send blank lines every `seconds`, until there is something to send."""
         self._timer = asyncio.get_running_loop().call_later(seconds, self._beats, seconds)
 
     def silence(self) -> None:
-        """Begin no more comments."""
+        """Begin no more of them."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -115,7 +116,7 @@ class Response:
         await add(self._send, _WAITING)
 
     async def _silence(self) -> None:
-        """Send no more comments; one that is being sent is sent first."""
+        """Send no more blank lines; those that are being sent are sent first."""
         if self._timer is None:
             return
         self._timer.cancel()

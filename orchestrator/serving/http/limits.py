@@ -25,7 +25,7 @@ class GatewayLimits:
         request_seconds: From a checked request to the end of its answer.
         stuck_seconds: That a client may leave its answer unread.
         silent_seconds: That a stream may say nothing, once it has begun.
-        heartbeat_seconds: Between two comments to a client whose stream has not begun.
+        heartbeat_seconds: Between two signs of life to a client whose stream has not begun.
         answer_bytes: Of an answer that is no stream.
         buffered_bytes: Of all bodies and whole answers at once; more are answered by 503.
         connect_seconds: To reach a replica.
