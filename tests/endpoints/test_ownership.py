@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hypothesis import given
@@ -16,7 +17,7 @@ from orchestrator.core.endpoints.life import (
 )
 from orchestrator.endpoints.reconciler import Reconciler
 from orchestrator.endpoints.rollout import Rollouts
-from orchestrator.messages import PoolState, Succeeded
+from orchestrator.messages import PoolState, RevisionStatus, Succeeded
 from tests.build import deployment
 from tests.fakes import FakeClock
 from tests.serving_fakes import FakeReplicas, FakeTraffic, MemoryEndpoints
@@ -121,16 +122,27 @@ def test_what_the_first_version_has_stored_is_kept_by_the_home_whose_database_it
     assert list(here.there) == ["chat.r1"]
 
 
+class Pair(FakeReplicas):
+    """Two replicas of each revision, in whatever order Serve tells them."""
+
+    urls: tuple[str, ...] = ("http://a", "http://b")
+
+    def live(self) -> Mapping[str, RevisionStatus]:
+        statuses = super().live().items()
+        return {name: replace(status, urls=self.urls) for name, status in statuses}
+
+
 def test_the_order_of_replicas_is_no_news() -> None:
-    store, clock, here = MemoryEndpoints(), FakeClock(10.0), replicas_on("a")
+    store, here = MemoryEndpoints(), Pair()
+    here.identity = "a"
     serve(store, replace(deployment("chat"), cluster="a"), here)
-    store.note_replicas("chat", 1, ("http://b", "http://a"))
     told: list[str] = []
-    some = Reconciler((store, here, clock), told.append, lambda *_: None)
-    some.reconcile()
-    assert told == ["chat.r1 has 1 replicas"]
-    some.reconcile()
-    assert len(told) == 1
+    some = Reconciler((store, here, FakeClock(10.0)), told.append, lambda *_: None)
+    for urls in (("http://b", "http://a"), ("http://a", "http://b"), ("http://b", "http://a")):
+        here.urls = urls
+        some.reconcile()
+    assert told == ["chat.r1 has 2 replicas"]
+    assert store.replicas() == {("chat", 1): ("http://a", "http://b")}
 
 
 @given(
