@@ -187,6 +187,17 @@ def test_structured_outputs_are_grammars(
     assert engine.samplings[0].grammar == grammar
 
 
+@pytest.mark.parametrize(
+    ("kind", "grammar"), [("json_object", Grammar("json_object")), ("text", None)]
+)
+def test_a_response_format_is_a_grammar_of_either_route(
+    client: openai.OpenAI, engine: Writing, kind: str, grammar: Grammar | None
+) -> None:
+    chat(client, response_format={"type": kind})
+    complete(client, extra_body={"response_format": {"type": kind}})
+    assert [sampling.grammar for sampling in engine.samplings] == [grammar, grammar]
+
+
 NODE = {
     "type": "object",
     "properties": {"next": {"$ref": "#/$defs/Node"}, "like": {"$ref": "#"}},
