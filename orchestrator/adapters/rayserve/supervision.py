@@ -35,10 +35,6 @@ _TAKEN = "ddress already in use"
 _TEXT = "The quick brown fox jumps over the lazy dog. 1 + 1 = 2"
 
 
-class _StoppedError(Exception):
-    """It was stopped while it started."""
-
-
 class Supervision:
     """An engine server and the thread that watches it.
 
