@@ -146,3 +146,25 @@ def test_a_client_that_has_tokens_told_in_bundles_and_leaves_pays_for_all_of_the
             assert server.left.wait(10)
             assert wait(lambda: bool(records), 5.0)
     assert [one.completion_tokens for one in records] == [50]
+
+
+def test_a_client_that_leaves_at_the_last_event_pays_what_the_stream_has_told() -> None:
+    records: list[RequestRecord] = []
+
+    def has_no_end(connection: socket.socket, found: Scripted) -> None:
+        connection.sendall(HEAD + chunk(b"".join(RUNNING)))
+        connection.settimeout(10)
+        while connection.recv(1 << 16):
+            pass
+        found.left.set()
+
+    with scripted(has_no_end) as server:
+        board = Board(EndpointRoute(name="echo", revisions=(revision("r1", server.url),)))
+        with gateway_of(board, record=records.append) as url:
+            body = {"model": "echo", "stream": True, "stream_options": {"include_usage": True}}
+            where = f"{url}/v1/chat/completions"
+            with httpx.stream("POST", where, json=body) as answer:
+                assert "data: [DONE]" in answer.iter_lines()
+            assert server.left.wait(10)
+            assert wait(lambda: bool(records), 5.0)
+    assert [(one.prompt_tokens, one.completion_tokens) for one in records] == [(3, 2)]

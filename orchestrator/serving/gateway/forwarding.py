@@ -273,12 +273,11 @@ class Forwarder:
         except Broken:
             if not stream.over:
                 raise
-        finally:
+        finally:  # a client that leaves is charged what the stream has told too
+            rest = stream.end()
             tally.completion_tokens = stream.completion_tokens
+            tally.prompt_tokens = stream.prompt_tokens or tally.prompt_tokens
             tally.reasons = stream.reasons
-        rest = stream.end()
-        tally.completion_tokens = stream.completion_tokens
-        tally.prompt_tokens = stream.prompt_tokens or tally.prompt_tokens
         if stream.failure:
             await _failed(stream, None)
         if not stream.finished and (not slot.revision.outside or not stream.completion_tokens):
