@@ -22,7 +22,7 @@ def up(
 ) -> Change[driving.Addresses]:
     """Start the cluster with the pools of a fleet, MLflow, and the gateway where endpoints are.
 
-    They are left up. Where `stay` is given they are up until it returns or is interrupted, with a
+    They are left up, and so is the reaper. Where `stay` is given they are up until it returns or is interrupted, with a
     gateway in any case; what was up before stays.
 
     Raises, when it is made:
@@ -38,7 +38,9 @@ def up(
         with driving.services(
             settings, home, usable, keep=lambda: stay is None, gateway=served
         ) as addresses:
-            if stay is not None:
+            if stay is None:
+                wiring.keep_reaper(home)
+            else:
                 stay(addresses)
             return addresses
 

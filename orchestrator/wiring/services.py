@@ -14,6 +14,7 @@ from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import PoolStatus
 from orchestrator.supervisor import Tenancy
+from orchestrator.supervisor.record import folder_of
 from orchestrator.wiring import tracking
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
@@ -121,9 +122,24 @@ def start_reaper(settings: Settings, home: Path, tenancy: Tenancy) -> None:
         supervisor.start(home, REAPER, [process])
 
 
+def keep_reaper(home: Path) -> None:
+    """Have the reaper of `home` stay until it is stopped, though nothing needs it for now."""
+    _stays(home).touch()
+
+
+def reaper_stays(home: Path) -> bool:
+    """Return whether the reaper of `home` is kept."""
+    return _stays(home).exists()
+
+
 def stop_reaper(home: Path) -> bool:
     """Stop what looks after the runs of `home`; return whether there was one."""
+    _stays(home).unlink(missing_ok=True)
     return supervisor.stop(home, REAPER)
+
+
+def _stays(home: Path) -> Path:
+    return folder_of(home) / f"{REAPER}.stays"
 
 
 def start_gateway(settings: Settings, home: Path, address: str, tenancy: Tenancy) -> str:

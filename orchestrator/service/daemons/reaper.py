@@ -2,7 +2,8 @@
 
 It also keeps the champions of the registry in step with the traffic of endpoints.
 
-It ends when for a while no run is left to look after and nobody uses the services of this home.
+It ends when for a while no run is left to look after and nobody uses the services of this home;
+where `up` keeps it, once it is stopped.
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ def run(tell: Callable[[str], None]) -> None:
     endpoints, followed = wiring.database(home), dict[str, int]()
     best_effort, idle = BestEffort(), 0
     while idle < IDLE_LOOKS:
+        clock.sleep(SECONDS_BETWEEN_LOOKS)
         looked = outcome(reaper.look, but=())
         if looked.error is not None:  # a database that is away comes back
             best_effort.failed("looks at leases were not possible", looked.error)
-        busy = looked.error is not None or bool(looked.value) or tenancy.used(home)
+        busy = looked.error is not None or bool(looked.value)
+        busy = busy or tenancy.used(home) or wiring.reaper_stays(home)
         follow = partial(_follow, home, endpoints, followed)
         best_effort.tell("looks at traffic were not possible", follow, but=())
         idle = 0 if busy else idle + 1
-        clock.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _follow(home: Path, endpoints: EndpointLog, followed: dict[str, int]) -> None:
