@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from orchestrator.core.failures.exceptions import BY_PLAIN, BY_TYPE, Judgement, Raised, judge
-from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.failures.kinds import DISK_FULL, FailureKind
 from orchestrator.core.failures.python_errors import bases
 from orchestrator.core.failures.signatures import Matcher, Signature
 from tests.build import documented
@@ -35,8 +35,8 @@ def test_some_types_say_it_all(name: str, kind: FailureKind) -> None:
 
 
 def test_a_number_of_the_system_names_the_kind() -> None:
-    found = judged("OSError", "x", number=errno.ENOSPC)
-    assert found == Judgement(FailureKind.STORAGE, certain=True, sign="errno_ENOSPC")
+    found = judged("OSError", "x", number=errno.EROFS)
+    assert found == Judgement(FailureKind.STORAGE, certain=True, sign="errno_EROFS")
     assert judged("URLError", "<urlopen error [Errno 111] refused>").sign == "errno_ECONNREFUSED"
     for number in (errno.EFBIG, errno.EKEYEXPIRED):
         assert judged("OSError", "x", number=number).kind is FailureKind.STORAGE
@@ -44,6 +44,18 @@ def test_a_number_of_the_system_names_the_kind() -> None:
         assert judged("OSError", "x", number=number).kind is FailureKind.INTERCONNECT
     assert judged("OSError", "x", number=errno.ELOOP).kind is FailureKind.UNKNOWN
     assert judged("OSError", "[Errno 9999] x").sign == ""
+
+
+def test_a_disk_without_room_is_known_by_whatever_says_so() -> None:
+    storage = Raised(bases("orchestrator.core.errors.StorageError"), "step 7: not saved")
+    of_system = Raised(bases("OSError"), "x", number=errno.EDQUOT)
+    assert judge((storage, of_system), KNOWN).sign == DISK_FULL
+    assert judge((storage,), KNOWN).sign == BY_TYPE
+    for message in ("[Errno 28] No space left on device: '/a'", "write: Disk quota exceeded"):
+        found = judged("RuntimeError", message)
+        assert (found.kind, found.sign) == (FailureKind.STORAGE, DISK_FULL)
+    memory = judged("OSError", "[Errno 28] No space left on device: '/dev/shm/x'")
+    assert memory.kind is FailureKind.HOST_MEMORY
 
 
 def test_an_error_of_links_without_a_number_is_one_all_the_same() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.failures.kinds import OTHER_VERSIONS, Action, FailureKind
+from orchestrator.core.failures.kinds import DISK_FULL, OTHER_VERSIONS, Action, FailureKind
 from orchestrator.core.runs.fold import apply
 from orchestrator.core.runs.states import Event, RetryScheduled, StageFailed, StagePaused
 from orchestrator.core.spec.plan import Plan
@@ -121,6 +121,16 @@ def test_other_versions_on_a_node_that_nobody_knows_move_the_work_on() -> None:
     wide = plan(stage("s"), pools=("a", "b"), a=pool("a", nodes=2))
     events = played(wide, K.SET_UP, K.SET_UP, sign=OTHER_VERSIONS, node=None)
     assert [e.pool for e in events if isinstance(e, RetryScheduled)] == ["b"]
+
+
+def test_a_full_disk_moves_the_work_to_other_nodes_and_then_to_another_pool() -> None:
+    wide = plan(stage("s"), pools=("a", "b"), a=pool("a", nodes=2))
+    events = played(wide, *[K.STORAGE] * 9, sign=DISK_FULL)
+    moves = [(e.action, e.pool, e.avoid) for e in events if isinstance(e, RetryScheduled)]
+    assert moves[0] == (Action.OTHER_NODES, "a", ("n1",))
+    assert ("b", ()) in [(place, avoid) for _, place, avoid in moves]
+    alone = played(plan(stage("s", limits=Limits(attempts=3))), *[K.STORAGE] * 9, sign=DISK_FULL)
+    assert [type(event) for event in alone] == [RetryScheduled, RetryScheduled, StagePaused]
 
 
 def test_a_storage_that_stays_away_pauses_the_stage() -> None:

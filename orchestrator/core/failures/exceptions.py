@@ -10,11 +10,11 @@ import builtins
 import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from types import MappingProxyType
 
-from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.failures.kinds import DISK_FULL, FailureKind
 from orchestrator.core.failures.lines import own_words
 from orchestrator.core.failures.python_errors import PLAIN, bases, is_plain, of_a_package
 from orchestrator.core.failures.signatures import Matcher, Sign, strongest
@@ -68,6 +68,10 @@ _FRAME = re.compile(r' +File "[^"]*", line \d+')
 _SAID = re.compile(
     r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Died|Failure|Full|Lost))"
     r"(?:: ?(.*))?$"
+)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_ROOM = re.compile(
+    rf"\[Errno (?:{errno.ENOSPC}|{errno.EDQUOT})\]|(?i:no space left on device|disk quota exceeded)"
 )
 _ERRNO = re.compile(r"\[Errno (\d+)\]|\berrno[:= ]+(\d+)")
 # Exceptions of Python that carry no number of their own.
@@ -198,7 +202,9 @@ def judge(chain: Sequence[Raised], signatures: Matcher) -> Judgement:
     chain = tuple(takewhile(lambda raised: raised.explicit or not first.plain, chain))
     known = tuple(_known(chain, signatures))
     if known:
-        return next((judgement for judgement in known if judgement.certain), known[0])
+        best = next((judgement for judgement in known if judgement.certain), known[0])
+        full = best.kind is _K.STORAGE and any(map(_no_room, chain))
+        return replace(best, sign=DISK_FULL) if full else best
     if first.plain:
         return Judgement(FailureKind.USER_CODE, certain=False, sign=BY_PLAIN)
     others = [raised for raised in chain if _of_others(raised)]
@@ -288,6 +294,11 @@ def _by_number(raised: Raised) -> Judgement | None:
     if of_system and shorts & _LINKS:
         return Judgement(FailureKind.INTERCONNECT, certain=False, sign=BY_TYPE)
     return None
+
+
+def _no_room(raised: Raised) -> bool:
+    """Whether it says that a disk, or a quota of it, is full."""
+    return raised.number in _FULL or _NO_ROOM.search(raised.message) is not None
 
 
 def _of_others(raised: Raised) -> bool:

@@ -160,6 +160,8 @@ GUESSED: frozenset[FailureKind] = frozenset(
 )
 # The sign of a node that runs other versions than its controller or the others of its gang.
 OTHER_VERSIONS = "other_versions"
+# The sign of storage without room: it may be the disk of one node.
+DISK_FULL = "disk_full"
 # What these kinds end is not the attempt's own fault: it doesn't count against the limit.
 UNCOUNTED: frozenset[FailureKind] = frozenset({FailureKind.DRAINED, FailureKind.CONTROLLER_LOST})
 # A chip that broke stays so until somebody has mended it.
@@ -193,8 +195,8 @@ class Failure:
         certain: Whether a signature, the cluster or the attempt itself says so; else it is what
             the kind of exception makes likely.
         sign: What says so, where something does: the name of a signature, or `plain_exception`,
-            `type_of_exception`, `other_versions`, `errno_X` or `signal_X`, X being the name of the
-            number.
+            `type_of_exception`, `other_versions`, `disk_full`, `errno_X` or `signal_X`, X being the
+            name of the number.
         adjusts: Whether the job had looked at what it shall do otherwise than planned.
     """
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from orchestrator.core.failures.kinds import (
     OF_A_BROKEN_CHIP,
+    DISK_FULL,
     OF_A_NODE,
     OTHER_VERSIONS,
     TRANSIENT,
@@ -33,6 +34,7 @@ DOUBLINGS = 10
 _HERE = frozenset({Action.RETRY, Action.OTHER_NODES, Action.LOWER_BATCH, Action.ROLL_BACK})
 # Chips and versions stay what they are; a node may be back, and a full memory empty again.
 _STAYING: frozenset[str] = OF_A_BROKEN_CHIP | {FailureKind.UNQUALIFIED, OTHER_VERSIONS}
+_OF_A_NODE: frozenset[str] = OF_A_NODE | {DISK_FULL}
 # Where these are the last word, somebody shall look before the stage is given up.
 _IN_DOUBT = frozenset({FailureKind.UNKNOWN, FailureKind.STORAGE, FailureKind.WORKER_LOST})
 FIRST_STEP = 1
@@ -100,7 +102,7 @@ def avoided(stage: StageRun, pool: str, *, suspects: bool = False) -> tuple[str,
     latest = in_vain(stage, pool)
     chips = [a for a in reversed(stage.attempts[stage.forgiven :]) if a.pool == pool]
     bad = [a for a in chips if a.failure and {a.failure.kind, a.failure.sign} & _STAYING]
-    lost = [a for a in latest[:1] if a.failure and a.failure.kind in OF_A_NODE]
+    lost = [a for a in latest[:1] if a.failure and {a.failure.kind, a.failure.sign} & _OF_A_NODE]
     nodes = (a.failure.node for a in (*lost, *(latest if suspects else ()), *bad) if a.failure)
     return tuple(dict.fromkeys(node for node in nodes if node))
 
@@ -164,8 +166,9 @@ def _possible(case: _Case) -> Action:
     if action not in _HERE or kind is FailureKind.CONTROLLER_LOST:
         return action
     no_node = action is Action.OTHER_NODES and not _elsewhere_fits(case)
-    # another maker's pool has the same storage
-    used_up = kind is not FailureKind.STORAGE and (
+    # another maker's pool has the same storage, and disks of its own
+    everywhere = kind is FailureKind.STORAGE and case.failure.sign != DISK_FULL
+    used_up = not everywhere and (
         len(in_vain(stage, stage.pool)) >= stage.planned.stage.limits.tries
     )
     escalates = action_for(stage.planned.stage, case.failure) is Action.ESCALATE
@@ -238,12 +241,19 @@ def _of_memory(case: _Case, action: Action) -> Action:
     return action if case.failure.adjusts else Action.RETRY
 
 
+def _of_storage(case: _Case, action: Action) -> Action:
+    """Try a full disk on other nodes, whose disks may have room."""
+    full = case.failure.sign == DISK_FULL and bool(case.failure.node)
+    return Action.OTHER_NODES if full and _elsewhere_fits(case) else action
+
+
 _BY_HISTORY: Mapping[FailureKind, Callable[[_Case, Action], Action]] = MappingProxyType(
     {
         FailureKind.USER_CODE: _of_user_code,
         FailureKind.SET_UP: _of_set_up,
         FailureKind.HANG: _of_a_hang,
         FailureKind.OUT_OF_MEMORY: _of_memory,
+        FailureKind.STORAGE: _of_storage,
     }
 )
 
