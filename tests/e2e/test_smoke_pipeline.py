@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import urllib.request
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,22 @@ def test_the_official_client_is_answered_by_the_served_model(launched):
 def test_ask_finds_the_endpoint_by_itself(launched):
     asked = launched.run("ask", "2 + 2 =")
     assert asked.returncode == 0, asked.stderr
+
+
+def test_nothing_listens_to_other_machines_but_grpc_of_serves_replicas(launched):
+    home, listening, open_to_others = str(launched.folder), 0, set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if home not in f"{process.cmdline()} {process.environ()}":
+                continue
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    listening += 1
+                    if not ip_address(connection.laddr.ip).is_loopback:
+                        open_to_others.add(process.cmdline()[0])
+    assert listening > 20, "the gateway, MLflow, and what Ray has of a head and two nodes"
+    # Ray gives the server of these no address to choose: no request of ours comes that way
+    assert {name.partition(":smoke")[0] for name in open_to_others} <= {"ray::ServeReplica"}
 
 
 def test_mlflow_has_the_run_as_one_tree(launched):

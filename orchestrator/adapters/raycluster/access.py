@@ -2,6 +2,7 @@
 
 Ray takes credentials from the environment alone, so using the token of a managed cluster means
 setting them there. A cluster that isn't ours is reached with what the user's environment says.
+A managed one is on loopback alone, as Ray's are where it knows no clusters of several hosts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from orchestrator.core.errors import ClusterError, shown
 NAMESPACE = "orchestrator"
 NO_PASSWORD = "leave it out: Ray takes a token alone, by RAY_AUTH_TOKEN_PATH"  # noqa: S105 - no password
 _LAST_PORT = 65_535
+_SEVERAL_HOSTS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray looks at it on Linux, too
 _PROBE_SECONDS = 3.0
 _RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _RAYS_PATIENCE = 60.0
@@ -42,21 +44,23 @@ def make_token(path: Path) -> None:
         file.write(secrets.token_hex(32))
 
 
-def token_environment(path: Path) -> dict[str, str]:
-    """Return the variables that make a Ray process use the token in `path`."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+def managed_environment(path: Path) -> dict[str, str]:
+    """Return the variables by which a Ray process is on loopback, and uses the token in `path`."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), _SEVERAL_HOSTS: "0"}
 
 
 def use_token(path: Path) -> None:
-    """Let this process, and those that it starts, use the token in `path`."""
-    wanted = token_environment(path)
+    """Let this process, and those that it starts, into the managed cluster of the token."""
+    wanted = managed_environment(path)
     if all(os.environ.get(name) == value for name, value in wanted.items()):  # noqa: TID251 - see above
         return
     os.environ.update(wanted)  # noqa: TID251 - see above
     os.environ.pop("RAY_AUTH_TOKEN", None)  # noqa: TID251 - it would win over the file
     if "ray" in sys.modules:
         from ray import _raylet  # its stub lacks the two
+        from ray._private import ray_constants
 
+        ray_constants.ENABLE_RAY_CLUSTER = False
         _raylet.Config.initialize("")  # type: ignore[attr-defined]
         _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 

@@ -1,9 +1,9 @@
 """A managed Ray cluster on this machine: a head without work, and a node process a pool node.
 
 Rules: only emulated pools are started here; every node has a folder, ports and a log of its own;
-a token guards the cluster, for Ray listens on all interfaces; nothing is left after `down`; what a
-busy machine breaks (a head that is late, a port that was free and is taken) is tried again. Ray
-itself isn't imported here.
+all is on loopback, and a token guards it from other users of the machine; nothing is left after
+`down`; what a busy machine breaks (a head that is late, a port that was free and is taken) is tried
+again. Ray itself isn't imported here.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class _Common:
             argv=(sys.executable, "-P", "-m", module, json.dumps(params), str(ready)),
             env={
                 **_ENVIRONMENT,
-                **access.token_environment(self.token),
+                **access.managed_environment(self.token),
                 NUMBERED: numbered(self.chips),
                 "TMPDIR": machine.short_temporary(self.root),
             },

@@ -45,7 +45,7 @@ def main(spec: str, port: str) -> int:
 
 def _join(params: RayParams) -> Node:
     head = params.gcs_address is None
-    # drivers turn a loopback address into the host's own, so nodes must have that one
+    # what drivers make of a loopback address, as their environment says
     params.node_ip_address = services.resolve_ip_for_localhost(params.node_ip_address)
     if not head:
         params.gcs_address = services.canonicalize_bootstrap_address(params.gcs_address)

@@ -56,7 +56,7 @@ def test_an_attempt_of_a_frozen_controller_is_ended_by_its_key(
     tmp_path: Path,
     workers: int,
 ) -> None:
-    token = access.token_environment(ray_home / "services" / "ray.token")
+    token = access.managed_environment(ray_home / "services" / "ray.token")
     until = str(tmp_path / "never")
     first = subprocess.Popen(
         [sys.executable, "-c", FIRST_CONTROLLER, ray_address, until, str(workers)],
