@@ -22,8 +22,8 @@ def up(
 ) -> Change[driving.Addresses]:
     """Start the cluster with the pools of a fleet, MLflow, and the gateway where endpoints are.
 
-    They are left up, and so is the reaper. Where `stay` is given they are up until it returns or is interrupted, with a
-    gateway in any case; what was up before stays.
+    They are left up, and so is the reaper. Where `stay` is given they are up until it returns or
+    is interrupted, with a gateway in any case; what was up before stays.
 
     Raises, when it is made:
         ClusterError: The cluster can't be started or reached.

@@ -2,8 +2,8 @@
 
 Rules: only emulated pools are started here; every node has a folder, ports and a log of its own;
 all is on loopback, and a token guards it from other users of the machine; nothing is left after
-`down`; what a busy machine breaks (a head that is late, a port that was free and is taken) is tried
-again. Ray itself isn't imported here.
+`down`; what a busy machine breaks (a head that is late, a port that was free and is taken) is
+tried again. Ray itself isn't imported here.
 """
 
 from __future__ import annotations

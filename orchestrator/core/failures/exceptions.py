@@ -71,7 +71,8 @@ _SAID = re.compile(
 )
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_ROOM = re.compile(
-    rf"\[Errno (?:{errno.ENOSPC}|{errno.EDQUOT})\]|(?i:no space left on device|disk quota exceeded)"
+    rf"\[Errno (?:{errno.ENOSPC}|{errno.EDQUOT})\]"
+    r"|(?i:no space left on device|disk quota exceeded)"
 )
 _ERRNO = re.compile(r"\[Errno (\d+)\]|\berrno[:= ]+(\d+)")
 # Exceptions of Python that carry no number of their own.

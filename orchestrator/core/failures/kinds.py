@@ -195,8 +195,8 @@ class Failure:
         certain: Whether a signature, the cluster or the attempt itself says so; else it is what
             the kind of exception makes likely.
         sign: What says so, where something does: the name of a signature, or `plain_exception`,
-            `type_of_exception`, `other_versions`, `disk_full`, `errno_X` or `signal_X`, X being the
-            name of the number.
+            `type_of_exception`, `other_versions`, `disk_full`, `errno_X` or `signal_X`, X being
+            the name of the number.
         adjusts: Whether the job had looked at what it shall do otherwise than planned.
     """
 

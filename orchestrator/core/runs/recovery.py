@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from orchestrator.core.failures.kinds import (
-    OF_A_BROKEN_CHIP,
     DISK_FULL,
+    OF_A_BROKEN_CHIP,
     OF_A_NODE,
     OTHER_VERSIONS,
     TRANSIENT,
