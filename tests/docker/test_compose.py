@@ -18,6 +18,7 @@ import orchestrator
 from orchestrator import wiring
 from orchestrator.core.settings import GatewaySettings
 from orchestrator.core.spec.hardware import Pool
+from orchestrator.wiring.home_folder import SECRET_VARIABLE
 
 FILE = Path(__file__).parents[2] / "docker/compose.yaml"
 COMPOSE = yaml.safe_load(FILE.read_text(encoding="utf-8"))
@@ -161,9 +162,20 @@ def test_the_image_is_of_this_version_and_the_same_for_all() -> None:
 def test_what_opens_doors_has_no_default() -> None:
     text = FILE.read_text(encoding="utf-8")
     named = set(re.findall(r"(?<!\$)\$\{(\w+)", text))
-    assert named == {"RAY_AUTH_TOKEN", "DATABASE_PASSWORD", "STORE_SECRET"}
+    assert named == {"RAY_AUTH_TOKEN", SECRET_VARIABLE, "DATABASE_PASSWORD", "STORE_SECRET"}
+    (exported,) = re.findall(r"^#   for name in (.*); do export", text, re.MULTILINE)
+    assert set(exported.split()) == named
     assert set(re.findall(r"(?<!\$)\$\{(\w+):\?", text)) == named
     assert len(re.findall(r"(?<!\$)\$\{", text)) == len(re.findall(r"(?<!\$)\$\{\w+:\?", text))
+
+
+def test_what_is_typed_keeps_artifacts_where_every_container_reads_them() -> None:
+    (typed,) = re.findall(r"orchestrator launch (.*)", FILE.read_text(encoding="utf-8"))
+    storage = wiring.settings(typed.split()).storage
+    (line,) = SERVICES["bucket"]["command"]
+    assert f"makedirs('{urlsplit(storage.uri).hostname}'" in line
+    assert urlsplit(storage.uri).scheme == "s3"
+    assert not storage.shared, "no two containers have a folder in common"
 
 
 def test_all_share_a_database_and_a_store_that_speak_for_themselves(
@@ -172,6 +184,7 @@ def test_all_share_a_database_and_a_store_that_speak_for_themselves(
     for name in ("head", "gateway", *pools):
         known = SERVICES[name]["environment"]
         assert known["RAY_AUTH_MODE"] == "token"
+        assert known[SECRET_VARIABLE].startswith("${")
         address = urlsplit(re.sub(r"\$\{.*?\}", "secret", known["ORCHESTRATOR_DATABASE"]))
         owner = SERVICES["database"]["environment"]["POSTGRES_USER"]
         assert (address.hostname, address.username) == ("database", owner)

@@ -17,6 +17,8 @@ from orchestrator.adapters.raycluster import managed_ray
 from orchestrator.cli.parser import parse
 from orchestrator.core.settings import GatewaySettings
 from orchestrator.core.spec.hardware import Pool
+from orchestrator.wiring.adapters import DATABASE_VARIABLE, TRACKING_VARIABLE
+from orchestrator.wiring.home_folder import SECRET_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker/kubernetes"
@@ -164,6 +166,12 @@ def test_no_secret_is_written_down_and_all_come_from_one() -> None:
     for container in CONTAINERS:
         secret = {"secretRef": {"name": name}} in container.get("envFrom", ())
         assert secret or container["name"] == "ray"
+
+
+def test_what_makes_the_secret_gives_all_pods_one_to_seal_by() -> None:
+    text = (FOLDER / "cluster.yaml").read_text(encoding="utf-8")
+    given = re.findall(r"--from-literal=(\w+)=", text)
+    assert {"auth_token", SECRET_VARIABLE, DATABASE_VARIABLE, TRACKING_VARIABLE} <= {*given}
 
 
 def test_no_pod_is_root_may_become_it_or_may_ask_kubernetes() -> None:
