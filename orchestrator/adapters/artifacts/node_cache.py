@@ -105,9 +105,7 @@ class NodeCache:
     def _hold(self, digest: str) -> None:
         path = self._use(digest)
         if path not in _held:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(handle, fcntl.LOCK_SH)
-            _held[path] = handle
+            _held[path] = _lock(path, fcntl.LOCK_SH)
 
     def _as_verified(self, digest: str, manifest: Manifest) -> bool:
         """Whether all files are there, and none was touched since they were verified."""
@@ -153,17 +151,17 @@ class NodeCache:
                 yield stamp.stat().st_mtime, size, stamp.name[1:].removesuffix(".verified")
 
     def _forget(self, digest: str) -> bool:
-        handle = os.open(self._use(digest), os.O_RDWR | os.O_CREAT, 0o600)
+        """Remove an artifact with the files of its locks, unless somebody uses it."""
+        used, fill = self._use(digest), self.root / f".{digest}.fill"
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _locked(fill, wait=False), _locked(used, wait=False):
+                self._stamp(digest).unlink(missing_ok=True)
+                shutil.rmtree(self.root / digest, ignore_errors=True)
+                used.unlink()
+                fill.unlink()
         except OSError:
-            return False  # somebody uses it
-        else:
-            self._stamp(digest).unlink(missing_ok=True)
-            shutil.rmtree(self.root / digest, ignore_errors=True)
-            return True
-        finally:
-            os.close(handle)
+            return False
+        return True
 
 
 def verify_once(root: Path, folder: Path, key: str, verify: Callable[[], object]) -> None:
@@ -213,12 +211,32 @@ def _times(folder: Path) -> dict[str, list[int]]:
 @contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[int]:
     """Hold the lock of a file; raises BlockingIOError where another does and we don't `wait`."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = _lock(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield handle
     finally:
         os.close(handle)
+
+
+def _lock(path: Path, how: int) -> int:
+    """Return a handle that holds the lock of the file that `path` names: it may be removed."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, how)
+            if _is_named(path, handle):
+                return handle
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_named(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def parent_of(folder: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
 import threading
@@ -340,3 +341,25 @@ def test_what_nobody_used_for_long_is_swept_but_not_what_somebody_holds(tmp_path
     assert cache.sweep(200.0, dry=False) == SIZE
     assert [folder.exists() for folder in (held, old, new)] == [True, False, True]
     assert cache.sweep(50.0, dry=False) == 0
+    left = {path.name.split(".")[1] for path in cache.root.glob(".*")}
+    assert left == {held.name, new.name}, "nothing is left of what was swept"
+
+
+def test_who_waits_for_a_lock_whose_file_goes_meanwhile_holds_the_next(tmp_path: Path) -> None:
+    path, held = tmp_path / ".a.used", threading.Event()
+    handles = []
+
+    def wait() -> None:
+        held.set()
+        handles.append(node_cache._lock(path, fcntl.LOCK_SH))
+
+    first = node_cache._lock(path, fcntl.LOCK_EX)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert held.wait(10)
+    path.unlink()
+    os.close(first)
+    thread.join(10)
+    with pytest.raises(BlockingIOError):
+        node_cache._lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(handles[0])
