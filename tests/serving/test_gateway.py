@@ -31,8 +31,8 @@ def world() -> Iterator[World]:
         echoing(echo_engine(), token=ONE, version="v1") as one,
         echoing(echo_engine(), name="other", token=TWO, version="v2") as two,
     ):
-        first = revision("r1", *one, share=75, token=ONE)
-        second = revision("r2", *two, share=25, token=TWO, model="other")
+        first = revision("r1", *one, share=75, token=ONE, version="v1")
+        second = revision("r2", *two, share=25, token=TWO, model="other", version="v2")
         board = Board(EndpointRoute(name="echo", revisions=(first, second)))
         with gateway_of(board) as url:
             yield World(url, board)
@@ -104,6 +104,16 @@ def test_it_is_healthy_and_describes_itself(world: World) -> None:
     document = httpx.get(f"{world.url}/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     assert {"/v1/completions", "/{endpoint}/v1/chat/completions"} <= set(document["paths"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_tells_in_its_head_which_weights_were_to_serve_it(
+    world: World, *, stream: bool
+) -> None:
+    answer = httpx.post(f"{world.url}/v1/completions", json={**PROMPT, "stream": stream})
+    version = answer.headers["x-model-version"]
+    assert answer.headers["x-revision"] == version.replace("v", "r")
+    assert f'"system_fingerprint":"{version}"' in answer.text
 
 
 def test_metrics_count_requests_tokens_and_times_by_revision_and_pool(world: World) -> None:

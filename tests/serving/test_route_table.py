@@ -13,6 +13,7 @@ from orchestrator.core.endpoints.life import (
     RevisionAdded,
     RevisionReady,
     RevisionRetired,
+    RevisionUpdated,
     TrafficMoved,
 )
 from orchestrator.core.errors import ServingError, StoreError
@@ -82,7 +83,15 @@ def test_a_route_has_the_revisions_that_take_traffic_and_where_they_answer(
 ) -> None:
     route = routes.table().endpoints["chat"]
     urls = ("http://a:1/chat.r1", "http://b:1/chat.r1")
-    ours = RevisionRoute(name="r1", pool="a", share=90, urls=urls, token="t1", devices=1)  # noqa: S106 - as above
+    ours = RevisionRoute(
+        name="r1",
+        pool="a",
+        share=90,
+        urls=urls,
+        token="t1",  # noqa: S106 - as above
+        devices=1,
+        version=deployment("chat").weights,
+    )
     theirs = RevisionRoute(
         name="r2",
         pool="outside",
@@ -102,6 +111,9 @@ def test_what_changes_is_seen_and_an_endpoint_without_revisions_is_gone(
     store.note_replicas("chat", 1, ["http://b:1/chat.r1"])
     seen = routes.table
     assert wait(lambda: len(seen().endpoints["chat"].revisions[0].urls) == 1, SECONDS)
+    update = RevisionUpdated(1, deployment("chat").model, "chat model/7")
+    store.follow(store.endpoint("chat"), [update], 1.5)
+    assert wait(lambda: seen().endpoints["chat"].revisions[0].version == "chat%20model/7", SECONDS)
     gone = [
         TrafficMoved({1: 100}, ""),
         RevisionRetired(2, ""),

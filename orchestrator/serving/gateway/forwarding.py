@@ -341,6 +341,8 @@ def _refusal(status: int, headers: Headers, body: bytes) -> _Failure:
 
 def _headers(exchange: Exchange, revision: RevisionRoute) -> Headers:
     headers = [(b"content-type", b"application/json"), (b"x-revision", revision.name.encode())]
+    if revision.version:
+        headers.append((b"x-model-version", revision.version.encode()))
     for name, value in exchange.headers.items():
         small = name.lower()
         if small == "content-type":

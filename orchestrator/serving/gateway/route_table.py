@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
+from urllib.parse import quote
 
 from orchestrator.core.endpoints.keys import ApiKey, KeyRules, follows
 from orchestrator.core.endpoints.life import EndpointLife, Revision
@@ -190,6 +191,7 @@ class StoreRoutes:
             server=revision.deployment.endpoint.server is not None,
             devices=revision.deployment.needs.devices,
             hourly=(revision.deployment.pool.price or 0.0) * revision.deployment.needs.devices,
+            version=quote(revision.deployment.weights),
         )
 
 

@@ -48,6 +48,7 @@ class RevisionRoute:
             endpoint says.
         devices: Chips of one of our replicas.
         hourly: US dollars an hour of one replica; 0 where that has no price.
+        version: Name of the weights that it is told to serve, as a header may have it.
     """
 
     name: str
@@ -61,6 +62,7 @@ class RevisionRoute:
     concurrency: int = 0
     devices: int = 0
     hourly: float = 0.0
+    version: str = ""
 
     @property
     def outside(self) -> bool:
