@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator import wiring
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec.formats import PLAIN
 from orchestrator.core.spec.plan import Plan
 from orchestrator.core.trust.qualification import Vetted
 from orchestrator.service.config_source import ConfigSource
@@ -22,6 +23,7 @@ SHARED: Mapping[str, Callable[[Settings], object]] = {
     "tracking.uri": lambda settings: settings.tracking.uri,
 }
 WAY_OUT = "launch them one by one"
+EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"  # as `conf/endpoint/default.yaml` names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,23 @@ def plan(source: ConfigSource, *, unqualified: bool = False) -> Planned:
     if problems:
         raise ConfigError(problems)
     vetted = wiring.vetted(settings, pipeline_plan, unqualified=unqualified)
-    vetted = replace(vetted, notes=(*vetted.notes, *notes))
+    vetted = replace(vetted, notes=(*vetted.notes, *notes, *_widened(pipeline_plan)))
     return Planned(settings, pipeline_plan, vetted)
+
+
+def _widened(plan: Plan) -> Iterator[str]:
+    """Yield where weights are stored in fewer bits than they are computed with."""
+    for planned in plan.stages:
+        endpoint = planned.stage.endpoint
+        if endpoint is None or endpoint.engine != EMBEDDED or not planned.formats:
+            continue
+        stored = planned.formats[0]
+        if stored not in PLAIN:
+            yield (
+                f"stage {planned.stage.name!r}: its weights are stored as {stored} and computed in "
+                f"bf16 or fp32 by the embedded engine, which takes their memory and time; an "
+                f"engine server computes in {stored}"
+            )
 
 
 def plan_together(sources: Sequence[ConfigSource], *, unqualified: bool) -> Sequence[Planned]:

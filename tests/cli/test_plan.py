@@ -85,6 +85,16 @@ def test_replicas_on_several_nodes_are_told_with_those(within):
     assert "12 devices are no whole nodes of 'h800', which have 8 each" in torn.stderr
 
 
+def test_weights_that_the_engine_widens_are_told_and_those_of_a_server_are_not(within):
+    made = "pipeline.stages.export.params.format=int8"
+    done = within("plan", "pipeline=r2", made)
+    assert "'serve': its weights are stored as int8 and computed in bf16 or fp32" in done.stdout
+    server = within("plan", "pipeline=r2", made, "pipeline.stages.serve.endpoint.engine=vllm")
+    assert server.returncode == 0, server.stderr
+    for other in (server, within("plan", "pipeline=r2")):
+        assert "are stored as" not in other.stdout
+
+
 def test_many_stages_are_named_by_the_first_of_them(within, own):
     stages = "\n".join(f"  s{n}: {{job: jobs.noop.noop, role: prepare}}" for n in range(60))
     (own / "pipeline" / "many.yaml").write_text(f"name: many\nstages:\n{stages}\n")

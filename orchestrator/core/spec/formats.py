@@ -26,7 +26,7 @@ AUTO = "auto"
 FORMATS: tuple[Format, ...] = get_args(Format)
 _USUAL: Format = "bf16"  # where nobody serves what is made
 _CALIBRATED: tuple[Format, ...] = ("int8", "fp8")  # what recipes of llm-compressor make here
-_PLAIN = frozenset({"bf16", "fp32"})  # all readers take them alike
+PLAIN = frozenset({"bf16", "fp32"})  # all readers take them alike
 
 # Who reads the first reads the others: scales of `fp8_ue8m0` are float32 as those of `fp8` are,
 # and powers of two besides.
@@ -99,7 +99,7 @@ def served_format(stages: Mapping[str, Stage], serving: Stage, pool: Pool) -> Fo
             form
             for form in offered
             if serves(pool, form, server)
-            and (written is None or form in _PLAIN or written == dialect_of(pool, form, server))
+            and (written is None or form in PLAIN or written == dialect_of(pool, form, server))
         ),
         None,
     )
@@ -184,7 +184,7 @@ def plain_problems(stages: Mapping[str, Stage], serving: Stage) -> Iterator[Prob
     if (
         server is None
         or weights_format is None
-        or weights_format in (*_PLAIN, AUTO)
+        or weights_format in (*PLAIN, AUTO)
         or kind not in server.plain
     ):
         return
