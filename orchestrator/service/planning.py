@@ -64,9 +64,9 @@ def _widened(plan: Plan) -> Iterator[str]:
         stored = planned.formats[0]
         if stored not in PLAIN:
             yield (
-                f"stage {planned.stage.name!r}: its weights are stored as {stored} and computed in "
-                f"bf16 or fp32 by the embedded engine, which takes their memory and time; an "
-                f"engine server computes in {stored}"
+                f"stage {planned.stage.name!r}: its weights are stored as {stored} and computed"
+                f" in bf16 or fp32 by the embedded engine, which takes their memory and time; an"
+                f" engine server computes in {stored}"
             )
 
 
