@@ -21,6 +21,7 @@ HOSTS = ("head", "hopper-0", "atlas-0")
 # The page has chips; here a CPU plays each, which Ray does not count by itself.
 CHIPS = {"h100": "hopper", "ascend_910c": "atlas"}
 UP = "Ray runtime started."
+TOKEN = "7" * 64
 SECONDS = 600.0
 
 
@@ -47,6 +48,13 @@ class Newcomer:
         self.answers[line] = done.stdout
         if line.startswith("orchestrator keys add"):
             self.key = done.stdout.strip()
+
+    def refused(self, where: str, line: str) -> str:
+        """Type a line on a host that is refused; return the one line that says why."""
+        done = self._hosts[where].run("bash", "-c", f". ./cluster.env; {line}", seconds=SECONDS)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr
 
     def _given(self) -> dict[str, str]:
         quiet = {name: NODES[name] for name in ("RAY_memory_monitor_refresh_ms",)}
@@ -81,6 +89,7 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
         secrets = {
             "PASSWORD": url.split(":")[2].partition("@")[0],
             "SECRET ": "of-the-hosts-of-this-test ",
+            "=TOKEN ": f"={TOKEN} ",
             "=ID": f"={bucket['AWS_ACCESS_KEY_ID']}",
             "=KEY": f"={bucket['AWS_SECRET_ACCESS_KEY']}",
             "head:": f"{hosts['head'].address}:",  # there is no DNS here
@@ -104,3 +113,6 @@ def test_three_hosts_get_from_nothing_to_a_served_model(newcomer: Newcomer) -> N
             newcomer.type(where, line)
     assert 'orchestrator ask "What is 17 + 25?"' in newcomer.answers
     assert "succeeded" in newcomer.answers["orchestrator status"]
+    for token in ("", f"RAY_AUTH_TOKEN={TOKEN.replace('7', '8')}"):
+        refused = newcomer.refused("atlas-0", f"unset RAY_AUTH_TOKEN; {token} orchestrator pools")
+        assert "token" in refused, "another one, and none"
