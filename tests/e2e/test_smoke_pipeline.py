@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import urllib.request
 from contextlib import suppress
@@ -14,16 +15,26 @@ import psutil
 import pytest
 from openai import OpenAI
 
+from orchestrator.adapters.raycluster import machine, managed_ray
 from tests.test_readme import README, blocks, files
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
 PORT = 18473
+SECRET = "A_SECRET"  # noqa: S105 - a name
+DASHBOARD = (
+    "/api/v0/actors?detail=1&limit=1000",
+    "/api/v0/tasks?detail=1&limit=1000",
+    "/api/jobs/",
+)
 
 
 @pytest.fixture(scope="module")
 def launched(workplace: Any) -> Any:
     """A finished launch of the smoke pipeline, whose endpoint is up."""
-    done = workplace.run("launch", "pipeline=smoke", f"gateway.port={PORT}", seconds=300)
+    workplace.environment[SECRET] = f"xyzzy-{secrets.token_hex(16)}"
+    given = [f"+pipeline.stages.{s}.secrets={{{SECRET}: {SECRET}}}" for s in ("pretrain", "serve")]
+    words = ("launch", "pipeline=smoke", f"gateway.port={PORT}", *given)
+    done = workplace.run(*words, seconds=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return workplace
 
@@ -94,6 +105,29 @@ def test_nothing_listens_to_other_machines_but_grpc_of_serves_replicas(launched)
     assert listening > 20, "the gateway, MLflow, and what Ray has of a head and two nodes"
     # Ray gives the server of these no address to choose: no request of ours comes that way
     assert {name.partition(":smoke")[0] for name in open_to_others} <= {"ray::ServeReplica"}
+
+
+def test_no_secret_is_in_a_file_on_a_command_line_or_in_the_dashboard(launched):
+    home = launched.folder / ".orchestrator"
+    token, seal = home / "services/ray.token", home / "secret"
+    hidden = [launched.environment[SECRET], token.read_text(), seal.read_text().strip()]
+    cluster = managed_ray.find(home)
+    assert cluster is not None
+    places = {str(f): f.read_bytes() for f in files_of(home, machine.root(home)) - {token, seal}}
+    places["ps"] = str([p.info["cmdline"] for p in psutil.process_iter(["cmdline"])]).encode()
+    for path in DASHBOARD:
+        request = urllib.request.Request(f"{cluster.dashboard}{path}")  # noqa: S310 - loopback
+        request.add_header("Authorization", f"Bearer {token.read_text()}")
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
+            places[path] = answer.read()
+    assert b"ServeReplica" in places[DASHBOARD[0]]
+    assert len(places) > 100, "database, MLflow, artifacts, and what Ray writes of each process"
+    found = [p for p, text in places.items() if any(one.encode() in text for one in hidden)]
+    assert found == []
+
+
+def files_of(*folders: Path) -> set[Path]:
+    return {f for folder in folders for f in folder.rglob("*") if f.is_file()}
 
 
 def test_mlflow_has_the_run_as_one_tree(launched):
