@@ -27,14 +27,14 @@ CONVERT = r"""
 import re, sys, time
 from pathlib import Path
 import torch
-from jobs.formats.choice import Choice
+from jobs.formats.choice import QuantizationChoice
 from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.core.artifact import FileEntry, Hashed
 source, target = map(Path, sys.argv[1:])
 folder = Folder(source)
-choice = Choice(frozenset(folder.specs), ())
+choice = QuantizationChoice(frozenset(folder.specs), ())
 
 def held(what):
     status = Path("/proc/self/status").read_text()
