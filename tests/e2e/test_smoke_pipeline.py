@@ -100,11 +100,12 @@ def test_nothing_listens_to_other_machines_but_grpc_of_serves_replicas(launched)
             for connection in process.net_connections("inet"):
                 if connection.status == psutil.CONN_LISTEN:
                     listening += 1
-                    if not ip_address(connection.laddr.ip).is_loopback:
+                    address = connection.laddr.ip.removeprefix("::ffff:")
+                    if not ip_address(address).is_loopback:
                         open_to_others.add(process.cmdline()[0])
     assert listening > 20, "the gateway, MLflow, and what Ray has of a head and two nodes"
     # Ray gives the server of these no address to choose: no request of ours comes that way
-    assert {name.partition(":smoke")[0] for name in open_to_others} <= {"ray::ServeReplica"}
+    assert [name for name in open_to_others if ":engine" not in name] == []
 
 
 def test_no_secret_is_in_a_file_on_a_command_line_or_in_the_dashboard(launched):
