@@ -198,6 +198,8 @@ def _live(name: str, store: SqlDatabase, url: str, spent: Cpu) -> Iterator[Row]:
     yield Row(name=f"{name}: cores of the server", ours=server / WATCHED, unit="cores")
     yield from _listed(name, url, headers, spent)
     _leave(living, threads)
+    for known in headers:  # else their places in the lines are kept for a while
+        store.queue_up(known.run, ())
 
 
 def _listed(name: str, url: str, headers: Sequence[RunHeader], spent: Cpu) -> Iterator[Row]:
