@@ -18,6 +18,7 @@ import orchestrator
 from orchestrator import wiring
 from orchestrator.core.settings import GatewaySettings
 from orchestrator.core.spec.hardware import Pool
+from orchestrator.service.asking import KEY_VARIABLE
 from orchestrator.wiring.home_folder import SECRET_VARIABLE
 
 FILE = Path(__file__).parents[2] / "docker/compose.yaml"
@@ -53,6 +54,7 @@ SERVICE = {
             "properties": {
                 "context": {"const": ".."},
                 "dockerfile": {"const": "docker/Dockerfile"},
+                "args": TEXTS,
             },
         },
         "entrypoint": WORDS,
@@ -157,6 +159,26 @@ def test_everybody_means_the_same_ports(pools: dict[str, Pool]) -> None:
 def test_the_image_is_of_this_version_and_the_same_for_all() -> None:
     images = {SERVICES[name]["image"] for name in OURS}
     assert images == {f"orchestrator:{orchestrator.__version__}"}
+
+
+def test_the_image_is_built_with_torch_for_the_cpu_alone() -> None:
+    builds = [service["build"] for service in SERVICES.values() if "build" in service]
+    dockerfile = FILE.with_name("Dockerfile").read_text(encoding="utf-8")
+    for build in builds:
+        (argument,) = build["args"]
+        assert f"ARG {argument}\n" in dockerfile
+        assert build["args"][argument].endswith("/whl/cpu")
+
+
+def test_whoever_asks_from_another_container_or_from_outside_shows_a_key() -> None:
+    text = FILE.read_text(encoding="utf-8")
+    typed = [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
+    (keys,) = (i for i, line in enumerate(typed) if " keys add " in line)
+    asking = [i for i, line in enumerate(typed) if " ask " in line or "/v1/" in line]
+    assert len(asking) == 2
+    for i in asking:
+        assert i > keys
+        assert f"{KEY_VARIABLE}=KEY" in typed[i] or "Bearer KEY" in typed[i]
 
 
 def test_what_opens_doors_has_no_default() -> None:
