@@ -1,8 +1,9 @@
 """Several hosts on this machine: each a set of namespaces (net, mount, uts, ipc, pid).
 
 They share nothing but the network, and read-only this machine's programs, the checkout and the
-environment of Python. A host's processes, folders and interfaces end with its process 1, and that
-ends with this process. Needs root, iproute2 and util-linux.
+environment of Python, or the root file system that a host is given in place of these. A host's
+processes, folders and interfaces end with its process 1, and that ends with this process. Needs
+root, iproute2 and util-linux.
 """
 
 from __future__ import annotations
@@ -74,6 +75,24 @@ class Process:
             self.finish(seconds)
 
 
+@dataclass(frozen=True)
+class Root:
+    """A root file system at `folder`, and by what user and variables commands run in it.
+
+    `orchestrator` are the words that call the product there.
+    """
+
+    folder: str = "/"
+    python: str = sys.executable
+    orchestrator: tuple[str, ...] = (sys.executable, "-m", "orchestrator")
+    env: Mapping[str, str] = field(default_factory=lambda: PLAIN)
+    user: tuple[str, ...] = ()
+    owner: int = 0  # of the folder in which commands are typed
+
+
+MACHINE = Root()
+
+
 @dataclass
 class Host:
     """A host: `h0` at 10.178.0.1, and so on; `env` is what each of its commands is given."""
@@ -82,6 +101,7 @@ class Host:
     address: str
     pid: int
     logs: Path
+    root: Root = MACHINE
     env: dict[str, str] = field(default_factory=dict)
     started: list[Process] = field(default_factory=list)
 
@@ -96,10 +116,10 @@ class Host:
 
     def command(self, *words: str, user: Sequence[str] = (), **env: str) -> list[str]:
         """Return what runs `words` there; it is told to end when whoever waits for it is gone."""
-        given = {**PLAIN, **self.env, **env}
+        given = {**self.root.env, **self.env, **env}
         variables = [f"{name}={value}" for name, value in given.items()]
         entering = ("nsenter", "--target", str(self.pid), *SPACES, "--")
-        ending = ("setpriv", *user, "--pdeathsig", "TERM", "--")
+        ending = ("setpriv", *(user or self.root.user), "--pdeathsig", "TERM", "--")
         clean = ("env", "--ignore-environment", f"--chdir={WORK}")
         return [*entering, *ending, *clean, *variables, *words]
 
@@ -127,8 +147,8 @@ class Host:
         )
 
     def python(self, *words: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
-        """Run the environment's Python to its end."""
-        return self.run(sys.executable, *words, seconds=seconds)
+        """Run the Python that has the product to its end."""
+        return self.run(self.root.python, *words, seconds=seconds)
 
     def listens(self, port: int) -> bool:
         """Whether something on the host listens at a port."""
@@ -214,14 +234,20 @@ def lacking() -> str:
 
 
 @contextmanager
-def several_hosts(number: int, logs: Path, **env: str) -> Iterator[Network]:
-    """Have so many hosts, joined by a switch; `env` is given to all their commands."""
+def several_hosts(
+    number: int, logs: Path, roots: Sequence[Root] = (), **env: str
+) -> Iterator[Network]:
+    """Have so many hosts, joined by a switch; `env` is given to all their commands.
+
+    The first have `roots`, the others this machine's.
+    """
     with ExitStack() as stack:
         switch = stack.enter_context(_lasting(OWN_SWITCH))
         _ip(switch, "link", "add", "bridge", "type", "bridge")
         _ip(switch, "link", "set", "bridge", "up")
         _ip(switch, "addr", "add", f"{GATEWAY}/24", "dev", "bridge")
-        hosts = [stack.enter_context(_host(i, logs, env)) for i in range(number)]
+        given = [*roots, *[MACHINE] * (number - len(roots))]
+        hosts = [stack.enter_context(_host(i, logs, env, given[i])) for i in range(number)]
         for host in hosts:
             port = ("link", "add", host.name, "type", "veth", "peer", "name", "eth0")
             _ip(switch, *port, "netns", str(host.pid))
@@ -234,14 +260,16 @@ def several_hosts(number: int, logs: Path, **env: str) -> Iterator[Network]:
 
 
 @contextmanager
-def _host(number: int, logs: Path, env: Mapping[str, str]) -> Iterator[Host]:
+def _host(number: int, logs: Path, env: Mapping[str, str], root: Root) -> Iterator[Host]:
     name, started = f"h{number}", list[Process]()
-    first = (sys.executable, "-S", "-E", str(HERE / "process_one.py"), name, *_shared())
+    interpreter = (sys.executable, "-S", "-E", str(HERE / "process_one.py"))
+    first = (*interpreter, name, root.folder, *_shared())
     try:
         with _lasting((*NEW_HOST, *first)) as unshared:
             pid = _children(unshared)[0]
-            host = Host(name, f"{NET}.{number + 1}", pid, logs, dict(env), started)
+            host = Host(name, f"{NET}.{number + 1}", pid, logs, root, dict(env), started)
             host.path("").mkdir(parents=True)
+            os.chown(host.path(""), root.owner, root.owner)
             yield host
     finally:
         for process in started:  # they have ended with the host

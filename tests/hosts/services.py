@@ -142,7 +142,7 @@ class Servers:
     def _ray(self, host: Host, *words: str, **env: str) -> None:
         """Start a Ray node; once more where a busy machine was too slow for Ray."""
         self._nodes[host.name] = (host, words, env)
-        start = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
+        start = (host.root.python, "-m", "ray.scripts.scripts", "start", "--block")
         small = (f"--object-store-memory={SMALLEST_STORE}", "--disable-usage-stats")
         ports = [f"{name}={port}" for port, name in enumerate(AGENTS, FIRST_OF_AGENTS)]
         said, slow = "Ray runtime started.", "timed out during startup"

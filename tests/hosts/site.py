@@ -9,7 +9,6 @@ from __future__ import annotations
 import compileall
 import secrets
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -122,12 +121,11 @@ class Site:
         self, host: Host, *words: str, seconds: float = 300.0, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Type a command on a host, and wait for its end."""
-        argv = (sys.executable, "-m", "orchestrator", *words)
-        return host.run(*argv, seconds=seconds, **env)
+        return host.run(*host.root.orchestrator, *words, seconds=seconds, **env)
 
     def begin(self, host: Host, *words: str, **env: str) -> Process:
         """Type a command on a host that goes on."""
-        argv = (sys.executable, "-m", "orchestrator", *words)
+        argv = (*host.root.orchestrator, *words)
         self.typed.append(host.start(*argv, name=words[0], **env))
         return self.typed[-1]
 
@@ -182,39 +180,56 @@ def site(
     head: Sequence[str] = (),
     **env: str,
 ) -> Iterator[Site]:
+    """Have so many hosts of this machine's root, and on them what `site_on` has."""
+    for package in ("orchestrator", "jobs"):  # hosts can't, for they only read it
+        compileall.compile_dir(ROOT / package, quiet=1)
+    with (
+        several_hosts(hosts, logs) as network,
+        site_on(network, pools=pools, services=services, mlflow=mlflow, head=head, **env) as built,
+    ):
+        yield built
+
+
+@contextmanager
+def site_on(
+    network: Network,
+    *,
+    pools: Mapping[str, Sequence[int]],
+    services: int,
+    mlflow: bool = True,
+    head: Sequence[str] = (),
+    **env: str,
+) -> Iterator[Site]:
     """Have a head on host 0, nodes of each pool on the others, services on host `services`.
 
     `head` are further words of its start; `env` is given to Ray's nodes and to commands.
     """
-    for package in ("orchestrator", "jobs"):  # hosts can't, for they only read it
-        compileall.compile_dir(ROOT / package, quiet=1)
-    with several_hosts(hosts, logs) as network:
-        servers, shared = Servers(), network.hosts[services]
-        database = servers.postgres(shared)
-        bucket = servers.s3(shared)
-        nodes = {**bucket, **env}
-        variables = {
-            **nodes,
-            "ORCHESTRATOR_DATABASE": database,
-            "ORCHESTRATOR_SECRET": secrets.token_hex(16),
-        }
-        if mlflow:
-            runs = of_database(database, "mlflow")
-            uri = servers.mlflow(shared, runs, f"s3://{BUCKET}/mlflow", **bucket)
-            variables["MLFLOW_TRACKING_URI"] = uri
-        address = servers.ray_head(network.hosts[0], *head, **nodes)
-        variables["RAY_ADDRESS"] = address
-        for host in network.hosts:
-            host.env.update(variables)
-        secret = variables["ORCHESTRATOR_SECRET"].encode()
-        store = SqlDatabase(from_here(shared, database), secret=lambda: secret)
-        built = Site(network, servers, store, address)
-        for pool, numbers in pools.items():
-            for number in numbers:
-                servers.ray_node(network.hosts[number], address, pool, RESOURCES[pool], **nodes)
-        for host in network.hosts:
-            configs(host)
-        try:
-            yield built
-        finally:
-            store.close()
+    servers, shared = Servers(), network.hosts[services]
+    database = servers.postgres(shared)
+    bucket = servers.s3(shared)
+    nodes = {**bucket, **env}
+    variables = {
+        **nodes,
+        "ORCHESTRATOR_DATABASE": database,
+        "ORCHESTRATOR_SECRET": secrets.token_hex(16),
+    }
+    if mlflow:
+        runs = of_database(database, "mlflow")
+        uri = servers.mlflow(shared, runs, f"s3://{BUCKET}/mlflow", **bucket)
+        variables["MLFLOW_TRACKING_URI"] = uri
+    address = servers.ray_head(network.hosts[0], *head, **nodes)
+    variables["RAY_ADDRESS"] = address
+    for host in network.hosts:
+        host.env.update(variables)
+    secret = variables["ORCHESTRATOR_SECRET"].encode()
+    store = SqlDatabase(from_here(shared, database), secret=lambda: secret)
+    built = Site(network, servers, store, address)
+    for pool, numbers in pools.items():
+        for number in numbers:
+            servers.ray_node(network.hosts[number], address, pool, RESOURCES[pool], **nodes)
+    for host in network.hosts:
+        configs(host)
+    try:
+        yield built
+    finally:
+        store.close()

@@ -1,0 +1,128 @@
+"""The image runs the hosts of a site: each process of the head and the pools is one of its own.
+
+    make image
+    export ORCHESTRATOR_IMAGE=orchestrator:0.2.0
+    .venv/bin/python -m pytest -m hosts tests/hosts/test_image.py
+
+PostgreSQL, the S3 API and MLflow are this machine's, on a host of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.gateway import GatewayTraffic
+from orchestrator.core.runs.states import RunState
+from orchestrator.supervisor.record import wait
+from tests.hosts.image import PYTHON, image, image_lacking
+from tests.hosts.namespaces import ROOT, Host, lacking, several_hosts
+from tests.hosts.services import services_lacking
+from tests.hosts.site import OURS, Site, site_on
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
+POOLS = {"hopper": [1], "atlas": [2]}
+USER = 10001
+OPEN = "gateway.host=0.0.0.0"
+SELF = """
+import json, os, sys, orchestrator, jobs
+print(json.dumps([os.getuid(), sys.executable, orchestrator.__file__, jobs.__file__]))
+"""
+SHOWN = """
+import mlflow
+runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+print(*sorted({run.info.status for run in runs}))
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site whose head and nodes run the image; the head has launched a pipeline."""
+    if why := lacking() or services_lacking() or image_lacking():
+        pytest.skip(why)
+    logs = tmp_path_factory.mktemp("logs")
+    with (
+        image() as root,
+        several_hosts(4, logs, roots=[root] * 3) as network,
+        site_on(network, pools=POOLS, services=3) as built,
+    ):
+        words = ("pipeline=short", *OURS, OPEN)
+        done = built.orchestrator(network.hosts[0], "launch", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        print(done.stdout)
+        yield built
+
+
+def commands(host: Host) -> list[bytes]:
+    """Return what runs on a host."""
+    files = [Path(f"/proc/{pid}/cmdline") for pid in host.processes()]
+    return [file.read_bytes() for file in files if file.exists()]
+
+
+def test_hosts_have_the_image_s_programs_and_nothing_of_this_machine(launched: Site) -> None:
+    for host in launched.network.hosts[:3]:
+        done = host.python("-c", SELF)
+        assert done.returncode == 0, done.stderr
+        user, python, *packages = json.loads(done.stdout)
+        assert (user, python) == (USER, PYTHON)
+        installed = str(Path(PYTHON).parents[1])
+        assert all(package.startswith(f"{installed}/lib/") for package in packages), packages
+        assert not host.path(str(ROOT)).exists()
+
+
+def test_all_that_runs_on_them_runs_as_the_image_s_user(launched: Site) -> None:
+    for host in launched.network.hosts[:3]:
+        running = host.processes()
+        assert running
+        owners = {Path(f"/proc/{pid}").stat().st_uid for pid in running}
+        assert owners == {USER}, commands(host)
+
+
+def test_the_run_has_succeeded_each_role_on_the_host_of_its_pool(launched: Site) -> None:
+    run = launched.run()
+    assert run.state is RunState.SUCCEEDED
+    places = {name: stage.attempts[-1] for name, stage in run.stages.items()}
+    assert [places[name].pool for name in ("pretrain", "serve")] == ["hopper", "atlas"]
+    assert places["pretrain"].nodes
+    assert not run.header.plan.emulated
+
+
+def test_the_image_finds_itself_healthy(launched: Site) -> None:
+    done = launched.orchestrator(launched.network.hosts[0], "doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_another_host_asks_the_endpoint(launched: Site) -> None:
+    first, second, _, _ = launched.network.hosts
+    key = launched.orchestrator(first, "keys", "add", "ann").stdout.strip()
+    asked = launched.orchestrator(second, "ask", "17 + 25 =", ORCHESTRATOR_API_KEY=key)
+    assert asked.returncode == 0, asked.stderr
+    traffic = GatewayTraffic(launched.store)
+
+    def counted() -> dict[str, float]:
+        return {revision: seen.requests for revision, seen in traffic.figures("short").items()}
+
+    assert wait(lambda: counted() == {"r1": 1}, 30.0, tick=0.2), counted()
+
+
+def test_mlflow_shows_the_run(launched: Site) -> None:
+    second = launched.network.hosts[1]
+
+    def shown() -> str:
+        return second.python("-c", SHOWN).stdout.strip()
+
+    assert wait(lambda: shown() == "FINISHED", 60.0, tick=2.0), shown()
+
+
+def test_undeploy_and_down_leave_nothing_of_ours(launched: Site) -> None:
+    first, second, third, _ = launched.network.hosts
+    ended = launched.orchestrator(second, "undeploy", "short")
+    assert ended.returncode == 0, ended.stderr
+    down = launched.orchestrator(first, "down")
+    assert down.returncode == 0, down.stderr
+    for host in (first, second, third):
+        ours = [line for line in commands(host) if b"orchestrator" in line.split(b"\0")]
+        assert not ours, ours
