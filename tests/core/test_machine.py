@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.decide import Cancel, Command, Expire, Leave, Record, Start, decide
 from orchestrator.core.runs.fold import apply, begin, fold
-from orchestrator.core.runs.recovery import in_vain
 from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.runs.stage_history import in_vain
 from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,

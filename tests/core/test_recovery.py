@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.fold import apply
-from orchestrator.core.runs.recovery import Outlook, counted, in_vain
+from orchestrator.core.runs.recovery import Outlook
+from orchestrator.core.runs.stage_history import counted, in_vain
 from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,

@@ -16,8 +16,9 @@ from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.fold import fold
-from orchestrator.core.runs.recovery import action_for, in_vain
+from orchestrator.core.runs.recovery import action_for
 from orchestrator.core.runs.run import Attempt, Run, StageRun
+from orchestrator.core.runs.stage_history import in_vain
 from orchestrator.core.runs.states import RunState, StageState
 from orchestrator.core.runs.transitions import STAGE_ENDS
 from orchestrator.core.spec.checks import HOPELESS

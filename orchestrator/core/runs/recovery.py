@@ -14,8 +14,6 @@ from types import MappingProxyType
 
 from orchestrator.core.failures.kinds import (
     DISK_FULL,
-    OF_A_BROKEN_CHIP,
-    OF_A_NODE,
     OTHER_VERSIONS,
     TRANSIENT,
     UNCOUNTED,
@@ -25,16 +23,14 @@ from orchestrator.core.failures.kinds import (
     default_action,
 )
 from orchestrator.core.runs.proven_pools import proven
-from orchestrator.core.runs.run import Attempt, Run, StageRun
+from orchestrator.core.runs.run import Run, StageRun
+from orchestrator.core.runs.stage_history import avoided, counted, in_vain
 from orchestrator.core.runs.states import RetryScheduled, StageFailed, StagePaused
 from orchestrator.core.spec.capacity import places
 from orchestrator.core.spec.stages import Stage
 
 DOUBLINGS = 10
 _HERE = frozenset({Action.RETRY, Action.OTHER_NODES, Action.LOWER_BATCH, Action.ROLL_BACK})
-# Chips and versions stay what they are; a node may be back, and a full memory empty again.
-_STAYING: frozenset[str] = OF_A_BROKEN_CHIP | {FailureKind.UNQUALIFIED, OTHER_VERSIONS}
-_OF_A_NODE: frozenset[str] = OF_A_NODE | {DISK_FULL}
 # Where these are the last word, somebody shall look before the stage is given up.
 _IN_DOUBT = frozenset({FailureKind.UNKNOWN, FailureKind.STORAGE, FailureKind.WORKER_LOST})
 FIRST_STEP = 1
@@ -65,50 +61,6 @@ QUIET = Outlook()
 def action_for(stage: Stage, failure: Failure) -> Action:
     """Return what `failure` leads to in this stage."""
     return stage.on_failure.get(failure.kind, default_action(failure))
-
-
-# --- what the history of a stage says -----------------------------------------------------------
-
-
-def counted(stage: StageRun) -> int:
-    """Return how many attempts count against the limit: those that no outside cause ended."""
-    return sum(map(_counts, stage.attempts[stage.forgiven :]))
-
-
-def in_vain(stage: StageRun, pool: str | None = None) -> tuple[Attempt, ...]:
-    """Return the failed attempts that count since the last new checkpoint, the latest first.
-
-    The attempt that saved that checkpoint, and failed after it, is the last of them. With `pool`
-    only those in a row on that pool.
-    """
-    failed: list[Attempt] = []
-    for index in reversed(range(stage.forgiven, len(stage.attempts))):
-        attempt = stage.attempts[index]
-        if pool not in (None, attempt.pool):
-            break
-        if _counts(attempt):
-            failed.append(attempt)
-        if stage.advanced(index):
-            break
-    return tuple(failed)
-
-
-def avoided(stage: StageRun, pool: str, *, suspects: bool = False) -> tuple[str, ...]:
-    """Return the nodes of `pool` that attempts failed by, each once, the latest first.
-
-    With a broken chip, or with other versions, a node is avoided for good, after a loss of its own
-    by the next attempt; `suspects` are all on which the last attempts in vain have failed.
-    """
-    latest = in_vain(stage, pool)
-    chips = [a for a in reversed(stage.attempts[stage.forgiven :]) if a.pool == pool]
-    bad = [a for a in chips if a.failure and {a.failure.kind, a.failure.sign} & _STAYING]
-    lost = [a for a in latest[:1] if a.failure and {a.failure.kind, a.failure.sign} & _OF_A_NODE]
-    nodes = (a.failure.node for a in (*lost, *(latest if suspects else ()), *bad) if a.failure)
-    return tuple(dict.fromkeys(node for node in nodes if node))
-
-
-def _counts(attempt: Attempt) -> bool:
-    return attempt.failure is None or attempt.failure.kind not in UNCOUNTED
 
 
 def follow_up(
