@@ -11,7 +11,8 @@ from orchestrator.supervisor.record import wait
 from tests.hosts.namespaces import Host, Process
 from tests.hosts.site import Site
 
-# It asks the gateways in turn, until it is ended; a line tells of each answer.
+# It asks the gateways in turn, until it is ended; a line tells of each answer: how long it is, and
+# whose weights gave it.
 CLIENT = """\
 import json, os, sys, time, urllib.request
 question = {"model": sys.argv[1], "max_tokens": 2, "messages": [{"role": "user", "content": "1"}]}
@@ -26,7 +27,9 @@ while True:
         asked = urllib.request.Request(url, json.dumps(question).encode(), headers)
         try:
             with urllib.request.urlopen(asked, timeout=60) as answer:
-                print("answered", json.load(answer)["usage"]["completion_tokens"], flush=True)
+                said = json.load(answer)
+            tokens, weights = said["usage"]["completion_tokens"], said["system_fingerprint"]
+            print("answered", tokens, weights, flush=True)
         except OSError as error:
             print("failed", url, error, flush=True)
 """
@@ -47,6 +50,11 @@ class Client:
         wanted = self.answered() + more
         assert wait(lambda: self.answered() >= wanted, 120.0, tick=0.1), self.process.printed()
 
+    def models(self) -> set[str]:
+        """Return the models that have answered, by their digests: weights are `r1-DIGEST`."""
+        lines = self.process.printed().splitlines()
+        return {line.rpartition("-")[2] for line in lines if line.startswith("answered ")}
+
     def failed(self) -> list[str]:
         """Return what was not answered."""
         lines = self.process.printed().splitlines()
@@ -57,7 +65,8 @@ class Client:
 def asking(host: Host, endpoint: str, key: str, *gateways: str) -> Iterator[Client]:
     """Have a client on a host ask an endpoint all the time; it has had an answer."""
     argv = (sys.executable, "-c", CLIENT, endpoint, *gateways)
-    client = Client(host.start(*argv, name="client", ORCHESTRATOR_API_KEY=key))
+    name = f"client-{len(host.started)}"
+    client = Client(host.start(*argv, name=name, ORCHESTRATOR_API_KEY=key))
     try:
         client.until_answered(1)
         yield client

@@ -73,8 +73,9 @@ stages:
 CLOCK = """\
 import time
 
-_now = time.time
+_now, _nanoseconds = time.time, time.time_ns
 time.time = lambda: _now() + {seconds}
+time.time_ns = lambda: _nanoseconds() + {seconds} * 10**9
 """
 # A job that goes on from its checkpoints, step by step.
 LONG = """\

@@ -12,33 +12,12 @@ import pytest
 from orchestrator.adapters.gateway import figures_in
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
+from tests.hosts.echo import ECHO, OPEN, OTHER, SWITCH, gateway, write_echo
 from tests.hosts.namespaces import Host, lacking
 from tests.hosts.services import services_lacking
-from tests.hosts.site import OURS, Site, site
+from tests.hosts.site import Site, site
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1800)]
-OPEN = "gateway.host=0.0.0.0"
-# A model that costs nothing to make or to ask, as any other in the bucket.
-PIPELINE = """\
-defaults:
-  - /endpoint@stages.serve.endpoint: default
-  - _self_
-name: echo
-stages:
-  make: {job: making.make, role: prepare, needs: {devices: 0}}
-  serve:
-    role: serve
-    inputs: {model: make}
-    endpoint: {engine: jobs.engines.echo.EchoEngine, rollout: {hold: 1}}
-"""
-MAKING = """\
-def make(ctx):
-    (ctx.output / "model.bin").write_bytes(bytes(1_000_000))
-"""
-OWN = ("jobs.packages=[jobs,making]", "jobs.code=[.]", "tracking=none")
-ECHO = ("pipeline=echo", *OURS, *OWN, OPEN)
-SWITCH = ("switch", "echo", "--no-qualify")
-OTHER = {"atlas": "hopper", "hopper": "atlas"}
 SECONDS = 120.0
 
 
@@ -52,9 +31,6 @@ class Served:
     @property
     def hosts(self) -> list[Host]:
         return list(self.site.network.hosts)
-
-    def gateway(self, host: Host) -> str:
-        return f"http://{host.address}:8000"
 
     @property
     def pool(self) -> str:
@@ -83,8 +59,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with site(logs, hosts=4, pools=pools, services=3, mlflow=False) as built:
         first, second, *_ = built.network.hosts
         for host in built.network.hosts:
-            host.write("my/pipeline/echo.yaml", PIPELINE)
-            host.write("making.py", MAKING)
+            write_echo(host)
         launched = built.orchestrator(first, "launch", *ECHO, seconds=900.0)
         assert launched.returncode == 0, launched.stdout + launched.stderr
         up = built.orchestrator(second, "up", "tracking=none", OPEN)
@@ -115,7 +90,7 @@ def test_it_moves_by_what_the_gateway_of_another_host_counts_and_no_request_fail
 ) -> None:
     first, second, _, client = served.hosts
     target = OTHER[served.pool]
-    with asking(client, "echo", served.key, served.gateway(second)) as loop:
+    with asking(client, "echo", served.key, gateway(second)) as loop:
         moved = served.site.orchestrator(first, *SWITCH, f"pool={target}", seconds=900.0)
         assert moved.returncode == 0, moved.stdout + moved.stderr
         loop.until_answered(5)
@@ -132,7 +107,7 @@ def test_it_moves_back_by_a_command_on_another_host_while_both_gateways_are_aske
 ) -> None:
     first, second, _, client = served.hosts
     target = OTHER[served.pool]
-    gateways = (served.gateway(first), served.gateway(second))
+    gateways = (gateway(first), gateway(second))
     with asking(client, "echo", served.key, *gateways) as loop:
         moved = served.site.orchestrator(second, *SWITCH, f"pool={target}", seconds=900.0)
         assert moved.returncode == 0, moved.stdout + moved.stderr
@@ -149,7 +124,7 @@ def test_a_cluster_of_another_host_begins_and_ends_and_the_endpoint_of_this_one_
 ) -> None:
     first, second, _, other = served.hosts
     before = served.as_it_is()
-    with asking(second, "echo", served.key, served.gateway(first)) as loop:
+    with asking(second, "echo", served.key, gateway(first)) as loop:
         up = without_address(served, other, "up", "tracking=none")
         assert up.returncode == 0, up.stderr
         loop.until_answered(100)  # while the reconciler there looks

@@ -139,6 +139,23 @@ def test_a_run_goes_on_by_itself_and_its_log_is_read_here(place: Place, over_htt
     assert not place.client.path(".orchestrator/events.db").exists()
 
 
+def test_a_home_that_the_client_alone_has_is_made_on_no_other_host(place: Place) -> None:
+    home = "/srv/of/the/client/home"
+    own = {"ORCHESTRATOR_HOME": home}
+    words = ("--detach", "pipeline=noop", *OURS, *TALK, "seed=2")
+    handed = place.orchestrator(place.client, "launch", *words, **own)
+    assert handed.returncode == 0, handed.stdout + handed.stderr
+    (run,) = [line.split()[1] for line in handed.stdout.splitlines() if "by itself" in line]
+    for follow in (("-f",), ()):
+        shown = place.orchestrator(place.client, "logs", *follow, run, **own)
+        assert shown.stdout == f"(noop.1) [0] the worker's own key: {OF_THE_NODE}\n", shown.stderr
+    on_head = place.orchestrator(place.head, "logs", run, **place.client.env)
+    assert on_head.stdout == shown.stdout
+    assert place.client.path(home).is_dir()
+    assert not place.head.path("/srv/of").exists()
+    assert place.head.path(f"/root/.orchestrator/logs/{run}").is_dir()
+
+
 def _files(host: Host, folder: str) -> Iterator[Path]:
     for path in host.path(folder).rglob("*"):
         if path.is_file() and not path.is_symlink():

@@ -1,0 +1,47 @@
+"""A network with 40 ms of round trip that loses 1 % of what is sent: a pipeline gets through.
+
+`pytest -s` prints how long it took.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.runs.states import RunState
+from tests.hosts.clients import new_key
+from tests.hosts.echo import OPEN
+from tests.hosts.namespaces import lacking
+from tests.hosts.services import services_lacking
+from tests.hosts.site import OURS, site
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1800)]
+MILLISECONDS, PERCENT = 40.0, 1.0
+SECONDS = 1500.0
+
+
+def test_a_model_is_trained_gated_and_served_over_it_and_knows_the_answer(tmp_path: Path) -> None:
+    if why := lacking() or services_lacking():
+        pytest.skip(why)
+    pools = {"hopper": [1], "atlas": [2]}
+    with site(tmp_path, hosts=4, pools=pools, services=3) as lab:
+        first, second, _, _ = lab.network.hosts
+        with lab.network.slow(MILLISECONDS, PERCENT):
+            begun = time.monotonic()
+            launched = lab.orchestrator(
+                first, "launch", "pipeline=r2", *OURS, OPEN, seconds=SECONDS
+            )
+            took = time.monotonic() - begun
+            assert launched.returncode == 0, launched.stdout + launched.stderr
+            key = new_key(lab, first)
+            asked = lab.orchestrator(second, "ask", "17 + 25 =", ORCHESTRATOR_API_KEY=key)
+        print(f"r2 took {took:.0f} s over {MILLISECONDS:g} ms and {PERCENT:g} % of loss")
+        assert asked.returncode == 0, asked.stderr
+        assert "42" in asked.stdout
+        run = lab.run()
+        assert run.state is RunState.SUCCEEDED
+        pools_of = {name: stage.attempts[-1].pool for name, stage in run.stages.items()}
+        assert (pools_of["pretrain"], pools_of["parity"]) == ("hopper", "atlas")
+        assert [len(stage.attempts) for stage in run.stages.values()] == [1] * len(run.stages)
