@@ -93,6 +93,10 @@ class ArtifactStore(Protocol):
         """Return a local folder with the artifact, every file verified against its hash."""
         ...
 
+    def release(self) -> None:
+        """Let others remove what was fetched for an attempt: it is over. Safe to call twice."""
+        ...
+
     def read(self, ref: ArtifactRef, path: str) -> bytes:
         """Return a small file of an artifact, verified against its hash; no other is fetched."""
         ...

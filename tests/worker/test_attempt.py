@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.artifacts import FsspecArtifactStore
+from orchestrator.adapters.artifacts.node_cache import NodeCache
 from orchestrator.adapters.torch_process_group import open_process_group
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.emulation import Emulation
@@ -69,6 +71,29 @@ def test_a_silent_job_sends_no_empty_batches(
     monkeypatch.setattr(module, "BATCH_SECONDS", 0)
     bench.write(NOTHING)
     assert list(bench.stream(bench.request())) == [[Succeeded(None)]]
+
+
+# --- what a job reads ---------------------------------------------------------------------------
+
+
+def test_what_was_fetched_is_held_while_the_job_runs_and_let_go_then(
+    bench: Bench, tmp_path: Path
+) -> None:
+    place = f"memory://{tmp_path.name}"
+    bench.store = FsspecArtifactStore(place, tmp_path / "scratch", attempt="r2-1/train/1")
+    folder = bench.store.scratch("model")
+    (folder / "w").write_bytes(b"weights")
+    model = bench.store.commit(folder, "r2-1/model/1", {})
+    told = bench.result(
+        """
+        from orchestrator.adapters.artifacts.node_cache import NodeCache
+        def job(ctx):
+            return {"freed": NodeCache(ctx.inputs["model"].parent).sweep(1e12, dry=False)}
+        """,
+        inputs={"model": model},
+    )
+    assert told.metrics == {"freed": 0}
+    assert NodeCache(tmp_path / "scratch/cache").sweep(1e12, dry=False) > len(b"weights")
 
 
 # --- what a job makes ---------------------------------------------------------------------------

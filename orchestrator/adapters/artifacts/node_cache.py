@@ -1,10 +1,11 @@
 """What the processes of a machine have fetched of remote artifacts, by digest, once for all.
 
 A lock for each digest lets one process download while the others wait. Whoever uses an artifact
-holds it by a second lock until its process ends, however it ends; what nobody holds, and was not
-used for longest, makes room. A stamp says how its files were when they were verified: as long as
-they have the same sizes and times they aren't hashed again. What processes that were killed had
-half downloaded, or half filled to be sent, the next one that comes removes.
+holds it by a second lock: an attempt until it is over, others until their process ends, however
+that ends. What nobody holds, and was not used for longest, makes room. A stamp says how its files
+were when they were verified: as long as they have the same sizes and times they aren't hashed
+again. What processes that were killed had half downloaded, or half filled to be sent, the next one
+that comes removes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from orchestrator.adapters.artifacts.places import regular_files
 from orchestrator.adapters.artifacts.scratch import ScratchFolder, sweep
@@ -32,16 +34,23 @@ _ONCE = ".once-"
 _COMPILED = frozenset({"__pycache__"})
 _OLD_SECONDS = 7 * 86_400.0
 _MOST_OF_A_STAMP = 100
-_held: dict[Path, int] = {}  # locks of this process; they end with it
+Holds: TypeAlias = dict[Path, int]  # locks by their files
+_held: Holds = {}  # those of this process; they end with it
 
 
 class NodeCache:
     """Verified artifacts in a folder of this machine, each under its digest."""
 
-    def __init__(self, root: Path, most_bytes: int = MOST_BYTES) -> None:
-        """Use `root`; it is made when something is put there."""
+    def __init__(
+        self, root: Path, most_bytes: int = MOST_BYTES, holds: Holds | None = None
+    ) -> None:
+        """Use `root`; it is made when something is put there.
+
+        What is asked for is held in `holds`, else until this process ends.
+        """
         self.root = root
         self._most = most_bytes
+        self._holds = _held if holds is None else holds
 
     def folder(self, manifest: Manifest, fill: Callable[[Path], None]) -> Path:
         """Return the folder with an artifact: as it was verified, or filled anew by `fill`.
@@ -104,8 +113,8 @@ class NodeCache:
 
     def _hold(self, digest: str) -> None:
         path = self._use(digest)
-        if path not in _held:
-            _held[path] = _lock(path, fcntl.LOCK_SH)
+        if path not in self._holds:
+            self._holds[path] = _lock(path, fcntl.LOCK_SH)
 
     def _as_verified(self, digest: str, manifest: Manifest) -> bool:
         """Whether all files are there, and none was touched since they were verified."""
@@ -162,6 +171,13 @@ class NodeCache:
         except OSError:
             return False
         return True
+
+
+def let_go(holds: Holds) -> None:
+    """Hold nothing of `holds` any more."""
+    while holds:
+        _, handle = holds.popitem()
+        os.close(handle)
 
 
 def verify_once(root: Path, folder: Path, key: str, verify: Callable[[], object]) -> None:

@@ -27,8 +27,10 @@ from orchestrator.adapters.artifacts.local_place import PARTIAL, LocalPlace
 from orchestrator.adapters.artifacts.node_cache import (
     FULL,
     SCRATCH,
+    Holds,
     NodeCache,
     cache_root,
+    let_go,
     parent_of,
     verify_once,
 )
@@ -73,7 +75,8 @@ class FsspecArtifactStore:
 
         With a `clock`, whatever the storage says that may pass is waited for, for `patience`
         seconds at most.
-        Processes of one machine with the same `attempt` verify what lies in a folder together.
+        Processes of one machine with the same `attempt` verify what lies in a folder together;
+        what is fetched for it is held until `release`, and else until this process ends.
 
         Raises:
             StorageSetUpError: fsspec doesn't know the URI, or lacks the package for it.
@@ -83,6 +86,7 @@ class FsspecArtifactStore:
         self._place = RetryingPlace(place, clock, patience)
         self._scratch, self._attempt, self._room = scratch, attempt, room
         self._own: ScratchFolder | None = None
+        self._holds: Holds | None = {} if attempt else None
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -323,7 +327,11 @@ class FsspecArtifactStore:
     def _cache(self) -> NodeCache:
         inside = self._scratch
         root = cache_root(self._room.folder) if inside is None else inside / "cache"
-        return NodeCache(root, int(self._room.gb * 1e9))
+        return NodeCache(root, int(self._room.gb * 1e9), self._holds)
+
+    def release(self) -> None:
+        """Let others remove what was fetched for an attempt: it is over. Safe to call twice."""
+        let_go(self._holds or {})
 
     def _download(self, name: str, manifest: Manifest, folder: Path) -> None:
         manifests.compare_names(manifest, self._place.files(name), name)

@@ -183,6 +183,25 @@ def test_what_is_used_stays_even_where_it_is_too_much(cache: NodeCache) -> None:
     assert there(cache) == {one.digest for one in held}
 
 
+def test_what_was_fetched_for_an_attempt_makes_room_when_all_who_hold_it_are_over(
+    remote: FsspecArtifactStore, tmp_path: Path
+) -> None:
+    room = CacheRoom(str(tmp_path / "node"), SIZE / 1e9)
+    first, *others = (put(remote, f"r/{name}/1", {"w": name.encode() * SIZE}) for name in "abc")
+    one, other, last = (
+        FsspecArtifactStore(remote._base, attempt=f"r/{number}", room=room) for number in "123"
+    )
+    folder = one.fetch(first)
+    assert other.fetch(first) == folder
+    one.release()
+    last.fetch(others[0])
+    assert folder.exists(), "the other attempt reads it"
+    other.release()
+    other.release()
+    last.fetch(others[1])
+    assert not folder.exists()
+
+
 def test_what_a_killed_process_left_half_is_removed(cache: NodeCache) -> None:
     one = manifest("a")
     cache.root.mkdir()
