@@ -94,7 +94,10 @@ class ArtifactStore(Protocol):
         ...
 
     def release(self) -> None:
-        """Let others remove what was fetched for an attempt: it is over. Safe to call twice."""
+        """Let go of what an attempt has fetched, and remove what it filled: it is over.
+
+        Safe to call twice.
+        """
         ...
 
     def read(self, ref: ArtifactRef, path: str) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.node_cache import NodeCache
 from orchestrator.adapters.torch_process_group import open_process_group
+from orchestrator.core.artifact import CacheRoom
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Pool
@@ -94,6 +95,22 @@ def test_what_was_fetched_is_held_while_the_job_runs_and_let_go_then(
     )
     assert told.metrics == {"freed": 0}
     assert NodeCache(tmp_path / "scratch/cache").sweep(1e12, dry=False) > len(b"weights")
+
+
+def test_the_folder_for_what_attempts_fill_goes_with_the_attempt(
+    bench: Bench, tmp_path: Path
+) -> None:
+    room, place = CacheRoom(str(tmp_path / "node")), f"memory://{tmp_path.name}"
+    bench.store = FsspecArtifactStore(place, attempt="r2-1/train/1", room=room)
+    told = bench.result(
+        """
+        def job(ctx):
+            (ctx.output / "w").write_bytes(b"weights")
+            return {"there": len([*ctx.output.parent.parent.iterdir()])}
+        """
+    )
+    assert told.metrics == {"there": 1}
+    assert list((tmp_path / "node").iterdir()) == []
 
 
 # --- what a job makes ---------------------------------------------------------------------------

@@ -86,6 +86,7 @@ class FsspecArtifactStore:
         self._place = RetryingPlace(place, clock, patience)
         self._scratch, self._attempt, self._room = scratch, attempt, room
         self._own: ScratchFolder | None = None
+        self._own_ends: Callable[[], object] | None = None
         self._holds: Holds | None = {} if attempt else None
 
     # --- writing -------------------------------------------------------------------------------
@@ -330,8 +331,13 @@ class FsspecArtifactStore:
         return NodeCache(root, int(self._room.gb * 1e9), self._holds)
 
     def release(self) -> None:
-        """Let others remove what was fetched for an attempt: it is over. Safe to call twice."""
+        """Let go of what an attempt has fetched, and remove what it filled: it is over.
+
+        Safe to call twice.
+        """
         let_go(self._holds or {})
+        if self._own_ends is not None:
+            self._own_ends()
 
     def _download(self, name: str, manifest: Manifest, folder: Path) -> None:
         manifests.compare_names(manifest, self._place.files(name), name)
@@ -364,7 +370,7 @@ class FsspecArtifactStore:
             self._own = (
                 ScratchFolder(inside / ".scratch") if inside else ScratchFolder(outside, SCRATCH)
             )
-            weakref.finalize(self, self._own.remove)
+            self._own_ends = weakref.finalize(self, self._own.remove)
         self._own.touch()
         return self._own.path
 
