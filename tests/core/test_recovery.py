@@ -294,3 +294,14 @@ def test_from_a_drained_node_a_stage_goes_to_others_of_its_pool_where_they_hold_
     one = after(plan(work, pools=("a", "b")), *failed(1, K.DRAINED))
     assert scheduled(one, Outlook(drained_nodes=nodes)).pool == "b"
     assert scheduled(two, Outlook(drained_nodes=nodes, drained={"a": "x"})).pool == "b"
+
+
+def test_where_all_other_nodes_are_drained_a_stage_goes_to_the_next_pool() -> None:
+    work = stage("s", needs=Needs(workers=8))
+    broken = failed(1, K.DEVICE_LOST, node="n1")
+    run = after(plan(work, pools=("a", "b"), a=pool("a", nodes=2)), *broken)
+    assert (scheduled(run).pool, scheduled(run).avoid) == ("a", ("n1",))
+    assert scheduled(run, Outlook(drained_nodes={"a": {"n2": "repair"}})).pool == "b"
+    assert scheduled(run, Outlook(drained_nodes={"a": {"n1": "repair"}})).pool == "a"
+    alone = after(plan(work, a=pool("a", nodes=2)), *broken)
+    assert scheduled(alone, Outlook(drained_nodes={"a": {"n2": "repair"}})).pool == "a"

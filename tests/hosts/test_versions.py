@@ -58,6 +58,7 @@ WORDS = (
     "jobs.packages=[whereabouts]",
     "jobs.code=[.]",
     "tracking=none",
+    "fleet.pools.hopper.nodes=2",
 )
 SECONDS = 120.0
 
@@ -120,11 +121,11 @@ def refused(attempt: Attempt, what: str, odd: Host) -> None:
 
 def test_its_work_goes_to_the_other_node_of_the_pool(built: Site, what: str) -> None:
     head, good, odd, _ = built.network.hosts
-    with drained(built, good):
-        launch = built.launch(head, *WORDS, "fleet.pools.hopper.nodes=2")
-        assert wait(lambda: stage(built).attempts[:1] != (), SECONDS, tick=0.2)
-        failed = wait(lambda: stage(built).attempts[0].failure is not None, SECONDS, tick=0.2)
-        assert failed, launch.printed()
+    built.servers.running[good.name, "ray"].stop()
+    launch = built.launch(head, *WORDS)
+    failed = wait(lambda: any(a.failure for a in stage(built).attempts), SECONDS, tick=0.2)
+    built.servers.mend()
+    assert failed, launch.printed()
     assert launch.finish(SECONDS) == 0, launch.printed()
     refusal, last = stage(built).attempts
     refused(refusal, what, odd)
@@ -132,21 +133,20 @@ def test_its_work_goes_to_the_other_node_of_the_pool(built: Site, what: str) -> 
     assert ODD[what] in launch.printed()
 
 
-def test_where_the_pool_has_no_other_node_it_goes_to_the_next_pool_and_stands_for_that_alone(
+def test_where_the_other_node_is_drained_it_goes_to_the_next_pool_and_stands_for_that_alone(
     built: Site, what: str
 ) -> None:
     head, good, odd, atlas = built.network.hosts
     words = (*WORDS, f"seed={[*ODD].index(what)}")
-    alone, both = "fleet.pools.hopper.nodes=1", "fleet.pools.hopper.nodes=2"
     with drained(built, good):
-        fell_back = built.orchestrator(head, "launch", *words, alone)
+        fell_back = built.orchestrator(head, "launch", *words)
         assert fell_back.returncode == 0, fell_back.stdout + fell_back.stderr
     refusal, last = stage(built).attempts
     refused(refusal, what, odd)
     assert (last.pool, last.nodes) == ("atlas", (atlas.address,))
     found = []
     for role in ("hopper", "hopper", "atlas"):
-        done = built.orchestrator(head, "launch", *words, both, f"roles.train={role}")
+        done = built.orchestrator(head, "launch", *words, f"roles.train={role}")
         assert done.returncode == 0, done.stdout + done.stderr
         assert built.run().state is RunState.SUCCEEDED
         found.append((stage(built).metrics["host"], stage(built).reused_from is not None))

@@ -237,8 +237,10 @@ def _fits(case: _Case, avoid: tuple[str, ...], pool: str) -> bool:
 
 
 def _elsewhere_fits(case: _Case) -> bool:
+    """Whether nodes of the pool hold the stage that it has not failed on, nor are emptied."""
     pool = case.stage.pool
-    return _fits(case, avoided(case.stage, pool, suspects=True), pool)
+    bad, emptied = avoided(case.stage, pool, suspects=True), case.outlook.drained_nodes
+    return _fits(case, tuple(dict.fromkeys((*bad, *emptied.get(pool, ())))), pool)
 
 
 def _end_of_tries(case: _Case, action: Action) -> str | None:
