@@ -13,6 +13,7 @@ from time import monotonic
 
 import pytest
 
+from orchestrator.supervisor.record import wait
 from tests.hosts.namespaces import Host, lacking, several_hosts
 from tests.hosts.services import BUCKET, Servers, services_lacking
 
@@ -82,6 +83,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         address = servers.ray_head(head, *words, **own)
         client.env.update(**token, **bucket, ORCHESTRATOR_DATABASE=url, RAY_ADDRESS=address)
         client.env["AWS_SECRET_ACCESS_KEY"] = secret
+        version = f"http://{address.partition(':')[0]}:8265/api/version"
+        answers = ("curl", "--silent", "--max-time", "5", version)
+        assert wait(lambda: client.run(*answers).returncode == 0, 120.0), "the job server is slow"
         for host in (head, client):
             host.write("my/accelerator/lab.yaml", CHIP)
             host.write("my/fleet/lab.yaml", FLEET.replace("BUCKET", BUCKET))
