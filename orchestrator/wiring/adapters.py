@@ -333,7 +333,7 @@ def run_worker(
         store = _worker_store(request)
     except StorageSetUpError as error:
         return not_set_up(request, error)
-    return stream(
+    said = stream(
         request,
         rank=rank,
         rendezvous=rendezvous,
@@ -346,6 +346,15 @@ def run_worker(
         ),
         chip=chip,
     )
+    return _over(said, store)
+
+
+def _over(said: Iterator[Sequence[Message]], store: ArtifactStore) -> Iterator[Sequence[Message]]:
+    """Yield what a worker says; its process may work for other attempts after that."""
+    try:
+        yield from said
+    finally:
+        store.release()
 
 
 def warm_worker(request: AttemptRequest) -> None:

@@ -99,8 +99,6 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
         runtime.over.set()
         thread.join(GRACE_SECONDS)
         attempt.drop()
-        if not thread.is_alive():
-            store.release()  # the process may work for other attempts from here on
 
 
 def not_set_up(request: AttemptRequest, error: StorageSetUpError) -> Iterator[Sequence[Message]]:

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.artifacts import FsspecArtifactStore
-from orchestrator.adapters.artifacts.node_cache import NodeCache
 from orchestrator.adapters.torch_process_group import open_process_group
-from orchestrator.core.artifact import CacheRoom
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Pool
@@ -72,45 +69,6 @@ def test_a_silent_job_sends_no_empty_batches(
     monkeypatch.setattr(module, "BATCH_SECONDS", 0)
     bench.write(NOTHING)
     assert list(bench.stream(bench.request())) == [[Succeeded(None)]]
-
-
-# --- what a job reads ---------------------------------------------------------------------------
-
-
-def test_what_was_fetched_is_held_while_the_job_runs_and_let_go_then(
-    bench: Bench, tmp_path: Path
-) -> None:
-    place = f"memory://{tmp_path.name}"
-    bench.store = FsspecArtifactStore(place, tmp_path / "scratch", attempt="r2-1/train/1")
-    folder = bench.store.scratch("model")
-    (folder / "w").write_bytes(b"weights")
-    model = bench.store.commit(folder, "r2-1/model/1", {})
-    told = bench.result(
-        """
-        from orchestrator.adapters.artifacts.node_cache import NodeCache
-        def job(ctx):
-            return {"freed": NodeCache(ctx.inputs["model"].parent).sweep(1e12, dry=False)}
-        """,
-        inputs={"model": model},
-    )
-    assert told.metrics == {"freed": 0}
-    assert NodeCache(tmp_path / "scratch/cache").sweep(1e12, dry=False) > len(b"weights")
-
-
-def test_the_folder_for_what_attempts_fill_goes_with_the_attempt(
-    bench: Bench, tmp_path: Path
-) -> None:
-    room, place = CacheRoom(str(tmp_path / "node")), f"memory://{tmp_path.name}"
-    bench.store = FsspecArtifactStore(place, attempt="r2-1/train/1", room=room)
-    told = bench.result(
-        """
-        def job(ctx):
-            (ctx.output / "w").write_bytes(b"weights")
-            return {"there": len([*ctx.output.parent.parent.iterdir()])}
-        """
-    )
-    assert told.metrics == {"there": 1}
-    assert list((tmp_path / "node").iterdir()) == []
 
 
 # --- what a job makes ---------------------------------------------------------------------------
