@@ -89,6 +89,13 @@ def connect(address: str, patience: float = 0.0) -> bool:
     return True
 
 
+def session() -> str:
+    """Return what the head calls the cluster that this process is connected to."""
+    import ray
+
+    return str(ray.get_runtime_context().get_session_name())
+
+
 def admit(address: str) -> None:
     """Check that this process can join the cluster at `address`, within seconds.
 

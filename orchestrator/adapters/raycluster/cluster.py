@@ -59,7 +59,7 @@ class RayCluster:
             ClusterError: Nothing answers at `address`, or it doesn't let us in.
         """
         self._ours = access.connect(address, patience)
-        self._head = Head(address, patience)
+        self._head = Head(address, patience, session=access.session())
         self._worker = worker
         self._attempts: dict[str, _RayAttempt] = {}
         self._ending: list[Callable[[], None]] = []  # as soon as the head is back
@@ -220,7 +220,8 @@ class RayCluster:
     def _raise_if_gone(self, key: str) -> None:
         if self._head.gone:
             run = key.partition("/")[0]
-            gone = f"the Ray cluster at {self._head.address!r} is gone"
+            how = "was started anew, without what it knew" if self._head.anew else "is gone"
+            gone = f"the Ray cluster at {self._head.address!r} {how}"
             raise ClusterError(f"{gone}; `orchestrator resume {run}` goes on when it is up again")
 
 

@@ -11,6 +11,7 @@ import platform
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import HeadFacts, HeadNode
@@ -28,31 +29,19 @@ def ask(address: str) -> HeadFacts | None:
     Raises:
         ClusterError: It wants another token, or is no head of Ray.
     """
-    from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated import gcs_service_pb2 as asked
     from ray.core.generated import gcs_service_pb2_grpc as stubs
 
-    has_token = bool(token())  # the channel shows it, and uses TLS where Ray does
-    options = [("grpc.enable_http_proxy", 0)]
-    with (
-        _translated(address, has_token=has_token),
-        closing(init_grpc_channel(address, options)) as channel,
-    ):
-        how = {"timeout": SECONDS}
+    with _connected(address) as channel:
+        versions = json.loads(_value(channel, b"cluster", b"CLUSTER_METADATA") or "{}")
         of_nodes = stubs.NodeInfoGcsServiceStub(channel)
-        values = stubs.InternalKVGcsServiceStub(channel)
-
-        def value(space: bytes, key: bytes) -> str:
-            request = asked.InternalKVGetRequest(key=key, namespace=space)
-            return str(values.InternalKVGet(request, **how).value.decode())
-
-        versions = json.loads(value(b"cluster", b"CLUSTER_METADATA") or "{}")
-        listed = of_nodes.GetAllNodeInfo(asked.GetAllNodeInfoRequest(), **how).node_info_list
+        request = asked.GetAllNodeInfoRequest()
+        listed = of_nodes.GetAllNodeInfo(request, timeout=SECONDS).node_info_list
         return HeadFacts(
             address=address,
             ray=versions.get("ray_version", ""),
             python=versions.get("python_version", ""),
-            dashboard=value(b"dashboard", b"dashboard"),
+            dashboard=_value(channel, b"dashboard", b"dashboard"),
             nodes=tuple(
                 HeadNode(node.node_name or node.node_manager_hostname, node.node_manager_address)
                 for node in listed
@@ -60,6 +49,44 @@ def ask(address: str) -> HeadFacts | None:
             ),
         )
     return None
+
+
+def session(address: str) -> str:
+    """Return the name that the head at `address` took when it was first started.
+
+    One that keeps what it knows (`RAY_gcs_storage`) has the same after a restart. Empty where it
+    does not say, as it does not at once.
+
+    Raises:
+        ClusterError: It wants another token, or is no head of Ray.
+    """
+    with _connected(address) as channel:
+        return _value(channel, b"session", b"session_name")
+    return ""
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Yield a channel to the head at `address`; one that is too busy to answer ends the block."""
+    from ray._private.grpc_utils import init_grpc_channel
+
+    has_token = bool(token())  # the channel shows it, and uses TLS where Ray does
+    options = [("grpc.enable_http_proxy", 0)]
+    with (
+        _translated(address, has_token=has_token),
+        closing(init_grpc_channel(address, options)) as channel,
+    ):
+        yield channel
+
+
+def _value(channel: Any, space: bytes, key: bytes) -> str:  # noqa: ANN401 - grpc has no types
+    """Return a value of the head's own store; empty where there is none."""
+    from ray.core.generated import gcs_service_pb2 as asked
+    from ray.core.generated import gcs_service_pb2_grpc as stubs
+
+    request = asked.InternalKVGetRequest(key=key, namespace=space)
+    values = stubs.InternalKVGcsServiceStub(channel)
+    return str(values.InternalKVGet(request, timeout=SECONDS).value.decode())
 
 
 def admit(address: str) -> None:

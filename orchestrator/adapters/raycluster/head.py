@@ -1,7 +1,8 @@
 """Whether the head of the cluster still answers.
 
 Ray itself waits a minute for a lost head, in whatever call comes first, and then ends the process
-of the caller. So nothing is asked of Ray while the head's port is closed.
+of the caller. So nothing is asked of Ray while the head's port is closed. A head that comes back
+without what it knew is that of another cluster: nothing of this one is left.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from orchestrator.adapters.raycluster import access
+from orchestrator.adapters.raycluster import access, gcs
+from orchestrator.core.errors import ClusterError
 
 LOOK_SECONDS = 1.0
 PATIENCE = 120.0  # a busy head, or one that is moved to another machine, is back by then
@@ -18,15 +20,24 @@ _PROBE_SECONDS = 0.5
 
 
 class Head:
-    """The head node at `address`."""
+    """The head node at `address`. `anew` is whether it has come back without what it knew."""
 
     def __init__(
-        self, address: str, patience: float, now: Callable[[], float] = time.monotonic
+        self,
+        address: str,
+        patience: float,
+        now: Callable[[], float] = time.monotonic,
+        session: str = "",
     ) -> None:
-        """Take it to be there; after `patience` seconds of silence it is gone."""
+        """Take it to be there; after `patience` seconds of silence it is gone.
+
+        `session` is its name for the cluster, by which it is known again where that is given.
+        """
         self.address = address
+        self.anew = False
         self._patience = patience
         self._now = now
+        self._session = session
         self._next_look = 0.0
         self._missed_since: float | None = None
 
@@ -39,13 +50,15 @@ class Head:
 
     @property
     def gone(self) -> bool:
-        """Whether it has not answered for so long that it will not."""
+        """Whether it is another one, or has not answered for so long that it will not."""
         since = self._missed_since
-        return since is not None and self._now() - since > self._patience
+        return self.anew or (since is not None and self._now() - since > self._patience)
 
     def look(self) -> bool:
         """Look now; return whether it answers."""
         answers = access.answers(*access.split(self.address), _PROBE_SECONDS)
+        if answers and self._session and self._missed_since is not None:
+            answers = self._is_back()
         now = self._now()
         self._next_look = now + LOOK_SECONDS
         if answers:
@@ -53,3 +66,12 @@ class Head:
         elif self._missed_since is None:
             self._missed_since = now
         return answers
+
+    def _is_back(self) -> bool:
+        """Return whether what listens again is the head that was there before."""
+        try:
+            session = gcs.session(self.address)
+        except ClusterError:  # somebody else listens there for now
+            return False
+        self.anew = bool(session) and session != self._session
+        return session == self._session

@@ -35,8 +35,14 @@ class Head(
 ):
     """A head with such nodes and versions, which lets those in who show `token`."""
 
-    def __init__(self, hosts: dict[str, str], versions: dict[str, str], token: str = "") -> None:
-        self.hosts, self.versions, self.token = hosts, versions, token
+    def __init__(
+        self,
+        hosts: dict[str, str],
+        versions: dict[str, str],
+        token: str = "",
+        session: str = "session_1",
+    ) -> None:
+        self.hosts, self.versions, self.token, self.session = hosts, versions, token, session
 
     def GetAllNodeInfo(self, request, context):  # noqa: N802 - Ray's name
         self._check(context)
@@ -49,7 +55,11 @@ class Head(
 
     def InternalKVGet(self, request, context):  # noqa: N802 - Ray's name
         self._check(context)
-        values = {b"CLUSTER_METADATA": json.dumps(self.versions), b"dashboard": "127.0.0.1:8265"}
+        values = {
+            b"CLUSTER_METADATA": json.dumps(self.versions),
+            b"dashboard": "127.0.0.1:8265",
+            b"session_name": self.session,
+        }
         return gcs_service_pb2.InternalKVGetReply(value=values[request.key].encode())
 
     def _check(self, context) -> None:
@@ -59,11 +69,11 @@ class Head(
 
 
 @contextmanager
-def serving(head: Head) -> Iterator[str]:
+def serving(head: Head, at: int = 0) -> Iterator[str]:
     server = grpc.server(futures.ThreadPoolExecutor(1))
     gcs_service_pb2_grpc.add_NodeInfoGcsServiceServicer_to_server(head, server)
     gcs_service_pb2_grpc.add_InternalKVGcsServiceServicer_to_server(head, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{at}")
     server.start()
     yield f"127.0.0.1:{port}"
     server.stop(None).wait()

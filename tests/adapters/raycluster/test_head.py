@@ -12,6 +12,8 @@ from orchestrator.adapters.raycluster.head import LOOK_SECONDS, Head
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Placed, Succeeded
+from tests.adapters.raycluster.test_gcs import MINE, serving
+from tests.adapters.raycluster.test_gcs import Head as OfRay
 from tests.clusters import begin, request
 from tests.fakes import FakeClock
 from tests.ports import free_port
@@ -35,6 +37,23 @@ def test_a_head_is_gone_when_it_has_not_answered_for_seconds() -> None:
     with socket.create_server(("127.0.0.1", port)):
         assert head.answers
         assert not head.gone
+
+
+@pytest.mark.parametrize(
+    ("session", "answers", "gone"),
+    [("first", True, False), ("second", False, True), ("", False, False)],
+    ids=["as it was", "without what it knew", "not yet"],
+)
+def test_a_head_that_comes_back_is_the_same_by_what_it_says(
+    session: str,
+    answers: bool,  # noqa: FBT001 - a parameter
+    gone: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    port = free_port()
+    head = Head(f"127.0.0.1:{port}", PATIENCE, FakeClock(100.0).now, session="first")
+    assert not head.look()
+    with serving(OfRay({}, MINE, session=session), at=port):
+        assert (head.look(), head.gone) == (answers, gone)
 
 
 @pytest.mark.ray
