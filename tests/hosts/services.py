@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import secrets
 import sys
+from pathlib import Path
 
 from orchestrator.supervisor.record import wait
 from tests import postgres
@@ -24,6 +26,8 @@ AGENTS = (
     "--metrics-export-port",
 )
 KEY_ID = "AKIAIOSFODNN7EXAMPLE"
+# How Ray calls processes that work: by an actor, a function, or the name of a task.
+_OF_AN_ATTEMPT = re.compile(rb"ray::(Member|run_task|\S+/train/)")
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 # A node that is cut off is missed after some 20 s, a link that is down for 12 s loses none.
 NODES = {
@@ -153,6 +157,23 @@ class Servers:
             if slow not in process.printed():
                 break
         assert said in process.printed(), process.printed()
+
+
+def ray_workers(host: Host) -> list[int]:
+    """Return the processes on a host that Ray has named, agents too, the eldest first."""
+    return [pid for pid in sorted(host.processes()) if _command(pid).startswith(b"ray::")]
+
+
+def at_work(host: Host) -> list[int]:
+    """Return those that are workers of attempts now, of a gang or alone."""
+    return [pid for pid in ray_workers(host) if _OF_AN_ATTEMPT.match(_command(pid))]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 def of_database(url: str, name: str) -> str:

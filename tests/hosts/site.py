@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.core.runs.run import Run
+from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.runs.states import RunState
 from orchestrator.service import runs
 from orchestrator.supervisor.record import wait
 from tests.hosts.namespaces import ROOT, Host, Network, Process, several_hosts
@@ -106,6 +107,13 @@ def _write(step, folder):
 """
 OURS = ("--config-dir", "my", "fleet=lab", "qualification.required=false")
 STEPPING = ("pipeline=long", *OURS, "jobs.packages=[steps]", "jobs.code=[.]", "tracking=none")
+GANG = "pipeline.stages.train.needs.workers=2"
+SECONDS = 240.0
+
+
+def to(steps: int) -> tuple[str, ...]:
+    """Return the words that launch a run of so many steps."""
+    return (*STEPPING, f"pipeline.stages.train.params.to={steps}")
 
 
 @dataclass
@@ -150,7 +158,11 @@ class Site:
         assert process.running, process.printed()
         return process
 
-    def until_saved(self, step: int, seconds: float = 240.0) -> Run:
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Return the attempts of the newest run to train."""
+        return self.run().stages["train"].attempts
+
+    def until_saved(self, step: int, seconds: float = SECONDS) -> Run:
         """Wait until the newest run has a checkpoint of such a step, or a later one."""
 
         def saved() -> bool:
@@ -158,6 +170,33 @@ class Site:
 
         assert wait(saved, seconds, tick=0.5), [process.printed() for process in self.typed]
         return self.run()
+
+    def until_resumed(self, number: int) -> Attempt:
+        """Wait until attempt `number` of the newest run goes on from a checkpoint."""
+
+        def resumed() -> bool:
+            known = self.attempts()
+            return len(known) >= number and known[number - 1].resumed is not None
+
+        assert wait(resumed, SECONDS, tick=0.5), self.seen()
+        return self.attempts()[number - 1]
+
+    def seen(self) -> str:
+        """Return what the user sees: the terminals, then `status` of the newest run."""
+        status = self.orchestrator(self.network.hosts[0], "status", self.run().header.run)
+        lines = (process.printed() for process in self.typed)
+        return "\n".join([*lines, "$ orchestrator status", status.stdout, status.stderr])
+
+    def ended(self, process: Process) -> int:
+        """Wait for the end of a command, and return its exit status."""
+        assert wait(lambda: not process.running, SECONDS, tick=0.2), self.seen()
+        return process.finish()
+
+    def finished(self, process: Process) -> None:
+        """Wait for the end of a command; what it did has succeeded."""
+        assert self.ended(process) == 0, self.seen()
+        print(self.seen())
+        assert self.run().state is RunState.SUCCEEDED
 
 
 def configs(host: Host) -> None:

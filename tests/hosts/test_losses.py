@@ -1,28 +1,30 @@
-"""What becomes of a run whose training host is cut off from the others, or from one of them.
+"""What becomes of a run that loses a worker, its controller, or the link of one of its hosts.
 
 `pytest -s` prints what the user of each run sees.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from orchestrator.core.failures.kinds import FailureKind
-from orchestrator.core.runs.run import Attempt
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
-from tests.hosts.namespaces import Host, Process, lacking
-from tests.hosts.services import BUCKET, services_lacking
-from tests.hosts.site import STEPPING, STEPS, Site, site
+from tests.hosts.namespaces import Host, lacking
+from tests.hosts.services import BUCKET, at_work, ray_workers, services_lacking
+from tests.hosts.site import GANG, SECONDS, STEPS, Site, site, to
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 BARE = ("--include-dashboard=false",)
-GANG = "pipeline.stages.train.needs.workers=2"
-SECONDS = 240.0
+SHORT_LOSS = 12.0  # seconds of a link
+ELSEWHERE = "/srv/elsewhere"
 CHECKPOINTS = """
 import fsspec
 fs = fsspec.filesystem("s3", use_listings_cache=False)
@@ -49,47 +51,6 @@ def lab(built: Site) -> Iterator[Site]:
     built.mend()
 
 
-def to(steps: int) -> tuple[str, ...]:
-    """Return the words that launch a run of so many steps."""
-    return (*STEPPING, f"pipeline.stages.train.params.to={steps}")
-
-
-def attempts(lab: Site) -> tuple[Attempt, ...]:
-    return lab.run().stages["train"].attempts
-
-
-def until_resumed(lab: Site, number: int) -> Attempt:
-    """Wait until attempt `number` goes on from a checkpoint."""
-
-    def resumed() -> bool:
-        known = attempts(lab)
-        return len(known) >= number and known[number - 1].resumed is not None
-
-    assert wait(resumed, SECONDS, tick=0.5), seen(lab)
-    return attempts(lab)[number - 1]
-
-
-def seen(lab: Site) -> str:
-    """Return what the user sees: the terminal of the launch, then `status`."""
-    head = lab.network.hosts[0]
-    status = lab.orchestrator(head, "status", lab.run().header.run).stdout
-    return "\n".join(
-        [*(process.printed() for process in lab.typed), "$ orchestrator status", status]
-    )
-
-
-def workers(host: Host) -> list[int]:
-    """Return the processes on a host that work for attempts, the eldest first."""
-    return [pid for pid in sorted(host.processes()) if command(pid).startswith(b"ray::")]
-
-
-def command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it has ended
-        return b""
-
-
 def node_log(host: Host) -> str:
     """Return what the workers of a host wrote there."""
     files = host.path("/tmp/ray").glob("session_2*/logs/worker-*")  # noqa: S108 - Ray's
@@ -100,15 +61,67 @@ def until_started_anew(lab: Site, host: Host) -> None:
     """Wait until a node that healed has ended, with its workers, and start it as one would."""
     node = lab.servers.running[host.name, "ray"]
     assert wait(lambda: not node.running, SECONDS, tick=0.5), "it is dead to the cluster"
-    assert wait(lambda: not workers(host), 30.0, tick=0.5), workers(host)
+    assert wait(lambda: not ray_workers(host), 30.0, tick=0.5), ray_workers(host)
     lab.servers.mend()
 
 
-def finished(process: Process, lab: Site) -> None:
-    """Wait for the end of a command; what it did has succeeded."""
-    assert process.finish(SECONDS) == 0, seen(lab)
-    print(seen(lab))
-    assert lab.run().state is RunState.SUCCEEDED
+def test_a_worker_that_is_killed_when_it_has_just_begun_is_begun_again_on_its_pool(
+    lab: Site,
+) -> None:
+    head, hopper, _, _ = lab.network.hosts
+    launch = lab.launch(head, *to(20), GANG)
+    assert wait(lambda: len(at_work(hopper)) == 2, SECONDS, tick=0.05), lab.seen()
+    os.kill(at_work(hopper)[-1], signal.SIGKILL)
+    lab.finished(launch)
+    lost, last = lab.attempts()
+    assert lost.failure is not None
+    assert lost.failure.kind is FailureKind.WORKER_LOST
+    assert (lost.pool, last.pool) == ("hopper", "hopper")
+    assert not at_work(hopper)
+
+
+def test_a_live_run_is_refused_to_another_host_and_goes_on_there_once_its_controller_is_killed(
+    lab: Site,
+) -> None:
+    head, hopper, other, _ = lab.network.hosts
+    launch = lab.launch(head, *to(150))
+    run = lab.until_saved(10).header.run
+    other.path(ELSEWHERE).mkdir(exist_ok=True)
+    argv = ("env", f"--chdir={ELSEWHERE}", sys.executable, "-m", "orchestrator", "resume", run)
+    refused = other.run(*argv)
+    assert refused.returncode == 1, refused.stdout
+    (line,) = refused.stderr.splitlines()
+    print(line)
+    holder = rf"error: run '{run}' has a controller since \S+ \S+ \(process \d+ on h0, seen "
+    assert re.match(holder, line), line
+    launch.signal(signal.SIGKILL)
+    killed = monotonic()
+    assert wait(lambda: other.run(*argv).returncode != 1, 60.0, tick=1.0), lab.seen()
+    print(f"ended {monotonic() - killed:.0f} s after the kill\n{lab.seen()}")
+    now = lab.run()
+    assert (now.state, now.epoch) == (RunState.SUCCEEDED, 2)
+    lost, last = lab.attempts()
+    assert lost.failure is not None
+    assert lost.failure.kind is FailureKind.CONTROLLER_LOST
+    assert (last.resumed or 0) >= max(lost.saved), "from the newest, whoever heard of it"
+    assert not at_work(hopper)
+
+
+def test_a_run_goes_on_unharmed_while_its_controller_and_the_head_have_no_link_for_a_while(
+    lab: Site,
+) -> None:
+    head, hopper, _, _ = lab.network.hosts
+    launch = lab.launch(head, *to(200))
+    run = lab.until_saved(10).header.run
+    before = newest(hopper, run)
+    lab.network.cut(head)
+    wait(lambda: False, SHORT_LOSS)
+    after = newest(hopper, run)
+    lab.network.heal(head)
+    print(f"checkpoints {before} to {after} were saved meanwhile")
+    assert after > before + 10
+    lab.finished(launch)
+    assert len(lab.attempts()) == 1
 
 
 def test_a_run_whose_training_host_is_cut_off_falls_back_from_its_last_checkpoint(
@@ -118,10 +131,10 @@ def test_a_run_whose_training_host_is_cut_off_falls_back_from_its_last_checkpoin
     launch = lab.launch(head, *to(80))
     lab.until_saved(20)
     lab.network.cut(hopper)
-    until_resumed(lab, 2)
+    lab.until_resumed(2)
     lab.network.heal(hopper)
-    finished(launch, lab)
-    lost, last = attempts(lab)
+    lab.finished(launch)
+    lost, last = lab.attempts()
     assert lost.failure is not None
     assert (lost.failure.kind, lost.failure.node) == (FailureKind.NODE_LOST, lost.nodes[0])
     assert (lost.pool, last.pool) == ("hopper", "atlas")
@@ -136,13 +149,13 @@ def test_a_host_that_hears_nobody_but_the_storage_is_refused_its_late_checkpoint
     launch = lab.launch(head, *to(400), GANG)
     run = lab.until_saved(10).header.run
     lab.network.lose(hopper, head)
-    successor = until_resumed(lab, 2)
+    successor = lab.until_resumed(2)
     refusal = re.compile(
         r"checkpoint of step (\d+) of worker 0 on 'h1' is refused: attempt 1 of epoch 1 must not "
         rf"save any more: attempt 2 of epoch 1 has claimed 'checkpoints/{run}/train'"
     )
     logged: Callable[[], str] = lambda: lab.orchestrator(head, "logs", run).stdout  # noqa: E731
-    assert wait(lambda: bool(refusal.search(node_log(hopper))), SECONDS, tick=1.0), seen(lab)
+    assert wait(lambda: bool(refusal.search(node_log(hopper))), SECONDS, tick=1.0), lab.seen()
     assert wait(lambda: bool(refusal.search(logged())), SECONDS, tick=5.0), "the run says it too"
     lines = [line for line in logged().splitlines() if refusal.search(line)]
     print(*lines, sep="\n")
@@ -153,21 +166,28 @@ def test_a_host_that_hears_nobody_but_the_storage_is_refused_its_late_checkpoint
     assert int(match[1]) > successor.resumed
     lab.network.find(hopper, head)
     until_started_anew(lab, hopper)
-    finished(launch, lab)
-    lost, last = attempts(lab)
+    lab.finished(launch)
+    lost, last = lab.attempts()
     assert lost.failure is not None
     assert lost.failure.kind is FailureKind.NODE_LOST
     assert max(lost.saved) <= (last.resumed or 0)
-    late = [name for name in stored(lab, run) if name.endswith("-0001-0001")]
+    late = [name for name in stored(head, run) if name.endswith("-0001-0001")]
     assert not [name for name in late if step_of(name) > (last.resumed or 0)], "swept"
 
 
-def stored(lab: Site, run: str) -> list[str]:
-    """Return the names of all checkpoints in the storage, whole or not."""
-    listing = CHECKPOINTS.format(bucket=BUCKET, run=run)
-    done = lab.network.hosts[0].python("-c", listing)
+def stored(host: Host, run: str) -> list[str]:
+    """Return the names of all checkpoints in the storage, whole or not, as a host sees them."""
+    done = host.python("-c", CHECKPOINTS.format(bucket=BUCKET, run=run))
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
+
+
+def newest(host: Host, run: str) -> int:
+    """Return the step of the newest of them; quickly."""
+    listing = f"{host.env['AWS_ENDPOINT_URL']}/{BUCKET}?prefix=checkpoints/{run}/train/step-"
+    keys = host.run("curl", "--silent", "--show-error", listing)
+    assert keys.returncode == 0, keys.stderr
+    return max(int(step) for step in re.findall(r"/step-(\d+)", keys.stdout))
 
 
 def step_of(name: str) -> int:
