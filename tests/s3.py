@@ -127,8 +127,8 @@ class FaultyProxy:
 
 
 @contextmanager
-def faulty(server: S3Server) -> Iterator[FaultyProxy]:
-    """Have a proxy before `server`."""
+def faulty(server: S3Server, at: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[FaultyProxy]:
+    """Have a proxy before `server`, which listens `at` an address and a port."""
     proxy = FaultyProxy(server)
 
     class Handler(BaseHTTPRequestHandler):
@@ -153,8 +153,8 @@ def faulty(server: S3Server) -> Iterator[FaultyProxy]:
 
         def log_message(self, *_words: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        proxy.url = f"http://127.0.0.1:{listening.server_address[1]}"
+    with ThreadingHTTPServer(at, Handler) as listening:
+        proxy.url = f"http://{at[0]}:{listening.server_address[1]}"
         thread = Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
