@@ -36,7 +36,7 @@ def test_a_model_is_trained_gated_and_served_over_it_and_knows_the_answer(tmp_pa
             took = time.monotonic() - begun
             assert launched.returncode == 0, launched.stdout + launched.stderr
             key = new_key(lab, first)
-            asked = lab.orchestrator(second, "ask", "17 + 25 =", ORCHESTRATOR_API_KEY=key)
+            asked = lab.orchestrator(second, "ask", "What is 17 + 25?", ORCHESTRATOR_API_KEY=key)
         print(f"r2 took {took:.0f} s over {MILLISECONDS:g} ms and {PERCENT:g} % of loss")
         assert asked.returncode == 0, asked.stderr
         assert "42" in asked.stdout
