@@ -79,7 +79,7 @@ class RayCluster:
         if attempt is None:
             return ()
         if not self._head.answers:
-            self._raise_if_gone(key)
+            self._raise_if_gone()
             return ()
         self._end_late()
         self._open(key)
@@ -217,12 +217,10 @@ class RayCluster:
         last = messages[-1] if messages else None
         return not isinstance(last, Failed) or last.failure.kind not in LOSSES or self._head.look()
 
-    def _raise_if_gone(self, key: str) -> None:
+    def _raise_if_gone(self) -> None:
         if self._head.gone:
-            run = key.partition("/")[0]
             how = "was started anew, without what it knew" if self._head.anew else "is gone"
-            gone = f"the Ray cluster at {self._head.address!r} {how}"
-            raise ClusterError(f"{gone}; `orchestrator resume {run}` goes on when it is up again")
+            raise ClusterError(f"the Ray cluster at {self._head.address!r} {how}")
 
 
 class _RayAttempt:
