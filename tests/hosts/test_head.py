@@ -83,8 +83,8 @@ def test_a_head_that_comes_back_without_what_it_knew_loses_no_step_that_was_save
         with asking(client, "echo", key, gateway(hopper)) as asked, without_head(lab):
             asked.until_answered(20)
         assert lab.ended(launch) == Exit.ERROR
-        way_out = f"was started anew, without what it knew; `orchestrator resume {run}` goes on"
-        assert way_out in launch.printed()
+        way_out = f"when it is up, run {run} goes on: orchestrator resume {run}"
+        assert f"was started anew, without what it knew; {way_out}" in launch.printed()
 
         def resumed() -> bool:
             lab.servers.mend()  # as whoever supervises the nodes does, when they end
