@@ -53,7 +53,8 @@ def head_facts(settings: Settings) -> HeadFacts | None:
     Raises:
         ClusterError: Nobody listens there, it wants another token, or is no head of Ray.
     """
-    from orchestrator.adapters.raycluster import access, gcs
+    from orchestrator.adapters.raycluster import access
+    from orchestrator.adapters.rayqueries import gcs
 
     address = cluster_address(settings)
     access.check(address)
@@ -62,14 +63,14 @@ def head_facts(settings: Settings) -> HeadFacts | None:
 
 def other_versions(facts: HeadFacts) -> str:
     """Return which versions the cluster has and this process has not; empty where they agree."""
-    from orchestrator.adapters.raycluster import gcs
+    from orchestrator.adapters.rayqueries import gcs
 
     return gcs.other_versions(facts)
 
 
 def elsewhere(facts: HeadFacts) -> str:
     """Return that this machine is no node of the cluster; empty where it is one."""
-    from orchestrator.adapters.raycluster import gcs
+    from orchestrator.adapters.rayqueries import gcs
 
     return gcs.elsewhere(facts)
 
@@ -141,7 +142,7 @@ def hands_far(settings: Settings) -> bool:
     address = cluster_address(settings)
     if not address:
         return False
-    from orchestrator.adapters.raycluster import gcs
+    from orchestrator.adapters.rayqueries import gcs
 
     host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
     return not gcs.is_here(host)
@@ -244,7 +245,7 @@ def _secret(variables: Mapping[str, str]) -> bytes:
     Raises:
         ConfigError: There is neither, and some of the `variables` are secrets.
     """
-    from orchestrator.adapters.raycluster import gcs
+    from orchestrator.adapters.rayqueries import gcs
 
     shared = gcs.token() or variable(SECRET_VARIABLE)
     open_to_all = [name for name, value in variables.items() if _is_secret(name, value)]

@@ -39,7 +39,8 @@ def check_services(settings: Settings, home: Path, *, gateway: bool) -> None:
         ServingError: The gateway's port is taken, or its certificate is not there.
     """
     from orchestrator.adapters import gateway_service
-    from orchestrator.adapters.raycluster import access, gcs
+    from orchestrator.adapters.raycluster import access
+    from orchestrator.adapters.rayqueries import gcs
 
     address, uri = cluster_address(settings), tracking_address(settings.tracking)
     if settings.cluster.kind == "ray" and address:

@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from orchestrator.adapters.raycluster import gcs
+from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.address_passwords import password_problems
 from orchestrator.core.errors import ClusterError, shown
 

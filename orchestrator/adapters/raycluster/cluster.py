@@ -19,9 +19,11 @@ from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
 from orchestrator.adapters.raycluster.node_report import Asked, reports
-from orchestrator.adapters.raycluster.nodes import ClusterNodes, Node
+from orchestrator.adapters.raycluster.nodes import ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.standby import Reserve
+from orchestrator.adapters.rayqueries.gcs import HeadSilentError
+from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failures.classify import LOSSES
 from orchestrator.core.spec.hardware import Pool
@@ -215,7 +217,11 @@ class RayCluster:
     def _credible(self, messages: Sequence[Message]) -> bool:
         """Whether what is told may be told: a loss may be the head's, and then it is no loss."""
         last = messages[-1] if messages else None
-        return not isinstance(last, Failed) or last.failure.kind not in LOSSES or self._head.look()
+        return (
+            not isinstance(last, Failed)
+            or last.failure.kind not in LOSSES
+            or self._head.look(closely=True)
+        )
 
     def _raise_if_gone(self) -> None:
         if self._head.gone:
@@ -247,6 +253,8 @@ class _RayAttempt:
                 self._send(Placement(self._request, nodes, held))
             else:
                 self._send(crew.adopt(self._request), crew.actors)
+        except HeadSilentError:  # there is a place when it is back
+            self.opened = False
         except faults.ERRORS as error:
             self._error = error
 
@@ -302,6 +310,8 @@ class _RayAttempt:
             messages = self._gang.poll() if self._gang else []
             waits = not messages and not (self._gang and self._gang.begun)
             return self._wait(self._place) if waits else messages
+        except HeadSilentError:  # what is told of the place is told when it is back
+            return ()
         except faults.ERRORS as error:
             return (self._broken(error),)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from orchestrator.adapters.raycluster import access, gcs
+from orchestrator.adapters.raycluster import access
+from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.errors import ClusterError
 
 LOOK_SECONDS = 1.0
@@ -54,10 +55,10 @@ class Head:
         since = self._missed_since
         return self.anew or (since is not None and self._now() - since > self._patience)
 
-    def look(self) -> bool:
-        """Look now; return whether it answers."""
+    def look(self, *, closely: bool = False) -> bool:
+        """Look now; return whether it answers, `closely` whether it is still the same."""
         answers = access.answers(*access.split(self.address), _PROBE_SECONDS)
-        if answers and self._session and self._missed_since is not None:
+        if answers and self._session and (closely or self._missed_since is not None):
             answers = self._is_back()
         now = self._now()
         self._next_look = now + LOOK_SECONDS
@@ -71,7 +72,7 @@ class Head:
         """Return whether what listens again is the head that was there before."""
         try:
             session = gcs.session(self.address)
-        except ClusterError:  # somebody else listens there for now
+        except (ClusterError, gcs.HeadSilentError):  # busy, or somebody else for now
             return False
         self.anew = bool(session) and session != self._session
         return session == self._session

@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.adapters.raycluster import access, gcs
+from orchestrator.adapters.raycluster import access
+from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.errors import ClusterError
 
 if TYPE_CHECKING:

@@ -4,52 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-
-import ray
 
 from orchestrator.adapters.raycluster import access
+from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries.gcs import HeadSilentError
+from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import NodeStatus, PoolState, PoolStatus
 
 SECONDS_OF_A_LOOK = 0.2  # as long as a controller that has nothing to do waits for its next turn
 _PROBE_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A live node: its name, where its raylet listens, and its resources, all and free."""
-
-    id: str
-    name: str
-    host: str
-    port: int
-    labels: Mapping[str, str]
-    total: Mapping[str, float]
-    free: Mapping[str, float]
-
-
-def live() -> list[Node]:
-    """Return the nodes that Ray counts as alive."""
-    free = ray._private.state.available_resources_per_node()  # noqa: SLF001 - the one way to ask by node
-    return [
-        Node(
-            id=node["NodeID"],
-            name=node["NodeName"],
-            host=node["NodeManagerAddress"],
-            port=node["NodeManagerPort"],
-            labels=node.get("Labels", {}),
-            total=node["Resources"],
-            free=free.get(node["NodeID"], {}),
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-
-
-def names() -> dict[str, str]:
-    """Return the names of all nodes by id, dead ones included."""
-    return {str(node["NodeID"]): str(node["NodeName"]) for node in ray.nodes()}
 
 
 class ClusterNodes:
@@ -58,8 +22,8 @@ class ClusterNodes:
     def __init__(
         self,
         now: Callable[[], float] = time.monotonic,
-        ask: Callable[[], Sequence[Node]] = live,
-        ask_names: Callable[[], Mapping[str, str]] = names,
+        ask: Callable[[], Sequence[Node]] = tables.live,
+        ask_names: Callable[[], Mapping[str, str]] = tables.names,
     ) -> None:
         """Know nothing yet; ask the cluster by `ask` and `ask_names`."""
         self._now, self._ask, self._ask_names = now, ask, ask_names
@@ -71,11 +35,20 @@ class ClusterNodes:
     def live(self) -> Sequence[Node]:
         """Return the nodes that Ray counts as alive, or did a moment ago."""
         if self._now() >= self._until:
-            self._live = self._ask()
+            self._live = self._asked()
             self._listening = {}
             self._names |= {node.id: node.name for node in self._live}
             self._until = self._now() + SECONDS_OF_A_LOOK
         return self._live
+
+    def _asked(self) -> Sequence[Node]:
+        """Return the live nodes; those of the last look while the head does not answer."""
+        try:
+            return self._ask()
+        except HeadSilentError:
+            if not self._live:
+                raise
+            return self._live
 
     def alive(self) -> set[str]:
         """Return the ids of the nodes that Ray counts as alive."""

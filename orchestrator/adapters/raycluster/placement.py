@@ -16,21 +16,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from ray.util.placement_group import (
-    placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
+from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.adapters.raycluster import process, resources
-from orchestrator.adapters.raycluster.nodes import ClusterNodes, Node, of_pool, room
+from orchestrator.adapters.raycluster.nodes import ClusterNodes, of_pool, room
+from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries.tables import INFEASIBLE, NO_RESOURCES, Node
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Waiting
 
 Group: TypeAlias = Any  # Ray's handles carry no useful types
-INFEASIBLE = "INFEASIBLE"
-NO_RESOURCES = "NO_RESOURCES"
 NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
 SECONDS_BETWEEN_LOOKS = 0.25
 _START_SECONDS = 10.0  # by then a task that has room has begun, on a busy node too
@@ -76,8 +72,7 @@ class Placement:
     @property
     def created(self) -> bool:
         """Whether the whole place is there, all of it held."""
-        group = self._group
-        return group is not None and placement_group_table(group)["state"] == "CREATED"
+        return self._group is not None and tables.group(self._group).created
 
     @property
     def asked(self) -> Mapping[str, float]:
@@ -146,10 +141,10 @@ class Placement:
         """Return why there is no place yet, if that is known, and whether others hold it."""
         state = ""
         if self._group is not None:
-            table: dict[str, Any] = placement_group_table(self._group)
-            if table["state"] == "CREATED":
+            group = tables.group(self._group)
+            if group.created:
                 return "", False
-            state = table["stats"]["scheduling_state"]
+            state = group.waits_for
         pool, asked = self.request.pool.name, resources.asked(self.request)
         ours = _usable(self.request, self.nodes.live())
         unused = (*self.request.avoid, *self.request.drained)

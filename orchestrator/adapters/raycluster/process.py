@@ -31,7 +31,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.adapters.raycluster.access import NAMESPACE
 from orchestrator.adapters.raycluster.cgroup import oom_kills
-from orchestrator.adapters.raycluster.nodes import Node, of_pool
+from orchestrator.adapters.raycluster.nodes import of_pool
+from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.supervisor import record
 from orchestrator.worker.node_identity import identify

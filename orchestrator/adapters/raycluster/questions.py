@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from orchestrator.adapters.raycluster import faults, nodes, process
+from orchestrator.adapters.rayqueries import tables
 from orchestrator.core.spec.hardware import Pool
 
 
@@ -25,7 +26,7 @@ def ask(
     live node is left out, and so is one whose node is lost meanwhile, or too busy for the process
     to begin within the seconds `to_begin`: its silence says nothing.
     """
-    live = nodes.live()
+    live = tables.live()
     at = {name: nodes.of_pool(pool, live) for name, pool in pools.items()}
     asked = {
         name: (ours[0], _task(pools[name], ours[0].id, question(pools[name])))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from orchestrator.adapters.rayqueries.chips import by_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +31,9 @@ def ranked(
 
     def key(number: int) -> tuple[object, ...]:
         place = places[number]
-        return name(place.node), place.node, [_by_number(chip) for chip in place.chips], number
+        return name(place.node), place.node, [by_number(chip) for chip in place.chips], number
 
     order = sorted(range(len(places)), key=key)
     nodes = [places[number].node for number in order]
     numbered = {node: number for number, node in enumerate(dict.fromkeys(nodes))}
     return order, tuple(numbered[node] for node in nodes)
-
-
-def in_order(ids: Iterable[str]) -> list[str]:
-    """Return the ids of chips by number: 2 before 10."""
-    return sorted(ids, key=_by_number)
-
-
-def _by_number(chip: str) -> tuple[int, str]:
-    return (int(chip) if chip.isdecimal() else sys.maxsize, chip)

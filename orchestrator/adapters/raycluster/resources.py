@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.adapters.raycluster.nodes import Node, room
+from orchestrator.adapters.raycluster.nodes import room
+from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.messages import AttemptRequest
 
 _LEAST_CPU = 0.001  # a bundle can't be empty

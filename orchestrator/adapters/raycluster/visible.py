@@ -10,7 +10,8 @@ from typing import NoReturn
 import ray
 
 from orchestrator.adapters.raycluster.managed_ray import NUMBERED, numbered
-from orchestrator.adapters.raycluster.ranking import WorkerPlace, in_order
+from orchestrator.adapters.raycluster.ranking import WorkerPlace
+from orchestrator.adapters.rayqueries import chips
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
 from orchestrator.supervisor import orphans
@@ -33,8 +34,8 @@ def prepare(request: AttemptRequest) -> str:
         orphans.watch()
     pool, chip = request.pool, request.pool.accelerator
     real = request.needs.devices and not pool.emulated
-    if real and chip.resource and chip.visible_devices and _foreign(chip.resource):
-        ids = _ids(chip.resource)
+    if real and chip.resource and chip.visible_devices and chips.unknown_to_ray(chip.resource):
+        ids = chips.of_this_process(chip.resource)
         if ids:
             os.environ[chip.visible_devices] = ",".join(ids)  # noqa: TID251 - drivers read it
         elif request.needs.devices < pool.devices_per_node:
@@ -47,9 +48,9 @@ def prepare(request: AttemptRequest) -> str:
 def place(request: AttemptRequest) -> WorkerPlace:
     """Return where this process is: its node, and the chips that it is given there."""
     resource = request.pool.accelerator.resource
-    chips = in_order(_ids(resource)) if resource and request.needs.devices else []
+    held = chips.of_this_process(resource) if resource and request.needs.devices else []
     runs = software.running(request.pool.accelerator.torch_package, request.shipped)
-    return WorkerPlace(node(), tuple(chips), runs)
+    return WorkerPlace(node(), tuple(held), runs)
 
 
 def node() -> str:
@@ -71,16 +72,3 @@ def end_with_its_threads() -> NoReturn:
     """End this process, in which the thread of a job hangs, unless somebody does so first."""
     threading.Event().wait(_SECONDS_TO_BE_ENDED)
     os._exit(1)
-
-
-def _foreign(resource: str) -> bool:
-    """Whether Ray has no manager for these chips."""
-    return resource not in ray._private.accelerators.get_all_accelerator_resource_names()  # noqa: SLF001 - nowhere else
-
-
-def _ids(resource: str) -> list[str]:
-    worker = ray._private.worker.global_worker  # noqa: SLF001 - the public call knows Ray's makers only
-    ids = worker.get_accelerator_ids_for_accelerator_resource(
-        resource, f"^{resource}_group_[0-9A-Za-z]+$"
-    )
-    return in_order(map(str, ids))

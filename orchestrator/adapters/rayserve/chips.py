@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 
-import ray
-
+from orchestrator.adapters.rayqueries import chips
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 
@@ -21,8 +19,8 @@ def show(deployment: Deployment) -> None:
         ServingError: Ray doesn't say which chips are this replica's.
     """
     resource = deployment.pool.accelerator.resource
-    if resource and _foreign(resource):
-        os.environ.update(variables(deployment, _ids(resource)))  # noqa: TID251 - drivers read it
+    if resource and chips.unknown_to_ray(resource):
+        os.environ.update(variables(deployment, chips.of_this_process(resource)))  # noqa: TID251 - drivers read it
 
 
 def variables(deployment: Deployment, ids: Sequence[str]) -> dict[str, str]:
@@ -38,18 +36,4 @@ def variables(deployment: Deployment, ids: Sequence[str]) -> dict[str, str]:
     if not ids and devices < pool.devices_per_node:
         what = f"Ray does not number the chips {pool.accelerator.resource!r} of {pool.name!r}"
         raise ServingError(f"{what}: no replica can be shown its own; ask for all of a node")
-    ordered = sorted(ids, key=lambda chip: (int(chip) if chip.isdecimal() else sys.maxsize, chip))
-    return {variable: ",".join(ordered)} if ids else {}
-
-
-def _foreign(resource: str) -> bool:
-    """Whether Ray has no manager for these chips."""
-    return resource not in ray._private.accelerators.get_all_accelerator_resource_names()  # noqa: SLF001 - nowhere else
-
-
-def _ids(resource: str) -> list[str]:
-    worker = ray._private.worker.global_worker  # noqa: SLF001 - the public call knows Ray's makers only
-    ids = worker.get_accelerator_ids_for_accelerator_resource(
-        resource, f"^{resource}_group_[0-9A-Za-z]+$"
-    )
-    return [str(chip) for chip in ids]
+    return {variable: ",".join(chips.in_order(ids))} if ids else {}

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from orchestrator.adapters.rayqueries import tables
 from orchestrator.adapters.rayserve import chips, replica_placement, secret_masking
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFolder
@@ -116,7 +117,7 @@ class RemoteFollowers:
         theirs = [actor.fetch.remote(deployment) for actor in self._actors]
         here = self._fetch(deployment)
         ids = self._all(nodes)
-        called = {node["NodeID"]: str(node["NodeName"]) for node in ray.nodes()} if ids else {}
+        called = tables.names() if ids else {}
         self._names = [called.get(node, node) for node in ids]
         self._folders[here] = self._all(theirs)
         return here

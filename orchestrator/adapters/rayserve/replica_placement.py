@@ -11,15 +11,11 @@ from collections.abc import Container, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-import ray
-from ray.util.placement_group import (
-    PlacementGroup,
-    placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.adapters.rayserve.serve_requests import ServeRequest
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.messages import UnusedNode
@@ -118,31 +114,27 @@ def _room_on(deployment: Deployment, without: Container[str]) -> int:
     nodes = nodes_of(deployment)
     held = [(name, amount) for name, amount in bundle(deployment).items() if amount]
     each = [
-        int(
-            min((node["Resources"].get(n, 0.0) / amount + _SLACK for n, amount in held), default=1)
-        )
+        int(min((node.total.get(n, 0.0) / amount + _SLACK for n, amount in held), default=1))
         for node in _live(deployment)
-        if node["NodeName"] not in without
+        if node.name not in without
     ]
     return sum(each) if nodes == 1 else sum(map(bool, each)) // nodes
 
 
-def _live(deployment: Deployment) -> list[dict[str, Any]]:
-    """Return the live nodes of the pool, as Ray tells of them."""
+def _live(deployment: Deployment) -> list[Node]:
+    """Return the live nodes of the pool."""
     labels = deployment.pool.selector.items()
-    return [
-        node for node in ray.nodes() if node["Alive"] and labels <= node.get("Labels", {}).items()
-    ]
+    return [node for node in tables.live() if labels <= node.labels.items()]
 
 
 def _ids(deployment: Deployment, names: Container[str]) -> tuple[str, ...]:
     live = _live(deployment)
-    return tuple(sorted(node["NodeID"] for node in live if node["NodeName"] in names))
+    return tuple(sorted(node.id for node in live if node.name in names))
 
 
 def names_of(ids: Sequence[str]) -> set[str]:
     """Return the names of the nodes with these ids."""
-    return {str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] in ids}
+    return {node.name for node in tables.nodes() if node.id in ids}
 
 
 def _selector(deployment: Deployment, avoid: Sequence[str]) -> dict[str, str]:
@@ -156,8 +148,7 @@ def _room(group: Any) -> Room:  # noqa: ANN401 - Ray's handle
     while time.monotonic() < deadline:
         if group.wait(_POLL_SECONDS):
             return Room.FREE
-        table: dict[str, Any] = placement_group_table(group)
-        if table["stats"]["scheduling_state"] == "INFEASIBLE":
+        if tables.group(group).waits_for == tables.INFEASIBLE:
             return Room.NEVER
     return Room.BUSY
 

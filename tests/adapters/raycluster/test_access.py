@@ -94,7 +94,7 @@ def test_who_asks_after_the_process_has_left_starts_no_cluster_of_its_own(ray_ho
     with pytest.raises(RayError, match="not been started"):
         group.wait(1.0)
     with pytest.raises(RayError, match="not been started"):
-        ray.nodes()
+        ray.nodes()  # noqa: TID251 - Ray itself
     with pytest.raises(ConnectionError, match="has left its Ray cluster"):
         process.forget("run/stage/1")
     assert not ray.is_initialized()

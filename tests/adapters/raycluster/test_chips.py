@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.raycluster import managed_ray, ranking
+from orchestrator.adapters.raycluster import managed_ray
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.adapters.raycluster.ranking import WorkerPlace, ranked
+from orchestrator.adapters.rayqueries import chips
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine
 from tests.clusters import POOLS, Attempt, begin, request
@@ -42,8 +43,8 @@ def test_ranks_follow_nodes_by_name_and_chips_by_number() -> None:
 
 
 def test_chips_are_shown_in_the_order_of_their_numbers() -> None:
-    assert ranking.in_order(["10", "2", "0"]) == ["0", "2", "10"]
-    assert ranking.in_order(["GPU-b", "3", "GPU-a"]) == ["3", "GPU-a", "GPU-b"]
+    assert chips.in_order(["10", "2", "0"]) == ["0", "2", "10"]
+    assert chips.in_order(["GPU-b", "3", "GPU-a"]) == ["3", "GPU-a", "GPU-b"]
 
 
 @pytest.mark.ray

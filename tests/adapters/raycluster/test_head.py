@@ -12,8 +12,8 @@ from orchestrator.adapters.raycluster.head import LOOK_SECONDS, Head
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Placed, Succeeded
-from tests.adapters.raycluster.test_gcs import MINE, serving
-from tests.adapters.raycluster.test_gcs import Head as OfRay
+from tests.adapters.rayqueries.test_gcs import MINE, serving
+from tests.adapters.rayqueries.test_gcs import Head as OfRay
 from tests.clusters import begin, request
 from tests.fakes import FakeClock
 from tests.ports import free_port

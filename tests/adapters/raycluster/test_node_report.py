@@ -10,8 +10,8 @@ from importlib import metadata
 import pytest
 import ray
 
-from orchestrator.adapters.raycluster import nodes
 from orchestrator.adapters.raycluster.node_report import Asked, reports
+from orchestrator.adapters.rayqueries import tables
 from orchestrator.core.spec.hardware import Pool
 from tests.clusters import POOLS
 
@@ -25,7 +25,7 @@ def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = server.getsockname()[1]
     asked = Asked(read=refused, reach={"database": ("127.0.0.1", closed)})
-    found = {report.node: report for report in reports(POOLS, nodes.live(), asked)}
+    found = {report.node: report for report in reports(POOLS, tables.live(), asked)}
     assert {"head", "nvidia-0", "ascend-0"} <= found.keys()
     for report in found.values():
         assert not report.silent

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.adapters.raycluster import placement, process
-from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, ClusterNodes, Node
+from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries.tables import Group, Node
 from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Waiting
@@ -35,7 +37,7 @@ class Scene:
         self.state = "PENDING"
         self.scheduling = "NO_RESOURCES"
         monkeypatch.setattr(placement, "placement_group", self._ask)
-        monkeypatch.setattr(placement, "placement_group_table", self._table)
+        monkeypatch.setattr(tables, "group", self._group)
         monkeypatch.setattr(process, "end_group", lambda _name: None)
 
     def place(self, asked: AttemptRequest) -> Placement:
@@ -49,8 +51,8 @@ class Scene:
         self.groups.append((len(bundles), options["bundle_label_selector"][0]))
         return object()
 
-    def _table(self, group: object) -> dict[str, Any]:
-        return {"state": self.state, "stats": {"scheduling_state": self.scheduling}}
+    def _group(self, _handle: object) -> Group:
+        return Group("of an attempt", self.state, self.scheduling, ())
 
 
 def node(number: int, *, life: int = 1, free: float = 0.0) -> Node:

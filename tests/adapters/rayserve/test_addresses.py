@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.adapters.rayserve import state
 from orchestrator.core.errors import ServingError
 
@@ -36,10 +38,10 @@ def test_the_proxy_that_stands_in_for_a_lost_pool_is_no_replica() -> None:
 
 def cluster(monkeypatch: pytest.MonkeyPatch, nodes: dict[str, bool], serve_on: str | None) -> None:
     """Have Ray tell of `nodes`, by address and whether they live, and of a Serve that runs."""
-    told = [{"NodeManagerAddress": ip, "Alive": alive} for ip, alive in nodes.items()]
+    told = [Node(ip, ip, ip, 1, {}, {}, {}, alive=alive) for ip, alive in nodes.items()]
     details = {"http_options": {"host": serve_on}}
     client = None if serve_on is None else SimpleNamespace(get_serve_details=lambda: details)
-    monkeypatch.setattr("ray.nodes", lambda: told)
+    monkeypatch.setattr(tables, "nodes", lambda: told)
     monkeypatch.setattr(state, "_get_global_client", lambda **_: client)
     monkeypatch.setattr(state, "own_addresses", lambda: {"127.0.0.1", "10.0.0.1"})
 

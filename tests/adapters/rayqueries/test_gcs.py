@@ -21,7 +21,8 @@ import ray
 from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
 from orchestrator import wiring
-from orchestrator.adapters.raycluster import gcs, jobs
+from orchestrator.adapters.raycluster import jobs
+from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.errors import ClusterError, ServingError
 from orchestrator.messages import HeadFacts, HeadNode
 
@@ -123,7 +124,7 @@ def test_who_serves_from_a_cluster_is_told_before_ray_is_asked(tmp_path: Path) -
 
 def test_a_process_that_is_meant_to_have_a_token_and_has_none_is_told() -> None:
     asks = (
-        "from orchestrator.adapters.raycluster import gcs\n"
+        "from orchestrator.adapters.rayqueries import gcs\n"
         "from orchestrator.core.errors import ClusterError\n"
         "try:\n    gcs.ask('127.0.0.1:9')\nexcept ClusterError as error:\n    print(error)"
     )

@@ -18,9 +18,13 @@ from orchestrator.messages import HeadFacts, HeadNode
 
 SECONDS = 5.0
 _LISTED = 4  # nodes in a message
-_ALIVE = 0  # the state of a node, by Ray's protocol
+ALIVE = 0  # the state of a node, by Ray's protocol
 _OTHERS = ("http1", "Failed parsing HTTP/2")  # of a server that speaks another protocol
 TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a copy of the head's token file"  # noqa: S105 - no token
+
+
+class HeadSilentError(ConnectionError):
+    """The head does not answer now. Whether it is gone is judged elsewhere."""
 
 
 def ask(address: str) -> HeadFacts | None:
@@ -29,10 +33,17 @@ def ask(address: str) -> HeadFacts | None:
     Raises:
         ClusterError: It wants another token, or is no head of Ray.
     """
+    try:
+        return _facts(address)
+    except HeadSilentError:
+        return None
+
+
+def _facts(address: str) -> HeadFacts:
     from ray.core.generated import gcs_service_pb2 as asked
     from ray.core.generated import gcs_service_pb2_grpc as stubs
 
-    with _connected(address) as channel:
+    with connected(address) as channel:
         versions = json.loads(_value(channel, b"cluster", b"CLUSTER_METADATA") or "{}")
         of_nodes = stubs.NodeInfoGcsServiceStub(channel)
         request = asked.GetAllNodeInfoRequest()
@@ -45,10 +56,9 @@ def ask(address: str) -> HeadFacts | None:
             nodes=tuple(
                 HeadNode(node.node_name or node.node_manager_hostname, node.node_manager_address)
                 for node in listed
-                if node.state == _ALIVE
+                if node.state == ALIVE
             ),
         )
-    return None
 
 
 def session(address: str) -> str:
@@ -58,16 +68,21 @@ def session(address: str) -> str:
     does not say, as it does not at once.
 
     Raises:
+        HeadSilentError: It does not answer in time.
         ClusterError: It wants another token, or is no head of Ray.
     """
-    with _connected(address) as channel:
+    with connected(address) as channel:
         return _value(channel, b"session", b"session_name")
-    return ""
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """Yield a channel to the head at `address`; one that is too busy to answer ends the block."""
+def connected(address: str) -> Iterator[Any]:
+    """Yield a channel to the head at `address`.
+
+    Raises:
+        HeadSilentError: It does not answer in time.
+        ClusterError: It wants another token, or is no head of Ray.
+    """
     from ray._private.grpc_utils import init_grpc_channel
 
     has_token = bool(token())  # the channel shows it, and uses TLS where Ray does
@@ -96,7 +111,7 @@ def admit(address: str) -> None:
         ClusterError: It wants another token or other versions, or this machine is no node of it.
     """
     facts = ask(address)
-    if facts is None:
+    if facts is None:  # Ray itself has the patience
         return
     differing = other_versions(facts)
     if differing:
@@ -191,3 +206,5 @@ def _translated(address: str, *, has_token: bool) -> Iterator[None]:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED or any(sign in said for sign in _OTHERS):
             hint = "check cluster.address or RAY_ADDRESS: the head's own port is 6379"
             raise ClusterError(f"what listens at {address!r} is no Ray head; {hint}") from error
+        what = f"the head of the Ray cluster at {address!r} has not answered"
+        raise HeadSilentError(f"{what} ({error.code().name}: {said})") from error
