@@ -28,6 +28,7 @@ from orchestrator.core.errors import (
 )
 from orchestrator.core.runs.checkpoint_names import CheckpointId, counting, parse_id, surplus
 from orchestrator.messages import LogLine, Saved
+from orchestrator.worker.disks import mount_of
 from orchestrator.worker.rank_membership import RankMembership, StuckError
 
 REFUSED = "refused"
@@ -152,7 +153,7 @@ class Save:
             self.write(folder)
         except Exception as error:
             gone = "its folder is gone; check its storage"
-            reason = _refusal(error) or (None if folder.is_dir() else gone)
+            reason = _refusal(error, folder) or (None if folder.is_dir() else gone)
             if reason is None:
                 raise
             message = f"checkpoint of step {self.checkpoint.step}: {reason}"
@@ -265,16 +266,17 @@ def refused(
             raise StorageError(f"worker {rank}: {reason}")
 
 
-def _refusal(error: Exception) -> str | None:
-    """Return what the file system refused of a part, in words, if it is that."""
+def _refusal(error: Exception, folder: Path) -> str | None:
+    """Return what the file system refused of a part in `folder`, in words, if it is that."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError):
         way_out = NO_ROOM.get(error.errno or 0)
         if way_out:
-            return f"{error.strerror}; {way_out}"
+            return f"{error.strerror} at {mount_of(folder)!r}; {way_out}"
         if error.errno in AWAY:
             return f"{error.strerror}; check its storage"
-    return f"{text}; check its storage" if _HIDDEN.search(text) else None
+    hidden = _HIDDEN.search(text)
+    return f"{text} (at {mount_of(folder)!r}); check its storage" if hidden else None
 
 
 def leaving(member: RankMembership) -> str | None:

@@ -170,12 +170,16 @@ class Bench:
     def folder_of(self, step: int, attempt: int = 1) -> Path:
         """Return the folder of a checkpoint."""
         name = f"checkpoints/r2-1/train/{CheckpointId(step, Token(3, attempt))}"
-        return Path(self.store._base.removeprefix("file://"), name)
+        return self.stored / name
 
     def scratch(self) -> list[Path]:
         """Return the scratch folders that are left."""
-        root = Path(self.store._base.removeprefix("file://"), ".scratch")
-        return [path for path in root.glob("*/*") if path.name != LOCK]
+        return [path for path in self.stored.glob(".scratch/*/*") if path.name != LOCK]
+
+    @property
+    def stored(self) -> Path:
+        """The folder of the store."""
+        return Path(self.store._base.removeprefix("file://"))
 
 
 @pytest.fixture

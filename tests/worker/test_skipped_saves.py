@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 import threading
 from collections.abc import Sequence
 
@@ -111,24 +112,27 @@ def test_what_is_damaged_is_not_passed_over(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (f"OSError({errno.ENOSPC}, 'full')", "full; free some space"),
+        (f"OSError({errno.ENOSPC}, 'full')", "full at {disk!r}; free some space"),
         (
             f"OSError({errno.EDQUOT}, 'full')",
-            "full; free some space within the quota, or raise it",
+            "full at {disk!r}; free some space within the quota, or raise it",
         ),
         (
             f"OSError({errno.EFBIG}, 'large')",
-            "large; raise the limit on the size of files (ulimit -f, or the file system's)",
+            (
+                "large at {disk!r}; raise the limit on the size of files (ulimit -f, or the file "
+                "system's)"
+            ),
         ),
         (f"OSError({errno.EIO}, 'broken')", "broken; check its storage"),
         (f"OSError({errno.ESTALE}, 'stale')", "stale; check its storage"),
         (
             "RuntimeError('PytorchStreamWriter failed writing file data/0: file write failed')",
-            "PytorchStreamWriter failed writing file data/0: file write failed; check its storage",
+            "PytorchStreamWriter failed writing file data/0: file write failed {at}",
         ),
         (
             "Exception('Error while serializing: I/O error: No space left (os error 28)')",
-            "Error while serializing: I/O error: No space left (os error 28); check its storage",
+            "Error while serializing: I/O error: No space left (os error 28) {at}",
         ),
     ],
 )
@@ -144,8 +148,11 @@ def test_a_file_system_that_refuses_the_job_is_the_storage_whoever_writes(
         """)
     assert isinstance(said[-1], Succeeded)
     [line] = lines(said)
+    asked = ["df", "--output=target", str(bench.stored)]
+    disk = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()[-1]
+    words = told.format(disk=disk, at=f"(at {disk!r}); check its storage")
     assert line.startswith(
-        f"checkpoint of step 5 was not saved: checkpoint of step 5: {told}; the job goes on"
+        f"checkpoint of step 5 was not saved: checkpoint of step 5: {words}; the job goes on"
     )
     assert bench.scratch() == []
 

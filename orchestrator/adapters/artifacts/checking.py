@@ -15,6 +15,7 @@ from orchestrator.adapters.artifacts.places import regular_files
 from orchestrator.adapters.artifacts.retrying import RetryingPlace, hiccups, words
 from orchestrator.core.artifact import NO_ROOM, FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
+from orchestrator.worker.disks import mount_of
 
 _THREADS = min(os.cpu_count() or 1, 16)
 
@@ -105,7 +106,9 @@ def translated(name: str) -> Iterator[None]:
         if isinstance(error, PermissionError) and not error.errno:  # of an object store
             way_out = "check the credentials of this machine, and what they may do"
         kind = ArtifactError if _errno(error) in _OF_NAMES else StorageError
-        raise kind(f"artifact {name!r}: {words(error)}; {way_out}") from error
+        full = bool(error.filename) and _errno(error) in NO_ROOM
+        where = f" at {mount_of(Path(os.fsdecode(error.filename)))!r}" if full else ""
+        raise kind(f"artifact {name!r}: {words(error)}{where}; {way_out}") from error
 
 
 def _errno(error: OSError) -> int:

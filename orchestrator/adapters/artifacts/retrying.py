@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -105,8 +106,20 @@ def words(error: Exception) -> str:
     return f"{name}: {message}" if message else name
 
 
+@dataclass(frozen=True, slots=True)
+class _Outage:
+    """The storage hiccups since `begun`, and did last at `felt`, in seconds of the clock."""
+
+    begun: float
+    felt: float
+
+
 class RetryingPlace:
-    """The port `Place` before another one; without a clock each call is made once."""
+    """The port `Place` before another one; without a clock each call is made once.
+
+    The patience is that with an outage, not with each call in it: who saves, fails, and says so in
+    a mark waits once.
+    """
 
     def __init__(
         self, inner: Place, clock: Clock | None, patience: float = PATIENT.storage
@@ -115,6 +128,7 @@ class RetryingPlace:
         self.inner = inner
         self._clock = clock
         self._patience = patience
+        self._outage: _Outage | None = None
 
     def again(self, name: str, ask: Callable[[], Found]) -> Found:
         """Return what `ask` returns, asked again while the storage of `name` hiccups."""
@@ -122,18 +136,27 @@ class RetryingPlace:
         if clock is None:
             with hiccups(name):
                 return ask()
-        until = clock.monotonic() + self._patience
-        for pause in pauses(self._patience):
+        begun, waits = self._begun(clock.monotonic()), pauses(self._patience)
+        while True:
             try:
                 with hiccups(name):
-                    return ask()
+                    found = ask()
             except HiccupError:
-                left = until - clock.monotonic()  # asking takes its time, too
+                now = clock.monotonic()  # asking takes its time, too
+                self._outage = _Outage(begun, now)
+                left = begun + self._patience - now
                 if left <= 0:
                     raise
-                clock.sleep(min(pause, left))
-        with hiccups(name):
-            return ask()
+                clock.sleep(min(next(waits, LONGEST_PAUSE), left))
+            else:
+                self._outage = None
+                return found
+
+    def _begun(self, now: float) -> float:
+        """Return when the outage of now began; one that nobody felt for long is over."""
+        outage = self._outage
+        lasts = outage is not None and now - outage.felt <= self._patience
+        return outage.begun if outage and lasts else now
 
     # --- writing -------------------------------------------------------------------------------
 

@@ -156,6 +156,25 @@ def test_it_is_asked_for_as_long_as_the_run_says(
     assert clock.now() == pytest.approx(patience)
 
 
+def test_an_outage_is_waited_for_once_and_not_by_each_call_in_it(
+    patient: FsspecArtifactStore, breaks: Break, clock: FakeClock
+) -> None:
+    flaky = breaks(MemoryFileSystem, "cat_file", PASSING[0], 1000)
+    for name in ("c/save", "c/refusal", "c/fence"):
+        with pytest.raises(StorageError):
+            patient.marked(name)
+    assert clock.now() == pytest.approx(PATIENT.storage)
+    flaky.left = 0
+    assert patient.marked("c/save") is None
+    flaky.left = 1000  # another outage
+    with pytest.raises(StorageError):
+        patient.marked("c/save")
+    clock.sleep(PATIENT.storage + 1.0)  # and one that may be over
+    with pytest.raises(StorageError):
+        patient.marked("c/save")
+    assert clock.now() == pytest.approx(4 * PATIENT.storage + 1.0)
+
+
 def test_the_words_of_the_client_are_kept(patient: FsspecArtifactStore, breaks: Break) -> None:
     breaks(MemoryFileSystem, "cat_file", PASSING[1], 1000)
     said = "artifact 'c/x': EndpointConnectionError: Could not connect to the endpoint; check its"
