@@ -8,9 +8,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
+
 from tests.hosts.namespaces import Root
 
 VARIABLE = "ORCHESTRATOR_IMAGE"
+_OURS = "orchestrator-hosts-"  # and the number of the process
 PYTHON = "/opt/orchestrator/bin/python"
 # As compose and the manifests run it: without capabilities, nor a way to them.
 CLOSED = ("--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
@@ -24,7 +27,8 @@ def image_lacking() -> str:
 @contextmanager
 def image() -> Iterator[Root]:
     """Have the image mounted, as who starts it as a container would find it."""
-    container = _buildah("from", "--pull-never", _name())
+    _remove_leftovers()
+    container = _buildah("from", "--pull-never", "--name", f"{_OURS}{os.getpid()}", _name())
     try:
         known = json.loads(_buildah("inspect", container))["OCIv1"]["config"]
         user, group = known["User"].split(":")
@@ -39,6 +43,13 @@ def image() -> Iterator[Root]:
         )
     finally:
         _buildah("rm", container)
+
+
+def _remove_leftovers() -> None:
+    """Remove what tests that were killed have left."""
+    for name in _buildah("containers", "--format", "{{.ContainerName}}").split():
+        if name.startswith(_OURS) and not psutil.pid_exists(int(name.removeprefix(_OURS))):
+            _buildah("rm", name)
 
 
 def _name() -> str:
