@@ -140,7 +140,7 @@ class RetryingPlace:
         while True:
             try:
                 with hiccups(name):
-                    found = ask()
+                    answer = ask()
             except HiccupError:
                 now = clock.monotonic()  # asking takes its time, too
                 self._outage = _Outage(begun, now)
@@ -150,7 +150,7 @@ class RetryingPlace:
                 clock.sleep(min(next(waits, LONGEST_PAUSE), left))
             else:
                 self._outage = None
-                return found
+                return answer
 
     def _begun(self, now: float) -> float:
         """Return when the outage of now began; one that nobody felt for long is over."""
