@@ -206,10 +206,3 @@ def test_the_walk_through_leads_through_functions_in_few_files(heading: str, mos
     files = [file_of(name) for name in steps_of(heading)]
     assert len(files) >= 10
     assert len(set(files)) <= most
-
-
-def test_the_walk_through_names_files_that_are_there() -> None:
-    sources = [path.as_posix() for path in (ROOT / "orchestrator").rglob("*.py")]
-    named = re.findall(r"`([\w/]+\.py)`", text_of("docs/walkthrough.md"))
-    assert len(named) > 10
-    assert [name for name in named if not any(s.endswith(f"/{name}") for s in sources)] == []

@@ -1,10 +1,10 @@
 """The checkpoints of a stage, as one worker of an attempt sees them.
 
-Rank 0 chooses which one the attempt goes on from, when all have verified it (`verifying.py`), and
-claims it (`fence.py`); the others take the same. A save goes on beside the job (`saving.py`), one
-at a time: a second one waits for the first. What goes wrong with it is raised at the next call of
-the job. Only a storage that refuses is told and passed over, `MOST_SKIPPED` times in a row: the
-checkpoint before is young.
+Rank 0 chooses which one the attempt goes on from, when all have verified it
+(`checkpoint_verification.py`), and claims it (`fencing.py`); the others take the same. A save goes
+on beside the job (`checkpoint_writer.py`), one at a time: a second one waits for the first. What
+goes wrong with it is raised at the next call of the job. Only a storage that refuses is told and
+passed over, `MOST_SKIPPED` times in a row: the checkpoint before is young.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The tables. A change of them is a step in `migrations/versions` too, and `migrating.HEAD`."""
+"""The tables.
+
+A change of them is a step in `migrations/versions` too, and `HEAD` in `schema_version.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The database, shown in MLflow: a run and its attempts as a tree of MLflow runs.
 
 `tracker.py` is the thread, `projection.py` decides what stands where, `fields.py` and `words.py`
-say it as tags and text, `server.py` and `rest.py` are the way to MLflow, whose package nothing but
-`foreign_artifacts.py` imports.
+say it as tags and text, `experiment.py` and `rest.py` are the way to MLflow, whose package nothing
+but `foreign_artifacts.py` imports.
 """
 
 from orchestrator.adapters.mlflow_tracker.models import Models

@@ -1,7 +1,7 @@
 """Ends an attempt beside all else: its workers are asked, have some seconds to leave, are killed.
 
 A worker that is asked leaves at its job's next call of the context, when the checkpoint is there
-that it is saving (`control/attempt.py`). Whoever can't hear (native code, a stopped process) is
+that it is saving (`worker/attempt.py`). Whoever can't hear (native code, a stopped process) is
 killed when the time is over, and so is all that it started (`supervisor/orphans.py`).
 """
 
