@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     else:
         for planned_run in planned.planned:
             plan.show(planned_run.vetted.plan, tables.console().print)
-    return [Step(what, partial(_detach if args.detach else _drive, planned))]
+    return [Step(what, partial(_detach if args.detach else _here, planned))]
 
 
 def warn(lines: Iterable[str]) -> None:
@@ -44,7 +44,7 @@ def warn(lines: Iterable[str]) -> None:
         tables.console().print(line, style="yellow", markup=False)
 
 
-def _drive(launch: Launch) -> Exit:
+def _here(launch: Launch) -> Exit:
     """Run one after the other, until one is cancelled."""
     first = launch.planned[0]
     plan.show(first.vetted.plan, tables.console().print)
