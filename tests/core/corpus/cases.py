@@ -22,7 +22,7 @@ COARSER: Mapping[FailureKind, frozenset[str]] = {
 }
 # `shared` is given; `field`, `trackers` and `reports` are of public reports, `sources` of what
 # packages and runtimes raise, `systems` of kernels, hosts and programs, `jobs` of users' mistakes.
-FILES = ("shared", "field", "trackers", "makers", "reports", "sources", "systems", "jobs")
+FILES = sorted(file.stem for file in Path(__file__).parent.glob("*.json"))
 
 
 @cache
