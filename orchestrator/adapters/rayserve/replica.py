@@ -1,4 +1,4 @@
-"""What runs in a replica: the verified model folder, the engine, and the gateway around it."""
+"""What runs in a replica: the verified model folder, the engine, an HTTP application around it."""
 
 from __future__ import annotations
 
