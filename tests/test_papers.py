@@ -38,9 +38,9 @@ def text_of(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def example(heading: str, language: str) -> str:
-    """Return the one example in a language under a heading of the contributing guide."""
-    sections = re.split(r"^## ", text_of("CONTRIBUTING.md"), flags=re.MULTILINE)
+def example(heading: str, language: str, page: str = "CONTRIBUTING.md") -> str:
+    """Return the one example in a language under a heading of a page, else of the guide."""
+    sections = re.split(r"^## ", text_of(page), flags=re.MULTILINE)
     (section,) = (section for section in sections if section.startswith(heading))
     (found,) = re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
     return str(found)
@@ -91,25 +91,60 @@ def test_the_job_of_the_contributing_guide_runs(tmp_path: Path) -> None:
     assert (tmp_path / "words.txt").read_text() == "to\nbe\nor\nnot"
 
 
-def test_the_engine_server_of_the_contributing_guide_can_be_named(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a config folder with the engine of the contributing guide, `fast`."""
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "fast.yaml").write_text(example("Add an engine", "yaml"))
-    named = ("+engine@engines.fast=fast", "pipeline.stages.serve.endpoint.engine=fast")
-    settings = hydra_config.compose(["pipeline=smoke", *named], config_dir=tmp_path)
+    return tmp_path
+
+
+def key_of_fast(folder: Path, *overrides: str) -> str | None:
+    """Return what the engine `fast` takes its key by, as an endpoint has it."""
+    named = "pipeline.stages.serve.endpoint.engine=fast"
+    settings = hydra_config.compose([*overrides, named], config_dir=folder)
     endpoint = settings.pipeline.stages[-1].endpoint
     assert endpoint is not None
     assert endpoint.server is not None
-    assert endpoint.server.key_variable == "FAST_KEY"
+    return endpoint.server.key_variable
 
 
-def test_the_signature_of_the_contributing_guide_goes_before_the_documented_ones(
-    tmp_path: Path,
+def test_the_engine_server_of_the_contributing_guide_can_be_named(folder: Path) -> None:
+    assert key_of_fast(folder, "pipeline=smoke", "+engine@engines.fast=fast") == "FAST_KEY"
+
+
+@pytest.mark.parametrize(
+    ("group", "line", "file"),
+    [
+        ("fleet", "- /engine@engines.NAME: NAME", "# @package _global_\n{}\n  - local\n"),
+        ("pipeline", "- /engine@_global_.engines.NAME: NAME", "{}\n  - smoke\n"),
+    ],
+)
+def test_a_fleet_or_a_pipeline_of_ones_own_names_an_engine(
+    folder: Path, group: str, line: str, file: str
 ) -> None:
+    assert f"`{line}`" in text_of("docs/engines.md")
+    (folder / group).mkdir()
+    defaults = f"defaults:\n  {line.replace('NAME', 'fast')}"
+    (folder / group / "mine.yaml").write_text(file.format(defaults))
+    chosen = {"pipeline": "smoke", group: "mine"}
+    overrides = [f"{name}={value}" for name, value in chosen.items()]
+    assert key_of_fast(folder, *overrides) == "FAST_KEY"
+
+
+def test_the_signature_of_the_contributing_guide_is_that_of_the_page_of_failures() -> None:
+    page = yaml.safe_load(example("Signatures of your own", "yaml", "docs/failures.md"))
+    guide = yaml.safe_load(example("Add a failure signature", "yaml"))["our_fabric"]
+    assert guide["pattern"] == page["our_fabric"]["pattern"]
+    assert "priority" not in guide, "of a shipped file"
+
+
+def test_a_signature_of_ones_own_goes_before_the_documented_ones(tmp_path: Path) -> None:
     line = "fabricd: port 3 flapped: Cannot allocate memory"
     before = matcher(documented()).in_line(line)
     assert before is not None, "a general one fits that line, too"
     (tmp_path / "signatures").mkdir()
-    mine = f"defaults: [documented, _self_]\n{example('Add a failure signature', 'yaml')}"
+    mine = example("Signatures of your own", "yaml", "docs/failures.md")
     (tmp_path / "signatures" / "mine.yaml").write_text(mine)
     settings = hydra_config.compose(["pipeline=smoke", "signatures=mine"], config_dir=tmp_path)
     found = matcher(tuple(settings.signatures.values())).in_line(line)
