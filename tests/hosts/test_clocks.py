@@ -15,7 +15,7 @@ from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
-from tests.hosts.echo import OPEN, gateway
+from tests.hosts.echo_pipeline import OPEN, gateway
 from tests.hosts.namespaces import ROOT, lacking
 from tests.hosts.services import services_lacking
 from tests.hosts.site import CLOCK, OURS, STEPS, Site, site

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.core.runs.states import RunState
 from tests.hosts.clients import asking, new_key
-from tests.hosts.echo import ECHO, gateway, write_echo
+from tests.hosts.echo_pipeline import ECHO, gateway, write_echo
 from tests.hosts.namespaces import Host, lacking
 from tests.hosts.services import services_lacking
 from tests.hosts.site import OURS, Site, site

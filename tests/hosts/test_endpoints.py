@@ -12,7 +12,7 @@ import pytest
 from orchestrator.adapters.gateway import figures_in
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
-from tests.hosts.echo import ECHO, OPEN, OTHER, SWITCH, gateway, write_echo
+from tests.hosts.echo_pipeline import ECHO, OPEN, OTHER, SWITCH, gateway, write_echo
 from tests.hosts.namespaces import Host, lacking
 from tests.hosts.services import services_lacking
 from tests.hosts.site import Site, site

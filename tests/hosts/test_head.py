@@ -16,7 +16,7 @@ from orchestrator.cli.exits import Exit
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
-from tests.hosts.echo import ECHO, gateway, write_echo
+from tests.hosts.echo_pipeline import ECHO, gateway, write_echo
 from tests.hosts.namespaces import lacking
 from tests.hosts.services import services_lacking
 from tests.hosts.site import SECONDS, STEPS, Site, site, to

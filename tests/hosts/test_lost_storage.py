@@ -60,7 +60,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         logs, hosts=5, pools=pools, services=SERVICES, mlflow=False, head=BARE, **own
     ) as built:
         head, first, other_pool, services, second = built.network.hosts
-        program = ("python", "-m", "tests.hosts.refusing", str(PROXY), at_s3(services), REFUSAL)
+        program = ("python", "-m", "tests.hosts.refusing_s3", str(PROXY), at_s3(services), REFUSAL)
         built.servers.start(services, "refusing", PROXY, *program)
         for host in (first, second, other_pool):
             host.path(CACHE).mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ import pytest
 from orchestrator.endpoints.reconciler import SECONDS_OF_REST
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import Client, asking
-from tests.hosts.echo import ECHO, OPEN, OTHER, SWITCH, gateway, write_echo
+from tests.hosts.echo_pipeline import ECHO, OPEN, OTHER, SWITCH, gateway, write_echo
 from tests.hosts.namespaces import Host, lacking
 from tests.hosts.services import services_lacking
 from tests.hosts.site import Site, site

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.core.runs.states import RunState
 from tests.hosts.clients import new_key
-from tests.hosts.echo import OPEN
+from tests.hosts.echo_pipeline import OPEN
 from tests.hosts.namespaces import lacking
 from tests.hosts.services import services_lacking
 from tests.hosts.site import OURS, site

@@ -1,6 +1,6 @@
 """A proxy before an S3 API, which refuses while a file says so: `503 SlowDown`.
 
-python -m tests.hosts.refusing PORT URL FILE
+python -m tests.hosts.refusing_s3 PORT URL FILE
 """
 
 from __future__ import annotations
