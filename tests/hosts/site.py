@@ -23,6 +23,7 @@ from tests.hosts.namespaces import ROOT, Host, Network, Process, several_hosts
 from tests.hosts.services import BUCKET, Servers, from_here, of_database
 
 RESOURCES = {"hopper": "LAB_A", "atlas": "LAB_B"}
+POOLS = {"hopper": [1], "atlas": [2]}  # the hosts of each
 CHIP = """\
 name: {name}
 vendor: {vendor}
@@ -213,9 +214,9 @@ def configs(host: Host) -> None:
 def site(
     logs: Path,
     *,
-    hosts: int,
-    pools: Mapping[str, Sequence[int]],
-    services: int,
+    hosts: int = 4,
+    pools: Mapping[str, Sequence[int]] = POOLS,
+    services: int = 3,
     mlflow: bool = True,
     head: Sequence[str] = (),
     **env: str,
@@ -234,8 +235,8 @@ def site(
 def site_on(
     network: Network,
     *,
-    pools: Mapping[str, Sequence[int]],
-    services: int,
+    pools: Mapping[str, Sequence[int]] = POOLS,
+    services: int = 3,
     mlflow: bool = True,
     head: Sequence[str] = (),
     **env: str,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +17,7 @@ from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
 from tests.hosts.echo_pipeline import OPEN, gateway
-from tests.hosts.namespaces import ROOT, lacking
-from tests.hosts.services import services_lacking
+from tests.hosts.namespaces import ROOT
 from tests.hosts.site import CLOCK, OURS, STEPS, Site, site
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1200)]
@@ -50,13 +50,9 @@ ROUNDING = 1.0  # seconds
 
 
 @pytest.fixture
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    logs = tmp_path_factory.mktemp("logs")
-    pools = {"hopper": [1], "atlas": [2]}
+def lab(logs: Path) -> Iterator[Site]:
     path = f"{FOUND_FIRST}:{ROOT}"
-    with site(logs, hosts=4, pools=pools, services=3, mlflow=False, PYTHONPATH=path) as built:
+    with site(logs, mlflow=False, PYTHONPATH=path) as built:
         head, *nodes = built.network.hosts[:3]
         head.write("my/pipeline/whole.yaml", PIPELINE)
         head.write("steps.py", STEPS)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import orchestrator
-from tests.hosts.namespaces import Host, Network, lacking, several_hosts
-from tests.hosts.services import BUCKET, Servers, services_lacking
+from tests.hosts.namespaces import Host, Network, several_hosts
+from tests.hosts.services import BUCKET, Servers
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 FLEET = """\
@@ -64,11 +64,9 @@ COPY = "/srv/old"
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+def network(logs: Path) -> Iterator[Network]:
     """A host that launches, a node of each pool; that of `atlas` has another orchestrator."""
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    with several_hosts(3, tmp_path_factory.mktemp("logs")) as network:
+    with several_hosts(3, logs) as network:
         first, second, third = network.hosts
         servers = Servers()
         bucket = servers.s3(first)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -14,8 +15,7 @@ import pytest
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.states import RunStarted, RunState
 from orchestrator.supervisor.record import wait
-from tests.hosts.namespaces import lacking
-from tests.hosts.services import at_work, services_lacking
+from tests.hosts.services import at_work
 from tests.hosts.site import GANG, SECONDS, STEPS, Site, site, to
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
@@ -29,15 +29,10 @@ print(sorted(g["name"] for g in placement_group_table().values() if g["state"] !
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def built(logs: Path) -> Iterator[Site]:
     """A head with a job server on host 0, a pool on each of the next, services on the last."""
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    logs, pools = tmp_path_factory.mktemp("logs"), {"hopper": [1], "atlas": [2]}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with site(
-        logs, hosts=4, pools=pools, services=3, mlflow=False, head=JOB_SERVER, **token
-    ) as built:
+    with site(logs, mlflow=False, head=JOB_SERVER, **token) as built:
         built.network.hosts[2].write("steps.py", STEPS)
         yield built
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from orchestrator.core.runs.states import RunState
 from tests.hosts.clients import asking, new_key
 from tests.hosts.echo_pipeline import ECHO, gateway, write_echo
-from tests.hosts.namespaces import Host, lacking
-from tests.hosts.services import services_lacking
+from tests.hosts.namespaces import Host
 from tests.hosts.site import OURS, Site, site
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1200)]
@@ -88,12 +88,8 @@ def kept(host: Host) -> Kept:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    pools = {"hopper": [1], "atlas": [2]}
-    logs = tmp_path_factory.mktemp("logs")
-    with site(logs, hosts=4, pools=pools, services=3, mlflow=False) as built:
+def lab(logs: Path) -> Iterator[Site]:
+    with site(logs, mlflow=False) as built:
         head = built.network.hosts[0]
         stages = "".join(STAGES.format(n=number) for number in range(1, NUMBER + 1))
         head.write("my/pipeline/models.yaml", f"name: models\nstages:\n{stages}")

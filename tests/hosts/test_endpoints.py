@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,7 @@ from orchestrator.adapters.gateway import figures_in
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
 from tests.hosts.echo_pipeline import ECHO, OPEN, OTHER, SWITCH, gateway, write_echo
-from tests.hosts.namespaces import Host, lacking
-from tests.hosts.services import services_lacking
+from tests.hosts.namespaces import Host
 from tests.hosts.site import Site, site
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1800)]
@@ -51,12 +51,8 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    pools = {"hopper": [1], "atlas": [2]}
-    logs = tmp_path_factory.mktemp("logs")
-    with site(logs, hosts=4, pools=pools, services=3, mlflow=False) as built:
+def there(logs: Path) -> Iterator[Served]:
+    with site(logs, mlflow=False) as built:
         first, second, *_ = built.network.hosts
         for host in built.network.hosts:
             write_echo(host)

@@ -8,12 +8,13 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from orchestrator.adapters.database import SqlDatabase
-from tests.hosts.namespaces import ROOT, Host, lacking, several_hosts
-from tests.hosts.services import RAY, Servers, from_here, services_lacking
+from tests.hosts.namespaces import ROOT, Host, several_hosts
+from tests.hosts.services import RAY, Servers, from_here
 from tests.hosts.site import OURS, Site, configs
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
@@ -44,10 +45,8 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    with several_hosts(3, tmp_path_factory.mktemp("logs")) as network:
+def there(logs: Path) -> Iterator[Place]:
+    with several_hosts(3, logs) as network:
         _, second, third = network.hosts
         servers = Servers()
         url = servers.postgres(second)

@@ -14,8 +14,8 @@ from time import monotonic
 import pytest
 
 from orchestrator.supervisor.record import wait
-from tests.hosts.namespaces import Host, lacking, several_hosts
-from tests.hosts.services import BUCKET, Servers, services_lacking
+from tests.hosts.namespaces import Host, several_hosts
+from tests.hosts.services import BUCKET, Servers
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
 CHIP = """\
@@ -68,10 +68,8 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    with several_hosts(2, tmp_path_factory.mktemp("logs")) as network:
+def place(logs: Path) -> Iterator[Place]:
+    with several_hosts(2, logs) as network:
         head, client = network.hosts
         servers = Servers()
         url = servers.postgres(head)

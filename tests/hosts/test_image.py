@@ -19,12 +19,10 @@ from orchestrator.adapters.gateway import GatewayTraffic
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
 from tests.hosts.image import PYTHON, image, image_lacking
-from tests.hosts.namespaces import ROOT, Host, lacking, several_hosts
-from tests.hosts.services import services_lacking
+from tests.hosts.namespaces import ROOT, Host, several_hosts
 from tests.hosts.site import OURS, Site, site_on
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
-POOLS = {"hopper": [1], "atlas": [2]}
 USER = 10001
 OPEN = "gateway.host=0.0.0.0"
 SELF = """
@@ -39,15 +37,14 @@ print(*sorted({run.info.status for run in runs}))
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def launched(logs: Path) -> Iterator[Site]:
     """A site whose head and nodes run the image; the head has launched a pipeline."""
-    if why := lacking() or services_lacking() or image_lacking():
+    if why := image_lacking():
         pytest.skip(why)
-    logs = tmp_path_factory.mktemp("logs")
     with (
         image() as root,
         several_hosts(4, logs, roots=[root] * 3) as network,
-        site_on(network, pools=POOLS, services=3) as built,
+        site_on(network) as built,
     ):
         words = ("pipeline=short", *OURS, OPEN)
         done = built.orchestrator(network.hosts[0], "launch", *words)

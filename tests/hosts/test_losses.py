@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -17,8 +18,8 @@ import pytest
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
-from tests.hosts.namespaces import Host, lacking
-from tests.hosts.services import BUCKET, at_work, ray_workers, services_lacking
+from tests.hosts.namespaces import Host
+from tests.hosts.services import BUCKET, at_work, ray_workers
 from tests.hosts.site import GANG, SECONDS, STEPS, Site, site, to
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
@@ -33,22 +34,11 @@ print(*fs.glob("{bucket}/checkpoints/{run}/train/step-*"))
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def built(logs: Path) -> Iterator[Site]:
     """A controller with the head on host 0, a pool on each of the next, services on the last."""
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    pools = {"hopper": [1], "atlas": [2]}
-    logs = tmp_path_factory.mktemp("logs")
-    with site(logs, hosts=4, pools=pools, services=3, mlflow=False, head=BARE) as built:
+    with site(logs, mlflow=False, head=BARE) as built:
         built.network.hosts[0].write("steps.py", STEPS)
         yield built
-
-
-@pytest.fixture
-def lab(built: Site) -> Iterator[Site]:
-    """The site, with all that was lost before mended."""
-    yield built
-    built.mend()
 
 
 def node_log(host: Host) -> str:

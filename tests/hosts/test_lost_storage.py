@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +16,8 @@ from orchestrator.core.failures.kinds import DISK_FULL, Failure, FailureKind
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
-from tests.hosts.namespaces import NET, Host, Process, lacking
-from tests.hosts.services import BUCKET, S3, services_lacking
+from tests.hosts.namespaces import NET, Host, Process
+from tests.hosts.services import BUCKET, S3
 from tests.hosts.site import STEPS, Site, site, to
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
@@ -46,19 +47,15 @@ for held in filter(pathlib.Path.is_file, pathlib.Path("{HELD}").rglob("*")):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def built(logs: Path) -> Iterator[Site]:
     """A bucket behind a proxy on host 3, and two nodes of `hopper` and one of `atlas`.
 
     The caches of the nodes have small disks of their own.
     """
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    logs, url = tmp_path_factory.mktemp("logs"), f"http://{NET}.{SERVICES + 1}:{PROXY}"
+    url = f"http://{NET}.{SERVICES + 1}:{PROXY}"
     pools = {"hopper": [1, 4], "atlas": [2]}
     own = {"AWS_ENDPOINT_URL": url, "ORCHESTRATOR_CACHE": CACHE}
-    with site(
-        logs, hosts=5, pools=pools, services=SERVICES, mlflow=False, head=BARE, **own
-    ) as built:
+    with site(logs, hosts=5, pools=pools, mlflow=False, head=BARE, **own) as built:
         head, first, other_pool, services, second = built.network.hosts
         program = ("python", "-m", "tests.hosts.refusing_s3", str(PROXY), at_s3(services), REFUSAL)
         built.servers.start(services, "refusing", PROXY, *program)
@@ -68,13 +65,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             assert mounted.returncode == 0, mounted.stderr
         head.write("steps.py", STEPS)
         yield built
-
-
-@pytest.fixture
-def lab(built: Site) -> Iterator[Site]:
-    """The site, with all that was lost before mended."""
-    yield built
-    built.mend()
 
 
 def at_s3(services: Host) -> str:

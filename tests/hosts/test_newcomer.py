@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.supervisor.record import wait
-from tests.hosts.namespaces import ROOT, Host, Process, lacking, several_hosts
-from tests.hosts.services import BUCKET, MLFLOW, NODES, Servers, of_database, services_lacking
+from tests.hosts.namespaces import ROOT, Host, Process, several_hosts
+from tests.hosts.services import BUCKET, MLFLOW, NODES, Servers, of_database
 from tests.hosts.site import CHIP, RESOURCES
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1800)]
@@ -76,11 +76,9 @@ class Newcomer:
 
 
 @pytest.fixture
-def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
+def newcomer(logs: Path) -> Iterator[Newcomer]:
     """Three hosts, with an empty database and an empty bucket on the first."""
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    with several_hosts(3, tmp_path) as network:
+    with several_hosts(3, logs) as network:
         hosts = dict(zip(HOSTS, network.hosts, strict=True))
         servers = Servers()
         url = servers.postgres(hosts["head"])

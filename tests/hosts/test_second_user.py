@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,7 @@ from orchestrator.endpoints.reconciler import SECONDS_OF_REST
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import Client, asking
 from tests.hosts.echo_pipeline import ECHO, OPEN, OTHER, SWITCH, gateway, write_echo
-from tests.hosts.namespaces import Host, lacking
-from tests.hosts.services import services_lacking
+from tests.hosts.namespaces import Host
 from tests.hosts.site import Site, site
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1800)]
@@ -101,13 +101,9 @@ def begun(built: Site, host: Host) -> User:
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Users]:
+def there(logs: Path) -> Iterator[Users]:
     """The first user has PostgreSQL, the second one what a home has by itself."""
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    pools = {"hopper": [1], "atlas": [2]}
-    logs = tmp_path_factory.mktemp("logs")
-    with site(logs, hosts=4, pools=pools, services=3, mlflow=False) as built:
+    with site(logs, mlflow=False) as built:
         first, second, _, client = built.network.hosts
         own = {"ORCHESTRATOR_DATABASE": "", "ORCHESTRATOR_SECRET": secrets.token_hex(16)}
         second.env.update(own)

@@ -6,14 +6,15 @@ Runs are in the process of the command here (`cluster=local`): what is tried is 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
-from tests.hosts.namespaces import ROOT, lacking, several_hosts
-from tests.hosts.services import BUCKET, Servers, from_here, services_lacking
+from tests.hosts.namespaces import ROOT, several_hosts
+from tests.hosts.services import BUCKET, Servers, from_here
 from tests.hosts.site import CLOCK, STEPPING, STEPS, Site, configs
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
@@ -27,11 +28,9 @@ print(sorted(fs.ls("{bucket}", refresh=True)))
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def pair(logs: Path) -> Iterator[Site]:
     """Two hosts that use a database and a bucket of the third."""
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    with several_hosts(3, tmp_path_factory.mktemp("logs")) as network:
+    with several_hosts(3, logs) as network:
         *clients, shared = network.hosts
         servers = Servers()
         database = servers.postgres(shared)

@@ -9,8 +9,7 @@ import pytest
 
 from orchestrator.adapters.gateway import GatewayTraffic
 from orchestrator.supervisor.record import wait
-from tests.hosts.namespaces import lacking
-from tests.hosts.services import BUCKET, services_lacking
+from tests.hosts.services import BUCKET
 from tests.hosts.site import OURS, Site, site
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -19,14 +18,9 @@ HOME_ARTIFACTS = ".orchestrator/artifacts"
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def launched(logs: Path) -> Iterator[Site]:
     """A site whose host 0, the head, has the services, and has launched a pipeline."""
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    pools = {"hopper": [1], "atlas": [2]}
-    with site(
-        tmp_path_factory.mktemp("logs"), hosts=3, pools=pools, services=0, mlflow=False
-    ) as built:
+    with site(logs, hosts=3, services=0, mlflow=False) as built:
         words = ("pipeline=short", *OURS, "tracking=none", OPEN)
         done = built.orchestrator(built.network.hosts[0], "launch", *words)
         assert done.returncode == 0, done.stdout + done.stderr

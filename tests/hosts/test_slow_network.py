@@ -13,8 +13,6 @@ import pytest
 from orchestrator.core.runs.states import RunState
 from tests.hosts.clients import new_key
 from tests.hosts.echo_pipeline import OPEN
-from tests.hosts.namespaces import lacking
-from tests.hosts.services import services_lacking
 from tests.hosts.site import OURS, site
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1800)]
@@ -22,11 +20,8 @@ MILLISECONDS, PERCENT = 40.0, 1.0
 SECONDS = 1500.0
 
 
-def test_a_model_is_trained_gated_and_served_over_it_and_knows_the_answer(tmp_path: Path) -> None:
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    pools = {"hopper": [1], "atlas": [2]}
-    with site(tmp_path, hosts=4, pools=pools, services=3) as lab:
+def test_a_model_is_trained_gated_and_served_over_it_and_knows_the_answer(logs: Path) -> None:
+    with site(logs) as lab:
         first, second, _, _ = lab.network.hosts
         with lab.network.slow(MILLISECONDS, PERCENT):
             begun = time.monotonic()

@@ -6,11 +6,12 @@ import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.hosts.namespaces import PLAIN, WORK, Host, lacking, several_hosts
-from tests.hosts.services import BUCKET, Servers, services_lacking
+from tests.hosts.namespaces import PLAIN, WORK, Host, several_hosts
+from tests.hosts.services import BUCKET, Servers
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(600)]
 CHIP = "{name: Lab, vendor: me, device: cpu, backend: gloo, resource: LAB}\n"
@@ -47,10 +48,8 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
-    with several_hosts(4, tmp_path_factory.mktemp("logs")) as network:
+def lab(logs: Path) -> Iterator[Lab]:
+    with several_hosts(4, logs) as network:
         head, hopper, atlas, services = network.hosts
         servers = Servers()
         bucket = servers.s3(services)

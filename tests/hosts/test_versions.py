@@ -19,8 +19,7 @@ from orchestrator.core.failures.kinds import OTHER_VERSIONS, FailureKind
 from orchestrator.core.runs.run import Attempt, StageRun
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
-from tests.hosts.namespaces import ROOT, Host, lacking
-from tests.hosts.services import services_lacking
+from tests.hosts.namespaces import ROOT, Host
 from tests.hosts.site import OURS, Site, site
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
@@ -64,13 +63,10 @@ SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def built(logs: Path) -> Iterator[Site]:
     """A head, two nodes of `hopper`, of which the second will be odd, and one of `atlas`."""
-    if why := lacking() or services_lacking():
-        pytest.skip(why)
     pools = {"hopper": [1, 2], "atlas": [3]}
-    logs = tmp_path_factory.mktemp("logs")
-    with site(logs, hosts=4, pools=pools, services=0, mlflow=False) as built:
+    with site(logs, pools=pools, services=0, mlflow=False) as built:
         head = built.network.hosts[0]
         head.write("my/pipeline/whereabouts.yaml", PIPELINE)
         head.write("whereabouts.py", JOB)
