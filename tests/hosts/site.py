@@ -37,21 +37,9 @@ formats: [bf16, fp32]
 price_per_hour: 1.0
 source: "a core of the host"
 """
-FLEET = """\
-# @package _global_
-defaults:
-  - /accelerator@fleet.pools.hopper.accelerator: lab_a
-  - /accelerator@fleet.pools.atlas.accelerator: lab_b
-  - _self_
-fleet:
-  name: lab
-  pools:
-    hopper: {nodes: 1, devices_per_node: 2, cpus_per_node: 4}
-    atlas: {nodes: 1, devices_per_node: 2, cpus_per_node: 4}
-roles: {prepare: hopper, train: hopper, serve: atlas}
-fallbacks: {train: [atlas], serve: [hopper]}
-storage: {uri: s3://BUCKET}
-"""
+ROLES = "roles: {prepare: hopper, train: hopper, serve: atlas}"
+FALLBACKS = "fallbacks: {train: [atlas], serve: [hopper]}"
+STORAGE = f"storage: {{uri: s3://{BUCKET}}}"
 # The pipeline `smoke`, cut to seconds.
 SHORT = """\
 defaults:
@@ -200,12 +188,23 @@ class Site:
         assert self.run().state is RunState.SUCCEEDED
 
 
+def fleet(chips: Mapping[str, str], *settings: str) -> str:
+    """Return the config of a fleet `lab`: of each pool a node with two chips, `chips` by pool."""
+    defaults = [
+        f"  - /accelerator@fleet.pools.{pool}.accelerator: {chips[pool]}" for pool in chips
+    ]
+    pools = [f"    {pool}: {{nodes: 1, devices_per_node: 2, cpus_per_node: 4}}" for pool in chips]
+    fleet = ("  - _self_", "fleet:", "  name: lab", "  pools:", *pools)
+    return "\n".join(["# @package _global_", "defaults:", *defaults, *fleet, *settings, ""])
+
+
 def configs(host: Host) -> None:
     """Write the configs of a user of these pools into their working folder."""
     for pool, resource in RESOURCES.items():
         chip = CHIP.format(name=f"Chip of {pool}", vendor=f"maker of {pool}", resource=resource)
         host.write(f"my/accelerator/{resource.lower()}.yaml", chip)
-    host.write("my/fleet/lab.yaml", FLEET.replace("BUCKET", BUCKET))
+    chips = {pool: resource.lower() for pool, resource in RESOURCES.items()}
+    host.write("my/fleet/lab.yaml", fleet(chips, ROLES, FALLBACKS, STORAGE))
     host.write("my/pipeline/short.yaml", SHORT)
     host.write("my/pipeline/long.yaml", LONG)
 

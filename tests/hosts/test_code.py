@@ -14,21 +14,10 @@ import pytest
 import orchestrator
 from tests.hosts.namespaces import Host, Network, several_hosts
 from tests.hosts.services import BUCKET, Servers
+from tests.hosts.site import fleet
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
-FLEET = """\
-# @package _global_
-defaults:
-  - /accelerator@fleet.pools.hopper.accelerator: lab
-  - /accelerator@fleet.pools.atlas.accelerator: lab
-  - _self_
-fleet:
-  name: lab
-  pools:
-    hopper: {devices_per_node: 2, cpus_per_node: 4}
-    atlas: {devices_per_node: 2, cpus_per_node: 4}
-roles: {prepare: hopper, train: hopper, serve: hopper}
-"""
+ROLES = "roles: {prepare: hopper, train: hopper, serve: hopper}"
 CHIP = "{name: Lab, vendor: Lab, device: cpu, backend: gloo, resource: LAB}\n"
 PIPELINE = """\
 name: own
@@ -49,7 +38,7 @@ def greet(ctx, *, word):
 """
 FILES = {
     "conf/accelerator/lab.yaml": CHIP,
-    "conf/fleet/lab.yaml": FLEET,
+    "conf/fleet/lab.yaml": fleet({"hopper": "lab", "atlas": "lab"}, ROLES),
     "conf/pipeline/own.yaml": PIPELINE,
     "acme/__init__.py": "",
     "acme/jobs.py": JOBS,

@@ -15,24 +15,14 @@ import pytest
 
 from orchestrator.supervisor.record import wait
 from tests.hosts.namespaces import Host, several_hosts
-from tests.hosts.services import BUCKET, Servers
+from tests.hosts.services import Servers
+from tests.hosts.site import STORAGE, fleet
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
 CHIP = """\
 {name: Lab, vendor: me, device: cpu, backend: gloo, resource: LAB, visible_devices: LAB_SEEN}
 """
-FLEET = """\
-# @package _global_
-defaults:
-  - /accelerator@fleet.pools.lab.accelerator: lab
-  - _self_
-fleet:
-  name: lab
-  pools:
-    lab: {devices_per_node: 2, cpus_per_node: 4}
-roles: {prepare: lab, train: lab, serve: lab}
-storage: {uri: "s3://BUCKET"}
-"""
+ROLES = "roles: {prepare: lab, train: lab, serve: lab}"
 OURS = ("--config-dir", "my", "fleet=lab", "tracking=none", "qualification.required=false")
 TALK = ("jobs.packages=[talking]", "jobs.code=[.]", "pipeline.stages.noop.job=talking.talk")
 TALKING = """\
@@ -86,7 +76,7 @@ def place(logs: Path) -> Iterator[Place]:
         assert wait(lambda: client.run(*answers).returncode == 0, 120.0), "the job server is slow"
         for host in (head, client):
             host.write("my/accelerator/lab.yaml", CHIP)
-            host.write("my/fleet/lab.yaml", FLEET.replace("BUCKET", BUCKET))
+            host.write("my/fleet/lab.yaml", fleet({"lab": "lab"}, ROLES, STORAGE))
             host.write("talking.py", TALKING)
         yield Place(head, client, address, secret)
 

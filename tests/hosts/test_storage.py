@@ -12,22 +12,10 @@ import pytest
 
 from tests.hosts.namespaces import PLAIN, WORK, Host, several_hosts
 from tests.hosts.services import BUCKET, Servers
+from tests.hosts.site import ROLES, fleet
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(600)]
 CHIP = "{name: Lab, vendor: me, device: cpu, backend: gloo, resource: LAB}\n"
-FLEET = """\
-# @package _global_
-defaults:
-  - /accelerator@fleet.pools.hopper.accelerator: lab
-  - /accelerator@fleet.pools.atlas.accelerator: lab
-  - _self_
-fleet:
-  name: lab
-  pools:
-    hopper: {devices_per_node: 2, cpus_per_node: 4}
-    atlas: {devices_per_node: 2, cpus_per_node: 4}
-roles: {prepare: hopper, train: hopper, serve: atlas}
-"""
 OURS = ("--config-dir", "my", "fleet=lab", "tracking=none", "qualification.required=false")
 BUCKET_URI = f"storage.uri=s3://{BUCKET}/runs"
 LACKS = "raise ImportError('No module named s3fs')\n"
@@ -61,7 +49,7 @@ def lab(logs: Path) -> Iterator[Lab]:
         head.env.update(**bucket, RAY_ADDRESS=address)
         head.env["ORCHESTRATOR_DATABASE"] = servers.postgres(services)
         head.write("my/accelerator/lab.yaml", CHIP)
-        head.write("my/fleet/lab.yaml", FLEET)
+        head.write("my/fleet/lab.yaml", fleet({"hopper": "lab", "atlas": "lab"}, ROLES))
         yield Lab(head, hopper, atlas, address)
 
 
