@@ -5,18 +5,6 @@ from __future__ import annotations
 from tests.hosts.namespaces import Host
 from tests.hosts.site import OURS
 
-PIPELINE = """\
-defaults:
-  - /endpoint@stages.serve.endpoint: default
-  - _self_
-name: echo
-stages:
-  make: {job: making.make, role: prepare, needs: {devices: 0}}
-  serve:
-    role: serve
-    inputs: {model: make}
-    endpoint: {engine: jobs.engines.echo.EchoEngine, rollout: {hold: 1}}
-"""
 # A user's own model, as any other in the bucket.
 MAKING = """\
 def make(ctx):
@@ -29,9 +17,26 @@ SWITCH = ("switch", "echo", "--no-qualify")
 OTHER = {"atlas": "hopper", "hopper": "atlas"}
 
 
+def echoes(name: str, stage: str, settings: str) -> str:
+    """Return a pipeline that serves what one stage makes, by an engine that reads no model."""
+    return f"""\
+defaults:
+  - /endpoint@stages.serve.endpoint: default
+  - _self_
+name: {name}
+stages:
+  {stage}: {settings}
+  serve:
+    role: serve
+    inputs: {{model: {stage}}}
+    endpoint: {{engine: jobs.engines.echo.EchoEngine, rollout: {{hold: 1}}}}
+"""
+
+
 def write_echo(host: Host, model: str = "model") -> None:
     """Write the pipeline and its job into the working folder of a host; `model` tells models."""
-    host.write("my/pipeline/echo.yaml", PIPELINE)
+    making = "{job: making.make, role: prepare, needs: {devices: 0}}"
+    host.write("my/pipeline/echo.yaml", echoes("echo", "make", making))
     host.write("making.py", MAKING.replace("MODEL", model))
 
 

@@ -14,9 +14,8 @@ import pytest
 
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.states import RunState
-from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
-from tests.hosts.echo_pipeline import OPEN, gateway
+from tests.hosts.echo_pipeline import OPEN, echoes, gateway
 from tests.hosts.namespaces import ROOT
 from tests.hosts.site import CLOCK, OURS, STEPS, Site, site
 
@@ -24,19 +23,7 @@ pytestmark = [pytest.mark.hosts, pytest.mark.timeout(1200)]
 # Of the hosts of the controller, of `hopper` and of `atlas`, in seconds.
 CLOCKS = (60, 0, -60)
 FOUND_FIRST = "/srv/clock"
-# What trains is served: by an engine that reads no model.
-PIPELINE = """\
-defaults:
-  - /endpoint@stages.serve.endpoint: default
-  - _self_
-name: whole
-stages:
-  train: {job: steps.steps, role: train, params: {to: 80}}
-  serve:
-    role: serve
-    inputs: {model: train}
-    endpoint: {engine: jobs.engines.echo.EchoEngine, rollout: {hold: 1}}
-"""
+PIPELINE = echoes("whole", "train", "{job: steps.steps, role: train, params: {to: 80}}")
 WORDS = (
     "pipeline=whole",
     *OURS,
@@ -70,17 +57,12 @@ def test_a_run_whose_training_host_is_cut_off_keeps_its_lease_and_its_order(lab:
     launch = lab.launch(head, *WORDS)
     run = lab.until_saved(20).header.run
     lab.network.cut(hopper)
-
-    def resumed() -> bool:
-        attempts = lab.run().stages["train"].attempts
-        return len(attempts) > 1 and attempts[1].resumed is not None
-
     for host in (head, atlas):  # two minutes apart
         refused = lab.orchestrator(host, "resume", run)
         assert refused.returncode == 1
         assert "has a controller" in refused.stderr, refused.stderr
         assert " on h0" in refused.stderr
-    assert wait(resumed, SECONDS, tick=0.5), launch.printed()
+    lab.until_resumed(2)
     lab.network.heal(hopper)
     assert launch.finish(SECONDS) == 0, launch.printed()
     ended = time.time()  # noqa: TID251 - likewise
@@ -90,7 +72,7 @@ def test_a_run_whose_training_host_is_cut_off_keeps_its_lease_and_its_order(lab:
 
     known = lab.run()
     assert known.state is RunState.SUCCEEDED
-    lost, last = known.stages["train"].attempts
+    lost, last = lab.attempts()
     assert lost.failure is not None
     assert lost.failure.kind is FailureKind.NODE_LOST
     assert (lost.pool, last.pool) == ("hopper", "atlas")
