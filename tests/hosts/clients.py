@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from orchestrator.adapters.gateway import GatewayTraffic
 from orchestrator.supervisor.record import wait
 from tests.hosts.namespaces import Host, Process
 from tests.hosts.site import Site
@@ -76,5 +77,15 @@ def asking(host: Host, endpoint: str, key: str, *gateways: str) -> Iterator[Clie
 
 def new_key(site: Site, host: Host) -> str:
     """Return a new key of the gateways: who asks from another host needs one."""
-    name = f"key-{len(site.store.api_keys())}"
-    return site.orchestrator(host, "keys", "add", name).stdout.strip()
+    return site.do(host, "keys", "add", f"key-{len(site.store.api_keys())}").strip()
+
+
+def ask_once(site: Site, host: Host, endpoint: str, key: str) -> None:
+    """Ask an endpoint that nobody has asked yet, and wait until its gateway has counted that."""
+    site.do(host, "ask", "17 + 25 =", ORCHESTRATOR_API_KEY=key)
+    traffic = GatewayTraffic(site.store)
+
+    def counted() -> dict[str, float]:
+        return {revision: seen.requests for revision, seen in traffic.figures(endpoint).items()}
+
+    assert wait(lambda: counted() == {"r1": 1}, 30.0, tick=0.2), counted()

@@ -121,6 +121,12 @@ class Site:
         """Type a command on a host, and wait for its end."""
         return host.run(*host.root.orchestrator, *words, seconds=seconds, **env)
 
+    def do(self, host: Host, *words: str, seconds: float = 300.0, **env: str) -> str:
+        """Type a command on a host, which does what it says; return what it prints."""
+        done = self.orchestrator(host, *words, seconds=seconds, **env)
+        assert done.returncode == 0, (host.name, words, done.stdout + done.stderr)
+        return done.stdout
+
     def begin(self, host: Host, *words: str, **env: str) -> Process:
         """Type a command on a host that goes on."""
         argv = (*host.root.orchestrator, *words)

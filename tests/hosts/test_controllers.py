@@ -41,8 +41,7 @@ def test_a_run_whose_controllers_host_dies_is_handed_to_the_cluster_by_the_reape
     built: Site,
 ) -> None:
     head, hopper, atlas, _ = built.network.hosts
-    up = built.orchestrator(hopper, "up", "tracking=none")
-    assert up.returncode == 0, up.stderr
+    built.do(hopper, "up", "tracking=none")
     built.launch(atlas, *to(400), GANG)
     name = built.until_saved(20).header.run
     built.network.cut(atlas)

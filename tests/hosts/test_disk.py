@@ -101,13 +101,11 @@ def lab(logs: Path) -> Iterator[Site]:
 
 def test_a_dozen_models_leave_what_the_cache_may_keep_and_what_is_served(lab: Site) -> None:
     head, hopper, atlas, client = lab.network.hosts
-    served = lab.orchestrator(head, "launch", *ECHO, CACHED, seconds=600.0)
-    assert served.returncode == 0, served.stdout + served.stderr
+    lab.do(head, "launch", *ECHO, CACHED, seconds=600.0)
     model = lab.run().stages["make"].artifact
     assert model is not None
     with asking(client, "echo", new_key(lab, head), gateway(head)) as loop:
-        done = lab.orchestrator(head, "launch", *MODELS, seconds=900.0)
-        assert done.returncode == 0, done.stdout + done.stderr
+        lab.do(head, "launch", *MODELS, seconds=900.0)
         loop.until_answered(10)
     assert loop.failed() == []
     run = lab.run()

@@ -56,10 +56,8 @@ def there(logs: Path) -> Iterator[Served]:
         first, second, *_ = built.network.hosts
         for host in built.network.hosts:
             write_echo(host)
-        launched = built.orchestrator(first, "launch", *ECHO, seconds=900.0)
-        assert launched.returncode == 0, launched.stdout + launched.stderr
-        up = built.orchestrator(second, "up", "tracking=none", OPEN)
-        assert up.returncode == 0, up.stderr
+        built.do(first, "launch", *ECHO, seconds=900.0)
+        built.do(second, "up", "tracking=none", OPEN)
         yield Served(built, new_key(built, first))
 
 
@@ -77,8 +75,7 @@ def without_address(served: Served, host: Host, *words: str) -> subprocess.Compl
 
 def test_every_host_asks_it(served: Served) -> None:
     for host in served.hosts:
-        asked = served.site.orchestrator(host, "ask", "1 + 1 =", ORCHESTRATOR_API_KEY=served.key)
-        assert asked.returncode == 0, (host.name, asked.stderr)
+        served.site.do(host, "ask", "1 + 1 =", ORCHESTRATOR_API_KEY=served.key)
 
 
 def test_it_moves_by_what_the_gateway_of_another_host_counts_and_no_request_fails(
@@ -87,8 +84,7 @@ def test_it_moves_by_what_the_gateway_of_another_host_counts_and_no_request_fail
     first, second, _, client = served.hosts
     target = OTHER[served.pool]
     with asking(client, "echo", served.key, gateway(second)) as loop:
-        moved = served.site.orchestrator(first, *SWITCH, f"pool={target}", seconds=900.0)
-        assert moved.returncode == 0, moved.stdout + moved.stderr
+        served.site.do(first, *SWITCH, f"pool={target}", seconds=900.0)
         loop.until_answered(5)
     assert loop.failed() == []
     assert served.pool == target
@@ -105,8 +101,7 @@ def test_it_moves_back_by_a_command_on_another_host_while_both_gateways_are_aske
     target = OTHER[served.pool]
     gateways = (gateway(first), gateway(second))
     with asking(client, "echo", served.key, *gateways) as loop:
-        moved = served.site.orchestrator(second, *SWITCH, f"pool={target}", seconds=900.0)
-        assert moved.returncode == 0, moved.stdout + moved.stderr
+        served.site.do(second, *SWITCH, f"pool={target}", seconds=900.0)
         loop.until_answered(5)
     assert loop.failed() == []
     assert served.pool == target

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.gateway import GatewayTraffic
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
+from tests.hosts.clients import ask_once, new_key
 from tests.hosts.image import PYTHON, image, image_lacking
 from tests.hosts.namespaces import ROOT, Host, several_hosts
 from tests.hosts.site import OURS, Site, site_on
@@ -46,10 +46,7 @@ def launched(logs: Path) -> Iterator[Site]:
         several_hosts(4, logs, roots=[root] * 3) as network,
         site_on(network) as built,
     ):
-        words = ("pipeline=short", *OURS, OPEN)
-        done = built.orchestrator(network.hosts[0], "launch", *words)
-        assert done.returncode == 0, done.stdout + done.stderr
-        print(done.stdout)
+        print(built.do(network.hosts[0], "launch", "pipeline=short", *OURS, OPEN))
         yield built
 
 
@@ -88,21 +85,12 @@ def test_the_run_has_succeeded_each_role_on_the_host_of_its_pool(launched: Site)
 
 
 def test_the_image_finds_itself_healthy(launched: Site) -> None:
-    done = launched.orchestrator(launched.network.hosts[0], "doctor")
-    assert done.returncode == 0, done.stdout + done.stderr
+    launched.do(launched.network.hosts[0], "doctor")
 
 
 def test_another_host_asks_the_endpoint(launched: Site) -> None:
     first, second, _, _ = launched.network.hosts
-    key = launched.orchestrator(first, "keys", "add", "ann").stdout.strip()
-    asked = launched.orchestrator(second, "ask", "17 + 25 =", ORCHESTRATOR_API_KEY=key)
-    assert asked.returncode == 0, asked.stderr
-    traffic = GatewayTraffic(launched.store)
-
-    def counted() -> dict[str, float]:
-        return {revision: seen.requests for revision, seen in traffic.figures("short").items()}
-
-    assert wait(lambda: counted() == {"r1": 1}, 30.0, tick=0.2), counted()
+    ask_once(launched, second, "short", new_key(launched, first))
 
 
 def test_mlflow_shows_the_run(launched: Site) -> None:
@@ -116,10 +104,8 @@ def test_mlflow_shows_the_run(launched: Site) -> None:
 
 def test_undeploy_and_down_leave_nothing_of_ours(launched: Site) -> None:
     first, second, third, _ = launched.network.hosts
-    ended = launched.orchestrator(second, "undeploy", "short")
-    assert ended.returncode == 0, ended.stderr
-    down = launched.orchestrator(first, "down")
-    assert down.returncode == 0, down.stderr
+    launched.do(second, "undeploy", "short")
+    launched.do(first, "down")
     for host in (first, second, third):
         ours = [line for line in commands(host) if b"orchestrator" in line.split(b"\0")]
         assert not ours, ours

@@ -39,9 +39,7 @@ class User:
 
     def type(self, *words: str) -> str:
         """Type a command, which does what it says; return what it prints."""
-        done = self.site.orchestrator(self.host, *words, seconds=600.0)
-        assert done.returncode == 0, (self.host.name, words, done.stdout + done.stderr)
-        return done.stdout
+        return self.site.do(self.host, *words, seconds=600.0)
 
     def launch(self) -> None:
         self.type("launch", *ECHO)

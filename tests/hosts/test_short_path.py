@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.gateway import GatewayTraffic
-from orchestrator.supervisor.record import wait
+from tests.hosts.clients import ask_once, new_key
 from tests.hosts.services import BUCKET
 from tests.hosts.site import OURS, Site, site
 
@@ -22,8 +21,7 @@ def launched(logs: Path) -> Iterator[Site]:
     """A site whose host 0, the head, has the services, and has launched a pipeline."""
     with site(logs, hosts=3, services=0, mlflow=False) as built:
         words = ("pipeline=short", *OURS, "tracking=none", OPEN)
-        done = built.orchestrator(built.network.hosts[0], "launch", *words)
-        assert done.returncode == 0, done.stdout + done.stderr
+        built.do(built.network.hosts[0], "launch", *words)
         yield built
 
 
@@ -38,22 +36,14 @@ def test_each_role_ran_on_the_host_of_its_pool(launched: Site) -> None:
 
 def test_another_host_asks_the_endpoint_and_all_know_it(launched: Site) -> None:
     first, second, third = launched.network.hosts
-    key = launched.orchestrator(first, "keys", "add", "ann").stdout.strip()
-    asked = launched.orchestrator(second, "ask", "17 + 25 =", ORCHESTRATOR_API_KEY=key)
-    assert asked.returncode == 0, asked.stderr
-    traffic = GatewayTraffic(launched.store)
-
-    def counted() -> dict[str, float]:
-        return {revision: seen.requests for revision, seen in traffic.figures("short").items()}
-
-    assert wait(lambda: counted() == {"r1": 1}, 30.0, tick=0.2), counted()
-    assert f"http://{first.address}:8000/v1" in launched.orchestrator(third, "endpoints").stdout
+    ask_once(launched, second, "short", new_key(launched, first))
+    assert f"http://{first.address}:8000/v1" in launched.do(third, "endpoints")
 
 
 def test_another_host_prints_what_was_written(launched: Site) -> None:
     second = launched.network.hosts[1]
-    printed = launched.orchestrator(second, "logs", launched.run().header.run, "pretrain")
-    assert "176 rows, 2 workers" in printed.stdout, printed.stderr
+    printed = launched.do(second, "logs", launched.run().header.run, "pretrain")
+    assert "176 rows, 2 workers" in printed
 
 
 def test_what_was_made_is_in_the_bucket_and_in_no_home(launched: Site) -> None:
@@ -65,8 +55,7 @@ def test_what_was_made_is_in_the_bucket_and_in_no_home(launched: Site) -> None:
 
 def test_it_ends_from_another_host_and_nothing_of_ours_runs_on(launched: Site) -> None:
     first, second, _ = launched.network.hosts
-    ended = launched.orchestrator(second, "undeploy", "short")
-    assert ended.returncode == 0, ended.stderr
-    assert launched.orchestrator(first, "down").returncode == 0
+    launched.do(second, "undeploy", "short")
+    launched.do(first, "down")
     lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in first.processes()]
     assert not [line for line in lines if b"orchestrator" in line.split(b"\0")]

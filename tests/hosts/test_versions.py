@@ -95,8 +95,7 @@ def drained(lab: Site, host: Host) -> Iterator[None]:
     """Have no work placed on the node of a host of `hopper`."""
     head, node = lab.network.hosts[0], f"hopper/{host.address}"
     for verb, words in (("drain", ("--reason", "a test")), ("undrain", ())):
-        done = lab.orchestrator(head, "pools", verb, node, *words, *OURS[:3])
-        assert done.returncode == 0, done.stdout + done.stderr
+        lab.do(head, "pools", verb, node, *words, *OURS[:3])
         if verb == "drain":
             yield
 
@@ -135,15 +134,13 @@ def test_where_the_other_node_is_drained_it_goes_to_the_next_pool_and_stands_for
     head, good, odd, atlas = built.network.hosts
     words = (*WORDS, f"seed={[*ODD].index(what)}")
     with drained(built, good):
-        fell_back = built.orchestrator(head, "launch", *words)
-        assert fell_back.returncode == 0, fell_back.stdout + fell_back.stderr
+        built.do(head, "launch", *words)
     refusal, last = stage(built).attempts
     refused(refusal, what, odd)
     assert (last.pool, last.nodes) == ("atlas", (atlas.address,))
     found = []
     for role in ("hopper", "hopper", "atlas"):
-        done = built.orchestrator(head, "launch", *words, f"roles.train={role}")
-        assert done.returncode == 0, done.stdout + done.stderr
+        built.do(head, "launch", *words, f"roles.train={role}")
         assert built.run().state is RunState.SUCCEEDED
         found.append((stage(built).metrics["host"], stage(built).reused_from is not None))
     assert found == [(1.0, False), (1.0, True), (3.0, True)], "on the good node, then again"
