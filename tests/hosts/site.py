@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.adapters.database import SqlDatabase
+from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.runs.run import Attempt, Run
 from orchestrator.core.runs.states import RunState
 from orchestrator.service import runs
@@ -156,6 +157,10 @@ class Site:
     def attempts(self) -> tuple[Attempt, ...]:
         """Return the attempts of the newest run to train."""
         return self.run().stages["train"].attempts
+
+    def failures(self) -> list[Failure]:
+        """Return how those of them ended that failed."""
+        return [attempt.failure for attempt in self.attempts() if attempt.failure]
 
     def until_saved(self, step: int, seconds: float = SECONDS) -> Run:
         """Wait until the newest run has a checkpoint of such a step, or a later one."""

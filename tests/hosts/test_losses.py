@@ -64,8 +64,7 @@ def test_a_worker_that_is_killed_when_it_has_just_begun_is_begun_again_on_its_po
     os.kill(at_work(hopper)[-1], signal.SIGKILL)
     lab.finished(launch)
     lost, last = lab.attempts()
-    assert lost.failure is not None
-    assert lost.failure.kind is FailureKind.WORKER_LOST
+    assert [failure.kind for failure in lab.failures()] == [FailureKind.WORKER_LOST]
     assert (lost.pool, last.pool) == ("hopper", "hopper")
     assert not at_work(hopper)
 
@@ -91,8 +90,7 @@ def test_a_live_run_is_refused_to_another_host_and_goes_on_there_once_its_contro
     now = lab.run()
     assert (now.state, now.epoch) == (RunState.SUCCEEDED, 2)
     lost, last = lab.attempts()
-    assert lost.failure is not None
-    assert lost.failure.kind is FailureKind.CONTROLLER_LOST
+    assert [failure.kind for failure in lab.failures()] == [FailureKind.CONTROLLER_LOST]
     assert (last.resumed or 0) >= max(lost.saved), "from the newest, whoever heard of it"
     assert not at_work(hopper)
 
@@ -125,8 +123,8 @@ def test_a_run_whose_training_host_is_cut_off_falls_back_from_its_last_checkpoin
     lab.network.heal(hopper)
     lab.finished(launch)
     lost, last = lab.attempts()
-    assert lost.failure is not None
-    assert (lost.failure.kind, lost.failure.node) == (FailureKind.NODE_LOST, lost.nodes[0])
+    (failure,) = lab.failures()
+    assert (failure.kind, failure.node) == (FailureKind.NODE_LOST, lost.nodes[0])
     assert (lost.pool, last.pool) == ("hopper", "atlas")
     assert last.resumed == max(lost.saved)
     until_started_anew(lab, hopper)
@@ -158,8 +156,7 @@ def test_a_host_that_hears_nobody_but_the_storage_is_refused_its_late_checkpoint
     until_started_anew(lab, hopper)
     lab.finished(launch)
     lost, last = lab.attempts()
-    assert lost.failure is not None
-    assert lost.failure.kind is FailureKind.NODE_LOST
+    assert [failure.kind for failure in lab.failures()] == [FailureKind.NODE_LOST]
     assert max(lost.saved) <= (last.resumed or 0)
     late = [name for name in stored(head, run) if name.endswith("-0001-0001")]
     assert not [name for name in late if step_of(name) > (last.resumed or 0)], "swept"

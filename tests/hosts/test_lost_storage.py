@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli.exits import Exit
-from orchestrator.core.failures.kinds import DISK_FULL, Failure, FailureKind
+from orchestrator.core.failures.kinds import DISK_FULL, FailureKind
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
@@ -131,18 +131,13 @@ def filled(*hosts: Host) -> Iterator[None]:
         yield
 
 
-def failures(lab: Site) -> list[Failure]:
-    """Return how the attempts of the newest run ended that failed."""
-    return [attempt.failure for attempt in lab.attempts() if attempt.failure]
-
-
 def paused(lab: Site, launch: Process) -> Run:
     """Wait until a run has paused for its storage; return it."""
     assert lab.ended(launch) == Exit.NOT_FINISHED, lab.seen()
     print(lab.seen())
     run = lab.run()
     assert run.state is RunState.PAUSED
-    assert [failure.kind for failure in failures(lab)] == [FailureKind.STORAGE] * 2
+    assert [failure.kind for failure in lab.failures()] == [FailureKind.STORAGE] * 2
     return run
 
 
@@ -194,27 +189,23 @@ def test_a_bucket_that_answers_503_for_long_pauses_the_run_which_goes_on_once_it
     goes_on(lab, run)
 
 
-def test_a_bucket_that_is_lost_is_named_and_the_run_goes_on_once_it_is_back(lab: Site) -> None:
-    launch = lab.launch(lab.network.hosts[0], *to(100), *IMPATIENT)
-    lab.until_saved(10)
-    with without_bucket(lab):
-        run = paused(lab, launch)
-        line = refused(lab, to(100))
-    for told in (line, *(failure.evidence for failure in failures(lab))):
-        assert "bucket does not exist; make the bucket, with what it held" in told
-    goes_on(lab, run)
-
-
-def test_credentials_that_are_wrong_are_named_and_the_run_goes_on_once_they_are_right(
-    lab: Site,
+@pytest.mark.parametrize(
+    ("outage", "way_out"),
+    [
+        (without_bucket, "bucket does not exist; make the bucket, with what it held"),
+        (knowing_nobody, "check the credentials of this machine"),
+    ],
+)
+def test_a_lost_bucket_or_wrong_credentials_are_named_and_the_run_goes_on_once_mended(
+    lab: Site, outage: Callable[[Site], AbstractContextManager[None]], way_out: str
 ) -> None:
     launch = lab.launch(lab.network.hosts[0], *to(100), *IMPATIENT)
     lab.until_saved(10)
-    with knowing_nobody(lab):
+    with outage(lab):
         run = paused(lab, launch)
         line = refused(lab, to(100))
-    for told in (line, *(failure.evidence for failure in failures(lab))):
-        assert "check the credentials of this machine" in told
+    for text in (line, *(failure.evidence for failure in lab.failures())):
+        assert way_out in text
     goes_on(lab, run)
 
 
@@ -229,7 +220,7 @@ def test_a_run_whose_disk_fills_goes_on_from_its_checkpoint_on_another_node_of_t
     with filled(of_pool(lab, lab.attempts()[0].nodes[0])):
         lab.finished(launch)
     lost, last = lab.attempts()
-    (failure,) = failures(lab)
+    (failure,) = lab.failures()
     assert (failure.kind, failure.sign) == (FailureKind.STORAGE, DISK_FULL)
     assert failure.node == lost.nodes[0]
     assert (lost.pool, last.pool) == ("hopper", "hopper")
@@ -244,7 +235,7 @@ def test_a_run_goes_to_another_pool_where_the_disks_of_its_own_are_full(lab: Sit
     with filled(first, second):
         lab.finished(launch)
     assert [attempt.pool for attempt in lab.attempts()] == ["hopper", "hopper", "atlas"]
-    assert {failure.node for failure in failures(lab)} == {
+    assert {failure.node for failure in lab.failures()} == {
         node for attempt in lab.attempts()[:2] for node in attempt.nodes
     }
     assert lab.attempts()[-1].resumed == max(lab.attempts()[0].saved)
