@@ -18,6 +18,7 @@ from orchestrator.core.spec.hardware import Accelerator, Fleet, Pool, Role
 from orchestrator.core.spec.plan import Plan, make_plan
 from orchestrator.core.spec.policy import Bounds, Limits
 from orchestrator.core.spec.stages import Bindings, Endpoint, Needs, Pipeline, Stage
+from orchestrator.messages import AttemptRequest
 
 REF = ArtifactRef("file:///a/model", "0" * 64, 10)
 
@@ -92,6 +93,26 @@ def failure(kind: FailureKind = FailureKind.INTERCONNECT, evidence: str = "EI000
     return Failure(
         kind=kind, evidence=evidence, pool="a", node="n1", rank=0, step=40, adjusts=True
     )
+
+
+def attempt_request(stage: str = "train", **changes: object) -> AttemptRequest:
+    """Return a request for the first attempt of a stage, alone on a pool `a`."""
+    usual = AttemptRequest(
+        run="run",
+        stage=stage,
+        attempt=1,
+        epoch=1,
+        job="jobs.noop.noop",
+        params={},
+        packages=(),
+        code=(),
+        inputs={},
+        storage="",
+        seed=0,
+        pool=pool("a"),
+        needs=Needs(),
+    )
+    return replace(usual, **changes)  # type: ignore[arg-type]
 
 
 def deployment(

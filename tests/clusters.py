@@ -17,7 +17,7 @@ from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Message, Succeeded
 from orchestrator.ports import Cluster
 from orchestrator.supervisor.record import wait
-from tests.build import accelerator, pool
+from tests.build import accelerator, attempt_request, pool
 
 SECONDS = 90.0  # that a busy host may take
 GPU = accelerator(name="H100", vendor="Nvidia", resource="GPU")
@@ -60,21 +60,9 @@ def request(
     **params: object,
 ) -> AttemptRequest:
     """Return a request for attempt 1 of `stage`; a stage's name must be a test's own."""
-    return AttemptRequest(
-        run="run",
-        stage=stage,
-        attempt=1,
-        epoch=1,
-        job=job,
-        params=params,
-        packages=(),
-        code=(),
-        inputs={},
-        storage="",
-        seed=0,
-        pool=POOLS[on] if isinstance(on, str) else on,
-        needs=needs or Needs(),
-        kill_after=2.0,
+    asked = POOLS[on] if isinstance(on, str) else on
+    return attempt_request(
+        stage, job=job, params=params, pool=asked, needs=needs or Needs(), kill_after=2.0
     )
 
 

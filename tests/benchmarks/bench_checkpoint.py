@@ -19,13 +19,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from orchestrator import wiring
-from orchestrator.messages import AttemptRequest
 from orchestrator.worker.checkpoints import Checkpoints
 from orchestrator.worker.message_queue import MessageQueue
 from orchestrator.worker.rank_membership import RankMembership
 from orchestrator.worker.runtime import AttemptRuntime
 from tests.benchmarks.table import Row, compare
-from tests.build import pool, stage
+from tests.build import attempt_request
 
 ROUNDS = 8
 WIDTH, LAYERS, BATCH = 1000, 6, 256
@@ -119,21 +118,7 @@ class _Training:
 
 
 def _member(storage: str) -> RankMembership:
-    request = AttemptRequest(
-        run="bench",
-        stage="train",
-        attempt=1,
-        epoch=1,
-        job="bench",
-        params={},
-        packages=(),
-        code=(),
-        inputs={},
-        storage=storage,
-        seed=0,
-        pool=pool("a"),
-        needs=stage("train").needs,
-    )
+    request = attempt_request(run="bench", storage=storage)
     runtime = AttemptRuntime(
         wiring.artifact_store(storage), wiring.clock(), MessageQueue(), threading.Event()
     )

@@ -18,12 +18,12 @@ from orchestrator.core.runs.states import (
     RunStarted,
 )
 from orchestrator.core.settings import TrackingSettings
-from orchestrator.messages import AttemptRequest, Points, Succeeded
+from orchestrator.messages import Points, Succeeded
 from orchestrator.supervisor.record import wait
 from orchestrator.worker.attempt import stream
 from tests.benchmarks.services import Bench, bench
 from tests.benchmarks.table import Row, compare
-from tests.build import header, plan, pool, stage
+from tests.build import attempt_request, header, plan, stage
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -125,21 +125,13 @@ def _by_hand(ready: Bench, number: int) -> float:
 
 def _told(folder: Path) -> dict[str, float]:
     """Return what a job measured of itself, its messages being packed as a cluster packs them."""
-    one = stage("steps")
-    request = AttemptRequest(
+    request = attempt_request(
+        "steps",
         run="told",
-        stage=one.name,
-        attempt=1,
-        epoch=1,
         job="tests.benchmarks.steps.tell",
         params={"steps": TOLD_STEPS},
         packages=("tests",),
-        code=(),
-        inputs={},
         storage=(folder / "artifacts").as_uri(),
-        seed=0,
-        pool=pool("a"),
-        needs=one.needs,
     )
     store = wiring.artifact_store(request.storage)
     outcome = None

@@ -17,10 +17,10 @@ from typing import Any
 
 from orchestrator import wiring
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.messages import AttemptRequest, Message, Points, Succeeded
+from orchestrator.messages import Message, Points, Succeeded
 from orchestrator.worker.attempt import stream
 from tests.benchmarks.table import Row, compare
-from tests.build import pool, stage
+from tests.build import attempt_request
 
 ROUNDS = 10
 WINDOW, WINDOWS = 5, 8
@@ -69,20 +69,8 @@ def _messages(
 ) -> Iterator[Message]:
     from orchestrator.adapters.torch_process_group import open_process_group
 
-    request = AttemptRequest(
-        run=run,
-        stage="train",
-        attempt=1,
-        epoch=1,
-        job=job,
-        params=params,
-        packages=("jobs",),
-        code=(),
-        inputs=inputs,
-        storage=storage,
-        seed=0,
-        pool=pool("a"),
-        needs=stage("train").needs,
+    request = attempt_request(
+        run=run, job=job, params=params, packages=("jobs",), inputs=inputs, storage=storage
     )
     clock, store = wiring.clock(), wiring.artifact_store(storage)
     for batch in stream(

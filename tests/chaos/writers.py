@@ -17,13 +17,12 @@ from orchestrator.adapters.clock import SystemClock
 from orchestrator.core.spec.policy import Adjust
 from orchestrator.core.spec.stages import Needs
 from orchestrator.job import Checkpoint
-from orchestrator.messages import AttemptRequest
 from orchestrator.worker.checkpoints import Checkpoints
 from orchestrator.worker.context import meta_of
 from orchestrator.worker.message_queue import MessageQueue
 from orchestrator.worker.rank_membership import RankMembership
 from orchestrator.worker.runtime import AttemptRuntime
-from tests.build import pool
+from tests.build import attempt_request
 
 T = TypeVar("T")
 SIZE = 2
@@ -53,19 +52,9 @@ class Gang:
         self.source = ""
         store = FsspecArtifactStore(str(root))
         runtime = AttemptRuntime(store, SystemClock(), MessageQueue(), threading.Event())
-        request = AttemptRequest(
-            run="run",
-            stage="train",
+        request = attempt_request(
             attempt=attempt,
-            epoch=1,
-            job="jobs.train",
-            params={},
-            packages=(),
-            code=(),
-            inputs={},
             storage=str(root),
-            seed=0,
-            pool=pool("a"),
             needs=Needs(workers=SIZE),
             keep=keep,
             adjust=Adjust(before=before),

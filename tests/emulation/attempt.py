@@ -19,6 +19,7 @@ from orchestrator.core.spec.hardware import Accelerator, Pool
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Points
 from tests.adapters.test_torch_process_group import free_address
+from tests.build import attempt_request
 
 ROOT = Path(__file__).parents[2]
 CHIP = Accelerator(
@@ -92,15 +93,11 @@ def run(what: dict[str, Any]) -> dict[str, Any]:
 
 def _request(what: dict[str, Any]) -> AttemptRequest:
     emulation = TypeAdapter(Emulation).validate_python(what["emulation"])
-    return AttemptRequest(
-        run="run",
-        stage="pretrain",
-        attempt=1,
-        epoch=1,
+    return attempt_request(
+        "pretrain",
         job=what["job"],
         params=what["params"],
         packages=("jobs",),
-        code=(),
         inputs={"data": _stored(Path(what["folder"]), Path(what["data"]), what["rank"])},
         storage=Path(what["folder"]).as_uri(),
         seed=7,

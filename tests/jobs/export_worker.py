@@ -16,25 +16,19 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.torch_process_group import open_process_group
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.spec.stages import Needs
-from orchestrator.messages import AttemptRequest
 from orchestrator.worker.attempt import stream
-from tests.build import pool
+from tests.build import attempt_request
 
 if __name__ == "__main__":
     spec = json.loads(sys.argv[1])
-    request = AttemptRequest(
-        run="run",
-        stage="export",
-        attempt=1,
-        epoch=1,
+    request = attempt_request(
+        "export",
         job="jobs.export.export",
         params={"format": "int8"},
         packages=("jobs",),
-        code=(),
         inputs={"model": ArtifactRef(**spec["model"])},
         storage=spec["storage"],
         seed=7,
-        pool=pool("a"),
         needs=Needs(workers=spec["workers"]),
     )
     *_, last = stream(

@@ -25,10 +25,9 @@ from orchestrator.adapters.torch_process_group import open_process_group
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.spec.stages import Needs
-from orchestrator.messages import AttemptRequest
 from orchestrator.supervisor.record import wait
 from orchestrator.worker.attempt import stream
-from tests.build import pool
+from tests.build import attempt_request
 from tests.ports import free_address
 
 SECONDS_TO_END = 5.0
@@ -56,19 +55,14 @@ def worker(
     spec: Mapping[str, Any], attempt: int, rank: int, address: str | None
 ) -> Iterator[dict[str, Any]]:
     """Run worker `rank` of an attempt; yield what it says."""
-    request = AttemptRequest(
-        run="run",
-        stage="train",
+    request = attempt_request(
         attempt=attempt,
-        epoch=1,
         job="jobs.pretraining.pretrain",
         params=spec["params"],
         packages=("jobs",),
-        code=(),
         inputs={"data": ArtifactRef(**spec["data"])},
         storage=spec["storage"],
         seed=7,
-        pool=pool("a"),
         needs=Needs(workers=spec["sizes"][attempt - 1]),
     )
     for batch in stream(

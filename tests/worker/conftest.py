@@ -20,10 +20,10 @@ from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.runs.checkpoint_names import CheckpointId, Token, parse_id
 from orchestrator.core.spec.hardware import Accelerator, Pool
-from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import Clock
 from orchestrator.worker.attempt import stream
+from tests.build import attempt_request
 
 CHIP = Accelerator(name="H800", vendor="NVIDIA", device="cuda", backend="nccl", memory_gb=80.0)
 _numbers = itertools.count()
@@ -88,21 +88,16 @@ class Bench:
     def request(self, job: str = "job", **changes: object) -> AttemptRequest:
         facts: dict[str, object] = {
             "run": "r2-1",
-            "stage": "train",
-            "attempt": 1,
             "epoch": 3,
             "job": job if "." in job else f"{self.package}.jobs.{job}",
-            "params": {},
             "packages": (self.package,),
             "code": (str(self.folder),),
-            "inputs": {},
             "storage": self.store._base,
             "seed": 7,
             "pool": Pool(name="nvidia", accelerator=CHIP),
-            "needs": Needs(),
             **changes,
         }
-        return AttemptRequest(**facts)  # type: ignore[arg-type]
+        return attempt_request(**facts)  # type: ignore[arg-type]
 
     def stream(
         self, request: AttemptRequest, rank: int = 0, rendezvous: str | None = None

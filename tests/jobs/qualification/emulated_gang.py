@@ -19,7 +19,8 @@ from orchestrator import wiring
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.stages import Needs
-from orchestrator.messages import AttemptRequest, Failed, LogLine
+from orchestrator.messages import Failed, LogLine
+from tests.build import attempt_request
 from tests.emulation.attempt import CHIP
 from tests.jobs.qualification.forked_gang import fork_all
 
@@ -31,16 +32,11 @@ def main(spec: dict[str, Any]) -> int:
 
 
 def _work(spec: dict[str, Any], rank: int) -> int:
-    asked = AttemptRequest(
-        run="run",
-        stage="gang",
-        attempt=1,
-        epoch=1,
+    asked = attempt_request(
+        "gang",
         job="jobs.qualification.all_chips.qualify_gang",
         params=spec["params"],
         packages=("jobs",),
-        code=(),
-        inputs={},
         storage=Path(spec["folder"]).as_uri(),
         seed=7,
         pool=Pool(
