@@ -179,12 +179,22 @@ class Simulation:
             assert run.done
 
     def play(self) -> Run:
-        self.interfere()
-        self.drive()
-        events = [(stored.at, stored.event) for stored in self.store.events(self.header.run)]
-        run = fold(self.header, events)
-        self.check(run)
+        try:
+            self.interfere()
+            run = self.driven()
+            self.check(run)
+        except Exception as error:
+            error.add_note(f"seed {self.seed}")
+            raise
         return run
+
+    def driven(self) -> Run:
+        self.drive()
+        return self.stored()
+
+    def stored(self) -> Run:
+        events = [(stored.at, stored.event) for stored in self.store.events(self.header.run)]
+        return fold(self.header, events)
 
     def check(self, run: Run) -> None:
         assert run.done, "the run has no end"
@@ -234,11 +244,7 @@ def test_a_thousand_seeded_runs_keep_every_promise(block: int) -> None:
     first = block * SEEDS_OF_A_BLOCK
     for seed in range(first, first + SEEDS_OF_A_BLOCK):
         simulation = Simulation(seed)
-        try:
-            ends[simulation.play().state] += 1
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise
+        ends[simulation.play().state] += 1
         ends["stale"] += simulation.stale
         ends["reused"] += "StageReused" in {
             type(stored.event).__name__ for stored in simulation.store.events("run")
