@@ -68,6 +68,12 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
 
 
+def assert_refused(done: subprocess.CompletedProcess[str], code: int, line: str) -> None:
+    assert done.returncode == code, done.stdout + done.stderr
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 class Workplace:
     """A working folder in which a user types commands; its home is in it."""
 

@@ -16,6 +16,7 @@ from orchestrator.core.runs.states import RunStarted
 from orchestrator.messages import Lease
 from orchestrator.supervisor import holder
 from tests.build import header, plan, stage
+from tests.fakes import FakeClock
 
 HEADER = replace(header(plan(stage("s")), "mine-1"), config={"a": 1})
 
@@ -67,13 +68,7 @@ def test_controllers_leave_before_anything_is_stopped(in_progress, within, tmp_p
         seen.append("left")
         in_progress.drop_lease("mine-1", 1)
 
-    class Clock:
-        def now(self) -> float:
-            return 0.0
-
-        def monotonic(self) -> float:
-            return 0.0
-
+    class Clock(FakeClock):
         def sleep(self, seconds: float) -> None:
             leave()
 

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.core.endpoints.usage import Held, Usage, day_of
+from tests.conftest import assert_refused
 from tests.listing import listing
 from tests.ports import free_address
 
@@ -72,9 +73,7 @@ def test_servers_outside_are_revisions_that_share_traffic(within, far):
 )
 def test_a_mistake_gets_one_line(within, words, code, line):
     done = within(*words)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert line in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_refused(done, code, line)
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import assert_refused
 
 NOBODY = "http://127.0.0.1:9"
 ELSEWHERE, SHARED = "cluster.address=127.0.0.1:9", "storage.shared=true"
@@ -87,12 +88,6 @@ def test_a_stage_that_cannot_go_on_from_the_run_to_continue_is_said(orchestrator
     other = within(*again, "seed=7")
     assert f"stage 'noop' begins anew: its seed differs from that in run {run}\n" in other.stdout
     assert "anew" not in within(*again).stdout
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], code: int, line: str) -> None:
-    assert done.returncode == code, done.stdout + done.stderr
-    assert line in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Workplace
+from tests.conftest import Workplace, assert_refused
 
 MINE = """
 import json
@@ -153,10 +153,7 @@ def test_what_breaks_an_attempt_refuses_the_pool(desk: Desk) -> None:
     ],
 )
 def test_a_mistake_gets_one_line(within, words, code, line):
-    done = within(*words)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert line in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_refused(within(*words), code, line)
 
 
 def test_overrides_may_stand_after_a_flag(orchestrator):
