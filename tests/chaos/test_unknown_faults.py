@@ -113,13 +113,10 @@ def finish(storm: Storm, *, native: bool) -> int:
 
 
 @pytest.fixture(scope="module")
-def place(
-    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
-) -> Iterator[Workplace]:
-    made = Workplace(tmp_path_factory.mktemp("unknown"), environment)
-    yield made
-    made.run("down", "--yes")
-    assert left_running(made.folder) == []
+def place(workplace: Workplace) -> Iterator[Workplace]:
+    yield workplace
+    workplace.run("down", "--yes")
+    assert left_running(workplace.folder) == []
 
 
 @pytest.fixture(scope="module")
