@@ -18,6 +18,7 @@ from orchestrator.messages import LogLine
 from tests.build import documented
 
 VICTIM = "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer"
+OFF_THE_BUS = "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."
 
 
 @pytest.fixture
@@ -27,6 +28,16 @@ def report() -> FailureReport:
 
 def failed(kind: FailureKind, evidence: str, rank: int, detail: str = "") -> Failure:
     return Failure(kind=kind, evidence=evidence, rank=rank, detail=detail)
+
+
+def died_of(report: FailureReport, *lines: str) -> FailureKind:
+    """Return why a worker is known to have died that had written such lines."""
+    for line in lines:
+        report.hear(LogLine(0, line))
+    report.report(0, failed(FailureKind.WORKER_LOST, "the worker died", 0), at=5.0, now=0.0)
+    found = report.verdict(0.0, all_known=True)
+    assert found is not None
+    return found.kind
 
 
 def test_nothing_is_known_while_nobody_failed(report: FailureReport) -> None:
@@ -94,23 +105,14 @@ def test_what_was_cancelled_needs_no_lines(report: FailureReport) -> None:
 
 
 def test_only_the_last_lines_before_the_end_count(report: FailureReport) -> None:
-    report.hear(LogLine(0, "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."))
-    for number in range(LINES_THAT_COUNT):
-        report.hear(LogLine(0, f"step {number}"))
-    report.report(0, failed(FailureKind.WORKER_LOST, "the worker died", 0), at=5.0, now=0.0)
-    found = report.verdict(0.0, all_known=True)
-    assert found is not None
-    assert found.kind is FailureKind.WORKER_LOST
+    steps = [f"step {number}" for number in range(LINES_THAT_COUNT)]
+    assert died_of(report, OFF_THE_BUS, *steps) is FailureKind.WORKER_LOST
 
 
 def test_lines_of_a_stack_do_not_push_out_what_stands_before_them(report: FailureReport) -> None:
-    report.hear(LogLine(0, "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."))
-    for number in range(3 * LINES_THAT_COUNT):
-        report.hear(LogLine(0, f"frame #{number}: c10::Error::Error() + 0x57"))
-    report.report(0, failed(FailureKind.WORKER_LOST, "the worker died", 0), at=5.0, now=0.0)
-    found = report.verdict(0.0, all_known=True)
-    assert found is not None
-    assert found.kind is FailureKind.DEVICE_LOST
+    numbers = range(3 * LINES_THAT_COUNT)
+    stack = [f"frame #{number}: c10::Error::Error() + 0x57" for number in numbers]
+    assert died_of(report, OFF_THE_BUS, *stack) is FailureKind.DEVICE_LOST
 
 
 class CountingMatcher(Matcher):
@@ -149,13 +151,9 @@ def test_of_many_workers_the_first_to_fail_is_the_one_that_is_told(report: Failu
 def test_what_a_job_went_on_after_is_not_what_it_died_of(
     report: FailureReport, steps: int, kind: str
 ) -> None:
-    report.hear(LogLine(0, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate"))
-    for number in range(steps):
-        report.hear(LogLine(0, f"step {number} loss 2.1"))
-    report.report(0, failed(FailureKind.WORKER_LOST, "the worker died", 0), at=5.0, now=0.0)
-    found = report.verdict(0.0, all_known=True)
-    assert found is not None
-    assert found.kind == kind
+    after = [f"step {number} loss 2.1" for number in range(steps)]
+    line = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate"
+    assert died_of(report, line, *after) == kind
 
 
 ABORTED = (

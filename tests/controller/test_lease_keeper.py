@@ -36,8 +36,12 @@ class Post:
         return lease.at
 
 
-def test_it_is_renewed_every_few_seconds() -> None:
-    post = Post()
+@pytest.fixture
+def post() -> Post:
+    return Post()
+
+
+def test_it_is_renewed_every_few_seconds(post: Post) -> None:
     post.keeper.turn(post.run)
     lease = post.store.lease("run")
     assert lease == Lease(run="run", epoch=3, at=100.0, holder="me")
@@ -49,31 +53,27 @@ def test_it_is_renewed_every_few_seconds() -> None:
     assert post.seen() == 106.0
 
 
-def test_its_time_is_the_databases_whatever_the_clock_of_the_host_says() -> None:
-    post = Post()
+def test_its_time_is_the_databases_whatever_the_clock_of_the_host_says(post: Post) -> None:
     post.clock.step(60.0)
     post.keeper.turn(post.run)
     assert post.seen() == 100.0
 
 
-def test_it_is_renewed_beside_a_loop_that_is_held_up() -> None:
-    post = Post()
+def test_it_is_renewed_beside_a_loop_that_is_held_up(post: Post) -> None:
     post.keeper.turn(post.run)
     post.clock.sleep(60.0)
     post.keeper.keep()
     assert post.seen() == 160.0
 
 
-def test_the_first_one_is_there_before_the_loop_does_anything_else() -> None:
-    post = Post()
+def test_the_first_one_is_there_before_the_loop_does_anything_else(post: Post) -> None:
     post.keeper.pause = 3600.0
     with post.keeper:
         post.keeper.turn(post.run)
         assert post.seen() == 100.0
 
 
-def test_it_is_not_renewed_for_a_loop_that_is_dead() -> None:
-    post = Post()
+def test_it_is_not_renewed_for_a_loop_that_is_dead(post: Post) -> None:
     post.keeper.turn(post.run)
     post.clock.sleep(SECONDS_OF_A_DEAD_LOOP + 1.0)
     post.keeper.keep()
@@ -81,8 +81,9 @@ def test_it_is_not_renewed_for_a_loop_that_is_dead() -> None:
 
 
 @pytest.mark.parametrize("seconds", [3600.0, -3600.0])
-def test_a_time_of_day_that_is_set_does_not_keep_it_from_being_renewed(seconds: float) -> None:
-    post = Post()
+def test_a_time_of_day_that_is_set_does_not_keep_it_from_being_renewed(
+    post: Post, seconds: float
+) -> None:
     post.keeper.turn(post.run)
     post.clock.step(seconds)
     post.clock.sleep(SECONDS_OF_A_LEASE)
@@ -90,8 +91,7 @@ def test_a_time_of_day_that_is_set_does_not_keep_it_from_being_renewed(seconds: 
     assert post.seen() == 105.0
 
 
-def test_a_store_that_is_away_is_asked_again_soon_and_that_is_counted() -> None:
-    post = Post()
+def test_a_store_that_is_away_is_asked_again_soon_and_that_is_counted(post: Post) -> None:
     good = post.store.renew_lease
 
     def away(lease: Lease) -> None:
@@ -107,8 +107,7 @@ def test_a_store_that_is_away_is_asked_again_soon_and_that_is_counted() -> None:
     assert post.seen() == 101.0
 
 
-def test_another_controller_is_noticed_by_its_lease() -> None:
-    post = Post()
+def test_another_controller_is_noticed_by_its_lease(post: Post) -> None:
     post.keeper.turn(post.run)
     post.store.renew_lease(Lease(run="run", epoch=4, at=101.0, holder="other"))
     post.clock.sleep(1.0)
@@ -116,8 +115,7 @@ def test_another_controller_is_noticed_by_its_lease() -> None:
         post.keeper.turn(post.run)
 
 
-def test_its_thread_renews_it_and_tells_the_loop_of_another_controller() -> None:
-    post = Post()
+def test_its_thread_renews_it_and_tells_the_loop_of_another_controller(post: Post) -> None:
     renewed, refused = threading.Event(), threading.Event()
     good = post.store.renew_lease
 

@@ -43,6 +43,11 @@ class Bench:
             when=when,
         )
 
+    def lose_pool(self) -> None:
+        """Have the replicas gone, and a pool on which none can be anew."""
+        self.replicas.there.clear()
+        self.replicas.broken = {self.made.pool.name}
+
     def pass_time(self, seconds: int) -> None:
         """Look once a second."""
         for _ in range(seconds):
@@ -77,8 +82,7 @@ def test_a_revision_that_is_gone_is_deployed_anew_after_a_moment(bench: Bench) -
 
 
 def test_what_can_not_be_deployed_anew_is_told_and_tried_again(bench: Bench) -> None:
-    bench.replicas.there.clear()
-    bench.replicas.broken = {bench.made.pool.name}
+    bench.lose_pool()
     for _ in range(3):
         bench.reconciler.reconcile()
         bench.clock.sleep(6.0)
@@ -86,18 +90,14 @@ def test_what_can_not_be_deployed_anew_is_told_and_tried_again(bench: Bench) -> 
 
 
 def test_an_endpoint_whose_pool_is_lost_goes_to_the_next_one_once(bench: Bench) -> None:
-    bench.replicas.there.clear()
-    bench.replicas.broken = {bench.made.pool.name}
-    for _ in range(60):
-        bench.reconciler.reconcile()
-        bench.clock.sleep(1.0)
+    bench.lose_pool()
+    bench.pass_time(60)
     assert bench.moved == [("chat", "b")]
 
 
 def test_the_settings_say_how_soon_and_how_often_an_endpoint_is_moved() -> None:
     bench = Bench(ReconcilerSettings(loss=5.0, between_moves=40.0))
-    bench.replicas.there.clear()
-    bench.replicas.broken = {bench.made.pool.name}
+    bench.lose_pool()
     bench.pass_time(5)
     assert bench.moved == []
     bench.pass_time(1)
@@ -113,9 +113,7 @@ def test_a_pool_on_which_a_replica_starts_is_lost_only_once_that_takes_too_long(
 ) -> None:
     bench.replicas.state["chat.r1"] = PoolState.BUSY
     bench.replicas.starting = 1
-    for _ in range(60):
-        bench.reconciler.reconcile()
-        bench.clock.sleep(1.0)
+    bench.pass_time(60)
     assert bench.moved == [], "a new replica loads its model"
     bench.clock.sleep(bench.made.endpoint.ready)
     bench.reconciler.reconcile()
@@ -127,8 +125,7 @@ def lost_while_switched(bench: Bench, rules: Rollout) -> None:
     second = deployment("chat", pool_name="b", revision=2, run="switch")
     second = replace(second, endpoint=replace(second.endpoint, rollout=rules))
     bench.store.follow(bench.store.endpoint("chat"), [RevisionAdded(2, second)], 2.0)
-    bench.replicas.there.clear()
-    bench.replicas.broken = {bench.made.pool.name}
+    bench.lose_pool()
 
 
 def test_an_endpoint_that_somebody_switches_already_is_not_moved_beside_it(bench: Bench) -> None:
@@ -191,9 +188,7 @@ def test_an_endpoint_that_was_switched_goes_back_when_its_new_pool_is_lost(bench
     bench.store.follow(bench.store.endpoint("chat"), events, 2.0)
     bench.replicas.there.clear()
     bench.replicas.broken = {"b"}
-    for _ in range(60):
-        bench.reconciler.reconcile()
-        bench.clock.sleep(1.0)
+    bench.pass_time(60)
     assert bench.moved == [("chat", "a")]
 
 
@@ -260,8 +255,7 @@ def test_a_deployment_that_is_there_and_broken_is_deployed_anew_and_told(
 
 
 def test_what_stays_broken_is_tried_again_later_each_time_and_says_why(bench: Bench) -> None:
-    bench.replicas.there.clear()
-    bench.replicas.broken = {bench.made.pool.name}
+    bench.lose_pool()
     bench.pass_time(600)
     tries = [line for line in bench.told if "deployed anew" in line]
     assert 4 <= len(tries) <= 7
@@ -272,8 +266,7 @@ def test_what_stays_broken_is_tried_again_later_each_time_and_says_why(bench: Be
 
 
 def test_a_move_that_failed_is_tried_again_soon_and_to_the_next_pool(bench: Bench) -> None:
-    bench.replicas.there.clear()
-    bench.replicas.broken = {bench.made.pool.name}
+    bench.lose_pool()
     bench.pass_time(25)
     bench.reconciler.move_failed("chat")
     bench.pass_time(40)

@@ -310,10 +310,13 @@ def test_a_cancelled_rollout_gives_the_traffic_back(bench: Bench) -> None:
     assert bench.rollouts.poll(asked.key) == ()
 
 
-def test_a_rollout_whose_controller_is_lost_is_found_and_taken_back(bench: Bench) -> None:
+@pytest.mark.parametrize(("seconds", "new"), [(5.0, 10), (12.0, 50)])
+def test_a_rollout_whose_controller_is_lost_is_found_and_taken_back(
+    bench: Bench, seconds: float, new: int
+) -> None:
     asked = bench.asked("b", 2)
-    bench.go(asked, 5.0)
-    assert bench.shares == {1: 90, 2: 10}
+    bench.go(asked, seconds)
+    assert bench.shares == {1: 100 - new, 2: new}
     bench.again().cancel(asked.key)
     assert (bench.shares, bench.states["r2"]) == ({1: 100}, "retired")
 

@@ -230,14 +230,6 @@ def test_a_rollout_that_is_cancelled_when_the_others_are_gone_leaves_who_serves(
     assert (bench.shares, bench.states["r2"]) == ({2: 100}, "ready")
 
 
-def test_one_whose_controller_is_lost_at_half_of_the_traffic_is_taken_back(bench: Bench) -> None:
-    asked = bench.asked("b", 2)
-    bench.go(asked, 12.0)
-    assert bench.shares == {1: 50, 2: 50}
-    bench.again().cancel(asked.key)
-    assert (bench.shares, bench.states["r2"]) == ({1: 100}, "retired")
-
-
 # --- endpoints without replicas ---------------------------------------------------------------
 
 

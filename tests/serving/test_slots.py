@@ -25,6 +25,15 @@ def slots_of(route: EndpointRoute, limits: GatewayLimits = SHORT) -> tuple[Slots
     return Slots(board, limits, Random(0)), board  # noqa: S311 - no secret
 
 
+async def one_waits() -> tuple[Slots, Board, Slot, asyncio.Future[Slot]]:
+    """Return slots of which the one is taken, that slot, and who waits for it."""
+    slots, board = slots_of(ONE, GatewayLimits())
+    slot = await slots.take("e", "")
+    waiting = asyncio.ensure_future(slots.take("e", ""))
+    await asyncio.sleep(0)
+    return slots, board, slot, waiting
+
+
 def test_the_replica_with_the_fewest_requests_is_next() -> None:
     async def play() -> None:
         slots, _ = slots_of(replace(ONE, revisions=(revision("r1", "a", "b"),), concurrency=9))
@@ -40,10 +49,7 @@ def test_the_replica_with_the_fewest_requests_is_next() -> None:
 
 def test_what_finds_no_room_waits_in_turn_and_the_next_is_refused() -> None:
     async def play() -> None:
-        slots, _ = slots_of(ONE, GatewayLimits())
-        slot = await slots.take("e", "")
-        waiting = asyncio.ensure_future(slots.take("e", ""))
-        await asyncio.sleep(0)
+        slots, _, slot, waiting = await one_waits()
         assert slots.waiting() == {"e": 1}
         with pytest.raises(ApiError, match="1 requests wait") as error:
             await slots.take("e", "")
@@ -67,10 +73,7 @@ def test_nobody_waits_for_ever() -> None:
 
 def test_one_who_leaves_the_queue_takes_no_slot_along() -> None:
     async def play() -> None:
-        slots, _ = slots_of(ONE, GatewayLimits())
-        slot = await slots.take("e", "")
-        waiting = asyncio.ensure_future(slots.take("e", ""))
-        await asyncio.sleep(0)
+        slots, _, slot, waiting = await one_waits()
         slots.release(slot)  # given to the one who waits, who leaves at this moment
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -91,10 +94,7 @@ def test_overflow_takes_what_finds_no_room() -> None:
 
 def test_those_who_wait_go_where_traffic_has_moved() -> None:
     async def play() -> None:
-        slots, board = slots_of(ONE, GatewayLimits())
-        await slots.take("e", "")
-        waiting = asyncio.ensure_future(slots.take("e", ""))
-        await asyncio.sleep(0)
+        _, board, _, waiting = await one_waits()
         board.put(replace(ONE, revisions=(revision("r1", "a", share=0), revision("r2", "b"))))
         assert (await waiting).revision.name == "r2"
 
@@ -103,10 +103,7 @@ def test_those_who_wait_go_where_traffic_has_moved() -> None:
 
 def test_those_who_wait_for_an_endpoint_that_goes_are_told() -> None:
     async def play() -> None:
-        slots, board = slots_of(ONE, GatewayLimits())
-        await slots.take("e", "")
-        waiting = asyncio.ensure_future(slots.take("e", ""))
-        await asyncio.sleep(0)
+        _, board, _, waiting = await one_waits()
         board.remove("e")
         with pytest.raises(ApiError) as error:
             await waiting

@@ -126,11 +126,12 @@ def test_tokens_count_by_events_until_the_end_tells_them() -> None:
     assert counts == [1, 2, 3, 2, 2]
 
 
-def test_a_client_that_has_tokens_told_in_bundles_and_leaves_pays_for_all_of_them() -> None:
+def recorded_of_who_leaves(sent: bytes, at: str, **asked: object) -> RequestRecord:
+    """Return what is recorded of a client that leaves at a line of a stream that goes on."""
     records: list[RequestRecord] = []
 
     def goes_on(connection: socket.socket, found: Scripted) -> None:
-        connection.sendall(HEAD + chunk(chat({"content": "a" * 50}, 0)))
+        connection.sendall(HEAD + chunk(sent))
         connection.settimeout(10)
         while connection.recv(1 << 16):
             pass
@@ -139,32 +140,22 @@ def test_a_client_that_has_tokens_told_in_bundles_and_leaves_pays_for_all_of_the
     with scripted(goes_on) as server:
         board = Board(EndpointRoute(name="echo", revisions=(revision("r1", server.url),)))
         with gateway_of(board, record=records.append) as url:
-            body = {"model": "echo", "stream": True, "stream_interval": 50}
-            where = f"{url}/v1/chat/completions"
-            with httpx.stream("POST", where, json=body) as answer:
-                next(answer.iter_lines())
+            body = {"model": "echo", "stream": True, **asked}
+            with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+                assert any(line.startswith(at) for line in answer.iter_lines())
             assert server.left.wait(10)
             assert wait(lambda: bool(records), 5.0)
-    assert [one.completion_tokens for one in records] == [50]
+    (record,) = records
+    return record
+
+
+def test_a_client_that_has_tokens_told_in_bundles_and_leaves_pays_for_all_of_them() -> None:
+    bundle = chat({"content": "a" * 50}, 0)
+    assert recorded_of_who_leaves(bundle, "data: ", stream_interval=50).completion_tokens == 50
 
 
 def test_a_client_that_leaves_at_the_last_event_pays_what_the_stream_has_told() -> None:
-    records: list[RequestRecord] = []
-
-    def has_no_end(connection: socket.socket, found: Scripted) -> None:
-        connection.sendall(HEAD + chunk(b"".join(RUNNING)))
-        connection.settimeout(10)
-        while connection.recv(1 << 16):
-            pass
-        found.left.set()
-
-    with scripted(has_no_end) as server:
-        board = Board(EndpointRoute(name="echo", revisions=(revision("r1", server.url),)))
-        with gateway_of(board, record=records.append) as url:
-            body = {"model": "echo", "stream": True, "stream_options": {"include_usage": True}}
-            where = f"{url}/v1/chat/completions"
-            with httpx.stream("POST", where, json=body) as answer:
-                assert "data: [DONE]" in answer.iter_lines()
-            assert server.left.wait(10)
-            assert wait(lambda: bool(records), 5.0)
-    assert [(one.prompt_tokens, one.completion_tokens) for one in records] == [(3, 2)]
+    usage = {"include_usage": True}
+    last = "data: [DONE]"
+    record = recorded_of_who_leaves(b"".join(RUNNING), last, stream_options=usage)
+    assert (record.prompt_tokens, record.completion_tokens) == (3, 2)
