@@ -5,21 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.job import Changes, Checkpoint, Hardware
+from tests.jobs.local_context import EMULATED
 
-HARDWARE = Hardware(
-    pool="bare",
-    accelerator="CPU",
-    vendor="any",
-    device="cpu",
-    backend="gloo",
-    formats=("bf16",),
-    memory_gb=None,
-    emulated=True,
-)
+HARDWARE = replace(EMULATED, pool="bare", accelerator="CPU", vendor="any", memory_gb=None)
 
 
 @dataclass(kw_only=True)

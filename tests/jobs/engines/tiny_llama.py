@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from orchestrator.job import Hardware
+from tests.jobs.local_context import EMULATED
 
 EOS = 256
 SHAPE: dict[str, Any] = {
@@ -29,15 +30,8 @@ TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     "{% if messages[0].content == 'refuse' %}{{ raise_exception('no') }}{% endif %}assistant:"
 )
-HARDWARE = Hardware(
-    pool="ascend",
-    accelerator="ascend-910c",
-    vendor="huawei",
-    device="cpu",
-    backend="gloo",
-    formats=("bf16",),
-    memory_gb=None,
-    emulated=True,
+HARDWARE = replace(
+    EMULATED, pool="ascend", accelerator="ascend-910c", vendor="huawei", memory_gb=None
 )
 
 
@@ -47,6 +41,19 @@ def save_tiny_llama(folder: Path, *, seed: int = 0, **config: Any) -> Path:
     torch.manual_seed(seed)
     LlamaForCausalLM(LlamaConfig(**{**SHAPE, **config})).save_pretrained(folder)
     return save_byte_tokenizer(folder)
+
+
+def continued(model: Any, prompt: list[int], **more: Any) -> list[int]:
+    """Return the tokens, 40 at most, by which transformers continues a prompt greedily."""
+    tokens = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        max_new_tokens=40,
+        do_sample=False,
+        pad_token_id=EOS,
+        **more,
+    )
+    return list(tokens[0, len(prompt) :].tolist())
 
 
 def save_byte_tokenizer(folder: Path) -> Path:

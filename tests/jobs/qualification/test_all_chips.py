@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ from jobs.qualification.curve import ShortTraining, Trained, train
 from jobs.qualification.host_reference import BF16, FLOAT32, TF32, HostReference, qualify_reference
 from jobs.training.process_group import ProcessGroup
 from tests.jobs.local_context import LocalContext
+from tests.jobs.qualification.gangs import printed_by
 from tests.jobs.recipes import SMALL
 
-ROOT = Path(__file__).parents[3]
 PARAMS: dict[str, Any] = {"model": SMALL, "steps": 3, "soak_seconds": 0.0, "quick": True}
 
 
@@ -33,16 +31,7 @@ def findings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def forked(folder: Path, job: str, **spec: object) -> None:
     """Run a job in processes that are forked after the imports."""
     common = {"job": job, "inputs": {}, "store": str(folder / "store"), "folder": str(folder)}
-    spec_text = json.dumps({**common, **spec})
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.jobs.qualification.forked_gang", spec_text],
-        cwd=ROOT,
-        check=False,
-        timeout=100,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    printed_by("forked_gang", {**common, **spec})
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,10 +18,9 @@ from jobs.qualification.links import (
     slow_ones,
     spots,
 )
+from tests.jobs.qualification.gangs import printed_by
 from tests.jobs.recipes import SMALL
 from tests.ports import free_address
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_workers_have_their_places_on_their_nodes() -> None:
@@ -92,17 +88,9 @@ def test_a_slow_rail_is_found_by_the_real_job_on_an_emulated_chip(tmp_path: Path
         "params": {"model": SMALL, "steps": 1, "soak_seconds": 0.0, "quick": True},
         "emulation": {"device": "npu", "backend": "hccl", "faults": [slow]},
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.jobs.qualification.emulated_gang", json.dumps(spec)],
-        cwd=ROOT,
-        check=False,
-        timeout=100,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "  failed  " not in done.stdout
-    [flaw] = [line for line in done.stdout.splitlines() if line.startswith("links")]
+    printed = printed_by("emulated_gang", spec)
+    assert "  failed  " not in printed
+    [flaw] = [line for line in printed.splitlines() if line.startswith("links")]
     assert "  limited  " in flaw
     assert "rank 2: " in flaw
     assert "rank 0: " not in flaw
