@@ -18,12 +18,13 @@ import urllib.request
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from orchestrator import supervisor
 from orchestrator.core.address_passwords import without_account
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.settings import TrackingSettings
+from orchestrator.core.spec.outside_servers import is_address
 from orchestrator.supervisor import file_modes
 
 SERVICE = "mlflow"
@@ -115,15 +116,6 @@ def check(uri: str, trusted: ssl.SSLContext | None = None, timeout: float = 5.0)
         what = f"no MLflow server answers at {place!r} ({reason})"
         hint = _UNTRUSTED if isinstance(reason, ssl.SSLError) else _NOT_THERE
         raise TrackingError(f"{what}; {hint}") from error
-
-
-def is_address(uri: str) -> bool:
-    """Return whether `uri` can be the address of a server."""
-    try:
-        parts = urlsplit(uri)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def _prepare(home: Path) -> Path:

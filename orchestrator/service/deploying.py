@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from orchestrator import wiring
 from orchestrator.core.address_passwords import holds_password, password_problems
@@ -18,7 +17,7 @@ from orchestrator.core.endpoints.life import (
     SharesMoved,
 )
 from orchestrator.core.errors import ConfigError, Problem, shown
-from orchestrator.core.spec.outside_servers import Outside
+from orchestrator.core.spec.outside_servers import Outside, is_address
 from orchestrator.service.change import Change
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")  # of an endpoint
@@ -79,7 +78,7 @@ def _problems(endpoint: str, server: Outside) -> Iterator[Problem]:
         yield Problem("deploy", what, f"a name matches {NAME.pattern}")
     if holds_password(server.address):
         yield from password_problems("--address", server.address, "name it by --key-file FILE")
-    elif not _is_address(server.address):
+    elif not is_address(server.address):
         what = f"{shown(server.address)} is no address of a server"
         yield Problem("--address", what, "write http://HOST:PORT/v1")
     if server.key_variable and not wiring.variable(server.key_variable):
@@ -93,12 +92,3 @@ def _problems(endpoint: str, server: Outside) -> Iterator[Problem]:
         if not _HEADER.fullmatch(line):
             what = f"{shown(line)} is no header of a request"
             yield Problem("--header", what, "write 'NAME: VALUE'")
-
-
-def _is_address(text: str) -> bool:
-    """Return whether it is http or https, with a host and, at most, a port that there can be."""
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False

@@ -20,6 +20,7 @@ from orchestrator.core.errors import (
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Fleet
+from orchestrator.core.spec.outside_servers import is_address
 from orchestrator.core.spec.plan import Plan, make_plan
 from orchestrator.core.spec.stages import Json, Pipeline
 from orchestrator.messages import AttemptRequest, Message
@@ -178,12 +179,10 @@ def _addresses(settings: Settings) -> Iterator[Problem]:
             what = f"{shown(address)} is neither HOST:PORT of a Ray head node nor http://HOST:8265"
             yield Problem(path, what, "mend it, or leave it empty for a managed cluster")
     if settings.tracking.enabled and uri:
-        from orchestrator.adapters import mlflow_server
-
         path = "tracking.uri" if settings.tracking.uri else TRACKING_VARIABLE
         if holds_password(uri):
             yield from password_problems(path, uri, TRACKING_ACCOUNT)
-        elif not mlflow_server.is_address(uri):
+        elif not is_address(uri):
             what = f"{shown(uri)} is not the address of an MLflow server"
             yield Problem(path, what, "give http://HOST:PORT, or leave it empty for a managed one")
 

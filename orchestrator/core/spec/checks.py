@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
 from orchestrator.core.address_passwords import holds_password, password_problems
 from orchestrator.core.errors import Problem, shown
@@ -25,6 +24,7 @@ from orchestrator.core.spec.engine_checks import indivisible, refused_options
 from orchestrator.core.spec.engines import CPU, is_server, maker_of, split_of
 from orchestrator.core.spec.environment import problems_of_environment
 from orchestrator.core.spec.hardware import Fleet, Pool
+from orchestrator.core.spec.outside_servers import is_address
 from orchestrator.core.spec.planted_faults import problems_of_faults
 from orchestrator.core.spec.stages import Bindings, Endpoint, Json, Pipeline, Stage
 
@@ -137,17 +137,9 @@ def _gate_problems(path: str, stage: Stage) -> Iterator[Problem]:
     elif gate and gate.kind == "url" and holds_password(gate.target):
         hint = "name an address that answers without one"
         yield from password_problems(f"{path}.gate.target", gate.target, hint)
-    elif gate and gate.kind == "url" and not _is_url(gate.target):
+    elif gate and gate.kind == "url" and not is_address(gate.target):
         what = f"{shown(gate.target)} is no URL"
         yield Problem(f"{path}.gate.target", what, "give http(s)://HOST...")
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets without an address, a port that is none
-        return False
 
 
 def _action_problems(path: str, stage: Stage) -> Iterator[Problem]:

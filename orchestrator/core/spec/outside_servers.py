@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+def is_address(text: str) -> bool:
+    """Return whether it is http or https, with a host and, at most, a port that there can be."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets without an address, a port that is none
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
