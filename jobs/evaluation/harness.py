@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.data.tokenizer import load_tokenizer
+from jobs.engines import EMBEDDED
 from jobs.engines.border import attempt
 from jobs.evaluation.answer_table import NAME, table
 from jobs.evaluation.intervals import interval
-from jobs.evaluation.respondents import EMBEDDED, client_of, open_engine, reached
+from jobs.evaluation.respondents import client_of, open_engine, reached
 from orchestrator.job import JobContext, Metrics
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import torch
 
 from jobs.data.dataset import read_examples, read_facts, read_rows, write_lines
 from jobs.data.splits import TEST
+from jobs.engines import EMBEDDED
 from jobs.engines.weights import load
 from jobs.evaluation.answer_table import NAME, table
 from jobs.evaluation.intervals import majority, pass_at_k, with_interval
 from jobs.evaluation.respondents import (
-    EMBEDDED,
     Ask,
     EndpointRespondent,
     EngineRespondent,

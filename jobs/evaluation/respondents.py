@@ -14,8 +14,6 @@ import openai
 from orchestrator.engine import Engine, Piece, Sampling
 from orchestrator.job import Hardware
 
-EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"
-
 T = TypeVar("T")
 Done = Callable[[int], object]
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jobs.data.tokenizer import load_tokenizer
+from jobs.engines import EMBEDDED
 from jobs.parity import metrics, proof, table
 from jobs.parity.comparison import Comparison, Said, compare, margins
 from jobs.parity.reading import Floor, Reference, read
@@ -28,7 +29,6 @@ from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
 FIGURES = "parity/"  # what the names of its metrics begin with
 AUTO = "auto"  # the plan puts an endpoint's own engine class in its place
-EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"  # compares what an engine server will read
 
 
 def check(  # noqa: PLR0913 - the parameters of a config
@@ -121,6 +121,7 @@ def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answ
         ParityError: The engine refuses the model.
     """
     reference, folder = read(ctx.inputs["reference"]), ctx.inputs["model"]
+    # Where an engine server serves, the embedded engine compares what that will read.
     name = EMBEDDED if engine == AUTO else engine
     try:
         served = ServedEngine(_engine(name, folder, ctx.hardware, options), folder)
