@@ -60,16 +60,11 @@ def measure(  # noqa: PLR0913 - the parameters of a config
     tokenizer = load_tokenizer(ctx.inputs["model"])
     mixed = (MIXED,) if wants_bf16(precision, ctx.hardware) else ()
     passes = (RESHAPED, *mixed, *HALVES)
-
-    def done(number: int, answered: int) -> None:
-        ctx.progress(number * len(asked) + answered, (1 + len(passes)) * len(asked))
-
     work = _Work(
         ctx.inputs["model"], tokenizer, ctx.device, top, max_tokens, ctx.adjust.accumulate
     )
-    first, *others = work.outputs((REFERENCE, *passes), asked, done)
+    first, *others = work.outputs((REFERENCE, *passes), asked, ctx.progress)
     said = _said(first, task, asked)
-    repeats = [_said(other, task, asked) for other in others]
     reference = Reference(
         pool=ctx.hardware.pool,
         precision=REFERENCE.precision,
@@ -84,8 +79,8 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         scores=first.scores,
         experts=first.experts,
         floor=tuple(
-            _noise(forward_pass, said, repeat)
-            for forward_pass, repeat in zip(passes, repeats, strict=True)
+            _noise(forward_pass, said, _said(other, task, asked))
+            for forward_pass, other in zip(passes, others, strict=True)
         ),
         norms=work.norms,
     )
@@ -159,7 +154,14 @@ class _Work:
         asked: Sequence[Question],
         done: Callable[[int, int], object],
     ) -> Iterator[Output]:
-        """Yield what the model says in each pass; `passes` are grouped by their weights."""
+        """Yield what the model says in each pass; `passes` are grouped by their weights.
+
+        `done` is told how many questions are answered, of how many in all the passes.
+        """
+
+        def answered(number: int, questions: int) -> None:
+            done(number * len(asked) + questions, len(passes) * len(asked))
+
         model, held = None, None
         for number, forward_pass in enumerate(passes):
             if forward_pass.weights != held:
@@ -176,7 +178,7 @@ class _Work:
                 max_tokens=self.max_tokens,
                 split=self.split,
             )
-            yield asker.ask(forward_pass, asked, partial(done, number))
+            yield asker.ask(forward_pass, asked, partial(answered, number))
 
 
 def _texts(asked: Sequence[Question]) -> list[str]:
