@@ -7,7 +7,8 @@ A job is a plain function, named in a config by its dotted name:
 
 It reads its inputs from `ctx.inputs`, writes the files of its artifact under `ctx.output`, and
 returns its headline metrics (or nothing). It knows no pipeline and no cluster: the attempt has
-already set up the process group, and `ctx.device` is where its tensors go.
+already set up the process group, and `ctx.device` is where its tensors go. A function with the
+attribute `meets_by_itself` starts processes of its own, which meet at `MASTER_ADDR` themselves.
 
 This module and `orchestrator.engine` import the standard library alone; jobs import nothing else
 of the orchestrator.
@@ -116,6 +117,14 @@ class JobContext(Protocol):
     @property
     def device(self) -> str:
         """torch device of this worker, as `hardware.device`."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this attempt was given up: for a job that waits for processes of its own.
+
+        To look is no sign of life; the next call of the context ends the job.
+        """
         ...
 
     def busy(self, what: str) -> AbstractContextManager[None]:

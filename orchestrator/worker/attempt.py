@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from orchestrator.core.errors import StaleAttemptError, StorageSetUpError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import ArtifactStore, Chip, Clock
+from orchestrator.worker import rendezvous_port
 from orchestrator.worker.context import AttemptContext, backends, hardware_of, meta_of
 from orchestrator.worker.exception_report import describe
 from orchestrator.worker.job_import import check_params, import_request, relative
@@ -97,7 +98,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
         runtime.stop.set()
         attempt.outlast_save(request.kill_after)
         runtime.over.set()
-        thread.join(GRACE_SECONDS)
+        thread.join(request.kill_after if attempt.by_itself else GRACE_SECONDS)
         attempt.drop()
 
 
@@ -135,6 +136,7 @@ class _JobRun:
         self._context: AttemptContext | None = None
         self._output: Path | None = None
         self._working = False
+        self.by_itself = False  # whether it starts processes of its own, which it has to end
         self._error: BaseException | None = None
 
     def run(self) -> None:
@@ -194,6 +196,7 @@ class _JobRun:
             return missing
         job = import_request(request, self._runtime.store)
         check_params(request.job, job, request.params)
+        self.by_itself = bool(getattr(job, "meets_by_itself", False))
         self._output = self._runtime.store.scratch(request.key)
         inputs: dict[str, Path] = {}
         self._context = AttemptContext(request, self._rank, inputs, self._output, self._runtime)
@@ -221,6 +224,8 @@ class _JobRun:
         self, context: AttemptContext, fetch: Callable[[], None]
     ) -> AbstractContextManager[None]:
         needs = self._request.needs
+        if self.by_itself:
+            return self._left_alone(fetch)
         return self._around.process_group(
             self._rendezvous,
             self._rank,
@@ -230,6 +235,13 @@ class _JobRun:
             fetch=fetch,
             go_on=context.go_on,
         )
+
+    @contextmanager
+    def _left_alone(self, fetch: Callable[[], None]) -> Iterator[None]:
+        """Leave the port of the gang to what the job starts."""
+        fetch()
+        rendezvous_port.close(self._rendezvous or "")
+        yield
 
     def _missing_device_package(self) -> Failed | None:
         """Import the package that adds the chip's torch device, where there is one."""

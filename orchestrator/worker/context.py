@@ -116,6 +116,11 @@ class AttemptContext:
         return self.hardware.device
 
     @property
+    def stopping(self) -> bool:
+        """Whether the attempt was given up."""
+        return self._runtime.stop.is_set()
+
+    @property
     def last_step(self) -> int | None:
         """Last step that the job named, or how far its progress is before it named one."""
         return self._done if self._step is None else self._step

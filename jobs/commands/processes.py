@@ -1,0 +1,143 @@
+"""The processes of a command: started together, ended together, and what they say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Full, Queue
+from time import monotonic
+from typing import IO
+
+_LONGEST = 8_000  # bytes of a line
+_WAITING = 20_000  # lines that nobody has read yet; more wait in the pipe
+_TAIL = 50
+_OTHERS_SECONDS = 5.0  # that the others have to end by themselves when one has failed
+_SHELL_CODES = {126: "can't be run", 127: "is not there"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that the process of a number has written."""
+
+    process: int
+    text: str
+
+
+class Processes:
+    """The processes of a command in one worker."""
+
+    def __init__(
+        self, argv: Sequence[str], environments: Sequence[Mapping[str, str]], workdir: Path
+    ) -> None:
+        """Start one for each environment, in a group of its own.
+
+        Raises:
+            CommandNotFoundError: There is no such program.
+        """
+        self._argv = argv
+        self._lines: Queue[Line] = Queue(_WAITING)
+        self._tails = [deque[str](maxlen=_TAIL) for _ in environments]
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._readers: list[threading.Thread] = []
+        self._over = threading.Event()
+        try:
+            for number, environment in enumerate(environments):
+                self._start(number, environment, workdir)
+        except OSError as error:
+            self.end(0.0)
+            what = f"command {argv[0]!r} can't be run: {error.strerror}"
+            raise CommandNotFoundError(f"{what}; name a program of the pool's hosts") from error
+
+    def _start(self, number: int, environment: Mapping[str, str], workdir: Path) -> None:
+        process = subprocess.Popen(  # noqa: S603 - whoever owns the pipeline names it
+            self._argv,
+            cwd=workdir,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        self._started.append(process)
+        reader = threading.Thread(target=self._read, args=(number, process.stdout), daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def running(self) -> bool:
+        """Whether any of them runs."""
+        return any(process.poll() is None for process in self._started)
+
+    def failed(self) -> str:
+        """Return how the first that failed has ended; empty where none did."""
+        for number, process in enumerate(self._started):
+            code = process.poll()
+            if code:
+                return self._told(number, code)
+        return ""
+
+    def lines(self, seconds: float) -> list[Line]:
+        """Return what has been said since the last call; wait so long for a first line."""
+        found: list[Line] = []
+        with suppress(Empty):
+            found.append(self._lines.get(timeout=seconds))
+            while len(found) < _WAITING:
+                found.append(self._lines.get_nowait())
+        return found
+
+    def rest(self) -> list[Line]:
+        """Return what is left to say, once they have ended."""
+        until = monotonic() + _OTHERS_SECONDS
+        found: list[Line] = []
+        while any(reader.is_alive() for reader in self._readers) and monotonic() < until:
+            found += self.lines(0.05)
+        return [*found, *self.lines(0.0)]
+
+    def end(self, grace: float) -> None:
+        """Have all of them end, with all that they have started: asked first, then killed."""
+        for how, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _OTHERS_SECONDS)):
+            for process in self._started:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, how)
+            until = monotonic() + seconds
+            for process in self._started:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, until - monotonic()))
+        self._over.set()
+
+    def _told(self, number: int, code: int) -> str:
+        name, which = self._argv[0], f" {number}" if len(self._started) > 1 else ""
+        if code < 0:
+            with suppress(ValueError):
+                return f"process{which} of {name!r} was ended by {signal.Signals(-code).name}"
+        if code in _SHELL_CODES:
+            return (
+                f"process{which} of {name!r} ended with {code}: what it names {_SHELL_CODES[code]}"
+            )
+        said = next((text for text in reversed(self._tails[number]) if text.strip()), "")
+        after = f": {said}" if said else ""
+        return f"process{which} of {name!r} ended with {code}{after}"
+
+    def _read(self, number: int, stream: IO[bytes]) -> None:
+        while not self._over.is_set():
+            raw = stream.readline(_LONGEST)
+            if not raw:
+                return
+            text = raw.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
+            self._tails[number].append(text)
+            line = Line(number, text)
+            while not self._over.is_set():
+                with suppress(Full):
+                    self._lines.put(line, timeout=0.5)
+                    break
+
+
+class CommandNotFoundError(Exception):
+    """There is no such program, or it is none that can be run."""

@@ -1,0 +1,128 @@
+"""What stands for what in a command, and the environment of its processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.job import JobContext
+
+_NAME = re.compile(r"\{([a-z]+(?:\.[A-Za-z0-9_-]+)?)\}")
+_HEADS = frozenset({"inputs", "pool"})
+_SHELL = ("bash", "-euo", "pipefail", "-c")
+_AT_CODE = "PYTHONPATH"
+
+
+class WordError(Exception):
+    """A command names what there is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the names in a command stand for, for one worker of the attempt."""
+
+    ctx: JobContext
+    work: Path
+    named: Mapping[str, str]
+
+    @classmethod
+    def of(cls, ctx: JobContext, work: Path) -> Words:
+        """Return the words of a worker, which works in the folder `work`."""
+        named = {
+            "output": str(ctx.output),
+            "checkpoints": str(work / "checkpoints"),
+            "checkpoint": "",
+            "pool.name": ctx.hardware.pool,
+            "pool.device": ctx.hardware.device.partition(":")[0],
+            "pool.backend": ctx.hardware.backend,
+            "run": ctx.run,
+            "stage": ctx.stage,
+            "attempt": str(ctx.attempt),
+            "seed": str(ctx.seed),
+            **{f"inputs.{name}": str(path) for name, path in ctx.inputs.items()},
+        }
+        return cls(ctx, work, named)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that `{checkpoints}` stands for."""
+        return Path(self.named["checkpoints"])
+
+    def at(self, checkpoint: Path | None) -> Words:
+        """Return the words where the command goes on from `checkpoint`."""
+        return replace(self, named={**self.named, "checkpoint": str(checkpoint or "")})
+
+    def argv(self, command: str | Sequence[str], resume: Sequence[str]) -> list[str]:
+        """Return what to run; `resume` is added where there is a checkpoint.
+
+        Raises:
+            WordError: It names what there is not, or is empty.
+        """
+        more = resume if self.named["checkpoint"] else ()
+        if isinstance(command, str):
+            words = [*_SHELL, self._filled(" ".join((command, *more)))]
+        else:
+            words = [self._filled(word) for word in (*command, *more)]
+        if not "".join(words[len(_SHELL) :] if isinstance(command, str) else words).strip():
+            raise WordError("the command is empty; write what shall run")
+        return words
+
+    def _filled(self, word: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            name = match[1]
+            if name in self.named:
+                return self.named[name]
+            if name.partition(".")[0] in _HEADS:
+                known = ", ".join(f"{{{known}}}" for known in sorted(self.named))
+                raise WordError(f"{{{name}}} in {word!r} stands for nothing; there are: {known}")
+            return match[0]
+
+        return _NAME.sub(value, word)
+
+    def environments(self, processes: int) -> list[dict[str, str]]:
+        """Return the environment of each process, with its place as torchrun says it.
+
+        A worker is to them what a node is to torchrun.
+        """
+        ctx, python = self.ctx, str(Path(sys.executable).parent)
+        return [
+            {
+                **os.environ,  # noqa: TID251 - what it starts reads it
+                "PATH": os.pathsep.join((python, os.environ.get("PATH", os.defpath))),  # noqa: TID251 - as above
+                "PYTHONUNBUFFERED": "1",
+                "RANK": str(ctx.rank * processes + number),
+                "WORLD_SIZE": str(ctx.world_size * processes),
+                "LOCAL_RANK": str(number),
+                "LOCAL_WORLD_SIZE": str(processes),
+                "NODE_RANK": str(ctx.rank),
+                "GROUP_RANK": str(ctx.rank),
+            }
+            for number in range(processes)
+        ]
+
+    def workdir(self, name: str) -> Path:
+        """Return the working directory: a copy, so that nobody writes into what others read.
+
+        Raises:
+            WordError: There is no such folder.
+        """
+        target = self.work / "workdir"
+        said = os.environ.get(_AT_CODE, "")  # noqa: TID251 - where shipped code is
+        shipped = [Path(path) for path in said.split(os.pathsep) if path]
+        if not name:
+            source = shipped[0] if shipped else None
+        else:
+            found = (folder / name for folder in (*shipped, *map(Path, sys.path), Path.cwd()))
+            source = next((path for path in found if path.is_dir()), None)
+            if source is None:
+                raise WordError(f"workdir {name!r} is no folder of jobs.code, nor of this host")
+        if source is None:
+            target.mkdir(parents=True)
+        else:
+            shutil.copytree(source, target, symlinks=True)
+        return target
