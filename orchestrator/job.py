@@ -170,6 +170,20 @@ class JobContext(Protocol):
         """
         ...
 
+    def announce_checkpoint(self, step: int, *, last: bool = False) -> None:
+        """Say, as rank 0, that the checkpoint of `step` is to be saved by all; `last` of all.
+
+        For jobs whose workers don't know by themselves after which step to save.
+        """
+        ...
+
+    def announced_checkpoint(self) -> tuple[int, bool] | None:
+        """Return what rank 0 has announced last: the step, and whether that is the last of all.
+
+        Asks the storage each time.
+        """
+        ...
+
     def latest_checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint that this attempt goes on from, the same in every worker.
 

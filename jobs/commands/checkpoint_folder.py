@@ -12,12 +12,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from time import time
+from threading import Event
+from time import monotonic, time  # noqa: TID251 - files have times of this clock
 
 from orchestrator.job import JobContext
 
 _STEP = "{step}"
 _SETTLE = 5.0
+_FOLLOW_SECONDS = 2.0  # between two looks of other workers at what rank 0 says
 # What frameworks write, by the name of the layout: where, and by what it is known to be whole.
 _KNOWN: Mapping[str, Mapping[str, str]] = {
     "huggingface": {"pattern": "checkpoint-{step}", "complete": "trainer_state.json"},
@@ -25,10 +27,6 @@ _KNOWN: Mapping[str, Mapping[str, str]] = {
     "megatron": {"pattern": "iter_{step}", "tracker": "latest_checkpointed_iteration.txt"},
     "verl": {"pattern": "global_step_{step}", "tracker": "latest_checkpointed_iteration.txt"},
 }
-
-
-class LayoutError(Exception):
-    """What `checkpoints` says is no layout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +51,7 @@ class Layout:
         """Return what a config says: fields of a layout, over those of the known one of `layout`.
 
         Raises:
-            LayoutError: It says something else.
+            ValueError: It says something else.
         """
         if said is None:
             return None
@@ -61,15 +59,15 @@ class Layout:
         name = given.pop("layout", None)
         if name is not None and name not in _KNOWN:
             known = ", ".join(sorted(_KNOWN))
-            raise LayoutError(f"checkpoints.layout {name!r} is not known; there are: {known}")
+            raise ValueError(f"checkpoints.layout {name!r} is not known; there are: {known}")
         merged = {**_KNOWN.get(str(name), {}), **given}
         unknown = sorted(merged.keys() - {field.name for field in fields(cls)})
         if unknown:
-            raise LayoutError(f"checkpoints.{unknown[0]} is not known; see `Layout`")
+            raise ValueError(f"checkpoints.{unknown[0]} is not known; see `Layout`")
         pattern = str(merged.pop("pattern", ""))
         if pattern.count(_STEP) != 1 or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             how = "write a path below {checkpoints} with one {step}, as 'checkpoint-{step}'"
-            raise LayoutError(f"checkpoints.pattern {pattern!r} names no checkpoints; {how}")
+            raise ValueError(f"checkpoints.pattern {pattern!r} names no checkpoints; {how}")
         settle = float(merged.pop("settle", _SETTLE))
         return cls(pattern=pattern, settle=settle, **{n: str(v) for n, v in merged.items()})
 
@@ -87,6 +85,7 @@ class CheckpointFolder:
         """Make it; without a layout nothing in it is a checkpoint."""
         self._folder, self._layout, self._ctx = folder, layout, ctx
         self._last = -1
+        self._next_look = 0.0
         self._copies = folder.parent / "adopted"
         folder.mkdir(parents=True)
         if layout:
@@ -103,31 +102,81 @@ class CheckpointFolder:
         self._last = checkpoint.step
         for shard in checkpoint.shards:
             shutil.copytree(shard, self._folder, symlinks=True, dirs_exist_ok=True)
-        return next((found.path for found in self._all() if found.step == self._last), None)
+        same = (found.path for found in self._all(self._layout) if found.step == self._last)
+        return next(same, None)
 
-    def adopt(self, *, last: bool = False) -> None:
-        """Save the newest that is whole and was not saved yet; the `last` one is waited for."""
-        layout = self._layout
-        if layout is None:
+    def adopt(self) -> None:
+        """Save the newest that is whole and was not saved yet, if there is one.
+
+        Rank 0 sees that it is whole, and says so to the others, whose parts are then whole, too.
+        """
+        if self._layout is None:
             return
-        whole = (found for found in self._all() if found.step > self._last)
-        newest = max(
-            (f for f in whole if self._whole(f, layout, over=last)), key=_step, default=None
-        )
-        if newest is None:
+        if self._ctx.rank:
+            self._follow(self._layout)
             return
-        copy = self._copied(newest, layout)
-        self._last = newest.step
-        if copy is None:
-            self._ctx.log(f"checkpoint of step {newest.step} was gone before it was saved")
+        newest = self._newest(self._layout, over=False)
+        if newest is not None:
+            self._save(newest, self._layout, last=False)
+
+    def adopt_last(self) -> None:
+        """Save the newest, once the command has ended, and wait until it is saved."""
+        if self._layout is None:
             return
-        self._ctx.save_checkpoint(newest.step, lambda folder: _move(copy, folder))
+        if self._ctx.rank:
+            with self._ctx.busy("waiting for the last checkpoint"):
+                while not self._follow(self._layout):
+                    Event().wait(_FOLLOW_SECONDS)
+            return
+        newest = self._newest(self._layout, over=True)
+        if newest is not None:
+            self._save(newest, self._layout, last=True)
+        else:
+            self._tell_last()
+
+    def _tell_last(self) -> None:
+        """Tell the other workers that nothing more is saved."""
+        if self._ctx.world_size > 1:
+            self._ctx.announce_checkpoint(max(self._last, 0), last=True)
+
+    def _newest(self, layout: Layout, *, over: bool) -> _Found | None:
+        new = (found for found in self._all(layout) if found.step > self._last)
+        whole = (found for found in new if self._whole(found, layout, over=over))
+        return max(whole, key=lambda found: found.step, default=None)
+
+    def _follow(self, layout: Layout) -> bool:
+        """Save what rank 0 saves; return whether nothing follows."""
+        now = monotonic()
+        if now < self._next_look:
+            return False
+        self._next_look = now + _FOLLOW_SECONDS
+        step, last = self._ctx.announced_checkpoint() or (-1, False)
+        if step > self._last:
+            nothing = _Found(step, self._folder / layout.pattern.replace(_STEP, str(step)))
+            mine = (found for found in self._all(layout) if found.step == step)
+            self._save(next(mine, nothing), layout, last=last)
+        return last
+
+    def _save(self, found: _Found, layout: Layout, *, last: bool) -> None:
+        was_there = found.path.exists()
+        copy = self._copied(found, layout)
+        self._last = found.step
+        if copy is None and not self._ctx.rank:
+            self._ctx.log(f"checkpoint of step {found.step} was gone before it was saved")
+            if last:
+                self._tell_last()
+            return
+        if copy is None and was_there:
+            what = f"the part of worker {self._ctx.rank} of the checkpoint of step {found.step}"
+            raise ValueError(f"{what} was removed before it was saved; keep two of them")
+        if not self._ctx.rank and self._ctx.world_size > 1:
+            self._ctx.announce_checkpoint(found.step, last=last)
+        self._ctx.save_checkpoint(found.step, lambda folder: _move(copy, folder))
         if last:
-            self._ctx.saved_checkpoint(newest.step)
+            self._ctx.saved_checkpoint(found.step)
 
-    def _all(self) -> Iterator[_Found]:
-        assert self._layout is not None
-        for path in self._folder.glob(self._layout.pattern.replace(_STEP, "*")):
+    def _all(self, layout: Layout) -> Iterator[_Found]:
+        for path in self._folder.glob(layout.pattern.replace(_STEP, "*")):
             match = self._pattern.fullmatch(str(path.relative_to(self._folder)))
             if match:
                 yield _Found(int(match[1]), path)
@@ -142,12 +191,16 @@ class CheckpointFolder:
                 return False
         return over or time() - _changed(found.path) >= layout.settle
 
+    def _tracker(self, layout: Layout) -> list[Path]:
+        tracker = self._folder / layout.tracker
+        return [tracker] if layout.tracker and tracker.is_file() else []
+
     def _copied(self, found: _Found, layout: Layout) -> Path | None:
         """Copy a checkpoint, and the file that tells of it; `None` where it goes meanwhile."""
         target = self._copies / str(found.step)
         target.mkdir(parents=True)
         try:
-            for path in (found.path, *([self._folder / layout.tracker] if layout.tracker else ())):
+            for path in (found.path, *self._tracker(layout)):
                 into = target / path.relative_to(self._folder)
                 into.parent.mkdir(parents=True, exist_ok=True)
                 if path.is_dir():
@@ -158,10 +211,6 @@ class CheckpointFolder:
             shutil.rmtree(target, ignore_errors=True)
             return None
         return target
-
-
-def _step(found: _Found) -> int:
-    return found.step
 
 
 def _changed(path: Path) -> float:
@@ -178,7 +227,10 @@ def _time(path: Path) -> float:
         return time()
 
 
-def _move(copy: Path, folder: Path) -> None:
+def _move(copy: Path | None, folder: Path) -> None:
     """Fill the folder of a checkpoint with what was copied, which goes."""
-    shutil.copytree(copy, folder, symlinks=True, dirs_exist_ok=True, copy_function=os.replace)
-    shutil.rmtree(copy)
+    if copy is None:  # this worker has no part of it
+        return
+    for path in copy.iterdir():
+        shutil.move(path, folder / path.name)
+    copy.rmdir()

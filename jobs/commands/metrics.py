@@ -13,10 +13,6 @@ from orchestrator.job import JobContext
 _STEP = "step"
 
 
-class PatternError(Exception):
-    """A pattern of metrics can't find any."""
-
-
 class MetricPatterns:
     """What reads metrics from lines of the first process, and hands them on."""
 
@@ -24,7 +20,7 @@ class MetricPatterns:
         """Read by `patterns`; without any, lines that are JSON objects.
 
         Raises:
-            PatternError: One is no regular expression, or has no groups of a step and a metric.
+            ValueError: One is no regular expression, or has no groups of a step and a metric.
         """
         self._ctx = ctx
         self._patterns = [_compiled(pattern) for pattern in patterns]
@@ -57,10 +53,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise PatternError(f"metrics: {pattern!r} is no regular expression: {error}") from error
+        raise ValueError(f"metrics: {pattern!r} is no regular expression: {error}") from error
     if _STEP not in compiled.groupindex or len(compiled.groupindex) == 1:
         how = "name a group (?P<step>...) and one for each metric, as (?P<loss>...)"
-        raise PatternError(f"metrics: {pattern!r} finds no metrics of a step; {how}")
+        raise ValueError(f"metrics: {pattern!r} finds no metrics of a step; {how}")
     return compiled
 
 

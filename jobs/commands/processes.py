@@ -65,11 +65,11 @@ class Processes:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        assert process.stdout is not None
         self._started.append(process)
-        reader = threading.Thread(target=self._read, args=(number, process.stdout), daemon=True)
-        reader.start()
-        self._readers.append(reader)
+        if process.stdout is not None:
+            told = (number, process.stdout)
+            self._readers.append(threading.Thread(target=self._read, args=told, daemon=True))
+            self._readers[-1].start()
 
     def running(self) -> bool:
         """Whether any of them runs."""
@@ -115,8 +115,7 @@ class Processes:
     def _told(self, number: int, code: int) -> str:
         name, which = self._argv[0], f" {number}" if len(self._started) > 1 else ""
         if code < 0:
-            with suppress(ValueError):
-                return f"process{which} of {name!r} was ended by {signal.Signals(-code).name}"
+            return f"process{which} of {name!r} was ended by signal {-code}"
         if code in _SHELL_CODES:
             return (
                 f"process{which} of {name!r} ended with {code}: what it names {_SHELL_CODES[code]}"
@@ -126,17 +125,20 @@ class Processes:
         return f"process{which} of {name!r} ended with {code}{after}"
 
     def _read(self, number: int, stream: IO[bytes]) -> None:
+        with stream:
+            for raw in iter(lambda: stream.readline(_LONGEST), b""):
+                if self._over.is_set():
+                    return
+                self._say(number, raw)
+
+    def _say(self, number: int, raw: bytes) -> None:
+        text = raw.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
+        self._tails[number].append(text)
+        line = Line(number, text)
         while not self._over.is_set():
-            raw = stream.readline(_LONGEST)
-            if not raw:
+            with suppress(Full):
+                self._lines.put(line, timeout=0.5)
                 return
-            text = raw.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
-            self._tails[number].append(text)
-            line = Line(number, text)
-            while not self._over.is_set():
-                with suppress(Full):
-                    self._lines.put(line, timeout=0.5)
-                    break
 
 
 class CommandNotFoundError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.commands.checkpoint_folder import CheckpointFolder, Layout
@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.2
 
 
 class CommandError(Exception):
-    """The command can't be run as it is written, or has not done what it shall."""
+    """A process of the command has failed. Why, its last lines tell."""
 
 
 def run(  # noqa: PLR0913 - what a stage that is a command may say
@@ -51,7 +51,9 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         grace: Seconds that the processes have to end when they are asked to.
 
     Raises:
-        CommandError: It can't be run, has failed, or has not left what it shall.
+        CommandNotFoundError: There is no such program.
+        CommandError: It has failed.
+        ValueError: It is not written as it must be, or has not left what it shall.
     """
     work = ctx.output / WORK
     words = Words.of(ctx, work)
@@ -65,7 +67,7 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
             _watch(ctx, crew, folder, read)
         finally:
             crew.end(grace)
-        folder.adopt(last=True)
+        folder.adopt_last()
         _require(ctx.output, result or ())
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -97,11 +99,7 @@ def _require(output: Path, patterns: Sequence[str]) -> None:
     lacking = [pattern for pattern in patterns if not any(output.glob(pattern))]
     if lacking:
         message = f"the command has ended with 0 and left no {lacking[0]!r} in {{output}}"
-        raise CommandError(f"{message}; write it there, or leave it out of `result`")
-
-
-def _inputs(inputs: Mapping[str, Path]) -> dict[str, str]:
-    return {f"inputs.{name}": str(path) for name, path in inputs.items()}
+        raise ValueError(f"{message}; write it there, or leave it out of `result`")
 
 
 run.meets_by_itself = True  # type: ignore[attr-defined]

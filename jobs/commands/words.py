@@ -18,10 +18,6 @@ _SHELL = ("bash", "-euo", "pipefail", "-c")
 _AT_CODE = "PYTHONPATH"
 
 
-class WordError(Exception):
-    """A command names what there is not."""
-
-
 @dataclass(frozen=True, slots=True)
 class Words:
     """What the names in a command stand for, for one worker of the attempt."""
@@ -61,7 +57,7 @@ class Words:
         """Return what to run; `resume` is added where there is a checkpoint.
 
         Raises:
-            WordError: It names what there is not, or is empty.
+            ValueError: It names what there is not, or is empty.
         """
         more = resume if self.named["checkpoint"] else ()
         if isinstance(command, str):
@@ -69,7 +65,7 @@ class Words:
         else:
             words = [self._filled(word) for word in (*command, *more)]
         if not "".join(words[len(_SHELL) :] if isinstance(command, str) else words).strip():
-            raise WordError("the command is empty; write what shall run")
+            raise ValueError("the command is empty; write what shall run")
         return words
 
     def _filled(self, word: str) -> str:
@@ -79,7 +75,7 @@ class Words:
                 return self.named[name]
             if name.partition(".")[0] in _HEADS:
                 known = ", ".join(f"{{{known}}}" for known in sorted(self.named))
-                raise WordError(f"{{{name}}} in {word!r} stands for nothing; there are: {known}")
+                raise ValueError(f"{{{name}}} in {word!r} stands for nothing; there are: {known}")
             return match[0]
 
         return _NAME.sub(value, word)
@@ -109,7 +105,7 @@ class Words:
         """Return the working directory: a copy, so that nobody writes into what others read.
 
         Raises:
-            WordError: There is no such folder.
+            ValueError: There is no such folder.
         """
         target = self.work / "workdir"
         said = os.environ.get(_AT_CODE, "")  # noqa: TID251 - where shipped code is
@@ -120,7 +116,7 @@ class Words:
             found = (folder / name for folder in (*shipped, *map(Path, sys.path), Path.cwd()))
             source = next((path for path in found if path.is_dir()), None)
             if source is None:
-                raise WordError(f"workdir {name!r} is no folder of jobs.code, nor of this host")
+                raise ValueError(f"workdir {name!r} is no folder of jobs.code, nor of this host")
         if source is None:
             target.mkdir(parents=True)
         else:

@@ -180,7 +180,7 @@ class Save:
 
     def _refuse_others(self, rank: int) -> None:
         """Refuse to wait for a worker that has gone on to a later checkpoint."""
-        names_of = self.member.runtime.store.names(f"{self.member.prefix}/acknowledged")
+        names_of = self.member.runtime.store.names(self.member.acknowledged)
         for text, _, of in (name.rpartition("-") for name in names_of):
             later = parse_id(text)
             if later is None or later.token != self.checkpoint.token or of != str(rank):
@@ -234,7 +234,7 @@ class Save:
             self.member.runtime.outbox.line(LogLine(0, text))
 
     def _remove_acknowledgements(self, done: set[CheckpointId]) -> None:
-        store, folder = self.member.runtime.store, f"{self.member.prefix}/acknowledged"
+        store, folder = self.member.runtime.store, self.member.acknowledged
         of = {name: parse_id(name.rpartition("-")[0]) for name in store.names(folder)}
         old = {*done, *surplus(filter(None, of.values()), (), (), self.checkpoint)}
         for name, checkpoint in of.items():
@@ -247,7 +247,7 @@ def acknowledgement(
 ) -> str:
     """Return the mark by which worker `rank`, or this one, says what became of its part."""
     of = member.rank if rank is None else rank
-    return f"{member.prefix}/acknowledged/{checkpoint}-{of}"
+    return f"{member.acknowledged}/{checkpoint}-{of}"
 
 
 def refused(

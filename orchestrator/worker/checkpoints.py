@@ -29,6 +29,8 @@ from orchestrator.worker.runtime import DrainedError
 
 SETTLE_SECONDS = 10.0
 POLL_SECONDS = 0.05
+_ANNOUNCED, _LAST = "announced", "last"
+_MARKS = frozenset({_ANNOUNCED, _LAST})
 MOST_SKIPPED = 3  # saves in a row that the storage may refuse before the attempt fails
 
 
@@ -250,6 +252,25 @@ class Checkpoints:
             return self._open(checkpoint_id, mine=self._verifying.mine)
         refused(self._member, checkpoint_id, 0)
         return None
+
+    def announce(self, step: int, *, last: bool) -> None:
+        """Tell the other workers to save the checkpoint of `step`, and whether it is the last."""
+        announced = CheckpointId(step, self._member.token)
+        mark = f"{announced}-{_LAST if last else _ANNOUNCED}"
+        self._member.runtime.store.mark(f"{self._member.acknowledged}/{mark}", "")
+
+    def announced(self) -> tuple[int, bool] | None:
+        """Return the newest step that rank 0 has announced, and whether it is the last."""
+        names = self._member.runtime.store.names(self._member.acknowledged)
+        parted = (name.rpartition("-") for name in names)
+        marks = [(parse_id(text), of == _LAST) for text, _, of in parted if of in _MARKS]
+        return max(
+            ((found.step, last) for found, last in marks if found and self._is_ours(found)),
+            default=None,
+        )
+
+    def _is_ours(self, checkpoint_id: CheckpointId) -> bool:
+        return checkpoint_id.token == self._member.token
 
     # --- what became of it ---------------------------------------------------------------------
 

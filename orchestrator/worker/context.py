@@ -215,6 +215,16 @@ class AttemptContext:
         self._step = step = whole(step, "save_checkpoint: step")
         self.checkpoints.save(step, write)
 
+    def announce_checkpoint(self, step: int, *, last: bool = False) -> None:
+        """Say, as rank 0, that all are to save the checkpoint of `step`."""
+        self.go_on()
+        self.checkpoints.announce(step, last=last)
+
+    def announced_checkpoint(self) -> tuple[int, bool] | None:
+        """Return what rank 0 has announced last, and whether nothing follows."""
+        self._member.go_on()
+        return self.checkpoints.announced()
+
     def latest_checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint that this attempt goes on from, the same in all its workers."""
         self.go_on()

@@ -51,6 +51,11 @@ class RankMembership:
         return artifact_paths.checkpoints(self.request.run, self.request.stage)
 
     @property
+    def acknowledged(self) -> str:
+        """Folder of the marks by which workers tell each other of checkpoints."""
+        return f"{self.prefix}/acknowledged"
+
+    @property
     def patience(self) -> float:
         """Seconds in which nothing of what is waited for may move."""
         return self.request.waits.checkpoint
