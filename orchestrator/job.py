@@ -170,6 +170,10 @@ class JobContext(Protocol):
         """
         ...
 
+    def finish_saving(self) -> None:
+        """Wait until the last save is done; raise what went wrong."""
+        ...
+
     def announce_checkpoint(self, step: int, *, last: bool = False) -> None:
         """Say, as rank 0, that the checkpoint of `step` is to be saved by all; `last` of all.
 

@@ -73,7 +73,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Written:
     step: int
     path: Path
 
@@ -102,7 +102,7 @@ class CheckpointFolder:
         self._last = checkpoint.step
         for shard in checkpoint.shards:
             shutil.copytree(shard, self._folder, symlinks=True, dirs_exist_ok=True)
-        same = (found.path for found in self._all(self._layout) if found.step == self._last)
+        same = (written.path for written in self._all(self._layout) if written.step == self._last)
         return next(same, None)
 
     def adopt(self) -> None:
@@ -121,16 +121,19 @@ class CheckpointFolder:
 
     def adopt_last(self) -> None:
         """Save the newest, once the command has ended, and wait until it is saved."""
-        if self._layout is None:
-            return
+        if self._layout is not None:
+            self._adopt_last(self._layout)
+            self._ctx.finish_saving()
+
+    def _adopt_last(self, layout: Layout) -> None:
         if self._ctx.rank:
             with self._ctx.busy("waiting for the last checkpoint"):
-                while not self._follow(self._layout):
+                while not self._follow(layout):
                     Event().wait(_FOLLOW_SECONDS)
             return
-        newest = self._newest(self._layout, over=True)
+        newest = self._newest(layout, over=True)
         if newest is not None:
-            self._save(newest, self._layout, last=True)
+            self._save(newest, layout, last=True)
         else:
             self._tell_last()
 
@@ -139,10 +142,10 @@ class CheckpointFolder:
         if self._ctx.world_size > 1:
             self._ctx.announce_checkpoint(max(self._last, 0), last=True)
 
-    def _newest(self, layout: Layout, *, over: bool) -> _Found | None:
-        new = (found for found in self._all(layout) if found.step > self._last)
-        whole = (found for found in new if self._whole(found, layout, over=over))
-        return max(whole, key=lambda found: found.step, default=None)
+    def _newest(self, layout: Layout, *, over: bool) -> _Written | None:
+        new = (written for written in self._all(layout) if written.step > self._last)
+        whole = (written for written in new if self._whole(written, layout, over=over))
+        return max(whole, key=lambda written: written.step, default=None)
 
     def _follow(self, layout: Layout) -> bool:
         """Save what rank 0 saves; return whether nothing follows."""
@@ -152,55 +155,53 @@ class CheckpointFolder:
         self._next_look = now + _FOLLOW_SECONDS
         step, last = self._ctx.announced_checkpoint() or (-1, False)
         if step > self._last:
-            nothing = _Found(step, self._folder / layout.pattern.replace(_STEP, str(step)))
-            mine = (found for found in self._all(layout) if found.step == step)
+            nothing = _Written(step, self._folder / layout.pattern.replace(_STEP, str(step)))
+            mine = (written for written in self._all(layout) if written.step == step)
             self._save(next(mine, nothing), layout, last=last)
         return last
 
-    def _save(self, found: _Found, layout: Layout, *, last: bool) -> None:
-        was_there = found.path.exists()
-        copy = self._copied(found, layout)
-        self._last = found.step
+    def _save(self, written: _Written, layout: Layout, *, last: bool) -> None:
+        was_there = written.path.exists()
+        copy = self._copied(written, layout)
+        self._last = written.step
         if copy is None and not self._ctx.rank:
-            self._ctx.log(f"checkpoint of step {found.step} was gone before it was saved")
+            self._ctx.log(f"checkpoint of step {written.step} was gone before it was saved")
             if last:
                 self._tell_last()
             return
         if copy is None and was_there:
-            what = f"the part of worker {self._ctx.rank} of the checkpoint of step {found.step}"
+            what = f"the part of worker {self._ctx.rank} of the checkpoint of step {written.step}"
             raise ValueError(f"{what} was removed before it was saved; keep two of them")
         if not self._ctx.rank and self._ctx.world_size > 1:
-            self._ctx.announce_checkpoint(found.step, last=last)
-        self._ctx.save_checkpoint(found.step, lambda folder: _move(copy, folder))
-        if last:
-            self._ctx.saved_checkpoint(found.step)
+            self._ctx.announce_checkpoint(written.step, last=last)
+        self._ctx.save_checkpoint(written.step, lambda folder: _move(copy, folder))
 
-    def _all(self, layout: Layout) -> Iterator[_Found]:
+    def _all(self, layout: Layout) -> Iterator[_Written]:
         for path in self._folder.glob(layout.pattern.replace(_STEP, "*")):
             match = self._pattern.fullmatch(str(path.relative_to(self._folder)))
             if match:
-                yield _Found(int(match[1]), path)
+                yield _Written(int(match[1]), path)
 
-    def _whole(self, found: _Found, layout: Layout, *, over: bool) -> bool:
+    def _whole(self, written: _Written, layout: Layout, *, over: bool) -> bool:
         if layout.complete:
-            return (found.path / layout.complete).is_file()
+            return (written.path / layout.complete).is_file()
         if layout.tracker:
             try:
-                return int((self._folder / layout.tracker).read_text()) >= found.step
+                return int((self._folder / layout.tracker).read_text()) >= written.step
             except (OSError, ValueError):
                 return False
-        return over or time() - _changed(found.path) >= layout.settle
+        return over or time() - _changed(written.path) >= layout.settle
 
     def _tracker(self, layout: Layout) -> list[Path]:
         tracker = self._folder / layout.tracker
         return [tracker] if layout.tracker and tracker.is_file() else []
 
-    def _copied(self, found: _Found, layout: Layout) -> Path | None:
+    def _copied(self, written: _Written, layout: Layout) -> Path | None:
         """Copy a checkpoint, and the file that tells of it; `None` where it goes meanwhile."""
-        target = self._copies / str(found.step)
+        target = self._copies / str(written.step)
         target.mkdir(parents=True)
         try:
-            for path in (found.path, *self._tracker(layout)):
+            for path in (written.path, *self._tracker(layout)):
                 into = target / path.relative_to(self._folder)
                 into.parent.mkdir(parents=True, exist_ok=True)
                 if path.is_dir():

@@ -30,23 +30,23 @@ class MetricPatterns:
         """Hand on the metrics of a line, if it has any."""
         if line.process:
             return
-        found = self._found(line.text)
-        step = found.pop(_STEP, None)
-        if step is None or step < 0 or not found:
+        values = self._values(line.text)
+        step = values.pop(_STEP, None)
+        if step is None or step < 0 or not values:
             return
-        finite = {name: value for name, value in found.items() if isfinite(value)}
+        finite = {name: value for name, value in values.items() if isfinite(value)}
         self.last |= finite
-        self._ctx.metrics(found, step=int(step))
+        self._ctx.metrics(values, step=int(step))
 
-    def _found(self, text: str) -> dict[str, float]:
+    def _values(self, text: str) -> dict[str, float]:
         if not self._patterns:
             return _of_json(text)
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for pattern in self._patterns:
             match = pattern.search(text)
             if match:
-                found |= _numbers(match.groupdict())
-        return found
+                values |= _numbers(match.groupdict())
+        return values
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -72,10 +72,10 @@ def _of_json(text: str) -> dict[str, float]:
 
 
 def _numbers(said: Mapping[str, object]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, value in said.items():
         try:
-            found[name] = float(str(value).replace(",", ""))
+            values[name] = float(str(value).replace(",", ""))
         except ValueError:
             continue
-    return found
+    return values

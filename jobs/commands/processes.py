@@ -67,8 +67,8 @@ class Processes:
         )
         self._started.append(process)
         if process.stdout is not None:
-            told = (number, process.stdout)
-            self._readers.append(threading.Thread(target=self._read, args=told, daemon=True))
+            reads = (number, process.stdout)
+            self._readers.append(threading.Thread(target=self._read, args=reads, daemon=True))
             self._readers[-1].start()
 
     def running(self) -> bool:
@@ -80,25 +80,25 @@ class Processes:
         for number, process in enumerate(self._started):
             code = process.poll()
             if code:
-                return self._told(number, code)
+                return self._ending(number, code)
         return ""
 
     def lines(self, seconds: float) -> list[Line]:
         """Return what has been said since the last call; wait so long for a first line."""
-        found: list[Line] = []
+        lines: list[Line] = []
         with suppress(Empty):
-            found.append(self._lines.get(timeout=seconds))
-            while len(found) < _WAITING:
-                found.append(self._lines.get_nowait())
-        return found
+            lines.append(self._lines.get(timeout=seconds))
+            while len(lines) < _WAITING:
+                lines.append(self._lines.get_nowait())
+        return lines
 
     def rest(self) -> list[Line]:
         """Return what is left to say, once they have ended."""
         until = monotonic() + _OTHERS_SECONDS
-        found: list[Line] = []
+        lines: list[Line] = []
         while any(reader.is_alive() for reader in self._readers) and monotonic() < until:
-            found += self.lines(0.05)
-        return [*found, *self.lines(0.0)]
+            lines += self.lines(0.05)
+        return [*lines, *self.lines(0.0)]
 
     def end(self, grace: float) -> None:
         """Have all of them end, with all that they have started: asked first, then killed."""
@@ -112,7 +112,7 @@ class Processes:
                     process.wait(max(0.0, until - monotonic()))
         self._over.set()
 
-    def _told(self, number: int, code: int) -> str:
+    def _ending(self, number: int, code: int) -> str:
         name, which = self._argv[0], f" {number}" if len(self._started) > 1 else ""
         if code < 0:
             return f"process{which} of {name!r} was ended by signal {-code}"

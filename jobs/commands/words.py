@@ -113,8 +113,8 @@ class Words:
         if not name:
             source = shipped[0] if shipped else None
         else:
-            found = (folder / name for folder in (*shipped, *map(Path, sys.path), Path.cwd()))
-            source = next((path for path in found if path.is_dir()), None)
+            folders = (folder / name for folder in (*shipped, *map(Path, sys.path), Path.cwd()))
+            source = next((path for path in folders if path.is_dir()), None)
             if source is None:
                 raise ValueError(f"workdir {name!r} is no folder of jobs.code, nor of this host")
         if source is None:

@@ -264,13 +264,8 @@ class Checkpoints:
         names = self._member.runtime.store.names(self._member.acknowledged)
         parted = (name.rpartition("-") for name in names)
         marks = [(parse_id(text), of == _LAST) for text, _, of in parted if of in _MARKS]
-        return max(
-            ((found.step, last) for found, last in marks if found and self._is_ours(found)),
-            default=None,
-        )
-
-    def _is_ours(self, checkpoint_id: CheckpointId) -> bool:
-        return checkpoint_id.token == self._member.token
+        ours = ((mark, last) for mark, last in marks if mark and mark.token == self._member.token)
+        return max(((mark.step, last) for mark, last in ours), default=None)
 
     # --- what became of it ---------------------------------------------------------------------
 

@@ -215,6 +215,10 @@ class AttemptContext:
         self._step = step = whole(step, "save_checkpoint: step")
         self.checkpoints.save(step, write)
 
+    def finish_saving(self) -> None:
+        """Wait until the last save is done."""
+        self.checkpoints.finish()
+
     def announce_checkpoint(self, step: int, *, last: bool = False) -> None:
         """Say, as rank 0, that all are to save the checkpoint of `step`."""
         self.go_on()
