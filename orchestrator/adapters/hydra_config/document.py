@@ -24,12 +24,13 @@ from typing import (
 
 from pydantic import ConfigDict, Field
 
+from orchestrator.adapters.hydra_config import command_stages
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.settings import CommonSettings
 from orchestrator.core.spec.checks import LONGEST_NAME
 from orchestrator.core.spec.engines import EngineSpec
 from orchestrator.core.spec.hardware import Pool, Role
-from orchestrator.core.spec.stages import Endpoint, Stage
+from orchestrator.core.spec.stages import Endpoint, OnPool, Stage
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 Name: TypeAlias = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
@@ -85,7 +86,8 @@ def names_at(path: Sequence[str]) -> tuple[str, ...] | None:
     """Return the keys that may stand under `path`, or `None` where any may, or none at all."""
     kind = type_at(path)
     if isinstance(kind, type) and is_dataclass(kind):
-        return tuple(f.name for f in fields(kind) if f.name != FROM_KEY.get(kind))
+        more = command_stages.KEYS if kind in {Stage, OnPool} else ()
+        return (*(f.name for f in fields(kind) if f.name != FROM_KEY.get(kind)), *more)
     key, _ = _mapping(kind)
     return tuple(role.value for role in Role) if key is Role else None
 
