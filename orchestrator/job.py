@@ -170,6 +170,11 @@ class JobContext(Protocol):
         """
         ...
 
+    @property
+    def saving(self) -> bool:
+        """Whether the last save is still under way."""
+        ...
+
     def finish_saving(self) -> None:
         """Wait until the last save is done; raise what went wrong."""
         ...
@@ -181,9 +186,10 @@ class JobContext(Protocol):
         """
         ...
 
-    def announced_checkpoint(self) -> tuple[int, bool] | None:
-        """Return what rank 0 has announced last: the step, and whether that is the last of all.
+    def announced_checkpoint(self, after: int) -> tuple[int, bool] | None:
+        """Return the next step that rank 0 has announced, and whether it is the last of all.
 
+        The next is the first beyond `after`; the last is returned also where it is not beyond it.
         Asks the storage each time.
         """
         ...

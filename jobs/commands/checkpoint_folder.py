@@ -115,7 +115,7 @@ class CheckpointFolder:
         if self._ctx.rank:
             self._follow(self._layout)
             return
-        newest = self._newest(self._layout, over=False)
+        newest = None if self._ctx.saving else self._newest(self._layout, over=False)
         if newest is not None:
             self._save(newest, self._layout, last=False)
 
@@ -153,7 +153,9 @@ class CheckpointFolder:
         if now < self._next_look:
             return False
         self._next_look = now + _FOLLOW_SECONDS
-        step, last = self._ctx.announced_checkpoint() or (-1, False)
+        if self._ctx.saving:
+            return False
+        step, last = self._ctx.announced_checkpoint(self._last) or (-1, False)
         if step > self._last:
             nothing = _Written(step, self._folder / layout.pattern.replace(_STEP, str(step)))
             mine = (written for written in self._all(layout) if written.step == step)

@@ -68,7 +68,8 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         finally:
             crew.end(grace)
         folder.adopt_last()
-        _require(ctx.output, result or ())
+        if ctx.rank == 0:  # its output is the artifact
+            _require(ctx.output, result or ())
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return read.last

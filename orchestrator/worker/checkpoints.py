@@ -259,13 +259,18 @@ class Checkpoints:
         mark = f"{announced}-{_LAST if last else _ANNOUNCED}"
         self._member.runtime.store.mark(f"{self._member.acknowledged}/{mark}", "")
 
-    def announced(self) -> tuple[int, bool] | None:
-        """Return the newest step that rank 0 has announced, and whether it is the last."""
+    @property
+    def saving(self) -> bool:
+        """Whether the last save is still under way."""
+        return self._saving is not None and not self._saving[1].done
+
+    def announced(self, after: int) -> tuple[int, bool] | None:
+        """Return what rank 0 has announced next `after` a step, and whether it is the last."""
         names = self._member.runtime.store.names(self._member.acknowledged)
         parted = (name.rpartition("-") for name in names)
         marks = [(parse_id(text), of == _LAST) for text, _, of in parted if of in _MARKS]
         ours = ((mark, last) for mark, last in marks if mark and mark.token == self._member.token)
-        return max(((mark.step, last) for mark, last in ours), default=None)
+        return min(((m.step, last) for m, last in ours if last or m.step > after), default=None)
 
     # --- what became of it ---------------------------------------------------------------------
 

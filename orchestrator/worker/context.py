@@ -215,6 +215,11 @@ class AttemptContext:
         self._step = step = whole(step, "save_checkpoint: step")
         self.checkpoints.save(step, write)
 
+    @property
+    def saving(self) -> bool:
+        """Whether the last save is still under way."""
+        return self.checkpoints.saving
+
     def finish_saving(self) -> None:
         """Wait until the last save is done."""
         self.checkpoints.finish()
@@ -224,10 +229,10 @@ class AttemptContext:
         self.go_on()
         self.checkpoints.announce(step, last=last)
 
-    def announced_checkpoint(self) -> tuple[int, bool] | None:
-        """Return what rank 0 has announced last, and whether nothing follows."""
+    def announced_checkpoint(self, after: int) -> tuple[int, bool] | None:
+        """Return the next step that rank 0 has announced, and whether nothing follows."""
         self._member.go_on()
-        return self.checkpoints.announced()
+        return self.checkpoints.announced(after)
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint that this attempt goes on from, the same in all its workers."""
