@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
@@ -195,11 +196,26 @@ def _filled(
         dtype=wanted,
         output_loading_info=True,
     )
+    _put_back_cleared_rows(model, source)
     if (source.path / GENERATION_CONFIG_NAME).exists():
         model.generation_config = GenerationConfig.from_pretrained(
             source.path, local_files_only=True
         )
     return model, loading
+
+
+def _put_back_cleared_rows(model: Any, source: Folder) -> None:  # noqa: ANN401 - as above
+    """Have the row of the padding token be what is stored, where it is nothing but zeros.
+
+    transformers clears that row of embeddings that it makes up; of Youtu's, of those it has read.
+    Where they are the head too, the token's score would be none of the model's.
+    """
+    for name, part in model.named_modules():
+        if not isinstance(part, nn.Embedding) or part.padding_idx is None:
+            continue
+        weight, row = f"{name}.weight", part.weight.data[part.padding_idx]
+        if weight in source.specs and not row.any():
+            row.copy_(source.read(weight, row.dtype)[part.padding_idx])
 
 
 def _stored(config: Any, source: Folder, *, declared: bool = True) -> torch.dtype:  # noqa: ANN401 - as above
