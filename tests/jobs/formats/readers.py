@@ -27,7 +27,15 @@ from jobs.formats.schemes import SCHEMES
 from tests.jobs.formats import judges, zoo
 from tests.jobs.formats.models import convert
 from tests.jobs.formats.test_choice import unnamed
-from tests.jobs.formats.vllm_judge import ALLOWED, FACTOR, Vllm, divergence, noise
+from tests.jobs.formats.vllm_judge import (
+    ALLOWED,
+    FACTOR,
+    MORE_TOKENS,
+    TOKENS,
+    Vllm,
+    divergence,
+    noise,
+)
 
 FORMATS = ("bf16", "fp8_ue8m0", "int8", "mxfp8")
 WIDTH = 160  # characters of what a reader says
@@ -135,14 +143,15 @@ def _served(kind: str, vllm: Vllm) -> Iterator[tuple[str, str, str, str]]:
 def _compared(source: Path, target: Path, form: str, vllm: Vllm) -> tuple[str, str, str]:
     try:
         answer = vllm.answer(convert(source, target, form))
-        allowed = ALLOWED
+        allowed, tokens = ALLOWED, TOKENS
         if WANTS_BF16 in answer.get("refused", ""):
-            answer = vllm.answer(target, "bfloat16")
-            allowed += FACTOR * noise(target)
+            tokens = MORE_TOKENS
+            answer = vllm.answer(target, "bfloat16", tokens)
+            allowed += FACTOR * noise(target, tokens)
         if "refused" in answer:
             return "", "refused", _short(answer["refused"])
-        found = divergence(target, answer, by_token=form == "int8")
-        of_weights = divergence(target, answer, by_token=False)
+        found = divergence(target, answer, tokens, by_token=form == "int8")
+        of_weights = divergence(target, answer, tokens, by_token=False)
     except Exception as error:  # noqa: BLE001 - as above
         return "", "no scores of transformers", _words(error)
     said = f"{found:.1e} of {of_weights:.1e}, {allowed:.1e} is allowed"

@@ -90,6 +90,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gemma4_unified_assistant": {"text_config": {"model_type": "gemma4_unified_text"}},
     "glm4_moe": {"head_dim": 32},
     "glm4_moe_lite": {"first_k_dense_replace": 1},
+    "gpt_bigcode": {"num_key_value_heads": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "gptj": {"rotary_dim": 16},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
