@@ -77,7 +77,7 @@ chaos: $(VENV)/.dev ## kill, stop and corrupt everything, and see that runs end 
 	$(BIN)/python -m pytest -m chaos -s
 
 hosts: $(VENV)/.dev ## several hosts on this machine, by network namespaces: needs root
-	$(BIN)/python -m pytest -m hosts
+	$(BIN)/python -m pytest -m "hosts or services" tests/hosts
 
 $(VLLM)/.installed: requirements-vllm.lock pyproject.toml
 	$(PYTHON) -m venv $(VLLM)

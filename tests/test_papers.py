@@ -74,6 +74,16 @@ def test_every_hook_is_local_and_calls_a_target_of_the_makefile() -> None:
         assert (command, target in targets) == ("make", True)
 
 
+def test_make_hosts_runs_every_test_on_hosts() -> None:
+    (expression,) = re.findall(
+        r'^\t.*-m "([\w ]+)" tests/hosts$', text_of("Makefile"), re.MULTILINE
+    )
+    run = expression.split(" or ")
+    for path in (ROOT / "tests/hosts").glob("test_*.py"):
+        (marks,) = re.findall(r"^pytestmark = (.+)$", text_of(str(path)), re.MULTILINE)
+        assert set(re.findall(r"pytest\.mark\.(\w+)", marks)) & {*run}, path.name
+
+
 def test_the_chip_of_the_contributing_guide_parses() -> None:
     known = TypeAdapter(Accelerator).validate_python(yaml.safe_load(example("Add a chip", "yaml")))
     assert known.resource == "NPU"
