@@ -61,7 +61,7 @@ class OutlookWatcher:
                 opened=self._opened(run, tick),
                 behind=dict(self._behind(run, wanted, queue, now)),
                 quarantined=_quarantined(unused),
-                drained_nodes=_drained_nodes(unused),
+                drained_nodes=drained_nodes(unused),
             )
             self._next_look = tick + _pause(wanted.values(), queue)
         return self._outlook
@@ -155,7 +155,8 @@ def _quarantined(unused: Iterable[UnusedNode]) -> dict[str, tuple[str, ...]]:
     return nodes
 
 
-def _drained_nodes(unused: Iterable[UnusedNode]) -> dict[str, dict[str, str]]:
+def drained_nodes(unused: Iterable[UnusedNode]) -> dict[str, dict[str, str]]:
+    """Return those of the nodes that somebody drains, with the reasons, by pool and name."""
     nodes: dict[str, dict[str, str]] = {}
     for node in unused:
         if node.until is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from orchestrator.wiring.secret_values import secret
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_... of its protocol"
 CACHE_VARIABLE = "ORCHESTRATOR_CACHE"  # set on a node whose disk for it is another folder
 _MARKS = "marks"  # the folder of what pools are to read
-_PATIENCE = 20.0  # seconds for which a pool tries to read the mark
+_PATIENCE = 20.0  # seconds for which a node tries to read the mark
 _ANSWER = 120.0  # and within which it is to say whether it can
 _BEGINNING = 120.0  # for which a node may take to start a process that tries; others are not asked
 
@@ -75,14 +75,20 @@ def problems(settings: Settings, cluster: str) -> Iterator[Problem]:
         yield Problem("storage.uri", what, hint)
 
 
-def prove_storage(settings: Settings, home: Path, run: str, pools: Mapping[str, Pool]) -> None:
-    """Have a node of each of `pools` read what this host writes to the artifact store.
+def prove_storage(
+    settings: Settings,
+    home: Path,
+    run: str,
+    pools: Mapping[str, Pool],
+    drained: Mapping[str, Collection[str]],
+) -> None:
+    """Have every live node of `pools` read what this host writes to the artifact store.
 
-    This process is connected to their cluster. A pool that has no node now is not asked, nor is a
-    node that is too busy to start a process: what it can't read its first attempt says.
+    This process is connected to their cluster. Nodes that are `drained`, by pool, are not asked,
+    nor is one that is too busy to start a process: what it can't read its first attempt says.
 
     Raises:
-        StorageSetUpError: A pool can't read it; names the pool, the node and the storage.
+        StorageSetUpError: A node can't read it; names the pool, the nodes and the storage.
         ArtifactError: This host can't write it.
     """
     from orchestrator.adapters.clock import SystemClock
@@ -98,13 +104,15 @@ def prove_storage(settings: Settings, home: Path, run: str, pools: Mapping[str, 
         return partial(unread, uri, name, text, values)
 
     try:
-        answers = questions.ask(pools, question, _ANSWER, _BEGINNING)
+        answers = questions.ask(pools, question, _ANSWER, _BEGINNING, drained)
     finally:
         store.remove(name)
-    for pool, (node, why) in answers.items():
-        if why:
-            where = f"pool {pool!r} can't use storage.uri {uri!r} on its node {node!r}"
-            raise StorageSetUpError(f"{where}: {why}")
+    unable = next((answer for answer in answers if answer.text), None)
+    if unable is not None:
+        alike = [a.node for a in answers if (a.pool, a.text) == (unable.pool, unable.text)]
+        where = f"on its node{'s' * (len(alike) > 1)} {', '.join(map(repr, alike))}"
+        what = f"pool {unable.pool!r} can't use storage.uri {uri!r} {where}"
+        raise StorageSetUpError(f"{what}: {unable.text}")
 
 
 def unread(uri: str, name: str, text: str, variables: Mapping[str, str]) -> str:

@@ -23,7 +23,10 @@ LACKS = "raise ImportError('No module named s3fs')\n"
 
 @dataclass
 class Lab:
-    """A head with a controller, and a node of each of two pools; `atlas` has no package for S3."""
+    """A head with a controller, itself of pool `hopper`, and a node of each of two pools.
+
+    `atlas` has no package for S3.
+    """
 
     head: Host
     hopper: Host
@@ -41,7 +44,8 @@ def lab(logs: Path) -> Iterator[Lab]:
         head, hopper, atlas, services = network.hosts
         servers = Servers()
         bucket = servers.s3(services)
-        address = servers.ray_head(head, **bucket)
+        as_hopper = ("--num-cpus=4", '--resources={"LAB": 2}', "--labels=pool=hopper")
+        address = servers.ray_head(head, *as_hopper, **bucket)
         servers.ray_node(hopper, address, "hopper", "LAB", **bucket)
         atlas.write("broken/s3fs.py", LACKS)
         found_first = f"{WORK}/broken:{PLAIN['PYTHONPATH']}"
@@ -67,22 +71,34 @@ def test_a_folder_of_one_host_is_refused_by_plan(lab: Lab) -> None:
     assert done.stderr.startswith(f"{line}{lab.address!r}")
 
 
-def test_a_folder_that_is_said_to_be_shared_and_is_not_is_found_out(lab: Lab) -> None:
-    done = lab.launch("storage.uri=file:///srv/store", "storage.shared=true")
+def test_a_node_without_the_folder_is_named_and_a_run_goes_by_the_others_once_it_is_drained(
+    lab: Lab,
+) -> None:
+    folder = ("storage.uri=file:///srv/store", "storage.shared=true")
+    done = lab.launch(*folder)
     assert done.returncode == 1, done.stderr
     said = "error: pool 'hopper' can't use storage.uri 'file:///srv/store' on its node "
-    assert done.stderr.startswith(said), done.stderr
+    assert done.stderr.startswith(f"{said}{lab.hopper.address!r}: "), done.stderr
     assert "what the controller wrote there is not to be seen" in done.stderr
     assert runs(lab) == []
+    of_lab = ("--config-dir", "my", "fleet=lab")
+    place = f"hopper/{lab.hopper.address}"
+    drained = lab.head.python("-m", "orchestrator", "pools", "drain", place, *of_lab)
+    assert drained.returncode == 0, drained.stderr
+    done = lab.launch(*folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    undrained = lab.head.python("-m", "orchestrator", "pools", "undrain", place, *of_lab)
+    assert undrained.returncode == 0, undrained.stderr
 
 
 def test_a_pool_without_the_package_of_the_storage_is_named_with_its_python(lab: Lab) -> None:
+    before = runs(lab)
     done = lab.launch(BUCKET_URI, "roles.prepare=atlas")
     assert done.returncode == 1, done.stderr
     said = f"error: pool 'atlas' can't use storage.uri 's3://{BUCKET}/runs' on its node "
     assert done.stderr.startswith(said), done.stderr
     assert "which lacks its package; install orchestrator[s3] there" in done.stderr
-    assert runs(lab) == []
+    assert runs(lab) == before
 
 
 def test_a_run_goes_by_a_bucket_and_leaves_no_mark(lab: Lab) -> None:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from orchestrator.adapters.raycluster import faults, nodes, process
 from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.core.spec.hardware import Pool
+
+NOBODY: Mapping[str, Collection[str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the node of that name has answered as one of `pool`."""
+
+    pool: str
+    node: str
+    text: str
 
 
 def ask(
@@ -18,33 +31,38 @@ def ask(
     question: Callable[[Pool], Callable[[], str]],
     seconds: float,
     to_begin: float,
-) -> Mapping[str, tuple[str, str]]:
-    """Have a live node of each pool call its `question`; return the node and the answer, by pool.
+    but: Mapping[str, Collection[str]] = NOBODY,
+) -> list[Answer]:
+    """Have each live node of each pool call its `question`, all at once; return their answers.
 
     It is asked as a process of the pool, which holds none of its chips. Once that has begun it has
-    so many `seconds`, and that it does not answer in them is its answer, too. A pool without a
-    live node is left out, and so is one whose node is lost meanwhile, or too busy for the process
-    to begin within the seconds `to_begin`: its silence says nothing.
+    so many `seconds`, and that it does not answer in them is its answer, too. Those that are named
+    in `but`, by pool, are not asked. A node that is lost meanwhile is left out, and so is one that
+    is too busy for the process to begin within the seconds `to_begin`: its silence says nothing.
     """
     live = tables.live()
-    at = {name: nodes.of_pool(pool, live) for name, pool in pools.items()}
-    asked = {
-        name: (ours[0], _task(pools[name], ours[0].id, question(pools[name])))
-        for name, ours in at.items()
-        if ours
-    }
-    begun = _said([stream for _, stream in asked.values()], to_begin)
+    asked = [
+        (name, node, _task(pool, node.id, question(pool)))
+        for name, pool in pools.items()
+        for node in _sorted(nodes.of_pool(pool, live))
+        if node.name not in but.get(name, ())
+    ]
+    begun = _said([stream for *_, stream in asked], to_begin)
     for stream in begun:
         next(stream, None)
     answered = _said(begun, seconds)
-    answers: dict[str, tuple[str, str]] = {}
-    for name, (node, stream) in asked.items():
+    answers: list[Answer] = []
+    for name, node, stream in asked:
         if stream in answered:
             with suppress(StopIteration, *faults.ERRORS):
-                answers[name] = (node.name, ray.get(next(stream)))
+                answers.append(Answer(name, node.name, ray.get(next(stream))))
         elif stream in begun:
-            answers[name] = (node.name, f"it has not answered within {seconds:.0f} s")
+            answers.append(Answer(name, node.name, f"it has not answered within {seconds:.0f} s"))
     return answers
+
+
+def _sorted(members: Collection[Node]) -> list[Node]:
+    return sorted(members, key=lambda node: node.name)
 
 
 def _said(streams: Collection[Any], seconds: float) -> list[Any]:

@@ -13,6 +13,7 @@ from orchestrator import wiring
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller, Observer
 from orchestrator.controller.monotonic import MonotonicClock
+from orchestrator.controller.outlook import drained_nodes, unused_in
 from orchestrator.controller.output_reader import OutputReader
 from orchestrator.controller.output_recorder import OutputRecorder
 from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
@@ -21,7 +22,7 @@ from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import StageState
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Lease, Message
-from orchestrator.ports import Cluster, EventLog, Serving, Tracker
+from orchestrator.ports import Cluster, EventLog, Queues, Serving, Tracker
 from orchestrator.service.driving.beginning import begun
 from orchestrator.service.driving.claim import claim
 from orchestrator.service.driving.interrupts import Interrupts
@@ -107,10 +108,10 @@ def _drive(
         store = wiring.database(home, settings.database.patience)
         interrupts = closing.enter_context(Interrupts())
         if new:  # not before the cluster is there: what never could run is no run
-            _prove_storage(request, executors, wiring.cluster_address(settings))
+            _prove_storage(request, executors, store, wiring.cluster_address(settings))
             store.create(header, header.created)
         elif not claim(store, header, by_force=request.by_force).epoch:
-            _prove_storage(request, executors, settings.cluster.address)
+            _prove_storage(request, executors, store, settings.cluster.address)
         closing.enter_context(begun(store, header))
         best_effort = BestEffort()
         closing.callback(lambda: _show_untold(view, best_effort))
@@ -154,11 +155,16 @@ def _drive(
         return controller.drive()
 
 
-def _prove_storage(request: DriveRequest, executors: _Executors, address: str) -> None:
-    """Have each pool of a cluster that is not ours show that it reads the artifact store."""
+def _prove_storage(
+    request: DriveRequest, executors: _Executors, queues: Queues, address: str
+) -> None:
+    """Have the nodes of a cluster that is not ours show that they read the artifact store."""
     if address and not executors.reason and request.settings.cluster.kind == "ray":
         header = request.header
-        wiring.prove_storage(request.settings, request.home, header.run, header.plan.pools)
+        drained = drained_nodes(unused_in(header.plan.fleet, queues))
+        wiring.prove_storage(
+            request.settings, request.home, header.run, header.plan.pools, drained
+        )
 
 
 def _stored(store: EventLog, run: str) -> Run:
