@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import os
 import re
 from pathlib import Path
@@ -10,10 +12,14 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+from ray.serve import Application
+from ray.serve.schema import ServeDeploySchema
 
 import orchestrator
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import managed_ray
+from orchestrator.adapters.rayserve import state
 from orchestrator.cli.parser import parse
 from orchestrator.core.settings import GatewaySettings
 from orchestrator.core.spec.hardware import Pool
@@ -22,14 +28,30 @@ from orchestrator.wiring.home_folder import SECRET_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker/kubernetes"
-# A folder with the custom resources of KubeRay, a file each: helm-chart/kuberay-operator/crds.
-PUBLISHED = os.environ.get("KUBERAY_CRDS", "")  # noqa: TID251 - where they are
-DOCUMENTS: list[dict[str, Any]] = [
+# Folders that may have the resources of KubeRay, a file each: helm-chart/kuberay-operator/crds.
+CRDS = (
+    os.environ.get("KUBERAY_CRDS", ""),  # noqa: TID251 - where they are
+    str(ROOT.parent / "shared/schemas"),
+)
+PUBLISHED = next((Path(path) for path in CRDS if path and Path(path).is_dir()), None)
+NEITHER = "neither KUBERAY_CRDS nor ../shared/schemas is a folder with KubeRay's resources"
+
+
+def documents_of(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+INSTEAD = documents_of(FOLDER / "service.yaml")  # of cluster.yaml
+DOCUMENTS = [
     document
     for path in sorted(FOLDER.glob("*.yaml"))
-    for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    if path.name != "service.yaml"
+    for document in documents_of(path)
 ]
-KUBERAYS = [document for document in DOCUMENTS if document["apiVersion"].startswith("ray.io/")]
+KUBERAYS = [
+    document for document in (*DOCUMENTS, *INSTEAD) if document["apiVersion"].startswith("ray.io/")
+]
+SERVE_PORT = 8000  # as KubeRay expects it
 ALL_OF_US = {"app.kubernetes.io/part-of": "orchestrator"}
 
 
@@ -84,16 +106,49 @@ def closed(schema: Any) -> Any:
     return parts
 
 
-@pytest.mark.skipif(not PUBLISHED, reason="KUBERAY_CRDS names no folder with KubeRay's resources")
+@pytest.mark.skipif(PUBLISHED is None, reason=NEITHER)
 @pytest.mark.parametrize("document", KUBERAYS, ids=lambda document: document["kind"])
 def test_the_manifests_are_what_kuberay_publishes(document: dict[str, Any]) -> None:
-    (path,) = Path(PUBLISHED).glob(f"*{document['kind'].lower()}s.yaml")
+    assert PUBLISHED is not None
+    (path,) = PUBLISHED.glob(f"*{document['kind'].lower()}s.yaml")
     versions = yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]["versions"]
     (version,) = [v for v in versions if document["apiVersion"] == f"ray.io/{v['name']}"]
     schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
     jsonschema.Draft7Validator(closed(schema)).validate(document["spec"])
     wrong = {**document["spec"], "rayVersoin": "2"}
     assert list(jsonschema.Draft7Validator(closed(schema)).iter_errors(wrong))
+
+
+def test_each_of_kuberay_s_kinds_has_a_manifest() -> None:
+    assert {document["kind"] for document in KUBERAYS} == {"RayCluster", "RayJob", "RayService"}
+
+
+def test_a_ray_service_has_the_nodes_of_the_cluster_in_whose_place_it_stands() -> None:
+    *others, service = sorted(INSTEAD, key=lambda document: document["kind"] == "RayService")
+    assert others == [of_kind("ConfigMap"), of_kind("NetworkPolicy", "orchestrator")]
+    assert service["metadata"] == CLUSTER["metadata"], "so that the gateway finds the head"
+    nodes = copy.deepcopy(service["spec"]["rayClusterConfig"])
+    (head,) = nodes["headGroupSpec"]["template"]["spec"]["containers"]
+    assert head["ports"].pop() == {"name": "serve", "containerPort": SERVE_PORT}
+    for group in nodes["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        probe = container.pop("readinessProbe")  # else KubeRay's, which asks a proxy there
+        assert probe["httpGet"] == {
+            "path": "/api/healthz",
+            "port": DEFAULT_DASHBOARD_AGENT_LISTEN_PORT,
+        }
+    assert nodes == CLUSTER["spec"]
+
+
+def test_a_ray_service_lists_what_is_there_and_makes_no_cluster_in_place_of_its_own() -> None:
+    (service,) = (document for document in INSTEAD if document["kind"] == "RayService")
+    listed = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    assert (listed.proxy_location, listed.http_options.host) == ("HeadOnly", state.ANYWHERE)
+    assert listed.http_options.port == SERVE_PORT
+    (application,) = listed.applications
+    module, _, name = application.import_path.partition(":")
+    assert isinstance(getattr(importlib.import_module(module), name), Application)
+    assert service["spec"]["upgradeStrategy"] == {"type": "None"}
 
 
 def test_there_is_a_group_for_each_pool_with_its_nodes_labels_cores_and_chips(
