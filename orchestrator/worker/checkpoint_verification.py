@@ -46,10 +46,10 @@ class Verifying:
             StorageError: A worker can't read its part, or shows no sign of doing so.
         """
         member, fence = self.member, self.member.fence
-        began = member.runtime.clock.now()
+        began = member.runtime.clock.monotonic()
         fence.propose(name)
         self._verify(name, lambda moves: fence.propose(name, moves))
-        patience = max(member.patience, SLOWER * (member.runtime.clock.now() - began))
+        patience = max(member.patience, SLOWER * (member.runtime.clock.monotonic() - began))
         for rank in range(1, member.world_size):
             self._hear(rank, name, patience)
 
@@ -81,11 +81,11 @@ class Verifying:
     def _verify(self, name: str, linger: Callable[[int], None]) -> None:
         load, clock = self.member.runtime.store.load, self.member.runtime.clock
         work = Background(lambda: _ignore(load(name, mine=self.mine)), f"verifies {name}")
-        said, moves = clock.now(), 0
+        said, moves = clock.monotonic(), 0
         while not work.wait(POLL_SECONDS):
             self.member.go_on()
-            if clock.now() - said > LINGER_SECONDS:
-                said, moves = clock.now(), moves + 1
+            if clock.monotonic() - said > LINGER_SECONDS:
+                said, moves = clock.monotonic(), moves + 1
                 linger(moves)
         work.check()
 

@@ -111,14 +111,14 @@ class Save:
 
     def _save(self) -> None:
         member = self.member
-        began = member.runtime.clock.now()
+        began = member.runtime.clock.monotonic()
         member.fence.check()  # each worker: others than rank 0 would write parts for nobody
         mine = self._fill()
         if member.rank:
             member.runtime.store.mark(acknowledgement(member, self.checkpoint), _text(mine))
             return
         files = dict(mine)
-        patience = max(member.patience, SLOWER * (member.runtime.clock.now() - began))
+        patience = max(member.patience, SLOWER * (member.runtime.clock.monotonic() - began))
         for rank in range(1, member.world_size):
             files.update(self._part_of(rank, patience))
         member.go_on()
@@ -193,10 +193,10 @@ class Save:
 
     def _tell(self, began: float) -> None:
         runtime, step = self.member.runtime, self.checkpoint.step
-        now = runtime.clock.now()
-        seconds = {"checkpoint/save_seconds": now - began, "checkpoint/stall_seconds": self.stall}
+        took = runtime.clock.monotonic() - began
+        seconds = {"checkpoint/save_seconds": took, "checkpoint/stall_seconds": self.stall}
         runtime.outbox.say(Saved(step))
-        runtime.outbox.points(step, seconds, now)
+        runtime.outbox.points(step, seconds, runtime.clock.now())
 
     # --- what is not needed any more -----------------------------------------------------------
 

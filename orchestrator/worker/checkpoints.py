@@ -189,12 +189,12 @@ class Checkpoints:
             raise JobError(
                 f"save_checkpoint({step!r}): steps grow; take {self._last_step + 1} or more"
             )
-        began = member.runtime.clock.now()
+        began = member.runtime.clock.monotonic()
         self.finish()
         self.check()
         self._last_step = step
         checkpoint_id = CheckpointId(step, member.token)
-        stall = member.runtime.clock.now() - began
+        stall = member.runtime.clock.monotonic() - began
         save = Save(
             member=replace(member, saving=True), checkpoint=checkpoint_id, write=write, stall=stall
         )
@@ -338,8 +338,8 @@ class Checkpoints:
         if not done or background.error is not None or self._member.rank == 0:
             return
         clock = self._member.runtime.clock
-        deadline = clock.now() + SETTLE_SECONDS
-        while not self._appeared(checkpoint_id) and clock.now() < deadline:
+        deadline = clock.monotonic() + SETTLE_SECONDS
+        while not self._appeared(checkpoint_id) and clock.monotonic() < deadline:
             clock.sleep(POLL_SECONDS)
 
     def let_finish(self, seconds: float) -> None:

@@ -127,7 +127,7 @@ class AttemptContext:
 
     def go_on(self) -> None:
         """Leave a sign of life; end the job here if it shall end."""
-        self._runtime.heartbeat.beat(self._runtime.clock.now())
+        self._runtime.heartbeat.beat(self._runtime.clock.monotonic())
         self._member.go_on()
         self.checkpoints.check()
 

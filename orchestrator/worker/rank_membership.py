@@ -95,12 +95,12 @@ class RankMembership:
         """
         clock = self.runtime.clock
         patience = self.patience if patience is None else patience
-        since = looked = clock.now()
+        since = looked = clock.monotonic()
         stood: object = None
         pause, pace = FIRST_PAUSE, MOVES_SECONDS
         while (result := look()) is None:
             self.go_on()
-            now = clock.now()
+            now = clock.monotonic()
             if now - looked >= pace:
                 looked, before, stood = now, stood, moves()
                 since = since if stood == before else now

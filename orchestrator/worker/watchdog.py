@@ -63,7 +63,7 @@ class StepTimes:
 
 @dataclass(slots=True)
 class Heartbeat:
-    """The last sign of life of a job, seconds since the epoch; `None` before its first.
+    """The last sign of life of a job, by `Clock.monotonic`; `None` before its first.
 
     It also knows how long the job's steps take, and what the job is busy with.
     """
@@ -84,13 +84,13 @@ class Heartbeat:
     @contextmanager
     def busy(self, what: str, clock: Clock) -> Iterator[None]:
         """Be alive as long as this lasts, and when it ends."""
-        entry = (what, clock.now())
+        entry = (what, clock.monotonic())
         self._busy.append(entry)
         try:
             yield
         finally:
             self._busy.remove(entry)
-            self.beat(clock.now())
+            self.beat(clock.monotonic())
 
     @property
     def busy_with(self) -> str:
@@ -99,7 +99,7 @@ class Heartbeat:
 
     @property
     def busy_since(self) -> tuple[str, float]:
-        """What it is busy with, and since when (seconds, epoch); the innermost counts."""
+        """What it is busy with, and since when (`Clock.monotonic`); the innermost counts."""
         return (self._busy or [("", 0.0)])[-1]
 
     def bound(self, hang: Hanging, waits: AttemptSettings = PATIENT) -> float | None:
@@ -142,22 +142,23 @@ class Watchdog:
         """Begin to watch."""
         self._heartbeat, self._clock, self._thread, self._step = heartbeat, clock, thread, step
         self._measure = measure
-        self._looked = self._last_sign = clock.now()
+        self._looked = self._last_sign = clock.monotonic()
         self._looks: list[_Look] = []
         self._strangers = WeakSet(threading.enumerate())  # a new thread may get an old number
 
     def alive(self, rank: int) -> list[Alive]:
         """Return a sign of life of this worker, when one is due."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if now - self._last_sign < ALIVE_SECONDS:
             return []
         self._last_sign = now
         busy, since = self._heartbeat.busy_since
-        return [Alive(rank, self._step(), now, busy, now - since if busy else 0.0)]
+        seconds = now - since if busy else 0.0
+        return [Alive(rank, self._step(), self._clock.now(), busy, seconds)]
 
     def hang(self, hang: Hanging, waits: AttemptSettings = PATIENT) -> Hang | None:
         """Return what is known of a hang: silence, and a job that doesn't move, after a step."""
-        now, before = self._clock.now(), self._looked
+        now, before = self._clock.monotonic(), self._looked
         self._looked = now
         step, last, seconds = self._step(), self._heartbeat.at, self._heartbeat.bound(hang, waits)
         if seconds is None or step is None or last is None:
@@ -174,7 +175,7 @@ class Watchdog:
         late = now - last > longest
         if now - last <= seconds or not self._stands(late=late):
             return None
-        return self._hang(frame, last, longest if late else seconds, step)
+        return self._hang(frame, now - last, longest if late else seconds, step)
 
     def _look(self, frame: FrameType, now: float, seconds: float) -> None:
         if self._looks and now - self._looks[-1].at < seconds / LOOKS:
@@ -190,10 +191,11 @@ class Watchdog:
             return False
         return late or last.activity.rested_since(first.activity, last.at - first.at)
 
-    def _hang(self, frame: FrameType, last: float, seconds: float, step: int) -> Hang:
+    def _hang(self, frame: FrameType, silent: float, seconds: float, step: int) -> Hang:
         where, stack = _place_of(frame)
         line = f"no sign of life for {seconds:g} s after step {step}; the job is in {where}"
-        return Hang(last, line, "\n".join([stack, *self._others()])[:LONGEST_DETAIL])
+        at = self._clock.now() - silent
+        return Hang(at, line, "\n".join([stack, *self._others()])[:LONGEST_DETAIL])
 
     def _others(self) -> Iterator[str]:
         """Yield the stacks of the threads that the job has started."""

@@ -113,6 +113,19 @@ def test_requests_a_minute_refill_with_time() -> None:
     limiter.admit(mine)
 
 
+@pytest.mark.parametrize("set_by", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_fills_no_allowance_and_holds_none_back(set_by: float) -> None:
+    clock = FakeClock(10_000.0)
+    limiter, mine = RateLimiter(clock), key(requests=2)
+    limiter.admit(mine)
+    limiter.admit(mine)
+    clock.step(set_by)
+    with pytest.raises(ApiError, match="2 requests a minute"):
+        limiter.admit(mine)
+    clock.sleep(30.0)
+    limiter.admit(mine)
+
+
 def test_tokens_are_reserved_and_what_was_not_used_comes_back() -> None:
     clock = FakeClock()
     limiter, mine = RateLimiter(clock), key(tokens=60)

@@ -146,6 +146,21 @@ def test_what_replicas_hold_counts_asked_or_not_and_once_however_many_gateways_l
     )
 
 
+@pytest.mark.parametrize("set_by", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_costs_nothing_and_saves_nothing(
+    store: SqlDatabase, set_by: float
+) -> None:
+    clock = FakeClock(NOON)
+    ledger = ledger_of(store, clock)
+    for _ in range(2):
+        clock.step(set_by)
+        clock.sleep(40.0)
+        ledger.write()
+    (held,) = store.held("2026-11-30")
+    assert held.device_seconds == 80.0 * 2 * 2
+    assert held.cost == pytest.approx(80.0 / 3600.0 * 2 * 7.2)
+
+
 def test_a_request_that_came_to_no_replica_is_not_noted(store: SqlDatabase) -> None:
     ledger = ledger_of(store, FakeClock(NOON))
     ledger.add("ann", ROUTE, Tally(0.0), Estimate())

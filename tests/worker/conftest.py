@@ -35,6 +35,9 @@ class FixedClock:
     def now(self) -> float:
         return 1000.0
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         raise AssertionError
 

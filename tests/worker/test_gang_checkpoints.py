@@ -74,6 +74,9 @@ class LeapingClock:
     def now(self) -> float:
         return next(self._times)
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         threading.Event().wait(0.001)
 

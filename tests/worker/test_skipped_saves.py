@@ -259,6 +259,9 @@ class QuickClock:
         self._at += 6.0
         return self._at
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         threading.Event().wait(0.002)
 

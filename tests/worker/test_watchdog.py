@@ -42,6 +42,9 @@ class RunningClock:
         self.at += 1.0
         return self.at
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         raise AssertionError
 

@@ -35,13 +35,13 @@ _UNSAID = (
 
 @dataclass(slots=True)
 class _Bucket:
-    """What is left of a minute's allowance, at a time."""
+    """What is left of a minute's allowance, at a time by `Clock.monotonic`."""
 
     left: float
     at: float
 
     def fill(self, now: float, allowance: int) -> None:
-        gained = max(0.0, now - self.at) * allowance / MINUTE
+        gained = (now - self.at) * allowance / MINUTE
         self.left = min(float(allowance), self.left + gained)
         self.at = now
 
@@ -170,7 +170,7 @@ class RateLimiter:
     def _bucket(self, key: ApiKey, kind: str, allowance: int | None) -> _Bucket | None:
         if allowance is None:
             return None
-        now = self._clock.now()
+        now = self._clock.monotonic()
         bucket = self._buckets.setdefault((key.name, kind), _Bucket(float(allowance), now))
         bucket.fill(now, allowance)
         return bucket

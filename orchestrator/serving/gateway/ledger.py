@@ -70,8 +70,8 @@ class StoreLedger:
         self._lock = threading.Lock()
         self._sums: dict[tuple[str, ...], Usage] = {}
         self._held: dict[tuple[str, ...], Held] = {}
-        self._seen = self._written = clock.now()
-        self._spent: Mapping[str, float] = store.spent(month_of(self._seen))
+        self._seen = self._written = clock.monotonic()
+        self._spent: Mapping[str, float] = store.spent(month_of(clock.now()))
         self._counted = dict(self._others())
         self._let_in: dict[str, tuple[int, int]] = {}
         self._closed = threading.Event()
@@ -135,7 +135,7 @@ class StoreLedger:
         self._hold()
         if self._sums or self._seen - self._written >= SECONDS_BETWEEN_IDLE_WRITES:
             self._flush()
-        self._spent = self._store.spent(month_of(self._seen))
+        self._spent = self._store.spent(month_of(self._clock.now()))
         self._follow_others()
 
     def _flush(self) -> None:
@@ -159,18 +159,19 @@ class StoreLedger:
 
     def _hold(self) -> None:
         """Note what all replicas have held since the last time."""
-        now = self._clock.now()
-        seconds, self._seen = max(0.0, now - self._seen), now
+        now = self._clock.monotonic()
+        seconds, self._seen = now - self._seen, now
+        day = day_of(self._clock.now())
         for name, route in self._routes.table().endpoints.items():
             for revision in route.revisions:
                 if revision.devices and revision.urls:
-                    self._add_held(name, revision, seconds * len(revision.urls))
+                    self._add_held(day, name, revision, seconds * len(revision.urls))
 
-    def _add_held(self, endpoint: str, revision: RevisionRoute, seconds: float) -> None:
-        place = (day_of(self._seen), endpoint, revision.pool)
-        before = self._held.get(place, Held(day=place[0], endpoint=endpoint, pool=revision.pool))
+    def _add_held(self, day: str, endpoint: str, revision: RevisionRoute, seconds: float) -> None:
+        place = (day, endpoint, revision.pool)
+        before = self._held.get(place, Held(day=day, endpoint=endpoint, pool=revision.pool))
         self._held[place] = Held(
-            day=before.day,
+            day=day,
             endpoint=endpoint,
             pool=revision.pool,
             device_seconds=before.device_seconds + seconds * revision.devices,
