@@ -9,7 +9,6 @@ but through the store: a collective in a second thread would meet those of the j
 from __future__ import annotations
 
 import errno
-import json
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -22,16 +21,16 @@ from orchestrator.core.artifact import NO_ROOM, FileEntry
 from orchestrator.core.errors import (
     ArtifactError,
     DamagedError,
-    JobError,
     StaleAttemptError,
     StorageError,
 )
-from orchestrator.core.runs.checkpoint_names import CheckpointId, counting, parse_id, surplus
+from orchestrator.core.runs.checkpoint_names import CheckpointId, counting, surplus
 from orchestrator.messages import LogLine, Saved
+from orchestrator.worker import acknowledgements
+from orchestrator.worker.acknowledgements import Parts
 from orchestrator.worker.disks import mount_of
 from orchestrator.worker.rank_membership import RankMembership, StuckError
 
-REFUSED = "refused"
 AWAY = frozenset(
     {
         errno.EIO,
@@ -102,9 +101,8 @@ class Save:
         Raises:
             StuckError: The storage refuses that too.
         """
-        text = json.dumps({REFUSED: str(error)})
         try:
-            self.member.runtime.store.mark(acknowledgement(self.member, self.checkpoint), text)
+            acknowledgements.refuse(self.member, self.checkpoint, str(error))
         except ArtifactError:
             if self.member.rank:
                 raise StuckError(str(error)) from error
@@ -115,12 +113,10 @@ class Save:
         member.fence.check()  # each worker: others than rank 0 would write parts for nobody
         mine = self._fill()
         if member.rank:
-            member.runtime.store.mark(acknowledgement(member, self.checkpoint), _text(mine))
+            acknowledgements.acknowledge(member, self.checkpoint, mine)
             return
-        files = dict(mine)
         patience = max(member.patience, SLOWER * (member.runtime.clock.monotonic() - began))
-        for rank in range(1, member.world_size):
-            files.update(self._part_of(rank, patience))
+        others = Parts(member, self.checkpoint).gathered(patience)
         member.go_on()
         member.fence.check()
         meta = {
@@ -128,7 +124,7 @@ class Save:
             "step": str(self.checkpoint.step),
             "workers": str(member.world_size),
         }
-        member.runtime.store.seal(self._name, files, meta)
+        member.runtime.store.seal(self._name, {**mine, **others}, meta)
         self._tell(began)
         with suppress(StaleAttemptError):  # this one is saved; the next is refused
             self.tidy(sealed=True)
@@ -159,38 +155,6 @@ class Save:
             message = f"checkpoint of step {self.checkpoint.step}: {reason}"
             raise StorageError(message) from error
 
-    def _part_of(self, rank: int, patience: float) -> Mapping[str, FileEntry]:
-        member, step = self.member, self.checkpoint.step
-        name = acknowledgement(member, self.checkpoint, rank)
-
-        def look() -> str | None:
-            text = member.runtime.store.marked(name)
-            if text is None:
-                member.fence.check()  # a newer attempt removes the parts of this one
-            return text
-
-        def moves() -> int:
-            self._refuse_others(rank)
-            return member.runtime.store.weight(self._name)
-
-        what = f"worker {rank} has not written its part of the checkpoint of step {step}"
-        text = member.wait_for(look, what, moves, patience)
-        refused(member, self.checkpoint, rank, text)
-        return _files(text, name)
-
-    def _refuse_others(self, rank: int) -> None:
-        """Refuse to wait for a worker that has gone on to a later checkpoint."""
-        names_of = self.member.runtime.store.names(self.member.acknowledged)
-        for text, _, of in (name.rpartition("-") for name in names_of):
-            later = parse_id(text)
-            if later is None or later.token != self.checkpoint.token or of != str(rank):
-                continue
-            if later.step > self.checkpoint.step:
-                raise JobError(
-                    f"worker {rank} saved the checkpoint of step {later.step} and none of step "
-                    f"{self.checkpoint.step}; every worker of a gang must make the same calls"
-                )
-
     def _tell(self, began: float) -> None:
         runtime, step = self.member.runtime, self.checkpoint.step
         took = runtime.clock.monotonic() - began
@@ -207,7 +171,7 @@ class Save:
         """
         try:
             self._remove_checkpoints()
-            self._remove_acknowledgements({self.checkpoint} if sealed else set())
+            acknowledgements.tidy(self.member, self.checkpoint, sealed=sealed)
             self._tell_refusals()
         except ArtifactError as error:
             self.member.runtime.outbox.line(
@@ -233,38 +197,6 @@ class Save:
         for text in self.member.fence.refusals():
             self.member.runtime.outbox.line(LogLine(0, text))
 
-    def _remove_acknowledgements(self, done: set[CheckpointId]) -> None:
-        store, folder = self.member.runtime.store, self.member.acknowledged
-        of = {name: parse_id(name.rpartition("-")[0]) for name in store.names(folder)}
-        old = {*done, *surplus(filter(None, of.values()), (), (), self.checkpoint)}
-        for name, checkpoint in of.items():
-            if checkpoint in old:
-                store.remove(f"{folder}/{name}")
-
-
-def acknowledgement(
-    member: RankMembership, checkpoint: CheckpointId, rank: int | None = None
-) -> str:
-    """Return the mark by which worker `rank`, or this one, says what became of its part."""
-    of = member.rank if rank is None else rank
-    return f"{member.acknowledged}/{checkpoint}-{of}"
-
-
-def refused(
-    member: RankMembership, checkpoint: CheckpointId, rank: int, text: str | None = None
-) -> None:
-    """Raise what worker `rank` has said of a storage that refused its part.
-
-    Raises:
-        StorageError: It has.
-    """
-    text = text or member.runtime.store.marked(acknowledgement(member, checkpoint, rank))
-    with suppress(ValueError):
-        said = json.loads(text or "{}")
-        reason = said.get(REFUSED) if isinstance(said, dict) else None
-        if isinstance(reason, str):
-            raise StorageError(f"worker {rank}: {reason}")
-
 
 def _refusal(error: Exception, folder: Path) -> str | None:
     """Return what the file system refused of a part in `folder`, in words, if it is that."""
@@ -285,17 +217,3 @@ def leaving(member: RankMembership) -> str | None:
     return member.runtime.store.marked(
         artifact_paths.leaving(request.run, request.stage, request.attempt)
     )
-
-
-def _text(files: Mapping[str, FileEntry]) -> str:
-    return json.dumps({path: [entry.size, entry.sha256] for path, entry in files.items()})
-
-
-def _files(text: str, name: str) -> dict[str, FileEntry]:
-    try:
-        return {
-            path: FileEntry(int(size), str(sha256))
-            for path, (size, sha256) in json.loads(text).items()
-        }
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{name!r} is no list of files; save again") from error

@@ -20,9 +20,10 @@ from orchestrator.core.errors import ArtifactError, DamagedError, JobError, Stor
 from orchestrator.core.runs.checkpoint_names import CheckpointId, Claim, Token, counting, parse_id
 from orchestrator.job import Checkpoint
 from orchestrator.messages import LogLine, Resumed
+from orchestrator.worker import acknowledgements
 from orchestrator.worker.background import Background
 from orchestrator.worker.checkpoint_verification import PART, Verifying
-from orchestrator.worker.checkpoint_writer import Save, leaving, refused
+from orchestrator.worker.checkpoint_writer import Save, leaving
 from orchestrator.worker.fencing import Fence
 from orchestrator.worker.rank_membership import RankMembership, StuckError
 from orchestrator.worker.runtime import DrainedError
@@ -250,7 +251,7 @@ class Checkpoints:
     def _sealed(self, checkpoint_id: CheckpointId) -> Checkpoint | None:
         with suppress(DamagedError):
             return self._open(checkpoint_id, mine=self._verifying.mine)
-        refused(self._member, checkpoint_id, 0)
+        acknowledgements.check(self._member, checkpoint_id, 0)
         return None
 
     def announce(self, step: int, *, last: bool) -> None:

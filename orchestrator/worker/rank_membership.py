@@ -52,7 +52,7 @@ class RankMembership:
 
     @property
     def acknowledged(self) -> str:
-        """Folder of the marks by which workers tell each other of checkpoints."""
+        """Folder of what workers tell each other of checkpoints, by marks."""
         return f"{self.prefix}/acknowledged"
 
     @property
@@ -81,7 +81,7 @@ class RankMembership:
     def wait_for(
         self,
         look: Callable[[], Found | None],
-        what: str,
+        what: str | Callable[[], str],
         moves: Callable[[], object] = lambda: None,
         patience: float | None = None,
     ) -> Found:
@@ -107,9 +107,10 @@ class RankMembership:
             if self.runtime.stop.is_set() and pace == MOVES_SECONDS:
                 since, pace, patience = now, LEAVING_MOVES_SECONDS, min(patience, LEAVING_SECONDS)
             if now - since > patience:
+                missing = what if isinstance(what, str) else what()
                 raise StuckError(
-                    f"{what}, and nothing of it has moved for {patience:.0f} s; look whether all "
-                    f"workers reach the storage, and make the same calls for checkpoints"
+                    f"{missing}, and nothing of it has moved for {patience:.0f} s; look whether "
+                    f"all workers reach the storage, and make the same calls for checkpoints"
                 )
             clock.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)

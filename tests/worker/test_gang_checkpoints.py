@@ -150,8 +150,8 @@ def test_no_acknowledgement_is_left(bench: Bench) -> None:
 
 def test_acknowledgements_of_those_before_are_removed_and_others_left(bench: Bench) -> None:
     folder = "checkpoints/r2-1/train/acknowledged"
-    stale, later = "step-0000000007-0003-0001-1", "step-0000000007-0004-0001-1"
-    for name in (stale, later, "else"):
+    stale, later = "step-0000000007-0003-0001", "step-0000000007-0004-0001"
+    for name in (f"{stale}/1", f"{stale}-last", f"{later}/1", "else"):
         bench.store.mark(f"{folder}/{name}", "{}")
     run(bench, attempt=2, params={"steps": 1})
     assert bench.store.names(folder) == ["else", later]
@@ -164,7 +164,7 @@ def test_a_worker_that_is_faster_than_rank_0_is_heard(
 
     def late(self: Save, *, sealed: bool = False) -> None:
         if not sealed:
-            name = "checkpoints/r2-1/train/acknowledged/step-0000000001-0003-0001-1"
+            name = "checkpoints/r2-1/train/acknowledged/step-0000000001-0003-0001/1"
             while bench.store.marked(name) is None:
                 acknowledged.wait(0.01)
         tidy(self, sealed=sealed)
@@ -191,7 +191,7 @@ def test_a_part_that_does_not_come_in_time_is_named(bench: Bench) -> None:
 
 
 def test_a_part_whose_list_of_files_is_torn_is_no_part(bench: Bench) -> None:
-    name = "checkpoints/r2-1/train/acknowledged/step-0000000001-0003-0001-1"
+    name = "checkpoints/r2-1/train/acknowledged/step-0000000001-0003-0001/1"
     for text in ("{", "[]", '{"a": 1}', '{"a": ["x", "y"]}'):
         bench.store.mark(name, text)
         failure = alone(bench, 0, "rank_0_alone_saves")
