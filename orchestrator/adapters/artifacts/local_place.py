@@ -1,4 +1,9 @@
-"""Artifacts in a folder of this machine, or of a file system that it shares with others."""
+"""Artifacts in a folder of this machine, or of a file system that it shares with others.
+
+A client of NFS that has looked for a name in vain takes it for absent for up to a minute
+(`acdirmax`), whoever makes it meanwhile. To open a folder asks the server. So what others may
+write is looked for in listings, and by its name only once it is listed.
+"""
 
 from __future__ import annotations
 
@@ -144,9 +149,12 @@ class LocalPlace:
 
     def read(self, name: str) -> bytes | None:
         """Return what a mark says, or `None` where there is none."""
+        path = self.root / name
+        if path.name not in self._listed(path.parent):
+            return None
         self._refuse_links(name)
         try:
-            return (self.root / name).read_bytes()
+            return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -168,11 +176,15 @@ class LocalPlace:
 
     def children(self, prefix: str) -> Sequence[str]:
         """Return the names right under `prefix`, whole or not, each once."""
-        try:
-            names = {path.name.removesuffix(PARTIAL) for path in (self.root / prefix).iterdir()}
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        names = {name.removesuffix(PARTIAL) for name in self._listed(self.root / prefix)}
         return sorted(name for name in names if not name.startswith("."))
+
+    def _listed(self, folder: Path) -> Sequence[str]:
+        """Return the names in `folder`; one that seems absent is looked for in the one above."""
+        names = _names_in(folder)
+        if names is None and folder != self.root and folder.name in self._listed(folder.parent):
+            names = _names_in(folder)
+        return names or ()
 
     def _refuse_links(self, name: str) -> None:
         path = self.root
@@ -182,6 +194,16 @@ class LocalPlace:
                 name = name.removesuffix(f"/{MANIFEST_NAME}")
                 message = f"artifact {name!r} is reached by a link, {part!r}; store a copy"
                 raise ArtifactError(message)
+
+
+def _names_in(folder: Path) -> Sequence[str] | None:
+    """Return the names in `folder`; `None` where it seems absent."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        return ()
 
 
 def _flush(path: Path) -> None:
