@@ -190,6 +190,7 @@ class AttemptSettings:
         collective: How long one operation of `torch.distributed` may take.
         storage: How long an answer of the artifact store that may pass is asked for again.
         checkpoint: How long nothing may move of a checkpoint that others save or verify.
+        fence: How often a worker looks whether a newer attempt has claimed its checkpoints.
         hang: The least silence that is a hang where `watch.hang` is `auto`.
         hang_steps: A silence of so many steps of the job, where that is longer.
         busy_factor: How many times as long a job may be silent whose process works.
@@ -204,6 +205,7 @@ class AttemptSettings:
     collective: float = 600.0
     storage: float = 60.0
     checkpoint: float = 600.0
+    fence: float = 60.0
     hang: float = 600.0
     hang_steps: int = 20
     busy_factor: float = 3.0

@@ -8,6 +8,7 @@ the product, everything is caught.
 from __future__ import annotations
 
 import importlib
+import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +24,8 @@ from orchestrator.ports import ArtifactStore, Chip, Clock
 from orchestrator.worker import rendezvous_port
 from orchestrator.worker.context import AttemptContext, backends, hardware_of, meta_of
 from orchestrator.worker.exception_report import describe
+from orchestrator.worker.fence_watch import MOST_LOOKING, FenceWatch
+from orchestrator.worker.fencing import Fence
 from orchestrator.worker.job_import import check_params, import_request, relative
 from orchestrator.worker.message_queue import MessageQueue, valid_message
 from orchestrator.worker.native_output import following
@@ -80,6 +83,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     attempt = _JobRun(request, rank, rendezvous, Surroundings(process_group, chip), runtime)
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
     watchdog = Watchdog(runtime.heartbeat, clock, thread, attempt.step)
+    fence_watch = FenceWatch(attempt.fence, clock, request.waits.fence)
     thread.start()  # the threads that come from here on are the job's
     try:
         batch: Sequence[Message] = ()
@@ -89,9 +93,11 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
                 yield batch
             if asked():
                 return
-            hang = watchdog.hang(request.watch.hang, request.waits)
-            if hang is not None:
-                yield [valid_message(attempt.hangs(hang))]
+            over = attempt.over(
+                fence_watch.stale(), watchdog.hang(request.watch.hang, request.waits)
+            )
+            if over:
+                yield over
                 return
         yield runtime.outbox.last()
     finally:
@@ -158,9 +164,21 @@ class _JobRun:
         if self._context is not None:
             self._context.checkpoints.let_finish(seconds)
 
-    def hangs(self, hang: Hang) -> Failed:
-        """Return the outcome of a job that gives no sign of life."""
-        return Failed(self._failure(FailureKind.HANG, hang.line, hang.stack), hang.at)
+    def fence(self) -> Fence | None:
+        """Return the fence that this worker is to look at, where its job has checkpoints."""
+        looks = self._rank == 0 or self._request.needs.workers <= MOST_LOOKING
+        return self._context.checkpoints.fence if self._context and looks else None
+
+    def over(self, stale: StaleAttemptError | None, hang: Hang | None) -> Sequence[Message]:
+        """Return what is said last of a job that a newer attempt has replaced, or that hangs."""
+        if stale is not None:
+            self._print(f"worker {self._rank} on {platform.node()!r} ends: {stale}")
+            outcome = self._failed(FailureKind.CANCELLED, str(stale))
+            return [*self._runtime.outbox.drain(), valid_message(outcome)]
+        if hang is not None:
+            failure = self._failure(FailureKind.HANG, hang.line, hang.stack)
+            return [valid_message(Failed(failure, hang.at))]
+        return ()
 
     def drop(self) -> None:
         """Take the scratch folder away. Safe to call twice."""

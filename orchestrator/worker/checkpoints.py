@@ -41,6 +41,7 @@ class Checkpoints:
     def __init__(self, member: RankMembership) -> None:
         """Look at nothing: a job that has no checkpoints costs nothing."""
         self._member = member
+        self._used = False
         self._entered = False
         self._claims = False
         self._tidied = False
@@ -62,6 +63,7 @@ class Checkpoints:
             ArtifactError: They can't be read.
             StorageError: Rank 0 doesn't say which one it is, and shows no sign of looking.
         """
+        self._used = True
         if not self._entered:
             with self._member.busy("looking for a checkpoint"):
                 self._source = self._adopted() if self._member.rank else self._chosen()
@@ -193,7 +195,7 @@ class Checkpoints:
         began = member.runtime.clock.monotonic()
         self.finish()
         self.check()
-        self._last_step = step
+        self._used, self._last_step = True, step
         checkpoint_id = CheckpointId(step, member.token)
         stall = member.runtime.clock.monotonic() - began
         save = Save(
@@ -272,6 +274,11 @@ class Checkpoints:
         marks = [(parse_id(text), of == _LAST) for text, _, of in parted if of in _MARKS]
         ours = ((mark, last) for mark, last in marks if mark and mark.token == self._member.token)
         return min(((m.step, last) for m, last in ours if last or m.step > after), default=None)
+
+    @property
+    def fence(self) -> Fence | None:
+        """What a newer attempt may have claimed; `None` as long as the job has no checkpoints."""
+        return self._member.fence if self._used else None
 
     # --- what became of it ---------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ _EVERYWHERE: Mapping[str, tuple[float, float]] = MappingProxyType(
         "attempts.collective": (1, 86_400),
         "attempts.storage": (0, 86_400),
         "attempts.checkpoint": (1, MOST),
+        "attempts.fence": (1, MOST),
         "attempts.quarantine": (0, MOST),
         "attempts.hang": (1, MOST),
         "attempts.hang_steps": (1, 1_000_000),
