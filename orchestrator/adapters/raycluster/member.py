@@ -28,6 +28,8 @@ from orchestrator.worker import (
 from orchestrator.worker.software import Sealed
 from orchestrator.worker.termination import told_by
 
+# The thread of a job that hangs, or that a newer attempt has replaced, may never end by itself.
+_MAY_RUN_ON = frozenset({FailureKind.HANG, FailureKind.CANCELLED})
 Remote: TypeAlias = Any  # Ray's handles and generators carry no useful types
 
 
@@ -89,8 +91,7 @@ def run_task(
     if asked:
         visible.end()
     if any(
-        isinstance(message, Failed) and message.failure.kind is FailureKind.HANG
-        for message in last
+        isinstance(message, Failed) and message.failure.kind in _MAY_RUN_ON for message in last
     ):
         visible.end_with_its_threads()
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.core import artifact_paths
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.policy import Watch
 from orchestrator.core.spec.stages import Needs
@@ -42,6 +44,11 @@ STUCK = """
         if ctx.rank == 1:
             read_shard()
         distributed.all_reduce(ones(1))
+
+    def replaced(ctx):
+        ctx.latest_checkpoint()
+        ctx.log(str(os.getpid()))
+        read_shard()
 
     def read_shard():
         threading.Event().wait()
@@ -115,6 +122,23 @@ def test_of_a_gang_the_one_is_told_that_the_others_wait_for(
     assert (outcome.failure.kind, outcome.failure.rank) == (FailureKind.HANG, 1)
     assert "in read_shard" in outcome.failure.detail
     assert is_over(cluster, attempt)
+
+
+def test_the_process_of_an_attempt_that_was_replaced_ends_though_nobody_ends_it(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    replaced = asked(tmp_path, "replaced", Needs())
+    waits = replace(replaced.waits, fence=1.0)
+    attempt = begin(cluster, replace(replaced, watch=Watch(hang=None), waits=waits))
+    attempt.until_heard(LogLine)
+    (pid,) = pids(attempt)
+    folder = artifact_paths.checkpoints(replaced.run, replaced.stage)
+    FsspecArtifactStore(replaced.storage).mark(f"{folder}/claims/9999-0001-anew", "")
+
+    assert wait(lambda: not runs(pid), 60.0)
+    outcome: Any = attempt.finish()
+    assert outcome.failure.kind is FailureKind.CANCELLED
+    assert "attempt 1 of epoch 9999 has claimed" in outcome.failure.evidence
 
 
 def test_a_stopped_process_is_missed_and_killed(ray_address: str) -> None:
