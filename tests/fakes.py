@@ -8,7 +8,6 @@ from pathlib import Path
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.core.artifact import ArtifactRef, Hashed, Manifest
 from orchestrator.core.endpoints.life import Deployment
-from orchestrator.core.errors import ArtifactError
 from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,
@@ -152,7 +151,7 @@ class FakeGates:
 
 
 class FakeArtifacts:
-    """Knows of each artifact only whether it verifies: one whose URI is in `torn` does not."""
+    """Knows of each artifact only whether it stands: one whose URI is in `torn` does not."""
 
     def __init__(self, torn: Sequence[str] = ()) -> None:
         self.torn = set(torn)
@@ -165,10 +164,8 @@ class FakeArtifacts:
         self.manifests[f"mem://{name}"] = manifest
         return ArtifactRef(f"mem://{name}", manifest.digest, manifest.size)
 
-    def verify(self, uri: str) -> Manifest:
-        if uri in self.torn or uri not in self.manifests:
-            raise ArtifactError(f"{uri!r} is not whole")
-        return self.manifests[uri]
+    def stands(self, ref: ArtifactRef) -> bool:
+        return ref.uri in self.manifests and ref.uri not in self.torn
 
     def scratch(self, name: str) -> Path:
         raise NotImplementedError

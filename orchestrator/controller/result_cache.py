@@ -11,7 +11,7 @@ from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.recording import EventRecorder
 from orchestrator.controller.reuse import credit, entering, standing_for
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.errors import ArtifactError, StorageError
+from orchestrator.core.errors import StorageError
 from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import StageReused
@@ -63,13 +63,12 @@ class ReusableResults:
             if kept is None:
                 return None
         result, made_by = kept
-        damaged = result.artifact is not None and not self._intact(result.artifact)
-        return None if damaged else standing_for(command, result, made_by)
+        if result.artifact is not None and not self._stands(result.artifact):
+            return None
+        return standing_for(command, result, made_by)
 
-    def _intact(self, ref: ArtifactRef) -> bool:
+    def _stands(self, ref: ArtifactRef) -> bool:
         try:
-            return self._deps.artifacts.verify(ref.uri).digest == ref.digest
+            return self._deps.artifacts.stands(ref)
         except StorageError:
             return True  # nothing is known to be damaged, and whoever reads it verifies it
-        except ArtifactError:
-            return False

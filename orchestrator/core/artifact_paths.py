@@ -4,6 +4,7 @@ from __future__ import annotations
 
 CHECKPOINTS = "checkpoints"
 CODE = "code"
+DAMAGED = "damaged"
 USERS_OF_CODE = "code-users"
 
 
@@ -20,6 +21,11 @@ def continued(run: str, stage: str, attempt: int) -> str:
 def leaving(run: str, stage: str, attempt: int) -> str:
     """Return the name of the mark that asks an attempt to leave its pool."""
     return f"{checkpoints(run, stage)}/leave-{attempt}"
+
+
+def damaged(artifact: str) -> str:
+    """Return the name of the mark that says how an artifact was found to be damaged."""
+    return f"{DAMAGED}/{artifact}"
 
 
 def logs(run: str) -> str:

@@ -90,7 +90,10 @@ class ArtifactStore(Protocol):
         ...
 
     def fetch(self, ref: ArtifactRef) -> Path:
-        """Return a local folder with the artifact, every file verified against its hash."""
+        """Return a local folder with the artifact, every file verified against its hash.
+
+        One that is damaged is marked as that: it does not stand any more.
+        """
         ...
 
     def release(self) -> None:
@@ -111,8 +114,12 @@ class ArtifactStore(Protocol):
         """
         ...
 
-    def verify(self, uri: str) -> Manifest:
-        """Check every file of the artifact at `uri` against its manifest; return that."""
+    def stands(self, ref: ArtifactRef) -> bool:
+        """Return whether `ref` is there, and nobody who fetched it has found it damaged.
+
+        Its manifest is read, and no file: whoever fetches it verifies those. One that is in
+        another store does not stand.
+        """
         ...
 
     def manifest(self, name: str) -> Manifest:

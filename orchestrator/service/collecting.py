@@ -210,6 +210,8 @@ class _Part:
         size = sum(self._sizes().values())
         for folder in self._folders().values():
             store.remove(folder)
+        if self._has(Kind.ARTIFACTS):
+            store.remove(artifact_paths.damaged(self.name))
         rows = 0
         if self._has(Kind.POINTS):
             store.remove(artifact_paths.logs(self.name))

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.reuse import reuse_key_with
-from orchestrator.core.artifact import Manifest
+from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef
 from orchestrator.core.endpoints.life import Deployment
-from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
+from orchestrator.core.errors import DamagedError, StorageError
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.policy import Recovery
 from orchestrator.core.spec.stages import Needs, Stage
 from orchestrator.messages import AttemptRequest, Failed, Message, Placed, Succeeded
+from tests.adapters.artifacts.shelf import put
 from tests.build import accelerator, failure, header, plan, pool, stage
 from tests.fakes import FakeArtifacts, FakeClock, FakeCluster, FakeGates, FakeTracker, MemoryStore
 
@@ -41,12 +46,17 @@ class Lab:
     nodes: tuple[str, ...] = ("n1",)
     clock: FakeClock = field(default_factory=FakeClock)
     store: MemoryStore = field(default_factory=MemoryStore)
-    artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
+    artifacts: FakeArtifacts | FsspecArtifactStore = field(default_factory=FakeArtifacts)
 
     def script(self, asked: AttemptRequest | Deployment) -> Sequence[tuple[float, Message]]:
         first = self.broken.get(asked.pool.name) if asked.attempt == 1 else None
-        end = Failed(failure(first)) if first else Succeeded(self.artifacts.ref(asked.key), {})
+        end = Failed(failure(first)) if first else Succeeded(self.ref(asked.key), {})
         return ((0.1, Placed(self.nodes)), (0.2, end))
+
+    def ref(self, key: str) -> ArtifactRef:
+        if isinstance(self.artifacts, FakeArtifacts):
+            return self.artifacts.ref(key)
+        return put(self.artifacts, key)
 
     def drive(self, name: str, one: Stage, *, pools: Sequence[str], b: Pool = OTHER) -> Run:
         head = header(plan(one, pools=pools, b=b), name)
@@ -126,22 +136,70 @@ def test_a_result_is_kept_with_where_and_how_it_was_made() -> None:
     assert result.adjust == run.stages["s"].adjust
 
 
-@pytest.mark.parametrize(
-    ("error", "maker"),
-    [
-        (StorageError("the storage is away"), "first"),
-        (DamagedError("torn"), None),
-        (ArtifactError("in another store"), None),
-    ],
-)
-def test_what_is_not_known_to_be_damaged_is_not_made_again(
-    error: ArtifactError, maker: str | None
+@pytest.fixture
+def kept_in(tmp_path: Path) -> FsspecArtifactStore:
+    return FsspecArtifactStore(f"memory://{uuid.uuid4().hex}", tmp_path / "scratch")
+
+
+def first_of(lab: Lab, artifacts: FsspecArtifactStore) -> ArtifactRef:
+    """Return what the first run of a lab makes, in a store that has files."""
+    lab.artifacts = artifacts
+    artifact = lab.drive("first", stage("s"), pools=("a",)).stages["s"].artifact
+    assert artifact is not None
+    return artifact
+
+
+def damage(ref: ArtifactRef, path: str) -> None:
+    MemoryFileSystem().pipe_file(f"{ref.uri.removeprefix('memory:/')}/{path}", b"damaged")
+
+
+def test_a_result_is_looked_up_by_its_manifest_and_no_file_is_read(
+    kept_in: FsspecArtifactStore,
 ) -> None:
-    class Refusing(FakeArtifacts):
-        def verify(self, uri: str) -> Manifest:
-            raise error
+    lab = Lab()
+    damage(first_of(lab, kept_in), "config.json")
+    assert made_by(lab.drive("second", stage("s"), pools=("a",))) == ("a", "first")
+
+
+def test_what_its_reader_found_to_be_damaged_is_made_again(kept_in: FsspecArtifactStore) -> None:
+    lab = Lab()
+    ref = first_of(lab, kept_in)
+    damage(ref, "config.json")
+    with pytest.raises(DamagedError):
+        kept_in.fetch(ref)
+    assert made_by(lab.drive("second", stage("s"), pools=("a",))) == ("a", None)
+    assert made_by(lab.drive("third", stage("s"), pools=("a",))) == ("a", "second")
+
+
+def test_a_result_whose_manifest_is_gone_or_another_is_made_again(
+    kept_in: FsspecArtifactStore,
+) -> None:
+    lab = Lab()
+    damage(first_of(lab, kept_in), MANIFEST_NAME)
+    assert made_by(lab.drive("second", stage("s"), pools=("a",))) == ("a", None)
+    other = Lab()
+    kept_in.remove("first/s/1")
+    ref = first_of(other, kept_in)
+    other.store.results = {
+        key: (replace(kept, artifact=replace(ref, digest="0" * 64)), run)
+        for key, (kept, run) in other.store.results.items()
+    }
+    assert made_by(other.drive("second", stage("s"), pools=("a",))) == ("a", None)
+
+
+def test_a_result_in_another_store_is_made_again(kept_in: FsspecArtifactStore) -> None:
+    lab = Lab()
+    lab.drive("first", stage("s"), pools=("a",))
+    lab.artifacts = kept_in
+    assert made_by(lab.drive("second", stage("s"), pools=("a",))) == ("a", None)
+
+
+def test_a_result_stands_while_its_storage_is_away() -> None:
+    class Away(FakeArtifacts):
+        def stands(self, ref: ArtifactRef) -> bool:
+            raise StorageError("the storage is away")
 
     lab = Lab()
     lab.drive("first", stage("s"), pools=("a",))
-    lab.artifacts = Refusing()
-    assert made_by(lab.drive("second", stage("s"), pools=("a",))) == ("a", maker)
+    lab.artifacts = Away()
+    assert made_by(lab.drive("second", stage("s"), pools=("a",))) == ("a", "first")

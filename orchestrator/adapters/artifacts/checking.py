@@ -95,6 +95,19 @@ def _known(said: Hashed | None, stream: BinaryIO) -> FileEntry | None:
     return said.entry
 
 
+def proven(folder: Path, manifest: Manifest, mine: Callable[[str], bool]) -> bool:
+    """Whether the files of a folder that are `mine` are as the manifest says."""
+    for path in filter(mine, manifest.files):
+        try:
+            with (folder / path).open("rb") as stream:
+                entry = manifests.hash_stream(stream)
+        except FileNotFoundError:
+            return False
+        if entry != manifest.files[path]:
+            return False
+    return True
+
+
 @contextmanager
 def translated(name: str) -> Iterator[None]:
     """Turn what the system refuses into one line that names artifact `name` and the way out."""

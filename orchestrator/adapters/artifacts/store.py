@@ -20,6 +20,7 @@ from orchestrator.adapters.artifacts.checking import (
     check,
     hash_folder,
     manifest_of,
+    proven,
     translated,
     vanishing,
 )
@@ -38,6 +39,7 @@ from orchestrator.adapters.artifacts.places import discard
 from orchestrator.adapters.artifacts.protocols import open_place
 from orchestrator.adapters.artifacts.retrying import RetryingPlace, words
 from orchestrator.adapters.artifacts.scratch import ScratchFolder
+from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import (
     ANY_ROOM,
     MANIFEST_NAME,
@@ -236,8 +238,13 @@ class FsspecArtifactStore:
     def fetch(self, ref: ArtifactRef) -> Path:
         """Return a local folder with the artifact, every file verified against its hash."""
         name = self._name(ref.uri)
-        with translated(name):
-            path, manifest = self._load(name)
+        try:
+            with translated(name):
+                path, manifest = self._load(name)
+        except DamagedError as error:
+            with suppress(ArtifactError):
+                self.mark(artifact_paths.damaged(name), str(error))
+            raise
         if manifest.digest != ref.digest:
             has, says = manifest.digest[:12], ref.digest[:12]
             message = f"artifact {ref.uri!r} has digest {has!r}, not {says!r}; make it again"
@@ -268,6 +275,18 @@ class FsspecArtifactStore:
         name = self._name(uri)
         with translated(name):
             return check(self._place, name)
+
+    def stands(self, ref: ArtifactRef) -> bool:
+        """Return whether `ref` is there, and nobody who fetched it has found it damaged."""
+        try:
+            name = self._name(ref.uri)
+            if self.manifest(name).digest != ref.digest:
+                return False
+        except StorageError:
+            raise
+        except ArtifactError:
+            return False
+        return self.marked(artifact_paths.damaged(name)) is None
 
     def manifest(self, name: str) -> Manifest:
         """Return the manifest of artifact `name`; its files are not looked at."""
@@ -306,7 +325,7 @@ class FsspecArtifactStore:
             return path, manifest
         manifest = manifest_of(self._place, name)
         path = self._cached(name, manifest)
-        if mine is not None and not _proven(path, manifest, mine):
+        if mine is not None and not proven(path, manifest, mine):
             self._cache().distrust(manifest)
             path = self._cached(name, manifest)
         return path, manifest
@@ -373,16 +392,3 @@ class FsspecArtifactStore:
             self._own_ends = weakref.finalize(self, self._own.remove)
         self._own.touch()
         return self._own.path
-
-
-def _proven(folder: Path, manifest: Manifest, mine: Callable[[str], bool]) -> bool:
-    """Whether the files of a folder that are `mine` are as the manifest says."""
-    for path in filter(mine, manifest.files):
-        try:
-            with (folder / path).open("rb") as stream:
-                entry = manifests.hash_stream(stream)
-        except FileNotFoundError:
-            return False
-        if entry != manifest.files[path]:
-            return False
-    return True

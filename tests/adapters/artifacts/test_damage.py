@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore, manifests
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.places import Place
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
+from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
 from tests.adapters.artifacts.shelf import FILES, contents, put
@@ -105,6 +107,25 @@ def test_every_damage_is_found_and_named(
         store.fetch(ref)
     with pytest.raises(DamagedError, match=DAMAGE[damage]):
         store.load("r/train/1")
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__.strip("_"))
+def test_an_artifact_stands_until_somebody_finds_it_damaged(
+    store: FsspecArtifactStore, damage: Callable[[FsspecArtifactStore], None]
+) -> None:
+    ref = put(store)
+    assert store.stands(ref)
+    damage(store)
+    with pytest.raises(DamagedError) as refused:
+        store.fetch(ref)
+    assert not store.stands(ref)
+    assert store.marked(artifact_paths.damaged("r/train/1")) == str(refused.value)
+
+
+def test_an_artifact_of_another_digest_or_store_does_not_stand(store: FsspecArtifactStore) -> None:
+    ref = put(store)
+    assert not store.stands(replace(ref, digest="0" * 64))
+    assert not store.stands(replace(ref, uri="memory://elsewhere/r/train/1"))
 
 
 def test_a_damaged_artifact_may_be_made_again(store: FsspecArtifactStore) -> None:
