@@ -122,6 +122,14 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def damage(self, ref: ArtifactRef) -> str | None:
+        """Return how it was found damaged by who fetched it; `None` where nobody has.
+
+        Raises:
+            ArtifactError: It is in another store.
+        """
+        ...
+
     def manifest(self, name: str) -> Manifest:
         """Return the manifest of artifact `name`; its files are not looked at.
 

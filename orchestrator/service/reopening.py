@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from orchestrator import wiring
 from orchestrator.controller.lease import LeaseState
-from orchestrator.core.errors import ConfigError, PlanError, Problem
+from orchestrator.core.errors import ArtifactError, ConfigError, PlanError, Problem
 from orchestrator.core.runs import reopening as rules
 from orchestrator.core.runs.run import Run, RunHeader
-from orchestrator.core.runs.states import RunReopened, RunState
+from orchestrator.core.runs.states import RunReopened, RunState, StageState
 from orchestrator.core.runs.transitions import RUN_TRANSITIONS
 from orchestrator.ports import EventLog
 from orchestrator.service import driving, runs
@@ -172,17 +172,34 @@ def _reopening(store: EventLog, run: Run, how: Again) -> RunReopened:
     if (run.state, RunReopened) not in RUN_TRANSITIONS:
         hint = f"orchestrator resume {run.header.run} ends it first"
         raise ConfigError([Problem("", f"run {run.header.run!r} is {run.state}", hint)])
-    event = rules.reopening(run, since=how.since, anew=how.anew)
+    since, anew, damaged = how.since, how.anew, tuple(_damaged(run))
+    event = rules.reopening(run, since=since, anew=anew, damaged=damaged)
     attempts = [] if how.attempts is None else _attempts(event.stages, how.attempts)
     words = (*_earlier(store, run.header.run), *how.limits, *attempts)
     _refuse_all_but_limits(how.limits)
     if words:
         changed = wiring.configs.parse(wiring.configs.changed(run.header.config, words))
         limited = wiring.plan(wiring.with_code(changed, wiring.home(), run.header.code)[0])
-        event = rules.reopening(run, since=how.since, anew=how.anew, limited=limited)
+        event = rules.reopening(run, since=since, anew=anew, limited=limited, damaged=damaged)
         event = replace(event, overrides=(*how.limits, *attempts))
     rules.check_limits(run, event, store.now())
     return event
+
+
+def _damaged(run: Run) -> Iterator[str]:
+    """Yield the stages whose results are read by those that failed, and were found damaged."""
+    ends = {StageState.FAILED, StageState.PAUSED}
+    failed = [stage.planned.stage for stage in run.stages.values() if stage.state in ends]
+    read = {name for stage in failed for name in stage.inputs.values()}
+    results = {name: artifact for name in read if (artifact := run.stages[name].artifact)}
+    if not results:
+        return
+    settings = wiring.configs.parse(run.header.config)
+    store = wiring.artifact_store(wiring.storage_uri(settings, wiring.home()), wiring.clock())
+    for name, artifact in results.items():
+        with suppress(ArtifactError):  # nothing is known of it here
+            if store.damage(artifact) is not None:
+                yield name
 
 
 def _attempts(stages: Sequence[str], attempts: int) -> list[str]:

@@ -73,6 +73,16 @@ def test_from_a_stage_on_all_begin_again_and_those_after_it_without_their_checkp
     assert (begun.anew, begun.artifact, begun.adjust.before) == (True, None, 0)
 
 
+def test_what_was_found_damaged_is_made_again_from_its_checkpoints() -> None:
+    lost = (*DONE, StageFailed("u", "x"), RunFailed("x"))
+    run = after(CHAIN, *at_once(*lost))
+    event = reopening(run, damaged=("s",))
+    assert (event.stages, event.anew) == (("s", "t", "u"), ("t", "u"))
+    assert event.reason.endswith("; what 's' had made is damaged")
+    assert reopening(run, since="t", damaged=("s",)).anew == ("u",)
+    assert reopening(run, since="t", anew=True, damaged=("s",)).anew == ("t", "u")
+
+
 def test_a_stage_that_is_not_there_is_told_with_those_that_are() -> None:
     run = after(CHAIN, *at_once(*DONE, StageReused("u", None, {}, "x"), RunSucceeded()))
     with pytest.raises(NotFoundError, match=r"no stage 'tt'; did you mean 't'\?"):

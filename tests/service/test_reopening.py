@@ -9,7 +9,9 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import main
+from orchestrator.core.errors import DamagedError
 from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import RunFailed, RunStarted, StageFailed, StageReused
 from orchestrator.core.settings import Settings
 from orchestrator.service import runs
 from orchestrator.service.reopening import Again, resume
@@ -70,3 +72,45 @@ def test_so_does_who_launches_a_config_with_the_old_name(
     dry = ["--dry-run"] if verb == "launch" else []
     assert main([verb, *dry, *words]) == 0
     assert LINE in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def chain(settings: Settings) -> RunHeader:
+    """A run whose stage `read` reads what its stage `noop` makes."""
+    planned = wiring.plan(settings)
+    noop = planned["noop"]
+    read = replace(noop, stage=replace(noop.stage, name="read", inputs={"model": "noop"}))
+    header = RunHeader(
+        run="c-1", plan=replace(planned, stages=(noop, read)), config=settings.resolved
+    )
+    wiring.database(wiring.home()).create(header, at=1.0)
+    return header
+
+
+def test_a_run_goes_on_from_the_stage_whose_result_was_found_damaged(
+    settings: Settings, chain: RunHeader
+) -> None:
+    store = wiring.artifact_store(wiring.storage_uri(settings, wiring.home()))
+    folder = store.scratch("c-1/noop/1")
+    (folder / "weights").write_bytes(b"weights")
+    ref = store.commit(folder, "c-1/noop/1", {})
+    events = (
+        RunStarted(1),
+        StageReused("noop", ref, {}, "earlier"),
+        StageFailed("read", "data: damaged"),
+        RunFailed("stage 'read' failed"),
+    )
+    wiring.database(wiring.home()).append(chain.run, 1, events, 1.0)
+    assert stages_of(chain.run) == ("read",)
+    (store.fetch(ref) / "weights").write_bytes(b"damaged")
+    with pytest.raises(DamagedError):
+        store.fetch(ref)
+    assert stages_of(chain.run) == ("noop", "read")
+
+
+def stages_of(run: str) -> tuple[str, ...]:
+    """Return the stages that begin again when `run` goes on."""
+    resumption = resume(runs.find(run), Again())
+    assert resumption is not None
+    assert resumption.event is not None
+    return resumption.event.stages

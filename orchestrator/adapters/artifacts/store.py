@@ -279,14 +279,16 @@ class FsspecArtifactStore:
     def stands(self, ref: ArtifactRef) -> bool:
         """Return whether `ref` is there, and nobody who fetched it has found it damaged."""
         try:
-            name = self._name(ref.uri)
-            if self.manifest(name).digest != ref.digest:
-                return False
+            same = self.manifest(self._name(ref.uri)).digest == ref.digest
+            return same and self.damage(ref) is None
         except StorageError:
             raise
         except ArtifactError:
             return False
-        return self.marked(artifact_paths.damaged(name)) is None
+
+    def damage(self, ref: ArtifactRef) -> str | None:
+        """Return how it was found damaged by who fetched it; `None` where nobody has."""
+        return self.marked(artifact_paths.damaged(self._name(ref.uri)))
 
     def manifest(self, name: str) -> Manifest:
         """Return the manifest of artifact `name`; its files are not looked at."""

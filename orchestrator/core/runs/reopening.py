@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from orchestrator.core.errors import NotFoundError, PlanError, Problem
 from orchestrator.core.nearest import choices
@@ -17,23 +17,30 @@ OPEN = frozenset({StageState.PENDING, StageState.RUNNING, StageState.DECIDING})
 
 
 def reopening(
-    run: Run, *, since: str | None = None, anew: bool = False, limited: Plan | None = None
+    run: Run,
+    *,
+    since: str | None = None,
+    anew: bool = False,
+    limited: Plan | None = None,
+    damaged: Collection[str] = (),
 ) -> RunReopened:
     """Return the event by which `run` goes on: every stage begins again that did not succeed.
 
     With `since` that stage does too, and whatever comes after it; `anew` without its checkpoints.
-    `limited` is the plan of the run with the limits that hold from now on.
+    `limited` is the plan of the run with the limits that hold from now on. The results of the
+    stages `damaged` can't be read any more: they begin again as well, and what comes after them.
 
     Raises:
         NotFoundError: The run has no stage `since`.
     """
-    again = frozenset() if since is None else frozenset(_from(run, since))
+    first = {*damaged} if since is None else {*damaged, since}
+    again = frozenset(name for stage in first for name in _from(run, stage))
     stages = tuple(
         name
         for name, stage in run.stages.items()
         if stage.state not in OPEN and (stage.state is not StageState.SUCCEEDED or name in again)
     )
-    old = {name for name in again if anew or name != since}
+    old = {name for name in again if name not in first or (anew and name == since)}
     limits = (
         {planned.stage.name: planned.stage.limits for planned in limited.stages} if limited else {}
     )
@@ -43,8 +50,9 @@ def reopening(
         if name in run.stages and now != run.stages[name].planned.stage.limits
     }
     what = "every stage that did not succeed" if since is None else f"stage {since!r} and on"
+    lost = "".join(f"; what {name!r} had made is damaged" for name in damaged)
     return RunReopened(
-        reason=f"{what} begins again",
+        reason=f"{what} begins again{lost}",
         stages=stages,
         anew=tuple(name for name in stages if name in old),
         limits=changed,

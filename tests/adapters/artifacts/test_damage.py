@@ -17,7 +17,6 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore, manifests
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.places import Place
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
-from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
 from tests.adapters.artifacts.shelf import FILES, contents, put
@@ -119,7 +118,7 @@ def test_an_artifact_stands_until_somebody_finds_it_damaged(
     with pytest.raises(DamagedError) as refused:
         store.fetch(ref)
     assert not store.stands(ref)
-    assert store.marked(artifact_paths.damaged("r/train/1")) == str(refused.value)
+    assert store.damage(ref) == str(refused.value)
 
 
 def test_an_artifact_of_another_digest_or_store_does_not_stand(store: FsspecArtifactStore) -> None:
