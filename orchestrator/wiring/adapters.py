@@ -140,7 +140,11 @@ def plan(settings: Settings) -> Plan:
     from orchestrator.adapters import job_source
 
     problems = [*job_source.check(settings.pipeline, settings.jobs), *_unservable(settings)]
-    problems += list(_addresses(settings)) or storage.problems(settings, cluster_address(settings))
+    cluster = cluster_address(settings)
+    problems += list(_addresses(settings)) or [
+        *storage.problems(settings, cluster),
+        *storage.gate_problems(settings, cluster),
+    ]
     try:
         pipeline_plan = make_plan(
             settings.pipeline,
@@ -215,9 +219,10 @@ def has_database(home: Path) -> bool:
 
 def gates(interventions: Interventions) -> Gates:
     """Return what looks whether stages may pass their gates."""
+    from orchestrator.adapters.artifacts import open_files
     from orchestrator.adapters.gates import OutsideGates
 
-    return OutsideGates(interventions)
+    return OutsideGates(interventions, open_files)
 
 
 def cluster_address(settings: Settings) -> str:

@@ -75,6 +75,28 @@ def problems(settings: Settings, cluster: str) -> Iterator[Problem]:
         yield Problem("storage.uri", what, hint)
 
 
+def gate_problems(settings: Settings, cluster: str) -> Iterator[Problem]:
+    """Yield the gates that whoever drives the run can't look at, or may not see.
+
+    `cluster` is the address of a cluster that is not ours to start.
+    """
+    from orchestrator.adapters import artifacts
+
+    foreign = cluster and settings.cluster.kind == "ray"
+    for stage in settings.pipeline.stages:
+        gate, path = stage.gate, f"pipeline.stages.{stage.name}.gate.target"
+        if gate is None or gate.kind not in {"file", "count"}:
+            continue
+        lacks = artifacts.lacking(gate.target)
+        if lacks:
+            what, _, hint = lacks.partition("; ")
+            yield Problem(path, what, hint)
+        elif foreign and not gate.shared and artifacts.local_folder(gate.target) is not None:
+            what = f"{gate.target!r} is looked for on the host that drives the run, which may be"
+            hint = "name what all its hosts see (s3://BUCKET/...), or set gate.shared=true"
+            yield Problem(path, f"{what} one of the cluster at {cluster!r}", hint)
+
+
 def prove_storage(
     settings: Settings,
     home: Path,

@@ -56,6 +56,42 @@ def test_what_others_see_is_taken(overrides: tuple[str, ...]) -> None:
     assert refusal(*overrides) == ""
 
 
+@pytest.mark.parametrize("kind", ["file", "count"])
+@pytest.mark.parametrize("target", ["/labels/*.csv", "labels", "file:///labels"])
+def test_a_gate_on_a_path_of_this_host_is_refused_for_a_cluster_elsewhere(
+    kind: str, target: str
+) -> None:
+    gate = f"+pipeline.stages.noop.gate={{kind: {kind}, target: '{target}'}}"
+    line = (
+        f"pipeline.stages.noop.gate.target: {target!r} is looked for on the host that drives the"
+        " run, which may be one of the cluster at '10.0.0.9:6379'; name what all its hosts see"
+        " (s3://BUCKET/...), or set gate.shared=true"
+    )
+    assert refusal(FAR, "storage.uri=s3://bucket/x", gate) == line
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        "{kind: file, target: /labels, shared: true}",
+        "{kind: file, target: 's3://bucket/labels'}",
+        "{kind: count, target: 'memory://labels/*.jsonl'}",
+        "{kind: url, target: 'http://labels/ready'}",
+        "{kind: approval, target: labels}",
+    ],
+)
+def test_a_gate_that_is_seen_from_everywhere_is_taken(gate: str) -> None:
+    words = (FAR, "storage.uri=s3://bucket/x", f"+pipeline.stages.noop.gate={gate}")
+    assert refusal(*words) == ""
+
+
+def test_a_gate_on_a_storage_that_can_not_be_opened_is_refused() -> None:
+    gate = "+pipeline.stages.noop.gate={kind: file, target: 'nothing://x'}"
+    assert refusal(gate).startswith(
+        "pipeline.stages.noop.gate.target: 'nothing://x' can't be opened: "
+    )
+
+
 def test_the_environment_may_name_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")
     assert UNSEEN in refusal()

@@ -10,12 +10,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.places import Place
 from orchestrator.adapters.artifacts.remote_place import RemotePlace, Traits
 from orchestrator.core.errors import StorageSetUpError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 _FILE_SCHEME = "file://"
 _PART = 8 << 20  # bytes of a part of a large file, of which four are under way
@@ -54,17 +58,24 @@ def open_place(uri: str) -> tuple[Place, str]:
     lacks = lacking(uri)
     if lacks:
         raise StorageSetUpError(f"storage.uri {lacks}")
-    from fsspec.config import conf
-    from fsspec.core import url_to_fs
-
-    protocol = _protocol(uri)
-    traits = _TRAITS.get(protocol, Traits())
     try:
-        fs, root = url_to_fs(uri, **{**traits.options, **conf.get(protocol, {})})
+        fs, root = open_files(uri)
     except Exception as error:
         message = f"storage.uri {uri!r} can't be opened: {_line(error)}"
         raise StorageSetUpError(message) from error
-    return RemotePlace(fs, root, traits), uri.rstrip("/")
+    return RemotePlace(fs, root, _traits(uri)), uri.rstrip("/")
+
+
+def open_files(uri: str) -> tuple[AbstractFileSystem, str]:
+    """Return the file system of `uri`, used as that of its kind is, and the path there.
+
+    Raises whatever fsspec and the client of the storage raise.
+    """
+    from fsspec.config import conf
+    from fsspec.core import url_to_fs
+
+    fs, root = url_to_fs(uri, **{**_traits(uri).options, **conf.get(_protocol(uri), {})})
+    return fs, root
 
 
 def local_folder(uri: str) -> Path | None:
@@ -91,6 +102,10 @@ def lacking(uri: str) -> str:
     except ValueError as error:
         return f"{uri!r} can't be opened: {_line(error)}"
     return ""
+
+
+def _traits(uri: str) -> Traits:
+    return _TRAITS.get(_protocol(uri), Traits())
 
 
 def _protocol(uri: str) -> str:

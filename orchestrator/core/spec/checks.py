@@ -134,7 +134,7 @@ def _gate_problems(path: str, stage: Stage) -> Iterator[Problem]:
     gate = stage.gate
     if gate and gate.kind != "approval" and not gate.target:
         yield Problem(f"{path}.gate.target", f"a gate of kind {gate.kind!r} has none", "set it")
-    elif gate and gate.kind == "url" and holds_password(gate.target):
+    elif gate and gate.kind != "approval" and holds_password(gate.target):
         hint = "name an address that answers without one"
         yield from password_problems(f"{path}.gate.target", gate.target, hint)
     elif gate and gate.kind == "url" and not is_address(gate.target):

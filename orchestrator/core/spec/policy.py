@@ -116,10 +116,11 @@ class Gate:
     Attributes:
         kind: `file` (or a glob) that exists, `count` lines of a file or files of a glob, `url`
             that answers 200, `approval` by `orchestrator approve RUN STAGE`.
-        target: The path, glob or URL; a note for who approves.
+        target: The path, glob or URL; a note for who approves. The host that drives the run looks.
         least: How many a `count` must find.
         deadline: Seconds to wait; `None` is no deadline.
         then: What follows at the deadline: `wait` on, `stop`, or `go_on` with what is there.
+        shared: Whether every host that may drive the run sees the path.
     """
 
     kind: Literal["file", "count", "url", "approval"]
@@ -127,6 +128,7 @@ class Gate:
     least: int = 1
     deadline: float | None = None
     then: Literal["wait", "stop", "go_on"] = "stop"
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
