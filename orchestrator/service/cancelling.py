@@ -35,7 +35,7 @@ def cancel(run: Run, view: driving.View) -> Change[Cancelled]:
 
     def make() -> Cancelled:
         store.request_cancel(run.header.run)
-        ended = _wait(store, run.header)
+        ended = _wait(store, run)
         if not ended.done and runs.lease_state(store, ended) is not LeaseState.ALIVE:
             return Cancelled(_end(run.header, view), here=True)
         return Cancelled(ended)
@@ -43,16 +43,16 @@ def cancel(run: Run, view: driving.View) -> Change[Cancelled]:
     return Change(f"have run {run.header.run} ended by {who}", make)
 
 
-def _wait(store: LeasedRuns, header: RunHeader) -> Run:
-    """Wait until the run has ended, or its controller is gone; return it."""
+def _wait(store: LeasedRuns, run: Run) -> Run:
+    """Wait until `run` has ended, or its controller is gone; return it."""
     clock = wiring.clock()
     until = clock.monotonic() + SECONDS_TO_WAIT
-    run = runs.load(store, header)
+    run = runs.caught_up(store, run)
     while clock.monotonic() < until:
         if run.done or runs.lease_state(store, run) is LeaseState.GONE:
             break
         clock.sleep(SECONDS_BETWEEN_LOOKS)
-        run = runs.load(store, header)
+        run = runs.caught_up(store, run)
     return run
 
 

@@ -70,7 +70,7 @@ class Logs:
             last, lines = self._tail(written, self.wanted.tail, now)
             yield from lines
         while True:
-            self.run = runs.load(store, self.run.header)
+            self.run = runs.caught_up(store, self.run)
             gone = runs.lease_state(store, self.run) is LeaseState.GONE
             over = not follow or self.run.done or gone
             if follow and self.run.state is RunState.CANCELLED:

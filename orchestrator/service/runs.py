@@ -9,7 +9,7 @@ from orchestrator.controller import lease as leases
 from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.nearest import choices
-from orchestrator.core.runs.fold import fold
+from orchestrator.core.runs.fold import apply, fold
 from orchestrator.core.runs.run import Run, RunHeader
 from orchestrator.core.runs.states import StageState
 from orchestrator.core.spec.policy import Gate
@@ -32,6 +32,13 @@ def find(run: str) -> Run:
 def load(store: EventLog, header: RunHeader) -> Run:
     """Return the run of `header` as the store has it."""
     return fold(header, ((item.at, item.event) for item in store.events(header.run)))
+
+
+def caught_up(store: EventLog, run: Run) -> Run:
+    """Return `run` as the store has it now, for which what is new alone is read."""
+    for item in store.events(run.header.run, run.seq):
+        run = apply(run, item.event, item.at)
+    return run
 
 
 def load_all(store: EventLog, headers: Sequence[RunHeader]) -> list[Run]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.core.failures.kinds import Failure, FailureKind
-from orchestrator.core.runs.fold import apply
+from orchestrator.core.runs.fold import NEWEST_SAVED, apply
+from orchestrator.core.runs.run import StageRun
 from orchestrator.core.runs.states import (
     AttemptFailed,
     AttemptPlaced,
@@ -13,6 +14,7 @@ from orchestrator.core.runs.states import (
     Event,
     RetryScheduled,
 )
+from orchestrator.core.spec.policy import Recovery
 from tests.build import plan, stage
 from tests.core.histories import after
 
@@ -61,3 +63,16 @@ def test_an_attempt_that_begins_anew_loses_all_steps_and_checkpoints() -> None:
         *(RetryScheduled("s", "b", 0.0, "moved"), *placed(2, "b"), AttemptSaved("s", 2, 5)),
     )
     assert (run.stages["s"].checkpoints, run.lost_steps) == ((5,), 37)
+
+
+def test_of_many_checkpoints_the_newest_are_known_and_all_that_are_kept() -> None:
+    def run_of(count: int, keep: int) -> StageRun:
+        saved = (AttemptSaved("s", 1, step) for step in range(count))
+        planned = plan(stage("s", recovery=Recovery(keep=keep)))
+        return after(planned, *placed(1), *saved).stages["s"]
+
+    few = run_of(20_000, keep=3)
+    assert few.attempts[0].saved == tuple(range(20_000 - NEWEST_SAVED, 20_000))
+    assert few.kept == (19_997, 19_998, 19_999)
+    many = run_of(1000, keep=500)
+    assert many.kept == many.attempts[0].saved == tuple(range(500, 1000))

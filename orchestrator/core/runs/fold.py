@@ -53,6 +53,8 @@ from orchestrator.core.runs.transitions import (
 )
 from orchestrator.core.spec.policy import AS_PLANNED
 
+NEWEST_SAVED = 100  # checkpoints of an attempt that are known; more where more are kept
+
 
 def begin(header: RunHeader) -> Run:
     """Return the run of `header` before its first event."""
@@ -279,8 +281,10 @@ def _(event: AttemptResumed, run: Run, at: float) -> Run:  # noqa: ARG001 - one 
 
 @_apply.register
 def _(event: AttemptSaved, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
-    before = (attempt.saved for attempt in _open_stage(run, event).attempts[-1:])
-    saved = (*next(before, ()), event.step)
+    stage = _open_stage(run, event)
+    before = (attempt.saved for attempt in stage.attempts[-1:])
+    most = max(NEWEST_SAVED, stage.planned.stage.recovery.kept)
+    saved = (*next(before, ()), event.step)[-most:]
     return _with_stage(run, event, attempts=_moved(run, event, saved=saved))
 
 

@@ -48,7 +48,8 @@ class Attempt:
     `epoch` is that of the controller that started it. `nodes` are those of its workers, by rank:
     an elastic gang may have fewer than its stage asks for; `software` has the versions, by name,
     that the first of them runs. `resumed` is the step of the
-    checkpoint that it went on from, `saved` those of the checkpoints that it made. `waits` says
+    checkpoint that it went on from, `saved` those of the newest checkpoints that it made: of all
+    that are kept, and some before them. `waits` says
     why it has no place, since `waits_since`, and `queued` whether others hold the pool; `leaving`
     why it was asked to leave, at `leaving_since`.
     """
@@ -136,7 +137,7 @@ class StageRun:
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
-        """Steps of the checkpoints that count, oldest first; a resume cuts off what is later."""
+        """Steps of the newest that count, oldest first; a resume cuts off what is later."""
         kept: list[int] = []
         for attempt in self.attempts:
             if attempt.resumed is not None or attempt.saved:
