@@ -20,7 +20,7 @@ from orchestrator.messages import (
     Untold,
     UnusedNode,
 )
-from orchestrator.ports import LogChunk, Point, Stored
+from orchestrator.ports import Curve, LogChunk, Point, Stored
 
 
 @dataclass
@@ -91,6 +91,28 @@ class MemoryStore:
     def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
         found = [point for point in self.kept_points if point.run == run and point.id > after]
         return found[:limit]
+
+    def curves(self, run: str, upto: int) -> Sequence[Curve]:
+        known: dict[tuple[str, int, str], Curve] = {}
+        for point in self.kept_points:
+            if point.run == run and point.id <= upto and type(point.step) is int:
+                place = (point.stage, point.attempt, point.key)
+                so_far = known.get(place) or Curve(
+                    stage=point.stage, attempt=point.attempt, key=point.key, points=0, step=0
+                )
+                step = max(so_far.step, point.step) if so_far.points else point.step
+                known[place] = replace(so_far, points=so_far.points + 1, step=step)
+        return list(known.values())
+
+    def curve_points(self, run: str, curve: Curve, above: float, upto: int) -> Sequence[Point]:
+        place = (run, curve.stage, curve.attempt, curve.key)
+        return [
+            point
+            for point in self.kept_points
+            if (point.run, point.stage, point.attempt, point.key) == place
+            and above < point.step
+            and point.id <= upto
+        ]
 
     def cursor(self, name: str) -> int:
         return self.cursors.get(name, 0)

@@ -15,7 +15,7 @@ from orchestrator.ports.interventions import Interventions
 from orchestrator.ports.keys import KeyStore
 from orchestrator.ports.leases import EndpointLeases, Leases
 from orchestrator.ports.output import LogChunk, OutputStore
-from orchestrator.ports.points import MetricPoints, Point
+from orchestrator.ports.points import Curve, MetricPoints, Point
 from orchestrator.ports.queues import Queues
 from orchestrator.ports.registry import Registry
 from orchestrator.ports.results import ResultCache
@@ -32,6 +32,7 @@ __all__ = [
     "Clock",
     "Cluster",
     "ClusterJob",
+    "Curve",
     "Disposal",
     "EndpointLeases",
     "EndpointLog",

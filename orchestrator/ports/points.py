@@ -23,6 +23,17 @@ class Point:
     at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """How many points one metric of an attempt has up to a certain one, and their last step."""
+
+    stage: str
+    attempt: int
+    key: str
+    points: int
+    step: int
+
+
 class MetricPoints(Protocol):
     """Memory of metric points. Raises `StoreError` for what the database refuses."""
 
@@ -36,6 +47,14 @@ class MetricPoints(Protocol):
 
     def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
         """Return metric points of `run` with an id above `after`, by id."""
+        ...
+
+    def curves(self, run: str, upto: int) -> Sequence[Curve]:
+        """Return the curves that the points of `run` up to id `upto` make, the first one first."""
+        ...
+
+    def curve_points(self, run: str, curve: Curve, above: float, upto: int) -> Sequence[Point]:
+        """Return the points of a curve at steps `above`, up to id `upto`, by id."""
         ...
 
     def cursor(self, name: str) -> int:

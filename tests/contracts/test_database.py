@@ -26,6 +26,7 @@ from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import RunFailed, RunStarted, StageFailed, StageSkipped
 from orchestrator.core.spec.plan import Plan
 from orchestrator.messages import Lease, Points, Succeeded
+from orchestrator.ports import Curve
 from tests import build
 
 HEADER = RunHeader(run="r2-1", plan=Plan(pipeline="r2", fleet="local", stages=(), pools={}))
@@ -167,6 +168,39 @@ def test_metric_points_that_are_no_finite_number_survive(store: SqlDatabase) -> 
     store.add_points("r2-1", "train", 1, [Points(1, values, 1.0), Points(2, {}, 1.0)])
     found = {point.key: point.value for point in store.points("r2-1")}
     assert repr(found) == repr(values)
+
+
+def test_the_curves_of_a_run_are_counted_up_to_a_point(store: SqlDatabase) -> None:
+    for step in range(3):
+        store.add_points("r2-1", "train", 1, [Points(step, {"loss": 1.0, "lr": 0.1}, 1.0)])
+    store.add_points("r2-1", "train", 2, [Points(2, {"loss": math.nan}, 2.0)])
+    points = store.points("r2-1")
+    last = next(point.id for point in points if (point.key, point.step) == ("loss", 2))
+    known = {"stage": "train", "attempt": 1}
+    assert store.curves("r2-1", last) == [
+        Curve(key="loss", points=3, step=2, **known),
+        Curve(key="lr", points=2, step=1, **known),
+    ]
+    assert store.curves("r2-1", points[-1].id)[2] == Curve(
+        stage="train", attempt=2, key="loss", points=1, step=2
+    )
+    assert store.curves("r2-1", 0) == store.curves("r9", last) == []
+
+
+def test_the_points_of_a_curve_come_back_from_a_step_on(store: SqlDatabase) -> None:
+    store.add_points(
+        "r2-1", "train", 1, [Points(s, {"loss": 1.0, "lr": 0.1}, 1.0) for s in (0, 1)]
+    )
+    store.add_points("r2-1", "train", 2, [Points(2, {"loss": 1.0}, 2.0)])
+    store.add_points("r2-1", "train", 1, [Points(2, {"loss": 1.0}, 1.0)])
+    points = store.points("r2-1")
+    curve = Curve(stage="train", attempt=1, key="loss", points=3, step=2)
+    mine = [point for point in points if (point.key, point.attempt) == ("loss", 1)]
+    last = points[-1].id
+    assert store.curve_points("r2-1", curve, -math.inf, last) == mine
+    assert store.curve_points("r2-1", curve, 0.0, last) == mine[1:]
+    assert store.curve_points("r2-1", curve, 0.0, last - 1) == mine[1:2]
+    assert store.curve_points("r2-1", curve, 2.0, last) == []
 
 
 def test_a_cursor_begins_at_zero_and_keeps_its_latest_value(store: SqlDatabase) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from orchestrator.adapters.database import schema
 from orchestrator.adapters.database.dialects import BulkInsert
@@ -22,7 +22,7 @@ from orchestrator.adapters.database.transactions import Transactions
 from orchestrator.core.errors import UnstorableError
 from orchestrator.core.text import valid
 from orchestrator.messages import Points
-from orchestrator.ports import Point
+from orchestrator.ports import Curve, Point
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,30 @@ class SqlMetricPoints(Transactions):
             if points or not rows:
                 return points
             after = rows[-1].id
+
+    def curves(self, run: str, upto: int) -> Sequence[Curve]:
+        """Return the curves that the points of `run` up to id `upto` make, the first one first."""
+        table = schema.points.c
+        place = (table.stage, table.attempt, table.key)
+        ours = (table.run == run) & (table.id <= upto) & (table.step <= _HIGHEST)
+        query = select(*place, func.count(), func.max(table.step)).where(ours).group_by(*place)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(func.min(table.id))).all()
+        return [
+            Curve(stage=stage, attempt=attempt, key=key, points=points, step=step)
+            for stage, attempt, key, points, step in rows
+        ]
+
+    def curve_points(self, run: str, curve: Curve, above: float, upto: int) -> Sequence[Point]:
+        """Return the points of a curve at steps `above`, up to id `upto`, by id."""
+        table = schema.points.c
+        place = (table.run == run) & (table.stage == curve.stage)
+        ours = place & (table.attempt == curve.attempt) & (table.key == curve.key)
+        if above >= _LOWEST:
+            ours &= table.step > math.floor(above)
+        query = select(schema.points).where(ours & (table.id <= upto)).order_by(table.id)
+        with self._reading() as connection:
+            return _points_of(run, connection.execute(query).all())
 
     def cursor(self, name: str) -> int:
         """Return the number kept under `name`; 0 when there is none."""

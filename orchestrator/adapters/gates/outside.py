@@ -86,7 +86,7 @@ class _Watched:
     def __init__(self, target: str, look: _Look) -> None:
         """Have looked at nothing yet."""
         self._target, self._look = target, look
-        self._answer: list[Outcome[str]] = []
+        self._answer: list[Outcome[str | None]] = []
         self._thread: threading.Thread | None = None
         self._refused = ""
 

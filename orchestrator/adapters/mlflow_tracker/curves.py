@@ -26,12 +26,11 @@ from orchestrator.adapters.mlflow_tracker.outbox import Outbox
 from orchestrator.adapters.mlflow_tracker.story import has_begun
 from orchestrator.core.runs.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.core.spec.hardware import Role
-from orchestrator.ports import MetricPoints, Point
+from orchestrator.ports import Curve, MetricPoints, Point
 
 logger = logging.getLogger(__name__)
 
 PAGE = 900  # what fits into one request
-_SCAN = 10_000
 _ALL = 320
 Attempts = Mapping[tuple[str, int], MlflowRun]
 
@@ -46,10 +45,14 @@ class _Curve:
     def add(self, point: Point) -> bool:
         """Take a point in; return whether it belongs to those that stand for the curve."""
         self.step = max(self.step, point.step)
-        stride = 1 << (self.points // _ALL).bit_length()
-        chosen = self.points < _ALL or self.points % stride == 0
         self.points += 1
-        return chosen
+        return _stands(self.points - 1)
+
+
+def _stands(number: int) -> bool:
+    """Whether the point of a curve with this number, from 0, is one of those that stand for it."""
+    stride = 1 << (number // _ALL).bit_length()
+    return number < _ALL or number % stride == 0
 
 
 @dataclass(slots=True)
@@ -95,7 +98,7 @@ class Curves:
     def draw(self, run: Run, parent: MlflowRun, attempts: Attempts, outbox: Outbox) -> None:
         """Write what is new; each page is flushed before the cursor moves past it."""
         if self._cursor != f"mlflow/{parent.id}":
-            self._open(f"mlflow/{parent.id}")
+            self._open(f"mlflow/{parent.id}", parent)
         while points := self._store.points(self._run, self._at, PAGE):
             known = list(points if run.done else _until_unknown(points, attempts))
             for point in known:
@@ -146,16 +149,28 @@ class Curves:
             for key, value in metrics.items()
         ]
 
-    def _open(self, cursor: str) -> None:
-        """Go to where the writing stopped, and learn how far the curves had come there."""
-        self._cursor, self._at = cursor, self._store.cursor(cursor)
-        seen = 0
-        while seen < self._at:
-            points = self._store.points(self._run, seen, _SCAN)
-            for point in points:
-                if point.id <= self._at and _sound(point):
-                    self._note(point)
-            seen = points[-1].id if points else self._at
+    def _open(self, cursor: str, parent: MlflowRun) -> None:
+        """Go to where the writing stopped, and learn how far the curves had come there.
+
+        Of the points themselves those alone are read that the run does not show yet.
+        """
+        at = self._store.cursor(cursor)
+        for curve in self._store.curves(self._run, at):
+            place = (curve.stage, curve.attempt, curve.key)
+            self._curves[place] = _Curve(max(curve.step, 0), curve.points)
+            if curve.stage not in self._training:
+                continue
+            reached = parent.reached(fields.name(f"{curve.stage}/{curve.key}"))
+            self._lines[curve.stage, curve.key] = _Line(top=reached)
+            if curve.step > reached:
+                self._hold(curve, self._store.curve_points(self._run, curve, reached, at))
+        self._cursor, self._at = cursor, at
+
+    def _hold(self, curve: Curve, points: Sequence[Point]) -> None:
+        """Hold the last `points` of a curve back that stand for it."""
+        first = curve.points - len(points)
+        chosen = [p for n, p in enumerate(points, first) if _stands(n) and _sound(p)]
+        self._held.setdefault((curve.stage, curve.attempt), []).extend(chosen)
 
     def _note(self, point: Point) -> None:
         """Count a point, and hold it back where it may belong to the run."""

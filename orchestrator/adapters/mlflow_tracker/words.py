@@ -11,7 +11,7 @@ from textwrap import shorten
 
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.core.failures.kinds import UNCOUNTED, Failure
-from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.runs.run import Attempt, Run, StageRun
 from orchestrator.core.runs.states import RunState
 from orchestrator.core.spec.hardware import Pool, Role
 from orchestrator.core.spec.plan import Plan
@@ -57,7 +57,8 @@ def _stopped(story: Story, failed: Attempt | None, after: str) -> str:
 
 
 def table(run: Run, now: float) -> str:
-    """Return the stages as a markdown table."""
+    """Return the stages as a markdown table, of which what runs changes once a minute at most."""
+    minute = now - (now - run.header.created) % _MINUTE
     lines = [
         "| stage | role | pool | state | attempts | took |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -71,10 +72,18 @@ def table(run: Run, now: float) -> str:
             pools,
             state,
             str(len(stage.attempts)),
-            duration(sum((a.ended or now) - a.started for a in stage.attempts)),
+            _took(stage, minute),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _took(stage: StageRun, minute: float) -> str:
+    """Return how long the attempts of a stage took, or have taken up to a whole `minute`."""
+    seconds = sum(max((a.ended or minute) - a.started, 0.0) for a in stage.attempts)
+    if stage.attempts and stage.attempts[-1].active and seconds < 2 * _HOUR:
+        return f"{round(seconds) // _MINUTE} min so far"
+    return duration(seconds)
 
 
 def plan_table(plan: Plan) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -13,8 +13,10 @@ from orchestrator.core.runs.states import (
     RunStarted,
     RunSucceeded,
 )
+from orchestrator.ports import Curve, Point
 from tests.adapters.mlflow_tracker.conftest import Tale
 from tests.adapters.mlflow_tracker.seen import Seen
+from tests.memory import MemoryStore
 
 SECONDS = 60.0
 Track = Callable[..., MlflowTracker]
@@ -138,3 +140,36 @@ def test_another_controller_goes_on_with_the_curve(
     _ends(interrupted, 31)
     assert track(interrupted).close(SECONDS)
     assert seen().curve("r2-1", "pretrain/lr") == list(range(1, 61))
+
+
+class Noting(MemoryStore):
+    """A store that notes which points are read of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.after: list[int] = []
+        self.steps: list[int] = []
+
+    def points(self, run: str, after: int = 0, limit: int = 10_000) -> Sequence[Point]:
+        self.after.append(after)
+        return super().points(run, after, limit)
+
+    def curve_points(self, run: str, curve: Curve, above: float, upto: int) -> Sequence[Point]:
+        points = super().curve_points(run, curve, above, upto)
+        self.steps.extend(point.step for point in points)
+        return points
+
+
+def test_who_goes_on_reads_of_the_points_before_those_alone_that_are_not_shown_yet(
+    interrupted: Tale, track: Track, seen: Callable[[], Seen]
+) -> None:
+    assert track(interrupted).close(SECONDS)
+    (shown,) = (at for name, at in interrupted.store.cursors.items() if name.startswith("mlflow/"))
+    store = Noting()
+    store.__dict__.update(interrupted.store.__dict__)
+    interrupted.store = store
+    interrupted.save("pretrain", 1, 33)
+    assert track(interrupted).close(SECONDS)
+    assert min(store.after) == shown
+    assert set(store.steps) == {31, 32, 33, 34, 35}
+    assert seen().curve("r2-1", "pretrain/lr") == list(range(1, 34))
