@@ -24,6 +24,7 @@ from orchestrator.controller.attempt_requests import (
 )
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.effects import Effects
+from orchestrator.controller.growth import GrowthWatcher
 from orchestrator.controller.lease_keeper import LeaseKeeper
 from orchestrator.controller.message_handling import LastSteps, event_of
 from orchestrator.controller.monotonic import MonotonicClock
@@ -55,7 +56,6 @@ from orchestrator.core.runs.states import (
     AttemptStarted,
     CancelRequested,
     Event,
-    LeaveRequested,
     RunStarted,
     RunState,
 )
@@ -90,7 +90,8 @@ class Controller:
         self._observer = observer
         self._cancel_reason: str | None = None
         self._next_cancel_check = 0.0
-        self._watcher = OutlookWatcher(deps.store, deps.gates, deps.clock, deps.cluster.pools)
+        growing = GrowthWatcher(deps.clock, deps.cluster.pools, defaults.waits.grow)
+        self._watcher = OutlookWatcher(deps.store, deps.gates, deps.clock, growing)
         self._outlook = QUIET
         self._steps = LastSteps()
         self._mute: dict[str, float] = {}
@@ -252,10 +253,8 @@ class Controller:
         """Record what a message comes to; one that can't be is the attempt's own failure."""
         heard = outcome(lambda: event_of(attempt, self._steps.heard(attempt, message)))
         event, error = heard.value, heard.error
-        mine = (attempt.stage, attempt.number)
-        if event is not None and mine in {
-            (active.stage, active.number) for active in self.run.active
-        }:
+        mine, active = (attempt.stage, attempt.number), self.run.active
+        if event is not None and mine in {(other.stage, other.number) for other in active}:
             try:
                 self._commit(event)
             except TransitionError as misfit:
@@ -299,7 +298,7 @@ class Controller:
             self._commit(AttemptFailed(command.stage, command.number, failure))
             self._end(command)
         elif isinstance(command, Leave):
-            self._commit(LeaveRequested(command.stage, command.number, command.reason))
+            self._commit(command.event)
             self._ask_to_leave(command)
         else:
             self._commit(AttemptCancelled(command.stage, command.number))

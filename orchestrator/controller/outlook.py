@@ -8,17 +8,16 @@ runs that wait would ask for a thousand lines each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 from orchestrator.controller.backfill import held_up_by
-from orchestrator.core.errors import ClusterError
+from orchestrator.controller.growth import GrowthWatcher
 from orchestrator.core.runs.decide import at_gate, wanting
 from orchestrator.core.runs.recovery import QUIET, Outlook
 from orchestrator.core.runs.run import Run, StageRun
-from orchestrator.core.spec.hardware import Pool, name_in_fleet, pool_of_fleet
-from orchestrator.messages import PoolStatus, Queued, UnusedNode
+from orchestrator.core.spec.hardware import name_in_fleet, pool_of_fleet
+from orchestrator.messages import Queued, UnusedNode
 from orchestrator.ports import Clock, Gates, Queues
 
 SECONDS_BETWEEN_LOOKS = 0.5  # of who waits, and is next or nearly so
@@ -30,15 +29,13 @@ SECONDS_BETWEEN_WORDS = 5.0  # to those who wait as well: each is a write
 # Who has not said for so long that it waits waits no more: its controller is gone.
 SECONDS_IN_QUEUE = 30.0
 
-States: TypeAlias = Callable[[Mapping[str, Pool]], Mapping[str, PoolStatus]]
-
 
 class OutlookWatcher:
     """Looks around for one run."""
 
-    def __init__(self, queues: Queues, gates: Gates, clock: Clock, states: States) -> None:
-        """Know nothing yet; `states` returns the live state of pools."""
-        self._queues, self._gates, self._clock, self._states = queues, gates, clock, states
+    def __init__(self, queues: Queues, gates: Gates, clock: Clock, growth: GrowthWatcher) -> None:
+        """Know nothing yet; `growth` knows the live state of pools."""
+        self._queues, self._gates, self._clock, self._growth = queues, gates, clock, growth
         self._next_look = self._next_gates = self._next_word = 0.0
         self._queued: dict[str, Queued] = {}
         self._outlook = QUIET
@@ -63,6 +60,8 @@ class OutlookWatcher:
                 quarantined=_quarantined(unused),
                 drained_nodes=drained_nodes(unused),
             )
+            growing = self._growth.growing(run, self._outlook, queue)
+            self._outlook = replace(self._outlook, growing=growing)
             self._next_look = tick + _pause(wanted.values(), queue)
         return self._outlook
 
@@ -81,10 +80,10 @@ class OutlookWatcher:
             self._queues.queue_up(run.header.run, tuple(entries))
 
     def _queue(self, run: Run, wanted: Mapping[str, Queued]) -> Sequence[Queued]:
-        """Return all that wait for the pools that the run waits for."""
-        if not wanted:
+        """Return all that wait for the pools that the run waits for, or would grow in."""
+        own = {entry.pool for entry in wanted.values()} | self._growth.pools(run)
+        if not own:
             return ()
-        own = {entry.pool for entry in wanted.values()}
         shared = {name_in_fleet(run.plan.fleet, pool) for pool in own}
         listed = self._queues.queue(SECONDS_IN_QUEUE, own | shared)
         return [entry for other in listed for entry in _own(run, other)]
@@ -94,21 +93,12 @@ class OutlookWatcher:
     ) -> Iterator[tuple[str, str]]:
         """Yield the stages that others go before, with who."""
         others = {entry.pool for entry in queue if entry.run != run.header.run}
-        states = self._states_of(run, {entry.pool for entry in wanted.values()} & others)
+        states = self._growth.states(run, {entry.pool for entry in wanted.values()} & others)
         for name, mine in wanted.items():
             first = held_up_by(mine, queue, states.get(mine.pool), now)
             if first is not None:
                 who = f"{first.run}/{first.stage} (priority {first.priority})"
                 yield name, f"waits for pool {mine.pool!r} behind {who}"
-
-    def _states_of(self, run: Run, names: set[str]) -> Mapping[str, PoolStatus]:
-        """Return the state of the pools `names`, as far as the cluster tells."""
-        if not names:
-            return {}
-        try:
-            return self._states({name: run.plan.pools[name] for name in names})
-        except ClusterError:
-            return {}
 
     def _opened(self, run: Run, tick: float) -> Mapping[str, str]:
         shut = at_gate(run)

@@ -185,6 +185,8 @@ class AttemptSettings:
             each stage avoid it by itself alone.
         shrink: How long an elastic gang waits for the place of all its workers, until it goes on
             with as many as have one.
+        grow: How long there must be room for the rest of an elastic gang that began with fewer,
+            until it leaves at its next checkpoint to begin whole; with `None` it stays as it is.
         meet: How long the workers of a gang may take to meet once all have their places. What each
             reads it fetches after that; the others wait for it however long that is.
         collective: How long one operation of `torch.distributed` may take.
@@ -201,6 +203,7 @@ class AttemptSettings:
     avoid: float = 60.0
     quarantine: float = 86_400.0
     shrink: float = 3.0
+    grow: float | None = 600.0
     meet: float = 600.0
     collective: float = 600.0
     storage: float = 60.0

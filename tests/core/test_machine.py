@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.decide import Cancel, Command, Expire, Leave, Record, Start, decide
 from orchestrator.core.runs.fold import apply, begin, fold
+from orchestrator.core.runs.recovery import Outlook
 from orchestrator.core.runs.run import Attempt, Run
 from orchestrator.core.runs.stage_history import in_vain
 from orchestrator.core.runs.states import (
@@ -22,7 +23,6 @@ from orchestrator.core.runs.states import (
     AttemptSucceeded,
     CancelRequested,
     Event,
-    LeaveRequested,
     RunReopened,
     RunStarted,
     RunState,
@@ -31,6 +31,7 @@ from orchestrator.core.runs.states import (
 from orchestrator.core.spec.checks import HOPELESS
 from orchestrator.core.spec.plan import Plan
 from orchestrator.core.spec.policy import Limits
+from orchestrator.core.spec.stages import Needs
 from tests.build import REF, failure, header, plan, pool, stage
 
 POOLS = ("a", "b", "c")
@@ -60,6 +61,7 @@ def plans(draw: st.DrawFn) -> Plan:
             name,
             *draw(st.lists(st.sampled_from(names[:index]), unique=True) if index else st.just([])),
             limits=draw(limits),
+            needs=draw(st.sampled_from([Needs(), Needs(workers=2, min_workers=1)])),
             on_failure=draw(own_actions),
         )
         for index, name in enumerate(names)
@@ -95,15 +97,18 @@ class World(RuleBasedStateMachine):
         if isinstance(command, Expire):
             return AttemptFailed(command.stage, command.number, command.failure)
         if isinstance(command, Leave):
-            return LeaveRequested(command.stage, command.number, command.reason)
+            return command.event
         if isinstance(command, Cancel):
             return AttemptCancelled(command.stage, command.number)
         if reuse and command.number == 1:
             return StageReused(command.stage, REF, {}, "earlier")
         return AttemptStarted(command.stage, command.number, command.pool)
 
-    def act(self, *, reuse: bool = False) -> None:
-        for command in decide(self.run, self.now):
+    def act(self, *, reuse: bool = False, room: bool = False) -> None:
+        outlook = Outlook(growing=dict.fromkeys(self.run.stages if room else (), "room"))
+        for command in decide(self.run, self.now, outlook):
+            if isinstance(command, Leave) and command.stays:
+                assert self.run.stages[command.stage].lacking
             if isinstance(command, Start):
                 assert self.run.state is RunState.RUNNING
             self.commit(self.answer(command, reuse=reuse))
@@ -113,9 +118,9 @@ class World(RuleBasedStateMachine):
 
     # --- what may happen ----------------------------------------------------------------------
 
-    @rule(reuse=st.booleans())
-    def decide_and_act(self, *, reuse: bool) -> None:
-        self.act(reuse=reuse)
+    @rule(reuse=st.booleans(), room=st.booleans())
+    def decide_and_act(self, *, reuse: bool, room: bool) -> None:
+        self.act(reuse=reuse, room=room)
 
     @rule(seconds=st.floats(0, 30))
     def wait(self, seconds: float) -> None:

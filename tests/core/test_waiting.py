@@ -20,12 +20,14 @@ from orchestrator.core.runs.fold import apply
 from orchestrator.core.runs.recovery import Outlook
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import (
+    AttemptFailed,
     AttemptPlaced,
     AttemptStarted,
     AttemptWaits,
     GateOpened,
     GateReached,
     LeaveRequested,
+    RetryScheduled,
     RunStarted,
     StageFailed,
     StageHeld,
@@ -33,7 +35,7 @@ from orchestrator.core.runs.states import (
 )
 from orchestrator.core.spec.policy import Bounds, Gate, Limits, Recovery
 from orchestrator.core.spec.stages import Needs
-from tests.build import plan, stage
+from tests.build import failure, plan, stage
 from tests.core.histories import after
 
 LABELS = Gate(kind="file", target="labels/*.csv", deadline=60.0)
@@ -196,3 +198,24 @@ def test_an_attempt_on_a_drained_node_is_asked_to_leave() -> None:
     assert decide(run, 0.0, Outlook(drained_nodes=elsewhere)) == ()
     run = apply(run, LeaveRequested("s", 1, "repair"), 0.0)
     assert decide(run, 0.0, Outlook(drained_nodes=here)) == ()
+
+
+def test_a_gang_with_room_for_the_rest_of_it_is_asked_to_leave_once_and_comes_back() -> None:
+    gang = stage("s", needs=Needs(workers=4, min_workers=1))
+    run = after(plan(gang, pools=("a", "b")), *PLACED)
+    assert only(run, growing={"s": "room"}) == Leave("s", 1, "room", stays=True)
+    emptied = Outlook(growing={"s": "room"}, drained={"a": "repair"})
+    assert decide(run, 0.0, emptied) == (Leave("s", 1, "repair"),)
+    asked = apply(run, Leave("s", 1, "room", stays=True).event, 0.0)
+    assert decide(asked, 0.0, Outlook(growing={"s": "room"})) == ()
+    whole = after(plan(stage("s"), pools=("a", "b")), *PLACED)
+    assert decide(whole, 0.0, Outlook(growing={"s": "room"})) == ()
+    left = apply(asked, AttemptFailed("s", 1, failure(FailureKind.DRAINED)), 1.0)
+    (record,) = decide(left, 1.0)
+    assert isinstance(record, Record)
+    assert isinstance(record.event, RetryScheduled)
+    assert (record.event.pool, record.event.not_before) == ("a", 1.0)
+    (record,) = decide(left, 1.0, Outlook(drained={"a": "repair"}))
+    assert isinstance(record, Record)
+    assert isinstance(record.event, RetryScheduled)
+    assert record.event.pool == "b"

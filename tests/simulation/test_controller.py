@@ -22,8 +22,20 @@ from orchestrator.core.runs.states import (
 )
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.policy import AS_PLANNED, Gate, Limits, Recovery
-from orchestrator.core.spec.stages import Stage
-from orchestrator.messages import Failed, Lease, Message, Placed, Points, Queued, Saved, Succeeded
+from orchestrator.core.spec.stages import Needs, Stage
+from orchestrator.messages import (
+    Failed,
+    Lease,
+    Message,
+    NodeStatus,
+    Placed,
+    Points,
+    PoolState,
+    PoolStatus,
+    Queued,
+    Saved,
+    Succeeded,
+)
 from tests.build import REF, header, plan, pool, stage
 from tests.fakes import Asked, InMemory
 from tests.memory import WatchedStore
@@ -161,6 +173,33 @@ def test_an_attempt_on_an_emptied_pool_leaves_at_its_checkpoint_and_the_next_poo
     assert run.state is RunState.SUCCEEDED
     first, second = run.stages["s"].attempts
     assert (first.leaving, first.saved, second.pool) == ("repair", (10,), "b")
+
+
+def test_a_gang_that_began_with_fewer_workers_begins_whole_once_there_is_room() -> None:
+    gang = stage("s", needs=Needs(workers=2, min_workers=1))
+    defaults = Bench(ENDLESS, gang, pools=("a", "b"))
+    defaults.script["run/s/2"] = ((0.1, Placed(("n1", "n2"))), *GOOD[1:])
+    left = Failed(Failure(kind=FailureKind.DRAINED, evidence="left after step 10", step=10))
+    free = (NodeStatus(name="n2", devices=1, free=1),)
+    room = {"a": PoolStatus(name="a", state=PoolState.UP, members=free)}
+    defaults.cluster.pools = lambda _wanted: room
+
+    def leave() -> None:
+        asked = {"checkpoints/run/s/leave-1": "pool 'a' has room for all 2 workers, not 1"}
+        assert defaults.artifacts.marks == asked
+        defaults.cluster.active["run/s/1"] = [(0.0, Saved(10)), (0.0, left)]
+
+    defaults.clock.at(620.0, leave)
+    run = defaults.drive()
+    assert run.state is RunState.SUCCEEDED
+    first, second = run.stages["s"].attempts
+    assert (first.stays, first.saved, second.pool, second.nodes) == (
+        True,
+        (10,),
+        "a",
+        ("n1", "n2"),
+    )
+    assert second.started - 620.0 < 1.0, "it waits for nothing"
 
 
 def test_a_stage_at_its_gate_starts_nothing_until_that_is_open() -> None:

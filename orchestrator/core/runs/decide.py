@@ -26,6 +26,7 @@ from orchestrator.core.runs.states import (
     Event,
     GateOpened,
     GateReached,
+    LeaveRequested,
     RunCancelled,
     RunFailed,
     RunPaused,
@@ -61,11 +62,17 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Ask an attempt to leave its pool at its next checkpoint."""
+    """Ask an attempt to leave at its next checkpoint; where it `stays` it comes back there."""
 
     stage: str
     number: int
     reason: str
+    stays: bool = False
+
+    @property
+    def event(self) -> LeaveRequested:
+        """What is committed before it is asked."""
+        return LeaveRequested(self.stage, self.number, self.reason, self.stays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,13 +274,19 @@ def _watch(
         yield Expire(stage.name, attempt.number, failure)
     elif spent and not attempt.leaving:
         yield Leave(stage.name, attempt.number, spent.evidence)
-    elif attempt.pool in outlook.drained and not attempt.leaving:
-        yield Leave(stage.name, attempt.number, outlook.drained[attempt.pool])
     elif not attempt.leaving:
-        drained = outlook.drained_nodes.get(attempt.pool, {})
-        reasons = (f"node {node!r}: {drained[node]}" for node in attempt.nodes if node in drained)
-        if reason := next(reasons, ""):
-            yield Leave(stage.name, attempt.number, reason)
+        yield from _asked_to_leave(stage, attempt, outlook)
+
+
+def _asked_to_leave(stage: StageRun, attempt: Attempt, outlook: Outlook) -> Iterator[Leave]:
+    """Yield why an attempt is to leave, if it is: its place is emptied, or there is more room."""
+    drained = outlook.drained_nodes.get(attempt.pool, {})
+    nodes = (f"node {node!r}: {drained[node]}" for node in attempt.nodes if node in drained)
+    reason = outlook.drained.get(attempt.pool) or next(nodes, "")
+    if attempt.pool in outlook.drained or reason:
+        yield Leave(stage.name, attempt.number, reason)
+    elif stage.lacking and stage.name in outlook.growing:
+        yield Leave(stage.name, attempt.number, outlook.growing[stage.name], stays=True)
 
 
 def _orphaned(run: Run, attempt: Attempt) -> Failure | None:

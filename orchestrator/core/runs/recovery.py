@@ -46,6 +46,8 @@ class Outlook:
         behind: Stages that others go before, with who and why.
         quarantined: Nodes that other work has found broken, by pool.
         drained_nodes: Nodes that are being emptied, by pool, with the reason.
+        growing: Stages whose gangs are smaller than they ask for and have room for the rest, with
+            that in words.
     """
 
     drained: Mapping[str, str] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Outlook:
     behind: Mapping[str, str] = field(default_factory=dict)
     quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drained_nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    growing: Mapping[str, str] = field(default_factory=dict)
 
 
 QUIET = Outlook()
@@ -110,7 +113,8 @@ def _possible(case: _Case) -> Action:
     stage, kind = case.stage, case.failure.kind
     action = _wanted(case)
     if kind is FailureKind.DRAINED and action is Action.FALL_BACK:
-        if _only_nodes_are_drained(case):
+        stays = stage.attempts[-1].stays and stage.pool not in case.outlook.drained
+        if stays or _only_nodes_are_drained(case):
             return Action.RETRY
         return action if case.targets else Action.RETRY  # waits until it is refilled
     if action is Action.FALL_BACK and kind in TRANSIENT and not case.targets:

@@ -51,7 +51,7 @@ class Attempt:
     checkpoint that it went on from, `saved` those of the newest checkpoints that it made: of all
     that are kept, and some before them. `waits` says
     why it has no place, since `waits_since`, and `queued` whether others hold the pool; `leaving`
-    why it was asked to leave, at `leaving_since`.
+    why it was asked to leave, at `leaving_since`; `stays` that the next one is on the same pool.
     """
 
     stage: str
@@ -69,6 +69,7 @@ class Attempt:
     queued: bool = False
     leaving: str = ""
     leaving_since: float | None = None
+    stays: bool = False
     resumed: int | None = None
     saved: tuple[int, ...] = ()
     failure: Failure | None = None
@@ -120,6 +121,17 @@ class StageRun:
     def done(self) -> bool:
         """Whether its state is terminal."""
         return self.state in STAGE_ENDS
+
+    @property
+    def lacking(self) -> int:
+        """How many workers its gang, which is elastic and runs, has less than it asks for."""
+        latest = self.attempts[-1:]
+        if not latest or not latest[0].active or latest[0].placed is None or latest[0].leaving:
+            return 0
+        placed = self.planned.stage.at(latest[0].pool)
+        if placed.needs.min_workers is None:
+            return 0
+        return max(placed.needs.workers - len(latest[0].nodes), 0)
 
     @property
     def waits_for(self) -> str:

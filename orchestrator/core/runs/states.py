@@ -267,11 +267,15 @@ class AttemptSaved:
 
 @dataclass(frozen=True, slots=True)
 class LeaveRequested:
-    """The attempt was asked to leave its pool at its next checkpoint."""
+    """The attempt was asked to leave at its next checkpoint; its stage goes to another pool.
+
+    Where it `stays`, the next attempt is on the same one.
+    """
 
     stage: str
     number: int
     reason: str
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ _EVERYWHERE: Mapping[str, tuple[float, float]] = MappingProxyType(
         "attempts.unanswered": (1, MOST),
         "attempts.avoid": (0, MOST),
         "attempts.shrink": (0, MOST),
+        "attempts.grow": (0, MOST),
         "attempts.meet": (1, 86_400),
         "attempts.collective": (1, 86_400),
         "attempts.storage": (0, 86_400),

@@ -56,4 +56,4 @@ def test_turns_within_a_minute_write_the_description_of_a_running_run_once() -> 
 def test_what_has_ended_is_told_to_the_second() -> None:
     story = told(*RUNNING, AttemptSucceeded("s", 1, None))
     assert "| s | train | a | succeeded | 1 | 4 s |" in description(story, 500.0)
-    assert "| running | 1 | 138 h 53 min |" in description(story, 500_000.0)
+    assert "| running | 1 | 138 h 52 min |" in description(story, 500_000.0)
