@@ -4,8 +4,10 @@ What the declared nodes of a pool can never hold is told at once. What its live 
 waited for, with the reason: a node may come back, and a cluster that scales starts one because it
 is asked for. A single worker that finds room now goes there as a plain task, which is some 100 ms
 quicker than by a placement group; all else takes a placement group, which holds the workers of a
-gang together, asks for nodes, and tells why it waits. An elastic gang asks for as many workers as
-the live nodes hold; where others keep it from that place, after a while for as many as are free.
+gang together, asks for nodes, and tells why it waits. A gang that fills nodes has one bundle a
+node, each on another one, and waits for whole nodes; one that a node holds has a single bundle. An
+elastic gang asks for as many workers as the live nodes hold; where others keep it from that place,
+after a while for as many as are free. It takes whole nodes where there are, else any chips.
 Nodes to avoid are avoided as long as others can do; rather than not at all it runs on those.
 """
 
@@ -64,6 +66,7 @@ class Placement:
         self._selector = _selector(request, nodes.live())
         self.request = _sized(request, resources.of_all(request, ours))
         self._bundle = resources.bundle(request)
+        self._per_node = 1 if self._scattered(ours) else resources.per_node(self.request)
         alone = self._workers == 1 and not together and self._fits_now(ours, held)
         name = process.standby(request.run, request.stage) if together else request.key
         if not self.impossible and not alone:
@@ -92,7 +95,9 @@ class Placement:
             return {**options, "label_selector": self._selector}
         return {
             **options,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, rank),
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                self._group, rank // self._per_node
+            ),
         }
 
     def news(self) -> list[Waiting | Failed]:
@@ -127,9 +132,12 @@ class Placement:
         least = request.needs.min_workers
         if least is None or waited < request.waits.shrink:
             return None
-        free = resources.free(request, _usable(request, live))
-        fewer = least <= free < self._workers
-        return replace(request, needs=replace(request.needs, workers=free)) if fewer else None
+        usable = _usable(request, live)
+        free = min(self._workers, resources.free(request, usable))
+        nearer = free < self._workers or (self._per_node > 1 and self._scattered(usable))
+        if free < least or not nearer:
+            return None
+        return replace(request, needs=replace(request.needs, workers=free))
 
     def give_back(self) -> None:
         """Remove the placement group, and with it whatever runs in it."""
@@ -161,6 +169,8 @@ class Placement:
             return f"no node of pool {pool!r} can give {asked} now", False
         late = self._group is None and self._now() - self._since > _START_SECONDS
         if state == NO_RESOURCES or (late and not resources.free(self.request, ours)):
+            scattered = self._per_node > 1 and self._only_scattered(ours)
+            asked = resources.asked(self.request, by_node=scattered)
             return f"pool {pool!r} is busy: {asked} is not free", True
         return "", False
 
@@ -179,12 +189,22 @@ class Placement:
     def _ask(self, name: str) -> Group:
         """Ask for a group of that name; one that an earlier controller has goes first."""
         process.end_group(name)
+        bundles = self._workers // self._per_node
         return placement_group(
-            [self._bundle] * self._workers,
-            strategy="PACK",
+            [resources.bundle_of(self.request, self._per_node)] * bundles,
+            strategy="STRICT_SPREAD" if self._per_node > 1 else "PACK",
             name=name,
-            bundle_label_selector=[self._selector] * self._workers,
+            bundle_label_selector=[self._selector] * bundles,
         )
+
+    def _scattered(self, ours: Sequence[Node]) -> bool:
+        """Whether it goes to chips on any nodes: an elastic gang that has room there alone."""
+        return self.request.needs.min_workers is not None and self._only_scattered(ours)
+
+    def _only_scattered(self, ours: Sequence[Node]) -> bool:
+        """Whether there is room now, but not on whole nodes."""
+        by_node = resources.free(self.request, ours, resources.per_node(self.request))
+        return by_node < self._workers <= resources.free(self.request, ours, 1)
 
     def _fits_now(self, ours: Sequence[Node], held: Mapping[str, float]) -> bool:
         left = {n: sum(o.total.get(n, 0.0) for o in ours) - held.get(n, 0.0) for n in self._bundle}

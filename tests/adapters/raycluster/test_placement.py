@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.raycluster import placement, process
 from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, ClusterNodes
-from orchestrator.adapters.raycluster.placement import Placement
+from orchestrator.adapters.raycluster.placement import Placement, free_room
 from orchestrator.adapters.rayqueries import tables
 from orchestrator.adapters.rayqueries.tables import Group, Node
 from orchestrator.core.settings import PATIENT, AttemptSettings
@@ -33,7 +33,8 @@ class Scene:
         self.clock = FakeClock(100.0)
         self.alive: list[Node] = list(live)
         self.nodes = ClusterNodes(self.clock.now, lambda: self.alive, dict)
-        self.groups: list[tuple[int, dict[str, str]]] = []
+        self.groups: list[tuple[list[float], dict[str, str]]] = []  # chips of each bundle
+        self.strategy = ""
         self.state = "PENDING"
         self.scheduling = "NO_RESOURCES"
         monkeypatch.setattr(placement, "placement_group", self._ask)
@@ -47,16 +48,19 @@ class Scene:
         self.clock.sleep(seconds)
         return place.news()
 
-    def _ask(self, bundles: list[object], **options: Any) -> object:
-        self.groups.append((len(bundles), options["bundle_label_selector"][0]))
+    def _ask(self, bundles: list[dict[str, float]], **options: Any) -> object:
+        selectors = options["bundle_label_selector"]
+        assert len(selectors) == len(bundles)
+        self.groups.append(([bundle.get("NPU", 0.0) for bundle in bundles], selectors[0]))
+        self.strategy = options["strategy"]
         return object()
 
     def _group(self, _handle: object) -> Group:
         return Group("of an attempt", self.state, self.scheduling, ())
 
 
-def node(number: int, *, life: int = 1, free: float = 0.0) -> Node:
-    total = {"CPU": 4.0, "NPU": 2.0}
+def node(number: int, *, life: int = 1, free: float = 0.0, chips: float = 2.0) -> Node:
+    total = {"CPU": 4.0, "NPU": chips}
     labels = {"pool": "wide"}
     return Node(f"id{number}.{life}", f"n{number}", "h", 1, labels, total, {**total, "NPU": free})
 
@@ -77,7 +81,7 @@ def test_a_node_that_reboots_is_waited_for_with_what_there_is(
     scene = Scene(monkeypatch, node(1), node(2))
     place = scene.place(gang(6))
 
-    assert scene.groups == [(6, {"pool": "wide"})], "so that a node may be started"
+    assert scene.groups == [([2.0] * 3, {"pool": "wide"})], "so that a node may be started"
     reason = "can't give 6 x (1 CPU, 1 NPU) now: its 2 live nodes have 8 CPU, 4 NPU"
     assert place.news() == [Waiting(f"pool 'wide' {reason}")]
     assert scene.after(SOON, place) == []
@@ -90,7 +94,7 @@ def test_a_node_that_reboots_is_waited_for_with_what_there_is(
 def test_a_pool_that_has_no_node_yet_is_asked_for_as_it_is_declared(empty: Scene) -> None:
     place = empty.place(gang(8, least=2))
 
-    assert empty.groups == [(6, {"pool": "wide"})]
+    assert empty.groups == [([2.0] * 3, {"pool": "wide"})]
     none = "pool 'wide' has no live node: none carries the labels 'pool=wide'"
     assert place.news() == [Waiting(none)]
     empty.alive = [node(1, free=2.0)]
@@ -231,3 +235,104 @@ def test_a_node_that_is_drained_is_used_by_no_means(monkeypatch: pytest.MonkeyPa
     scene.alive.append(node(3, free=2.0))
     scene.state = "CREATED"
     assert scene.after(SOON, place) == []
+
+
+@pytest.mark.parametrize(
+    ("needs", "chips", "strategy"),
+    [
+        (Needs(workers=4), [2.0, 2.0], "STRICT_SPREAD"),
+        (Needs(workers=6), [2.0, 2.0, 2.0], "STRICT_SPREAD"),
+        (Needs(workers=2), [2.0], "STRICT_SPREAD"),
+        (Needs(workers=4, min_workers=2), [2.0, 2.0], "STRICT_SPREAD"),
+        (Needs(workers=3), [1.0, 1.0, 1.0], "PACK"),
+        (Needs(workers=3, devices=2), [2.0, 2.0, 2.0], "PACK"),
+        (Needs(workers=4, devices=0), [0.0] * 4, "PACK"),
+        (Needs(workers=2, cpus=4.0), [1.0, 1.0], "PACK"),
+    ],
+)
+def test_a_gang_that_fills_nodes_has_one_bundle_a_node(
+    monkeypatch: pytest.MonkeyPatch, needs: Needs, chips: list[float], strategy: str
+) -> None:
+    scene = Scene(monkeypatch, node(1, free=2.0), node(2, free=2.0), node(3, free=2.0))
+    place = scene.place(request("succeed", "gang", on=WIDE, needs=needs))
+
+    assert scene.groups == [(chips, {"pool": "wide"})]
+    assert scene.strategy == strategy
+    together = needs.workers // len(chips)
+    options = [place.options(rank) for rank in range(needs.workers)]
+    indices = [held["scheduling_strategy"].placement_group_bundle_index for held in options]
+    assert indices == [rank // together for rank in range(needs.workers)]
+    each = {"NPU": needs.devices} if needs.devices else {}
+    assert all((held["num_cpus"], held["resources"]) == (needs.cpus, each) for held in options)
+    totals = {name: amount * needs.workers for name, amount in {"CPU": needs.cpus, **each}.items()}
+    assert place.asked == totals
+
+
+def test_a_gang_waits_for_whole_nodes_however_many_chips_are_free_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, node(1, free=2.0), node(2, free=1.0), node(3, free=1.0))
+    wide = scene.place(gang(4))
+
+    busy = "pool 'wide' is busy: {} x (1 CPU, 1 NPU), {}, is not free"
+    assert wide.news() == [Waiting(busy.format(4, "2 on each node"), queued=True)]
+    scene.clock.sleep(PATIENT.avoid + PATIENT.shrink)
+    assert wide.anew() is None
+    scene.alive[0] = node(1, free=1.0)
+    scene.clock.sleep(SECONDS_OF_A_LOOK)
+    pair = scene.place(gang(2))
+    assert pair.news() == [Waiting(busy.format(2, "all on one node"), queued=True)]
+    scene.alive[0] = node(1, free=2.0)
+    scene.clock.sleep(SECONDS_OF_A_LOOK)
+    assert free_room(gang(4), scene.nodes) == 2, "a crew stands by where it may lie"
+    assert free_room(gang(4, least=1), scene.nodes) == 4
+
+
+def test_a_gang_waits_where_the_live_nodes_are_smaller_than_declared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, *(node(n, free=1.0, chips=1.0) for n in (1, 2, 3)))
+    (waiting,) = scene.place(gang(2)).news()
+
+    wanted = "2 x (1 CPU, 1 NPU), all on one node,"
+    have = "its 3 live nodes have 12 CPU, 3 NPU"
+    assert waiting == Waiting(f"pool 'wide' can't give {wanted} now: {have}")
+
+
+def test_larger_nodes_than_declared_get_as_many_workers_as_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, node(1, free=4.0, chips=4.0))
+    (waiting,) = scene.place(gang(4)).news()
+
+    assert scene.strategy == "STRICT_SPREAD"
+    assert "can't give 4 x (1 CPU, 1 NPU), 2 on each node, now" in str(waiting)
+
+
+def test_an_elastic_gang_takes_whole_nodes_where_there_are_and_else_any_chips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, node(1, free=2.0), node(2, free=1.0), node(3, free=1.0))
+    scene.place(gang(4, least=1))
+    assert scene.groups[-1][0] == [1.0] * 4, "it begins at once"
+
+    scene.alive = [node(1), node(2), node(3)]
+    scene.clock.sleep(SECONDS_OF_A_LOOK)
+    place = scene.place(gang(4, least=1))
+    assert scene.groups[-1][0] == [2.0, 2.0]
+    place.news()
+    scene.alive = [node(1, free=2.0), node(2, free=2.0), node(3)]
+    assert scene.after(PATIENT.shrink + SOON, place) == []
+    assert place.anew() is None, "its place is free"
+    scene.alive = [node(1, free=2.0), node(2, free=1.0), node(3, free=1.0)]
+    scene.clock.sleep(SECONDS_OF_A_LOOK)
+    again = place.anew()
+    assert again is not None
+    scene.place(again)
+    assert scene.groups[-1][0] == [1.0] * 4
+    scene.alive = [node(1, free=1.0), node(2, free=1.0), node(3)]
+    scene.clock.sleep(SECONDS_OF_A_LOOK)
+    again = place.anew()
+    assert again is not None
+    scene.place(again)
+    assert scene.groups[-1][0] == [1.0] * 2, "fewer, where they are"
