@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from orchestrator.messages import (
     Succeeded,
 )
 from orchestrator.worker import rendezvous_port as keeping
+from orchestrator.worker.termination import asked
 from tests.build import REF
 
 Batches = Iterator[Sequence[Message]]
@@ -70,6 +72,20 @@ def live(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
     while True:
         threading.Event().wait(0.1)
         yield (Alive(rank, 7),)
+
+
+def count_aloud(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Say numbers as fast as they are taken; as many bytes are in the file `params["said"]`."""
+    said = Path(f"{request.params['said']}-{rank}")
+    try:
+        for number in itertools.count():
+            with said.open("ab", buffering=0) as file:
+                file.write(b".")
+            yield (LogLine(rank, str(number)),)
+            if asked():
+                return
+    finally:
+        said.with_suffix(".left").touch()
 
 
 def tell_workers(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
@@ -162,6 +178,7 @@ JOBS = {
         say_nothing,
         hold,
         live,
+        count_aloud,
         tell_workers,
         tell_environment,
         meet,

@@ -1,17 +1,18 @@
 """The worker processes of one attempt: a task for one worker, actors for several.
 
-A worker is a stream: a remote generator of batches of messages. Ray itself never retries. Of
-several failures the cause is told and not its effects: a lost worker breaks the links of the
-others, who may be heard before Ray knows of the loss. What a worker that died has left is heard
-before that is weighed. A worker of which nothing at all is heard any more hangs with its whole
-process.
+A worker is a stream: a remote generator of batches of messages. While nobody reads, it stands
+still some batches ahead, and what its job says waits in the job's own queue. Ray itself never
+retries. Of several failures the cause is told and not its effects: a lost worker breaks the links
+of the others, who may be heard before Ray knows of the loss. What a worker that died has left is
+heard before that is weighed. A worker of which nothing at all is heard any more hangs with its
+whole process.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import ray
@@ -43,6 +44,8 @@ from orchestrator.worker import software
 from orchestrator.worker.masking import masked
 
 SECONDS_BETWEEN_LOOKS = 2.0
+BATCHES_AHEAD = 32  # of the reader; a worker says one in 0.3 s at most, so these are 10 s
+_STREAM = {"num_returns": "streaming", "_generator_backpressure_num_objects": BATCHES_AHEAD}
 
 
 class Gang:
@@ -88,9 +91,8 @@ class Gang:
         self._silence.look(now)
         self._send_out(now)
         said: list[Message] = []
-        for rank in sorted(self._streams):
-            for message in self._drain(rank):
-                said.extend(self._heard(rank, message, now))
+        for rank, message in self._drain(self._streams):
+            said.extend(self._heard(rank, message, now))
         said.extend(self._heard_of_the_dead(now))
         self._notice_silence(now)
         self._notice_dead_nodes(now)
@@ -98,8 +100,14 @@ class Gang:
         return [*said, outcome] if outcome else said
 
     def ask_to_end(self) -> None:
-        """Ask the workers to end that can hear it: not those that have failed, or are done."""
-        for rank in self._streams.keys() - self._failure_report.failed - self._succeeded.keys():
+        """Ask the workers to end that can hear it: not those that have failed, or are done.
+
+        One that stands still, as nobody read, hears nothing: what it has said is taken before.
+        """
+        asked = self._streams.keys() - self._failure_report.failed - self._succeeded.keys()
+        for _ in self._drain(asked):
+            pass
+        for rank in asked & self._streams.keys():
             ray.cancel(self._streams[rank])
 
     def all_left(self) -> bool:
@@ -108,7 +116,7 @@ class Gang:
         What they say is not read: a cancelled stream that is at its end waits for its task.
         """
         asked = self._streams.keys() - self._failure_report.failed
-        return all(_completed(self._streams[rank]) for rank in asked)
+        return _completed([self._streams[rank] for rank in asked])
 
     def end(self) -> None:
         """Kill every process that has not ended by itself. Safe to call twice."""
@@ -117,7 +125,7 @@ class Gang:
         if not self._actors:
             for rank, stream in self._streams.items():
                 ray.cancel(stream, force=True)
-                if rank in self._processes and not _completed(stream):
+                if rank in self._processes and not _completed([stream]):
                     process.kill(self._processes[rank])  # one that is stopped can't hear Ray
         self._actors, self._streams, self._mustered = [], {}, []
 
@@ -130,7 +138,7 @@ class Gang:
             pool = self._request.pool
             fresh = self._request.needs.devices and not (pool.emulated and pool.device == HOST)
             task = ray.remote(max_calls=1 if fresh else 0)(run_task).options(
-                num_returns="streaming",
+                **_STREAM,
                 max_retries=0,
                 name=self._request.key,
                 **self._place.options(0),
@@ -148,7 +156,7 @@ class Gang:
         """
         if not self._mustered:
             return
-        ready, missing = ray.wait(self._mustered, num_returns=len(self._mustered), timeout=0)
+        ready = set(_ready(self._mustered))
         places: list[WorkerPlace] = []
         for number, answer in enumerate(self._mustered):
             try:
@@ -157,7 +165,7 @@ class Gang:
                 self._mustered = []
                 self._report(number, self._lost(error, number), None, now)
                 return
-        if missing:
+        if len(places) < len(self._mustered):
             return
         self._mustered = []
         unfit = self._unfit(places)
@@ -173,7 +181,7 @@ class Gang:
         # It goes to each node once, not to each worker.
         self._shared = ray.put(sealed(self._worker, self._request))
         for rank, actor in enumerate(self._actors):
-            run = actor.run.options(num_returns="streaming")
+            run = actor.run.options(**_STREAM)
             self._streams[rank] = run.remote(self._shared, rank, address)
 
     def _unfit(self, places: Sequence[WorkerPlace]) -> tuple[int, Failure] | None:
@@ -190,20 +198,32 @@ class Gang:
 
     # --- messages ------------------------------------------------------------------------------
 
-    def _drain(self, rank: int) -> Iterator[Message]:
-        """Yield what worker `rank` has said, without waiting for more."""
-        stream = self._streams[rank]
-        while ray.wait([stream], timeout=0, fetch_local=False)[0]:
-            try:
-                yield from ray.get(next(stream))
-            except StopIteration:
-                del self._streams[rank]
+    def _drain(self, ranks: Iterable[int]) -> Iterator[tuple[int, Message]]:
+        """Yield what the workers `ranks` have said, each with its rank, without waiting for more.
+
+        Nobody is read without end: who says more meanwhile is heard at the next turn.
+        """
+        speaking = sorted(ranks)
+        for _ in range(BATCHES_AHEAD):
+            ready = set(_ready([self._streams[rank] for rank in speaking]))
+            speaking = [rank for rank in speaking if self._streams[rank] in ready]
+            for rank in speaking:
+                for message in self._batch(rank):
+                    yield rank, message
+            speaking = [rank for rank in speaking if rank in self._streams]
+            if not speaking:
                 return
-            except faults.ERRORS as error:
-                del self._streams[rank]
-                if rank not in self._succeeded:
-                    yield from self._ended(rank, self._lost(error, rank))
-                return
+
+    def _batch(self, rank: int) -> Iterator[Message]:
+        """Yield what worker `rank` says next, which is there."""
+        try:
+            yield from ray.get(next(self._streams[rank]))
+        except StopIteration:
+            del self._streams[rank]
+        except faults.ERRORS as error:
+            del self._streams[rank]
+            if rank not in self._succeeded:
+                yield from self._ended(rank, self._lost(error, rank))
 
     def _ended(self, rank: int, failure: Failure) -> Iterator[Message]:
         """Yield how a worker ended; where its process died, that waits for what it left."""
@@ -333,6 +353,15 @@ class Gang:
         return tuple(name(self._processes[rank].node) for rank in self._ranks())
 
 
-def _completed(stream: Remote) -> bool:
-    """Return whether the task that `stream` comes from has ended, however it did."""
-    return bool(ray.wait([stream.completed()], timeout=0, fetch_local=False)[0])
+def _ready(streams: list[Remote]) -> list[Remote]:
+    """Return those of `streams` that have something to read, or are at their end."""
+    if not streams:
+        return []
+    ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
+    return list(ready)
+
+
+def _completed(streams: Sequence[Remote]) -> bool:
+    """Return whether the tasks that `streams` come from have ended, however they did."""
+    ends = [stream.completed() for stream in streams]
+    return len(_ready(ends)) == len(ends)
