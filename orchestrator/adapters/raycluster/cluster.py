@@ -87,7 +87,7 @@ class RayCluster:
         self._open(key)
         if not attempt.opened:
             return ()
-        self._reserve.look()
+        self._reserve.look({other.pool for other in self._attempts.values() if other.waits})
         messages = attempt.poll()
         if not self._credible(messages):
             attempt.put_back(messages)
@@ -278,9 +278,14 @@ class _RayAttempt:
         """How many seconds its workers have to leave when they are asked to."""
         return self._request.kill_after
 
+    @property
+    def waits(self) -> bool:
+        """Whether its workers are not all there yet."""
+        return self._gang is None or not self._gang.begun
+
     def ask_to_end(self) -> bool:
         """Ask its workers to end; return whether any can be."""
-        if self._gang is None or not self._gang.begun:
+        if self._gang is None or self.waits:
             return False
         self._gang.ask_to_end()
         return True
@@ -308,8 +313,7 @@ class _RayAttempt:
             return (self._broken(self._error or ConnectionError("Ray is away")),)
         try:
             messages = self._gang.poll() if self._gang else []
-            waits = not messages and not (self._gang and self._gang.begun)
-            return self._wait(self._place) if waits else messages
+            return self._wait(self._place) if self.waits and not messages else messages
         except HeadSilentError:  # what is told of the place is told when it is back
             return ()
         except faults.ERRORS as error:

@@ -7,7 +7,7 @@ only if they are what it asks for, all of them alive.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 
 import ray
@@ -96,9 +96,16 @@ class Reserve:
         """Return whether anybody stands by for `stage` of `run`."""
         return (run, stage) in self._crews
 
-    def look(self) -> None:
-        """Send out the crews for which there is room now."""
-        missing = self._wanted.keys() - self._crews.keys()
+    def look(self, waited_for: Container[str] = ()) -> None:
+        """Send out the crews for which there is room now; on pools that are `waited_for` none is.
+
+        A crew would hold there what an attempt is about to get.
+        """
+        missing = {
+            key
+            for key in self._wanted.keys() - self._crews.keys()
+            if self._wanted[key].pool.name not in waited_for
+        }
         if not missing or self._now() < self._next_try:
             return
         self._next_try = self._now() + SECONDS_BETWEEN_TRIES
