@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from orchestrator import wiring
 from orchestrator.controller.reaper import Declined
+from orchestrator.core.own_host import leads_home
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import AttemptSaved, AttemptSucceeded, RunStarted
 from orchestrator.error_boundary import Outcome, outcome, reason
@@ -92,10 +93,7 @@ def _obstacles(run: Run, events: Sequence[Stored], home: Path) -> Iterator[Decli
         yield Declined("somebody has asked for its end", others=False)
     if tried >= most:
         yield Declined(f"it went on {tried} times by itself, and did not get on", others=False)
-    if (
-        "127.0.0.1" in settings.cluster.address
-        and run.header.tags.get(driving.HOST) != wiring.host()
-    ):
+    if leads_home(settings.cluster.address) and run.header.tags.get(driving.HOST) != wiring.host():
         yield Declined(f"{settings.cluster.address!r} is on another host", others=True)
     for problem in wiring.secret_problems(run.plan):
         yield Declined(f"it can't go on from {wiring.host()!r}: {problem}", others=True)

@@ -13,6 +13,7 @@ from urllib.request import getproxies, proxy_bypass
 from orchestrator.core.address_passwords import password_problems
 from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.errors import TrackingError
+from orchestrator.core.own_host import leads_home
 from orchestrator.core.runs.run import Run
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.ports import Registry
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from orchestrator.adapters.mlflow_tracker import ServerAccess
 
 SECONDS_TO_WRITE = 20.0
-_HERE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def access(uri: str) -> ServerAccess:
@@ -132,7 +132,7 @@ def unshow(home: Path, runs: Sequence[Run], *, dry: bool) -> int:
 def _proxy(uri: str) -> str:
     parts = urlsplit(uri)
     host = parts.hostname or ""
-    if host in _HERE or proxy_bypass(host):
+    if leads_home(uri) or proxy_bypass(host):
         return ""
     return getproxies().get(parts.scheme, "")
 

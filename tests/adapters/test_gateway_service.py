@@ -31,9 +31,11 @@ def test_clients_are_told_the_public_address_or_where_it_listens(
     assert gateway_service.url_of(GatewaySettings(**fields), "10.0.0.1:6379") == url  # type: ignore[arg-type]
 
 
-def test_one_that_listens_everywhere_is_told_by_an_address_of_this_host() -> None:
+@pytest.mark.parametrize("cluster", ["127.0.0.1:6379", "127.0.1.1:6379", "localhost:6379", ""])
+def test_one_that_listens_everywhere_is_told_by_an_address_of_this_host(cluster: str) -> None:
     everywhere = GatewaySettings(host="0.0.0.0")  # noqa: S104 - what is tested
-    url = gateway_service.url_of(everywhere, "127.0.0.1:6379")
+    url = gateway_service.url_of(everywhere, cluster)
+    assert url == gateway_service.url_of(everywhere, "192.0.2.9:6379"), "the way out"
     assert "0.0.0.0" not in url  # noqa: S104 - as above
     host = url.removeprefix("http://").removesuffix(":8000")
     with socket.create_server((host, 0)):

@@ -125,6 +125,8 @@ def test_a_reporter_writes_what_has_changed_and_says_goodbye(store: SqlDatabase)
         ("http://127.0.0.1:8000", "h1", False),
         ("http://10.0.0.1:8000", "h1", True),
         ("https://[::1]:8000", "h1", False),
+        ("http://localhost:8000", "h1", False),
+        ("http://127.0.1.1:8000", "h1", False),
     ],
 )
 def test_a_gateway_on_loopback_can_be_asked_on_its_own_host_alone(

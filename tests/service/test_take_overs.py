@@ -133,14 +133,26 @@ def test_a_run_that_somebody_has_cancelled_does_not_go_on(place: Place) -> None:
     assert place.take_overs() == Declined("somebody has asked for its end", others=False)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:6379", "localhost:6379", "[::1]:6379", "127.0.1.1:6379", "0.0.0.0:6379"],
+)
 def test_a_cluster_that_is_named_by_loopback_is_that_of_the_host_that_launched(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setattr(wiring, "host", lambda: "another")
-    place.add("cluster.address=127.0.0.1:6379", "storage.shared=true")
+    place.add(f"cluster.address='{address}'", "storage.shared=true")
     assert place.take_overs() is None
     monkeypatch.setattr(wiring, "host", lambda: "a third")
-    assert place.take_overs() == Declined("'127.0.0.1:6379' is on another host", others=True)
+    assert place.take_overs() == Declined(f"{address!r} is on another host", others=True)
+
+
+def test_a_cluster_whose_address_has_the_figures_of_loopback_in_it_is_anybodys(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.add("cluster.address=h127.0.0.1.example:6379", "storage.shared=true")
+    monkeypatch.setattr(wiring, "host", lambda: "a third")
+    assert place.take_overs() is None
 
 
 def test_a_run_whose_secrets_are_not_here_is_left_to_others(

@@ -48,4 +48,5 @@ def test_a_proxy_is_used_but_never_for_this_machine(monkeypatch: pytest.MonkeyPa
     assert access("https://mlflow.example").proxy == "http://proxy.example:3128"
     assert access("http://mlflow.example").proxy == "http://plain.example:3128"
     assert access("https://inside.example").proxy == ""
-    assert access("http://127.0.0.1:5000").proxy == ""
+    for here in ("127.0.0.1", "127.0.1.1", "localhost", "[::1]", "0.0.0.0"):  # noqa: S104 - as it is asked
+        assert access(f"http://{here}:5000").proxy == ""

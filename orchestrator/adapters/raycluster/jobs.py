@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from orchestrator.adapters.raycluster import access
 from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.errors import ClusterError
+from orchestrator.core.own_host import is_loopback
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -99,13 +100,10 @@ def server_of(address: str) -> str:
     if not facts.dashboard:
         raise ClusterError(f"the Ray cluster at {address!r} has no dashboard, hence no job server")
     host = facts.dashboard.rpartition(":")[0]
-    if host in _LOOPBACK and not gcs.is_here(access.split(address)[0]):
+    if is_loopback(host) and not gcs.is_here(access.split(address)[0]):
         what = f"the job server of the Ray cluster at {address!r} answers its own host alone"
         raise ClusterError(f"{what}; start the head with --dashboard-host=0.0.0.0")
     return f"http://{facts.dashboard}"
-
-
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 
 def check(server: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+
+from orchestrator.core.own_host import leads_home
 
 SILENT_SECONDS = 15.0  # after which a gateway counts as gone
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,4 +38,4 @@ class Gateway:
 
     def reachable(self, host: str) -> bool:
         """Whether the host named so can ask it: one on loopback answers its own host alone."""
-        return self.host == host or urlsplit(self.url).hostname not in _LOOPBACK
+        return self.host == host or not leads_home(self.url)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from ipaddress import ip_address
+
+from orchestrator.core.own_host import is_loopback
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +91,3 @@ def follows(before: Requirement, now: Requirement) -> Requirement:
     """
     lost = before is Requirement.ON and now is Requirement.UNKNOWN
     return before if lost else now
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine alone."""
-    try:
-        address = ip_address(host.strip("[]"))
-    except ValueError:
-        return host == "localhost"
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
