@@ -94,6 +94,12 @@ def find(home: Path) -> str | None:
     return str(service.info["url"]) if service and service.processes else None
 
 
+def port(home: Path) -> int | None:
+    """Return the port at which the gateway of `home` listens, where it is up."""
+    service = supervisor.find(home, SERVICE)
+    return int(str(service.info["port"])) if service and service.processes else None
+
+
 def cluster(home: Path) -> str | None:
     """Return the address of the cluster that the gateway of `home` serves from, where it is up."""
     service = supervisor.find(home, SERVICE)

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from orchestrator import wiring
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import GatewaySettings, Settings
+from orchestrator.error_boundary import outcome, reason
 from orchestrator.service import cluster_checks
 from orchestrator.service.check import Check
 from orchestrator.service.config_source import ConfigSource
@@ -34,23 +36,41 @@ def checks(source: ConfigSource | None = None) -> Iterator[Check]:
     home_check = _home()
     yield from _packages()
     yield home_check
-    yield from _machine(home)
+    yield from _whole("machine", _machine(home))
     foreign = list(_foreign())
     yield from foreign
     if home_check.status != "ok":
         return
-    try:
-        looked_at = source is not None or _named("RAY_ADDRESS")
-        settings = (source or ConfigSource()).settings() if looked_at else None
-    except OrchestratorError as error:
-        yield Check("config", "error", str(error))
-        settings = None
-    yield from _services(home, settings)
+    settings = None
+    if source is not None or _named("RAY_ADDRESS"):
+        composed = outcome((source or ConfigSource()).settings, but=())
+        settings = composed.value
+        if composed.error is not None:
+            yield Check("config", "error", _said(composed.error))
+    yield from _whole("services", _services(home, settings))
+    port = settings.gateway.port if settings else GatewaySettings().port
+    yield from _whole("endpoint port", _gateway(home, port))
     silent = any(c.check == "RAY_ADDRESS" and c.status == "error" for c in foreign)
     if settings is not None and (
         settings.cluster.address or (_named("RAY_ADDRESS") and not silent)
     ):
-        yield from cluster_checks.checks(settings, named=source is not None)
+        others = cluster_checks.checks(settings, named=source is not None)
+        yield from _whole("cluster", others)
+
+
+def _whole(name: str, part: Iterator[Check]) -> Iterator[Check]:
+    """Yield the checks of `part`; what breaks it is an error, and the other parts go on."""
+    while True:
+        following = outcome(partial(next, part, None), but=())
+        if following.error is not None:
+            yield Check(name, "error", _said(following.error))
+        if following.value is None:
+            return
+        yield following.value
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, OrchestratorError) else reason(error)
 
 
 def _packages() -> Iterator[Check]:
@@ -95,12 +115,8 @@ def _space(name: str, folder: Path, least: float) -> Check:
 def _foreign() -> Iterator[Check]:
     """Yield whether what the environment names can be reached."""
     for name, check in wiring.foreign().items():
-        try:
-            check()
-        except OrchestratorError as error:
-            yield Check(name, "error", str(error))
-        else:
-            yield Check(name, "ok", "answers")
+        error = outcome(check, but=()).error
+        yield Check(name, "error", _said(error)) if error else Check(name, "ok", "answers")
 
 
 def _named(name: str) -> bool:
@@ -117,23 +133,29 @@ def _services(home: Path, settings: Settings | None) -> Iterator[Check]:
     for name in ("cluster", "MLflow"):
         if name in up or not foreign[name]:
             yield Check(name, "ok", f"up at {up[name]}" if name in up else "not running")
-    yield _gateway(home, settings.gateway.port if settings else GatewaySettings().port)
 
 
-def _gateway(home: Path, port: int) -> Check:
-    """Return whether the gateway's port can be had, or a gateway of this database has it."""
+def _gateway(home: Path, port: int) -> Iterator[Check]:
+    """Yield whether the gateway's port can be had, or a gateway of this database has it."""
     if not _answers(port):
-        return Check("endpoint port", "ok", str(port))
-    own = wiring.find_gateway(home)
-    if own is not None:
-        return Check("endpoint port", "ok", f"{port}: the gateway of this home, {own}")
-    for gateway in wiring.database(home).gateways() if wiring.has_database(home) else ():
+        yield Check("endpoint port", "ok", str(port))
+        return
+    own, at = wiring.find_gateway(home), wiring.gateway_port(home)
+    if own is not None and at == port:
+        yield Check("endpoint port", "ok", f"{port}: the gateway of this home, {own}")
+        return
+    try:
+        others = wiring.database(home).gateways() if wiring.has_database(home) else ()
+    except StoreError:  # which is said of the database
+        others = ()
+    for gateway in others:
         if gateway.live and gateway.host == wiring.host() and urlsplit(gateway.url).port == port:
-            return Check(
-                "endpoint port", "ok", f"{port}: a gateway of this database, {gateway.url}"
-            )
-    taken = f"{port} is taken by another program; set gateway.port"
-    return Check("endpoint port", "warning", taken)
+            seen = f"{port}: a gateway of this database, {gateway.url}"
+            yield Check("endpoint port", "ok", seen)
+            return
+    where = f", and the gateway of this home is on {at}" if own is not None else ""
+    taken = f"{port} is taken by another program{where}; set gateway.port"
+    yield Check("endpoint port", "warning", taken)
 
 
 def _answers(port: int) -> bool:

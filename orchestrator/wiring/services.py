@@ -163,6 +163,13 @@ def find_gateway(home: Path) -> str | None:
     return gateway_service.find(home)
 
 
+def gateway_port(home: Path) -> int | None:
+    """Return the port at which that one listens, `None` without one."""
+    from orchestrator.adapters import gateway_service
+
+    return gateway_service.port(home)
+
+
 def stop_gateway(home: Path) -> bool:
     """Stop the gateway of `home`; return whether there was one."""
     from orchestrator.adapters import gateway_service

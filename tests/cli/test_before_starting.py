@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from orchestrator import supervisor
 from tests.conftest import Command
 from tests.ports import free_address
 
@@ -92,6 +94,51 @@ def test_doctor_tells_of_nonsense_in_the_environment(
     checks = {one["check"]: one for one in json.loads(done.stdout)}
     assert checks[name]["status"] == "error"
     assert len(checks[name]["finding"].splitlines()) == 1
+
+
+@pytest.mark.parametrize("database", NONSENSE["ORCHESTRATOR_DATABASE"])
+def test_doctor_tells_whose_a_port_is_where_the_database_says_nothing(
+    within: Command, monkeypatch: pytest.MonkeyPatch, taken: int, database: str
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", database)
+    done = within("doctor", f"gateway.port={taken}", "--json")
+    checks = {one["check"]: one for one in json.loads(done.stdout)}
+    assert checks["ORCHESTRATOR_DATABASE"]["status"] == "error"
+    assert checks["endpoint port"] == {
+        "check": "endpoint port",
+        "status": "warning",
+        "finding": f"{taken} is taken by another program; set gateway.port",
+    }
+
+
+def test_doctor_goes_on_past_a_record_that_is_damaged(within: Command, tmp_path: Path) -> None:
+    services = tmp_path / ".orchestrator/services"
+    services.mkdir(mode=0o700, parents=True)
+    services.parent.chmod(0o700)
+    (services / "mlflow.json").write_text("{")
+    done = within("doctor", "--json")
+    checks = {one["check"]: one for one in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert checks["services"]["status"] == "error"
+    assert "mlflow.json' can't be read" in checks["services"]["finding"]
+    assert "endpoint port" in checks
+
+
+def test_doctor_tells_the_gateway_of_this_home_from_a_program_that_has_another_port(
+    within: Command, tmp_path: Path, taken: int, nobody: str
+) -> None:
+    home, other = tmp_path / ".orchestrator", int(nobody.rpartition(":")[2])
+    info = {"url": f"http://127.0.0.1:{other}", "port": other, "cluster": ""}
+    sleeps = (sys.executable, "-c", "import threading; threading.Event().wait()")
+    supervisor.start(home, "gateway", [supervisor.Process(name="http", argv=sleeps)], info=info)
+    try:
+        done = within("doctor", f"gateway.port={taken}", "--json")
+    finally:
+        supervisor.stop(home, "gateway")
+    checks = {one["check"]: one for one in json.loads(done.stdout)}
+    where = f"and the gateway of this home is on {other}"
+    taken_by = f"{taken} is taken by another program, {where}; set gateway.port"
+    assert checks["endpoint port"]["finding"] == taken_by
 
 
 def test_doctor_tells_what_answers_and_what_does_not(

@@ -45,7 +45,7 @@ def test_who_listens_everywhere_is_not_on_loopback(host: str) -> None:
         "h127.0.0.1:6379",
         "10.127.0.0:1",
         "my-localhost:6379",
-        "[::1",
+        "[10.0.0.9",
     ],
 )
 def test_other_addresses_lead_elsewhere_or_nowhere(address: str) -> None:
