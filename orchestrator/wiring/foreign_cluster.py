@@ -35,7 +35,6 @@ from orchestrator.wiring.storage import storage_uri, unread
 PASSED_ON = ("AWS_", "AZURE_", "FSSPEC_", "GOOGLE_", "MLFLOW_", "ORCHESTRATOR_", "OTEL_", "PG")
 _OF_A_HOST = frozenset({HOME_VARIABLE, "ORCHESTRATOR_CACHE"})
 _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS")
-_PORTS = {"postgresql": 5432}
 # The first Python of the node that has the product.
 _ANY_PYTHON = """\
 for python in "$0" python3 python; do
@@ -125,13 +124,12 @@ def node_reports(settings: Settings, home: Path, mark: str) -> Sequence[NodeRepo
         connected.close()
 
 
-def _database_server() -> Mapping[str, tuple[str, int]]:
-    """Return where the database listens, by `database`; nothing where it is a file."""
-    parts = urlsplit(variable(DATABASE_VARIABLE))
-    port = _PORTS.get(parts.scheme.partition("+")[0])
-    if port is None or not parts.hostname:
-        return {}
-    return {"database": (parts.hostname, parts.port or port)}
+def _database_server() -> Mapping[str, Sequence[tuple[str, int]]]:
+    """Return where the database listens, by `database`; nothing where it is of this host alone."""
+    from orchestrator.adapters.database import addresses
+
+    servers = addresses.servers(variable(DATABASE_VARIABLE), os.environ)
+    return {"database": servers} if servers else {}
 
 
 # --- runs that are handed over -----------------------------------------------------------------
@@ -155,7 +153,9 @@ def check_handing_over(settings: Settings) -> None:
         ConfigError: It would not see the database, or credentials would not be sealed.
         ClusterError: The cluster has no job server, or that does not let this process in.
     """
-    if not variable(DATABASE_VARIABLE) or variable(DATABASE_VARIABLE).startswith("sqlite"):
+    from orchestrator.adapters.database import addresses
+
+    if not addresses.seen_elsewhere(variable(DATABASE_VARIABLE), os.environ):
         where = f"the controller will run on the head of {cluster_address(settings)!r}"
         what = f"{where}, which does not see the database of this home"
         hint = "set it to one that both reach: postgresql://USER@HOST/NAME"

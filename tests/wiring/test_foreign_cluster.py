@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
-from orchestrator.adapters.raycluster import gcs, handed_over, jobs
+from orchestrator.adapters.raycluster import handed_over, jobs
+from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.errors import ClusterError, ConfigError
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.settings import Settings
@@ -71,13 +72,40 @@ def test_the_controller_takes_it_once(
     wiring.take_over_environment("run-1")  # who was handed nothing has its environment
 
 
-@pytest.mark.parametrize("database", ["", "sqlite:////srv/events.db"])
+@pytest.mark.parametrize(
+    "database",
+    [
+        "",
+        "sqlite:////srv/events.db",
+        "postgresql:///db",
+        "postgresql://u@localhost/db",
+        "postgres://u@127.0.0.1:5432,[::1]:5433/db",
+        "postgresql://u@/db?host=/var/run/postgresql",
+    ],
+)
 def test_a_database_that_the_head_does_not_see_is_refused(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", database)
     with pytest.raises(ConfigError, match="does not see the database of this home"):
         wiring.check_handing_over(settings)
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        "postgresql://u@db,localhost/db",
+        "postgres://u@/db?host=db",
+        "postgresql:///db?service=ours",
+    ],
+)
+def test_a_database_that_the_head_may_see_is_taken(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", database)
+    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
+    monkeypatch.setattr(jobs, "check", lambda _: None)
+    wiring.check_handing_over(settings)
 
 
 def test_credentials_do_not_travel_unsealed(

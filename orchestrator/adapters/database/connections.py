@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
+from orchestrator.adapters.database import addresses
 from orchestrator.adapters.database.dialects import POSTGRESQL
 from orchestrator.adapters.database.file_systems import network_file_system
 from orchestrator.adapters.database.schema_version import bring_up
@@ -53,7 +54,7 @@ def open_database(url: str | URL, busy: float | None = None) -> tuple[Engine, En
     Returns:
         An engine to read with and one to write with, over one pool of connections.
     """
-    parsed = make_url(url)
+    parsed = addresses.parsed(url)
     seconds = BUSY_SECONDS if busy is None else busy
     backend = parsed.get_backend_name()
     if backend == _SQLITE:

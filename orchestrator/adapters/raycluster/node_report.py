@@ -33,17 +33,18 @@ class Asked:
     """What each node is to try.
 
     `read` makes, for the pool of a node (or none), what looks there whether storage can be read,
-    and returns why not; `reach` has HOST and PORT of services by their names.
+    and returns why not; `reach` has HOST and PORT of services by their names, of which any of
+    several is enough.
     """
 
     read: Callable[[Pool | None], Read] | None
-    reach: Mapping[str, tuple[str, int]]
+    reach: Mapping[str, Sequence[tuple[str, int]]]
 
 
 class _Reporter:
     """Runs on a node. It imports what it needs where it needs it: it may be of another version."""
 
-    def facts(self, host: str, reach: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+    def facts(self, host: str, reach: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, Any]:
         import os
         import platform
         import shutil
@@ -60,11 +61,16 @@ class _Reporter:
         folders = [tempfile.gettempdir(), "/dev/shm"]  # noqa: S108 - Ray's object store lives there
         free = {path: shutil.disk_usage(path).free for path in folders if os.path.isdir(path)}  # noqa: PTH112 - of any name
         lacking = {}
-        for name, (to, port) in reach.items():
-            try:
-                socket.create_connection((to, port), timeout=5.0).close()
-            except OSError as error:
-                lacking[name] = str(error)
+        for name, servers in reach.items():
+            refused = []
+            for to, port in servers:
+                try:
+                    socket.create_connection((to, port), timeout=5.0).close()
+                    break
+                except (OSError, UnicodeError) as error:
+                    refused.append(f"{to}:{port}: {error}")
+            else:
+                lacking[name] = "; ".join(refused)
         interface = self.interface(host)
         return {"versions": versions, "free": free, "lacking": lacking, "interface": interface}
 

@@ -24,7 +24,8 @@ def refused(pool: Pool | None) -> Callable[[], str]:
 def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = server.getsockname()[1]
-    asked = Asked(read=refused, reach={"database": ("127.0.0.1", closed)})
+    several = [("127.0.0.1", closed), ("127.0.0.1", int(ray_address.rpartition(":")[2]))]
+    asked = Asked(read=refused, reach={"database": [("127.0.0.1", closed)], "other": several})
     found = {report.node: report for report in reports(POOLS, tables.live(), asked)}
     assert {"head", "nvidia-0", "ascend-0"} <= found.keys()
     for report in found.values():
@@ -38,6 +39,7 @@ def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str
         assert all(free > 0 for free in report.free.values())
         assert report.interface
         assert "refused" in report.lacking["database"]
+        assert "other" not in report.lacking, "one of its servers answers"
     assert found["nvidia-0"].pool == "nvidia"
     assert found["nvidia-0"].lacking["storage"] == "403, says nvidia"
     assert (found["head"].pool, "storage" in found["head"].lacking) == ("", False)
