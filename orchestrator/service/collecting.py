@@ -19,6 +19,7 @@ from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.runs.retention import Disposable, Retention, Uses, disposable
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.stages import Json
+from orchestrator.core.storage_uris import Sight, seen_by
 from orchestrator.ports import ArtifactStore, Disposal, EndpointLog, EventLog
 from orchestrator.service import driving, runs
 from orchestrator.service.change import Change
@@ -248,9 +249,10 @@ class _Part:
 def _here(run: Run) -> bool:
     """Whether the storage of a run is seen from here, as far as its address tells."""
     storage = _section(run, "storage")
-    local = str(storage.get("uri") or "file:").startswith(("file:", "/"))
-    launched = run.header.tags.get(driving.HOST, wiring.host())
-    return not local or bool(storage.get("shared")) or launched == wiring.host()
+    seen = seen_by(str(storage.get("uri") or ""))
+    if seen is Sight.EVERYWHERE or (seen is Sight.HOST and storage.get("shared")):
+        return True
+    return run.header.tags.get(driving.HOST, wiring.host()) == wiring.host()
 
 
 def _storage(run: Run) -> str:

@@ -15,6 +15,7 @@ from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.errors import ArtifactError, ConfigError, Problem
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.stages import Stage
+from orchestrator.core.storage_uris import local_folder
 from orchestrator.core.trust.qualification import measured
 from orchestrator.wiring.adapters import clock, database
 from orchestrator.wiring.home_folder import home_id
@@ -164,7 +165,5 @@ def _shipment(settings: Settings, home: Path) -> Shipment:
 
 def _apart(settings: Settings, home: Path) -> Sequence[Path]:
     """Return the folders that hold no code, wherever they are."""
-    from orchestrator.adapters import artifacts
-
-    folder = artifacts.local_folder(storage_uri(settings, home))
+    folder = local_folder(storage_uri(settings, home))
     return [home, folder] if folder else [home]

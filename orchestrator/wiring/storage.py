@@ -14,6 +14,7 @@ from orchestrator.core.artifact import ANY_ROOM, CacheRoom
 from orchestrator.core.errors import ArtifactError, Problem, StorageSetUpError
 from orchestrator.core.settings import PATIENT, Settings
 from orchestrator.core.spec.hardware import Pool
+from orchestrator.core.storage_uris import Sight, seen_by
 from orchestrator.ports import ArtifactStore, Clock
 from orchestrator.wiring.secret_values import secret
 
@@ -68,8 +69,14 @@ def problems(settings: Settings, cluster: str) -> Iterator[Problem]:
         what, _, hint = lacks.partition("; ")
         yield Problem("storage.uri", what, hint)
         return
-    foreign = cluster and settings.cluster.kind == "ray"
-    if foreign and not storage.shared and artifacts.local_folder(storage.uri) is not None:
+    if settings.cluster.kind != "ray":
+        return
+    seen = seen_by(storage.uri)
+    if seen is Sight.PROCESS:
+        what = f"{storage.uri!r} is the memory of one process, and a cluster has several"
+        hint = "name what all of them see (s3://BUCKET/...), or set cluster=local"
+        yield Problem("storage.uri", what, hint)
+    elif cluster and not storage.shared and seen is Sight.HOST:
         what = f"{storage.uri!r} is a folder of this host, not seen by the cluster at {cluster!r}"
         hint = "name what all its hosts see (s3://BUCKET/...), or set storage.shared=true"
         yield Problem("storage.uri", what, hint)
@@ -91,7 +98,7 @@ def gate_problems(settings: Settings, cluster: str) -> Iterator[Problem]:
         if lacks:
             what, _, hint = lacks.partition("; ")
             yield Problem(path, what, hint)
-        elif foreign and not gate.shared and artifacts.local_folder(gate.target) is not None:
+        elif foreign and not gate.shared and seen_by(gate.target) is Sight.HOST:
             what = f"{gate.target!r} is looked for on the host that drives the run, which may be"
             hint = "name what all its hosts see (s3://BUCKET/...), or set gate.shared=true"
             yield Problem(path, f"{what} one of the cluster at {cluster!r}", hint)

@@ -226,9 +226,15 @@ def test_what_mlflow_shows_goes_where_that_is_asked_and_before_the_record(
     assert home.runs == set()
 
 
-def test_storage_of_another_machine_is_left_to_that(home: Home) -> None:
+@pytest.mark.parametrize(
+    "uri",
+    ["", "art", "./art", "/art", "file:///art", "local:///art", "simplecache::file:///art"],
+)
+def test_storage_of_another_machine_is_left_to_that(home: Home, uri: str) -> None:
     home.run("old", 45)
-    far = replace(home.database.header("old"), run="far", tags={"orchestrator.host": "h9"})
+    old = home.database.header("old")
+    config = {**old.config, "storage": {"uri": uri}}
+    far = replace(old, run="far", tags={"orchestrator.host": "h9"}, config=config)
     home.database.create(far, home.now)
     ends = (AttemptStarted("s", 1, "a"), AttemptSucceeded("s", 1, None), RunSucceeded())
     home.database.append("far", 1, (RunStarted(1), *ends), home.now - 50 * DAY)

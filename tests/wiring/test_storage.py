@@ -35,7 +35,19 @@ def refusal(*overrides: str) -> str:
 # --- plan ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("uri", ["", "file:///data", "/data", "data"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "file:///data",
+        "/data",
+        "local:///data",
+        "dir:///data",
+        "simplecache::file:///data",
+        "blockcache::/data",
+        "dir://x::local:///data",
+    ],
+)
 def test_a_folder_of_this_host_is_refused_for_a_cluster_elsewhere(uri: str) -> None:
     line = f"storage.uri: {uri!r} is a folder of this host, {UNSEEN}, or set storage.shared=true"
     assert refusal(FAR, f"storage.uri={uri}") == line
@@ -47,10 +59,12 @@ def test_a_folder_of_this_host_is_refused_for_a_cluster_elsewhere(uri: str) -> N
         ("storage.uri=/data",),
         (FAR, "storage.uri=/data", "storage.shared=true"),
         (FAR, "storage.uri=s3://bucket/x"),
-        (FAR, "storage.uri=memory://x"),
+        (FAR, "storage.uri=simplecache::s3://bucket/x"),
+        (FAR, "storage.uri=local:///data", "storage.shared=true"),
         (FAR, "cluster=local"),
+        ("cluster=local", "storage.uri=memory://x"),
     ],
-    ids=["managed", "shared", "bucket", "remote", "here"],
+    ids=["managed", "shared", "bucket", "chain", "shared by another name", "here", "one process"],
 )
 def test_what_others_see_is_taken(overrides: tuple[str, ...]) -> None:
     assert refusal(*overrides) == ""
@@ -89,6 +103,46 @@ def test_a_gate_on_a_storage_that_can_not_be_opened_is_refused() -> None:
     gate = "+pipeline.stages.noop.gate={kind: file, target: 'nothing://x'}"
     assert refusal(gate).startswith(
         "pipeline.stages.noop.gate.target: 'nothing://x' can't be opened: "
+    )
+
+
+@pytest.mark.parametrize("uri", ["memory://x", "simplecache::memory://x"])
+@pytest.mark.parametrize("overrides", [(), (FAR,), (FAR, "storage.shared=true")])
+def test_the_memory_of_a_process_is_refused_for_any_cluster_of_processes(
+    uri: str, overrides: tuple[str, ...]
+) -> None:
+    what = f"storage.uri: {uri!r} is the memory of one process, and a cluster has several"
+    hint = "name what all of them see (s3://BUCKET/...), or set cluster=local"
+    assert refusal(*overrides, f"storage.uri={uri}") == f"{what}; {hint}"
+
+
+@pytest.mark.parametrize("uri", ["data", "./data", "../place/data", "file://data", "local:data"])
+def test_a_folder_is_the_same_from_whichever_folder_commands_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    (tmp_path / "place").mkdir()
+    monkeypatch.chdir(tmp_path / "place")
+    settings = wiring.settings([*NOOP, f"storage.uri={uri}", "storage.cache=cache"])
+    monkeypatch.chdir(tmp_path)
+    artifact_store = wiring.artifact_store(settings.storage.uri)
+    artifact_store.mark("marks/run", "here")
+    assert (tmp_path / "place/data/marks/run").is_file()
+    resolved = wiring.pinned(settings)["storage"]
+    assert isinstance(resolved, dict)
+    assert resolved["uri"] == settings.storage.uri, "as later commands read it"
+    assert settings.storage.cache == str(tmp_path / "place/cache")
+    changed = wiring.configs.changed(wiring.pinned(settings), [f"storage.uri={uri}"])
+    assert wiring.configs.parse(changed).storage.uri.endswith(
+        str(tmp_path.parent / "place/data" if uri[:2] == ".." else tmp_path / "data")
+    )
+
+
+def test_a_refusal_names_the_whole_path_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"{str(tmp_path / 'data')!r} is a folder of this host" in refusal(
+        FAR, "storage.uri=data"
     )
 
 

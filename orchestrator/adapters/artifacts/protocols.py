@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.places import Place
 from orchestrator.adapters.artifacts.remote_place import RemotePlace, Traits
+from orchestrator.core import storage_uris
 from orchestrator.core.errors import StorageSetUpError
 
 if TYPE_CHECKING:
@@ -52,9 +51,10 @@ def open_place(uri: str) -> tuple[Place, str]:
     Raises:
         StorageSetUpError: fsspec doesn't know the URI, or lacks the package for it.
     """
-    folder = local_folder(uri)
+    folder = storage_uris.local_folder(uri)
     if folder is not None:
-        return LocalPlace(folder), f"{_FILE_SCHEME}{folder}"
+        named = uri.rstrip("/") if uri.startswith("local:") else f"{_FILE_SCHEME}{folder}"
+        return LocalPlace(folder), named
     lacks = lacking(uri)
     if lacks:
         raise StorageSetUpError(f"storage.uri {lacks}")
@@ -74,25 +74,26 @@ def open_files(uri: str) -> tuple[AbstractFileSystem, str]:
     from fsspec.config import conf
     from fsspec.core import url_to_fs
 
-    fs, root = url_to_fs(uri, **{**_traits(uri).options, **conf.get(_protocol(uri), {})})
+    fs, root = url_to_fs(
+        uri, **{**_traits(uri).options, **conf.get(storage_uris.protocols(uri)[0], {})}
+    )
     return fs, root
-
-
-def local_folder(uri: str) -> Path | None:
-    """Return the folder that `uri` names; `None` where it is a storage of another kind."""
-    if "://" in uri and not uri.startswith(_FILE_SCHEME):
-        return None
-    path = unquote(uri.removeprefix(_FILE_SCHEME)) if uri.startswith(_FILE_SCHEME) else uri
-    return Path(path).absolute()
 
 
 def lacking(uri: str) -> str:
     """Return why this Python can't open `uri`, and the way out, without asking the storage."""
-    if local_folder(uri) is not None:
+    if storage_uris.local_folder(uri) is not None:
         return ""
+    for protocol in storage_uris.protocols(uri):
+        lacks = _lacking(uri, protocol)
+        if lacks:
+            return lacks
+    return ""
+
+
+def _lacking(uri: str, protocol: str) -> str:
     from fsspec import get_filesystem_class
 
-    protocol = _protocol(uri)
     try:
         get_filesystem_class(protocol)
     except ImportError as error:
@@ -105,12 +106,7 @@ def lacking(uri: str) -> str:
 
 
 def _traits(uri: str) -> Traits:
-    return _TRAITS.get(_protocol(uri), Traits())
-
-
-def _protocol(uri: str) -> str:
-    """Return what fsspec knows the file system by; of a chain (`simplecache::s3://`) the first."""
-    return uri.partition("::")[0].partition("://")[0]
+    return _TRAITS.get(storage_uris.protocols(uri)[0], Traits())
 
 
 def _line(error: Exception) -> str:

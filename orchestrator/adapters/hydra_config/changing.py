@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 
+from orchestrator.adapters.hydra_config.anchors import anchored
 from orchestrator.adapters.hydra_config.document import names_at
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
@@ -56,7 +57,7 @@ def _set(target: dict[str, Json], config: Mapping[str, Json], word: str) -> Prob
         return Problem(path, f"{shown(text)} is no value", "quote it")
     if override.is_sweep_override():
         return Problem(path, f"{shown(text)} has several values", "write a list as [a,b]")
-    return _put(target, config, path, override.value())
+    return _put(target, config, path, anchored(path, override.value()))
 
 
 def _put(

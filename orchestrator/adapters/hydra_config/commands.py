@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from orchestrator.adapters.hydra_config import moved
+from orchestrator.adapters.hydra_config import anchors, moved
 from orchestrator.adapters.hydra_config.parse import try_parse
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
@@ -67,7 +67,7 @@ def try_compose(
     if not data:
         return None, [*problems, *unset]
     data.update(sections)
-    _anchor_code(data)
+    anchors.anchor(data)
     resolved, renamed = moved.with_jobs(data)
     settings, wrong = try_parse(resolved)
     paths = [problem.path for problem in (*problems, *unset)]
@@ -183,14 +183,6 @@ def _captured() -> Iterator[io.StringIO]:
         finally:
             root.setLevel(level)
             root.handlers[:] = handlers
-
-
-def _anchor_code(data: dict[str, Json]) -> None:
-    """Make the folders of `jobs.code` absolute: workers have other working folders."""
-    jobs = data.get("jobs")
-    code = jobs.get("code") if isinstance(jobs, dict) else None
-    if isinstance(jobs, dict) and isinstance(code, list):
-        jobs["code"] = [str(Path(c).absolute()) if isinstance(c, str) else c for c in code]
 
 
 def _reported(path: str, paths: Sequence[str]) -> bool:
