@@ -130,7 +130,12 @@ def _services(home: Path, settings: Settings | None) -> Iterator[Check]:
         "cluster": _named("RAY_ADDRESS") or bool(settings and settings.cluster.address),
         "MLflow": _named("MLFLOW_TRACKING_URI") or bool(settings and settings.tracking.uri),
     }
+    elsewhere = wiring.services_elsewhere(home)
+    for name, host in elsewhere.items():
+        yield Check(name, "error", f"runs on {host}; type it there")
     for name in ("cluster", "MLflow"):
+        if name in elsewhere:
+            continue
         if name in up or not foreign[name]:
             yield Check(name, "ok", f"up at {up[name]}" if name in up else "not running")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator import supervisor, wiring
 from orchestrator.controller.lease import LeaseState
+from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.messages import Lease
 from orchestrator.service import driving, runs
@@ -69,8 +70,13 @@ def down(may: Callable[[Use], bool], waiting: Callable[[int], None]) -> Change[S
     Controllers leave first: a cluster that goes while they hold on to it would take them along.
     `may` is asked whether those that use the services may be stopped; nothing is where it says
     no. `waiting` is told for how many controllers it waits.
+
+    Raises:
+        ClusterError: They run on another host.
     """
     home = wiring.home()
+    for name, host in wiring.services_elsewhere(home).items():
+        raise ClusterError(f"the {name} of {str(home)!r} runs on {host}; type it there")
     addresses = {**wiring.running(home), "gateway": wiring.find_gateway(home)}
     using = use()
     lines = [f"stop the {name} at {where}" for name, where in addresses.items() if where]

@@ -8,7 +8,7 @@ services of a home are about to be stopped. `orphans.py` ends what a dead proces
 
 from orchestrator.supervisor.leaving import is_leaving, leaving
 from orchestrator.supervisor.record import Process, Service, ServiceError
-from orchestrator.supervisor.service import clear, find, start, stop
+from orchestrator.supervisor.service import clear, elsewhere, find, start, stop
 from orchestrator.supervisor.tenancy import Tenancy, is_user
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ServiceError",
     "Tenancy",
     "clear",
+    "elsewhere",
     "find",
     "is_leaving",
     "is_user",

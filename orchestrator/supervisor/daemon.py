@@ -81,6 +81,7 @@ class Daemon:
             started=time.time(),  # noqa: TID251 - a process of its own: no clock is handed to it
             info=spec["info"],
             temporary=spec["temporary"],
+            system=records.system(),
         )
         records.save(folder, self._record)
 

@@ -7,19 +7,15 @@ container of the same host name is mistaken for this machine.
 from __future__ import annotations
 
 import os
-import socket
-from pathlib import Path
 
 from orchestrator.supervisor import record
 
 _PARTS = 4
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_SPACE = Path("/proc/self/ns/pid")
 
 
 def name() -> str:
     """Return the name of this process."""
-    return f"{_here()}/{os.getpid()}/{record.birth(os.getpid())}"
+    return f"{record.system()}/{os.getpid()}/{record.birth(os.getpid())}"
 
 
 def lives(holder: str) -> bool | None:
@@ -31,7 +27,7 @@ def lives(holder: str) -> bool | None:
 def pid(holder: str) -> int | None:
     """Return the number of the process named `holder`; `None` when it isn't on this machine."""
     parts = holder.rsplit("/", 2)
-    if len(parts) < _PARTS - 1 or parts[0] != _here() or not parts[1].isdecimal():
+    if len(parts) < _PARTS - 1 or parts[0] != record.system() or not parts[1].isdecimal():
         return None
     return int(parts[1])
 
@@ -40,9 +36,3 @@ def in_words(holder: str) -> str:
     """Return `holder` in words; empty where it is no name."""
     parts = holder.split("/")
     return f"process {parts[2]} on {parts[0]}" if len(parts) == _PARTS else ""
-
-
-def _here() -> str:
-    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
-    space = _SPACE.readlink().name if _SPACE.is_symlink() else ""
-    return f"{socket.gethostname()}/{boot} {space}".strip()

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -26,6 +27,8 @@ from orchestrator.supervisor import file_modes
 TICK = 0.02
 KILL_GRACE = 5.0
 _PROC = Path("/proc")
+_BOOT = _PROC / "sys/kernel/random/boot_id"
+_SPACE = _PROC / "self/ns/pid"
 _GROUP, _SESSION = 2, 3  # fields of /proc/PID/stat, from the state on
 
 
@@ -86,7 +89,10 @@ class Child:
 
 @dataclass(slots=True)
 class ServiceRecord:
-    """All that is written down of a service. `phase` is starting, up or failed."""
+    """All that is written down of a service. `phase` is starting, up or failed.
+
+    `system` names the host, its boot and its space of process ids; empty in an earlier record.
+    """
 
     service: str
     pid: int
@@ -97,11 +103,18 @@ class ServiceRecord:
     phase: str = "starting"
     reason: str = ""
     children: dict[str, Child] = field(default_factory=dict)
+    system: str = ""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its process ids are of another host, another boot or another container."""
+        space, here = self.system.partition("/")[2], system().partition("/")[2]
+        return bool(space) and space != here
 
     @property
     def owned(self) -> bool:
-        """Whether the daemon lives."""
-        return self.birth is not None and birth(self.pid) == self.birth
+        """Whether the daemon lives, and can be seen from here."""
+        return not self.foreign and self.birth is not None and birth(self.pid) == self.birth
 
     def public(self) -> Service:
         """Return what callers may know."""
@@ -111,6 +124,8 @@ class ServiceRecord:
 
     def living(self) -> list[int]:
         """Return the processes that are the service's for certain, the daemon left out."""
+        if self.foreign:
+            return []
         leaders = [c.pid for c in self.children.values() if c.birth and birth(c.pid) == c.birth]
         foreign = birth(self.pid) not in {None, self.birth}  # the number was given away again
         members = () if foreign else _members(self.pid, _SESSION)
@@ -118,7 +133,7 @@ class ServiceRecord:
 
     def kill(self) -> None:
         """Kill all that is left: the groups, then whatever made a group of its own."""
-        for child in reversed(self.children.values()):
+        for child in () if self.foreign else reversed(self.children.values()):
             if child.birth and birth(child.pid) == child.birth:
                 send(child.pid, signal.SIGKILL, group=True)
         wait(self._killed, KILL_GRACE)
@@ -182,6 +197,22 @@ def lock(folder: Path, service: str) -> int | None:
     return descriptor
 
 
+def elsewhere(folder: Path, service: str) -> str:
+    """Return where `service` runs, if out of the sight of this process; empty where it does not.
+
+    Its daemon holds the lock as long as it lives, wherever that is.
+    """
+    record = load(folder, service)
+    if record is None or not record.foreign:
+        return ""
+    held = lock(folder, service)
+    if held is not None:
+        os.close(held)
+        return ""
+    host = record.system.partition("/")[0]
+    return host if host != socket.gethostname() else f"{host}, in another container"
+
+
 # --- live processes ---------------------------------------------------------------------------
 
 
@@ -193,6 +224,13 @@ def birth(pid: int) -> str | None:
     argv = ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)]
     words = subprocess.run(argv, capture_output=True, text=True, check=False).stdout  # noqa: S603 - a number
     return None if not words.strip() or words.startswith("Z") else words.split(None, 1)[1]
+
+
+def system() -> str:
+    """Return `HOST/BOOT SPACE`: this machine since its start, and its space of process ids."""
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
+    space = _SPACE.readlink().name if _SPACE.is_symlink() else ""
+    return f"{socket.gethostname()}/{boot} {space}".strip()
 
 
 def send(pid: int, number: signal.Signals, *, group: bool = False) -> None:

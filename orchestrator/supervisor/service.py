@@ -39,9 +39,11 @@ def start(
     its `info`. `temporary` folders are removed when the service ends.
 
     Raises:
-        ServiceError: It wasn't ready within `timeout` seconds; nothing is left behind.
+        ServiceError: It wasn't ready within `timeout` seconds, and nothing is left behind; or it
+            runs on another host.
     """
     folder = records.folder_of(home)
+    _check_place(home, service)
     try:
         file_modes.private_folder(folder)
         spec = {
@@ -77,6 +79,15 @@ def find(home: Path, service: str) -> Service | None:
     return None
 
 
+def elsewhere(home: Path, service: str) -> str:
+    """Return where `service` runs, if on another host or in another container; else nothing.
+
+    Raises:
+        ServiceError: What is recorded can't be read.
+    """
+    return records.elsewhere(records.folder_of(home), service)
+
+
 def stop(home: Path, service: str, grace: float = GRACE) -> bool:
     """End `service` and all that it started; return whether there was anything to end.
 
@@ -84,9 +95,10 @@ def stop(home: Path, service: str, grace: float = GRACE) -> bool:
     ended too, by what the daemon recorded.
 
     Raises:
-        ServiceError: What is recorded can't be read.
+        ServiceError: What is recorded can't be read, or it runs on another host.
     """
     folder = records.folder_of(home)
+    _check_place(home, service)
     record = records.load(folder, service)
     if record is None:
         return False
@@ -107,7 +119,7 @@ def clear(home: Path, service: str) -> None:
     """End what is left of `service`, unless somebody is just starting it.
 
     Raises:
-        ServiceError: What is recorded can't be read.
+        ServiceError: What is recorded can't be read, or it runs on another host.
     """
     record = records.load(records.folder_of(home), service)
     if record is not None and not (record.owned and record.phase == "starting"):
@@ -118,6 +130,13 @@ def last_line(folder: Path, service: str) -> str:
     """Return the last line of the daemon's own log."""
     lines = (folder / f"{service}.log").read_text(errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _check_place(home: Path, service: str) -> None:
+    host = elsewhere(home, service)
+    if host:
+        message = f"service {service!r} of {str(home)!r} runs on {host}; type it there"
+        raise ServiceError(message)
 
 
 def _launch(folder: Path, service: str, spec: str) -> int:

@@ -39,6 +39,8 @@ class Tenancy:
         try:
             if _alone(self._lock):
                 for note in reversed(self._notes()):
+                    if services.elsewhere(self._home, note.stem):
+                        continue  # the last to leave on that host ends it
                     services.stop(self._home, note.stem)
                     note.unlink(missing_ok=True)
         finally:

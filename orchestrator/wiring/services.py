@@ -115,6 +115,8 @@ def start_reaper(settings: Settings, home: Path, tenancy: Tenancy) -> None:
     """Have somebody look after runs whose controller dies: they are shown, or may go on."""
     if not settings.tracking.enabled and not cluster_address(settings):
         return
+    if supervisor.elsewhere(home, REAPER):
+        return
     running = supervisor.find(home, REAPER)
     if running is None or not running.processes:
         tenancy.started(REAPER)
@@ -216,6 +218,21 @@ def running(home: Path) -> dict[str, str]:
     uri = mlflow_server.find(home)
     addresses = {"cluster": cluster.address if cluster else "", "MLflow": uri or ""}
     return {name: address for name, address in addresses.items() if address}
+
+
+def services_elsewhere(home: Path) -> dict[str, str]:
+    """Return the hosts of what runs for `home`, but on others than this, or out of its sight."""
+    from orchestrator.adapters import gateway_service, mlflow_server
+    from orchestrator.adapters.raycluster import managed_ray
+
+    services = {
+        "cluster": managed_ray.SERVICE,
+        "MLflow": mlflow_server.SERVICE,
+        "gateway": gateway_service.SERVICE,
+        "reaper": REAPER,
+    }
+    hosts = {name: supervisor.elsewhere(home, service) for name, service in services.items()}
+    return {name: host for name, host in hosts.items() if host}
 
 
 def to_start(settings: Settings, home: Path) -> list[str]:
