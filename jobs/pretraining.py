@@ -7,7 +7,8 @@ model within rounding, from the same rows in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     peak = learning_rate * ctx.adjust.rate
     recipe = _Recipe(
         batch_size=batch_size,
-        accumulate=accumulate * ctx.adjust.accumulate,
+        accumulate=_micro_batches(ctx, batch_size, accumulate),
         schedule=Schedule(peak=peak, warmup=warmup, steps=steps, floor=learning_rate_floor),
         weight_decay=weight_decay,
         beta2=beta2,
@@ -95,7 +96,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
         validation_rows=validation_rows,
     )
-    return _train(ctx, recipe, partial(models.build, architecture, model or {}))
+    with _at_the_least(ctx, recipe):
+        return _train(ctx, recipe, partial(models.build, architecture, model or {}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,6 @@ class _Recipe:
 
 def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) -> Metrics:
     """Train the model of the newest checkpoint, of the input `model`, or the `fresh` one."""
-    _check(ctx, recipe)
     group, data = ProcessGroup(ctx), ctx.inputs["data"]
     tokenizer = load_tokenizer(data / TOKENIZER_NAME)
     latest = ctx.latest_checkpoint()
@@ -128,6 +129,11 @@ def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) 
     net.to(group.device).train()
     trainer = _trainer(ctx, recipe, group, net, latest)
     steps = recipe.schedule.steps
+    if uneven := trainer.stepper.balance.uneven:
+        ctx.log(
+            f"nothing evens the load of the experts of layers {', '.join(uneven)}: the model has "
+            f"no bias for their choice, and its config no loss; see router/load"
+        )
     ctx.log(
         f"{models.parameters(net):,} parameters, {len(trainer.stepper.rows):,} rows, "
         f"{ctx.world_size} workers, step {trainer.state.step} of {steps}"
@@ -196,12 +202,43 @@ def _stepper(
     )
 
 
-def _check(ctx: JobContext, recipe: _Recipe) -> None:
-    if recipe.accumulate < 1 or recipe.batch_size < ctx.world_size * recipe.accumulate:
+def _micro_batches(ctx: JobContext, batch_size: int, accumulate: int) -> int:
+    """Return how many micro-batches a worker takes: no more than it may have rows.
+
+    A gang may grow, and memory may have run out before: both are no fault of the recipe.
+
+    Raises:
+        ValueError: The recipe asks for what no number of workers can do.
+    """
+    if not 1 <= accumulate <= batch_size:
         raise ValueError(
-            f"batch_size={recipe.batch_size!r} is too small for {ctx.world_size} workers with "
-            f"accumulate={recipe.accumulate!r}: every worker needs a row in every micro-batch"
+            f"batch_size={batch_size!r} is too small for accumulate={accumulate!r}: "
+            f"every micro-batch needs a row, and there is at least one"
         )
+    return min(accumulate * ctx.adjust.accumulate, _most_rows(ctx, batch_size))
+
+
+def _most_rows(ctx: JobContext, batch_size: int) -> int:
+    """Return the rows of the worker that has most."""
+    return -(-batch_size // ctx.world_size)
+
+
+@contextmanager
+def _at_the_least(ctx: JobContext, recipe: _Recipe) -> Iterator[None]:
+    """Say of memory that runs out whether smaller micro-batches could help.
+
+    Raises:
+        torch.OutOfMemoryError: It ran out, and they have one row each.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        smallest = recipe.accumulate == _most_rows(ctx, recipe.batch_size)
+        if not smallest or "out of memory" not in str(error).lower():
+            raise
+        raise torch.OutOfMemoryError(
+            f"a micro-batch of one row does not fit: it needs a pool with more memory ({error})"
+        ) from error
 
 
 def _model(

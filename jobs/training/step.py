@@ -86,6 +86,8 @@ class Stepper:
         parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
         real = self._real(chosen).sum().item() if self.balance.has_loss else 1
         loss = torch.zeros((), device=self.group.device)
+        if not parts:
+            self._take_part(chosen[:1])
         for number, part in enumerate(parts, start=1):
             with self.group.without_sync(self.wrapped, last=number == len(parts)):
                 share, uneven = self._losses(part)
@@ -93,6 +95,11 @@ class Stepper:
                 torch.autograd.backward((share + uneven / real) * self.group.size)
             loss += share.detach()
         return loss
+
+    def _take_part(self, row: torch.Tensor) -> None:
+        """Add nothing to the gradient, of a worker that has no row: the others wait for it."""
+        self.balance.watch(torch.zeros_like(self._real(row)))
+        torch.autograd.backward(nll(self.wrapped, self.rows, row, device=self.group.device) * 0.0)
 
     def _losses(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Return the summed loss of some rows, and that of an uneven load of experts, by token."""

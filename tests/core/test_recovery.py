@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.failures.kinds import Action, FailureKind
+from orchestrator.core.failures.kinds import DOES_NOT_FIT, Action, FailureKind
 from orchestrator.core.runs.fold import apply
 from orchestrator.core.runs.recovery import Outlook
 from orchestrator.core.runs.stage_history import counted, in_vain
@@ -114,6 +114,30 @@ def test_out_of_memory_halves_the_micro_batches_each_time() -> None:
         run = apply(run, event, 0.0)
     assert scheduled(run).adjust == Adjust(accumulate=4)
     assert scheduled(run).reason.endswith("again on a with micro-batches of 1/4 of the size")
+
+
+def test_a_row_that_does_not_fit_goes_to_a_pool_where_micro_batches_are_as_planned() -> None:
+    patient = stage("s", limits=Limits(attempts=9, tries=9))
+    run = after(plan(patient, pools=("a", "b")), *failed(1, K.OUT_OF_MEMORY))
+    for event in (scheduled(run), *failed(2, K.OUT_OF_MEMORY, sign=DOES_NOT_FIT)):
+        run = apply(run, event, 0.0)
+    there = scheduled(run)
+    assert (there.pool, there.action, there.adjust) == ("b", Action.FALL_BACK, Adjust())
+    for event in (there, *failed(3, K.OUT_OF_MEMORY, "b", sign=DOES_NOT_FIT)):
+        run = apply(run, event, 0.0)
+    assert answer(run) == StageFailed("s", "out_of_memory: EI0002 (no pool left to fall back to)")
+
+
+@pytest.mark.parametrize("kind", [K.INTERCONNECT, K.DRAINED])
+def test_smaller_micro_batches_stay_behind_on_the_pool_that_needed_them(kind: K) -> None:
+    patient = stage("s", limits=Limits(attempts=9, tries=9))
+    run = after(plan(patient, pools=("a", "b")), *failed(1, K.OUT_OF_MEMORY))
+    for event in (scheduled(run), *failed(2, K.WORKER_LOST)):
+        run = apply(run, event, 0.0)
+    assert scheduled(run).adjust == Adjust(accumulate=2)
+    for event in (scheduled(run), *failed(3, kind)):
+        run = apply(run, event, 0.0)
+    assert (scheduled(run).pool, scheduled(run).adjust) == ("b", Adjust())
 
 
 def diverged(*saved: int, back: int = 1) -> RetryScheduled:

@@ -11,7 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from jobs.pretraining import pretrain
+from jobs.pretraining import _micro_batches, pretrain
+from orchestrator.core.failures.kinds import DOES_NOT_FIT, FailureKind
+from orchestrator.job import Changes
+from orchestrator.worker.exception_report import describe
+from tests.build import documented
 from tests.jobs import local_context
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
@@ -148,6 +152,51 @@ def test_micro_batches_change_nothing_but_the_rounding(
     pretrain(ctx, **{**SHORT, "accumulate": 3})
 
     assert close(weights(ctx), weights(undisturbed))
+
+
+@pytest.mark.parametrize(
+    ("factor", "workers", "sizes"),
+    [(1, 1, [3]), (2, 1, [2, 1]), (4, 1, [1, 1, 1]), (64, 1, [1, 1, 1]), (4, 2, [1, 1])],
+)
+def test_no_more_micro_batches_are_taken_than_a_worker_has_rows(
+    tmp_path: Path, sums: Path, factor: int, workers: int, sizes: list[int]
+) -> None:
+    ctx = LocalContext(folder=tmp_path, world_size=workers, adjust=Changes(accumulate=factor))
+    assert _micro_batches(ctx, batch_size=3, accumulate=1) == len(sizes)
+    if workers == 1:
+        ctx.inputs = {"data": sums}
+        pretrain(ctx, **{**SHORT, "batch_size": 3, "steps": 1})
+        assert ctx.done == (1, 1)
+
+
+@pytest.mark.parametrize("says", ["CUDA out of memory. Tried 2 MiB", "NPU out of memory."])
+def test_memory_that_runs_out_of_one_row_is_said_to_need_another_pool(
+    tmp_path: Path, sums: Path, says: str
+) -> None:
+    class Small(LocalContext):
+        def progress(self, done: int, total: int) -> None:
+            raise RuntimeError(says)
+
+    for batch_size, factor, kind in ((1, 1, torch.OutOfMemoryError), (4, 2, RuntimeError)):
+        folder = tmp_path / str(batch_size)
+        ctx = Small(folder=folder, inputs={"data": sums}, adjust=Changes(accumulate=factor))
+        with pytest.raises(RuntimeError, match=says) as raised:
+            pretrain(ctx, **{**SHORT, "batch_size": batch_size})
+        assert raised.type is kind
+        report = describe(raised.value, documented())
+        assert report.kind is FailureKind.OUT_OF_MEMORY
+        assert (report.sign == DOES_NOT_FIT) == (batch_size == 1)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_worker_without_a_row_adds_nothing(tmp_path: Path, sums: Path, size: int) -> None:
+    recipe: dict[str, Any] = {"batch_size": 1, "steps": 6, "checkpoint_every": 3}
+    alone = LocalContext(folder=tmp_path / "alone", inputs={"data": sums})
+    pretrain(alone, **{**SHORT, **recipe})
+    last = train_gang(tmp_path, sums, size=size, **recipe)
+
+    assert last["train/loss"] == pytest.approx(alone.series("train/loss")[-1], rel=1e-3)
+    assert close(weights(LocalContext(folder=tmp_path)), weights(alone))
 
 
 def test_another_architecture_is_a_name_and_its_fields(tmp_path: Path, sums: Path) -> None:

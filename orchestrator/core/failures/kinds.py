@@ -162,6 +162,8 @@ GUESSED: frozenset[FailureKind] = frozenset(
 OTHER_VERSIONS = "other_versions"
 # The sign of storage without room: it may be the disk of one node.
 DISK_FULL = "disk_full"
+# The signature of a job whose micro-batches can't be made smaller.
+DOES_NOT_FIT = "does_not_fit"
 # What these kinds end is not the attempt's own fault: it doesn't count against the limit.
 UNCOUNTED: frozenset[FailureKind] = frozenset({FailureKind.DRAINED, FailureKind.CONTROLLER_LOST})
 # A chip that broke stays so until somebody has mended it.

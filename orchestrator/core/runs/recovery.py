@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from orchestrator.core.failures.kinds import (
     DISK_FULL,
+    DOES_NOT_FIT,
     OTHER_VERSIONS,
     TRANSIENT,
     UNCOUNTED,
@@ -27,6 +28,7 @@ from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.runs.stage_history import avoided, counted, in_vain
 from orchestrator.core.runs.states import RetryScheduled, StageFailed, StagePaused
 from orchestrator.core.spec.capacity import places
+from orchestrator.core.spec.policy import AS_PLANNED
 from orchestrator.core.spec.stages import Stage
 
 DOUBLINGS = 10
@@ -193,7 +195,9 @@ def _of_a_hang(case: _Case, action: Action) -> Action:
 
 
 def _of_memory(case: _Case, action: Action) -> Action:
-    """Ask for smaller micro-batches only a job that looks for what it shall do otherwise."""
+    """Ask for smaller micro-batches only a job that can make them; elsewhere, if none fits."""
+    if case.failure.sign == DOES_NOT_FIT:
+        return Action.FALL_BACK
     return action if case.failure.adjusts else Action.RETRY
 
 
@@ -325,9 +329,10 @@ _ANSWERS: Mapping[Action, Callable[[_Case], RetryScheduled]] = MappingProxyType(
 def _scheduled(case: _Case, what: str, action: Action, pool: str | None = None) -> RetryScheduled:
     """Return that the stage goes on at once on `pool`, or where it is, but on no broken node.
 
-    A roll-back is the matter of one attempt alone.
+    A roll-back is the matter of one attempt alone, and the size of micro-batches that of a pool.
     """
     stage, where = case.stage, pool or case.stage.pool
+    accumulate = stage.adjust.accumulate if where == stage.pool else AS_PLANNED.accumulate
     avoid = avoided(stage, where)
     while avoid and not _fits(case, avoid, where):
         avoid = avoid[:-1]
@@ -337,7 +342,9 @@ def _scheduled(case: _Case, what: str, action: Action, pool: str | None = None) 
         not_before=case.now,
         reason=f"{case.failure.kind}: {what}",
         action=action,
-        adjust=replace(stage.adjust, before=0 if stage.begins_anew else None),
+        adjust=replace(
+            stage.adjust, accumulate=accumulate, before=0 if stage.begins_anew else None
+        ),
         avoid=avoid,
     )
 
