@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.dummy import DummyClassifier
 
 from jobs.data.arithmetic import chance_of, content_key, prepare
 from jobs.data.dataset import (
@@ -69,10 +70,19 @@ def test_the_same_seed_makes_the_same_bytes(tmp_path: Path) -> None:
     assert made("other", 2)["test.jsonl"] != first["test.jsonl"]
 
 
-def test_chance_is_the_accuracy_of_blind_answers() -> None:
-    train = [{"answer": "1"}, {"answer": "1"}, {"answer": "2"}, {"answer": "3"}]
+@pytest.mark.parametrize(
+    ("train", "test", "accuracy"),
+    [("1123", "19", 0.5), ("1123", "1111", 1.0), ("1123", "2222", 0.0), ("21", "12", 0.5)],
+)
+def test_chance_is_the_accuracy_of_always_giving_the_most_frequent_answer(
+    train: str, test: str, accuracy: float
+) -> None:
+    judge = DummyClassifier(strategy="most_frequent").fit([[0]] * len(train), list(train))
+    entries = [[{"answer": answer} for answer in split] for split in (train, test)]
 
-    assert chance_of(train, [{"answer": "1"}, {"answer": "9"}]) == pytest.approx(0.25)
+    assert chance_of(*entries) == accuracy
+    if train != "21":  # of several as frequent the judge gives the smallest
+        assert judge.score([[0]] * len(test), list(test)) == accuracy
 
 
 def test_another_task_is_one_parameter(tmp_path: Path) -> None:
