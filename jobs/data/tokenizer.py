@@ -78,12 +78,14 @@ def encode_chats(tokenizer: Any, chats: Sequence[Chat]) -> list[Encoded]:  # noq
 
     Those are the answers of the assistant, each with what the template ends it by; what the
     template begins it by is part of the prompt. A template may mark them (`{% generation %}`); of
-    others, they are what each message of the assistant adds.
+    others, they are what each message of the assistant adds. Of several templates the one called
+    `default` is taken.
 
     Raises:
-        ValueError: The template has no marks, and an answer looks otherwise once others follow.
+        ValueError: There is no template; or it has no marks, and an answer looks otherwise once
+            others follow.
     """
-    if _MARKS.search(tokenizer.chat_template or ""):
+    if _MARKS.search(_template_of(tokenizer)):
         return [_by_marks(tokenizer, chat) for chat in chats]
     return [_by_additions(tokenizer, chat) for chat in chats]
 
@@ -92,6 +94,20 @@ def pad_of(tokenizer: Any) -> int:  # noqa: ANN401 - foreign type
     """Return the token that fills rows up: nothing is learnt of it, so any will do."""
     known = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id, 0)
     return next(token for token in known if token is not None)
+
+
+def _template_of(tokenizer: Any) -> str:  # noqa: ANN401 - foreign type
+    named = tokenizer.chat_template
+    if not named:
+        what = "the tokenizer has no chat template"
+    elif isinstance(named, dict) and "default" not in named:
+        what = f"none of the tokenizer's chat templates {sorted(named)!r} is called 'default'"
+    else:
+        template: str = tokenizer.get_chat_template()
+        return template
+    raise ValueError(
+        f"{what}: put the one to train with into `chat_template.jinja` of the model's folder"
+    )
 
 
 def _alike(text: str, other: str) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.data.tokenizer import Chat, encode_chats, pad_of, train_tokenizer
+from jobs.data.tokenizer import Chat, encode_chats, load_tokenizer, pad_of, train_tokenizer
 
 TEXTS = [f"What is {a} + {b}? It is {a + b}.\n" for a in range(10, 30) for b in range(10, 20)]
 ONE_TURN = [
@@ -95,6 +96,38 @@ def test_a_template_that_changes_earlier_answers_is_refused_with_the_way_out() -
     assert learnt(tokenizer, ONE_TURN) == "25[thought][end]"
     with pytest.raises(ValueError, match=r"message 2 of a chat otherwise .* \{% generation %\}"):
         encode_chats(tokenizer, [TURNS])
+
+
+@pytest.mark.parametrize("written", [plain, marked])
+def test_of_several_templates_the_default_is_taken(
+    tmp_path: Path, written: Callable[[str], str]
+) -> None:
+    several = tokenizer_with(THINKING)
+    several.chat_template = {"default": written(LINES), "tool_use": THINKING}
+    several.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert isinstance(tokenizer.chat_template, dict)
+    assert encode_chats(tokenizer, [TURNS]) == encode_chats(tokenizer_with(marked(LINES)), [TURNS])
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "the tokenizer has no chat template: put the one"),
+        ({"rag": LINES, "tool_use": LINES}, r"\['rag', 'tool_use'\] is called 'default': put the"),
+    ],
+)
+def test_a_tokenizer_without_a_template_of_its_own_is_refused_with_the_way_out(
+    tmp_path: Path, template: Any, said: str
+) -> None:
+    tokenizer = tokenizer_with(LINES)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=said) as raised:
+        encode_chats(load_tokenizer(tmp_path), [ONE_TURN])
+    assert "\n" not in str(raised.value)
+    (tmp_path / "chat_template.jinja").write_text(plain(LINES))
+    assert learnt(load_tokenizer(tmp_path), ONE_TURN) == "25[end]\n"
 
 
 def test_a_tokenizer_without_a_pad_token_fills_up_by_another() -> None:
