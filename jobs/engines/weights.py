@@ -8,6 +8,7 @@ so in a warning only.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -29,6 +30,10 @@ ASIDE = frozenset(
     {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache"}
     | {"bos_token_id", "eos_token_id", "pad_token_id"}
 )
+
+# How many layers predict tokens after the next, by the names that types give it.
+_FURTHER_LAYERS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
+_LAYER = re.compile(r"^(?:model\.)?layers\.(\d+)\.")
 
 
 def load(
@@ -101,6 +106,8 @@ def changed(model: Any, folder: Path) -> Any:  # noqa: ANN401 - as above
     copied = deepcopy(model)
     own = copied.state_dict()
     for name, tensor in tensors.items():
+        if name not in own and _predicts_further(name, model.config):
+            continue
         if name not in own:
             raise ValueError(f"{str(folder)!r} has a tensor that the model has not: {name}")
         if own[name].shape != tensor.shape:
@@ -192,7 +199,11 @@ def _filled(
     model, loading = kind.from_pretrained(
         None,
         config=config,
-        state_dict={name: _Weight(source, name, wanted) for name in source.specs},
+        state_dict={
+            name: _Weight(source, name, wanted)
+            for name in source.specs
+            if not _predicts_further(name, config)
+        },
         dtype=wanted,
         output_loading_info=True,
     )
@@ -255,6 +266,21 @@ def _check_complete(folder: Path, loading: Mapping[str, Any]) -> None:
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise ValueError(f"the model in {str(folder)!r} has {kind} tensors: {names[0]}{more}")
+
+
+def _predicts_further(name: str, config: Any) -> bool:  # noqa: ANN401 - foreign and untyped
+    """Whether a tensor is of a layer that predicts tokens after the next, which no model here has.
+
+    Such layers stand behind those of the model. transformers passes over them by the numbers that
+    they have in what was released.
+    """
+    text = config.get_text_config()
+    further = max(getattr(text, field, None) or 0 for field in _FURTHER_LAYERS)
+    match = _LAYER.search(name)
+    if not further or match is None:
+        return False
+    layers: int = text.num_hidden_layers
+    return layers <= int(match[1]) < layers + further
 
 
 def _check_finite(folder: Path, model: Any) -> None:  # noqa: ANN401 - as above
