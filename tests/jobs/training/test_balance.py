@@ -18,7 +18,7 @@ from jobs.training.process_group import ProcessGroup
 from jobs.training.step import Stepper, make_optimizer
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
-from tests.jobs.test_pretraining import same_bits, train_gang, weights
+from tests.jobs.test_pretraining import close, same_bits, train_gang, weights
 from tests.jobs.training.test_skipping import Tokenizer
 
 CPU = torch.device("cpu")
@@ -155,6 +155,22 @@ def test_a_model_without_experts_is_trained_as_ever(tmp_path: Path) -> None:
     training.take(torch.arange(16), 1e-2)
     assert not training.balance.has_loss
     assert training.balance.figures() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["qwen3_moe", "deepseek_v3"])
+def test_a_worker_without_a_row_sends_no_token_to_an_expert(
+    tmp_path: Path, sums: Path, architecture: str
+) -> None:
+    fields = {"qwen3_moe": {**BY_LOSS, "router_aux_loss_coef": 0.1}, "deepseek_v3": BY_BIAS}
+    recipe = {"architecture": architecture, "model": fields[architecture], "batch_size": 1}
+    recipe |= {"steps": 2, "checkpoint_every": 0, "validate_every": 0}
+    alone = LocalContext(folder=tmp_path / "alone", inputs={"data": sums})
+    pretrain(alone, **{**SHORT, **recipe})
+    together = train_gang(tmp_path, sums, size=2, **recipe)
+    for name in ("router/load", "train/loss"):
+        assert together[name] == pytest.approx(alone.series(name)[-1], rel=1e-3)
+    assert close(weights(LocalContext(folder=tmp_path)), weights(alone))
 
 
 @pytest.mark.slow
