@@ -90,6 +90,11 @@ class EmbeddedEngine:
         self.types = types(model_folder, model)
         self.defaults = defaults_of(model_folder)
         self._windows = windows_of(model.config, self.max_context)
+        if self.max_context < probe.LENGTH:
+            raise ValueError(
+                f"max_context={self.max_context!r} is too few: an engine is proven on a prompt of "
+                f"{probe.LENGTH} tokens"
+            )
         cache = self._cache()
         weights = self._proven(model, model_folder.name if version is None else version, cache)
         free = free_bytes(self._device)

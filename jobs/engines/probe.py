@@ -27,6 +27,7 @@ ALLOWED = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 3e-1}
 # Where two experts are as good, rounding to 16 bits chooses: for few prompts, and a wrong pass is
 # wrong for all of them.
 PROMPTS = 4
+LENGTH = 32  # tokens of a plain prompt
 
 
 def check(model: Any, run: Forward, cache: SlotCache) -> None:  # noqa: ANN401 - any causal language model
@@ -77,7 +78,7 @@ def alive(run: Forward, cache: SlotCache, vocabulary: int) -> str:
 
 def prompt(vocabulary: int, number: int = 0) -> list[int]:
     """Return a plain prompt; each number has its own."""
-    return [(11 + 7919 * (place + 32 * number)) % vocabulary for place in range(32)]
+    return [(11 + 7919 * (place + LENGTH * number)) % vocabulary for place in range(LENGTH)]
 
 
 @torch.inference_mode()

@@ -128,8 +128,14 @@ def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answ
     except (ValueError, OSError) as error:
         raise ParityError(f"the engine of pool {ctx.hardware.pool!r} refuses: {error}") from error
     with closing(served):
-        said = served.said(reference, ctx.progress)
-        counts, weights = _counts(ctx, served, reference, said)
+        try:
+            said = served.said(reference, ctx.progress)
+            counts, weights = _counts(ctx, served, reference, said)
+        except ValueError as error:
+            pool = ctx.hardware.pool
+            raise ParityError(
+                f"the engine of pool {pool!r} refuses a question: {error}"
+            ) from error
     return _Answered(
         reference=reference,
         said=said,

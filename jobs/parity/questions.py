@@ -50,10 +50,11 @@ class Question:
 def choose(data: Path, split: str, count: int, *, most: int, tasks: bool) -> list[Question]:
     """Return `count` questions, evenly over the split, or all that there are.
 
-    Of each at most `most` tokens follow the prompt; rows without a label are none.
+    Of each at most `most` tokens follow the prompt; rows without a label are none. Nothing is
+    learnt of the first token, as in training.
     """
     rows = read_rows(data, split)
-    labelled = (rows.labels != IGNORE).any(1).nonzero().flatten().tolist()
+    labelled = (rows.labels[:, 1:] != IGNORE).any(1).nonzero().flatten().tolist()
     examples = read_examples(data, split) if tasks else []
     return [
         _question(

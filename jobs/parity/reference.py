@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from transformers import AutoConfig
 
 from jobs.data.dataset import read_facts
 from jobs.data.splits import TEST
@@ -53,10 +54,11 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         precision: In which the model was trained (`auto`, `fp32`, `bf16`), as `pretrain` has it.
 
     Raises:
-        ValueError: There is nothing to ask.
+        ValueError: There is nothing to ask, or the model has no places for it.
     """
     task = read_facts(ctx.inputs["data"]).task
     asked = _questions(ctx, split, questions, places, tasks=task is not None)
+    _check_lengths(ctx.inputs["model"], asked, max_tokens)
     tokenizer = load_tokenizer(ctx.inputs["model"])
     mixed = (MIXED,) if wants_bf16(precision, ctx.hardware) else ()
     passes = (RESHAPED, *mixed, *HALVES)
@@ -103,6 +105,25 @@ def _questions(
     if len(asked) < wanted:
         ctx.log(f"split {split!r} has {len(asked)} texts, {wanted} are asked for")
     return asked
+
+
+def _check_lengths(folder: Path, asked: Sequence[Question], max_tokens: int) -> None:
+    """Check that each question and its answer fit into the model's context.
+
+    Raises:
+        ValueError: One does not.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    text = max(len(question.tokens) for question in asked)
+    prompt = max(question.begin for question in asked)
+    if most is not None and text > most:
+        raise ValueError(f"a text of {text} tokens is more than the model's {most} positions")
+    if most is not None and prompt + max_tokens > most:
+        raise ValueError(
+            f"a prompt of {prompt} tokens and max_tokens={max_tokens!r} of answer are more than "
+            f"the model's {most} positions"
+        )
 
 
 def _noise(forward_pass: Pass, said: Said, again: Said) -> Floor:
