@@ -31,14 +31,6 @@ SMALL: Mapping[str, object] = {
 
 def build(architecture: str, overrides: Mapping[str, object], tokenizer: Any) -> nn.Module:  # noqa: ANN401 - foreign type
     """Make a fresh model of a transformers architecture, fitted to the tokenizer."""
-    values = {
-        **(SMALL if architecture == "llama" else {}),
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        **overrides,
-    }
     try:
         default = AutoConfig.for_model(architecture)
     except ValueError as error:
@@ -46,7 +38,14 @@ def build(architecture: str, overrides: Mapping[str, object], tokenizer: Any) ->
             f"architecture={architecture!r} is none that transformers knows; "
             f"give a model type such as 'llama', 'qwen3' or 'gpt2'"
         ) from error
-    config_fields.check(architecture, default, overrides)
+    values = {
+        **(SMALL if architecture == "llama" else {}),
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        **config_fields.described(architecture, default, overrides),
+    }
     config = AutoConfig.for_model(architecture, **values)
     model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model

@@ -47,10 +47,11 @@ class Depth:
     patience: float | None = None
 
 
-# What a config.json says beside the fields of its model.
+# What a config.json says beside the fields of its model, and its type: by that the jobs see that
+# it is one as released, of which they leave out what they don't know.
 _NOT_OF_A_MODEL = frozenset(
     {
-        *("architectures", "auto_map", "dtype", "model_type", "quantization_config"),
+        *("architectures", "auto_map", "dtype", "quantization_config"),
         *("torch_dtype", "transformers_version"),
     }
 )

@@ -131,7 +131,8 @@ def test_the_model_of_a_pipeline_that_goes_on_from_another_is_read_where_that_wa
     assert made.returncode == 0, made.stdout + made.stderr
     done = desk.qualify(*flags)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "operators aten::silu: gpt2 of {'n_embd': 48}" in done.stdout
+    released = {"model_type": "gpt2", "n_embd": 48}
+    assert f"operators aten::silu: gpt2 of {released}" in done.stdout
 
 
 def test_what_breaks_an_attempt_refuses_the_pool(desk: Desk) -> None:

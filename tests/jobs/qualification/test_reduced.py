@@ -14,6 +14,7 @@ from jobs.qualification.reduced import EXPERTS, LAYERS, fresh, reduced
 from jobs.qualification.vocabulary import Vocabulary
 from jobs.training import model as models
 from orchestrator.service.qualifying import model_parameters
+from tests.jobs.formats import zoo
 
 TYPES = (
     *("llama", "gpt2", "gemma3_text", "qwen3_next", "gpt_oss", "llama4_text", "mixtral", "olmoe"),
@@ -32,6 +33,42 @@ def test_layers_and_experts_are_few_and_the_width_stays(architecture: str) -> No
     assert len({name.split(".layers.")[1].split(".")[0] for name in layers_of(model)}) == LAYERS
     experts = [getattr(config, name, None) for name in ("n_routed_experts", "num_local_experts")]
     assert all(count is None or count <= EXPERTS for count in experts)
+
+
+# What transformers can't make by its own default config, or not of two layers.
+UNCUT = (
+    *("blt", "cohere_compass_text", "dbrx", "dots1", "gemma4_assistant"),
+    *(
+        "gemma4_unified_assistant",
+        "hunyuan_v1_dense",
+        "hunyuan_v1_moe",
+        "lfm2_moe",
+        "ministral",
+        "musicgen",
+    ),
+    *("musicgen_melody", "nemotron", "prophetnet", "qwen4_exp", "qwen4_exp_text", "reformer"),
+    "zamba",
+)
+NEED_TIMM = ("gemma3n",)
+
+
+@pytest.mark.parametrize("architecture", zoo.TYPES)
+def test_each_type_is_cut_or_refused_in_a_line_that_names_it(architecture: str) -> None:
+    refused = ""
+    try:
+        with torch.device("meta"):
+            model: Any = fresh(architecture, {}, 0)
+    except ValueError as error:
+        refused = str(error)
+    if architecture not in NEED_TIMM:
+        assert bool(refused) is (architecture in UNCUT), refused
+    if refused:
+        assert refused.startswith(f"a model of type {architecture!r} can't be cut to 2 layers")
+        assert "\n" not in refused
+        return
+    text = model.config.get_text_config(decoder=True)
+    cycles = text.H_cycles * (text.L_cycles + 1) if architecture == "hrm_text" else 1
+    assert text.num_hidden_layers <= LAYERS * cycles
 
 
 def layers_of(model: Any) -> list[str]:
