@@ -54,6 +54,9 @@ _REDUCTIONS = frozenset(
     {"allreduce", "allreduce_coalesced", "reduce", "reduce_scatter", "_reduce_scatter_base"}
 )
 
+# What gloo does not reduce, and in what it does: sums modulo 2^16 are the same.
+_WIDER: Mapping[torch.dtype, torch.dtype] = MappingProxyType({torch.int16: torch.int32})
+
 _registered: dict[str, Reductions] = {}
 
 
@@ -145,8 +148,26 @@ class EmulatedGroup(dist.ProcessGroup):
                 self._reductions.check(str(tensor.dtype).removeprefix("torch."))
         if hooks.collective is not None:
             hooks.collective()
-        work = getattr(self._inner, collective)(*map(unwrap, args), **named)
+        on_host = [unwrap(value) for value in args]
+        narrow = [
+            tensor
+            for tensor in (_tensors(on_host) if collective in _REDUCTIONS else ())
+            if tensor.dtype in _WIDER
+        ]
+        wide = {id(tensor): tensor.to(_WIDER[tensor.dtype]) for tensor in narrow}
+        work = getattr(self._inner, collective)(*(_put(v, wide) for v in on_host), **named)
+        if narrow:
+            work.wait()  # the numbers of the chip's own type are there when it is done
+            for tensor in narrow:
+                tensor.copy_(wide[id(tensor)])
         return EmulatedWork(work, args[0] if args else [])
+
+
+def _put(value: Value, others: Mapping[int, torch.Tensor]) -> Value:
+    """Return a value with `others` in the place of its tensors, by their identities."""
+    if isinstance(value, list | tuple):
+        return [_put(item, others) for item in value]
+    return others.get(id(value), value)
 
 
 def _tensors(value: Value) -> Iterator[torch.Tensor]:
