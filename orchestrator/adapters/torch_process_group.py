@@ -6,6 +6,7 @@ torch pays nothing.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -23,7 +24,7 @@ _CLASH = "already in use"
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 _READY, _ALL_READY = "orchestrator/ready", "orchestrator/all-ready"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
-_chosen: dict[str, str] = {}  # the interfaces that this module set, by variable
+_chosen: dict[str, str] = {}  # what this module set, by variable
 
 
 @contextmanager
@@ -38,6 +39,7 @@ def open_process_group(  # noqa: PLR0913 - what a worker says, and what its host
     go_on: Callable[[], object] = lambda: None,
     waits: AttemptSettings = PATIENT,
     interface_variable: str | None = None,
+    timeout_variable: str | None = None,
 ) -> Iterator[None]:
     """Hold the default process group open; a gang of one needs none.
 
@@ -54,6 +56,7 @@ def open_process_group(  # noqa: PLR0913 - what a worker says, and what its host
         go_on: Raises where this worker shall wait no longer.
         waits: How long the others may take to `meet`, and one operation (`collective`).
         interface_variable: Where the backend of the chip reads which interface it may use.
+        timeout_variable: Where it reads how long one operation may take, in whole seconds.
 
     Raises:
         ValueError: A gang of several has no `HOST:PORT`.
@@ -62,6 +65,8 @@ def open_process_group(  # noqa: PLR0913 - what a worker says, and what its host
     if world_size > 1:
         variables = (GLOO_INTERFACE, interface_variable or GLOO_INTERFACE)
         store = _meet(rendezvous, rank, world_size, waits.meet, variables)
+        if timeout_variable:
+            _set_unless_named(timeout_variable, str(math.ceil(waits.collective)))
         fetch()
         _wait_for_all(store, world_size, go_on)
         _open(store, rank, world_size, backend, waits.collective)
@@ -154,14 +159,19 @@ def _use_interface_to(host: str, variables: Iterable[str]) -> None:
     take the first one of a list of their own.
     """
     interface = rendezvous_port.interface_to(host)
-    for variable in variables:  # what was set here may be set anew, what the user set may not
-        if os.environ.get(variable, "") != _chosen.get(variable, ""):  # noqa: TID251 - backends read it there alone
-            continue
-        _chosen[variable] = interface
-        if interface:
-            os.environ[variable] = interface  # noqa: TID251 - as above
-        else:
-            os.environ.pop(variable, None)  # noqa: TID251 - as above
+    for variable in variables:
+        _set_unless_named(variable, interface)
+
+
+def _set_unless_named(variable: str, value: str) -> None:
+    """Set a variable: what was set here may be set anew, what the user set may not."""
+    if os.environ.get(variable, "") != _chosen.get(variable, ""):  # noqa: TID251 - backends read it there alone
+        return
+    _chosen[variable] = value
+    if value:
+        os.environ[variable] = value  # noqa: TID251 - as above
+    else:
+        os.environ.pop(variable, None)  # noqa: TID251 - as above
 
 
 def _leave() -> None:

@@ -347,6 +347,7 @@ def run_worker(
             open_process_group,
             waits=request.waits,
             interface_variable=request.pool.accelerator.interface_variable,
+            timeout_variable=request.pool.accelerator.timeout_variable,
         ),
         chip=chip,
     )

@@ -130,6 +130,34 @@ def test_backends_take_the_interface_that_reaches_the_rendezvous_unless_one_is_n
     assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")  # noqa: TID251 - as above
 
 
+@pytest.mark.parametrize(("own", "limit"), [(None, "91"), ("1800", "1800")])
+def test_the_makers_own_limit_is_that_of_an_operation_unless_the_environment_names_one(
+    own: str | None, limit: str
+) -> None:
+    code = """
+import os, sys
+from orchestrator.adapters.torch_process_group import open_process_group
+from orchestrator.core.settings import AttemptSettings
+waits = AttemptSettings(collective=90.5)
+with open_process_group(sys.argv[2], int(sys.argv[1]), 2, "gloo", waits=waits,
+                        timeout_variable="HCCL_EXEC_TIMEOUT"):
+    print(os.environ["HCCL_EXEC_TIMEOUT"])
+"""
+    address = free_address()
+    environment = {**os.environ, **({"HCCL_EXEC_TIMEOUT": own} if own else {})}  # noqa: TID251 - of a worker
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(rank), address],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    limits = [worker.communicate(timeout=100)[0].strip() for worker in workers]
+    assert limits == [limit, limit]
+
+
 def test_a_gang_waits_for_who_fetches_longer_than_it_may_take_to_meet() -> None:
     slow = """
 import sys, threading

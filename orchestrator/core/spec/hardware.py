@@ -45,6 +45,8 @@ class Accelerator:
         visible_devices: Environment variable that limits a process to some chips.
         interface_variable: Environment variable that names the network interface by which its
             collectives find each other; it is set to the one that reaches the rendezvous.
+        timeout_variable: Environment variable by which its collectives have a limit of time of
+            their own, in whole seconds; it is set to `attempts.collective`.
         env: Environment variables of all that runs on it.
         secrets: The same, of which a config has no values: see `Stage.secrets`.
         torch_package: Package that adds the torch device, where it isn't built in.
@@ -73,6 +75,7 @@ class Accelerator:
     resource: str | None = None
     visible_devices: str | None = None
     interface_variable: str | None = None
+    timeout_variable: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     torch_package: str | None = None

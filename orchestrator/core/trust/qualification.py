@@ -29,6 +29,7 @@ _OF_ITS_USE = (
     "roles",
     "source",
     "interface_variable",
+    "timeout_variable",
     "env",
     "secrets",
 )
