@@ -19,11 +19,12 @@ from jobs.data.tokenizer import load_tokenizer
 from jobs.engines import EMBEDDED
 from jobs.parity import metrics, proof, table
 from jobs.parity.comparison import Comparison, Said, compare, margins
+from jobs.parity.ends import ends_in_folder
 from jobs.parity.reading import Floor, Reference, read
 from jobs.parity.served_engine import ServedEngine, ServedNorms
 from jobs.parity.unseen import unseen
 from jobs.parity.verdict import Evidence, Threshold, demands_of, sentence, thresholds
-from jobs.parity.weight_format import form_of
+from jobs.parity.weight_format import form_of, unquantized_in
 from jobs.parity.weight_norms import furthest
 from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
@@ -191,6 +192,8 @@ def _counts(
     """Return the figures that have no floor, and what was read of the weights."""
     weights = served.weights()
     change, name = furthest(reference.norms, weights.norms)
+    plain = unquantized_in(ctx.inputs["model"])
+    unquantized, _ = furthest(reference.norms, weights.norms, plain)
     ctx.log(f"weights of {weights.source}: {change:.3g}, most in {name}")
     pairs = [
         pair
@@ -202,7 +205,9 @@ def _counts(
         "nan": float(len(pairs) - len(good)),
         "tokenizer": float(served.other_texts(reference)),
         "template": float(served.other_chats(reference)),
+        "ends": float(len(set(reference.ends) ^ set(ends_in_folder(ctx.inputs["model"])))),
         "weights": change,
+        "unquantized": unquantized,
         "top1": metrics.share(score.top[0] == other.top[0] for score, other in good),
     }
     return counts, weights

@@ -30,6 +30,7 @@ FACTS_NAME = "reference.json"
 SCORES_NAME = "scores.safetensors"
 FLOOR_NAME = "floor.safetensors"
 NORMS_NAME = "norms.safetensors"
+_LATER = {"floor": "noise floor", "ends": "tokens that end an answer"}  # what versions have added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ class Reference:
         answers: Its greedy answers, one a question.
         texts: Plain texts with their tokens.
         chats: Chats with their tokens; none where there is no template.
+        ends: Tokens that end an answer.
         scores: Of each question the scores of what follows its prompt.
         experts: Of each question the chosen experts (places, layers, k); none where untold.
         floor: The same model in other arithmetics.
@@ -87,6 +89,7 @@ class Reference:
     answers: tuple[str, ...]
     texts: tuple[tuple[str, tuple[int, ...]], ...]
     chats: tuple[Chat, ...]
+    ends: tuple[int, ...]
     scores: tuple[tuple[Score, ...], ...]
     experts: tuple[npt.NDArray[np.int32], ...]
     floor: tuple[Floor, ...]
@@ -134,16 +137,17 @@ def read(folder: Path) -> Reference:
 
     Raises:
         FileNotFoundError: The folder has no such thing.
-        ValueError: It was made by a version that measured no noise floor.
+        ValueError: It was made by a version that measured less.
     """
     path = folder / FACTS_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is no reference pass: it has no {FACTS_NAME}")
     facts = json.loads(path.read_text("utf-8"))
-    if "floor" not in facts:
+    lacking = next((name for name in ("floor", "ends") if name not in facts), None)
+    if lacking:
         raise ValueError(
-            f"the reference pass in {str(folder)!r} has no noise floor, an earlier version made "
-            f"it: make it anew (orchestrator rerun RUN reference)"
+            f"the reference pass in {str(folder)!r} has no {_LATER[lacking]}, an earlier version "
+            f"made it: make it anew (orchestrator rerun RUN reference)"
         )
     questions = tuple(_question(fields) for fields in facts.pop("questions"))
     texts = tuple((text, tuple(tokens)) for text, tokens in facts.pop("texts"))
@@ -155,6 +159,7 @@ def read(folder: Path) -> Reference:
         texts=texts,
         chats=chats,
         answers=answers,
+        ends=tuple(facts.pop("ends")),
         scores=_scores(tensors, questions),
         experts=_experts(tensors, questions),
         floor=_floor(load_file(folder / FLOOR_NAME), facts.pop("floor")),

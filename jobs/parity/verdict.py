@@ -62,6 +62,13 @@ class Threshold:
         return self.value >= self.limit if self.least else self.value <= self.limit
 
     @property
+    def drowned(self) -> bool:
+        """Whether noise alone breaks the limit, so that the value tells nothing."""
+        if self.within or self.floor is None:
+            return False
+        return self.floor < self.limit if self.least else self.floor > self.limit
+
+    @property
     def kept(self) -> bool:
         """Whether the limit is kept, and surely so."""
         return self.within and (self.confidence is None or self.confidence >= self.asked)
@@ -81,7 +88,9 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "nan": "places whose scores are no numbers",
         "tokenizer": "texts that the tokenizer encodes otherwise",
         "template": "chats that the chat template makes other tokens of",
+        "ends": "tokens that end answers of one of the two alone",
         "weights": "largest relative change of the norm of a block of weights",
+        "unquantized": "the same of the weights that are not quantized",
         "top1": "share of places with the same likeliest token",
         "flips": "share of places where the reference is sure of a token and the model of another",
         "kl_mean": "mean KL divergence, nats",
@@ -93,8 +102,9 @@ WORDS: Mapping[str, str] = MappingProxyType(
     }
 )
 LEAST = frozenset({"top1", "greedy"})
-EXACT = frozenset({"nan", "tokenizer", "template"})  # of these none is allowed, in any format
-ABSOLUTE = frozenset({"weights", "top1"})  # of these there is no floor
+# Of these none is allowed, in any format.
+EXACT = frozenset({"nan", "tokenizer", "template", "ends"})
+ABSOLUTE = frozenset({"weights", "unquantized", "top1"})  # of these there is no floor
 
 
 def demands_of(
@@ -220,9 +230,7 @@ def _judged(
 def sentence(judged: Sequence[Threshold], form: str, pool: str) -> str:
     """Return what is wrong, in one sentence; nothing where all limits are surely kept."""
     broken = [threshold for threshold in judged if not threshold.kept]
-    worst = next(
-        (threshold for threshold in broken if not threshold.within), next(iter(broken), None)
-    )
+    worst = min(broken, key=lambda threshold: (threshold.within, threshold.drowned), default=None)
     return "" if worst is None else _said(worst, form, pool)
 
 
@@ -234,6 +242,11 @@ def _said(broken: Threshold, form: str, pool: str) -> str:
             f"undecided: {figure}, but {broken.texts} texts make that only "
             f"{broken.confidence:.1%} sure and {broken.asked:.1%} is asked ({broken.words}): ask "
             f"the reference more questions, some {broken.wanted}"
+        )
+    if broken.drowned:
+        return (
+            f"undecided: {figure}, and noise alone makes it {broken.floor:.4g} ({broken.words}): "
+            f"ask the reference more questions, or train the model longer"
         )
     floor = "" if broken.floor is None else f", {broken.floor:.4g} is its own noise"
     return (

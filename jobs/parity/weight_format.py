@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jobs.formats import modelslim, records, safety
+from jobs.formats.folder import Folder
 
 
 def form_of(folder: Path) -> str:
@@ -15,3 +16,9 @@ def form_of(folder: Path) -> str:
     """
     config = safety.read_json(folder / safety.CONFIG)
     return records.form_of(config, modelslim.scheme_in(folder))
+
+
+def unquantized_in(folder: Path) -> frozenset[str]:
+    """Return the names of the tensors in `folder` that are stored as numbers of their own."""
+    source = Folder(folder)
+    return frozenset(name for name in source.specs if not source.is_quantized(name))

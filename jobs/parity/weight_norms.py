@@ -8,7 +8,7 @@ show what blocks don't: a scale of one channel, a matrix that is transposed or i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -41,9 +41,16 @@ def norms(model: Any) -> Norms:  # noqa: ANN401 - a transformers model
     return by_name
 
 
-def furthest(trained: Mapping[str, Tensor], served: Mapping[str, Tensor]) -> tuple[float, str]:
-    """Return the largest relative change of a norm, and the name of its tensor."""
-    return max(_changes(trained, served), default=(0.0, ""))
+def furthest(
+    trained: Mapping[str, Tensor], served: Mapping[str, Tensor], of: Collection[str] | None = None
+) -> tuple[float, str]:
+    """Return the largest relative change of a norm, and the name of its tensor.
+
+    `of` names the weights that are looked at; by default all.
+    """
+    changes = _changes(trained, served)
+    asked = (change for change in changes if of is None or change[1].removesuffix(ROWS) in of)
+    return max(asked, default=(0.0, ""))
 
 
 def _changes(

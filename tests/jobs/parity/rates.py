@@ -205,12 +205,31 @@ def wrong_config(folder: Path, form: str) -> None:
     path.write_text(json.dumps(config))
 
 
+def scaled_norm(tensors: Tensors, form: str) -> None:
+    tensors["model.layers.0.input_layernorm.weight"] *= 1.02
+
+
+def flushed(tensors: Tensors, form: str) -> None:
+    """Lose the small weights of what is not quantized, as a flush of subnormals may."""
+    embedding = tensors["model.embed_tokens.weight"]
+    embedding[embedding.abs() < embedding.float().std() * 0.7] = 0.0
+
+
+def changed_ends(folder: Path, form: str) -> None:
+    path = folder / "generation_config.json"
+    fields = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**fields, "eos_token_id": [1, 7]}))
+
+
 FAULTS: Mapping[str, Callable[[Path, str], None]] = {
     "flipped scale": in_tensors(flipped_scale),
     "transposed matrix": in_tensors(transposed),
     "truncated exponent": in_tensors(truncated_exponent),
     "missing tensor": in_tensors(missing),
     "no number": in_tensors(not_a_number),
+    "scaled norm": in_tensors(scaled_norm),
+    "flushed weights": in_tensors(flushed),
+    "changed ends": changed_ends,
     "stale tokenizer": stale_tokenizer,
     "wrong template": wrong_template,
     "wrong config": wrong_config,

@@ -12,7 +12,8 @@ from jobs.parity.verdict import WORDS, Demands, Evidence, Threshold, sentence, t
 from tests.jobs.parity.conftest import LIMITS, PARAMS
 from tests.jobs.parity.test_confidence import TEXTS, compared
 
-COUNTS = {"nan": 0.0, "tokenizer": 0.0, "template": 0.0, "weights": 0.001, "top1": 0.9}
+COUNTS = {"nan": 0.0, "tokenizer": 0.0, "template": 0.0, "ends": 0.0}
+COUNTS |= {"weights": 0.001, "unquantized": 0.001, "top1": 0.9}
 ASKED = Demands(
     limits=LIMITS["bf16"],
     allowances=PARAMS["allowances"]["bf16"],
@@ -60,6 +61,17 @@ def test_what_too_few_texts_say_is_undecided_and_not_passed() -> None:
 def test_a_floor_beyond_what_honest_models_show_excuses_nothing() -> None:
     found = judged(compared(1, 0.5), compared(2, 0.5))["kl_mean"]
     assert (found.limit, found.within) == (LIMITS["bf16"]["kl_mean"], False)
+
+
+def test_where_noise_alone_breaks_the_limit_the_verdict_is_undecided() -> None:
+    kept = judged(compared(1, 0.5), compared(2, 0.5))
+    figure = kept["kl_mean"]
+    assert figure.drowned
+    said = sentence([figure], "bf16", "ascend")
+    assert said.startswith("undecided: kl_mean is ")
+    assert said.endswith("ask the reference more questions, or train the model longer")
+    surely = judged(compared(1, 0.5), compared(2, 0.5), unquantized=0.02)["unquantized"]
+    assert sentence([figure, surely], "bf16", "ascend").startswith("unquantized is 0.02, at most")
 
 
 def test_figures_without_a_floor_are_exact() -> None:
