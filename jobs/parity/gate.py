@@ -19,7 +19,7 @@ from jobs.data.tokenizer import load_tokenizer
 from jobs.engines import EMBEDDED
 from jobs.parity import metrics, proof, table
 from jobs.parity.comparison import Comparison, Said, compare, margins
-from jobs.parity.ends import ends_in_folder
+from jobs.parity.model_config import ends_in_folder, fields_in_folder, other_fields
 from jobs.parity.reading import Floor, Reference, read
 from jobs.parity.served_engine import ServedEngine, ServedNorms
 from jobs.parity.unseen import unseen
@@ -195,6 +195,8 @@ def _counts(
     plain = unquantized_in(ctx.inputs["model"])
     unquantized, _ = furthest(reference.norms, weights.norms, plain)
     ctx.log(f"weights of {weights.source}: {change:.3g}, most in {name}")
+    others = other_fields(reference.config, fields_in_folder(ctx.inputs["model"]))
+    ctx.log(f"fields of the config that differ: {', '.join(others) or 'none'}")
     pairs = [
         pair
         for texts in zip(reference.scores, said.scores, strict=True)
@@ -206,6 +208,7 @@ def _counts(
         "tokenizer": float(served.other_texts(reference)),
         "template": float(served.other_chats(reference)),
         "ends": float(len(set(reference.ends) ^ set(ends_in_folder(ctx.inputs["model"])))),
+        "config": float(len(others)),
         "weights": change,
         "unquantized": unquantized,
         "top1": metrics.share(score.top[0] == other.top[0] for score, other in good),

@@ -30,7 +30,8 @@ FACTS_NAME = "reference.json"
 SCORES_NAME = "scores.safetensors"
 FLOOR_NAME = "floor.safetensors"
 NORMS_NAME = "norms.safetensors"
-_LATER = {"floor": "noise floor", "ends": "tokens that end an answer"}  # what versions have added
+# What later versions have added.
+_LATER = {"floor": "noise floor", "ends": "tokens that end an answer", "config": "config"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ class Reference:
         texts: Plain texts with their tokens.
         chats: Chats with their tokens; none where there is no template.
         ends: Tokens that end an answer.
+        config: Fields of its config, as JSON has them.
         scores: Of each question the scores of what follows its prompt.
         experts: Of each question the chosen experts (places, layers, k); none where untold.
         floor: The same model in other arithmetics.
@@ -90,6 +92,7 @@ class Reference:
     texts: tuple[tuple[str, tuple[int, ...]], ...]
     chats: tuple[Chat, ...]
     ends: tuple[int, ...]
+    config: dict[str, Any]
     scores: tuple[tuple[Score, ...], ...]
     experts: tuple[npt.NDArray[np.int32], ...]
     floor: tuple[Floor, ...]
@@ -143,7 +146,7 @@ def read(folder: Path) -> Reference:
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is no reference pass: it has no {FACTS_NAME}")
     facts = json.loads(path.read_text("utf-8"))
-    lacking = next((name for name in ("floor", "ends") if name not in facts), None)
+    lacking = next((name for name in _LATER if name not in facts), None)
     if lacking:
         raise ValueError(
             f"the reference pass in {str(folder)!r} has no {_LATER[lacking]}, an earlier version "

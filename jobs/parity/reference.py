@@ -21,8 +21,8 @@ from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
 from jobs.parity.comparison import Said, compare
-from jobs.parity.ends import ends_in_folder
 from jobs.parity.metrics import perplexity, right, share
+from jobs.parity.model_config import ends_in_folder, fields_in_folder
 from jobs.parity.passes import HALVES, MIXED, REFERENCE, RESHAPED, Asker, Output, Pass
 from jobs.parity.questions import CHATS, TEXTS, Question, choose
 from jobs.parity.reading import Chat, Floor, Reference, write
@@ -80,6 +80,7 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         texts=tuple((text, tuple(tokenizer(text)["input_ids"])) for text in _texts(asked)),
         chats=tuple(chats_of(tokenizer)),
         ends=ends_in_folder(ctx.inputs["model"]),
+        config=fields_in_folder(ctx.inputs["model"]),
         scores=first.scores,
         experts=first.experts,
         floor=tuple(

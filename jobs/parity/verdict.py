@@ -89,6 +89,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "tokenizer": "texts that the tokenizer encodes otherwise",
         "template": "chats that the chat template makes other tokens of",
         "ends": "tokens that end answers of one of the two alone",
+        "config": "fields of the config that say otherwise what is computed",
         "weights": "largest relative change of the norm of a block of weights",
         "unquantized": "the same of the weights that are not quantized",
         "top1": "share of places with the same likeliest token",
@@ -103,7 +104,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
 )
 LEAST = frozenset({"top1", "greedy"})
 # Of these none is allowed, in any format.
-EXACT = frozenset({"nan", "tokenizer", "template", "ends"})
+EXACT = frozenset({"nan", "tokenizer", "template", "ends", "config"})
 ABSOLUTE = frozenset({"weights", "unquantized", "top1"})  # of these there is no floor
 
 

@@ -12,7 +12,7 @@ from jobs.parity.verdict import WORDS, Demands, Evidence, Threshold, sentence, t
 from tests.jobs.parity.conftest import LIMITS, PARAMS
 from tests.jobs.parity.test_confidence import TEXTS, compared
 
-COUNTS = {"nan": 0.0, "tokenizer": 0.0, "template": 0.0, "ends": 0.0}
+COUNTS = {"nan": 0.0, "tokenizer": 0.0, "template": 0.0, "ends": 0.0, "config": 0.0}
 COUNTS |= {"weights": 0.001, "unquantized": 0.001, "top1": 0.9}
 ASKED = Demands(
     limits=LIMITS["bf16"],
