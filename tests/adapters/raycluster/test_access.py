@@ -13,7 +13,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from orchestrator.adapters.raycluster import access, gcs, managed_ray, process
+from orchestrator.adapters.raycluster import access, managed_ray, process
+from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.errors import ClusterError
 
 SLOW = "No node info found matching attributes: '10.0.0.1' when trying to resolve node to connect"

@@ -16,8 +16,9 @@ import pytest
 import ray
 
 from orchestrator import wiring
-from orchestrator.adapters.raycluster import access, gcs, jobs, machine, managed_ray
+from orchestrator.adapters.raycluster import access, jobs, machine, managed_ray
 from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.supervisor.record import wait
