@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from jobs import command
+from jobs import program
 from jobs.data.dataset import read_facts, read_rows
 from jobs.formats.choice import QuantizationChoice
 from jobs.formats.folder import Folder
@@ -181,7 +181,7 @@ def _unpadded(row: list[int], pad: int) -> list[int]:
 def _run(recipe: Recipe, order: str) -> tuple[int, list[str]]:
     """Return how llm-compressor ended that was given a line, and the last lines that it said."""
     try:
-        code, said = command.run([recipe.python, "-I", str(_SCRIPT)], f"{order}\n")
+        code, said = program.run([recipe.python, "-I", str(_SCRIPT)], f"{order}\n")
     except OSError as error:
         raise ValueError(
             f"recipe.python={recipe.python!r} can't be run: {error.strerror}; name the Python of "

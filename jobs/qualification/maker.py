@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from jobs.command import run
+from jobs.program import run
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench
 
 CHECK = "maker's diagnostic"
