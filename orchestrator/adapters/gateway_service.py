@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from orchestrator import supervisor
 from orchestrator.core.errors import Problem, ServingError, shown
+from orchestrator.core.own_host import leads_home
 from orchestrator.core.settings import GatewaySettings
 from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.supervisor.record import wait
@@ -122,7 +123,7 @@ def url_of(settings: GatewaySettings, cluster: str) -> str:
     host = settings.host
     if host in _ALL:
         head = cluster.rpartition(":")[0].strip("[]")
-        host = _own_address(_FAR if head in {"", _LOOPBACK, "::1", "localhost"} else head)
+        host = _own_address(_FAR if not head or leads_home(head) else head)
     return f"{settings.scheme}://{_bracketed(host)}:{settings.port}"
 
 
