@@ -160,3 +160,8 @@ def test_an_example_is_known_by_what_it_is_called(line: str) -> None:
 )
 def test_a_line_that_names_no_example_is_none(line: str) -> None:
     assert not labelled(read(line))
+
+
+def test_what_a_handler_writes_behind_a_line_without_an_end_is_none_of_it() -> None:
+    glued = "xyzzy: fatal 0x77*** SIGSEGV received at time=1796075249 on cpu 0 ***"
+    assert last_words(["before", glued, "PC: @ 0x7f  (unknown)"]) == "xyzzy: fatal 0x77"

@@ -116,6 +116,8 @@ _OF_A_HANDLER = re.compile(
     r"|(?:Current thread|Thread|Stack)\b.*\(most recent call first\)|Extension modules: "
 )
 
+_BEHIND_A_LINE = re.compile(r"\*\*\* SIG[A-Z]+ received at time=.*")  # of one that has no end
+
 
 class Level(IntEnum):
     """How loud a line is."""
@@ -234,9 +236,12 @@ def of_a_handler(text: str) -> bool:
 
 
 def last_words(said: Sequence[str]) -> str:
-    """Return the last of the lines that is of no stack and of no handler; empty where none is."""
+    """Return the last of the lines that is of no stack and of no handler; empty where none is.
+
+    A handler may write on behind a line that has no end.
+    """
     own = (line for line in reversed(said) if not of_a_stack(line) and not of_a_handler(line))
-    return next(own, "").strip()
+    return _BEHIND_A_LINE.sub("", next(own, "")).strip()
 
 
 def _louder(level: Level, part: str) -> Level:
