@@ -22,9 +22,9 @@ from orchestrator.controller.attempt_requests import (
     deployment,
     lacking_secrets,
 )
+from orchestrator.controller.better_places import PlaceWatcher
 from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.effects import Effects
-from orchestrator.controller.growth import GrowthWatcher
 from orchestrator.controller.lease_keeper import LeaseKeeper
 from orchestrator.controller.message_handling import LastSteps, event_of
 from orchestrator.controller.monotonic import MonotonicClock
@@ -90,8 +90,8 @@ class Controller:
         self._observer = observer
         self._cancel_reason: str | None = None
         self._next_cancel_check = 0.0
-        growing = GrowthWatcher(deps.clock, deps.cluster.pools, defaults.waits.grow)
-        self._watcher = OutlookWatcher(deps.store, deps.gates, deps.clock, growing)
+        places = PlaceWatcher(deps.clock, deps.cluster.pools, defaults.waits.grow)
+        self._watcher = OutlookWatcher(deps.store, deps.gates, deps.clock, places)
         self._outlook = QUIET
         self._steps = LastSteps()
         self._mute: dict[str, float] = {}

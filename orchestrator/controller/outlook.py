@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.controller.backfill import held_up_by
-from orchestrator.controller.growth import GrowthWatcher
+from orchestrator.controller.better_places import PlaceWatcher
 from orchestrator.core.runs.decide import at_gate, wanting
 from orchestrator.core.runs.recovery import QUIET, Outlook
 from orchestrator.core.runs.run import Run, StageRun
@@ -33,9 +33,9 @@ SECONDS_IN_QUEUE = 30.0
 class OutlookWatcher:
     """Looks around for one run."""
 
-    def __init__(self, queues: Queues, gates: Gates, clock: Clock, growth: GrowthWatcher) -> None:
-        """Know nothing yet; `growth` knows the live state of pools."""
-        self._queues, self._gates, self._clock, self._growth = queues, gates, clock, growth
+    def __init__(self, queues: Queues, gates: Gates, clock: Clock, places: PlaceWatcher) -> None:
+        """Know nothing yet; `places` knows the live state of pools."""
+        self._queues, self._gates, self._clock, self._places = queues, gates, clock, places
         self._next_look = self._next_gates = self._next_word = 0.0
         self._queued: dict[str, Queued] = {}
         self._outlook = QUIET
@@ -60,8 +60,8 @@ class OutlookWatcher:
                 quarantined=_quarantined(unused),
                 drained_nodes=drained_nodes(unused),
             )
-            growing = self._growth.growing(run, self._outlook, queue)
-            self._outlook = replace(self._outlook, growing=growing)
+            better = self._places.better(run, self._outlook, queue)
+            self._outlook = replace(self._outlook, better=better)
             self._next_look = tick + _pause(wanted.values(), queue)
         return self._outlook
 
@@ -80,8 +80,8 @@ class OutlookWatcher:
             self._queues.queue_up(run.header.run, tuple(entries))
 
     def _queue(self, run: Run, wanted: Mapping[str, Queued]) -> Sequence[Queued]:
-        """Return all that wait for the pools that the run waits for, or would grow in."""
-        own = {entry.pool for entry in wanted.values()} | self._growth.pools(run)
+        """Return all that wait for the pools that the run waits for, or would rather be in."""
+        own = {entry.pool for entry in wanted.values()} | self._places.pools(run)
         if not own:
             return ()
         shared = {name_in_fleet(run.plan.fleet, pool) for pool in own}
@@ -93,7 +93,7 @@ class OutlookWatcher:
     ) -> Iterator[tuple[str, str]]:
         """Yield the stages that others go before, with who."""
         others = {entry.pool for entry in queue if entry.run != run.header.run}
-        states = self._growth.states(run, {entry.pool for entry in wanted.values()} & others)
+        states = self._places.states(run, {entry.pool for entry in wanted.values()} & others)
         for name, mine in wanted.items():
             first = held_up_by(mine, queue, states.get(mine.pool), now)
             if first is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.controller.growth import GrowthWatcher
+from orchestrator.controller.better_places import PlaceWatcher
 from orchestrator.controller.outlook import SECONDS_IN_QUEUE, OutlookWatcher
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.runs.fold import apply, begin
@@ -46,7 +46,7 @@ class Post:
         self.store, self.gates, self.clock = CountingStore(), FakeGates(), FakeClock(100.0)
         self.store.now = self.clock.now
         self.free: int | None = None
-        growth = GrowthWatcher(self.clock, self.states, 600.0)
+        growth = PlaceWatcher(self.clock, self.states, 600.0)
         self.watcher = OutlookWatcher(self.store, self.gates, self.clock, growth)
         self.run: Run = apply(
             begin(header(plan(stage("s", gate=gate), pools=pools))), RunStarted(3), 100.0

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.decide import Cancel, Command, Expire, Leave, Record, Start, decide
 from orchestrator.core.runs.fold import apply, begin, fold
-from orchestrator.core.runs.recovery import Outlook
-from orchestrator.core.runs.run import Attempt, Run
+from orchestrator.core.runs.recovery import BetterPlace, Outlook
+from orchestrator.core.runs.run import Attempt, Run, StageRun
 from orchestrator.core.runs.stage_history import in_vain
 from orchestrator.core.runs.states import (
     AttemptCancelled,
@@ -104,11 +104,14 @@ class World(RuleBasedStateMachine):
             return StageReused(command.stage, REF, {}, "earlier")
         return AttemptStarted(command.stage, command.number, command.pool)
 
+    def best(self, stage: StageRun) -> BetterPlace:
+        pool = stage.planned.pools[0]
+        return BetterPlace(attempt=len(stage.attempts), pool=pool, reason="room")
+
     def act(self, *, reuse: bool = False, room: bool = False) -> None:
-        outlook = Outlook(growing=dict.fromkeys(self.run.stages if room else (), "room"))
+        better = {s.name: self.best(s) for s in self.run.stages.values() if room and s.attempts}
+        outlook = Outlook(better=better)
         for command in decide(self.run, self.now, outlook):
-            if isinstance(command, Leave) and command.stays:
-                assert self.run.stages[command.stage].lacking
             if isinstance(command, Start):
                 assert self.run.state is RunState.RUNNING
             self.commit(self.answer(command, reuse=reuse))

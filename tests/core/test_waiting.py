@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.failures.kinds import Action, FailureKind
 from orchestrator.core.runs.decide import (
     Command,
     Expire,
@@ -17,7 +17,7 @@ from orchestrator.core.runs.decide import (
     wanting,
 )
 from orchestrator.core.runs.fold import apply
-from orchestrator.core.runs.recovery import Outlook
+from orchestrator.core.runs.recovery import QUIET, BetterPlace, Outlook
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import (
     AttemptFailed,
@@ -203,13 +203,14 @@ def test_an_attempt_on_a_drained_node_is_asked_to_leave() -> None:
 def test_a_gang_with_room_for_the_rest_of_it_is_asked_to_leave_once_and_comes_back() -> None:
     gang = stage("s", needs=Needs(workers=4, min_workers=1))
     run = after(plan(gang, pools=("a", "b")), *PLACED)
-    assert only(run, growing={"s": "room"}) == Leave("s", 1, "room", stays=True)
-    emptied = Outlook(growing={"s": "room"}, drained={"a": "repair"})
+    room = {"s": BetterPlace(attempt=1, pool="a", reason="room")}
+    assert only(run, better=room) == Leave("s", 1, "room", goes_to="a")
+    emptied = Outlook(better=room, drained={"a": "repair"})
     assert decide(run, 0.0, emptied) == (Leave("s", 1, "repair"),)
-    asked = apply(run, Leave("s", 1, "room", stays=True).event, 0.0)
-    assert decide(asked, 0.0, Outlook(growing={"s": "room"})) == ()
-    whole = after(plan(stage("s"), pools=("a", "b")), *PLACED)
-    assert decide(whole, 0.0, Outlook(growing={"s": "room"})) == ()
+    asked = apply(run, Leave("s", 1, "room", goes_to="a").event, 0.0)
+    assert decide(asked, 0.0, Outlook(better=room)) == ()
+    earlier = {"s": replace(room["s"], attempt=0)}
+    assert decide(run, 0.0, Outlook(better=earlier)) == (), "it was seen for another attempt"
     left = apply(asked, AttemptFailed("s", 1, failure(FailureKind.DRAINED)), 1.0)
     (record,) = decide(left, 1.0)
     assert isinstance(record, Record)
@@ -219,3 +220,37 @@ def test_a_gang_with_room_for_the_rest_of_it_is_asked_to_leave_once_and_comes_ba
     assert isinstance(record, Record)
     assert isinstance(record.event, RetryScheduled)
     assert record.event.pool == "b"
+
+
+def test_a_stage_goes_back_to_the_pool_that_it_prefers_and_not_to_one_that_is_emptied() -> None:
+    moved = (
+        AttemptFailed("s", 1, failure(FailureKind.NODE_LOST)),
+        RetryScheduled("s", "b", 0.0, ""),
+    )
+    on_b = (AttemptStarted("s", 2, "b"), AttemptPlaced("s", 2, ("m1",)))
+    run = after(plan(stage("s"), pools=("a", "b", "c")), *PLACED, *moved, *on_b)
+    room = {"s": BetterPlace(attempt=2, pool="a", reason="room")}
+    leave = only(run, better=room)
+    assert leave == Leave("s", 2, "room", goes_to="a")
+    left = AttemptFailed("s", 2, failure(FailureKind.DRAINED))
+    run = apply(apply(run, leave.event, 1.0), left, 2.0)
+    back = retry(run)
+    assert (back.pool, back.action, back.not_before) == ("a", Action.FALL_BACK, 2.0)
+    assert back.reason == "drained: goes back from b to a"
+    assert retry(run, Outlook(drained={"a": "repair"})).pool == "b"
+    assert retry(run, Outlook(drained={"a": "repair", "b": "repair"})).pool == "c"
+
+
+def test_a_stage_that_breaks_while_it_is_asked_to_go_back_is_decided_as_ever() -> None:
+    run = after(plan(stage("s"), pools=("a", "b")), *PLACED, Leave("s", 1, "x", goes_to="a").event)
+    broken = apply(run, AttemptFailed("s", 1, failure(FailureKind.SET_UP)), 1.0)
+    (record,) = decide(broken, 1.0)
+    assert isinstance(record, Record)
+    assert not isinstance(record.event, RetryScheduled)
+
+
+def retry(run: Run, outlook: Outlook = QUIET) -> RetryScheduled:
+    (record,) = decide(run, 2.0, outlook)
+    assert isinstance(record, Record)
+    assert isinstance(record.event, RetryScheduled)
+    return record.event

@@ -36,7 +36,7 @@ from orchestrator.messages import (
     Saved,
     Succeeded,
 )
-from tests.build import REF, header, plan, pool, stage
+from tests.build import REF, failure, header, plan, pool, stage
 from tests.fakes import Asked, InMemory
 from tests.memory import WatchedStore
 
@@ -45,6 +45,10 @@ GOOD: Sequence[tuple[float, Message]] = (
     (0.1, Placed(("n1",))),
     (0.2, Points(1, {"loss": 2.0}, 0.2)),
     (0.3, Succeeded(REF, {"loss": 2.0})),
+)
+LOST: Sequence[tuple[float, Message]] = (
+    (0.1, Placed(("n1",))),
+    (0.2, Failed(failure(FailureKind.NODE_LOST))),
 )
 BENCH = AttemptDefaults(
     packages=("jobs",), code=(), storage="mem://", reuse_key=lambda _run, _one: None
@@ -193,13 +197,36 @@ def test_a_gang_that_began_with_fewer_workers_begins_whole_once_there_is_room() 
     run = defaults.drive()
     assert run.state is RunState.SUCCEEDED
     first, second = run.stages["s"].attempts
-    assert (first.stays, first.saved, second.pool, second.nodes) == (
-        True,
-        (10,),
-        "a",
-        ("n1", "n2"),
-    )
+    assert (first.goes_to, first.saved) == ("a", (10,))
+    assert (second.pool, second.nodes) == ("a", ("n1", "n2"))
     assert second.started - 620.0 < 1.0, "it waits for nothing"
+
+
+def test_a_stage_that_fell_back_goes_on_where_it_began_once_there_is_room_again() -> None:
+    recovery, limits = Recovery(failback=60.0), Limits(tries=1)
+    defaults = Bench(LOST, stage("s", recovery=recovery, limits=limits), pools=("a", "b"))
+    defaults.script |= {"run/s/2": ENDLESS, "run/s/3": GOOD}
+    state = PoolStatus(name="a", state=PoolState.DOWN)
+    room = {"a": state}
+    defaults.cluster.pools = lambda _wanted: room
+    left = Failed(Failure(kind=FailureKind.DRAINED, evidence="left after step 10", step=10))
+
+    def heal() -> None:
+        free = (NodeStatus(name="n1", devices=8, free=8),)
+        room["a"] = replace(state, state=PoolState.UP, members=free)
+
+    def leave() -> None:
+        asked = {"checkpoints/run/s/leave-2": "pool 'a' has room again, which comes before 'b'"}
+        assert defaults.artifacts.marks == asked
+        defaults.cluster.active["run/s/2"] = [(0.0, Saved(10)), (0.0, left)]
+
+    defaults.clock.at(300.0, heal)
+    defaults.clock.at(380.0, leave)
+    run = defaults.drive()
+    assert run.state is RunState.SUCCEEDED
+    attempts = run.stages["s"].attempts
+    assert [attempt.pool for attempt in attempts] == ["a", "b", "a"]
+    assert (attempts[1].goes_to, attempts[1].saved) == ("a", (10,))
 
 
 def test_a_stage_at_its_gate_starts_nothing_until_that_is_open() -> None:

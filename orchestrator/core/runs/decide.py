@@ -62,17 +62,17 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Ask an attempt to leave at its next checkpoint; where it `stays` it comes back there."""
+    """Ask an attempt to leave at its next checkpoint, for the pool that it `goes_to` if known."""
 
     stage: str
     number: int
     reason: str
-    stays: bool = False
+    goes_to: str = ""
 
     @property
     def event(self) -> LeaveRequested:
         """What is committed before it is asked."""
-        return LeaveRequested(self.stage, self.number, self.reason, self.stays)
+        return LeaveRequested(self.stage, self.number, self.reason, self.goes_to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,14 +279,14 @@ def _watch(
 
 
 def _asked_to_leave(stage: StageRun, attempt: Attempt, outlook: Outlook) -> Iterator[Leave]:
-    """Yield why an attempt is to leave, if it is: its place is emptied, or there is more room."""
+    """Yield why an attempt is to leave, if it is: its place is emptied, or another is better."""
     drained = outlook.drained_nodes.get(attempt.pool, {})
     nodes = (f"node {node!r}: {drained[node]}" for node in attempt.nodes if node in drained)
     reason = outlook.drained.get(attempt.pool) or next(nodes, "")
     if attempt.pool in outlook.drained or reason:
         yield Leave(stage.name, attempt.number, reason)
-    elif stage.lacking and stage.name in outlook.growing:
-        yield Leave(stage.name, attempt.number, outlook.growing[stage.name], stays=True)
+    elif (place := outlook.better.get(stage.name)) and place.attempt == attempt.number:
+        yield Leave(stage.name, attempt.number, place.reason, goes_to=place.pool)
 
 
 def _orphaned(run: Run, attempt: Attempt) -> Failure | None:

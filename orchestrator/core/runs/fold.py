@@ -290,7 +290,7 @@ def _(event: AttemptSaved, run: Run, at: float) -> Run:  # noqa: ARG001 - one si
 
 @_apply.register
 def _(event: LeaveRequested, run: Run, at: float) -> Run:
-    leaving = {"leaving": event.reason, "leaving_since": at, "stays": event.stays}
+    leaving = {"leaving": event.reason, "leaving_since": at, "goes_to": event.goes_to}
     return _with_stage(run, event, attempts=_moved(run, event, **leaving))
 
 

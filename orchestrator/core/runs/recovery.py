@@ -39,6 +39,18 @@ FIRST_STEP = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BetterPlace:
+    """Where attempt number `attempt` of a stage would rather be, and why.
+
+    That is its own `pool`, which has room for all of its gang, or one that its stage prefers.
+    """
+
+    attempt: int
+    pool: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
     """What a controller knows of the world beside its run.
 
@@ -48,8 +60,7 @@ class Outlook:
         behind: Stages that others go before, with who and why.
         quarantined: Nodes that other work has found broken, by pool.
         drained_nodes: Nodes that are being emptied, by pool, with the reason.
-        growing: Stages whose gangs are smaller than they ask for and have room for the rest, with
-            that in words.
+        better: Better places for attempts that run, by stage.
     """
 
     drained: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +68,7 @@ class Outlook:
     behind: Mapping[str, str] = field(default_factory=dict)
     quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drained_nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    growing: Mapping[str, str] = field(default_factory=dict)
+    better: Mapping[str, BetterPlace] = field(default_factory=dict)
 
 
 QUIET = Outlook()
@@ -109,16 +120,22 @@ class _Case:
         """Pools that may take over, in order."""
         return _targets(self.stage, self.outlook)
 
+    @property
+    def better(self) -> str:
+        """The pool that the attempt has left for; its own where that is emptied now, or none."""
+        pool = self.stage.attempts[-1].goes_to
+        if not pool or self.failure.kind is not FailureKind.DRAINED:
+            return ""
+        used = (name for name in (pool, self.stage.pool) if name not in self.outlook.drained)
+        return next(used, "")
+
 
 def _possible(case: _Case) -> Action:
     """Return the action of the kind, or what stands in for it where it can't be done."""
     stage, kind = case.stage, case.failure.kind
     action = _wanted(case)
-    if kind is FailureKind.DRAINED and action is Action.FALL_BACK:
-        stays = stage.attempts[-1].stays and stage.pool not in case.outlook.drained
-        if stays or _only_nodes_are_drained(case):
-            return Action.RETRY
-        return action if case.targets else Action.RETRY  # waits until it is refilled
+    if kind is FailureKind.DRAINED and (case.better or action is Action.FALL_BACK):
+        return _after_leaving(case)
     if action is Action.FALL_BACK and kind in TRANSIENT and not case.targets:
         return Action.RETRY
     if action not in _HERE or kind is FailureKind.CONTROLLER_LOST:
@@ -135,6 +152,14 @@ def _possible(case: _Case) -> Action:
     ):
         return Action.FALL_BACK
     return Action.RETRY if no_node else action
+
+
+def _after_leaving(case: _Case) -> Action:
+    """Return where a stage goes on that has left: at its better place, or on another pool."""
+    if case.better:
+        return Action.RETRY if case.better == case.stage.pool else Action.FALL_BACK
+    moves = case.targets and not _only_nodes_are_drained(case)
+    return Action.FALL_BACK if moves else Action.RETRY  # waits until it is refilled
 
 
 def _only_nodes_are_drained(case: _Case) -> bool:
@@ -262,7 +287,7 @@ def _end_of_tries(case: _Case, action: Action) -> str | None:
     most = case.run.plan.bounds.attempts
     if most is not None and sum(map(counted, case.run.stages.values())) >= most:
         return f" (the run has had its {most} attempts)"
-    if action is Action.FALL_BACK and not case.targets:
+    if action is Action.FALL_BACK and not (case.better or case.targets):
         return " (no pool left to fall back to)"
     return None
 
@@ -287,8 +312,9 @@ def _elsewhere(case: _Case) -> RetryScheduled:
 
 
 def _fall_back(case: _Case) -> RetryScheduled:
-    stage, pool = case.stage, case.targets[0]
-    retry = _scheduled(case, f"falls back from {stage.pool} to {pool}", Action.FALL_BACK, pool)
+    stage, pool = case.stage, case.better or case.targets[0]
+    how = "goes back" if case.better else "falls back"
+    retry = _scheduled(case, f"{how} from {stage.pool} to {pool}", Action.FALL_BACK, pool)
     # its checkpoint is suspect there too
     if case.failure.kind is FailureKind.NUMERICAL_DIVERGENCE:
         retry = replace(retry, adjust=_roll_back(case).adjust)

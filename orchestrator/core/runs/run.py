@@ -51,7 +51,7 @@ class Attempt:
     checkpoint that it went on from, `saved` those of the newest checkpoints that it made: of all
     that are kept, and some before them. `waits` says
     why it has no place, since `waits_since`, and `queued` whether others hold the pool; `leaving`
-    why it was asked to leave, at `leaving_since`; `stays` that the next one is on the same pool.
+    why it was asked to leave, at `leaving_since`; `goes_to` the pool of the next one, if known.
     """
 
     stage: str
@@ -69,7 +69,7 @@ class Attempt:
     queued: bool = False
     leaving: str = ""
     leaving_since: float | None = None
-    stays: bool = False
+    goes_to: str = ""
     resumed: int | None = None
     saved: tuple[int, ...] = ()
     failure: Failure | None = None

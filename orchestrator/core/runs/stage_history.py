@@ -1,12 +1,15 @@
-"""What the attempts of a stage say: which count, which were in vain, and which nodes to avoid."""
+"""What the attempts of a stage say: which count, which were in vain, and where not to go again."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from orchestrator.core.failures.kinds import (
     DISK_FULL,
     OF_A_BROKEN_CHIP,
     OF_A_NODE,
     OTHER_VERSIONS,
+    TRANSIENT,
     UNCOUNTED,
     FailureKind,
 )
@@ -15,6 +18,8 @@ from orchestrator.core.runs.run import Attempt, StageRun
 # Chips and versions stay what they are; a node may be back, and a full memory empty again.
 _STAYING: frozenset[str] = OF_A_BROKEN_CHIP | {FailureKind.UNQUALIFIED, OTHER_VERSIONS}
 _OF_A_NODE: frozenset[str] = OF_A_NODE | {DISK_FULL}
+# After these a pool can be as good as it was: other nodes, or another hour.
+_PASSING: frozenset[FailureKind] = (TRANSIENT | OF_A_NODE) - {FailureKind.UNKNOWN}
 
 
 def counted(stage: StageRun) -> int:
@@ -52,6 +57,27 @@ def avoided(stage: StageRun, pool: str, *, suspects: bool = False) -> tuple[str,
     lost = [a for a in latest[:1] if a.failure and {a.failure.kind, a.failure.sign} & _OF_A_NODE]
     nodes = (a.failure.node for a in (*lost, *(latest if suspects else ()), *bad) if a.failure)
     return tuple(dict.fromkeys(node for node in nodes if node))
+
+
+def preferred(stage: StageRun) -> tuple[str, ...]:
+    """Return the pools before the one it trains on to which it may go back, the first ones first.
+
+    Not where it failed by something that comes again there, or that nobody knows.
+    """
+    latest = stage.attempts[-1:]
+    if not latest or not latest[0].active or latest[0].placed is None or latest[0].leaving:
+        return ()
+    failures = [(a.pool, a.failure.kind) for a in stage.attempts[stage.forgiven :] if a.failure]
+    spoiled = {pool for pool, kind in failures if kind not in _PASSING}
+    pools = stage.planned.pools
+    before = pools[: pools.index(stage.pool)] if stage.planned.stage.endpoint is None else ()
+    return tuple(pool for pool in before if pool not in spoiled)
+
+
+def returns(stage: StageRun) -> int:
+    """Return how often the stage has gone back to a pool that comes before."""
+    order = [stage.planned.pools.index(attempt.pool) for attempt in stage.attempts]
+    return sum(later < earlier for earlier, later in pairwise(order))
 
 
 def _counts(attempt: Attempt) -> bool:

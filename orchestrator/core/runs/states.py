@@ -269,13 +269,13 @@ class AttemptSaved:
 class LeaveRequested:
     """The attempt was asked to leave at its next checkpoint; its stage goes to another pool.
 
-    Where it `stays`, the next attempt is on the same one.
+    `goes_to` names a better place: another pool, or its own, which has more room now.
     """
 
     stage: str
     number: int
     reason: str
-    stays: bool = False
+    goes_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ _EVERYWHERE: Mapping[str, tuple[float, float]] = MappingProxyType(
         "pipeline.stages.*.recovery.rate": (0.000001, 1.0),
         "pipeline.stages.*.recovery.accumulate": (2, 64),
         "pipeline.stages.*.recovery.keep": (1, 1000),
+        "pipeline.stages.*.recovery.failback": (0, MOST),
         "pipeline.stages.*.watch.hang": (1, MOST),
         "pipeline.stages.*.watch.window": (0, 100_000),
         "pipeline.stages.*.watch.deviations": (1, 1000),

@@ -70,6 +70,9 @@ class Recovery:
         round_robin: Whether the first pool takes over again after the last.
         standby: Whether a gang waits on the next pool, imports done, while this one works. It
             holds its devices there.
+        failback: Seconds for which a pool that comes before the present one must have had room
+            until the stage goes back to it, at its next checkpoint; twice as long after each
+            time. With `None` it stays where it fell back to.
     """
 
     checkpoints: int = 1
@@ -78,6 +81,7 @@ class Recovery:
     keep: int = 3
     round_robin: bool = False
     standby: bool = False
+    failback: float | None = None
 
     @property
     def kept(self) -> int:
