@@ -220,9 +220,9 @@ def has_database(home: Path) -> bool:
 def gates(interventions: Interventions) -> Gates:
     """Return what looks whether stages may pass their gates."""
     from orchestrator.adapters.artifacts import open_files
-    from orchestrator.adapters.gates import OutsideGates
+    from orchestrator.adapters.gates import GateConditions
 
-    return OutsideGates(interventions, open_files)
+    return GateConditions(interventions, open_files)
 
 
 def cluster_address(settings: Settings) -> str:

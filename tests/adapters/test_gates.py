@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import open_files
-from orchestrator.adapters.gates import OutsideGates
+from orchestrator.adapters.gates import GateConditions
 from orchestrator.adapters.gates.files import LineCounter, Listed, LocalFiles, RemoteFiles
 from orchestrator.core.spec.policy import Gate
 from tests.build import header, plan, stage
@@ -20,11 +20,11 @@ from tests.fakes import MemoryStore
 
 
 @pytest.fixture
-def gates() -> OutsideGates:
+def gates() -> GateConditions:
     store = MemoryStore()
     store.create(header(plan(stage("s"))), 0.0)
     store.approve("run", "s", "ann")
-    return OutsideGates(store, open_files, patience=60.0)
+    return GateConditions(store, open_files, patience=60.0)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def url() -> Iterator[str]:
     server.server_close()
 
 
-def test_a_file_or_the_first_of_a_glob_opens(gates: OutsideGates, tmp_path: Path) -> None:
+def test_a_file_or_the_first_of_a_glob_opens(gates: GateConditions, tmp_path: Path) -> None:
     gate = Gate(kind="file", target=f"{tmp_path}/*.csv")
     assert gates.look(gate, "run", "s") is None
     (tmp_path / "b.csv").touch()
@@ -53,7 +53,7 @@ def test_a_file_or_the_first_of_a_glob_opens(gates: OutsideGates, tmp_path: Path
     assert gates.look(gate, "run", "s") == f"{tmp_path}/a.csv is there"
 
 
-def test_enough_lines_of_all_files_open(gates: OutsideGates, tmp_path: Path) -> None:
+def test_enough_lines_of_all_files_open(gates: GateConditions, tmp_path: Path) -> None:
     gate = Gate(kind="count", target=f"{tmp_path}/*.jsonl", least=3)
     (tmp_path / "a.jsonl").write_text("{}\n{}\n")
     (tmp_path / "folder.jsonl").mkdir()
@@ -62,14 +62,14 @@ def test_enough_lines_of_all_files_open(gates: OutsideGates, tmp_path: Path) -> 
     assert gates.look(gate, "run", "s") == "3 lines are there"
 
 
-def test_a_url_opens_when_it_answers_with_success(gates: OutsideGates, url: str) -> None:
+def test_a_url_opens_when_it_answers_with_success(gates: GateConditions, url: str) -> None:
     opened = gates.look(Gate(kind="url", target=f"{url}/ready"), "run", "s")
     assert opened == f"{url}/ready answers"
     assert gates.look(Gate(kind="url", target=f"{url}/later"), "run", "s") is None
     assert gates.look(Gate(kind="url", target="http://127.0.0.1:1/"), "run", "s") is None
 
 
-def test_an_approval_opens_and_says_whose_it_was(gates: OutsideGates) -> None:
+def test_an_approval_opens_and_says_whose_it_was(gates: GateConditions) -> None:
     gate = Gate(kind="approval")
     assert gates.look(gate, "run", "s") == "approved by ann"
     assert gates.look(gate, "run", "t") is None
@@ -90,7 +90,7 @@ def put(url: str, content: bytes) -> None:
     MemoryFileSystem().pipe_file(url.removeprefix("memory:/"), content)
 
 
-def test_a_file_of_another_storage_opens(gates: OutsideGates, bucket: str) -> None:
+def test_a_file_of_another_storage_opens(gates: GateConditions, bucket: str) -> None:
     plain = Gate(kind="file", target=f"{bucket}/done")
     pattern = Gate(kind="file", target=f"{bucket}/*.csv")
     assert gates.look(plain, "run", "s") is None
@@ -102,7 +102,7 @@ def test_a_file_of_another_storage_opens(gates: OutsideGates, bucket: str) -> No
     assert gates.look(pattern, "run", "s") == f"{folder}/a.csv is there"
 
 
-def test_lines_of_files_of_another_storage_are_counted(gates: OutsideGates, bucket: str) -> None:
+def test_lines_of_files_of_another_storage_are_counted(gates: GateConditions, bucket: str) -> None:
     gate = Gate(kind="count", target=f"{bucket}/**/*.jsonl", least=3)
     put(f"{bucket}/a/x.jsonl", b"{}\n{}\n")
     assert gates.look(gate, "run", "s") is None
@@ -110,14 +110,14 @@ def test_lines_of_files_of_another_storage_are_counted(gates: OutsideGates, buck
     assert gates.look(gate, "run", "s") == "3 lines are there"
 
 
-def test_a_file_url_is_a_path_of_this_host(gates: OutsideGates, tmp_path: Path) -> None:
+def test_a_file_url_is_a_path_of_this_host(gates: GateConditions, tmp_path: Path) -> None:
     (tmp_path / "done").touch()
     gate = Gate(kind="file", target=f"file://{tmp_path}/done")
     assert gates.look(gate, "run", "s") == f"{tmp_path}/done is there"
 
 
 def test_what_can_not_be_looked_at_is_shut_and_said_once(
-    gates: OutsideGates, caplog: pytest.LogCaptureFixture
+    gates: GateConditions, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate(kind="file", target="nothing://bucket/done")
     assert [gates.look(gate, "run", "s") for _ in range(3)] == [None] * 3
@@ -189,7 +189,7 @@ def test_a_file_system_that_hangs_holds_nobody_up_and_is_asked_once(bucket: str)
         answers.wait(60)
         return open_files(url)
 
-    gates = OutsideGates(MemoryStore(), hanging, patience=0.0)  # type: ignore[arg-type]
+    gates = GateConditions(MemoryStore(), hanging, patience=0.0)  # type: ignore[arg-type]
     gate = Gate(kind="file", target=f"{bucket}/done")
     put(f"{bucket}/done", b"")
     assert [gates.look(gate, "run", "s") for _ in range(3)] == [None] * 3

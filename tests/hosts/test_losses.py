@@ -112,22 +112,25 @@ def test_a_run_goes_on_unharmed_while_its_controller_and_the_head_have_no_link_f
     assert len(lab.attempts()) == 1
 
 
-def test_a_run_whose_training_host_is_cut_off_falls_back_from_its_last_checkpoint(
+def test_a_run_whose_training_host_is_cut_off_falls_back_and_goes_back_once_that_has_healed(
     lab: Site,
 ) -> None:
     head, hopper, _, _ = lab.network.hosts
-    launch = lab.launch(head, *to(80))
+    launch = lab.launch(head, *to(500), "+pipeline.stages.train.recovery.failback=5")
     lab.until_saved(20)
     lab.network.cut(hopper)
     lab.until_resumed(2)
     lab.network.heal(hopper)
-    lab.finished(launch)
-    lost, last = lab.attempts()
-    (failure,) = lab.failures()
-    assert (failure.kind, failure.node) == (FailureKind.NODE_LOST, lost.nodes[0])
-    assert (lost.pool, last.pool) == ("hopper", "atlas")
-    assert last.resumed == max(lost.saved)
     until_started_anew(lab, hopper)
+    lab.finished(launch)
+    lost, away, back = lab.attempts()
+    failure, left = lab.failures()
+    assert (failure.kind, failure.node) == (FailureKind.NODE_LOST, lost.nodes[0])
+    assert (lost.pool, away.pool, back.pool) == ("hopper", "atlas", "hopper")
+    assert away.resumed == max(lost.saved)
+    assert left.kind is FailureKind.DRAINED
+    assert away.leaving == "pool 'hopper' has room again, which comes before 'atlas'"
+    assert back.resumed == max(away.saved), "no step is done twice"
 
 
 def test_a_host_that_hears_nobody_but_the_storage_is_refused_its_late_checkpoint_by_name(

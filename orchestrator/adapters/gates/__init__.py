@@ -1,5 +1,5 @@
 """Looks whether what stages wait for is there: files, URLs, approvals."""
 
-from orchestrator.adapters.gates.outside import OutsideGates
+from orchestrator.adapters.gates.conditions import GateConditions
 
-__all__ = ["OutsideGates"]
+__all__ = ["GateConditions"]

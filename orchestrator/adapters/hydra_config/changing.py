@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 
-from orchestrator.adapters.hydra_config.anchors import anchored
+from orchestrator.adapters.hydra_config.absolute_paths import anchored
 from orchestrator.adapters.hydra_config.document import names_at
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from orchestrator.adapters.hydra_config import anchors, moved
+from orchestrator.adapters.hydra_config import absolute_paths, moved
 from orchestrator.adapters.hydra_config.parse import try_parse
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
@@ -67,7 +67,7 @@ def try_compose(
     if not data:
         return None, [*problems, *unset]
     data.update(sections)
-    anchors.anchor(data)
+    absolute_paths.anchor(data)
     resolved, renamed = moved.with_jobs(data)
     settings, wrong = try_parse(resolved)
     paths = [problem.path for problem in (*problems, *unset)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from orchestrator.adapters.raycluster.ending import end
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine, Succeeded
 from orchestrator.supervisor.record import birth, wait
-from orchestrator.wiring import run_worker
 from tests.clusters import POOLS, begin, request
 from tests.workers import worker
 
@@ -90,13 +88,6 @@ def test_where_they_have_no_time_they_are_not_asked() -> None:
     attempt = FakeAttempt(kill_after=0.0)
     end(attempt, attempt.now, attempt.sleep)
     assert attempt.did == [("killed", 100.0)]
-
-
-@pytest.fixture
-def cluster(ray_address: str) -> Iterator[RayCluster]:
-    made = RayCluster(ray_address, run_worker)
-    yield made
-    made.close()
 
 
 @pytest.mark.ray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.adapters.raycluster.gang import BATCHES_AHEAD, Gang
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine, Message
+from orchestrator.ports import Worker
 from orchestrator.supervisor.record import wait
 from tests.clusters import begin, request
 from tests.workers import worker
@@ -85,10 +86,8 @@ def test_one_that_speaks_without_end_does_not_keep_the_turn() -> None:
 
 
 @pytest.fixture
-def cluster(ray_address: str) -> Iterator[RayCluster]:
-    cluster = RayCluster(ray_address, worker)
-    yield cluster
-    cluster.close()
+def run() -> Worker:
+    return worker
 
 
 @pytest.mark.ray

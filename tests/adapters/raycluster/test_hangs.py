@@ -6,7 +6,6 @@ import os
 import signal
 import textwrap
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from orchestrator.core.spec.policy import Watch
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Alive, AttemptRequest, LogLine
 from orchestrator.supervisor.record import wait
-from orchestrator.wiring import run_worker
 from tests.clusters import POOLS, Attempt, begin, request
 from tests.workers import worker
 
@@ -53,13 +51,6 @@ STUCK = """
     def read_shard():
         threading.Event().wait()
     """
-
-
-@pytest.fixture
-def cluster(ray_address: str) -> Iterator[RayCluster]:
-    made = RayCluster(ray_address, run_worker)
-    yield made
-    made.close()
 
 
 def asked(folder: Path, job: str, needs: Needs) -> AttemptRequest:

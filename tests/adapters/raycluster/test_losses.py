@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, LogLine, PoolState, Progress, Succeeded, Waiting
+from orchestrator.ports import Worker
 from orchestrator.supervisor.record import wait
 from tests.clusters import POOLS, Attempt, begin, request
 from tests.workers import worker
@@ -25,10 +25,8 @@ PAIR = Needs(workers=2)
 
 
 @pytest.fixture
-def cluster(ray_address: str) -> Iterator[RayCluster]:
-    made = RayCluster(ray_address, worker)
-    yield made
-    made.close()
+def run() -> Worker:
+    return worker
 
 
 def pid_of(attempt: Attempt) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Succeeded
-from orchestrator.wiring import run_worker
 from tests.clusters import begin, request
 
 pytestmark = pytest.mark.ray
@@ -37,13 +35,6 @@ LEAVES = """
         os.write(2, b"xyzzy: fatal 0x77\\n")
         os._exit(13)
     """
-
-
-@pytest.fixture
-def cluster(ray_address: str) -> Iterator[RayCluster]:
-    made = RayCluster(ray_address, run_worker)
-    yield made
-    made.close()
 
 
 def asked(module: str, stage: str, workers: int, place: Path) -> AttemptRequest:

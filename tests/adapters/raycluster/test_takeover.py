@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.adapters.raycluster import access
 from orchestrator.adapters.raycluster.cluster import RayCluster
+from orchestrator.ports import Worker
 from orchestrator.supervisor.record import birth, wait
 from tests.clusters import POOLS
 from tests.workers import worker
@@ -41,10 +41,8 @@ threading.Event().wait()
 
 
 @pytest.fixture
-def cluster(ray_address: str) -> Iterator[RayCluster]:
-    made = RayCluster(ray_address, worker)
-    yield made
-    made.close()
+def run() -> Worker:
+    return worker
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -32,7 +32,7 @@ _FILE = "file://"
 _Look: TypeAlias = Callable[[], str | None]
 
 
-class OutsideGates:
+class GateConditions:
     """The port `Gates`: files, addresses of one's own, approvals of the store."""
 
     def __init__(
