@@ -18,8 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, cast
 
-from orchestrator.supervisor import file_modes
-
 MOST_CHARACTERS = 4_000_000  # that wait for a slow reader
 LEFT_OUT = "\n[some lines were left out: the terminal was too slow]\n"
 GONE = frozenset({errno.EPIPE, errno.EIO, errno.ESTALE, errno.ENXIO, errno.EBADF})
@@ -152,6 +150,8 @@ class Terminal:
 
     def _open(self) -> int:
         if self._spare is not None:
+            from orchestrator.supervisor import file_modes  # help is printed without it
+
             with suppress(OSError):
                 file_modes.private_folder(self._spare.parent)
                 return os.open(self._spare, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import ConfigError, NotFoundError, OrchestratorError, PlanError
-from orchestrator.core.runs.states import RunState
+
+if TYPE_CHECKING:
+    from orchestrator.core.runs.states import RunState  # help is printed without it
 
 
 class Exit(IntEnum):
@@ -21,9 +24,9 @@ class Exit(IntEnum):
 
 
 _BY_STATE = {
-    RunState.SUCCEEDED: Exit.SUCCEEDED,
-    RunState.FAILED: Exit.FAILED,
-    RunState.CANCELLED: Exit.CANCELLED,
+    "succeeded": Exit.SUCCEEDED,
+    "failed": Exit.FAILED,
+    "cancelled": Exit.CANCELLED,
 }
 
 

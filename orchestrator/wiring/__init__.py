@@ -7,7 +7,10 @@ Adapters are imported by the function that needs them, so that a command pays on
 uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 """
 
-from orchestrator.adapters import hydra_config as configs
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from orchestrator.adapters import terminal
 from orchestrator.wiring.adapters import (
     Built,
@@ -104,6 +107,9 @@ from orchestrator.wiring.storage import artifact_store, prove_storage, storage_u
 from orchestrator.wiring.tracking import bury, follow_traffic, registry, unshow
 from orchestrator.wiring.upkeep import copy_database, shown_database, sweep_cache
 from orchestrator.wiring.user import commit, host, provide_user, user
+
+if TYPE_CHECKING:
+    from orchestrator.adapters import hydra_config as configs
 
 __all__ = [
     "Built",
@@ -206,3 +212,11 @@ __all__ = [
     "weigh",
     "with_code",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Return `configs`, which most commands do not need, when it is asked for."""
+    if name == "configs":
+        return import_module("orchestrator.adapters.hydra_config")
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -10,7 +10,6 @@ from itertools import chain, repeat
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -59,6 +58,8 @@ def seen_elsewhere(address: str, defaults: Mapping[str, str]) -> bool:
 def _servers(url: URL, defaults: Mapping[str, str]) -> list[tuple[str, int]]:
     if url.get_backend_name() not in _BACKENDS:
         return []
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
     dialect: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
     said = dialect.create_connect_args(url)[1]
     names = said.get("hostaddr") or defaults.get("PGHOSTADDR") or said.get("host")
