@@ -79,7 +79,7 @@ class ClusterSettings:
     kind: Literal["ray", "local"] = "ray"
     address: str = ""
     object_store_mb: int = 100
-    patience: float = 120.0
+    patience: float = 180.0
     start: float = 180.0
     hand_over: float = 30.0
     take_overs: int = 3
@@ -206,7 +206,7 @@ class AttemptSettings:
     grow: float | None = 600.0
     meet: float = 600.0
     collective: float = 600.0
-    storage: float = 60.0
+    storage: float = 120.0
     checkpoint: float = 600.0
     fence: float = 60.0
     hang: float = 600.0

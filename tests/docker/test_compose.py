@@ -16,7 +16,7 @@ import yaml
 
 import orchestrator
 from orchestrator import wiring
-from orchestrator.core.settings import GatewaySettings
+from orchestrator.core.settings import ClusterSettings, GatewaySettings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.service.asking import KEY_VARIABLE
 from orchestrator.wiring.home_folder import SECRET_VARIABLE
@@ -154,6 +154,16 @@ def test_everybody_means_the_same_ports(pools: dict[str, Pool]) -> None:
         assert known["RAY_ADDRESS"] == f"head:{GCS}"
         assert known["MLFLOW_TRACKING_URI"] == f"http://mlflow:{MLFLOW}"
     assert {options(name)["address"] for name in pools} == {f"head:{GCS}"}
+
+
+def test_the_nodes_wait_longer_for_the_head_than_runs_do_and_it_keeps_what_it_knows(
+    pools: dict[str, Pool],
+) -> None:
+    for name in ("head", *pools):
+        known = SERVICES[name]["environment"]
+        assert float(known["RAY_gcs_rpc_server_reconnect_timeout_s"]) > ClusterSettings().patience
+    (volume,) = SERVICES["head"]["volumes"]
+    assert known["RAY_gcs_storage_path"].startswith(volume.partition(":")[2] + "/")
 
 
 def test_the_image_is_of_this_version_and_the_same_for_all() -> None:

@@ -21,7 +21,7 @@ from orchestrator import wiring
 from orchestrator.adapters.raycluster import managed_ray
 from orchestrator.adapters.rayserve import state
 from orchestrator.cli.parser import parse
-from orchestrator.core.settings import GatewaySettings
+from orchestrator.core.settings import ClusterSettings, GatewaySettings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.wiring.adapters import DATABASE_VARIABLE, TRACKING_VARIABLE
 from orchestrator.wiring.home_folder import SECRET_VARIABLE
@@ -117,6 +117,15 @@ def test_the_manifests_are_what_kuberay_publishes(document: dict[str, Any]) -> N
     jsonschema.Draft7Validator(closed(schema)).validate(document["spec"])
     wrong = {**document["spec"], "rayVersoin": "2"}
     assert list(jsonschema.Draft7Validator(closed(schema)).iter_errors(wrong))
+
+
+def test_the_nodes_wait_longer_for_the_head_than_runs_do_and_it_keeps_what_it_knows() -> None:
+    for pod in PODS[:-1]:
+        (container,) = pod["spec"]["containers"]
+        known = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert float(known["RAY_gcs_rpc_server_reconnect_timeout_s"]) > ClusterSettings().patience
+        folders = [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert str(Path(known["RAY_gcs_storage_path"]).parent) in folders
 
 
 def test_each_of_kuberay_s_kinds_has_a_manifest() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +18,19 @@ from orchestrator.core.runs.states import RunState
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
 from tests.hosts.echo_pipeline import ECHO, gateway, write_echo
-from tests.hosts.namespaces import lacking
+from tests.hosts.namespaces import ROOT, lacking
 from tests.hosts.services import services_lacking
 from tests.hosts.site import SECONDS, STEPS, Site, site, to
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
-AWAY = 15.0  # seconds that the head is
-# A head that keeps what it knows on its disk.
-LASTING = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": "/srv/gcs"}
+# Seconds that the head is away: for so long it ends nothing where it keeps what it knows.
+AWAY, LONG_AWAY = 15.0, 125.0
+PAGE = ROOT / "docs/hosts.md"
+# What the page has a head keep on its disk, and how long it has nodes wait for it.
+LASTING = {
+    name: value.replace("$HOME", "/srv")
+    for name, value in re.findall(r"(RAY_gcs_\w+)=(\S+)", PAGE.read_text(encoding="utf-8"))
+}
 
 
 @contextmanager
@@ -47,24 +53,24 @@ def serving(logs: Path, **env: str) -> Iterator[tuple[Site, str]]:
 
 
 @contextmanager
-def without_head(lab: Site) -> Iterator[None]:
-    """Have no head for a while; it is started anew in the end."""
+def without_head(lab: Site, seconds: float = AWAY) -> Iterator[None]:
+    """Have no head for so long; it is started anew in the end."""
     head = lab.network.hosts[0]
     died = monotonic()
     head.die()
     yield
-    wait(lambda: False, AWAY - (monotonic() - died))
+    wait(lambda: False, seconds - (monotonic() - died))
     lab.servers.mend()
 
 
 def test_all_goes_on_where_the_head_keeps_what_it_knows(tmp_path: Path) -> None:
     with serving(tmp_path, **LASTING) as (lab, key):
         _, hopper, _, client = lab.network.hosts
-        launch = lab.launch(hopper, *to(400))
+        launch = lab.launch(hopper, *to(1000))
         lab.until_saved(20)
         with asking(client, "echo", key, gateway(hopper)) as asked:
             replicas = dict(lab.store.replicas())
-            with without_head(lab):
+            with without_head(lab, LONG_AWAY):
                 asked.until_answered(20)
             lab.finished(launch)
             asked.until_answered(20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ class Newcomer:
         argv = ("bash", "-c", f". ./cluster.env; {typed}")
         env = {"MLFLOW_DATABASE": self._secrets["MLFLOW_DATABASE"], **self._given()}
         if line.endswith("&"):
-            name = line.split(maxsplit=1)[0]
+            name = next(word for word in line.split() if "=" not in word)
             self._wait(host, name, host.start(*argv, name=name, **env))
             return
         done = host.run(*argv, seconds=SECONDS, **env)
@@ -55,6 +56,13 @@ class Newcomer:
         assert done.returncode == 1, done.stdout + done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
         return done.stderr
+
+    def shown(self) -> list[str]:
+        """Return the secrets that whoever lists the processes of a host sees."""
+        lines = "".join(map(_command_line, Path("/proc").glob("[0-9]*")))
+        assert "mlflow" in lines
+        names = ("PASSWORD", "SECRET ", "=TOKEN ", "=KEY")
+        return [name for name in names if self._secrets[name].strip("= ") in lines]
 
     def _given(self) -> dict[str, str]:
         quiet = {name: NODES[name] for name in ("RAY_memory_monitor_refresh_ms",)}
@@ -73,6 +81,12 @@ class Newcomer:
 
         wait(lambda: up() or not process.running, 300.0, tick=0.2)
         assert up(), process.printed()
+
+
+def _command_line(process: Path) -> str:
+    with suppress(OSError):  # it has ended
+        return (process / "cmdline").read_text(errors="replace")
+    return ""
 
 
 @pytest.fixture
@@ -111,6 +125,7 @@ def test_three_hosts_get_from_nothing_to_a_served_model(newcomer: Newcomer) -> N
             newcomer.type(where, line)
     assert 'orchestrator ask "What is 17 + 25?"' in newcomer.answers
     assert "succeeded" in newcomer.answers["orchestrator status"]
+    assert newcomer.shown() == []
     for token in ("", f"RAY_AUTH_TOKEN={TOKEN.replace('7', '8')}"):
         refused = newcomer.refused("atlas-0", f"unset RAY_AUTH_TOKEN; {token} orchestrator pools")
         assert "token" in refused, "another one, and none"
