@@ -108,3 +108,18 @@ def test_a_line_that_tells_of_an_error_is_not_that_error(line: str) -> None:
 def test_the_same_words_are_an_error_where_the_runtime_says_them(line: str) -> None:
     case = {"as": "line", "lines": [line]}
     assert explain(excerpt(case), documented()).kind is not FailureKind.WORKER_LOST
+
+
+# --- what torch says of a gang that is well ------------------------------------------------------
+
+HARMLESS = [
+    "[W1201 00:40:23.086 socket.cpp:207] [c10d] The hostname of the client socket cannot be"
+    + " retrieved. err=-3",
+    "[I1201 00:40:23.086 socket.cpp:500] [c10d] The server socket has started to listen on [::]:1.",
+]
+
+
+@pytest.mark.parametrize("line", HARMLESS)
+def test_a_line_that_torch_writes_on_hosts_without_names_shows_nothing(line: str) -> None:
+    case = {"as": "line", "lines": [line]}
+    assert explain(excerpt(case), documented()).kind is FailureKind.WORKER_LOST
