@@ -284,6 +284,6 @@ def _predicts_further(name: str, config: Any) -> bool:  # noqa: ANN401 - foreign
 
 
 def _check_finite(folder: Path, model: Any) -> None:  # noqa: ANN401 - as above
-    for name, weight in model.named_parameters():
+    for name, weight in model.state_dict().items():  # buffers too: biases that choose experts
         if not weight.isfinite().all():
             raise ValueError(f"tensor {name} of {str(folder)!r} has values that are not finite")
