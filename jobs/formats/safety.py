@@ -18,6 +18,7 @@ CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MANIFEST = "manifest.json"
+WEIGHTS = "*.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 LONGEST_JSON = 100_000_000  # bytes, as the header of a safetensors file
 _THREADS = min(os.cpu_count() or 1, 16)
@@ -45,13 +46,36 @@ def read_json(file: Path) -> dict[str, Any]:
 def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
     """Return the files of weights of a folder, and which tensor its index says is in which.
 
+    Readers differ in what they take of a folder that has more: all that there is, or the single
+    file in place of the index.
+
     Raises:
-        ValueError: There are none, or the index leads out of the folder.
+        ValueError: There are none, the index leads out of the folder, or there is a file of
+            weights that it does not name.
     """
-    if (folder / SINGLE).exists():
-        return [folder / SINGLE], {}
-    if not (folder / INDEX).exists():
+    names = _indexed(folder) if (folder / INDEX).exists() else {}
+    if not names and not (folder / SINGLE).exists():
         raise ValueError(f"there is no {SINGLE} in {str(folder)!r}{_pickled(folder)}")
+    files = sorted({*names.values()} or {SINGLE})
+    if len(files) > 1 and (folder / SINGLE).exists():
+        raise ValueError(
+            f"{str(folder)!r} has both {SINGLE} and {INDEX}; remove the one that is not meant"
+        )
+    strays = sorted({file.name for file in folder.glob(WEIGHTS)} - {*files})
+    if strays:
+        raise ValueError(
+            f"{str(folder / strays[0])!r} is a file of weights that "
+            f"{INDEX if names else SINGLE} does not name; remove it"
+        )
+    return [folder / name for name in files], names
+
+
+def _indexed(folder: Path) -> Mapping[str, str]:
+    """Return the file of each tensor, as the index of a folder says.
+
+    Raises:
+        ValueError: It says nothing, or leads out of the folder.
+    """
     said = read_json(folder / INDEX).get("weight_map")
     if not isinstance(said, dict) or not said:
         raise ValueError(f"{str(folder / INDEX)!r} has no weight_map")
@@ -62,7 +86,7 @@ def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
                 f"{str(folder / INDEX)!r} has tensor {tensor} in {name!r}, "
                 f"which is no safetensors file of this folder"
             )
-    return [folder / name for name in sorted(set(names.values()))], names
+    return names
 
 
 def check_hashes(folder: Path, files: Sequence[Path]) -> None:

@@ -90,6 +90,25 @@ def twice(folder: Path) -> None:
     index(**{UP: "b.safetensors"})(folder)
 
 
+def stray(folder: Path) -> None:
+    shutil.copy(folder / WEIGHTS, folder / "more.safetensors")
+
+
+def both(folder: Path) -> None:
+    shutil.copy(folder / WEIGHTS, folder / "kept")
+    index()(folder)
+    shutil.copy(folder / "a.safetensors", folder / "b.safetensors")
+    said = json.loads((folder / INDEX).read_text())["weight_map"]
+    (folder / INDEX).write_text(json.dumps({"weight_map": {**said, UP: "b.safetensors"}}))
+    (folder / "kept").rename(folder / WEIGHTS)
+
+
+def stray_beside_an_index(folder: Path) -> None:
+    index()(folder)
+    stray_name = folder / "model-00002-of-00002.safetensors"
+    shutil.copy(folder / "a.safetensors", stray_name)
+
+
 def set_scale(value: float) -> Callable[[Path], None]:
     return tensors(lambda t: t[f"{UP}_scale_inv"].fill_(value))
 
@@ -110,6 +129,9 @@ def set_scale(value: float) -> Callable[[Path], None]:
         (index(more="pytorch_model.bin"), "which is no safetensors file of this folder"),
         (index(more="gone.safetensors"), "gone.safetensors' is missing, or no file"),
         (index(more="a.safetensors"), f"tensor more is not in 'a.safetensors', as {INDEX} says"),
+        (stray, "more.safetensors' is a file of weights that model.safetensors does not name"),
+        (stray_beside_an_index, f"00002.safetensors' is a file of weights that {INDEX} does not"),
+        (both, "has both model.safetensors and model.safetensors.index.json; remove the one"),
         (twice, "is in 'a.safetensors' and 'b.safetensors'"),
         (header(b"{}", 1 << 60), "is no sound safetensors file: .*(?i:header)"),
         (header(b"{" * 90_000), "model.safetensors' is no sound safetensors file"),
@@ -227,3 +249,13 @@ def test_scales_of_a_foreign_checkpoint_may_be_of_other_types(sound: Path, tmp_p
     expected = weights.load(sound, "auto", "cpu").state_dict()
     for name, weight in weights.load(folder, "auto", "cpu").state_dict().items():
         assert torch.equal(weight, expected[name])
+
+
+def test_a_bias_that_chooses_experts_and_is_no_number_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "deepseek_v3")
+    found = load_file(folder / WEIGHTS)
+    name = next(name for name in found if name.endswith("e_score_correction_bias"))
+    found[name][1] = float("nan")
+    save_file(found, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"tensor {name} of .* has values that are not finite"):
+        weights.load(folder, "auto", "cpu")
