@@ -11,13 +11,14 @@ for those.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -47,26 +48,71 @@ class QuantizationChoice:
         ignored: Names of the modules that hold any other weight of two or more dimensions, on disk
             and in memory where those differ: what a reader must not take for quantized.
         in_float32: The tensors that stay float32 whatever the format.
+        not_linear: Those of `ignored` that no reader takes for linear layers: embeddings and
+            convolutions.
+        places: Of each tensor on disk those in memory that it becomes, or is a part of; none where
+            the model has none.
     """
 
     quantized: frozenset[str]
     ignored: tuple[str, ...]
     in_float32: frozenset[str] = frozenset()
+    not_linear: frozenset[str] = frozenset()
+    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def quantized_in_memory(self) -> frozenset[str]:
+        """The tensors in memory that are quantized on disk, or have a part that is."""
+        return frozenset(place for name in self.quantized for place in self.places[name])
 
 
 def choose(
     config: Any,  # noqa: ANN401 - a transformers config
     specs: Mapping[str, Spec],
     scheme: Scheme | None = None,
+    stored: Collection[str] | None = None,
 ) -> QuantizationChoice:
     """Return the choice for a model of this config, stored as `specs` say.
 
-    Of `scheme`, what is made, readers take only some shapes.
+    Of `scheme`, what is made, readers take only some shapes. `stored` names what is quantized
+    already: that is then what is chosen.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.bfloat16)
     held: Mapping[str, Tensor] = model.state_dict()
     places = dict(zip(specs, _places(model, held, specs), strict=True))
+    quantized = _quantized(model, held, places, specs, scheme) if stored is None else {*stored}
+    splits = [*_splits(model)]
+    parts = {name: tuple(_parts(splits, held, place)) for name, place in places.items()}
+    in_memory = {part for name in quantized for part in parts[name]}
+    modules = {
+        name: _module(name, quantized)
+        for name, spec in specs.items()
+        if len(spec.shape) >= _PLANE and name not in quantized
+    }
+    linear = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and f"{name}{_WEIGHT}" not in in_memory
+    }
+    others = _not_linear(model)
+    return QuantizationChoice(
+        frozenset(quantized),
+        tuple(sorted({*modules.values(), *linear}, key=_natural)),
+        frozenset(_in_float32(model, held, places)),
+        frozenset(module for name, module in modules.items() if places[name] in others),
+        parts,
+    )
+
+
+def _quantized(
+    model: Any,  # noqa: ANN401 - as above
+    held: Mapping[str, Tensor],
+    places: Mapping[str, str | None],
+    specs: Mapping[str, Spec],
+    scheme: Scheme | None,
+) -> set[str]:
+    """Return the names on disk of what is quantized."""
     linear = _linear(model)
     quantized = {
         name
@@ -74,23 +120,7 @@ def choose(
         if place and _is_quantizable(specs[name].shape, place, held[place], linear)
     }
     quantized |= _alike(quantized, {name for name, place in places.items() if place is None})
-    quantized = _fitting(quantized, specs, places, scheme) if scheme else quantized
-    in_memory = {places[name] for name in quantized}
-    ignored = {
-        _module(name, quantized)
-        for name, spec in specs.items()
-        if len(spec.shape) >= _PLANE and name not in quantized
-    }
-    ignored |= {
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and f"{name}{_WEIGHT}" not in in_memory
-    }
-    return QuantizationChoice(
-        frozenset(quantized),
-        tuple(sorted(ignored, key=_natural)),
-        frozenset(_in_float32(model, held, places)),
-    )
+    return _fitting(quantized, specs, places, scheme) if scheme else quantized
 
 
 def _places(
@@ -113,6 +143,34 @@ def _places(
         if renamed not in held:
             renamed, _ = rename_source_key(name, [], [], prefix, held)
         yield renamed if renamed in held else None
+
+
+def _splits(model: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401 - as above
+    """Yield the parts of the names in memory of what is one tensor on disk."""
+    for transform in get_model_conversion_mapping(model):
+        if isinstance(transform, WeightConverter) and len(transform.target_patterns) > 1:
+            yield tuple(transform.target_patterns)
+
+
+def _parts(
+    splits: Iterable[tuple[str, ...]], held: Mapping[str, Tensor], place: str | None
+) -> Iterator[str]:
+    """Yield the tensors in memory that the one which becomes `place` is split into."""
+    if place is None:
+        return
+    yield place
+    for first, *rest in splits:
+        parts = [place.replace(first, other) for other in rest if first in place]
+        yield from (part for part in parts if part in held and part != place)
+
+
+def _not_linear(model: Any) -> set[str]:  # noqa: ANN401 - as above
+    """Return the weights that look rows up, or that are convolved."""
+    return {
+        f"{name}{_WEIGHT}"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding | _ConvNd)
+    }
 
 
 def _linear(model: Any) -> set[str]:  # noqa: ANN401 - as above

@@ -55,6 +55,15 @@ def test_every_weight_is_quantized_or_named(kind: str, form: str) -> None:
     assert all(len(specs[name].shape) == 2 for name in choice.quantized)
 
 
+def test_what_is_one_tensor_on_disk_and_two_in_memory_is_quantized_as_both() -> None:
+    config = zoo.small("hrm_text")
+    choice = choose(config, zoo.on_disk(config), SCHEMES["int8"])
+    for module in ("gate_proj", "up_proj"):
+        name = f"model.H_module.layers.0.mlp.{module}"
+        assert f"{name}.weight" in choice.quantized_in_memory
+        assert name not in choice.ignored
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_routers_and_embeddings_are_named_and_never_quantized(kind: str) -> None:
     config = zoo.small(kind)
