@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from math import prod
@@ -12,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig
-from transformers.utils import GENERATION_CONFIG_NAME
 
 from jobs.calibration.recipe import calibrated, recipe_of
 from jobs.data.tokenizer import load_tokenizer
@@ -20,6 +18,7 @@ from jobs.formats import modelslim
 from jobs.formats.choice import choose
 from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
+from jobs.formats.generation_config import write_generation_config
 from jobs.formats.records import KEY, record
 from jobs.formats.schemes import MODELSLIM, PLAIN, scheme_for
 from jobs.training.process_group import ProcessGroup
@@ -81,7 +80,7 @@ def export(
     _describe(config, format, record(format, choice.ignored, dialect), ctx.output)
     if dialect == MODELSLIM:
         modelslim.write(ctx.output, format, source.specs, choice.quantized)
-    _accompany(source.path, config, ctx.output)
+    _accompany(source.path, ctx.output)
     counts = {name: prod(spec.shape) for name, spec in source.specs.items()}
     quantized = 0 if format in PLAIN else sum(counts[name] for name in choice.quantized)
     return _record(ctx, format, sum(counts.values()), quantized, written.size)
@@ -122,32 +121,11 @@ def _describe(config: Any, form: str, said: object, folder: Path) -> None:  # no
     config.save_pretrained(folder)
 
 
-def _accompany(source: Path, config: Any, folder: Path) -> None:  # noqa: ANN401 - as above
+def _accompany(source: Path, folder: Path) -> None:
     """Write what an engine needs beside the weights.
 
     What the model says of its answers stays as it is: how long they are at most is for the
     endpoint to say. A model that says nothing gets its ends of text from config and tokenizer.
     """
-    tokenizer = load_tokenizer(source)
-    file = source / GENERATION_CONFIG_NAME
-    if file.exists():
-        shutil.copyfile(file, folder / GENERATION_CONFIG_NAME)
-    else:
-        ends = _several(getattr(config, "eos_token_id", None))
-        ends += [end for end in _several(tokenizer.eos_token_id) if end not in ends]
-        special_tokens = {
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
-            "pad_token_id": tokenizer.pad_token_id,
-        }
-        text = json.dumps(
-            {name: value for name, value in special_tokens.items() if value is not None}
-        )
-        (folder / GENERATION_CONFIG_NAME).write_text(f"{text}\n", encoding="utf-8")
-    tokenizer.save_pretrained(folder)
-
-
-def _several(ends: int | list[int] | None) -> list[int]:
-    if ends is None:
-        return []
-    return [ends] if isinstance(ends, int) else list(ends)
+    write_generation_config(source, folder)
+    load_tokenizer(source).save_pretrained(folder)
