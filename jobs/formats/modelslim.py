@@ -19,15 +19,24 @@ FILE = "quant_model_description.json"
 KINDS: Mapping[str, str] = MappingProxyType({"int8": "W8A8_DYNAMIC", "mxfp8": "W8A8_MXFP8"})
 _PLAIN = "FLOAT"
 _KIND = "model_quant_type"
-_VERSION = "1.0.0"
+VERSION = "version"
 
 
 def write(folder: Path, form: str, names: Iterable[str], quantized: Collection[str]) -> None:
     """Write what each tensor is: those of `quantized` in `form`, with their scales and offsets."""
+    said = description(form, names, quantized)
+    if said:
+        (folder / FILE).write_text(f"{json.dumps(said, indent=2)}\n", "utf-8")
+
+
+def description(
+    form: str, names: Iterable[str], quantized: Collection[str]
+) -> Mapping[str, object]:
+    """Return what the description of a folder in `form` says; nothing of a plain one."""
     scheme = scheme_for(form, MODELSLIM)
     if scheme is None:
-        return
-    said: dict[str, object] = {_KIND: KINDS[form], "version": _VERSION}
+        return {}
+    said: dict[str, object] = {_KIND: KINDS[form], VERSION: "1.0.0"}
     if scheme.block[1]:
         said["group_size"] = scheme.block[1]
     for name in names:
@@ -35,7 +44,16 @@ def write(folder: Path, form: str, names: Iterable[str], quantized: Collection[s
         if name in quantized:
             beside = (scheme.suffix, scheme.offset)
             said |= {f"{name}{suffix}": KINDS[form] for suffix in beside if suffix}
-    (folder / FILE).write_text(f"{json.dumps(said, indent=2)}\n", "utf-8")
+    return said
+
+
+def said_in(folder: Path) -> Mapping[str, object]:
+    """Return what a folder's description says.
+
+    Raises:
+        ValueError: There is none, or it is no JSON object.
+    """
+    return safety.read_json(folder / FILE)
 
 
 def scheme_in(folder: Path) -> Scheme | None:
@@ -46,7 +64,7 @@ def scheme_in(folder: Path) -> Scheme | None:
     """
     if not (folder / FILE).exists():
         return None
-    kind = safety.read_json(folder / FILE).get(_KIND)
+    kind = said_in(folder).get(_KIND)
     for form, known in KINDS.items():
         if kind == known:
             return scheme_for(form, MODELSLIM)

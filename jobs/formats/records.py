@@ -50,6 +50,10 @@ _UNKNOWN = (
     f"export the model in one of {', '.join(('bf16', *SCHEMES))}"
 )
 _BLOCKS = 2  # rows and columns
+# What plain weights are called; no export of ours is in the last one.
+_STORED: Mapping[str, str] = MappingProxyType(
+    {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
+)
 _SGLANG_MXFP8 = "mxfp8"
 
 
@@ -102,7 +106,7 @@ def form_of(config: Mapping[str, Any], described: Scheme | None = None) -> str:
     if scheme is not None:
         return scheme.form
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    return {"bfloat16": "bf16", "float32": "fp32"}.get(stored, stored)
+    return _STORED.get(stored, stored)
 
 
 def _blocks(form: str, ignored: Sequence[str]) -> dict[str, object]:

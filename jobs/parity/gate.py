@@ -17,18 +17,29 @@ import numpy as np
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines import EMBEDDED
+from jobs.formats.folder import Folder
+from jobs.formats.generation_config import generation_fields
 from jobs.parity import metrics, proof, table
 from jobs.parity.comparison import Comparison, Said, compare, margins
-from jobs.parity.model_config import ends_in_folder, fields_in_folder, other_fields
+from jobs.parity.model_config import (
+    ends_in_folder,
+    fields_in_folder,
+    other_fields,
+    other_generation_fields,
+)
+from jobs.parity.quantization_record import choice_in, wrong_statements
 from jobs.parity.reading import Floor, Reference, read
 from jobs.parity.served_engine import ServedEngine, ServedNorms
-from jobs.parity.unseen import unseen
+from jobs.parity.tokenizer_parts import TEMPLATE, digests, other_parts
+from jobs.parity.unseen import AskedEngine, unseen
 from jobs.parity.verdict import Evidence, Threshold, demands_of, sentence, thresholds
-from jobs.parity.weight_format import form_of, unquantized_in
+from jobs.parity.weight_format import form_of
 from jobs.parity.weight_norms import furthest
 from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
 FIGURES = "parity/"  # what the names of its metrics begin with
+_NAMED = 8  # of what differs, in the log
+_OF_PLAIN = {"weights": "unquantized", "sums": "unquantized_sums"}
 AUTO = "auto"  # the plan puts an endpoint's own engine class in its place
 
 
@@ -157,7 +168,9 @@ def _verdict(
     why: str,
 ) -> table.ParityVerdict:
     reference, said = answered.reference, answered.said
-    computed, stands_in = answered.computed, answered.stands_in
+    asked = AskedEngine(
+        form=answered.form, computed=answered.computed, stands_in=answered.stands_in
+    )
     return table.ParityVerdict(
         why=why,
         format=answered.form,
@@ -171,7 +184,7 @@ def _verdict(
         thresholds=tuple(judged),
         accuracies=_accuracies(reference, said),
         weights=answered.weights.source,
-        unseen=unseen(reference, said, answered.weights, computed, stands_in=stands_in),
+        unseen=unseen(reference, said, answered.weights, asked),
         worst=_worst(reference, said, compared, ctx.inputs["model"]),
     )
 
@@ -191,29 +204,67 @@ def _counts(
 ) -> tuple[dict[str, float], ServedNorms]:
     """Return the figures that have no floor, and what was read of the weights."""
     weights = served.weights()
-    change, name = furthest(reference.norms, weights.norms)
-    plain = unquantized_in(ctx.inputs["model"])
-    unquantized, _ = furthest(reference.norms, weights.norms, plain)
-    ctx.log(f"weights of {weights.source}: {change:.3g}, most in {name}")
-    others = other_fields(reference.config, fields_in_folder(ctx.inputs["model"]))
-    ctx.log(f"fields of the config that differ: {', '.join(others) or 'none'}")
     pairs = [
         pair
         for texts in zip(reference.scores, said.scores, strict=True)
         for pair in zip(*texts, strict=True)
     ]
     good = [(score, other) for score, other in pairs if metrics.usable(other)]
+    folder = Path(ctx.inputs["model"])
+    exact, plain = _stated(ctx, reference, folder)
+    exact["tokenizer"] += served.other_texts(reference)
+    exact["template"] += served.other_chats(reference)
     counts = {
         "nan": float(len(pairs) - len(good)),
-        "tokenizer": float(served.other_texts(reference)),
-        "template": float(served.other_chats(reference)),
-        "ends": float(len(set(reference.ends) ^ set(ends_in_folder(ctx.inputs["model"])))),
-        "config": float(len(others)),
-        "weights": change,
-        "unquantized": unquantized,
+        **{name: float(count) for name, count in exact.items()},
+        **_changes(ctx, reference, weights, plain),
         "top1": metrics.share(score.top[0] == other.top[0] for score, other in good),
     }
     return counts, weights
+
+
+def _stated(
+    ctx: JobContext, reference: Reference, path: Path
+) -> tuple[dict[str, int], frozenset[str]]:
+    """Return how much the folder says otherwise than it should, by figures.
+
+    Also return the names in memory of what is stored as codes.
+    """
+    folder = Folder(path)
+    choice = choice_in(folder)
+    parts = other_parts(reference.tokenizers, digests(load_tokenizer(path)))
+    generation = other_generation_fields(reference.generation, generation_fields(path))
+    others = {
+        "fields of the config that differ": other_fields(reference.config, fields_in_folder(path)),
+        "fields of the generation config that differ": generation,
+        "parts of the tokenizer that differ": parts,
+        "wrong in what the folder says is quantized": wrong_statements(folder, choice),
+    }
+    for words, names in others.items():
+        ctx.log(f"{words}: {', '.join(names[:_NAMED]) or 'none'}{' ...' * (len(names) > _NAMED)}")
+    config, _, _, record = map(len, others.values())
+    counts = {
+        "tokenizer": len(set(parts) - {TEMPLATE}),
+        "template": int(TEMPLATE in parts),
+        "ends": len(set(reference.ends) ^ set(ends_in_folder(path))),
+        "config": config,
+        "generation": len(generation),
+        "record": record,
+    }
+    return counts, choice.quantized_in_memory
+
+
+def _changes(
+    ctx: JobContext, reference: Reference, weights: ServedNorms, codes: frozenset[str]
+) -> dict[str, float]:
+    """Return the largest changes of weights by figures: of all, and of those that are no codes."""
+    changes: dict[str, float] = {}
+    for figure, sums in (("weights", False), ("sums", True)):
+        change, name = furthest(reference.norms, weights.norms, sums=sums)
+        plain, _ = furthest(reference.norms, weights.norms, codes, sums=sums)
+        ctx.log(f"{figure} of {weights.source}: {change:.3g}, most in {name}")
+        changes |= {figure: change, _OF_PLAIN[figure]: plain}
+    return changes
 
 
 def _metrics(

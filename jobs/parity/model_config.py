@@ -36,3 +36,21 @@ def fields_in_folder(folder: Path) -> dict[str, object]:
 def other_fields(trained: Mapping[str, object], served: Mapping[str, object]) -> list[str]:
     """Return the fields of which both say something, and not the same; others are of versions."""
     return sorted(n for n in trained.keys() & served.keys() if trained[n] != served[n])
+
+
+def other_generation_fields(
+    trained: Mapping[str, object], served: Mapping[str, object]
+) -> list[str]:
+    """Return the fields of the generation configs that are not the same; none is of versions.
+
+    A field that says nothing is as good as none. Ends of answers may be in any order.
+    """
+    names = sorted(trained.keys() | served.keys())
+    return [name for name in names if _said(name, trained) != _said(name, served)]
+
+
+def _said(name: str, fields: Mapping[str, object]) -> object:
+    value = fields.get(name)
+    if name != "eos_token_id" or value is None:
+        return value
+    return sorted(value) if isinstance(value, list) else [value]

@@ -4,7 +4,7 @@ reference.json          facts, questions, answers, encodings, names of the floor
 scores.safetensors      `logprob` [places], `top` and `logprobs` [places, top]; where the model has
                         experts, `experts` [places, layers, k]
 floor.safetensors       of each pass of the floor the arrays of its comparison, as `NUMBER/NAME`
-norms.safetensors       of the blocks of each weight, by its name
+norms.safetensors       what is kept of each weight (`weight_norms`), by its name
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from jobs.parity.comparison import NAMES, Comparison, Said, arrays
 from jobs.parity.metrics import right
 from jobs.parity.questions import Question
+from jobs.parity.tokenizer_parts import Digests
 from jobs.parity.weight_norms import Norms
 from orchestrator.engine import Score
 
@@ -31,7 +32,13 @@ SCORES_NAME = "scores.safetensors"
 FLOOR_NAME = "floor.safetensors"
 NORMS_NAME = "norms.safetensors"
 # What later versions have added.
-_LATER = {"floor": "noise floor", "ends": "tokens that end an answer", "config": "config"}
+_LATER = {
+    "floor": "noise floor",
+    "ends": "tokens that end an answer",
+    "config": "config",
+    "generation": "generation config",
+    "tokenizers": "digests of its tokenizer",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +82,12 @@ class Reference:
         chats: Chats with their tokens; none where there is no template.
         ends: Tokens that end an answer.
         config: Fields of its config, as JSON has them.
+        generation: What the generation config of an export says.
+        tokenizers: Digests of the parts of its tokenizer, as it is and as it is saved.
         scores: Of each question the scores of what follows its prompt.
         experts: Of each question the chosen experts (places, layers, k); none where untold.
         floor: The same model in other arithmetics.
-        norms: Of the blocks of its weights, by their names.
+        norms: What is kept of its weights (`weight_norms`), by their names.
     """
 
     pool: str
@@ -93,6 +102,8 @@ class Reference:
     chats: tuple[Chat, ...]
     ends: tuple[int, ...]
     config: dict[str, Any]
+    generation: dict[str, Any]
+    tokenizers: tuple[Digests, ...]
     scores: tuple[tuple[Score, ...], ...]
     experts: tuple[npt.NDArray[np.int32], ...]
     floor: tuple[Floor, ...]
@@ -163,6 +174,7 @@ def read(folder: Path) -> Reference:
         chats=chats,
         answers=answers,
         ends=tuple(facts.pop("ends")),
+        tokenizers=tuple(facts.pop("tokenizers")),
         scores=_scores(tensors, questions),
         experts=_experts(tensors, questions),
         floor=_floor(load_file(folder / FLOOR_NAME), facts.pop("floor")),

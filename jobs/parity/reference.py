@@ -20,12 +20,14 @@ from jobs.data.dataset import read_facts
 from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
+from jobs.formats.generation_config import generation_fields
 from jobs.parity.comparison import Said, compare
 from jobs.parity.metrics import perplexity, right, share
 from jobs.parity.model_config import ends_in_folder, fields_in_folder
 from jobs.parity.passes import HALVES, MIXED, REFERENCE, RESHAPED, Asker, Output, Pass
 from jobs.parity.questions import CHATS, TEXTS, Question, choose
 from jobs.parity.reading import Chat, Floor, Reference, write
+from jobs.parity.tokenizer_parts import digests_of_export
 from jobs.parity.weight_norms import Norms, norms
 from jobs.training.step import wants_bf16
 from orchestrator.job import JobContext, Metrics
@@ -81,6 +83,8 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         chats=tuple(chats_of(tokenizer)),
         ends=ends_in_folder(ctx.inputs["model"]),
         config=fields_in_folder(ctx.inputs["model"]),
+        generation=generation_fields(ctx.inputs["model"]),
+        tokenizers=digests_of_export(ctx.inputs["model"]),
         scores=first.scores,
         experts=first.experts,
         floor=tuple(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jobs.formats.schemes import SCHEMES
 from jobs.parity.comparison import Said
 from jobs.parity.reading import Reference
 from jobs.parity.served_engine import ENGINE, ServedNorms
 
+# `num_experts`, `n_routed_experts`, `num_local_experts`, `moe_num_experts`, ...
+_EXPERTS = re.compile(r"(?:^|_)(?:num|n)_(?:\w+_)?experts$")
 ALWAYS = (
     "texts of other kinds and lengths than those of the data set: tools, images, long contexts",
     "sampling, and answers made together with others: scores are asked one text at a time",
@@ -13,20 +20,42 @@ ALWAYS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedEngine:
+    """What is known of the engine that was asked.
+
+    Attributes:
+        form: Format of the weights that it has read.
+        computed: The type in which it computes; empty where it does not tell.
+        stands_in: Whether it stands in for an engine server.
+    """
+
+    form: str
+    computed: str
+    stands_in: bool
+
+
 def unseen(
-    reference: Reference, said: Said, weights: ServedNorms, computed: str, *, stands_in: bool
+    reference: Reference, said: Said, weights: ServedNorms, engine: AskedEngine
 ) -> tuple[str, ...]:
     """Return what could not be seen, by sentences for people."""
     sentences = list(ALWAYS)
-    if stands_in:
+    if engine.stands_in:
         sentences.append("what an engine server makes of the folder: the embedded engine read it")
+    if engine.stands_in and engine.form in SCHEMES:
+        sentences.append(
+            "the noise of activations in 8 bits: a server may quantize what goes into a layer, "
+            "and the embedded engine does not"
+        )
     if weights.source != ENGINE:
         sentences.append("the weights as the engine holds them: it tells nothing of them")
     else:
-        sentences.append("within a block of 128 x 128 weights: what keeps its norm")
+        sentences.append("of weights what keeps the norms and the sums of rows and columns")
     if reference.experts and not said.experts:
         sentences.append("which experts the engine chooses: it tells nothing of them")
-    if not computed:
+    elif not reference.experts and has_experts(reference.config):
+        sentences.append("which experts are chosen: the code of this type tells nothing of them")
+    if not engine.computed:
         sentences.append("in which type the engine computes: its format's was taken")
     vocabulary = max((max(score.top) for row in reference.scores for score in row), default=0)
     if vocabulary >= reference.top:
@@ -34,3 +63,14 @@ def unseen(
             f"divergence among tokens beyond the likeliest {reference.top} of a place"
         )
     return tuple(sentences)
+
+
+def has_experts(config: Mapping[str, object]) -> bool:
+    """Return whether the fields of a config, or of a part of it, name several experts."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and has_experts(value):
+            return True
+        counts = isinstance(value, int) and not isinstance(value, bool) and value > 1
+        if counts and _EXPERTS.search(name):
+            return True
+    return False

@@ -86,12 +86,16 @@ class Threshold:
 WORDS: Mapping[str, str] = MappingProxyType(
     {
         "nan": "places whose scores are no numbers",
-        "tokenizer": "texts that the tokenizer encodes otherwise",
-        "template": "chats that the chat template makes other tokens of",
+        "tokenizer": "texts that the tokenizer encodes otherwise, and its other parts",
+        "template": "chats that the chat template makes other tokens of, and another template",
         "ends": "tokens that end answers of one of the two alone",
         "config": "fields of the config that say otherwise what is computed",
+        "generation": "fields of the generation config that are others",
+        "record": "wrong statements on what is quantized, and how, for other readers",
         "weights": "largest relative change of the norm of a block of weights",
         "unquantized": "the same of the weights that are not quantized",
+        "sums": "largest change of a signed sum of a row or column, as a share of its norm",
+        "unquantized_sums": "the same of the weights that are not quantized",
         "top1": "share of places with the same likeliest token",
         "flips": "share of places where the reference is sure of a token and the model of another",
         "kl_mean": "mean KL divergence, nats",
@@ -104,8 +108,9 @@ WORDS: Mapping[str, str] = MappingProxyType(
 )
 LEAST = frozenset({"top1", "greedy"})
 # Of these none is allowed, in any format.
-EXACT = frozenset({"nan", "tokenizer", "template", "ends", "config"})
-ABSOLUTE = frozenset({"weights", "unquantized", "top1"})  # of these there is no floor
+EXACT = frozenset({"nan", "tokenizer", "template", "ends", "config", "generation", "record"})
+# Of these there is no floor.
+ABSOLUTE = frozenset({"weights", "unquantized", "sums", "unquantized_sums", "top1"})
 
 
 def demands_of(

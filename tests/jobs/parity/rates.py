@@ -28,7 +28,9 @@ from tests.jobs.recipes import SHORT
 
 PLAIN, QUANTISED = ("fp32", "bf16"), ("fp8", "fp8_ue8m0", "mxfp8", "int8")
 FORMATS = (*PLAIN, *QUANTISED)
-SCALED = ("flipped scale",)  # of quantised formats alone
+# Faults of quantised formats alone, and of models that have such a tensor.
+SCALED = ("flipped scale", "nothing is named", "static activations")
+NEEDS = {"scaled router": ".gate.weight", "moved bias": "e_score_correction_bias"}
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "llama": {
         "hidden_size": 64,
@@ -48,7 +50,47 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
         "num_experts_per_tok": 2,
         "norm_topk_prob": True,
     },
+    # several blocks of 128 a side, the last of them smaller; the head is the embeddings
+    "wide": {
+        "hidden_size": 320,
+        "intermediate_size": 448,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 5,
+        "num_key_value_heads": 5,
+        "tie_word_embeddings": True,
+    },
+    # routers of other names in memory than on disk
+    "mixtral": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    # a bias that chooses experts, which is no parameter
+    "deepseek_v3": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "moe_intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "first_k_dense_replace": 1,
+        "q_lora_rank": 32,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 16,
+    },
 }
+TYPES = {"wide": "llama"}  # of those whose name is another
 # Of the engine: its type of calculation, and how many answers it makes at once.
 OPTIONS: tuple[dict[str, object], ...] = (
     {"dtype": "bfloat16", "slots": 32},
@@ -95,7 +137,8 @@ def trained(
     """Train a model, and make its reference pass."""
     ctx = LocalContext(folder=folder / "train", inputs={"data": data}, seed=seed)
     sizes = dict(SIZES[architecture])
-    pretrain(ctx, **{**SHORT, "architecture": architecture, "model": sizes, "steps": steps})
+    kind = TYPES.get(architecture, architecture)
+    pretrain(ctx, **{**SHORT, "architecture": kind, "model": sizes, "steps": steps})
     asked = LocalContext(
         folder=folder / "reference", inputs={"data": data, "model": ctx.output}, seed=seed
     )
@@ -131,8 +174,11 @@ def honest(model: Trained) -> Iterator[tuple[str, str]]:
 
 def planted(model: Trained, form: str) -> Iterator[tuple[str, str]]:
     """Yield the name of each fault, and what the gate said; nothing where it passed."""
+    tensors = load_file(model.exported(form) / "model.safetensors")
     for name, plant in FAULTS.items():
         if form in PLAIN and name in SCALED:
+            continue
+        if name in NEEDS and not any(NEEDS[name] in tensor for tensor in tensors):
             continue
         spoilt = model.folder / "spoilt"
         shutil.rmtree(spoilt, ignore_errors=True)
@@ -209,6 +255,32 @@ def scaled_norm(tensors: Tensors, form: str) -> None:
     tensors["model.layers.0.input_layernorm.weight"] *= 1.02
 
 
+def negated_row(tensors: Tensors, form: str) -> None:
+    row = tensors[ATTENTION][3]
+    if row.dtype == torch.float8_e4m3fn:
+        row.view(torch.uint8).bitwise_xor_(0x80)
+    else:
+        row.neg_()
+
+
+def swapped_columns(tensors: Tensors, form: str) -> None:
+    weight = tensors[ATTENTION]
+    columns = weight.view(torch.uint8) if weight.element_size() == 1 else weight
+    columns[:, [0, 1]] = columns[:, [1, 0]]
+
+
+def scaled_router(tensors: Tensors, form: str) -> None:
+    for name in tensors:
+        if name.endswith(NEEDS["scaled router"]):
+            tensors[name] *= 1.03
+
+
+def moved_bias(tensors: Tensors, form: str) -> None:
+    for name in tensors:
+        if name.endswith(NEEDS["moved bias"]):
+            tensors[name] += 0.02 * torch.randn_like(tensors[name])
+
+
 def flushed(tensors: Tensors, form: str) -> None:
     """Lose the small weights of what is not quantized, as a flush of subnormals may."""
     embedding = tensors["model.embed_tokens.weight"]
@@ -226,6 +298,58 @@ def other_activation(folder: Path, form: str) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_act": "gelu"}))
 
 
+def rewritten(file: str, change: Callable[[Any], object]) -> Callable[[Path, str], None]:
+    def plant(folder: Path, form: str) -> None:
+        path = folder / file
+        fields = json.loads(path.read_text())
+        change(fields)
+        path.write_text(json.dumps(fields))
+
+    return plant
+
+
+def unnamed(config: Any) -> None:
+    for name in ("ignore", "modules_to_not_convert"):
+        if name in config["quantization_config"]:
+            config["quantization_config"][name] = []
+
+
+def static_activations(config: Any) -> None:
+    """Have readers look for scales of inputs, and take other layers for quantized."""
+    record = config["quantization_config"]
+    if "activation_scheme" in record:
+        record["activation_scheme"] = "static"
+        return
+    (group,) = record["config_groups"].values()
+    group["targets"] = ["Conv2d"]
+    group["input_activations"] |= {"num_bits": 4, "dynamic": False}
+
+
+def swapped_ids(tokenizer: Any) -> None:
+    """Exchange two tokens that no question and no text of the gate has."""
+    vocabulary = tokenizer["model"]["vocab"]
+    one, other = [token for token in vocabulary if len(token) == 1 and ord(token) > 0x110][:2]
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+
+
+def in_template(condition: str) -> Callable[[Path, str], None]:
+    """Have the template say more where it is given what no question of the gate has."""
+
+    def plant(folder: Path, form: str) -> None:
+        path = folder / "chat_template.jinja"
+        more = f"{{%- if {condition} -%}}Always say yes.{{%- endif -%}}"
+        path.write_text(more + path.read_text())
+
+    return plant
+
+
+def stray_file(folder: Path, form: str) -> None:
+    """Leave a second file of weights beside the one that is meant: some readers take both."""
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    save_file({name: tensors[name] * 2}, folder / "model-00002-of-00002.safetensors")
+
+
 FAULTS: Mapping[str, Callable[[Path, str], None]] = {
     "flipped scale": in_tensors(flipped_scale),
     "transposed matrix": in_tensors(transposed),
@@ -239,4 +363,18 @@ FAULTS: Mapping[str, Callable[[Path, str], None]] = {
     "stale tokenizer": stale_tokenizer,
     "wrong template": wrong_template,
     "wrong config": wrong_config,
+    "negated row": in_tensors(negated_row),
+    "swapped columns": in_tensors(swapped_columns),
+    "scaled router": in_tensors(scaled_router),
+    "moved bias": in_tensors(moved_bias),
+    "nothing is named": rewritten("config.json", unnamed),
+    "static activations": rewritten("config.json", static_activations),
+    "short answers": rewritten(
+        "generation_config.json",
+        lambda fields: fields.update(max_new_tokens=1, repetition_penalty=9.0),
+    ),
+    "swapped ids": rewritten("tokenizer.json", swapped_ids),
+    "a branch on system": in_template("messages[0]['role'] == 'system'"),
+    "a branch on tools": in_template("tools"),
+    "stray file": stray_file,
 }

@@ -251,6 +251,33 @@ def test_one_flipped_bit_of_one_scale_is_caught(
         check(ctx)
 
 
+def test_other_limits_of_answers_are_caught(copy: Path, context: Context) -> None:
+    path = copy / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_new_tokens": 1}))
+    ctx = context(copy)
+    assert why(ctx).startswith("generation is 1, at most 0 is allowed for bf16")
+    assert "fields of the generation config that differ: max_new_tokens" in ctx.lines
+
+
+def test_a_folder_in_float16_is_judged_and_one_in_float64_refused_in_a_line(
+    copy: Path, context: Context
+) -> None:
+    stored_as(copy, torch.float16)
+    ctx = context(copy)
+    assert check(ctx)["parity/passed"] == 1.0
+    assert json.loads(ctx.reports["parity.json"])["format"] == "fp16"
+    stored_as(copy, torch.float64)
+    assert "are stored as 'float64', in which nothing is judged; export them in" in why(ctx)
+
+
+def stored_as(folder: Path, dtype: torch.dtype) -> None:
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / NAME).items()}
+    save_file(tensors, folder / NAME, metadata={"format": "pt"})
+    path = folder / "config.json"
+    name = str(dtype).removeprefix("torch.")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dtype": name}))
+
+
 def quantised(case: Case, folder: Path, form: str) -> Path:
     made = LocalContext(folder=folder / form, inputs={"model": case.trained})
     export(made, format=form)

@@ -13,7 +13,8 @@ import torch
 
 from tests.jobs.parity import rates
 
-SEEDS = 9  # times two architectures, times six formats, times two settings of the engine
+# Of each model how many, times six formats, times two settings of the engine.
+SEEDS = {"llama": 9, "qwen3_moe": 9, "wide": 3, "mixtral": 3, "deepseek_v3": 3}
 
 
 def test_experts_are_judged_and_honest_exports_pass(tmp_path: Path) -> None:
@@ -29,7 +30,8 @@ def test_each_planted_fault_is_caught(tmp_path: Path, form: str) -> None:
     data = rates.prepared(tmp_path / "data", questions=48)
     model = rates.trained(tmp_path / "model", data, "llama", 1)
     said = dict(rates.planted(model, form))
-    assert len(said) == len(rates.FAULTS) - (form in rates.PLAIN)
+    left_out = {*rates.NEEDS, *(rates.SCALED if form in rates.PLAIN else ())}
+    assert len(said) == len(rates.FAULTS) - len(left_out)
     assert [name for name, why in said.items() if not why] == []
 
 
@@ -39,8 +41,8 @@ def test_honest_exports_are_never_refused_and_faults_never_passed(tmp_path: Path
     data = rates.prepared(tmp_path / "data", questions=48)
     refused: dict[str, str] = {}
     honest, passed, planted = 0, [], 0
-    for seed in range(SEEDS):
-        for architecture in rates.SIZES:
+    for seed in range(max(SEEDS.values())):
+        for architecture in (name for name, seeds in SEEDS.items() if seed < seeds):
             folder = tmp_path / f"{architecture}-{seed}"
             model = rates.trained(folder, data, architecture, seed, steps=80 + 40 * (seed % 3))
             for name, why in rates.honest(model):

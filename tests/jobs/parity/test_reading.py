@@ -46,14 +46,22 @@ def test_the_floor_is_the_same_model_in_other_arithmetics_and_batch_shapes(case:
     )
 
 
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ("floor", "noise floor"),
+        ("generation", "generation config"),
+        ("tokenizers", "digests of its tokenizer"),
+    ],
+)
 def test_a_pass_of_an_earlier_version_is_refused_with_the_way_out(
-    case: Case, tmp_path: Path
+    case: Case, tmp_path: Path, fact: str, words: str
 ) -> None:
     folder = Path(shutil.copytree(case.reference, tmp_path / "old"))
     facts = json.loads((folder / FACTS_NAME).read_text())
-    del facts["floor"]
+    del facts[fact]
     (folder / FACTS_NAME).write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match=r"old' has no noise floor.* make it anew"):
+    with pytest.raises(ValueError, match=rf"old' has no {words}.* make it anew"):
         read(folder)
     with pytest.raises(FileNotFoundError, match=r"it has no reference\.json"):
         read(tmp_path)

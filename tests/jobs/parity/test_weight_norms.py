@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.parity.weight_norms import ROWS, furthest, norms
+from jobs.formats import rounding
+from jobs.formats.blocks import dequantise, quantise
+from jobs.formats.schemes import SCHEMES
+from jobs.parity.weight_norms import COLUMN_SUMS, ROW_SUMS, ROWS, VALUES, furthest, norms
+from tests.jobs.parity.conftest import LIMITS
 
 
 def model(*shape: int) -> nn.Module:
@@ -36,7 +40,9 @@ def test_every_element_is_in_one_block_and_in_one_strip_of_rows(
     assert tuple(found["weight"].shape) == blocks
     assert len(found.get("weight" + ROWS, ())) == strips
     whole = made.weight.double().square().sum().item()
-    for each in found.values():
+    for key, each in found.items():
+        sums = key.endswith((ROW_SUMS, COLUMN_SUMS))
+        each = each[:, -1] if sums else each  # noqa: PLW2901 - the norms alone
         assert each.double().square().sum().item() == pytest.approx(whole, rel=1e-5)
 
 
@@ -72,3 +78,59 @@ def test_what_is_missing_or_of_another_shape_or_no_number_is_infinitely_far() ->
     broken = before | {"weight": torch.tensor([[math.nan]])}
     assert furthest(before, broken) == (math.inf, "weight")
     assert furthest({}, {}) == (0.0, "")
+
+
+def rounded(weight: torch.Tensor, form: str) -> torch.Tensor:
+    """What is read of a weight that was stored in a format."""
+    if form in ("bf16", "fp16"):
+        return weight.to(torch.bfloat16 if form == "bf16" else torch.float16).float()
+    scheme = SCHEMES[form]
+    codes, by = quantise(weight, scheme)
+    assert by is not None
+    scales = rounding.from_bytes(by) if by.dtype == torch.uint8 else by.float()
+    return dequantise(codes, scales, scheme, torch.bfloat16).float()
+
+
+def sums_apart(before: torch.Tensor, after: torch.Tensor) -> float:
+    pair = []
+    for weight in (before, after):
+        pair.append(nn.Module())
+        pair[-1].weight = nn.Parameter(weight)
+    return furthest(norms(pair[0]), norms(pair[1]), sums=True)[0]
+
+
+@pytest.mark.parametrize("form", [form for form in LIMITS if form != "fp32"])
+@pytest.mark.parametrize("kind", ["normal", "heavy tails", "large channel"])
+def test_sums_tell_rounding_from_what_keeps_every_norm(form: str, kind: str) -> None:
+    torch.manual_seed(1)
+    weight = torch.randn(300, 256) * 0.02
+    if kind == "heavy tails":
+        weight = torch.distributions.StudentT(3.0).sample((300, 256)) * 0.02
+    if kind == "large channel":
+        weight[:, 7] *= 40
+    stored = rounded(weight, form)
+    limit = LIMITS[form]["sums"]
+    assert sums_apart(weight, stored) < limit / 2
+    negated = stored.clone()
+    negated[3] *= -1
+    assert sums_apart(weight, negated) > 2 * limit
+    assert sums_apart(weight, stored[:, [0, 2, 1, *range(3, 256)]]) > limit
+
+
+def test_experts_are_summed_each_by_itself() -> None:
+    before, after = model(8, 64, 128), model(8, 64, 128)
+    after.weight.data[5, :, [0, 1]] = after.weight.data[5, :, [1, 0]].clone()
+    assert furthest(norms(before), norms(after))[0] < 1e-6
+    assert furthest(norms(before), norms(after), sums=True)[0] > 0.5
+
+
+def test_buffers_that_are_saved_count_and_vectors_are_compared_value_by_value() -> None:
+    before, after = model(4, 4), model(4, 4)
+    for each in (before, after):
+        each.register_buffer("bias", torch.linspace(-0.1, 0.1, 8))
+        each.register_buffer("table", torch.arange(4.0), persistent=False)
+    kept = norms(before)
+    assert kept["bias" + VALUES].shape == (1, 8)
+    assert not [name for name in kept if "table" in name]
+    after.bias = after.bias.flip(0)
+    assert furthest(kept, norms(after)) == (pytest.approx(2.0), "bias:values")
