@@ -19,6 +19,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MANIFEST = "manifest.json"
 WEIGHTS = "*.safetensors"
+MISTRALS = "consolidated"  # how the names of its own files begin
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 LONGEST_JSON = 100_000_000  # bytes, as the header of a safetensors file
 _THREADS = min(os.cpu_count() or 1, 16)
@@ -47,7 +48,7 @@ def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
     """Return the files of weights of a folder, and which tensor its index says is in which.
 
     Readers differ in what they take of a folder that has more: all that there is, or the single
-    file in place of the index.
+    file in place of the index. What Mistral publishes beside its models is passed over.
 
     Raises:
         ValueError: There are none, the index leads out of the folder, or there is a file of
@@ -61,7 +62,8 @@ def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
         raise ValueError(
             f"{str(folder)!r} has both {SINGLE} and {INDEX}; remove the one that is not meant"
         )
-    strays = sorted({file.name for file in folder.glob(WEIGHTS)} - {*files})
+    others = {file.name for file in folder.glob(WEIGHTS)} - {*files}
+    strays = sorted(name for name in others if not name.startswith(MISTRALS))
     if strays:
         raise ValueError(
             f"{str(folder / strays[0])!r} is a file of weights that "

@@ -109,6 +109,13 @@ def stray_beside_an_index(folder: Path) -> None:
     shutil.copy(folder / "a.safetensors", stray_name)
 
 
+def test_what_mistral_publishes_beside_its_models_is_passed_over(tmp_path: Path) -> None:
+    whole = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(2)}, whole)
+    shutil.copy(whole, tmp_path / "consolidated.safetensors")
+    assert safety.files_of(tmp_path)[0] == [whole]
+
+
 def set_scale(value: float) -> Callable[[Path], None]:
     return tensors(lambda t: t[f"{UP}_scale_inv"].fill_(value))
 
