@@ -33,7 +33,7 @@ class AttemptRequest:
     `continues` is the folder of an earlier run's checkpoints in the artifact store: the attempt
     goes on from the newest of them while its stage has none of its own. Workers that are asked to
     end have `kill_after` seconds to leave; `waits` has the other times. `measured` is what the
-    nodes are told apart by that may be used (`worker/node_identity.py`); with `None` any may.
+    nodes are told apart by that may be used (`node/node_identity.py`); with `None` any may.
     `env` are variables of its processes, `secrets` such that are shown nowhere. `node_ranks` has
     for each worker the number of its node; it is empty until they have their places. `room` is
     what its nodes may keep of artifacts.

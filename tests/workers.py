@@ -23,7 +23,7 @@ from orchestrator.messages import (
     Progress,
     Succeeded,
 )
-from orchestrator.worker import rendezvous_port as keeping
+from orchestrator.node import rendezvous_port as keeping
 from orchestrator.worker.termination import asked
 from tests.build import REF
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from orchestrator.controller.failure_report import FailureReport
+from orchestrator.core.failures.failure_report import FailureReport
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import (
@@ -27,9 +27,9 @@ from orchestrator.messages import (
     Succeeded,
     Waiting,
 )
+from orchestrator.node.masking import masked
 from orchestrator.ports import Worker
 from orchestrator.worker import environment
-from orchestrator.worker.masking import masked
 
 NODE = "local"
 SECONDS_TO_END = 5.0
@@ -157,7 +157,7 @@ class _LocalAttempt:
     def _heard(self, message: Message) -> Message:
         message = masked(message, self.request.secrets.values())
         if isinstance(message, LogLine):
-            self._failure_report.hear(message)
+            self._failure_report.hear(message.rank, message.text)
         if not isinstance(message, Failed):
             return message
         failure = replace(message.failure, node=NODE, rank=0)

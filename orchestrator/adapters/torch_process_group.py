@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from orchestrator.core.settings import PATIENT, AttemptSettings
-from orchestrator.worker import rendezvous_port
+from orchestrator.node import rendezvous_port
 
 # Between two tries to open a port that somebody else has at the moment.
 CLASH_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)

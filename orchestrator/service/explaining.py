@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.controller.explain import explain
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.failures.exceptions import Raised
+from orchestrator.core.failures.explain import explain
 from orchestrator.core.failures.kinds import (
     TRANSIENT,
     WHERE,

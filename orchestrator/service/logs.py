@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from orchestrator import wiring
 from orchestrator.controller.lease import LeaseState
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.controller.output_recorder import SECONDS_BETWEEN_WRITES
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunState
+from orchestrator.output_reader import OutputReader
 from orchestrator.ports import LogChunk
 from orchestrator.service import runs
 

@@ -41,7 +41,7 @@ from orchestrator.wiring.storage import artifact_store, room_here
 if TYPE_CHECKING:
     from orchestrator.adapters.database import SqlDatabase
     from orchestrator.adapters.mlflow_tracker import TrackedRuns
-    from orchestrator.controller.output_reader import OutputReader
+    from orchestrator.output_reader import OutputReader
 
 DATABASE_VARIABLE = "ORCHESTRATOR_DATABASE"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -268,7 +268,7 @@ def cluster(settings: Settings, planned: Plan, address: str) -> Cluster:
 
 def output(store: OutputStore, header: RunHeader, home: Path) -> OutputReader:
     """Return what the attempts of a run have written; its config says where its artifacts are."""
-    from orchestrator.controller.output_reader import OutputReader
+    from orchestrator.output_reader import OutputReader
 
     storage = header.config.get("storage")
     uri = str(storage.get("uri") or "") if isinstance(storage, Mapping) else ""

@@ -17,11 +17,11 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.spec.stages import Stage
 from orchestrator.core.storage_uris import local_folder
 from orchestrator.core.trust.qualification import measured
+from orchestrator.node.job_import import import_path
 from orchestrator.wiring.adapters import clock, database
 from orchestrator.wiring.home_folder import home_id
 from orchestrator.wiring.secret_values import secret
 from orchestrator.wiring.storage import artifact_store, storage_uri
-from orchestrator.worker.job_import import import_path
 
 if TYPE_CHECKING:
     from orchestrator.adapters.job_source import Shipment

@@ -20,13 +20,14 @@ from orchestrator.core.artifact import ArtifactRef, Hashed
 from orchestrator.core.errors import StaleAttemptError, StorageSetUpError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
+from orchestrator.node import rendezvous_port
+from orchestrator.node.hardware import backends, hardware_of
+from orchestrator.node.job_import import check_params, import_request, relative
 from orchestrator.ports import ArtifactStore, Chip, Clock
-from orchestrator.worker import rendezvous_port
-from orchestrator.worker.context import AttemptContext, backends, hardware_of, meta_of
+from orchestrator.worker.context import AttemptContext, meta_of
 from orchestrator.worker.exception_report import describe
 from orchestrator.worker.fence_watch import MOST_LOOKING, FenceWatch
 from orchestrator.worker.fencing import Fence
-from orchestrator.worker.job_import import check_params, import_request, relative
 from orchestrator.worker.message_queue import MessageQueue, valid_message
 from orchestrator.worker.native_output import following
 from orchestrator.worker.output_capture import capture

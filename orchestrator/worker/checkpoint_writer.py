@@ -26,9 +26,9 @@ from orchestrator.core.errors import (
 )
 from orchestrator.core.runs.checkpoint_names import CheckpointId, counting, surplus
 from orchestrator.messages import LogLine, Saved
+from orchestrator.node.disks import mount_of
 from orchestrator.worker import acknowledgements
 from orchestrator.worker.acknowledgements import Parts
-from orchestrator.worker.disks import mount_of
 from orchestrator.worker.rank_membership import RankMembership, StuckError
 
 AWAY = frozenset(

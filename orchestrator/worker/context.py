@@ -10,11 +10,10 @@ from pathlib import Path
 from orchestrator.core.artifact import FileEntry, Hashed
 from orchestrator.core.errors import DivergenceError, JobError
 from orchestrator.core.runs.divergence import Guard
-from orchestrator.core.spec.hardware import Pool
-from orchestrator.core.spec.stages import Needs
 from orchestrator.core.text import valid
-from orchestrator.job import Changes, Checkpoint, Hardware, Metrics
+from orchestrator.job import Changes, Checkpoint, Metrics
 from orchestrator.messages import AttemptRequest, LogLine, Report
+from orchestrator.node.hardware import hardware_of
 from orchestrator.ports import Chip
 from orchestrator.worker.checkpoints import Checkpoints
 from orchestrator.worker.rank_membership import RankMembership
@@ -22,40 +21,12 @@ from orchestrator.worker.real_chip import RealChip
 from orchestrator.worker.reported import numbers, whole
 from orchestrator.worker.runtime import AttemptRuntime
 
-HOST_DEVICE = "cpu"
-HOST_BACKEND = "gloo"  # of torch, for tensors in host memory
 REPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_REPORT = 1_000_000  # characters
 LONGEST_BUSY = 100
 SMALL = 2**62  # a step up to here needs no further look
 MOST_NAMES = 10_000  # of metrics, that are known to be names
-
-
-def hardware_of(pool: Pool, needs: Needs) -> Hardware:
-    """Return what a worker runs on. A worker without a chip works on the host's cores.
-
-    Each worker sees its own chips alone, so that its device is always the first one.
-    """
-    on_host = needs.devices == 0 or pool.device == HOST_DEVICE
-    return Hardware(
-        pool=pool.name,
-        accelerator=pool.accelerator.name,
-        vendor=pool.accelerator.vendor,
-        device=HOST_DEVICE if on_host else f"{pool.device}:0",
-        backend=HOST_BACKEND if needs.devices == 0 else pool.backend,
-        formats=pool.accelerator.formats,
-        memory_gb=pool.accelerator.memory_gb,
-        emulated=pool.emulated,
-    )
-
-
-def backends(hardware: Hardware) -> str:
-    """Return the backends of a gang, as torch takes them: control traffic stays on the host."""
-    kind = hardware.device.partition(":")[0]
-    if kind == HOST_DEVICE:
-        return hardware.backend
-    return f"{HOST_DEVICE}:{HOST_BACKEND},{kind}:{hardware.backend}"
 
 
 class AttemptContext:

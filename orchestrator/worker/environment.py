@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from orchestrator.core.spec.environment import OF_A_PLACE
 from orchestrator.messages import AttemptRequest
-from orchestrator.worker import rendezvous_port
+from orchestrator.node import rendezvous_port
 
 ALONE = "127.0.0.1"  # where a gang of one is met, by nobody
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from orchestrator.core.text import valid
-from orchestrator.worker.masking import blotted, hidden
+from orchestrator.node.masking import blotted, hidden
 
 STREAMS = (1, 2)
 MOST_BYTES = 1 << 20  # of a stream that are read at once

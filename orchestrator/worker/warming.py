@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 
 from orchestrator.messages import AttemptRequest
+from orchestrator.node.job_import import import_request
 from orchestrator.ports import ArtifactStore
-from orchestrator.worker.job_import import import_request
 
 
 def warm(request: AttemptRequest, store: ArtifactStore) -> None:

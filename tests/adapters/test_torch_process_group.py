@@ -79,7 +79,7 @@ with open_process_group(address, int(sys.argv[1]), 2, "cpu:gloo"):
 
 def test_a_gang_meets_at_a_port_that_was_kept_open_since_its_address_was_told() -> None:
     code = (
-        "import sys\nfrom orchestrator.worker import rendezvous_port as rendezvous\n"
+        "import sys\nfrom orchestrator.node import rendezvous_port as rendezvous\n"
         "address = rendezvous.keep_open('127.0.0.1')\nprint(address, flush=True)\n"
         "sys.argv[2:] = [address]\n"
     )

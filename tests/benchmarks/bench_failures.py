@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.controller.failure_report import FailureReport
+from orchestrator.core.failures.failure_report import FailureReport
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.signatures import matcher
-from orchestrator.messages import LogLine
 from tests.benchmarks.table import Row, compare, cpu_seconds, seconds
 from tests.build import documented
 
@@ -48,7 +47,7 @@ def _weighing(workers: int) -> float:
     for rank in range(workers):
         for number in range(0, LINES, 20):
             line = f"2026-01-02 10:11:12 step {number} loss 2.31"
-            failure_report.hear(LogLine(rank, line))
+            failure_report.hear(rank, line)
     return cpu_seconds(lambda: _weigh(failure_report, workers))
 
 

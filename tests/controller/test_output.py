@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.controller.output_recorder import MOST_WAITING, PAGE, SHORT, OutputRecorder
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.errors import StorageError, StoreError, UnstorableError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.error_boundary import BestEffort
 from orchestrator.messages import Failed, LogLine, Progress, Report, Succeeded
+from orchestrator.output_reader import OutputReader
 from orchestrator.ports import LogChunk
 from orchestrator.supervisor.record import wait
 from tests.fakes import FakeArtifacts, FakeClock

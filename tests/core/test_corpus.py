@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.controller.explain import explain
+from orchestrator.core.failures.explain import explain
 from orchestrator.core.failures.kinds import FailureKind
 from tests.build import documented
 from tests.core.corpus.cases import FILES, cases, confusion, excerpt, is_right

@@ -23,7 +23,6 @@ from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, views
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import (
@@ -43,6 +42,7 @@ from orchestrator.core.spec.hardware import Accelerator, Pool, Role
 from orchestrator.core.spec.plan import Plan, PlannedStage
 from orchestrator.core.spec.stages import Stage
 from orchestrator.messages import Points
+from orchestrator.output_reader import OutputReader
 from tests.fakes import FakeArtifacts
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.services
 WORKER = """
 import json, os, sys
 from orchestrator.adapters.torch_process_group import open_process_group
-from orchestrator.worker import rendezvous_port
+from orchestrator.node import rendezvous_port
 rank, where = int(sys.argv[1]), sys.argv[2]
 address = where if rank else rendezvous_port.keep_open(where)
 print("address", address, flush=True)

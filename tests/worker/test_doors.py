@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.controller.explain import explain
-from orchestrator.controller.failure_report import FailureReport
+from orchestrator.core.failures.explain import explain
+from orchestrator.core.failures.failure_report import FailureReport
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.log_excerpt import parse
 from orchestrator.messages import Failed, LogLine
@@ -38,7 +38,7 @@ def through_the_worker(bench: Bench, case: dict[str, Any]) -> Failure:
     params = {"case": json.dumps(case)}
     for message in bench.messages(RAISES, params=params, signatures=documented()):
         if isinstance(message, LogLine):
-            failure_report.hear(message)
+            failure_report.hear(message.rank, message.text)
         if isinstance(message, Failed):
             failure_report.report(0, message.failure, at=message.at, now=0.0)
     found = failure_report.verdict(0.0, all_known=True)

@@ -17,7 +17,7 @@ from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.errors import JobError
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.messages import LogLine
-from orchestrator.worker.job_import import extend_path, load_job, use_shipped
+from orchestrator.node.job_import import extend_path, load_job, use_shipped
 from tests.worker.conftest import Bench
 
 

@@ -15,7 +15,7 @@ from orchestrator.adapters.artifacts.places import regular_files
 from orchestrator.adapters.artifacts.retrying import RetryingPlace, hiccups, words
 from orchestrator.core.artifact import NO_ROOM, FileEntry, Hashed, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
-from orchestrator.worker.disks import mount_of
+from orchestrator.node.disks import mount_of
 
 _THREADS = min(os.cpu_count() or 1, 16)
 

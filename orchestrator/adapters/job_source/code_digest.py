@@ -22,7 +22,7 @@ from orchestrator.adapters.job_source.code_files import CodeFiles
 from orchestrator.adapters.job_source.lookup import find_spec
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec.stages import Json, Stage
-from orchestrator.worker import software
+from orchestrator.node import software
 
 _ALWAYS = ("torch", "transformers")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})

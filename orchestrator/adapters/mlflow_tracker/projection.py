@@ -28,12 +28,12 @@ from orchestrator.adapters.mlflow_tracker.reaper import ORPHANED
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.texts import RunTexts
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.run import Attempt, Run
 from orchestrator.core.runs.states import AttemptState, RunState
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.stages import Json
+from orchestrator.output_reader import OutputReader
 from orchestrator.ports import EventLog, MetricPoints, Verdicts
 
 _ATTEMPT_STATUS = {

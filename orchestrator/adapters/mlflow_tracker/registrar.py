@@ -13,7 +13,6 @@ from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.experiment import MlflowRun
 from orchestrator.adapters.mlflow_tracker.models import Models, clean
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.trust.qualification import Verdict, verdict_of
@@ -29,6 +28,7 @@ from orchestrator.core.trust.registry import (
     with_figures,
     with_verdict,
 )
+from orchestrator.output_reader import OutputReader
 from orchestrator.ports import EndpointLog, MetricPoints, Verdicts
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from orchestrator.adapters.mlflow_tracker import words
 from orchestrator.adapters.mlflow_tracker.experiment import MlflowExperiment, MlflowRun
 from orchestrator.adapters.mlflow_tracker.report import failure_report
 from orchestrator.adapters.mlflow_tracker.story import Story
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.runs.run import Attempt, RunHeader
+from orchestrator.output_reader import OutputReader
 
 MAX_LOG, MAX_TAIL = 4_000_000, 100_000  # characters
 Place: TypeAlias = tuple[str, int]

@@ -22,10 +22,10 @@ from orchestrator.adapters.mlflow_tracker.models import Models
 from orchestrator.adapters.mlflow_tracker.projection import Projection, TrackedRuns
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import TrackingSettings
 from orchestrator.error_boundary import outcome, reason
+from orchestrator.output_reader import OutputReader
 from orchestrator.ports import Clock, EndpointLog
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from orchestrator.core.failures.exceptions import BY_SIGNAL
 from orchestrator.core.failures.kinds import Failure, FailureKind, of_versions
 from orchestrator.core.failures.lines import last_words, of_a_handler, of_a_stack
 from orchestrator.messages import AttemptRequest
-from orchestrator.worker import software
+from orchestrator.node import software
 from orchestrator.worker.exception_report import LONGEST_LINE, describe
 
 ERRORS = (ray_errors.RayError, ConnectionError)

@@ -18,14 +18,14 @@ from dataclasses import replace
 import ray
 
 from orchestrator.adapters.raycluster import faults, process
+from orchestrator.adapters.raycluster.clock_offsets import ClockOffsets
 from orchestrator.adapters.raycluster.member import Remote, muster, run_task, sealed
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.postmortem import PostMortem, of_the_node
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.ranking import WorkerPlace, ranked
 from orchestrator.adapters.raycluster.silence import Silence
-from orchestrator.controller.clock_offsets import ClockOffsets
-from orchestrator.controller.failure_report import LINES_KEPT, FailureReport
+from orchestrator.core.failures.failure_report import LINES_KEPT, FailureReport
 from orchestrator.core.failures.kinds import Failure, FailureKind, of_versions
 from orchestrator.core.spec.emulation import HOST_DEVICE as HOST
 from orchestrator.messages import (
@@ -39,9 +39,9 @@ from orchestrator.messages import (
     Progress,
     Succeeded,
 )
+from orchestrator.node import software
+from orchestrator.node.masking import masked
 from orchestrator.ports import Worker
-from orchestrator.worker import software
-from orchestrator.worker.masking import masked
 
 SECONDS_BETWEEN_LOOKS = 2.0
 BATCHES_AHEAD = 32  # of the reader; a worker says one in 0.3 s at most, so these are 10 s
@@ -271,7 +271,7 @@ class Gang:
         if isinstance(message, Alive | Points) and message.step is not None:
             self._steps[rank] = message.step
         if isinstance(message, LogLine):
-            self._failure_report.hear(message)
+            self._failure_report.hear(message.rank, message.text)
             self._lines[rank].append(message.text)
 
     def _report(self, rank: int, failure: Failure, at: float | None, now: float) -> None:

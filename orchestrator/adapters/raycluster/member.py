@@ -17,15 +17,10 @@ from orchestrator.adapters.rayqueries import tables
 from orchestrator.core.errors import ClusterError, SoftwareError
 from orchestrator.core.failures.kinds import Failure, FailureKind, of_versions
 from orchestrator.messages import AttemptRequest, Failed, Message
+from orchestrator.node import node_identity, rendezvous_port, software
+from orchestrator.node.software import Sealed
 from orchestrator.ports import Warm, Worker
-from orchestrator.worker import (
-    environment,
-    native_output,
-    node_identity,
-    rendezvous_port,
-    software,
-)
-from orchestrator.worker.software import Sealed
+from orchestrator.worker import environment, native_output
 from orchestrator.worker.termination import told_by
 
 # The thread of a job that hangs, or that a newer attempt has replaced, may never end by itself.

@@ -34,8 +34,8 @@ from orchestrator.adapters.raycluster.cgroup import oom_kills
 from orchestrator.adapters.raycluster.nodes import of_pool
 from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.core.spec.hardware import Pool
+from orchestrator.node.node_identity import identify
 from orchestrator.supervisor import record
-from orchestrator.worker.node_identity import identify
 
 _STREAMS = (1, 2)
 _IDENTITY_SECONDS = 60.0  # a driver may have to wake its chips, and a process to start

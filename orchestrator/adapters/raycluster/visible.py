@@ -14,8 +14,8 @@ from orchestrator.adapters.raycluster.ranking import WorkerPlace
 from orchestrator.adapters.rayqueries import chips
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
+from orchestrator.node import rendezvous_port, software
 from orchestrator.supervisor import orphans
-from orchestrator.worker import rendezvous_port, software
 
 # The last word must have left before the process ends; whoever heard it ends the process sooner.
 _SECONDS_TO_BE_ENDED = 30.0

@@ -20,7 +20,7 @@ from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError, SoftwareError
 from orchestrator.core.failures.kinds import Failure, FailureKind, of_versions
 from orchestrator.messages import Failed, LogLine, Message, Placed, Succeeded, Waiting
-from orchestrator.worker.masking import masked
+from orchestrator.node.masking import masked
 
 _POLL_SECONDS = 0.25
 _SECONDS_BETWEEN_PROBES = 5.0  # where no node can hold it: somebody may release one

@@ -24,7 +24,7 @@ from orchestrator.core.spec.engine_command import (
     files_of,
     joining_of,
 )
-from orchestrator.worker import rendezvous_port
+from orchestrator.node import rendezvous_port
 
 
 class EngineStartError(RuntimeError):

@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.adapters.rayserve.engine_log import LineBudget
+from orchestrator.node.masking import hidden
 from orchestrator.supervisor import orphans
 from orchestrator.supervisor import record as records
-from orchestrator.worker.masking import hidden
 
 KEPT = 400  # last lines
 _POLL_SECONDS = 0.05

@@ -31,6 +31,8 @@ from orchestrator.adapters.rayserve.supervision import Supervision
 from orchestrator.adapters.rayserve.weights import PATH, ServedWeights
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ArtifactError
+from orchestrator.node import software
+from orchestrator.node.software import Sealed
 from orchestrator.serving.http.asgi import (
     Application,
     Receive,
@@ -40,8 +42,6 @@ from orchestrator.serving.http.asgi import (
     bearer,
     path_of,
 )
-from orchestrator.worker import software
-from orchestrator.worker.software import Sealed
 
 _SPACE = b"orchestrator"
 _OF_THE_DRAIN = 0.95  # Serve ends the actor after the whole of it

@@ -24,8 +24,8 @@ from orchestrator.adapters.rayserve.replica import Fetch, code_of, sealed
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_command import Part
 from orchestrator.error_boundary import reason
-from orchestrator.worker import software
-from orchestrator.worker.software import Sealed
+from orchestrator.node import software
+from orchestrator.node.software import Sealed
 
 Remote: TypeAlias = Any  # Ray's handles carry no useful types
 _CALLS = 4  # at once: one waits for the end of the engine

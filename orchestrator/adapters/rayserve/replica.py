@@ -19,11 +19,11 @@ from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 from orchestrator.emulation import provide
 from orchestrator.engine import Engine
+from orchestrator.node import node_identity, software
+from orchestrator.node.hardware import hardware_of
+from orchestrator.node.job_import import extend_path, import_path, load_job, use_shipped
+from orchestrator.node.software import Sealed
 from orchestrator.ports import Clock
-from orchestrator.worker import node_identity, software
-from orchestrator.worker.context import hardware_of
-from orchestrator.worker.job_import import extend_path, import_path, load_job, use_shipped
-from orchestrator.worker.software import Sealed
 
 Fetch: TypeAlias = Callable[[Deployment], Path]
 MakeClock: TypeAlias = Callable[[], Clock]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from orchestrator.core.errors import ServingError
-from orchestrator.worker.masking import hidden
+from orchestrator.node.masking import hidden
 
 _STREAMS = (1, 2)
 

@@ -14,7 +14,6 @@ from orchestrator.controller.dependencies import Dependencies
 from orchestrator.controller.loop import Controller, Observer
 from orchestrator.controller.monotonic import MonotonicClock
 from orchestrator.controller.outlook import drained_nodes, unused_in
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.controller.output_recorder import OutputRecorder
 from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
 from orchestrator.core.runs.fold import fold
@@ -22,6 +21,7 @@ from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import StageState
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Lease, Message
+from orchestrator.output_reader import OutputReader
 from orchestrator.ports import Cluster, EventLog, Queues, Serving, Tracker
 from orchestrator.service.driving.beginning import begun
 from orchestrator.service.driving.claim import claim

@@ -11,7 +11,6 @@ import pytest
 
 from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, Pace
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import (
@@ -34,6 +33,7 @@ from orchestrator.core.spec.hardware import Accelerator, Pool, Role
 from orchestrator.core.spec.plan import Plan, PlannedStage
 from orchestrator.core.spec.stages import Endpoint, Needs, Stage
 from orchestrator.messages import Points
+from orchestrator.output_reader import OutputReader
 from orchestrator.ports import LogChunk
 from tests.fakes import FakeArtifacts
 from tests.memory import MemoryStore

@@ -12,7 +12,6 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, Models
-from orchestrator.controller.output_reader import OutputReader
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import (
     EndpointLife,
@@ -40,6 +39,7 @@ from orchestrator.core.spec.stages import Endpoint, Needs, Stage
 from orchestrator.core.trust.qualification import Standing, Verdict, identity
 from orchestrator.core.trust.registry import ModelVersion, key_of
 from orchestrator.messages import Points
+from orchestrator.output_reader import OutputReader
 from tests.adapters.mlflow_tracker.conftest import POOLS, START, record
 from tests.build import deployment, failure
 from tests.fakes import FakeArtifacts

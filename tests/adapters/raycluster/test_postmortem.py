@@ -16,7 +16,7 @@ from orchestrator.adapters.raycluster.postmortem import (
     tail,
 )
 from orchestrator.adapters.raycluster.process import WorkerProcess
-from orchestrator.controller.explain import explain
+from orchestrator.core.failures.explain import explain
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.failures.log_excerpt import Excerpt
 from tests.build import documented

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import Failed, LogLine, Message, Progress, Report
-from orchestrator.worker.masking import masked
+from orchestrator.node.masking import masked
 
 SECRETS = ("hf_token", "hf_token_longer", "short", "-----BEGIN KEY-----\nline two\n")
 

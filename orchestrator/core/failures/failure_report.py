@@ -11,7 +11,6 @@ from orchestrator.core.failures.classify import Classifier, WorkerReport
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.lines import last_words, of_a_handler, of_a_stack
 from orchestrator.core.failures.signatures import Matcher, Sign, Signature, matcher
-from orchestrator.messages import LogLine
 
 LINES_KEPT = 200
 LINES_TOLD = 50
@@ -86,9 +85,9 @@ class FailureReport:
         """Whether any of them hangs."""
         return self._hangs
 
-    def hear(self, line: LogLine) -> None:
-        """Keep a line among the last ones of its worker, and what it shows."""
-        self._tails[line.rank].add(line.text, self._matcher.in_line(line.text))
+    def hear(self, rank: int, line: str) -> None:
+        """Keep a line among the last ones of worker `rank`, and what it shows."""
+        self._tails[rank].add(line, self._matcher.in_line(line))
 
     def report(self, rank: int, failure: Failure, *, at: float | None, now: float) -> None:
         """Take down that worker `rank` failed, which showed at `at` and is heard of at `now`.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.controller.failure_report import (
+from orchestrator.core.failures.failure_report import (
     LINES_THAT_COUNT,
     LINES_TOLD,
     SETTLE_SECONDS,
@@ -14,7 +14,6 @@ from orchestrator.controller.failure_report import (
 )
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.signatures import Matcher, Sign
-from orchestrator.messages import LogLine
 from tests.build import documented
 
 VICTIM = "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer"
@@ -33,7 +32,7 @@ def failed(kind: FailureKind, evidence: str, rank: int, detail: str = "") -> Fai
 def died_of(report: FailureReport, *lines: str) -> FailureKind:
     """Return why a worker is known to have died that had written such lines."""
     for line in lines:
-        report.hear(LogLine(0, line))
+        report.hear(0, line)
     report.report(0, failed(FailureKind.WORKER_LOST, "the worker died", 0), at=5.0, now=0.0)
     found = report.verdict(0.0, all_known=True)
     assert found is not None
@@ -41,7 +40,7 @@ def died_of(report: FailureReport, *lines: str) -> FailureKind:
 
 
 def test_nothing_is_known_while_nobody_failed(report: FailureReport) -> None:
-    report.hear(LogLine(0, "step 1"))
+    report.hear(0, "step 1")
     assert report.verdict(0.0, all_known=True) is None
 
 
@@ -85,8 +84,8 @@ def test_the_last_lines_of_the_worker_stand_below_what_its_exception_says(
     report: FailureReport,
 ) -> None:
     for number in range(300):
-        report.hear(LogLine(1, f"line {number}"))
-    report.hear(LogLine(0, "of another"))
+        report.hear(1, f"line {number}")
+    report.hear(0, "of another")
     report.report(1, failed(FailureKind.DATA, "no column", 1, "Traceback"), at=5.0, now=0.0)
     found = report.verdict(0.0, all_known=False)
     assert found is not None
@@ -97,7 +96,7 @@ def test_the_last_lines_of_the_worker_stand_below_what_its_exception_says(
 
 
 def test_what_was_cancelled_needs_no_lines(report: FailureReport) -> None:
-    report.hear(LogLine(0, "line"))
+    report.hear(0, "line")
     report.report(0, failed(FailureKind.CANCELLED, "given up", 0), at=5.0, now=0.0)
     found = report.verdict(0.0, all_known=True)
     assert found is not None
@@ -130,7 +129,7 @@ def test_each_line_is_matched_once_however_many_workers_fail() -> None:
     report = FailureReport(counting)
     for rank in range(64):
         for number in range(200):
-            report.hear(LogLine(rank, f"step {number} loss 2.{rank}"))
+            report.hear(rank, f"step {number} loss 2.{rank}")
     for rank in range(64):
         report.report(rank, failed(FailureKind.INTERCONNECT, VICTIM, rank), at=5.0, now=0.0)
         report.verdict(0.0, all_known=False)
@@ -169,7 +168,7 @@ def ended_after(
     report: FailureReport, *lines: str, sign: str = "", evidence: str = "died"
 ) -> Failure:
     for line in (*lines, *ABORTED):
-        report.hear(LogLine(0, line))
+        report.hear(0, line)
     kind = FailureKind.SOFTWARE if sign else FailureKind.WORKER_LOST
     lost = replace(failed(kind, evidence, 0), sign=sign, certain=not sign)
     report.report(0, lost, at=5.0, now=0.0)

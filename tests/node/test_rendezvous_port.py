@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from orchestrator.worker import rendezvous_port
+from orchestrator.node import rendezvous_port
 
 
 def test_a_port_is_open_until_it_is_closed_and_who_comes_early_waits_in_line() -> None:

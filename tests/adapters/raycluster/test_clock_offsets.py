@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.controller.clock_offsets import FEWEST, ClockOffsets
+from orchestrator.adapters.raycluster.clock_offsets import FEWEST, ClockOffsets
 
 
 def offsets(skews: dict[str, float], signs: int = FEWEST) -> ClockOffsets:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.worker import node_identity
-from orchestrator.worker.node_identity import chips, identify, machine, objection, serials
+from orchestrator.node import node_identity
+from orchestrator.node.node_identity import chips, identify, machine, objection, serials
 from tests.build import accelerator, pool
 
 

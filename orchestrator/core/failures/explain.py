@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.controller.failure_report import FailureReport
 from orchestrator.core.failures.exceptions import judge
+from orchestrator.core.failures.failure_report import FailureReport
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.log_excerpt import Excerpt
 from orchestrator.core.failures.signatures import Signature, matcher
-from orchestrator.messages import LogLine
 
 WITHOUT_A_WORD = "the worker ended without a word"
 
@@ -16,7 +15,7 @@ def explain(excerpt: Excerpt, signatures: tuple[Signature, ...]) -> Failure:
     """Return the failure that the worker's attempt would end with."""
     failure_report = FailureReport(signatures)
     for line in excerpt.lines:
-        failure_report.hear(LogLine(0, line))
+        failure_report.hear(0, line)
     failure_report.report(0, _ended(excerpt, signatures), at=0.0, now=0.0)
     judgement = failure_report.verdict(0.0, all_known=True)
     assert judgement is not None, "a worker is reported"  # noqa: S101

@@ -13,7 +13,7 @@ import pytest
 import orchestrator
 from orchestrator.core.artifact import ArtifactRef, ShippedCode
 from orchestrator.core.errors import SoftwareError
-from orchestrator.worker import software
+from orchestrator.node import software
 
 CODE = ShippedCode(ArtifactRef("file:///s/code/a", "d" * 64, 1))
 

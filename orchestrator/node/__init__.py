@@ -1,0 +1,1 @@
+"""What any process on a node needs, of attempts and replicas: software, chips, secrets, jobs."""
