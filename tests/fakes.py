@@ -146,7 +146,7 @@ class FakeGates:
     def __init__(self) -> None:
         self.opened: dict[str, str] = {}
 
-    def look(self, gate: Gate, run: str, stage: str) -> str | None:
+    def opened_by(self, gate: Gate, run: str, stage: str) -> str | None:
         return self.opened.get(stage)
 
 

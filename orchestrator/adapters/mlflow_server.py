@@ -146,10 +146,10 @@ def _port(folder: Path) -> int:
         return port
 
 
-def _free(wish: int) -> int:
+def _free(preferred: int) -> int:
     for step in range(_TRIES):
         with suppress(OSError):
-            return _bindable(_PORTS[(wish + step) % len(_PORTS)])
+            return _bindable(_PORTS[(preferred + step) % len(_PORTS)])
     return _bindable(0)
 
 

@@ -42,7 +42,7 @@ class PlaceWatcher:
 
     def pools(self, run: Run) -> set[str]:
         """Return the pools in which there would have to be room."""
-        return {wish.pool for wish in self._wishes(run)}
+        return {preference.pool for preference in self._preferences(run)}
 
     def better(
         self, run: Run, outlook: Outlook, queue: Sequence[Queued]
@@ -51,33 +51,40 @@ class PlaceWatcher:
 
         `queue` is who waits for their pools.
         """
-        now, wishes = self._clock.monotonic(), tuple(self._wishes(run))
-        if now >= self._next_look or not wishes:
-            self._next_look = now + SECONDS_BETWEEN_LOOKS if wishes else 0.0
-            free = {wish.pool for wish in wishes}
+        now, preferences = self._clock.monotonic(), tuple(self._preferences(run))
+        if now >= self._next_look or not preferences:
+            self._next_look = now + SECONDS_BETWEEN_LOOKS if preferences else 0.0
+            free = {preference.pool for preference in preferences}
             free -= {entry.pool for entry in queue} | set(outlook.drained)
             states = self.states(run, free)
-            roomy = (wish.key for wish in wishes if _has_room(wish, outlook, states))
+            roomy = (
+                preference.key
+                for preference in preferences
+                if _has_room(preference, outlook, states)
+            )
             self._since = {key: self._since.get(key, now) for key in roomy}
         better: dict[str, BetterPlace] = {}
-        for wish in wishes:
-            if now - self._since.get(wish.key, now) >= wish.patience and wish.key in self._since:
-                better.setdefault(wish.stage.name, wish.place)
+        for preference in preferences:
+            if (
+                now - self._since.get(preference.key, now) >= preference.patience
+                and preference.key in self._since
+            ):
+                better.setdefault(preference.stage.name, preference.place)
         return better
 
-    def _wishes(self, run: Run) -> Iterator[_Wish]:
+    def _preferences(self, run: Run) -> Iterator[_Preference]:
         """Yield where each stage would rather be, what it prefers first."""
         for stage in run.stages.values():
             patience = stage.planned.stage.recovery.failback
             for pool in preferred(stage) if patience is not None else ():
                 workers = stage.planned.stage.at(pool).needs.workers
-                yield _Wish(stage, pool, workers, (patience or 0.0) * 2.0 ** returns(stage))
+                yield _Preference(stage, pool, workers, (patience or 0.0) * 2.0 ** returns(stage))
             if self._grow is not None and stage.lacking:
-                yield _Wish(stage, stage.pool, stage.lacking, self._grow)
+                yield _Preference(stage, stage.pool, stage.lacking, self._grow)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Preference:
     """So many more workers of a stage on `pool`, once there was room for `patience` seconds."""
 
     stage: StageRun
@@ -99,16 +106,18 @@ class _Wish:
         return BetterPlace(attempt=attempt.number, pool=self.pool, reason=said)
 
 
-def _has_room(wish: _Wish, outlook: Outlook, states: Mapping[str, PoolStatus]) -> bool:
-    """Whether the nodes of a pool that its stage may use hold the workers that it wishes for."""
-    state, stage = states.get(wish.pool), wish.stage
+def _has_room(preference: _Preference, outlook: Outlook, states: Mapping[str, PoolStatus]) -> bool:
+    """Whether the nodes of a pool that its stage may use hold the workers that it would have."""
+    state, stage = states.get(preference.pool), preference.stage
     if state is None or state.state is PoolState.DOWN:
         return False
     unused = {
-        *(stage.avoid if wish.pool == stage.pool else avoided(stage, wish.pool)),
-        *outlook.quarantined.get(wish.pool, ()),
-        *outlook.drained_nodes.get(wish.pool, ()),
+        *(stage.avoid if preference.pool == stage.pool else avoided(stage, preference.pool)),
+        *outlook.quarantined.get(preference.pool, ()),
+        *outlook.drained_nodes.get(preference.pool, ()),
     }
     usable = [node.free for node in state.members if node.name not in unused]
-    devices = stage.planned.stage.at(wish.pool).needs.devices
-    return sum(free // devices for free in usable) >= wish.workers if devices else bool(usable)
+    devices = stage.planned.stage.at(preference.pool).needs.devices
+    return (
+        sum(free // devices for free in usable) >= preference.workers if devices else bool(usable)
+    )

@@ -85,7 +85,7 @@ class LeaseKeeper:
                 self._renew()
             elif now >= self._next_look:
                 self._next_look = now + SECONDS_BETWEEN_LOOKS
-                self._look()
+                self._check_epoch()
 
     def _renew(self) -> None:
         mine = Lease(run=self._run, epoch=self._epoch, at=0.0, holder=self._holder)
@@ -95,7 +95,7 @@ class LeaseKeeper:
             self._next_lease = self._clock.monotonic() + SECONDS_BETWEEN_LOOKS
             self._best_effort.failed(UNTOLD, error)
 
-    def _look(self) -> None:
+    def _check_epoch(self) -> None:
         lease = outcome(lambda: self._leases.lease(self._run)).value
         if lease and lease.epoch > self._epoch:
             message = f"run {self._run!r} has a controller of epoch {lease.epoch!r}"

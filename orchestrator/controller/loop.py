@@ -171,7 +171,7 @@ class Controller:
         self._notice_cancel()
         for attempt in self.run.active:
             self._poll(attempt)
-        self._tell("looks at pools, gates and queues were not answered", self._look)
+        self._tell("looks at pools, gates and queues were not answered", self._refresh_outlook)
         for command in decide(self.run, self._clock.now(), self._outlook):
             self._execute(command)
         self._note_untold()
@@ -180,7 +180,7 @@ class Controller:
             self._keep_standby()
         return self.run.seq != before
 
-    def _look(self) -> None:
+    def _refresh_outlook(self) -> None:
         self._outlook = replace(self._outlook, opened={})  # a gate is opened once
         self._outlook = self._watcher.refresh(self.run, self._clock.now())
 

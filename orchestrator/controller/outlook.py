@@ -105,12 +105,12 @@ class OutlookWatcher:
         if not shut or tick < self._next_gates:
             return {}
         self._next_gates = tick + SECONDS_BETWEEN_GATES
-        looked = ((stage.name, self._look_at(run, stage)) for stage in shut)
+        looked = ((stage.name, self._opened_by(run, stage)) for stage in shut)
         return {name: opened for name, opened in looked if opened is not None}
 
-    def _look_at(self, run: Run, stage: StageRun) -> str | None:
+    def _opened_by(self, run: Run, stage: StageRun) -> str | None:
         gate = stage.planned.stage.gate
-        return self._gates.look(gate, run.header.run, stage.name) if gate else None
+        return self._gates.opened_by(gate, run.header.run, stage.name) if gate else None
 
 
 def _pause(wanted: Collection[Queued], queue: Sequence[Queued]) -> float:

@@ -67,7 +67,7 @@ class Reaper:
         self._best_effort = BestEffort()
         self._tries: Counter[str] = Counter()
 
-    def look(self) -> bool:
+    def reap(self) -> bool:
         """Look at all leases once, and bury; return whether any is left to look after."""
         now, leases = self._store.now(), self._store.leases()
         dead = {lease for lease in leases if not alive(lease, now, self._lives, SECONDS_TO_WAIT)}

@@ -37,8 +37,8 @@ class OutsideWatch:
         self._holder = holder
         self._failures: dict[tuple[str, int], int] = {}
 
-    def look(self) -> None:
-        """Look once, at all of them at the same time.
+    def check(self) -> None:
+        """Ask once, all of them at the same time.
 
         Raises:
             StoreError: The database does not answer.

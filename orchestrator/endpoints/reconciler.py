@@ -195,8 +195,8 @@ class Reconciler:
         if urls or _rests_at_none(deployment, status):
             self._mend(name, place)
             if urls and status:
-                self._updates.look(deployment)
-                self._replacements.look(deployment, status)
+                self._updates.catch_up(deployment)
+                self._replacements.advance(deployment, status)
             return
         trouble = self._trouble(name)
         broken = status is not None and self._is_broken(deployment, status, trouble)

@@ -36,7 +36,7 @@ class Replacements:
         self._since: dict[tuple[str, Replacement], float] = {}
         self._tries: dict[str, _Retries] = {}
 
-    def look(self, deployment: Deployment, status: RevisionStatus) -> None:
+    def advance(self, deployment: Deployment, status: RevisionStatus) -> None:
         """Go on with a revision whose addresses were noted as `status` has them.
 
         Raises:

@@ -82,7 +82,7 @@ class Updates:
         self._behind: dict[tuple[str, str], str] = {}
         self._retry: dict[tuple[str, str, str], float] = {}
 
-    def look(self, deployment: Deployment) -> None:
+    def catch_up(self, deployment: Deployment) -> None:
         """Look what the replicas of a revision serve, every few seconds, and begin what is due.
 
         Raises:

@@ -98,9 +98,9 @@ class Parts:
         """
         if not self._missing:
             return {}
-        return self._member.wait_for(self._look, self._lacking, self._moves, patience)
+        return self._member.wait_for(self._all_files, self._lacking, self._moves, patience)
 
-    def _look(self) -> Mapping[str, FileEntry] | None:
+    def _all_files(self) -> Mapping[str, FileEntry] | None:
         self._read(sorted(self._missing & self._ranks(self._checkpoint)))
         if self._missing:
             self._member.fence.check()  # a newer attempt removes the parts of this one

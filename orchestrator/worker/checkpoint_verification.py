@@ -93,7 +93,7 @@ class Verifying:
         """Wait for what worker `rank` has found."""
         store, moves = self.member.runtime.store, 0
 
-        def look() -> dict[str, str] | None:
+        def verified() -> dict[str, str] | None:
             said = _said(store.marked(self._mark(rank)))
             return said if said.get("name") == name and said.get("found") else None
 
@@ -104,7 +104,7 @@ class Verifying:
             return store.marked(self._mark(rank))
 
         what = f"worker {rank} has not verified its part of {name!r}"
-        said = self.member.wait_for(look, what, signs, patience)
+        said = self.member.wait_for(verified, what, signs, patience)
         if said["found"] == _DAMAGED:
             raise DamagedError(said.get("why", ""))
         if said["found"] == _AWAY:

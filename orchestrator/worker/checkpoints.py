@@ -114,14 +114,14 @@ class Checkpoints:
         """Take what rank 0 has chosen, and verify what it proposes until then."""
         fence = self._member.fence
 
-        def look() -> Claim | None:
+        def settled_claim() -> Claim | None:
             settled = fence.settled()
             if settled is None:
                 self._verifying.as_proposed()
             return settled
 
         claim: Claim = self._member.wait_for(
-            look, "rank 0 has not said which checkpoint to go on from", fence.moves
+            settled_claim, "rank 0 has not said which checkpoint to go on from", fence.moves
         )
         if claim.source is None:
             return self._adopted_earlier()

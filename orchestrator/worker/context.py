@@ -139,7 +139,7 @@ class AttemptContext:
         return plain
 
     def _check(self, value: float, step: int) -> None:
-        astray = self._guard.look(value, step)
+        astray = self._guard.divergence(value, step)
         if astray:
             raise DivergenceError(astray)
 

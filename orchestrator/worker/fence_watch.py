@@ -24,19 +24,19 @@ class FenceWatch:
         """Look at what `fence` returns, as soon as that is anything."""
         self._fence, self._clock, self._seconds = fence, clock, seconds
         self._looked = clock.monotonic()
-        self._look: Background | None = None
+        self._check: Background | None = None
 
     def stale(self) -> StaleAttemptError | None:
         """Return why the attempt is over, once that was seen; begin a look that is due."""
-        if self._look is not None:
-            return self._seen(self._look) if self._look.done else None
+        if self._check is not None:
+            return self._seen(self._check) if self._check.done else None
         now = self._clock.monotonic()
         fence = self._fence() if now - self._looked >= self._seconds else None
         if fence is not None:
             self._looked = now
-            self._look = Background(fence.check, "looks for a newer attempt")
+            self._check = Background(fence.check, "looks for a newer attempt")
         return None
 
-    def _seen(self, look: Background) -> StaleAttemptError | None:
-        self._look = None
-        return look.error if isinstance(look.error, StaleAttemptError) else None
+    def _seen(self, check: Background) -> StaleAttemptError | None:
+        self._check = None
+        return check.error if isinstance(check.error, StaleAttemptError) else None

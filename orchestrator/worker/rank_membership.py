@@ -80,12 +80,12 @@ class RankMembership:
 
     def wait_for(
         self,
-        look: Callable[[], Found | None],
+        ask: Callable[[], Found | None],
         what: str | Callable[[], str],
         moves: Callable[[], object] = lambda: None,
         patience: float | None = None,
     ) -> Found:
-        """Return what `look` finds, as soon as it does; wait as long as what `moves` says changes.
+        """Return what `ask` finds, as soon as it does; wait as long as what `moves` says changes.
 
         `patience` is that of the attempt where `None`.
 
@@ -98,7 +98,7 @@ class RankMembership:
         since = looked = clock.monotonic()
         stood: object = None
         pause, pace = FIRST_PAUSE, MOVES_SECONDS
-        while (result := look()) is None:
+        while (result := ask()) is None:
             self.go_on()
             now = clock.monotonic()
             if now - looked >= pace:

@@ -120,7 +120,7 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _StackSample:
     """Where the job stood at `at`, by its functions, and what its process had done by then."""
 
     at: float
@@ -143,7 +143,7 @@ class Watchdog:
         self._heartbeat, self._clock, self._thread, self._step = heartbeat, clock, thread, step
         self._measure = measure
         self._looked = self._last_sign = clock.monotonic()
-        self._looks: list[_Look] = []
+        self._samples: list[_StackSample] = []
         self._strangers = WeakSet(threading.enumerate())  # a new thread may get an old number
 
     def alive(self, rank: int) -> list[Alive]:
@@ -168,26 +168,26 @@ class Watchdog:
             return None
         frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - of all threads
         if now - last <= seconds / 2 or frame is None:
-            self._looks.clear()
+            self._samples.clear()
             return None
-        self._look(frame, now, seconds)
+        self._sample(frame, now, seconds)
         longest = seconds * waits.busy_factor
         late = now - last > longest
         if now - last <= seconds or not self._stands(late=late):
             return None
         return self._hang(frame, now - last, longest if late else seconds, step)
 
-    def _look(self, frame: FrameType, now: float, seconds: float) -> None:
-        if self._looks and now - self._looks[-1].at < seconds / LOOKS:
+    def _sample(self, frame: FrameType, now: float, seconds: float) -> None:
+        if self._samples and now - self._samples[-1].at < seconds / LOOKS:
             return
         place = tuple(inner.f_code for inner, _ in traceback.walk_stack(frame))
-        self._looks.append(_Look(now, place, self._measure()))
-        self._looks = [look for look in self._looks if now - look.at <= seconds / 2]
+        self._samples.append(_StackSample(now, place, self._measure()))
+        self._samples = [sample for sample in self._samples if now - sample.at <= seconds / 2]
 
     def _stands(self, *, late: bool) -> bool:
-        """Whether the job was at one place in all looks, and its process at rest unless `late`."""
-        first, last = self._looks[0], self._looks[-1]
-        if first is last or any(look.place != first.place for look in self._looks):
+        """Whether the job was at one place in all samples, its process at rest unless `late`."""
+        first, last = self._samples[0], self._samples[-1]
+        if first is last or any(sample.place != first.place for sample in self._samples):
             return False
         return late or last.activity.rested_since(first.activity, last.at - first.at)
 

@@ -47,32 +47,32 @@ def url() -> Iterator[str]:
 
 def test_a_file_or_the_first_of_a_glob_opens(gates: GateConditions, tmp_path: Path) -> None:
     gate = Gate(kind="file", target=f"{tmp_path}/*.csv")
-    assert gates.look(gate, "run", "s") is None
+    assert gates.opened_by(gate, "run", "s") is None
     (tmp_path / "b.csv").touch()
     (tmp_path / "a.csv").touch()
-    assert gates.look(gate, "run", "s") == f"{tmp_path}/a.csv is there"
+    assert gates.opened_by(gate, "run", "s") == f"{tmp_path}/a.csv is there"
 
 
 def test_enough_lines_of_all_files_open(gates: GateConditions, tmp_path: Path) -> None:
     gate = Gate(kind="count", target=f"{tmp_path}/*.jsonl", least=3)
     (tmp_path / "a.jsonl").write_text("{}\n{}\n")
     (tmp_path / "folder.jsonl").mkdir()
-    assert gates.look(gate, "run", "s") is None
+    assert gates.opened_by(gate, "run", "s") is None
     (tmp_path / "b.jsonl").write_text("{}\n")
-    assert gates.look(gate, "run", "s") == "3 lines are there"
+    assert gates.opened_by(gate, "run", "s") == "3 lines are there"
 
 
 def test_a_url_opens_when_it_answers_with_success(gates: GateConditions, url: str) -> None:
-    opened = gates.look(Gate(kind="url", target=f"{url}/ready"), "run", "s")
+    opened = gates.opened_by(Gate(kind="url", target=f"{url}/ready"), "run", "s")
     assert opened == f"{url}/ready answers"
-    assert gates.look(Gate(kind="url", target=f"{url}/later"), "run", "s") is None
-    assert gates.look(Gate(kind="url", target="http://127.0.0.1:1/"), "run", "s") is None
+    assert gates.opened_by(Gate(kind="url", target=f"{url}/later"), "run", "s") is None
+    assert gates.opened_by(Gate(kind="url", target="http://127.0.0.1:1/"), "run", "s") is None
 
 
 def test_an_approval_opens_and_says_whose_it_was(gates: GateConditions) -> None:
     gate = Gate(kind="approval")
-    assert gates.look(gate, "run", "s") == "approved by ann"
-    assert gates.look(gate, "run", "t") is None
+    assert gates.opened_by(gate, "run", "s") == "approved by ann"
+    assert gates.opened_by(gate, "run", "t") is None
 
 
 # --- URLs of other storage -----------------------------------------------------------------------
@@ -93,34 +93,34 @@ def put(url: str, content: bytes) -> None:
 def test_a_file_of_another_storage_opens(gates: GateConditions, bucket: str) -> None:
     plain = Gate(kind="file", target=f"{bucket}/done")
     pattern = Gate(kind="file", target=f"{bucket}/*.csv")
-    assert gates.look(plain, "run", "s") is None
-    assert gates.look(pattern, "run", "s") is None
+    assert gates.opened_by(plain, "run", "s") is None
+    assert gates.opened_by(pattern, "run", "s") is None
     put(f"{bucket}/done", b"")
     put(f"{bucket}/a.csv", b"")
     folder = bucket.removeprefix("memory:/")
-    assert gates.look(plain, "run", "s") == f"{folder}/done is there"
-    assert gates.look(pattern, "run", "s") == f"{folder}/a.csv is there"
+    assert gates.opened_by(plain, "run", "s") == f"{folder}/done is there"
+    assert gates.opened_by(pattern, "run", "s") == f"{folder}/a.csv is there"
 
 
 def test_lines_of_files_of_another_storage_are_counted(gates: GateConditions, bucket: str) -> None:
     gate = Gate(kind="count", target=f"{bucket}/**/*.jsonl", least=3)
     put(f"{bucket}/a/x.jsonl", b"{}\n{}\n")
-    assert gates.look(gate, "run", "s") is None
+    assert gates.opened_by(gate, "run", "s") is None
     put(f"{bucket}/b/y.jsonl", b"{}\n")
-    assert gates.look(gate, "run", "s") == "3 lines are there"
+    assert gates.opened_by(gate, "run", "s") == "3 lines are there"
 
 
 def test_a_file_url_is_a_path_of_this_host(gates: GateConditions, tmp_path: Path) -> None:
     (tmp_path / "done").touch()
     gate = Gate(kind="file", target=f"file://{tmp_path}/done")
-    assert gates.look(gate, "run", "s") == f"{tmp_path}/done is there"
+    assert gates.opened_by(gate, "run", "s") == f"{tmp_path}/done is there"
 
 
 def test_what_can_not_be_looked_at_is_shut_and_said_once(
     gates: GateConditions, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate(kind="file", target="nothing://bucket/done")
-    assert [gates.look(gate, "run", "s") for _ in range(3)] == [None] * 3
+    assert [gates.opened_by(gate, "run", "s") for _ in range(3)] == [None] * 3
     (record,) = caplog.records
     assert record.getMessage().startswith("gate 'nothing://bucket/done' can't be looked at: ")
 
@@ -192,10 +192,10 @@ def test_a_file_system_that_hangs_holds_nobody_up_and_is_asked_once(bucket: str)
     gates = GateConditions(MemoryStore(), hanging, patience=0.0)  # type: ignore[arg-type]
     gate = Gate(kind="file", target=f"{bucket}/done")
     put(f"{bucket}/done", b"")
-    assert [gates.look(gate, "run", "s") for _ in range(3)] == [None] * 3
+    assert [gates.opened_by(gate, "run", "s") for _ in range(3)] == [None] * 3
     assert asked.wait(60)
     assert opened == [gate.target]
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "gate")
     answers.set()
     thread.join(60)
-    assert gates.look(gate, "run", "s") == f"{bucket.removeprefix('memory:/')}/done is there"
+    assert gates.opened_by(gate, "run", "s") == f"{bucket.removeprefix('memory:/')}/done is there"

@@ -16,7 +16,7 @@ Curve = Callable[[random.Random, int], float]
 
 def first(values: Iterable[float], **watch: float) -> str | None:
     guard = Guard(Watch(**watch))  # type: ignore[arg-type]
-    found = (guard.look(value, step) for step, value in enumerate(values, 1))
+    found = (guard.divergence(value, step) for step, value in enumerate(values, 1))
     return next((said for said in found if said), None)
 
 

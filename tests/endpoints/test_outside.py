@@ -50,13 +50,13 @@ def bench() -> Bench:
 def test_a_server_that_is_dead_three_times_is_told_until_it_answers(bench: Bench) -> None:
     bench.dead = {TWO.address}
     for _ in range(2):
-        bench.watch.look()
+        bench.watch.check()
     assert bench.store.troubles() == {}
     for _ in range(3):
-        bench.watch.look()
+        bench.watch.check()
     assert bench.store.troubles() == {("chat", 2): "no server answers at 'http://two/v1'"}
     bench.dead = set()
-    bench.watch.look()
+    bench.watch.check()
     assert bench.store.troubles() == {}
     assert bench.told == [
         "chat.r2 gets nothing while others can answer: no server answers at 'http://two/v1'",
@@ -66,25 +66,25 @@ def test_a_server_that_is_dead_three_times_is_told_until_it_answers(bench: Bench
 
 def test_what_another_process_has_noted_is_taken_back_by_the_first_answer(bench: Bench) -> None:
     bench.store.note_trouble("chat", 1, "it was dead")
-    bench.watch.look()
+    bench.watch.check()
     assert bench.store.troubles() == {}
 
 
 def test_one_that_failed_now_and_then_is_not_dead(bench: Bench) -> None:
     for _ in range(5):
         for bench.dead in ({ONE.address}, {ONE.address}, set()):
-            bench.watch.look()
+            bench.watch.check()
     assert bench.store.troubles() == {}
 
 
 def test_who_has_no_lease_asks_nobody_and_a_retired_revision_is_not_asked(bench: Bench) -> None:
     bench.store.leases[LEASE] = "another"
-    bench.watch.look()
+    bench.watch.check()
     assert bench.asked == []
     bench.store.leases[LEASE] = "me"
     events = [SharesMoved({2: 100}, ""), RevisionRetired(1, "")]
     bench.store.follow(bench.store.endpoint("chat"), events, 2.0)
-    bench.watch.look()
+    bench.watch.check()
     assert bench.asked == [TWO.address]
 
 
@@ -95,5 +95,5 @@ def test_an_error_that_nobody_thought_of_is_trouble_of_that_server_alone(bench: 
 
     watch = OutsideWatch(bench.store, ask, bench.told.append, "me")
     for _ in range(3):
-        watch.look()
+        watch.check()
     assert bench.store.troubles() == {("chat", 1): "odd"}

@@ -55,7 +55,7 @@ def test_as_many_replicas_start_as_serve_now(bench: Bench) -> None:
     ((_, count),) = bench.replicas.replacing.values()
     assert count == max(1, deployed.endpoint.replicas)
     looked = replacements.Replacements(bench.replicas, bench.clock, bench.told.append)
-    looked.look(replace(deployed, endpoint=endpoint), bench.replicas.live()[NAME])
+    looked.advance(replace(deployed, endpoint=endpoint), bench.replicas.live()[NAME])
     ((_, count),) = bench.replicas.replacing.values()
     assert count == 3
 

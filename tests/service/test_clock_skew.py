@@ -71,7 +71,7 @@ def test_a_live_run_of_another_host_is_left_to_it(host: Host) -> None:
         claim(host.store, host.store.header("run"), by_force=False)
     assert runs.lease_state(host.store, host.run) is LeaseState.ALIVE
     assert not status("run").lost
-    assert [host.reaper.look(), host.reaper.look()] == [True, True]
+    assert [host.reaper.reap(), host.reaper.reap()] == [True, True]
     assert host.buried == []
 
 
@@ -80,5 +80,5 @@ def test_a_dead_one_is_taken_over_without_waiting_longer(host: Host) -> None:
     assert claim(host.store, host.store.header("run"), by_force=False).epoch == 1
     assert status("run").lost
     assert round(status("run").silent) == 31
-    assert [host.reaper.look(), host.reaper.look()] == [True, False]
+    assert [host.reaper.reap(), host.reaper.reap()] == [True, False]
     assert host.buried == ["run"]

@@ -63,9 +63,9 @@ class Crowd:
         self.look()
 
     def look(self) -> None:
-        if self.slots._looking is not None:
-            self.slots._looking.cancel()
-            self.slots._look()
+        if self.slots._next_pass is not None:
+            self.slots._next_pass.cancel()
+            self.slots._serve_all()
 
     def check(self) -> None:
         sums: dict[str, int] = {}

@@ -166,12 +166,12 @@ def test_a_controller_that_has_just_begun_is_there_for_all_other_hosts(old: Leas
         return True
 
     reaper = Reaper(store, lambda _: None, bury)
-    reaper.look()  # which has found the old lease dead once
+    reaper.reap()  # which has found the old lease dead once
 
     def look() -> None:
         run = fold(bench.header, ((item.at, item.event) for item in store.log["run"]))
         states.append(lease_state(run, store.lease("run"), store.now(), lambda _: None))
-        reaper.look()
+        reaper.reap()
 
     store.after = look
     run = Controller(bench.header, replace(bench.dependencies, store=store), BENCH).drive()

@@ -132,8 +132,8 @@ def minutes(watch: FenceWatch, clock: FakeClock, count: int) -> list[StaleAttemp
         clock.sleep(1.0)
         for _ in range(2):
             seen.append(watch.stale())
-            if watch._look is not None:
-                watch._look.wait(0.2)
+            if watch._check is not None:
+                watch._check.wait(0.2)
     return [error for error in seen if error is not None]
 
 
@@ -172,7 +172,7 @@ def test_a_storage_that_hangs_holds_nobody_up_and_is_asked_once(bench: Bench) ->
         clock.sleep(1.0)
         assert watch.stale() is None
     answers.set()
-    assert watch._look is not None
-    assert watch._look.wait(10)
+    assert watch._check is not None
+    assert watch._check.wait(10)
     assert listings.count == 1
     assert isinstance(watch.stale(), StaleAttemptError)

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 URL_SECONDS = 2.0
 SECONDS_TO_ANSWER = 0.2  # at once; what takes longer is asked for at a later look
 _FILE = "file://"
-_Look: TypeAlias = Callable[[], str | None]
+_Check: TypeAlias = Callable[[], str | None]
 
 
 class GateConditions:
@@ -46,20 +46,20 @@ class GateConditions:
         self._open_files, self._patience = open_files, patience
         self._watched: dict[tuple[str, str, Gate], _Watched] = {}
 
-    def look(self, gate: Gate, run: str, stage: str) -> str | None:
+    def opened_by(self, gate: Gate, run: str, stage: str) -> str | None:
         """Return what opens the gate of `stage`, in words, or `None` while it is shut."""
         if gate.kind == "approval":
             who = self._interventions.approvals(run).get(stage)
             return f"approved by {who}" if who else None
         key = (run, stage, gate)
         if key not in self._watched:
-            self._watched[key] = _Watched(gate.target, self._look_of(gate))
-        opened = self._watched[key].look(self._patience)
+            self._watched[key] = _Watched(gate.target, self._check_of(gate))
+        opened = self._watched[key].opened_by(self._patience)
         if opened is not None:
             del self._watched[key]
         return opened
 
-    def _look_of(self, gate: Gate) -> _Look:
+    def _check_of(self, gate: Gate) -> _Check:
         """Return what looks at `gate`, and remembers what it has read."""
         target = gate.target
         if gate.kind == "url":
@@ -67,7 +67,7 @@ class GateConditions:
         open_files, counter = self._open_files, LineCounter()
         opened: list[Files] = []
 
-        def look() -> str | None:
+        def check() -> str | None:
             if not opened:
                 opened.append(_files(target, open_files))
             files = opened[0]
@@ -77,20 +77,20 @@ class GateConditions:
             count = counter.count(files)
             return f"{count} lines are there" if count >= gate.least else None
 
-        return look
+        return check
 
 
 class _Watched:
     """A gate that is looked at, in a thread of its own."""
 
-    def __init__(self, target: str, look: _Look) -> None:
+    def __init__(self, target: str, check: _Check) -> None:
         """Have looked at nothing yet."""
-        self._target, self._look = target, look
+        self._target, self._check = target, check
         self._answer: list[Outcome[str | None]] = []
         self._thread: threading.Thread | None = None
         self._refused = ""
 
-    def look(self, patience: float) -> str | None:
+    def opened_by(self, patience: float) -> str | None:
         """Return what opens it, where that is known within `patience` seconds."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._ask, name="gate", daemon=True)
@@ -104,7 +104,7 @@ class _Watched:
         return answer.value
 
     def _ask(self) -> None:
-        self._answer.append(outcome(self._look, but=()))
+        self._answer.append(outcome(self._check, but=()))
 
     def _tell(self, error: Exception | None) -> None:
         """Say once why it can't be looked at, and again where that changes."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from orchestrator.adapters.mlflow_tracker import fields
 from orchestrator.adapters.mlflow_tracker.experiment import MetricPoint, MlflowRun
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
-from orchestrator.adapters.mlflow_tracker.story import has_begun
+from orchestrator.adapters.mlflow_tracker.tracked_run import has_begun
 from orchestrator.core.runs.run import Attempt, Run, RunHeader, StageRun
 from orchestrator.core.spec.hardware import Role
 from orchestrator.ports import Curve, MetricPoints, Point

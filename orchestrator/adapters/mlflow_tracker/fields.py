@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from orchestrator.adapters.mlflow_tracker.story import Story
+from orchestrator.adapters.mlflow_tracker.tracked_run import TrackedRun
 from orchestrator.adapters.mlflow_tracker.words import description, sentence
 from orchestrator.core.runs.run import Attempt, Run
 from orchestrator.core.spec.hardware import Pool, Role
@@ -56,9 +56,9 @@ def params(config: Mapping[str, Json]) -> dict[str, str]:
     return {name(path): cut(text, MAX_PARAM) for path, text in _flat("", config)}
 
 
-def run_tags(story: Story, now: float) -> dict[str, str]:
+def run_tags(tracked: TrackedRun, now: float) -> dict[str, str]:
     """Return the tags of the MLflow run that shows the whole run."""
-    run = story.run
+    run = tracked.run
     plan, header = run.plan, run.header
     tags = {
         KEY: header.run,
@@ -70,22 +70,22 @@ def run_tags(story: Story, now: float) -> dict[str, str]:
         "code": header.code.digest if header.code else "",
         "state": str(run.state),
         "pools": _route(run),
-        "summary": sentence(story, now),
-        _NOTE: description(story, now),
+        "summary": sentence(tracked, now),
+        _NOTE: description(tracked, now),
         **{f"pool.{role}": pool for role, pool in _pools_by_role(run).items()},
         **{f"reused.{s.name}": s.reused_from for s in run.stages.values() if s.reused_from},
         **header.tags,
     }
     if header.overrides:
         tags["overrides"] = " ".join(header.overrides)
-    if story.failure:
-        tags |= _failure_tags(story.failure)
+    if tracked.failure:
+        tags |= _failure_tags(tracked.failure)
     return _clean(tags)
 
 
-def attempt_tags(story: Story, attempt: Attempt) -> dict[str, str]:
+def attempt_tags(tracked: TrackedRun, attempt: Attempt) -> dict[str, str]:
     """Return the tags of the MLflow run that shows an attempt."""
-    run = story.run
+    run = tracked.run
     planned = run.plan[attempt.stage]
     pool = run.plan.pools[attempt.pool]
     tags = {

@@ -26,8 +26,8 @@ from orchestrator.adapters.mlflow_tracker.experiment import (
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
 from orchestrator.adapters.mlflow_tracker.reaper import ORPHANED
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
-from orchestrator.adapters.mlflow_tracker.story import Story
 from orchestrator.adapters.mlflow_tracker.texts import RunTexts
+from orchestrator.adapters.mlflow_tracker.tracked_run import TrackedRun
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.run import Attempt, Run
 from orchestrator.core.runs.states import AttemptState, RunState
@@ -74,7 +74,7 @@ class Projection:
         self._store, self._upto = store, upto
         self._key = header.run
         self._server = server
-        self._story = Story(begin(header))
+        self._tracked = TrackedRun(begin(header))
         self._outbox = Outbox(server)
         self._curves = Curves(store, header)
         self._texts = RunTexts(server, output)
@@ -88,7 +88,7 @@ class Projection:
     @property
     def run(self) -> Run:
         """The run as of the last `sync`."""
-        return self._story.run
+        return self._tracked.run
 
     def sync(self, now: float) -> bool:
         """Bring MLflow up to date, as of `now` (seconds, epoch); return whether that is sure.
@@ -100,7 +100,7 @@ class Projection:
         last = self._upto()
         for stored in self._store.events(self._key, self.run.seq):
             if stored.seq <= last:
-                self._story.tell(stored)
+                self._tracked.tell(stored)
         try:
             self._write(now)
         except BaseException as error:
@@ -140,7 +140,7 @@ class Projection:
         parent = self._show_run(self._shown, now)
         attempts = {
             (attempt.stage, attempt.number): self._show_attempt(self._shown, attempt, parent)
-            for attempt in self._story.attempts
+            for attempt in self._tracked.attempts
         }
         self._curves.draw(self.run, parent, attempts, self._outbox)
         self._sum_up(parent, attempts, now)
@@ -148,9 +148,9 @@ class Projection:
         self._end(parent, attempts)
         self._show_views()
         self._texts.of_run(self.run.header, parent)
-        self._texts.look()
-        for attempt in self._story.attempts:
-            self._texts.of_attempt(self._story, attempt, attempts[attempt.stage, attempt.number])
+        self._texts.read_ends()
+        for attempt in self._tracked.attempts:
+            self._texts.of_attempt(self._tracked, attempt, attempts[attempt.stage, attempt.number])
         if self._registrar is not None:
             self._registrar.sync(self.run, self._shown, self._server.experiment_id)
 
@@ -167,7 +167,7 @@ class Projection:
 
     def _show_run(self, shown: dict[str, MlflowRun], now: float) -> MlflowRun:
         header = self.run.header
-        tags = fields.run_tags(self._story, now)
+        tags = fields.run_tags(self._tracked, now)
         if self._key not in shown:
             start = header.created or now
             shown[self._key] = self._server.create(self._key, tags, start)
@@ -179,7 +179,7 @@ class Projection:
         self, shown: dict[str, MlflowRun], attempt: Attempt, parent: MlflowRun
     ) -> MlflowRun:
         key = fields.attempt_key(self._key, attempt.stage, attempt.number)
-        tags = fields.attempt_tags(self._story, attempt) | {fields.PARENT: parent.id}
+        tags = fields.attempt_tags(self._tracked, attempt) | {fields.PARENT: parent.id}
         if key not in shown:
             title = f"{attempt.stage} {attempt.number} on {attempt.pool}"
             shown[key] = self._server.create(title, tags, attempt.started)
@@ -196,7 +196,7 @@ class Projection:
         self, parent: MlflowRun, attempts: Mapping[tuple[str, int], MlflowRun], now: float
     ) -> None:
         """Write the metrics that stages ended with, to their attempts and to the run."""
-        for name, at in self._story.finished.items():
+        for name, at in self._tracked.finished.items():
             if self._summed.get(name) == at:
                 continue
             stage = self.run.stages[name]
@@ -210,7 +210,7 @@ class Projection:
             self._outbox.add(parent, points=figures.totals(self.run, self.run.ended or now))
 
     def _end(self, parent: MlflowRun, attempts: Mapping[tuple[str, int], MlflowRun]) -> None:
-        for attempt in self._story.attempts:
+        for attempt in self._tracked.attempts:
             shown = attempts[attempt.stage, attempt.number]
             status = _ATTEMPT_STATUS.get(attempt.state, RUNNING)
             self._set_status(shown, status, attempt.ended or attempt.started)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from orchestrator.adapters.mlflow_tracker.story import Story, has_begun
+from orchestrator.adapters.mlflow_tracker.tracked_run import TrackedRun, has_begun
 from orchestrator.adapters.mlflow_tracker.words import duration, pool_name
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.runs.run import Attempt
@@ -13,14 +13,16 @@ from orchestrator.core.runs.run import Attempt
 LINES = 60  # of the log
 
 
-def failure_report(story: Story, attempt: Attempt, failure: Failure, log: Sequence[str]) -> str:
+def failure_report(
+    tracked: TrackedRun, attempt: Attempt, failure: Failure, log: Sequence[str]
+) -> str:
     """Return how `attempt` failed, as far as is known now; `log` has the last lines of its log."""
     kind = str(failure.kind).replace("_", " ")
-    place = pool_name(story.run.plan.pools[attempt.pool])
+    place = pool_name(tracked.run.plan.pools[attempt.pool])
     parts = [
         f"# {attempt.stage}, attempt {attempt.number} on {place}: {kind}",
         _block([failure.evidence]),
-        *(f"- **{name}:** {text}" for name, text in _facts(story, attempt, failure)),
+        *(f"- **{name}:** {text}" for name, text in _facts(tracked, attempt, failure)),
     ]
     shown = _of_rank(log, failure.rank)
     if shown:
@@ -31,9 +33,9 @@ def failure_report(story: Story, attempt: Attempt, failure: Failure, log: Sequen
     return "\n".join([*parts, ""])
 
 
-def _facts(story: Story, attempt: Attempt, failure: Failure) -> Iterator[tuple[str, str]]:
-    yield "run", story.run.header.run
-    yield "pool", pool_name(story.run.plan.pools[attempt.pool])
+def _facts(tracked: TrackedRun, attempt: Attempt, failure: Failure) -> Iterator[tuple[str, str]]:
+    yield "run", tracked.run.header.run
+    yield "pool", pool_name(tracked.run.plan.pools[attempt.pool])
     where = {"node": failure.node, "rank": failure.rank, "step": failure.step}
     yield from ((name, str(value)) for name, value in where.items() if value not in {None, ""})
     if attempt.ended is not None:
@@ -42,13 +44,13 @@ def _facts(story: Story, attempt: Attempt, failure: Failure) -> Iterator[tuple[s
     if attempt.saved:
         yield "last checkpoint", f"step {max(attempt.saved)}"
     yield "decision", attempt.followed or "none: the run had ended"
-    following = story.next_to(attempt)
+    following = tracked.next_to(attempt)
     if following is not None:
-        yield "went on", _went_on(story, failure, following)
+        yield "went on", _went_on(tracked, failure, following)
 
 
-def _went_on(story: Story, failure: Failure, following: Attempt) -> str:
-    place = pool_name(story.run.plan.pools[following.pool])
+def _went_on(tracked: TrackedRun, failure: Failure, following: Attempt) -> str:
+    place = pool_name(tracked.run.plan.pools[following.pool])
     text = f"attempt {following.number} on {place}"
     if not has_begun(following):
         return text

@@ -12,7 +12,7 @@ import yaml
 from orchestrator.adapters.mlflow_tracker import words
 from orchestrator.adapters.mlflow_tracker.experiment import MlflowExperiment, MlflowRun
 from orchestrator.adapters.mlflow_tracker.report import failure_report
-from orchestrator.adapters.mlflow_tracker.story import Story
+from orchestrator.adapters.mlflow_tracker.tracked_run import TrackedRun
 from orchestrator.core.runs.run import Attempt, RunHeader
 from orchestrator.output_reader import OutputReader
 
@@ -32,7 +32,7 @@ class RunTexts:
         self._read: dict[Place, int] = {}
         self._last_lines: dict[Place, list[str]] = {}
 
-    def look(self) -> None:
+    def read_ends(self) -> None:
         """See which logs have grown. Raises `StoreError`."""
         self._ends = self._output.ends()
 
@@ -45,7 +45,7 @@ class RunTexts:
         self._write(shown, "plan.md", words.plan_table(header.plan))
         self._write(shown, "plan.json", json.dumps(asdict(header.plan), indent=1, default=str))
 
-    def of_attempt(self, story: Story, attempt: Attempt, shown: MlflowRun) -> None:
+    def of_attempt(self, tracked: TrackedRun, attempt: Attempt, shown: MlflowRun) -> None:
         """Write the log of an attempt that has ended, what it reports, and how it failed.
 
         What its log gets after its end is written too, once it is there.
@@ -55,10 +55,10 @@ class RunTexts:
         place, failure = (attempt.stage, attempt.number), attempt.failure
         name, end = f"{attempt.stage}.{attempt.number}.log", self._ends.get(place, 0)
         new = (shown.id, name) not in self._written or self._read.get(place) != end
-        if failure and (attempt.followed or story.run.done):
+        if failure and (attempt.followed or tracked.run.done):
             if new or place not in self._last_lines:
                 self._last_lines[place] = self._output.tail(*place, MAX_TAIL).splitlines()
-            report = failure_report(story, attempt, failure, self._last_lines[place])
+            report = failure_report(tracked, attempt, failure, self._last_lines[place])
             self._write(shown, "failure.md", report)  # again, where more is known of what followed
         if not new:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from textwrap import shorten
 
-from orchestrator.adapters.mlflow_tracker.story import Story
+from orchestrator.adapters.mlflow_tracker.tracked_run import TrackedRun
 from orchestrator.core.failures.kinds import UNCOUNTED, Failure
 from orchestrator.core.runs.run import Attempt, Run, StageRun
 from orchestrator.core.runs.states import RunState
@@ -21,38 +21,39 @@ _EVIDENCE = 160
 _MINUTE, _HOUR = 60, 3600
 
 
-def description(story: Story, now: float) -> str:
+def description(tracked: TrackedRun, now: float) -> str:
     """Return the description of a run at `now` (seconds, epoch)."""
-    return f"{sentence(story, now)}\n\n{table(story.run, now)}\n"
+    return f"{sentence(tracked, now)}\n\n{table(tracked.run, now)}\n"
 
 
-def sentence(story: Story, now: float) -> str:
+def sentence(tracked: TrackedRun, now: float) -> str:
     """Return what happened, in one or two plain sentences."""
-    run = story.run
-    failed = story.failure
+    run = tracked.run
+    failed = tracked.failure
     after = f"after {duration(run.seconds(run.ended or now))}"
     used = _capital(_used(run))
     if run.state in {RunState.FAILED, RunState.PAUSED, RunState.CANCELLED}:
-        return _stopped(story, failed, after)
+        return _stopped(tracked, failed, after)
     if run.state is RunState.SUCCEEDED:
         if failed:
             return (
-                f"{_failed(story, failed)}{_recovered(story, failed)}. {used}; finished {after}."
+                f"{_failed(tracked, failed)}{_recovered(tracked, failed)}. "
+                f"{used}; finished {after}."
             )
         return f"{used or 'Reused every result'}; finished in {after.removeprefix('after ')}."
     now_running = "; ".join(_active(run)) or "Waiting to start"
     if failed:
-        return f"{_failed(story, failed)}{_recovered(story, failed)}. {now_running}."
+        return f"{_failed(tracked, failed)}{_recovered(tracked, failed)}. {now_running}."
     return f"{now_running}."
 
 
-def _stopped(story: Story, failed: Attempt | None, after: str) -> str:
-    run = story.run
+def _stopped(tracked: TrackedRun, failed: Attempt | None, after: str) -> str:
+    run = tracked.run
     if run.state is RunState.CANCELLED:
         return f"Cancelled {after}{_where(run)}."
     if run.state is RunState.FAILED:
-        return f"{_failed(story, failed)}; gave up {after}."
-    why = _failed(story, failed) if failed else _capital(run.reason)
+        return f"{_failed(tracked, failed)}; gave up {after}."
+    why = _failed(tracked, failed) if failed else _capital(run.reason)
     return f"{why}; paused {after}: `orchestrator resume {run.header.run}` goes on."
 
 
@@ -137,13 +138,13 @@ def _used(run: Run) -> str:
     )
 
 
-def _failed(story: Story, attempt: Attempt | None) -> str:
-    run = story.run
+def _failed(tracked: TrackedRun, attempt: Attempt | None) -> str:
+    run = tracked.run
     if attempt is None or attempt.failure is None:
         return f"Failed: {run.reason}" if run.reason else "Failed"
     recovered = run.state is not RunState.FAILED  # the sentence goes on, and names the chips
     pool = attempt.pool if recovered else pool_name(run.plan.pools[attempt.pool])
-    times = "" if story.failures == 1 else f" {story.failures} times, last"
+    times = "" if tracked.failures == 1 else f" {tracked.failures} times, last"
     step = f"step {attempt.failure.step}"
     known = attempt.failure.step is None or step in attempt.failure.evidence
     at = "" if known else f" at {step}"
@@ -158,16 +159,16 @@ def _why(failure: Failure) -> str:
     return f"{kind}, {evidence}" if evidence else kind
 
 
-def _recovered(story: Story, failed: Attempt) -> str:
-    stage = story.run.stages[failed.stage]
-    after = story.next_to(failed)
+def _recovered(tracked: TrackedRun, failed: Attempt) -> str:
+    stage = tracked.run.stages[failed.stage]
+    after = tracked.next_to(failed)
     pool = after.pool if after else stage.pool
     moved = f"; fell back to {pool}" if pool != failed.pool else ""
     text = moved or (f"; tried again on {pool}" if after else "")
     if after is None or after.resumed is None:
         return text
-    lost = story.run.lost_steps
-    steps = f"{lost} step{'s' * (lost != 1)} lost{' in all' * (story.failures > 1)}"
+    lost = tracked.run.lost_steps
+    steps = f"{lost} step{'s' * (lost != 1)} lost{' in all' * (tracked.failures > 1)}"
     return f"{text}, resumed from step {after.resumed} ({steps})"
 
 

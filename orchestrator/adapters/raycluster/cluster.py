@@ -21,7 +21,7 @@ from orchestrator.adapters.raycluster.member import Remote
 from orchestrator.adapters.raycluster.node_report import Asked, reports
 from orchestrator.adapters.raycluster.nodes import ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement
-from orchestrator.adapters.raycluster.standby import Reserve
+from orchestrator.adapters.raycluster.standby import StandbyGangs
 from orchestrator.adapters.rayqueries.gcs import HeadSilentError
 from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.core.errors import ClusterError
@@ -67,7 +67,7 @@ class RayCluster:
         self._ending: list[Callable[[], None]] = []  # as soon as the head is back
         self._leaving: dict[_RayAttempt, threading.Thread] = {}
         self._nodes = ClusterNodes()
-        self._reserve = Reserve(warm, self._nodes)
+        self._standby = StandbyGangs(warm, self._nodes)
 
     def start(self, request: AttemptRequest) -> None:
         """Ask for an attempt."""
@@ -87,7 +87,7 @@ class RayCluster:
         self._open(key)
         if not attempt.opened:
             return ()
-        self._reserve.look({other.pool for other in self._attempts.values() if other.waits})
+        self._standby.send_out({other.pool for other in self._attempts.values() if other.waits})
         messages = attempt.poll()
         if not self._credible(messages):
             attempt.put_back(messages)
@@ -112,16 +112,16 @@ class RayCluster:
 
     def prepare(self, request: AttemptRequest) -> None:
         """Have workers stand by for attempts like `request`, once there is room for them."""
-        self._reserve.want(request)
+        self._standby.want(request)
 
     def release(self, run: str, stage: str) -> None:
         """Send away those that stand by for `stage`, if any do."""
         if self._head.answers:
-            self._reserve.release(run, stage)
+            self._standby.release(run, stage)
 
     def pools(self, wanted: Mapping[str, Pool]) -> Mapping[str, PoolStatus]:
         """Return the live state of the `wanted` pools."""
-        if not self._head.look():
+        if not self._head.probe():
             raise ClusterError(f"the head of the Ray cluster at {self._head.address!r} is silent")
         live = self._live()
         return {name: nodes.status(pool, live) for name, pool in wanted.items()}
@@ -158,7 +158,7 @@ class RayCluster:
         for thread in self._leaving.values():
             thread.join()
         if self._head.answers:
-            self._reserve.close()
+            self._standby.close()
         if self._ours:
             access.leave()
             self._ours = False
@@ -192,7 +192,7 @@ class RayCluster:
         """
         process.end(key)
         run, stage, _ = key.rsplit("/", 2)
-        if not self._reserve.has(run, stage):
+        if not self._standby.has(run, stage):
             process.end_group(process.standby(run, stage))
 
     def _open(self, key: str) -> None:
@@ -205,7 +205,7 @@ class RayCluster:
             leaving.stage == attempt.stage for leaving in self._still_leaving()
         ):
             return
-        attempt.open(self._nodes, self._held(attempt), self._reserve)
+        attempt.open(self._nodes, self._held(attempt), self._standby)
 
     def _held(self, asking: _RayAttempt) -> Counter[str]:
         held: Counter[str] = Counter()
@@ -220,7 +220,7 @@ class RayCluster:
         return (
             not isinstance(last, Failed)
             or last.failure.kind not in LOSSES
-            or self._head.look(closely=True)
+            or self._head.probe(closely=True)
         )
 
     def _raise_if_gone(self) -> None:
@@ -241,18 +241,18 @@ class _RayAttempt:
         self._again: tuple[Message, ...] = ()
         self.opened = False
 
-    def open(self, nodes: ClusterNodes, held: Mapping[str, float], reserve: Reserve) -> None:
+    def open(self, nodes: ClusterNodes, held: Mapping[str, float], standby: StandbyGangs) -> None:
         """Ask for the place, where others of this process hold `held`, and send the workers.
 
-        Those that stand by in `reserve` have both already.
+        Those that stand by in `standby` have both already.
         """
         self.opened = True
         try:
-            crew = reserve.take(self._request)
-            if crew is None:
+            ready = standby.take(self._request)
+            if ready is None:
                 self._send(Placement(self._request, nodes, held))
             else:
-                self._send(crew.adopt(self._request), crew.actors)
+                self._send(ready.adopt(self._request), ready.actors)
         except HeadSilentError:  # there is a place when it is back
             self.opened = False
         except faults.ERRORS as error:

@@ -88,7 +88,7 @@ class Gang:
     def poll(self) -> list[Message]:
         """Return what the workers said; the last of all is one outcome."""
         now = self._now()
-        self._silence.look(now)
+        self._silence.listen(now)
         self._send_out(now)
         said: list[Message] = []
         for rank, message in self._drain(self._streams):

@@ -46,7 +46,7 @@ class Head:
     def answers(self) -> bool:
         """Whether it answers, as far as is known; looks again now and then."""
         if self._now() >= self._next_look:
-            self.look()
+            self.probe()
         return self._missed_since is None
 
     @property
@@ -55,8 +55,8 @@ class Head:
         since = self._missed_since
         return self.anew or (since is not None and self._now() - since > self._patience)
 
-    def look(self, *, closely: bool = False) -> bool:
-        """Look now; return whether it answers, `closely` whether it is still the same."""
+    def probe(self, *, closely: bool = False) -> bool:
+        """Ask it now; return whether it answers, `closely` whether it is still the same."""
         answers = access.answers(*access.split(self.address), _PROBE_SECONDS)
         if answers and self._session and (closely or self._missed_since is not None):
             answers = self._is_back()

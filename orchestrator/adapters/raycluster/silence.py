@@ -26,7 +26,7 @@ class Silence:
         self._last: dict[int, float] = {}
         self._looked: float | None = None
 
-    def look(self, now: float) -> None:
+    def listen(self, now: float) -> None:
         """Begin to listen at `now`. Who did not listen for long counts nobody as silent."""
         if self._looked is not None and now - self._looked > SUSPECT_SECONDS:
             self._last = dict.fromkeys(self._last, now)

@@ -23,7 +23,7 @@ SECONDS_BETWEEN_TRIES = 5.0
 _PING_SECONDS = 0.5
 
 
-class Crew:
+class StandbyGang:
     """Workers in their place, and what they were asked to import."""
 
     def __init__(self, warm: Warm, request: AttemptRequest, nodes: ClusterNodes) -> None:
@@ -72,8 +72,8 @@ def _asked(request: AttemptRequest) -> tuple[object, ...]:
     return request.pool, request.needs, request.job, request.env
 
 
-class Reserve:
-    """The crews that stand by, one for a stage of a run at most."""
+class StandbyGangs:
+    """The gangs that stand by, one for a stage of a run at most."""
 
     def __init__(
         self, warm: Warm, nodes: ClusterNodes, now: Callable[[], float] = time.monotonic
@@ -83,27 +83,27 @@ class Reserve:
         self._nodes = nodes
         self._now = now
         self._wanted: dict[tuple[str, str], AttemptRequest] = {}
-        self._crews: dict[tuple[str, str], Crew] = {}
+        self._gangs: dict[tuple[str, str], StandbyGang] = {}
         self._next_try = 0.0
 
     def want(self, request: AttemptRequest) -> None:
-        """Have a crew stand by for attempts like `request`, as soon as there is room."""
+        """Have a gang stand by for attempts like `request`, as soon as there is room."""
         self.release(request.run, request.stage)
         self._wanted[request.run, request.stage] = request
         self._next_try = 0.0
 
     def has(self, run: str, stage: str) -> bool:
         """Return whether anybody stands by for `stage` of `run`."""
-        return (run, stage) in self._crews
+        return (run, stage) in self._gangs
 
-    def look(self, waited_for: Container[str] = ()) -> None:
-        """Send out the crews for which there is room now; on pools that are `waited_for` none is.
+    def send_out(self, waited_for: Container[str] = ()) -> None:
+        """Send out the gangs for which there is room now; on pools that are `waited_for` none is.
 
-        A crew would hold there what an attempt is about to get.
+        A gang would hold there what an attempt is about to get.
         """
         missing = {
             key
-            for key in self._wanted.keys() - self._crews.keys()
+            for key in self._wanted.keys() - self._gangs.keys()
             if self._wanted[key].pool.name not in waited_for
         }
         if not missing or self._now() < self._next_try:
@@ -113,30 +113,30 @@ class Reserve:
             request = self._wanted[key]
             try:
                 if free_room(request, self._nodes) >= request.needs.workers:
-                    self._crews[key] = Crew(self._warm, request, self._nodes)
+                    self._gangs[key] = StandbyGang(self._warm, request, self._nodes)
             except faults.ERRORS:
                 return  # it was only a help
 
-    def take(self, request: AttemptRequest) -> Crew | None:
-        """Return the crew for `request`, which is then the caller's; others leave its pool."""
+    def take(self, request: AttemptRequest) -> StandbyGang | None:
+        """Return the gang for `request`, which is then the caller's; others leave its pool."""
         key = (request.run, request.stage)
-        crew = self._crews.pop(key) if key in self._on(request.pool.name) else None
+        gang = self._gangs.pop(key) if key in self._on(request.pool.name) else None
         for other in self._on(request.pool.name):
-            self._crews.pop(other).end()
-        if crew is None:
+            self._gangs.pop(other).end()
+        if gang is None:
             return None
         del self._wanted[key]
-        if crew.fits(request):
-            return crew
-        crew.end()
+        if gang.fits(request):
+            return gang
+        gang.end()
         return None
 
     def release(self, run: str, stage: str) -> None:
         """Send away who stands by for `stage` of `run`."""
         self._wanted.pop((run, stage), None)
-        crew = self._crews.pop((run, stage), None)
-        if crew is not None:
-            crew.end()
+        gang = self._gangs.pop((run, stage), None)
+        if gang is not None:
+            gang.end()
 
     def close(self) -> None:
         """Send all away."""
@@ -144,4 +144,4 @@ class Reserve:
             self.release(run, stage)
 
     def _on(self, pool: str) -> list[tuple[str, str]]:
-        return [key for key, crew in self._crews.items() if crew.request.pool.name == pool]
+        return [key for key, gang in self._gangs.items() if gang.request.pool.name == pool]

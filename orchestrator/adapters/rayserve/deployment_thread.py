@@ -173,7 +173,7 @@ class Deploying:
         ran: float | None = None
         began = time.monotonic()
         while True:
-            application = self._look()
+            application = self._application()
             placed = [replica for replica in application.replicas if replica.node]
             if not announced and len(placed) >= wanted:
                 self._messages.put(Placed(tuple(self._nodes(placed))))
@@ -195,7 +195,7 @@ class Deploying:
         for replica in replicas:
             yield from state.nodes_of(replica) if several else (replica.node,)
 
-    def _look(self) -> state.ServeApplication:
+    def _application(self) -> state.ServeApplication:
         application = (state.applications() or {}).get(self._name)
         if application is None:
             line = f"{self._name!r} was deleted while it was deployed"

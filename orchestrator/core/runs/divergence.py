@@ -35,7 +35,7 @@ class Guard:
         self._stuck = 0
         self._spikes = 0
 
-    def look(self, value: float, step: int) -> str | None:
+    def divergence(self, value: float, step: int) -> str | None:
         """Return what shows that the metric went astray at `step`, in words; `None` if nothing."""
         name = self._watch.metric
         if not isfinite(value):

@@ -38,7 +38,7 @@ def run(tell: Callable[[str], None]) -> None:
     best_effort, idle = BestEffort(), 0
     while idle < IDLE_LOOKS:
         clock.sleep(SECONDS_BETWEEN_LOOKS)
-        looked = outcome(reaper.look, but=())
+        looked = outcome(reaper.reap, but=())
         if looked.error is not None:  # a database that is away comes back
             best_effort.failed("looks at leases were not possible", looked.error)
         busy = looked.error is not None or bool(looked.value)

@@ -106,5 +106,5 @@ def _watch_outside(home: Path, tell: Callable[[str], None]) -> None:
         wiring.database(home), wiring.served_models, tell, f"{holder.name()}/outside"
     )
     while True:
-        best_effort.tell("looks at servers outside were not possible", watch.look, but=())
+        best_effort.tell("looks at servers outside were not possible", watch.check, but=())
         clock.sleep(SECONDS_BETWEEN_OUTSIDE_LOOKS)

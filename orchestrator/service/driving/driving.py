@@ -138,13 +138,13 @@ def _drive(
             leave=partial(wiring.raise_if_leaving, settings, home),
             best_effort=best_effort,
         )
-        bench = replace(
+        defaults = replace(
             wiring.attempt_defaults(settings, home, reuse=request.reuse),
             kept=request.kept,
             earlier=_stored(store, header.continues) if header.continues else None,
         )
         observer = _both(best_effort, output.observe, view.observe)
-        controller = Controller(header, deps, bench, observer)
+        controller = Controller(header, deps, defaults, observer)
         closing.enter_context(_parting(controller, deps, request))
         closing.enter_context(output)  # the tracker shows its last lines too
         closing.enter_context(controller.lease)

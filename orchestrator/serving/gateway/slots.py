@@ -60,7 +60,7 @@ class Slots:
         self._ejections = Ejections(limits.eject_seconds)
         self._queues: dict[str, RequestQueue] = {}
         self._marks: dict[str, int] = {}  # of replicas, for sticky clients
-        self._looking: asyncio.TimerHandle | None = None
+        self._next_pass: asyncio.TimerHandle | None = None
 
     @property
     def taken(self) -> Mapping[str, int]:
@@ -161,7 +161,7 @@ class Slots:
     async def _wait(self, name: str, pending: Pending, queue: RequestQueue) -> Slot:
         queue.add(pending)
         self._serve(name)
-        self._look_later()
+        self._serve_all_later()
         try:
             return await pending.slot
         except asyncio.CancelledError:
@@ -172,13 +172,13 @@ class Slots:
         finally:
             queue.remove(pending)
 
-    def _look_later(self) -> None:
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
+    def _serve_all_later(self) -> None:
+        if self._next_pass is None:
+            self._next_pass = asyncio.get_running_loop().call_later(_LOOK, self._serve_all)
 
-    def _look(self) -> None:
+    def _serve_all(self) -> None:
         """Look at the table again: it may have new replicas, or other shares."""
-        self._looking = None
+        self._next_pass = None
         now = asyncio.get_running_loop().time()
         for name, queue in list(self._queues.items()):
             self._follow_traffic(name, queue)
@@ -187,7 +187,7 @@ class Slots:
             if not queue:
                 del self._queues[name]
         if self._queues:
-            self._look_later()
+            self._serve_all_later()
 
     def _follow_traffic(self, name: str, queue: RequestQueue) -> None:
         """Have those whose revision takes no traffic any more want another one."""

@@ -76,7 +76,7 @@ class Exchange:
         self._heard = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._finished = False
-        self._hearing = False
+        self._reading = False
         self._connection: Connection
         self._content: aiohttp.StreamReader
 
@@ -179,9 +179,9 @@ class Exchange:
         Reading may resume a connection that was held back, which hears of more amid the reading:
         that comes next, and its end too.
         """
-        if sent.done() or self._hearing:
+        if sent.done() or self._reading:
             return
-        self._heard, self._hearing = self._loop.time(), True
+        self._heard, self._reading = self._loop.time(), True
         try:
             while part := self._content.read_nowait():
                 waits = take(part)
@@ -197,7 +197,7 @@ class Exchange:
             if self._content.is_eof():
                 sent.set_result(None)
         finally:
-            self._hearing = False
+            self._reading = False
 
     def watch(self, seconds: float) -> None:
         """Have reading raise `Broken` where nothing comes for `seconds`."""

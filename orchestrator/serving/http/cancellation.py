@@ -27,13 +27,13 @@ class CancelScope:
         self._receive = receive
         self._seconds = seconds
         self._why: Exception | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
         """Begin."""
         loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._timer = loop.call_later(min(_MOMENT, self._seconds), self._look, loop)
+        self._timer = loop.call_later(min(_MOMENT, self._seconds), self._watch, loop)
 
     def __exit__(
         self,
@@ -43,8 +43,8 @@ class CancelScope:
     ) -> None:
         """Stop looking; say why the block was cancelled, if it was by this."""
         self._timer.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
         why, self._why = self._why, None
         if why is None or self._task is None:
             return
@@ -52,8 +52,8 @@ class CancelScope:
         if kind is asyncio.CancelledError:
             raise why from error
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._looking = loop.create_task(self._leaving())
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watching = loop.create_task(self._leaving())
         late = ApiError(504, f"the answer took over {self._seconds:g} seconds", code="timeout")
         self._timer = loop.call_later(self._seconds - _MOMENT, self._stop, late)
 

@@ -161,7 +161,7 @@ class Server(uvicorn.Server):
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, _Patience):
-                    connection.look(now)
+                    connection.close_if_late(now)
         return await super().on_tick(counter)
 
     def _renew(self) -> None:
@@ -260,7 +260,7 @@ class _Patience(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(ApiError(400, msg.rstrip("."), code="invalid_http"))
 
-    def look(self, now: float) -> None:
+    def close_if_late(self, now: float) -> None:
         """Close the connection if its client is late."""
         if self._stuck is not None and now - self._stuck > self.limits.stuck_seconds:
             self.transport.abort()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from orchestrator.adapters.mlflow_tracker.fields import run_tags
-from orchestrator.adapters.mlflow_tracker.story import Story
+from orchestrator.adapters.mlflow_tracker.tracked_run import TrackedRun
 from orchestrator.adapters.mlflow_tracker.words import _why, description
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.fold import begin
@@ -29,9 +29,9 @@ def test_a_long_line_of_evidence_ends_at_a_word_and_says_that_it_goes_on() -> No
     assert short == "interconnect, EI0002: times out"
 
 
-def told(*events: Event) -> Story:
+def told(*events: Event) -> TrackedRun:
     """Return the story of a run that was created at 0.5, with an event each second."""
-    story = Story(begin(replace(header(plan(stage("s"), stage("t"))), created=0.5)))
+    story = TrackedRun(begin(replace(header(plan(stage("s"), stage("t"))), created=0.5)))
     for seq, event in enumerate(events, 1):
         story.tell(Stored("run", seq, 0.5 + seq, event))
     return story

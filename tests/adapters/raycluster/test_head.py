@@ -51,9 +51,9 @@ def test_a_head_that_comes_back_is_the_same_by_what_it_says(
 ) -> None:
     port = free_port()
     head = Head(f"127.0.0.1:{port}", PATIENCE, FakeClock(100.0).now, session="first")
-    assert not head.look()
+    assert not head.probe()
     with serving(OfRay({}, MINE, session=session), at=port):
-        assert (head.look(), head.gone) == (answers, gone)
+        assert (head.probe(), head.gone) == (answers, gone)
 
 
 @pytest.mark.ray

@@ -32,11 +32,11 @@ def test_a_worker_is_missed_after_a_hang_and_a_margin_and_sooner_when_others_han
 
 def test_who_did_not_listen_for_long_misses_nobody_yet() -> None:
     silence = Silence(1.0)
-    silence.look(0.0)
+    silence.listen(0.0)
     silence.heard(0, Alive(0, 4), 0.0)
-    silence.look(500.0)
+    silence.listen(500.0)
     assert silent(silence, 500.0) == []
-    silence.look(502.5)
+    silence.listen(502.5)
     assert silent(silence, 502.5) == [0]
 
 

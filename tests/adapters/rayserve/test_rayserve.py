@@ -321,7 +321,7 @@ def test_weights_change_under_eight_streams_and_no_answer_is_dropped(
     reconciled = updates.Updates(serving, wiring.clock(), print)
 
     def back() -> bool:
-        reconciled.look(stored)
+        reconciled.catch_up(stored)
         return versions() == {"new"} and len(serving.weights(stored)) == 2
 
     assert wait(back, SECONDS)

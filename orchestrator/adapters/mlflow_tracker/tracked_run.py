@@ -14,7 +14,7 @@ _GIVEN_UP = frozenset({StageState.FAILED, StageState.PAUSED})
 
 
 @dataclass(slots=True)
-class Story:
+class TrackedRun:
     """A run so far, and what its fold leaves out.
 
     `finished` has the time (seconds, epoch) at which a stage got its result, made or reused.
