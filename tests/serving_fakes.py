@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
+from orchestrator.core.endpoints.api_keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.endpoints.life import Deployment, EndpointEvent, EndpointLife, follow
 from orchestrator.core.endpoints.probes import Probe, ProbeAnswer
 from orchestrator.core.endpoints.promotion import TrafficFigures

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.gateway_entry import Gateway
 from orchestrator.core.endpoints.probes import Probe, ProbeAnswer
 from orchestrator.core.endpoints.promotion import Times, TrafficFigures
 from orchestrator.core.errors import ServingError

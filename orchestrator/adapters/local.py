@@ -29,7 +29,7 @@ from orchestrator.messages import (
 )
 from orchestrator.node.masking import masked
 from orchestrator.ports import Worker
-from orchestrator.worker import environment
+from orchestrator.worker import rank_environment
 
 NODE = "local"
 SECONDS_TO_END = 5.0
@@ -174,7 +174,7 @@ class _LocalAttempt:
         last: Message | None = None
         try:
             with (
-                environment.held(environment.variables(self.request, 0, None)),
+                rank_environment.held(rank_environment.variables(self.request, 0, None)),
                 closing(worker(self.request, rank=0, rendezvous=None)) as stream,  # type: ignore[type-var]
             ):
                 for batch in stream:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from orchestrator.cli.exits import Exit
-from orchestrator.core.cost import SECONDS_PER_HOUR
-from orchestrator.core.endpoints.usage import Held, Usage
+from orchestrator.core.endpoints.metering import Held, Usage
+from orchestrator.core.prices import SECONDS_PER_HOUR
 from orchestrator.display import tables
 from orchestrator.service.cost import cost
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.cli import arguments
-from orchestrator.core.endpoints.keys import ApiKey
+from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.core.errors import ConfigError, Problem
 
 NONE, ALL = "none", "all"

@@ -11,7 +11,7 @@ from functools import partial
 from orchestrator.cli import arguments, key_limits
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.steps import Step
-from orchestrator.core.endpoints.keys import ApiKey, Requirement
+from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.display import tables
 from orchestrator.service import environment, keys

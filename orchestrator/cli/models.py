@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 
 from orchestrator.cli.exits import Exit
-from orchestrator.core.trust.registry import ModelVersion
+from orchestrator.core.trust.model_versions import ModelVersion
 from orchestrator.display import tables
 from orchestrator.service.models import versions
 

@@ -13,7 +13,7 @@ from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.recovery import QUIET, Outlook
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.settings import PATIENT, AttemptSettings
-from orchestrator.core.spec.environment import secret_sources
+from orchestrator.core.spec.environment_variables import secret_sources
 from orchestrator.core.spec.hardware import Format, Pool, Role
 from orchestrator.core.spec.parity import KL_MEAN_LIMIT, guards
 from orchestrator.core.spec.plan import Plan

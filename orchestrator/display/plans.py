@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from orchestrator.core import cost
+from orchestrator.core import prices
 from orchestrator.core.runs.forecast import forecasts
 from orchestrator.core.spec import formats
 from orchestrator.core.spec.capacity import places
@@ -34,7 +34,7 @@ def _rows(plan: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
         price = pool.price
         devices = stage.at(name).devices
         hours = None if stage.hours is None else devices * stage.hours
-        spent = 0.0 if devices == 0 else cost.money(hours, price)
+        spent = 0.0 if devices == 0 else prices.money(hours, price)
         yield (
             stage.name if index == 0 else "",
             stage.role if index == 0 else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.gateway_entry import Gateway
 
 
 class GatewayStore(Protocol):

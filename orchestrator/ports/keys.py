@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints.keys import ApiKey, KeyRules
+from orchestrator.core.endpoints.api_keys import ApiKey, KeyRules
 
 
 class KeyStore(Protocol):

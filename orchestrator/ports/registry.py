@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.core.endpoints.life import EndpointLife
-from orchestrator.core.trust.registry import ModelVersion
+from orchestrator.core.trust.model_versions import ModelVersion
 
 
 class Registry(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints.usage import Held, Usage
+from orchestrator.core.endpoints.metering import Held, Usage
 
 
 class UsageStore(Protocol):

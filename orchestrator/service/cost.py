@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator import wiring
-from orchestrator.core.endpoints.usage import Held, Usage, day_of, grouped
+from orchestrator.core.endpoints.metering import Held, Usage, day_of, grouped
 from orchestrator.core.errors import ConfigError, Problem
 
 FIELDS = ("endpoint", "key", "pool", "day", "revision")

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator import wiring
-from orchestrator.core.endpoints.keys import ApiKey, Requirement
-from orchestrator.core.endpoints.usage import month_of
+from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
+from orchestrator.core.endpoints.metering import month_of
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
 from orchestrator.ports import KeyStore
 from orchestrator.service.change import Change

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from orchestrator import wiring
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
-from orchestrator.core.trust.registry import CANDIDATE, ModelVersion, Parity
+from orchestrator.core.trust.model_versions import CANDIDATE, ModelVersion, Parity
 from orchestrator.service.change import Change
 
 

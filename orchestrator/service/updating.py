@@ -11,7 +11,7 @@ from orchestrator import wiring
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import Deployment, EndpointLife, RevisionUpdated
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.trust.registry import ModelVersion, Parity
+from orchestrator.core.trust.model_versions import ModelVersion, Parity
 from orchestrator.endpoints import updates
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.service.change import Change

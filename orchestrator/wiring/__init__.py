@@ -1,8 +1,8 @@
 """The composition root: the only place that chooses adapters or reads the environment.
 
-`adapters.py` makes what a run works with, `code.py` has its code travel, `endpoints.py` makes what
-serves, `qualification.py` what is known of pools, `home_folder.py` where all state is,
-`storage.py` where artifacts are, and `services.py` what this machine runs for them.
+`adapters.py` makes what a run works with, `code.py` has its code travel, `serving_adapters.py`
+makes what serves, `pool_verdicts.py` what is known of pools, `home_folder.py` where all state is,
+`storage.py` where artifacts are, and `host_services.py` what this machine runs for them.
 Adapters are imported by the function that needs them, so that a command pays only for what it
 uses: `plan` imports no Ray, `status` no Hydra, help nothing at all.
 """
@@ -31,26 +31,6 @@ from orchestrator.wiring.adapters import (
     warm_worker,
 )
 from orchestrator.wiring.code import attempt_defaults, changed, ship, weigh, with_code
-from orchestrator.wiring.endpoints import (
-    Outage,
-    endpoints_here,
-    fetch_model,
-    forget_endpoints,
-    gateway_limits,
-    gateway_settings,
-    gateway_url,
-    model_config,
-    outage,
-    outside_key,
-    replicas,
-    served_models,
-    serving,
-    serving_cluster,
-    shares_database,
-    tracing,
-    traffic,
-    way_up,
-)
 from orchestrator.wiring.foreign_cluster import (
     check_handing_over,
     elsewhere,
@@ -70,15 +50,7 @@ from orchestrator.wiring.home_folder import (
     home_path,
     refusal,
 )
-from orchestrator.wiring.qualification import (
-    config_of_last,
-    findings,
-    nodes_of,
-    verdicts,
-    vetted,
-)
-from orchestrator.wiring.secret_values import secret_problems
-from orchestrator.wiring.services import (
+from orchestrator.wiring.host_services import (
     check_services,
     find_cluster,
     find_gateway,
@@ -103,9 +75,37 @@ from orchestrator.wiring.services import (
     uses_ours,
     views,
 )
+from orchestrator.wiring.housekeeping import copy_database, shown_database, sweep_cache
+from orchestrator.wiring.pool_verdicts import (
+    config_of_last,
+    findings,
+    nodes_of,
+    verdicts,
+    vetted,
+)
+from orchestrator.wiring.secret_values import secret_problems
+from orchestrator.wiring.serving_adapters import (
+    Outage,
+    endpoints_here,
+    fetch_model,
+    forget_endpoints,
+    gateway_limits,
+    gateway_settings,
+    gateway_url,
+    model_config,
+    outage,
+    outside_key,
+    replicas,
+    served_models,
+    serving,
+    serving_cluster,
+    shares_database,
+    tracing,
+    traffic,
+    way_up,
+)
 from orchestrator.wiring.storage import artifact_store, prove_storage, storage_uri
 from orchestrator.wiring.tracking import bury, follow_traffic, registry, unshow
-from orchestrator.wiring.upkeep import copy_database, shown_database, sweep_cache
 from orchestrator.wiring.user import commit, host, provide_user, user
 
 if TYPE_CHECKING:

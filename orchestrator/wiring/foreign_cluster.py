@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from orchestrator.core.address_passwords import holds_password
 from orchestrator.core.errors import ClusterError, ConfigError, Problem
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec.environment import is_file, secret_sources
+from orchestrator.core.spec.environment_variables import is_file, secret_sources
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.plan import Plan
 from orchestrator.messages import HeadFacts, NodeReport

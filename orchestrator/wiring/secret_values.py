@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from orchestrator.core.errors import Problem, shown
-from orchestrator.core.spec.environment import is_file, secret_sources, whose_secret
+from orchestrator.core.spec.environment_variables import is_file, secret_sources, whose_secret
 from orchestrator.core.spec.plan import Plan
 
 

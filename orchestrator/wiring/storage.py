@@ -150,10 +150,10 @@ def unread(uri: str, name: str, text: str, variables: Mapping[str, str]) -> str:
     The environment says `variables` meanwhile.
     """
     from orchestrator.adapters.clock import SystemClock
-    from orchestrator.worker import environment
+    from orchestrator.worker import rank_environment
 
     try:
-        with environment.held(variables):
+        with rank_environment.held(variables):
             read = artifact_store(uri, SystemClock(), _PATIENCE).marked(name)
     except ArtifactError as error:
         return str(error)

@@ -22,7 +22,7 @@ from orchestrator.adapters.database.schema_version import (
     VERSION_TABLE,
     version_table,
 )
-from orchestrator.core.endpoints.keys import Requirement
+from orchestrator.core.endpoints.api_keys import Requirement
 from orchestrator.core.errors import StoreError
 from orchestrator.core.runs.states import RunStarted
 from orchestrator.messages import Queued

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from orchestrator import wiring
-from orchestrator.core.endpoints.keys import ApiKey, Requirement
+from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.edge import Edge
 from orchestrator.serving.gateway.ledger import StoreLedger

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from orchestrator import wiring
-from orchestrator.core.endpoints.usage import Held, Usage, day_of
+from orchestrator.core.endpoints.metering import Held, Usage, day_of
 from tests.conftest import assert_refused
 from tests.listing import listing
 from tests.ports import free_address

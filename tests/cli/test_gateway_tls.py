@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from orchestrator import wiring
-from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.gateway_entry import Gateway
 from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.serving.http.server import Listening
 from tests.certificates import Authority

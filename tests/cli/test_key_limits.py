@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.cli.key_limits import changed
-from orchestrator.core.endpoints.keys import ApiKey
+from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.core.errors import ConfigError
 
 KEY = ApiKey(name="ann", digest="d", models=("chat",), requests=60)

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator import supervisor, wiring
 from orchestrator.adapters import gateway_service
-from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.gateway_entry import Gateway
 from orchestrator.core.endpoints.life import RevisionAdded, RevisionReady, TrafficMoved
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.spec.outside_servers import Outside

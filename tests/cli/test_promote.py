@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.cli import models
 from orchestrator.core.errors import ConfigError, NotFoundError
-from orchestrator.core.trust.registry import ModelVersion
+from orchestrator.core.trust.model_versions import ModelVersion
 from orchestrator.service.models import check_parity, choose
 
 

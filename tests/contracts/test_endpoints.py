@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.artifact import ArtifactRef
-from orchestrator.core.endpoints.keys import ApiKey, Requirement
+from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
 from orchestrator.core.endpoints.life import (
     RevisionAdded,
     RevisionReady,

@@ -33,7 +33,7 @@ from orchestrator.core.runs.states import (
     RunSucceeded,
     StageFailed,
 )
-from orchestrator.core.trust.registry import KEY, ModelVersion, key_of
+from orchestrator.core.trust.model_versions import KEY, ModelVersion, key_of
 from orchestrator.messages import Points, Succeeded
 from orchestrator.service.collecting import DAY, Kind, collect
 from tests.build import deployment, header, plan, stage

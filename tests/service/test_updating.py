@@ -10,7 +10,7 @@ from orchestrator import wiring
 from orchestrator.core.endpoints.life import RevisionAdded, RevisionReady, SharesMoved
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.spec.outside_servers import Outside
-from orchestrator.core.trust.registry import ModelVersion
+from orchestrator.core.trust.model_versions import ModelVersion
 from orchestrator.service.updating import model_of
 from tests.build import deployment
 

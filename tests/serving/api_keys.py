@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from orchestrator.core.endpoints.keys import ApiKey
+from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.serving.gateway.ledger import NoLedger
 from orchestrator.serving.http.errors import ApiError
 

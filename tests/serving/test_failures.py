@@ -12,7 +12,7 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from orchestrator.core.endpoints.keys import ApiKey
+from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.serving.http.limits import GatewayLimits
 from tests.ports import free_address

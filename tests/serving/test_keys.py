@@ -8,7 +8,7 @@ from dataclasses import replace
 import httpx2 as httpx
 import pytest
 
-from orchestrator.core.endpoints.keys import ApiKey, Requirement
+from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
 from orchestrator.serving.gateway.access_log import RequestRecord
 from orchestrator.serving.gateway.charging import Estimate, estimate, used
 from orchestrator.serving.gateway.keys import RateLimiter, allowed

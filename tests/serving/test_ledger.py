@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.core.endpoints.usage import Held, Usage, grouped
+from orchestrator.core.endpoints.metering import Held, Usage, grouped
 from orchestrator.core.errors import StoreError
 from orchestrator.serving.gateway.charging import Estimate
 from orchestrator.serving.gateway.ledger import StoreLedger

@@ -11,7 +11,7 @@ from random import Random
 import httpx2 as httpx
 import pytest
 
-from orchestrator.core.endpoints.keys import ApiKey, Requirement
+from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
 from orchestrator.serving.gateway import key_metrics
 from orchestrator.serving.gateway import metrics as module
 from orchestrator.serving.gateway.app import gateway

@@ -15,7 +15,7 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from orchestrator.core.endpoints.keys import ApiKey
+from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.serving.gateway.access_log import RequestRecord
 from orchestrator.serving.gateway.routes import EndpointRoute, Far
 from orchestrator.serving.http.limits import GatewayLimits

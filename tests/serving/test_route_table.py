@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
+from orchestrator.core.endpoints.api_keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.endpoints.life import (
     RevisionAdded,
     RevisionReady,

@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 from orchestrator.adapters.database.dialects import seconds_now
 from orchestrator.adapters.database.schema import gateway_counts, gateways
 from orchestrator.adapters.database.transactions import Transactions
-from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.gateway_entry import Gateway
 
 SECONDS_KEPT = 86_400.0  # the counts of a gateway that is gone: sums over all don't shrink
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator.adapters.database import codec
 from orchestrator.adapters.database.schema import key_rules, keys
 from orchestrator.adapters.database.transactions import Transactions
-from orchestrator.core.endpoints.keys import ApiKey, KeyRules, Requirement
+from orchestrator.core.endpoints.api_keys import ApiKey, KeyRules, Requirement
 from orchestrator.core.errors import NotFoundError, StoreError
 
 _ONLY = 1

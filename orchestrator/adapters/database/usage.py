@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table, func, select
 
 from orchestrator.adapters.database.schema import held, usage
 from orchestrator.adapters.database.transactions import Transactions
-from orchestrator.core.endpoints.usage import Held, Usage
+from orchestrator.core.endpoints.metering import Held, Usage
 
 
 class SqlUsage(Transactions):

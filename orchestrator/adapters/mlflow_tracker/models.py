@@ -18,7 +18,7 @@ from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.rest import Rest, ServerAccess
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import EndpointLife
-from orchestrator.core.trust.registry import CHAMPION, KEY, Entry, ModelVersion, leader
+from orchestrator.core.trust.model_versions import CHAMPION, KEY, Entry, ModelVersion, leader
 
 _MOVED = "orchestrator.moved_at"
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]")

@@ -15,8 +15,7 @@ from orchestrator.adapters.mlflow_tracker.experiment import MlflowRun
 from orchestrator.adapters.mlflow_tracker.models import Models, clean
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.hardware import Role
-from orchestrator.core.trust.qualification import Verdict, verdict_of
-from orchestrator.core.trust.registry import (
+from orchestrator.core.trust.model_versions import (
     CANDIDATE,
     FIGURES,
     PARITY,
@@ -28,6 +27,7 @@ from orchestrator.core.trust.registry import (
     with_figures,
     with_verdict,
 )
+from orchestrator.core.trust.qualification import Verdict, verdict_of
 from orchestrator.output_reader import OutputReader
 from orchestrator.ports import EndpointLog, MetricPoints, Verdicts
 

@@ -20,7 +20,7 @@ from orchestrator.messages import AttemptRequest, Failed, Message
 from orchestrator.node import node_identity, rendezvous_port, software
 from orchestrator.node.software import Sealed
 from orchestrator.ports import Warm, Worker
-from orchestrator.worker import environment, native_output
+from orchestrator.worker import native_output, rank_environment
 from orchestrator.worker.termination import told_by
 
 # The thread of a job that hangs, or that a newer attempt has replaced, may never end by itself.
@@ -68,7 +68,7 @@ def run_task(
     try:
         with (
             process.noted(request.key, rank, me),
-            environment.held(environment.variables(request, rank, rendezvous)),
+            rank_environment.held(rank_environment.variables(request, rank, rendezvous)),
             native_output.followed(request.secrets.values()),  # one attempt at a time
             exit_codes.announced(),
             told_by(_asked_to_end),
@@ -103,7 +103,7 @@ class Member:
         """Import what an attempt like the sealed request needs."""
         warm, request = _opened(parcel)
         visible.prepare(request)
-        with environment.held({**request.env, **request.secrets}):
+        with rank_environment.held({**request.env, **request.secrets}):
             warm(request)
 
     def ping(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from orchestrator.core import cost
+from orchestrator.core import prices
 from orchestrator.core.artifact import ArtifactRef, ShippedCode
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.runs.states import AttemptState, RunState, StageState
@@ -204,7 +204,7 @@ class StageRun:
         stage = self.planned.stage.at(attempt.pool)
         workers = len(attempt.nodes) if stage.needs.min_workers is not None else stage.processes
         end = now if attempt.ended is None else attempt.ended
-        return cost.device_hours(workers * stage.needs.devices, end - attempt.placed)
+        return prices.device_hours(workers * stage.needs.devices, end - attempt.placed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +259,7 @@ class Run:
 
     def spent(self, now: float) -> float | None:
         """Return the cost so far in US dollars, `None` where any price of it is unknown."""
-        return cost.total(stage_cost(self, name, now) for name in self.stages)
+        return prices.total(stage_cost(self, name, now) for name in self.stages)
 
     def known_cost(self, now: float) -> float:
         """Return what is known of the cost so far in US dollars: the least it can be."""
@@ -268,7 +268,7 @@ class Run:
 
 def stage_cost(run: Run, name: str, now: float) -> float | None:
     """Return the cost of a stage so far, US dollars; `None` where any price of it is unknown."""
-    return cost.total(_costs(run, name, now))
+    return prices.total(_costs(run, name, now))
 
 
 def known_cost(run: Run, name: str, now: float) -> float:
@@ -280,4 +280,4 @@ def _costs(run: Run, name: str, now: float) -> Iterator[float | None]:
     stage = run.stages[name]
     for attempt in stage.attempts:
         hours = stage.attempt_hours(attempt, now)
-        yield cost.money(hours, run.plan.pools[attempt.pool].price)
+        yield prices.money(hours, run.plan.pools[attempt.pool].price)

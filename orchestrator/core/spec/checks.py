@@ -22,7 +22,7 @@ from orchestrator.core.spec.bounds import problems_of_stage
 from orchestrator.core.spec.capacity import problems_of_room
 from orchestrator.core.spec.engine_checks import indivisible, refused_options
 from orchestrator.core.spec.engines import CPU, is_server, maker_of, split_of
-from orchestrator.core.spec.environment import problems_of_environment
+from orchestrator.core.spec.environment_variables import problems_of_environment
 from orchestrator.core.spec.hardware import Fleet, Pool
 from orchestrator.core.spec.outside_servers import is_address
 from orchestrator.core.spec.planted_faults import problems_of_faults

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
-from orchestrator.core import cost
+from orchestrator.core import prices
 from orchestrator.core.errors import PlanError, Problem
 from orchestrator.core.spec.bounds import problems_of_run
 from orchestrator.core.spec.checks import problems_of
@@ -70,7 +70,7 @@ class Plan:
     @property
     def cost(self) -> float | None:
         """Expected cost of the whole pipeline in US dollars, `None` where unknown."""
-        return cost.total(stage.cost for stage in self.stages)
+        return prices.total(stage.cost for stage in self.stages)
 
     @property
     def emulated(self) -> bool:
@@ -168,7 +168,7 @@ def _bind(
         left_out=(*(pool.name for pool in away), *aside),
         reasons=tuple(reasons),
         device_hours=hours,
-        cost=0.0 if devices == 0 else cost.money(hours, price),
+        cost=0.0 if devices == 0 else prices.money(hours, price),
     )
 
 

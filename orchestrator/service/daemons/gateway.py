@@ -6,7 +6,7 @@ import os
 import secrets
 
 from orchestrator import wiring
-from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.gateway_entry import Gateway
 from orchestrator.serving.gateway.access_log import AccessLog
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.edge import Edge, for_browsers, metrics_alone

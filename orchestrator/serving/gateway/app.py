@@ -14,7 +14,7 @@ from http import HTTPStatus
 from random import Random
 from time import perf_counter
 
-from orchestrator.core.endpoints.keys import ApiKey
+from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.ports import Clock
 from orchestrator.serving.gateway.budget import Budget
 from orchestrator.serving.gateway.cards import Cards

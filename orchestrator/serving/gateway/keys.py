@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
 
-from orchestrator.core.endpoints.keys import ApiKey, Requirement, opens
+from orchestrator.core.endpoints.api_keys import ApiKey, Requirement, opens
 from orchestrator.ports import Clock
 from orchestrator.serving.gateway.charging import Estimate
 from orchestrator.serving.gateway.ledger import Ledger, NoLedger

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from typing import Protocol
 
-from orchestrator.core.endpoints.usage import Held, Usage, day_of, month_of
+from orchestrator.core.endpoints.metering import Held, Usage, day_of, month_of
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.error_boundary import outcome
 from orchestrator.ports import Clock, UsageStore

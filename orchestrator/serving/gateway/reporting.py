@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
-from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.gateway_entry import Gateway
 from orchestrator.error_boundary import outcome, reason
 from orchestrator.ports import Clock, GatewayStore
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Protocol
 from urllib.parse import quote
 
-from orchestrator.core.endpoints.keys import ApiKey, KeyRules, follows
+from orchestrator.core.endpoints.api_keys import ApiKey, KeyRules, follows
 from orchestrator.core.endpoints.life import EndpointLife, Revision
 from orchestrator.core.errors import OrchestratorError, ServingError
 from orchestrator.core.spec.outside_servers import Outside

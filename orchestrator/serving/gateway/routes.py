@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from orchestrator.core.endpoints.keys import ApiKey, Requirement
+from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

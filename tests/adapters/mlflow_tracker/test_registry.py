@@ -36,8 +36,8 @@ from orchestrator.core.runs.states import (
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.plan import Plan, PlannedStage
 from orchestrator.core.spec.stages import Endpoint, Needs, Stage
+from orchestrator.core.trust.model_versions import ModelVersion, key_of
 from orchestrator.core.trust.qualification import Standing, Verdict, identity
-from orchestrator.core.trust.registry import ModelVersion, key_of
 from orchestrator.messages import Points
 from orchestrator.output_reader import OutputReader
 from tests.adapters.mlflow_tracker.conftest import POOLS, START, record

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.core.spec.environment import OF_A_PLACE
+from orchestrator.core.spec.environment_variables import OF_A_PLACE
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine, Succeeded
 from tests.clusters import POOLS, begin, request

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.spec.stages import Needs
-from orchestrator.worker import environment
+from orchestrator.worker import rank_environment
 from tests.clusters import request
 
 FIRST, SECOND = "ORCHESTRATOR_TEST_FIRST", "ORCHESTRATOR_TEST_SECOND"
@@ -21,8 +21,8 @@ def said(name: str) -> str | None:
 def test_attempts_that_overlap_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FIRST, "before")
     monkeypatch.delenv(SECOND, raising=False)
-    one = environment.held({FIRST: "one", SECOND: "one"})
-    other = environment.held({FIRST: "other"})
+    one = rank_environment.held({FIRST: "one", SECOND: "one"})
+    other = rank_environment.held({FIRST: "other"})
     one.__enter__()
     other.__enter__()
     assert (said(FIRST), said(SECOND)) == ("other", "one")
@@ -39,7 +39,7 @@ def test_a_worker_is_told_its_place_as_torchrun_says_it() -> None:
         env={"HCCL_CONNECT_TIMEOUT": "600"},
         secrets={"HF_TOKEN": "hidden"},
     )
-    assert environment.variables(asked, 3, "[fd00::1]:4000") == {
+    assert rank_environment.variables(asked, 3, "[fd00::1]:4000") == {
         "RANK": "3",
         "WORLD_SIZE": "5",
         "LOCAL_RANK": "1",
@@ -54,7 +54,7 @@ def test_a_worker_is_told_its_place_as_torchrun_says_it() -> None:
 
 
 def test_a_gang_of_one_has_a_port_of_its_own() -> None:
-    told = environment.variables(request("train", "alone"), 0, None)
+    told = rank_environment.variables(request("train", "alone"), 0, None)
     assert told["MASTER_ADDR"] == "127.0.0.1"
     assert int(told["MASTER_PORT"]) > 0
     assert (told["WORLD_SIZE"], told["LOCAL_WORLD_SIZE"]) == ("1", "1")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from orchestrator.core.spec.environment import OF_A_PLACE
+from orchestrator.core.spec.environment_variables import OF_A_PLACE
 from orchestrator.messages import AttemptRequest
 from orchestrator.node import rendezvous_port
 

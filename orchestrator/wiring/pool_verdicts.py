@@ -27,9 +27,9 @@ from orchestrator.wiring.adapters import (
     database,
     has_database,
 )
-from orchestrator.wiring.endpoints import model_config
 from orchestrator.wiring.home_folder import home_path
-from orchestrator.wiring.services import node_identities
+from orchestrator.wiring.host_services import node_identities
+from orchestrator.wiring.serving_adapters import model_config
 from orchestrator.wiring.storage import artifact_store, storage_uri
 
 REPORT_NAME = "report.json"

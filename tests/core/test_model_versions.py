@@ -33,7 +33,13 @@ from orchestrator.core.runs.states import (
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.core.spec.stages import Endpoint, Stage
-from orchestrator.core.trust.registry import ModelVersion, candidate, digest_of, entries, leader
+from orchestrator.core.trust.model_versions import (
+    ModelVersion,
+    candidate,
+    digest_of,
+    entries,
+    leader,
+)
 from tests.build import deployment, failure, header, plan, stage
 
 DATA, MODEL = ArtifactRef("mem://data", "d" * 64, 1), ArtifactRef("mem://model", "e" * 64, 2)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.spec.environment import secret_sources, whose_secret
+from orchestrator.core.spec.environment_variables import secret_sources, whose_secret
 from orchestrator.core.spec.hardware import Accelerator, Pool
 from orchestrator.core.spec.stages import Stage
 from orchestrator.core.trust.qualification import identity

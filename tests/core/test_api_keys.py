@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.endpoints.keys import Requirement, follows, opens
+from orchestrator.core.endpoints.api_keys import Requirement, follows, opens
 
 ON, OFF, UNKNOWN = Requirement.ON, Requirement.OFF, Requirement.UNKNOWN
 
