@@ -28,7 +28,7 @@ from orchestrator.core.spec.engines import EngineSpec
 from orchestrator.core.spec.hardware import Accelerator
 from orchestrator.core.spec.policy import Rollout
 from orchestrator.core.spec.stages import Endpoint
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.build import documented
 
 ROOT = Path(__file__).parents[1]

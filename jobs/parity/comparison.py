@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
-from jobs.parity.metrics import MOST_NATS, Texts, divergence, usable
+from jobs.parity.distances import MOST_NATS, Texts, divergence, usable
 from orchestrator.engine import Score
 
 Array = npt.NDArray[np.float32]

@@ -19,7 +19,7 @@ from jobs.data.tokenizer import load_tokenizer
 from jobs.engines import EMBEDDED
 from jobs.formats.folder import Folder
 from jobs.formats.generation_config import generation_fields
-from jobs.parity import metrics, proof, table
+from jobs.parity import distances, proof, table
 from jobs.parity.comparison import Comparison, Said, compare, margins
 from jobs.parity.model_config import (
     ends_in_folder,
@@ -209,7 +209,7 @@ def _counts(
         for texts in zip(reference.scores, said.scores, strict=True)
         for pair in zip(*texts, strict=True)
     ]
-    good = [(score, other) for score, other in pairs if metrics.usable(other)]
+    good = [(score, other) for score, other in pairs if distances.usable(other)]
     folder = Path(ctx.inputs["model"])
     exact, plain = _stated(ctx, reference, folder)
     exact["tokenizer"] += served.other_texts(reference)
@@ -218,7 +218,7 @@ def _counts(
         "nan": float(len(pairs) - len(good)),
         **{name: float(count) for name, count in exact.items()},
         **_changes(ctx, reference, weights, plain),
-        "top1": metrics.share(score.top[0] == other.top[0] for score, other in good),
+        "top1": distances.share(score.top[0] == other.top[0] for score, other in good),
     }
     return counts, weights
 
@@ -297,7 +297,7 @@ def _metrics(
 def _accuracies(reference: Reference, said: Said) -> tuple[float, float] | None:
     if reference.task is None:
         return None
-    return metrics.share(reference.said.right), metrics.share(said.right)
+    return distances.share(reference.said.right), distances.share(said.right)
 
 
 def _worst(

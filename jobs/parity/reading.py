@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.parity.comparison import NAMES, Comparison, Said, arrays
-from jobs.parity.metrics import right
+from jobs.parity.distances import right
 from jobs.parity.questions import Question
 from jobs.parity.tokenizer_parts import Digests
 from jobs.parity.weight_norms import Norms

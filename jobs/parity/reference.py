@@ -22,7 +22,7 @@ from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
 from jobs.formats.generation_config import generation_fields
 from jobs.parity.comparison import Said, compare
-from jobs.parity.metrics import perplexity, right, share
+from jobs.parity.distances import perplexity, right, share
 from jobs.parity.model_config import ends_in_folder, fields_in_folder
 from jobs.parity.passes import HALVES, MIXED, REFERENCE, RESHAPED, Asker, Output, Pass
 from jobs.parity.questions import CHATS, TEXTS, Question, choose

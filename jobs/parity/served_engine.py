@@ -15,7 +15,7 @@ import torch
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
 from jobs.parity.comparison import Said
-from jobs.parity.metrics import right
+from jobs.parity.distances import right
 from jobs.parity.questions import Question
 from jobs.parity.reading import Chat, Reference
 from jobs.parity.reference import rendered

@@ -20,7 +20,7 @@ from orchestrator import supervisor
 from orchestrator.core.errors import Problem, ServingError, shown
 from orchestrator.core.own_host import leads_home
 from orchestrator.core.settings import GatewaySettings
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from orchestrator.supervisor.record import wait
 
 SERVICE = "gateway"

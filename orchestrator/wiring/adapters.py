@@ -137,9 +137,9 @@ def plan(settings: Settings) -> Plan:
     Raises:
         PlanError: With every reason why it can't run.
     """
-    from orchestrator.adapters import job_source
+    from orchestrator.adapters import user_code
 
-    problems = [*job_source.check(settings.pipeline, settings.jobs), *_unservable(settings)]
+    problems = [*user_code.check(settings.pipeline, settings.jobs), *_unservable(settings)]
     cluster = cluster_address(settings)
     problems += list(_addresses(settings)) or [
         *storage.problems(settings, cluster),

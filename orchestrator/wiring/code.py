@@ -24,7 +24,7 @@ from orchestrator.wiring.secret_values import secret
 from orchestrator.wiring.storage import artifact_store, storage_uri
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.job_source import Shipment
+    from orchestrator.adapters.user_code import Shipment
     from orchestrator.controller.attempt_requests import AttemptDefaults
 
 _TRIES = 5  # somebody may be at work on the files
@@ -37,11 +37,11 @@ def travels(settings: Settings) -> bool:
 
 def weigh(settings: Settings, home: Path) -> tuple[Sequence[Problem], Sequence[str]]:
     """Return what is in the way of the code that would travel, and what is large in it."""
-    from orchestrator.adapters import job_source
+    from orchestrator.adapters import user_code
 
     if not travels(settings):
         return (), ()
-    return job_source.weigh(_shipment(settings, home), settings.jobs.most_mb)
+    return user_code.weigh(_shipment(settings, home), settings.jobs.most_mb)
 
 
 def ship(
@@ -137,17 +137,17 @@ def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> A
 
 def _source_of(settings: Settings, home: Path) -> Callable[[Stage, ShippedCode | None], str]:
     """Return what tells all that a job can import: as it was shipped, or as it is here."""
-    from orchestrator.adapters import job_source
+    from orchestrator.adapters import user_code
 
     @cache
-    def importable(code: ShippedCode | None) -> job_source.Importable:
+    def importable(code: ShippedCode | None) -> user_code.Importable:
         kept, apart = home / "code.json", _apart(settings, home)
         if code is None:
-            return job_source.Importable(settings.jobs.code, kept=kept, apart=apart)
+            return user_code.Importable(settings.jobs.code, kept=kept, apart=apart)
         folders = _unpacked(settings, home, code)
-        beside = [folder for folder in folders if Path(folder).name == job_source.PACKAGES]
+        beside = [folder for folder in folders if Path(folder).name == user_code.PACKAGES]
         inside = [folder for folder in folders if folder not in beside]
-        return job_source.Importable(inside, beside=beside, kept=kept, apart=apart)
+        return user_code.Importable(inside, beside=beside, kept=kept, apart=apart)
 
     return lambda stage, code: importable(code).digest(stage)
 
@@ -157,10 +157,10 @@ def _unpacked(settings: Settings, home: Path, code: ShippedCode) -> tuple[str, .
 
 
 def _shipment(settings: Settings, home: Path) -> Shipment:
-    from orchestrator.adapters import job_source
+    from orchestrator.adapters import user_code
 
-    files = job_source.CodeFiles(home / "code.json", _apart(settings, home))
-    return job_source.Shipment(settings.jobs, files)
+    files = user_code.CodeFiles(home / "code.json", _apart(settings, home))
+    return user_code.Shipment(settings.jobs, files)
 
 
 def _apart(settings: Settings, home: Path) -> Sequence[Path]:

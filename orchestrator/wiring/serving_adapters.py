@@ -34,7 +34,7 @@ from orchestrator.wiring.user import host
 if TYPE_CHECKING:
     from orchestrator.adapters.rayserve import RayServing
     from orchestrator.serving.gateway.tracing import Tracing
-    from orchestrator.serving.http.limits import GatewayLimits
+    from orchestrator.serving.http.request_limits import GatewayLimits
 
 OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -98,7 +98,7 @@ def managed_cluster(home: Path) -> str:
 
 def traffic(home: Path) -> Traffic:
     """Return the view of all gateways that share the database of `home`."""
-    from orchestrator.adapters.gateway import GatewayTraffic
+    from orchestrator.adapters.gateway_client import GatewayTraffic
 
     return GatewayTraffic(database(home))
 

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.adapters import gateway_service
 from orchestrator.core.errors import ServingError
 from orchestrator.core.settings import GatewaySettings, MetricsSettings, TlsSettings
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.ports import free_port
 
 

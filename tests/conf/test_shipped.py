@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import hydra_config, job_source
+from orchestrator.adapters import hydra_config, user_code
 from orchestrator.adapters.hydra_config.composer import packaged
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.hardware import Role
@@ -24,7 +24,7 @@ def names(group: str) -> list[str]:
 
 def planned(*overrides: str) -> tuple[Settings, Plan]:
     settings = hydra_config.compose(overrides)
-    assert job_source.check(settings.pipeline, settings.jobs) == ()
+    assert user_code.check(settings.pipeline, settings.jobs) == ()
     plan = make_plan(settings.pipeline, settings.fleet, settings.bindings, seed=settings.seed)
     return settings, plan
 
@@ -63,7 +63,7 @@ def test_every_job_can_be_the_stage_of_a_pipeline(job: str, tmp_path: Path) -> N
     text = f"defaults: [/job@stages.it: {job}, _self_]\nname: one\nstages: {{it: {{}}}}\n"
     (tmp_path / "pipeline" / "one.yaml").write_text(text)
     settings = hydra_config.compose(["pipeline=one"], config_dir=tmp_path)
-    assert job_source.check(settings.pipeline, settings.jobs) == ()
+    assert user_code.check(settings.pipeline, settings.jobs) == ()
 
 
 def test_the_demo_trains_on_one_makers_pool_and_serves_on_the_others() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from orchestrator.adapters import job_source
+from orchestrator.adapters import user_code
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec.stages import Endpoint
 from orchestrator.engine import Grammar, Piece, Prompt, Sampling
@@ -103,7 +103,7 @@ def test_the_plan_knows_its_options_and_refuses_all_others(shipped: ShippedEngin
     def problems(**options: Any) -> list[str]:
         endpoint = Endpoint(name="e", engine=shipped.dotted, engine_options=options)
         pipe = pipeline(stage("s", job=None, endpoint=endpoint))
-        return [problem.what for problem in job_source.check(pipe, JobSettings())]
+        return [problem.what for problem in user_code.check(pipe, JobSettings())]
 
     assert problems(**shipped.options, version="v1") == []
     assert problems(unheard_of=1) == [f"{shipped.dotted!r} has no parameter 'unheard_of'"]

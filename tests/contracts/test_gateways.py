@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.adapters.database.schema import gateway_counts, gateways
-from orchestrator.adapters.gateway import GatewayTraffic
+from orchestrator.adapters.gateway_client import GatewayTraffic
 from orchestrator.core.endpoints.gateway_entry import SILENT_SECONDS, Gateway
 from orchestrator.core.errors import ServingError
 from orchestrator.serving.gateway.reporting import Reporter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.job_source.lookup import LookupProblem, look_up
+from orchestrator.adapters.user_code.lookup import LookupProblem, look_up
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec.moved_jobs import MOVED_JOBS, job_of_today
 

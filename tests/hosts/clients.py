@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from orchestrator.adapters.gateway import GatewayTraffic
+from orchestrator.adapters.gateway_client import GatewayTraffic
 from orchestrator.supervisor.record import wait
 from tests.hosts.namespaces import Host, Process
 from tests.hosts.site import Site

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.gateway import figures_in
+from orchestrator.adapters.gateway_client import figures_in
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
 from tests.hosts.echo_pipeline import ECHO, OPEN, OTHER, SWITCH, gateway, write_echo

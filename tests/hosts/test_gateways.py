@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.adapters import gateway_service
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.adapters.gateway import GatewayTraffic
+from orchestrator.adapters.gateway_client import GatewayTraffic
 from orchestrator.core.endpoints.life import RevisionAdded, RevisionReady, TrafficMoved
 from orchestrator.core.settings import GatewaySettings
 from orchestrator.core.spec.outside_servers import Outside

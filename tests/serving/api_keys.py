@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.serving.gateway.ledger import NoLedger
-from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.api_errors import ApiError
 
 
 def key(of: str = "a", **more: object) -> ApiKey:

@@ -18,10 +18,10 @@ from orchestrator.ports import Clock
 from orchestrator.serving.gateway.access_log import RequestRecord
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.edge import Edge, for_browsers, metrics_alone
-from orchestrator.serving.gateway.metrics import Metrics
+from orchestrator.serving.gateway.gateway_metrics import Metrics
 from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute, Table
 from orchestrator.serving.http.asgi import Application, Handler, Receive, Scope, Send
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from orchestrator.serving.http.server import Listening, Server
 from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE

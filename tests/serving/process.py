@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute, Table
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from orchestrator.serving.http.server import Server
 
 

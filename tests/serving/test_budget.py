@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.serving.gateway.budget import Budget
-from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.api_errors import ApiError
 
 
 def test_what_is_over_the_budget_is_refused_and_what_is_given_back_can_be_had() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.serving.gateway.routes import EndpointRoute
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.ports import free_address
 from tests.serving.http_server import (
     SOON,

@@ -9,12 +9,12 @@ from typing import Any, Self
 
 from orchestrator.serving.gateway.budget import Budget
 from orchestrator.serving.gateway.forwarding import Forwarder
+from orchestrator.serving.gateway.gateway_metrics import Metrics, Tally
 from orchestrator.serving.gateway.inbound import InboundRequest
-from orchestrator.serving.gateway.metrics import Metrics, Tally
 from orchestrator.serving.gateway.response import DiscardedResponse
 from orchestrator.serving.gateway.routes import EndpointRoute
 from orchestrator.serving.gateway.slots import Slots
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.serving.http_server import Board, revision
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.serving.gateway.inbound import InboundRequest, inbound
-from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.api_errors import ApiError
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.serving.http_server import revision
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

@@ -9,11 +9,11 @@ import httpx2 as httpx
 import pytest
 
 from orchestrator.serving.gateway.charging import Prices
-from orchestrator.serving.gateway.keys import RateLimiter
-from orchestrator.serving.gateway.metrics import Tally
+from orchestrator.serving.gateway.gateway_metrics import Tally
+from orchestrator.serving.gateway.rate_limiter import RateLimiter
 from orchestrator.serving.gateway.routes import EndpointRoute
-from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.api_errors import ApiError
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.fakes import FakeClock
 from tests.serving.api_keys import FakeLedger, key, refused
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision

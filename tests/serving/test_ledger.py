@@ -11,8 +11,8 @@ from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.endpoints.metering import Held, Usage, grouped
 from orchestrator.core.errors import StoreError
 from orchestrator.serving.gateway.charging import Estimate
+from orchestrator.serving.gateway.gateway_metrics import Tally
 from orchestrator.serving.gateway.ledger import StoreLedger
-from orchestrator.serving.gateway.metrics import Tally
 from orchestrator.serving.gateway.routes import EndpointRoute
 from tests.fakes import FakeClock
 from tests.serving.http_server import Board, revision

@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from orchestrator.serving.gateway.routes import EndpointRoute
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from orchestrator.serving.http.server import Listening, Server, within_files
 from tests.certificates import LOOPBACK, Authority
 from tests.ports import free_port

@@ -8,8 +8,8 @@ import httpx2 as httpx
 import pytest
 
 from orchestrator.serving.gateway.routes import EndpointRoute
+from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.depth import check_depth
-from orchestrator.serving.http.errors import ApiError
 from orchestrator.serving.replica.app import replica
 from tests.serving.http_server import Board, FixedClock, gateway_of, revision, serving
 

@@ -18,7 +18,7 @@ import pytest
 from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.serving.gateway.access_log import RequestRecord
 from orchestrator.serving.gateway.routes import EndpointRoute, Far
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import HEAD, JSON, Scripted, chunk, scripted, sends, waits
 

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.engines.echo import EchoEngine
 from orchestrator.serving.gateway.routes import EndpointRoute
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from orchestrator.serving.replica.app import replica
 from tests.jobs.engines.tiny_llama import HARDWARE
 from tests.serving.http_server import (

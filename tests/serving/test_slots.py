@@ -12,8 +12,8 @@ from orchestrator.serving.gateway.fair_queue import Share
 from orchestrator.serving.gateway.request_queue import Pending
 from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute
 from orchestrator.serving.gateway.slots import Slot, Slots
-from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.api_errors import ApiError
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.serving.http_server import Board, revision
 
 ONE = EndpointRoute(name="e", revisions=(revision("r1", "a"),), concurrency=1, queue=1)

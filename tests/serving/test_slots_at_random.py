@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.serving.gateway.fair_queue import Share
 from orchestrator.serving.gateway.slots import Slot
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.serving.http_server import revision
 from tests.serving.test_slots import ONE, settle, slots_of
 

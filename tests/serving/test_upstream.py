@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from orchestrator.serving.gateway.outside import proxy_of
+from orchestrator.serving.gateway.outside_connections import proxy_of
 from orchestrator.serving.gateway.routes import Far
 from orchestrator.serving.gateway.upstream import (
     Broken,
@@ -34,7 +34,7 @@ from orchestrator.serving.gateway.upstream import (
     _request,
     address_of,
 )
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.serving.scripted import WHOLE
 
 Kind = TypeVar("Kind")

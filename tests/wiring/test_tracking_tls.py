@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.mlflow_tracker.errors import AwayError
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import AwayError
 from orchestrator.adapters.mlflow_tracker.rest import Rest
 from orchestrator.core.errors import TrackingError
 from orchestrator.wiring import tracking

@@ -12,7 +12,7 @@ from orchestrator.adapters.database.leases import SqlLeases
 from orchestrator.adapters.database.metric_points import SqlMetricPoints
 from orchestrator.adapters.database.output import SqlOutput
 from orchestrator.adapters.database.queues import SqlQueues
-from orchestrator.adapters.database.result_cache import SqlResultCache
+from orchestrator.adapters.database.results import SqlResultCache
 from orchestrator.adapters.database.run_notes import SqlRunNotes
 from orchestrator.adapters.database.usage import SqlUsage
 from orchestrator.adapters.database.verdicts import SqlVerdicts

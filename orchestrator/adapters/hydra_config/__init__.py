@@ -4,8 +4,8 @@
 """
 
 from orchestrator.adapters.hydra_config.changing import changed, replaced
-from orchestrator.adapters.hydra_config.commands import compose, info, show, sweep, try_compose
-from orchestrator.adapters.hydra_config.completion import complete, pools
+from orchestrator.adapters.hydra_config.config_completion import complete, pools
+from orchestrator.adapters.hydra_config.hydra_calls import compose, info, show, sweep, try_compose
 from orchestrator.adapters.hydra_config.parse import parse
 
 __all__ = [

@@ -10,7 +10,7 @@ from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.adapters.hydra_config import checks, command_stages, moved, translation
+from orchestrator.adapters.hydra_config import command_stages, document_checks, moved, translation
 from orchestrator.adapters.hydra_config.document import NAMED, Document
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
@@ -56,7 +56,9 @@ def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem
     _fill_in_by_pool(data)
     document, wrong = _validate(data)
     misshapen = {problem.path for problem in wrong}
-    bounds = (problem for problem in checks.problems(data) if problem.path not in misshapen)
+    bounds = (
+        problem for problem in document_checks.problems(data) if problem.path not in misshapen
+    )
     settings = None if document is None else _settings(document)
     engines = [] if document is None else [*_engine_problems(document)]
     return settings, [*wrong, *named, *bounds, *_patterns(document), *engines]

@@ -5,9 +5,9 @@ say it as tags and text, `experiment.py` and `rest.py` are the way to MLflow, wh
 but `foreign_artifacts.py` imports.
 """
 
-from orchestrator.adapters.mlflow_tracker.models import Models
+from orchestrator.adapters.mlflow_tracker.model_registry import Models
+from orchestrator.adapters.mlflow_tracker.orphaned_runs import reap
 from orchestrator.adapters.mlflow_tracker.projection import TrackedRuns
-from orchestrator.adapters.mlflow_tracker.reaper import reap
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
 from orchestrator.adapters.mlflow_tracker.run_erasure import erase
 from orchestrator.adapters.mlflow_tracker.tracker import MlflowTracker, Pace

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.adapters.mlflow_tracker import foreign_artifacts, view_states
-from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.fields import KEY
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.rest import Rest, ServerAccess
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from orchestrator.adapters.mlflow_tracker.errors import AwayError, RefusedError
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import AwayError, RefusedError
 from orchestrator.adapters.mlflow_tracker.rest import FOR_EVER
 
 _SWITCHES = {

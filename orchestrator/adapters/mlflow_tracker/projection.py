@@ -16,15 +16,15 @@ from typing import Protocol
 
 from orchestrator.adapters.mlflow_tracker import fields, figures
 from orchestrator.adapters.mlflow_tracker.curves import Curves
-from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.experiment import (
     RUNNING,
     MetricPoint,
     MlflowExperiment,
     MlflowRun,
 )
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import AwayError
+from orchestrator.adapters.mlflow_tracker.orphaned_runs import ORPHANED
 from orchestrator.adapters.mlflow_tracker.outbox import Outbox
-from orchestrator.adapters.mlflow_tracker.reaper import ORPHANED
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.texts import RunTexts
 from orchestrator.adapters.mlflow_tracker.tracked_run import TrackedRun

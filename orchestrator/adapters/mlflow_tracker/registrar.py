@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping
 
 from orchestrator.adapters.mlflow_tracker import fields
-from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.experiment import MlflowRun
-from orchestrator.adapters.mlflow_tracker.models import Models, clean
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import RefusedError
+from orchestrator.adapters.mlflow_tracker.model_registry import Models, clean
 from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.trust.model_versions import (

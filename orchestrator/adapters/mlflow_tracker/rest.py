@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
-from orchestrator.adapters.mlflow_tracker.errors import AwayError, RefusedError
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import AwayError, RefusedError
 
 SECONDS = 10.0  # to connect, and for each read: a server that hangs holds a pass up no longer
 API = "/api/2.0/mlflow/"

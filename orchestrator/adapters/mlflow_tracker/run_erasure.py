@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.experiment import MlflowExperiment
-from orchestrator.adapters.mlflow_tracker.models import Models
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import RefusedError
+from orchestrator.adapters.mlflow_tracker.model_registry import Models
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
 
 _MAKERS = ("run", "registered_by")  # tags of a version

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.adapters.mlflow_tracker import figures
-from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.experiment import MlflowExperiment
 from orchestrator.adapters.mlflow_tracker.load import Sampler
-from orchestrator.adapters.mlflow_tracker.models import Models
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import AwayError
+from orchestrator.adapters.mlflow_tracker.model_registry import Models
 from orchestrator.adapters.mlflow_tracker.projection import Projection, TrackedRuns
 from orchestrator.adapters.mlflow_tracker.registrar import Registrar
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess

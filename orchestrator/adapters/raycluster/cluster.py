@@ -22,8 +22,8 @@ from orchestrator.adapters.raycluster.node_report import Asked, reports
 from orchestrator.adapters.raycluster.nodes import ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.standby import StandbyGangs
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.adapters.rayqueries.gcs import HeadSilentError
-from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failures.classify import LOSSES
 from orchestrator.core.spec.hardware import Pool

@@ -13,7 +13,7 @@ from orchestrator.adapters.raycluster import exit_codes, process, visible
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.ranking import WorkerPlace
-from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries import cluster_tables
 from orchestrator.core.errors import ClusterError, SoftwareError
 from orchestrator.core.failures.kinds import Failure, FailureKind, of_versions
 from orchestrator.messages import AttemptRequest, Failed, Message
@@ -35,7 +35,9 @@ def sealed(does: Worker | Warm, request: AttemptRequest) -> Sealed:
 
 
 def _opened(parcel: Sealed) -> Any:  # noqa: ANN401 - what was sealed
-    return software.opened(parcel, lambda: tables.names().get(visible.node(), visible.node()))
+    return software.opened(
+        parcel, lambda: cluster_tables.names().get(visible.node(), visible.node())
+    )
 
 
 def run_task(
@@ -57,7 +59,7 @@ def run_task(
     me = process.here(node, runs)
     yield (me,)
     strange = node_identity.objection(
-        request.pool, request.measured, lambda: tables.names().get(node, node)
+        request.pool, request.measured, lambda: cluster_tables.names().get(node, node)
     )
     if strange:
         kind, pool = FailureKind.UNQUALIFIED, request.pool.name

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.adapters.raycluster import faults
 from orchestrator.adapters.raycluster.nodes import of_pool
-from orchestrator.adapters.rayqueries.tables import Node
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.error_boundary import reason
 from orchestrator.messages import NodeReport

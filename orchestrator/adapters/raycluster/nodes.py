@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.adapters.raycluster import access
-from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.adapters.rayqueries.gcs import HeadSilentError
-from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import NodeStatus, PoolState, PoolStatus
 
@@ -22,8 +22,8 @@ class ClusterNodes:
     def __init__(
         self,
         now: Callable[[], float] = time.monotonic,
-        ask: Callable[[], Sequence[Node]] = tables.live,
-        ask_names: Callable[[], Mapping[str, str]] = tables.names,
+        ask: Callable[[], Sequence[Node]] = cluster_tables.live,
+        ask_names: Callable[[], Mapping[str, str]] = cluster_tables.names,
     ) -> None:
         """Know nothing yet; ask the cluster by `ask` and `ask_names`."""
         self._now, self._ask, self._ask_names = now, ask, ask_names

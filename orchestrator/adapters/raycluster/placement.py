@@ -23,8 +23,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.adapters.raycluster import process, resources
 from orchestrator.adapters.raycluster.nodes import ClusterNodes, of_pool, room
-from orchestrator.adapters.rayqueries import tables
-from orchestrator.adapters.rayqueries.tables import INFEASIBLE, NO_RESOURCES, Node
+from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.rayqueries.cluster_tables import INFEASIBLE, NO_RESOURCES, Node
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, Waiting
 
@@ -75,7 +75,7 @@ class Placement:
     @property
     def created(self) -> bool:
         """Whether the whole place is there, all of it held."""
-        return self._group is not None and tables.group(self._group).created
+        return self._group is not None and cluster_tables.group(self._group).created
 
     @property
     def asked(self) -> Mapping[str, float]:
@@ -149,7 +149,7 @@ class Placement:
         """Return why there is no place yet, if that is known, and whether others hold it."""
         state = ""
         if self._group is not None:
-            group = tables.group(self._group)
+            group = cluster_tables.group(self._group)
             if group.created:
                 return "", False
             state = group.waits_for

@@ -32,7 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.adapters.raycluster.access import NAMESPACE
 from orchestrator.adapters.raycluster.cgroup import oom_kills
 from orchestrator.adapters.raycluster.nodes import of_pool
-from orchestrator.adapters.rayqueries.tables import Node
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.node.node_identity import identify
 from orchestrator.supervisor import record

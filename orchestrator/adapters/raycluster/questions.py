@@ -10,8 +10,8 @@ from typing import Any
 import ray
 
 from orchestrator.adapters.raycluster import faults, nodes, process
-from orchestrator.adapters.rayqueries import tables
-from orchestrator.adapters.rayqueries.tables import Node
+from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.core.spec.hardware import Pool
 
 NOBODY: Mapping[str, Collection[str]] = {}
@@ -40,7 +40,7 @@ def ask(
     in `but`, by pool, are not asked. A node that is lost meanwhile is left out, and so is one that
     is too busy for the process to begin within the seconds `to_begin`: its silence says nothing.
     """
-    live = tables.live()
+    live = cluster_tables.live()
     asked = [
         (name, node, _task(pool, node.id, question(pool)))
         for name, pool in pools.items()

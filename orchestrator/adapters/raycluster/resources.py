@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.adapters.raycluster.nodes import room
-from orchestrator.adapters.rayqueries.tables import Node
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import AttemptRequest
 

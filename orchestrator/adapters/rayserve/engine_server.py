@@ -22,7 +22,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
-from orchestrator.adapters.rayserve import chips, engine_figures, secret_masking
+from orchestrator.adapters.rayserve import engine_figures, replica_chips, secret_masking
 from orchestrator.adapters.rayserve.engine_client import FOREIGN
 from orchestrator.adapters.rayserve.followers import RemoteFollowers
 from orchestrator.adapters.rayserve.replica import Fetch, code_of
@@ -76,7 +76,7 @@ class EngineServer:
         self._deployment = deployment
         self._replica = serve.get_replica_context().replica_id.unique_id
         listening = host or ray.util.get_node_ip_address()
-        chips.show(deployment)
+        replica_chips.show(deployment)
         await asyncio.to_thread(code_of, deployment, fetch)  # the engine inherits where it is
         self._followers = followers = RemoteFollowers(deployment, fetch, host, secrets)
         folder = await asyncio.to_thread(followers.fetch, deployment)

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.adapters.rayqueries import tables
-from orchestrator.adapters.rayserve import chips, replica_placement, secret_masking
+from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.rayserve import replica_chips, replica_placement, secret_masking
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_ports, launch
 from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFolder
 from orchestrator.adapters.rayserve.replica import Fetch, code_of, sealed
@@ -47,7 +47,7 @@ class Follower:
         self._host = host or ray.util.get_node_ip_address()
         self._files = OwnFolder()
         self._process: EngineProcess | None = None
-        chips.show(deployment)
+        replica_chips.show(deployment)
         code_of(deployment, fetch)
 
     def node(self) -> str:
@@ -117,7 +117,7 @@ class RemoteFollowers:
         theirs = [actor.fetch.remote(deployment) for actor in self._actors]
         here = self._fetch(deployment)
         ids = self._all(nodes)
-        called = tables.names() if ids else {}
+        called = cluster_tables.names() if ids else {}
         self._names = [called.get(node, node) for node in ids]
         self._folders[here] = self._all(theirs)
         return here

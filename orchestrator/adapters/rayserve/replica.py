@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from ray import cloudpickle, serve
 
-from orchestrator.adapters.rayserve import chips, secret_masking
+from orchestrator.adapters.rayserve import replica_chips, secret_masking
 from orchestrator.adapters.rayserve.scaling import HELD
 from orchestrator.adapters.rayserve.weights import ServedWeights, with_weights
 from orchestrator.core.endpoints.life import Deployment
@@ -83,7 +83,7 @@ class Replica:
         self._token = deployment.token
         self._clock = clock()
         self._refuse(deployment)
-        chips.show(deployment)
+        replica_chips.show(deployment)
         with secret_masking.masked_errors(secrets):
             self._engine = make_engine(deployment, fetch(deployment), fetch)
         self._version = deployment.weights
@@ -115,7 +115,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers HTTP."""
-        from orchestrator.serving.http.limits import GatewayLimits
+        from orchestrator.serving.http.request_limits import GatewayLimits
         from orchestrator.serving.replica.app import replica
 
         serves = replica(

@@ -14,8 +14,8 @@ from typing import Any
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.adapters.rayqueries import tables
-from orchestrator.adapters.rayqueries.tables import Node
+from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.adapters.rayserve.serve_requests import ServeRequest
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.messages import UnusedNode
@@ -124,7 +124,7 @@ def _room_on(deployment: Deployment, without: Container[str]) -> int:
 def _live(deployment: Deployment) -> list[Node]:
     """Return the live nodes of the pool."""
     labels = deployment.pool.selector.items()
-    return [node for node in tables.live() if labels <= node.labels.items()]
+    return [node for node in cluster_tables.live() if labels <= node.labels.items()]
 
 
 def _ids(deployment: Deployment, names: Container[str]) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ def _ids(deployment: Deployment, names: Container[str]) -> tuple[str, ...]:
 
 def names_of(ids: Sequence[str]) -> set[str]:
     """Return the names of the nodes with these ids."""
-    return {node.name for node in tables.nodes() if node.id in ids}
+    return {node.name for node in cluster_tables.nodes() if node.id in ids}
 
 
 def _selector(deployment: Deployment, avoid: Sequence[str]) -> dict[str, str]:
@@ -148,7 +148,7 @@ def _room(group: Any) -> Room:  # noqa: ANN401 - Ray's handle
     while time.monotonic() < deadline:
         if group.wait(_POLL_SECONDS):
             return Room.FREE
-        if tables.group(group).waits_for == tables.INFEASIBLE:
+        if cluster_tables.group(group).waits_for == cluster_tables.INFEASIBLE:
             return Room.NEVER
     return Room.BUSY
 

@@ -18,7 +18,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve._private.constants import SERVE_PROXY_NAME
 from ray.serve.context import _get_global_client, _set_global_client
 
-from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries import cluster_tables
 from orchestrator.adapters.rayserve.engine_server import address_of
 from orchestrator.core.errors import ServingError
 from orchestrator.messages import PoolState, Replacement, RevisionStatus
@@ -97,7 +97,7 @@ def applications() -> Mapping[str, ServeApplication] | None:
     if client is None:
         return None
     details: dict[str, Any] = client.get_serve_details()
-    names = tables.names()
+    names = cluster_tables.names()
     host = str((details.get("http_options") or {}).get("host") or ANYWHERE)
     groups = {group["app_name"]: group for group in details["target_groups"]}
     return {
@@ -108,10 +108,10 @@ def applications() -> Mapping[str, ServeApplication] | None:
 
 def nodes_of(replica: ServeReplica) -> tuple[str, ...]:
     """Return the nodes that a replica holds: its own first, then those of its group."""
-    names = tables.names()
+    names = cluster_tables.names()
     held = [
         names.get(node, node)
-        for group in tables.groups()
+        for group in cluster_tables.groups()
         if group.name.endswith(f"#{replica.id}") and group.created
         for node in group.nodes
     ]
@@ -134,7 +134,7 @@ def listening() -> str:
     Raises:
         ServingError: Serve listens on loopback, and there are nodes on other hosts by now.
     """
-    hosts = {node.host for node in tables.live()}
+    hosts = {node.host for node in cluster_tables.live()}
     elsewhere = sorted(hosts - own_addresses())
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:

@@ -166,12 +166,12 @@ class Supervision:
     def _watch(self) -> None:
         while not self._stopping.wait(_LOOK_SECONDS):
             with self._changing:
-                self._check()
+                self._observe()
             if self.fault:
                 say(self.fault)
                 return
 
-    def _check(self) -> None:
+    def _observe(self) -> None:
         assert self._process is not None, "it was started"  # noqa: S101
         if self._process.status is not None:
             self._vitals.ended(self._process.how_it_ended())

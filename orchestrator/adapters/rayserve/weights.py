@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.error_boundary import outcome, reason
+from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.asgi import (
     Application,
     Handler,
@@ -30,7 +31,6 @@ from orchestrator.serving.http.asgi import (
     path_of,
 )
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.errors import ApiError
 
 PATH = "/internal/weights"
 _LONGEST_BODY = 65_536

@@ -10,8 +10,8 @@ from orchestrator.core.endpoints.gateway_entry import Gateway
 from orchestrator.serving.gateway.access_log import AccessLog
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.edge import Edge, for_browsers, metrics_alone
+from orchestrator.serving.gateway.gateway_metrics import Metrics
 from orchestrator.serving.gateway.ledger import StoreLedger
-from orchestrator.serving.gateway.metrics import Metrics
 from orchestrator.serving.gateway.reporting import Reporter
 from orchestrator.serving.gateway.route_table import StoreRoutes
 from orchestrator.serving.http.server import Listening, serve

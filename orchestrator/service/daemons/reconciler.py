@@ -11,8 +11,10 @@ from typing import NoReturn
 
 from orchestrator import wiring
 from orchestrator.core.endpoints.life import Deployment
-from orchestrator.endpoints.outside import SECONDS_BETWEEN_LOOKS as SECONDS_BETWEEN_OUTSIDE_LOOKS
-from orchestrator.endpoints.outside import OutsideWatch
+from orchestrator.endpoints.outside_watch import (
+    SECONDS_BETWEEN_LOOKS as SECONDS_BETWEEN_OUTSIDE_LOOKS,
+)
+from orchestrator.endpoints.outside_watch import OutsideWatch
 from orchestrator.endpoints.overflow import Overflow
 from orchestrator.endpoints.reconciler import Reconciler
 from orchestrator.endpoints.revisions import Revisions

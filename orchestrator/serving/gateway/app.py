@@ -21,6 +21,7 @@ from orchestrator.serving.gateway.cards import Cards
 from orchestrator.serving.gateway.charging import Estimate, Prices, estimate, used
 from orchestrator.serving.gateway.fair_queue import Share
 from orchestrator.serving.gateway.forwarding import OWN_PATHS, Forwarder
+from orchestrator.serving.gateway.gateway_metrics import Metrics, Tally
 from orchestrator.serving.gateway.inbound import (
     ROOT_PATHS,
     InboundRequest,
@@ -28,13 +29,19 @@ from orchestrator.serving.gateway.inbound import (
     is_passed,
     request_id,
 )
-from orchestrator.serving.gateway.keys import Grant, RateLimiter, allowed
 from orchestrator.serving.gateway.ledger import Ledger, NoLedger
-from orchestrator.serving.gateway.metrics import Metrics, Tally
+from orchestrator.serving.gateway.rate_limiter import Grant, RateLimiter, allowed
 from orchestrator.serving.gateway.response import ANTHROPIC, Response
 from orchestrator.serving.gateway.routes import EndpointRoute, Routes, Table
 from orchestrator.serving.gateway.slots import Slots
 from orchestrator.serving.gateway.upstream import Upstream
+from orchestrator.serving.http.api_errors import (
+    CLIENT_LEFT,
+    ApiError,
+    unknown_model,
+    unknown_url,
+    wrong_method,
+)
 from orchestrator.serving.http.asgi import (
     ANSWER_SECONDS,
     Application,
@@ -50,15 +57,8 @@ from orchestrator.serving.http.asgi import (
 )
 from orchestrator.serving.http.cancellation import CancelScope
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.errors import (
-    CLIENT_LEFT,
-    ApiError,
-    unknown_model,
-    unknown_url,
-    wrong_method,
-)
-from orchestrator.serving.http.limits import GatewayLimits
 from orchestrator.serving.http.openapi import Kinds, document
+from orchestrator.serving.http.request_limits import GatewayLimits
 
 _MODELS = "/v1/models"
 _PLAIN = frozenset({"GET", "DELETE"})  # methods without a body: an endpoint must be named

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.api_errors import ApiError
 
 
 class Holding:

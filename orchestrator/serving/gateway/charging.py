@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from orchestrator.serving.gateway.metrics import Tally
+from orchestrator.serving.gateway.gateway_metrics import Tally
 from orchestrator.serving.gateway.routes import EndpointRoute
-from orchestrator.serving.http.errors import CLIENT_LEFT
+from orchestrator.serving.http.api_errors import CLIENT_LEFT
 
 BYTES_A_TOKEN = 4
 # Paths of models that make tokens, and of those that only read them; others cost what they tell.

@@ -18,11 +18,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from orchestrator.ports import Clock
 from orchestrator.serving.gateway.access_log import RequestRecord
-from orchestrator.serving.gateway.metrics import CONTENT_TYPE, Metrics, Tally
+from orchestrator.serving.gateway.gateway_metrics import CONTENT_TYPE, Metrics, Tally
 from orchestrator.serving.gateway.routes import Routes
+from orchestrator.serving.http.api_errors import CLIENT_LEFT, ApiError, unknown_url, wrong_method
 from orchestrator.serving.http.asgi import Handler, Receive, Scope, Send, answer, header
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.errors import CLIENT_LEFT, ApiError, unknown_url, wrong_method
 
 STALE_SECONDS = 10.0
 REQUEST_ID = b"x-request-id"

@@ -15,8 +15,8 @@ from time import perf_counter
 from orchestrator.serving.gateway.breaker import Breaker
 from orchestrator.serving.gateway.budget import Budget
 from orchestrator.serving.gateway.event_stream import EventStream, is_aborted, reasons_in
+from orchestrator.serving.gateway.gateway_metrics import Metrics, Tally
 from orchestrator.serving.gateway.inbound import InboundRequest
-from orchestrator.serving.gateway.metrics import Metrics, Tally
 from orchestrator.serving.gateway.response import DiscardedResponse, Response
 from orchestrator.serving.gateway.routes import RevisionRoute
 from orchestrator.serving.gateway.slots import Slot, Slots
@@ -29,9 +29,9 @@ from orchestrator.serving.gateway.upstream import (
     Upstream,
     address_of,
 )
+from orchestrator.serving.http.api_errors import CLIENT_LEFT, ApiError
 from orchestrator.serving.http.asgi import Headers
-from orchestrator.serving.http.errors import CLIENT_LEFT, ApiError
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 
 _USED = re.compile(rb'"(prompt|input|completion|output)_tokens"\s*:\s*(\d+)')
 _TOTAL = re.compile(rb'"total_tokens"\s*:\s*(\d+)')  # all that some rerankers tell

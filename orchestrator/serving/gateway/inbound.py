@@ -17,11 +17,11 @@ from orchestrator.serving.gateway.charging import MAKING, READING
 from orchestrator.serving.gateway.fair_queue import Share
 from orchestrator.serving.gateway.routes import RevisionRoute
 from orchestrator.serving.gateway.upstream import Sent
+from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.asgi import ANSWER_SECONDS, Scope, header
 from orchestrator.serving.http.depth import check_depth
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9_:@~-][A-Za-z0-9_:@~.-]*)+")  # and so no `..`, nothing escaped
 ROOT_PATHS = frozenset(

@@ -18,7 +18,7 @@ from orchestrator.core.errors import OrchestratorError
 from orchestrator.error_boundary import outcome
 from orchestrator.ports import Clock, UsageStore
 from orchestrator.serving.gateway.charging import Estimate
-from orchestrator.serving.gateway.metrics import Tally
+from orchestrator.serving.gateway.gateway_metrics import Tally
 from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute, Routes
 
 SECONDS_BETWEEN_WRITES = 1.0

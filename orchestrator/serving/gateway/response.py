@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.asgi import EVENTS, Headers, Send, Write, add, answer, begin, end
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.errors import ApiError
 
 _UNCACHED = (b"cache-control", b"no-store")
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")

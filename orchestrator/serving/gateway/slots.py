@@ -25,8 +25,8 @@ from orchestrator.serving.gateway.fair_queue import Share
 from orchestrator.serving.gateway.request_queue import Pending, RequestQueue
 from orchestrator.serving.gateway.routes import EndpointRoute, RevisionRoute, Routes
 from orchestrator.serving.gateway.traffic_split import choose
-from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.api_errors import ApiError
+from orchestrator.serving.http.request_limits import GatewayLimits
 
 _LOOK = 0.05
 _STICKY_LOAD = 1.25  # of the mean load of its revision, that a replica keeps its clients up to

@@ -17,10 +17,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from orchestrator.serving.gateway.gateway_metrics import Tally
 from orchestrator.serving.gateway.inbound import is_passed
-from orchestrator.serving.gateway.metrics import Tally
+from orchestrator.serving.http.api_errors import CLIENT_LEFT
 from orchestrator.serving.http.asgi import Handler, Receive, Scope, Send
-from orchestrator.serving.http.errors import CLIENT_LEFT
 
 SERVICE = "orchestrator-gateway"
 _CONTEXT = ("traceparent", "tracestate")

@@ -24,9 +24,9 @@ from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from orchestrator.serving.gateway.outside import Authorities, proxy_of, with_query
+from orchestrator.serving.gateway.outside_connections import Authorities, proxy_of, with_query
 from orchestrator.serving.gateway.routes import Far
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 
 Sent: TypeAlias = list[tuple[str, str]]
 Later: TypeAlias = Callable[[], Awaitable[None]]  # what is still to be done, and waited for

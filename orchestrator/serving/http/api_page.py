@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from orchestrator.serving.http.fields import CHAT, COMPLETION, MESSAGE, Field, Fields
+from orchestrator.serving.http.request_fields import CHAT, COMPLETION, MESSAGE, Field, Fields
 
 _HEAD = """# The API of an endpoint
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
+from orchestrator.serving.http.api_errors import ApiError, ClientLeft
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.errors import ApiError, ClientLeft
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.api_errors import ApiError
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+from orchestrator.serving.http.api_errors import ApiError, ClientLeft
 from orchestrator.serving.http.asgi import Receive
-from orchestrator.serving.http.errors import ApiError, ClientLeft
 
 _MOMENT = 0.02
 

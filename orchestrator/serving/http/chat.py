@@ -17,8 +17,8 @@ from pydantic import (
 )
 
 from orchestrator.engine import Grammar
-from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.fields import MESSAGE, admitted
+from orchestrator.serving.http.api_errors import ApiError
+from orchestrator.serving.http.request_fields import MESSAGE, admitted
 
 _STRICT = ConfigDict(strict=True, frozen=True)
 _NAME = r"^[A-Za-z0-9_.-]{1,64}$"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.api_errors import ApiError
 
 # Each match ends, at the end of the text at the latest, so nothing is looked at twice.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from orchestrator import __version__
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.fields import CHAT, COMPLETION, MESSAGE, Fields
+from orchestrator.serving.http.request_fields import CHAT, COMPLETION, MESSAGE, Fields
 from orchestrator.serving.http.requests import ChatRequest, CompletionRequest
 
 Json = dict[str, Any]

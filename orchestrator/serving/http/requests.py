@@ -20,10 +20,10 @@ from pydantic import (
 )
 
 from orchestrator.engine import Grammar, Sampling
+from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.bodies import is_token, json_object, shown, whole
 from orchestrator.serving.http.chat import Message, Tool, ToolChoice
-from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.fields import CHAT, COMPLETION, admitted
+from orchestrator.serving.http.request_fields import CHAT, COMPLETION, admitted
 from orchestrator.serving.http.response_formats import ResponseFormat, StructuredOutputs
 
 DEFAULT_TOKENS = 16

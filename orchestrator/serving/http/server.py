@@ -24,10 +24,10 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.asgi import Handler, Scope, offer_write
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 
 _TICKS = 5  # of a tenth of a second, between two looks at the connections
 _TICKS_OF_FILES = 50  # between two looks at the certificate

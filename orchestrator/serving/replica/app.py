@@ -17,6 +17,7 @@ from pydantic_core import from_json
 
 from orchestrator.engine import Engine, Predictor, Sampling
 from orchestrator.ports import Clock
+from orchestrator.serving.http.api_errors import ApiError, unknown_model, unknown_url, wrong_method
 from orchestrator.serving.http.asgi import (
     ANSWER_SECONDS,
     EVENTS,
@@ -36,8 +37,7 @@ from orchestrator.serving.http.asgi import (
 )
 from orchestrator.serving.http.cancellation import CancelScope
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.errors import ApiError, unknown_model, unknown_url, wrong_method
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from orchestrator.serving.http.requests import ChatRequest, CompletionRequest, parse
 from orchestrator.serving.replica.engine_metrics import CONTENT_TYPE, EngineMetrics, health
 from orchestrator.serving.replica.generating import CheckedRequest, events, whole

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.engine import Engine, NotFiniteError, Piece, Prompt
+from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.http.errors import ApiError
 from orchestrator.serving.replica.replies import Choice, ChoiceAnswer, Json, Shape, usage
 
 Pieces = AsyncGenerator[Prompt | Piece, None]

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from orchestrator.engine import Engine, Grammar
+from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.chat import described, grammar_of_calls
-from orchestrator.serving.http.errors import ApiError
 from orchestrator.serving.http.requests import ChatRequest, CompletionRequest
 from orchestrator.serving.replica.replies import Choice
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.engine import Engine
+from orchestrator.serving.http.api_errors import ApiError, unknown_model
 from orchestrator.serving.http.bodies import json_object
-from orchestrator.serving.http.errors import ApiError, unknown_model
-from orchestrator.serving.http.fields import CHAT, Fields, admitted
-from orchestrator.serving.http.fields import Field as Known
+from orchestrator.serving.http.request_fields import CHAT, Fields, admitted
+from orchestrator.serving.http.request_fields import Field as Known
 from orchestrator.serving.http.requests import ChatRequest, Token, validated
 from orchestrator.serving.replica.prompting import Prompter, check_tokens
 from orchestrator.serving.replica.replies import Style

@@ -15,11 +15,11 @@ import pytest
 from orchestrator import supervisor
 from orchestrator.adapters import mlflow_server
 from orchestrator.adapters.mlflow_tracker import MlflowTracker, rest
-from orchestrator.adapters.mlflow_tracker.errors import AwayError
 from orchestrator.adapters.mlflow_tracker.experiment import (
     MlflowExperiment,
     MlflowRun,
 )
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import AwayError
 from orchestrator.adapters.mlflow_tracker.projection import Projection
 from orchestrator.core.runs.states import AttemptSucceeded, RunSucceeded
 from tests.adapters.mlflow_tracker.seen import Seen

@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from orchestrator.adapters.mlflow_tracker import foreign_artifacts, rest
-from orchestrator.adapters.mlflow_tracker.errors import AwayError, RefusedError
 from orchestrator.adapters.mlflow_tracker.experiment import (
     MetricPoint,
     MlflowExperiment,
     MlflowRun,
 )
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import AwayError, RefusedError
 from orchestrator.adapters.mlflow_tracker.rest import Rest, ServerAccess
 from tests.adapters.mlflow_tracker.seen import Seen
 

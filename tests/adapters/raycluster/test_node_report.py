@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from orchestrator.adapters.raycluster.node_report import Asked, reports
-from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries import cluster_tables
 from orchestrator.core.spec.hardware import Pool
 from tests.clusters import POOLS
 
@@ -26,7 +26,7 @@ def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str
         closed = server.getsockname()[1]
     several = [("127.0.0.1", closed), ("127.0.0.1", int(ray_address.rpartition(":")[2]))]
     asked = Asked(read=refused, reach={"database": [("127.0.0.1", closed)], "other": several})
-    found = {report.node: report for report in reports(POOLS, tables.live(), asked)}
+    found = {report.node: report for report in reports(POOLS, cluster_tables.live(), asked)}
     assert {"head", "nvidia-0", "ascend-0"} <= found.keys()
     for report in found.values():
         assert not report.silent

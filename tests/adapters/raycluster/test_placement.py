@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from orchestrator.adapters.raycluster import placement, process
 from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement, free_room
-from orchestrator.adapters.rayqueries import tables
-from orchestrator.adapters.rayqueries.tables import Group, Node
+from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.rayqueries.cluster_tables import Group, Node
 from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import AttemptRequest, Failed, Waiting
@@ -38,7 +38,7 @@ class Scene:
         self.state = "PENDING"
         self.scheduling = "NO_RESOURCES"
         monkeypatch.setattr(placement, "placement_group", self._ask)
-        monkeypatch.setattr(tables, "group", self._group)
+        monkeypatch.setattr(cluster_tables, "group", self._group)
         monkeypatch.setattr(process, "end_group", lambda _name: None)
 
     def place(self, asked: AttemptRequest) -> Placement:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.rayqueries import tables
-from orchestrator.adapters.rayqueries.tables import Node
+from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.adapters.rayserve import state
 from orchestrator.core.errors import ServingError
 
@@ -41,7 +41,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, nodes: dict[str, bool], serve_on: s
     told = [Node(ip, ip, ip, 1, {}, {}, {}, alive=alive) for ip, alive in nodes.items()]
     details = {"http_options": {"host": serve_on}}
     client = None if serve_on is None else SimpleNamespace(get_serve_details=lambda: details)
-    monkeypatch.setattr(tables, "nodes", lambda: told)
+    monkeypatch.setattr(cluster_tables, "nodes", lambda: told)
     monkeypatch.setattr(state, "_get_global_client", lambda **_: client)
     monkeypatch.setattr(state, "own_addresses", lambda: {"127.0.0.1", "10.0.0.1"})
 

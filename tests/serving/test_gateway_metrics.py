@@ -12,15 +12,15 @@ import httpx2 as httpx
 import pytest
 
 from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
+from orchestrator.serving.gateway import gateway_metrics as module
 from orchestrator.serving.gateway import key_metrics
-from orchestrator.serving.gateway import metrics as module
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.event_stream import EventStream, reasons_in
+from orchestrator.serving.gateway.gateway_metrics import Metrics, Tally
 from orchestrator.serving.gateway.key_metrics import KeyMetrics
-from orchestrator.serving.gateway.metrics import Metrics, Tally
 from orchestrator.serving.gateway.routes import EndpointRoute, Table
 from orchestrator.serving.gateway.slots import Slots
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.serving.http_server import (
     Board,
     FixedClock,

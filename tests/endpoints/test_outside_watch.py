@@ -12,7 +12,7 @@ from orchestrator.core.endpoints.life import (
 )
 from orchestrator.core.errors import ServingError
 from orchestrator.core.spec.outside_servers import Outside
-from orchestrator.endpoints.outside import LEASE, OutsideWatch
+from orchestrator.endpoints.outside_watch import LEASE, OutsideWatch
 from tests.serving_fakes import MemoryEndpoints
 
 ONE, TWO = Outside(address="http://one/v1", model="m"), Outside(address="http://two/v1", model="m")

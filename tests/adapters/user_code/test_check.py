@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import job_source
+from orchestrator.adapters import user_code
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.stages import Endpoint, Json, Pipeline, Stage
@@ -64,7 +64,7 @@ def check(settings: JobSettings) -> Check:
 
     def problems(job: str, params: Mapping[str, Json] | None = None) -> list[str]:
         stage = Stage(name="a", role=Role.TRAIN, job=f"acme.{job}", params=params or {})
-        found = job_source.check(Pipeline(name="p", stages=(stage,)), settings)
+        found = user_code.check(Pipeline(name="p", stages=(stage,)), settings)
         return [str(problem).removeprefix("pipeline.stages.a.") for problem in found]
 
     return problems
@@ -153,7 +153,7 @@ def test_a_package_outside_the_allow_list_is_refused_with_the_way_to_add_it(
 ) -> None:
     for job in ("os.system", "acmes.work.learn", "jobsx.y"):
         stage = Stage(name="a", role=Role.TRAIN, job=job)
-        (problem,) = job_source.check(Pipeline(name="p", stages=(stage,)), settings)
+        (problem,) = user_code.check(Pipeline(name="p", stages=(stage,)), settings)
         assert "is in no package that jobs may come from (jobs, acme)" in problem.what
         assert problem.hint == "add its package to jobs.packages"
 
@@ -162,7 +162,7 @@ def test_an_engine_is_a_class_whose_options_are_checked(settings: JobSettings) -
     def lines(engine: str, **options: Json) -> list[str]:
         endpoint = Endpoint(name="e", engine=engine, engine_options=options)
         stage = Stage(name="a", role=Role.SERVE, endpoint=endpoint)
-        found = job_source.check(Pipeline(name="p", stages=(stage,)), settings)
+        found = user_code.check(Pipeline(name="p", stages=(stage,)), settings)
         return [str(problem).removeprefix("pipeline.stages.a.endpoint.") for problem in found]
 
     assert lines("acme.work.Engine", slots=2) == []
@@ -176,5 +176,5 @@ def test_an_engine_is_a_class_whose_options_are_checked(settings: JobSettings) -
 
 def test_a_folder_of_code_that_is_not_there_is_named() -> None:
     jobs = JobSettings(code=("/nowhere/at/all",))
-    (problem,) = job_source.check(Pipeline(name="p", stages=()), jobs)
+    (problem,) = user_code.check(Pipeline(name="p", stages=()), jobs)
     assert str(problem) == "jobs.code.0: '/nowhere/at/all' is not a folder; mend jobs.code"

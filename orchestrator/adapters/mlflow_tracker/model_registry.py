@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from orchestrator.adapters.mlflow_tracker import fields
-from orchestrator.adapters.mlflow_tracker.errors import RefusedError
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.rest import Rest, ServerAccess
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import EndpointLife

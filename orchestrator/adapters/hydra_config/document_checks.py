@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from orchestrator.adapters.hydra_config import emulated, gateway
+from orchestrator.adapters.hydra_config import emulated, gateway_checks
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.spec.bounds import BOUNDS, MOST
 from orchestrator.core.spec.stages import Json
@@ -37,7 +37,7 @@ def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
         if isinstance(value, str) and not _compiles(value):
             yield Problem(path, f"{shown(value)} is no regular expression", "escape what it means")
     yield from emulated.problems(_mapping(_mapping(data.get("fleet")).get("pools")))
-    yield from gateway.problems(_mapping(data.get("gateway")))
+    yield from gateway_checks.problems(_mapping(data.get("gateway")))
     yield from _tag_problems(_mapping(data.get("tags")))
     yield from _endpoint_names(_mapping(_mapping(data.get("pipeline")).get("stages")))
 

@@ -21,7 +21,7 @@ from orchestrator.ports import Clock
 from orchestrator.serving.gateway.charging import Estimate
 from orchestrator.serving.gateway.ledger import Ledger, NoLedger
 from orchestrator.serving.gateway.routes import Table
-from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.api_errors import ApiError
 
 MINUTE = 60.0
 NOTHING = Estimate()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import job_source
-from orchestrator.adapters.job_source import code_files
+from orchestrator.adapters import user_code
+from orchestrator.adapters.user_code import code_files
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec.stages import Json
 from tests.build import stage
@@ -36,7 +36,7 @@ def digest(code: Path, tmp_path: Path) -> Digest:
 
     def ask(job: str = "acme.work.learn", **params: Json) -> str:
         kept, apart = tmp_path / "code.json", [code / "home"]
-        new = job_source.Importable((str(code),), kept=kept, apart=apart)
+        new = user_code.Importable((str(code),), kept=kept, apart=apart)
         return new.digest(stage("s", job=job, params=params))
 
     return ask

@@ -10,10 +10,10 @@ import pytest
 from openai.resources.chat.completions import Completions as Chats
 from openai.resources.completions import Completions
 
+from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.api_page import page
 from orchestrator.serving.http.chat import Message
-from orchestrator.serving.http.errors import ApiError
-from orchestrator.serving.http.fields import CHAT, COMPLETION, MESSAGE, Fields, admitted
+from orchestrator.serving.http.request_fields import CHAT, COMPLETION, MESSAGE, Fields, admitted
 from orchestrator.serving.http.requests import ChatRequest, CompletionRequest, parse
 
 OF_THE_CLIENT = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}

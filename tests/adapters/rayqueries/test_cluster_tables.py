@@ -16,9 +16,9 @@ from ray.util.placement_group import (
 )
 
 from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, ClusterNodes
-from orchestrator.adapters.rayqueries import tables
+from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.adapters.rayqueries.gcs import HeadSilentError
-from orchestrator.adapters.rayqueries.tables import Node
 from orchestrator.core.errors import ClusterError
 from tests.adapters.rayqueries.test_gcs import MINE, Head, serving
 from tests.fakes import FakeClock
@@ -27,7 +27,7 @@ from tests.fakes import FakeClock
 @pytest.mark.ray
 def test_nodes_are_those_that_ray_tells_of(ray_address: str) -> None:
     assert ray_address
-    ours = {node.id: node for node in tables.nodes()}
+    ours = {node.id: node for node in cluster_tables.nodes()}
     rays = {node["NodeID"]: node for node in ray.nodes()}  # noqa: TID251 - the judge
     assert ours.keys() == rays.keys()
     for key, node in ours.items():
@@ -50,15 +50,15 @@ def test_groups_are_those_that_ray_tells_of(ray_address: str) -> None:
     never = placement_group([{"CPU": 10_000.0}], name="never")
     try:
         ray.get(there.ready(), timeout=60)
-        found = {group.name: group for group in tables.groups()}
+        found = {group.name: group for group in cluster_tables.groups()}
         for handle, name in ((there, "there"), (never, "never")):
             rays: dict[str, Any] = placement_group_table(handle)
-            group = tables.group(handle)
+            group = cluster_tables.group(handle)
             assert (group, group.state) == (found[name], rays["state"])
             assert group.waits_for == rays["stats"]["scheduling_state"]
             assert group.nodes == tuple(rays["bundles_to_node_id"].values())
         assert (found["there"].created, found["never"].created) == (True, False)
-        assert found["never"].waits_for == tables.INFEASIBLE
+        assert found["never"].waits_for == cluster_tables.INFEASIBLE
     finally:
         remove_placement_group(there)
         remove_placement_group(never)
@@ -85,7 +85,7 @@ def test_a_head_that_refuses_is_an_error_of_ours_and_no_end_of_the_process(
         of_it = SimpleNamespace(gcs_address=address)
         monkeypatch.setattr(ray, "get_runtime_context", lambda: of_it)
         with pytest.raises(error):
-            tables.nodes()
+            cluster_tables.nodes()
 
 
 def test_while_the_head_is_silent_the_nodes_are_those_of_the_last_look() -> None:

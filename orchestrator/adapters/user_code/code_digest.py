@@ -18,8 +18,8 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from orchestrator.adapters.job_source.code_files import CodeFiles
-from orchestrator.adapters.job_source.lookup import find_spec
+from orchestrator.adapters.user_code.code_files import CodeFiles
+from orchestrator.adapters.user_code.lookup import find_spec
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec.stages import Json, Stage
 from orchestrator.node import software

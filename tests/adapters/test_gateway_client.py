@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.adapters.gateway import GatewayTraffic, figures_in, gauge_in
+from orchestrator.adapters.gateway_client import GatewayTraffic, figures_in, gauge_in
 from orchestrator.core.endpoints.probes import completion
 from orchestrator.core.endpoints.promotion import Times, TrafficFigures
 

@@ -14,7 +14,7 @@ from orchestrator.core.address_passwords import (
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec.stages import Json
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 
 _KEYS = "leave it out: clients show a key, which `orchestrator keys add` makes"
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.job_source import gitignore
+from orchestrator.adapters.user_code import gitignore
 from orchestrator.supervisor import file_modes
 
 _TOOLS = frozenset(

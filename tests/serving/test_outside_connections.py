@@ -12,7 +12,7 @@ from orchestrator.adapters import openai_server
 from orchestrator.core.errors import ServingError
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.serving.gateway.routes import EndpointRoute, Far
-from orchestrator.serving.http.limits import GatewayLimits
+from orchestrator.serving.http.request_limits import GatewayLimits
 from tests.certificates import Authority
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision
 from tests.serving.scripted import WHOLE, scripted, sends

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.job_source import CodeFiles, Shipment, weigh
+from orchestrator.adapters.user_code import CodeFiles, Shipment, weigh
 from orchestrator.core.settings import JobSettings
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.job_source.code_files import CodeFiles
+from orchestrator.adapters.user_code.code_files import CodeFiles
 
 GIT = shutil.which("git") or ""
 FILES = (

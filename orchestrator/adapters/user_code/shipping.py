@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from orchestrator.adapters.job_source.code_digest import is_installed, places_of
-from orchestrator.adapters.job_source.code_files import CodeFiles
-from orchestrator.adapters.job_source.lookup import find_spec
+from orchestrator.adapters.user_code.code_digest import is_installed, places_of
+from orchestrator.adapters.user_code.code_files import CodeFiles
+from orchestrator.adapters.user_code.lookup import find_spec
 from orchestrator.core.errors import Problem
 from orchestrator.core.settings import JobSettings
 

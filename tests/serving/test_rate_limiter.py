@@ -11,10 +11,10 @@ import pytest
 from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
 from orchestrator.serving.gateway.access_log import RequestRecord
 from orchestrator.serving.gateway.charging import Estimate, estimate, used
-from orchestrator.serving.gateway.keys import RateLimiter, allowed
-from orchestrator.serving.gateway.metrics import Tally
+from orchestrator.serving.gateway.gateway_metrics import Tally
+from orchestrator.serving.gateway.rate_limiter import RateLimiter, allowed
 from orchestrator.serving.gateway.routes import EndpointRoute, Table
-from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.api_errors import ApiError
 from tests.fakes import FakeClock
 from tests.serving.api_keys import FakeLedger, key, refused
 from tests.serving.http_server import Board, echo_engine, echoing, gateway_of, revision

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.adapters.rayserve.chips import variables
+from orchestrator.adapters.rayserve.replica_chips import variables
 from orchestrator.core.errors import ServingError
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.stages import Needs

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from orchestrator.core.nearest import nearest
-from orchestrator.serving.http.errors import ApiError
+from orchestrator.serving.http.api_errors import ApiError
 
 State: TypeAlias = Literal["done", "inert", "refused"]
 

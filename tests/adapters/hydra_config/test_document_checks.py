@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import pytest
 
-from orchestrator.adapters.hydra_config.checks import BOUNDS
 from orchestrator.adapters.hydra_config.document import FROM_KEY, Document, type_at
+from orchestrator.adapters.hydra_config.document_checks import BOUNDS
 from orchestrator.core.errors import Problem
 from orchestrator.core.settings import Settings
 

@@ -13,11 +13,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TypeAlias
 
-from orchestrator.adapters.job_source.code_digest import Importable
-from orchestrator.adapters.job_source.code_files import CodeFiles
-from orchestrator.adapters.job_source.lookup import Definition, LookupProblem, look_up
-from orchestrator.adapters.job_source.shipping import PACKAGES, Shipment, weigh
-from orchestrator.adapters.job_source.signature import (
+from orchestrator.adapters.user_code.code_digest import Importable
+from orchestrator.adapters.user_code.code_files import CodeFiles
+from orchestrator.adapters.user_code.lookup import Definition, LookupProblem, look_up
+from orchestrator.adapters.user_code.shipping import PACKAGES, Shipment, weigh
+from orchestrator.adapters.user_code.signature import (
     CallSignature,
     of_engine,
     of_job,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.adapters.mlflow_tracker.errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.experiment import RUNNING, MlflowExperiment
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import RefusedError
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
 
 ORPHANED = "orchestrator.orphaned"

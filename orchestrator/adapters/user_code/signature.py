@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from orchestrator.adapters.job_source.annotation import misfits
-from orchestrator.adapters.job_source.lookup import Definition, LookupProblem
+from orchestrator.adapters.user_code.annotation import misfits
+from orchestrator.adapters.user_code.lookup import Definition, LookupProblem
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
 from orchestrator.core.spec.stages import Json
